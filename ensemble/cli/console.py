@@ -1,0 +1,40 @@
+"""What is printed where: the result on stdout, everything else on stderr; understandable without colour."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+as_json = False  # --json: one object on stdout
+quiet = False  # --quiet: no notes
+
+
+def note(text: str) -> None:
+    """A line about what is being done, on stderr."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Something the user should know, on stderr, also under --quiet."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def result(text: str, record: dict[str, Any]) -> None:
+    """The result of a command: `text` for a person, or `record` under --json."""
+    print(json.dumps(record, ensure_ascii=False) if as_json else text, flush=True)
+
+
+def next_step(command: str) -> None:
+    """The command to type next."""
+    note(f"\nnext: {command}")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> str:
+    """Columns in line, the first `left` of them flush left, the others flush right."""
+    cells = [list(map(str, row)) for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = ["  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

@@ -1,0 +1,67 @@
+"""Errors a user can act on: what was expected, what was found, where, and the command that mends it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class EnsembleError(Exception):
+    """Wrong input or data (exit 1).
+
+    Parameters
+    ----------
+    message : one sentence without a full stop: what was expected, what was found, where (file, row, column).
+    hint : how to mend it, ideally a command to type.
+    details : further lines (one a problem), printed indented below the message.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = tuple(details)
+
+    def lines(self) -> list[str]:
+        """What the command line prints on stderr, a line each."""
+        printed = [f"error: {self.message}", *(f"  {line}" for line in self.details)]
+        return printed + ([f"hint: {self.hint}"] if self.hint else [])
+
+
+class UsageError(EnsembleError):
+    """Wrong usage: an unknown name, an impossible value or combination (exit 2)."""
+
+    exit_code = 2
+
+
+class FoldsFailed(EnsembleError):
+    """Some folds failed, the rest is saved (exit 3)."""
+
+    exit_code = 3
+
+
+def nearest(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
+    """The choices that `name` was probably meant to be, best first."""
+    folded = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), folded, n=most, cutoff=0.5)
+    return [folded[match] for match in found]
+
+
+def unknown(kind: str, name: str, choices: Sequence[str], hint: str | None = None) -> UsageError:
+    """An error for a name that is none of `choices`, with the nearest ones offered."""
+    close = nearest(name, choices)
+    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    listed = hint or f"known: {', '.join(list(choices)[:20])}{' …' if len(choices) > 20 else ''}"
+    return UsageError(f"unknown {kind} '{name}'{meant}", hint=listed)
+
+
+def collected(problems: Sequence[str], summary: str, hint: str | None = None, shown: int = 10) -> EnsembleError:
+    """One error out of many problems: the first `shown`, and how many there are.
+
+    `summary` is completed by the count, e.g. ``"images cannot be used"`` gives ``"12 images cannot be used"``.
+    """
+    rest = len(problems) - shown
+    lines = [*problems[:shown], *([f"… and {rest:,} more"] if rest > 0 else [])]
+    return EnsembleError(f"{len(problems):,} {summary}", hint=hint, details=lines)

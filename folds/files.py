@@ -1,0 +1,130 @@
+"""Files that are whole or not there: atomic writes, locks, hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from folds.errors import EnsembleError
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on `parts` alone (seed, run, fold, epoch, step …), never on what ran before."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object]) -> Path:
+    """Write a file under a temporary name beside it, fsync, rename: what exists under `path` is whole.
+
+    Parameters
+    ----------
+    content : the bytes, the text (UTF-8), or a function that writes to the open binary file it is given.
+
+    Raises
+    ------
+    EnsembleError : the folder cannot be written or the disk is full; the temporary file is removed.
+    """
+    path = Path(path)
+    # A dot in front: no `runs/*.npy` of a shell matches a file that is still being written.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself must reach the disk; folders cannot be opened for this on every system.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def cannot_write(path: Path, error: OSError) -> EnsembleError:
+    """The error for a file that could not be written, with what mends it."""
+    reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "free some space and run the same command with --resume; what was finished is kept" if full else f"check that {path.parent} can be written"
+    return EnsembleError(f"cannot write {path}: {reason}", hint=hint)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write `value` as JSON, atomically; keys in the order given, a newline at the end."""
+    return write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`; a file that is not JSON is an error naming it and the line."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise EnsembleError(f"{path} is not JSON: {error}", hint="restore it, or remove it to go without") from None
+    except OSError as error:
+        raise EnsembleError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def refuse_existing(path: Path, what: str, force: bool = False) -> None:
+    """Nothing is overwritten without --force."""
+    if path.exists() and not force:
+        raise EnsembleError(f"{what} {path} exists", hint="give another name, or --force to replace it")
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold `path` as a lock while the block runs; the system releases it when the process dies.
+
+    Raises
+    ------
+    EnsembleError : another living process holds it; its process id is named.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise EnsembleError(
+                f"{what} is in use by process {holder}", hint="wait until it has finished, or stop it and go on with --resume"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,256 @@
+"""The prediction file: a float32 `.npy` and its sidecar `.json`; numpy only.
+
+The sidecar says what the rows and columns are (ids, classes, fold, split), so that files line up by name and never
+by position. Rows are given inline (`ids`, `labels`, `persons`) or by reference to a samples file beside it that many
+prediction files share (`samples`, `samples_sha`, and `rows` where only some of its rows are predicted).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.errors import EnsembleError
+from folds.files import read_json, sha256_bytes, write_atomic, write_json
+
+SCHEMA = 1
+KINDS = ("probability", "logit")
+SPLITS = ("oof", "test")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of a prediction file are: ids and, where known, labels and persons (each (n,) of str)."""
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.str_] | None = None
+    persons: NDArray[np.str_] | None = None
+    attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: NDArray[np.integer]) -> Rows:
+        """The rows at `index`, in that order."""
+
+        def of(column: NDArray[np.str_] | None) -> NDArray[np.str_] | None:
+            return None if column is None else column[index]
+
+        return Rows(self.ids[index], of(self.labels), of(self.persons), {k: v[index] for k, v in self.attributes.items()})
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The meaning of one prediction file; field by field what stands in its `.json`."""
+
+    kind: str
+    split: str
+    classes: tuple[str, ...]
+    rows: Rows
+    target: str = "label"
+    class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    fold: int | NDArray[np.integer] | None = None
+    run: str = ""
+    arch: str = ""
+    seed: int | None = None
+    repeat: int = 0
+    views: tuple[str, ...] = ()
+    folds_sha: str | None = None
+    checkpoint_sha: str | None = None
+    created: str | None = None
+    samples_sha: str | None = None
+
+
+def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Class names in order: integers as numbers (``"2"`` before ``"10"``), otherwise by text."""
+    unique = set(names)
+    try:
+        return tuple(sorted(unique, key=int))
+    except ValueError:
+        return tuple(sorted(unique))
+
+
+def sidecar_path(path: Path) -> Path:
+    """``runs/swin.oof.npy`` → ``runs/swin.oof.json``."""
+    return Path(path).with_suffix(".json")
+
+
+def write_samples(folder: Path, rows: Rows) -> tuple[str, str]:
+    """Write ``samples-<sha>.csv`` into `folder` unless it is there; return its file name and the sha of its content."""
+    columns: dict[str, NDArray[np.str_]] = {"id": rows.ids}
+    if rows.labels is not None:
+        columns["label"] = rows.labels
+    if rows.persons is not None:
+        columns["person"] = rows.persons
+    columns |= {name: values for name, values in rows.attributes.items() if name not in columns}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+    content = text.getvalue().encode()
+    sha = sha256_bytes(content)
+    path = Path(folder) / f"samples-{sha[:12]}.csv"
+    if not path.exists():
+        write_atomic(path, content)
+    return path.name, sha
+
+
+def read_samples_file(path: Path, sha: str | None = None) -> Rows:
+    """The rows of a samples file; `sha` must be that of its content where it is given."""
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise EnsembleError(f"the samples file {path} is missing", hint="keep samples-*.csv beside the prediction files that name it") from None
+    if sha is not None and sha256_bytes(content) != sha:
+        raise EnsembleError(f"the samples file {path} was changed after the predictions were written", hint="restore it: rows are lined up by it")
+    lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    if not lines or "id" not in lines[0]:
+        raise EnsembleError(f"the samples file {path} has no column 'id'")
+    header, body = lines[0], [line for line in lines[1:] if line]
+    ragged = next((number for number, line in enumerate(body, 2) if len(line) != len(header)), None)
+    if ragged is not None:
+        raise EnsembleError(f"the samples file {path} has a different number of columns in row {ragged}")
+    columns = {name: np.array(values, dtype=str) for name, values in zip(header, zip(*body, strict=True), strict=True)} if body else {}
+    if not columns:
+        raise EnsembleError(f"the samples file {path} has no rows")
+    return Rows(columns.pop("id"), columns.pop("label", None), columns.pop("person", None), columns)
+
+
+def write_prediction(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows | None = None) -> Path:
+    """Write ``NAME.npy`` (float32) and ``NAME.json``, the sidecar first: an array that exists has its meaning beside it.
+
+    Parameters
+    ----------
+    values : (n, classes), finite.
+    samples : the whole table's rows, which the sidecar then refers to (one shared file); without it ids stand inline.
+
+    Raises
+    ------
+    EnsembleError : `values` does not fit the sidecar, or is not finite.
+    """
+    path = Path(path)
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    expected = (len(sidecar.rows), len(sidecar.classes))
+    if values.shape != expected:
+        raise EnsembleError(f"{path}: predictions are {values.shape}, expected {expected} (samples, classes)")
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
+        raise EnsembleError(
+            f"{path}: the prediction of sample '{sidecar.rows.ids[row]}' is not finite", hint="the training diverged: try a lower --lr"
+        )
+    write_json(sidecar_path(path), _to_json(path, sidecar, samples))
+    return write_atomic(path, lambda file: np.save(file, values, allow_pickle=False))
+
+
+def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None) -> dict[str, Any]:
+    record: dict[str, Any] = {"schema": SCHEMA, "kind": sidecar.kind, "split": sidecar.split, "target": sidecar.target}
+    record["classes"] = list(sidecar.classes)
+    if sidecar.class_attributes:
+        record["class_attributes"] = {name: dict(meaning) for name, meaning in sidecar.class_attributes.items()}
+    if samples is None:
+        record["ids"] = sidecar.rows.ids.tolist()
+        if sidecar.rows.labels is not None:
+            record["labels"] = sidecar.rows.labels.tolist()
+        if sidecar.rows.persons is not None:
+            record["persons"] = sidecar.rows.persons.tolist()
+    else:
+        record["samples"], record["samples_sha"] = write_samples(path.parent, samples)
+        if not np.array_equal(samples.ids, sidecar.rows.ids):
+            position = {name: i for i, name in enumerate(samples.ids.tolist())}
+            record["rows"] = [position[name] for name in sidecar.rows.ids.tolist()]
+    fold = sidecar.fold
+    record["fold"] = fold.tolist() if isinstance(fold, np.ndarray) else fold
+    record |= {"run": sidecar.run, "arch": sidecar.arch, "seed": sidecar.seed, "repeat": sidecar.repeat, "views": list(sidecar.views)}
+    record |= {"folds_sha": sidecar.folds_sha, "checkpoint_sha": sidecar.checkpoint_sha}
+    record["created"] = sidecar.created or datetime.now(UTC).isoformat(timespec="seconds")
+    return record
+
+
+def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Sidecar | None:
+    """The sidecar of the prediction file `path`, or None where there is none.
+
+    `samples_cache` maps a samples file's sha to its rows: files that share one are parsed once.
+    """
+    beside = sidecar_path(path)
+    if not beside.exists():
+        return None
+    record = read_json(beside)
+    if not isinstance(record, dict) or not isinstance(record.get("classes"), list):
+        raise EnsembleError(f"{beside} is not a sidecar: expected an object with 'classes'")
+    if record.get("schema", SCHEMA) != SCHEMA:
+        raise EnsembleError(f"{beside} has schema {record['schema']}, this version reads {SCHEMA}")
+    for name, choices in (("kind", KINDS), ("split", SPLITS)):
+        if record.get(name) not in choices:
+            raise EnsembleError(f"{beside}: '{name}' is {record.get(name)!r}, expected {' or '.join(choices)}")
+    rows = _rows_of(beside, record, {} if samples_cache is None else samples_cache)
+    fold = record.get("fold")
+    if isinstance(fold, list) and len(fold) != len(rows):
+        raise EnsembleError(f"{beside}: 'fold' has {len(fold):,} entries for {len(rows):,} rows")
+    return Sidecar(
+        kind=record["kind"],
+        split=record["split"],
+        classes=tuple(map(str, record["classes"])),
+        rows=rows,
+        target=record.get("target") or "label",
+        class_attributes=record.get("class_attributes") or {},
+        fold=np.array(fold) if isinstance(fold, list) else fold,
+        run=record.get("run") or Path(path).name.removesuffix(".npy").removesuffix(f".{record['split']}"),
+        arch=record.get("arch") or "",
+        seed=record.get("seed"),
+        repeat=record.get("repeat") or 0,
+        views=tuple(record.get("views") or ()),
+        folds_sha=record.get("folds_sha"),
+        checkpoint_sha=record.get("checkpoint_sha"),
+        created=record.get("created"),
+        samples_sha=record.get("samples_sha"),
+    )
+
+
+def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, Rows]) -> Rows:
+    if "ids" in record:
+        columns = {name: np.array(record[name], dtype=str) for name in ("ids", "labels", "persons") if record.get(name) is not None}
+        for name, values in columns.items():
+            if values.shape != columns["ids"].shape or values.ndim != 1:
+                raise EnsembleError(f"{beside}: '{name}' has {values.size:,} entries for {columns['ids'].size:,} ids")
+        return Rows(columns["ids"], columns.get("labels"), columns.get("persons"))
+    name, sha = record.get("samples"), record.get("samples_sha")
+    if not isinstance(name, str) or not isinstance(sha, str):
+        raise EnsembleError(f"{beside} names no samples: expected 'ids', or 'samples' with 'samples_sha'")
+    if Path(name).name != name:
+        raise EnsembleError(f"{beside}: 'samples' must be a file beside it, found '{name}'")
+    if sha not in cache:
+        cache[sha] = read_samples_file(beside.parent / name, sha)
+    rows = cache[sha]
+    if record.get("rows") is None:
+        return rows
+    index = np.array(record["rows"])
+    if index.size == 0 or index.dtype.kind != "i" or index.min() < 0 or index.max() >= len(rows):
+        raise EnsembleError(f"{beside}: 'rows' must be positions in the {len(rows):,} rows of {name}")
+    return rows.take(index)
+
+
+def read_array(path: Path) -> NDArray[np.floating]:
+    """A prediction array, memory-mapped and not yet checked row by row; object arrays (pickle) are refused, not run."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise EnsembleError(f"there is no prediction file {path}") from None
+    except (ValueError, OSError, EOFError) as error:
+        reason = "it holds Python objects, which could run code" if "allow_pickle" in str(error) or "Object arrays" in str(error) else str(error)
+        raise EnsembleError(
+            f"{path} is not a usable .npy array: {reason}", hint="save it again with np.save(file, array.astype('float32'))"
+        ) from None
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or 0 in values.shape:
+        shape = getattr(values, "shape", None)
+        raise EnsembleError(f"{path}: expected a 2-D array (samples, classes), found {'an archive' if shape is None else shape}")
+    if values.dtype.kind not in "fiu":
+        raise EnsembleError(f"{path}: expected numbers, found dtype {values.dtype}")
+    return values
