@@ -64,7 +64,7 @@ class Sidecar:
     repeat: int = 0
     views: tuple[str, ...] = ()
     folds_sha: str | None = None
-    checkpoint_sha: str | None = None
+    checkpoint_sha: str | Mapping[str, str] | None = None  # by fold in a stitched file
     created: str | None = None
     samples_sha: str | None = None
 

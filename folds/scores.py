@@ -147,11 +147,9 @@ def interval_over_people(
     classes = np.shape(probabilities)[1]
     if metric.of_counts is not None:
         predicted = argmax_classes(probabilities)
-        stats = np.zeros((people, 3, classes))
         hit = labels == predicted
-        np.add.at(stats, (codes[hit], 0, labels[hit]), 1)
-        np.add.at(stats, (codes, 1, labels), 1)
-        np.add.at(stats, (codes, 2, predicted), 1)
+        tallies = [_tally(codes[hit], labels[hit], people, classes), _tally(codes, labels, people, classes), _tally(codes, predicted, people, classes)]
+        stats = np.stack(tallies, axis=1)
     else:
         assert metric.of_rows is not None  # noqa: S101
         rows = metric.of_rows(labels, probabilities)
@@ -172,6 +170,11 @@ def interval_over_people(
     return Interval(score, float(low), float(high), level, people)
 
 
+def _tally(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArray[np.float64]:
+    """(height, width): how often each pair of (row, column) occurs."""
+    return np.bincount(rows * width + columns, minlength=height * width).reshape(height, width).astype(float)
+
+
 def _bias_corrected(tails: NDArray, drawn: NDArray, score: float) -> NDArray:
     below = (np.sum(drawn < score) + 0.5 * np.sum(drawn == score)) / len(drawn)
     normal = NormalDist()
@@ -189,8 +192,7 @@ def average_by_person(
     labels (people,), probabilities (people, classes), persons (people,), and how many people carry several labels.
     """
     names, codes = np.unique(persons, return_inverse=True)
-    tallies = np.zeros((len(names), classes), np.int64)
-    np.add.at(tallies, (codes, labels), 1)
+    tallies = _tally(codes, labels, len(names), classes)
     sums = np.zeros((len(names), classes))
     np.add.at(sums, codes, probabilities)
     return tallies.argmax(1), sums / tallies.sum(1, keepdims=True), names, int(np.sum((tallies > 0).sum(1) > 1))

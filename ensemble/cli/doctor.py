@@ -1,0 +1,58 @@
+"""`ensemble doctor`: look at the installation."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+
+from ensemble.cli import console
+
+PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "pandas", "joblib", "ttach", "pillow", "typer", "rich")
+IMPORTS = {"scikit-learn": "sklearn", "pillow": "PIL"}
+
+
+def doctor() -> int:
+    """Say which versions and devices there are, and what does not fit together (exit 1)."""
+    from folds.devices import available_cores
+
+    rows: list[list[str]] = [["python", platform.python_version(), ""]]
+    problems: list[str] = []
+    for name in PACKAGES:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{name} is not installed; pip install {name}")
+            rows.append([name, "missing", ""])
+            continue
+        rows.append([name, version, _trouble(name, problems)])
+    devices = _devices()
+    text = console.table(["package", "version", ""], rows, left=3)
+    text += f"\n\n{available_cores()} CPU cores; " + (", ".join(devices) if devices else "no CUDA device: training runs on the CPU")
+    console.result(text, {"packages": {row[0]: row[1] for row in rows}, "cores": available_cores(), "devices": devices, "problems": problems})
+    for problem in problems:
+        console.warn(problem)
+    if not problems:
+        console.next_step("ensemble demo")
+    return 1 if problems else 0
+
+
+def _trouble(name: str, problems: list[str]) -> str:
+    try:
+        importlib.import_module(IMPORTS.get(name, name))
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if "torchvision::nms" in reason:
+            # Seen with a CPU-only torch beside the registry's torchvision, whose operators are built for another torch.
+            reason = "torch and torchvision are not a matching pair; pip install --force-reinstall torch torchvision brings one"
+        problems.append(f"{name} cannot be imported: {reason}")
+        return "cannot be imported"
+    return ""
+
+
+def _devices() -> list[str]:
+    try:
+        import torch
+    except Exception:
+        return []
+    return [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]

@@ -1,0 +1,123 @@
+"""`ensemble folds`: split a table by person, or check a split."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ensemble.cli import console
+
+
+def folds(
+    data: Annotated[Path | None, typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]")] = None,
+    path: Annotated[str, typer.Option(help="CSV column of the image path", metavar="COL")] = "path",
+    label: Annotated[str, typer.Option(help="CSV column of the class", metavar="COL")] = "label",
+    person: Annotated[str, typer.Option(help="CSV column of the group that must not be split", metavar="COL")] = "person",
+    split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row out of the folds", metavar="COL")] = None,
+    person_regex: Annotated[str | None, typer.Option(help="takes the person from the image path", metavar="REGEX")] = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="number of folds")] = 5,
+    seed: Annotated[int, typer.Option(help="another seed, another split")] = 0,
+    stratify: Annotated[str | None, typer.Option(help="spread these columns evenly instead of the label alone", metavar="COL[,COL]")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="where the folds are written", metavar="FILE")] = Path("folds.csv"),
+    force: Annotated[bool, typer.Option("--force", help="replace a file that holds other folds")] = False,
+    check: Annotated[Path | None, typer.Option(help="check this split instead of making one", metavar="FILE")] = None,
+) -> None:
+    """Split by person: no person stands in two folds, the classes are spread evenly. Image files are not needed.
+
+    With --check, a split made here or elsewhere (columns id, label, person, fold) is looked at instead: an error if a person
+    stands in two folds or a fold is empty. With --data too, it is lined up with that table by id.
+    """
+    from folds.readers import read_data
+    from folds.samples import DataSpec, SampleTable
+    from folds.sources import find_data
+    from folds.split import check_folds, load_folds, save_folds, split_by_person
+
+    table: SampleTable | None = None
+    if data is not None or check is None:
+        found, line = find_data(data)
+        console.note(line)
+        spec = DataSpec(found, path=path, label=label, person=person, split=split, person_regex=person_regex)
+        read = read_data(spec, need_images=False)
+        for text in read.notes:
+            console.note(text)
+        for text in read.warnings:
+            console.warn(text)
+        table = read.train
+    if check is not None:
+        assignment = load_folds(check, table)
+    else:
+        assert table is not None  # noqa: S101 - without --check it was read
+        assignment = split_by_person(table, k, seed, _strata(table, stratify) if stratify is not None else None)
+    classes, meaning = (table.classes, table.class_attributes) if table is not None else (_classes_of(assignment.labels), {})
+    warnings = check_folds(assignment, classes, meaning)
+    if check is None:
+        save_folds(output, assignment, force)
+    for text in warnings:
+        console.warn(text)
+    _print(check or output, assignment, classes, meaning, warnings)
+    named = {"--data": data, "--path": path, "--label": label, "--person": person, "--split": split, "--person-regex": person_regex}
+    defaults = ("path", "label", "person", None)
+    words = [word for option, value in named.items() if value not in defaults for word in (option, str(value))]
+    console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(check or output), *words]))
+
+
+def _classes_of(labels: Any) -> tuple[str, ...]:
+    from folds.predictions import sort_classes
+
+    return sort_classes(labels.tolist())
+
+
+def _strata(table: Any, names: str) -> Any:
+    """(n,) str: the values of the columns named, joined."""
+    import numpy as np
+
+    from folds.errors import unknown
+
+    known = {"label": table.labels, **table.attributes}
+    columns = []
+    for name in names.split(","):
+        if name.strip() not in known:
+            raise unknown("column", name.strip(), list(known), hint=f"--stratify takes: {', '.join(known)}")
+        columns.append(known[name.strip()].tolist())
+    return np.array(["\x1f".join(values) for values in zip(*columns)])
+
+
+def _print(file: Path, assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]], warnings: Sequence[str]) -> None:
+    import numpy as np
+
+    from folds.split import fold_table
+
+    images, people = fold_table(assignment, classes)
+    having = [len(np.unique(assignment.persons[assignment.labels == name])) for name in classes]
+    rows: list[list[object]] = []
+    for i, name in enumerate(classes):
+        rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts(images[i]), f"{having[i]:,}"])
+    rows.append(["images", "", *_counts(images.sum(axis=0)), ""])
+    rows.append(["people", "", *_counts(people), f"{people.sum():,}"])
+    header = ["class", "", *(f"fold {i}" for i in range(assignment.k)), "all", "people"]
+    if not any(meaning.values()):
+        header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
+        left = 1
+    else:
+        left = 2
+    record = {
+        "folds": str(file),
+        "k": assignment.k,
+        "seed": assignment.seed,
+        "sha": assignment.sha,
+        "table_sha": assignment.table_sha,
+        "classes": list(classes),
+        "images": images.tolist(),
+        "people": people.tolist(),
+        "people_per_class": having,
+        "warnings": list(warnings),
+    }
+    console.result(f"{console.table(header, rows, left)}\n\n{file}: nobody stands in two folds", record)
+
+
+def _counts(numbers: Any) -> list[str]:
+    return [f"{int(n):,}" for n in [*numbers, numbers.sum()]]

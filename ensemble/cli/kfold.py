@@ -1,0 +1,99 @@
+"""`ensemble kfold`: train one model per fold and architecture."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensemble.cli import console
+
+
+def kfold(
+    arch: Annotated[str | None, typer.Option(help="models, by short name or timm id: swin,resnet18 [swin]", metavar="A[,B]")] = None,
+    k: Annotated[int | None, typer.Option("--k", "-k", help="number of folds [5]")] = None,
+    data: Annotated[Path | None, typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]")] = None,
+    test: Annotated[Path | None, typer.Option(help="further images to predict: a CSV or a folder, labelled or not")] = None,
+    path: Annotated[str | None, typer.Option(help="CSV column of the image path [path]", metavar="COL")] = None,
+    label: Annotated[str | None, typer.Option(help="CSV column of the class [label]", metavar="COL")] = None,
+    person: Annotated[str | None, typer.Option(help="CSV column of the group that must not be split [person]", metavar="COL")] = None,
+    split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row apart", metavar="COL")] = None,
+    person_regex: Annotated[str | None, typer.Option(help="class folders: takes the person from the image path", metavar="REGEX")] = None,
+    folds: Annotated[Path | None, typer.Option(help="use this split (ensemble folds -o FILE)", metavar="FILE")] = None,
+    fold: Annotated[str | None, typer.Option(help="train only these folds now", metavar="I[,J]")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the run [the architecture]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="epochs [15]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images a step [32]")] = None,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate [2e-4 from pretrained weights, 1e-3 from random ones]")] = None,
+    img_size: Annotated[str | None, typer.Option(help="input size: 224 or HEIGHTxWIDTH [the model's own]", metavar="PX")] = None,
+    fit: Annotated[str | None, typer.Option(help="squash, crop or letterbox to that size [squash]")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="values that become black and white in 16-bit images [the file's range]", metavar="LO,HI")
+    ] = None,
+    augment: Annotated[str | None, typer.Option(help="none, light or standard [standard]")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="share of the target given to all classes [0.1]")] = None,
+    ema: Annotated[float | None, typer.Option(help="decay of averaged weights, e.g. 0.999 [0: off]")] = None,
+    amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off [auto]")] = None,
+    keep: Annotated[str | None, typer.Option(help="last epoch, or best (optimistic: chosen on the fold that is scored) [last]")] = None,
+    pretrained: Annotated[bool | None, typer.Option("--pretrained/--no-pretrained", help="start from timm's weights [yes]")] = None,
+    init: Annotated[Path | None, typer.Option(help="start from the weights in this file", metavar="FILE")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the split and every random stream [0]")] = None,
+    per: Annotated[str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")] = None,
+    jobs: Annotated[int | None, typer.Option(help="jobs at a time on a device [one a CPU core, one a GPU]")] = None,
+    devices: Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="go on with what is missing")] = False,
+    force: Annotated[bool, typer.Option("--force", help="train existing runs again from nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, train nothing")] = False,
+    config: Annotated[Path | None, typer.Option("-c", "--config", help="settings in TOML, e.g. a run's config.toml", metavar="FILE")] = None,
+) -> int:
+    """Split by person, train one model per fold and architecture, write out-of-fold and test predictions.
+
+    Every setting can stand in ./ensemble.toml or in ENSEMBLE_<NAME> as well; a flag comes first, then the
+    environment, -c FILE, ./ensemble.toml. Defaults are in brackets.
+    """
+    from ensemble.cli.training import run_training
+    from folds.errors import UsageError
+    from folds.recipe import gather
+
+    if per not in (None, "person"):
+        raise UsageError(f"--per {per}: expected person")
+    if resume and force:
+        raise UsageError("--resume and --force contradict each other", hint="give one of them")
+    given = dict(locals())
+    execution = ("fold", "per", "jobs", "devices", "resume", "force", "dry_run", "config", "run_training", "UsageError", "gather")
+    settings, recipe, _ = gather({key: value for key, value in given.items() if key not in execution}, config)
+    return run_training(
+        settings,
+        recipe,
+        folds=_numbers(fold),
+        devices=devices,
+        per_device=jobs,
+        resume=resume,
+        force=force,
+        dry_run=dry_run,
+        per_person=per == "person",
+        command=_shown_command(),
+    )
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    from folds.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--fold {text}: expected fold numbers", hint="--fold 0 or --fold 0,3") from None
+
+
+def _shown_command() -> str:
+    import shlex
+
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
+    return shlex.join(["ensemble", *(words or ["kfold"])])
+
+
+__all__ = ["console", "kfold"]

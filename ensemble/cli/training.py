@@ -1,0 +1,167 @@
+"""Training as the commands `kfold` and `demo` show it: plan, live view, table of results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ensemble.cli import console
+from ensemble.cli.progress import StepsView, TrainingView, duration
+from folds.errors import EnsembleError, FoldsFailed
+from folds.manager import Outcome, locked, train
+from folds.plan import Plan, make_plan, open_runs
+from folds.recipe import Recipe, Settings
+from folds.scores import Interval
+from folds.split import fold_table
+from folds.summary import RunSummary, summarise
+
+
+def run_training(
+    settings: Settings,
+    recipe: Recipe,
+    *,
+    folds: Sequence[int] | None = None,
+    devices: str = "auto",
+    per_device: int | None = None,
+    resume: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    per_person: bool = False,
+    command: str = "ensemble kfold",
+) -> int:
+    """Do it and print it; returns the exit code (0, or 3 where some folds failed)."""
+    plan = make_plan(settings, recipe, folds=folds, devices=devices, per_device=per_device, note=console.note, warn=console.warn)
+    _describe(plan)
+    if dry_run:
+        console.result("\n".join(f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds), {"plan": _plan_record(plan)})
+        console.note("\nnothing was trained (--dry-run)")
+        return 0
+    try:
+        failed = _train(plan, resume, force)
+    except KeyboardInterrupt:
+        console.warn("interrupted: finished folds are published, the others go on from their last epoch")
+        console.next_step(f"{command} --resume")
+        raise
+    summaries = summaries_of(plan, per_person)
+    if summaries:
+        console.result(results_table(summaries), {"runs": [summary_record(s) for s in summaries]})
+        remarks(summaries)
+    if failed:
+        names = ", ".join(f"{outcome.job.run} fold {outcome.job.fold}" for outcome in failed)
+        raise FoldsFailed(f"{len(failed)} of {len(plan.runs) * len(plan.folds)} folds failed: {names}; the rest is saved", hint=f"{command} --resume")
+    console.next_step(f"ensemble blend {plan.runs[0].runs}/*.npy --method soft")
+    return 0
+
+
+def _describe(plan: Plan) -> None:
+    table = plan.table
+    test = "" if plan.data.test is None else f"; test: {len(plan.data.test):,} images"
+    people = 0 if table.persons is None else len(set(table.persons.tolist()))
+    console.note(f"{len(table):,} images of {people:,} people, {len(table.classes)} classes, {plan.assignment.k} folds by person{test}\n")
+    console.note(fold_table_text(plan))
+    console.note("")
+    for run in plan.runs:
+        rate, why = run.recipe.learning_rate()
+        weights = f"weights of {run.recipe.init}" if run.recipe.init else "pretrained" if run.recipe.pretrained else "random weights"
+        size = f"{run.parameters / 1e6:.1f} M parameters, {weights}"
+        console.note(f"{run.name}: {run.architecture.describe()}; {size}; {run.recipe.epochs} epochs, lr {rate:g} ({why})")
+    console.note(plan.placement.reason)
+    from folds.devices import resolve_amp
+
+    amp, why = resolve_amp(plan.runs[0].recipe.amp, plan.placement.devices[0])
+    console.note(f"mixed precision {amp}: {why}")
+
+
+def fold_table_text(plan: Plan) -> str:
+    """Classes × folds in images, and the people of each fold."""
+    images, people = fold_table(plan.assignment, plan.table.classes)
+    header = ["class", *(f"fold {i}" for i in range(plan.assignment.k)), "all"]
+    rows = [[name, *counts.tolist(), int(counts.sum())] for name, counts in zip(plan.table.classes, images, strict=True)]
+    rows += [["images", *images.sum(0).tolist(), int(images.sum())], ["people", *people.tolist(), int(people.sum())]]
+    return console.table(header, rows)
+
+
+def _train(plan: Plan, resume: bool, force: bool) -> list[Outcome]:
+    with locked(plan):
+        with StepsView("decoding images") as decoding:
+            jobs = open_runs(plan, resume=resume, force=force, note=console.note, progress=decoding)
+        if not jobs:
+            console.note("nothing left to train")
+        failed: list[Outcome] = []
+        with TrainingView(jobs, len(plan.placement.devices)) as view:
+            for outcome in train(plan, jobs, view.event):
+                view.outcome(outcome)
+                if outcome.error is not None:
+                    failed.append(outcome)
+    return failed
+
+
+def summaries_of(plan: Plan, per_person: bool = False) -> list[RunSummary]:
+    """What each run of the plan is worth, as far as it is trained."""
+    summaries = []
+    for run in plan.runs:
+        done = {fold: record for fold in range(plan.assignment.k) if (record := run.done(fold)) is not None}
+        if done:
+            summaries.append(summarise(run.name, done, plan.assignment.k, run.runs, per_person))
+    return summaries
+
+
+def results_table(summaries: Sequence[RunSummary]) -> str:
+    """One line a run: pooled out-of-fold score with its interval, spread over folds, test score where known."""
+    with_test = any(summary.test is not None for summary in summaries)
+    header = [
+        "run",
+        "folds",
+        "OOF macro F1",
+        "95 % over people",
+        "accuracy",
+        "mean of folds",
+        "time",
+        *(["test macro F1", "95 %"] if with_test else []),
+    ]
+    rows: list[list[object]] = []
+    for s in summaries:
+        mean, deviation = s.spread()
+        name = f"{s.run} (optimistic)" if s.optimistic else s.run
+        row: list[object] = [name, f"{len(s.folds)}/{s.k}", f"{s.oof.headline.score:.3f}", span(s.oof.headline), f"{s.oof.accuracy.score:.3f}"]
+        row += [f"{mean:.3f} ± {deviation:.3f}", duration(s.seconds)]
+        if with_test:
+            row += ["", ""] if s.test is None else [f"{s.test.headline.score:.3f}", span(s.test.headline)]
+        rows.append(row)
+    return console.table(header, rows)
+
+
+def span(interval: Interval) -> str:
+    """``.612–.701``"""
+    return f"{interval.low:.3f}–{interval.high:.3f}"
+
+
+def remarks(summaries: Sequence[RunSummary]) -> None:
+    """What a reader of the table must know."""
+    first = summaries[0]
+    if any(s.optimistic for s in summaries):
+        console.note("optimistic: the epoch was chosen on the fold that is scored (--keep best)")
+    if any(len(s.folds) < s.k for s in summaries):
+        console.note("folds that are not trained yet are absent from the out-of-fold score")
+    if first.oof.mixed_people:
+        console.note(f"{first.oof.mixed_people:,} people carry several labels and are scored by their most frequent one")
+
+
+def summary_record(s: RunSummary) -> dict[str, object]:
+    """For --json."""
+    mean, deviation = s.spread()
+    record: dict[str, object] = {"run": s.run, "k": s.k, "folds": {str(fold): dict(done) for fold, done in s.folds.items()}}
+    record |= {"oof": s.oof.as_json(), "mean_of_folds": mean, "sd_of_folds": deviation, "seconds": s.seconds, "optimistic": s.optimistic}
+    return record | {"test": None if s.test is None else s.test.as_json()}
+
+
+def _plan_record(plan: Plan) -> dict[str, object]:
+    runs = [{"run": run.name, "architecture": run.architecture.describe(), "parameters": run.parameters} for run in plan.runs]
+    return {"images": len(plan.table), "k": plan.assignment.k, "folds": list(plan.folds), "runs": runs}
+
+
+def existing(path: Path) -> Path:
+    """The path, or an error where there is nothing."""
+    if not path.exists():
+        raise EnsembleError(f"there is no {path}")
+    return path

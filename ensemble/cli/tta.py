@@ -1,0 +1,39 @@
+"""`ensemble tta`: test-time augmentation of a checkpoint or a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensemble.cli import console
+
+
+def tta(
+    target: Annotated[str, typer.Argument(help="a checkpoint, or the name of a run for all its folds", metavar="CKPT|RUN")],
+    views: Annotated[
+        str, typer.Option(help="hflip, vflip, rot90, d4, scale:F, multiply:F, add:F, fivecrop:F; joined by , or *", metavar="V,…")
+    ] = "hflip",
+    merge: Annotated[str, typer.Option(help="mean or geometric, of the views' probabilities")] = "mean",
+    data: Annotated[Path | None, typer.Option(help="the table it was trained on, where it has moved")] = None,
+    per: Annotated[str | None, typer.Option(help="score per person", metavar="person")] = None,
+    device: Annotated[str, typer.Option("--devices", help="auto, cpu, or a GPU number")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="replace a merge of other views")] = False,
+) -> int:
+    """Predict a fold's own validation rows (and the test rows) in several views and score the merge against none.
+
+    The plain image is always among the views. Each view's logits are kept in runs/tta/<run>/views.
+    """
+    from ensemble.views import parse_views
+    from folds.errors import UsageError
+
+    if per not in (None, "person"):
+        raise UsageError(f"--per {per}: expected person")
+    chosen = parse_views(views)
+
+    from ensemble.cli.augmenting import run_tta
+
+    run = run_tta(target, chosen, merge=merge, data=data, per_person=per == "person", device=device, force=force)
+    console.next_step(f"ensemble blend runs/*.npy runs/tta/{run}.*.npy --method soft")
+    return 0

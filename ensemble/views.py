@@ -1,0 +1,208 @@
+"""Test-time views: ttach's transforms, combined as the user wrote them, each distinct one once.
+
+Only the transforms are ttach's: its merging averages whatever the model returns, so merging is done here
+(`ensemble.tta.merge_views`), on probabilities.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from folds.errors import UsageError, unknown
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class View:
+    """One test-time augmentation: float (n, 3, height, width) with values 0–1 → the same shape.
+
+    `name` is the product of what it does (``hflip*scale:1.1``), ``none`` for the plain image.
+    """
+
+    name: str
+    steps: tuple[Callable[[Tensor], Tensor], ...] = ()
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        size = batch.shape[-2:]
+        for step in self.steps:
+            batch = step(batch)
+        return _to_size(batch, size).clamp(0, 1) if self.steps else batch
+
+    @property
+    def file_name(self) -> str:
+        """The name for a file: ``hflip-scale1.1``."""
+        return self.name.replace("*", "-").replace(":", "")
+
+
+def parse_views(text: str) -> tuple[View, ...]:
+    """The views that ``--views`` names; the plain image is always the first.
+
+    Terms are separated by commas, the factors of a term by ``*``; a factor stands for all its values, so
+    ``hflip*scale:0.9,1,1.1`` is 2 × 3 views. Views that do the same to an image are taken once.
+
+    Factors: ``hflip``, ``vflip``, ``rot90`` (0, 90, 180, 270°), ``d4`` (hflip × rot90), ``scale:F``, ``multiply:F``
+    (brightness), ``add:F`` (of values 0–1), ``fivecrop:F`` (four corners and the centre, F of each side).
+
+    Raises
+    ------
+    UsageError : an unknown factor (the nearest are offered), a value that is missing or out of range.
+    """
+    views = [View(NONE)]
+    for term in _terms(text):
+        choices = [list(_factor(factor.strip())) for factor in term.split("*")]
+        for combination in itertools.product(*choices):
+            chosen = [(name, step) for name, step in combination if step is not None]
+            views.append(View("*".join(name for name, _ in chosen) or NONE, tuple(step for _, step in chosen)))
+    return distinct(views)
+
+
+def _terms(text: str) -> Iterator[str]:
+    """``"hflip*scale:0.9,1,vflip"`` → ``"hflip*scale:0.9,1"``, ``"vflip"``: a number goes on with the list before it."""
+    parts: list[str] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        if parts and ":" in parts[-1].rsplit("*", 1)[-1] and _is_number(part.split("*")[0]):
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    if not parts:
+        raise UsageError("--views names no view", hint="--views hflip, or --views none for the plain image")
+    return iter(parts)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+Step = Callable[[Tensor], Tensor]
+
+
+def _factor(text: str) -> Iterator[tuple[str, Step | None]]:
+    """The alternatives of one factor: (name, step), step None for the one that changes nothing."""
+    import ttach
+
+    name, _, listed = text.partition(":")
+    if name not in FACTORS:
+        raise unknown("view", name, [*FACTORS])
+    values = _values(name, listed)
+    if name == NONE:
+        yield NONE, None
+    elif name in ("hflip", "vflip"):
+        yield NONE, None
+        yield name, _bound(ttach.HorizontalFlip() if name == "hflip" else ttach.VerticalFlip(), apply=True)
+    elif name == "rot90":
+        for angle in (0, 90, 180, 270):
+            yield f"rot{angle}", _bound(ttach.Rotate90([0, 90, 180, 270]), angle=angle) if angle else None
+    elif name == "d4":
+        for mirrored, turned in itertools.product(_factor("hflip"), _factor("rot90")):
+            steps = [step for _, step in (mirrored, turned) if step is not None]
+            label = "*".join(n for n, step in (mirrored, turned) if step is not None)
+            yield label or NONE, _sequence(steps) if steps else None
+    elif name == "scale":
+        for value in values:
+            yield f"scale:{value:g}", _bound(ttach.Scale([value], interpolation="bilinear"), scale=value) if value != 1 else None
+    elif name == "multiply":
+        for value in values:
+            yield f"multiply:{value:g}", _bound(ttach.Multiply([value]), factor=value) if value != 1 else None
+    elif name == "add":
+        for value in values:
+            yield f"add:{value:g}", _bound(ttach.Add([value]), value=value) if value else None
+    else:
+        for value in values:
+            for corner in range(5):
+                yield f"fivecrop:{value:g}-{corner}", _crop(value, corner)
+
+
+# factor → the range of its values, None where it takes none
+FACTORS: dict[str, tuple[float, float] | None] = {
+    NONE: None,
+    "hflip": None,
+    "vflip": None,
+    "rot90": None,
+    "d4": None,
+    "scale": (0.5, 2.0),
+    "multiply": (0.1, 10.0),
+    "add": (-1.0, 1.0),
+    "fivecrop": (0.3, 1.0),
+}
+
+
+def _values(name: str, listed: str) -> list[float]:
+    bounds = FACTORS[name]
+    if bounds is None:
+        if listed:
+            raise UsageError(f"--views: {name} takes no value, found '{listed}'")
+        return []
+    try:
+        values = [float(value) for value in listed.split(",")]
+    except ValueError:
+        raise UsageError(f"--views: {name} needs numbers, found '{listed}'", hint=f"--views {name}:0.9 or {name}:0.9,1,1.1") from None
+    for value in values:
+        if not bounds[0] <= value <= bounds[1]:
+            raise UsageError(f"--views: {name}:{value:g} is out of range, expected {bounds[0]:g} to {bounds[1]:g}")
+    return values
+
+
+def _bound(transform: Any, **parameters: Any) -> Step:
+    def step(batch: Tensor) -> Tensor:
+        return transform.apply_aug_image(batch, **parameters)
+
+    return step
+
+
+def _sequence(steps: Sequence[Step]) -> Step:
+    def step(batch: Tensor) -> Tensor:
+        for one in steps:
+            batch = one(batch)
+        return batch
+
+    return step
+
+
+def _crop(share: float, corner: int) -> Step:
+    import ttach
+
+    def step(batch: Tensor) -> Tensor:
+        height, width = round(batch.shape[-2] * share), round(batch.shape[-1] * share)
+        transform = ttach.FiveCrops(height, width)
+        cropped = transform.apply_aug_image(batch, crop_fn=transform.params[corner])
+        # Back to the size the model was made for: a crop is a zoom.
+        return functional.interpolate(cropped, size=batch.shape[-2:], mode="bilinear", align_corners=False)
+
+    return step
+
+
+def _to_size(batch: Tensor, size: torch.Size) -> Tensor:
+    """Centre crop or edge padding to the size the model was made for; a quarter turn of a rectangle is resized."""
+    height, width = batch.shape[-2:]
+    if (height, width) == (size[1], size[0]) and height != width:
+        return functional.interpolate(batch, size=tuple(size), mode="bilinear", align_corners=False)
+    extra = (size[0] - height, size[1] - width)
+    if extra == (0, 0):
+        return batch
+    # One number a side: negative crops, positive pads.
+    sides = [extra[1] // 2, extra[1] - extra[1] // 2, extra[0] // 2, extra[0] - extra[0] // 2]
+    batch = functional.pad(batch, [min(side, 0) for side in sides])
+    return functional.pad(batch, [max(side, 0) for side in sides], mode="replicate")
+
+
+def distinct(views: Sequence[View]) -> tuple[View, ...]:
+    """The views without those that repeat an earlier one, found by trying them on a random image."""
+    probe = torch.rand((1, 3, 24, 24), generator=torch.Generator().manual_seed(0))
+    kept: list[tuple[View, Tensor]] = []
+    for view in views:
+        seen = view(probe)
+        if not any(torch.allclose(seen, other, atol=1e-6) for _, other in kept):
+            kept.append((view, seen))
+    return tuple(view for view, _ in kept)

@@ -1,0 +1,157 @@
+"""Models by short name or timm id, their own input size and normalisation, and weights from the hub or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from folds.errors import EnsembleError, UsageError, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+# The names people say, and the timm model that each stands for.
+SHORT_NAMES = {
+    "swin": "swin_tiny_patch4_window7_224",
+    "swin_small": "swin_small_patch4_window7_224",
+    "swin_base": "swin_base_patch4_window7_224",
+    "swin_large": "swin_large_patch4_window7_224",
+    "vit": "vit_small_patch16_224",
+    "vit_base": "vit_base_patch16_224",
+    "vit_large": "vit_large_patch16_224",
+    "beit": "beit_base_patch16_224",
+    "deit": "deit3_small_patch16_224",
+    "efficientnet": "efficientnet_b0",
+    "convnext": "convnext_tiny",
+}
+
+# Small relatives for the built-in people on a CPU: the same families, narrow and shallow enough for minutes.
+SMALL_SIBLINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "swin": ("swin_tiny_patch4_window7_224", {"embed_dim": 48, "depths": (1, 1, 2), "num_heads": (2, 4, 8), "window_size": 4, "drop_path_rate": 0.0}),
+    "resnet18": ("resnet18", {"layers": (2, 2, 2, 2), "channels": (16, 32, 64, 128)}),
+}
+SMALL_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that makes a model the same function again: it stands in the checkpoint.
+
+    `height` and `width` in pixels; `mean` and `std` of inputs scaled to 0–1; `arguments` go to ``timm.create_model``.
+    """
+
+    name: str
+    timm_name: str
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """One phrase for people: ``swin (small sibling of swin_tiny_patch4_window7_224), 64×64``."""
+        varied = {k: v for k, v in self.arguments.items() if k != "img_size"}
+        named = self.timm_name if not varied else f"{self.timm_name} with {', '.join(f'{k}={v}' for k, v in varied.items())}"
+        return f"{named}, {self.width}×{self.height} px"
+
+
+def resolve(name: str, img_size: tuple[int, int] | None = None, *, small: bool = False, arguments: Mapping[str, Any] | None = None) -> Architecture:
+    """The architecture a name stands for, with the model's own input size, mean and std unless told otherwise.
+
+    Parameters
+    ----------
+    name : a short name (``swin``) or any timm id, with or without its pretrained tag.
+    img_size : (height, width) in pixels.
+    small : take the small sibling where there is one (built-in people on a CPU).
+
+    Raises
+    ------
+    UsageError : an unknown name (the nearest are offered), or a size the model cannot take.
+    """
+    import timm
+
+    timm_name, own = SMALL_SIBLINGS[name] if small and name in SMALL_SIBLINGS else (SHORT_NAMES.get(name, name), {})
+    merged = dict(own) | dict(arguments or {})
+    if not timm.is_model(timm_name):
+        listed = timm.list_models()
+        raise unknown("architecture", name, [*SHORT_NAMES, *listed], hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id")
+    try:
+        config = timm.get_pretrained_cfg(timm_name)
+    except (RuntimeError, ValueError) as error:  # a tag the model does not have
+        raise UsageError(f"architecture {name}: {error}") from None
+    native = tuple(config.input_size[1:]) if config else (224, 224)
+    height, width = img_size or ((SMALL_SIZE, SMALL_SIZE) if small else native)
+    if config and config.fixed_input_size and ((height, width) != native or own):
+        # Window and position tables are built for one size: it is an argument of the model, not only of the data.
+        merged["img_size"] = (height, width)
+    mean, std = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged)
+
+
+def create(architecture: Architecture, classes: int, *, pretrained: bool = False, init: Path | None = None) -> torch.nn.Module:
+    """A model with a fresh head for `classes` classes, weights random, from timm's hub, or from a file.
+
+    Raises
+    ------
+    EnsembleError : the hub cannot be reached, the file does not fit or is not one (it is never run).
+    UsageError : the model cannot be built with its arguments.
+    """
+    import timm
+
+    arguments: dict[str, Any] = dict(architecture.arguments)
+    if init is not None:
+        arguments["pretrained_cfg_overlay"] = {"state_dict": read_weights(init)}
+    try:
+        return timm.create_model(architecture.timm_name, pretrained=pretrained or init is not None, num_classes=classes, **arguments)
+    except TypeError as error:
+        raise UsageError(f"architecture {architecture.name} cannot be built with {dict(architecture.arguments)}: {error}") from None
+    except Exception as error:
+        if init is not None:
+            reason = " ".join(str(error).split())[:300]
+            raise EnsembleError(
+                f"--init {init} does not fit {architecture.timm_name}: {reason}", hint="the file must hold weights of this timm model"
+            ) from None
+        if pretrained:
+            reason = " ".join(str(error).split())[:200]
+            raise EnsembleError(
+                f"the pretrained weights of {architecture.timm_name} could not be fetched: {reason}",
+                hint="--init FILE takes them from a file, --no-pretrained starts from random weights",
+            ) from None
+        raise UsageError(f"architecture {architecture.name} cannot be built at {architecture.width}×{architecture.height} px: {error}") from None
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a ``.safetensors`` or ``.pt``/``.pth`` file, without running anything in it.
+
+    A checkpoint of this program, and files that hold the weights under ``state_dict`` or ``model``, are understood.
+    """
+    import torch
+
+    if not Path(path).is_file():
+        raise EnsembleError(f"--init: there is no file {path}")
+    try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise EnsembleError(
+            f"--init: {path} holds no plain weights ({type(error).__name__})", hint="save only the state dict, or use .safetensors; code is never run"
+        ) from None
+    for key in ("weights", "state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()) or not state:
+        raise EnsembleError(f"--init: {path} holds no weights by name")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def is_convolutional(model: torch.nn.Module) -> bool:
+    """Whether most of the model's weights are convolutions: those gain from channels_last, transformers do not."""
+    import torch
+
+    convolutions = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+    return convolutions * 2 > sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,186 @@
+"""Which sample is in which fold: the `FoldAssignment`, and its file `folds.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.csv_table import CsvTable, read_bytes, read_csv
+from folds.errors import EnsembleError, UsageError, collected
+from folds.files import read_json, sha256_bytes, write_atomic, write_json
+from folds.samples import SampleTable
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class FoldAssignment:
+    """The fold of every sample of a table.
+
+    Attributes
+    ----------
+    ids, labels, persons : (n,) str, in the order of the table.
+    fold : (n,) int64 in 0 … k-1; the fold whose validation part the sample is in.
+    k : the number of folds.
+    seed : what it was made with; None where a file from elsewhere does not say.
+    repeat : which of several assignments with one seed.
+    table_sha : the `sha` of the sample table; "" where unknown.
+    """
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.str_]
+    persons: NDArray[np.str_]
+    fold: NDArray[np.int64]
+    k: int
+    seed: int | None
+    repeat: int = 0
+    table_sha: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def training_index(self, fold: int) -> NDArray[np.int64]:
+        """The positions of the samples that fold `fold` is trained on."""
+        return np.flatnonzero(self.fold != self._known(fold))
+
+    def validation_index(self, fold: int) -> NDArray[np.int64]:
+        """The positions of the samples that fold `fold` predicts."""
+        return np.flatnonzero(self.fold == self._known(fold))
+
+    def _known(self, fold: int) -> int:
+        if not 0 <= fold < self.k:
+            raise UsageError(f"there is no fold {fold}: the folds are 0 to {self.k - 1}")
+        return fold
+
+    @cached_property
+    def sha(self) -> str:
+        """SHA-256 over which id is in which fold, whatever the order of the rows."""
+        pairs = sorted(zip(self.ids.tolist(), self.fold.tolist()))
+        return sha256_bytes("\n".join(f"{fold} {name}" for name, fold in pairs).encode())
+
+
+def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> Path:
+    """Write ``folds.csv`` (``id,label,person,fold``) and ``folds.json`` (k, seed, repeat, versions, shas).
+
+    Saving what is there already is fine; a file with other folds is replaced only with `force`.
+    """
+    path = Path(path)
+    beside = _json_path(path)
+    if beside == path:
+        raise UsageError(f"folds are written as a CSV, {path} is not named like one", hint=f"-o {path.with_suffix('.csv')}")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("id", "label", "person", "fold"))
+    writer.writerows(zip(assignment.ids.tolist(), assignment.labels.tolist(), assignment.persons.tolist(), assignment.fold.tolist()))
+    content = text.getvalue().encode()
+    same = path.is_file() and read_bytes(path) == content
+    if same and beside.exists():
+        return path
+    if path.exists() and not same and not force:
+        raise EnsembleError(f"{path} exists and holds other folds", hint="give another name with -o, or --force to replace it")
+    # The .json first: a folds.csv that exists has its meaning beside it.
+    write_json(beside, _to_json(assignment))
+    return write_atomic(path, content)
+
+
+def _json_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
+    versions = {name: version(name) for name in ("ensemble", "scikit-learn", "numpy")}
+    record: dict[str, Any] = {"schema": SCHEMA, "k": assignment.k, "seed": assignment.seed, "repeat": assignment.repeat}
+    return record | {"versions": versions, "table_sha": assignment.table_sha, "sha": assignment.sha}
+
+
+def load_folds(path: Path, table: SampleTable | None = None) -> FoldAssignment:
+    """The folds in `path`, lined up by id with `table`.
+
+    Only the columns ``id`` and ``fold`` must be there; ``label`` and ``person`` must be those of the table where they
+    are. The ``.json`` beside it may be missing: a file made elsewhere will do. Without `table` the file is taken as it
+    stands (see `read_folds`).
+
+    Raises
+    ------
+    EnsembleError : ids are missing, too many or repeated, labels or persons differ, a fold is not a whole number.
+    """
+    if table is None:
+        return read_folds(path)
+    if table.labels is None or table.persons is None:
+        raise EnsembleError(f"{table.source} has no labels or no persons: folds cannot be used with it")
+    path = Path(path)
+    read, row, fold = _read(path)
+    _check_lined_up(path, read, row, table)
+    fold = fold[[row[name] for name in table.ids.tolist()]]
+    return _with_record(path, FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha))
+
+
+def read_folds(path: Path) -> FoldAssignment:
+    """The folds in `path` as they stand there, in its order; it must name labels and persons itself."""
+    path = Path(path)
+    read, row, fold = _read(path)
+    advice = "give the table with --data"
+    labels, persons = (np.array(read.column(name, advice=advice), dtype=str) for name in ("label", "person"))
+    return _with_record(path, FoldAssignment(np.array(list(row), dtype=str), labels, persons, fold, int(fold.max()) + 1, None))
+
+
+def _read(path: Path) -> tuple[CsvTable, dict[str, int], NDArray[np.int64]]:
+    """The file, the row of each id, and the folds by row."""
+    read = read_csv(path)
+    ids = read.column("id")
+    fold = _fold_numbers(read)
+    row: dict[str, int] = {}
+    repeated = [f"{where}: '{name}'" for i, (name, where) in enumerate(zip(ids, read.where())) if row.setdefault(name, i) != i]
+    if repeated:
+        raise collected(repeated, f"ids of {path} stand there twice", hint="one row for each sample")
+    return read, row, fold
+
+
+def _fold_numbers(read: CsvTable) -> NDArray[np.int64]:
+    cells = read.column("fold")
+    # There cannot be more folds than samples; an absurd number would make absurd tables further on.
+    most = len(cells)
+    wrong = [f"{where}: '{cell}'" for cell, where in zip(cells, read.where()) if not (cell.isascii() and cell.isdecimal() and int(cell) < most)]
+    if wrong:
+        raise collected(wrong, f"folds of {read.source} are not whole numbers from 0", hint="the column 'fold' holds 0 to k-1")
+    return np.array(cells, dtype=np.int64)
+
+
+def _check_lined_up(path: Path, read: CsvTable, first: Mapping[str, int], table: SampleTable) -> None:
+    again = f"make the folds of this table: ensemble folds --data {table.source} -o NAME.csv"
+    known = set(table.ids.tolist())
+    absent = [f"{where}: {name}" for name, where in zip(table.ids.tolist(), table.where) if name not in first]
+    if absent:
+        raise collected(absent, f"of {len(table):,} samples of {table.source} have no fold in {path}", hint=again)
+    extra = [f"{path.name} row {read.numbers[i]}: {name}" for name, i in first.items() if name not in known]
+    if extra:
+        raise collected(extra, f"of {len(first):,} ids in {path} are not in {table.source}", hint=again)
+    for column, values in (("label", table.labels), ("person", table.persons)):
+        if column not in read.columns or values is None:
+            continue
+        cells = read.columns[column]
+        pairs = [(name, cells[first[name]], value) for name, value in zip(table.ids.tolist(), values.tolist())]
+        other = [f"{name}: '{theirs}', in the table '{ours}'" for name, theirs, ours in pairs if theirs != ours]
+        if other:
+            raise collected(other, f"samples have another {column} in {path} than in {table.source}", hint=again)
+
+
+def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:
+    """`found` with what the .json says, where it was written for exactly these folds (a folds.csv may be edited by hand)."""
+    beside = _json_path(path)
+    record = read_json(beside) if beside.is_file() else None
+    if not isinstance(record, dict) or record.get("sha") != found.sha:
+        return found
+    seed, k = record.get("seed"), record.get("k")
+    k = k if isinstance(k, int) and k >= found.k else found.k
+    table_sha = found.table_sha or str(record.get("table_sha") or "")
+    return FoldAssignment(found.ids, found.labels, found.persons, found.fold, k, seed, int(record.get("repeat") or 0), table_sha)

@@ -1,0 +1,114 @@
+"""More than 8 bits a pixel: which of a file's values become black and white, and what to say about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from folds.contents import Unreadable
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
+_COLOUR = "16-bit colour"
+_LITTLE = 0.25  # a window of which less is used makes images nearly uniform
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What a file of more than 8 bits held: its kind, the lowest and highest value found, the window that was applied."""
+
+    kind: str
+    lowest: float
+    highest: float
+    window: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DepthGroup:
+    """All files of one kind under one window: how many, and the lowest and highest value in any of them."""
+
+    kind: str
+    images: int
+    lowest: float
+    highest: float
+    window: tuple[float, float]
+
+
+def colour_depth(image: Image.Image) -> Depth:
+    """16-bit colour, which Pillow gives as its high byte."""
+    bands = [band for band in image.getextrema() if isinstance(band, tuple)][:3]
+    return Depth(_COLOUR, 257.0 * min(low for low, _ in bands), 257.0 * max(high for _, high in bands), (0.0, 65535.0))
+
+
+def windowed(image: Image.Image, window: tuple[float, float] | None) -> tuple[Image.Image, Depth]:
+    """Grey of more than 8 bits as mode F, 0 to 255. Pillow's own `convert` would clip at 255 instead of scaling."""
+    values = np.asarray(image)
+    kind, full = _grey_kind(image)
+    if kind == "unsigned 32-bit grey":
+        values = values.view(np.uint32)
+    lowest, highest = float(values.min()), float(values.max())
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise Unreadable(f"holds {np.count_nonzero(~np.isfinite(values)):,} pixels that are not finite numbers")
+    used = window or full
+    if used is None:
+        raise Unreadable(
+            f"is {kind} (values {show(lowest)} to {show(highest)}) and no window says which values are black and white", (lowest, highest)
+        )
+    # float32 holds every 16-bit value exactly; 32-bit integers need the larger type.
+    scaled: NDArray[np.floating] = values.astype(np.float32 if full else np.float64)
+    scaled -= used[0]
+    scaled *= 255 / (used[1] - used[0])
+    np.clip(scaled, 0, 255, out=scaled)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # white is zero: Pillow heeds that for 8 bits only
+        np.subtract(255, scaled, out=scaled)
+    return Image.fromarray(scaled.astype(np.float32, copy=False)), Depth(kind, lowest, highest, used)
+
+
+def _grey_kind(image: Image.Image) -> tuple[str, tuple[float, float] | None]:
+    """The kind of grey of more than 8 bits, and its full range if it has one that images fill."""
+    if image.mode == "F":
+        return "float grey", None
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:  # PNG, JPEG 2000 and PGM: Pillow stretches what they declare to 16 bits
+        return "16-bit grey", (0.0, 65535.0)
+    bits = tags.get(_BITS, (16,))[0]
+    signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
+    if bits > 16:
+        return f"{'signed' if signed else 'unsigned'} {bits}-bit grey", None
+    return (f"signed {bits}-bit grey", (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)) if signed else (f"{bits}-bit grey", (0.0, 2.0**bits - 1))
+
+
+def group_depths(depths: Iterable[Depth]) -> tuple[DepthGroup, ...]:
+    """The files' depths by kind and window, in alphabetical order."""
+    groups: dict[tuple[str, tuple[float, float]], list[Depth]] = {}
+    for depth in depths:
+        groups.setdefault((depth.kind, depth.window), []).append(depth)
+    return tuple(
+        DepthGroup(kind, len(found), min(depth.lowest for depth in found), max(depth.highest for depth in found), window)
+        for (kind, window), found in sorted(groups.items())
+    )
+
+
+def depth_notes(groups: Iterable[DepthGroup]) -> list[str]:
+    """What to tell the user: the window that was applied, and whether the values found hardly use it."""
+    lines = []
+    for group in groups:
+        low, high = group.window
+        changed = "--window does not apply to colour" if group.kind == _COLOUR else "--window LO,HI sets it"
+        images = f"{group.images:,} image{'s' if group.images > 1 else ''}"
+        lines.append(f"{images} of {group.kind}: the values {show(low)} to {show(high)} become 0 to 255 ({changed})")
+        used = max(0.0, min(group.highest, high) - max(group.lowest, low)) / (high - low)
+        if used < _LITTLE:
+            found = f"the values found in {group.kind} run from {show(group.lowest)} to {show(group.highest)}, {used:.1%} of that window"
+            mend = "convert these files to 8 bits" if group.kind == _COLOUR else f"--window {show(group.lowest)},{show(group.highest)} spreads them"
+            lines.append(f"{found}, so these images come out nearly uniform: {mend}")
+    return lines
+
+
+def show(value: float) -> str:
+    """A pixel value as the user would write it: 65535, -1000, 0.25."""
+    return f"{value:.9g}"

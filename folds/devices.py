@@ -1,0 +1,92 @@
+"""Where and how a job runs: device, number format, threads; every automatic choice comes with its reason."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from folds.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+AMP = ("auto", "bf16", "fp16", "off")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The slots of a command: `devices` names one slot each; `threads` CPU threads a slot; `reason` is printed."""
+
+    devices: tuple[str, ...]
+    threads: int
+    reason: str
+
+
+def available_cores() -> int:
+    """CPU cores this process may use (an affinity mask or container limit counts)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def place(jobs: int, devices: str = "auto", per_device: int | None = None, threads: int | None = None) -> Placement:
+    """Slots for `jobs` jobs.
+
+    On a GPU, one job a device: two processes on one GPU take turns. On a CPU, one thread a job in parallel processes
+    beats all threads on one job (threads wait for each other), so there are as many slots as cores, at most one a job,
+    and the cores are shared out among them.
+
+    Parameters
+    ----------
+    devices : ``auto``, ``cpu``, or CUDA numbers ``0,1``.
+    per_device : slots a device, instead of the rule.
+    threads : CPU threads a slot, instead of the rule (a run that is resumed keeps its own).
+    """
+    import torch
+
+    names: list[str]
+    if devices == "auto":
+        names = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    elif devices == "cpu":
+        names = ["cpu"]
+    else:
+        names = [f"cuda:{number.strip().removeprefix('cuda:')}" for number in devices.split(",")]
+        found = torch.cuda.device_count()
+        bad = [name for name in names if not name[5:].isdigit() or int(name[5:]) >= found]
+        if bad:
+            raise UsageError(f"--devices {devices}: no device {bad[0]}; this machine has {found} CUDA devices", hint="--devices auto, cpu, or 0,1")
+    if per_device is not None and per_device < 1:
+        raise UsageError(f"--jobs must be 1 or more, found {per_device}")
+    cores = available_cores()
+    if names == ["cpu"]:
+        slots = min(jobs, per_device or cores)
+        each = threads or max(1, cores // max(slots, 1))
+        reason = f"{slots} jobs at a time on the CPU, {each} thread{'s' if each > 1 else ''} each ({cores} cores; jobs side by side beat threads)"
+        return Placement(("cpu",) * slots, each, reason)
+    slots_each = per_device or 1
+    spread = tuple(name for _ in range(slots_each) for name in names)[: max(jobs, 1)]
+    each = threads or max(1, cores // len(spread))
+    return Placement(spread, each, f"{len(spread)} jobs at a time on {', '.join(names)} ({slots_each} a GPU)")
+
+
+def resolve_amp(choice: str, device: str) -> tuple[str, str]:
+    """(``bf16``, ``fp16`` or ``off``, the reason) for a device."""
+    import torch
+
+    if choice not in AMP:
+        raise unknown("--amp", choice, AMP)
+    if choice != "auto":
+        return choice, "as asked"
+    if device == "cpu":
+        return "off", "a CPU is not faster in half precision"
+    major, minor = torch.cuda.get_device_capability(torch.device(device))
+    if major >= 8:
+        return "bf16", f"CUDA compute capability {major}.{minor} has bf16"
+    return "fp16", f"CUDA compute capability {major}.{minor} has no fast bf16"
+
+
+def autocast(amp: str, device: str) -> torch.autocast:
+    """The autocast context of a resolved number format; a no-op for ``off``."""
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp]
+    return torch.autocast(device.split(":")[0], dtype=dtype, enabled=amp != "off")

@@ -1,0 +1,110 @@
+"""One loop for out-of-fold, test and view predictions: uint8 pixels in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from folds.devices import autocast
+
+# A view of a batch: float32 (n, 3, height, width) with values 0–1 → the same shape.
+View = Callable[[Tensor], Tensor]
+
+# The size of a batch moves logits by a few 1e-6 (other kernels, other sums): one size for every use of a model.
+BATCH = 64
+
+
+class Pixels:
+    """All images of a table, as uint8, where batches are made: on the GPU when they fit, else memory-mapped.
+
+    Parameters
+    ----------
+    values : uint8 (images, height, width, 3).
+    device : where batches are wanted.
+    """
+
+    def __init__(self, values: NDArray[np.uint8], device: str) -> None:
+        self.values = values
+        self.device = torch.device(device)
+        self.resident: Tensor | None = None
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            # Half of what is free is left to the model, its gradients and activations.
+            if values.nbytes < free // 2:
+                self.resident = torch.from_numpy(np.array(values)).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: NDArray[np.integer]) -> Tensor:
+        """uint8 (n, height, width, 3) on the device."""
+        if self.resident is not None:
+            return self.resident[torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(self.device, non_blocking=True)]
+        batch = torch.from_numpy(self.values[rows])
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        return batch.to(self.device, non_blocking=True)
+
+
+def identity(batch: Tensor) -> Tensor:
+    """The view that changes nothing."""
+    return batch
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: torch.nn.Module,
+    pixels: Pixels,
+    index: NDArray[np.integer],
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    device: str,
+    amp: str = "off",
+    channels_last: bool = False,
+    views: Sequence[View] = (identity,),
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Logits of every view.
+
+    Parameters
+    ----------
+    model : on `device`, in evaluation mode.
+    pixels : of all images, shared by all folds and views.
+    index : (n,) the rows to predict, in this order.
+    mean, std : of pixels scaled to 0–1; normalisation comes after the view, so views see plain pixels.
+    progress : called with (rows done, rows in all).
+
+    Returns
+    -------
+    float32 (views, n, classes).
+    """
+    deviation = torch.tensor(std, device=device)[:, None, None]
+    centre = torch.tensor(mean, device=device)[:, None, None]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    blocks: list[Tensor] = []
+    for start in range(0, len(index), BATCH):
+        rows = index[start : start + BATCH]
+        batch = pixels.take(rows).permute(0, 3, 1, 2).float().div_(255)
+        seen = []
+        for view in views:
+            inputs = ((view(batch) - centre) / deviation).contiguous(memory_format=layout)
+            with autocast(amp, device):
+                seen.append(model(inputs).float())
+        blocks.append(torch.stack(seen))
+        if progress is not None:
+            progress(min(start + BATCH, len(index)), len(index))
+    if not blocks:
+        raise ValueError("no rows to predict")
+    return torch.cat(blocks, dim=1).cpu().numpy()
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities along the last axis, in float64, stable for any finite logits."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    shifted = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)

@@ -1,0 +1,148 @@
+"""Train the jobs of a plan over the slots there are, and publish what is finished as prediction files."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from folds.errors import EnsembleError
+from folds.files import exclusive_lock, read_json
+from folds.plan import Plan, Run
+from folds.predictions import Sidecar, read_array, sidecar_path, write_prediction
+from folds.training import Job, job_as_dict
+from folds.worker import Worker, WorkerDied
+
+Report = Callable[[Job, dict[str, Any]], None]
+RETRIES = 2  # of a job whose process was killed; it goes on from its last epoch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: `result` is the content of its done.json, or `error` says why there is none."""
+
+    job: Job
+    result: dict[str, Any] | None = None
+    error: EnsembleError | None = None
+
+
+@contextlib.contextmanager
+def locked(plan: Plan) -> Iterator[None]:
+    """Hold the runs of a plan, so that no other process trains, replaces or publishes them meanwhile.
+
+    Raises
+    ------
+    EnsembleError : another living process holds one.
+    """
+    with contextlib.ExitStack() as stack:
+        for run in plan.runs:
+            stack.enter_context(exclusive_lock(run.runs / f".{run.name}.lock", f"the run {run.folder}"))
+        yield
+
+
+def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: None) -> Iterator[Outcome]:
+    """Train `jobs`, one a slot at a time, and yield how each ended, as they end; finished folds are published at once.
+
+    A fold that fails does not take the others along. When the caller stops (Ctrl-C), the workers are ended; what is
+    finished is published, and what was under way goes on from its last epoch with --resume.
+    The caller holds the locks of `locked` from before `open_runs` to the end.
+    """
+    from joblib import Parallel, delayed
+
+    for run in plan.runs:
+        publish(plan, run)  # also what an interrupted command had finished
+    if not jobs:
+        return
+    workers = [Worker(plan.placement.threads) for _ in plan.placement.devices[: len(jobs)]]
+    slots: queue.Queue[tuple[str, Worker]] = queue.Queue()
+    for slot in zip(plan.placement.devices, workers, strict=False):
+        slots.put(slot)
+
+    def in_slot(job: Job) -> Outcome:
+        device, worker = slots.get()
+        try:
+            return _train_one(replace(job, device=device), worker, report)
+        finally:
+            slots.put((device, worker))
+
+    # Threads, because each only waits for its worker; the training is in the workers.
+    parallel = Parallel(n_jobs=len(workers), backend="threading", return_as="generator_unordered", pre_dispatch="all", batch_size=1)
+    by_name = {run.name: run for run in plan.runs}
+    try:
+        for outcome in parallel(delayed(in_slot)(job) for job in jobs):
+            if outcome.result is not None:
+                publish(plan, by_name[outcome.job.run])
+            yield outcome
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _train_one(job: Job, worker: Worker, report: Report) -> Outcome:
+    for attempt in range(RETRIES + 1):
+        try:
+            return Outcome(job, result=worker.run(job_as_dict(job), lambda event: report(job, event)))
+        except EnsembleError as error:
+            return Outcome(job, error=error)
+        except WorkerDied as death:
+            if attempt == RETRIES:
+                message = f"{job.run} fold {job.fold}: its process {death}"
+                return Outcome(job, error=EnsembleError(message, hint="out of memory? fewer --jobs or a smaller --batch-size"))
+            report(job, {"event": "note", "text": f"{job.run} fold {job.fold}: its process {death}; going on from its last epoch"})
+    raise AssertionError("unreachable")
+
+
+def publish(plan: Plan, run: Run) -> None:
+    """Stitch the finished folds of a run into ``runs/<run>.oof.npy`` and write its test predictions.
+
+    The out-of-fold file has one row a training sample, in the order of the table; rows of a fold that is not trained
+    are absent.
+    """
+    finished = [(fold, done) for fold in range(plan.assignment.k) if (done := run.done(fold)) is not None]
+    if not finished:
+        return
+    table = plan.table
+    probabilities = np.zeros((len(table), len(table.classes)), np.float32)
+    present = np.zeros(len(table), bool)
+    for fold, _ in finished:
+        rows = plan.assignment.validation_index(fold)
+        probabilities[rows] = read_array(run.fold_folder(fold) / "oof.npy")
+        present[rows] = True
+    index = np.flatnonzero(present)
+    shared = Sidecar(
+        kind="probability",
+        split="oof",
+        classes=table.classes,
+        rows=table.rows().take(index),
+        class_attributes=table.class_attributes,
+        fold=plan.assignment.fold[index],
+        run=run.name,
+        arch=run.architecture.timm_name,
+        seed=run.recipe.seed,
+        repeat=plan.assignment.repeat,
+        folds_sha=plan.assignment.sha,
+        checkpoint_sha={str(fold): done["checkpoint_sha"] for fold, done in finished},
+    )
+    path = run.runs / f"{run.name}.oof.npy"
+    if not _published(path, shared):
+        write_prediction(path, probabilities[index], shared, samples=table.rows())
+    test = plan.data.test
+    if test is None:
+        return
+    for fold, done in finished:
+        path = run.runs / f"{run.name}.fold{fold}.test.npy"
+        if not path.exists():
+            sidecar = replace(shared, split="test", rows=test.rows(), fold=fold, checkpoint_sha=done["checkpoint_sha"])
+            write_prediction(path, read_array(run.fold_folder(fold) / "test.npy"), sidecar, samples=test.rows())
+
+
+def _published(path: Path, sidecar: Sidecar) -> bool:
+    """Whether `path` already holds exactly these folds: a file that is right keeps its date."""
+    if not (path.exists() and sidecar_path(path).exists()):
+        return False
+    return read_json(sidecar_path(path)).get("checkpoint_sha") == sidecar.checkpoint_sha and len(read_array(path)) == len(sidecar.rows)

@@ -1,0 +1,299 @@
+"""What is to be trained: the data, the folds and the runs of one command, checked before anything starts."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from folds.architectures import Architecture, create, resolve
+from folds.assignment import FoldAssignment, load_folds, save_folds
+from folds.decode import ImageSettings
+from folds.devices import Placement, place, resolve_amp
+from folds.errors import EnsembleError, UsageError
+from folds.files import read_json, sha256_bytes, write_atomic, write_json
+from folds.images import load_images
+from folds.recipe import Recipe, Settings, read_record, to_toml
+from folds.samples import Data, DataSpec, SampleTable
+from folds.sources import open_data
+from folds.split import check_folds, split_by_person
+from folds.training import Job
+
+CACHE = Path(".ensemble")
+Note = Callable[[str], None]
+# Where a file lies does not change what is trained; its content is compared by hash.
+_NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "split", "person_regex", "init", "resolved", "name"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One architecture and recipe over all folds, and where its files are."""
+
+    name: str
+    architecture: Architecture
+    recipe: Recipe
+    parameters: int
+    runs: Path = Path("runs")
+    checkpoints: Path = Path("checkpoints")
+
+    @property
+    def folder(self) -> Path:
+        """``runs/<run>``."""
+        return self.runs / self.name
+
+    def fold_folder(self, fold: int) -> Path:
+        """``runs/<run>/fold<i>``."""
+        return self.folder / f"fold{fold}"
+
+    def checkpoint(self, fold: int) -> Path:
+        """``checkpoints/<run>/fold<i>.pt``."""
+        return self.checkpoints / self.name / f"fold{fold}.pt"
+
+    def done(self, fold: int) -> dict[str, Any] | None:
+        """What done.json of a fold says, None while it is not trained."""
+        path = self.fold_folder(fold) / "done.json"
+        return read_json(path) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a command on one table and one fold assignment."""
+
+    settings: Settings
+    spec: DataSpec
+    data: Data
+    assignment: FoldAssignment
+    runs: tuple[Run, ...]
+    folds: tuple[int, ...]
+    placement: Placement
+    built_in: bool
+
+    @property
+    def table(self) -> SampleTable:
+        """The training samples."""
+        return self.data.train
+
+
+def make_plan(
+    settings: Settings,
+    recipe: Recipe,
+    *,
+    folds: Sequence[int] | None = None,
+    devices: str = "auto",
+    per_device: int | None = None,
+    note: Note = lambda text: None,
+    warn: Note = lambda text: None,
+) -> Plan:
+    """Read the table, split it, resolve the architectures and name the runs. Nothing is written but the built-in people.
+
+    Parameters
+    ----------
+    folds : the folds to train now; None for all.
+    per_device : jobs at a time on a device; None for the rule of `folds.devices.place`.
+    note, warn : called with lines for the user.
+    """
+    source = open_data(settings, note=note)
+    data, spec, built_in = source.data, source.spec, source.built_in
+    for line in data.notes:
+        note(line)
+    for line in data.warnings:
+        warn(line)
+    on_cpu = place(1, devices).devices == ("cpu",)
+    if built_in and recipe.pretrained is None and recipe.init is None:
+        recipe = replace(recipe, pretrained=False)
+    elif recipe.pretrained is None:
+        recipe = replace(recipe, pretrained=recipe.init is None)
+    assignment = _assign(settings, recipe, data.train)
+    for line in check_folds(assignment, data.train.classes, data.train.class_attributes):
+        warn(line)
+    chosen = tuple(range(assignment.k)) if folds is None else tuple(sorted(set(folds)))
+    if any(not 0 <= fold < assignment.k for fold in chosen):
+        raise UsageError(f"--fold {','.join(map(str, folds or ()))}: the folds are 0 to {assignment.k - 1}")
+    runs = _name_runs(settings, recipe, small=built_in and on_cpu, classes=len(data.train.classes))
+    placement = place(len(runs) * len(chosen), devices, per_device, _recorded_threads(runs))
+    if built_in:
+        small = "small siblings of the models at 64 px, " if on_cpu else ""
+        note(f"built-in people: {small}random weights; your own data: --data FOLDER or CSV")
+    return Plan(settings, spec, data, assignment, runs, chosen, placement, built_in)
+
+
+def _assign(settings: Settings, recipe: Recipe, table: SampleTable) -> FoldAssignment:
+    if settings.folds is not None:
+        return load_folds(settings.folds, table)
+    return split_by_person(table, settings.k, recipe.seed)
+
+
+def _name_runs(settings: Settings, recipe: Recipe, small: bool, classes: int) -> tuple[Run, ...]:
+    runs: list[Run] = []
+    for arch in settings.arch:
+        architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
+        base = file_safe(arch if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}")
+        name, count = base, 1
+        while any(run.name == name for run in runs):
+            count += 1
+            name = f"{base}-{count}"
+        # Built once here: what cannot be built or fetched is found before anything is decoded or trained.
+        model = create(architecture, classes, pretrained=bool(recipe.pretrained) and recipe.init is None, init=recipe.init)
+        runs.append(Run(name, architecture, recipe, sum(parameter.numel() for parameter in model.parameters())))
+    return tuple(runs)
+
+
+def file_safe(name: str) -> str:
+    """A run name of letters, digits, ``.``, ``_`` and ``-`` that no shell or file system minds.
+
+    `tta` and `blends` are folders of the program itself.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    if not safe or safe in ("tta", "blends"):
+        raise UsageError(f"--name {name}: expected letters, digits, '-', '_' or '.', and not 'tta' or 'blends'")
+    return safe
+
+
+def _recorded_threads(runs: Sequence[Run]) -> int | None:
+    """The threads a job that an earlier start of these runs decided on: other threads give other sums."""
+    for run in runs:
+        path = run.folder / "config.toml"
+        if path.exists():
+            return read_record(path).get("resolved", {}).get("threads")
+    return None
+
+
+def open_runs(
+    plan: Plan, *, resume: bool = False, force: bool = False, note: Note = lambda text: None, progress: Callable[[int, int], None] | None = None
+) -> list[Job]:
+    """Decode the images, write the run folders, and list the jobs that are still to do, longest first.
+
+    Raises
+    ------
+    EnsembleError : a run exists and neither `resume` nor `force` is given, or it was begun with other settings, data
+        or folds (the difference is shown); an image cannot be used.
+    """
+    for run in plan.runs:
+        if not force:
+            _refuse_started(run, plan.folds, resume)
+    jobs: list[tuple[int, Job]] = []
+    for run in plan.runs:
+        images = ImageSettings(run.architecture.height, run.architecture.width, run.recipe.fit, run.recipe.value_window())
+        load = partial(load_images, settings=images, cache_dir=CACHE / "images", note=note, progress=progress)
+        train = load(plan.table.paths or (), where=plan.table.where)
+        test = plan.data.test
+        test_cache = None if test is None else load(test.paths or (), where=test.where)
+        amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
+        resolved = {
+            "architecture": _plain(asdict(run.architecture)),
+            "table_sha": plan.table.sha,
+            "test_sha": test.sha if test is not None else "",
+            "folds_sha": plan.assignment.sha,
+            "images_sha": sha256_bytes("".join([*train.content, *(test_cache.content if test_cache else ())]).encode()),
+            "init_sha": sha256_bytes(run.recipe.init.read_bytes()) if run.recipe.init else "",
+            "amp": amp,
+            "threads": plan.placement.threads,
+        }
+        settings = replace(plan.settings, data=plan.spec.data, arch=(run.architecture.name,), name=run.name, k=plan.assignment.k)
+        record = to_toml(settings, run.recipe, resolved)
+        if force:
+            remove_run(run)
+        _refuse_changed(run, record)
+        if not (run.folder / "config.toml").exists():
+            save_folds(run.folder / "folds.csv", plan.assignment, force=True)
+            write_json(run.folder / "environment.json", environment())
+            write_atomic(run.folder / "config.toml", record)
+        job = Job(
+            run=run.name,
+            fold=0,
+            k=plan.assignment.k,
+            folder=str(run.folder),
+            checkpoint="",
+            pixels=str(train.path),
+            test_pixels=str(test_cache.path) if test_cache else None,
+            architecture=asdict(run.architecture),
+            recipe={key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.recipe).items()},
+            images=asdict(images),
+            data={key: str(value) if isinstance(value, Path) else value for key, value in asdict(plan.spec).items()},
+            classes=plan.table.classes,
+            class_attributes={name: dict(meaning) for name, meaning in plan.table.class_attributes.items()},
+            folds_sha=plan.assignment.sha,
+            threads=plan.placement.threads,
+            amp=amp,
+            versions=environment(),
+        )
+        for fold in plan.folds:
+            if run.done(fold) is None:
+                rows = len(plan.assignment.training_index(fold))
+                cost = rows * run.recipe.epochs * run.parameters * images.height * images.width
+                jobs.append((cost, replace(job, fold=fold, checkpoint=str(run.checkpoint(fold)))))
+    # Longest first: the last slot to finish then has the least left to do.
+    return [job for _, job in sorted(jobs, key=lambda pair: (-pair[0], pair[1].run, pair[1].fold))]
+
+
+def _refuse_started(run: Run, folds: Sequence[int], resume: bool) -> None:
+    started = [fold for fold in folds if run.fold_folder(fold).exists()]
+    if started and not resume:
+        done = [fold for fold in started if run.done(fold) is not None]
+        state = f"folds {', '.join(map(str, done))} are trained" if done else "it has been started"
+        raise EnsembleError(
+            f"the run {run.folder} exists and {state}",
+            hint="--resume goes on with what is missing, --name NEW begins another run, --force trains it again from nothing",
+        )
+
+
+def _refuse_changed(run: Run, record: str) -> None:
+    import tomllib
+
+    path = run.folder / "config.toml"
+    if not path.exists():
+        return
+    before, after = _comparable(read_record(path)), _comparable(tomllib.loads(record))
+    changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    if changed:
+        lines = [f"{key}: {_short(before.get(key))} → {_short(after.get(key))}" for key in changed]
+        raise EnsembleError(
+            f"the run {run.folder} was begun with other settings",
+            hint="give the settings it was begun with, or --name NEW for another run, or --force to train it again from nothing",
+            details=lines,
+        )
+
+
+def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
+    resolved = {f"resolved {key}": value for key, value in record.get("resolved", {}).items() if key != "threads"}
+    return {key: value for key, value in record.items() if key not in _NOT_COMPARED} | resolved
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def remove_run(run: Run) -> None:
+    """Remove a run's folder, predictions and checkpoints (--force)."""
+    for path in (*run.runs.glob(f"{run.name}.oof.*"), *run.runs.glob(f"{run.name}.fold*.test.*")):
+        path.unlink()
+    for folder in (run.folder, run.checkpoints / run.name):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def environment() -> dict[str, str]:
+    """Versions that decide whether a result can be had again to the bit."""
+    import sklearn
+    import timm
+    import torch
+    import torchvision
+
+    from folds import __version__
+
+    versions = {"ensemble": __version__, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    versions |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__), "timm": timm.__version__, "scikit-learn": sklearn.__version__}
+    if torch.cuda.is_available():
+        versions["cuda device"] = torch.cuda.get_device_name(0)
+    return versions

@@ -1,0 +1,229 @@
+"""Reading a table of images, whatever form it has: `read_data` for training (and test), `read_test` for further images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from folds import mask_layout
+from folds.csv_table import CsvTable, read_csv, read_header
+from folds.errors import EnsembleError, UsageError, nearest
+from folds.image_folders import EACH_ITS_OWN, is_image, persons_by_regex, read_class_folders, read_plain_folder
+from folds.samples import MISSING, Columns, Data, DataSpec, SampleTable, build_table, normal_path
+
+
+def read_data(spec: DataSpec, *, need_images: bool = True) -> Data:
+    """Read the training samples, and the test samples where there are any.
+
+    What `spec.data` is, is seen from what is there: train/train.csv in it (the mask-competition layout), a CSV, a folder
+    that holds one CSV with the columns asked for, a folder of class folders.
+
+    Parameters
+    ----------
+    need_images : every image file must exist; without it the table alone is enough (splitting).
+
+    Raises
+    ------
+    EnsembleError : see `build_table` and the readers; problems of one kind are collected.
+    UsageError : options that do not go together.
+    """
+    data = spec.data
+    if not data.exists():
+        raise not_there(data)
+    if spec.split is not None and spec.test is not None:
+        raise UsageError("--split and --test both name test images", hint="give one of them")
+    notes: list[str] = []
+    warnings: list[str] = []
+    test: SampleTable | None = None
+    layout = mask_layout.train_folder(data)
+    csv_file = data if data.is_file() else None if layout else _only_csv(data, spec)
+    if layout is not None:
+        _refuse(spec, "the mask-competition layout", person_regex=spec.person_regex)
+        source = str(layout / "train.csv")
+        columns, notes = mask_layout.read_train(layout, source, need_images)
+        declared = spec.classes or mask_layout.CLASSES
+        meaning = mask_layout.CLASS_ATTRIBUTES
+        train = build_table(columns, training=True, classes=declared, class_attributes=meaning, need_images=False)
+        evaluation = mask_layout.is_evaluation(layout.parent)
+        if spec.test is None and evaluation is not None:
+            test, more = _evaluation(evaluation, train.classes, train.class_attributes, need_images)
+            notes += more
+    elif csv_file is not None:
+        if csv_file is not data:
+            notes.append(f"reading {csv_file}")
+        train, test, said = _csv_data(csv_file, spec, need_images)
+        notes += said
+    else:
+        _refuse(spec, "a folder of class folders")
+        columns, notes = read_class_folders(data, spec, str(data))
+        train = build_table(columns, training=True, classes=spec.classes, need_images=False)
+    if spec.test is not None:
+        if layout is not None and mask_layout.is_evaluation(layout.parent):
+            notes.append(f"--test given: {layout.parent / 'eval'} is not read")
+        test, more = read_test(spec.test, spec, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images)
+        notes += more
+    _look_for_leaks(train, test, warnings)
+    return Data(train, test, tuple(notes), tuple(warnings))
+
+
+def read_test(
+    path: Path,
+    spec: DataSpec | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    class_attributes: Mapping[str, Mapping[str, str]] | None = None,
+    need_images: bool = True,
+) -> tuple[SampleTable, tuple[str, ...]]:
+    """Images to predict: a CSV, a folder of images at any depth, a single image, or an evaluation set of the competition.
+
+    Parameters
+    ----------
+    spec : the names of columns and --person-regex; labels and persons are taken where they are found.
+    classes, class_attributes : those of the training; a label outside them is an error.
+
+    Returns
+    -------
+    table, notes
+    """
+    path = Path(path)
+    spec = spec or DataSpec(path)
+    if not path.exists():
+        raise not_there(path)
+    evaluation = mask_layout.is_evaluation(path)
+    if evaluation is not None:
+        return _evaluation(evaluation, classes, class_attributes, need_images)
+    csv_file = _only_csv(path, spec, training=False) if path.is_dir() else path
+    if csv_file is None:
+        columns, notes = read_plain_folder(path, spec, str(path), classes)
+    elif is_image(csv_file.name):
+        columns, notes = Columns(str(path), [path.name], [path.name], [path.absolute()]), []
+    else:
+        table = read_csv(csv_file)
+        notes = [f"{table.source} has no column '{spec.label}': taken as unlabelled"] if spec.label not in table.columns else []
+        columns = _csv_columns(table, range(len(table.numbers)), spec, training=False, need_images=need_images)
+    return build_table(columns, training=False, classes=classes, class_attributes=class_attributes, need_images=need_images), tuple(notes)
+
+
+def _evaluation(
+    folder: Path, classes: Sequence[str] | None, class_attributes: Mapping[str, Mapping[str, str]] | None, need_images: bool
+) -> tuple[SampleTable, tuple[str, ...]]:
+    columns, notes = mask_layout.read_evaluation(folder, str(folder / "info.csv"), need_images)
+    if classes is None:
+        classes, class_attributes = mask_layout.CLASSES, mask_layout.CLASS_ATTRIBUTES
+    table = build_table(columns, training=False, classes=classes, class_attributes=class_attributes, need_images=need_images)
+    return table, tuple(notes)
+
+
+def not_there(path: Path) -> EnsembleError:
+    """The error for a path that does not exist, with the nearest one that does."""
+    parent = path.parent
+    while not parent.is_dir():
+        parent = parent.parent
+    missing = path.relative_to(parent).parts[0]
+    try:
+        close = nearest(missing, sorted(entry.name for entry in parent.iterdir()))
+    except OSError:
+        close = []
+    meant = f"; did you mean {' or '.join(str(parent / name) for name in close)}?" if close else ""
+    return EnsembleError(f"there is no {path}{meant}", hint="--data and --test take a CSV or a folder")
+
+
+def _refuse(spec: DataSpec, form: str, **more: str | None) -> None:
+    """What was said about a CSV's columns must not be passed over in silence where there is none."""
+    plain = DataSpec(spec.data)
+    given = {name: getattr(spec, name) for name in ("path", "label", "person", "id", "split") if getattr(spec, name) != getattr(plain, name)}
+    for name, value in {**given, **more}.items():
+        if value is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} '{value}' does not apply to {form}, which {spec.data} is", hint="leave it out, or name a CSV"
+            )
+
+
+def _only_csv(folder: Path, spec: DataSpec, training: bool = True) -> Path | None:
+    """The one CSV at the top of `folder` that has the columns asked for, if there is exactly one."""
+    wanted = {spec.path, spec.label} if training else {spec.path}
+    tables = [path for path in sorted(folder.glob("*.csv")) if path.name[0] != "."]
+    found = [path for path in tables if wanted <= set(read_header(path))]
+    if not found and training and wanted != {"path", "label"}:
+        found = tables  # who names columns means a CSV: what it lacks is said when it is read
+    return found[0] if len(found) == 1 else None
+
+
+def _csv_data(path: Path, spec: DataSpec, need_images: bool) -> tuple[SampleTable, SampleTable | None, list[str]]:
+    table = read_csv(path)
+    everything = range(len(table.numbers))
+    notes: list[str] = []
+    apart: list[int] = []
+    if spec.split is not None:
+        values = table.column(spec.split, "--split")
+        apart = [i for i in everything if values[i].lower() == "test"]
+        counts = Counter(value or "(empty)" for value in values)
+        listed = ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(20))
+        if not apart or len(apart) == len(values):
+            problem = "has no value 'test'" if not apart else "has no value but 'test'"
+            raise EnsembleError(f"column '{spec.split}' of {table.source} {problem}; its values: {listed}", hint="leave --split out, or name another")
+        notes.append(f"rows of {table.source} by column '{spec.split}': {listed}; test is kept apart, all others are for training")
+    kept = sorted(set(everything) - set(apart))
+    train = build_table(
+        _csv_columns(table, kept, spec, training=True, need_images=need_images), training=True, classes=spec.classes, need_images=need_images
+    )
+    if not apart:
+        return train, None, notes
+    columns = _csv_columns(table, apart, spec, training=False, need_images=need_images)
+    test = build_table(columns, training=False, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images)
+    return train, test, notes
+
+
+def _csv_columns(table: CsvTable, index: Sequence[int], spec: DataSpec, *, training: bool, need_images: bool) -> Columns:
+    def cells(name: str, option: str, required: bool, advice: str = "") -> list[str] | None:
+        if name not in table.columns and not required:
+            return None
+        column = table.column(name, option, advice)
+        return [column[i] for i in index]
+
+    def known(column: list[str] | None) -> list[str] | None:
+        # Test rows say nothing about a column that they all leave empty; a few empty cells are an error all the same.
+        return None if column is not None and not training and all(cell in MISSING for cell in column) else column
+
+    where = table.where()
+    places = [where[i] for i in index]
+    id_column = spec.id or ("id" if "id" in table.columns else None)
+    written = cells(spec.path, "--path", required=need_images or id_column is None or spec.person_regex is not None)
+    # Backslashes come from tables made under Windows; a `/` means the same there.
+    written = None if written is None else [name.replace("\\", "/") for name in written]
+    ids = cells(id_column, "--id", True) if id_column else written
+    labels = known(cells(spec.label, "--label", required=training))
+    if spec.person_regex is not None and written is not None:
+        persons: list[str] | None = persons_by_regex(written, spec.person_regex, places)
+    else:
+        persons = known(cells(spec.person, "--person", training, f"or take it from the paths by --person-regex; {EACH_ITS_OWN}"))
+    folder = table.path.absolute().parent
+    paths = None
+    if written is not None:
+        missing = next((i for i, name in enumerate(written) if name in MISSING), None)
+        if missing is not None:
+            raise EnsembleError(f"{places[missing]} of {table.source} names no image in column '{spec.path}'", hint="fill it in or remove the row")
+        paths = [folder / name for name in written]
+    taken = {spec.path, spec.label, spec.person, spec.split, id_column}
+    attributes = {name: [column[i] for i in index] for name, column in table.columns.items() if name not in taken}
+    return Columns(table.source, ids or [], places, paths, labels, persons, attributes)
+
+
+def _look_for_leaks(train: SampleTable, test: SampleTable | None, warnings: list[str]) -> None:
+    if train.persons is not None:
+        people = np.unique(train.persons)
+        if len(people) == len(train):
+            warnings.append(f"every one of the {len(train):,} images of {train.source} is its own person: nothing is kept together")
+        if test is not None and test.persons is not None:
+            both = np.intersect1d(people, test.persons)
+            if len(both):
+                images = int(np.isin(test.persons, both).sum())
+                names = ", ".join(both[:3].tolist()) + (", …" if len(both) > 3 else "")
+                warnings.append(f"{len(both):,} people stand in both training and test ({names}; {images:,} test images): test scores will flatter")
+    if test is not None and train.paths is not None and test.paths is not None:
+        same = set(map(normal_path, train.paths)) & set(map(normal_path, test.paths))
+        if same:
+            warnings.append(f"{len(same):,} images stand in both training and test (first {min(same)}): test scores will flatter")

@@ -1,0 +1,254 @@
+"""The settings of a training, where each came from, and the file that records them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from folds.errors import EnsembleError, UsageError, nearest, unknown
+
+CONFIG = Path("ensemble.toml")
+FITS = ("squash", "crop", "letterbox")
+KEEP = ("last", "best")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is trained. All of it decides the result, all of it is recorded.
+
+    `lr` None: 2e-4 from pretrained weights, 1e-3 from random ones. `warmup` in epochs. `clip` bounds the gradient norm
+    (0: no bound). `ema` is the decay of the averaged weights (0: off). `keep` ``best`` chooses the epoch on the fold
+    that is scored, which flatters it: marked optimistic wherever it is shown. `img_size` as ``224`` or
+    ``HEIGHTxWIDTH`` (None: the model's own). `window` ``LO,HI`` for images of more than 8 bits.
+    """
+
+    epochs: int = 15
+    batch_size: int = 32
+    lr: float | None = None
+    weight_decay: float = 0.05
+    warmup: float = 1.0
+    loss: str = "ce"
+    label_smoothing: float = 0.1
+    augment: str = "standard"
+    ema: float = 0.0
+    clip: float = 1.0
+    keep: str = "last"
+    amp: str = "auto"
+    channels_last: bool | None = None
+    img_size: str | None = None
+    fit: str = "squash"
+    window: str | None = None
+    pretrained: bool | None = None
+    init: Path | None = None
+    model_args: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def learning_rate(self) -> tuple[float, str]:
+        """The peak learning rate and its reason."""
+        if self.lr is not None:
+            return self.lr, "as asked"
+        if self.pretrained or self.init:
+            return 2e-4, "from pretrained weights"
+        return 1e-3, "from random weights"
+
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels, or None for the model's own."""
+        return None if self.img_size is None else parse_size(self.img_size)
+
+    def value_window(self) -> tuple[float, float] | None:
+        """The pixel values that become black and white, or None for the full range of the file."""
+        return None if self.window is None else _parse_window(self.window)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `ensemble kfold` works with besides the recipe; None: not given."""
+
+    data: Path | None = None
+    test: Path | None = None
+    path: str = "path"
+    label: str = "label"
+    person: str = "person"
+    split: str | None = None
+    person_regex: str | None = None
+    k: int = 5
+    folds: Path | None = None
+    arch: tuple[str, ...] = ("swin",)
+    name: str | None = None
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``"224"`` → (224, 224); ``"288x384"`` → (288, 384), height first."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and 8 <= int(part) <= 4096 for part in parts):
+        raise UsageError(f"--img-size {text}: expected a number of pixels (8–4096) or HEIGHTxWIDTH", hint="--img-size 224, --img-size 288x384")
+    return int(parts[0]), int(parts[-1])
+
+
+def _parse_window(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"--window {text}: expected two numbers", hint="--window 0,4095 for 12-bit images") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"--window {text}: the first number must be below the second")
+    return low, high
+
+
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "epochs": (lambda v: v >= 1, "1 or more"),
+    "batch_size": (lambda v: v >= 2, "2 or more"),
+    "lr": (lambda v: v is None or 0 < v < math.inf, "above 0"),
+    "weight_decay": (lambda v: 0 <= v < math.inf, "0 or more"),
+    "warmup": (lambda v: 0 <= v < math.inf, "0 or more epochs"),
+    "label_smoothing": (lambda v: 0 <= v < 1, "from 0 to below 1"),
+    "ema": (lambda v: 0 <= v < 1, "from 0 (off) to below 1"),
+    "clip": (lambda v: 0 <= v < math.inf, "0 (off) or more"),
+    "seed": (lambda v: 0 <= v < 2**32, "0 or more, below 2**32"),
+    "k": (lambda v: v >= 2, "2 or more"),
+}
+
+
+def check(settings: Settings, recipe: Recipe) -> None:
+    """Refuse impossible values before anything is read or trained."""
+    values = asdict(settings) | asdict(recipe)
+    for key, (fits, expected) in _RANGES.items():
+        if not fits(values[key]):
+            hint = "one fold has nothing to be validated on" if key == "k" else None
+            raise UsageError(f"--{key.replace('_', '-')} must be {expected}, found {values[key]}", hint=hint)
+    if recipe.fit not in FITS:
+        raise unknown("--fit", recipe.fit, FITS)
+    if recipe.keep not in KEEP:
+        raise unknown("--keep", recipe.keep, KEEP)
+    recipe.size()
+    recipe.value_window()
+    if recipe.init is not None and recipe.pretrained is False:
+        raise UsageError("--init FILE and --no-pretrained contradict each other", hint="give one of them")
+    if not settings.arch:
+        raise UsageError("--arch names no architecture", hint="--arch swin or --arch swin,resnet18")
+
+
+def _known() -> dict[str, Any]:
+    hints = typing.get_type_hints(Settings) | typing.get_type_hints(Recipe)
+    return {f.name: hints[f.name] for f in (*fields(Settings), *fields(Recipe))}
+
+
+def gather(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Settings, Recipe, dict[str, str]]:
+    """Settings and recipe by precedence: flag > ENSEMBLE_* > `config` > ./ensemble.toml > default.
+
+    Parameters
+    ----------
+    flags : key → value, None where a flag was not given.
+    config : a TOML file; it must exist.
+
+    Returns
+    -------
+    settings, recipe, and for every key that is not at its default where it came from.
+    """
+    known = _known()
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if CONFIG.is_file():
+        layers.append((str(CONFIG), _read_toml(CONFIG)))
+    if config is not None:
+        if not config.is_file():
+            raise EnsembleError(f"there is no settings file {config}")
+        layers.append((str(config), _read_toml(config)))
+    layers.append(("environment", {key: os.environ[f"ENSEMBLE_{key.upper()}"] for key in known if f"ENSEMBLE_{key.upper()}" in os.environ}))
+    layers.append(("flag", {key: value for key, value in flags.items() if value is not None}))
+
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for key, value in layer.items():
+            values[key] = _coerce(key, value, known[key], origin)
+            origins[key] = origin
+    settings = Settings(**{f.name: values[f.name] for f in fields(Settings) if f.name in values})
+    recipe = Recipe(**{f.name: values[f.name] for f in fields(Recipe) if f.name in values})
+    check(settings, recipe)
+    return settings, recipe, origins
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EnsembleError(f"{path} is not TOML: {error}") from None
+    known = _known()
+    read: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if key == "resolved":  # what a run recorded beside its settings; a recorded config can be given again
+            continue
+        if name not in known:
+            close = nearest(name, known)
+            meant = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise EnsembleError(f"{path}: unknown key '{key}'{meant}", hint="known: " + ", ".join(known))
+        read[name] = value
+    return read
+
+
+def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
+    """`value` as the type of its key; text (from the environment, or where TOML is generous) is parsed."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None or (isinstance(value, str) and value == "" and type(None) in options):
+        return None
+    target = next(option for option in options if option is not type(None))
+    where = "" if origin == "flag" else f" (from {origin})"
+    try:
+        if target is bool:
+            truth = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+            return value if isinstance(value, bool) else truth[str(value).lower()]
+        if typing.get_origin(target) is tuple:
+            parts = value.split(",") if isinstance(value, str) else list(value)
+            return tuple(str(part).strip() for part in parts if str(part).strip())
+        if typing.get_origin(target) is dict:
+            return dict(json.loads(value) if isinstance(value, str) else value)
+        if isinstance(value, bool) or (target is int and isinstance(value, float) and not value.is_integer()):
+            raise ValueError
+        return target(value)
+    except (ValueError, KeyError, TypeError):
+        name = getattr(target, "__name__", str(target))
+        raise UsageError(f"{key} = {value!r}{where}: expected {name}") from None
+
+
+def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:
+    """The record of a run: every setting that has a value, and what was decided automatically under [resolved]."""
+    flat = {key: value for key, value in (asdict(settings) | asdict(recipe)).items() if value is not None and value != {}}
+    lines = [f"{key} = {_toml(value)}" for key, value in flat.items()]
+    return "\n".join([*lines, "", "[resolved]", *(f"{key} = {_toml(value)}" for key, value in resolved.items() if value is not None), ""])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A recorded `config.toml` as plain values."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EnsembleError(f"{path} cannot be read: {error}", hint="the run's record is damaged: train it again under another --name") from None
+
+
+def default_of(key: str) -> Any:
+    """The default of a key, for help texts."""
+    for f in (*fields(Settings), *fields(Recipe)):
+        if f.name == key and f.default is not MISSING:
+            return f.default
+    return None

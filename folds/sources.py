@@ -1,0 +1,74 @@
+"""Where the data come from: what the user named, else ./data, else people drawn by the program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from folds.readers import read_data
+from folds.recipe import Settings
+from folds.samples import Data, DataSpec
+
+HERE = Path("data")
+BUILT_IN = Path(".ensemble/people")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The data of a command: what was asked for, what was read, and whether it is the built-in people."""
+
+    spec: DataSpec
+    data: Data
+    built_in: bool
+
+
+def find_data(data: Path | None) -> tuple[Path, str]:
+    """The data to use, and a line that says which and why."""
+    if data is not None:
+        return data, f"data: {data}"
+    if HERE.exists():
+        return HERE, f"data: ./{HERE} (no --data given)"
+    _draw()
+    return BUILT_IN, f"data: people drawn by the program, in {BUILT_IN} (no --data given, and there is no ./{HERE})"
+
+
+def _draw() -> None:
+    from folds.people import draw_people
+
+    draw_people(BUILT_IN)
+
+
+def open_data(settings: Settings, note: Callable[[str], None] = lambda text: None) -> Opened:
+    """Find and read the data of `ensemble kfold`; the first note says which they are."""
+    found, line = find_data(settings.data)
+    note(line)
+    spec = DataSpec(
+        found,
+        path=settings.path,
+        label=settings.label,
+        person=settings.person,
+        split=settings.split,
+        person_regex=settings.person_regex,
+        test=settings.test,
+    )
+    return Opened(spec, read_data(spec), found == BUILT_IN)
+
+
+def reopen_data(record: Mapping[str, Any], data: Path | None = None, note: Callable[[str], None] = lambda text: None) -> Data:
+    """Read the table that a checkpoint was trained on.
+
+    Parameters
+    ----------
+    record : the fields of ``DataSpec`` as a checkpoint has them, paths as text.
+    data : where the table is now, if it has moved.
+    """
+    fields: dict[str, Any] = dict(record)
+    fields["test"] = Path(fields["test"]) if fields.get("test") else None
+    fields["data"] = data or Path(fields["data"])
+    fields["classes"] = tuple(fields["classes"]) if fields.get("classes") else None
+    if fields["data"] == BUILT_IN:
+        _draw()  # they can always be drawn again
+    note(f"data: {fields['data']}")
+    return read_data(DataSpec(**fields))

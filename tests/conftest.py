@@ -1,0 +1,91 @@
+"""Shared by all tests: one small drawn table, one trained grid, and the command line called in this process."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: threads that wait for each other cost more than they bring on shared cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GRID = ["kfold", "--data", "people", "--arch", "test_resnet,test_vit", "--k", "3", "--epochs", "1", "--img-size", "32", "--no-pretrained"]
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("ENSEMBLE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Called]:
+    """Run a command in this process, where the heavy imports are paid already."""
+    from ensemble.cli import main
+
+    def run(*arguments: object) -> Called:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Called(int(left.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+def call_process(arguments: Sequence[object], folder: Path, **variables: str) -> Called:
+    """Run a command in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, "-m", "ensemble.cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False, stdin=subprocess.DEVNULL)
+    return Called(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small competition: 30 people to train on, 6 to test on."""
+    from folds.people import draw_people
+
+    return draw_people(tmp_path_factory.mktemp("drawn") / "people", people=30, test_people=6, size=(48, 64))
+
+
+@pytest.fixture(scope="session")
+def _grid(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> tuple[Path, Called]:
+    folder = tmp_path_factory.mktemp("grid")
+    shutil.copytree(drawn, folder / "people")
+    return folder, call_process(GRID, folder)
+
+
+@pytest.fixture
+def grid(_grid: tuple[Path, Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a folder in which two tiny models were trained on three folds, made the current folder."""
+    folder, called = _grid
+    assert called.code == 0, called.err
+    shutil.copytree(folder, tmp_path / "grid")
+    monkeypatch.chdir(tmp_path / "grid")
+    return tmp_path / "grid"
+
+
+@pytest.fixture
+def grid_output(_grid: tuple[Path, Called]) -> Called:
+    """What the command that trained the grid printed."""
+    return _grid[1]

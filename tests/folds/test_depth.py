@@ -1,0 +1,57 @@
+"""What is said about images of more than 8 bits a pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from folds.depth import DepthGroup, depth_notes
+from folds.images import ImageSettings, load_images
+
+SMALL = ImageSettings(16, 12)
+
+
+def deep_images(folder: Path, highest: int) -> list[Path]:
+    paths = [folder / f"deep{at}.png" for at in range(2)]
+    for path in paths:
+        Image.fromarray(np.linspace(0, highest, 64).astype(np.uint16).reshape(8, 8)).save(path)
+    return paths
+
+
+def test_the_window_of_deep_images_is_said_also_when_the_cache_is_there_already(tmp_path: Path) -> None:
+    paths = deep_images(tmp_path, 60_000)
+    for _ in range(2):
+        said: list[str] = []
+        load_images(paths, SMALL, cache_dir=tmp_path / "cache", note=said.append)
+        assert said == ["2 images of 16-bit grey: the values 0 to 65535 become 0 to 255 (--window LO,HI sets it)"]
+
+
+def test_values_that_use_little_of_the_window_are_warned_about_with_the_window_that_fits(tmp_path: Path) -> None:
+    paths = deep_images(tmp_path, 4095)
+    said: list[str] = []
+    load_images(paths, SMALL, cache_dir=tmp_path / "cache", note=said.append)
+    assert len(said) == 2
+    assert "6.2% of that window" in said[1]
+    assert "--window 0,4095" in said[1]
+    said.clear()
+    load_images(paths, ImageSettings(16, 12, window=(0, 4095)), cache_dir=tmp_path / "cache", note=said.append)
+    assert len(said) == 1
+
+
+def test_images_of_eight_bits_are_nothing_to_talk_about(tmp_path: Path) -> None:
+    said: list[str] = []
+    Image.new("L", (8, 8)).save(tmp_path / "grey.png")
+    load_images([tmp_path / "grey.png"], SMALL, cache_dir=tmp_path / "cache", note=said.append)
+    assert said == []
+
+
+def test_dark_colour_of_sixteen_bits_is_warned_about_without_offering_a_window_that_has_no_effect() -> None:
+    used, dark = depth_notes([DepthGroup("16-bit colour", 3, 0, 4080, (0, 65535))])
+    assert "--window does not apply to colour" in used
+    assert "convert these files to 8 bits" in dark
+
+
+def test_a_window_that_holds_no_value_found_is_warned_about() -> None:
+    assert "0.0% of that window" in depth_notes([DepthGroup("16-bit grey", 1, 5000, 9000, (0, 1))])[1]

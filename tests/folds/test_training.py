@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from folds.checkpoint import load_checkpoint
+from folds.errors import EnsembleError
+from folds.plan import make_plan, open_runs
+from folds.recipe import Recipe, Settings
+from folds.training import Job, job_as_dict, job_from_dict, train_job
+
+
+@pytest.fixture
+def job(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
+    """Makes fold 0 of a tiny run in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(name: str = "run", **recipe: Any) -> Job:
+        settings = Settings(data=drawn, arch=("test_resnet",), k=3, name=name)
+        values = {"epochs": 2, "img_size": "32", "pretrained": False} | recipe
+        return open_runs(make_plan(settings, Recipe(**values), folds=[0]))[0]
+
+    return make
+
+
+def test_a_job_leaves_predictions_checkpoint_history_and_last_of_all_its_record(job: Callable[..., Job]) -> None:
+    one = job()
+    done = train_job(one)
+    assert sorted(path.name for path in one.place.iterdir()) == ["done.json", "history.csv", "oof.npy", "test.npy"]
+    assert json.loads((one.place / "done.json").read_text()) == done
+    times = [(one.place / name).stat().st_mtime_ns for name in ("oof.npy", "test.npy", "done.json")]
+    assert times == sorted(times)
+    assert (one.place / "history.csv").read_text().count("\n") == 3
+
+
+def test_the_recorded_score_is_that_of_scikit_learn_on_the_written_rows(job: Callable[..., Job]) -> None:
+    one = job()
+    done = train_job(one)
+    checkpoint = load_checkpoint(Path(one.checkpoint))
+    mask = {"incorrect_mask": 6, "normal": 12}
+    truth = []
+    for name in checkpoint.validation_ids:
+        folder, stem = name.split("/")
+        _, gender, _, age = folder.split("_")
+        truth.append(mask.get(stem, 0) + 3 * (gender == "female") + (int(age) >= 30) + (int(age) >= 60))
+    predicted = np.load(one.place / "oof.npy").argmax(1)
+    expected = f1_score(truth, predicted, labels=range(18), average="macro", zero_division=0)
+    assert done["macro_f1"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_training_and_validation_people_are_disjoint_and_all_there(job: Callable[..., Job]) -> None:
+    one = job(epochs=1)
+    train_job(one)
+    checkpoint = load_checkpoint(Path(one.checkpoint))
+    training = {name.split("/")[0] for name in checkpoint.training_ids}
+    validation = {name.split("/")[0] for name in checkpoint.validation_ids}
+    assert not training & validation
+    assert len(training | validation) == 30
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(job: Callable[..., Job]) -> None:
+    arrays = []
+    for seed in (0, 0, 1):
+        one = job(seed=seed, epochs=1)
+        train_job(one)
+        arrays.append((one.place / "oof.npy").read_bytes())
+        shutil.rmtree("runs")
+    assert arrays[0] == arrays[1]
+    assert arrays[0] != arrays[2]
+
+
+@pytest.mark.parametrize("recipe", [{}, {"ema": 0.9}, {"keep": "best"}])
+def test_a_job_that_was_stopped_goes_on_to_the_same_bytes(job: Callable[..., Job], recipe: dict[str, Any]) -> None:
+    straight = job(epochs=3, **recipe)
+    train_job(straight)
+    expected = (straight.place / "oof.npy").read_bytes()
+    shutil.rmtree("runs")
+
+    stopped = job(epochs=3, **recipe)
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_job(stopped, stop_after_two)
+    assert not (stopped.place / "done.json").exists()
+    seen: list[int] = []
+    train_job(stopped, lambda event: seen.append(event["epoch"]) if event["event"] == "epoch" else None)
+    assert seen == [3]
+    assert (stopped.place / "oof.npy").read_bytes() == expected
+
+
+def test_the_checkpoint_alone_gives_the_predictions_again(job: Callable[..., Job]) -> None:
+    one = job(epochs=1)
+    train_job(one)
+    checkpoint = load_checkpoint(Path(one.checkpoint))
+    model = checkpoint.build()
+    pixels = torch.from_numpy(np.load(one.pixels)).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v)[:, None, None] for v in (checkpoint.architecture.mean, checkpoint.architecture.std))
+    ids = [line.split(",")[0] for line in (Path(one.folder) / "folds.csv").read_text().splitlines()[1:]]
+    rows = [ids.index(name) for name in checkpoint.validation_ids]
+    with torch.no_grad():
+        expected = model((pixels[rows] - mean) / std).softmax(1)
+    np.testing.assert_allclose(np.load(one.place / "oof.npy"), expected, atol=1e-5)
+
+
+def test_a_choice_of_the_best_epoch_is_marked_optimistic(job: Callable[..., Job]) -> None:
+    assert train_job(job(keep="best"))["optimistic"] is True
+    assert train_job(job("other"))["optimistic"] is False
+
+
+def test_a_loss_that_is_not_finite_is_an_error_that_names_the_learning_rate(job: Callable[..., Job]) -> None:
+    with pytest.raises(EnsembleError, match=r"the loss is (nan|inf) in epoch") as error:
+        train_job(job(lr=1e30, clip=0.0, epochs=2))
+    assert "--lr" in (error.value.hint or "")
+
+
+def test_a_damaged_state_is_an_error_that_says_what_to_remove(job: Callable[..., Job]) -> None:
+    one = job()
+    one.place.mkdir(parents=True)
+    (one.place / "state.pt").write_bytes(b"no state")
+    with pytest.raises(EnsembleError, match="cannot be used to go on"):
+        train_job(one)
+
+
+def test_a_job_survives_json(job: Callable[..., Job]) -> None:
+    one = job()
+    assert json.dumps(job_as_dict(job_from_dict(json.loads(json.dumps(job_as_dict(one)))))) == json.dumps(job_as_dict(one))

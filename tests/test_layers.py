@@ -1,0 +1,62 @@
+"""The architecture, held: one arrow between the packages, one order within, and light starts."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# A file imports only files before it. docs/architecture.md says what each is for.
+FOLDS = """
+errors files scores predictions
+csv_table samples image_folders mask_layout readers portraits people recipe sources
+contents depth decode usable images
+assignment split
+augment losses devices architectures checkpoint inference training worker plan manager summary
+""".split()
+ENSEMBLE = "members voting views tta".split()
+
+
+def imported_by(path: Path, package: str) -> set[str]:
+    """The modules of `package` that a file imports, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            if parts[0] == package:
+                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith(f"{package}.")}
+    return found
+
+
+def test_folds_never_imports_ensemble() -> None:
+    for path in (ROOT / "folds").rglob("*.py"):
+        assert not imported_by(path, "ensemble"), path
+
+
+@pytest.mark.parametrize(("package", "order"), [("folds", FOLDS), ("ensemble", ENSEMBLE)])
+def test_a_file_imports_only_files_above_it(package: str, order: list[str]) -> None:
+    files = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+    assert files == set(order), "a file that the order does not name, or the reverse"
+    for i, name in enumerate(order):
+        below = imported_by(ROOT / package / f"{name}.py", package) - set(order[:i]) - {"__version__", name}
+        assert not below, f"{package}/{name}.py imports {sorted(below)}, which come after it"
+
+
+def modules_after(code: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+def test_the_packages_import_nothing_heavy() -> None:
+    assert not modules_after("import ensemble, folds") & {"torch", "timm", "sklearn", "pandas", "numpy", "scipy"}
+
+
+def test_help_imports_neither_numpy_nor_typer() -> None:
+    code = "from ensemble.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert not modules_after(code) & {"torch", "timm", "sklearn", "pandas", "numpy", "scipy", "typer", "rich"}
