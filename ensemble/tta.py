@@ -245,11 +245,21 @@ def score_views(run: str, views: Sequence[View], runs: Path = Path("runs"), per_
             continue
         scores = {}
         for view in views:
-            values = [softmax(read_array(folder / run / "views" / f"{view.file_name}.{name}.npy")) for name in files]
+            values = [softmax(_rows_of(folder / run / "views" / f"{view.file_name}.{name}.npy", sidecar)) for name in files]
             scores[view.name] = score_rows(np.mean(values, axis=0), sidecar, per_person=per_person)
         merged = np.mean([np.asarray(read_array(path), np.float64) for path in paths], axis=0)
         results.append(ViewScores(split, done, scores, score_rows(merged, sidecar, per_person=per_person), paths[0]))
     return results
+
+
+def _rows_of(path: Path, wanted: Sidecar) -> NDArray[np.floating]:
+    """The rows of a file that `wanted` names: an interrupted command can leave a view with a fold more than the merge."""
+    there = read_sidecar(path)
+    position = {} if there is None else {name: i for i, name in enumerate(there.rows.ids.tolist())}
+    try:
+        return read_array(path)[[position[name] for name in wanted.rows.ids.tolist()]]
+    except KeyError as error:
+        raise EnsembleError(f"{path} lacks sample {error}", hint="make the views again: ensemble tta … --force") from None
 
 
 __all__ = ["MERGES", "NONE", "augment_checkpoint", "find_checkpoints", "merge_views", "score_views"]

@@ -101,10 +101,12 @@ def create(architecture: Architecture, classes: int, *, pretrained: bool = False
     import timm
 
     arguments: dict[str, Any] = dict(architecture.arguments)
-    if init is not None:
-        arguments["pretrained_cfg_overlay"] = {"state_dict": read_weights(init)}
+    weights = None if init is None else read_weights(init)
     try:
-        return timm.create_model(architecture.timm_name, pretrained=pretrained or init is not None, num_classes=classes, **arguments)
+        model = timm.create_model(architecture.timm_name, pretrained=pretrained and init is None, num_classes=classes, **arguments)
+        if weights is not None:
+            model.load_state_dict(_all_but_the_head(architecture.timm_name, weights, arguments), strict=False)
+        return model
     except TypeError as error:
         raise UsageError(f"architecture {architecture.name} cannot be built with {dict(architecture.arguments)}: {error}") from None
     except Exception as error:
@@ -120,6 +122,24 @@ def create(architecture: Architecture, classes: int, *, pretrained: bool = False
                 hint="--init FILE takes them from a file, --no-pretrained starts from random weights",
             ) from None
         raise UsageError(f"architecture {architecture.name} cannot be built at {architecture.width}×{architecture.height} px: {error}") from None
+
+
+def _all_but_the_head(timm_name: str, weights: dict[str, torch.Tensor], arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """`weights` by the names and shapes of the model, without its head; a weight missing or left over is an error.
+
+    timm checks names only where the number of classes agrees, else it takes what fits and leaves the rest random:
+    so the weights go through a model with as many classes as the file has.
+    """
+    import timm
+
+    config = timm.get_pretrained_cfg(timm_name)
+    named = config.classifier if config else None
+    heads = (named,) if isinstance(named, str) else tuple(named or ())
+    written = [f"{name}.weight" for head in heads for name in (head, head.split(".")[0])]
+    classes = next((len(weights[name]) for name in written if name in weights), 0)
+    overlay = {"state_dict": weights, "num_classes": classes, "label_offset": 0}
+    donor = timm.create_model(timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments)
+    return {name: value for name, value in donor.state_dict().items() if not name.startswith(tuple(f"{head}." for head in heads))}
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -144,7 +164,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     for key in ("weights", "state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()) or not state:
+    if not isinstance(state, dict) or not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
         raise EnsembleError(f"--init: {path} holds no weights by name")
     return {key.removeprefix("module."): value for key, value in state.items()}
 

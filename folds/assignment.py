@@ -139,7 +139,7 @@ def _read(path: Path) -> tuple[CsvTable, dict[str, int], NDArray[np.int64]]:
     ids = read.column("id")
     fold = _fold_numbers(read)
     row: dict[str, int] = {}
-    repeated = [f"{where}: '{name}'" for i, (name, where) in enumerate(zip(ids, read.where())) if row.setdefault(name, i) != i]
+    repeated = [f"{path.name} row {read.numbers[i]}: '{name}'" for i, name in enumerate(ids) if row.setdefault(name, i) != i]
     if repeated:
         raise collected(repeated, f"ids of {path} stand there twice", hint="one row for each sample")
     return read, row, fold
@@ -149,7 +149,7 @@ def _fold_numbers(read: CsvTable) -> NDArray[np.int64]:
     cells = read.column("fold")
     # There cannot be more folds than samples; an absurd number would make absurd tables further on.
     most = len(cells)
-    wrong = [f"{where}: '{cell}'" for cell, where in zip(cells, read.where()) if not (cell.isascii() and cell.isdecimal() and int(cell) < most)]
+    wrong = [f"row {read.numbers[i]}: '{cell}'" for i, cell in enumerate(cells) if not (cell.isascii() and cell.isdecimal() and int(cell) < most)]
     if wrong:
         raise collected(wrong, f"folds of {read.source} are not whole numbers from 0", hint="the column 'fold' holds 0 to k-1")
     return np.array(cells, dtype=np.int64)

@@ -75,7 +75,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+        # torch's advice about weights_only stands below every error, also for a picture renamed to .pt.
+        if any(sign in str(error) for sign in ("GLOBAL", "unsupported class", "Unsupported class", "persistent id")):
             raise EnsembleError(f"{path} holds more than plain values and is refused: it could run code") from None
         raise EnsembleError(f"{path} is not a checkpoint: {type(error).__name__} while reading", hint=available_checkpoints()) from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:

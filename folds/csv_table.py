@@ -56,20 +56,22 @@ def read_csv(path: Path, source: str | None = None) -> CsvTable:
     """
     source = source or str(path)
     content = read_bytes(path)
-    if not content.strip():
-        raise EnsembleError(f"{source} is empty", hint="expected a header and one row for each image")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
         raise EnsembleError(f"{source} is not UTF-8 text (row {row})", hint="save it again as 'CSV UTF-8'") from None
+    # One kind of line end, also inside cells: Python before 3.13 writes a lone \r without the quotation marks it needs.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
         raise EnsembleError(f"{source} is not text: it holds NUL bytes", hint="expected a CSV with a header")
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True))
     except csv.Error as error:
         raise EnsembleError(f"{source} is not a readable CSV: {error}", hint="check its quotation marks: one may be left open") from None
-    start = next(i for i, line in enumerate(lines) if line)
+    start = next((i for i, line in enumerate(lines) if any(cell.strip() for cell in line)), None)
+    if start is None:
+        raise EnsembleError(f"{source} is empty", hint="expected a header and one row for each image")
     header = [name.strip() for name in lines[start]]
     body = [(number, line) for number, line in enumerate(lines[start + 1 :], start + 2) if line]
     _check_shape(source, header, body)

@@ -26,7 +26,7 @@ CLASS_ATTRIBUTES = {
 }
 CLASSES = tuple(CLASS_ATTRIBUTES)
 STANDARD_STEMS = ("incorrect_mask", "mask1", "mask2", "mask3", "mask4", "mask5", "normal")
-COLUMNS = frozenset({"gender", "age", "path"})
+COLUMNS = frozenset({"id", "gender", "age", "path"})
 
 _FOLDER = re.compile(r"(?P<id>.+?)_(?P<gender>male|female)_(?P<race>.*)_(?P<age>\d{1,3})", re.IGNORECASE)
 _SUFFIXED = re.compile(r"(?P<plain>.+)-\d+")
@@ -42,11 +42,14 @@ def age_group(years: int) -> str:
     return AGES[0] if years < 30 else AGES[1] if years < 60 else AGES[2]
 
 
-def train_folder(data: Path) -> Path | None:
-    """The folder with train.csv, where `data` (the whole folder, its `train`, or train.csv itself) is in this layout."""
+def train_folder(data: Path, label: str = "label") -> Path | None:
+    """The folder with train.csv, where `data` (the whole folder, its `train`, or train.csv itself) is in this layout.
+
+    A table that names the labels itself, in column `label`, is an ordinary one.
+    """
     for folder in (data / "train", data) if data.is_dir() else (data.parent,) if data.name == "train.csv" else ():
         header = set(read_header(folder / "train.csv"))
-        if header >= COLUMNS and "label" not in header:
+        if header >= COLUMNS and label not in header:
             return folder
     return None
 

@@ -13,11 +13,13 @@ from typing import Any
 
 from folds.architectures import Architecture, create, resolve
 from folds.assignment import FoldAssignment, load_folds, save_folds
+from folds.augment import preset
 from folds.decode import ImageSettings
 from folds.devices import Placement, place, resolve_amp
 from folds.errors import EnsembleError, UsageError
 from folds.files import read_json, sha256_bytes, write_atomic, write_json
 from folds.images import load_images
+from folds.losses import build_loss
 from folds.recipe import Recipe, Settings, read_record, to_toml
 from folds.samples import Data, DataSpec, SampleTable
 from folds.sources import open_data
@@ -97,13 +99,18 @@ def make_plan(
     per_device : jobs at a time on a device; None for the rule of `folds.devices.place`.
     note, warn : called with lines for the user.
     """
+    # What has a name is looked up before anything is read or trained.
+    first = place(1, devices, per_device).devices[0]
+    preset(recipe.augment)
+    build_loss(recipe.loss, recipe.label_smoothing)
+    resolve_amp(recipe.amp, first)
     source = open_data(settings, note=note)
     data, spec, built_in = source.data, source.spec, source.built_in
     for line in data.notes:
         note(line)
     for line in data.warnings:
         warn(line)
-    on_cpu = place(1, devices).devices == ("cpu",)
+    on_cpu = first == "cpu"
     if built_in and recipe.pretrained is None and recipe.init is None:
         recipe = replace(recipe, pretrained=False)
     elif recipe.pretrained is None:
@@ -173,9 +180,7 @@ def open_runs(
     EnsembleError : a run exists and neither `resume` nor `force` is given, or it was begun with other settings, data
         or folds (the difference is shown); an image cannot be used.
     """
-    for run in plan.runs:
-        if not force:
-            _refuse_started(run, plan.folds, resume)
+    refuse_started(plan, resume, force)
     jobs: list[tuple[int, Job]] = []
     for run in plan.runs:
         images = ImageSettings(run.architecture.height, run.architecture.width, run.recipe.fit, run.recipe.value_window())
@@ -231,15 +236,17 @@ def open_runs(
     return [job for _, job in sorted(jobs, key=lambda pair: (-pair[0], pair[1].run, pair[1].fold))]
 
 
-def _refuse_started(run: Run, folds: Sequence[int], resume: bool) -> None:
-    started = [fold for fold in folds if run.fold_folder(fold).exists()]
-    if started and not resume:
-        done = [fold for fold in started if run.done(fold) is not None]
-        state = f"folds {', '.join(map(str, done))} are trained" if done else "it has been started"
-        raise EnsembleError(
-            f"the run {run.folder} exists and {state}",
-            hint="--resume goes on with what is missing, --name NEW begins another run, --force trains it again from nothing",
-        )
+def refuse_started(plan: Plan, resume: bool = False, force: bool = False) -> None:
+    """Nothing is trained over: a run whose folds are there wants `resume` or `force`."""
+    for run in plan.runs:
+        started = [fold for fold in plan.folds if run.fold_folder(fold).exists()]
+        if started and not (resume or force):
+            done = [fold for fold in started if run.done(fold) is not None]
+            state = f"folds {', '.join(map(str, done))} are trained" if done else "it has been started"
+            raise EnsembleError(
+                f"the run {run.folder} exists and {state}",
+                hint="--resume goes on with what is missing, --name NEW begins another run, --force trains it again from nothing",
+            )
 
 
 def _refuse_changed(run: Run, record: str) -> None:
@@ -293,7 +300,8 @@ def environment() -> dict[str, str]:
     from folds import __version__
 
     versions = {"ensemble": __version__, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
-    versions |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__), "timm": timm.__version__, "scikit-learn": sklearn.__version__}
+    versions |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
+    versions |= {"timm": timm.__version__, "scikit-learn": sklearn.__version__}
     if torch.cuda.is_available():
         versions["cuda device"] = torch.cuda.get_device_name(0)
     return versions

@@ -1,144 +1,22 @@
-"""One stylised portrait: a face with its constant identity, drawn in one of three mask states; numpy and Pillow only.
-
-Identity (colours, background, clothes, the shape of the face) is constant in a person and says nothing about the label. Gender and
-age show through two noisy *cues*, drawn once for each person from overlapping distributions: whoever has seen a person before knows
-more than the cues can tell, as in life. The mask state is plain to see in every picture.
-"""
+"""One photograph of a face in one of three mask states, each with a pose, a light and a mask of its own; numpy and Pillow only."""
 
 from __future__ import annotations
-
-import colorsys
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from folds.faces import Colour, Face, hsv, mix, pick, shade
+
 MASK_STATES = ("wear", "incorrect", "normal")
-GENDERS = ("male", "female")
-AGE_CLASSES = ("<30", "30-59", ">=60")
 
-# The cue is ∓1 for men and women with this spread: the best possible rule is right for Φ(1 / .8) = 89 % of the people.
-GENDER_SPREAD = 0.62
-# The middle of each age class on the scale of the age cue, and the spread around it; about 88 % of the people can be told.
-AGE_CENTRES = (0.0, 1.0, 2.2)
-AGE_SPREAD = 0.3
-
-Colour = tuple[float, float, float]
 Points = NDArray[np.float64]
 
 _CANVAS = (96.0, 128.0)  # the units that all coordinates below are in: width, height
 _OVERSAMPLING = 2  # drawn so many times larger, then averaged down: smooth edges from Pillow's hard ones
 _CENTRE = np.array([48.0, 58.0])
-_HAIR = ((28, 24, 26), (52, 36, 28), (84, 54, 34), (122, 72, 40), (160, 84, 44), (196, 146, 66))
-_SKIN = ((250, 220, 196), (240, 200, 168), (226, 180, 142), (204, 152, 112), (168, 116, 82), (124, 82, 58))
-_GREY = (206.0, 206.0, 210.0)
 _MASKS = ((242, 246, 250), (156, 204, 232), (40, 42, 48), (236, 178, 192), (150, 206, 176), (96, 110, 150), (122, 92, 140))
 _CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 32, False)), np.sin(np.linspace(0, 2 * np.pi, 32, False))], axis=1)
-
-
-@dataclass(frozen=True)
-class Face:
-    """What is constant in a person. Lengths in canvas units (the picture is 96 × 128), colours in 0 … 255."""
-
-    gender_cue: float
-    age_cue: float
-    skin: Colour
-    hair: Colour
-    backdrop: Colour
-    backdrop_second: Colour
-    pattern: int  # 0 plain, 1 upright stripes, 2 discs, 3 horizon, 4 slanted stripes
-    clothes: Colour
-    clothes_second: Colour
-    collar: int  # 0 round, 1 V, 2 shirt, 3 striped
-    half_width: float
-    half_height: float
-    jaw: float  # exponent of the superellipse below the eyes: 2 round, 3 square
-    hair_length: float  # 0 cropped … 1 on the shoulders
-    hair_volume: float
-    hairline: float  # how far the forehead reaches up, 0 … 1
-    parting: float  # -1 left … 1 right
-    eye_spacing: float
-    eye_size: float
-    iris: Colour
-    brow: float
-    nose: float
-    mouth: float
-    lips: float  # 0 the colour of the skin … 1 red
-    lines: float  # wrinkles, 0 … 1
-    glasses: int  # 0 none, 1 round, 2 square
-    beard: float  # 0 none … 1
-    neck: float
-    shoulders: float
-
-
-def _mix(first: Colour, second: Colour, share: float) -> Colour:
-    return tuple(a + (b - a) * share for a, b in zip(first, second))  # type: ignore[return-value]
-
-
-def _shade(colour: Colour, gain: float) -> Colour:
-    return tuple(min(255.0, channel * gain) for channel in colour)  # type: ignore[return-value]
-
-
-def _hsv(hue: float, saturation: float, value: float) -> Colour:
-    return tuple(255.0 * channel for channel in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))  # type: ignore[return-value]
-
-
-def _pick(palette: tuple[tuple[int, int, int], ...], rng: np.random.Generator, jitter: float) -> Colour:
-    chosen = np.array(palette[rng.integers(len(palette))], float) + rng.normal(0, jitter, 3)
-    return tuple(np.clip(chosen, 0, 255).tolist())
-
-
-def random_face(gender: int, age_class: int, rng: np.random.Generator) -> Face:
-    """A new person.
-
-    Parameters
-    ----------
-    gender : index into `GENDERS`.
-    age_class : index into `AGE_CLASSES`.
-    rng : the person's own stream; the same state gives the same face.
-    """
-    female = float(rng.normal(2.0 * gender - 1.0, GENDER_SPREAD))
-    old = float(rng.normal(AGE_CENTRES[age_class], AGE_SPREAD))
-
-    def around(middle: float, spread: float, low: float = 0.0, high: float = np.inf) -> float:
-        return float(np.clip(rng.normal(middle, spread), low, high))
-
-    hue = rng.random()
-    backdrop = _hsv(hue, rng.uniform(0.1, 0.45), rng.uniform(0.5, 0.9))
-    clothes_hue = rng.random()
-    grey = around((old - 0.3) / 1.8, 0.04, 0.0, 0.95)
-    return Face(
-        gender_cue=female,
-        age_cue=old,
-        skin=_mix(_pick(_SKIN, rng, 5), (214, 190, 176), 0.12 * min(max(old, 0.0), 2.0)),
-        hair=_mix(_pick(_HAIR, rng, 7), _GREY, grey),
-        backdrop=backdrop,
-        backdrop_second=_mix(backdrop, _hsv(hue + rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.5), rng.uniform(0.5, 0.9)), 0.35),
-        pattern=int(rng.integers(5)),
-        clothes=_hsv(clothes_hue, rng.uniform(0.15, 0.6), rng.uniform(0.25, 0.75)),
-        clothes_second=_hsv(clothes_hue + rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.7), rng.uniform(0.3, 0.95)),
-        collar=int(rng.integers(4)),
-        half_width=around(19.5, 1.3, 16, 23),
-        half_height=around(25.5, 1.3, 22, 29),
-        jaw=around(2.5 - 0.28 * female, 0.1, 1.9, 3.4),
-        hair_length=around(0.45 + 0.34 * female, 0.04, 0.0, 1.0),
-        hair_volume=around(4.5, 1.0, 2, 8),
-        hairline=around(0.2 + 0.16 * old - 0.03 * female, 0.07, 0.0, 0.75),
-        parting=float(rng.uniform(-1, 1)),
-        eye_spacing=around(8.6, 0.7, 7, 10.5),
-        eye_size=around(3.2 + 0.12 * female, 0.25, 2.4, 4.2),
-        iris=_hsv(rng.uniform(0.05, 0.65), 0.6, rng.uniform(0.25, 0.6)),
-        brow=around(1.9 - 0.5 * female, 0.15, 0.7, 3.4),
-        nose=around(3.4 - 0.15 * female, 0.4, 2.2, 5),
-        mouth=around(7.0, 0.8, 5, 9),
-        lips=around(0.4 + 0.32 * female, 0.08, 0.0, 1.0),
-        lines=around((old - 0.25) / 1.9, 0.08, 0.0, 1.0),
-        glasses=int(rng.integers(1, 3)) if rng.random() < 0.15 + 0.08 * max(old, 0.0) else 0,
-        beard=around(-0.35 - 0.45 * female, 0.35, 0.0, 1.0),
-        neck=around(9.0 - 0.7 * female, 0.5, 6.5, 11.5),
-        shoulders=around(36.0 - 2.0 * female, 1.5, 29, 43),
-    )
 
 
 class _Pen:
@@ -179,20 +57,34 @@ def _ints(colour: Colour) -> tuple[int, int, int]:
 
 
 def draw_portrait(face: Face, state: str, rng: np.random.Generator, size: tuple[int, int] = (96, 128)) -> Image.Image:
-    """One photograph of a person: `state` is in `MASK_STATES`; pose, light and the mask's make come from `rng`; `size` is width, height in pixels."""
+    """One photograph of a person.
+
+    Parameters
+    ----------
+    state : one of `MASK_STATES`.
+    rng : the photograph's own stream, from which pose, mask and light come; the same stream with another `state` gives the same
+        moment with the mask elsewhere.
+    size : width and height in pixels.
+
+    Returns
+    -------
+    An RGB image of `size`.
+    """
+    pose, make, light = rng.spawn(3)
     pen = _Pen((size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING), face.backdrop)
-    pen.pose(rng.normal(0, 1.5, 2), 1.0, 0.0)
+    pen.pose(pose.normal(0, 1.5, 2), 1.0, 0.0)
     _backdrop(pen, face)
-    shift, scale, tilt = np.clip(rng.normal((0, 2), 2.2), -5, 6), float(rng.uniform(1.1, 1.26)), float(np.clip(rng.normal(0, 0.05), -0.12, 0.12))
-    pen.pose(shift, scale, tilt * 0.3)
+    shift, scale = np.clip(pose.normal((0, 2), 2.2), -5, 6), float(pose.uniform(1.1, 1.26))
+    tilt = float(np.clip(pose.normal(0, 0.05), -0.12, 0.12))
+    pen.pose(shift, scale, tilt * 0.3)  # shoulders follow the head, less
     _body(pen, face)
     pen.pose(shift, scale, tilt)
     _head(pen, face)
-    _features(pen, face, rng)
+    _features(pen, face, pose)
     _front_hair(pen, face)
     if state != "normal":
-        _mask(pen, face, state == "wear", rng)
-    return _lit(pen.picture.reduce(_OVERSAMPLING), rng)
+        _mask(pen, face, state == "wear", make)
+    return _lit(pen.picture.reduce(_OVERSAMPLING), light)
 
 
 def _backdrop(pen: _Pen, face: Face) -> None:
@@ -220,18 +112,17 @@ def _body(pen: _Pen, face: Face) -> None:
     if face.hair_length > 0.3:
         side = half + 4.0 * face.hair_length
         back = [(x - half, 48), (x + half, 48), (x + side, bottom - 8), (x + side - 5, bottom), (x - side + 5, bottom), (x - side, bottom - 8)]
-        pen.polygon(back, _shade(face.hair, 0.8))
+        pen.polygon(back, shade(face.hair, 0.8))
     chin, wide = _CENTRE[1] + face.half_height, face.shoulders
-    pen.polygon([(x - face.neck, 66), (x + face.neck, 66), (x + face.neck + 1, 108), (x - face.neck - 1, 108)], _shade(face.skin, 0.82))
-    pen.polygon(
-        [(x - face.neck - 1, chin + 9), (x + face.neck + 1, chin + 9), (x + wide * 0.75, chin + 15), (x + wide, chin + 24), (x + wide + 6, 160)]
-        + [(x - wide - 6, 160), (x - wide, chin + 24), (x - wide * 0.75, chin + 15)],
-        face.clothes,
-    )
+    pen.polygon([(x - face.neck, 66), (x + face.neck, 66), (x + face.neck + 1, 108), (x - face.neck - 1, 108)], shade(face.skin, 0.82))
+    right = np.array([(face.neck + 1, chin + 9), (wide * 0.75, chin + 15), (wide, chin + 24), (wide + 6, 160)])
+    both = np.vstack([right, right[::-1] * (-1, 1)])
+    both[:, 0] += x
+    pen.polygon(both, face.clothes)
     if face.collar == 0:
-        pen.ellipse(x, chin + 9, face.neck + 2, 6, _shade(face.skin, 0.86))
+        pen.ellipse(x, chin + 9, face.neck + 2, 6, shade(face.skin, 0.86))
     elif face.collar == 1:
-        pen.polygon([(x - face.neck - 1, chin + 8), (x + face.neck + 1, chin + 8), (x, chin + 26)], _shade(face.skin, 0.86))
+        pen.polygon([(x - face.neck - 1, chin + 8), (x + face.neck + 1, chin + 8), (x, chin + 26)], shade(face.skin, 0.86))
     elif face.collar == 2:
         pen.polygon([(x - face.neck - 2, chin + 6), (x, chin + 16), (x - 8, chin + 25), (x - face.neck - 7, chin + 13)], face.clothes_second)
         pen.polygon([(x + face.neck + 2, chin + 6), (x, chin + 16), (x + 8, chin + 25), (x + face.neck + 7, chin + 13)], face.clothes_second)
@@ -250,19 +141,19 @@ def _outline(face: Face, grow: float = 0.0) -> Points:
 
 def _head(pen: _Pen, face: Face) -> None:
     x, y = _CENTRE
-    pen.polygon(_outline(face, face.hair_volume * 0.8)[16:], _shade(face.hair, 0.9))
+    pen.polygon(_outline(face, face.hair_volume * 0.8)[16:], shade(face.hair, 0.9))
     for side in (-1, 1):
-        pen.ellipse(x + side * face.half_width, y + 2, 3.2, 5.2, _shade(face.skin, 0.88))
+        pen.ellipse(x + side * face.half_width, y + 2, 3.2, 5.2, shade(face.skin, 0.88))
     pen.polygon(_outline(face), face.skin)
     if face.beard > 0.15:
         outline = _outline(face)
         jaw = outline[(outline[:, 1] > y + 9)]
-        pen.polygon(jaw, _mix(face.skin, face.hair, 0.25 + 0.5 * face.beard))
+        pen.polygon(jaw, mix(face.skin, face.hair, 0.25 + 0.5 * face.beard))
 
 
 def _features(pen: _Pen, face: Face, rng: np.random.Generator) -> None:
     x, y = _CENTRE
-    dark, line = _shade(face.skin, 0.8), _shade(face.skin, 0.75 - 0.25 * face.lines)
+    dark, line = shade(face.skin, 0.8), shade(face.skin, 0.75 - 0.25 * face.lines)
     gaze, smile, lids = rng.normal(0, 0.5), float(rng.uniform(-0.3, 1.6)), float(rng.uniform(0.75, 1.0))
     if face.lines > 0.12:
         for step in range(1 + round(2.4 * face.lines)):
@@ -282,18 +173,26 @@ def _features(pen: _Pen, face: Face, rng: np.random.Generator) -> None:
             float(np.clip(0.8 + 0.45 * face.gender_cue, 0.5, 2.0)),
             (40, 30, 30),
         )
-        brow = _shade(face.hair, 0.75)
+        brow = shade(face.hair, 0.75)
         pen.line([(eye - side * 4, y - 6.2), (eye + side * 1, y - 7.6), (eye + side * 5, y - 6)], face.brow, brow)
-        pen.ellipse(x + side * 12, y + 10, 4, 3, _mix(face.skin, (226, 110, 100), 0.14))
-    pen.polygon([(x + 0.4, y - 1), (x + face.nose, y + 8.6), (x - face.nose * 0.8, y + 9.6)], _shade(face.skin, 0.88))
+        pen.ellipse(x + side * 12, y + 10, 4, 3, mix(face.skin, (226, 110, 100), 0.14))
+    pen.polygon([(x + 0.4, y - 1), (x + face.nose, y + 8.6), (x - face.nose * 0.8, y + 9.6)], shade(face.skin, 0.88))
     pen.line([(x + 0.6, y), (x + face.nose, y + 8.2), (x + face.nose * 0.6, y + 9.8), (x - face.nose * 0.8, y + 9.8)], 1.2, dark)
-    lips = _mix(_shade(face.skin, 0.72), (196, 52, 66), face.lips)
+    lips = mix(shade(face.skin, 0.72), (196, 52, 66), face.lips)
     low, wide = y + 16.0, face.mouth
     pen.polygon(
-        [(x - wide, low), (x - 2, low - 1.6), (x, low - 1), (x + 2, low - 1.6), (x + wide, low), (x + 3.5, low + 2.6 + smile), (x - 3.5, low + 2.6 + smile)],
+        [
+            (x - wide, low),
+            (x - 2, low - 1.6),
+            (x, low - 1),
+            (x + 2, low - 1.6),
+            (x + wide, low),
+            (x + 3.5, low + 2.6 + smile),
+            (x - 3.5, low + 2.6 + smile),
+        ],
         lips,
     )
-    pen.line([(x - wide, low), (x, low + 0.8 * smile), (x + wide, low)], 0.7, _shade(lips, 0.6))
+    pen.line([(x - wide, low), (x, low + 0.8 * smile), (x + wide, low)], 0.7, shade(lips, 0.6))
     if face.glasses:
         _glasses(pen, face)
 
@@ -324,7 +223,7 @@ def _front_hair(pen: _Pen, face: Face) -> None:
     pen.polygon(np.vstack([outer + _CENTRE, np.array(inner)]), face.hair)
     for share in (-0.9, -0.4, 0.4, 0.9):  # a few strands out of the parting, so that hair looks like hair
         strand = [(part + 5 * share, y - face.half_height + 1), (x + share * 14, y + top - 2 + 5 * abs(share))]
-        pen.line(strand, 0.7, _shade(face.hair, 1.1))
+        pen.line(strand, 0.7, shade(face.hair, 1.1))
     if face.hair_length > 0.3:
         bottom = _hair_bottom(face)
         for sign in (-1, 1):
@@ -336,7 +235,7 @@ def _front_hair(pen: _Pen, face: Face) -> None:
                 (edge + sign * wide * 0.6, bottom),
                 (edge, bottom - 6),
             ]
-            pen.polygon(lock, _shade(face.hair, 0.94))
+            pen.polygon(lock, shade(face.hair, 0.94))
 
 
 def _mask(pen: _Pen, face: Face, worn: bool, rng: np.random.Generator) -> None:
@@ -345,10 +244,10 @@ def _mask(pen: _Pen, face: Face, worn: bool, rng: np.random.Generator) -> None:
     chin = face.half_height + 2
     cloth = face.skin
     while np.abs(np.subtract(cloth, face.skin)).max() < 80:  # a mask of the colour of the skin could not be seen
-        cloth = _pick(_MASKS, rng, 8) if rng.random() < 0.8 else _hsv(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.5, 0.95))
+        cloth = pick(_MASKS, rng, 8) if rng.random() < 0.8 else hsv(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.5, 0.95))
     if worn:
         top, bottom = float(rng.uniform(0.5, 2.5)), chin
-    elif rng.random() < 0.5:
+    elif rng.random() < 0.7:
         top, bottom = float(rng.uniform(13.0, 14.5)), chin + 4
     else:
         top, bottom = float(rng.uniform(19.5, 21.0)), chin + 13
@@ -360,14 +259,14 @@ def _mask(pen: _Pen, face: Face, worn: bool, rng: np.random.Generator) -> None:
     ridge = float(rng.uniform(1.0, 3.0)) if worn else 1.0
     for corner, sign in ((right, 1), (left, -1)):  # the straps to the ears
         ear = (x + sign * face.half_width, y + (0 if worn else 4))
-        pen.line([tuple(corner), ear], 0.9, _shade(cloth, 0.85))
+        pen.line([tuple(corner), ear], 0.9, shade(cloth, 0.85))
     upper = [(left[0], y + top + 1.5), (x - 7, y + top), (x, y + top - ridge), (x + 7, y + top), (right[0], y + top + 1.5)]
     pen.polygon(np.vstack([np.array(upper), cheeks[np.argsort(-cheeks[:, 0])]]), cloth)
-    pen.line(upper, 0.8, _shade(cloth, 0.8))
+    pen.line(upper, 0.8, shade(cloth, 0.8))
     wide = (right[0] - left[0]) / 2
     for share in (0.35, 0.6) if rng.random() < 0.7 else ():  # pleats
         level = y + top + share * (bottom - top)
-        pen.line([(x - wide * 0.8, level), (x, level + 1), (x + wide * 0.8, level)], 0.7, _shade(cloth, 0.84))
+        pen.line([(x - wide * 0.8, level), (x, level + 1), (x + wide * 0.8, level)], 0.7, shade(cloth, 0.84))
 
 
 def _lit(picture: Image.Image, rng: np.random.Generator) -> Image.Image:

@@ -73,7 +73,7 @@ def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
     """Class names in order: integers as numbers (``"2"`` before ``"10"``), otherwise by text."""
     unique = set(names)
     try:
-        return tuple(sorted(unique, key=int))
+        return tuple(sorted(unique, key=lambda name: (int(name), name)))  # "1" and "01" in one order, too
     except ValueError:
         return tuple(sorted(unique))
 
@@ -92,7 +92,9 @@ def write_samples(folder: Path, rows: Rows) -> tuple[str, str]:
         columns["person"] = rows.persons
     columns |= {name: values for name, values in rows.attributes.items() if name not in columns}
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # Before Python 3.13 a carriage return was written without quotes, and read as the end of the row.
+    returns = any("\r" in value for values in columns.values() for value in values.tolist())
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
     writer.writerow(columns)
     writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
     content = text.getvalue().encode()
@@ -109,9 +111,14 @@ def read_samples_file(path: Path, sha: str | None = None) -> Rows:
         content = Path(path).read_bytes()
     except FileNotFoundError:
         raise EnsembleError(f"the samples file {path} is missing", hint="keep samples-*.csv beside the prediction files that name it") from None
+    except OSError as error:
+        raise EnsembleError(f"the samples file {path} cannot be read: {error.strerror}") from None
     if sha is not None and sha256_bytes(content) != sha:
         raise EnsembleError(f"the samples file {path} was changed after the predictions were written", hint="restore it: rows are lined up by it")
-    lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    try:
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EnsembleError(f"the samples file {path} is not a CSV in UTF-8: {error}") from None
     if not lines or "id" not in lines[0]:
         raise EnsembleError(f"the samples file {path} has no column 'id'")
     header, body = lines[0], [line for line in lines[1:] if line]
@@ -190,8 +197,13 @@ def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Si
     for name, choices in (("kind", KINDS), ("split", SPLITS)):
         if record.get(name) not in choices:
             raise EnsembleError(f"{beside}: '{name}' is {record.get(name)!r}, expected {' or '.join(choices)}")
+    for name, kind, expected in (("views", list, "a list"), ("class_attributes", dict, "an object")):
+        if record.get(name) is not None and not isinstance(record[name], kind):
+            raise EnsembleError(f"{beside}: '{name}' is {record[name]!r}, expected {expected}")
     rows = _rows_of(beside, record, {} if samples_cache is None else samples_cache)
     fold = record.get("fold")
+    if fold is not None and set(map(type, fold if isinstance(fold, list) else [fold])) - {int}:
+        raise EnsembleError(f"{beside}: 'fold' must be a whole number, or one for each row")
     if isinstance(fold, list) and len(fold) != len(rows):
         raise EnsembleError(f"{beside}: 'fold' has {len(fold):,} entries for {len(rows):,} rows")
     return Sidecar(
@@ -215,25 +227,31 @@ def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Si
 
 
 def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, Rows]) -> Rows:
-    if "ids" in record:
-        columns = {name: np.array(record[name], dtype=str) for name in ("ids", "labels", "persons") if record.get(name) is not None}
+    if record.get("ids") is not None:
+        listed = {name: record[name] for name in ("ids", "labels", "persons") if record.get(name) is not None}
+        for name, entries in listed.items():
+            if not isinstance(entries, list) or any(isinstance(entry, list | dict) for entry in entries):
+                raise EnsembleError(f"{beside}: '{name}' must be a list with one entry a row")
+        columns = {name: np.array(entries, dtype=str) for name, entries in listed.items()}
         for name, values in columns.items():
             if values.shape != columns["ids"].shape or values.ndim != 1:
                 raise EnsembleError(f"{beside}: '{name}' has {values.size:,} entries for {columns['ids'].size:,} ids")
         return Rows(columns["ids"], columns.get("labels"), columns.get("persons"))
-    name, sha = record.get("samples"), record.get("samples_sha")
-    if not isinstance(name, str) or not isinstance(sha, str):
+    file, sha = record.get("samples"), record.get("samples_sha")
+    if not isinstance(file, str) or not isinstance(sha, str):
         raise EnsembleError(f"{beside} names no samples: expected 'ids', or 'samples' with 'samples_sha'")
-    if Path(name).name != name:
-        raise EnsembleError(f"{beside}: 'samples' must be a file beside it, found '{name}'")
+    if Path(file).name != file or file in ("", "..") or "\0" in file:
+        raise EnsembleError(f"{beside}: 'samples' must be a file beside it, found '{file}'")
     if sha not in cache:
-        cache[sha] = read_samples_file(beside.parent / name, sha)
+        cache[sha] = read_samples_file(beside.parent / file, sha)
     rows = cache[sha]
     if record.get("rows") is None:
         return rows
-    index = np.array(record["rows"])
+    positions = record["rows"]
+    whole = isinstance(positions, list) and not set(map(type, positions)) - {int}
+    index = np.array(positions if whole else [])
     if index.size == 0 or index.dtype.kind != "i" or index.min() < 0 or index.max() >= len(rows):
-        raise EnsembleError(f"{beside}: 'rows' must be positions in the {len(rows):,} rows of {name}")
+        raise EnsembleError(f"{beside}: 'rows' must be positions in the {len(rows):,} rows of {file}")
     return rows.take(index)
 
 
@@ -243,14 +261,20 @@ def read_array(path: Path) -> NDArray[np.floating]:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise EnsembleError(f"there is no prediction file {path}") from None
-    except (ValueError, OSError, EOFError) as error:
-        reason = "it holds Python objects, which could run code" if "allow_pickle" in str(error) or "Object arrays" in str(error) else str(error)
+    except Exception as error:  # a damaged header raises what its parser raises, a damaged archive BadZipFile
+        reason = str(error)
+        # numpy says it in several ways, by what it was about to do with the file.
+        if "Object arrays" in reason or "Python objects" in reason:
+            reason = "it holds Python objects, which could run code"
+        elif "allow_pickle" in reason:  # it says so of every file that does not start like an array
+            reason = "it does not start like one; a pickle is refused, since it could run code"
         raise EnsembleError(
             f"{path} is not a usable .npy array: {reason}", hint="save it again with np.save(file, array.astype('float32'))"
         ) from None
     if not isinstance(values, np.ndarray) or values.ndim != 2 or 0 in values.shape:
         shape = getattr(values, "shape", None)
-        raise EnsembleError(f"{path}: expected a 2-D array (samples, classes), found {'an archive' if shape is None else shape}")
+        found = "an archive" if shape is None else shape
+        raise EnsembleError(f"{path}: expected a 2-D array (samples, classes), found {found}", hint="save one row a sample, one column a class")
     if values.dtype.kind not in "fiu":
-        raise EnsembleError(f"{path}: expected numbers, found dtype {values.dtype}")
+        raise EnsembleError(f"{path}: expected numbers, found dtype {values.dtype}", hint="save it again with np.save(file, array.astype('float32'))")
     return values

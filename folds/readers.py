@@ -38,7 +38,7 @@ def read_data(spec: DataSpec, *, need_images: bool = True) -> Data:
     notes: list[str] = []
     warnings: list[str] = []
     test: SampleTable | None = None
-    layout = mask_layout.train_folder(data)
+    layout = mask_layout.train_folder(data, spec.label)
     csv_file = data if data.is_file() else None if layout else _only_csv(data, spec)
     if layout is not None:
         _refuse(spec, "the mask-competition layout", person_regex=spec.person_regex)

@@ -88,7 +88,7 @@ class Settings:
 def parse_size(text: str) -> tuple[int, int]:
     """``"224"`` → (224, 224); ``"288x384"`` → (288, 384), height first."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and 8 <= int(part) <= 4096 for part in parts):
+    if len(parts) > 2 or not all(part.isdecimal() and 8 <= int(part) <= 4096 for part in parts):
         raise UsageError(f"--img-size {text}: expected a number of pixels (8–4096) or HEIGHTxWIDTH", hint="--img-size 224, --img-size 288x384")
     return int(parts[0]), int(parts[-1])
 
@@ -211,7 +211,7 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
             return tuple(str(part).strip() for part in parts if str(part).strip())
         if typing.get_origin(target) is dict:
             return dict(json.loads(value) if isinstance(value, str) else value)
-        if isinstance(value, bool) or (target is int and isinstance(value, float) and not value.is_integer()):
+        if isinstance(value, bool | list | dict) or (target is int and isinstance(value, float) and not value.is_integer()):
             raise ValueError
         return target(value)
     except (ValueError, KeyError, TypeError):
@@ -235,7 +235,7 @@ def _toml(value: Any) -> str:
         return "{" + ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(str(value), ensure_ascii=False)
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON lets it stand, TOML does not
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -165,6 +165,7 @@ def build_table(
     source, where = columns.source, columns.where
     if not columns.ids:
         raise EnsembleError(f"{source} holds no samples")
+    _check_text(columns.ids, source)
     _check_present(columns.ids, "id", columns)
     if columns.labels is not None:
         _check_present(columns.labels, "label", columns)
@@ -191,6 +192,16 @@ def build_table(
         class_attributes=class_attributes,
         where=tuple(where),
     )
+
+
+def _check_text(ids: list[str], source: str) -> None:
+    # File names are bytes; what is not UTF-8, or breaks a line, cannot stand in the files that name samples.
+    everything = "".join(ids)
+    if everything.isascii() and "\r" not in everything:
+        return
+    lines = [ascii(name) for name in ids if "\r" in name or any("\ud800" <= letter <= "\udfff" for letter in name)]
+    if lines:
+        raise collected(lines, f"file names of {source} are not UTF-8 or hold a line break", "rename these files")
 
 
 def _check_present(values: list[str], what: str, columns: Columns, hint: str | None = None) -> None:

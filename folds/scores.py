@@ -12,6 +12,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+# Units of a bootstrap at most; the spread that so many show is known to 2 %.
+BAGS = 4096
+
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
 
@@ -133,7 +136,8 @@ def interval_over_people(
     Images of one person are right or wrong together, so an interval over images is too narrow. Each person is
     reduced to its hits, labels and predictions a class (or its sum of row losses), so a resample is a matrix product.
     For macro F1 the percentile interval is bias-corrected (Efron, 1981): its bootstrap is skewed downwards, since a
-    rare class can drop out of a resample.
+    rare class can drop out of a resample. More than `BAGS` people are put into that many bags at random, and bags are
+    drawn: sums over people vary as much, and 30,000 people take as long as 4,000.
 
     Parameters
     ----------
@@ -143,24 +147,29 @@ def interval_over_people(
     """
     score = metric(labels, probabilities)
     _, codes = np.unique(persons, return_inverse=True)
-    people = int(codes.max()) + 1
+    people = units = int(codes.max()) + 1
+    rng = np.random.default_rng(seed)
+    if people > BAGS:
+        codes, units = rng.permutation(people)[codes] % BAGS, BAGS
     classes = np.shape(probabilities)[1]
+    stats: NDArray
     if metric.of_counts is not None:
         predicted = argmax_classes(probabilities)
         hit = labels == predicted
-        tallies = [_tally(codes[hit], labels[hit], people, classes), _tally(codes, labels, people, classes), _tally(codes, predicted, people, classes)]
+        tallies = [_tally(codes[hit], labels[hit], units, classes), _tally(codes, labels, units, classes), _tally(codes, predicted, units, classes)]
         stats = np.stack(tallies, axis=1)
     else:
         assert metric.of_rows is not None  # noqa: S101
         rows = metric.of_rows(labels, probabilities)
         stats = np.stack([np.bincount(codes, rows), np.bincount(codes)], axis=1)[:, :, None]
-    flat = stats.reshape(people, -1)
-    rng = np.random.default_rng(seed)
+    flat = stats.reshape(units, -1)
     drawn = np.empty(resamples)
-    block = max(1, 8_000_000 // max(people, 1))
+    block = max(1, 2_000_000 // units)
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        weights = rng.multinomial(people, np.full(people, 1 / people), size=size).astype(float)
+        # Counting what was drawn is ten times as fast as multinomial draws.
+        picks = rng.integers(0, units, size=(size, units)) + units * np.arange(size)[:, None]
+        weights = np.bincount(picks.ravel(), minlength=size * units).reshape(size, units).astype(float)
         sums = (weights @ flat).reshape(size, *stats.shape[1:])
         drawn[start : start + size] = metric.of_counts(sums) if metric.of_counts else sums[:, 0, 0] / np.maximum(sums[:, 1, 0], 1)
     tails = np.array([(1 - level) / 2, (1 + level) / 2])

@@ -12,7 +12,7 @@ from folds.assignment import FoldAssignment, load_folds, read_folds, save_folds
 from folds.errors import EnsembleError, UsageError, collected
 from folds.samples import SampleTable
 
-__all__ = ["FoldAssignment", "check_folds", "fold_table", "load_folds", "read_folds", "save_folds", "split_by_person"]
+__all__ = ["FoldAssignment", "check_folds", "fold_table", "load_folds", "people_per_class", "read_folds", "save_folds", "split_by_person"]
 
 
 def split_by_person(table: SampleTable, k: int, seed: int = 0, stratify: NDArray[np.str_] | None = None) -> FoldAssignment:
@@ -161,6 +161,11 @@ def _people(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.in
     counts = np.zeros((len(classes), assignment.k), dtype=np.int64)
     np.add.at(counts, (unique[1], unique[2]), 1)
     return counts
+
+
+def people_per_class(assignment: FoldAssignment, classes: Sequence[str]) -> list[int]:
+    """How many people have at least one sample of each class."""
+    return [len(np.unique(assignment.persons[assignment.labels == name])) for name in classes]
 
 
 def fold_table(assignment: FoldAssignment, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -44,6 +44,8 @@ class Worker:
     def _start(self) -> subprocess.Popen[str]:
         source = str(Path(__file__).resolve().parent.parent)  # also when run from a source tree that is not installed
         variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
+        # Threads that have nothing to do sleep instead of spinning: on shared cores a spin takes time from those that work.
+        variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         self.words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         # A session of its own: Ctrl-C goes to the parent, which decides what happens to the jobs.

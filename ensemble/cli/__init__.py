@@ -44,6 +44,7 @@ next: ensemble demo
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and leave with its exit code: 0 done, 1 wrong input, 2 wrong usage, 3 folds failed, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    console.words = list(words)
     debug = _take(words, "--debug")
     console.as_json = _take(words, "--json")
     console.quiet = _take(words, "-q", "--quiet")

@@ -26,6 +26,23 @@ def run_tta(
     force: bool = False,
 ) -> str:
     """Augment a checkpoint or all folds of a run, print the table, return the run's name."""
+    run, scored = augment_folds(target, views, merge=merge, data=data, per_person=per_person, device=device, force=force)
+    record = {"run": run, "merge": merge, "splits": [_record(s) for s in scored]}
+    console.result("\n\n".join(views_table(s, merge) for s in scored) or f"runs/tta/{run}.oof.npy is written", record)
+    return run
+
+
+def augment_folds(
+    target: str,
+    views: Sequence[View],
+    *,
+    merge: str = "mean",
+    data: Path | None = None,
+    per_person: bool = False,
+    device: str = "auto",
+    force: bool = False,
+) -> tuple[str, list[ViewScores]]:
+    """Augment a checkpoint or all folds of a run, shown live; returns the run's name and what its views are worth."""
     tables: dict[tuple[tuple[str, object], ...], Data] = {}
 
     def open_data(checkpoint: Checkpoint) -> Data:
@@ -39,10 +56,7 @@ def run_tta(
     for path in find_checkpoints(target):
         with StepsView(str(path)) as progress:
             run = augment_checkpoint(path, views, open_data, merge=merge, device=device, force=force, progress=progress, note=console.note)
-    scored = score_views(run, views, per_person=per_person)
-    record = {"run": run, "merge": merge, "splits": [_record(s) for s in scored]}
-    console.result("\n\n".join(views_table(s, merge) for s in scored) or f"runs/tta/{run}.oof.npy is written", record)
-    return run
+    return run, score_views(run, views, per_person=per_person)
 
 
 def views_table(scored: ViewScores, merge: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 as_json = False  # --json: one object on stdout
 quiet = False  # --quiet: no notes
+words: list[str] = []  # the command as it was typed, without the program's name
 
 
 def note(text: str) -> None:
@@ -37,4 +38,4 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1
     cells = [list(map(str, row)) for row in [header, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = ["  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths).rstrip(), *lines[1:]])

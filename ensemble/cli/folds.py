@@ -86,13 +86,12 @@ def _strata(table: Any, names: str) -> Any:
     return np.array(["\x1f".join(values) for values in zip(*columns)])
 
 
-def _print(file: Path, assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]], warnings: Sequence[str]) -> None:
-    import numpy as np
-
-    from folds.split import fold_table
+def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]]) -> str:
+    """Classes × folds, counted in images, with the people of each class and of each fold."""
+    from folds.split import fold_table, people_per_class
 
     images, people = fold_table(assignment, classes)
-    having = [len(np.unique(assignment.persons[assignment.labels == name])) for name in classes]
+    having = people_per_class(assignment, classes)
     rows: list[list[object]] = []
     for i, name in enumerate(classes):
         rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts(images[i]), f"{having[i]:,}"])
@@ -104,6 +103,13 @@ def _print(file: Path, assignment: Any, classes: Sequence[str], meaning: Mapping
         left = 1
     else:
         left = 2
+    return console.table(header, rows, left)
+
+
+def _print(file: Path, assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]], warnings: Sequence[str]) -> None:
+    from folds.split import fold_table, people_per_class
+
+    images, people = fold_table(assignment, classes)
     record = {
         "folds": str(file),
         "k": assignment.k,
@@ -113,10 +119,10 @@ def _print(file: Path, assignment: Any, classes: Sequence[str], meaning: Mapping
         "classes": list(classes),
         "images": images.tolist(),
         "people": people.tolist(),
-        "people_per_class": having,
+        "people_per_class": people_per_class(assignment, classes),
         "warnings": list(warnings),
     }
-    console.result(f"{console.table(header, rows, left)}\n\n{file}: nobody stands in two folds", record)
+    console.result(f"{folds_text(assignment, classes, meaning)}\n\n{file}: nobody stands in two folds", record)
 
 
 def _counts(numbers: Any) -> list[str]:

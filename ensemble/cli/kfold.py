@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -92,8 +91,4 @@ def _numbers(text: str | None) -> list[int] | None:
 def _shown_command() -> str:
     import shlex
 
-    words = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
-    return shlex.join(["ensemble", *(words or ["kfold"])])
-
-
-__all__ = ["console", "kfold"]
+    return shlex.join(["ensemble", *(word for word in console.words if word not in ("--resume", "--force"))])

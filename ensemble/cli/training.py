@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from ensemble.cli import console
+from ensemble.cli.folds import folds_text
 from ensemble.cli.progress import StepsView, TrainingView, duration
-from folds.errors import EnsembleError, FoldsFailed
+from folds.errors import FoldsFailed
 from folds.manager import Outcome, locked, train
-from folds.plan import Plan, make_plan, open_runs
+from folds.plan import Plan, make_plan, open_runs, refuse_started
 from folds.recipe import Recipe, Settings
 from folds.scores import Interval
-from folds.split import fold_table
 from folds.summary import RunSummary, summarise
 
 
@@ -31,34 +30,29 @@ def run_training(
 ) -> int:
     """Do it and print it; returns the exit code (0, or 3 where some folds failed)."""
     plan = make_plan(settings, recipe, folds=folds, devices=devices, per_device=per_device, note=console.note, warn=console.warn)
-    _describe(plan)
+    refuse_started(plan, resume or dry_run, force)
+    describe(plan)
     if dry_run:
         console.result("\n".join(f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds), {"plan": _plan_record(plan)})
         console.note("\nnothing was trained (--dry-run)")
         return 0
-    try:
-        failed = _train(plan, resume, force)
-    except KeyboardInterrupt:
-        console.warn("interrupted: finished folds are published, the others go on from their last epoch")
-        console.next_step(f"{command} --resume")
-        raise
+    failed = train_plan(plan, resume, force, command)
     summaries = summaries_of(plan, per_person)
     if summaries:
         console.result(results_table(summaries), {"runs": [summary_record(s) for s in summaries]})
         remarks(summaries)
-    if failed:
-        names = ", ".join(f"{outcome.job.run} fold {outcome.job.fold}" for outcome in failed)
-        raise FoldsFailed(f"{len(failed)} of {len(plan.runs) * len(plan.folds)} folds failed: {names}; the rest is saved", hint=f"{command} --resume")
+    refuse_failed(plan, failed, command)
     console.next_step(f"ensemble blend {plan.runs[0].runs}/*.npy --method soft")
     return 0
 
 
-def _describe(plan: Plan) -> None:
+def describe(plan: Plan) -> None:
+    """Say what is going to be trained, on what, and where."""
     table = plan.table
     test = "" if plan.data.test is None else f"; test: {len(plan.data.test):,} images"
     people = 0 if table.persons is None else len(set(table.persons.tolist()))
     console.note(f"{len(table):,} images of {people:,} people, {len(table.classes)} classes, {plan.assignment.k} folds by person{test}\n")
-    console.note(fold_table_text(plan))
+    console.note(folds_text(plan.assignment, table.classes, table.class_attributes))
     console.note("")
     for run in plan.runs:
         rate, why = run.recipe.learning_rate()
@@ -72,28 +66,32 @@ def _describe(plan: Plan) -> None:
     console.note(f"mixed precision {amp}: {why}")
 
 
-def fold_table_text(plan: Plan) -> str:
-    """Classes × folds in images, and the people of each fold."""
-    images, people = fold_table(plan.assignment, plan.table.classes)
-    header = ["class", *(f"fold {i}" for i in range(plan.assignment.k)), "all"]
-    rows = [[name, *counts.tolist(), int(counts.sum())] for name, counts in zip(plan.table.classes, images, strict=True)]
-    rows += [["images", *images.sum(0).tolist(), int(images.sum())], ["people", *people.tolist(), int(people.sum())]]
-    return console.table(header, rows)
-
-
-def _train(plan: Plan, resume: bool, force: bool) -> list[Outcome]:
-    with locked(plan):
-        with StepsView("decoding images") as decoding:
-            jobs = open_runs(plan, resume=resume, force=force, note=console.note, progress=decoding)
-        if not jobs:
-            console.note("nothing left to train")
-        failed: list[Outcome] = []
-        with TrainingView(jobs, len(plan.placement.devices)) as view:
-            for outcome in train(plan, jobs, view.event):
-                view.outcome(outcome)
-                if outcome.error is not None:
-                    failed.append(outcome)
+def train_plan(plan: Plan, resume: bool, force: bool, command: str) -> list[Outcome]:
+    """Train what is to be trained, shown live; returns the jobs that failed. Ctrl-C says how to go on."""
+    failed: list[Outcome] = []
+    try:
+        with locked(plan):
+            with StepsView("decoding images") as decoding:
+                jobs = open_runs(plan, resume=resume, force=force, note=console.note, progress=decoding)
+            if not jobs:
+                console.note("nothing left to train")
+            with TrainingView(jobs, len(plan.placement.devices)) as view:
+                for outcome in train(plan, jobs, view.event):
+                    view.outcome(outcome)
+                    if outcome.error is not None:
+                        failed.append(outcome)
+    except KeyboardInterrupt:
+        console.warn("interrupted: finished folds are published, the others go on from their last epoch")
+        console.next_step(f"{command} --resume")
+        raise
     return failed
+
+
+def refuse_failed(plan: Plan, failed: Sequence[Outcome], command: str) -> None:
+    """Exit 3 where some folds failed."""
+    if failed:
+        names = ", ".join(f"{outcome.job.run} fold {outcome.job.fold}" for outcome in failed)
+        raise FoldsFailed(f"{len(failed)} of {len(plan.runs) * len(plan.folds)} folds failed: {names}; the rest is saved", hint=f"{command} --resume")
 
 
 def summaries_of(plan: Plan, per_person: bool = False) -> list[RunSummary]:
@@ -158,10 +156,3 @@ def summary_record(s: RunSummary) -> dict[str, object]:
 def _plan_record(plan: Plan) -> dict[str, object]:
     runs = [{"run": run.name, "architecture": run.architecture.describe(), "parameters": run.parameters} for run in plan.runs]
     return {"images": len(plan.table), "k": plan.assignment.k, "folds": list(plan.folds), "runs": runs}
-
-
-def existing(path: Path) -> Path:
-    """The path, or an error where there is nothing."""
-    if not path.exists():
-        raise EnsembleError(f"there is no {path}")
-    return path

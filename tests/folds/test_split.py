@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from folds.assignment import FoldAssignment, load_folds, read_folds, save_folds
 from folds.errors import EnsembleError, UsageError
-from folds.samples import Columns, SampleTable, build_table
+from folds.samples import MISSING, Columns, SampleTable, build_table
 from folds.split import check_folds, fold_table, split_by_person
 
 
@@ -260,6 +260,20 @@ def test_saving_the_same_folds_twice_is_fine_and_others_need_force(tmp_path, tab
 def test_folds_are_not_written_over_their_own_json(tmp_path, table):
     with pytest.raises(UsageError, match="written as a CSV"):
         save_folds(tmp_path / "folds.json", split_by_person(table, 3))
+
+
+names = (
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1).map(str.strip).filter(lambda name: name not in MISSING)
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(names, min_size=2, max_size=5, unique=True))
+def test_any_name_survives_the_file(tmp_path, odd):
+    table = build_table(Columns("t.csv", odd, odd, None, odd, odd), training=False)
+    made = split_by_person(table, 2)
+    path = save_folds(tmp_path / "folds.csv", made, force=True)
+    assert load_folds(path, table).sha == read_folds(path).sha == made.sha
 
 
 BAD = {

@@ -1,0 +1,284 @@
+"""Members to splits and runs: rows and class columns put in order by name, never by position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.attributes import join_attributes, label_classes
+from ensemble.class_order import class_order
+from ensemble.hard_labels import HardLabels
+from ensemble.members import Member, Note
+from ensemble.runs import Part, Run, Split
+from ensemble.tables import Table, place_members, tables_of
+from folds.errors import EnsembleError
+from folds.predictions import Rows
+
+
+def align(members: Sequence[Member], labels: HardLabels | None = None, note: Note = lambda text: None) -> dict[str, Split]:
+    """Line members up by id and by class.
+
+    Parameters
+    ----------
+    members : checked (`ensemble.members.read_members`).
+    labels : true labels by id, which come before those beside the predictions.
+    note : is told what the user should know: what was taken on trust, what is absent.
+
+    Returns
+    -------
+    split name → `Split`, ``oof`` first.
+
+    Raises
+    ------
+    EnsembleError : different samples, different classes, labels that are no class, two files for the same predictions.
+    """
+    tables = tables_of(members)
+    known = dict(tables)
+    placed = place_members(members, tables, labels, note)
+    if labels is not None and known:
+        _check_labels_fit(labels, known)
+    splits = {split: _align_split(split, tables[split], inside, labels, note) for split, inside in placed.items()}
+    _note_absent(splits, note)
+    return splits
+
+
+def _check_labels_fit(labels: HardLabels, tables: Mapping[str, Table]) -> None:
+    ids = set(labels.ids.tolist())
+    missing = {split: [name for name in table.ids.tolist() if name not in ids] for split, table in tables.items()}
+    if all(missing.values()):
+        lines = [f"{split}: {len(names):,} of {len(tables[split]):,} ids are missing, e.g. '{names[0]}'" for split, names in missing.items()]
+        raise EnsembleError(f"{labels.path} has the labels of no split", hint="it needs one row, id and label, for each sample", details=lines)
+
+
+def _align_split(split: str, table: Table, members: Sequence[Member], labels: HardLabels | None, note: Note) -> Split:
+    targets = list(dict.fromkeys(member.target for member in members))
+    target = targets[0] if len(targets) == 1 else "label"
+    meaning = _meanings(members)
+    groups = {name: [member for member in members if member.target == name] for name in targets}
+    own = groups.pop(target, [])
+    classes, order = class_order(own, labels) if own else (label_classes(targets, meaning), ())
+    runs: list[Run] = [_run(split, name, parts, table, classes, order, note) for name, parts in _by_run(own).items()]
+    if groups:
+        factors = {}
+        for attribute, inside in groups.items():
+            values, given = class_order(inside, None)
+            factors[attribute] = (values, [_run(split, name, parts, table, values, given, note) for name, parts in _by_run(inside).items()])
+        for joined in join_attributes(factors, classes, meaning):
+            note(f"{joined.name} ({split}): {', '.join(joined.factor_names)}, joined by {', '.join(factors)} to the {len(classes)} classes")
+            runs.append(joined)
+    whole = _rows_of(table, members, labels, target, classes, note)
+    shas = {member.sidecar.folds_sha for member in members if member.sidecar is not None} - {None}
+    if len(shas) > 1:
+        note(f"the {split} members come from {len(shas)} different fold assignments")
+    full = Split(
+        name=split,
+        rows=whole,
+        classes=classes,
+        runs=tuple(replace(run, rows=int((run.models(0, len(table)) > 0).sum())) for run in runs),
+        target=target,
+        class_attributes={name: meaning[name] for name in classes if name in meaning} if target == "label" else {},
+        fold=_agreed_fold(runs),
+        folds_sha=shas.pop() if len(shas) == 1 and all(m.sidecar is not None and m.sidecar.folds_sha for m in members) else None,
+        table_rows=len(table),
+    )
+    covered = sum((run.models(0, len(table)) for run in runs), np.zeros(len(table), np.int64)) > 0
+    return full if covered.all() else full.take(np.flatnonzero(covered))
+
+
+def _meanings(members: Sequence[Member]) -> dict[str, Mapping[str, str]]:
+    meaning: dict[str, Mapping[str, str]] = {}
+    for member in members:
+        if member.sidecar is not None:
+            for name, values in member.sidecar.class_attributes.items():
+                meaning.setdefault(name, values)
+    return meaning
+
+
+def _by_run(members: Sequence[Member]) -> dict[str, list[Member]]:
+    runs: dict[str, list[Member]] = {}
+    for member in members:
+        runs.setdefault(member.run, []).append(member)
+    return runs
+
+
+def _run(split: str, name: str, members: Sequence[Member], table: Table, classes: tuple[str, ...], order: tuple[str, ...], note: Note) -> Run:
+    _refuse_two_of_one(split, name, members)
+    parts = [_part(split, member, table, classes, order) for member in members]
+    parts = _prefer_views(split, name, parts, len(table), note)
+    # In the order of the folds, whatever the order of the files: sums are then the same to the bit.
+    parts.sort(key=lambda part: (_model(part.member), part.member.sha))
+    folds: set[int] = set()
+    for part in parts:
+        found = np.unique(part.fold).tolist() if part.fold is not None else []
+        folds |= {int(fold) for fold in found if fold >= 0}
+    return Run(name, tuple(parts), len(classes), tuple(sorted(folds)))
+
+
+def _model(member: Member) -> tuple[int, int, tuple[int, ...]]:
+    """Which models' predictions a file holds."""
+    sidecar = member.sidecar
+    if sidecar is None or sidecar.fold is None:
+        return 0, 0, ()
+    folds = np.unique(sidecar.fold).tolist()
+    return sidecar.repeat, sidecar.seed or 0, tuple(folds)
+
+
+def _refuse_two_of_one(split: str, name: str, members: Sequence[Member]) -> None:
+    seen: dict[object, Member] = {}
+    for member in members:
+        key = (_model(member), () if member.sidecar is None else member.sidecar.views)
+        other = seen.setdefault(key, member)
+        if other is not member:
+            raise EnsembleError(
+                f"{other.path} and {member.path} both say they are the {split} predictions of run '{name}', and differ",
+                hint="give one of them, or another 'run' in one's sidecar",
+            )
+
+
+def _part(split: str, member: Member, table: Table, classes: tuple[str, ...], order: tuple[str, ...]) -> Part:
+    rows = None
+    located = None if member.rows is None else table.locate(member.rows.ids)
+    if located is not None:
+        rows = np.full(len(table), -1, np.int64)
+        rows[located] = np.arange(len(located))
+    if member.answers is not None:
+        code = {name: i for i, name in enumerate(classes)}
+        return Part(member, rows, answers=np.array([code[name] for name in member.answers.tolist()], dtype=np.int64))
+    theirs = order if member.sidecar is None else member.sidecar.classes
+    columns = None if theirs == classes else np.array([theirs.index(name) for name in classes], dtype=np.int64)
+    stated = None if member.sidecar is None else member.sidecar.fold
+    if stated is None or (split == "test" and not isinstance(stated, np.ndarray)):
+        return Part(member, rows, columns, fold=stated)
+    each = np.broadcast_to(stated, len(member)).astype(np.int64)  # out of fold there may be one file a fold
+    return Part(member, rows, columns, fold=each if rows is None else np.where(rows >= 0, each[rows], -1))
+
+
+def _prefer_views(split: str, name: str, parts: list[Part], length: int, note: Note) -> list[Part]:
+    """Without the plain predictions of models whose predictions over views are there as well."""
+    with_views = [part for part in parts if part.member.views]
+    if not with_views or len(with_views) == len(parts):
+        return parts
+    kept = list(with_views)
+    for part in parts:
+        if part.member.views:
+            continue
+        replaced = np.zeros(length, bool)
+        for other in with_views:
+            same_model = _model(part.member)[:2] == _model(other.member)[:2]
+            same_fold = True if part.fold is None or other.fold is None else np.broadcast_to(part.fold == other.fold, length)
+            present = np.ones(length, bool) if other.rows is None else other.rows >= 0
+            replaced |= same_model & same_fold & present
+        rows = np.where(replaced, -1, np.arange(length) if part.rows is None else part.rows)
+        if (rows >= 0).any():
+            kept.append(replace(part, rows=rows))
+    views = ", ".join(dict.fromkeys(view for part in with_views for view in part.member.views))
+    note(f"{name} ({split}): its predictions over views ({views}) are used, not the plain ones of the same models")
+    return kept
+
+
+def _agreed_fold(runs: Sequence[Run]) -> NDArray[np.int64] | None:
+    """(n,) the fold of each sample, −1 where unknown; None where members disagree or none says."""
+    agreed: NDArray[np.int64] | None = None
+    for part in (part for run in runs for part in run.parts):
+        if not isinstance(part.fold, np.ndarray):
+            continue
+        if agreed is None:
+            agreed = part.fold.copy()
+            continue
+        both = (agreed >= 0) & (part.fold >= 0)
+        if (agreed[both] != part.fold[both]).any():
+            return None
+        agreed = np.where(agreed >= 0, agreed, part.fold)
+    return agreed
+
+
+def _rows_of(table: Table, members: Sequence[Member], labels: HardLabels | None, target: str, classes: Sequence[str], note: Note) -> Rows:
+    """What is known of the samples of a table: labels and persons from the members, or from `labels`, which comes first."""
+    distinct: dict[int, Member] = {}
+    for member in members:
+        # A member of the label comes before one of an attribute that has the same rows.
+        if member.sidecar is not None and (id(member.rows) not in distinct or member.target == target):
+            distinct[id(member.rows)] = member
+    sources = [(member, member.rows) for member in distinct.values() if member.rows is not None]
+    truth, conflict = _merged(table, [(member, rows, _labels_of(member, target, classes)) for member, rows in sources])
+    if conflict is not None and labels is None:
+        hint = "give the right ones with --labels FILE.csv, or blend the runs of one table with --run"
+        raise EnsembleError(f"different labels: {conflict}", hint=hint)
+    persons, conflict = _merged(table, [(member, rows, rows.persons) for member, rows in sources])
+    if conflict is not None:
+        note(f"different persons: {conflict}; the first file's are used")
+    names = dict.fromkeys(name for _, rows in sources for name in rows.attributes)
+    attributes = {name: _merged(table, [(member, rows, rows.attributes.get(name)) for member, rows in sources])[0] for name in names}
+    if labels is not None:
+        index = Table(labels.ids).locate(table.ids)
+        index = np.arange(len(table)) if index is None else index
+        if (index >= 0).all():
+            given = labels.labels[index]
+            if truth is not None and (truth != given).any():
+                note(f"{int((truth != given).sum()):,} labels in {labels.path} differ from those beside the predictions; {labels.path} is used")
+            truth = given
+            persons = persons if labels.persons is None else labels.persons[index]
+    return Rows(table.ids, truth, persons, {name: values for name, values in attributes.items() if values is not None})
+
+
+def _labels_of(member: Member, target: str, classes: Sequence[str]) -> NDArray[np.str_] | None:
+    assert member.rows is not None  # noqa: S101
+    if target == "label" and member.target == "label":
+        return member.rows.labels
+    # Beside the prediction of an attribute, the label may be that of the attribute or of the whole.
+    values = member.rows.attributes.get(target, member.rows.labels)
+    return values if values is not None and set(values.tolist()) <= {*classes, ""} else None
+
+
+def _merged(table: Table, columns: Sequence[tuple[Member, Rows, NDArray[np.str_] | None]]) -> tuple[NDArray[np.str_] | None, str | None]:
+    """One column in the table's order ("" where nobody knows), and where two files contradict each other."""
+    merged: NDArray[np.str_] | None = None
+    first: Member | None = None
+    conflict = None
+    for member, rows, values in columns:
+        if values is None:
+            continue
+        index = table.locate(rows.ids)
+        spread = values
+        if index is not None:
+            spread = np.full(len(table), "", dtype=values.dtype)
+            spread[index] = values
+        if merged is None or first is None:
+            merged, first = spread, member
+            continue
+        differing = np.flatnonzero((merged != "") & (spread != "") & (merged != spread))
+        if len(differing) and conflict is None:
+            row = differing[0]
+            example = f"'{table.ids[row]}': {merged[row]} and {spread[row]}"
+            conflict = f"{first.path} and {member.path} differ for {len(differing):,} ids, e.g. {example}"
+        merged = np.where(merged != "", merged, spread)
+    return merged, conflict
+
+
+def _note_absent(splits: Mapping[str, Split], note: Note) -> None:
+    """Say which rows and folds are absent."""
+    for split in splits.values():
+        if len(split) < split.table_rows:
+            note(f"{split.table_rows - len(split):,} of {split.table_rows:,} {split.name} samples have no prediction yet and are absent")
+        partial = [f"{run.name} has {run.rows:,}" for run in split.runs if run.rows < len(split)]
+        if partial:
+            note(f"not every run has all {len(split):,} {split.name} samples ({', '.join(partial)}): the others share its vote where it is absent")
+    everywhere: dict[str, set[int]] = {}
+    for split in splits.values():
+        for run in split.runs:
+            everywhere.setdefault(_assignment(run), set()).update(run.folds)
+    for split in splits.values():
+        for run in split.runs:
+            missing = sorted(everywhere[_assignment(run)] - set(run.folds)) if run.folds else []
+            if missing:
+                listed, averaged = ", ".join(map(str, missing)), f": averaged over the {len(run.folds)} there are"
+                note(f"{run.name} ({split.name}) lacks fold{'s' if len(missing) > 1 else ''} {listed}" + averaged * (split.name == "test"))
+
+
+def _assignment(run: Run) -> str:
+    """What tells which folds a run could have: its fold assignment, otherwise its own name."""
+    sidecar = run.parts[0].member.sidecar
+    return (sidecar.folds_sha if sidecar is not None else None) or run.name

@@ -1,0 +1,106 @@
+"""What a blend leaves behind: the folder ``runs/blends/<name>`` and the CSV of its decisions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.blends import Blend
+from ensemble.voting import Vote
+from folds.errors import EnsembleError, UsageError
+from folds.files import read_json, refuse_existing, write_atomic, write_json
+from folds.predictions import Sidecar, read_array, sidecar_path, write_prediction
+
+FOLDER = Path("runs/blends")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+def blend_folder(blend: Blend, name: str | None) -> Path:
+    """``runs/blends/<name>``; the default name is made of the method and the inputs."""
+    if name is not None and not _NAME.fullmatch(name):
+        raise UsageError(f"-o {name}: expected a name of letters, digits and . _ + -", hint=f"-o final writes {FOLDER / 'final'}")
+    return FOLDER / (name or blend.name)
+
+
+def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
+    """Write ``oof.npy``, ``test.npy``, their sidecars and, last, ``blend.json``; what is there already is left alone.
+
+    Returns
+    -------
+    The files that were written; [] where the same blend was there.
+
+    Raises
+    ------
+    EnsembleError : the folder holds another blend, and not `force`.
+    """
+    path, record = folder / "blend.json", blend.record()
+    before = read_json(path) if path.exists() else None
+    if before is not None and not force and (not isinstance(before, dict) or before.get("identity") != blend.identity):
+        raise EnsembleError(f"{folder} holds another blend: {_described(before)}", hint="give another name with -o, or --force to replace it")
+    arrays = {split: folder / f"{split}.npy" for split in blend.votes}
+    wanted = [split for split, file in arrays.items() if not _holds(file, blend.votes[split])]
+    if not force and any(arrays[split].exists() for split in wanted):
+        changed = next(arrays[split] for split in wanted if arrays[split].exists())
+        raise EnsembleError(f"{changed} holds other predictions than this blend gives", hint="give another name with -o, or --force to replace it")
+    compared = ("identity", "runs", "blend", "weights")
+    if not wanted and isinstance(before, dict) and all(before.get(key) == record[key] for key in compared):
+        return []
+    if force:
+        for stale in (folder / f"{split}{end}" for split in ("oof", "test") if split not in arrays for end in (".npy", ".json")):
+            stale.unlink(missing_ok=True)
+    for split in wanted:
+        rows = blend.splits[split]
+        sidecar = Sidecar(
+            kind="probability",
+            split=split,
+            classes=rows.classes,
+            rows=rows.rows,
+            target=rows.target,
+            class_attributes=rows.class_attributes,
+            fold=rows.fold if rows.fold is not None and (rows.fold >= 0).all() else None,
+            run=folder.name,
+            arch="blend",
+            folds_sha=rows.folds_sha,
+        )
+        write_prediction(arrays[split], blend.votes[split].probabilities, sidecar, samples=rows.rows)
+    write_json(path, record)
+    return [*(arrays[split] for split in wanted), path]
+
+
+def _holds(path: Path, result: Vote) -> bool:
+    return path.exists() and sidecar_path(path).exists() and np.array_equal(read_array(path), result.probabilities)
+
+
+def _described(record: Any) -> str:
+    if not isinstance(record, dict) or not isinstance(record.get("runs"), list):
+        return "its blend.json is of another kind"
+    return f"{record.get('method')} of {', '.join(str(run.get('run')) for run in record['runs'] if isinstance(run, dict))}"
+
+
+def write_answers(blend: Blend, path: Path, force: bool = False) -> str:
+    """Write the decisions as a CSV, ``ImageID,ans``, of the test samples, or out of fold where there are none.
+
+    Returns
+    -------
+    The split that was written.
+
+    Raises
+    ------
+    EnsembleError : the file exists with another content, and not `force`.
+    """
+    split = "test" if "test" in blend.votes else "oof"
+    names = np.array(blend.splits[split].classes)[blend.votes[split].probabilities.argmax(axis=1)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["ImageID", "ans"])
+    writer.writerows(zip(blend.splits[split].rows.ids.tolist(), names.tolist(), strict=True))
+    content = text.getvalue().encode()
+    if not (path.is_file() and path.read_bytes() == content):
+        refuse_existing(path, "the file", force)
+        write_atomic(path, content)
+    return split

@@ -1,0 +1,94 @@
+"""What a vote is worth on rows with known labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.members import Note
+from ensemble.runs import Split
+from ensemble.voting import Vote
+from folds.errors import EnsembleError, nearest
+from folds.scores import METRICS, Interval, accuracy, argmax_classes, average_by_person, interval_over_people
+
+
+@dataclass(frozen=True)
+class Truth:
+    """(n,) the class index of each row, −1 where it is not known, and (n,) a number for each person."""
+
+    labels: NDArray[np.int64]
+    persons: NDArray[np.int64]
+
+    def take(self, index: NDArray[np.int64]) -> Truth:
+        """The rows at `index`."""
+        return Truth(self.labels[index], self.persons[index])
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score with its interval over people, and the accuracy beside it; `rows` are images, or people if scored by person."""
+
+    metric: str
+    headline: Interval
+    accuracy: float
+    rows: int
+    mixed_people: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json and blend.json."""
+        interval = {"score": self.headline.score, "low": self.headline.low, "high": self.headline.high}
+        return {self.metric: interval, "accuracy": self.accuracy, "rows": self.rows, "people": self.headline.people}
+
+
+def truth_of(split: Split, per_person: bool = False, note: Note = lambda text: None) -> Truth | None:
+    """The true classes and the people of a split; None where no label is known.
+
+    Raises
+    ------
+    EnsembleError : a label is no class; or persons are not known and `per_person`.
+    """
+    labels, persons = split.rows.labels, split.rows.persons
+    if labels is None or not (labels != "").any():
+        return None
+    code: dict[str, int] = {name: i for i, name in enumerate(split.classes)} | {"": -1}
+    strange = sorted(set(labels.tolist()) - set(code))
+    if strange:
+        close = nearest(strange[0], split.classes)
+        raise EnsembleError(
+            f"{int(np.isin(labels, strange).sum()):,} {split.name} labels are none of the {len(split.classes)} classes, e.g. '{strange[0]}'"
+            + (f"; did you mean {' or '.join(close)}?" if close else ""),
+            hint=f"the classes are {', '.join(split.classes[:30])}; give the right labels with --labels FILE.csv",
+        )
+    if persons is None:
+        if per_person:
+            raise EnsembleError(
+                f"--per person: the persons of the {split.name} samples are not known", hint="--labels FILE.csv with id, label, person"
+            )
+        note(f"persons of the {split.name} samples are not known: the interval is over images, and too narrow if people have several")
+    names = split.rows.ids if persons is None else persons
+    numbers: dict[str, int] = {}
+    people = np.array([numbers.setdefault(name, len(numbers)) for name in names.tolist()], dtype=np.int64)
+    truth = np.array([code[name] for name in labels.tolist()], dtype=np.int64)
+    unlabelled = int((truth < 0).sum())
+    if unlabelled:
+        note(f"{unlabelled:,} of {len(truth):,} {split.name} samples have no label and are not scored")
+    return Truth(truth, people)
+
+
+def score_vote(vote: Vote, truth: Truth, metric: str = "macro_f1", per_person: bool = False) -> Score | None:
+    """Score a vote; with `per_person` the probabilities of a person's images are averaged first. None without labelled rows."""
+    known = truth.labels >= 0
+    labels, persons, probabilities = truth.labels, truth.persons, vote.probabilities
+    if not known.all():
+        labels, persons, probabilities = labels[known], persons[known], probabilities[known]
+    if not len(labels):
+        return None
+    mixed = 0
+    values: NDArray[np.floating] = probabilities
+    if per_person:
+        labels, values, persons, mixed = average_by_person(labels, probabilities, persons, probabilities.shape[1])
+    headline = interval_over_people(METRICS[metric], labels, values, persons)
+    return Score(metric, headline, accuracy(labels, argmax_classes(values)), len(labels), mixed)

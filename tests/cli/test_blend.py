@@ -1,0 +1,272 @@
+"""`ensemble blend` as it is typed: what it prints where, what it writes, how it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from folds.predictions import Rows, Sidecar, read_sidecar, write_prediction
+
+CLASSES = ("cat", "dog", "emu")
+K = 3
+
+
+def draw(labels: NDArray, seed: int) -> NDArray[np.float64]:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(len(labels), 3)) + 1.2 * np.eye(3)[labels]
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which swin and resnet18 have been trained on three folds of 60 images of 20 people, and tested on 12."""
+    monkeypatch.chdir(tmp_path)
+    person = np.arange(60) // 3
+    labels, test_labels = np.random.default_rng(0).integers(0, 3, 60), np.random.default_rng(1).integers(0, 3, 12)
+    names = np.array(CLASSES)
+    rows = Rows(np.array([f"im{i}" for i in range(60)]), names[labels], np.array([f"p{p}" for p in person]))
+    test = Rows(np.array([f"t{i}" for i in range(12)]), names[test_labels])
+    for seed, run in enumerate(("swin", "resnet18")):
+        sidecar = Sidecar("probability", "oof", CLASSES, rows, fold=person % K, run=run, folds_sha="f" * 64)
+        write_prediction(tmp_path / "runs" / f"{run}.oof.npy", draw(labels, seed), sidecar, rows)
+        for fold in range(K):
+            sidecar = Sidecar("probability", "test", CLASSES, test, fold=fold, run=run, folds_sha="f" * 64)
+            write_prediction(tmp_path / "runs" / f"{run}.fold{fold}.test.npy", draw(test_labels, 10 * seed + fold + 5), sidecar, test)
+    return tmp_path / "runs"
+
+
+def arrays(runs: Path, pattern: str) -> list[NDArray]:
+    return [np.load(path).astype(float) for path in sorted(runs.glob(pattern))]
+
+
+def ensemble(folder: Path, *words: object, python: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ENSEMBLE_")} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *(["-c", python] if python else ["-m", "ensemble.cli"]), *map(str, words)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+Call = Callable[..., Any]
+
+
+def test_soft_blend_prints_scores_that_scikit_learn_confirms_and_writes_the_mean(runs: Path, call: Call) -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    done = call("blend", *sorted(runs.glob("*.npy")), "--method", "soft", "-o", "both", "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    oof, test = np.load(runs / "blends" / "both" / "oof.npy"), np.load(runs / "blends" / "both" / "test.npy")
+    np.testing.assert_allclose(oof, np.mean(arrays(runs, "*.oof.npy"), axis=0), atol=1e-6)
+    np.testing.assert_allclose(test, np.mean(arrays(runs, "*.test.npy"), axis=0), atol=1e-6)
+    for split, values in (("oof", oof), ("test", test)):
+        sidecar = read_sidecar(runs / "blends" / "both" / f"{split}.npy")
+        assert sidecar is not None
+        assert (sidecar.classes, sidecar.split, sidecar.run) == (CLASSES, split, "both")
+        assert sidecar.rows.labels is not None
+        predicted = np.array(CLASSES)[values.argmax(1)]
+        score = record["blend"][split]["score"]
+        assert score["macro_f1"]["score"] == pytest.approx(f1_score(sidecar.rows.labels, predicted, average="macro"))
+        assert score["accuracy"] == pytest.approx(accuracy_score(sidecar.rows.labels, predicted))
+        assert score["macro_f1"]["low"] <= score["macro_f1"]["score"] <= score["macro_f1"]["high"]
+    assert record["blend"]["oof"]["score"]["people"] == 20
+    assert [run["run"] for run in record["runs"]] == ["resnet18", "swin"]
+    assert all(run["oof"]["folds"] == run["test"]["folds"] == [0, 1, 2] for run in record["runs"])
+
+
+def test_the_same_blend_again_prints_the_same_and_writes_nothing(runs: Path) -> None:
+    first = ensemble(runs.parent, "blend", *sorted(path.relative_to(runs.parent) for path in runs.glob("*.npy")))
+    assert (first.returncode, "Traceback" in first.stderr) == (0, False), first.stderr
+    assert "soft vote" in first.stdout
+    assert "next: ensemble" in first.stderr
+    written = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in runs.rglob("*") if path.is_file()}
+    again = ensemble(runs.parent, "blend", "runs/*.npy", "--method", "soft")  # the pattern as a quoted word
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in runs.rglob("*") if path.is_file()} == written
+
+
+def test_blend_starts_without_the_heavy_libraries(runs: Path) -> None:
+    code = "import sys\nfrom ensemble.cli import main\ntry: main()\nexcept SystemExit as left: print(left.code, *sys.modules, file=sys.stderr)"
+    done = ensemble(runs.parent, "blend", runs / "swin.oof.npy", runs / "resnet18.oof.npy", "-q", python=code)
+    loaded = done.stderr.split()
+    assert loaded[0] == "0", done.stderr
+    assert not {"torch", "timm", "sklearn", "pandas", "scipy", "matplotlib", "rich"} & set(loaded)
+    assert "numpy" in loaded
+
+
+def test_another_blend_under_the_same_name_is_refused_without_force(runs: Path, call: Call) -> None:
+    assert call("blend", runs / "swin.oof.npy", "-o", "final").code == 0
+    before = np.load(runs / "blends" / "final" / "oof.npy")
+    refused = call("blend", runs / "resnet18.oof.npy", "-o", "final")
+    assert refused.code == 1
+    assert "holds another blend: soft of swin" in refused.err
+    assert np.array_equal(np.load(runs / "blends" / "final" / "oof.npy"), before)
+    assert call("blend", runs / "resnet18.oof.npy", "-o", "final", "--force").code == 0
+    assert np.array_equal(np.load(runs / "blends" / "final" / "oof.npy"), np.load(runs / "resnet18.oof.npy"))
+
+
+def test_what_is_missing_of_a_blend_is_written_again_and_what_was_changed_is_refused(runs: Path, call: Call) -> None:
+    call("blend", runs / "swin.oof.npy", "-o", "final")
+    path = runs / "blends" / "final" / "oof.npy"
+    content = path.read_bytes()
+    path.unlink()
+    assert call("blend", runs / "swin.oof.npy", "-o", "final").code == 0
+    assert path.read_bytes() == content
+    np.save(path, np.full((60, 3), 1 / 3, np.float32))
+    refused = call("blend", runs / "swin.oof.npy", "-o", "final")
+    assert (refused.code, "holds other predictions" in refused.err) == (1, True)
+
+
+def test_weights_and_runs_are_chosen_by_name(runs: Path, call: Call) -> None:
+    done = call("blend", runs / "*.npy", "--weights", "swin=.75,resnet18=.25", "-o", "w", "--json")
+    assert json.loads(done.out)["weights"] == {"resnet18": 0.25, "swin": 0.75}
+    resnet, swin = arrays(runs, "*.oof.npy")
+    np.testing.assert_allclose(np.load(runs / "blends" / "w" / "oof.npy"), 0.25 * resnet + 0.75 * swin, atol=1e-6)
+    call("blend", runs / "*.npy", "--run", "swin", "-o", "one")
+    assert np.array_equal(np.load(runs / "blends" / "one" / "oof.npy"), np.load(runs / "swin.oof.npy"))
+    call("blend", runs / "*.npy", "--weights", "swin=1,resnet18=0", "-o", "zero")
+    assert np.array_equal(np.load(runs / "blends" / "zero" / "oof.npy"), np.load(runs / "swin.oof.npy"))
+
+
+def test_hard_votes_of_csvs_are_counted_by_id_and_their_ties_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    monkeypatch.chdir(tmp_path)
+    for team, answers in (("a", "012"), ("b", "010"), ("c", "112"), ("d", "110")):
+        lines = [f"x{i}.jpg,{answer}" for i, answer in enumerate(answers)]
+        (tmp_path / f"{team}.csv").write_text("\n".join(["ImageID,ans", *(lines if team != "b" else lines[::-1])]))
+    done = call("blend", "a.csv", "b.csv", "c.csv", "d.csv", "--method", "hard", "--csv", "out.csv")
+    assert done.code == 0, done.err
+    assert "2 of 3 test rows were ties" in done.out
+    with open("out.csv") as file:
+        assert list(csv.reader(file)) == [["ImageID", "ans"], ["x0.jpg", "0"], ["x1.jpg", "1"], ["x2.jpg", "2"]]
+    soft = call("blend", "a.csv", "b.csv")
+    assert soft.code == 2
+    assert "hint: --method hard" in soft.err
+
+
+def test_the_csv_holds_the_test_decisions_under_their_ids_and_is_not_overwritten(runs: Path, call: Call) -> None:
+    assert call("blend", runs / "*.npy", "--csv", "out.csv").code == 0
+    mean = np.mean(arrays(runs, "*.test.npy"), axis=0)
+    expected = [["ImageID", "ans"], *([f"t{i}", CLASSES[c]] for i, c in enumerate(mean.argmax(1)))]
+    with open("out.csv") as file:
+        assert list(csv.reader(file)) == expected
+    assert call("blend", runs / "*.npy", "--csv", "out.csv").code == 0, "the same again is no conflict"
+    Path("out.csv").write_text("mine")
+    assert call("blend", runs / "*.npy", "--csv", "out.csv").code == 1
+    assert Path("out.csv").read_text() == "mine"
+
+
+def test_per_person_averages_a_persons_images_first(runs: Path, call: Call) -> None:
+    from sklearn.metrics import accuracy_score
+
+    # Three images of one class each person, so that a person has one label.
+    labels = np.array(CLASSES)[np.arange(60) // 3 % 3]
+    Path("labels.csv").write_text("\n".join(["id,label,person", *(f"im{i},{label},p{i // 3}" for i, label in enumerate(labels))]))
+    done = call("blend", runs / "swin.oof.npy", "--labels", "labels.csv", "--per", "person", "--metric", "accuracy", "--json")
+    record = json.loads(done.out)
+    mean = np.load(runs / "swin.oof.npy").reshape(20, 3, 3).mean(1)
+    score = record["blend"]["oof"]["score"]
+    assert score["rows"] == 20
+    assert score["accuracy"] == pytest.approx(accuracy_score(labels[::3], np.array(CLASSES)[mean.argmax(1)])) or isinstance(score["accuracy"], dict)
+    assert any("differ from those beside the predictions" in note for note in record["notes"])
+
+
+def test_bare_arrays_with_labels_are_scored_and_without_are_not(runs: Path, call: Call) -> None:
+    values = np.load(runs / "swin.oof.npy")
+    np.save("a.npy", values)
+    np.save("logits.npy", np.log(values) + 3)
+    sidecar = read_sidecar(runs / "swin.oof.npy")
+    assert sidecar is not None
+    assert sidecar.rows.labels is not None
+    Path("labels.csv").write_text("\n".join(["id,label", *(f"{i},{label}" for i, label in zip(sidecar.rows.ids, sidecar.rows.labels, strict=True))]))
+    scored, logits = (
+        json.loads(call("blend", *words, "--labels", "labels.csv", "--json").out) for words in (["a.npy"], ["logits.npy", "--from", "logit"])
+    )
+    assert scored["blend"]["oof"]["score"]["macro_f1"] == logits["blend"]["oof"]["score"]["macro_f1"]
+    plain = call("blend", "a.npy", "--json")
+    assert json.loads(plain.out)["blend"]["test"]["score"] is None
+    assert any("on trust" in note for note in json.loads(plain.out)["notes"])
+
+
+def test_a_blend_can_be_a_member_of_another(runs: Path, call: Call) -> None:
+    call("blend", runs / "*.npy", "-o", "both")
+    done = call("blend", runs / "blends" / "both" / "oof.npy", runs / "swin.oof.npy", "-o", "more")
+    assert done.code == 0, done.err
+    resnet, swin = arrays(runs, "*.oof.npy")
+    np.testing.assert_allclose(np.load(runs / "blends" / "more" / "oof.npy"), 0.25 * resnet + 0.75 * swin, atol=1e-6)
+
+
+def bad_files(folder: Path) -> None:
+    """Bad input of every kind, each under its name."""
+    values = np.full((60, 3), 1 / 3, np.float32)
+    spoiled = values.copy()
+    spoiled[7, 1] = np.nan
+    np.save(folder / "nan.npy", spoiled)
+    np.save(folder / "logits.npy", values * 9 - 4)
+    np.save(folder / "flat.npy", values[:, 0])
+    np.save(folder / "object.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    np.save(folder / "short.npy", values[:50])
+    (folder / "cut.npy").write_bytes((folder / "short.npy").read_bytes()[:-50])
+    (folder / "text.npy").write_text("hello")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["nan.npy"], 1, "nan.npy: row 7, column 1 is nan"),
+        (["logits.npy"], 1, "hint: add --from logit"),
+        (["flat.npy"], 1, "expected a 2-D array"),
+        (["object.npy"], 1, "could run code"),
+        (["cut.npy"], 1, "cut.npy is not a usable .npy array"),
+        (["text.npy"], 1, "text.npy is not a usable .npy array"),
+        (["runs/swin.oof.npy", "short.npy"], 1, "short.npy has 50 rows and no sidecar"),
+        (["missing.npy"], 1, "there is no file missing.npy"),
+        (["nothing/*.npy"], 1, "no file matches nothing/*.npy"),
+        (["runs"], 1, "hint: ensemble blend runs/*.npy"),
+        ([], 2, "Missing argument"),
+        (["runs/swin.oof.npy", "--method", "sofd"], 2, "did you mean soft"),
+        (["runs/swin.oof.npy", "--method", "stacking"], 2, "not built yet"),
+        (["runs/swin.oof.npy", "--method", "weighted"], 2, "needs --weights"),
+        (["runs/swin.oof.npy", "--method", "soft", "--weights", "1"], 2, "--method weighted"),
+        (["runs/swin.oof.npy", "--weights", "1,2"], 2, "got 2 weights for 1 runs"),
+        (["runs/swin.oof.npy", "--run", "swim"], 2, "did you mean swin"),
+        (["runs/swin.oof.npy", "--metric", "f1"], 2, "unknown metric 'f1'"),
+        (["runs/swin.oof.npy", "--per", "image"], 2, "--per image: expected person"),
+        (["runs/swin.oof.npy", "--from", "odds"], 2, "--from odds: expected probability or logit"),
+        (["runs/swin.oof.npy", "-o", "../up"], 2, "-o ../up: expected a name"),
+        (["runs/swin.fold0.test.npy", "--per", "person"], 1, "the persons of the test samples are not known"),
+    ],
+)
+def test_bad_input_is_one_error_with_a_hint_and_leaves_nothing_behind(runs: Path, call: Call, words: list[str], code: int, message: str) -> None:
+    bad_files(runs.parent)
+    before = sorted(runs.rglob("*"))
+    done = call("blend", *words)
+    assert done.code == code, done.err
+    assert message in done.err
+    assert done.out == ""
+    assert done.err.startswith("error: ")
+    assert "hint: " in done.err
+    assert "Traceback" not in done.err
+    assert sorted(runs.rglob("*")) == before
+
+
+def test_predictions_of_other_samples_are_refused_with_how_to_go_on(runs: Path, call: Call) -> None:
+    path = runs / "other.oof.json"
+    record = json.loads((runs / "swin.oof.json").read_text())
+    sidecar = read_sidecar(runs / "swin.oof.npy")
+    assert sidecar is not None
+    record = {key: value for key, value in record.items() if key not in ("samples", "samples_sha")} | {"run": "other"}
+    path.write_text(json.dumps(record | {"ids": [f"other{i}" if i < 5 else name for i, name in enumerate(sidecar.rows.ids.tolist())]}))
+    (runs / "other.oof.npy").write_bytes((runs / "swin.oof.npy").read_bytes())
+    done = call("blend", runs / "*.oof.npy")
+    assert done.code == 1
+    assert "10 ids differ between other and resnet18, swin" in done.err
+    assert "hint: --run other" in done.err
+    assert call("blend", runs / "*.oof.npy", "--run", "swin,resnet18").code == 0

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from folds import manager, sources
+from folds.people import draw_people
+from tests.conftest import Called
+from tests.folds.test_manager import InProcess
+
+
+def test_the_demo_walks_the_whole_road_and_a_second_time_only_prints_it(
+    call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(manager, "Worker", InProcess)
+    monkeypatch.setattr(sources, "_draw", lambda: draw_people(sources.BUILT_IN, people=15, test_people=6, size=(48, 64)))
+    first = call("demo", "--epochs", "1", "--json")
+    assert first.code == 0, first.err
+    lines = json.loads(first.out)["lines"]
+    assert [line["name"] for line in lines] == [
+        "swin",
+        "resnet18",
+        "soft vote",
+        "hard vote",
+        "weighted vote 2:1",
+        "swin + TTA",
+        "resnet18 + TTA",
+        "soft vote + TTA",
+        "hard vote + TTA",
+        "weighted vote 2:1 + TTA",
+    ]
+    assert all(line[part]["low"] <= line[part]["high"] for line in lines for part in ("oof", "test"))
+    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo/checkpoints").rglob("*.pt")}
+    assert len(trained) == 10
+    monkeypatch.chdir(tmp_path)
+    again = call("demo", "--epochs", "1", "--json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out)["lines"] == lines
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]

@@ -1,0 +1,165 @@
+"""`ensemble folds` as it is typed: what it prints where, what it writes, how it leaves."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ensemble import cli
+from ensemble.cli import console
+from folds import people
+
+
+def table(folder: Path) -> Path:
+    rows = [f"{p}-{i}.jpg,{'ab'[p % 2]},p{p},{'ns'[p % 3 == 0]}" for p in range(12) for i in range(3)]
+    path = folder / "index.csv"
+    path.write_text("\n".join(["path,label,person,site", *rows]) + "\n")
+    return path
+
+
+def ensemble(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ENSEMBLE_")}
+    command = [sys.executable, "-m", "ensemble.cli", *map(str, words)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty folder as the working directory, for commands run in this process (a subprocess costs 2 s)."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("ENSEMBLE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(console, "as_json", False)
+    monkeypatch.setattr(console, "quiet", False)
+    return tmp_path
+
+
+def typed(*words: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        cli.main(list(map(str, words)))
+    return int(left.value.code or 0)
+
+
+def test_the_command_writes_the_folds_prints_the_table_on_stdout_and_the_next_command_on_stderr(tmp_path):
+    table(tmp_path)
+    done = ensemble(tmp_path, "folds", "--data", "index.csv", "--k", 3, "-o", "my folds.csv")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["class", "fold", "0", "fold", "1", "fold", "2", "all", "people"]
+    assert lines[2].split() == ["a", "6", "6", "6", "18", "6"]
+    assert lines[3].split() == ["b", "6", "6", "6", "18", "6"]
+    assert lines[4].split() == ["images", "12", "12", "12", "36"]
+    assert lines[5].split() == ["people", "4", "4", "4", "12", "12"]
+    assert done.stderr.splitlines()[0] == "data: index.csv"
+    assert done.stderr.splitlines()[-1] == "next: ensemble kfold --folds 'my folds.csv' --data index.csv"
+    assert (tmp_path / "my folds.csv").read_text().startswith("id,label,person,fold\n")
+    assert json.loads((tmp_path / "my folds.json").read_text())["k"] == 3
+
+
+def test_a_broken_split_leaves_with_1_and_names_the_person_without_a_traceback(tmp_path):
+    (tmp_path / "theirs.csv").write_text("id,label,person,fold\n1,a,p,0\n2,b,p,1\n3,a,q,1\n")
+    done = ensemble(tmp_path, "folds", "--check", "theirs.csv")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "error: 1 of 2 people stand in more than one fold" in done.stderr
+    assert "  p: fold 0 (1 samples), fold 1 (1 samples)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_same_command_twice_gives_the_same_file_and_other_folds_need_force(here, capsys):
+    words = ("folds", "--data", table(here), "--k", 3)
+    assert typed(*words) == 0
+    first = (here / "folds.csv").read_bytes()
+    assert typed(*words) == 0
+    assert (here / "folds.csv").read_bytes() == first
+    capsys.readouterr()
+    assert typed("folds", "--data", table(here), "--k", 4) == 1
+    assert "folds.csv exists and holds other folds" in capsys.readouterr().err
+    assert (here / "folds.csv").read_bytes() == first
+    assert typed("folds", "--data", table(here), "--k", 4, "--force") == 0
+    assert (here / "folds.csv").read_bytes() != first
+
+
+def test_json_is_one_object_with_the_counts(here, capsys):
+    assert typed("folds", "--data", table(here), "--k", 3, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["classes"] == ["a", "b"]
+    assert record["images"] == [[6, 6, 6], [6, 6, 6]]
+    assert record["people"] == [4, 4, 4]
+    assert record["people_per_class"] == [6, 6]
+    assert (record["k"], record["seed"], record["warnings"]) == (3, 0, [])
+
+
+def test_a_class_that_cannot_be_in_every_fold_is_warned_about_on_stderr(here, capsys):
+    path = table(here)
+    path.write_text(path.read_text() + "x.jpg,rare,p99,n\n")
+    assert typed("folds", "--data", path, "--k", 3, "-q") == 0
+    out, err = capsys.readouterr()
+    assert "rare" in out
+    assert [line.split(":")[1] for line in err.splitlines()] == [" class rare"]
+    assert "1 person for 3 folds: absent from validation of folds" in err
+
+
+def test_check_with_a_table_lines_up_by_id(here, capsys):
+    path = table(here)
+    assert typed("folds", "--data", path, "--k", 3) == 0
+    assert typed("folds", "--data", path, "--check", "folds.csv") == 0
+    assert "nobody stands in two folds" in capsys.readouterr().out
+    path.write_text(path.read_text().replace("\n0-0.jpg", "\nnew.jpg"))
+    assert typed("folds", "--data", path, "--check", "folds.csv") == 1
+    assert "1 of 36 samples of" in capsys.readouterr().err
+
+
+def test_check_writes_nothing(here, capsys):
+    (here / "theirs.csv").write_text("id,label,person,fold\n1,a,p,0\n2,b,q,1\n3,a,r,1\n4,b,s,0\n")
+    assert typed("folds", "--check", "theirs.csv") == 0
+    assert [path.name for path in here.iterdir()] == ["theirs.csv"]
+    assert capsys.readouterr().err.splitlines()[-1] == "next: ensemble kfold --folds theirs.csv"
+
+
+def test_stratify_spreads_the_columns_named(here, capsys):
+    assert typed("folds", "--data", table(here), "--k", 4, "--stratify", "site") == 0
+    persons = {row.split(",")[2]: row.split(",")[3] for row in (here / "folds.csv").read_text().splitlines()[1:]}
+    assert sorted(persons[f"p{p}"] for p in (0, 3, 6, 9)) == ["0", "1", "2", "3"]
+    assert typed("folds", "--data", table(here), "--stratify", "label,sit") == 2
+    assert "unknown column 'sit'; did you mean site" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("k", "code", "message"), [(1, 2, "--k must be 2 or more"), (13, 1, "13 folds need at least 13 people"), ("x", 2, "--k")])
+def test_an_impossible_k_leaves_with_its_code_and_writes_nothing(here, capsys, k, code, message):
+    assert typed("folds", "--data", table(here), "--k", k) == code
+    assert message in capsys.readouterr().err
+    assert not (here / "folds.csv").exists()
+
+
+def test_without_data_the_folder_data_is_taken_and_said_on_the_first_line(here, capsys):
+    (here / "data").mkdir()
+    table(here / "data")
+    assert typed("folds", "--k", 2) == 0
+    assert capsys.readouterr().err.splitlines()[0] == "data: ./data (no --data given)"
+
+
+def test_without_data_or_a_folder_data_the_people_drawn_by_the_program_are_taken(here, capsys, monkeypatch):
+    monkeypatch.setattr(people, "draw_people", functools.partial(people.draw_people, people=12, test_people=1))  # fewer: quicker
+    assert typed("folds", "--k", 3, "--json") == 0
+    out, err = capsys.readouterr()
+    assert err.splitlines()[0].startswith("data: people drawn by the program, in .ensemble/people")
+    assert json.loads(out)["classes"] == [str(i) for i in range(18)]
+
+
+def test_no_images_are_needed_to_split(here, capsys):
+    assert typed("folds", "--data", table(here), "--k", 2) == 0
+    assert not list(here.glob("*.jpg"))
+
+
+def test_the_columns_named_are_handed_on_to_the_next_command(here, capsys):
+    path = table(here)
+    path.write_text(path.read_text().replace("label,person", "finding,patient"))
+    assert typed("folds", "--data", path, "--k", 2, "--label", "finding", "--person", "patient") == 0
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"--data {path} --label finding --person patient")

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from folds import devices, manager
+from tests.conftest import GRID, ROOT, Called
+from tests.folds.test_manager import InProcess, wait_for
+
+Call = Callable[..., Called]
+QUICK = ["--arch", "test_resnet", "--k", "3", "--epochs", "1", "--img-size", "32", "--no-pretrained"]
+
+
+def test_the_output_names_the_data_the_folds_the_score_and_the_next_command(grid_output: Called) -> None:
+    assert grid_output.code == 0, grid_output.err
+    assert grid_output.err.splitlines()[0] == "data: people"
+    assert "210 images of 30 people, 18 classes, 3 folds by person; test: 42 images" in grid_output.err
+    assert grid_output.err.rstrip().splitlines()[-1] == "next: ensemble blend runs/*.npy --method soft"
+    lines = grid_output.out.splitlines()
+    assert lines[0].split("  ")[0] == "run"
+    assert "OOF macro F1" in lines[0]
+    assert [line.split()[0] for line in lines[2:]] == ["test_resnet", "test_vit"]
+
+
+def test_a_finished_run_is_shown_again_and_its_files_keep_their_dates(grid: Path, call: Call, grid_output: Called) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").glob("*.*") if not path.name.startswith(".")}
+    again = call(*GRID, "--resume")
+    assert again.code == 0
+    assert "nothing left to train" in again.err
+    assert again.out == grid_output.out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_json_is_one_object_with_the_pooled_score(grid: Path, call: Call) -> None:
+    record = json.loads(call(*GRID, "--resume", "--json").out)
+    assert [run["run"] for run in record["runs"]] == ["test_resnet", "test_vit"]
+    assert record["runs"][0]["oof"]["rows"] == 210
+    assert record["runs"][0]["oof"]["macro_f1"]["low"] <= record["runs"][0]["oof"]["macro_f1"]["score"]
+
+
+def test_a_run_that_exists_is_refused_with_exit_1(grid: Path, call: Call) -> None:
+    called = call(*GRID)
+    assert called.code == 1
+    assert "the run runs/test_resnet exists" in called.err
+    assert "--resume" in called.err
+
+
+def test_scores_per_person_count_people(grid: Path, call: Call) -> None:
+    record = json.loads(call(*GRID, "--resume", "--per", "person", "--json").out)
+    assert record["runs"][0]["oof"]["rows"] == 30
+
+
+def test_the_recorded_settings_can_be_given_again(grid: Path, call: Call) -> None:
+    called = call("kfold", "-c", "runs/test_vit/config.toml", "--resume")
+    assert called.code == 0, called.err
+    assert "nothing left to train" in called.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--arch", "resnet81"], 2, "unknown architecture 'resnet81'; did you mean"),
+        (["--k", "1"], 2, "--k must be 2 or more, found 1"),
+        (["--k", "31"], 1, "31"),
+        (["--fold", "3"], 2, "the folds are 0 to 2"),
+        (["--fold", "one"], 2, "expected fold numbers"),
+        (["--lr", "-1"], 2, "--lr must be above 0"),
+        (["--img-size", "tiny"], 2, "--img-size tiny"),
+        (["--window", "9,1"], 2, "--window 9,1"),
+        (["--augment", "strnog"], 2, "unknown --augment 'strnog'"),
+        (["--amp", "fp8"], 2, "unknown --amp 'fp8'"),
+        (["--fit", "crpo"], 2, "did you mean crop?"),
+        (["--devices", "7"], 2, "no device cuda:7"),
+        (["--name", "tta"], 2, "--name tta"),
+        (["--init", "nowhere.pt", "--pretrained"], 1, "there is no file nowhere.pt"),
+        (["--init", "x.pt", "--no-pretrained"], 2, "contradict"),
+        (["-c", "nowhere.toml"], 1, "there is no settings file nowhere.toml"),
+        (["--folds", "nowhere.csv"], 1, "nowhere.csv"),
+        (["--resume", "--force"], 2, "contradict"),
+        (["--jobs", "0"], 2, "--jobs must be 1 or more"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_written(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = QUICK[:-1] if "--init" in words else QUICK
+    called = call("kfold", "--data", drawn, *base, *words)
+    assert (called.code, said in called.err) == (code, True), called.err
+    assert "Traceback" not in called.err
+    assert called.out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_wrong_path_offers_what_is_there(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pictures").mkdir()
+    called = call("kfold", "--data", "pictrues", *QUICK)
+    assert called.code == 1
+    assert "pictrues" in called.err
+    assert "pictures" in called.err
+
+
+def test_pretrained_weights_that_cannot_be_had_are_an_error_and_no_random_start(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+
+    def no_network(*arguments: object, **named: object) -> None:
+        if named.get("pretrained"):
+            raise OSError("the hub cannot be reached")
+        raise AssertionError("a random start was made silently")
+
+    monkeypatch.setattr(timm, "create_model", no_network)
+    monkeypatch.chdir(tmp_path)
+    called = call("kfold", "--data", drawn, "--arch", "resnet18", "--k", "3")
+    assert called.code == 1
+    assert "could not be fetched" in called.err
+    assert "--no-pretrained" in called.err
+
+
+def test_labelled_test_images_are_scored_and_unlabelled_ones_only_predicted(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = grid / "more"
+    images.mkdir()
+    for path in sorted((grid / "people/eval/images").iterdir())[:5]:
+        shutil.copy(path, images)
+    monkeypatch.setattr(manager, "Worker", InProcess)
+    called = call("kfold", "--data", "people", "--test", "more", *QUICK, "--name", "more", "--fold", "0")
+    assert called.code == 0, called.err
+    assert np.load("runs/more.fold0.test.npy").shape == (5, 18)
+    assert "test macro F1" not in called.out
+
+
+def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["kfold", "--data", "people", "--arch", "test_resnet", "--k", "3", "--img-size", "32", "--no-pretrained", "--epochs", "20", "--fold", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ensemble.cli", *words, "--name", "cut"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=grid,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),  # one core: one thread
+    )
+    wait_for(lambda: Path("runs/cut/fold0/history.csv").exists())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert "interrupted" in said
+    assert said.rstrip().splitlines()[-2].startswith("next: ensemble kfold")
+    assert not Path("runs/cut.oof.npy").exists()
+    monkeypatch.setattr(manager, "Worker", InProcess)
+    monkeypatch.setattr(devices, "available_cores", lambda: 1)
+    resumed = call(*words, "--name", "cut", "--resume")
+    assert resumed.code == 0, resumed.err
+    stopped_at = len(Path("runs/cut/fold0/history.csv").read_text().splitlines())
+    assert stopped_at == 21
+    expected = Path("runs/cut.oof.npy").read_bytes()
+    assert call(*words, "--name", "cut", "--force").code == 0
+    assert Path("runs/cut.oof.npy").read_bytes() == expected
+
+
+def test_a_failed_fold_exits_3_and_the_rest_is_saved(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = Path("checkpoints/other/fold1.pt")
+    blocked.mkdir(parents=True)
+    monkeypatch.setattr(manager, "Worker", InProcess)
+    called = call("kfold", "--data", "people", *QUICK, "--name", "other")
+    assert called.code == 3
+    assert "1 of 3 folds failed: other fold 1; the rest is saved" in called.err
+    assert called.err.rstrip().splitlines()[-1].startswith("hint: ensemble ")
+    assert "other" in called.out
+    assert "2/3" in called.out

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ensemble import __version__
+from ensemble.cli import COMMANDS
+from tests.conftest import Called, call_process
+
+Call = Callable[..., Called]
+
+
+def test_help_lists_every_command_and_ends_well(call: Call) -> None:
+    called = call("--help")
+    assert called.code == 0
+    assert all(f"  {name} " in called.out for name in COMMANDS)
+    assert called.err == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_that_names_its_options(call: Call, name: str) -> None:
+    called = call(name, "--help")
+    assert called.code == 0
+    assert "Usage: ensemble " + name in called.out
+    assert "--help" in called.out
+
+
+def test_the_version_is_the_package_s(call: Call) -> None:
+    assert call("--version").out == f"ensemble {__version__}\n"
+
+
+def test_an_unknown_command_offers_the_nearest_and_exits_2(call: Call) -> None:
+    called = call("blned")
+    assert called.code == 2
+    assert called.err.splitlines()[0] == "error: unknown command 'blned'; did you mean blend?"
+    assert called.err.splitlines()[1].startswith("hint: ")
+
+
+@pytest.mark.parametrize("words", [["kfold", "--epohcs", "3"], ["kfold", "--epochs", "many"], ["blend"], ["tta"]])
+def test_wrong_usage_is_one_error_one_hint_and_exit_2(call: Call, words: list[str]) -> None:
+    called = call(*words)
+    assert called.code == 2
+    lines = called.err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["error", "hint"]
+    assert called.out == ""
+
+
+def test_a_traceback_comes_with_debug_only(call: Call, tmp_path: Path) -> None:
+    assert "Traceback" not in call("kfold", "--data", tmp_path / "nowhere").err
+    called = call_process(["kfold", "--data", tmp_path / "nowhere", "--debug"], tmp_path)
+    assert "Traceback" in called.err
+    assert called.code == 1
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    command = f"{sys.executable} -m ensemble.cli --help | head -c 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stderr == ""
+
+
+def test_settings_from_the_environment_are_heard(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENSEMBLE_K", "2")
+    monkeypatch.setenv("ENSEMBLE_ARCH", "test_resnet")
+    monkeypatch.setenv("ENSEMBLE_PRETRAINED", "false")
+    called = call("kfold", "--data", drawn, "--dry-run")
+    assert called.code == 0, called.err
+    assert called.out.splitlines() == ["test_resnet: fold 0", "test_resnet: fold 1"]
+    assert list(tmp_path.iterdir()) == []

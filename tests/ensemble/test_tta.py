@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ttach
+
+from ensemble.tta import merge_views
+from folds.checkpoint import load_checkpoint
+from folds.inference import softmax
+from folds.predictions import read_sidecar
+from tests.conftest import Called
+
+Call = Callable[..., Called]
+
+
+def test_the_plain_view_gives_the_fold_s_own_rows_again(grid: Path, call: Call) -> None:
+    called = call("tta", "checkpoints/test_vit/fold1.pt", "--views", "none")
+    assert called.code == 0, called.err
+    whole, part = read_sidecar(Path("runs/test_vit.oof.npy")), read_sidecar(Path("runs/tta/test_vit.oof.npy"))
+    assert whole is not None
+    assert part is not None
+    assert set(part.rows.ids.tolist()) == set(load_checkpoint(Path("checkpoints/test_vit/fold1.pt")).validation_ids)
+    position = {name: i for i, name in enumerate(whole.rows.ids.tolist())}
+    rows = [position[name] for name in part.rows.ids.tolist()]
+    np.testing.assert_allclose(np.load("runs/tta/test_vit.oof.npy"), np.load("runs/test_vit.oof.npy")[rows], atol=1e-5)
+    np.testing.assert_allclose(np.load("runs/tta/test_vit.fold1.test.npy"), np.load("runs/test_vit.fold1.test.npy"), atol=1e-5)
+
+
+def test_a_run_is_augmented_in_all_its_folds_and_every_view_s_logits_are_kept(grid: Path, call: Call) -> None:
+    called = call("tta", "test_resnet", "--views", "hflip,multiply:0.8", "--json")
+    assert called.code == 0, called.err
+    record = json.loads(called.out)
+    assert [split["split"] for split in record["splits"]] == ["oof", "test"]
+    assert list(record["splits"][0]["views"]) == ["none", "hflip", "multiply:0.8"]
+    views = [np.load(f"runs/tta/test_resnet/views/{name}.oof.npy") for name in ("none", "hflip", "multiply0.8")]
+    assert {view.shape for view in views} == {(210, 18)}
+    np.testing.assert_allclose(np.load("runs/tta/test_resnet.oof.npy"), np.mean([softmax(view) for view in views], 0), atol=1e-6)
+    sidecar = read_sidecar(Path("runs/tta/test_resnet/views/hflip.oof.npy"))
+    assert sidecar is not None
+    assert (sidecar.kind, sidecar.views, len(np.unique(sidecar.fold))) == ("logit", ("hflip",), 3)
+    assert sorted(path.name for path in Path("runs/tta").glob("*.test.npy")) == [f"test_resnet.fold{i}.test.npy" for i in range(3)]
+
+
+def test_folds_one_by_one_stitch_to_the_same_bytes_as_the_run(grid: Path, call: Call) -> None:
+    call("tta", "test_resnet")
+    expected = Path("runs/tta/test_resnet.oof.npy").read_bytes()
+    for path in Path("runs/tta").glob("test_resnet.*"):
+        path.unlink()
+    for fold in (2, 0, 1):
+        assert call("tta", f"checkpoints/test_resnet/fold{fold}.pt").code == 0
+    assert Path("runs/tta/test_resnet.oof.npy").read_bytes() == expected
+
+
+def test_the_logits_of_a_view_are_those_ttach_s_wrapper_feeds_to_its_merge(grid: Path, call: Call) -> None:
+    import torch
+
+    call("tta", "checkpoints/test_resnet/fold0.pt", "--views", "hflip")
+    checkpoint = load_checkpoint(Path("checkpoints/test_resnet/fold0.pt"))
+    pixels = np.load(next(path for path in Path(".ensemble/images").glob("*.npy") if len(np.load(path, mmap_mode="r")) == 42))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (checkpoint.architecture.mean, checkpoint.architecture.std))
+    inputs = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
+    wrapper = ttach.ClassificationTTAWrapper(checkpoint.build(), ttach.Compose([ttach.HorizontalFlip()]), merge_mode="mean")
+    with torch.no_grad():
+        expected = wrapper(inputs)  # the mean of logits: right for what it says it is
+    views = [np.load(f"runs/tta/test_resnet/views/{name}.fold0.test.npy") for name in ("none", "hflip")]
+    np.testing.assert_allclose(np.mean(views, 0), expected, atol=1e-4)
+
+
+def test_the_same_views_again_change_nothing_and_other_views_want_force(grid: Path, call: Call) -> None:
+    first = call("tta", "test_resnet")
+    before = Path("runs/tta/test_resnet.oof.npy").read_bytes()
+    again = call("tta", "test_resnet")
+    assert (again.code, again.out) == (0, first.out)
+    other = call("tta", "test_resnet", "--views", "vflip")
+    assert other.code == 1
+    assert "other views (none, hflip)" in other.err
+    assert Path("runs/tta/test_resnet.oof.npy").read_bytes() == before
+    assert call("tta", "test_resnet", "--merge", "geometric").code == 1
+    assert call("tta", "test_resnet", "--views", "vflip", "--force").code == 0
+    assert not Path("runs/tta/test_resnet/views/hflip.oof.npy").exists()
+
+
+def test_where_there_is_no_such_checkpoint_those_there_are_get_listed(grid: Path, call: Call) -> None:
+    called = call("tta", "ckpt.pt")
+    assert called.code == 1
+    assert "there is no checkpoint or run ckpt.pt" in called.err
+    assert "checkpoints/test_resnet/fold0.pt" in called.err
+
+
+def test_a_table_without_the_fold_s_people_is_refused(grid: Path, call: Call, tmp_path: Path) -> None:
+    from folds.people import draw_people
+
+    draw_people(tmp_path / "others", people=20, test_people=2, seed=5, size=(48, 64))
+    called = call("tta", "checkpoints/test_vit/fold0.pt", "--data", tmp_path / "others")
+    assert called.code == 1
+    assert "lacks" in called.err
+    assert "validation samples of test_vit fold 0" in called.err
+
+
+def test_the_mean_is_of_probabilities_and_the_geometric_mean_has_the_argmax_of_the_mean_logits() -> None:
+    logits = np.random.default_rng(0).normal(scale=3, size=(4, 200, 5))
+    probabilities = softmax(logits)
+    np.testing.assert_allclose(merge_views(logits, "mean"), probabilities.mean(0))
+    product = probabilities.prod(0) ** (1 / 4)
+    np.testing.assert_allclose(merge_views(logits, "geometric"), product / product.sum(1, keepdims=True))
+    assert (merge_views(logits, "geometric").argmax(1) == logits.mean(0).argmax(1)).all()
+    assert (merge_views(logits, "mean").argmax(1) != logits.mean(0).argmax(1)).any()
+
+
+@pytest.mark.parametrize("how", ["mean", "geometric"])
+def test_a_merge_of_extreme_logits_is_finite(how: str) -> None:
+    merged = merge_views(np.array([[[1e4, -1e4, 0.0]], [[-1e4, 1e4, 0.0]]]), how)
+    assert np.isfinite(merged).all()
+    np.testing.assert_allclose(merged.sum(1), 1)

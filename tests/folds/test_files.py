@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from folds import files
+from folds.errors import EnsembleError
+from folds.files import derive_seed, exclusive_lock, read_json, refuse_existing, sha256_bytes, sha256_file, write_atomic, write_json
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("content", [b"\x00bytes", "Bärlauch – 1\n", lambda file: file.write(b"from a function")])
+def test_what_is_written_can_be_read_and_nothing_else_is_left(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "new" / "folder" / "file.bin"
+    assert write_atomic(path, content) == path
+    expected = b"from a function" if callable(content) else content.encode() if isinstance(content, str) else content
+    assert path.read_bytes() == expected
+    assert os.listdir(path.parent) == ["file.bin"]
+
+
+def test_an_existing_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_atomic(path, "a long first version")
+    write_atomic(path, "short")
+    assert path.read_text() == "short"
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["write", "fsync", "replace"])
+def test_a_write_stopped_in_the_middle_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    path = tmp_path / "a.npy"
+    write_atomic(path, "old")
+
+    def content(file: IO[bytes]) -> None:
+        file.write(b"half of the n")
+        if where == "write":
+            killed()
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if where == "fsync":
+            patched.setattr(os, "fsync", killed)
+        elif where == "replace":
+            patched.setattr(Path, "replace", killed)
+        write_atomic(path, content)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.npy"]
+
+
+def test_a_process_killed_in_the_middle_leaves_the_old_file_and_nothing_a_pattern_matches(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    write_atomic(path, "old")
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom folds.files import write_atomic\n"
+        "def content(file):\n file.write(b'x' * 100_000)\n file.flush()\n os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_atomic(Path(sys.argv[1]), content)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    # A shell's *.npy and pathlib's glob differ in files that begin with a dot: neither may take the rest for an array.
+    assert list(tmp_path.glob("*.npy")) == [path]
+
+
+def test_the_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), fsync(handle))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, target: (order.append("rename"), replace(self, target))[1])
+    write_atomic(tmp_path / "a", "x")
+    assert order[:2] == ["fsync", "rename"]
+
+
+WRITERS: dict[str, Any] = {
+    "text": "x" * 100,
+    "array": lambda file: np.save(file, np.zeros((300, 300))),
+    "checkpoint": lambda file: torch.save({"weights": torch.zeros(90_000)}, file),
+}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_full_disk_is_an_error_that_says_so_and_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: "known")
+    (tmp_path / f".a.npy.{os.getpid()}-known.tmp").symlink_to("/dev/full")
+    with pytest.raises(EnsembleError, match=r"cannot write .*a\.npy: no space left on device") as error:
+        write_atomic(tmp_path / "a.npy", WRITERS[kind])
+    assert "--resume" in str(error.value.hint)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_full_only_at_fsync_is_the_same_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EnsembleError, match="no space left on device") as error:
+        write_atomic(tmp_path / "a", "x")
+    assert "free some space" in str(error.value.hint)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_a_file_is_an_error_that_names_both(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(EnsembleError) as error:
+        write_atomic(tmp_path / "runs" / "a.npy", "x")
+    assert type(error.value) is EnsembleError
+    assert str(tmp_path / "runs" / "a.npy") in error.value.message
+    assert error.value.hint == f"check that {tmp_path / 'runs'} can be written"
+
+
+def test_a_folder_in_the_way_is_an_error_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(EnsembleError, match="cannot write"):
+        write_atomic(tmp_path / "a", "x")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_an_error_of_the_writer_itself_is_not_taken_for_one_of_the_disk(tmp_path: Path) -> None:
+    def content(_: IO[bytes]) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_atomic(tmp_path / "a", content)
+    assert os.listdir(tmp_path) == []
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")), st.lists))
+def test_json_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "value.json"
+    assert read_json(write_json(path, value)) == value
+    assert path.read_text(encoding="utf-8").endswith("\n")
+
+
+def test_json_keeps_the_order_of_keys_and_letters_readable(tmp_path: Path) -> None:
+    text = write_json(tmp_path / "a.json", {"z": "Größe", "a": 1}).read_text(encoding="utf-8")
+    assert list(json.loads(text)) == ["z", "a"]
+    assert "Größe" in text
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1,\n "b": }', b"", b"\xff\xfe\x00", b"[" * 200_000])
+def test_a_file_that_is_not_json_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "done.json"
+    path.write_bytes(content)
+    with pytest.raises(EnsembleError, match="is not JSON") as error:
+        read_json(path)
+    assert error.value.message.startswith(str(path))
+    assert "remove it" in str(error.value.hint)
+
+
+def test_an_error_in_json_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": 1,\n "b": }')
+    with pytest.raises(EnsembleError, match="line 2"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_missing_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(EnsembleError, match=r"cannot read .*a\.json: no such file"):
+        read_json(tmp_path / "a.json")
+
+
+def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
+    path = tmp_path / "blend"
+    refuse_existing(path, "the blend")
+    path.mkdir()
+    refuse_existing(path, "the blend", force=True)
+    with pytest.raises(EnsembleError, match=rf"the blend {path} exists") as error:
+        refuse_existing(path, "the blend")
+    assert "--force" in str(error.value.hint)
+
+
+@given(st.binary(max_size=2000))
+def test_hashes_are_those_of_hashlib(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "hashed"
+    path.write_bytes(data)
+    assert sha256_bytes(data) == sha256_file(path) == hashlib.sha256(data).hexdigest()
+
+
+@contextlib.contextmanager
+def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock until it is killed."""
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom folds.files import exclusive_lock\n"
+        "with exclusive_lock(Path(sys.argv[1]), 'the run'):\n print('held', flush=True)\n time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_lock_of_another_process_is_refused_with_its_number_and_ends_when_it_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / ".swin.lock"
+    with holder(path) as process:
+        with pytest.raises(EnsembleError) as error, exclusive_lock(path, "the run runs/swin"):
+            pytest.fail("entered while another process holds the lock")
+        assert type(error.value) is EnsembleError
+        assert error.value.message == f"the run runs/swin is in use by process {process.pid}"
+        assert "--resume" in str(error.value.hint)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with exclusive_lock(path, "the run"):
+            assert path.read_text() == str(os.getpid())
+
+
+def test_a_lock_can_be_taken_again_after_its_block_also_when_that_failed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with pytest.raises(ZeroDivisionError), exclusive_lock(path, "it"):
+        raise ZeroDivisionError
+    with exclusive_lock(path, "it"), pytest.raises(EnsembleError, match=f"process {os.getpid()}"), exclusive_lock(path, "it"):
+        pytest.fail("entered twice")
+    with exclusive_lock(path, "it"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("parts", "seed"),
+    [((0,), 6907514117736088756), ((0, "swin", 3), 8106022281041989310), (("7",), 8716446021080391543)],
+)
+def test_seeds_never_change_between_versions(parts: tuple[Any, ...], seed: int) -> None:
+    assert derive_seed(*parts) == seed
+
+
+def test_a_seed_is_the_first_63_bits_of_the_hash_of_its_parts() -> None:
+    expected = int(hashlib.sha256(b"0\x1fswin\x1f3").hexdigest()[:16], 16) // 2
+    assert derive_seed(0, "swin", 3) == expected
+
+
+@given(st.lists(st.lists(st.integers() | st.text("abc", max_size=3), min_size=1, max_size=4).map(tuple), max_size=50))
+def test_different_parts_give_different_seeds_that_fit_every_generator(parts: list[tuple[Any, ...]]) -> None:
+    distinct = {tuple(map(str, one)) for one in parts}
+    seeds = {derive_seed(*one) for one in distinct}
+    assert len(seeds) == len(distinct)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_order_and_the_borders_of_parts_count() -> None:
+    assert len({derive_seed(1, 12), derive_seed(12, 1), derive_seed(11, 2), derive_seed(112), derive_seed(1, 1, 2)}) == 5
+
+
+def test_streams_of_neighbouring_steps_do_not_resemble_each_other() -> None:
+    draws = np.stack([np.random.default_rng(derive_seed(0, "run", 0, 1, step)).standard_normal(2000) for step in range(8)])
+    off_diagonal = np.corrcoef(draws)[~np.eye(8, dtype=bool)]
+    assert np.abs(off_diagonal).max() < 0.1
+
+
+@pytest.mark.parametrize("write", [write_atomic, write_json])
+def test_the_written_path_is_given_back(tmp_path: Path, write: Callable[[Path, str], Path]) -> None:
+    assert write(tmp_path / "x", "y") == tmp_path / "x"

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from folds import devices, manager
+from folds import worker as worker_module
+from folds.errors import EnsembleError
+from folds.manager import Outcome, locked, train
+from folds.plan import Plan, file_safe, make_plan, open_runs
+from folds.predictions import read_sidecar
+from folds.recipe import Recipe, Settings
+from folds.samples import DataSpec
+from folds.summary import summarise
+from folds.training import Job, job_from_dict, train_job
+
+Planner = Callable[..., Plan]
+
+
+class InProcess:
+    """Stands in for a worker process where a test is not about processes: the same job, without the start-up."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def run(self, job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        return train_job(job_from_dict(json.loads(json.dumps(job))), report)
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "Worker", InProcess)
+
+
+@pytest.fixture
+def plan(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
+    """Makes a plan of tiny runs in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(devices, "available_cores", lambda: 1)  # one slot of one thread, for one fold as for three
+
+    def make(arch: tuple[str, ...] = ("test_resnet",), folds: list[int] | None = None, k: int = 3, data: Path = drawn, **recipe: Any) -> Plan:
+        values = {"epochs": 1, "img_size": "32", "pretrained": False} | recipe
+        return make_plan(Settings(data=data, arch=arch, k=k), Recipe(**values), folds=folds)
+
+    return make
+
+
+def run(
+    plan: Plan, *, resume: bool = False, force: bool = False, report: Callable[[Job, dict[str, Any]], None] = lambda job, event: None
+) -> list[Outcome]:
+    with locked(plan):
+        return list(train(plan, open_runs(plan, resume=resume, force=force), report))
+
+
+def test_the_written_files_hold_the_pooled_score_and_every_sample_once(grid: Path) -> None:
+    for name in ("test_resnet", "test_vit"):
+        sidecar = read_sidecar(grid / f"runs/{name}.oof.npy")
+        assert sidecar is not None
+        assert sidecar.rows.labels is not None
+        assert len(set(sidecar.rows.ids.tolist())) == 30 * 7
+        probabilities = np.load(grid / f"runs/{name}.oof.npy")
+        np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+        predicted = [sidecar.classes[i] for i in probabilities.argmax(1)]
+        expected = f1_score(sidecar.rows.labels, predicted, labels=list(sidecar.classes), average="macro", zero_division=0)
+        done = {fold: json.loads((grid / f"runs/{name}/fold{fold}/done.json").read_text()) for fold in range(3)}
+        summary = summarise(name, done, 3)
+        assert summary.oof.headline.score == pytest.approx(expected, abs=1e-12)
+        assert summary.oof.headline.low < expected < summary.oof.headline.high
+        assert summary.test is not None
+        assert summary.test.rows == 42
+
+
+def test_runs_of_one_command_share_folds_samples_and_pixels(grid: Path) -> None:
+    folds = {(grid / f"runs/{name}/folds.csv").read_bytes() for name in ("test_resnet", "test_vit")}
+    assert len(folds) == 1
+    assert len(list((grid / "runs").glob("samples-*.csv"))) == 2  # training and test
+    assert len(list((grid / ".ensemble/images").glob("*.npy"))) == 2
+
+
+def test_no_person_is_in_the_training_part_of_the_fold_that_predicts_it(grid: Path) -> None:
+    from folds.checkpoint import load_checkpoint
+
+    sidecar = read_sidecar(grid / "runs/test_vit.oof.npy")
+    assert sidecar is not None
+    assert sidecar.rows.persons is not None
+    assert isinstance(sidecar.fold, np.ndarray)
+    person = dict(zip(sidecar.rows.ids.tolist(), sidecar.rows.persons.tolist(), strict=True))
+    for fold in range(3):
+        seen = {person[name] for name in load_checkpoint(grid / f"checkpoints/test_vit/fold{fold}.pt").training_ids}
+        assert not seen & set(sidecar.rows.persons[sidecar.fold == fold].tolist())
+
+
+def test_single_folds_stitch_to_the_same_bytes_as_all_at_once(in_process: None, plan: Planner) -> None:
+    run(plan())
+    expected = Path("runs/test_resnet.oof.npy").read_bytes()
+    shutil.rmtree("runs")
+    run(plan(folds=[1]))
+    part = read_sidecar(Path("runs/test_resnet.oof.npy"))
+    assert part is not None
+    assert set(np.unique(part.fold)) == {1}
+    assert sorted(path.name for path in Path("runs").glob("*.test.npy")) == ["test_resnet.fold1.test.npy"]
+    run(plan(folds=[0, 2]))
+    assert Path("runs/test_resnet.oof.npy").read_bytes() == expected
+
+
+def test_a_run_that_exists_is_neither_trained_over_nor_mixed_with_other_settings(in_process: None, plan: Planner) -> None:
+    run(plan(folds=[0]))
+    before = Path("runs/test_resnet.oof.npy").read_bytes()
+    with pytest.raises(EnsembleError, match="exists and folds 0 are trained") as refused:
+        run(plan())
+    assert "--resume" in (refused.value.hint or "")
+    with pytest.raises(EnsembleError, match="begun with other settings") as refused:
+        run(plan(epochs=2), resume=True)
+    assert refused.value.details == ("epochs: 1 → 2",)
+    with pytest.raises(EnsembleError, match="begun with other settings") as refused:
+        run(plan(k=2), resume=True)
+    assert any(line.startswith("k: 3 → 2") for line in refused.value.details)
+    assert Path("runs/test_resnet.oof.npy").read_bytes() == before
+
+
+def test_changed_images_are_noticed_at_a_resume(in_process: None, plan: Planner, drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "own")
+    run(plan(data=Path("own"), folds=[0]))
+    pictures = sorted(Path("own/train/images").glob("*/normal.jpg"))
+    shutil.copy(pictures[0], pictures[1])
+    with pytest.raises(EnsembleError, match="begun with other settings") as refused:
+        run(plan(data=Path("own")), resume=True)
+    assert any("images_sha" in line for line in refused.value.details)
+
+
+def test_resume_trains_only_what_is_missing_and_force_trains_anew(in_process: None, plan: Planner) -> None:
+    run(plan(folds=[2]))
+    assert sorted(outcome.job.fold for outcome in run(plan(), resume=True)) == [0, 1]
+    assert run(plan(), resume=True) == []
+    assert len(run(plan(), force=True)) == 3
+
+
+def test_a_fold_that_fails_leaves_the_others_and_can_be_resumed(in_process: None, plan: Planner) -> None:
+    blocked = Path("checkpoints/test_resnet/fold1.pt")
+    blocked.mkdir(parents=True)  # a folder where the checkpoint should go
+    outcomes = run(plan())
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    assert [outcome.job.fold for outcome in failed] == [1]
+    assert "fold1.pt" in str(failed[0].error)
+    sidecar = read_sidecar(Path("runs/test_resnet.oof.npy"))
+    assert sidecar is not None
+    assert set(np.unique(sidecar.fold)) == {0, 2}
+    blocked.rmdir()
+    assert [outcome.job.fold for outcome in run(plan(), resume=True)] == [1]
+
+
+def test_a_killed_worker_costs_nothing_but_time(plan: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(plan(folds=[0], epochs=3))
+    expected = Path("runs/test_resnet.oof.npy").read_bytes()
+    shutil.rmtree("runs")
+    started: list[subprocess.Popen[str]] = []
+    start = worker_module.Worker._start
+
+    def remember(self: worker_module.Worker) -> subprocess.Popen[str]:
+        started.append(start(self))
+        return started[-1]
+
+    monkeypatch.setattr(worker_module.Worker, "_start", remember)
+    notes: list[str] = []
+
+    def kill_after_the_first_epoch(job: Job, event: dict[str, Any]) -> None:
+        if event["event"] == "note":
+            notes.append(event["text"])
+        if event["event"] == "epoch" and event["epoch"] == 1 and len(started) == 1:
+            os.kill(started[0].pid, signal.SIGKILL)
+
+    outcomes = run(plan(folds=[0], epochs=3), report=kill_after_the_first_epoch)
+    assert outcomes[0].error is None
+    assert len(started) == 2
+    assert any("killed by signal SIGKILL" in text for text in notes)
+    assert Path("runs/test_resnet.oof.npy").read_bytes() == expected
+
+
+def test_workers_end_when_their_parent_is_killed(plan: Planner, drawn: Path) -> None:
+    words = ["kfold", "--data", drawn, "--arch", "test_resnet", "--k", "2", "--epochs", "500", "--img-size", "32", "--no-pretrained", "--jobs", "1"]
+    parent = subprocess.Popen([sys.executable, "-m", "ensemble.cli", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: list(Path("runs").glob("*/fold*/state.pt")) != [])
+        children = children_of(parent.pid)
+        assert children
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not any(alive(pid) for pid in children))
+
+
+def test_a_second_process_on_the_same_run_is_refused_and_a_dead_one_is_not_in_the_way(in_process: None, plan: Planner) -> None:
+    code = "import sys,time; from pathlib import Path; from folds.files import exclusive_lock\n"
+    code += "with exclusive_lock(Path('runs/.test_resnet.lock'), 'it'): print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(EnsembleError, match=f"in use by process {holder.pid}"):
+            run(plan(folds=[0]))
+    finally:
+        holder.kill()
+        holder.wait()
+    assert run(plan(folds=[0]))[0].error is None
+
+
+def test_an_unreadable_image_stops_everything_before_any_training(in_process: None, plan: Planner, drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "own")
+    broken = sorted(Path("own/train/images").glob("*/mask1.jpg"))[:2]
+    broken[0].write_bytes(b"")
+    broken[1].write_bytes(broken[1].read_bytes()[:100])
+    with pytest.raises(EnsembleError) as refused:
+        run(plan(data=Path("own")))
+    text = "\n".join(refused.value.lines())
+    assert all(str(path) in text or path.parent.name in text for path in broken)
+    assert not Path("runs/test_resnet").exists()
+
+
+@pytest.mark.parametrize("name", ["tta", "blends", "///", ""])
+def test_a_run_is_not_named_like_a_folder_of_the_program(name: str) -> None:
+    with pytest.raises(EnsembleError):
+        file_safe(name)
+
+
+def test_two_runs_of_one_architecture_get_different_names(plan: Planner) -> None:
+    assert [one.name for one in plan(arch=("test_resnet", "test_resnet")).runs] == ["test_resnet", "test_resnet-2"]
+
+
+def test_the_data_spec_survives_the_checkpoint(grid: Path) -> None:
+    from folds.checkpoint import load_checkpoint
+    from folds.sources import reopen_data
+
+    record = load_checkpoint(grid / "checkpoints/test_vit/fold0.pt").data
+    assert set(record) == set(DataSpec.__dataclass_fields__)
+    assert len(reopen_data(record).train) == 210
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
