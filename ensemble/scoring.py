@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from ensemble.members import Note
 from ensemble.runs import Split
 from ensemble.voting import Vote
 from folds.errors import EnsembleError, nearest
-from folds.scores import METRICS, Interval, accuracy, argmax_classes, average_by_person, interval_over_people
+from folds.summary import Score, score
 
 
 @dataclass(frozen=True)
@@ -25,22 +24,6 @@ class Truth:
     def take(self, index: NDArray[np.int64]) -> Truth:
         """The rows at `index`."""
         return Truth(self.labels[index], self.persons[index])
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score with its interval over people, and the accuracy beside it; `rows` are images, or people if scored by person."""
-
-    metric: str
-    headline: Interval
-    accuracy: float
-    rows: int
-    mixed_people: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """For --json and blend.json."""
-        interval = {"score": self.headline.score, "low": self.headline.low, "high": self.headline.high}
-        return {self.metric: interval, "accuracy": self.accuracy, "rows": self.rows, "people": self.headline.people}
 
 
 def truth_of(split: Split, per_person: bool = False, note: Note = lambda text: None) -> Truth | None:
@@ -86,9 +69,4 @@ def score_vote(vote: Vote, truth: Truth, metric: str = "macro_f1", per_person: b
         labels, persons, probabilities = labels[known], persons[known], probabilities[known]
     if not len(labels):
         return None
-    mixed = 0
-    values: NDArray[np.floating] = probabilities
-    if per_person:
-        labels, values, persons, mixed = average_by_person(labels, probabilities, persons, probabilities.shape[1])
-    headline = interval_over_people(METRICS[metric], labels, values, persons)
-    return Score(metric, headline, accuracy(labels, argmax_classes(values)), len(labels), mixed)
+    return score(labels, probabilities, persons, metric, per_person)

@@ -15,7 +15,8 @@ GENDERS = ("male", "female")
 AGE_CLASSES = ("<30", "30-59", ">=60")
 
 # The gender cue is -1 for men and +1 for women with this spread, and what follows from it has noise of its own. Both spreads were
-# chosen so that a small network, trained for half a minute on 120 people, is right about 85 % of new people and not about all.
+# chosen so that a small network, trained for half a minute on 120 people, tells the gender of nine new people in ten, and the age of
+# nine in ten: macro F1 of the 18 classes is about .75 then when split by person, and above .9 when split by image.
 GENDER_SPREAD = 0.45
 # The middle of each age class on the scale of the age cue, and the spread around it.
 AGE_CENTRES = (0.0, 1.0, 2.4)
@@ -48,7 +49,7 @@ class Face:
     jaw: float  # exponent of the superellipse below the eyes: 2 round, 3 square
     hair_length: float  # 0 cropped … 1 on the shoulders
     hair_volume: float
-    hairline: float  # how far the forehead reaches up, 0 … 1
+    hairline: float  # how far the forehead reaches up, 0 … 1; above that hardly any hair
     parting: float  # -1 left … 1 right
     eye_spacing: float
     eye_size: float

@@ -9,28 +9,40 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from folds.predictions import Sidecar, read_array, read_sidecar
-from folds.scores import METRICS, Interval, average_by_person, interval_over_people
+from folds.scores import METRICS, Interval, accuracy, argmax_classes, average_by_person, interval_over_people
 
 
 @dataclass(frozen=True)
 class Score:
-    """Scores of one prediction on rows with known labels."""
+    """A score with its interval over people, and the accuracy beside it.
 
+    `rows` are images, or people if scored per person; `mixed_people` carry several labels and are scored by their most frequent one.
+    """
+
+    metric: str
     headline: Interval
-    accuracy: Interval
+    accuracy: float
     rows: int
-    metric: str = "macro_f1"
-    mixed_people: int = 0  # people with several labels, where scored per person
+    mixed_people: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """For --json."""
+        """For --json and blend.json."""
+        interval = {"score": self.headline.score, "low": self.headline.low, "high": self.headline.high}
+        return {self.metric: interval, "accuracy": self.accuracy, "rows": self.rows, "people": self.headline.people}
 
-        def of(value: Interval) -> dict[str, float]:
-            return {"score": value.score, "low": value.low, "high": value.high}
 
-        return {self.metric: of(self.headline), "accuracy": of(self.accuracy), "rows": self.rows, "people": self.headline.people}
+def score(
+    labels: NDArray[np.int64], probabilities: NDArray[np.floating], persons: NDArray[Any], metric: str = "macro_f1", per_person: bool = False
+) -> Score:
+    """Score probabilities (n, classes) on class indices (n,); with `per_person` a person's images are averaged first."""
+    mixed = 0
+    if per_person:
+        labels, probabilities, persons, mixed = average_by_person(labels, probabilities, persons, np.shape(probabilities)[1])
+    headline = interval_over_people(METRICS[metric], labels, probabilities, persons)
+    return Score(metric, headline, accuracy(labels, argmax_classes(probabilities)), len(labels), mixed)
 
 
 @dataclass(frozen=True)
@@ -56,18 +68,13 @@ class RunSummary:
 
 
 def score_rows(probabilities: np.ndarray, sidecar: Sidecar, metric: str = "macro_f1", per_person: bool = False) -> Score:
-    """Score predictions (n, classes) on the labels in their sidecar, with 95 % intervals over people."""
+    """Score predictions (n, classes) on the labels in their sidecar."""
     labels, persons = sidecar.rows.labels, sidecar.rows.persons
     if labels is None:
         raise ValueError("no labels to score on")
     code = {name: i for i, name in enumerate(sidecar.classes)}
     truth = np.array([code[label] for label in labels.tolist()])
-    people = sidecar.rows.ids if persons is None else persons
-    mixed = 0
-    if per_person:
-        truth, probabilities, people, mixed = average_by_person(truth, probabilities, people, len(sidecar.classes))
-    headline = interval_over_people(METRICS[metric], truth, probabilities, people)
-    return Score(headline, interval_over_people(METRICS["accuracy"], truth, probabilities, people), len(truth), metric, mixed)
+    return score(truth, probabilities, sidecar.rows.ids if persons is None else persons, metric, per_person)
 
 
 def summarise(run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Path = Path("runs"), per_person: bool = False) -> RunSummary:

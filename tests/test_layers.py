@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
 errors files scores predictions
-csv_table samples image_folders mask_layout readers portraits people recipe sources
+csv_table samples image_folders mask_layout readers faces portraits people recipe sources
 contents depth decode usable images
 assignment split
 augment losses devices architectures checkpoint inference training worker plan manager summary

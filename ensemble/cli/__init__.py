@@ -91,7 +91,10 @@ def _run(words: list[str]) -> int:
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name, context_settings={"auto_envvar_prefix": "ENSEMBLE", "help_option_names": ["-h", "--help"]})(command)
-    code = app(args=rest, prog_name=f"ensemble {name}", standalone_mode=False)
+    parser = typer.main.get_command(app)
+    for parameter in parser.params:
+        parameter.show_envvar = False  # type: ignore[attr-defined]  # one sentence in the help of kfold says it for all
+    code = parser.main(args=rest, prog_name=f"ensemble {name}", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 

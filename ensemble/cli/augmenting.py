@@ -66,7 +66,7 @@ def views_table(scored: ViewScores, merge: str) -> str:
     rows: list[list[object]] = []
     merged = [(f"{merge} of {len(scored.views)}", scored.merged)] if scored.merged is not None and len(scored.views) > 1 else []
     for name, score in [*scored.views.items(), *merged]:
-        rows.append([name, f"{score.headline.score:.3f}", span(score.headline), f"{score.accuracy.score:.3f}", f"{score.rows:,}"])
+        rows.append([name, f"{score.headline.score:.3f}", span(score.headline), f"{score.accuracy:.3f}", f"{score.rows:,}"])
     folds = ", ".join(map(str, scored.folds))
     return f"{console.table(header, rows)}\nfold{'s' if len(scored.folds) > 1 else ''} {folds}"
 

@@ -121,7 +121,7 @@ def results_table(summaries: Sequence[RunSummary]) -> str:
     for s in summaries:
         mean, deviation = s.spread()
         name = f"{s.run} (optimistic)" if s.optimistic else s.run
-        row: list[object] = [name, f"{len(s.folds)}/{s.k}", f"{s.oof.headline.score:.3f}", span(s.oof.headline), f"{s.oof.accuracy.score:.3f}"]
+        row: list[object] = [name, f"{len(s.folds)}/{s.k}", f"{s.oof.headline.score:.3f}", span(s.oof.headline), f"{s.oof.accuracy:.3f}"]
         row += [f"{mean:.3f} ± {deviation:.3f}", duration(s.seconds)]
         if with_test:
             row += ["", ""] if s.test is None else [f"{s.test.headline.score:.3f}", span(s.test.headline)]

@@ -1,0 +1,61 @@
+"""How much a split by image flatters: the same model, recipe and images, split by person and by image.
+
+    python benchmarks/leak.py                       the built-in people, with their test people
+    python benchmarks/leak.py --data index.csv      any table with columns path, label, person
+
+Prints one line a split: the out-of-fold score, and what the same models score on test people whom neither saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+from ensemble.cli.training import results_table, summaries_of, train_plan
+from folds.architectures import SMALL_SIBLINGS
+from folds.people import draw_people
+from folds.plan import make_plan
+from folds.readers import read_data
+from folds.recipe import Recipe, Settings
+from folds.samples import DataSpec
+
+
+def built_in_table(folder: Path) -> Path:
+    """The built-in people as a CSV, so that another column can be named as the person."""
+    data = read_data(DataSpec(draw_people(folder / "people")))
+    path = folder / "people.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "person", "split"])
+        for split, table in (("train", data.train), ("test", data.test)):
+            for image, label, person in zip(table.paths, table.labels, table.persons, strict=True):
+                writer.writerow([image.resolve(), label, person, split])
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--arch", default="resnet18")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--k", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=Path("leak"))
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    data, split, model_args = arguments.data, None, {}
+    if data is None:
+        data, split = built_in_table(arguments.folder), "split"
+        model_args = SMALL_SIBLINGS.get(arguments.arch, ("", {}))[1]
+    summaries = []
+    for name, person in (("by-person", "person"), ("by-image", "path")):
+        settings = Settings(data=data, person=person, split=split, arch=(arguments.arch,), k=arguments.k, name=name)
+        recipe = Recipe(epochs=arguments.epochs, img_size="64", pretrained=False, model_args=dict(model_args))
+        plan = make_plan(settings, recipe, note=print)
+        train_plan(plan, True, False, "python benchmarks/leak.py")
+        summaries += summaries_of(plan)
+    print(results_table(summaries))
+
+
+if __name__ == "__main__":
+    main()
