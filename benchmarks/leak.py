@@ -43,14 +43,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("leak"))
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    data, split, model_args = arguments.data, None, {}
+    data, split, model_args, own = arguments.data, None, {}, {}
     if data is None:
         data, split = built_in_table(arguments.folder), "split"
-        model_args = SMALL_SIBLINGS.get(arguments.arch, ("", {}))[1]
+        sibling = SMALL_SIBLINGS[arguments.arch]
+        model_args, own = dict(sibling.arguments), dict(sibling.recipe)
     summaries = []
     for name, person in (("by-person", "person"), ("by-image", "path")):
         settings = Settings(data=data, person=person, split=split, arch=(arguments.arch,), k=arguments.k, name=name)
-        recipe = Recipe(epochs=arguments.epochs, img_size="64", pretrained=False, model_args=dict(model_args))
+        recipe = Recipe(epochs=arguments.epochs, img_size="64", pretrained=False, model_args=model_args, **own)
         plan = make_plan(settings, recipe, note=print)
         train_plan(plan, True, False, "python benchmarks/leak.py")
         summaries += summaries_of(plan)

@@ -27,10 +27,25 @@ SHORT_NAMES = {
     "convnext": "convnext_tiny",
 }
 
-# Small relatives for the built-in people on a CPU: the same families, narrow and shallow enough for minutes.
-SMALL_SIBLINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "swin": ("swin_tiny_patch4_window7_224", {"embed_dim": 48, "depths": (1, 1, 2), "num_heads": (2, 4, 8), "window_size": 4, "drop_path_rate": 0.0}),
-    "resnet18": ("resnet18", {"layers": (2, 2, 2, 2), "channels": (16, 32, 64, 128)}),
+
+@dataclass(frozen=True)
+class Sibling:
+    """A small relative of a model, and the settings that suit it where the user gives none."""
+
+    timm_name: str
+    arguments: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+
+
+# Small relatives for the built-in people on a CPU: the same families, narrow and shallow enough for minutes. From random
+# weights a Swin needs many small steps and little augmentation, a ResNet few large ones.
+SMALL_SIBLINGS = {
+    "swin": Sibling(
+        "swin_tiny_patch4_window7_224",
+        {"embed_dim": 64, "depths": (1, 2, 1), "num_heads": (4, 8, 16), "window_size": 8, "drop_path_rate": 0.0},
+        {"lr": 7e-4, "batch_size": 8, "augment": "light"},
+    ),
+    "resnet18": Sibling("resnet18", {"layers": (2, 2, 2, 2), "channels": (16, 32, 64, 128)}, {"lr": 6e-3}),
 }
 SMALL_SIZE = 64
 
@@ -72,7 +87,8 @@ def resolve(name: str, img_size: tuple[int, int] | None = None, *, small: bool =
     """
     import timm
 
-    timm_name, own = SMALL_SIBLINGS[name] if small and name in SMALL_SIBLINGS else (SHORT_NAMES.get(name, name), {})
+    sibling = SMALL_SIBLINGS.get(name) if small else None
+    timm_name, own = (sibling.timm_name, sibling.arguments) if sibling else (SHORT_NAMES.get(name, name), {})
     merged = dict(own) | dict(arguments or {})
     if not timm.is_model(timm_name):
         listed = timm.list_models()

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from folds.architectures import Architecture, create, resolve
+from folds.architectures import SMALL_SIBLINGS, Architecture, create, resolve
 from folds.assignment import FoldAssignment, load_folds, save_folds
 from folds.augment import preset
 from folds.decode import ImageSettings
@@ -40,6 +40,7 @@ class Run:
     architecture: Architecture
     recipe: Recipe
     parameters: int
+    rate_reason: str = ""
     runs: Path = Path("runs")
     checkpoints: Path = Path("checkpoints")
 
@@ -101,7 +102,7 @@ def make_plan(
     """
     # What has a name is looked up before anything is read or trained.
     first = place(1, devices, per_device).devices[0]
-    preset(recipe.augment)
+    preset(recipe.augment or "none")
     build_loss(recipe.loss, recipe.label_smoothing)
     resolve_amp(recipe.amp, first)
     source = open_data(settings, note=note)
@@ -146,7 +147,8 @@ def _name_runs(settings: Settings, recipe: Recipe, small: bool, classes: int) ->
             name = f"{base}-{count}"
         # Built once here: what cannot be built or fetched is found before anything is decoded or trained.
         model = create(architecture, classes, pretrained=bool(recipe.pretrained) and recipe.init is None, init=recipe.init)
-        runs.append(Run(name, architecture, recipe, sum(parameter.numel() for parameter in model.parameters())))
+        complete, why = recipe.completed(SMALL_SIBLINGS[arch].recipe if small and arch in SMALL_SIBLINGS else {})
+        runs.append(Run(name, architecture, complete, sum(parameter.numel() for parameter in model.parameters()), why))
     return tuple(runs)
 
 

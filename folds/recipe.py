@@ -9,7 +9,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,21 @@ KEEP = ("last", "best")
 class Recipe:
     """How one model is trained. All of it decides the result, all of it is recorded.
 
-    `lr` None: 2e-4 from pretrained weights, 1e-3 from random ones. `warmup` in epochs. `clip` bounds the gradient norm
+    None is decided by `completed`: `lr` 2e-4 from pretrained weights and 1e-3 from random ones, `batch_size` 32, `augment`
+    standard, unless the architecture has its own. `warmup` in epochs. `clip` bounds the gradient norm
     (0: no bound). `ema` is the decay of the averaged weights (0: off). `keep` ``best`` chooses the epoch on the fold
     that is scored, which flatters it: marked optimistic wherever it is shown. `img_size` as ``224`` or
     ``HEIGHTxWIDTH`` (None: the model's own). `window` ``LO,HI`` for images of more than 8 bits.
     """
 
     epochs: int = 15
-    batch_size: int = 32
+    batch_size: int | None = None
     lr: float | None = None
     weight_decay: float = 0.05
     warmup: float = 1.0
     loss: str = "ce"
     label_smoothing: float = 0.1
-    augment: str = "standard"
+    augment: str | None = None
     ema: float = 0.0
     clip: float = 1.0
     keep: str = "last"
@@ -51,13 +52,20 @@ class Recipe:
     model_args: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
-    def learning_rate(self) -> tuple[float, str]:
-        """The peak learning rate and its reason."""
+    def completed(self, own: Mapping[str, Any]) -> tuple[Recipe, str]:
+        """The recipe with every open setting decided, and the reason for its learning rate.
+
+        Parameters
+        ----------
+        own : settings that suit the architecture, taken where the user gave none.
+        """
+        usual, why = (2e-4, "from pretrained weights") if self.pretrained or self.init else (1e-3, "from random weights")
         if self.lr is not None:
-            return self.lr, "as asked"
-        if self.pretrained or self.init:
-            return 2e-4, "from pretrained weights"
-        return 1e-3, "from random weights"
+            why = "as asked"
+        elif "lr" in own:
+            why = "suits this small model"
+        defaults = {"lr": usual, "batch_size": 32, "augment": "standard", **own}
+        return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), why
 
     def size(self) -> tuple[int, int] | None:
         """(height, width) in pixels, or None for the model's own."""
@@ -105,7 +113,7 @@ def _parse_window(text: str) -> tuple[float, float]:
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (lambda v: v >= 1, "1 or more"),
-    "batch_size": (lambda v: v >= 2, "2 or more"),
+    "batch_size": (lambda v: v is None or v >= 2, "2 or more"),
     "lr": (lambda v: v is None or 0 < v < math.inf, "above 0"),
     "weight_decay": (lambda v: 0 <= v < math.inf, "0 or more"),
     "warmup": (lambda v: 0 <= v < math.inf, "0 or more epochs"),
@@ -232,7 +240,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_toml(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON lets it stand, TOML does not

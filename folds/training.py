@@ -101,6 +101,7 @@ def train_job(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
 
 def _train(job: Job, report: Report) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
+    # Every setting is decided by now (Recipe.completed): what is None here is off.
     recipe = Recipe(**{**job.recipe, "init": Path(job.recipe["init"]) if job.recipe.get("init") else None})
     architecture = Architecture(**job.architecture)
     folds = read_folds(Path(job.folder) / "folds.csv")
@@ -187,11 +188,11 @@ def _fit(
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1.0, weight_decay=recipe.weight_decay)
     average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     scaler = torch.amp.GradScaler("cuda", enabled=amp == "fp16")
-    criterion, how = build_loss(recipe.loss, recipe.label_smoothing), preset(recipe.augment)
+    criterion, how = build_loss(recipe.loss, recipe.label_smoothing), preset(recipe.augment or "none")
     targets = torch.from_numpy(labels).to(job.device)
     # Batches of near equal size: a short last batch would count its samples more, and of one sample has no variance.
-    steps = max(1, math.ceil(len(training) / recipe.batch_size))
-    total, warmup, peak = recipe.epochs * steps, recipe.warmup * steps, recipe.learning_rate()[0]
+    steps = max(1, math.ceil(len(training) / (recipe.batch_size or len(training))))
+    total, warmup, peak = recipe.epochs * steps, recipe.warmup * steps, recipe.lr or 0.0
     layout = torch.channels_last if channels_last else torch.contiguous_format
 
     progress = _restore(job, model, optimizer, average, scaler)

@@ -24,7 +24,7 @@ def kfold(
     fold: Annotated[str | None, typer.Option(help="train only these folds now", metavar="I[,J]")] = None,
     name: Annotated[str | None, typer.Option(help="name of the run [the architecture]")] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs [15]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="images a step [32]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images a step [32; 8 for the small Swin]")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate [2e-4 from pretrained weights, 1e-3 from random ones]")] = None,
     img_size: Annotated[str | None, typer.Option(help="input size: 224 or HEIGHTxWIDTH [the model's own]", metavar="PX")] = None,
     fit: Annotated[str | None, typer.Option(help="squash, crop or letterbox to that size [squash]")] = None,

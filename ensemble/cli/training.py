@@ -55,10 +55,12 @@ def describe(plan: Plan) -> None:
     console.note(folds_text(plan.assignment, table.classes, table.class_attributes))
     console.note("")
     for run in plan.runs:
-        rate, why = run.recipe.learning_rate()
         weights = f"weights of {run.recipe.init}" if run.recipe.init else "pretrained" if run.recipe.pretrained else "random weights"
         size = f"{run.parameters / 1e6:.1f} M parameters, {weights}"
-        console.note(f"{run.name}: {run.architecture.describe()}; {size}; {run.recipe.epochs} epochs, lr {rate:g} ({why})")
+        console.note(f"{run.name}: {run.architecture.describe()}; {size}")
+        recipe = run.recipe
+        steps = f"{recipe.epochs} epochs in batches of {recipe.batch_size}, lr {recipe.lr:g} ({run.rate_reason}), {recipe.augment} augmentation"
+        console.note(f"{' ' * len(run.name)}  {steps}")
     console.note(plan.placement.reason)
     from folds.devices import resolve_amp
 

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from folds.augment import PRESETS, Augmentation, augment, preset, to_input
+from folds.errors import UsageError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Pixels out of the normalisation, so that what comes out can be compared with pixels.
+PLAIN = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
+
+
+def images(n: int = 4, height: int = 12, width: int = 10, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), dtype=np.uint8))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pixels(batch: torch.Tensor, how: Augmentation, seed: int = 0) -> torch.Tensor:
+    """The augmented batch in pixel values, (n, 3, height, width)."""
+    return augment(batch, how, *PLAIN, generator(seed))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_an_input_is_the_pixels_less_the_mean_by_the_deviation(seed: int) -> None:
+    batch = images(seed=seed)
+    expected = (batch.numpy().astype(np.float64) / 255 - MEAN) / STD
+    found = to_input(batch, MEAN, STD)
+    assert (found.dtype, tuple(found.shape)) == (torch.float32, (4, 3, 12, 10))
+    np.testing.assert_allclose(found.numpy(), expected.transpose(0, 3, 1, 2), atol=2e-6)
+
+
+def test_black_and_white_come_to_the_ends_of_the_range() -> None:
+    ends = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 4, 4, 3)
+    found = to_input(ends, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    torch.testing.assert_close(found[0], torch.full((3, 4, 4), -1.0))
+    torch.testing.assert_close(found[1], torch.full((3, 4, 4), 1.0))
+
+
+def test_the_batch_itself_is_left_as_it_was() -> None:
+    batch = images()
+    before = batch.clone()
+    to_input(batch, MEAN, STD)
+    augment(batch, PRESETS["standard"], MEAN, STD, generator())
+    assert torch.equal(batch, before)
+
+
+def test_no_augmentation_is_the_plain_input() -> None:
+    torch.testing.assert_close(augment(images(), PRESETS["none"], MEAN, STD, generator()), to_input(images(), MEAN, STD))
+
+
+def test_a_certain_flip_is_the_mirror_image() -> None:
+    flipped = augment(images(), Augmentation(flip=1.0), MEAN, STD, generator())
+    torch.testing.assert_close(flipped, to_input(images().flip(2), MEAN, STD))
+
+
+def test_a_flip_by_the_grid_is_the_same_mirror_image_up_to_interpolation() -> None:
+    by_grid = pixels(images(), Augmentation(flip=1.0, turn=1e-5))
+    assert (by_grid - images().flip(2).permute(0, 3, 1, 2)).abs().max() < 0.1
+
+
+def test_half_of_the_images_are_mirrored_when_half_should_be() -> None:
+    one = images(1).expand(1000, -1, -1, -1)
+    found = pixels(one, Augmentation(flip=0.5))
+    mirrored = (found == images(1).flip(2).permute(0, 3, 1, 2)).flatten(1).all(1)
+    straight = (found == images(1).permute(0, 3, 1, 2)).flatten(1).all(1)
+    assert (mirrored ^ straight).all()
+    assert 430 < int(mirrored.sum()) < 570
+
+
+@pytest.mark.parametrize("how", [{"zoom": 1e-7}, {"shift": 1e-7}, {"turn": 1e-5}])
+@pytest.mark.parametrize("size", [(12, 10), (7, 15), (16, 16)])
+def test_a_grid_that_hardly_moves_leaves_every_pixel_where_it_is(how: dict[str, float], size: tuple[int, int]) -> None:
+    batch = images(4, *size)
+    assert (pixels(batch, Augmentation(**how)) - batch.permute(0, 3, 1, 2)).abs().max() < 0.1
+
+
+def test_what_comes_in_from_outside_the_image_is_the_image_again_and_no_black_border() -> None:
+    plain = torch.full((4, 12, 10, 3), 200, dtype=torch.uint8)
+    moved = pixels(plain, Augmentation(zoom=0.5, shift=0.5, turn=45.0))
+    torch.testing.assert_close(moved, torch.full_like(moved, 200.0), atol=1e-2, rtol=0)
+
+
+def uniforms(n: int, seed: int = 0) -> np.ndarray:
+    """The numbers that stand behind the parameters: 8 a sample, from the generator alone."""
+    return torch.rand((n, 8), generator=generator(seed)).numpy().astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Augmentation(turn=30.0),
+        Augmentation(shift=0.2),
+        Augmentation(zoom=0.3),
+        Augmentation(flip=0.5, zoom=0.2, shift=0.1, turn=25.0),
+    ],
+)
+def test_turn_shift_zoom_and_mirror_are_what_they_are_in_pixels_also_where_images_are_not_square(how: Augmentation) -> None:
+    height, width = 24, 40
+    rng = np.random.default_rng(0)
+    smooth = ndimage.gaussian_filter(rng.uniform(0, 255, (6, height, width, 3)), (0, 2, 2, 0), mode="mirror").astype(np.uint8)
+    found = pixels(torch.from_numpy(smooth), how).numpy()
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    for i, uniform in enumerate(uniforms(6)):
+        mirror = -1 if uniform[0] < how.flip else 1
+        zoom = 1 + how.zoom * (2 * uniform[1] - 1)
+        angle = np.radians(how.turn * (2 * uniform[2] - 1))
+        # From the middle of the image, in pixels: mirrored, turned, scaled, moved.
+        x, y = mirror * (columns - width / 2), rows - height / 2
+        source_x = zoom * (np.cos(angle) * x - np.sin(angle) * y) + how.shift * width * (2 * uniform[3] - 1) + width / 2 - 0.5
+        source_y = zoom * (np.sin(angle) * x + np.cos(angle) * y) + how.shift * height * (2 * uniform[4] - 1) + height / 2 - 0.5
+        inside = (source_x > 0) & (source_x < width - 1) & (source_y > 0) & (source_y < height - 1)
+        assert inside.mean() > 0.4
+        for channel in range(3):
+            expected = ndimage.map_coordinates(smooth[i, :, :, channel].astype(np.float64), [source_y, source_x], order=1)
+            assert np.abs(found[i, channel] - expected)[inside].max() < 0.05
+
+
+def test_brightness_contrast_and_saturation_are_their_formulas() -> None:
+    how = Augmentation(brightness=0.3, contrast=0.4, saturation=0.5)
+    batch = images(6)
+    found = pixels(batch, how).numpy()
+    for i, uniform in enumerate(uniforms(6)):
+        saturation, contrast, brightness = (1 + strength * (2 * u - 1) for strength, u in zip((0.5, 0.4, 0.3), uniform[5:], strict=True))
+        image = batch[i].numpy().astype(np.float64).transpose(2, 0, 1)
+        grey = image.mean(0)
+        image = grey + saturation * (image - grey)
+        image = (grey.mean() + contrast * (image - grey.mean())) * brightness
+        np.testing.assert_allclose(found[i], image.clip(0, 255), atol=1e-3)
+
+
+def test_brightness_alone_scales_every_pixel_alike() -> None:
+    batch = images(5) // 2
+    ratio = pixels(batch, Augmentation(brightness=0.5)) / batch.permute(0, 3, 1, 2).clamp_min(1)
+    expected = torch.from_numpy(1 + 0.5 * (2 * uniforms(5)[:, 7] - 1)).float()
+    for i in range(5):
+        positive = batch[i].permute(2, 0, 1) > 0
+        torch.testing.assert_close(ratio[i][positive], expected[i].expand(int(positive.sum())), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_same_seed_gives_the_same_batch_and_another_seed_another(name: str) -> None:
+    first, again, other = (augment(images(), PRESETS[name], MEAN, STD, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (name == "none")
+
+
+def test_the_generator_alone_decides_and_not_the_global_random_state() -> None:
+    torch.manual_seed(0)
+    first = augment(images(), PRESETS["standard"], MEAN, STD, generator())
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert torch.equal(first, augment(images(), PRESETS["standard"], MEAN, STD, generator()))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_next_batch_of_a_generator_is_augmented_otherwise() -> None:
+    stream = generator()
+    first, second = (augment(images(), PRESETS["standard"], MEAN, STD, stream) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_every_sample_of_a_batch_has_parameters_of_its_own() -> None:
+    one = images(1, 32, 32).expand(8, -1, -1, -1)
+    for strength in ("zoom", "shift", "brightness", "contrast", "saturation"):
+        found = pixels(one, Augmentation(**{strength: 0.2}))
+        assert len({sample.numpy().tobytes() for sample in found}) == 8, strength
+
+
+def test_an_image_gets_the_same_augmentation_whatever_stands_beside_it() -> None:
+    batch = images(4, 16, 16)
+    changed = torch.cat([batch[:3], images(1, 16, 16, seed=9)])
+    found, beside = (augment(some, PRESETS["standard"], MEAN, STD, generator()) for some in (batch, changed))
+    torch.testing.assert_close(found[:3], beside[:3])
+
+
+strengths = st.floats(0, 0.9)
+anyhow = st.builds(
+    Augmentation,
+    flip=st.floats(0, 1),
+    zoom=strengths,
+    shift=strengths,
+    turn=st.floats(0, 180),
+    brightness=strengths,
+    contrast=strengths,
+    saturation=strengths,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(anyhow, st.integers(0, 1000), st.integers(4, 20), st.integers(4, 20))
+def test_whatever_is_asked_the_values_are_finite_and_pixels_stay_between_black_and_white(
+    how: Augmentation, seed: int, height: int, width: int
+) -> None:
+    found = augment(images(3, height, width, seed), how, MEAN, STD, generator(seed))
+    assert found.shape == (3, 3, height, width)
+    assert found.isfinite().all()
+    back = (found * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]) * 255
+    assert back.min() > -0.01
+    assert back.max() < 255.01
+
+
+def test_presets_come_by_name_and_an_unknown_one_offers_the_nearest() -> None:
+    assert preset("standard") is PRESETS["standard"]
+    assert preset("none") == Augmentation() == replace(PRESETS["light"], flip=0.0, shift=0.0)
+    with pytest.raises(UsageError, match="unknown --augment 'standart'; did you mean standard") as error:
+        preset("standart")
+    assert error.value.hint == f"known: {', '.join(PRESETS)}"

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from folds.architectures import create, resolve
+from folds.checkpoint import FORMAT, Checkpoint, available_checkpoints, load_checkpoint, save_checkpoint
+from folds.errors import EnsembleError
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    torch.manual_seed(0)
+    architecture = resolve("test_vit", (32, 48), arguments={"depth": 2})
+    return Checkpoint(
+        run="vit-ä",
+        fold=1,
+        k=3,
+        architecture=architecture,
+        weights=create(architecture, 3).state_dict(),
+        classes=("0", "1", "10"),
+        class_attributes={"0": {"mask": "worn"}},
+        target="label",
+        images={"height": 32, "width": 48, "fit": "squash", "window": None},
+        data={"path": "people", "columns": ["path", "label"]},
+        recipe={"epochs": 2, "lr": None, "init": None, "ema": 0.0},
+        amp="off",
+        training_ids=("a", "b,c", "张"),
+        validation_ids=("d",),
+        folds_sha="f" * 64,
+        versions={"torch": torch.__version__.split("+")[0]},
+    )
+
+
+def test_a_checkpoint_is_read_as_it_was_written(checkpoint: Checkpoint) -> None:
+    sha = save_checkpoint(Path("checkpoints/run/fold1.pt"), checkpoint)
+    content = Path("checkpoints/run/fold1.pt").read_bytes()
+    assert sha == hashlib.sha256(content).hexdigest()
+    read = load_checkpoint(Path("checkpoints/run/fold1.pt"))
+    assert set(read.weights) == set(checkpoint.weights)
+    for name, value in checkpoint.weights.items():
+        assert torch.equal(read.weights[name], value), name
+    assert replace(read, weights={}) == replace(checkpoint, weights={})
+    # The same kinds of value, too: what was a tuple is one again.
+    assert repr(replace(read, weights={})) == repr(replace(checkpoint, weights={}))
+
+
+def test_the_model_that_is_built_is_the_same_function_in_evaluation_mode(checkpoint: Checkpoint) -> None:
+    save_checkpoint(Path("a.pt"), checkpoint)
+    model = create(checkpoint.architecture, 3)
+    model.load_state_dict(dict(checkpoint.weights))
+    batch = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    again = load_checkpoint(Path("a.pt")).build()
+    assert not again.training
+    with torch.no_grad():
+        assert torch.equal(again(batch), model.eval()(batch))
+
+
+def test_the_bytes_depend_on_the_content_and_not_on_the_name(checkpoint: Checkpoint) -> None:
+    first = save_checkpoint(Path("a.pt"), checkpoint)
+    assert save_checkpoint(Path("elsewhere/a much longer name.pt"), checkpoint) == first
+    assert Path("elsewhere/a much longer name.pt").read_bytes() == Path("a.pt").read_bytes()
+    assert save_checkpoint(Path("a.pt"), replace(checkpoint, fold=2)) != first
+
+
+def refused(path: str, *parts: str) -> EnsembleError:
+    with pytest.raises(EnsembleError) as error:
+        load_checkpoint(Path(path))
+    assert type(error.value) is EnsembleError
+    for part in (path, *parts):
+        assert part in error.value.message
+    return error.value
+
+
+def test_a_missing_checkpoint_lists_those_there_are(checkpoint: Checkpoint) -> None:
+    for name in ("swin/fold1.pt", "swin/fold0.pt", "resnet18/fold0.pt"):
+        save_checkpoint(Path("checkpoints") / name, checkpoint)
+    error = refused("ckpt.pt", "there is no checkpoint ckpt.pt")
+    assert error.hint == "there are checkpoints/resnet18/fold0.pt, checkpoints/swin/fold0.pt, checkpoints/swin/fold1.pt"
+
+
+def test_a_missing_checkpoint_where_there_are_none_says_how_to_make_one() -> None:
+    assert "ensemble kfold" in str(refused("ckpt.pt").hint)
+    Path("folder.pt").mkdir()
+    refused("folder.pt", "there is no checkpoint")
+
+
+def test_of_many_checkpoints_the_first_are_listed_and_the_rest_counted() -> None:
+    for i in range(13):
+        path = Path(f"checkpoints/run{i:02d}/fold0.pt")
+        path.parent.mkdir(parents=True)
+        path.touch()
+    hint = available_checkpoints()
+    assert hint.endswith(" and 3 more")
+    assert "run09" in hint
+    assert "run10" not in hint
+
+
+class Payload:
+    """Unpickled, it would leave a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("form", ["new", "legacy", "pickle"])
+def test_a_file_that_holds_code_is_refused_and_not_run(form: str) -> None:
+    trace = Path("was-run").absolute()
+    content = {"format": FORMAT, "run": Payload(trace)}
+    if form == "pickle":
+        Path("evil.pt").write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, "evil.pt", _use_new_zipfile_serialization=form == "new")
+    refused("evil.pt", "holds more than plain values and is refused: it could run code")
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(Payload(trace)))
+    assert trace.exists(), "the payload does nothing: this test could not fail"
+
+
+def test_a_whole_pickled_model_is_refused() -> None:
+    torch.save(create(resolve("test_resnet"), 2), "model.pt")
+    refused("model.pt", "could run code")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world", b"\x89PNG\r\n\x1a\n", b"id,label\n1,2\n", b"PK\x03\x04 no archive", b"\xff\xd8\xff\xe0"])
+def test_a_file_that_is_something_else_is_not_said_to_hold_code(content: bytes) -> None:
+    Path("other.pt").write_bytes(content)
+    error = refused("other.pt", "is not a checkpoint")
+    assert "ensemble kfold" in str(error.hint)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_an_error_that_names_it(checkpoint: Checkpoint, share: float) -> None:
+    save_checkpoint(Path("cut.pt"), checkpoint)
+    content = Path("cut.pt").read_bytes()
+    Path("cut.pt").write_bytes(content[: int(len(content) * share)])
+    refused("cut.pt", "is not a checkpoint")
+
+
+@pytest.mark.parametrize("record", [{"weight": torch.zeros(1)}, [1], {"format": "ensemble checkpoint 0"}, torch.zeros(1)])
+def test_weights_from_elsewhere_are_told_the_way_they_can_be_used(record: Any) -> None:
+    torch.save(record, "other.pt")
+    error = refused("other.pt", "is not a checkpoint of this program")
+    assert "--init FILE" in str(error.hint)
+
+
+@pytest.mark.parametrize("part", ["weights", "classes", "architecture"])
+def test_a_checkpoint_that_lacks_a_part_is_damaged_and_the_part_is_named(checkpoint: Checkpoint, part: str) -> None:
+    save_checkpoint(Path("a.pt"), checkpoint)
+    record = torch.load("a.pt", weights_only=True)
+    del record[part]
+    torch.save(record, "a.pt")
+    refused("a.pt", "is a damaged checkpoint", part)
+
+
+def test_an_architecture_with_unknown_fields_is_damaged(checkpoint: Checkpoint) -> None:
+    save_checkpoint(Path("a.pt"), checkpoint)
+    record = torch.load("a.pt", weights_only=True)
+    record["architecture"]["colour"] = "red"
+    torch.save(record, "a.pt")
+    refused("a.pt", "is a damaged checkpoint", "colour")
+
+
+def test_an_existing_checkpoint_stays_whole_when_writing_fails(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(Path("a.pt"), checkpoint)
+    before = Path("a.pt").read_bytes()
+
+    def half(_: object, file: Any) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(Path("a.pt"), replace(checkpoint, fold=2))
+    assert Path("a.pt").read_bytes() == before
+    assert [path.name for path in Path().iterdir()] == ["a.pt"]

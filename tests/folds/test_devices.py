@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from folds import devices
+from folds.devices import AMP, autocast, available_cores, place, resolve_amp
+from folds.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_with_eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "available_cores", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+
+@pytest.mark.parametrize(("jobs", "slots", "threads"), [(1, 1, 8), (2, 2, 4), (3, 3, 2), (5, 5, 1), (8, 8, 1), (9, 8, 1), (100, 8, 1)])
+def test_on_a_cpu_there_is_a_slot_for_each_job_up_to_the_cores_which_are_shared_out(jobs: int, slots: int, threads: int) -> None:
+    for choice in ("auto", "cpu"):
+        placement = place(jobs, choice)
+        assert placement.devices == ("cpu",) * slots
+        assert placement.threads == threads
+        assert placement.threads * len(placement.devices) <= 8
+
+
+def test_the_reason_says_jobs_threads_and_cores() -> None:
+    reason = place(3).reason
+    assert "3 jobs at a time" in reason
+    assert "2 threads each" in reason
+    assert "8 cores" in reason
+    assert "1 thread each" in place(8).reason
+
+
+def test_slots_and_threads_can_be_given() -> None:
+    assert (place(10, "cpu", per_device=2).devices, place(10, "cpu", per_device=2).threads) == (("cpu", "cpu"), 4)
+    assert place(10, "cpu", per_device=20).threads == 1
+    assert len(place(10, "cpu", per_device=20).devices) == 10
+    assert place(2, threads=3).threads == 3
+
+
+@pytest.mark.parametrize("choice", ["0", "cuda:0", "0,1", "gpu", "", "-1", "cpu,0"])
+def test_a_device_that_is_not_there_is_wrong_usage_that_says_what_there_is(choice: str) -> None:
+    with pytest.raises(UsageError) as error:
+        place(1, choice)
+    assert error.value.message.startswith(f"--devices {choice}: no device cuda:")
+    assert error.value.message.endswith("this machine has 0 CUDA devices")
+    assert error.value.hint == "--devices auto, cpu, or 0,1"
+
+
+@pytest.mark.parametrize("per_device", [0, -1])
+def test_no_jobs_at_a_time_is_wrong_usage(per_device: int) -> None:
+    with pytest.raises(UsageError, match=f"--jobs must be 1 or more, found {per_device}"):
+        place(3, "cpu", per_device=per_device)
+
+
+def test_on_gpus_there_is_one_job_each_and_no_more_slots_than_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert place(5).devices == ("cuda:0", "cuda:1")
+    assert place(5).threads == 4
+    assert place(1).devices == ("cuda:0",)
+    assert place(5, "1").devices == ("cuda:1",)
+    assert place(5, "cuda:1, 0").devices == ("cuda:1", "cuda:0")
+    # Jobs go to all GPUs before any has two.
+    assert place(3, "auto", per_device=2).devices == ("cuda:0", "cuda:1", "cuda:0")
+    assert place(5, "cpu").devices == ("cpu",) * 5
+    with pytest.raises(UsageError, match="no device cuda:2; this machine has 2"):
+        place(1, "0,2")
+
+
+def test_cores_are_those_this_process_may_use() -> None:
+    # The attribute of the module is replaced; the function imported above is the real one.
+    assert available_cores() == len(os.sched_getaffinity(0))
+
+
+def test_a_cpu_computes_in_full_precision_unless_told() -> None:
+    assert resolve_amp("auto", "cpu") == ("off", "a CPU is not faster in half precision")
+    for choice in ("bf16", "fp16", "off"):
+        assert resolve_amp(choice, "cpu") == (choice, "as asked")
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_a_gpu_takes_the_half_precision_it_is_built_for(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    choice, reason = resolve_amp("auto", "cuda:0")
+    assert choice == expected
+    assert f"{capability[0]}.{capability[1]}" in reason
+
+
+def test_an_unknown_precision_offers_the_nearest() -> None:
+    with pytest.raises(UsageError, match="unknown --amp 'bf-16'; did you mean bf16") as error:
+        resolve_amp("bf-16", "cpu")
+    assert error.value.hint == f"known: {', '.join(AMP)}"
+
+
+@pytest.mark.parametrize(("amp", "dtype"), [("off", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.filterwarnings("error")
+def test_autocast_computes_in_the_chosen_precision(amp: str, dtype: torch.dtype) -> None:
+    with autocast(amp, "cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype

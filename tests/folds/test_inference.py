@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+from scipy.special import softmax as softmax_of_scipy
+
+from folds.inference import BATCH, Pixels, identity, predict_logits, softmax
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@given(arrays(np.float64, array_shapes(min_dims=1, max_dims=3, max_side=4), elements=st.floats(-1e4, 1e4)))
+def test_softmax_is_that_of_scipy_and_sums_to_one(logits: NDArray) -> None:
+    found = softmax(logits)
+    np.testing.assert_allclose(found, softmax_of_scipy(logits, axis=-1), atol=1e-12)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-12)
+
+
+def test_softmax_is_stable_for_any_finite_logits_and_computes_in_double_precision() -> None:
+    extreme = np.array([[3e38, -3e38, 0], [-3e38, -3e38, -3e38]], np.float32)
+    found = softmax(extreme)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
+    np.testing.assert_allclose(softmax(np.array([1000.0, 1001.0])), softmax(np.array([0.0, 1.0])))
+
+
+def test_softmax_leaves_its_input_as_it_was() -> None:
+    logits = np.array([[1.0, 2.0]])
+    softmax(logits)
+    assert logits.tolist() == [[1.0, 2.0]]
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("test_vit", num_classes=4, img_size=32).eval()
+
+
+def images(n: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+
+
+def expected(model: torch.nn.Module, values: NDArray, flip: bool = False) -> NDArray:
+    """The model called on each image alone, normalised by the formula."""
+    plain = (values.astype(np.float64) / 255 - MEAN) / STD
+    batch = torch.from_numpy(plain.transpose(0, 3, 1, 2).astype(np.float32))
+    with torch.no_grad():
+        return torch.cat([model(one[None].flip(3) if flip else one[None]) for one in batch]).numpy()
+
+
+class FirstPixel(torch.nn.Module):
+    """The first pixel's three normalised values as logits; remembers the batches it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.seen.append(batch)
+        return batch[:, :, 0, 0]
+
+
+def test_logits_are_those_of_the_model_for_each_view(model: torch.nn.Module) -> None:
+    values = images(5)
+    found = predict_logits(model, Pixels(values, "cpu"), np.arange(5), MEAN, STD, device="cpu", views=(identity, lambda batch: batch.flip(3)))
+    assert (found.shape, found.dtype) == ((2, 5, 4), np.float32)
+    np.testing.assert_allclose(found[0], expected(model, values), atol=1e-4)
+    np.testing.assert_allclose(found[1], expected(model, values, flip=True), atol=1e-4)
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_a_layout_for_convolutions_changes_where_numbers_lie_and_not_what_they_are() -> None:
+    resnet = timm.create_model("test_resnet", num_classes=4).eval()
+    values, rows = images(3), np.arange(3)
+    plain, other = (predict_logits(resnet, Pixels(values, "cpu"), rows, MEAN, STD, device="cpu", channels_last=layout) for layout in (False, True))
+    np.testing.assert_allclose(plain, other, atol=1e-4)
+    probe = FirstPixel()
+    predict_logits(probe, Pixels(values, "cpu"), rows, MEAN, STD, device="cpu", channels_last=True)
+    assert probe.seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH, 2 * BATCH + 3])
+def test_rows_come_in_the_order_of_the_index_whatever_the_number_of_batches(n: int) -> None:
+    values = images(2 * BATCH + 3)
+    index = np.random.default_rng(1).permutation(len(values))[:n]
+    probe = FirstPixel()
+    found = predict_logits(probe, Pixels(values, "cpu"), index, MEAN, STD, device="cpu")
+    np.testing.assert_allclose(found[0], (values[index, 0, 0] / 255 - MEAN) / STD, atol=1e-5)
+    assert [len(batch) for batch in probe.seen] == [BATCH] * (n // BATCH) + [n % BATCH] * (n % BATCH > 0)
+
+
+def test_a_row_may_be_asked_for_twice() -> None:
+    values = images(3)
+    found = predict_logits(FirstPixel(), Pixels(values, "cpu"), np.array([2, 0, 2]), MEAN, STD, device="cpu")[0]
+    assert (found[0] == found[2]).all()
+    assert (found[0] != found[1]).any()
+
+
+def test_views_see_plain_pixels_between_zero_and_one_and_normalisation_comes_after() -> None:
+    seen: list[torch.Tensor] = []
+
+    def half(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(batch)
+        return batch / 2
+
+    values = images(2)
+    found = predict_logits(FirstPixel(), Pixels(values, "cpu"), np.arange(2), MEAN, STD, device="cpu", views=(half,))
+    np.testing.assert_allclose(seen[0].numpy(), values.transpose(0, 3, 1, 2) / 255, atol=1e-6)
+    np.testing.assert_allclose(found[0], (values[:, 0, 0] / 255 / 2 - MEAN) / STD, atol=1e-5)
+
+
+def test_progress_is_told_after_each_batch_and_ends_at_all_rows() -> None:
+    told: list[tuple[int, int]] = []
+    n = BATCH + 5
+    predict_logits(
+        FirstPixel(),
+        Pixels(images(n), "cpu"),
+        np.arange(n),
+        MEAN,
+        STD,
+        device="cpu",
+        views=(identity, identity),
+        progress=lambda *at: told.append(at),
+    )
+    assert told == [(BATCH, n), (n, n)]
+
+
+def test_logits_in_half_precision_are_near_those_in_full_and_come_back_in_full(model: torch.nn.Module) -> None:
+    pixels = Pixels(images(3), "cpu")
+    full, half = (predict_logits(model, pixels, np.arange(3), MEAN, STD, device="cpu", amp=amp) for amp in ("off", "bf16"))
+    assert half.dtype == np.float32
+    assert not np.array_equal(full, half)
+    np.testing.assert_allclose(half, full, atol=0.1)
+
+
+def test_nothing_to_predict_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        predict_logits(FirstPixel(), Pixels(images(1), "cpu"), np.array([], int), MEAN, STD, device="cpu")
+
+
+def test_images_are_read_from_a_memory_map_which_is_not_changed(tmp_path: Path) -> None:
+    np.save(tmp_path / "pixels.npy", images(4))
+    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    pixels = Pixels(mapped, "cpu")
+    taken = pixels.take(np.array([3, 1]))
+    assert (len(pixels), taken.dtype) == (4, torch.uint8)
+    np.testing.assert_array_equal(taken.numpy(), images(4)[[3, 1]])
+    taken.zero_()
+    np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), images(4))

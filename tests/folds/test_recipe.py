@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from folds.errors import EnsembleError, UsageError
+from folds.recipe import FITS, KEEP, Recipe, Settings, check, default_of, gather, parse_size, read_record, to_toml
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def config(text: str, name: str = "given.toml") -> Path:
+    path = Path(name)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_anything_all_is_at_its_default() -> None:
+    assert gather({}) == (Settings(), Recipe(), {})
+    assert gather({"epochs": None, "k": None}) == (Settings(), Recipe(), {})
+
+
+def test_a_flag_beats_the_environment_beats_the_given_file_beats_the_folders_file_beats_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    config("epochs = 2\nk = 2\nloss = 'folder'\nclip = 2\n", "ensemble.toml")
+    given = config("epochs = 3\nk = 3\nloss = 'given'\n")
+    monkeypatch.setenv("ENSEMBLE_EPOCHS", "4")
+    monkeypatch.setenv("ENSEMBLE_K", "4")
+    settings, recipe, origins = gather({"epochs": 5}, given)
+    assert (recipe.epochs, settings.k, recipe.loss, recipe.clip, recipe.warmup) == (5, 4, "given", 2.0, 1.0)
+    assert origins == {"epochs": "flag", "k": "environment", "loss": "given.toml", "clip": "ensemble.toml"}
+
+
+def test_a_file_that_is_not_there_is_an_error_that_names_it() -> None:
+    with pytest.raises(EnsembleError, match=r"there is no settings file missing\.toml"):
+        gather({}, Path("missing.toml"))
+
+
+@pytest.mark.parametrize(("key", "meant"), [("epoch", "epochs"), ("batchsize", "batch_size"), ("weight-decey", "weight_decay")])
+def test_an_unknown_key_is_an_error_with_the_nearest_known_one(key: str, meant: str) -> None:
+    path = config(f"{key} = 1\n")
+    with pytest.raises(EnsembleError) as error:
+        gather({}, path)
+    assert type(error.value) is EnsembleError
+    assert error.value.message.startswith(f"given.toml: unknown key '{key}'; did you mean {meant}")
+    assert "label_smoothing" in str(error.value.hint)
+
+
+def test_an_unknown_key_in_the_folders_file_is_an_error_too() -> None:
+    config("zzzz = 1\n", "ensemble.toml")
+    with pytest.raises(EnsembleError, match=r"^ensemble\.toml: unknown key 'zzzz'$"):
+        gather({})
+
+
+def test_keys_are_read_with_hyphens_as_with_underscores() -> None:
+    _, recipe, origins = gather({}, config("batch-size = 8\nimg-size = 96\nchannels-last = true\n"))
+    assert (recipe.batch_size, recipe.img_size, recipe.channels_last) == (8, "96", True)
+    assert set(origins) == {"batch_size", "img_size", "channels_last"}
+
+
+@pytest.mark.parametrize("content", ["epochs = \n", "epochs 3", "[", "epochs = 1\nepochs = 2"])
+def test_a_file_that_is_not_toml_is_an_error_that_names_it_and_the_line(content: str) -> None:
+    with pytest.raises(EnsembleError, match=r"given\.toml is not TOML: .*(line \d|end of document)"):
+        gather({}, config(content))
+
+
+def test_a_file_that_is_not_text_is_an_error_that_names_it() -> None:
+    Path("given.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(EnsembleError, match=r"given\.toml is not TOML"):
+        gather({}, Path("given.toml"))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("epochs = 'many'", "int"),
+        ("epochs = 2.5", "int"),
+        ("epochs = true", "int"),
+        ("epochs = [3]", "int"),
+        ("epochs = ''", "int"),
+        ("lr = 'high'", "float"),
+        ("lr = false", "float"),
+        ("pretrained = 'maybe'", "bool"),
+        ("pretrained = 2", "bool"),
+        ("arch = 5", "tuple"),
+        ("label = ['a']", "str"),
+        ("loss = {a = 1}", "str"),
+        ("name = true", "str"),
+        ("data = 5", "Path"),
+        ("model_args = 'x'", "dict"),
+        ("model_args = [1]", "dict"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_an_error_that_names_key_value_file_and_type(line: str, expected: str) -> None:
+    key = line.split(" = ")[0]
+    with pytest.raises(UsageError) as error:
+        gather({}, config(line))
+    assert error.value.message.startswith(f"{key} = ")
+    assert error.value.message.endswith(f" (from given.toml): expected {expected}")
+
+
+def test_a_wrong_value_in_the_environment_says_that_it_came_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENSEMBLE_EPOCHS", "many")
+    with pytest.raises(UsageError, match=r"^epochs = 'many' \(from environment\): expected int$"):
+        gather({})
+
+
+def test_a_wrong_flag_says_no_origin() -> None:
+    with pytest.raises(UsageError, match=r"^epochs = 'many': expected int$"):
+        gather({"epochs": "many"})
+
+
+def test_text_from_the_environment_becomes_the_type_of_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"EPOCHS": "3", "LR": "1e-3", "PRETRAINED": "yes", "CHANNELS_LAST": "1", "ARCH": "swin, resnet18,", "INIT": "w.pt", "SEED": "7"}
+    for name, value in {**texts, "MODEL_ARGS": '{"depth": 3}', "IMG_SIZE": "64x96"}.items():
+        monkeypatch.setenv(f"ENSEMBLE_{name}", value)
+    settings, recipe, _ = gather({})
+    assert (recipe.epochs, recipe.lr, recipe.pretrained, recipe.channels_last, recipe.seed) == (3, 1e-3, True, True, 7)
+    assert (settings.arch, recipe.init, recipe.model_args, recipe.size()) == (("swin", "resnet18"), Path("w.pt"), {"depth": 3}, (64, 96))
+
+
+@pytest.mark.parametrize(
+    ("text", "truth"), [("true", True), ("True", True), ("1", True), ("yes", True), ("false", False), ("0", False), ("NO", False)]
+)
+def test_yes_and_no_are_read_in_their_usual_spellings(monkeypatch: pytest.MonkeyPatch, text: str, truth: bool) -> None:
+    monkeypatch.setenv("ENSEMBLE_PRETRAINED", text)
+    assert gather({})[1].pretrained is truth
+
+
+def test_an_empty_text_takes_back_what_a_file_set_where_nothing_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    config("lr = 0.1\n", "ensemble.toml")
+    monkeypatch.setenv("ENSEMBLE_LR", "")
+    assert gather({})[1].lr is None
+
+
+def test_whole_numbers_may_be_written_as_floats_and_numbers_as_sizes() -> None:
+    _, recipe, _ = gather({}, config("epochs = 3.0\nlr = 1\nimg_size = 224\n"))
+    assert (recipe.epochs, type(recipe.epochs), recipe.lr, recipe.img_size) == (3, int, 1.0, "224")
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "good"),
+    [
+        ("epochs", [0, -1], [1]),
+        ("batch_size", [1, 0], [2]),
+        ("lr", [0.0, -1.0, float("inf"), float("nan")], [1e-9]),
+        ("weight_decay", [-0.1, float("inf"), float("nan")], [0.0]),
+        ("warmup", [-1.0, float("nan")], [0.0]),
+        ("label_smoothing", [-0.1, 1.0, float("nan")], [0.0, 0.99]),
+        ("ema", [-0.1, 1.0], [0.0, 0.999]),
+        ("clip", [-1.0, float("inf")], [0.0]),
+        ("seed", [-1, 2**32], [0, 2**32 - 1]),
+        ("k", [1, 0], [2]),
+    ],
+)
+def test_a_value_out_of_range_is_wrong_usage_that_names_flag_range_and_value(key: str, bad: list[Any], good: list[Any]) -> None:
+    for value in bad:
+        with pytest.raises(UsageError) as error:
+            gather({key: value})
+        assert error.value.message.startswith(f"--{key.replace('_', '-')} must be ")
+        assert error.value.message.endswith(f", found {value}")
+    for value in good:
+        settings, recipe, _ = gather({key: value})
+        assert (settings.k if key == "k" else getattr(recipe, key)) == value
+
+
+def test_one_fold_is_refused_with_the_reason() -> None:
+    with pytest.raises(UsageError) as error:
+        gather({"k": 1})
+    assert "validated" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(("key", "choices"), [("fit", FITS), ("keep", KEEP)])
+def test_a_choice_that_is_none_offers_the_nearest(key: str, choices: tuple[str, ...]) -> None:
+    for choice in choices:
+        assert getattr(gather({key: choice})[1], key) == choice
+    with pytest.raises(UsageError, match=rf"unknown --{key} '{choices[0]}e'; did you mean {choices[0]}"):
+        gather({key: choices[0] + "e"})
+
+
+def test_weights_from_a_file_and_none_at_all_contradict_each_other() -> None:
+    with pytest.raises(UsageError, match="--init FILE and --no-pretrained contradict"):
+        gather({"init": "w.pt", "pretrained": False})
+    assert gather({"init": "w.pt"})[1].init == Path("w.pt")
+
+
+@pytest.mark.parametrize("arch", ["", ",", ()])
+def test_no_architecture_at_all_is_wrong_usage(arch: Any) -> None:
+    with pytest.raises(UsageError, match="--arch names no architecture"):
+        gather({"arch": arch})
+
+
+@pytest.mark.parametrize(("text", "size"), [("224", (224, 224)), ("288x384", (288, 384)), ("8X4096", (8, 4096))])
+def test_a_size_is_a_number_or_height_by_width(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+    assert Recipe(img_size=text).size() == size
+
+
+@pytest.mark.parametrize("text", ["7", "4097", "0", "-64", "64x", "x64", "64x64x3", "64,64", "64 x 64", "1e2", "large", "22²", ""])
+def test_a_size_that_is_none_is_wrong_usage_that_shows_how(text: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_size(text)
+    assert error.value.message.startswith(f"--img-size {text}: expected a number of pixels")
+    assert "--img-size 288x384" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(("text", "window"), [("0,4095", (0.0, 4095.0)), ("-1000, 400", (-1000.0, 400.0)), ("0.5,1e3", (0.5, 1000.0))])
+def test_a_window_is_two_numbers_from_black_to_white(text: str, window: tuple[float, float]) -> None:
+    assert Recipe(window=text).value_window() == window
+    assert gather({"window": text})[1].value_window() == window
+
+
+@pytest.mark.parametrize("text", ["1", "1,2,3", "a,b", "2,1", "1,1", "nan,1", "0,inf", ","])
+def test_a_window_that_is_none_is_wrong_usage(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--window {text}: "):
+        gather({"window": text})
+
+
+def test_no_size_and_no_window_leave_the_choice_to_model_and_file() -> None:
+    assert (Recipe().size(), Recipe().value_window()) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "own", "rate", "why"),
+    [
+        (Recipe(lr=0.5, pretrained=True), {"lr": 0.1}, 0.5, "as asked"),
+        (Recipe(pretrained=True), {}, 2e-4, "from pretrained weights"),
+        (Recipe(init=Path("w.pt")), {}, 2e-4, "from pretrained weights"),
+        (Recipe(pretrained=False), {}, 1e-3, "from random weights"),
+        (Recipe(), {}, 1e-3, "from random weights"),
+        (Recipe(), {"lr": 0.1}, 0.1, "suits this small model"),
+    ],
+)
+def test_the_learning_rate_follows_the_weights_or_the_model_unless_it_is_given(recipe: Recipe, own: dict[str, Any], rate: float, why: str) -> None:
+    completed, reason = recipe.completed(own)
+    assert (completed.lr, reason) == (rate, why)
+
+
+def test_open_settings_are_decided_by_the_model_then_by_default_and_given_ones_stay() -> None:
+    assert Recipe(lr=1.0).completed({})[0] == Recipe(lr=1.0, batch_size=32, augment="standard")
+    assert Recipe(lr=1.0).completed({"batch_size": 8, "augment": "light"})[0] == Recipe(lr=1.0, batch_size=8, augment="light")
+    given = Recipe(lr=1.0, batch_size=4, augment="none")
+    assert given.completed({"lr": 2.0, "batch_size": 8, "augment": "light"})[0] == given
+
+
+words = st.text(st.characters(codec="utf-8"), max_size=10)
+floats = st.floats(1e-12, 1e12)
+plain = st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False) | words
+recipes = st.builds(
+    Recipe,
+    epochs=st.integers(1, 10**6),
+    batch_size=st.integers(2, 10**6),
+    lr=st.none() | floats,
+    weight_decay=st.just(0.0) | floats,
+    label_smoothing=st.floats(0, 0.99),
+    loss=words,
+    amp=words,
+    channels_last=st.none() | st.booleans(),
+    img_size=st.sampled_from([None, "64", "64x96"]),
+    window=st.sampled_from([None, "0,4095"]),
+    pretrained=st.sampled_from([None, True]),
+    init=st.none() | words.filter(lambda text: "\0" not in text and text).map(Path),
+    model_args=st.dictionaries(words, plain | st.lists(plain, max_size=3) | st.dictionaries(words, plain, max_size=2), max_size=3),
+    seed=st.integers(0, 2**32 - 1),
+)
+all_settings = st.builds(
+    Settings,
+    data=st.none() | st.just(Path("some/folder with 'quotes\"")),
+    label=words,
+    person=words,
+    split=st.none() | words.filter(bool),
+    k=st.integers(2, 100),
+    arch=st.lists(st.text("abc_123.-", min_size=1, max_size=8), min_size=1, max_size=3).map(tuple),
+    name=st.none() | words.filter(bool),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(all_settings, recipes)
+def test_a_record_is_toml_and_given_again_it_is_the_same_training(chosen: Settings, recipe: Recipe) -> None:
+    record = Path("config.toml")
+    record.write_text(to_toml(chosen, recipe, {"lr": 1e-3, "reason": "small sibling", "none": None, "sizes": [1, 2]}), encoding="utf-8")
+    parsed = tomllib.loads(record.read_text(encoding="utf-8"))
+    assert parsed["resolved"] == {"lr": 1e-3, "reason": "small sibling", "sizes": [1, 2]}
+    assert parsed["epochs"] == recipe.epochs
+    assert ("lr" in parsed) == (recipe.lr is not None)
+    assert read_record(record) == parsed
+    again_settings, again_recipe, origins = gather({}, record)
+    assert (again_settings, again_recipe) == (chosen, recipe)
+    assert set(origins.values()) == {"config.toml"}
+
+
+def test_a_record_that_is_missing_or_damaged_is_an_error_with_a_way_out() -> None:
+    for content in (None, "epochs = ", b"\xff"):
+        if content is not None:
+            Path("config.toml").write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(EnsembleError, match=r"config\.toml cannot be read") as error:
+            read_record(Path("config.toml"))
+        assert "--name" in str(error.value.hint)
+
+
+def test_help_texts_show_the_defaults_that_are_used() -> None:
+    assert (default_of("epochs"), default_of("k"), default_of("arch")) == (Recipe().epochs, Settings().k, Settings().arch)
+    assert (default_of("model_args"), default_of("no such key")) == (None, None)
+
+
+def test_the_defaults_pass_their_own_check() -> None:
+    check(Settings(), Recipe())
