@@ -42,7 +42,7 @@ class Sibling:
 SMALL_SIBLINGS = {
     "swin": Sibling(
         "swin_tiny_patch4_window7_224",
-        {"embed_dim": 64, "depths": (1, 2, 1), "num_heads": (4, 8, 16), "window_size": 8, "drop_path_rate": 0.0},
+        {"embed_dim": 64, "depths": (1, 1, 1), "num_heads": (4, 8, 16), "window_size": 8, "drop_path_rate": 0.0},
         {"lr": 7e-4, "batch_size": 8, "augment": "light"},
     ),
     "resnet18": Sibling("resnet18", {"layers": (2, 2, 2, 2), "channels": (16, 32, 64, 128)}, {"lr": 6e-3}),
@@ -156,6 +156,18 @@ def _all_but_the_head(timm_name: str, weights: dict[str, torch.Tensor], argument
     overlay = {"state_dict": weights, "num_classes": classes, "label_offset": 0}
     donor = timm.create_model(timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments)
     return {name: value for name, value in donor.state_dict().items() if not name.startswith(tuple(f"{head}." for head in heads))}
+
+
+def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:
+    """Try the model on one empty image: a size that it cannot take is found before anything is decoded or trained."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, architecture.height, architecture.width))
+    except (AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"architecture {architecture.name} cannot take {architecture.width}×{architecture.height} px: {reason}") from None
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,9 @@ class Placement:
 
 def available_cores() -> int:
     """CPU cores this process may use (an affinity mask or container limit counts)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from joblib import cpu_count
+
+    return int(cpu_count())
 
 
 def place(jobs: int, devices: str = "auto", per_device: int | None = None, threads: int | None = None) -> Placement:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from folds.architectures import SMALL_SIBLINGS, Architecture, create, resolve
+from folds.architectures import SMALL_SIBLINGS, Architecture, check_forward, create, resolve
 from folds.assignment import FoldAssignment, load_folds, save_folds
 from folds.augment import preset
 from folds.decode import ImageSettings
@@ -147,6 +147,7 @@ def _name_runs(settings: Settings, recipe: Recipe, small: bool, classes: int) ->
             name = f"{base}-{count}"
         # Built once here: what cannot be built or fetched is found before anything is decoded or trained.
         model = create(architecture, classes, pretrained=bool(recipe.pretrained) and recipe.init is None, init=recipe.init)
+        check_forward(model, architecture)
         complete, why = recipe.completed(SMALL_SIBLINGS[arch].recipe if small and arch in SMALL_SIBLINGS else {})
         runs.append(Run(name, architecture, complete, sum(parameter.numel() for parameter in model.parameters()), why))
     return tuple(runs)

@@ -153,6 +153,8 @@ def write_prediction(path: Path, values: NDArray[np.floating], sidecar: Sidecar,
         raise EnsembleError(
             f"{path}: the prediction of sample '{sidecar.rows.ids[row]}' is not finite", hint="the training diverged: try a lower --lr"
         )
+    # An array that is replaced goes first: at no moment does an old one stand beside a new sidecar.
+    path.unlink(missing_ok=True)
     write_json(sidecar_path(path), _to_json(path, sidecar, samples))
     return write_atomic(path, lambda file: np.save(file, values, allow_pickle=False))
 

@@ -14,7 +14,7 @@ import typer
 from ensemble.cli import console
 
 ARCHS = ("swin", "resnet18")
-EPOCHS = 12
+EPOCHS = 10
 VIEWS = "hflip,scale:1.1"
 WEIGHTS = "resnet18=2,swin=1"  # from the start, not from scores: convolutions learn faster from few images
 
