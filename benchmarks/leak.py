@@ -53,7 +53,7 @@ def main() -> None:
         settings = Settings(data=data, person=person, split=split, arch=(arguments.arch,), k=arguments.k, name=name)
         recipe = Recipe(epochs=arguments.epochs, img_size="64", pretrained=False, model_args=model_args, **own)
         plan = make_plan(settings, recipe, note=print)
-        train_plan(plan, True, False, "python benchmarks/leak.py")
+        train_plan(plan, True, False, "python benchmarks/leak.py, with the same options")
         summaries += summaries_of(plan)
     print(results_table(summaries))
 

@@ -42,6 +42,16 @@ class FoldsFailed(EnsembleError):
     exit_code = 3
 
 
+class Interrupted(EnsembleError):
+    """Stopped by Ctrl-C (exit 130); `hint` is the command that goes on."""
+
+    exit_code = 130
+
+    def lines(self) -> list[str]:
+        """What became of the work, and the command that goes on with it."""
+        return [f"interrupted: {self.message}", *(["", f"next: {self.hint}"] if self.hint else [])]
+
+
 def nearest(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
     """The choices that `name` was probably meant to be, best first."""
     folded = {choice.lower(): choice for choice in choices}

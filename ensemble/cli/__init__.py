@@ -10,7 +10,7 @@ from typing import Any
 
 from ensemble import __version__
 from ensemble.cli import console
-from folds.errors import EnsembleError, UsageError, unknown
+from folds.errors import EnsembleError, Interrupted, UsageError, unknown
 
 # name → the line in `ensemble --help`. The module ensemble.cli.<name> holds a function of that name; nothing of it is
 # imported for the help, which is why the lines stand here.
@@ -22,7 +22,7 @@ COMMANDS = {
     "tta": "test-time augmentation of a checkpoint or a run",
     "doctor": "look at the installation: versions, devices, mismatched packages",
 }
-INTERRUPTED = 130
+NOTHING_HALF_WRITTEN = "what was written is whole, the rest is not there"
 
 USAGE = """usage: ensemble COMMAND [OPTIONS]
 
@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = _run(words)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = INTERRUPTED
+        code = _explain(Interrupted(NOTHING_HALF_WRITTEN))
     except BrokenPipeError:
         # The reader (head, less) has gone: nothing to report, and Python must not complain at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,8 +93,22 @@ def _run(words: list[str]) -> int:
     parser = typer.main.get_command(app)
     for parameter in parser.params:
         parameter.show_envvar = False  # type: ignore[attr-defined]  # one sentence in the help of kfold says it for all
+    parser.callback = _interruptible(parser.callback)
     code = parser.main(args=rest, prog_name=f"ensemble {name}", standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+def _interruptible(command: Callable[..., Any] | None) -> Callable[..., Any]:
+    """`command`, whose Ctrl-C is an error of ours before typer, which treats it otherwise in every version, sees it."""
+
+    def run(*values: Any, **named: Any) -> Any:
+        assert command is not None  # noqa: S101 - every command has a function
+        try:
+            return command(*values, **named)
+        except KeyboardInterrupt:
+            raise Interrupted(NOTHING_HALF_WRITTEN) from None
+
+    return run
 
 
 def _explain(error: Exception) -> int:
@@ -106,8 +119,8 @@ def _explain(error: Exception) -> int:
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # typer's own usage errors, under any of its versions
         usage = UsageError(" ".join(error.format_message().split()).rstrip("."), hint="add --help to see what the command takes")
         return _explain(usage)
-    if type(error).__name__ in ("Abort", "Exit"):
-        return int(getattr(error, "exit_code", INTERRUPTED))
+    if type(error).__name__ == "Exit":
+        return int(getattr(error, "exit_code", 0))
     print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
     print("hint: this is a fault of the program; add --debug to see where, and report it", file=sys.stderr)
     return 1

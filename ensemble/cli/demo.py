@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ def demo(
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     console.note(f"in {folder}/: people drawn by the program; a person's seven pictures share one identity, which is no clue for new people\n")
-    lines = [*_runs(epochs, force), *_blends(["runs/*.npy"], "")]
+    again = shlex.join(["ensemble", *(word for word in console.words if word != "--force")])
+    lines = [*_runs(epochs, force, again), *_blends(["runs/*.npy"], "")]
     lines += [*_views(force), *_blends(["runs/*.npy", "runs/tta/*.npy"], " + TTA")]
     seconds = time.monotonic() - started
     record = {"lines": [_record(line) for line in lines], "seconds": seconds, "folder": str(folder)}
@@ -58,7 +60,7 @@ def demo(
     return 0
 
 
-def _runs(epochs: int, force: bool) -> list[Line]:
+def _runs(epochs: int, force: bool, again: str) -> list[Line]:
     from ensemble.cli.training import describe, refuse_failed, summaries_of, train_plan
     from folds.plan import make_plan
     from folds.recipe import Recipe, Settings
@@ -67,7 +69,7 @@ def _runs(epochs: int, force: bool) -> list[Line]:
     _step(command)
     plan = make_plan(Settings(arch=ARCHS), Recipe(epochs=epochs), note=console.note, warn=console.warn)
     describe(plan)
-    refuse_failed(plan, train_plan(plan, True, force, "ensemble demo"), "ensemble demo")
+    refuse_failed(plan, train_plan(plan, True, force, again), again)
     return [Line(s.run, s.oof, s.test) for s in summaries_of(plan) if s.test is not None]
 
 

@@ -73,7 +73,7 @@ def kfold(
         force=force,
         dry_run=dry_run,
         per_person=per == "person",
-        command=_shown_command(),
+        again=_resuming(),
     )
 
 
@@ -88,7 +88,8 @@ def _numbers(text: str | None) -> list[int] | None:
         raise UsageError(f"--fold {text}: expected fold numbers", hint="--fold 0 or --fold 0,3") from None
 
 
-def _shown_command() -> str:
+def _resuming() -> str:
+    """This command as it was typed, with --resume."""
     import shlex
 
-    return shlex.join(["ensemble", *(word for word in console.words if word not in ("--resume", "--force"))])
+    return shlex.join(["ensemble", *(word for word in console.words if word not in ("--resume", "--force")), "--resume"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ensemble.cli import console
 from ensemble.cli.folds import folds_text
 from ensemble.cli.progress import StepsView, TrainingView, duration
-from folds.errors import FoldsFailed
+from folds.errors import FoldsFailed, Interrupted
 from folds.manager import Outcome, locked, train
 from folds.plan import Plan, make_plan, open_runs, refuse_started
 from folds.recipe import Recipe, Settings
@@ -26,7 +26,7 @@ def run_training(
     force: bool = False,
     dry_run: bool = False,
     per_person: bool = False,
-    command: str = "ensemble kfold",
+    again: str = "ensemble kfold --resume",
 ) -> int:
     """Do it and print it; returns the exit code (0, or 3 where some folds failed)."""
     plan = make_plan(settings, recipe, folds=folds, devices=devices, per_device=per_device, note=console.note, warn=console.warn)
@@ -36,12 +36,12 @@ def run_training(
         console.result("\n".join(f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds), {"plan": _plan_record(plan)})
         console.note("\nnothing was trained (--dry-run)")
         return 0
-    failed = train_plan(plan, resume, force, command)
+    failed = train_plan(plan, resume, force, again)
     summaries = summaries_of(plan, per_person)
     if summaries:
         console.result(results_table(summaries), {"runs": [summary_record(s) for s in summaries]})
         remarks(summaries)
-    refuse_failed(plan, failed, command)
+    refuse_failed(plan, failed, again)
     console.next_step(f"ensemble blend {plan.runs[0].runs}/*.npy --method soft")
     return 0
 
@@ -68,8 +68,8 @@ def describe(plan: Plan) -> None:
     console.note(f"mixed precision {amp}: {why}")
 
 
-def train_plan(plan: Plan, resume: bool, force: bool, command: str) -> list[Outcome]:
-    """Train what is to be trained, shown live; returns the jobs that failed. Ctrl-C says how to go on."""
+def train_plan(plan: Plan, resume: bool, force: bool, again: str) -> list[Outcome]:
+    """Train what is to be trained, shown live; returns the jobs that failed. On Ctrl-C, `again` is the command that goes on."""
     failed: list[Outcome] = []
     try:
         with locked(plan):
@@ -83,17 +83,15 @@ def train_plan(plan: Plan, resume: bool, force: bool, command: str) -> list[Outc
                     if outcome.error is not None:
                         failed.append(outcome)
     except KeyboardInterrupt:
-        console.warn("interrupted: finished folds are published, the others go on from their last epoch")
-        console.next_step(f"{command} --resume")
-        raise
+        raise Interrupted("finished folds are published, the others go on from their last epoch", hint=again) from None
     return failed
 
 
-def refuse_failed(plan: Plan, failed: Sequence[Outcome], command: str) -> None:
+def refuse_failed(plan: Plan, failed: Sequence[Outcome], again: str) -> None:
     """Exit 3 where some folds failed."""
     if failed:
         names = ", ".join(f"{outcome.job.run} fold {outcome.job.fold}" for outcome in failed)
-        raise FoldsFailed(f"{len(failed)} of {len(plan.runs) * len(plan.folds)} folds failed: {names}; the rest is saved", hint=f"{command} --resume")
+        raise FoldsFailed(f"{len(failed)} of {len(plan.runs) * len(plan.folds)} folds failed: {names}; the rest is saved", hint=again)
 
 
 def summaries_of(plan: Plan, per_person: bool = False) -> list[RunSummary]:

@@ -158,7 +158,7 @@ def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(grid: Path, call
     assert process.stderr is not None
     said = process.stderr.read()
     assert "interrupted" in said
-    assert said.rstrip().splitlines()[-2].startswith("next: ensemble kfold")
+    assert said.rstrip().splitlines()[-1].startswith("next: ensemble kfold")
     assert not Path("runs/cut.oof.npy").exists()
     monkeypatch.setattr(manager, "Worker", InProcess)
     monkeypatch.setattr(devices, "available_cores", lambda: 1)
