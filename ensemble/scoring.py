@@ -11,6 +11,7 @@ from ensemble.members import Note
 from ensemble.runs import Split
 from ensemble.voting import Vote
 from folds.errors import EnsembleError, nearest
+from folds.scores import person_codes
 from folds.summary import Score, score
 
 
@@ -51,9 +52,7 @@ def truth_of(split: Split, per_person: bool = False, note: Note = lambda text: N
                 f"--per person: the persons of the {split.name} samples are not known", hint="--labels FILE.csv with id, label, person"
             )
         note(f"persons of the {split.name} samples are not known: the interval is over images, and too narrow if people have several")
-    names = split.rows.ids if persons is None else persons
-    numbers: dict[str, int] = {}
-    people = np.array([numbers.setdefault(name, len(numbers)) for name in names.tolist()], dtype=np.int64)
+    people = person_codes(split.rows.ids if persons is None else persons)
     truth = np.array([code[name] for name in labels.tolist()], dtype=np.int64)
     unlabelled = int((truth < 0).sum())
     if unlabelled:

@@ -24,6 +24,15 @@ def argmax_classes(probabilities: Probabilities) -> NDArray[np.int64]:
     return np.asarray(probabilities).argmax(axis=1)
 
 
+def person_codes(persons: NDArray) -> NDArray[np.int64]:
+    """(n,) names → (n,) numbers in order of first appearance.
+
+    A bootstrap draws people by number, so every score of the same rows must number them alike.
+    """
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in persons.tolist()], dtype=np.int64)
+
+
 def class_counts(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
     """(3, classes): hits, labels and predictions of each class; what F1, accuracy and recall are made of."""
     hits = np.bincount(labels[labels == predicted], minlength=classes)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.predictions import Sidecar, read_array, read_sidecar
-from folds.scores import METRICS, Interval, accuracy, argmax_classes, average_by_person, interval_over_people
+from folds.scores import METRICS, Interval, accuracy, argmax_classes, average_by_person, interval_over_people, person_codes
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def score_rows(probabilities: np.ndarray, sidecar: Sidecar, metric: str = "macro
         raise ValueError("no labels to score on")
     code = {name: i for i, name in enumerate(sidecar.classes)}
     truth = np.array([code[label] for label in labels.tolist()])
-    return score(truth, probabilities, sidecar.rows.ids if persons is None else persons, metric, per_person)
+    return score(truth, probabilities, person_codes(sidecar.rows.ids if persons is None else persons), metric, per_person)
 
 
 def summarise(run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Path = Path("runs"), per_person: bool = False) -> RunSummary:
