@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -50,11 +51,13 @@ def preset(name: str) -> Augmentation:
 
 def to_input(batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (n, height, width, 3) → float32 (n, 3, height, width), normalised; no augmentation."""
-    scale, offset = _normalisation(mean, std, batch.device)
+    scale, offset = _normalisation(tuple(mean), tuple(std), batch.device)
     return batch.permute(0, 3, 1, 2).float().mul_(scale).add_(offset)
 
 
-def _normalisation(mean: Sequence[float], std: Sequence[float], device: torch.device) -> tuple[Tensor, Tensor]:
+# Kept: a tensor made from numbers is sent to the device, and the sending waits for every kernel before it.
+@lru_cache(maxsize=64)
+def _normalisation(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     deviation = torch.tensor(std, device=device)
     scale = 1 / (255 * deviation)
     offset = -torch.tensor(mean, device=device) / deviation
@@ -85,7 +88,7 @@ def augment(batch: Tensor, how: Augmentation, mean: Sequence[float], std: Sequen
         pixels = torch.where(mirrored, pixels.flip(3), pixels)
     if how.brightness or how.contrast or how.saturation:
         pixels = _recolour(pixels, uniform, how)
-    scale, offset = _normalisation(mean, std, batch.device)
+    scale, offset = _normalisation(tuple(mean), tuple(std), batch.device)
     return pixels.mul(scale).add_(offset)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -105,9 +107,23 @@ def refuse_existing(path: Path, what: str, force: bool = False) -> None:
         raise EnsembleError(f"{what} {path} exists", hint="give another name, or --force to replace it")
 
 
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove the temporary files that killed processes have left in `folder`: all, or those of files whose names begin with `name`.
+
+    Only for who holds the lock under which these files are written.
+    """
+    for path in folder.glob(f".{glob.escape(name)}*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 @contextlib.contextmanager
-def exclusive_lock(path: Path, what: str) -> Iterator[None]:
+def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
     """Hold `path` as a lock while the block runs; the system releases it when the process dies.
+
+    Parameters
+    ----------
+    wait : seconds to wait for another holder to leave.
 
     Raises
     ------
@@ -116,15 +132,20 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + wait
     with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise EnsembleError(
-                f"{what} is in use by process {holder}", hint="wait until it has finished, or stop it and go on with --resume"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() < end:
+                    time.sleep(0.1)
+                    continue
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                hint = "wait until it has finished, or stop it and go on with --resume"
+                raise EnsembleError(f"{what} is in use by process {holder}", hint=hint) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

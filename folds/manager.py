@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from folds.errors import EnsembleError
-from folds.files import exclusive_lock, read_json
+from folds.files import exclusive_lock, read_json, remove_leftovers
+from folds.job import LOCK_SECONDS, Job, job_as_dict, lock_of
 from folds.plan import Plan, Run
 from folds.predictions import Sidecar, read_array, sidecar_path, write_prediction
-from folds.training import Job, job_as_dict
 from folds.worker import Worker, WorkerDied
 
 Report = Callable[[Job, dict[str, Any]], None]
@@ -42,6 +42,12 @@ def locked(plan: Plan) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for run in plan.runs:
             stack.enter_context(exclusive_lock(run.runs / f".{run.name}.lock", f"the run {run.folder}"))
+            for fold in range(plan.assignment.k):  # workers of a command that was killed may still be on their way out
+                with exclusive_lock(lock_of(run.folder, fold), f"fold {fold} of the run {run.folder}", wait=LOCK_SECONDS):
+                    pass
+            for name in (f"{run.name}.oof.", f"{run.name}.fold"):
+                remove_leftovers(run.runs, name)
+            remove_leftovers(run.folder)
         yield
 
 

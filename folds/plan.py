@@ -19,12 +19,12 @@ from folds.devices import Placement, place, resolve_amp
 from folds.errors import EnsembleError, UsageError
 from folds.files import read_json, sha256_bytes, write_atomic, write_json
 from folds.images import load_images
+from folds.job import Job
 from folds.losses import build_loss
 from folds.recipe import Recipe, Settings, read_record, to_toml
 from folds.samples import Data, DataSpec, SampleTable
 from folds.sources import open_data
 from folds.split import check_folds, split_by_person
-from folds.training import Job
 
 CACHE = Path(".ensemble")
 Note = Callable[[str], None]

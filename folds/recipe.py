@@ -44,6 +44,7 @@ class Recipe:
     keep: str = "last"
     amp: str = "auto"
     channels_last: bool | None = None
+    compile: bool = False
     img_size: str | None = None
     fit: str = "squash"
     window: str | None = None

@@ -100,7 +100,8 @@ class Worker:
 
 
 def _serve() -> None:
-    from folds.training import job_from_dict, train_job
+    from folds.job import job_from_dict
+    from folds.training import train_job
 
     # Libraries print to standard output; the events have a descriptor of their own.
     events = os.fdopen(os.dup(1), "w", buffering=1)

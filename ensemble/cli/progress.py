@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from ensemble.cli import console
+from folds.job import Job
 from folds.manager import Outcome
-from folds.training import Job
 
 
 class TrainingView:

@@ -18,13 +18,14 @@ from sklearn.metrics import f1_score
 from folds import devices, manager
 from folds import worker as worker_module
 from folds.errors import EnsembleError
+from folds.job import Job, job_from_dict
 from folds.manager import Outcome, locked, train
 from folds.plan import Plan, file_safe, make_plan, open_runs
 from folds.predictions import read_sidecar
 from folds.recipe import Recipe, Settings
 from folds.samples import DataSpec
 from folds.summary import summarise
-from folds.training import Job, job_from_dict, train_job
+from folds.training import train_job
 
 Planner = Callable[..., Plan]
 

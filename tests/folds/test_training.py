@@ -13,9 +13,10 @@ from sklearn.metrics import f1_score
 
 from folds.checkpoint import load_checkpoint
 from folds.errors import EnsembleError
+from folds.job import Job, job_as_dict, job_from_dict
 from folds.plan import make_plan, open_runs
 from folds.recipe import Recipe, Settings
-from folds.training import Job, job_as_dict, job_from_dict, train_job
+from folds.training import train_job
 
 
 @pytest.fixture

@@ -1,0 +1,221 @@
+"""The training loop of one fold: deterministic, saved between any two steps, never waiting for the device."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from folds.architectures import Architecture
+from folds.augment import augment, preset
+from folds.devices import autocast
+from folds.errors import EnsembleError
+from folds.files import derive_seed
+from folds.inference import Pixels, predict_logits, softmax
+from folds.job import Job
+from folds.losses import build_loss
+from folds.recipe import Recipe
+from folds.scores import accuracy, argmax_classes, log_loss, macro_f1
+from folds.state import Learner, StateFile
+
+Report = Callable[[dict[str, Any]], None]
+_REPORT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a fold is trained on and how; nothing in it changes.
+
+    Attributes
+    ----------
+    labels : (images,) class indices.
+    training, validation : rows of the two parts.
+    amp : ``bf16``, ``fp16`` or ``off``.
+    """
+
+    job: Job
+    recipe: Recipe
+    architecture: Architecture
+    pixels: Pixels
+    labels: NDArray[np.int64]
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    amp: str
+    channels_last: bool
+
+    @property
+    def device(self) -> str:
+        """Where it is trained: ``cpu``, ``cuda:0``."""
+        return self.job.device
+
+    @property
+    def seed(self) -> tuple[Any, ...]:
+        """What every random stream of the job is derived from, with the epoch and the step."""
+        return (self.recipe.seed, self.job.run, self.job.fold)
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch. Batches are of near equal size: a short last one would count its images more, and of one image has no variance."""
+        return max(1, math.ceil(len(self.training) / (self.recipe.batch_size or len(self.training))))
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The rows of each step of an epoch."""
+        order = np.random.default_rng(derive_seed(*self.seed, epoch, "order")).permutation(len(self.training))
+        return np.array_split(self.training[order], self.steps)
+
+    def logits(self, model: torch.nn.Module, pixels: Pixels, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(n, classes) of `rows`, in their order."""
+        model.eval()
+        mean, std = self.architecture.mean, self.architecture.std
+        return predict_logits(model, pixels, rows, mean, std, device=self.device, amp=self.amp, channels_last=self.channels_last)[0]
+
+
+def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Tensor], Tensor], report: Report) -> None:
+    """Train from where the learner stands to the last epoch; on return its model has the weights to keep.
+
+    Parameters
+    ----------
+    forward : the learner's model, or the compiled form of it.
+    report : gets ``step``, ``epoch`` and ``note`` events.
+
+    Raises
+    ------
+    EnsembleError : the loss is not finite; a state cannot be written.
+    """
+    recipe, progress, device = setup.recipe, learner.progress, setup.device
+    criterion, how = build_loss(recipe.loss, recipe.label_smoothing), preset(recipe.augment or "none")
+    targets = torch.from_numpy(setup.labels).to(device)
+    layout = torch.channels_last if setup.channels_last else torch.contiguous_format
+    mean, std = setup.architecture.mean, setup.architecture.std
+    total, warmup = recipe.epochs * setup.steps, recipe.warmup * setup.steps
+    reported = 0.0
+    saved = time.monotonic()
+    while progress.epoch < recipe.epochs:
+        epoch, clock = progress.epoch, time.perf_counter()
+        before = progress.epoch_seconds
+        batches = setup.batches(epoch)[progress.step :]
+        # One transfer an epoch; an index sent for every step would wait for its turn behind the step's kernels.
+        order = torch.from_numpy(np.concatenate(batches)).to(device)
+        progress.summed = torch.zeros((), device=device) if progress.summed is None else progress.summed.to(device)
+        learner.model.train()
+        start = 0
+        for rows, batch in zip(batches, setup.pixels.batches(batches, order), strict=True):
+            generator = torch.manual_seed(derive_seed(*setup.seed, epoch, progress.step))  # also dropout and stochastic depth
+            here = epoch * setup.steps + progress.step
+            rate = (recipe.lr or 0.0) * cosine(here, total, warmup)
+            for group in learner.optimizer.param_groups:
+                group["lr"] = rate * group.get("lr_scale", 1.0)
+            inputs = augment(batch, how, mean, std, generator).contiguous(memory_format=layout)
+            truth = targets[order[start : start + len(rows)]]
+            start += len(rows)
+            progress.summed += _learn(setup, learner, forward, criterion, inputs, truth, report)
+            if learner.average is not None:
+                learner.average.update(learner.model, step=here)
+            progress.step += 1
+            now = time.monotonic()
+            if now - reported > _REPORT_SECONDS:
+                reported = now
+                report({"event": "step", "done": here + 1, "total": total})
+            if now - saved > setup.job.save_seconds and progress.step < setup.steps:
+                progress.epoch_seconds = before + time.perf_counter() - clock
+                states.save(learner)
+                saved = now
+        loss = float(progress.summed) / len(setup.training)
+        if not math.isfinite(loss):
+            hint = f"a lower --lr (now {recipe.lr:g}), or --amp off"
+            raise EnsembleError(f"{setup.job.title}: the loss is {loss} in epoch {epoch + 1}", hint=hint)
+        spent = before + time.perf_counter() - clock
+        record = {"epoch": epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | _validate(setup, learner.judged)
+        if recipe.keep == "best" and record["validation_macro_f1"] > max((r["validation_macro_f1"] for r in progress.history), default=-1.0):
+            progress.best = {name: value.detach().clone() for name, value in learner.judged.state_dict().items()}
+        progress.history.append(record)
+        progress.seconds += before + time.perf_counter() - clock
+        progress.epoch, progress.step, progress.summed, progress.epoch_seconds = epoch + 1, 0, None, 0.0
+        states.save(learner)
+        saved = time.monotonic()
+        report({"event": "epoch", "done": (epoch + 1) * setup.steps, "total": total, **record})
+    kept = progress.best or (learner.average.module.state_dict() if learner.average is not None else None)
+    if kept is not None:
+        learner.model.load_state_dict(kept)
+
+
+def cosine(step: int, total: int, warmup: float) -> float:
+    """Share of the peak learning rate: linear from 0 over `warmup` steps, then half a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+
+def _learn(
+    setup: Setup,
+    learner: Learner,
+    forward: Callable[[Tensor], Tensor],
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    truth: Tensor,
+    report: Report,
+) -> Tensor:
+    """One step of the optimizer; the loss times the images, on the device.
+
+    Out of memory halves the images a forward pass and tries again: gradients add up, so a step is still one over the
+    whole batch. Batch normalisation then sees the smaller part.
+    """
+    while True:
+        learner.optimizer.zero_grad(set_to_none=True)
+        try:
+            summed = _gradients(setup, learner, forward, criterion, inputs, truth)
+            break
+        except torch.OutOfMemoryError:
+            size = learner.progress.micro or len(inputs)
+            if size == 1:
+                raise
+            learner.progress.micro = (size + 1) // 2
+        # Here, not in the handler: its traceback still holds the activations.
+        if inputs.is_cuda:
+            torch.cuda.empty_cache()
+        text = (
+            f"{setup.job.title}: out of memory on {setup.device}, going on with {learner.progress.micro} images at a time in batches of {len(inputs)}"
+        )
+        report({"event": "note", "text": text})
+    if setup.recipe.clip:
+        learner.scaler.unscale_(learner.optimizer)
+        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), setup.recipe.clip)
+    learner.scaler.step(learner.optimizer)
+    learner.scaler.update()
+    return summed
+
+
+def _gradients(
+    setup: Setup,
+    learner: Learner,
+    forward: Callable[[Tensor], Tensor],
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    truth: Tensor,
+) -> Tensor:
+    n = len(inputs)
+    parts = math.ceil(n / learner.progress.micro) if learner.progress.micro else 1
+    summed = torch.zeros((), device=inputs.device)
+    for some, labels in zip(inputs.tensor_split(parts), truth.tensor_split(parts), strict=True):
+        with autocast(setup.amp, setup.device):
+            loss = criterion(forward(some), labels)
+        learner.scaler.scale(loss if parts == 1 else loss * (len(some) / n)).backward()
+        summed += loss.detach() * len(some)
+    return summed
+
+
+def _validate(setup: Setup, model: torch.nn.Module) -> dict[str, float]:
+    logits = setup.logits(model, setup.pixels, setup.validation)
+    truth, predicted = setup.labels[setup.validation], argmax_classes(logits)
+    return {
+        "validation_macro_f1": macro_f1(truth, predicted, len(setup.job.classes)),
+        "validation_accuracy": accuracy(truth, predicted),
+        "validation_log_loss": log_loss(truth, softmax(logits)),
+    }

@@ -1,0 +1,91 @@
+"""One (run, fold) to train, as plain values: it can be sent to another process or machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+# A worker whose parent was killed leaves within moments; on another machine, the file system must notice it first.
+LOCK_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fold of a run.
+
+    Attributes
+    ----------
+    folder : ``runs/<run>`` with its folds.csv, whose rows are the rows of the `pixels` file.
+    checkpoint : the file to write.
+    device, threads, amp : where and how.
+    save_seconds : an epoch that takes longer is saved inside, too.
+    """
+
+    run: str
+    fold: int
+    k: int
+    folder: str
+    checkpoint: str
+    pixels: str
+    test_pixels: str | None
+    architecture: dict[str, Any]
+    recipe: dict[str, Any]
+    images: dict[str, Any]
+    data: dict[str, Any]
+    classes: tuple[str, ...]
+    class_attributes: dict[str, dict[str, str]]
+    folds_sha: str
+    device: str = "cpu"
+    threads: int = 1
+    amp: str = "auto"
+    save_seconds: float = 180.0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> Path:
+        """``runs/<run>/fold<i>``, where the job keeps its state and leaves its results."""
+        return Path(self.folder) / f"fold{self.fold}"
+
+    @property
+    def lock(self) -> Path:
+        """Held while the job is trained. Beside the run's folder, not in it: --force removes the folder."""
+        return lock_of(Path(self.folder), self.fold)
+
+    @property
+    def title(self) -> str:
+        """``swin fold 2``."""
+        return f"{self.run} fold {self.fold}"
+
+    def anywhere(self) -> Job:
+        """The job with absolute paths, for a process that works in another folder."""
+
+        def absolute(path: str) -> str:
+            return str(Path(path).absolute())
+
+        test = None if self.test_pixels is None else absolute(self.test_pixels)
+        init = {"init": absolute(self.recipe["init"])} if self.recipe.get("init") else {}
+        return replace(
+            self,
+            folder=absolute(self.folder),
+            checkpoint=absolute(self.checkpoint),
+            pixels=absolute(self.pixels),
+            test_pixels=test,
+            recipe=self.recipe | init,
+        )
+
+
+def lock_of(folder: Path, fold: int) -> Path:
+    """``runs/.<run>.fold<i>.lock`` of the fold of the run in `folder`."""
+    return folder.parent / f".{folder.name}.fold{fold}.lock"
+
+
+def job_as_dict(job: Job) -> dict[str, Any]:
+    """The job as plain values, for JSON."""
+    return asdict(job)
+
+
+def job_from_dict(record: Mapping[str, Any]) -> Job:
+    """The job of `job_as_dict`, after JSON."""
+    return replace(Job(**record), classes=tuple(record["classes"]))
