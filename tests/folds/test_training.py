@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +15,19 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
+from folds import fitting, training
 from folds.checkpoint import load_checkpoint
 from folds.errors import EnsembleError
+from folds.files import exclusive_lock
 from folds.job import Job, job_as_dict, job_from_dict
 from folds.plan import make_plan, open_runs
 from folds.recipe import Recipe, Settings
+from folds.state import Learner, Progress
 from folds.training import train_job
+
+
+class Stop(Exception):
+    """Stands for a process that is gone."""
 
 
 @pytest.fixture
@@ -24,8 +35,8 @@ def job(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     """Makes fold 0 of a tiny run in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def make(name: str = "run", **recipe: Any) -> Job:
-        settings = Settings(data=drawn, arch=("test_resnet",), k=3, name=name)
+    def make(name: str = "run", arch: str = "test_resnet", **recipe: Any) -> Job:
+        settings = Settings(data=drawn, arch=(arch,), k=3, name=name)
         values = {"epochs": 2, "img_size": "32", "pretrained": False} | recipe
         return open_runs(make_plan(settings, Recipe(**values), folds=[0]))[0]
 
@@ -87,9 +98,6 @@ def test_a_job_that_was_stopped_goes_on_to_the_same_bytes(job: Callable[..., Job
 
     stopped = job(epochs=3, **recipe)
 
-    class Stop(Exception):
-        pass
-
     def stop_after_two(event: dict[str, Any]) -> None:
         if event["event"] == "epoch" and event["epoch"] == 2:
             raise Stop
@@ -139,3 +147,125 @@ def test_a_damaged_state_is_an_error_that_says_what_to_remove(job: Callable[...,
 def test_a_job_survives_json(job: Callable[..., Job]) -> None:
     one = job()
     assert json.dumps(job_as_dict(job_from_dict(json.loads(json.dumps(job_as_dict(one)))))) == json.dumps(job_as_dict(one))
+
+
+@pytest.mark.parametrize("step", [1, 3, 7])
+def test_a_job_stopped_inside_an_epoch_goes_on_to_the_same_bytes(job: Callable[..., Job], step: int) -> None:
+    straight = job(epochs=2, ema=0.9)
+    train_job(straight)
+    expected = {name: (straight.place / name).read_bytes() for name in ("oof.npy", "test.npy")}
+    losses = [row.split(",")[:3] for row in (straight.place / "history.csv").read_text().splitlines()]
+    shutil.rmtree("runs")
+
+    stopped = replace(job(epochs=2, ema=0.9), save_seconds=0.0)  # after every step
+    steps = 0
+
+    def stop(event: dict[str, Any]) -> None:
+        nonlocal steps
+        steps += event["event"] == "step"
+        if steps > step:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "_REPORT_SECONDS", -1.0)
+        with pytest.raises(Stop):
+            train_job(stopped, stop)
+    saved = torch.load(stopped.place / "state.pt", weights_only=True)["progress"]
+    assert saved["epoch"] * 5 + saved["step"] == step
+    train_job(stopped)
+    assert {name: (stopped.place / name).read_bytes() for name in expected} == expected
+    assert [row.split(",")[:3] for row in (stopped.place / "history.csv").read_text().splitlines()] == losses
+
+
+def test_too_little_memory_halves_the_images_at_a_time_and_keeps_the_batch(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    create = training.create
+
+    def small_memory(*arguments: Any, **named: Any) -> torch.nn.Module:
+        model = create(*arguments, **named)
+
+        def refuse(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            if len(inputs[0]) > 9:
+                raise torch.OutOfMemoryError("out of memory")
+            if module.training:
+                sizes.append(len(inputs[0]))
+
+        model.register_forward_pre_hook(refuse)
+        return model
+
+    monkeypatch.setattr(training, "create", small_memory)
+    notes: list[str] = []
+    one = job(epochs=1, batch_size=32)
+    done = train_job(one, lambda event: notes.append(event["text"]) if event["event"] == "note" else None)
+    assert done["micro_batch"] == 7  # 28, 14, 7
+    assert len(notes) == 2
+    assert "7 images at a time, batches of 28 as before" in notes[-1]
+    assert sum(sizes) == 140
+    assert set(sizes) == {7}
+    assert (one.place / "history.csv").read_text().count("\n") == 2
+
+
+def test_gradients_of_small_parts_add_up_to_those_of_the_batch(job: Callable[..., Job]) -> None:
+    arrays = []
+    for micro in (0, 7):
+        # No batch normalisation in a ViT, so the parts see what the whole sees.
+        one = job(f"run{micro}", epochs=1, model_args={}, arch="test_vit", augment="none")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "Learner", partial(Learner, progress=Progress(micro=micro)))
+            patch.setattr(training, "derive_seed", lambda *parts: 1)
+            patch.setattr(fitting, "derive_seed", lambda *parts: 1)
+            train_job(one)
+        arrays.append(np.load(one.place / "oof.npy"))
+    np.testing.assert_allclose(arrays[0], arrays[1], atol=1e-4)
+
+
+def test_memory_that_does_not_suffice_for_one_image_is_an_error(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*arguments: Any, **named: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(fitting, "_gradients", none)
+    with pytest.raises(EnsembleError, match="out of memory on cpu, even with one image at a time") as error:
+        train_job(job(epochs=1))
+    assert "--img-size" in (error.value.hint or "")
+
+
+def test_a_full_disk_fails_the_job_and_loses_nothing_that_was_saved(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = job(epochs=3)
+    train_job(straight)
+    expected = (straight.place / "oof.npy").read_bytes()
+    shutil.rmtree("runs")
+    one, saves, save = job(epochs=3), 0, torch.save
+
+    def full(value: Any, file: Any) -> None:
+        nonlocal saves
+        saves += 1
+        if saves == 2:
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(value, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(EnsembleError, match="no space left on device") as error:
+        train_job(one)
+    assert "--resume" in (error.value.hint or "")
+    assert not list(one.place.glob(".*"))
+    assert torch.load(one.place / "state.pt", weights_only=True)["progress"]["epoch"] == 1
+    train_job(one)
+    assert (one.place / "oof.npy").read_bytes() == expected
+
+
+def test_what_a_killed_process_left_half_written_is_removed(job: Callable[..., Job]) -> None:
+    one = job(epochs=1)
+    one.place.mkdir(parents=True)
+    leftover = one.place / ".state.pt.1-abcd.tmp"
+    leftover.write_bytes(b"half")
+    train_job(one)
+    assert not leftover.exists()
+
+
+def test_a_fold_is_trained_by_one_process_at_a_time(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = job(epochs=1)
+    monkeypatch.setattr(training, "LOCK_SECONDS", 0.2)
+    with exclusive_lock(one.lock, "it"), pytest.raises(EnsembleError, match="run fold 0 is in use by process"):
+        train_job(one)
+    assert not (one.place / "done.json").exists()
