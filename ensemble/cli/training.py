@@ -9,10 +9,12 @@ from ensemble.cli.folds import folds_text
 from ensemble.cli.progress import StepsView, TrainingView, duration
 from folds.errors import FoldsFailed, Interrupted
 from folds.manager import Outcome, locked, train
-from folds.plan import Plan, make_plan, open_runs, refuse_started
+from folds.plan import Plan, make_plan, open_runs
 from folds.recipe import Recipe, Settings
 from folds.scores import Interval
 from folds.summary import RunSummary, summarise
+
+FEW_PEOPLE = 10
 
 
 def run_training(
@@ -30,7 +32,8 @@ def run_training(
 ) -> int:
     """Do it and print it; returns the exit code (0, or 3 where some folds failed)."""
     plan = make_plan(settings, recipe, folds=folds, devices=devices, per_device=per_device, note=console.note, warn=console.warn)
-    refuse_started(plan, resume or dry_run, force)
+    for run in plan.runs:
+        run.refuse_started(plan.folds, resume or dry_run, force)
     describe(plan)
     if dry_run:
         console.result("\n".join(f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds), {"plan": _plan_record(plan)})
@@ -141,6 +144,8 @@ def remarks(summaries: Sequence[RunSummary]) -> None:
         console.note("optimistic: the epoch was chosen on the fold that is scored (--keep best)")
     if any(len(s.folds) < s.k for s in summaries):
         console.note("folds that are not trained yet are absent from the out-of-fold score")
+    if first.oof.headline.people < FEW_PEOPLE:
+        console.warn(f"{first.oof.headline.people} people say little: drawing among so few, the interval is too narrow")
     if first.oof.mixed_people:
         console.note(f"{first.oof.mixed_people:,} people carry several labels and are scored by their most frequent one")
 

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -276,3 +277,18 @@ def test_streams_of_neighbouring_steps_do_not_resemble_each_other() -> None:
 @pytest.mark.parametrize("write", [write_atomic, write_json])
 def test_the_written_path_is_given_back(tmp_path: Path, write: Callable[[Path, str], Path]) -> None:
     assert write(tmp_path / "x", "y") == tmp_path / "x"
+
+
+def test_a_library_that_hides_why_it_could_not_write_does_not_hide_it_from_the_user(tmp_path: Path) -> None:
+    import torch
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(EnsembleError, match=r"cannot write .*weights.pt: file too large"):
+            write_atomic(tmp_path / "weights.pt", lambda file: torch.save(torch.zeros(1_000_000), file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+    assert list(tmp_path.iterdir()) == []
