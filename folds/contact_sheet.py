@@ -14,12 +14,13 @@ from folds.decode import ImageSettings, decode_image
 from folds.files import write_atomic
 
 MOST = 60  # cases on a sheet
-_SIDE, _ACROSS, _GAP, _LINE = 224, 4, 8, 13  # pixels; images of a set that are shown; pixels; pixels
+_SIDE, _GAP, _LINE = 224, 8, 13  # pixels
+_ACROSS, _WIDEST = 4, 6  # images of a set that are shown; images in a row of the sheet
 _LETTERS = 36  # of the built-in font, about as wide as an image
 
 
 def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row], Path | None]) -> int:
-    """Write a PNG with one row of images a case of each warning.
+    """Write a PNG of the images of each case of each warning.
 
     Parameters
     ----------
@@ -34,14 +35,16 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
         return 0
     height = _SIDE + 5 * _LINE + _GAP
     across = min(_ACROSS, max(len(case.rows) for _, case in cases))
-    sheet = Image.new("RGB", (_GAP + across * (_SIDE + _GAP), _GAP + len(cases) * height), "white")
+    beside = min(max(1, _WIDEST // across), len(cases))  # cases in a row
+    width = across * (_SIDE + _GAP) + _GAP
+    sheet = Image.new("RGB", (_GAP + beside * width, _GAP + -(-len(cases) // beside) * height), "white")
     pen = ImageDraw.Draw(sheet)
     for number, (finding, case) in enumerate(cases):
-        top = _GAP + number * height
+        top, start = _GAP + number // beside * height, _GAP + number % beside * width
         title = f"{finding.kind} {case.detail}" + (f" ({len(case.rows) - across} more)" if len(case.rows) > across else "")
-        pen.text((_GAP, top), _plain(title), "black")
+        pen.text((start, top), _plain(title), "black")
         for column, row in enumerate(case.rows[:across]):
-            left = _GAP + column * (_SIDE + _GAP)
+            left = start + column * (_SIDE + _GAP)
             picture = _picture(file_of(row))
             if picture is not None:
                 sheet.paste(picture, (left, top + _LINE + 2))

@@ -31,6 +31,7 @@ MOST_CANDIDATES = 200_000
 
 _COARSE, _FINE, _MARGIN = 16, 32, 3
 _BLOCK = 1024  # images against all, at a time
+_PRODUCTS = 40_000_000  # of fingerprints held at once: 160 MB
 _CHUNK = 512  # pairs at a time
 
 Array = NDArray[np.float32]
@@ -98,7 +99,7 @@ def near_duplicates(thumbs: NDArray[np.uint8], groups: NDArray[np.integer]) -> N
     thumbs : (n, SIDE, SIDE) uint8, see `thumbnails`.
     groups : (n,) pairs within one group are not looked for (one person's pictures are alike, and stay together anyway).
     """
-    varied = thumbs.reshape(len(thumbs), -1).std(axis=1) >= FLAT
+    varied = np.array([thumb.std() >= FLAT for thumb in thumbs], dtype=bool)
     kept = np.flatnonzero(varied)
     first, second, mirrored, left_off = _candidates(fingerprints(thumbs[kept]), groups[kept])
     first, second = kept[first], kept[second]
@@ -135,8 +136,9 @@ def _candidates(prints: Array, groups: NDArray[np.integer]) -> tuple[NDArray[np.
     # Mirrored left to right, every odd horizontal frequency changes its sign.
     flipped = prints * np.tile(np.where(np.arange(_COARSE) % 2, -1, 1).astype(np.float32), _COARSE)
     found: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_], Array]] = []
-    for start in range(0, len(prints), _BLOCK):
-        rows = prints[start : start + _BLOCK]
+    block = max(1, min(_BLOCK, _PRODUCTS // max(1, len(prints))))
+    for start in range(0, len(prints), block):
+        rows = prints[start : start + block]
         for mirrored, others in ((False, prints), (True, flipped)):
             cosines = rows @ others[start:].T
             first, second = np.divmod(np.flatnonzero(cosines >= ALIKE), cosines.shape[1])
