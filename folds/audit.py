@@ -47,7 +47,10 @@ class Case:
     similarity: float | None = None
 
     def __str__(self) -> str:
-        return "  =  ".join(map(str, self.rows)) + (f"{'  ' if self.rows else ''}{self.detail}" if self.detail else "")
+        # One placeholder picture can stand under thousands of people.
+        rest = len(self.rows) - 4
+        named = "  =  ".join(map(str, self.rows if rest < 2 else self.rows[:4])) + (f"  and {rest:,} more rows" if rest > 1 else "")
+        return "  ".join(filter(None, (named, self.detail)))
 
 
 @dataclass(frozen=True)
