@@ -13,7 +13,9 @@ from ensemble.cli import console
 
 
 def folds(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[check [FILE]]", show_default=False)] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[check [FILE]]", help="audit the data and a split, split nothing", show_default=False)
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]")] = None,
     path: Annotated[str, typer.Option(help="CSV column of the image path", metavar="COL")] = "path",
     label: Annotated[str, typer.Option(help="CSV column of the class", metavar="COL")] = "label",
