@@ -114,6 +114,22 @@ def test_a_symmetric_picture_and_its_copy_are_one_pair():
     assert [(pair.first, pair.second) for pair in found.pairs] == [(0, 1)]
 
 
+@pytest.mark.parametrize("bar", [0, 128, 255])
+def test_bars_that_all_pictures_share_do_not_make_them_copies(bar, alike):
+    """Letterboxed, the strongest edges are those of the bars."""
+
+    def barred(made):
+        framed = np.full((len(made), 96, 96, 3), bar, np.uint8)
+        framed[:, 14:82] = [np.asarray(Image.fromarray(one).resize((96, 68), Image.Resampling.BICUBIC)) for one in made]
+        return thumbnails(framed)
+
+    plain, copies = barred([pixels(image) for image in alike]), barred([CHANGES["all of it"](image) for image in alike])
+    assert near_duplicates(plain, np.arange(N)).pairs == ()
+    found = near_duplicates(np.concatenate([plain, copies]), np.arange(2 * N)).pairs
+    assert all(pair.second == pair.first + N for pair in found)
+    assert len(found) >= 0.9 * N
+
+
 @pytest.mark.parametrize("n", [0, 1])
 def test_no_pair_in_fewer_than_two(n, thumbs):
     assert near_duplicates(thumbs[:n], np.arange(n)).pairs == ()
