@@ -16,7 +16,7 @@ from folds.decode import ImageSettings
 from folds.devices import Placement, place, resolve_amp
 from folds.errors import UsageError
 from folds.files import sha256_bytes, write_atomic, write_json
-from folds.images import load_images
+from folds.images import ImageCache, load_images
 from folds.job import Job
 from folds.losses import build_loss
 from folds.recipe import Recipe, Settings, to_toml
@@ -120,9 +120,17 @@ def _name_runs(settings: Settings, recipe: Recipe, small: bool, classes: int) ->
 
 
 def open_runs(
-    plan: Plan, *, resume: bool = False, force: bool = False, note: Note = lambda text: None, progress: Callable[[int, int], None] | None = None
+    plan: Plan,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    note: Note = lambda text: None,
+    progress: Callable[[int, int], None] | None = None,
+    decoded: Callable[[Plan, ImageCache, ImageCache | None], None] | None = None,
 ) -> list[Job]:
     """Decode the images, write the run folders, and list the jobs that are still to do, longest first.
+
+    `decoded` is called once with the images of training and test, before anything is written or removed, and may refuse them.
 
     Raises
     ------
@@ -138,6 +146,8 @@ def open_runs(
         train = load(plan.table.paths or (), where=plan.table.where)
         test = plan.data.test
         test_cache = None if test is None else load(test.paths or (), where=test.where)
+        if decoded is not None and run is plan.runs[0]:
+            decoded(plan, train, test_cache)
         amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
         resolved = {
             "architecture": _plain(asdict(run.architecture)),

@@ -1,4 +1,4 @@
-"""`ensemble folds`: split a table by person, or check a split."""
+"""`ensemble folds`: split a table by person. `ensemble folds check` is in auditing.py."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from ensemble.cli import console
 
 
 def folds(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[check [FILE]]", help="audit the data and a split, split nothing", show_default=False)
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]")] = None,
     path: Annotated[str, typer.Option(help="CSV column of the image path", metavar="COL")] = "path",
     label: Annotated[str, typer.Option(help="CSV column of the class", metavar="COL")] = "label",
@@ -24,51 +27,53 @@ def folds(
     stratify: Annotated[str | None, typer.Option(help="spread these columns evenly instead of the label alone", metavar="COL[,COL]")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="where the folds are written", metavar="FILE")] = Path("folds.csv"),
     force: Annotated[bool, typer.Option("--force", help="replace a file that holds other folds")] = False,
-    check: Annotated[Path | None, typer.Option(help="check this split instead of making one", metavar="FILE")] = None,
+    test: Annotated[Path | None, typer.Option(help="check: further images to predict, looked for among those of training")] = None,
+    no_images: Annotated[bool, typer.Option("--no-images", help="check: look at the table alone")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="check: write the suspicious images side by side", metavar="FILE.png")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="check: warnings are errors")] = False,
 ) -> None:
     """Split by person: no person stands in two folds, the classes are spread evenly. Image files are not needed.
 
-    With --check, a split made here or elsewhere (columns id, label, person, fold) is looked at instead: an error if a person
-    stands in two folds or a fold is empty. With --data too, it is lined up with that table by id.
+    With check, nothing is split: the data, their images and a split made here or elsewhere (columns id, label, person, fold; folds.csv
+    unless named) are audited. An error if a person stands in two folds or a fold is empty; warnings for copies of images under
+    different people, labels, or in training and test, and for classes that cannot be in every fold. The split is lined up with
+    the data by id; FILE without --data is looked at by itself.
     """
+    from ensemble.cli import auditing
+    from folds.errors import UsageError
     from folds.readers import read_data
-    from folds.samples import DataSpec, SampleTable
+    from folds.samples import DataSpec
     from folds.sources import find_data
-    from folds.split import check_folds, load_folds, save_folds, split_by_person
+    from folds.split import check_folds, save_folds, split_by_person
 
-    table: SampleTable | None = None
-    if data is not None or check is None:
-        found, line = find_data(data)
-        console.note(line)
-        spec = DataSpec(found, path=path, label=label, person=person, split=split, person_regex=person_regex)
-        read = read_data(spec, need_images=False)
-        for text in read.notes:
-            console.note(text)
-        for text in read.warnings:
-            console.warn(text)
-        table = read.train
-    if check is not None:
-        assignment = load_folds(check, table)
-    else:
-        assert table is not None  # noqa: S101 - without --check it was read
-        assignment = split_by_person(table, k, seed, _strata(table, stratify) if stratify is not None else None)
-    classes, meaning = (table.classes, table.class_attributes) if table is not None else (_classes_of(assignment.labels), {})
-    warnings = check_folds(assignment, classes, meaning)
-    if check is None:
-        save_folds(output, assignment, force)
-    for text in warnings:
-        console.warn(text)
-    _print(check or output, assignment, classes, meaning, warnings)
     named = {"--data": data, "--path": path, "--label": label, "--person": person, "--split": split, "--person-regex": person_regex}
     defaults = ("path", "label", "person", None)
-    words = [word for option, value in named.items() if value not in defaults for word in (option, str(value))]
-    console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(check or output), *words]))
-
-
-def _classes_of(labels: Any) -> tuple[str, ...]:
-    from folds.predictions import sort_classes
-
-    return sort_classes(labels.tolist())
+    options = [word for option, value in named.items() if value not in defaults for word in (option, str(value))]
+    file = auditing.file_named(words) if words else None
+    if words and len(words) == 2 and data is None:
+        auditing.check(file, None, k=k, images=False, strict=strict, sheet=sheet, force=force, options=options)
+        return
+    found, line = find_data(data)
+    console.note(line)
+    spec = DataSpec(found, path=path, label=label, person=person, split=split, person_regex=person_regex, test=test)
+    if words:
+        auditing.check(file, spec, k=k, images=not no_images, strict=strict, sheet=sheet, force=force, options=options)
+        return
+    if test or no_images or sheet or strict:
+        raise UsageError("--test, --no-images, --sheet and --strict belong to: ensemble folds check", hint="ensemble folds check --help")
+    read = read_data(spec, need_images=False)
+    for text in read.notes:
+        console.note(text)
+    for text in read.warnings:
+        console.warn(text)
+    table = read.train
+    assignment = split_by_person(table, k, seed, _strata(table, stratify) if stratify is not None else None)
+    warnings = check_folds(assignment, table.classes, table.class_attributes)
+    save_folds(output, assignment, force)
+    for text in warnings:
+        console.warn(text)
+    _print(output, assignment, table.classes, table.class_attributes, warnings)
+    console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(output), *options]))
 
 
 def _strata(table: Any, names: str) -> Any:

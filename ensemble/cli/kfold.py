@@ -44,6 +44,7 @@ def kfold(
     devices: Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is missing")] = False,
     force: Annotated[bool, typer.Option("--force", help="train existing runs again from nothing")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="warnings about the data and the folds are errors: nothing is trained")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, train nothing")] = False,
     config: Annotated[Path | None, typer.Option("-c", "--config", help="settings in TOML, e.g. a run's config.toml", metavar="FILE")] = None,
 ) -> int:
@@ -61,7 +62,7 @@ def kfold(
     if resume and force:
         raise UsageError("--resume and --force contradict each other", hint="give one of them")
     given = dict(locals())
-    execution = ("fold", "per", "jobs", "devices", "resume", "force", "dry_run", "config", "run_training", "UsageError", "gather")
+    execution = ("fold", "per", "jobs", "devices", "resume", "force", "strict", "dry_run", "config", "run_training", "UsageError", "gather")
     settings, recipe, _ = gather({key: value for key, value in given.items() if key not in execution}, config)
     return run_training(
         settings,
@@ -71,6 +72,7 @@ def kfold(
         per_device=jobs,
         resume=resume,
         force=force,
+        strict=strict,
         dry_run=dry_run,
         per_person=per == "person",
         again=_resuming(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.cli import console
+from ensemble.cli.auditing import Audit
 from ensemble.cli.folds import folds_text
 from ensemble.cli.progress import StepsView, TrainingView, duration
 from folds.errors import FoldsFailed, Interrupted
@@ -26,20 +27,23 @@ def run_training(
     per_device: int | None = None,
     resume: bool = False,
     force: bool = False,
+    strict: bool = False,
     dry_run: bool = False,
     per_person: bool = False,
     again: str = "ensemble kfold --resume",
 ) -> int:
     """Do it and print it; returns the exit code (0, or 3 where some folds failed)."""
-    plan = make_plan(settings, recipe, folds=folds, devices=devices, per_device=per_device, note=console.note, warn=console.warn)
+    audit = Audit(strict)
+    plan = make_plan(settings, recipe, folds=folds, devices=devices, per_device=per_device, note=console.note, warn=audit.warn)
     for run in plan.runs:
         run.refuse_started(plan.folds, resume or dry_run, force)
     describe(plan)
     if dry_run:
+        audit.refuse()
         console.result("\n".join(f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds), {"plan": _plan_record(plan)})
         console.note("\nnothing was trained (--dry-run)")
         return 0
-    failed = train_plan(plan, resume, force, again)
+    failed = train_plan(plan, resume, force, again, audit)
     summaries = summaries_of(plan, per_person)
     if summaries:
         console.result(results_table(summaries), {"runs": [summary_record(s) for s in summaries]})
@@ -71,13 +75,15 @@ def describe(plan: Plan) -> None:
     console.note(f"mixed precision {amp}: {why}")
 
 
-def train_plan(plan: Plan, resume: bool, force: bool, again: str) -> list[Outcome]:
-    """Train what is to be trained, shown live; returns the jobs that failed. On Ctrl-C, `again` is the command that goes on."""
+def train_plan(plan: Plan, resume: bool, force: bool, again: str, audit: Audit | None = None) -> list[Outcome]:
+    """Audit the images, train what is to be trained, shown live; returns the jobs that failed. On Ctrl-C, `again` is the command that goes on."""
     failed: list[Outcome] = []
+    audit = audit or Audit()
     try:
         with locked(plan):
             with StepsView("decoding images") as decoding:
-                jobs = open_runs(plan, resume=resume, force=force, note=console.note, progress=decoding)
+                jobs = open_runs(plan, resume=resume, force=force, note=console.note, progress=decoding, decoded=audit.look)
+            audit.show()
             if not jobs:
                 console.note("nothing left to train")
             with TrainingView(jobs, len(plan.placement.devices)) as view:

@@ -64,7 +64,7 @@ def test_the_command_writes_the_folds_prints_the_table_on_stdout_and_the_next_co
 
 def test_a_broken_split_leaves_with_1_and_names_the_person_without_a_traceback(tmp_path):
     (tmp_path / "theirs.csv").write_text("id,label,person,fold\n1,a,p,0\n2,b,p,1\n3,a,q,1\n")
-    done = ensemble(tmp_path, "folds", "--check", "theirs.csv")
+    done = ensemble(tmp_path, "folds", "check", "theirs.csv")
     assert done.returncode == 1
     assert done.stdout == ""
     assert "error: 1 of 2 people stand in more than one fold" in done.stderr
@@ -109,16 +109,16 @@ def test_a_class_that_cannot_be_in_every_fold_is_warned_about_on_stderr(here, ca
 def test_check_with_a_table_lines_up_by_id(here, capsys):
     path = table(here)
     assert typed("folds", "--data", path, "--k", 3) == 0
-    assert typed("folds", "--data", path, "--check", "folds.csv") == 0
+    assert typed("folds", "check", "folds.csv", "--data", path) == 0
     assert "nobody stands in two folds" in capsys.readouterr().out
     path.write_text(path.read_text().replace("\n0-0.jpg", "\nnew.jpg"))
-    assert typed("folds", "--data", path, "--check", "folds.csv") == 1
+    assert typed("folds", "check", "folds.csv", "--data", path) == 1
     assert "1 of 36 samples of" in capsys.readouterr().err
 
 
 def test_check_writes_nothing(here, capsys):
     (here / "theirs.csv").write_text("id,label,person,fold\n1,a,p,0\n2,b,q,1\n3,a,r,1\n4,b,s,0\n")
-    assert typed("folds", "--check", "theirs.csv") == 0
+    assert typed("folds", "check", "theirs.csv") == 0
     assert [path.name for path in here.iterdir()] == ["theirs.csv"]
     assert capsys.readouterr().err.splitlines()[-1] == "next: ensemble kfold --folds theirs.csv"
 
