@@ -15,7 +15,7 @@ FOLDS = """
 errors files scores predictions
 csv_table samples image_folders mask_layout readers faces portraits people recipe sources
 contents depth decode usable images
-assignment split
+strata stratified repair assignment split repeats
 augment losses devices architectures checkpoint inference training worker plan manager summary
 """.split()
 ENSEMBLE = "hard_labels members runs tables class_order attributes alignment voting scoring blends blend_files views tta".split()
