@@ -97,12 +97,15 @@ def repair(people: People, fold: NDArray[np.int64], shares: Sequence[float], see
     return found, Repair(*_changes(fold, found, len(shares)), before, after)
 
 
-def balance(people: People, fold: NDArray[np.int64], shares: Sequence[float], random: np.random.Generator) -> NDArray[np.int64]:
+def balance(
+    people: People, fold: NDArray[np.int64], shares: Sequence[float], random: np.random.Generator, steps: int = MOST_STEPS
+) -> NDArray[np.int64]:
     """The best assignment (people,) that a search finds from `fold`, which may be a bad one: nothing of it needs to stay.
 
-    First come the classes that folds lack, then sizes within `SIZE_TOLERANCE`, then the deviation of class shares.
+    First come the classes that folds lack, then sizes within `SIZE_TOLERANCE`, then the deviation of class shares. Fewer
+    `steps` stay nearer to where the search begins.
     """
-    return _Search(people, fold, shares).run(random, SIZE_TOLERANCE, None)
+    return _Search(people, fold, shares).run(random, SIZE_TOLERANCE, None, steps)
 
 
 def _changes(before: NDArray[np.int64], after: NDArray[np.int64], k: int) -> tuple[int, int]:
@@ -145,7 +148,7 @@ class _Search:
         absent = np.maximum(self.needed - self._has(self.held).sum(axis=0), 0).sum()
         return Quality(int(absent), float(deviation.max()), float(deviation.mean()), float(size.max()))
 
-    def run(self, random: np.random.Generator, size_limit: float, floor: Quality | None) -> NDArray[np.int64]:
+    def run(self, random: np.random.Generator, size_limit: float, floor: Quality | None, most: int = MOST_STEPS) -> NDArray[np.int64]:
         """The best assignment found; with a `floor` none that is worse in a deviation."""
         start = self.quality()
         self.scale, self.size_limit, self.floor = start, size_limit + 1e-9, floor
@@ -157,7 +160,7 @@ class _Search:
                 self.place(best)
                 self._shake(random)
             cost, misses = self._cost_now(), 0
-            while steps < MOST_STEPS and misses < (1 if self.exhaustive else 3):
+            while steps < most and misses < (1 if self.exhaustive else 3):
                 steps += 1
                 candidates = self._candidates(random)
                 costs = self._costs(*candidates)

@@ -19,14 +19,22 @@ def folds(
     person: Annotated[str, typer.Option(help="CSV column of the group that must not be split", metavar="COL")] = "person",
     split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row out of the folds", metavar="COL")] = None,
     person_regex: Annotated[str | None, typer.Option(help="takes the person from the image path", metavar="REGEX")] = None,
-    k: Annotated[int, typer.Option("--k", "-k", help="number of folds")] = 5,
-    seed: Annotated[int, typer.Option(help="another seed, another split")] = 0,
-    stratify: Annotated[str | None, typer.Option(help="spread these columns evenly instead of the label alone", metavar="COL[,COL]")] = None,
+    k: Annotated[int | None, typer.Option("--k", "-k", help="number of folds [5]")] = None,
+    seed: Annotated[int, typer.Option(help="decides ties, and the repeats")] = 0,
+    stratify: Annotated[
+        str | None, typer.Option(help="spread these columns evenly too, e.g. gender,source; the label always counts", metavar="COL[,COL]")
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair/--no-repair", help="move and swap people where a fold lacks a class or is off balance")] = True,
+    repeats: Annotated[int, typer.Option(help="independent splits: FILE, FILE with .repeat1, …")] = 1,
+    holdout: Annotated[float | None, typer.Option(help="hold out this share once instead of making folds, e.g. .1", metavar="SHARE")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="where the folds are written", metavar="FILE")] = Path("folds.csv"),
     force: Annotated[bool, typer.Option("--force", help="replace a file that holds other folds")] = False,
     check: Annotated[Path | None, typer.Option(help="check this split instead of making one", metavar="FILE")] = None,
 ) -> None:
     """Split by person: no person stands in two folds, the classes are spread evenly. Image files are not needed.
+
+    The split is that of scikit-learn's StratifiedGroupKFold, repaired where a fold lacks a class that people enough have, or
+    where the balance can be improved; what was changed is said.
 
     With --check, a split made here or elsewhere (columns id, label, person, fold) is looked at instead: an error if a person
     stands in two folds or a fold is empty. With --data too, it is lined up with that table by id.
@@ -34,8 +42,9 @@ def folds(
     from folds.readers import read_data
     from folds.samples import DataSpec, SampleTable
     from folds.sources import find_data
-    from folds.split import check_folds, load_folds, save_folds, split_by_person
+    from folds.split import check_folds, load_folds
 
+    _check_usage(k, repeats, holdout)
     table: SampleTable | None = None
     if data is not None or check is None:
         found, line = find_data(data)
@@ -48,17 +57,20 @@ def folds(
             console.warn(text)
         table = read.train
     if check is not None:
-        assignment = load_folds(check, table)
+        assignments = [load_folds(check, table)]
     else:
         assert table is not None  # noqa: S101 - without --check it was read
-        assignment = split_by_person(table, k, seed, _strata(table, stratify) if stratify is not None else None)
+        columns = _columns(table, stratify) if stratify is not None else None
+        assignments = _make(table, 5 if k is None else k, seed, columns, repair, repeats, holdout)
+    assignment = assignments[0]
     classes, meaning = (table.classes, table.class_attributes) if table is not None else (_classes_of(assignment.labels), {})
-    warnings = check_folds(assignment, classes, meaning)
+    warnings = [(check_folds(each, classes, meaning)) for each in assignments]
     if check is None:
-        save_folds(output, assignment, force)
-    for text in warnings:
-        console.warn(text)
-    _print(check or output, assignment, classes, meaning, warnings)
+        _save(output, assignments, force)
+    for i, texts in enumerate(warnings):
+        for text in texts:
+            console.warn(f"repeat {i}: {text}" if i else text)
+    _print(check or output, assignments, classes, meaning, warnings[0])
     named = {"--data": data, "--path": path, "--label": label, "--person": person, "--split": split, "--person-regex": person_regex}
     defaults = ("path", "label", "person", None)
     words = [word for option, value in named.items() if value not in defaults for word in (option, str(value))]
@@ -71,23 +83,61 @@ def _classes_of(labels: Any) -> tuple[str, ...]:
     return sort_classes(labels.tolist())
 
 
-def _strata(table: Any, names: str) -> Any:
-    """(n,) str: the values of the columns named, joined."""
-    import numpy as np
+def _check_usage(k: int | None, repeats: int, holdout: float | None) -> None:
+    from folds.errors import UsageError
 
+    for option, given in (("--k", k is not None), ("--repeats", repeats != 1)):
+        if holdout is not None and given:
+            raise UsageError(f"--holdout and {option} contradict each other", hint="--holdout makes one split: give one of them")
+
+
+def _columns(table: Any, names: str) -> list[Any]:
+    """The label, and the columns named: arrays (n,) of str."""
     from folds.errors import unknown
 
     known = {"label": table.labels, **table.attributes}
-    columns = []
-    for name in names.split(","):
-        if name.strip() not in known:
-            raise unknown("column", name.strip(), list(known), hint=f"--stratify takes: {', '.join(known)}")
-        columns.append(known[name.strip()].tolist())
-    return np.array(["\x1f".join(values) for values in zip(*columns)])
+    wanted = list(dict.fromkeys(["label", *(name.strip() for name in names.split(","))]))
+    for name in wanted:
+        if name not in known:
+            raise unknown("column", name, list(known), hint=f"--stratify takes: {', '.join(known)}")
+    return [known[name] for name in wanted]
+
+
+def _make(table: Any, k: int, seed: int, columns: list[Any] | None, repair: bool, repeats: int, holdout: float | None) -> list[Any]:
+    """The assignments that were asked for; what repair changed, and how much repeats differ, is said."""
+    from folds.repeats import likeness, repeated_splits
+    from folds.split import hold_out
+
+    if holdout is not None:
+        return [hold_out(table, holdout, seed, columns, repair)]
+    assignments = repeated_splits(table, k, repeats, seed, columns, repair)
+    if assignments[0].repair is not None:
+        console.note(f"repair: {assignments[0].repair}")
+    if repeats > 1:
+        index = likeness(assignments)
+        console.note(
+            f"repeats: of the pairs of people that random splits would have together in one and apart in another, these have at least "
+            f"{1 - index:.0%} (adjusted Rand index at most {index:.2f}; 0: independent, 1: the same)"
+        )
+        if index > 0.99:
+            console.warn("two of the repeats are the same split, or nearly" + ("" if repair else "; without --no-repair they are independent"))
+    return assignments
+
+
+def repeat_path(output: Path, repeat: int) -> Path:
+    """``folds.csv``, ``folds.repeat1.csv``, …"""
+    return output if repeat == 0 else output.with_name(f"{output.stem}.repeat{repeat}{output.suffix}")
+
+
+def _save(output: Path, assignments: Sequence[Any], force: bool) -> None:
+    from folds.split import save_folds
+
+    for each in assignments:
+        save_folds(repeat_path(output, each.repeat), each, force)
 
 
 def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]]) -> str:
-    """Classes × folds, counted in images, with the people of each class and of each fold."""
+    """Classes × folds (or the held-out part and the rest), in images, with the people of each class and of each fold."""
     from folds.split import fold_table, people_per_class
 
     images, people = fold_table(assignment, classes)
@@ -97,7 +147,8 @@ def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Ma
         rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts(images[i]), f"{having[i]:,}"])
     rows.append(["images", "", *_counts(images.sum(axis=0)), ""])
     rows.append(["people", "", *_counts(people), f"{people.sum():,}"])
-    header = ["class", "", *(f"fold {i}" for i in range(assignment.k)), "all", "people"]
+    parts = ["held out", "training"] if assignment.held_out else [f"fold {i}" for i in range(assignment.k)]
+    header = ["class", "", *parts, "all", "people"]
     if not any(meaning.values()):
         header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
         left = 1
@@ -106,9 +157,12 @@ def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Ma
     return console.table(header, rows, left)
 
 
-def _print(file: Path, assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]], warnings: Sequence[str]) -> None:
+def _print(file: Path, assignments: Sequence[Any], classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]], warnings: Sequence[str]) -> None:
+    from dataclasses import asdict
+
     from folds.split import fold_table, people_per_class
 
+    assignment = assignments[0]
     images, people = fold_table(assignment, classes)
     record = {
         "folds": str(file),
@@ -120,9 +174,13 @@ def _print(file: Path, assignment: Any, classes: Sequence[str], meaning: Mapping
         "images": images.tolist(),
         "people": people.tolist(),
         "people_per_class": people_per_class(assignment, classes),
+        "repair": None if assignment.repair is None else asdict(assignment.repair),
+        "repeats": [str(repeat_path(file, each.repeat)) for each in assignments[1:]],
         "warnings": list(warnings),
     }
-    console.result(f"{folds_text(assignment, classes, meaning)}\n\n{file}: nobody stands in two folds", record)
+    files = ", ".join([str(file), *record["repeats"]])
+    said = "nobody stands on both sides" if assignment.held_out else "nobody stands in two folds"
+    console.result(f"{folds_text(assignment, classes, meaning)}\n\n{files}: {said}", record)
 
 
 def _counts(numbers: Any) -> list[str]:
