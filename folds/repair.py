@@ -20,6 +20,7 @@ SIZE_TOLERANCE = 0.05
 MOST_CANDIDATES = 1500
 MOST_STEPS = 600
 BEGINNINGS = 40
+PATIENCE = 12  # beginnings in a row that found nothing better
 MOST_AIMS = 20
 
 Candidates = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
@@ -72,10 +73,11 @@ def quality(people: People, fold: NDArray[np.int64], shares: Sequence[float]) ->
 def repair(people: People, fold: NDArray[np.int64], shares: Sequence[float], seed: int) -> tuple[NDArray[np.int64], Repair | None]:
     """Improve an assignment by moving and swapping whole people.
 
-    First come the classes that folds lack, then the deviation of class shares: the result is in nothing worse than
-    `fold`, neither in `absent` nor `worst` nor `mean` (`Quality`), and its folds are at most `SIZE_TOLERANCE` off in
-    samples, or as much as before where that was more. It is left alone where nothing is absent and `worst` is below
-    `DEVIATION_TO_TRY`, and where no class could be won nor `worst` be lowered by the part `LEAST_GAIN` of itself.
+    First come the classes that folds lack, then the deviation of class shares. The result is never worse than `fold` in
+    `absent` or `worst` (`Quality`), and in `mean` only where a class could not be won otherwise; its folds are at most
+    `SIZE_TOLERANCE` off in samples, or as much as before where that was more. It is left alone where nothing is absent
+    and `worst` is below `DEVIATION_TO_TRY`, and where no class could be won nor `worst` be lowered by the part
+    `LEAST_GAIN` of itself. With two or three people a fold, a class can stay absent because winning it would cost balance.
 
     Parameters
     ----------
@@ -149,13 +151,15 @@ class _Search:
         return Quality(int(absent), float(deviation.max()), float(deviation.mean()), float(size.max()))
 
     def run(self, random: np.random.Generator, size_limit: float, floor: Quality | None, most: int = MOST_STEPS) -> NDArray[np.int64]:
-        """The best assignment found; with a `floor` none that is worse in a deviation."""
+        """The best assignment found; with a `floor` none whose worst deviation is worse than there."""
         start = self.quality()
         self.scale, self.size_limit, self.floor = start, size_limit + 1e-9, floor
         best, best_cost = self.fold.copy(), self._cost_now()
         kept, kept_key = best, self._key(start)
-        steps = 0
+        steps = fruitless = 0
         for beginning in range(BEGINNINGS):
+            if fruitless == PATIENCE or steps == most:
+                break
             if beginning:
                 self.place(best)
                 self._shake(random)
@@ -171,15 +175,16 @@ class _Search:
                 self._apply(candidates, at)
                 cost, misses = float(costs[at]), 0
                 now = self.quality()
-                allowed = floor is None or (now.worst <= floor.worst and now.mean <= floor.mean)
-                if allowed and self._key(now) < kept_key:
+                if (floor is None or now.worst <= floor.worst) and self._key(now) < kept_key:
                     kept, kept_key = self.fold.copy(), self._key(now)
-            if cost < best_cost:
-                best, best_cost = self.fold.copy(), cost
+            fruitless += 1
+            if cost < best_cost - 1e-9:
+                best, best_cost, fruitless = self.fold.copy(), cost, 0
         return kept
 
     def _key(self, now: Quality) -> tuple[float, ...]:
-        return now.absent, max(now.size - self.size_limit, 0), now.worst
+        beyond = 0.0 if self.floor is None else max(now.mean - self.floor.mean, 0)
+        return now.absent, max(now.size - self.size_limit, 0), beyond, now.worst
 
     def _cost_now(self) -> float:
         now = self.quality()

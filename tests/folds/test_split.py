@@ -70,7 +70,7 @@ def test_the_folds_are_those_of_scikit_learn(case):
         assert split_by_person(table, k, seed, repaired=False).fold.tolist() == expected.tolist()
 
 
-@quick
+@settings(quick, max_examples=25)
 @given(tables(), st.randoms(use_true_random=False))
 def test_the_split_follows_from_table_and_seed_alone_whatever_the_order_of_the_rows(case, random):
     table, k, seed = case
