@@ -23,7 +23,7 @@ from folds.recipe import Recipe, Settings, to_toml
 from folds.run import Run, file_safe, recorded_threads
 from folds.samples import Data, DataSpec, SampleTable
 from folds.sources import open_data
-from folds.split import check_folds, split_by_person
+from folds.split import check_folds, hold_out, split_by_person
 
 CACHE = Path(".ensemble")
 Note = Callable[[str], None]
@@ -82,7 +82,7 @@ def make_plan(
         recipe = replace(recipe, pretrained=False)
     elif recipe.pretrained is None:
         recipe = replace(recipe, pretrained=recipe.init is None)
-    assignment = _assign(settings, recipe, data.train)
+    assignment = _assign(settings, recipe, data.train, note)
     for line in check_folds(assignment, data.train.classes, data.train.class_attributes):
         warn(line)
     chosen = tuple(range(assignment.k)) if folds is None else tuple(sorted(set(folds)))
@@ -96,10 +96,15 @@ def make_plan(
     return Plan(settings, spec, data, assignment, runs, chosen, placement, built_in)
 
 
-def _assign(settings: Settings, recipe: Recipe, table: SampleTable) -> FoldAssignment:
+def _assign(settings: Settings, recipe: Recipe, table: SampleTable, note: Note) -> FoldAssignment:
     if settings.folds is not None:
         return load_folds(settings.folds, table)
-    return split_by_person(table, settings.k, recipe.seed)
+    if settings.holdout is not None:
+        return hold_out(table, settings.holdout, recipe.seed, repaired=settings.repair)
+    assignment = split_by_person(table, settings.k, recipe.seed, repaired=settings.repair)
+    if assignment.repair is not None:
+        note(f"folds: scikit-learn's, repaired: {assignment.repair}")
+    return assignment
 
 
 def _name_runs(settings: Settings, recipe: Recipe, small: bool, classes: int) -> tuple[Run, ...]:

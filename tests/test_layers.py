@@ -15,7 +15,7 @@ FOLDS = """
 errors files scores predictions
 csv_table samples image_folders mask_layout readers faces portraits people recipe sources
 contents depth decode usable images
-assignment split
+strata stratified repair assignment split repeats
 duplicates audit contact_sheet
 augment losses devices architectures checkpoint inference job state fitting training worker run plan manager summary
 """.split()

@@ -21,6 +21,10 @@ def kfold(
     split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row apart", metavar="COL")] = None,
     person_regex: Annotated[str | None, typer.Option(help="class folders: takes the person from the image path", metavar="REGEX")] = None,
     folds: Annotated[Path | None, typer.Option(help="use this split (ensemble folds -o FILE)", metavar="FILE")] = None,
+    holdout: Annotated[float | None, typer.Option(help="one model: hold out this share by person instead of k folds", metavar="SHARE")] = None,
+    repair: Annotated[
+        bool | None, typer.Option("--repair/--no-repair", help="move people where scikit-learn's split lacks a class or balance [yes]")
+    ] = None,
     fold: Annotated[str | None, typer.Option(help="train only these folds now", metavar="I[,J]")] = None,
     name: Annotated[str | None, typer.Option(help="name of the run [the architecture]")] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs [15]")] = None,
@@ -61,6 +65,8 @@ def kfold(
         raise UsageError(f"--per {per}: expected person")
     if resume and force:
         raise UsageError("--resume and --force contradict each other", hint="give one of them")
+    if holdout is not None and k is not None:
+        raise UsageError("--holdout and --k contradict each other", hint="--holdout makes one split: give one of them")
     given = dict(locals())
     execution = ("fold", "per", "jobs", "devices", "resume", "force", "strict", "dry_run", "config", "run_training", "UsageError", "gather")
     settings, recipe, _ = gather({key: value for key, value in given.items() if key not in execution}, config)

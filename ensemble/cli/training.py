@@ -58,7 +58,8 @@ def describe(plan: Plan) -> None:
     table = plan.table
     test = "" if plan.data.test is None else f"; test: {len(plan.data.test):,} images"
     people = 0 if table.persons is None else len(set(table.persons.tolist()))
-    console.note(f"{len(table):,} images of {people:,} people, {len(table.classes)} classes, {plan.assignment.k} folds by person{test}\n")
+    split = "one part held out by person" if plan.assignment.held_out else f"{plan.assignment.k} folds by person"
+    console.note(f"{len(table):,} images of {people:,} people, {len(table.classes)} classes, {split}{test}\n")
     console.note(folds_text(plan.assignment, table.classes, table.class_attributes))
     console.note("")
     for run in plan.runs:

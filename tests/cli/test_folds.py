@@ -14,6 +14,8 @@ import pytest
 from ensemble import cli
 from ensemble.cli import console
 from folds import people
+from folds.split import read_folds
+from tests.folds.skewed import skewed_people
 
 
 def table(folder: Path) -> Path:
@@ -163,3 +165,57 @@ def test_the_columns_named_are_handed_on_to_the_next_command(here, capsys):
     path.write_text(path.read_text().replace("label,person", "finding,patient"))
     assert typed("folds", "--data", path, "--k", 2, "--label", "finding", "--person", "patient") == 0
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"--data {path} --label finding --person patient")
+
+
+def skewed_table(folder: Path) -> Path:
+    labels, persons = skewed_people(0)
+    path = folder / "skewed.csv"
+    path.write_text("path,label,person\n" + "".join(f"{i}.jpg,{label},p{person}\n" for i, (label, person) in enumerate(zip(labels, persons))))
+    return path
+
+
+def test_what_the_repair_changed_is_said_and_no_repair_leaves_the_classes_absent(here, capsys):
+    path = skewed_table(here)
+    assert typed("folds", "--data", path, "--no-repair", "-o", "plain.csv") == 0
+    err = capsys.readouterr().err
+    assert "absent from validation" in err
+    assert "repair:" not in err
+    assert typed("folds", "--data", path, "--json") == 0
+    out, err = capsys.readouterr()
+    assert "repair: " in err
+    assert "absent from validation" not in err
+    record = json.loads(out)
+    assert record["repair"]["after"]["absent"] == 0 < record["repair"]["before"]["absent"]
+    assert json.loads((here / "folds.json").read_text())["repair"] == record["repair"]
+    assert json.loads((here / "plain.json").read_text())["repair"] is None
+
+
+def test_repeats_are_written_beside_each_other_and_how_much_they_differ_is_said(here, capsys):
+    assert typed("folds", "--data", table(here), "--k", 3, "--repeats", 3, "-o", "f.csv") == 0
+    out, err = capsys.readouterr()
+    assert "adjusted Rand index at most" in err
+    assert out.splitlines()[-1] == "f.csv, f.repeat1.csv, f.repeat2.csv: nobody stands in two folds"
+    assert [json.loads((here / f"f{name}.json").read_text())["repeat"] for name in ("", ".repeat1", ".repeat2")] == [0, 1, 2]
+    assert len({(here / f"f{name}.csv").read_text() for name in ("", ".repeat1", ".repeat2")}) == 3
+    assert read_folds(here / "f.repeat2.csv").repeat == 2
+
+
+def test_repeats_that_are_the_same_are_warned_about(here, capsys):
+    assert typed("folds", "--data", skewed_table(here), "--repeats", 2, "--no-repair") == 0
+    assert "the same split, or nearly; without --no-repair they are independent" in capsys.readouterr().err
+
+
+def test_one_part_is_held_out_and_shown_beside_the_training_part(here, capsys):
+    assert typed("folds", "--data", table(here), "--holdout", ".25", "-o", "h.csv") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["class", "held", "out", "training", "all", "people"]
+    assert lines[4].split() == ["images", "9", "27", "36"]
+    assert lines[-1] == "h.csv: nobody stands on both sides"
+    assert {row.split(",")[3] for row in (here / "h.csv").read_text().splitlines()[1:]} == {"0", "-1"}
+
+
+@pytest.mark.parametrize("words", [["--holdout", ".1", "--k", "3"], ["--holdout", ".1", "--repeats", "2"], ["--holdout", "1.5"], ["--repeats", "0"]])
+def test_what_contradicts_or_cannot_be_is_wrong_usage(here, capsys, words):
+    assert typed("folds", "--data", table(here), *words) == 2
+    assert words[0] in capsys.readouterr().err
+    assert not (here / "folds.csv").exists()

@@ -351,3 +351,25 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.1)
+
+
+def test_one_part_held_out_is_one_job_that_trains_on_the_rest(plan: Planner, drawn: Path, in_process: None) -> None:
+    made = make_plan(Settings(data=drawn, arch=("test_resnet",), holdout=0.2), Recipe(epochs=1, img_size="32", pretrained=False))
+    assert made.folds == (0,)
+    outcomes = run(made)
+    assert [outcome.job.fold for outcome in outcomes] == [0]
+    held = made.assignment.validation_index(0)
+    sidecar = read_sidecar(Path("runs/test_resnet.oof.npy"))
+    assert sidecar is not None
+    assert sidecar.rows.ids.tolist() == made.table.ids[held].tolist()
+    assert outcomes[0].result is not None
+    assert outcomes[0].result["images"] == len(made.table) - len(held)
+    done = made.runs[0].done(0)
+    assert done is not None
+    assert summarise("test_resnet", {0: done}, made.assignment.k).oof.rows == len(held)
+    # The same part from its file is the same run.
+    settings = Settings(data=drawn, arch=("test_resnet",), folds=Path("runs/test_resnet/folds.csv"))
+    again = make_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False))
+    assert open_runs(again, resume=True) == []
+    with pytest.raises(EnsembleError, match="--fold 1: the folds are 0 to 0"):
+        make_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False), folds=[1])
