@@ -42,6 +42,7 @@ def kfold(
     label_smoothing: Annotated[float | None, typer.Option(help="share of the target given to all classes [0.1]")] = None,
     ema: Annotated[float | None, typer.Option(help="decay of averaged weights, e.g. 0.999 [0: off]")] = None,
     amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off [auto]")] = None,
+    compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="train through torch.compile [no]")] = None,
     keep: Annotated[str | None, typer.Option(help="last epoch, or best (optimistic: chosen on the fold that is scored) [last]")] = None,
     pretrained: Annotated[bool | None, typer.Option("--pretrained/--no-pretrained", help="start from timm's weights [yes]")] = None,
     init: Annotated[Path | None, typer.Option(help="start from the weights in this file", metavar="FILE")] = None,
