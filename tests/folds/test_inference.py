@@ -155,3 +155,32 @@ def test_images_are_read_from_a_memory_map_which_is_not_changed(tmp_path: Path) 
     np.testing.assert_array_equal(taken.numpy(), images(4)[[3, 1]])
     taken.zero_()
     np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), images(4))
+
+
+def test_batches_are_the_rows_asked_for_wherever_the_pixels_lie() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
+    rows = [np.array([3, 1, 19]), np.array([0]), np.array([7, 7])]
+    pixels = Pixels(values, "cpu")
+    mapped = [batch.numpy() for batch in pixels.batches(rows)]
+    pixels.resident = torch.from_numpy(values)
+    resident = [batch.numpy() for batch in pixels.batches(rows, torch.from_numpy(np.concatenate(rows)))]
+    for found in (mapped, resident):
+        assert len(found) == 3
+        for batch, some in zip(found, rows, strict=True):
+            np.testing.assert_array_equal(batch, values[some])
+
+
+def test_too_little_memory_predicts_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small(torch.nn.Module):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            if len(batch) > 20:
+                raise torch.OutOfMemoryError("out of memory")
+            return batch.mean((2, 3))
+
+    values = np.random.default_rng(0).integers(0, 256, (70, 4, 4, 3), dtype=np.uint8)
+    seen: list[int] = []
+    logits = predict_logits(
+        Small(), Pixels(values, "cpu"), np.arange(70), (0, 0, 0), (1, 1, 1), device="cpu", progress=lambda done, total: seen.append(done)
+    )
+    np.testing.assert_allclose(logits[0], values.mean((1, 2)) / 255, atol=1e-5)
+    assert seen[-1] == 70

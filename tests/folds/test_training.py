@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -269,3 +270,27 @@ def test_a_fold_is_trained_by_one_process_at_a_time(job: Callable[..., Job], mon
     with exclusive_lock(one.lock, "it"), pytest.raises(EnsembleError, match="run fold 0 is in use by process"):
         train_job(one)
     assert not (one.place / "done.json").exists()
+
+
+def test_folds_share_one_compiled_model_and_come_out_as_without(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = []
+    for fold in (0, 1):
+        one = replace(job(f"run{fold}", epochs=1), fold=fold)
+        train_job(one)
+        expected.append((one.place / "oof.npy").read_bytes())
+    compiled: list[torch.nn.Module] = []
+
+    def stand_in(model: torch.nn.Module, dynamic: bool) -> torch.nn.Module:
+        assert dynamic is False
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(torch, "compile", stand_in)  # the real one takes a minute on a CPU
+    monkeypatch.setattr(training, "_compiled", {})
+    for fold in (0, 1):
+        shutil.rmtree(f"runs/run{fold}")
+        shutil.rmtree(f"checkpoints/run{fold}")
+        one = replace(job(f"run{fold}", epochs=1, compile=True), fold=fold)
+        train_job(one)
+        assert (one.place / "oof.npy").read_bytes() == expected[fold]
+    assert len(compiled) == 1
