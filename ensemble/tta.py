@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ensemble.views import NONE, View
 from folds.architectures import is_convolutional
 from folds.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
-from folds.decode import ImageSettings
 from folds.devices import place
 from folds.errors import EnsembleError, unknown
 from folds.files import exclusive_lock, sha256_file
@@ -108,11 +107,12 @@ def augment_checkpoint(
     folder = runs / "tta" / checkpoint.run
     with exclusive_lock(runs / "tta" / f".{checkpoint.run}.lock", f"the TTA of {checkpoint.run}"):
         _refuse_other(folder, checkpoint, sha, views, merge, force)
-        _predict(checkpoint, sha, views, data, merge, folder, device, progress, note)
+        _predict(path, checkpoint, sha, views, data, merge, folder, device, progress, note)
     return checkpoint.run
 
 
 def _predict(
+    path: Path,
     checkpoint: Checkpoint,
     sha: str,
     views: Sequence[View],
@@ -124,15 +124,14 @@ def _predict(
     note: Note,
 ) -> None:
     where = place(1, device).devices[0]
-    model = checkpoint.build()
+    model = checkpoint.build(path)
     channels_last = is_convolutional(model) if checkpoint.recipe.get("channels_last") is None else bool(checkpoint.recipe["channels_last"])
     model = model.to(where)
-    settings = ImageSettings(**{**checkpoint.images, "window": tuple(checkpoint.images["window"]) if checkpoint.images.get("window") else None})
     # A checkpoint trained in half precision on a GPU is used in full precision on a CPU.
     amp = checkpoint.amp if where != "cpu" else "off"
 
     def logits_of(table: SampleTable, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        cache = load_images(table.paths or (), settings, cache_dir=CACHE / "images", where=table.where, note=note)
+        cache = load_images(table.paths or (), checkpoint.image_settings, cache_dir=CACHE / "images", where=table.where, note=note)
         return predict_logits(
             model,
             Pixels(cache.pixels, where),

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
-errors files scores predictions
+errors files kinds scores predictions
 csv_table samples image_folders mask_layout readers faces portraits people recipe sources
 contents depth decode usable images
 assignment split

@@ -91,6 +91,19 @@ def test_where_there_is_no_such_checkpoint_those_there_are_get_listed(grid: Path
     assert "checkpoints/test_resnet/fold0.pt" in called.err
 
 
+@pytest.mark.parametrize("change", [{"run": "{outside}/x"}, {"run": "../../outside/x"}, {"fold": "../../../../outside/y"}])
+def test_a_checkpoint_cannot_have_anything_written_outside_runs(grid: Path, call: Call, tmp_path: Path, change: dict[str, str]) -> None:
+    import torch
+
+    record = torch.load("checkpoints/test_vit/fold0.pt", weights_only=True)
+    torch.save(record | {key: value.format(outside=tmp_path / "outside") for key, value in change.items()}, "evil.pt")
+    before = set(tmp_path.rglob("*"))
+    called = call("tta", "evil.pt")
+    assert called.code == 1
+    assert "evil.pt is a damaged checkpoint" in called.err
+    assert set(tmp_path.rglob("*")) == before
+
+
 def test_a_table_without_the_fold_s_people_is_refused(grid: Path, call: Call, tmp_path: Path) -> None:
     from folds.people import draw_people
 
