@@ -18,7 +18,7 @@ contents depth decode usable images
 assignment split
 augment losses devices architectures checkpoint inference job state fitting training worker plan manager summary
 """.split()
-ENSEMBLE = "hard_labels members runs tables class_order attributes alignment voting scoring blends blend_files views tta".split()
+ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files views tta".split()
 
 
 def imported_by(path: Path, package: str) -> set[str]:
