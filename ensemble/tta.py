@@ -13,7 +13,7 @@ from ensemble.views import NONE, View
 from folds.architectures import is_convolutional
 from folds.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.devices import place
-from folds.errors import EnsembleError, unknown
+from folds.errors import EnsembleError, collected, unknown
 from folds.files import exclusive_lock, sha256_file
 from folds.images import load_images
 from folds.inference import Pixels, predict_logits, softmax
@@ -98,7 +98,7 @@ def augment_checkpoint(
 
     Raises
     ------
-    EnsembleError : the table lacks the fold's rows; a merge of other views or another checkpoint is there already.
+    EnsembleError : the table lacks the fold's rows or has other labels; a merge of other views or another checkpoint is there already.
     """
     if merge not in MERGES:
         raise unknown("--merge", merge, MERGES)
@@ -191,7 +191,24 @@ def _positions(table: SampleTable, checkpoint: Checkpoint) -> NDArray[np.int64]:
             f"fold {checkpoint.fold}, e.g. '{missing[0]}'",
             hint="--data must name the table the checkpoint was trained on",
         )
-    return np.array(sorted(position[name] for name in checkpoint.validation_ids))
+    rows = [position[name] for name in checkpoint.validation_ids]
+    _check_labels(table, checkpoint, rows)
+    return np.array(sorted(rows))
+
+
+def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int]) -> None:
+    """The labels must be those it was validated on: scored against others, the numbers would be of no model."""
+    if checkpoint.validation_labels is None or table.labels is None:  # made before they were recorded
+        return
+    labels = table.labels.tolist()
+    pairs = zip(checkpoint.validation_ids, checkpoint.validation_labels, rows, strict=True)
+    other = [f"{table.where[row]}: '{name}' is '{labels[row]}', was '{label}'" for name, label, row in pairs if labels[row] != label]
+    if other:
+        raise collected(
+            other,
+            f"of the {len(rows):,} validation samples of {checkpoint.run} fold {checkpoint.fold} have another label in {table.source}",
+            hint="--data must name the table the checkpoint was trained on; train again if its labels were corrected",
+        )
 
 
 def _refuse_other(folder: Path, checkpoint: Checkpoint, sha: str, views: Sequence[View], merge: str, force: bool) -> None:

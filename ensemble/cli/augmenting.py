@@ -43,12 +43,12 @@ def augment_folds(
     force: bool = False,
 ) -> tuple[str, list[ViewScores]]:
     """Augment a checkpoint or all folds of a run, shown live; returns the run's name and what its views are worth."""
-    tables: dict[tuple[tuple[str, object], ...], Data] = {}
+    tables: dict[str, Data] = {}
 
     def open_data(checkpoint: Checkpoint) -> Data:
-        key = tuple(sorted(checkpoint.data.items()))
+        key = repr((sorted(checkpoint.data.items()), checkpoint.classes))
         if key not in tables:
-            tables[key] = reopen_data(checkpoint.data, data, note=console.note)
+            tables[key] = reopen_data(checkpoint.data, data, classes=checkpoint.classes, note=console.note)
         return tables[key]
 
     run = ""
