@@ -31,9 +31,14 @@ def optional(kind: Kind) -> Kind:
     return Kind(kind.expected, kind.holds, optional=True)
 
 
+def named(kind: Kind, expected: str) -> Kind:
+    """The kind under a name that says more."""
+    return Kind(expected, kind.holds, kind.optional)
+
+
 def whole(low: int = 0, high: int = 2**63 - 1) -> Kind:
     """A whole number from `low` to `high`: what numpy and a file name can take. True and False are none."""
-    limits = f"from {low}" if high == 2**63 - 1 else f"from {low} to {high}"
+    limits = f"from {low}" if high > 2**30 else f"from {low} to {high}"
     return Kind(f"a whole number {limits}", lambda value: type(value) is int and low <= value <= high)
 
 
@@ -103,5 +108,5 @@ def shown(value: Any, most: int = 60) -> str:
     try:
         text = " ".join(repr(value).split())
     except (ValueError, RecursionError):  # a number of very many digits, a list within itself
-        text = f"a {type(value).__name__}"
+        text = f"of type {type(value).__name__}"
     return text if len(text) <= most else f"{text[: most - 1]}…"
