@@ -86,6 +86,25 @@ def test_the_same_command_twice_gives_the_same_file_and_other_folds_need_force(h
     assert (here / "folds.csv").read_bytes() != first
 
 
+@pytest.mark.parametrize("content", ['{"mine": 1}', "not JSON", "[1]"])
+def test_a_json_that_is_no_record_of_folds_is_kept(here, capsys, content):
+    (here / "ann.json").write_text(content)
+    assert typed("folds", "--data", table(here), "--k", 3, "-o", "ann.csv") == 1
+    assert "ann.json exists and is no record of folds" in capsys.readouterr().err
+    assert (here / "ann.json").read_text() == content
+    assert not (here / "ann.csv").exists()
+    assert typed("folds", "--data", table(here), "--k", 3, "-o", "ann.csv", "--force") == 0
+    assert json.loads((here / "ann.json").read_text())["k"] == 3
+
+
+def test_folds_without_ids_are_told_that_the_paths_are_the_ids(here, capsys):
+    (here / "theirs.csv").write_text("path,label,person,fold\n1.jpg,a,p,0\n2.jpg,b,q,1\n")
+    assert typed("folds", "--check", "theirs.csv") == 1
+    err = capsys.readouterr().err
+    assert "theirs.csv has no column 'id'" in err
+    assert "its paths are the ids: name the column of the paths 'id'" in err
+
+
 def test_json_is_one_object_with_the_counts(here, capsys):
     assert typed("folds", "--data", table(here), "--k", 3, "--json") == 0
     record = json.loads(capsys.readouterr().out)
