@@ -150,6 +150,11 @@ def _known() -> dict[str, Any]:
     return {f.name: hints[f.name] for f in (*fields(Settings), *fields(Recipe))}
 
 
+def known_keys() -> tuple[str, ...]:
+    """The keys that a settings file may hold."""
+    return tuple(_known())
+
+
 def gather(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Settings, Recipe, dict[str, str]]:
     """Settings and recipe by precedence: flag > ENSEMBLE_* > `config` > ./ensemble.toml > default.
 
