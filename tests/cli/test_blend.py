@@ -164,6 +164,33 @@ def test_the_csv_holds_the_test_decisions_under_their_ids_and_is_not_overwritten
     assert Path("out.csv").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--csv", "nowhere/out.csv"], 1, "--csv nowhere/out.csv: there is no folder nowhere"),
+        (["--csv", "."], 1, "cannot write .: it is a folder"),
+        (["--csv", "runs", "--force"], 1, "cannot write runs: it is a folder"),
+        (["--run", ""], 2, "--run names no run"),
+        (["--run", " , "], 2, "--run names no run"),
+    ],
+)
+def test_what_cannot_be_written_or_chosen_is_refused_before_anything_is(runs: Path, call: Call, words: list[str], code: int, message: str) -> None:
+    before = sorted(runs.parent.rglob("*"))
+    done = call("blend", "runs/swin.oof.npy", *words)
+    assert (done.code, done.err.splitlines()[0]) == (code, f"error: {message}")
+    assert done.err.splitlines()[1].startswith("hint: ")
+    assert sorted(runs.parent.rglob("*")) == before
+
+
+def test_a_blend_that_is_refused_writes_no_csv_and_the_reverse(runs: Path, call: Call) -> None:
+    assert call("blend", "runs/swin.oof.npy", "-o", "final").code == 0
+    assert call("blend", "runs/resnet18.oof.npy", "-o", "final", "--csv", "out.csv").code == 1
+    assert not Path("out.csv").exists()
+    Path("out.csv").write_text("mine")
+    assert call("blend", "runs/resnet18.oof.npy", "-o", "other", "--csv", "out.csv").code == 1
+    assert not (runs / "blends" / "other").exists()
+
+
 def test_per_person_averages_a_persons_images_first(runs: Path, call: Call) -> None:
     from sklearn.metrics import accuracy_score
 
