@@ -85,6 +85,13 @@ def test_the_same_views_again_change_nothing_and_other_views_want_force(grid: Pa
     assert not Path("runs/tta/test_resnet/views/hflip.oof.npy").exists()
 
 
+def test_a_view_that_changes_nothing_at_the_size_of_the_model_is_left_out_with_a_word(grid: Path, call: Call) -> None:
+    called = call("tta", "checkpoints/test_vit/fold0.pt", "--views", "scale:1.02,1.2", "--json")
+    assert called.code == 0, called.err
+    assert "do the same to images of 32×32 px as another view: scale:1.02 (as none)" in called.err
+    assert list(json.loads(called.out)["splits"][0]["views"]) == ["none", "scale:1.2"]
+
+
 def test_where_there_is_no_such_checkpoint_those_there_are_get_listed(grid: Path, call: Call) -> None:
     called = call("tta", "ckpt.pt")
     assert called.code == 1
