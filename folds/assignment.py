@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from folds.csv_table import CsvTable, read_bytes, read_csv
 from folds.errors import EnsembleError, UsageError, collected
 from folds.files import read_json, sha256_bytes, write_atomic, write_json
+from folds.repair import Quality, Repair
 from folds.samples import SampleTable
 
 SCHEMA = 1
@@ -29,11 +30,13 @@ class FoldAssignment:
     Attributes
     ----------
     ids, labels, persons : (n,) str, in the order of the table.
-    fold : (n,) int64 in 0 … k-1; the fold whose validation part the sample is in.
+    fold : (n,) int64 in 0 … k-1; the fold whose validation part the sample is in. -1: in none, always trained on; only
+        with k = 1, where fold 0 is a part held out once.
     k : the number of folds.
     seed : what it was made with; None where a file from elsewhere does not say.
     repeat : which of several assignments with one seed.
     table_sha : the `sha` of the sample table; "" where unknown.
+    repair : how scikit-learn's assignment was changed; None where it was not.
     """
 
     ids: NDArray[np.str_]
@@ -44,6 +47,7 @@ class FoldAssignment:
     seed: int | None
     repeat: int = 0
     table_sha: str = ""
+    repair: Repair | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,6 +64,11 @@ class FoldAssignment:
         if not 0 <= fold < self.k:
             raise UsageError(f"there is no fold {fold}: the folds are 0 to {self.k - 1}")
         return fold
+
+    @property
+    def held_out(self) -> bool:
+        """Whether this is one part held out, not k folds."""
+        return self.k == 1
 
     @cached_property
     def sha(self) -> str:
@@ -109,6 +118,7 @@ def _is_record(path: Path) -> bool:
 def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
     versions = {name: version(name) for name in ("ensemble", "scikit-learn", "numpy")}
     record: dict[str, Any] = {"schema": SCHEMA, "k": assignment.k, "seed": assignment.seed, "repeat": assignment.repeat}
+    record["repair"] = None if assignment.repair is None else asdict(assignment.repair)
     return record | {"versions": versions, "table_sha": assignment.table_sha, "sha": assignment.sha}
 
 
@@ -159,9 +169,17 @@ def _fold_numbers(read: CsvTable) -> NDArray[np.int64]:
     cells = read.column("fold")
     # There cannot be more folds than samples; an absurd number would make absurd tables further on.
     most = len(cells)
-    wrong = [f"row {read.numbers[i]}: '{cell}'" for i, cell in enumerate(cells) if not (cell.isascii() and cell.isdecimal() and int(cell) < most)]
+    # -1 is only ever trained on, beside one part held out; beside several folds it is taken for a slip.
+    held_out = set(cells) == {"-1", "0"}
+    wrong = [
+        f"row {read.numbers[i]}: '{cell}'"
+        for i, cell in enumerate(cells)
+        if not (held_out or (cell.isascii() and cell.isdecimal() and int(cell) < most))
+    ]
     if wrong:
-        raise collected(wrong, f"folds of {read.source} are not whole numbers from 0", hint="the column 'fold' holds 0 to k-1")
+        raise collected(
+            wrong, f"folds of {read.source} are not whole numbers from 0", hint="the column 'fold' holds 0 to k-1, or 0 and -1 for one part held out"
+        )
     return np.array(cells, dtype=np.int64)
 
 
@@ -193,4 +211,11 @@ def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:
     seed, k = record.get("seed"), record.get("k")
     k = k if isinstance(k, int) and k >= found.k else found.k
     table_sha = found.table_sha or str(record.get("table_sha") or "")
-    return FoldAssignment(found.ids, found.labels, found.persons, found.fold, k, seed, int(record.get("repeat") or 0), table_sha)
+    return replace(found, k=k, seed=seed, repeat=int(record.get("repeat") or 0), table_sha=table_sha, repair=_repair(record.get("repair")))
+
+
+def _repair(record: Any) -> Repair | None:
+    try:
+        return Repair(**{**record, "before": Quality(**record["before"]), "after": Quality(**record["after"])})
+    except (TypeError, KeyError):
+        return None

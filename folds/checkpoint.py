@@ -101,8 +101,7 @@ class Checkpoint:
 
 def train_again(checkpoint: Checkpoint) -> str:
     """The command that makes this fold's checkpoint again, and leaves the other folds alone."""
-    run = f"runs/{checkpoint.run}"
-    return f"train this fold again: rm -r {run}/fold{checkpoint.fold} && ensemble kfold -c {run}/config.toml --resume"
+    return f"train this fold again: ensemble kfold -c runs/{checkpoint.run}/config.toml --fold {checkpoint.fold} --force"
 
 
 def _misfits(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from folds.errors import EnsembleError
 
@@ -53,13 +53,15 @@ def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object
     """
     path = Path(path)
     refuse_folder(path)
+    watched: _Watched | None = None
     # A dot in front: no `runs/*.npy` of a shell matches a file that is still being written.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         make_folder(path.parent)
         with open(temporary, "wb") as file:
             if callable(content):
-                content(file)
+                watched = _Watched(file)
+                content(cast(IO[bytes], watched))
             else:
                 file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
@@ -69,8 +71,9 @@ def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):
-            raise cannot_write(path, error) from error
+        cause = error if isinstance(error, OSError) else None if watched is None else watched.error
+        if cause is not None:
+            raise cannot_write(path, cause) from error
         raise
     return path
 
@@ -79,6 +82,24 @@ def refuse_folder(path: Path) -> None:
     """A file cannot be written where a folder is."""
     if path.is_dir():
         raise EnsembleError(f"cannot write {path}: it is a folder", hint=f"name a file in it, such as {path / 'NAME'}")
+
+
+class _Watched:
+    """A file that remembers why it could not be written: torch turns a full disk into an error about its own archive."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -71,10 +71,17 @@ class Setup:
         return np.array_split(self.training[order], self.steps)
 
     def logits(self, model: torch.nn.Module, pixels: Pixels, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(n, classes) of `rows`, in their order."""
+        """(n, classes) of `rows`, in their order; an error where training has left numbers that are none."""
         model.eval()
         mean, std = self.architecture.mean, self.architecture.std
-        return predict_logits(model, pixels, rows, mean, std, device=self.device, amp=self.amp, channels_last=self.channels_last)[0]
+        logits = predict_logits(model, pixels, rows, mean, std, device=self.device, amp=self.amp, channels_last=self.channels_last)[0]
+        if not np.isfinite(logits).all():
+            raise self.diverged("predictions are not finite numbers")
+        return logits
+
+    def diverged(self, what: str) -> EnsembleError:
+        """The error for a training that has left the numbers."""
+        return EnsembleError(f"{self.job.title}: {what}", hint=f"--name NEW with a lower --lr (now {self.recipe.lr:g}), or with --amp off")
 
 
 def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Tensor], Tensor], report: Report) -> None:
@@ -129,8 +136,7 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
                 saved = now
         loss = float(progress.summed) / len(setup.training)
         if not math.isfinite(loss):
-            hint = f"a lower --lr (now {recipe.lr:g}), or --amp off"
-            raise EnsembleError(f"{setup.job.title}: the loss is {loss} in epoch {epoch + 1}", hint=hint)
+            raise setup.diverged(f"the loss is {loss} in epoch {epoch + 1}")
         spent = before + time.perf_counter() - clock
         record = {"epoch": epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | _validate(setup, learner.judged)
         if recipe.keep == "best" and record["validation_macro_f1"] > max((r["validation_macro_f1"] for r in progress.history), default=-1.0):

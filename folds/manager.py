@@ -14,8 +14,9 @@ import numpy as np
 from folds.errors import EnsembleError
 from folds.files import exclusive_lock, read_json, remove_leftovers
 from folds.job import LOCK_SECONDS, Job, job_as_dict, lock_of
-from folds.plan import Plan, Run
-from folds.predictions import Sidecar, read_array, sidecar_path, write_prediction
+from folds.plan import Plan
+from folds.predictions import Sidecar, oof_file, read_array, sidecar_path, write_prediction
+from folds.run import Run
 from folds.worker import Worker, WorkerDied
 
 Report = Callable[[Job, dict[str, Any]], None]
@@ -134,7 +135,7 @@ def publish(plan: Plan, run: Run) -> None:
         folds_sha=plan.assignment.sha,
         checkpoint_sha={str(fold): done["checkpoint_sha"] for fold, done in finished},
     )
-    path = run.runs / f"{run.name}.oof.npy"
+    path = oof_file(run.runs, run.name)
     if not _published(path, shared):
         write_prediction(path, probabilities[index], shared, samples=table.rows())
     test = plan.data.test
@@ -142,8 +143,8 @@ def publish(plan: Plan, run: Run) -> None:
         return
     for fold, done in finished:
         path = run.runs / f"{run.name}.fold{fold}.test.npy"
-        if not path.exists():
-            sidecar = replace(shared, split="test", rows=test.rows(), fold=fold, checkpoint_sha=done["checkpoint_sha"])
+        sidecar = replace(shared, split="test", rows=test.rows(), fold=fold, checkpoint_sha=done["checkpoint_sha"])
+        if not _published(path, sidecar):
             write_prediction(path, read_array(run.fold_folder(fold) / "test.npy"), sidecar, samples=test.rows())
 
 

@@ -3,64 +3,30 @@
 from __future__ import annotations
 
 import platform
-import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from folds.architectures import SMALL_SIBLINGS, Architecture, check_forward, create, resolve
+from folds.architectures import SMALL_SIBLINGS, check_forward, create, resolve
 from folds.assignment import FoldAssignment, load_folds, save_folds
 from folds.augment import preset
 from folds.decode import ImageSettings
 from folds.devices import Placement, place, resolve_amp
-from folds.errors import EnsembleError, UsageError
-from folds.files import read_json, sha256_bytes, write_atomic, write_json
-from folds.images import load_images
+from folds.errors import UsageError
+from folds.files import sha256_bytes, write_atomic, write_json
+from folds.images import ImageCache, load_images
 from folds.job import Job
 from folds.losses import build_loss
-from folds.recipe import Recipe, Settings, read_record, to_toml
+from folds.recipe import Recipe, Settings, to_toml
+from folds.run import Run, file_safe, recorded_threads
 from folds.samples import Data, DataSpec, SampleTable
 from folds.sources import open_data
-from folds.split import check_folds, split_by_person
+from folds.split import check_folds, hold_out, split_by_person
 
 CACHE = Path(".ensemble")
 Note = Callable[[str], None]
-# Where a file lies does not change what is trained; its content is compared by hash.
-_NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "split", "person_regex", "init", "resolved", "name"}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One architecture and recipe over all folds, and where its files are."""
-
-    name: str
-    architecture: Architecture
-    recipe: Recipe
-    parameters: int
-    rate_reason: str = ""
-    runs: Path = Path("runs")
-    checkpoints: Path = Path("checkpoints")
-
-    @property
-    def folder(self) -> Path:
-        """``runs/<run>``."""
-        return self.runs / self.name
-
-    def fold_folder(self, fold: int) -> Path:
-        """``runs/<run>/fold<i>``."""
-        return self.folder / f"fold{fold}"
-
-    def checkpoint(self, fold: int) -> Path:
-        """``checkpoints/<run>/fold<i>.pt``."""
-        return self.checkpoints / self.name / f"fold{fold}.pt"
-
-    def done(self, fold: int) -> dict[str, Any] | None:
-        """What done.json of a fold says, None while it is not trained."""
-        path = self.fold_folder(fold) / "done.json"
-        return read_json(path) if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -116,24 +82,29 @@ def make_plan(
         recipe = replace(recipe, pretrained=False)
     elif recipe.pretrained is None:
         recipe = replace(recipe, pretrained=recipe.init is None)
-    assignment = _assign(settings, recipe, data.train)
+    assignment = _assign(settings, recipe, data.train, note)
     for line in check_folds(assignment, data.train.classes, data.train.class_attributes):
         warn(line)
     chosen = tuple(range(assignment.k)) if folds is None else tuple(sorted(set(folds)))
     if any(not 0 <= fold < assignment.k for fold in chosen):
         raise UsageError(f"--fold {','.join(map(str, folds or ()))}: the folds are 0 to {assignment.k - 1}")
     runs = _name_runs(settings, recipe, small=built_in and on_cpu, classes=len(data.train.classes))
-    placement = place(len(runs) * len(chosen), devices, per_device, _recorded_threads(runs))
+    placement = place(len(runs) * len(chosen), devices, per_device, recorded_threads(runs))
     if built_in:
         small = "small siblings of the models at 64 px, " if on_cpu else ""
         note(f"built-in people: {small}random weights; your own data: --data FOLDER or CSV")
     return Plan(settings, spec, data, assignment, runs, chosen, placement, built_in)
 
 
-def _assign(settings: Settings, recipe: Recipe, table: SampleTable) -> FoldAssignment:
+def _assign(settings: Settings, recipe: Recipe, table: SampleTable, note: Note) -> FoldAssignment:
     if settings.folds is not None:
         return load_folds(settings.folds, table)
-    return split_by_person(table, settings.k, recipe.seed)
+    if settings.holdout is not None:
+        return hold_out(table, settings.holdout, recipe.seed, repaired=settings.repair)
+    assignment = split_by_person(table, settings.k, recipe.seed, repaired=settings.repair)
+    if assignment.repair is not None:
+        note(f"folds: scikit-learn's, repaired: {assignment.repair}")
+    return assignment
 
 
 def _name_runs(settings: Settings, recipe: Recipe, small: bool, classes: int) -> tuple[Run, ...]:
@@ -153,37 +124,26 @@ def _name_runs(settings: Settings, recipe: Recipe, small: bool, classes: int) ->
     return tuple(runs)
 
 
-def file_safe(name: str) -> str:
-    """A run name of letters, digits, ``.``, ``_`` and ``-`` that no shell or file system minds.
-
-    `tta` and `blends` are folders of the program itself.
-    """
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
-    if not safe or safe in ("tta", "blends"):
-        raise UsageError(f"--name {name}: expected letters, digits, '-', '_' or '.', and not 'tta' or 'blends'")
-    return safe
-
-
-def _recorded_threads(runs: Sequence[Run]) -> int | None:
-    """The threads a job that an earlier start of these runs decided on: other threads give other sums."""
-    for run in runs:
-        path = run.folder / "config.toml"
-        if path.exists():
-            return read_record(path).get("resolved", {}).get("threads")
-    return None
-
-
 def open_runs(
-    plan: Plan, *, resume: bool = False, force: bool = False, note: Note = lambda text: None, progress: Callable[[int, int], None] | None = None
+    plan: Plan,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    note: Note = lambda text: None,
+    progress: Callable[[int, int], None] | None = None,
+    decoded: Callable[[Plan, ImageCache, ImageCache | None], None] | None = None,
 ) -> list[Job]:
     """Decode the images, write the run folders, and list the jobs that are still to do, longest first.
+
+    `decoded` is called once with the images of training and test, before anything is written or removed, and may refuse them.
 
     Raises
     ------
     EnsembleError : a run exists and neither `resume` nor `force` is given, or it was begun with other settings, data
         or folds (the difference is shown); an image cannot be used.
     """
-    refuse_started(plan, resume, force)
+    for run in plan.runs:
+        run.refuse_started(plan.folds, resume, force)
     jobs: list[tuple[int, Job]] = []
     for run in plan.runs:
         images = ImageSettings(run.architecture.height, run.architecture.width, run.recipe.fit, run.recipe.value_window())
@@ -191,6 +151,8 @@ def open_runs(
         train = load(plan.table.paths or (), where=plan.table.where)
         test = plan.data.test
         test_cache = None if test is None else load(test.paths or (), where=test.where)
+        if decoded is not None and run is plan.runs[0]:
+            decoded(plan, train, test_cache)
         amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
         resolved = {
             "architecture": _plain(asdict(run.architecture)),
@@ -205,8 +167,8 @@ def open_runs(
         settings = replace(plan.settings, data=plan.spec.data, arch=(run.architecture.name,), name=run.name, k=plan.assignment.k)
         record = to_toml(settings, run.recipe, resolved)
         if force:
-            remove_run(run)
-        _refuse_changed(run, record)
+            run.remove(plan.folds, plan.assignment.k)
+        run.refuse_changed(record)
         if not (run.folder / "config.toml").exists():
             save_folds(run.folder / "folds.csv", plan.assignment, force=True)
             write_json(run.folder / "environment.json", environment())
@@ -239,58 +201,10 @@ def open_runs(
     return [job for _, job in sorted(jobs, key=lambda pair: (-pair[0], pair[1].run, pair[1].fold))]
 
 
-def refuse_started(plan: Plan, resume: bool = False, force: bool = False) -> None:
-    """Nothing is trained over: a run whose folds are there wants `resume` or `force`."""
-    for run in plan.runs:
-        started = [fold for fold in plan.folds if run.fold_folder(fold).exists()]
-        if started and not (resume or force):
-            done = [fold for fold in started if run.done(fold) is not None]
-            state = f"folds {', '.join(map(str, done))} are trained" if done else "it has been started"
-            raise EnsembleError(
-                f"the run {run.folder} exists and {state}",
-                hint="--resume goes on with what is missing, --name NEW begins another run, --force trains it again from nothing",
-            )
-
-
-def _refuse_changed(run: Run, record: str) -> None:
-    import tomllib
-
-    path = run.folder / "config.toml"
-    if not path.exists():
-        return
-    before, after = _comparable(read_record(path)), _comparable(tomllib.loads(record))
-    changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    if changed:
-        lines = [f"{key}: {_short(before.get(key))} → {_short(after.get(key))}" for key in changed]
-        raise EnsembleError(
-            f"the run {run.folder} was begun with other settings",
-            hint="give the settings it was begun with, or --name NEW for another run, or --force to train it again from nothing",
-            details=lines,
-        )
-
-
-def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
-    resolved = {f"resolved {key}": value for key, value in record.get("resolved", {}).items() if key != "threads"}
-    return {key: value for key, value in record.items() if key not in _NOT_COMPARED} | resolved
-
-
-def _short(value: Any) -> str:
-    text = "not set" if value is None else str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def remove_run(run: Run) -> None:
-    """Remove a run's folder, predictions and checkpoints (--force)."""
-    for path in (*run.runs.glob(f"{run.name}.oof.*"), *run.runs.glob(f"{run.name}.fold*.test.*")):
-        path.unlink()
-    for folder in (run.folder, run.checkpoints / run.name):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -277,6 +278,18 @@ def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, Rows]) -> Ro
     if index.size == 0 or index.dtype.kind != "i" or index.min() < 0 or index.max() >= len(rows):
         raise EnsembleError(f"{beside}: 'rows' must be positions in the {len(rows):,} rows of {file}")
     return rows.take(index)
+
+
+def oof_file(runs: Path, run: str) -> Path:
+    """``runs/<run>.oof.npy``."""
+    return runs / f"{run}.oof.npy"
+
+
+def fold_files(runs: Path, run: str) -> dict[int, Path]:
+    """``runs/<run>.fold<i>.test.npy`` by fold; not those of a run whose name begins alike (``<run>.fold9``)."""
+    name = re.compile(re.escape(run) + r"\.fold(\d+)\.test\.npy")
+    found = {int(match[1]): path for path in runs.glob("*.test.npy") if (match := name.fullmatch(path.name))}
+    return dict(sorted(found.items()))
 
 
 def read_array(path: Path) -> NDArray[np.floating]:

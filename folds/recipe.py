@@ -90,6 +90,8 @@ class Settings:
     person_regex: str | None = None
     k: int = 5
     folds: Path | None = None
+    holdout: float | None = None
+    repair: bool = True
     arch: tuple[str, ...] = ("swin",)
     name: str | None = None
 
@@ -123,16 +125,21 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "clip": (lambda v: 0 <= v < math.inf, "0 (off) or more"),
     "seed": (lambda v: 0 <= v < 2**32, "0 or more, below 2**32"),
     "k": (lambda v: v >= 2, "2 or more"),
+    "holdout": (lambda v: v is None or 0 < v < 1, "above 0 and below 1"),
 }
 
 
 def check(settings: Settings, recipe: Recipe) -> None:
     """Refuse impossible values before anything is read or trained."""
     values = asdict(settings) | asdict(recipe)
+    if settings.k == 1 and (settings.folds is not None or settings.holdout is not None):
+        values["k"] = 2  # the record of a run with one part held out, given again: k is not used
     for key, (fits, expected) in _RANGES.items():
         if not fits(values[key]):
-            hint = "one fold has nothing to be validated on" if key == "k" else None
+            hint = "one fold has nothing to be validated on; --holdout .2 trains one model" if key == "k" else None
             raise UsageError(f"--{key.replace('_', '-')} must be {expected}, found {values[key]}", hint=hint)
+    if settings.folds is not None and settings.holdout is not None:
+        raise UsageError("--folds and --holdout contradict each other", hint="give one of them")
     if recipe.fit not in FITS:
         raise unknown("--fit", recipe.fit, FITS)
     if recipe.keep not in KEEP:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.predictions import Sidecar, read_array, read_sidecar
+from folds.predictions import Sidecar, fold_files, oof_file, read_array, read_sidecar
 from folds.scores import METRICS, Interval, accuracy, argmax_classes, average_by_person, interval_over_people, person_codes
 
 
@@ -82,12 +82,12 @@ def summarise(run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Pa
 
     On test samples with labels, the fold models' probabilities are averaged: what `blend` does with one run.
     """
-    path = runs / f"{run}.oof.npy"
+    path = oof_file(runs, run)
     sidecar = read_sidecar(path)
     if sidecar is None:
         raise ValueError(f"{path} has no sidecar")
     oof = score_rows(np.asarray(read_array(path)), sidecar, per_person=per_person)
-    tests = [(p, s) for p in sorted(runs.glob(f"{run}.fold*.test.npy")) if (s := read_sidecar(p)) is not None]
+    tests = [(p, s) for p in fold_files(runs, run).values() if (s := read_sidecar(p)) is not None]
     test = None
     if tests and tests[0][1].rows.labels is not None:
         average = np.mean([np.asarray(read_array(p), np.float64) for p, _ in tests], axis=0)

@@ -60,6 +60,12 @@ def call_process(arguments: Sequence[object], folder: Path, **variables: str) ->
     return Called(done.returncode, done.stdout, done.stderr)
 
 
+def start_over() -> None:
+    """Remove what was trained in the current folder."""
+    shutil.rmtree("runs")
+    shutil.rmtree("checkpoints")
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small competition: 30 people to train on, 6 to test on."""

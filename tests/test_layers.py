@@ -15,8 +15,9 @@ FOLDS = """
 errors files kinds scores predictions
 csv_table samples image_folders mask_layout readers faces portraits people recipe sources
 contents depth decode usable images
-assignment split
-augment losses devices architectures checkpoint inference job state fitting training worker plan manager summary
+strata stratified repair assignment split repeats
+duplicates audit contact_sheet
+augment losses devices architectures checkpoint inference job state fitting training worker run plan manager summary
 """.split()
 ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files views tta".split()
 

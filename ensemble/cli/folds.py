@@ -1,4 +1,4 @@
-"""`ensemble folds`: split a table by person, or check a split."""
+"""`ensemble folds`: split a table by person. `ensemble folds check` is in auditing.py."""
 
 from __future__ import annotations
 
@@ -13,81 +13,135 @@ from ensemble.cli import console
 
 
 def folds(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[check [FILE]]", help="audit the data and a split, split nothing", show_default=False)
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]")] = None,
     path: Annotated[str, typer.Option(help="CSV column of the image path", metavar="COL")] = "path",
     label: Annotated[str, typer.Option(help="CSV column of the class", metavar="COL")] = "label",
     person: Annotated[str, typer.Option(help="CSV column of the group that must not be split", metavar="COL")] = "person",
     split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row out of the folds", metavar="COL")] = None,
     person_regex: Annotated[str | None, typer.Option(help="takes the person from the image path", metavar="REGEX")] = None,
-    k: Annotated[int, typer.Option("--k", "-k", help="number of folds")] = 5,
-    seed: Annotated[int, typer.Option(help="another seed, another split")] = 0,
-    stratify: Annotated[str | None, typer.Option(help="spread these columns evenly instead of the label alone", metavar="COL[,COL]")] = None,
+    k: Annotated[int | None, typer.Option("--k", "-k", help="number of folds [5]")] = None,
+    seed: Annotated[int, typer.Option(help="decides ties, and the repeats")] = 0,
+    stratify: Annotated[
+        str | None, typer.Option(help="spread these columns evenly too, e.g. gender,source; the label always counts", metavar="COL[,COL]")
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair/--no-repair", help="move and swap people where a fold lacks a class or is off balance")] = True,
+    repeats: Annotated[int, typer.Option(help="independent splits: FILE, FILE with .repeat1, …")] = 1,
+    holdout: Annotated[float | None, typer.Option(help="hold out this share once instead of making folds, e.g. .1", metavar="SHARE")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="where the folds are written", metavar="FILE")] = Path("folds.csv"),
     force: Annotated[bool, typer.Option("--force", help="replace a file that holds other folds")] = False,
-    check: Annotated[Path | None, typer.Option(help="check this split instead of making one", metavar="FILE")] = None,
+    test: Annotated[Path | None, typer.Option(help="check: further images to predict, looked for among those of training")] = None,
+    no_images: Annotated[bool, typer.Option("--no-images", help="check: look at the table alone")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="check: write the suspicious images side by side", metavar="FILE.png")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="check: warnings are errors")] = False,
 ) -> None:
     """Split by person: no person stands in two folds, the classes are spread evenly. Image files are not needed.
 
-    With --check, a split made here or elsewhere (columns id, label, person, fold) is looked at instead: an error if a person
-    stands in two folds or a fold is empty. With --data too, it is lined up with that table by id.
-    """
-    from folds.readers import read_data
-    from folds.samples import DataSpec, SampleTable
-    from folds.sources import find_data
-    from folds.split import check_folds, load_folds, save_folds, split_by_person
+    The split is that of scikit-learn's StratifiedGroupKFold, repaired where a fold lacks a class that people enough have, or
+    where the balance can be improved; what was changed is said.
 
-    table: SampleTable | None = None
-    if data is not None or check is None:
-        found, line = find_data(data)
-        console.note(line)
-        spec = DataSpec(found, path=path, label=label, person=person, split=split, person_regex=person_regex)
-        read = read_data(spec, need_images=False)
-        for text in read.notes:
-            console.note(text)
-        for text in read.warnings:
-            console.warn(text)
-        table = read.train
-    if check is not None:
-        assignment = load_folds(check, table)
-    else:
-        assert table is not None  # noqa: S101 - without --check it was read
-        assignment = split_by_person(table, k, seed, _strata(table, stratify) if stratify is not None else None)
-    classes, meaning = (table.classes, table.class_attributes) if table is not None else (_classes_of(assignment.labels), {})
-    warnings = check_folds(assignment, classes, meaning)
-    if check is None:
-        save_folds(output, assignment, force)
-    for text in warnings:
-        console.warn(text)
-    _print(check or output, assignment, classes, meaning, warnings)
+    With check, nothing is split: the data, their images and a split made here or elsewhere (columns id, label, person, fold; folds.csv
+    unless named) are audited. An error if a person stands in two folds or a fold is empty; warnings for copies of images under
+    different people, labels, or in training and test, and for classes that cannot be in every fold. The split is lined up with
+    the data by id; FILE without --data is looked at by itself.
+    """
+    from ensemble.cli import auditing
+    from folds.errors import UsageError
+    from folds.readers import read_data
+    from folds.samples import DataSpec
+    from folds.sources import find_data
+    from folds.split import check_folds
+
     named = {"--data": data, "--path": path, "--label": label, "--person": person, "--split": split, "--person-regex": person_regex}
     defaults = ("path", "label", "person", None)
-    words = [word for option, value in named.items() if value not in defaults for word in (option, str(value))]
-    console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(check or output), *words]))
+    options = [word for option, value in named.items() if value not in defaults for word in (option, str(value))]
+    file = auditing.file_named(words) if words else None
+    if words and len(words) == 2 and data is None:
+        auditing.check(file, None, k=5 if k is None else k, images=False, strict=strict, sheet=sheet, force=force, options=options)
+        return
+    found, line = find_data(data)
+    console.note(line)
+    spec = DataSpec(found, path=path, label=label, person=person, split=split, person_regex=person_regex, test=test)
+    if words:
+        auditing.check(file, spec, k=5 if k is None else k, images=not no_images, strict=strict, sheet=sheet, force=force, options=options)
+        return
+    if test or no_images or sheet or strict:
+        raise UsageError("--test, --no-images, --sheet and --strict belong to: ensemble folds check", hint="ensemble folds check --help")
+    read = read_data(spec, need_images=False)
+    for text in read.notes:
+        console.note(text)
+    for text in read.warnings:
+        console.warn(text)
+    table = read.train
+    _check_usage(k, repeats, holdout)
+    columns = _columns(table, stratify) if stratify is not None else None
+    assignments = _make(table, 5 if k is None else k, seed, columns, repair, repeats, holdout)
+    warnings = [check_folds(each, table.classes, table.class_attributes) for each in assignments]
+    _save(output, assignments, force)
+    for i, texts in enumerate(warnings):
+        for text in texts:
+            console.warn(f"repeat {i}: {text}" if i else text)
+    _print(output, assignments, table.classes, table.class_attributes, warnings[0])
+    console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(output), *options]))
 
 
-def _classes_of(labels: Any) -> tuple[str, ...]:
-    from folds.predictions import sort_classes
+def _check_usage(k: int | None, repeats: int, holdout: float | None) -> None:
+    from folds.errors import UsageError
 
-    return sort_classes(labels.tolist())
+    for option, given in (("--k", k is not None), ("--repeats", repeats != 1)):
+        if holdout is not None and given:
+            raise UsageError(f"--holdout and {option} contradict each other", hint="--holdout makes one split: give one of them")
 
 
-def _strata(table: Any, names: str) -> Any:
-    """(n,) str: the values of the columns named, joined."""
-    import numpy as np
-
+def _columns(table: Any, names: str) -> list[Any]:
+    """The label, and the columns named: arrays (n,) of str."""
     from folds.errors import unknown
 
     known = {"label": table.labels, **table.attributes}
-    columns = []
-    for name in names.split(","):
-        if name.strip() not in known:
-            raise unknown("column", name.strip(), list(known), hint=f"--stratify takes: {', '.join(known)}")
-        columns.append(known[name.strip()].tolist())
-    return np.array(["\x1f".join(values) for values in zip(*columns)])
+    wanted = list(dict.fromkeys(["label", *(name.strip() for name in names.split(","))]))
+    for name in wanted:
+        if name not in known:
+            raise unknown("column", name, list(known), hint=f"--stratify takes: {', '.join(known)}")
+    return [known[name] for name in wanted]
+
+
+def _make(table: Any, k: int, seed: int, columns: list[Any] | None, repair: bool, repeats: int, holdout: float | None) -> list[Any]:
+    """The assignments that were asked for; what repair changed, and how much repeats differ, is said."""
+    from folds.repeats import likeness, repeated_splits
+    from folds.split import hold_out
+
+    if holdout is not None:
+        return [hold_out(table, holdout, seed, columns, repair)]
+    assignments = repeated_splits(table, k, repeats, seed, columns, repair)
+    if assignments[0].repair is not None:
+        console.note(f"repair: {assignments[0].repair}")
+    if repeats > 1:
+        index = likeness(assignments)
+        console.note(
+            f"repeats: of the pairs of people that random splits would have together in one and apart in another, these have at least "
+            f"{1 - index:.0%} (adjusted Rand index at most {index:.2f}; 0: independent, 1: the same)"
+        )
+        if index > 0.99:
+            console.warn("two of the repeats are the same split, or nearly" + ("" if repair else "; without --no-repair they are independent"))
+    return assignments
+
+
+def repeat_path(output: Path, repeat: int) -> Path:
+    """``folds.csv``, ``folds.repeat1.csv``, …"""
+    return output if repeat == 0 else output.with_name(f"{output.stem}.repeat{repeat}{output.suffix}")
+
+
+def _save(output: Path, assignments: Sequence[Any], force: bool) -> None:
+    from folds.split import save_folds
+
+    for each in assignments:
+        save_folds(repeat_path(output, each.repeat), each, force)
 
 
 def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]]) -> str:
-    """Classes × folds, counted in images, with the people of each class and of each fold."""
+    """Classes × folds (or the held-out part and the rest), in images, with the people of each class and of each fold."""
     from folds.split import fold_table, people_per_class
 
     images, people = fold_table(assignment, classes)
@@ -97,7 +151,8 @@ def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Ma
         rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts(images[i]), f"{having[i]:,}"])
     rows.append(["images", "", *_counts(images.sum(axis=0)), ""])
     rows.append(["people", "", *_counts(people), f"{people.sum():,}"])
-    header = ["class", "", *(f"fold {i}" for i in range(assignment.k)), "all", "people"]
+    parts = ["held out", "training"] if assignment.held_out else [f"fold {i}" for i in range(assignment.k)]
+    header = ["class", "", *parts, "all", "people"]
     if not any(meaning.values()):
         header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
         left = 1
@@ -106,9 +161,12 @@ def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Ma
     return console.table(header, rows, left)
 
 
-def _print(file: Path, assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]], warnings: Sequence[str]) -> None:
+def _print(file: Path, assignments: Sequence[Any], classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]], warnings: Sequence[str]) -> None:
+    from dataclasses import asdict
+
     from folds.split import fold_table, people_per_class
 
+    assignment = assignments[0]
     images, people = fold_table(assignment, classes)
     record = {
         "folds": str(file),
@@ -120,9 +178,13 @@ def _print(file: Path, assignment: Any, classes: Sequence[str], meaning: Mapping
         "images": images.tolist(),
         "people": people.tolist(),
         "people_per_class": people_per_class(assignment, classes),
+        "repair": None if assignment.repair is None else asdict(assignment.repair),
+        "repeats": [str(repeat_path(file, each.repeat)) for each in assignments[1:]],
         "warnings": list(warnings),
     }
-    console.result(f"{folds_text(assignment, classes, meaning)}\n\n{file}: nobody stands in two folds", record)
+    files = ", ".join([str(file), *record["repeats"]])
+    said = "nobody stands on both sides" if assignment.held_out else "nobody stands in two folds"
+    console.result(f"{folds_text(assignment, classes, meaning)}\n\n{files}: {said}", record)
 
 
 def _counts(numbers: Any) -> list[str]:

@@ -21,6 +21,10 @@ def kfold(
     split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row apart", metavar="COL")] = None,
     person_regex: Annotated[str | None, typer.Option(help="class folders: takes the person from the image path", metavar="REGEX")] = None,
     folds: Annotated[Path | None, typer.Option(help="use this split (ensemble folds -o FILE)", metavar="FILE")] = None,
+    holdout: Annotated[float | None, typer.Option(help="one model: hold out this share by person instead of k folds", metavar="SHARE")] = None,
+    repair: Annotated[
+        bool | None, typer.Option("--repair/--no-repair", help="move people where scikit-learn's split lacks a class or balance [yes]")
+    ] = None,
     fold: Annotated[str | None, typer.Option(help="train only these folds now", metavar="I[,J]")] = None,
     name: Annotated[str | None, typer.Option(help="name of the run [the architecture]")] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs [15]")] = None,
@@ -44,6 +48,7 @@ def kfold(
     devices: Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is missing")] = False,
     force: Annotated[bool, typer.Option("--force", help="train existing runs again from nothing")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="warnings about the data and the folds are errors: nothing is trained")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, train nothing")] = False,
     config: Annotated[Path | None, typer.Option("-c", "--config", help="settings in TOML, e.g. a run's config.toml", metavar="FILE")] = None,
 ) -> int:
@@ -60,8 +65,10 @@ def kfold(
         raise UsageError(f"--per {per}: expected person")
     if resume and force:
         raise UsageError("--resume and --force contradict each other", hint="give one of them")
+    if holdout is not None and k is not None:
+        raise UsageError("--holdout and --k contradict each other", hint="--holdout makes one split: give one of them")
     given = dict(locals())
-    execution = ("fold", "per", "jobs", "devices", "resume", "force", "dry_run", "config", "run_training", "UsageError", "gather")
+    execution = ("fold", "per", "jobs", "devices", "resume", "force", "strict", "dry_run", "config", "run_training", "UsageError", "gather")
     settings, recipe, _ = gather({key: value for key, value in given.items() if key not in execution}, config)
     return run_training(
         settings,
@@ -71,6 +78,7 @@ def kfold(
         per_device=jobs,
         resume=resume,
         force=force,
+        strict=strict,
         dry_run=dry_run,
         per_person=per == "person",
         again=_resuming(),

@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ensemble.cli import console
-from folds.job import Job
-from folds.manager import Outcome
+
+if TYPE_CHECKING:  # they import torch, which not every command that shows a bar needs
+    from folds.job import Job
+    from folds.manager import Outcome
 
 
 class TrainingView:

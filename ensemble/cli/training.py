@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.cli import console
+from ensemble.cli.auditing import Audit
 from ensemble.cli.folds import folds_text
 from ensemble.cli.progress import StepsView, TrainingView, duration
 from folds.errors import FoldsFailed, Interrupted
 from folds.manager import Outcome, locked, train
-from folds.plan import Plan, make_plan, open_runs, refuse_started
+from folds.plan import Plan, make_plan, open_runs
 from folds.recipe import Recipe, Settings
 from folds.scores import Interval
 from folds.summary import RunSummary, summarise
+
+FEW_PEOPLE = 10
 
 
 def run_training(
@@ -24,19 +27,23 @@ def run_training(
     per_device: int | None = None,
     resume: bool = False,
     force: bool = False,
+    strict: bool = False,
     dry_run: bool = False,
     per_person: bool = False,
     again: str = "ensemble kfold --resume",
 ) -> int:
     """Do it and print it; returns the exit code (0, or 3 where some folds failed)."""
-    plan = make_plan(settings, recipe, folds=folds, devices=devices, per_device=per_device, note=console.note, warn=console.warn)
-    refuse_started(plan, resume or dry_run, force)
+    audit = Audit(strict)
+    plan = make_plan(settings, recipe, folds=folds, devices=devices, per_device=per_device, note=console.note, warn=audit.warn)
+    for run in plan.runs:
+        run.refuse_started(plan.folds, resume or dry_run, force)
     describe(plan)
     if dry_run:
+        audit.refuse()
         console.result("\n".join(f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds), {"plan": _plan_record(plan)})
         console.note("\nnothing was trained (--dry-run)")
         return 0
-    failed = train_plan(plan, resume, force, again)
+    failed = train_plan(plan, resume, force, again, audit)
     summaries = summaries_of(plan, per_person)
     if summaries:
         console.result(results_table(summaries), {"runs": [summary_record(s) for s in summaries]})
@@ -51,7 +58,8 @@ def describe(plan: Plan) -> None:
     table = plan.table
     test = "" if plan.data.test is None else f"; test: {len(plan.data.test):,} images"
     people = 0 if table.persons is None else len(set(table.persons.tolist()))
-    console.note(f"{len(table):,} images of {people:,} people, {len(table.classes)} classes, {plan.assignment.k} folds by person{test}\n")
+    split = "one part held out by person" if plan.assignment.held_out else f"{plan.assignment.k} folds by person"
+    console.note(f"{len(table):,} images of {people:,} people, {len(table.classes)} classes, {split}{test}\n")
     console.note(folds_text(plan.assignment, table.classes, table.class_attributes))
     console.note("")
     for run in plan.runs:
@@ -68,13 +76,15 @@ def describe(plan: Plan) -> None:
     console.note(f"mixed precision {amp}: {why}")
 
 
-def train_plan(plan: Plan, resume: bool, force: bool, again: str) -> list[Outcome]:
-    """Train what is to be trained, shown live; returns the jobs that failed. On Ctrl-C, `again` is the command that goes on."""
+def train_plan(plan: Plan, resume: bool, force: bool, again: str, audit: Audit | None = None) -> list[Outcome]:
+    """Audit the images, train what is to be trained, shown live; returns the jobs that failed. On Ctrl-C, `again` is the command that goes on."""
     failed: list[Outcome] = []
+    audit = audit or Audit()
     try:
         with locked(plan):
             with StepsView("decoding images") as decoding:
-                jobs = open_runs(plan, resume=resume, force=force, note=console.note, progress=decoding)
+                jobs = open_runs(plan, resume=resume, force=force, note=console.note, progress=decoding, decoded=audit.look)
+            audit.show()
             if not jobs:
                 console.note("nothing left to train")
             with TrainingView(jobs, len(plan.placement.devices)) as view:
@@ -141,6 +151,8 @@ def remarks(summaries: Sequence[RunSummary]) -> None:
         console.note("optimistic: the epoch was chosen on the fold that is scored (--keep best)")
     if any(len(s.folds) < s.k for s in summaries):
         console.note("folds that are not trained yet are absent from the out-of-fold score")
+    if first.oof.headline.people < FEW_PEOPLE:
+        console.warn(f"{first.oof.headline.people} people say little: drawing among so few, the interval is too narrow")
     if first.oof.mixed_people:
         console.note(f"{first.oof.mixed_people:,} people carry several labels and are scored by their most frequent one")
 

@@ -14,6 +14,8 @@ import pytest
 from ensemble import cli
 from ensemble.cli import console
 from folds import people
+from folds.split import read_folds
+from tests.folds.skewed import skewed_people
 
 
 def table(folder: Path) -> Path:
@@ -64,7 +66,7 @@ def test_the_command_writes_the_folds_prints_the_table_on_stdout_and_the_next_co
 
 def test_a_broken_split_leaves_with_1_and_names_the_person_without_a_traceback(tmp_path):
     (tmp_path / "theirs.csv").write_text("id,label,person,fold\n1,a,p,0\n2,b,p,1\n3,a,q,1\n")
-    done = ensemble(tmp_path, "folds", "--check", "theirs.csv")
+    done = ensemble(tmp_path, "folds", "check", "theirs.csv")
     assert done.returncode == 1
     assert done.stdout == ""
     assert "error: 1 of 2 people stand in more than one fold" in done.stderr
@@ -99,7 +101,7 @@ def test_a_json_that_is_no_record_of_folds_is_kept(here, capsys, content):
 
 def test_folds_without_ids_are_told_that_the_paths_are_the_ids(here, capsys):
     (here / "theirs.csv").write_text("path,label,person,fold\n1.jpg,a,p,0\n2.jpg,b,q,1\n")
-    assert typed("folds", "--check", "theirs.csv") == 1
+    assert typed("folds", "check", "theirs.csv") == 1
     err = capsys.readouterr().err
     assert "theirs.csv has no column 'id'" in err
     assert "its paths are the ids: name the column of the paths 'id'" in err
@@ -128,16 +130,16 @@ def test_a_class_that_cannot_be_in_every_fold_is_warned_about_on_stderr(here, ca
 def test_check_with_a_table_lines_up_by_id(here, capsys):
     path = table(here)
     assert typed("folds", "--data", path, "--k", 3) == 0
-    assert typed("folds", "--data", path, "--check", "folds.csv") == 0
+    assert typed("folds", "check", "folds.csv", "--data", path) == 0
     assert "nobody stands in two folds" in capsys.readouterr().out
     path.write_text(path.read_text().replace("\n0-0.jpg", "\nnew.jpg"))
-    assert typed("folds", "--data", path, "--check", "folds.csv") == 1
+    assert typed("folds", "check", "folds.csv", "--data", path) == 1
     assert "1 of 36 samples of" in capsys.readouterr().err
 
 
 def test_check_writes_nothing(here, capsys):
     (here / "theirs.csv").write_text("id,label,person,fold\n1,a,p,0\n2,b,q,1\n3,a,r,1\n4,b,s,0\n")
-    assert typed("folds", "--check", "theirs.csv") == 0
+    assert typed("folds", "check", "theirs.csv") == 0
     assert [path.name for path in here.iterdir()] == ["theirs.csv"]
     assert capsys.readouterr().err.splitlines()[-1] == "next: ensemble kfold --folds theirs.csv"
 
@@ -182,3 +184,57 @@ def test_the_columns_named_are_handed_on_to_the_next_command(here, capsys):
     path.write_text(path.read_text().replace("label,person", "finding,patient"))
     assert typed("folds", "--data", path, "--k", 2, "--label", "finding", "--person", "patient") == 0
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"--data {path} --label finding --person patient")
+
+
+def skewed_table(folder: Path) -> Path:
+    labels, persons = skewed_people(0)
+    path = folder / "skewed.csv"
+    path.write_text("path,label,person\n" + "".join(f"{i}.jpg,{label},p{person}\n" for i, (label, person) in enumerate(zip(labels, persons))))
+    return path
+
+
+def test_what_the_repair_changed_is_said_and_no_repair_leaves_the_classes_absent(here, capsys):
+    path = skewed_table(here)
+    assert typed("folds", "--data", path, "--no-repair", "-o", "plain.csv") == 0
+    err = capsys.readouterr().err
+    assert "absent from validation" in err
+    assert "repair:" not in err
+    assert typed("folds", "--data", path, "--json") == 0
+    out, err = capsys.readouterr()
+    assert "repair: " in err
+    assert "absent from validation" not in err
+    record = json.loads(out)
+    assert record["repair"]["after"]["absent"] == 0 < record["repair"]["before"]["absent"]
+    assert json.loads((here / "folds.json").read_text())["repair"] == record["repair"]
+    assert json.loads((here / "plain.json").read_text())["repair"] is None
+
+
+def test_repeats_are_written_beside_each_other_and_how_much_they_differ_is_said(here, capsys):
+    assert typed("folds", "--data", table(here), "--k", 3, "--repeats", 3, "-o", "f.csv") == 0
+    out, err = capsys.readouterr()
+    assert "adjusted Rand index at most" in err
+    assert out.splitlines()[-1] == "f.csv, f.repeat1.csv, f.repeat2.csv: nobody stands in two folds"
+    assert [json.loads((here / f"f{name}.json").read_text())["repeat"] for name in ("", ".repeat1", ".repeat2")] == [0, 1, 2]
+    assert len({(here / f"f{name}.csv").read_text() for name in ("", ".repeat1", ".repeat2")}) == 3
+    assert read_folds(here / "f.repeat2.csv").repeat == 2
+
+
+def test_repeats_that_are_the_same_are_warned_about(here, capsys):
+    assert typed("folds", "--data", skewed_table(here), "--repeats", 2, "--no-repair") == 0
+    assert "the same split, or nearly; without --no-repair they are independent" in capsys.readouterr().err
+
+
+def test_one_part_is_held_out_and_shown_beside_the_training_part(here, capsys):
+    assert typed("folds", "--data", table(here), "--holdout", ".25", "-o", "h.csv") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["class", "held", "out", "training", "all", "people"]
+    assert lines[4].split() == ["images", "9", "27", "36"]
+    assert lines[-1] == "h.csv: nobody stands on both sides"
+    assert {row.split(",")[3] for row in (here / "h.csv").read_text().splitlines()[1:]} == {"0", "-1"}
+
+
+@pytest.mark.parametrize("words", [["--holdout", ".1", "--k", "3"], ["--holdout", ".1", "--repeats", "2"], ["--holdout", "1.5"], ["--repeats", "0"]])
+def test_what_contradicts_or_cannot_be_is_wrong_usage(here, capsys, words):
+    assert typed("folds", "--data", table(here), *words) == 2
+    assert words[0] in capsys.readouterr().err
+    assert not (here / "folds.csv").exists()

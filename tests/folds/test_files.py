@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -287,3 +288,18 @@ def test_a_folder_in_the_place_of_a_file_is_one_error_that_names_it(tmp_path: Pa
         with pytest.raises(EnsembleError, match="cannot write"), exclusive_lock(path, "the run"):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_library_that_hides_why_it_could_not_write_does_not_hide_it_from_the_user(tmp_path: Path) -> None:
+    import torch
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(EnsembleError, match=r"cannot write .*weights.pt: file too large"):
+            write_atomic(tmp_path / "weights.pt", lambda file: torch.save(torch.zeros(1_000_000), file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+    assert list(tmp_path.iterdir()) == []

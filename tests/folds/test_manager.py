@@ -15,17 +15,19 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from folds import devices, manager
+from folds import devices, fitting, manager
 from folds import worker as worker_module
 from folds.errors import EnsembleError
 from folds.job import Job, job_from_dict
 from folds.manager import Outcome, locked, train
-from folds.plan import Plan, file_safe, make_plan, open_runs
+from folds.plan import Plan, make_plan, open_runs
 from folds.predictions import read_sidecar
 from folds.recipe import Recipe, Settings
+from folds.run import file_safe
 from folds.samples import DataSpec
 from folds.summary import summarise
 from folds.training import train_job
+from tests.conftest import start_over
 
 Planner = Callable[..., Plan]
 
@@ -109,7 +111,7 @@ def test_no_person_is_in_the_training_part_of_the_fold_that_predicts_it(grid: Pa
 def test_single_folds_stitch_to_the_same_bytes_as_all_at_once(in_process: None, plan: Planner) -> None:
     run(plan())
     expected = Path("runs/test_resnet.oof.npy").read_bytes()
-    shutil.rmtree("runs")
+    start_over()
     run(plan(folds=[1]))
     part = read_sidecar(Path("runs/test_resnet.oof.npy"))
     assert part is not None
@@ -151,6 +153,88 @@ def test_resume_trains_only_what_is_missing_and_force_trains_anew(in_process: No
     assert len(run(plan(), force=True)) == 3
 
 
+def test_force_removes_the_folds_it_names_and_what_was_predicted_from_them(in_process: None, plan: Planner) -> None:
+    run(plan())
+    expected = {path: path.read_bytes() for path in [*Path("runs").glob("*.npy"), *Path("checkpoints").glob("*/*.pt")]}
+    others = [Path("runs/test_resnet.fold9.oof.npy"), Path("runs/test_resnet.fold9.fold0.test.npy"), Path("runs/tta/test_resnet.fold9.oof.npy")]
+    stale = [Path("runs/tta/test_resnet.oof.npy"), Path("runs/tta/test_resnet.fold0.test.npy"), Path("runs/tta/test_resnet/views/hflip.oof.npy")]
+    for path in (*others, *stale):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"another's" if path in others else b"of the old models")
+    kept = Path("checkpoints/test_resnet/fold0.pt").stat().st_mtime_ns
+    assert [outcome.job.fold for outcome in run(plan(folds=[1]), force=True)] == [1]
+    assert {path: path.read_bytes() for path in expected} == expected
+    assert Path("checkpoints/test_resnet/fold0.pt").stat().st_mtime_ns == kept
+    assert all(path.read_bytes() == b"another's" for path in others)
+    assert not any(path.exists() for path in stale)
+    with pytest.raises(EnsembleError, match="begun with other settings"):
+        run(plan(folds=[1], epochs=2), force=True)
+
+
+def test_force_on_all_folds_takes_other_settings_and_leaves_nothing_of_the_old(in_process: None, plan: Planner) -> None:
+    run(plan())
+    run(plan(k=2), force=True)
+    sidecar = read_sidecar(Path("runs/test_resnet.oof.npy"))
+    assert sidecar is not None
+    assert set(np.unique(sidecar.fold)) == {0, 1}
+    assert sorted(path.name for path in Path("runs").glob("*.test.npy")) == ["test_resnet.fold0.test.npy", "test_resnet.fold1.test.npy"]
+    assert not Path("checkpoints/test_resnet/fold2.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["runs/test_resnet.oof.npy", "runs/test_resnet.fold4.test.npy", "checkpoints/test_resnet/fold0.pt"])
+def test_predictions_that_the_run_has_not_made_are_not_written_over(in_process: None, plan: Planner, name: str) -> None:
+    path = Path(name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"a colleague's")
+    with pytest.raises(EnsembleError, match=f"{path} exists, and runs/test_resnet, which would have made it, does not"):
+        run(plan())
+    assert path.read_bytes() == b"a colleague's"
+    assert not Path("runs/test_resnet").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "5", '{"checkpoint_sha": 1}', "{"])
+def test_a_damaged_record_of_a_fold_says_how_to_train_it_again(in_process: None, plan: Planner, content: str) -> None:
+    run(plan())
+    Path("runs/test_resnet/fold1/done.json").write_text(content)
+    with pytest.raises(EnsembleError, match=r"fold1/done\.json"):
+        run(plan(), resume=True)
+    shutil.rmtree("runs/test_resnet/fold1")
+    assert [outcome.job.fold for outcome in run(plan(), resume=True)] == [1]
+
+
+def test_predictions_that_are_gone_are_missed(in_process: None, plan: Planner) -> None:
+    run(plan())
+    Path("runs/test_resnet/fold1/oof.npy").unlink()
+    with pytest.raises(EnsembleError, match=r"says that the fold is trained, and runs/test_resnet/fold1/oof\.npy is not there") as refused:
+        run(plan(), resume=True)
+    assert refused.value.hint == "rm -r runs/test_resnet/fold1 and --resume train this fold again"
+
+
+@pytest.mark.parametrize("content", ["resolved = 5", "[resolved]\nthreads = 'many'", "[resolved]\nthreads = 0"])
+def test_a_damaged_record_of_a_run_is_an_error(in_process: None, plan: Planner, content: str) -> None:
+    run(plan(folds=[0]))
+    Path("runs/test_resnet/config.toml").write_text(content)
+    with pytest.raises(EnsembleError, match=r"config\.toml is damaged"):
+        plan()
+
+
+def test_a_fold_that_leaves_the_numbers_fails_alone_and_is_not_taken_for_trained(
+    in_process: None, plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = fitting.predict_logits
+
+    def diverged(model: Any, pixels: Any, rows: Any, *arguments: Any, **named: Any) -> Any:
+        logits = predict(model, pixels, rows, *arguments, **named)
+        return logits * np.nan if np.array_equal(rows, one.assignment.validation_index(1)) else logits
+
+    one = plan()
+    monkeypatch.setattr(fitting, "predict_logits", diverged)
+    failed = [outcome for outcome in run(one) if outcome.error is not None]
+    assert [outcome.job.fold for outcome in failed] == [1]
+    assert "predictions are not finite numbers" in str(failed[0].error)
+    assert not Path("runs/test_resnet/fold1/done.json").exists()
+
+
 def test_a_fold_that_fails_leaves_the_others_and_can_be_resumed(in_process: None, plan: Planner) -> None:
     blocked = Path("checkpoints/test_resnet/fold1.pt")
     blocked.mkdir(parents=True)  # a folder where the checkpoint should go
@@ -168,7 +252,7 @@ def test_a_fold_that_fails_leaves_the_others_and_can_be_resumed(in_process: None
 def test_a_killed_worker_costs_nothing_but_time(plan: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     run(plan(folds=[0], epochs=3))
     expected = Path("runs/test_resnet.oof.npy").read_bytes()
-    shutil.rmtree("runs")
+    start_over()
     started: list[subprocess.Popen[str]] = []
     start = worker_module.Worker._start
 
@@ -267,3 +351,25 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.1)
+
+
+def test_one_part_held_out_is_one_job_that_trains_on_the_rest(plan: Planner, drawn: Path, in_process: None) -> None:
+    made = make_plan(Settings(data=drawn, arch=("test_resnet",), holdout=0.2), Recipe(epochs=1, img_size="32", pretrained=False))
+    assert made.folds == (0,)
+    outcomes = run(made)
+    assert [outcome.job.fold for outcome in outcomes] == [0]
+    held = made.assignment.validation_index(0)
+    sidecar = read_sidecar(Path("runs/test_resnet.oof.npy"))
+    assert sidecar is not None
+    assert sidecar.rows.ids.tolist() == made.table.ids[held].tolist()
+    assert outcomes[0].result is not None
+    assert outcomes[0].result["images"] == len(made.table) - len(held)
+    done = made.runs[0].done(0)
+    assert done is not None
+    assert summarise("test_resnet", {0: done}, made.assignment.k).oof.rows == len(held)
+    # The same part from its file is the same run.
+    settings = Settings(data=drawn, arch=("test_resnet",), folds=Path("runs/test_resnet/folds.csv"))
+    again = make_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False))
+    assert open_runs(again, resume=True) == []
+    with pytest.raises(EnsembleError, match="--fold 1: the folds are 0 to 0"):
+        make_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False), folds=[1])

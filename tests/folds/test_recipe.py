@@ -313,3 +313,17 @@ def test_help_texts_show_the_defaults_that_are_used() -> None:
 
 def test_the_defaults_pass_their_own_check() -> None:
     check(Settings(), Recipe())
+
+
+def test_a_share_to_hold_out_is_between_0_and_1_and_excludes_given_folds() -> None:
+    assert gather({"holdout": 0.1})[0].holdout == 0.1
+    assert gather({})[0].repair is True
+    with pytest.raises(UsageError, match="--holdout must be above 0 and below 1, found 2"):
+        gather({"holdout": 2.0})
+    with pytest.raises(UsageError, match="--folds and --holdout contradict each other"):
+        gather({"holdout": 0.1, "folds": Path("folds.csv")})
+
+
+def test_the_record_of_a_run_with_one_part_held_out_can_be_given_again(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("k = 1\nholdout = 0.1\n")
+    assert gather({}, tmp_path / "config.toml")[0].holdout == 0.1

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from folds.assignment import FoldAssignment, load_folds, read_folds, save_folds
 from folds.errors import EnsembleError, UsageError
 from folds.samples import MISSING, Columns, SampleTable, build_table
-from folds.split import check_folds, fold_table, split_by_person
+from folds.split import check_folds, fold_table, hold_out, split_by_person
+from tests.folds.skewed import skewed_people
 
 
 def table_of(persons: list[str], labels: list[str], source: str = "table.csv") -> SampleTable:
@@ -66,10 +67,10 @@ def test_the_folds_are_those_of_scikit_learn(case):
         except ValueError:
             return  # fewer than k rows of every class: refused there, split here (the tests above)
     if len(set(expected)) == k:
-        assert split_by_person(table, k, seed).fold.tolist() == expected.tolist()
+        assert split_by_person(table, k, seed, repaired=False).fold.tolist() == expected.tolist()
 
 
-@quick
+@settings(quick, max_examples=25)
 @given(tables(), st.randoms(use_true_random=False))
 def test_the_split_follows_from_table_and_seed_alone_whatever_the_order_of_the_rows(case, random):
     table, k, seed = case
@@ -85,7 +86,7 @@ def test_a_fold_that_scikit_learn_leaves_empty_is_filled():
     sizes = [3, 3, 3, 1, 6, 4, 7, 4, 7, 1, 5]
     persons = [f"p{i}" for i, size in enumerate(sizes) for _ in range(size)]
     labels = list("00011010001100111111001000000101100010110101")
-    folds = split_by_person(table_of(persons, labels), 11, 797)
+    folds = split_by_person(table_of(persons, labels), 11, 797, repaired=False)
     assert sorted(set(folds.fold.tolist())) == list(range(11))
     assert check_folds(folds, ("0", "1")) is not None
 
@@ -103,6 +104,96 @@ def test_stratify_spreads_another_column_than_the_label():
     table = table_of(persons, rng.choice(["a", "b"], 60).tolist())
     folds = split_by_person(table, 5, 0, site)
     assert np.bincount(folds.fold[site == "south"], minlength=5).tolist() == [2] * 5
+
+
+def test_several_columns_are_spread_each_though_their_joint_values_are_too_few() -> None:
+    # 60 people, all different jointly; of each label, gender and site there are many.
+    rng = np.random.default_rng(1)
+    columns = [rng.choice(list(values), 60) for values in ("abcdef", "mf", "nsew")]
+    table = table_of([f"p{i}" for i in range(60)], columns[0].tolist())
+    folds = split_by_person(table, 5, 0, columns)
+    for column in columns:
+        for value in set(column.tolist()):
+            counts = np.bincount(folds.fold[column == value], minlength=5)
+            assert counts.max() - counts.min() <= 2, (value, counts)
+
+
+def test_joint_values_of_people_enough_are_spread_too() -> None:
+    label, site = np.repeat(["a", "b"], 50), np.tile(["n", "s"], 50)
+    folds = split_by_person(table_of([f"p{i}" for i in range(100)], label.tolist()), 5, 0, [label, site])
+    for one in "ab":
+        for other in "ns":
+            assert np.bincount(folds.fold[(label == one) & (site == other)], minlength=5).tolist() == [5] * 5
+
+
+def test_the_repair_is_on_unless_told_and_is_recorded(tmp_path) -> None:
+    labels, persons = skewed_people(0)
+    table = table_of([f"p{i}" for i in persons], [str(label) for label in labels])
+    mended, plain = (split_by_person(table, 5, repaired=repaired) for repaired in (True, False))
+    assert plain.repair is None
+    assert mended.repair is not None
+    assert sum("absent from validation" in line for line in check_folds(mended, table.classes)) == mended.repair.after.absent == 0
+    path = save_folds(tmp_path / "folds.csv", mended)
+    assert load_folds(path, table).repair == read_folds(path).repair == mended.repair
+    assert load_folds(save_folds(tmp_path / "plain.csv", plain), table).repair is None
+
+
+def test_the_repaired_folds_do_not_depend_on_the_order_of_the_rows() -> None:
+    labels, persons = skewed_people(4)
+    table = table_of([f"p{i}" for i in persons], [str(label) for label in labels])
+    shuffled = table.take(np.random.default_rng(0).permutation(len(table)))
+    assert split_by_person(table, 5).sha == split_by_person(shuffled, 5).sha
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_a_held_out_part_is_of_about_that_share_by_person_and_the_rest_is_always_trained_on(share) -> None:
+    labels, persons = skewed_people(1, people=60, classes=6)
+    table = table_of([f"p{i}" for i in persons], [str(label) for label in labels])
+    held = hold_out(table, share, 3)
+    assert (held.k, held.held_out, set(held.fold.tolist())) == (1, True, {-1, 0})
+    training, validation = held.training_index(0), held.validation_index(0)
+    assert sorted([*training, *validation]) == list(range(len(table)))
+    assert not set(table.persons[training]) & set(table.persons[validation])
+    assert len(validation) / len(table) == pytest.approx(share, rel=0.06)
+    assert check_folds(held, table.classes) == []
+    for label in table.classes:
+        assert np.mean(labels[validation] == int(label)) == pytest.approx(np.mean(labels == int(label)), abs=0.04)
+
+
+def test_a_held_out_part_comes_back_from_its_file(tmp_path, table) -> None:
+    held = hold_out(table, 0.25)
+    path = save_folds(tmp_path / "holdout.csv", held)
+    assert ",-1\n" in path.read_text()
+    for back in (load_folds(path, table), read_folds(path)):
+        assert (back.k, back.fold.tolist(), back.sha) == (1, held.fold.tolist(), held.sha)
+    with pytest.raises(UsageError, match="there is no fold 1"):
+        held.training_index(1)
+
+
+def test_the_table_of_a_held_out_part_has_what_is_trained_on_beside_it() -> None:
+    images, people = fold_table(assigned(["p", "p", "q", "r"], ["a", "b", "b", "a"], [0, 0, -1, -1], k=1), ("a", "b", "c"))
+    assert images.tolist() == [[1, 1], [1, 1], [0, 0]]
+    assert people.tolist() == [1, 2]
+
+
+def test_a_class_that_is_only_held_out_or_only_trained_on_is_warned_about() -> None:
+    found = check_folds(assigned(["p", "q", "r", "s"], ["a", "b", "c", "c"], [0, -1, -1, 0], k=1), ("a", "b", "c"))
+    assert found == [
+        "class a: 1 person for the held-out part: absent from training of fold 0",
+        "class b: 1 person for the held-out part: absent from validation of fold 0",
+    ]
+
+
+@pytest.mark.parametrize("fold", [0, -1])
+def test_a_held_out_part_and_its_rest_are_not_empty(fold) -> None:
+    with pytest.raises(EnsembleError, match=f"all 2 samples are in fold {fold}"):
+        check_folds(assigned(["p", "q"], ["a", "b"], [fold, fold], k=1), ("a", "b"))
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 20])
+def test_a_share_that_holds_out_nothing_or_all_is_wrong_usage(share) -> None:
+    with pytest.raises(UsageError, match=f"--holdout must be above 0 and below 1, found {share}"):
+        hold_out(table_of(["p", "q"], ["a", "b"]), share)
 
 
 def test_scikit_learns_own_warnings_are_not_passed_on():

@@ -1,0 +1,74 @@
+"""The images of the audit's findings side by side, to be looked at: a person decides quickly what a number cannot."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from folds.audit import WARNING, Finding, Row
+from folds.contents import Unreadable, read_content
+from folds.decode import ImageSettings, decode_image
+from folds.files import write_atomic
+
+MOST = 60  # cases on a sheet
+_SIDE, _GAP, _LINE = 224, 8, 13  # pixels
+_ACROSS, _WIDEST = 4, 6  # images of a set that are shown; images in a row of the sheet
+_LETTERS = 36  # of the built-in font, about as wide as an image
+
+
+def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row], Path | None]) -> int:
+    """Write a PNG of the images of each case of each warning.
+
+    Parameters
+    ----------
+    file_of : the image file of a row; None where the table names none.
+
+    Returns
+    -------
+    shown : the cases on the sheet, at most `MOST`; 0, and no file, where no finding has images to compare.
+    """
+    cases = [(finding, case) for finding in findings if finding.severity == WARNING for case in finding.cases if len(case.rows) > 1][:MOST]
+    if not cases:
+        return 0
+    height = _SIDE + 5 * _LINE + _GAP
+    across = min(_ACROSS, max(len(case.rows) for _, case in cases))
+    beside = min(max(1, _WIDEST // across), len(cases))  # cases in a row
+    width = across * (_SIDE + _GAP) + _GAP
+    sheet = Image.new("RGB", (_GAP + beside * width, _GAP + -(-len(cases) // beside) * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (finding, case) in enumerate(cases):
+        top, start = _GAP + number // beside * height, _GAP + number % beside * width
+        title = f"{finding.kind} {case.detail}" + (f" ({len(case.rows) - across} more)" if len(case.rows) > across else "")
+        pen.text((start, top), _plain(title), "black")
+        for column, row in enumerate(case.rows[:across]):
+            left = start + column * (_SIDE + _GAP)
+            picture = _picture(file_of(row))
+            if picture is not None:
+                sheet.paste(picture, (left, top + _LINE + 2))
+            for line, text in enumerate(_caption(row)):
+                pen.text((left, top + _SIDE + (line + 1) * _LINE + 2), _plain(text), "black")
+    png = io.BytesIO()
+    sheet.save(png, "PNG")
+    write_atomic(path, png.getvalue())
+    return len(cases)
+
+
+def _picture(path: Path | None) -> Image.Image | None:
+    try:
+        return None if path is None else Image.fromarray(decode_image(read_content(path).data, ImageSettings(_SIDE, _SIDE, "letterbox")).pixels)
+    except Unreadable:
+        return None
+
+
+def _caption(row: Row) -> list[str]:
+    side = "test" if row.part == "test" else "" if row.fold is None else f"fold {row.fold}"
+    name = row.id if len(row.id) <= _LETTERS else "…" + row.id[1 - _LETTERS :]  # the end tells files apart
+    return [name, f"person {row.person or 'unknown'}"[:_LETTERS], f"{row.label or 'no label'}  {side}"[:_LETTERS]]
+
+
+def _plain(text: str) -> str:
+    # The built-in font of a Pillow without FreeType knows no more than this.
+    return text.replace("…", "...").encode("latin-1", "replace").decode("latin-1")

@@ -1,0 +1,100 @@
+"""Several partitions of the same people that truly differ, and how much they do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.assignment import FoldAssignment
+from folds.errors import EnsembleError, UsageError
+from folds.files import derive_seed
+from folds.repair import balance
+from folds.samples import SampleTable
+from folds.split import Columns, assigned, people_for_folds, split_by_person
+from folds.strata import People
+
+ALIKE = 0.1  # adjusted Rand index up to which two partitions count as independent
+BEGINNINGS = 10
+STEPS = 200  # of the search from each beginning: three times as many are no better, and more alike
+
+
+def repeated_splits(
+    table: SampleTable, k: int, repeats: int, seed: int = 0, stratify: NDArray[np.str_] | Columns | None = None, repaired: bool = True
+) -> list[FoldAssignment]:
+    """`repeats` assignments to k folds: the first is that of `split_by_person`, the others are independent of it.
+
+    Another seed does not do that: the greedy assignment is decided by the large and uneven people, and shuffling breaks
+    ties only, so that twenty seeds can give one partition. Here people are sorted by size, every k of them in
+    a row are dealt to the k folds at random, and moves and swaps (`folds.repair.balance`) spread the classes from there.
+    Of up to ten such beginnings the first is taken whose adjusted Rand index with all earlier repeats is at most
+    `ALIKE`, else the lowest.
+
+    Without `repaired` the repeats are scikit-learn's with the next seeds, for comparison; these may be equal.
+
+    Raises
+    ------
+    UsageError : `repeats` is below 1.
+    EnsembleError : the people are so few that no further partition was found; see also `split_by_person`.
+    """
+    if repeats < 1:
+        raise UsageError(f"--repeats must be 1 or more, found {repeats}")
+    found = [split_by_person(table, k, seed, stratify, repaired)]
+    if not repaired:
+        return found + [replace(split_by_person(table, k, seed + i, stratify, repaired), seed=seed, repeat=i) for i in range(1, repeats)]
+    people = people_for_folds(table, k, seed, stratify)
+    _, first = np.unique(people.groups, return_index=True)
+    folds = [found[0].fold[first]]
+    for repeat in range(1, repeats):
+        likeness, fold = 1.0, folds[0]
+        for beginning in range(BEGINNINGS):
+            random = np.random.default_rng(derive_seed(seed, repeat, beginning, "repeat"))
+            other = balance(people, _deal(people, k, random), [1 / k] * k, random, STEPS)
+            nearest = max(rand_index(other, earlier) for earlier in folds)
+            if nearest < likeness:
+                likeness, fold = nearest, other
+            if likeness <= ALIKE:
+                break
+        if likeness >= 1 - 1e-9:
+            raise EnsembleError(
+                f"{repeats} different partitions of {len(people)} people into {k} folds were asked for, {repeat} found", hint=f"--repeats {repeat}"
+            )
+        folds.append(fold)
+        found.append(assigned(table, fold[people.groups], k, seed, repeat=repeat))
+    return found
+
+
+def _deal(people: People, k: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """(people,) folds: the largest k people to one fold each, the next k likewise, …"""
+    order = np.lexsort((random.random(len(people)), -people.sizes))
+    rounds = -(-len(people) // k)
+    dealt = random.random((rounds, k)).argsort(axis=1).ravel()[: len(people)]
+    fold = np.empty(len(people), np.int64)
+    fold[order] = dealt
+    return fold
+
+
+def likeness(assignments: list[FoldAssignment]) -> float:
+    """The largest adjusted Rand index of any two assignments of one table, over people."""
+    _, first = np.unique(assignments[0].persons, return_index=True)
+    return max(rand_index(one.fold[first], other.fold[first]) for one, other in combinations(assignments, 2))
+
+
+def rand_index(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
+    """Adjusted Rand index of two partitions (people,): 1 the same partition, 0 as alike as independent ones are.
+
+    1 - index is the number of pairs of people who are together in one and apart in the other, divided by what is
+    expected of random partitions with folds of these sizes (Hubert and Arabie 1985, eq. 5).
+    """
+    table = np.zeros((int(one.max()) + 1, int(other.max()) + 1))
+    np.add.at(table, (one, other), 1)
+
+    def pairs(counts: NDArray[np.float64]) -> float:
+        return float((counts * (counts - 1) / 2).sum())
+
+    together, first, second = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    expected = first * second / max(pairs(np.array(float(len(one)))), 1.0)
+    most = (first + second) / 2
+    return 1.0 if most == expected else (together - expected) / (most - expected)

@@ -1,0 +1,71 @@
+"""Repeats: independent partitions, as good as the first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import adjusted_rand_score
+
+from folds.assignment import FoldAssignment
+from folds.errors import EnsembleError, UsageError
+from folds.repair import quality
+from folds.repeats import ALIKE, likeness, rand_index, repeated_splits
+from folds.samples import SampleTable
+from folds.split import check_folds, split_by_person
+from folds.strata import people_of
+from tests.folds.skewed import skewed_people
+from tests.folds.test_strata import table_of
+
+
+@pytest.fixture(scope="module")
+def table() -> SampleTable:
+    labels, persons = skewed_people(0)
+    return table_of([f"p{i}" for i in persons], [f"c{i}" for i in labels])
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2))
+def test_the_index_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
+    one, other = np.array(pairs).T
+    assert rand_index(one, other) == pytest.approx(adjusted_rand_score(one, other))
+
+
+@pytest.fixture(scope="module")
+def repeats(table: SampleTable) -> list[FoldAssignment]:
+    return repeated_splits(table, 5, 3)
+
+
+def test_repeats_are_independent_where_other_seeds_give_the_same_partition(table: SampleTable, repeats: list[FoldAssignment]) -> None:
+    assert [each.repeat for each in repeats] == [0, 1, 2]
+    assert {each.seed for each in repeats} == {0}
+    assert likeness(repeats) <= ALIKE
+    assert repeats[0].sha == split_by_person(table, 5).sha
+    assert likeness(repeated_splits(table, 5, 3, repaired=False)) > 0.9
+
+
+def test_every_repeat_is_as_well_balanced_as_scikit_learns(table: SampleTable, repeats: list[FoldAssignment]) -> None:
+    people = people_of(table)
+    _, first = np.unique(people.groups, return_index=True)
+    before = quality(people, split_by_person(table, 5, repaired=False).fold[first], [0.2] * 5)
+    for each in repeats:
+        check_folds(each, table.classes)
+        now = quality(people, each.fold[first], [0.2] * 5)
+        assert now.absent == 0
+        assert now.worst <= before.worst
+
+
+def test_repeats_follow_from_the_seed_and_the_first_ones_from_no_later_one(table: SampleTable, repeats: list[FoldAssignment]) -> None:
+    assert [each.sha for each in repeated_splits(table, 5, 2)] == [each.sha for each in repeats[:2]]
+    assert repeated_splits(table, 5, 2, seed=1)[1].sha != repeats[1].sha
+
+
+def test_more_repeats_than_there_are_partitions_are_refused() -> None:
+    with pytest.raises(EnsembleError, match="5 different partitions of 2 people into 2 folds were asked for, 1 found") as error:
+        repeated_splits(table_of(["p", "q"], ["a", "b"]), 2, 5)
+    assert error.value.hint == "--repeats 1"
+
+
+def test_fewer_than_one_repeat_is_wrong_usage(table: SampleTable) -> None:
+    with pytest.raises(UsageError, match="--repeats must be 1 or more, found 0"):
+        repeated_splits(table, 5, 0)
