@@ -86,6 +86,7 @@ class Settings:
     path: str = "path"
     label: str = "label"
     person: str = "person"
+    id: str | None = None
     split: str | None = None
     person_regex: str | None = None
     k: int = 5

@@ -44,16 +44,22 @@ def open_data(settings: Settings, note: Callable[[str], None] = lambda text: Non
     """Find and read the data of `ensemble kfold`; the first note says which they are."""
     found, line = find_data(settings.data)
     note(line)
-    spec = DataSpec(
-        found,
+    spec = spec_of(settings, found)
+    return Opened(spec, read_data(spec), found == BUILT_IN)
+
+
+def spec_of(settings: Settings, data: Path) -> DataSpec:
+    """What the settings say about the data that were found."""
+    return DataSpec(
+        data,
         path=settings.path,
         label=settings.label,
         person=settings.person,
+        id=settings.id,
         split=settings.split,
         person_regex=settings.person_regex,
         test=settings.test,
     )
-    return Opened(spec, read_data(spec), found == BUILT_IN)
 
 
 def reopen_data(
