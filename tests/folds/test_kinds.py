@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from folds.errors import UsageError
 from folds.kinds import ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, Kind, either, list_of, mapping_of, one_of, optional, shown, whole, wrong_fields
+from folds.run import file_safe
 
 KINDS = [ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, whole(0, 9), one_of("a", "b"), list_of(TEXT, 2), mapping_of(NUMBER), either(TEXT, TRUTH)]
 VALUES = st.recursive(
@@ -37,6 +39,15 @@ def test_any_value_is_of_a_kind_or_not_and_can_be_shown_in_one_line(value: Any) 
 def test_a_kind_holds_what_it_names_and_nothing_else(kind: Kind, right: list[Any], wrong: list[Any]) -> None:
     assert [kind.holds(value) for value in right] == [True] * len(right)
     assert [kind.holds(value) for value in wrong] == [False] * len(wrong)
+
+
+@given(st.text(max_size=30))
+def test_every_name_that_a_run_can_get_is_safe_for_a_file(name: str) -> None:
+    try:
+        given_name = file_safe(name)
+    except UsageError:
+        return
+    assert FILE_SAFE.holds(given_name)
 
 
 def test_each_wrong_field_is_a_line_and_optional_ones_may_be_absent() -> None:
