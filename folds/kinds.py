@@ -62,7 +62,7 @@ def mapping_of(kind: Kind) -> Kind:
     def holds(value: Any) -> bool:
         return isinstance(value, Mapping) and all(isinstance(name, str) and kind.holds(inside) for name, inside in value.items())
 
-    return Kind(f"names with {kind.expected} each", holds)
+    return Kind("names with values" if kind is ANYTHING else f"names with {kind.expected} each", holds)
 
 
 def either(*kinds: Kind) -> Kind:

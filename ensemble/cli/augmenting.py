@@ -53,7 +53,7 @@ def augment_folds(
 
     run, paths = "", find_checkpoints(target)
     first = load_checkpoint(paths[0]).architecture
-    views = distinct(views, (first.height, first.width), console.note)
+    views = distinct(views, (first.height, first.width), console.warn)
     console.note(f"{len(views)} views: {', '.join(view.name for view in views)}")
     for path in paths:
         with StepsView(str(path)) as progress:

@@ -86,8 +86,9 @@ def test_the_same_views_again_change_nothing_and_other_views_want_force(grid: Pa
 
 
 def test_a_view_that_changes_nothing_at_the_size_of_the_model_is_left_out_with_a_word(grid: Path, call: Call) -> None:
-    called = call("tta", "checkpoints/test_vit/fold0.pt", "--views", "scale:1.02,1.2", "--json")
+    called = call("tta", "checkpoints/test_vit/fold0.pt", "--views", "scale:1.02,1.2", "--json", "-q")
     assert called.code == 0, called.err
+    assert called.err.startswith("warning: left out, because they ")
     assert "do the same to images of 32×32 px as another view: scale:1.02 (as none)" in called.err
     assert list(json.loads(called.out)["splits"][0]["views"]) == ["none", "scale:1.2"]
 

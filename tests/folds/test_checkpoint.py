@@ -210,6 +210,7 @@ def test_a_field_of_another_kind_is_one_error_that_names_it(checkpoint: Checkpoi
         ("fit", {"images": {"height": 32, "width": 48, "fit": "stretch"}}),
         ("window", {"images": {"height": 32, "width": 48, "fit": "squash", "window": (9, 1)}}),
         ("colour", {"images": {"height": 32, "width": 48, "fit": "squash", "colour": 1}}),
+        ("'data' is 5, expected names with values", {"data": 5}),
         ("data", {"data": {"path": "a"}}),
         ("'test' is 5", {"data": {"data": "a", "path": "a", "label": "b", "person": "c", "test": 5}}),
         ("seed", {"recipe": {"seed": "x"}}),
