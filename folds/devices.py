@@ -13,13 +13,52 @@ if TYPE_CHECKING:
 AMP = ("auto", "bf16", "fp16", "off")
 
 
+BACKENDS = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how jobs are run; none of it changes what comes out, save the number format that a device has.
+
+    Attributes
+    ----------
+    devices : ``auto``, ``cpu``, or CUDA numbers ``0,1``.
+    per_device : jobs at a time on a device; None for the rule of `place`.
+    backend : ``local`` (processes of this machine) or ``ray``.
+    address : of the Ray cluster; None: one of this machine alone.
+    save_seconds : an epoch that takes longer than this is saved inside, too.
+    """
+
+    devices: str = "auto"
+    per_device: int | None = None
+    backend: str = "local"
+    address: str | None = None
+    save_seconds: float = 180.0
+
+    def check(self) -> None:
+        """Refuse what cannot be."""
+        if self.backend not in BACKENDS:
+            raise unknown("--backend", self.backend, BACKENDS)
+        if self.address is not None and self.backend != "ray":
+            raise UsageError("--ray-address belongs to --backend ray", hint=f"--backend ray --ray-address {self.address}")
+        if self.per_device is not None and self.per_device < 1:
+            raise UsageError(f"--jobs must be 1 or more, found {self.per_device}")
+        if self.save_seconds <= 0:
+            raise UsageError(f"--save-every must be above 0 seconds, found {self.save_seconds:g}")
+
+
 @dataclass(frozen=True)
 class Placement:
-    """The slots of a command: `devices` names one slot each; `threads` CPU threads a slot; `reason` is printed."""
+    """The slots of a command.
+
+    `devices` names one slot each; `threads` CPU threads a slot; `reason` is printed; `gpu_share` of a GPU that a Ray task asks for.
+    """
 
     devices: tuple[str, ...]
     threads: int
     reason: str
+    backend: str = "local"
+    gpu_share: float = 0.0
 
 
 def available_cores() -> int:
@@ -55,8 +94,6 @@ def place(jobs: int, devices: str = "auto", per_device: int | None = None, threa
         bad = [name for name in names if not name[5:].isdigit() or int(name[5:]) >= found]
         if bad:
             raise UsageError(f"--devices {devices}: no device {bad[0]}; this machine has {found} CUDA devices", hint="--devices auto, cpu, or 0,1")
-    if per_device is not None and per_device < 1:
-        raise UsageError(f"--jobs must be 1 or more, found {per_device}")
     cores = available_cores()
     if names == ["cpu"]:
         slots = min(jobs, per_device or cores)
@@ -79,6 +116,8 @@ def resolve_amp(choice: str, device: str) -> tuple[str, str]:
         return choice, "as asked"
     if device == "cpu":
         return "off", "a CPU is not faster in half precision"
+    if not torch.cuda.is_available():
+        return "auto", "decided by the GPU that a job gets"
     major, minor = torch.cuda.get_device_capability(torch.device(device))
     if major >= 8:
         return "bf16", f"CUDA compute capability {major}.{minor} has bf16"

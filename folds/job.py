@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from folds.errors import EnsembleError
+
 # A worker whose parent was killed leaves within moments; on another machine, the file system must notice it first.
 LOCK_SECONDS = 120.0
 
@@ -74,6 +76,15 @@ class Job:
             test_pixels=test,
             recipe=self.recipe | init,
         )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: `result` is the content of its done.json, or `error` says why there is none."""
+
+    job: Job
+    result: dict[str, Any] | None = None
+    error: EnsembleError | None = None
 
 
 def lock_of(folder: Path, fold: int) -> Path:

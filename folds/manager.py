@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import queue
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,14 @@ import numpy as np
 
 from folds.errors import EnsembleError
 from folds.files import exclusive_lock, read_json, remove_leftovers
-from folds.job import LOCK_SECONDS, Job, job_as_dict, lock_of
+from folds.job import LOCK_SECONDS, Job, Outcome, job_as_dict, lock_of
 from folds.plan import Plan
 from folds.predictions import Sidecar, oof_file, read_array, sidecar_path, write_prediction
 from folds.run import Run
 from folds.worker import Worker, WorkerDied
 
 Report = Callable[[Job, dict[str, Any]], None]
-RETRIES = 2  # of a job whose process was killed; it goes on from its last epoch
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: `result` is the content of its done.json, or `error` says why there is none."""
-
-    job: Job
-    result: dict[str, Any] | None = None
-    error: EnsembleError | None = None
+RETRIES = 2  # of a job whose process was killed and that has saved nothing new since
 
 
 @contextlib.contextmanager
@@ -59,10 +50,27 @@ def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: N
     finished is published, and what was under way goes on from its last epoch with --resume.
     The caller holds the locks of `locked` from before `open_runs` to the end.
     """
-    from joblib import Parallel, delayed
-
     for run in plan.runs:
         publish(plan, run)  # also what an interrupted command had finished
+    by_name = {run.name: run for run in plan.runs}
+    outcomes = _on_cluster(plan, jobs, report) if plan.placement.backend == "ray" else _on_this_machine(plan, jobs, report)
+    with contextlib.closing(outcomes):  # its workers end when the caller stops
+        for outcome in outcomes:
+            if outcome.result is not None:
+                publish(plan, by_name[outcome.job.run])
+            yield outcome
+
+
+def _on_cluster(plan: Plan, jobs: Sequence[Job], report: Report) -> Generator[Outcome]:
+    from folds.cluster import train_on_cluster
+
+    if jobs:
+        yield from train_on_cluster(jobs, plan.placement, plan.execution.address, report)
+
+
+def _on_this_machine(plan: Plan, jobs: Sequence[Job], report: Report) -> Generator[Outcome]:
+    from joblib import Parallel, delayed
+
     if not jobs:
         return
     workers = [Worker(plan.placement.threads) for _ in plan.placement.devices[: len(jobs)]]
@@ -79,29 +87,28 @@ def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: N
 
     # Threads, because each only waits for its worker; the training is in the workers.
     parallel = Parallel(n_jobs=len(workers), backend="threading", return_as="generator_unordered", pre_dispatch="all", batch_size=1)
-    by_name = {run.name: run for run in plan.runs}
     try:
-        for outcome in parallel(delayed(in_slot)(job) for job in jobs):
-            if outcome.result is not None:
-                publish(plan, by_name[outcome.job.run])
-            yield outcome
+        yield from parallel(delayed(in_slot)(job) for job in jobs)
     finally:
         for worker in workers:
             worker.stop()
 
 
 def _train_one(job: Job, worker: Worker, report: Report) -> Outcome:
-    for attempt in range(RETRIES + 1):
+    state, before, in_vain = job.place / "state.pt", 0, 0
+    while True:
         try:
             return Outcome(job, result=worker.run(job_as_dict(job), lambda event: report(job, event)))
         except EnsembleError as error:
             return Outcome(job, error=error)
         except WorkerDied as death:
-            if attempt == RETRIES:
-                message = f"{job.run} fold {job.fold}: its process {death}"
+            # A process that is killed again and again without getting any further is killed for a reason.
+            saved = state.stat().st_mtime_ns if state.exists() else 0
+            in_vain, before = (in_vain + 1 if saved == before else 0), saved
+            if in_vain > RETRIES:
+                message = f"{job.title}: its process {death}"
                 return Outcome(job, error=EnsembleError(message, hint="out of memory? fewer --jobs or a smaller --batch-size"))
-            report(job, {"event": "note", "text": f"{job.run} fold {job.fold}: its process {death}; going on from its last epoch"})
-    raise AssertionError("unreachable")
+            report(job, {"event": "note", "text": f"{job.title}: its process {death}; going on from what is saved"})
 
 
 def publish(plan: Plan, run: Run) -> None:

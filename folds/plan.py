@@ -13,7 +13,7 @@ from folds.architectures import SMALL_SIBLINGS, check_forward, create, resolve
 from folds.assignment import FoldAssignment, load_folds, save_folds
 from folds.augment import preset
 from folds.decode import ImageSettings
-from folds.devices import Placement, place, resolve_amp
+from folds.devices import Execution, Placement, place, resolve_amp
 from folds.errors import UsageError
 from folds.files import sha256_bytes, write_atomic, write_json
 from folds.images import ImageCache, load_images
@@ -41,6 +41,7 @@ class Plan:
     folds: tuple[int, ...]
     placement: Placement
     built_in: bool
+    execution: Execution
 
     @property
     def table(self) -> SampleTable:
@@ -53,8 +54,7 @@ def make_plan(
     recipe: Recipe,
     *,
     folds: Sequence[int] | None = None,
-    devices: str = "auto",
-    per_device: int | None = None,
+    execution: Execution | None = None,
     note: Note = lambda text: None,
     warn: Note = lambda text: None,
 ) -> Plan:
@@ -63,11 +63,13 @@ def make_plan(
     Parameters
     ----------
     folds : the folds to train now; None for all.
-    per_device : jobs at a time on a device; None for the rule of `folds.devices.place`.
+    execution : where and how the jobs are run.
     note, warn : called with lines for the user.
     """
     # What has a name is looked up before anything is read or trained.
-    first = place(1, devices, per_device).devices[0]
+    execution = execution or Execution()
+    execution.check()
+    first = _place(1, execution).devices[0]
     preset(recipe.augment or "none")
     build_loss(recipe.loss, recipe.label_smoothing)
     resolve_amp(recipe.amp, first)
@@ -89,11 +91,19 @@ def make_plan(
     if any(not 0 <= fold < assignment.k for fold in chosen):
         raise UsageError(f"--fold {','.join(map(str, folds or ()))}: the folds are 0 to {assignment.k - 1}")
     runs = _name_runs(settings, recipe, small=built_in and on_cpu, classes=len(data.train.classes))
-    placement = place(len(runs) * len(chosen), devices, per_device, recorded_threads(runs))
+    placement = _place(len(runs) * len(chosen), execution, recorded_threads(runs))
     if built_in:
         small = "small siblings of the models at 64 px, " if on_cpu else ""
         note(f"built-in people: {small}random weights; your own data: --data FOLDER or CSV")
-    return Plan(settings, spec, data, assignment, runs, chosen, placement, built_in)
+    return Plan(settings, spec, data, assignment, runs, chosen, placement, built_in, execution)
+
+
+def _place(jobs: int, execution: Execution, threads: int | None = None) -> Placement:
+    if execution.backend == "ray":
+        from folds.cluster import place_on_cluster
+
+        return place_on_cluster(jobs, execution, threads)
+    return place(jobs, execution.devices, execution.per_device, threads)
 
 
 def _assign(settings: Settings, recipe: Recipe, table: SampleTable, note: Note) -> FoldAssignment:
@@ -190,6 +200,7 @@ def open_runs(
             folds_sha=plan.assignment.sha,
             threads=plan.placement.threads,
             amp=amp,
+            save_seconds=plan.execution.save_seconds,
             versions=environment(),
         )
         for fold in plan.folds:

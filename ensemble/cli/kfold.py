@@ -9,6 +9,9 @@ import typer
 
 from ensemble.cli import console
 
+# How a command is run, which changes nothing that comes out of it.
+NOT_SETTINGS = {"fold", "per", "jobs", "devices", "backend", "ray_address", "save_every", "resume", "force", "strict", "dry_run", "config"}
+
 
 def kfold(
     arch: Annotated[str | None, typer.Option(help="models, by short name or timm id: swin,resnet18 [swin]", metavar="A[,B]")] = None,
@@ -41,13 +44,17 @@ def kfold(
     label_smoothing: Annotated[float | None, typer.Option(help="share of the target given to all classes [0.1]")] = None,
     ema: Annotated[float | None, typer.Option(help="decay of averaged weights, e.g. 0.999 [0: off]")] = None,
     amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off [auto]")] = None,
+    compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="train through torch.compile [no]")] = None,
     keep: Annotated[str | None, typer.Option(help="last epoch, or best (optimistic: chosen on the fold that is scored) [last]")] = None,
     pretrained: Annotated[bool | None, typer.Option("--pretrained/--no-pretrained", help="start from timm's weights [yes]")] = None,
     init: Annotated[Path | None, typer.Option(help="start from the weights in this file", metavar="FILE")] = None,
     seed: Annotated[int | None, typer.Option(help="of the split and every random stream [0]")] = None,
     per: Annotated[str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")] = None,
-    jobs: Annotated[int | None, typer.Option(help="jobs at a time on a device [one a CPU core, one a GPU]")] = None,
+    jobs: Annotated[str, typer.Option(help="jobs at a time on a device; auto: one a CPU core, one a GPU", metavar="N")] = "auto",
     devices: Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1")] = "auto",
+    backend: Annotated[str, typer.Option(help="local, or ray: jobs as tasks of a Ray cluster", metavar="B")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="of the cluster: auto or HOST:PORT [a local one]", metavar="A")] = None,
+    save_every: Annotated[float, typer.Option(help="seconds between saves inside long epochs; every epoch is saved", metavar="S")] = 180.0,
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is missing")] = False,
     force: Annotated[bool, typer.Option("--force", help="train existing runs again from nothing")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="warnings about the data and the folds are errors: nothing is trained")] = False,
@@ -60,7 +67,9 @@ def kfold(
     environment, -c FILE, ./ensemble.toml. What is done now cannot stand in a file: --fold, --per, --jobs, --devices,
     --resume, --force, --strict, --dry-run and -c. Defaults are in brackets.
     """
+    given = dict(locals())
     from ensemble.cli.training import run_training
+    from folds.devices import Execution
     from folds.errors import UsageError
     from folds.recipe import gather
 
@@ -70,15 +79,12 @@ def kfold(
         raise UsageError("--resume and --force contradict each other", hint="give one of them")
     if holdout is not None and k is not None:
         raise UsageError("--holdout and --k contradict each other", hint="--holdout makes one split: give one of them")
-    given = dict(locals())
-    execution = ("fold", "per", "jobs", "devices", "resume", "force", "strict", "dry_run", "config", "run_training", "UsageError", "gather")
-    settings, recipe, _ = gather({key: value for key, value in given.items() if key not in execution}, config)
+    settings, recipe, _ = gather({key: value for key, value in given.items() if key not in NOT_SETTINGS}, config)
     return run_training(
         settings,
         recipe,
         folds=_numbers(fold),
-        devices=devices,
-        per_device=jobs,
+        execution=Execution(devices, _jobs(jobs), backend, ray_address, save_every),
         resume=resume,
         force=force,
         strict=strict,
@@ -97,6 +103,16 @@ def _numbers(text: str | None) -> list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"--fold {text}: expected fold numbers", hint="--fold 0 or --fold 0,3") from None
+
+
+def _jobs(text: str) -> int | None:
+    from folds.errors import UsageError
+
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--jobs must be 1 or more, or auto, found {text}")
+    return int(text)
 
 
 def _resuming() -> str:

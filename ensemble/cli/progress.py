@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ensemble.cli import console
 
 if TYPE_CHECKING:  # they import torch, which not every command that shows a bar needs
-    from folds.job import Job
-    from folds.manager import Outcome
+    from folds.job import Job, Outcome
 
 
 class TrainingView:

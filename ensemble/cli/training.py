@@ -8,8 +8,10 @@ from ensemble.cli import console
 from ensemble.cli.auditing import Audit
 from ensemble.cli.folds import folds_text
 from ensemble.cli.progress import StepsView, TrainingView, duration
+from folds.devices import Execution, resolve_amp
 from folds.errors import FoldsFailed, Interrupted
-from folds.manager import Outcome, locked, train
+from folds.job import Outcome
+from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.recipe import Recipe, Settings
 from folds.scores import Interval
@@ -23,8 +25,7 @@ def run_training(
     recipe: Recipe,
     *,
     folds: Sequence[int] | None = None,
-    devices: str = "auto",
-    per_device: int | None = None,
+    execution: Execution | None = None,
     resume: bool = False,
     force: bool = False,
     strict: bool = False,
@@ -34,7 +35,7 @@ def run_training(
 ) -> int:
     """Do it and print it; returns the exit code (0, or 3 where some folds failed)."""
     audit = Audit(strict)
-    plan = make_plan(settings, recipe, folds=folds, devices=devices, per_device=per_device, note=console.note, warn=audit.warn)
+    plan = make_plan(settings, recipe, folds=folds, execution=execution, note=console.note, warn=audit.warn)
     for run in plan.runs:
         run.refuse_started(plan.folds, resume or dry_run, force)
     describe(plan)
@@ -70,8 +71,6 @@ def describe(plan: Plan) -> None:
         steps = f"{recipe.epochs} epochs in batches of {recipe.batch_size}, lr {recipe.lr:g} ({run.rate_reason}), {recipe.augment} augmentation"
         console.note(f"{' ' * len(run.name)}  {steps}")
     console.note(plan.placement.reason)
-    from folds.devices import resolve_amp
-
     amp, why = resolve_amp(plan.runs[0].recipe.amp, plan.placement.devices[0])
     console.note(f"mixed precision {amp}: {why}")
 

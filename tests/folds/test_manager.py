@@ -18,8 +18,8 @@ from sklearn.metrics import f1_score
 from folds import devices, fitting, manager
 from folds import worker as worker_module
 from folds.errors import EnsembleError
-from folds.job import Job, job_from_dict
-from folds.manager import Outcome, locked, train
+from folds.job import Job, Outcome, job_from_dict
+from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.predictions import read_sidecar
 from folds.recipe import Recipe, Settings

@@ -1,0 +1,135 @@
+"""Kill a training with SIGKILL at random moments, resume it, and compare every byte with an uninterrupted run.
+
+    python benchmarks/kill.py --rounds 100
+
+A round trains two architectures on two folds. At random moments, one to three times, the command itself or one of its
+workers is killed; the command is then resumed (a killed worker is the command's own business). At the end the prediction
+files, their sidecars but for the date, and the checkpoints must be those of the uninterrupted run. Exits 1 if any differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ARGUMENTS = "--data people --arch test_resnet,test_vit --k 2 --epochs 4 --img-size 32 --no-pretrained --jobs 1 --save-every 0.02 -q"
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ensemble.cli", "kfold", *ARGUMENTS.split(" "), *more]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with open(folder / "log.txt", "ab") as log:
+        # One core: the number of threads a job is part of the result.
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, preexec_fn=one_core)
+
+
+def one_core() -> None:
+    os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    files = {path: path.read_bytes() for pattern in ("runs/*.npy", "checkpoints/*/*.pt") for path in folder.glob(pattern)}
+    for path in folder.glob("runs/*.json"):
+        record = json.loads(path.read_text())
+        record.pop("created", None)
+        files[path] = json.dumps(record).encode()
+    return {str(path.relative_to(folder)): content for path, content in sorted(files.items())}
+
+
+def descendants(pid: int) -> Iterator[int]:
+    try:
+        children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    except OSError:
+        return
+    for child in children:
+        yield child
+        yield from descendants(child)
+
+
+def one_round(number: int, seed: int, base: Path, usual: float, expected: dict[str, bytes]) -> tuple[Counter[str], list[str]]:
+    """What was killed, and which files differ in the end."""
+    draw = random.Random(f"{seed} {number}")
+    folder = base / f"round{number}"
+    shutil.copytree(base / "people", folder / "people")
+    shutil.copytree(base / "reference/.ensemble", folder / ".ensemble")
+    killed: Counter[str] = Counter()
+    kills, process = draw.randint(1, 3), start(folder)
+    while True:
+        while kills and process.poll() is None:
+            kills -= 1
+            try:
+                process.wait(draw.uniform(0, usual))
+            except subprocess.TimeoutExpired:
+                workers = list(descendants(process.pid))
+                whom = "worker" if workers and draw.random() < 0.6 else "command"
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(draw.choice(workers) if whom == "worker" else process.pid, signal.SIGKILL)
+                    killed[whom] += 1
+                    if whom == "command":
+                        break
+        code = process.wait()
+        if code == 0:
+            break
+        if code != -signal.SIGKILL:
+            return killed, [f"exit {code}: " + (folder / "log.txt").read_text()[-300:]]
+        process = start(folder, "--resume")
+    found = results(folder)
+    differing = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
+    leftovers = [str(path) for path in folder.rglob("*.tmp")]
+    if not differing:
+        shutil.rmtree(folder)
+    return killed, differing + leftovers
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--parallel", type=int, default=2, help="rounds at a time")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    from folds.people import draw_people
+
+    base = Path(tempfile.mkdtemp(prefix="kill-"))
+    draw_people(base / "people", people=30, test_people=6, size=(48, 64))
+    shutil.copytree(base / "people", base / "reference/people")
+    began = time.monotonic()
+    if start(base / "reference").wait() != 0:
+        print((base / "reference/log.txt").read_text())
+        return 1
+    usual = time.monotonic() - began
+    expected = results(base / "reference")
+    print(f"uninterrupted: {usual:.1f} s, {len(expected)} files")
+    killed: Counter[str] = Counter()
+    failed = 0
+    with ThreadPoolExecutor(arguments.parallel) as pool:
+        rounds = pool.map(lambda i: one_round(i, arguments.seed, base, usual, expected), range(arguments.rounds))
+        for i, (which, differing) in enumerate(rounds):
+            killed += which
+            failed += bool(differing)
+            if differing:
+                print(f"round {i}: {differing}", flush=True)
+            elif (i + 1) % 10 == 0:
+                print(f"{i + 1} rounds, {failed} with a difference, killed: {dict(killed)}", flush=True)
+    print(f"{arguments.rounds - failed} of {arguments.rounds} identical; killed: {dict(sorted(killed.items()))}")
+    if not failed:
+        shutil.rmtree(base)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
