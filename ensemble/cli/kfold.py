@@ -65,7 +65,7 @@ def kfold(
 
     What decides the result can stand in ./ensemble.toml or in ENSEMBLE_<NAME> as well; a flag comes first, then the
     environment, -c FILE, ./ensemble.toml. What is done now cannot stand in a file: --fold, --per, --jobs, --devices,
-    --resume, --force, --strict, --dry-run and -c. Defaults are in brackets.
+    --backend, --ray-address, --save-every, --resume, --force, --strict, --dry-run and -c. Defaults are in brackets.
     """
     given = dict(locals())
     from ensemble.cli.training import run_training
