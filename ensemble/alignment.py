@@ -12,6 +12,7 @@ from ensemble.attributes import join_attributes, label_classes
 from ensemble.class_order import class_order
 from ensemble.hard_labels import HardLabels
 from ensemble.members import Member, Note
+from ensemble.run_files import model_of, prefer_views, refuse_two_of_one
 from ensemble.runs import Part, Run, Split
 from ensemble.tables import Table, place_members, tables_of
 from folds.errors import EnsembleError
@@ -105,37 +106,16 @@ def _by_run(members: Sequence[Member]) -> dict[str, list[Member]]:
 
 
 def _run(split: str, name: str, members: Sequence[Member], table: Table, classes: tuple[str, ...], order: tuple[str, ...], note: Note) -> Run:
-    _refuse_two_of_one(split, name, members)
+    refuse_two_of_one(split, name, members)
     parts = [_part(split, member, table, classes, order) for member in members]
-    parts = _prefer_views(split, name, parts, len(table), note)
+    parts = prefer_views(split, name, parts, len(table), note)
     # In the order of the folds, whatever the order of the files: sums are then the same to the bit.
-    parts.sort(key=lambda part: (_model(part.member), part.member.sha))
+    parts.sort(key=lambda part: (model_of(part.member), part.member.sha))
     folds: set[int] = set()
     for part in parts:
         found = np.unique(part.fold).tolist() if part.fold is not None else []
         folds |= {int(fold) for fold in found if fold >= 0}
     return Run(name, tuple(parts), len(classes), tuple(sorted(folds)))
-
-
-def _model(member: Member) -> tuple[int, int, tuple[int, ...]]:
-    """Which models' predictions a file holds."""
-    sidecar = member.sidecar
-    if sidecar is None or sidecar.fold is None:
-        return 0, 0, ()
-    folds = np.unique(sidecar.fold).tolist()
-    return sidecar.repeat, sidecar.seed or 0, tuple(folds)
-
-
-def _refuse_two_of_one(split: str, name: str, members: Sequence[Member]) -> None:
-    seen: dict[object, Member] = {}
-    for member in members:
-        key = (_model(member), () if member.sidecar is None else member.sidecar.views)
-        other = seen.setdefault(key, member)
-        if other is not member:
-            raise EnsembleError(
-                f"{other.path} and {member.path} both say they are the {split} predictions of run '{name}', and differ",
-                hint="give one of them, or another 'run' in one's sidecar",
-            )
 
 
 def _part(split: str, member: Member, table: Table, classes: tuple[str, ...], order: tuple[str, ...]) -> Part:
@@ -154,29 +134,6 @@ def _part(split: str, member: Member, table: Table, classes: tuple[str, ...], or
         return Part(member, rows, columns, fold=stated)
     each = np.broadcast_to(stated, len(member)).astype(np.int64)  # out of fold there may be one file a fold
     return Part(member, rows, columns, fold=each if rows is None else np.where(rows >= 0, each[rows], -1))
-
-
-def _prefer_views(split: str, name: str, parts: list[Part], length: int, note: Note) -> list[Part]:
-    """Without the plain predictions of models whose predictions over views are there as well."""
-    with_views = [part for part in parts if part.member.views]
-    if not with_views or len(with_views) == len(parts):
-        return parts
-    kept = list(with_views)
-    for part in parts:
-        if part.member.views:
-            continue
-        replaced = np.zeros(length, bool)
-        for other in with_views:
-            same_model = _model(part.member)[:2] == _model(other.member)[:2]
-            same_fold = True if part.fold is None or other.fold is None else np.broadcast_to(part.fold == other.fold, length)
-            present = np.ones(length, bool) if other.rows is None else other.rows >= 0
-            replaced |= same_model & same_fold & present
-        rows = np.where(replaced, -1, np.arange(length) if part.rows is None else part.rows)
-        if (rows >= 0).any():
-            kept.append(replace(part, rows=rows))
-    views = ", ".join(dict.fromkeys(view for part in with_views for view in part.member.views))
-    note(f"{name} ({split}): its predictions over views ({views}) are used, not the plain ones of the same models")
-    return kept
 
 
 def _agreed_fold(runs: Sequence[Run]) -> NDArray[np.int64] | None:

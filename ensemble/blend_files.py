@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 from ensemble.blends import Blend
 from ensemble.voting import Vote
 from folds.errors import EnsembleError, UsageError
-from folds.files import read_json, refuse_existing, write_atomic, write_json
+from folds.files import read_json, refuse_existing, refuse_folder, write_json
 from folds.predictions import Sidecar, read_array, sidecar_path, write_prediction
 
 FOLDER = Path("runs/blends")
@@ -82,25 +84,30 @@ def _described(record: Any) -> str:
     return f"{record.get('method')} of {', '.join(str(run.get('run')) for run in record['runs'] if isinstance(run, dict))}"
 
 
-def write_answers(blend: Blend, path: Path, force: bool = False) -> str:
-    """Write the decisions as a CSV, ``ImageID,ans``, of the test samples, or out of fold where there are none.
+@dataclass(frozen=True)
+class Answers:
+    """The decisions of a blend as a CSV, ``ImageID,ans``: which split, how many, and the text."""
 
-    Returns
-    -------
-    The split that was written.
+    split: str
+    rows: int
+    content: bytes
 
-    Raises
-    ------
-    EnsembleError : the file exists with another content, and not `force`.
-    """
+
+def answers_of(blend: Blend) -> Answers:
+    """The decisions for the test samples, or out of fold where there are none."""
     split = "test" if "test" in blend.votes else "oof"
     names = np.array(blend.splits[split].classes)[blend.votes[split].probabilities.argmax(axis=1)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["ImageID", "ans"])
     writer.writerows(zip(blend.splits[split].rows.ids.tolist(), names.tolist(), strict=True))
-    content = text.getvalue().encode()
-    if not (path.is_file() and path.read_bytes() == content):
+    return Answers(split, len(names), text.getvalue().encode())
+
+
+def refuse_answers(answers: Answers, path: Path, force: bool = False) -> None:
+    """Refuse to write where something else is, or in a folder that is not there: a mistyped path is not made."""
+    if not path.parent.is_dir():
+        raise EnsembleError(f"--csv {path}: there is no folder {path.parent}", hint=f"mkdir -p {shlex.quote(str(path.parent))}")
+    refuse_folder(path)
+    if not (path.is_file() and path.read_bytes() == answers.content):
         refuse_existing(path, "the file", force)
-        write_atomic(path, content)
-    return split

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def read_hard_labels(path: Path) -> HardLabels:
     person = _first(table, PERSON_COLUMNS)
     persons = np.array(table.columns[person], dtype=str) if person is not None and person not in (id_column, label_column) else None
     return HardLabels(Path(path), np.array(ids, dtype=str), np.array(labels, dtype=str), persons)
+
+
+def lists_samples(header: Sequence[str]) -> bool:
+    """Whether a CSV of these columns is a table of samples or folds: with the truth for an answer, it would win every vote."""
+    names = {name.lower() for name in header}
+    if "fold" in names:
+        return True
+    beside = names.intersection(PERSON_COLUMNS) or ("path" in names and names.intersection(ID_COLUMNS) - {"path"})
+    return "label" in names and bool(beside)
 
 
 def _columns(table: CsvTable) -> tuple[str, str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.hard_labels import read_hard_labels
+from ensemble.hard_labels import lists_samples, read_hard_labels
+from folds.csv_table import read_header
 from folds.errors import EnsembleError, nearest, unknown
 from folds.files import sha256_bytes, sha256_file
 from folds.predictions import Rows, Sidecar, read_array, read_sidecar, sidecar_path
@@ -110,8 +111,11 @@ def _check_name(path: Path) -> None:
     if path.suffix not in (".npy", ".csv"):
         which = " (a sidecar is found by itself)" if path.suffix == ".json" else ""
         raise EnsembleError(f"{path}: expected a .npy array or a .csv of hard labels{which}", hint=f"ensemble blend {path.parent}/*.npy")
-    if path.suffix == ".csv" and path.name.startswith("samples-"):
-        raise EnsembleError(f"{path} lists samples with their true labels, it is no prediction", hint=f"ensemble blend {path.parent}/*.npy")
+    if path.suffix == ".csv" and (path.name.startswith("samples-") or lists_samples(read_header(path))):
+        raise EnsembleError(
+            f"{path} lists samples with their true labels, it is no prediction",
+            hint=f"to score against it: ensemble blend runs/*.npy --labels {path}",
+        )
 
 
 def read_members(paths: Sequence[Path], logits: bool = False, note: Note = lambda text: None, warn: Note = lambda text: None) -> list[Member]:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from ensemble.views import NONE, View
 from folds.architectures import is_convolutional
 from folds.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
-from folds.decode import ImageSettings
 from folds.devices import place
-from folds.errors import EnsembleError, unknown
+from folds.errors import EnsembleError, collected, unknown
 from folds.files import exclusive_lock, sha256_file
 from folds.images import load_images
 from folds.inference import Pixels, predict_logits, softmax
@@ -99,7 +98,7 @@ def augment_checkpoint(
 
     Raises
     ------
-    EnsembleError : the table lacks the fold's rows; a merge of other views or another checkpoint is there already.
+    EnsembleError : the table lacks the fold's rows or has other labels; a merge of other views or another checkpoint is there already.
     """
     if merge not in MERGES:
         raise unknown("--merge", merge, MERGES)
@@ -108,11 +107,12 @@ def augment_checkpoint(
     folder = runs / "tta" / checkpoint.run
     with exclusive_lock(runs / "tta" / f".{checkpoint.run}.lock", f"the TTA of {checkpoint.run}"):
         _refuse_other(folder, checkpoint, sha, views, merge, force)
-        _predict(checkpoint, sha, views, data, merge, folder, device, progress, note)
+        _predict(path, checkpoint, sha, views, data, merge, folder, device, progress, note)
     return checkpoint.run
 
 
 def _predict(
+    path: Path,
     checkpoint: Checkpoint,
     sha: str,
     views: Sequence[View],
@@ -124,15 +124,14 @@ def _predict(
     note: Note,
 ) -> None:
     where = place(1, device).devices[0]
-    model = checkpoint.build()
+    model = checkpoint.build(path)
     channels_last = is_convolutional(model) if checkpoint.recipe.get("channels_last") is None else bool(checkpoint.recipe["channels_last"])
     model = model.to(where)
-    settings = ImageSettings(**{**checkpoint.images, "window": tuple(checkpoint.images["window"]) if checkpoint.images.get("window") else None})
     # A checkpoint trained in half precision on a GPU is used in full precision on a CPU.
     amp = checkpoint.amp if where != "cpu" else "off"
 
     def logits_of(table: SampleTable, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        cache = load_images(table.paths or (), settings, cache_dir=CACHE / "images", where=table.where, note=note)
+        cache = load_images(table.paths or (), checkpoint.image_settings, cache_dir=CACHE / "images", where=table.where, note=note)
         return predict_logits(
             model,
             Pixels(cache.pixels, where),
@@ -192,7 +191,24 @@ def _positions(table: SampleTable, checkpoint: Checkpoint) -> NDArray[np.int64]:
             f"fold {checkpoint.fold}, e.g. '{missing[0]}'",
             hint="--data must name the table the checkpoint was trained on",
         )
-    return np.array(sorted(position[name] for name in checkpoint.validation_ids))
+    rows = [position[name] for name in checkpoint.validation_ids]
+    _check_labels(table, checkpoint, rows)
+    return np.array(sorted(rows))
+
+
+def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int]) -> None:
+    """The labels must be those it was validated on: scored against others, the numbers would be of no model."""
+    if checkpoint.validation_labels is None or table.labels is None:  # made before they were recorded
+        return
+    labels = table.labels.tolist()
+    pairs = zip(checkpoint.validation_ids, checkpoint.validation_labels, rows, strict=True)
+    other = [f"{table.where[row]}: '{name}' is '{labels[row]}', was '{label}'" for name, label, row in pairs if labels[row] != label]
+    if other:
+        raise collected(
+            other,
+            f"of the {len(rows):,} validation samples of {checkpoint.run} fold {checkpoint.fold} have another label in {table.source}",
+            hint="--data must name the table the checkpoint was trained on; train again if its labels were corrected",
+        )
 
 
 def _refuse_other(folder: Path, checkpoint: Checkpoint, sha: str, views: Sequence[View], merge: str, force: bool) -> None:

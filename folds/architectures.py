@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.errors import EnsembleError, UsageError, unknown
+from folds.kinds import NUMBER, TEXT, TRUTH, either, list_of, shown
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +91,8 @@ def resolve(name: str, img_size: tuple[int, int] | None = None, *, small: bool =
     sibling = SMALL_SIBLINGS.get(name) if small else None
     timm_name, own = (sibling.timm_name, sibling.arguments) if sibling else (SHORT_NAMES.get(name, name), {})
     merged = dict(own) | dict(arguments or {})
-    if not timm.is_model(timm_name):
+    check_arguments(merged)
+    if not is_known(timm_name):
         listed = timm.list_models()
         raise unknown("architecture", name, [*SHORT_NAMES, *listed], hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id")
     try:
@@ -106,16 +108,49 @@ def resolve(name: str, img_size: tuple[int, int] | None = None, *, small: bool =
     return Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged)
 
 
+def is_known(timm_name: str) -> bool:
+    """Whether timm itself can build the model: no name of a hub or of a folder, whose files would be fetched and read."""
+    import timm
+
+    return not set(timm_name) & set(":/\\") and timm.is_model(timm_name)
+
+
+# Arguments of timm's builders that name files and networks, replace the weights' origin, or are given by `create` itself.
+_NOT_ARGUMENTS = {"checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "num_classes", "in_chans"}
+_NOT_ARGUMENTS |= {"features_only", "feature_cfg", "model_cfg", "kwargs_filter", "out_indices"}
+_PLAIN = either(NUMBER, TEXT, TRUTH)
+_ARGUMENT = either(_PLAIN, list_of(_PLAIN), list_of(list_of(_PLAIN)))
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that are more than the shape of a model: they could make timm read files or ask the network.
+
+    Raises
+    ------
+    UsageError : the name of such an argument, or a value that is no number, text, truth or list of these.
+    """
+    for name, value in arguments.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in _NOT_ARGUMENTS or name.startswith("pretrained"):
+            hint = "model_args takes what shapes a model, e.g. {drop_path_rate = 0.1}; weights come from --init FILE or --pretrained"
+            raise UsageError(f"model_args: {shown(name)} is no argument of a model's shape", hint=hint)
+        if value is not None and not _ARGUMENT.holds(value):
+            raise UsageError(f"model_args: '{name}' is {shown(value)}, expected a number, text, true, false or a list of these")
+
+
 def create(architecture: Architecture, classes: int, *, pretrained: bool = False, init: Path | None = None) -> torch.nn.Module:
     """A model with a fresh head for `classes` classes, weights random, from timm's hub, or from a file.
 
     Raises
     ------
     EnsembleError : the hub cannot be reached, the file does not fit or is not one (it is never run).
-    UsageError : the model cannot be built with its arguments.
+    UsageError : timm has no such model, or it cannot be built with its arguments.
     """
     import timm
 
+    # Here, not only in `resolve`: an architecture can also come from a checkpoint.
+    check_arguments(architecture.arguments)
+    if not is_known(architecture.timm_name):
+        raise UsageError(f"timm has no model {shown(architecture.timm_name)}", hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id")
     arguments: dict[str, Any] = dict(architecture.arguments)
     weights = None if init is None else read_weights(init)
     try:

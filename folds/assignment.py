@@ -96,6 +96,8 @@ def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> P
         return path
     if path.exists() and not same and not force:
         raise EnsembleError(f"{path} exists and holds other folds", hint="give another name with -o, or --force to replace it")
+    if beside.exists() and not force and not _is_record(beside):
+        raise EnsembleError(f"{beside} exists and is no record of folds", hint="give another name with -o, or --force to replace it")
     # The .json first: a folds.csv that exists has its meaning beside it.
     write_json(beside, _to_json(assignment))
     return write_atomic(path, content)
@@ -103,6 +105,14 @@ def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> P
 
 def _json_path(path: Path) -> Path:
     return path.with_suffix(".json")
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        record = read_json(path)
+    except EnsembleError:
+        return False
+    return isinstance(record, dict) and {"schema", "k", "sha"} <= record.keys()
 
 
 def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
@@ -146,7 +156,7 @@ def read_folds(path: Path) -> FoldAssignment:
 def _read(path: Path) -> tuple[CsvTable, dict[str, int], NDArray[np.int64]]:
     """The file, the row of each id, and the folds by row."""
     read = read_csv(path)
-    ids = read.column("id")
+    ids = read.column("id", advice="where a table has no column 'id', its paths are the ids: name the column of the paths 'id'")
     fold = _fold_numbers(read)
     row: dict[str, int] = {}
     repeated = [f"{path.name} row {read.numbers[i]}: '{name}'" for i, name in enumerate(ids) if row.setdefault(name, i) != i]

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from folds.architectures import Architecture, create
+from folds.architectures import Architecture, check_arguments, create, is_known
+from folds.decode import ImageSettings
 from folds.errors import EnsembleError
 from folds.files import sha256_file, write_atomic
+from folds.kinds import ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, Kind, list_of, mapping_of, one_of, optional, shown, whole, wrong_fields
 
 if TYPE_CHECKING:
     import torch
@@ -17,12 +19,47 @@ if TYPE_CHECKING:
 FORMAT = "ensemble checkpoint 1"
 
 
+_POSITIVE = Kind("a number above 0", lambda value: NUMBER.holds(value) and value > 0)
+_IMAGES = {"height": whole(1, 2**16), "width": whole(1, 2**16), "fit": TEXT, "window": optional(list_of(NUMBER, 2))}
+_ARCHITECTURE = {
+    **{"name": TEXT, "timm_name": TEXT, "height": whole(1, 2**16), "width": whole(1, 2**16)},
+    **{"mean": list_of(NUMBER, 3), "std": list_of(_POSITIVE, 3), "arguments": mapping_of(ANYTHING)},
+}
+_DATA = {
+    **{"data": TEXT, "path": TEXT, "label": TEXT, "person": TEXT, "id": optional(TEXT), "split": optional(TEXT)},
+    **{"person_regex": optional(TEXT), "test": optional(TEXT), "classes": optional(list_of(TEXT))},
+}
+_RECIPE = {"seed": optional(whole(0, 2**32 - 1)), "channels_last": optional(TRUTH)}  # what is used again; the rest is a record
+# Every field, since a checkpoint may come from anywhere: `run` and `fold` become paths, the rest is handed on as it is.
+_FIELDS: dict[str, Kind] = {
+    "run": FILE_SAFE,
+    "fold": whole(0, 9999),
+    "k": whole(0, 10000),
+    "architecture": mapping_of(ANYTHING),
+    "weights": mapping_of(Kind("a tensor", lambda value: _is_tensor(value))),
+    "classes": list_of(TEXT),
+    "class_attributes": mapping_of(mapping_of(TEXT)),
+    "target": TEXT,
+    "images": mapping_of(ANYTHING),
+    "data": mapping_of(ANYTHING),
+    "recipe": mapping_of(ANYTHING),
+    "amp": one_of("off", "bf16", "fp16"),
+    "training_ids": list_of(TEXT),
+    "validation_ids": list_of(TEXT),
+    "folds_sha": TEXT,
+    "versions": mapping_of(TEXT),
+    "validation_labels": optional(list_of(TEXT)),
+}
+_TUPLES = ("classes", "training_ids", "validation_ids", "validation_labels")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What `checkpoints/<run>/fold<i>.pt` holds.
 
     `data` says where the table was (the fields of ``DataSpec``), `images` how pixels were made (``ImageSettings``),
-    `recipe` the resolved training settings; the ids are those of the fold's own training and validation part.
+    `recipe` the resolved training settings; the ids are those of the fold's own training and validation part, and
+    `validation_labels` what the latter showed (None where it was not recorded).
     """
 
     run: str
@@ -41,12 +78,50 @@ class Checkpoint:
     validation_ids: tuple[str, ...]
     folds_sha: str
     versions: Mapping[str, str]
+    validation_labels: tuple[str, ...] | None = None
 
-    def build(self) -> torch.nn.Module:
-        """The model with its weights, in evaluation mode, on the CPU."""
+    @property
+    def image_settings(self) -> ImageSettings:
+        """How pixels were made."""
+        window = self.images.get("window")
+        return ImageSettings(**{**self.images, "window": tuple(window) if window else None})
+
+    def build(self, path: Path | None = None) -> torch.nn.Module:
+        """The model with its weights, in evaluation mode, on the CPU; `path` is named where they do not fit."""
         model = create(self.architecture, len(self.classes))
+        wrong = _misfits(self.weights, model.state_dict())
+        if wrong:
+            raise EnsembleError(
+                f"{path or 'the checkpoint'} is damaged: {wrong}, for {self.architecture.timm_name} with {len(self.classes)} classes",
+                hint=train_again(self),
+            )
         model.load_state_dict(dict(self.weights))
         return model.eval()
+
+
+def train_again(checkpoint: Checkpoint) -> str:
+    """The command that makes this fold's checkpoint again, and leaves the other folds alone."""
+    return f"train this fold again: ensemble kfold -c runs/{checkpoint.run}/config.toml --fold {checkpoint.fold} --force"
+
+
+def _misfits(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
+    """How `weights` differ from those the model has, in one phrase; "" where they fit."""
+    parts = []
+    other = [name for name, value in wanted.items() if name in weights and weights[name].shape != value.shape]
+    for names, what in (
+        ([name for name in wanted if name not in weights], "missing"),
+        ([name for name in weights if name not in wanted], "unknown"),
+        (other, "of another shape"),
+    ):
+        if names:
+            parts.append(f"{len(names)} {what} (e.g. {shown(names[0])})")
+    return f"weights are {', '.join(parts)}" if parts else ""
+
+
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
@@ -83,12 +158,35 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise EnsembleError(
             f"{path} is not a checkpoint of this program", hint="weights from elsewhere start a training: ensemble kfold --arch NAME --init FILE"
         )
+    return _checked(path, record)
+
+
+def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
+    wrong = wrong_fields(record, _FIELDS)
+    for part, table in (("architecture", _ARCHITECTURE), ("images", _IMAGES), ("data", _DATA), ("recipe", _RECIPE)):
+        if isinstance(record.get(part), Mapping):
+            wrong += [f"{part}: {line}" for line in wrong_fields(record[part], table, others=part == "recipe")]
+    if not wrong:
+        if len(set(record["classes"])) < max(2, len(record["classes"])):
+            wrong.append(f"'classes' is {shown(record['classes'])}, expected two or more, each once")
+        labels = record.get("validation_labels")
+        if not record["validation_ids"] or (labels is not None and len(labels) != len(record["validation_ids"])):
+            wrong.append("'validation_ids' must not be empty, and 'validation_labels' as many")
+    if wrong:
+        raise EnsembleError(f"{path} is a damaged checkpoint: {wrong[0]}", hint=available_checkpoints(), details=wrong[1:6])
+    architecture = {**record["architecture"], **{name: tuple(record["architecture"][name]) for name in ("mean", "std")}}
+    values = {name: record[name] for name in Checkpoint.__dataclass_fields__ if name in record}
+    values |= {name: tuple(record[name]) for name in _TUPLES if record.get(name) is not None}
+    checkpoint = Checkpoint(**(values | {"architecture": Architecture(**architecture)}))
     try:
-        values = {name: record[name] for name in Checkpoint.__dataclass_fields__}
-        values["architecture"] = Architecture(**record["architecture"])
-    except (KeyError, TypeError) as error:
-        raise EnsembleError(f"{path} is a damaged checkpoint: {error} is missing or wrong") from None
-    return Checkpoint(**values)
+        checkpoint.image_settings  # noqa: B018 - it checks what it is made of
+        check_arguments(checkpoint.architecture.arguments)
+    except EnsembleError as error:
+        raise EnsembleError(f"{path} is a damaged checkpoint: {error.message}", hint=available_checkpoints()) from None
+    if not is_known(checkpoint.architecture.timm_name):
+        what = f"timm has no model {shown(checkpoint.architecture.timm_name)}"
+        raise EnsembleError(f"{path} is of no use here: {what}", hint="only models that timm itself builds are loaded; pip install --upgrade timm")
+    return checkpoint
 
 
 def available_checkpoints(folder: Path = Path("checkpoints"), most: int = 10) -> str:

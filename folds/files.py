@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_file_safe(name: str) -> bool:
+    """Whether a name can be one file's or folder's: letters, digits, ``.``, ``_`` and ``-``, and no way out of its folder."""
+    return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name) is not None
+
+
 def derive_seed(*parts: object) -> int:
     """A 63-bit seed that depends on `parts` alone (seed, run, fold, epoch, step …), never on what ran before."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
@@ -46,11 +52,12 @@ def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object
     EnsembleError : the folder cannot be written or the disk is full; the temporary file is removed.
     """
     path = Path(path)
+    refuse_folder(path)
     watched: _Watched | None = None
     # A dot in front: no `runs/*.npy` of a shell matches a file that is still being written.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with open(temporary, "wb") as file:
             if callable(content):
                 watched = _Watched(file)
@@ -69,6 +76,12 @@ def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object
             raise cannot_write(path, cause) from error
         raise
     return path
+
+
+def refuse_folder(path: Path) -> None:
+    """A file cannot be written where a folder is."""
+    if path.is_dir():
+        raise EnsembleError(f"cannot write {path}: it is a folder", hint=f"name a file in it, such as {path / 'NAME'}")
 
 
 class _Watched:
@@ -105,6 +118,23 @@ def cannot_write(path: Path, error: OSError) -> EnsembleError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     hint = "free some space and run the same command with --resume; what was finished is kept" if full else f"check that {path.parent} can be written"
     return EnsembleError(f"cannot write {path}: {reason}", hint=hint)
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it, unless it is there.
+
+    Raises
+    ------
+    EnsembleError : a file is in its way, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        in_the_way = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
+        if in_the_way is not None:
+            raise EnsembleError(f"{in_the_way} is a file, expected a folder", hint=f"move it away: mv {in_the_way} {in_the_way}.old") from None
+        raise cannot_write(path, error) from None
+    return path
 
 
 def write_json(path: Path, value: Any) -> Path:
@@ -148,13 +178,17 @@ def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
 
     Raises
     ------
-    EnsembleError : another living process holds it; its process id is named.
+    EnsembleError : another living process holds it (its process id is named), or it cannot be written.
     """
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     end = time.monotonic() + wait
-    with open(path, "a+") as file:
+    try:
+        opened = open(path, "a+")  # noqa: SIM115 - only its opening may fail in this way, not what is done under the lock
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    with opened as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

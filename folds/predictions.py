@@ -21,10 +21,35 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.files import read_json, sha256_bytes, write_atomic, write_json
+from folds.kinds import NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
 
 SCHEMA = 1
 KINDS = ("probability", "logit")
 SPLITS = ("oof", "test")
+
+
+# What stands in a sidecar, from anywhere. Class names and what they mean may be numbers: 0, 1, 2.
+_NAME = named(either(TEXT, NUMBER), "text or a number")
+_MEANING = named(mapping_of(mapping_of(either(TEXT, NUMBER, TRUTH))), "an object: class → attribute → value")
+_FOLD = named(either(whole(0, 2**31 - 1), list_of(whole(0, 2**31 - 1))), "a whole number from 0, or one for each row")
+_FIELDS = {
+    "kind": one_of(*KINDS),
+    "split": one_of(*SPLITS),
+    "target": optional(TEXT),
+    "classes": list_of(_NAME),
+    "class_attributes": optional(_MEANING),
+    "samples": optional(TEXT),
+    "samples_sha": optional(TEXT),
+    "fold": optional(_FOLD),
+    "run": optional(TEXT),
+    "arch": optional(TEXT),
+    "seed": optional(whole(0)),
+    "repeat": optional(whole(0)),
+    "views": optional(list_of(TEXT)),
+    "folds_sha": optional(TEXT),
+    "checkpoint_sha": optional(named(either(TEXT, mapping_of(TEXT)), "text, or an object: fold → text")),
+    "created": optional(TEXT),
+}
 
 
 @dataclass(frozen=True)
@@ -197,25 +222,22 @@ def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Si
         raise EnsembleError(f"{beside} is not a sidecar: expected an object with 'classes'")
     if record.get("schema", SCHEMA) != SCHEMA:
         raise EnsembleError(f"{beside} has schema {record['schema']}, this version reads {SCHEMA}")
-    for name, choices in (("kind", KINDS), ("split", SPLITS)):
-        if record.get(name) not in choices:
-            raise EnsembleError(f"{beside}: '{name}' is {record.get(name)!r}, expected {' or '.join(choices)}")
-    for name, kind, expected in (("views", list, "a list"), ("class_attributes", dict, "an object")):
-        if record.get(name) is not None and not isinstance(record[name], kind):
-            raise EnsembleError(f"{beside}: '{name}' is {record[name]!r}, expected {expected}")
+    wrong = wrong_fields(record, _FIELDS)
+    if wrong:
+        raise EnsembleError(f"{beside}: {wrong[0]}", hint="correct it, or remove the sidecar to take the rows on trust", details=wrong[1:6])
     rows = _rows_of(beside, record, {} if samples_cache is None else samples_cache)
     fold = record.get("fold")
-    if fold is not None and set(map(type, fold if isinstance(fold, list) else [fold])) - {int}:
-        raise EnsembleError(f"{beside}: 'fold' must be a whole number, or one for each row")
     if isinstance(fold, list) and len(fold) != len(rows):
         raise EnsembleError(f"{beside}: 'fold' has {len(fold):,} entries for {len(rows):,} rows")
     return Sidecar(
         kind=record["kind"],
         split=record["split"],
-        classes=tuple(map(str, record["classes"])),
+        classes=tuple(map(str, record["classes"])),  # class names that are numbers may be written as such
         rows=rows,
         target=record.get("target") or "label",
-        class_attributes=record.get("class_attributes") or {},
+        class_attributes={
+            name: {attribute: str(value) for attribute, value in meaning.items()} for name, meaning in (record.get("class_attributes") or {}).items()
+        },
         fold=np.array(fold) if isinstance(fold, list) else fold,
         run=record.get("run") or Path(path).name.removesuffix(".npy").removesuffix(f".{record['split']}"),
         arch=record.get("arch") or "",

@@ -86,6 +86,7 @@ class Settings:
     path: str = "path"
     label: str = "label"
     person: str = "person"
+    id: str | None = None
     split: str | None = None
     person_regex: str | None = None
     k: int = 5
@@ -155,6 +156,11 @@ def check(settings: Settings, recipe: Recipe) -> None:
 def _known() -> dict[str, Any]:
     hints = typing.get_type_hints(Settings) | typing.get_type_hints(Recipe)
     return {f.name: hints[f.name] for f in (*fields(Settings), *fields(Recipe))}
+
+
+def known_keys() -> tuple[str, ...]:
+    """The keys that a settings file may hold."""
+    return tuple(_known())
 
 
 def gather(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Settings, Recipe, dict[str, str]]:

@@ -17,7 +17,7 @@ from folds.predictions import fold_files, oof_file, sidecar_path
 from folds.recipe import Recipe, read_record
 
 # Where a file lies does not change what is trained; its content is compared by hash.
-_NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "split", "person_regex", "init", "resolved", "name"}
+_NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "init", "resolved", "name"}
 # Which folds there are is compared by their hash.
 _NOT_COMPARED |= {"holdout", "repair"}
 _DONE: dict[str, type | tuple[type, ...]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,30 +44,44 @@ def open_data(settings: Settings, note: Callable[[str], None] = lambda text: Non
     """Find and read the data of `ensemble kfold`; the first note says which they are."""
     found, line = find_data(settings.data)
     note(line)
-    spec = DataSpec(
-        found,
+    spec = spec_of(settings, found)
+    return Opened(spec, read_data(spec), found == BUILT_IN)
+
+
+def spec_of(settings: Settings, data: Path) -> DataSpec:
+    """What the settings say about the data that were found."""
+    return DataSpec(
+        data,
         path=settings.path,
         label=settings.label,
         person=settings.person,
+        id=settings.id,
         split=settings.split,
         person_regex=settings.person_regex,
         test=settings.test,
     )
-    return Opened(spec, read_data(spec), found == BUILT_IN)
 
 
-def reopen_data(record: Mapping[str, Any], data: Path | None = None, note: Callable[[str], None] = lambda text: None) -> Data:
+def reopen_data(
+    record: Mapping[str, Any],
+    data: Path | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Data:
     """Read the table that a checkpoint was trained on.
 
     Parameters
     ----------
     record : the fields of ``DataSpec`` as a checkpoint has them, paths as text.
     data : where the table is now, if it has moved.
+    classes : those the checkpoint knows; a label outside them is an error.
     """
     fields: dict[str, Any] = dict(record)
     fields["test"] = Path(fields["test"]) if fields.get("test") else None
     fields["data"] = data or Path(fields["data"])
-    fields["classes"] = tuple(fields["classes"]) if fields.get("classes") else None
+    declared = classes or fields.get("classes")
+    fields["classes"] = tuple(declared) if declared else None
     if fields["data"] == BUILT_IN:
         _draw()  # they can always be drawn again
     note(f"data: {fields['data']}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ensemble import __version__
 from ensemble.cli import console
+from ensemble.cli.environment import NOT_FROM_ENVIRONMENT, check_environment
 from folds.errors import EnsembleError, Interrupted, UsageError, unknown
 
 # name → the line in `ensemble --help`. The module ensemble.cli.<name> holds a function of that name; nothing of it is
@@ -93,7 +94,10 @@ def _run(words: list[str]) -> int:
     parser = typer.main.get_command(app)
     for parameter in parser.params:
         parameter.show_envvar = False  # type: ignore[attr-defined]  # one sentence in the help of kfold says it for all
+        parameter.allow_from_autoenv = parameter.name not in NOT_FROM_ENVIRONMENT  # type: ignore[attr-defined]
     parser.callback = _interruptible(parser.callback)
+    if not {"--help", "-h"} & set(rest):
+        check_environment(command)
     code = parser.main(args=rest, prog_name=f"ensemble {name}", standalone_mode=False)
     return code if isinstance(code, int) else 0
 

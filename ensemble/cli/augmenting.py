@@ -9,8 +9,8 @@ from ensemble.cli import console
 from ensemble.cli.progress import StepsView
 from ensemble.cli.training import span
 from ensemble.tta import ViewScores, augment_checkpoint, find_checkpoints, score_views
-from ensemble.views import View
-from folds.checkpoint import Checkpoint
+from ensemble.views import View, distinct
+from folds.checkpoint import Checkpoint, load_checkpoint
 from folds.samples import Data
 from folds.sources import reopen_data
 
@@ -42,18 +42,20 @@ def augment_folds(
     device: str = "auto",
     force: bool = False,
 ) -> tuple[str, list[ViewScores]]:
-    """Augment a checkpoint or all folds of a run, shown live; returns the run's name and what its views are worth."""
-    tables: dict[tuple[tuple[str, object], ...], Data] = {}
+    """Augment a checkpoint or all folds of a run, shown live; returns the run's name and what its distinct views are worth."""
+    tables: dict[str, Data] = {}
 
     def open_data(checkpoint: Checkpoint) -> Data:
-        key = tuple(sorted(checkpoint.data.items()))
+        key = repr((sorted(checkpoint.data.items()), checkpoint.classes))
         if key not in tables:
-            tables[key] = reopen_data(checkpoint.data, data, note=console.note)
+            tables[key] = reopen_data(checkpoint.data, data, classes=checkpoint.classes, note=console.note)
         return tables[key]
 
-    run = ""
+    run, paths = "", find_checkpoints(target)
+    first = load_checkpoint(paths[0]).architecture
+    views = distinct(views, (first.height, first.width), console.warn)
     console.note(f"{len(views)} views: {', '.join(view.name for view in views)}")
-    for path in find_checkpoints(target):
+    for path in paths:
         with StepsView(str(path)) as progress:
             run = augment_checkpoint(path, views, open_data, merge=merge, device=device, force=force, progress=progress, note=console.note)
     return run, score_views(run, views, per_person=per_person)

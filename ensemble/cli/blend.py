@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ensemble.blend_files import blend_folder, write_answers, write_blend
+from ensemble.blend_files import answers_of, blend_folder, refuse_answers, write_blend
 from ensemble.blends import Blend, Entry, Request, make_blend
 from ensemble.cli import console
 from folds.errors import UsageError
+from folds.files import write_atomic
 from folds.scores import METRICS
 
 
@@ -41,20 +42,27 @@ def blend(
     if from_ not in (None, "probability", "logit"):
         raise UsageError(f"--from {from_}: expected probability or logit", hint="--from logit if the arrays hold logits")
     runs = None if run is None else tuple(filter(None, (name.strip() for name in run.split(","))))
+    if runs == ():
+        raise UsageError("--run names no run", hint="--run A,B blends these; leave it out to blend all")
     made = make_blend(
         files,
         Request(method, weights, runs, metric, per == "person", labels, from_ == "logit"),
         warn=console.warn,
     )
     folder = blend_folder(made, output)
-    answers = None if csv is None else write_answers(made, csv, force)
+    answers = answers_of(made)
+    # All that can be refused is, before anything is written.
+    if csv is not None:
+        refuse_answers(answers, csv, force)
     written = write_blend(made, folder, force)
+    if csv is not None:
+        write_atomic(csv, answers.content)
     record: dict[str, Any] = {"name": folder.name, "folder": str(folder)} | made.record()
     lines = [blend_table(made), "", *made.notes] if made.notes else [blend_table(made)]
     console.result("\n".join(lines), record | {"csv": None if csv is None else str(csv)})
     console.note(f"\n{folder} {'is written' if written else 'holds this blend already'}")
     if csv is not None:
-        console.note(f"{csv} has the decisions for the {len(made.splits[answers or 'test']):,} {answers} samples")
+        console.note(f"{csv} has the decisions for the {answers.rows:,} {answers.split} samples")
     console.next_step(_next(made, files, csv))
     return 0
 

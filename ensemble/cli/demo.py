@@ -13,6 +13,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from ensemble.cli import console
+from folds.files import make_folder
 
 ARCHS = ("swin", "resnet18")
 EPOCHS = 10
@@ -46,7 +47,7 @@ def demo(
     A few minutes on two CPU cores; the second time it only prints the table. Stopped, it goes on where it was.
     """
     started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     os.chdir(folder)
     console.note(f"in {folder}/: people drawn by the program; a person's seven pictures share one identity, which is no clue for new people\n")
     again = shlex.join(["ensemble", *(word for word in console.words if word != "--force")])

@@ -17,17 +17,20 @@ def folds(
         list[str] | None, typer.Argument(metavar="[check [FILE]]", help="audit the data and a split, split nothing", show_default=False)
     ] = None,
     data: Annotated[Path | None, typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]")] = None,
-    path: Annotated[str, typer.Option(help="CSV column of the image path", metavar="COL")] = "path",
-    label: Annotated[str, typer.Option(help="CSV column of the class", metavar="COL")] = "label",
-    person: Annotated[str, typer.Option(help="CSV column of the group that must not be split", metavar="COL")] = "person",
+    path: Annotated[str | None, typer.Option(help="CSV column of the image path [path]", metavar="COL")] = None,
+    label: Annotated[str | None, typer.Option(help="CSV column of the class [label]", metavar="COL")] = None,
+    person: Annotated[str | None, typer.Option(help="CSV column of the group that must not be split [person]", metavar="COL")] = None,
+    id: Annotated[str | None, typer.Option(help="CSV column that names the samples [id, else the path]", metavar="COL")] = None,
     split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row out of the folds", metavar="COL")] = None,
     person_regex: Annotated[str | None, typer.Option(help="takes the person from the image path", metavar="REGEX")] = None,
     k: Annotated[int | None, typer.Option("--k", "-k", help="number of folds [5]")] = None,
-    seed: Annotated[int, typer.Option(help="decides ties, and the repeats")] = 0,
+    seed: Annotated[int | None, typer.Option(help="decides ties, and the repeats [0]")] = None,
     stratify: Annotated[
         str | None, typer.Option(help="spread these columns evenly too, e.g. gender,source; the label always counts", metavar="COL[,COL]")
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair/--no-repair", help="move and swap people where a fold lacks a class or is off balance")] = True,
+    repair: Annotated[
+        bool | None, typer.Option("--repair/--no-repair", help="move and swap people where a fold lacks a class or is off balance [yes]")
+    ] = None,
     repeats: Annotated[int, typer.Option(help="independent splits: FILE, FILE with .repeat1, …")] = 1,
     holdout: Annotated[float | None, typer.Option(help="hold out this share once instead of making folds, e.g. .1", metavar="SHARE")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="where the folds are written", metavar="FILE")] = Path("folds.csv"),
@@ -40,7 +43,7 @@ def folds(
     """Split by person: no person stands in two folds, the classes are spread evenly. Image files are not needed.
 
     The split is that of scikit-learn's StratifiedGroupKFold, repaired where a fold lacks a class that people enough have, or
-    where the balance can be improved; what was changed is said.
+    where the balance can be improved; what was changed is said. What decides the split can stand in ./ensemble.toml, as for kfold.
 
     With check, nothing is split: the data, their images and a split made here or elsewhere (columns id, label, person, fold; folds.csv
     unless named) are audited. An error if a person stands in two folds or a fold is empty; warnings for copies of images under
@@ -50,22 +53,23 @@ def folds(
     from ensemble.cli import auditing
     from folds.errors import UsageError
     from folds.readers import read_data
-    from folds.samples import DataSpec
-    from folds.sources import find_data
+    from folds.recipe import gather
+    from folds.sources import find_data, spec_of
     from folds.split import check_folds
 
-    named = {"--data": data, "--path": path, "--label": label, "--person": person, "--split": split, "--person-regex": person_regex}
-    defaults = ("path", "label", "person", None)
-    options = [word for option, value in named.items() if value not in defaults for word in (option, str(value))]
+    columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}
+    settings, recipe, _ = gather({"data": data, "test": test, "k": k, "seed": seed, "repair": repair, "holdout": holdout, **columns})
+    named = {"data": data, **columns}
+    options = [word for name, value in named.items() if value is not None for word in (f"--{name.replace('_', '-')}", str(value))]
     file = auditing.file_named(words) if words else None
-    if words and len(words) == 2 and data is None:
-        auditing.check(file, None, k=5 if k is None else k, images=False, strict=strict, sheet=sheet, force=force, options=options)
+    if words and len(words) == 2 and settings.data is None:
+        auditing.check(file, None, k=settings.k, images=False, strict=strict, sheet=sheet, force=force, options=options)
         return
-    found, line = find_data(data)
+    found, line = find_data(settings.data)
     console.note(line)
-    spec = DataSpec(found, path=path, label=label, person=person, split=split, person_regex=person_regex, test=test)
+    spec = spec_of(settings, found)
     if words:
-        auditing.check(file, spec, k=5 if k is None else k, images=not no_images, strict=strict, sheet=sheet, force=force, options=options)
+        auditing.check(file, spec, k=settings.k, images=not no_images, strict=strict, sheet=sheet, force=force, options=options)
         return
     if test or no_images or sheet or strict:
         raise UsageError("--test, --no-images, --sheet and --strict belong to: ensemble folds check", hint="ensemble folds check --help")
@@ -76,8 +80,9 @@ def folds(
         console.warn(text)
     table = read.train
     _check_usage(k, repeats, holdout)
-    columns = _columns(table, stratify) if stratify is not None else None
-    assignments = _make(table, 5 if k is None else k, seed, columns, repair, repeats, holdout)
+    share = settings.holdout if k is None and repeats == 1 else None  # what is typed comes before a file
+    strata = _columns(table, stratify) if stratify is not None else None
+    assignments = _make(table, settings.k, recipe.seed, strata, settings.repair, repeats, share)
     warnings = [check_folds(each, table.classes, table.class_attributes) for each in assignments]
     _save(output, assignments, force)
     for i, texts in enumerate(warnings):

@@ -21,6 +21,7 @@ def kfold(
     path: Annotated[str | None, typer.Option(help="CSV column of the image path [path]", metavar="COL")] = None,
     label: Annotated[str | None, typer.Option(help="CSV column of the class [label]", metavar="COL")] = None,
     person: Annotated[str | None, typer.Option(help="CSV column of the group that must not be split [person]", metavar="COL")] = None,
+    id: Annotated[str | None, typer.Option(help="CSV column that names the samples [id, else the path]", metavar="COL")] = None,
     split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row apart", metavar="COL")] = None,
     person_regex: Annotated[str | None, typer.Option(help="class folders: takes the person from the image path", metavar="REGEX")] = None,
     folds: Annotated[Path | None, typer.Option(help="use this split (ensemble folds -o FILE)", metavar="FILE")] = None,
@@ -39,6 +40,7 @@ def kfold(
         str | None, typer.Option(help="values that become black and white in 16-bit images [the file's range]", metavar="LO,HI")
     ] = None,
     augment: Annotated[str | None, typer.Option(help="none, light or standard [standard]")] = None,
+    loss: Annotated[str | None, typer.Option(help="what training minimises: ce, cross-entropy [ce]")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="share of the target given to all classes [0.1]")] = None,
     ema: Annotated[float | None, typer.Option(help="decay of averaged weights, e.g. 0.999 [0: off]")] = None,
     amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off [auto]")] = None,
@@ -61,8 +63,9 @@ def kfold(
 ) -> int:
     """Split by person, train one model per fold and architecture, write out-of-fold and test predictions.
 
-    Every setting can stand in ./ensemble.toml or in ENSEMBLE_<NAME> as well; a flag comes first, then the
-    environment, -c FILE, ./ensemble.toml. Defaults are in brackets.
+    What decides the result can stand in ./ensemble.toml or in ENSEMBLE_<NAME> as well; a flag comes first, then the
+    environment, -c FILE, ./ensemble.toml. What is done now cannot stand in a file: --fold, --per, --jobs, --devices,
+    --backend, --ray-address, --save-every, --resume, --force, --strict, --dry-run and -c. Defaults are in brackets.
     """
     given = dict(locals())
     from ensemble.cli.training import run_training

@@ -18,7 +18,7 @@ def tta(
     merge: Annotated[str, typer.Option(help="mean or geometric, of the views' probabilities")] = "mean",
     data: Annotated[Path | None, typer.Option(help="the table it was trained on, where it has moved")] = None,
     per: Annotated[str | None, typer.Option(help="score per person", metavar="person")] = None,
-    device: Annotated[str, typer.Option("--devices", help="auto, cpu, or a GPU number")] = "auto",
+    devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="replace a merge of other views")] = False,
 ) -> int:
     """Predict a fold's own validation rows (and the test rows) in several views and score the merge against none.
@@ -34,6 +34,6 @@ def tta(
 
     from ensemble.cli.augmenting import run_tta
 
-    run = run_tta(target, chosen, merge=merge, data=data, per_person=per == "person", device=device, force=force)
+    run = run_tta(target, chosen, merge=merge, data=data, per_person=per == "person", device=devices, force=force)
     console.next_step(f"ensemble blend runs/*.npy runs/tta/{run}.*.npy --method soft")
     return 0

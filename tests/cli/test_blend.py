@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,33 @@ def test_the_csv_holds_the_test_decisions_under_their_ids_and_is_not_overwritten
     assert Path("out.csv").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--csv", "nowhere/out.csv"], 1, "--csv nowhere/out.csv: there is no folder nowhere"),
+        (["--csv", "."], 1, "cannot write .: it is a folder"),
+        (["--csv", "runs", "--force"], 1, "cannot write runs: it is a folder"),
+        (["--run", ""], 2, "--run names no run"),
+        (["--run", " , "], 2, "--run names no run"),
+    ],
+)
+def test_what_cannot_be_written_or_chosen_is_refused_before_anything_is(runs: Path, call: Call, words: list[str], code: int, message: str) -> None:
+    before = sorted(runs.parent.rglob("*"))
+    done = call("blend", "runs/swin.oof.npy", *words)
+    assert (done.code, done.err.splitlines()[0]) == (code, f"error: {message}")
+    assert done.err.splitlines()[1].startswith("hint: ")
+    assert sorted(runs.parent.rglob("*")) == before
+
+
+def test_a_blend_that_is_refused_writes_no_csv_and_the_reverse(runs: Path, call: Call) -> None:
+    assert call("blend", "runs/swin.oof.npy", "-o", "final").code == 0
+    assert call("blend", "runs/resnet18.oof.npy", "-o", "final", "--csv", "out.csv").code == 1
+    assert not Path("out.csv").exists()
+    Path("out.csv").write_text("mine")
+    assert call("blend", "runs/resnet18.oof.npy", "-o", "other", "--csv", "out.csv").code == 1
+    assert not (runs / "blends" / "other").exists()
+
+
 def test_per_person_averages_a_persons_images_first(runs: Path, call: Call) -> None:
     from sklearn.metrics import accuracy_score
 
@@ -270,3 +298,26 @@ def test_predictions_of_other_samples_are_refused_with_how_to_go_on(runs: Path, 
     assert "10 ids differ between other and resnet18, swin" in done.err
     assert "hint: --run other" in done.err
     assert call("blend", runs / "*.oof.npy", "--run", "swin,resnet18").code == 0
+
+
+def test_views_of_an_earlier_training_are_refused_by_name_not_preferred(runs: Path, call: Call) -> None:
+    def views_of(sha: str) -> None:
+        for name, folds in (("swin.oof", "012"), ("swin.fold0.test", "0")):
+            for folder, shown in ((runs, "new"), (runs / "tta", sha)):
+                values, sidecar = np.load(runs / f"{name}.npy"), read_sidecar(runs / f"{name}.npy")
+                assert sidecar is not None
+                shas = {fold: f"{shown}{fold}" for fold in folds}
+                views = ("none", "hflip") if folder != runs else ()
+                changed = replace(sidecar, checkpoint_sha=shas if "oof" in name else shas["0"], views=views)
+                write_prediction(folder / f"{name}.npy", values, changed, changed.rows)
+
+    views_of("new")
+    files = ["runs/swin.oof.npy", "runs/swin.fold0.test.npy", "runs/tta/swin.oof.npy", "runs/tta/swin.fold0.test.npy"]
+    assert call("blend", *files).code == 0
+    views_of("old")
+    for given in (files, files[1::2], files[::-2]):
+        done = call("blend", *given, "--force")
+        assert done.code == 1
+        assert "are of different trainings of run 'swin': in fold 0 they name other checkpoints (new0 and old0)" in done.err
+        assert "runs/tta/swin" in done.err.splitlines()[0]
+        assert "hint: ensemble tta swin --force" in done.err

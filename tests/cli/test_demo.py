@@ -12,6 +12,14 @@ from tests.conftest import Called
 from tests.folds.test_manager import InProcess
 
 
+def test_a_file_in_the_place_of_the_demo_s_folder_is_said(call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("demo").write_text("mine")
+    called = call("demo")
+    assert called.code == 1
+    assert called.err.splitlines() == ["error: demo is a file, expected a folder", "hint: move it away: mv demo demo.old"]
+
+
 def test_the_demo_walks_the_whole_road_and_a_second_time_only_prints_it(
     call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

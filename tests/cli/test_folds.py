@@ -88,6 +88,25 @@ def test_the_same_command_twice_gives_the_same_file_and_other_folds_need_force(h
     assert (here / "folds.csv").read_bytes() != first
 
 
+@pytest.mark.parametrize("content", ['{"mine": 1}', "not JSON", "[1]"])
+def test_a_json_that_is_no_record_of_folds_is_kept(here, capsys, content):
+    (here / "ann.json").write_text(content)
+    assert typed("folds", "--data", table(here), "--k", 3, "-o", "ann.csv") == 1
+    assert "ann.json exists and is no record of folds" in capsys.readouterr().err
+    assert (here / "ann.json").read_text() == content
+    assert not (here / "ann.csv").exists()
+    assert typed("folds", "--data", table(here), "--k", 3, "-o", "ann.csv", "--force") == 0
+    assert json.loads((here / "ann.json").read_text())["k"] == 3
+
+
+def test_folds_without_ids_are_told_that_the_paths_are_the_ids(here, capsys):
+    (here / "theirs.csv").write_text("path,label,person,fold\n1.jpg,a,p,0\n2.jpg,b,q,1\n")
+    assert typed("folds", "check", "theirs.csv") == 1
+    err = capsys.readouterr().err
+    assert "theirs.csv has no column 'id'" in err
+    assert "its paths are the ids: name the column of the paths 'id'" in err
+
+
 def test_json_is_one_object_with_the_counts(here, capsys):
     assert typed("folds", "--data", table(here), "--k", 3, "--json") == 0
     record = json.loads(capsys.readouterr().out)
@@ -138,6 +157,32 @@ def test_an_impossible_k_leaves_with_its_code_and_writes_nothing(here, capsys, k
     assert typed("folds", "--data", table(here), "--k", k) == code
     assert message in capsys.readouterr().err
     assert not (here / "folds.csv").exists()
+
+
+def test_the_settings_file_says_what_the_split_is_of_and_flags_come_first(here, capsys):
+    path = table(here)
+    path.write_text(path.read_text().replace("path,label,person", "file,finding,patient"))
+    (here / "ensemble.toml").write_text('data = "index.csv"\npath = "file"\nlabel = "finding"\nperson = "patient"\nk = 3\nseed = 4\n')
+    assert typed("folds", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["k"], record["seed"], record["classes"]) == (3, 4, ["a", "b"])
+    assert typed("folds", "--k", 2, "-o", "two.csv") == 0
+    assert json.loads((here / "two.json").read_text())["k"] == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "next: ensemble kfold --folds two.csv"
+    (here / "ensemble.toml").write_text("persn = 'patient'")
+    assert typed("folds", "--data", path) == 1
+    assert "ensemble.toml: unknown key 'persn'; did you mean person" in capsys.readouterr().err
+
+
+def test_ids_that_are_not_unique_are_mended_by_the_option_that_the_hint_names(here, capsys):
+    rows = [f"{p % 2},{p}.jpg,n{p},{'ab'[p % 2]},p{p}" for p in range(8)]
+    (here / "index.csv").write_text("\n".join(["id,path,name,label,person", *rows]))
+    assert typed("folds", "--data", "index.csv", "--k", 2) == 1
+    assert "name another column with --id" in capsys.readouterr().err
+    assert typed("folds", "--data", "index.csv", "--k", 2, "--id", "name") == 0
+    assert (here / "folds.csv").read_text().splitlines()[1].startswith("n0,")
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "next: ensemble kfold --folds folds.csv --data index.csv --id name"
 
 
 def test_without_data_the_folder_data_is_taken_and_said_on_the_first_line(here, capsys):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ensemble.cli.kfold import kfold
 from folds import devices, manager
+from folds.recipe import known_keys
 from tests.conftest import GRID, ROOT, Called
 from tests.folds.test_manager import InProcess, wait_for
 
@@ -100,6 +103,24 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     assert "Traceback" not in called.err
     assert called.out == ""
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_help_says_which_options_can_stand_in_a_settings_file() -> None:
+    sentence = " ".join((kfold.__doc__ or "").split("cannot stand in a file:")[1].split(".")[0].replace(" and ", ", ").split())
+    now = {"config" if word == "-c" else word.removeprefix("--").replace("-", "_") for word in sentence.split(", ")}
+    assert {name for name in inspect.signature(kfold).parameters if name not in known_keys()} == now
+
+
+def test_the_names_of_the_samples_and_the_loss_are_options(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = sorted((drawn / "eval/images").iterdir())[:12]
+    rows = [f"0,n{i},{path},{'ab'[i % 2]},p{i}" for i, path in enumerate(paths)]
+    Path("index.csv").write_text("\n".join(["id,name,path,label,person", *rows]))
+    words = ["kfold", "--data", "index.csv", *QUICK, "--dry-run"]
+    assert "name another column with --id" in call(*words).err
+    assert call(*words, "--id", "name", "--loss", "ce").code == 0
+    wrong = call(*words, "--id", "name", "--loss", "cee")
+    assert (wrong.code, "unknown --loss 'cee'; did you mean ce?" in wrong.err) == (2, True)
 
 
 def test_a_wrong_path_offers_what_is_there(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,42 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("words", [["kfold", "--dry-run"], ["blend", "x.npy"], ["folds"], ["tta", "x.pt"]])
+def test_an_unknown_variable_is_refused_with_the_nearest(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENSEMBLE_EPOCS", "3")
+    called = call(*words)
+    assert (called.code, list(tmp_path.iterdir())) == (2, [])
+    assert called.err.splitlines()[0] == "error: unknown environment variable ENSEMBLE_EPOCS; did you mean ENSEMBLE_EPOCHS?"
+    assert call(words[0], "--help").code == 0
+
+
+@pytest.mark.parametrize("name", ["METRIC", "WEIGHT_DECAY", "FROM", "DEVICES", "MODEL_ARGS"])
+def test_a_variable_that_another_command_or_a_settings_file_knows_is_no_mistake(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"ENSEMBLE_{name}", "1")
+    assert "there is no checkpoint or run" in call("tta", "x.pt").err
+
+
+def test_force_is_not_taken_from_the_environment(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENSEMBLE_FORCE", "1")
+    (tmp_path / "a.csv").write_text("path,label,person\n" + "\n".join(f"{i}.jpg,{i % 2},p{i}" for i in range(8)))
+    (tmp_path / "folds.csv").write_text("mine")
+    called = call("folds", "--data", "a.csv", "--k", "2")
+    assert called.code == 2
+    assert "ENSEMBLE_FORCE is set, but --force is not taken from the environment" in called.err
+    assert (tmp_path / "folds.csv").read_text() == "mine"
+
+
+def test_tta_hears_the_variable_that_kfold_hears(call: Call, grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENSEMBLE_DEVICES", "7")
+    for words in (["tta", "test_vit"], ["kfold", "--data", "people", "--arch", "test_resnet", "--no-pretrained"]):
+        assert "--devices 7: no device cuda:7" in call(*words).err
+
+
 def test_settings_from_the_environment_are_heard(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ENSEMBLE_K", "2")

@@ -56,6 +56,31 @@ def lined_up(*paths: Path, notes: list[str] | None = None, **more: object) -> di
     return align(read_members(find_files(paths), note=said.append, warn=said.append), note=said.append, **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("header", "table"),
+    [
+        ("id,label,person,fold", True),
+        ("ID,Fold", True),
+        ("path,label,person", True),
+        ("id;label;patient", True),
+        ("id,path,label", True),
+        ("ImageID,ans", False),
+        ("id,label", False),
+        ("path,label", False),
+        ("id,ans,person", False),
+    ],
+)
+def test_a_table_of_samples_is_no_member_and_answers_are(tmp_path: Path, header: str, table: bool) -> None:
+    mark = ";" if ";" in header else ","
+    (tmp_path / "a.csv").write_text("\n".join([header, *(mark.join([f"im{i}", *"0" * header.count(mark)]) for i in range(3))]))
+    if not table:
+        assert find_files([tmp_path / "a.csv"]) == [tmp_path / "a.csv"]
+        return
+    with pytest.raises(EnsembleError, match=r"a\.csv lists samples with their true labels, it is no prediction") as caught:
+        find_files([tmp_path / "a.csv"])
+    assert f"--labels {tmp_path / 'a.csv'}" in str(caught.value.hint)
+
+
 def test_rows_and_columns_are_put_in_order_by_name(tmp_path: Path) -> None:
     rows, a, b = table(20), draw(20), draw(20, seed=1)
     order, columns = np.random.default_rng(2).permutation(20), np.array([3, 1, 0, 2])

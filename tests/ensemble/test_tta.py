@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import ttach
 
 from ensemble.tta import merge_views
-from folds.checkpoint import load_checkpoint
+from folds.checkpoint import load_checkpoint, save_checkpoint
 from folds.inference import softmax
 from folds.predictions import read_sidecar
 from tests.conftest import Called
@@ -84,11 +85,78 @@ def test_the_same_views_again_change_nothing_and_other_views_want_force(grid: Pa
     assert not Path("runs/tta/test_resnet/views/hflip.oof.npy").exists()
 
 
+def test_a_view_that_changes_nothing_at_the_size_of_the_model_is_left_out_with_a_word(grid: Path, call: Call) -> None:
+    called = call("tta", "checkpoints/test_vit/fold0.pt", "--views", "scale:1.02,1.2", "--json", "-q")
+    assert called.code == 0, called.err
+    assert called.err.startswith("warning: left out, because they ")
+    assert "do the same to images of 32×32 px as another view: scale:1.02 (as none)" in called.err
+    assert list(json.loads(called.out)["splits"][0]["views"]) == ["none", "scale:1.2"]
+
+
 def test_where_there_is_no_such_checkpoint_those_there_are_get_listed(grid: Path, call: Call) -> None:
     called = call("tta", "ckpt.pt")
     assert called.code == 1
     assert "there is no checkpoint or run ckpt.pt" in called.err
     assert "checkpoints/test_resnet/fold0.pt" in called.err
+
+
+def relabelled(folder: Path, change: Callable[[list[str]], list[str]]) -> Path:
+    """The table the grid was trained on as a CSV, its labels changed."""
+    sidecar = read_sidecar(folder / "runs/test_vit.oof.npy")
+    assert sidecar is not None
+    assert sidecar.rows.labels is not None
+    assert sidecar.rows.persons is not None
+    from folds.readers import read_data
+    from folds.samples import DataSpec
+
+    paths = read_data(DataSpec(folder / "people")).train.paths or ()
+    rows = zip(sidecar.rows.ids, paths, change(sidecar.rows.labels.tolist()), sidecar.rows.persons, strict=True)
+    (folder / "relabelled.csv").write_text("\n".join(["id,path,label,person", *(",".join(map(str, row)) for row in rows)]))
+    return folder / "relabelled.csv"
+
+
+def as_recorded(path: Path, table: Path) -> None:
+    """Put into a checkpoint what training records of a CSV."""
+    checkpoint, sidecar = load_checkpoint(path), read_sidecar(Path("runs/test_vit.oof.npy"))
+    assert sidecar is not None
+    assert sidecar.rows.labels is not None
+    label_of = dict(zip(sidecar.rows.ids.tolist(), sidecar.rows.labels.tolist(), strict=True))
+    labels = tuple(label_of[name] for name in checkpoint.validation_ids)
+    data = {"data": str(table), "path": "path", "label": "label", "person": "person"}
+    save_checkpoint(path, replace(checkpoint, validation_labels=labels, data=data))
+
+
+def test_a_table_whose_labels_are_not_those_of_training_is_refused_and_shown(grid: Path, call: Call) -> None:
+    path = Path("checkpoints/test_vit/fold0.pt")
+    as_recorded(path, relabelled(grid, lambda labels: labels))
+    assert call("tta", path).code == 0
+    called = call("tta", path, "--data", relabelled(grid, lambda labels: labels[1:] + labels[:1]), "--force")
+    assert called.code == 1
+    assert "validation samples of test_vit fold 0 have another label in" in called.err
+    assert ", was '" in called.err
+    assert called.out == ""
+
+
+def test_a_label_that_is_none_of_the_model_s_classes_is_refused_by_name(grid: Path, call: Call) -> None:
+    path = Path("checkpoints/test_vit/fold0.pt")
+    as_recorded(path, relabelled(grid, lambda labels: ["newcls", *labels[1:]]))
+    called = call("tta", path)
+    assert called.code == 1
+    assert "none of the 18 declared classes" in called.err
+    assert "'newcls': 1 samples, first relabelled.csv row 2" in called.err
+
+
+@pytest.mark.parametrize("change", [{"run": "{outside}/x"}, {"run": "../../outside/x"}, {"fold": "../../../../outside/y"}])
+def test_a_checkpoint_cannot_have_anything_written_outside_runs(grid: Path, call: Call, tmp_path: Path, change: dict[str, str]) -> None:
+    import torch
+
+    record = torch.load("checkpoints/test_vit/fold0.pt", weights_only=True)
+    torch.save(record | {key: value.format(outside=tmp_path / "outside") for key, value in change.items()}, "evil.pt")
+    before = set(tmp_path.rglob("*"))
+    called = call("tta", "evil.pt")
+    assert called.code == 1
+    assert "evil.pt is a damaged checkpoint" in called.err
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_table_without_the_fold_s_people_is_refused(grid: Path, call: Call, tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ import itertools
 import pytest
 import torch
 
-from ensemble.views import parse_views
+from ensemble.views import View, distinct, parse_views
 from folds.errors import UsageError
 
 
-def names(text: str) -> list[str]:
-    return [view.name for view in parse_views(text)]
+def chosen(text: str, size: tuple[int, int] = (24, 24)) -> tuple[View, ...]:
+    return distinct(parse_views(text), size)
+
+
+def names(text: str, size: tuple[int, int] = (24, 24)) -> list[str]:
+    return [view.name for view in chosen(text, size)]
 
 
 def test_the_plain_image_is_always_the_first_view() -> None:
@@ -26,7 +30,7 @@ def test_factors_multiply_and_terms_add() -> None:
 def test_sixteen_products_of_flips_and_turns_are_the_eight_distinct_ones() -> None:
     image = torch.rand(1, 3, 5, 5)
     expected = [torch.rot90(f, n, (2, 3)) for f, n in itertools.product((image, image.flip(3)), range(4))]
-    seen = [view(image) for view in parse_views("hflip*vflip*rot90")]
+    seen = [view(image) for view in chosen("hflip*vflip*rot90")]
     assert len(seen) == 8
     for view in seen:
         assert sum(torch.equal(view, other) for other in expected) == 1
@@ -72,7 +76,29 @@ def test_a_wrong_view_is_refused_with_what_is_right(text: str, said: str) -> Non
 
 
 def test_file_names_of_views_are_safe_and_distinct() -> None:
-    views = parse_views("d4,hflip*scale:0.9,1.1,multiply:0.5,fivecrop:0.8")
+    views = chosen("d4,hflip*scale:0.9,1.1,multiply:0.5,fivecrop:0.8")
     files = [view.file_name for view in views]
     assert len(set(files)) == len(views)
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-") for name in files)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "kept"),
+    [
+        ("scale:1.02", (224, 224), ["none", "scale:1.02"]),
+        ("scale:1.01,1.02", (224, 224), ["none", "scale:1.01", "scale:1.02"]),
+        ("fivecrop:0.99", (224, 224), ["none", *(f"fivecrop:0.99-{i}" for i in range(5))]),
+        ("scale:1.02", (32, 32), ["none"]),
+        ("rot90", (32, 48), ["none", "rot90", "rot180", "rot270"]),
+    ],
+)
+def test_views_are_compared_at_the_size_of_the_model(text: str, size: tuple[int, int], kept: list[str]) -> None:
+    assert names(text, size) == kept
+
+
+def test_views_that_are_left_out_are_named_with_those_they_repeat() -> None:
+    said: list[str] = []
+    distinct(parse_views("none,scale:1.02,hflip*rot90,vflip"), (32, 48), said.append)
+    assert said == [
+        "left out, because they do the same to images of 48×32 px as another view: scale:1.02 (as none), vflip (as hflip*rot180)",
+    ]

@@ -47,6 +47,23 @@ def test_an_unknown_tag_is_wrong_usage_that_names_the_architecture() -> None:
         resolve("resnet18.no_such_tag")
 
 
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18", "local-dir:there", "timm/resnet18", "../resnet18"])
+def test_a_name_of_a_hub_or_a_folder_is_unknown_and_never_looked_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
+    with pytest.raises(UsageError, match="unknown architecture"):
+        resolve(name)
+    with pytest.raises(UsageError, match="timm has no model"):
+        create(Architecture("a", name, 64, 64, (0.5,) * 3, (0.5,) * 3), 2)
+
+
+@pytest.mark.parametrize("arguments", [{"checkpoint_path": "x.pkl"}, {"pretrained_cfg": "x"}, {"pretrained": True}, {"cache_dir": "x"}, {"a": {}}])
+def test_arguments_that_are_not_a_model_s_shape_are_refused_by_name(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
+    for build in (lambda: resolve("resnet18", arguments=arguments), lambda: create(Architecture("a", "resnet18", 64, 64, (), (), arguments), 2)):
+        with pytest.raises(UsageError, match=f"model_args: '{next(iter(arguments))}'"):
+            build()
+
+
 @pytest.mark.parametrize("name", SMALL_SIBLINGS)
 def test_small_siblings_are_of_the_same_family_and_run_at_their_size(name: str) -> None:
     small = resolve(name, small=True)

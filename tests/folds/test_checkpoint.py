@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from folds.architectures import create, resolve
-from folds.checkpoint import FORMAT, Checkpoint, available_checkpoints, load_checkpoint, save_checkpoint
+from folds.checkpoint import _FIELDS, FORMAT, Checkpoint, available_checkpoints, load_checkpoint, save_checkpoint
 from folds.errors import EnsembleError
 
 
@@ -24,7 +25,7 @@ def checkpoint() -> Checkpoint:
     torch.manual_seed(0)
     architecture = resolve("test_vit", (32, 48), arguments={"depth": 2})
     return Checkpoint(
-        run="vit-ä",
+        run="vit-a",
         fold=1,
         k=3,
         architecture=architecture,
@@ -33,7 +34,7 @@ def checkpoint() -> Checkpoint:
         class_attributes={"0": {"mask": "worn"}},
         target="label",
         images={"height": 32, "width": 48, "fit": "squash", "window": None},
-        data={"path": "people", "columns": ["path", "label"]},
+        data={"data": "people", "path": "path", "label": "label", "person": "Persön", "test": None},
         recipe={"epochs": 2, "lr": None, "init": None, "ema": 0.0},
         amp="off",
         training_ids=("a", "b,c", "张"),
@@ -156,6 +157,112 @@ def test_weights_from_elsewhere_are_told_the_way_they_can_be_used(record: Any) -
     torch.save(record, "other.pt")
     error = refused("other.pt", "is not a checkpoint of this program")
     assert "--init FILE" in str(error.hint)
+
+
+def spoiled(checkpoint: Checkpoint, change: Callable[[dict[str, Any]], object]) -> str:
+    save_checkpoint(Path("a.pt"), checkpoint)
+    record = torch.load("a.pt", weights_only=True)
+    change(record)
+    torch.save(record, "a.pt")
+    return "a.pt"
+
+
+def test_every_field_of_a_checkpoint_has_its_kind() -> None:
+    assert set(_FIELDS) == set(Checkpoint.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("run", ["/evil/x", "../../../evil/x", "a/b", "", ".", "..", ".hidden", "a\n", "a b", 5, None, ["a"], b"a"])
+def test_a_run_that_is_no_name_of_a_file_is_refused(checkpoint: Checkpoint, run: Any) -> None:
+    refused(spoiled(checkpoint, lambda record: record.update(run=run)), "is a damaged checkpoint: 'run' is")
+
+
+@pytest.mark.parametrize("fold", ["../../../evil/y", "0", -1, True, 1.0, 10**30, None, [0]])
+def test_a_fold_that_is_no_number_is_refused(checkpoint: Checkpoint, fold: Any) -> None:
+    refused(spoiled(checkpoint, lambda record: record.update(fold=fold)), "is a damaged checkpoint: 'fold' is")
+
+
+RIGHT = {("run", 2), ("target", 2), ("folds_sha", 2), ("fold", 0), ("k", 0), ("recipe", 4)}  # of the kind the field has
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (field, value)
+        for field in Checkpoint.__dataclass_fields__
+        for i, value in enumerate([5, None, "x" * 9, ["a", 5], {"a": {5}}, (5,), 2.5])
+        if (field, i) not in RIGHT and field != "validation_labels"
+    ],
+)
+def test_a_field_of_another_kind_is_one_error_that_names_it(checkpoint: Checkpoint, field: str, value: Any) -> None:
+    error = refused(spoiled(checkpoint, lambda record: record.update({field: value})), "is a damaged checkpoint", field)
+    assert "\n" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("classes", {"classes": ()}),
+        ("classes", {"classes": ("a", "a", "b")}),
+        ("validation_ids", {"validation_ids": ()}),
+        ("validation_labels", {"validation_labels": ("0", "1")}),
+        ("amp", {"amp": "int4"}),
+        ("height", {"images": {"height": "32", "width": 48, "fit": "squash"}}),
+        ("fit", {"images": {"height": 32, "width": 48, "fit": "stretch"}}),
+        ("window", {"images": {"height": 32, "width": 48, "fit": "squash", "window": (9, 1)}}),
+        ("colour", {"images": {"height": 32, "width": 48, "fit": "squash", "colour": 1}}),
+        ("'data' is 5, expected names with values", {"data": 5}),
+        ("data", {"data": {"path": "a"}}),
+        ("'test' is 5", {"data": {"data": "a", "path": "a", "label": "b", "person": "c", "test": 5}}),
+        ("seed", {"recipe": {"seed": "x"}}),
+    ],
+)
+def test_parts_that_cannot_be_used_are_refused_by_name(checkpoint: Checkpoint, part: str, change: dict[str, Any]) -> None:
+    refused(spoiled(checkpoint, lambda record: record.update(change)), "is a damaged checkpoint", part)
+
+
+@pytest.mark.parametrize(
+    ("said", "change"),
+    [
+        ("timm has no model 'hf-hub:evil/model'", {"timm_name": "hf-hub:evil/model"}),
+        ("timm has no model 'local-dir:there'", {"timm_name": "local-dir:there"}),
+        ("timm has no model", {"timm_name": "resnet18.:/x"}),
+        ("'checkpoint_path' is no argument", {"arguments": {"checkpoint_path": "there/x.pkl"}}),
+        ("'pretrained' is no argument", {"arguments": {"pretrained": True}}),
+        ("'pretrained_cfg' is no argument", {"arguments": {"pretrained_cfg": {"file": "x"}}}),
+        ("'cache_dir' is no argument", {"arguments": {"cache_dir": "there"}}),
+        ("expected a number, text", {"arguments": {"block_args": {"file": "x"}}}),
+        ("'mean' is ('x',)", {"mean": ("x",)}),
+        ("'std' is (0, 1, 1)", {"std": (0, 1, 1)}),
+        ("'mean' is", {"mean": (float("nan"), 1.0, 1.0)}),
+    ],
+)
+def test_an_architecture_cannot_name_a_file_or_hub(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, said: str, change: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("timm was asked"))
+    refused(spoiled(checkpoint, lambda record: record["architecture"].update(change)), said)
+
+
+@pytest.mark.parametrize(
+    ("said", "change"),
+    [
+        ("missing (e.g. ", lambda weights: weights.clear()),
+        ("1 unknown (e.g. 'x')", lambda weights: weights.update(x=torch.zeros(1))),
+        ("1 of another shape (e.g. 'head.weight')", lambda weights: weights.update({"head.weight": torch.zeros(2, 3)})),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_line_that_names_the_file(checkpoint: Checkpoint, said: str, change: Callable[[Any], object]) -> None:
+    path = Path(spoiled(checkpoint, lambda record: change(record["weights"])))
+    with pytest.raises(EnsembleError) as error:
+        load_checkpoint(path).build(path)
+    assert error.value.message.startswith("a.pt is damaged: weights are ")
+    assert said in error.value.message
+    assert "\n" not in error.value.message
+    assert error.value.hint == "train this fold again: ensemble kfold -c runs/vit-a/config.toml --fold 1 --force"
+
+
+def test_a_checkpoint_without_the_labels_of_its_validation_part_is_read(checkpoint: Checkpoint) -> None:
+    assert load_checkpoint(Path(spoiled(checkpoint, lambda record: record.pop("validation_labels")))).validation_labels is None
 
 
 @pytest.mark.parametrize("part", ["weights", "classes", "architecture"])

@@ -123,15 +123,6 @@ def test_a_disk_that_is_full_only_at_fsync_is_the_same_error(tmp_path: Path, mon
     assert names(tmp_path) == []
 
 
-def test_a_folder_that_is_a_file_is_an_error_that_names_both(tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("")
-    with pytest.raises(EnsembleError) as error:
-        write_atomic(tmp_path / "runs" / "a.npy", "x")
-    assert type(error.value) is EnsembleError
-    assert str(tmp_path / "runs" / "a.npy") in error.value.message
-    assert error.value.hint == f"check that {tmp_path / 'runs'} can be written"
-
-
 def test_a_folder_in_the_way_is_an_error_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(EnsembleError, match="cannot write"):
@@ -277,6 +268,26 @@ def test_streams_of_neighbouring_steps_do_not_resemble_each_other() -> None:
 @pytest.mark.parametrize("write", [write_atomic, write_json])
 def test_the_written_path_is_given_back(tmp_path: Path, write: Callable[[Path, str], Path]) -> None:
     assert write(tmp_path / "x", "y") == tmp_path / "x"
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("mine")
+    path = tmp_path / "runs" / "deep" / "a"
+    for write in (lambda: write_atomic(path, b""), lambda: exclusive_lock(path, "the run").__enter__()):
+        with pytest.raises(EnsembleError, match="runs is a file, expected a folder") as error:
+            write()
+        assert str(error.value.hint).startswith("move it away: mv ")
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path, Path(), tmp_path / "made"):
+        path.mkdir(exist_ok=True)
+        with pytest.raises(EnsembleError, match="it is a folder"):
+            write_atomic(path, b"")
+        with pytest.raises(EnsembleError, match="cannot write"), exclusive_lock(path, "the run"):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def test_a_library_that_hides_why_it_could_not_write_does_not_hide_it_from_the_user(tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""What kind of value each field of a file from disk must hold: one table a format, checked before anything is used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from folds.files import is_file_safe
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value.
+
+    Attributes
+    ----------
+    expected : how an error names it (``text``, ``a whole number``).
+    holds : whether a value is of the kind; must not raise, whatever it is given.
+    optional : whether the field may be absent or None.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+    optional: bool = False
+
+
+def optional(kind: Kind) -> Kind:
+    """The kind, or nothing."""
+    return Kind(kind.expected, kind.holds, optional=True)
+
+
+def named(kind: Kind, expected: str) -> Kind:
+    """The kind under a name that says more."""
+    return Kind(expected, kind.holds, kind.optional)
+
+
+def whole(low: int = 0, high: int = 2**63 - 1) -> Kind:
+    """A whole number from `low` to `high`: what numpy and a file name can take. True and False are none."""
+    limits = f"from {low}" if high > 2**30 else f"from {low} to {high}"
+    return Kind(f"a whole number {limits}", lambda value: type(value) is int and low <= value <= high)
+
+
+def one_of(*choices: str) -> Kind:
+    """One of these texts."""
+    return Kind(" or ".join(choices), lambda value: isinstance(value, str) and value in choices)
+
+
+def list_of(kind: Kind, length: int | None = None) -> Kind:
+    """A list or tuple whose entries are all of `kind`."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, list | tuple) and (length is None or len(value) == length) and all(map(kind.holds, value))
+
+    return Kind(f"a list of {'' if length is None else f'{length} '}{_plural(kind)}", holds)
+
+
+def mapping_of(kind: Kind) -> Kind:
+    """Names (text) with a value of `kind` each."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(isinstance(name, str) and kind.holds(inside) for name, inside in value.items())
+
+    return Kind("names with values" if kind is ANYTHING else f"names with {kind.expected} each", holds)
+
+
+def either(*kinds: Kind) -> Kind:
+    """Any of several kinds."""
+    return Kind(" or ".join(kind.expected for kind in kinds), lambda value: any(kind.holds(value) for kind in kinds))
+
+
+def _plural(kind: Kind) -> str:
+    return {"text": "texts", "a number": "numbers", "anything": "values"}.get(kind.expected, f"entries ({kind.expected})")
+
+
+ANYTHING = Kind("anything", lambda value: True)
+TEXT = Kind("text", lambda value: isinstance(value, str))
+TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
+NUMBER = Kind("a number", lambda value: type(value) is int or (type(value) is float and math.isfinite(value)))
+# It becomes part of paths that are written to.
+FILE_SAFE = Kind("a name of letters, digits, '-', '_' or '.'", lambda value: isinstance(value, str) and is_file_safe(value))
+
+
+def wrong_fields(record: Any, table: Mapping[str, Kind], others: bool = True) -> list[str]:
+    """One line for each field of `record` that is missing or not of its kind; [] where all is well.
+
+    Parameters
+    ----------
+    others : fields that the table does not name are passed over; without it they are wrong.
+    """
+    if not isinstance(record, Mapping):
+        return [f"expected names with values, found {shown(record)}"]
+    wrong = []
+    for name, kind in table.items():
+        if record.get(name) is None:
+            if not kind.optional:
+                wrong.append(f"'{name}' is missing, expected {kind.expected}")
+        elif not kind.holds(record[name]):
+            wrong.append(f"'{name}' is {shown(record[name])}, expected {kind.expected}")
+    if not others:
+        wrong += [f"'{name}' is not known" for name in record if name not in table]
+    return wrong
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value in one short line."""
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # a number of very many digits, a list within itself
+        text = f"of type {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
