@@ -116,7 +116,7 @@ def resolve_amp(choice: str, device: str) -> tuple[str, str]:
         return choice, "as asked"
     if device == "cpu":
         return "off", "a CPU is not faster in half precision"
-    if not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():  # some GPU of a cluster
         return "auto", "decided by the GPU that a job gets"
     major, minor = torch.cuda.get_device_capability(torch.device(device))
     if major >= 8:

@@ -101,6 +101,7 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
             amp=amp,
             training_ids=tuple(folds.ids[training].tolist()),
             validation_ids=tuple(folds.ids[validation].tolist()),
+            validation_labels=tuple(folds.labels[validation].tolist()),
             folds_sha=job.folds_sha,
             versions=job.versions,
         ),

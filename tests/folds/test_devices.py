@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from folds import devices
-from folds.devices import AMP, autocast, available_cores, place, resolve_amp
+from folds.devices import AMP, Execution, autocast, available_cores, place, resolve_amp
 from folds.errors import UsageError
 
 
@@ -49,10 +49,23 @@ def test_a_device_that_is_not_there_is_wrong_usage_that_says_what_there_is(choic
     assert error.value.hint == "--devices auto, cpu, or 0,1"
 
 
-@pytest.mark.parametrize("per_device", [0, -1])
-def test_no_jobs_at_a_time_is_wrong_usage(per_device: int) -> None:
-    with pytest.raises(UsageError, match=f"--jobs must be 1 or more, found {per_device}"):
-        place(3, "cpu", per_device=per_device)
+@pytest.mark.parametrize(
+    ("execution", "said"),
+    [
+        (Execution(per_device=0), "--jobs must be 1 or more, found 0"),
+        (Execution(per_device=-1), "--jobs must be 1 or more, found -1"),
+        (Execution(backend="rya"), "unknown --backend 'rya'; did you mean ray"),
+        (Execution(address="auto"), "--ray-address belongs to --backend ray"),
+        (Execution(save_seconds=0), "--save-every must be above 0 seconds, found 0"),
+    ],
+)
+def test_an_execution_that_cannot_be_is_wrong_usage(execution: Execution, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        execution.check()
+
+
+def test_a_gpu_of_a_cluster_decides_the_number_format_itself() -> None:
+    assert resolve_amp("auto", "cuda") == ("auto", "decided by the GPU that a job gets")
 
 
 def test_on_gpus_there_is_one_job_each_and_no_more_slots_than_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
