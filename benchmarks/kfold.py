@@ -5,8 +5,8 @@
     python benchmarks/kfold.py --growth           how the time grows with k, epochs, architectures and images
 
 Everything in one run, in turn, medians of --repeats. Rates are training images a second in steady state: the first epoch is
-left out, validation is in. The opponent (benchmarks/opponent.py) runs with every number of workers and threads that fits
-the machine, and its best is taken. The ceiling is the same model with one batch that lies in memory: no data path at all.
+left out, validation and saving are in. The opponent (benchmarks/opponent.py) runs with one worker and one a core, one thread
+and one a core, and its best is taken. The ceiling is the same model with one batch that lies in memory: no data path at all.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# For both sides: threads that have nothing to do sleep instead of spinning on shared cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
@@ -250,7 +252,7 @@ def main() -> None:
         data = draw_people(folder / "people", people=arguments.people, test_people=2, size=(384, 512))
         os.chdir(folder)
         print(
-            "| model | this program, images/s | usual loop | ratio | usual loop with draft | ratio | model alone | share of it | first step after |"
+            "| model | this program, images/s | usual loop | ratio | usual loop with draft | ratio | model alone | share of it | first step after (decoded) |"
         )
         print("|---|---|---|---|---|---|---|---|---|")
         for arch in arguments.arch.split(","):

@@ -84,7 +84,9 @@ def one_round(number: int, seed: int, base: Path, usual: float, expected: dict[s
         code = process.wait()
         if code == 0:
             break
-        if code == 3:  # a worker killed three times in a row without having saved anything: given up, to be resumed
+        if (
+            code == 3 and "its process was killed" in (folder / "log.txt").read_text()
+        ):  # a worker killed three times in a row without having saved anything: given up, to be resumed
             killed["given up"] += 1
         elif code != -signal.SIGKILL:
             return killed, [f"exit {code}: " + (folder / "log.txt").read_text()[-300:]]

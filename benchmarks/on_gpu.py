@@ -4,8 +4,9 @@
     python benchmarks/on_gpu.py --device cpu --quick that it runs, where there is none: the figures say nothing
 
 For each model: the loop a competent user writes (benchmarks/opponent.py), this program with one and with two jobs a GPU,
-with and without --compile, and the model alone (one batch that lies on the GPU, no data path), eager and compiled. Rates are
-training images a second in steady state, validation in. The images are drawn 384×512 JPEGs, copied until there are enough
+with and without --compile, and the model alone (one batch that lies on the GPU, no data path, no validation), eager and
+compiled. Rates are training images a second in steady state; for the first two, validation is in.
+The images are drawn 384×512 JPEGs, copied until there are enough
 that an epoch takes longer than a clock tick.
 """
 

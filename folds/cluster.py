@@ -12,6 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def train_on_cluster(jobs: Sequence[Job], placement: Placement, address: str | N
     pending: dict[Any, Job] = {}
     try:
         for job in jobs:
-            away = job.anywhere()
+            away = replace(job.anywhere(), device=placement.devices[0])
             write_atomic(Path(away.folder) / _TOKEN, token)
             # As text, like the local workers' jobs: which strings are one object shows in the bytes of a checkpoint.
             pending[task.remote(json.dumps(job_as_dict(away)), token)] = away

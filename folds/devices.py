@@ -96,7 +96,7 @@ def place(jobs: int, devices: str = "auto", per_device: int | None = None, threa
             raise UsageError(f"--devices {devices}: no device {bad[0]}; this machine has {found} CUDA devices", hint="--devices auto, cpu, or 0,1")
     cores = available_cores()
     if names == ["cpu"]:
-        slots = min(jobs, per_device or cores)
+        slots = min(jobs, per_device or max(1, cores // (threads or 1)))
         each = threads or max(1, cores // max(slots, 1))
         reason = f"{slots} jobs at a time on the CPU, {each} thread{'s' if each > 1 else ''} each ({cores} cores; jobs side by side beat threads)"
         return Placement(("cpu",) * slots, each, reason)

@@ -193,7 +193,7 @@ def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 if time.monotonic() < end:
                     time.sleep(0.1)
                     continue

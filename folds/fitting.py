@@ -103,9 +103,9 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
     mean, std = setup.architecture.mean, setup.architecture.std
     total, warmup = recipe.epochs * setup.steps, recipe.warmup * setup.steps
     reported = 0.0
-    saved = time.monotonic()
+    saved, clock = time.monotonic(), time.perf_counter()
     while progress.epoch < recipe.epochs:
-        epoch, clock = progress.epoch, time.perf_counter()
+        epoch = progress.epoch
         before = progress.epoch_seconds
         batches = setup.batches(epoch)[progress.step :]
         # One transfer an epoch; an index sent for every step would wait for its turn behind the step's kernels.
@@ -132,17 +132,22 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
                 report({"event": "step", "done": here + 1, "total": total})
             if now - saved > setup.job.save_seconds and progress.step < setup.steps:
                 progress.epoch_seconds = before + time.perf_counter() - clock
+                if not math.isfinite(float(progress.summed)):
+                    raise setup.diverged(f"the loss is not finite in epoch {epoch + 1}")
                 states.save(learner)
                 saved = now
         loss = float(progress.summed) / len(setup.training)
         if not math.isfinite(loss):
             raise setup.diverged(f"the loss is {loss} in epoch {epoch + 1}")
-        spent = before + time.perf_counter() - clock
-        record = {"epoch": epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | _validate(setup, learner.judged)
+        judged = _validate(setup, learner.judged)
+        # With the validation, and with the save of the epoch before: what an epoch costs, not what flatters.
+        now = time.perf_counter()
+        spent, clock = before + now - clock, now
+        record = {"epoch": epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | judged
         if recipe.keep == "best" and record["validation_macro_f1"] > max((r["validation_macro_f1"] for r in progress.history), default=-1.0):
             progress.best = {name: value.detach().clone() for name, value in learner.judged.state_dict().items()}
         progress.history.append(record)
-        progress.seconds += before + time.perf_counter() - clock
+        progress.seconds += spent
         progress.epoch, progress.step, progress.summed, progress.epoch_seconds = epoch + 1, 0, None, 0.0
         states.save(learner)
         saved = time.monotonic()

@@ -102,6 +102,8 @@ def _train_one(job: Job, worker: Worker, report: Report) -> Outcome:
         except EnsembleError as error:
             return Outcome(job, error=error)
         except WorkerDied as death:
+            if worker.stopped:
+                return Outcome(job, error=EnsembleError(f"{job.title}: stopped", hint="--resume goes on from what is saved"))
             # A process that is killed again and again without getting any further is killed for a reason.
             saved = state.stat().st_mtime_ns if state.exists() else 0
             in_vain, before = (in_vain + 1 if saved == before else 0), saved

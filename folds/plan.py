@@ -155,6 +155,7 @@ def open_runs(
     for run in plan.runs:
         run.refuse_started(plan.folds, resume, force)
     jobs: list[tuple[int, Job]] = []
+    prepared: list[tuple[Run, ImageSettings, ImageCache, ImageCache | None, str, str]] = []
     for run in plan.runs:
         images = ImageSettings(run.architecture.height, run.architecture.width, run.recipe.fit, run.recipe.value_window())
         load = partial(load_images, settings=images, cache_dir=CACHE / "images", note=note, progress=progress)
@@ -176,9 +177,13 @@ def open_runs(
         }
         settings = replace(plan.settings, data=plan.spec.data, arch=(run.architecture.name,), name=run.name, k=plan.assignment.k)
         record = to_toml(settings, run.recipe, resolved)
+        if not (force and len(plan.folds) == plan.assignment.k):
+            run.refuse_changed(record)
+        prepared.append((run, images, train, test_cache, record, amp))
+    # Nothing is removed before everything has been found to be in order, for all runs.
+    for run, images, train, test_cache, record, amp in prepared:
         if force:
             run.remove(plan.folds, plan.assignment.k)
-        run.refuse_changed(record)
         if not (run.folder / "config.toml").exists():
             save_folds(run.folder / "folds.csv", plan.assignment, force=True)
             write_json(run.folder / "environment.json", environment())

@@ -104,7 +104,7 @@ class StateFile:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._pending: Future[None] | None = None
 
-    def restore(self, learner: Learner, device: str) -> bool:
+    def restore(self, learner: Learner) -> bool:
         """Load the last state into `learner`; False where there is none.
 
         Raises
@@ -114,8 +114,13 @@ class StateFile:
         if not self.path.exists():
             return False
         try:
+            # On the CPU: an optimizer keeps its step counts where they are, and asks for them every step.
             # Plain values only: a state, like everything read from disk, cannot run code.
-            learner.load(torch.load(self.path, map_location=device, weights_only=True))
+            learner.load(torch.load(self.path, map_location="cpu", weights_only=True))
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except OSError as error:
+            raise EnsembleError(f"{self.path} cannot be read: {error.strerror or error}", hint="--resume tries it again") from None
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise EnsembleError(

@@ -18,7 +18,7 @@ from folds.assignment import read_folds
 from folds.checkpoint import Checkpoint, save_checkpoint
 from folds.devices import resolve_amp
 from folds.errors import EnsembleError
-from folds.files import derive_seed, exclusive_lock, remove_leftovers, write_atomic, write_json
+from folds.files import derive_seed, exclusive_lock, read_json, remove_leftovers, write_atomic, write_json
 from folds.fitting import Report, Setup, fit
 from folds.inference import Pixels, softmax
 from folds.job import LOCK_SECONDS, Job
@@ -48,6 +48,8 @@ def train_job(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
     """
     try:
         with exclusive_lock(job.lock, job.title, wait=LOCK_SECONDS):
+            if (job.place / "done.json").exists():  # by a process that was lost before it could say so
+                return read_json(job.place / "done.json")
             remove_leftovers(job.place)
             remove_leftovers(Path(job.checkpoint).parent, Path(job.checkpoint).name)
             return _train(job, report)
@@ -73,7 +75,7 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     learner = _learner(model, recipe, amp)
     states = StateFile(job.place)
     try:
-        states.restore(learner, job.device)
+        states.restore(learner)
         fit(setup, learner, states, forward, report)
         states.wait()
     finally:

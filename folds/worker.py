@@ -40,12 +40,14 @@ class Worker:
         self.threads = threads
         self.process: subprocess.Popen[str] | None = None
         self.words: IO[bytes] | None = None
+        self.lock = threading.Lock()
+        self.stopped = False
 
     def _start(self) -> subprocess.Popen[str]:
         source = str(Path(__file__).resolve().parent.parent)  # also when run from a source tree that is not installed
         variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
         # Threads that have nothing to do sleep instead of spinning: on shared cores a spin takes time from those that work.
-        variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         self.words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         # A session of its own: Ctrl-C goes to the parent, which decides what happens to the jobs.
@@ -67,15 +69,21 @@ class Worker:
         EnsembleError : what the job itself said is wrong.
         WorkerDied : the process was killed or crashed.
         """
-        if self.process is None or self.process.poll() is not None:
-            self.process = self._start()
+        with self.lock:
+            if self.stopped:
+                raise WorkerDied("is not started again: the command is ending")
+            if self.process is None or self.process.poll() is not None:
+                self.process = self._start()
         assert self.process.stdin is not None  # noqa: S101
         assert self.process.stdout is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError):  # the loop below finds out how it ended
             self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
         for line in self.process.stdout:
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError:  # half a line of a process that was killed while it wrote
+                break
             if event["event"] == "done":
                 return event["result"]
             if event["event"] == "failed":
@@ -93,7 +101,9 @@ class Worker:
         return f": {lines[-1]}" if lines else ""
 
     def stop(self) -> None:
-        """End the process now; a job in it keeps what it has saved."""
+        """End the process now, and start none again; a job in it keeps what it has saved."""
+        with self.lock:
+            self.stopped = True
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -126,7 +136,9 @@ def _serve() -> None:
             send({"event": "failed", "message": error.message, "hint": error.hint, "details": list(error.details)})
         except Exception as error:
             trace = traceback.format_exc()
-            (job.place / "error.txt").write_text(trace)
+            with contextlib.suppress(OSError):
+                job.place.mkdir(parents=True, exist_ok=True)
+                (job.place / "error.txt").write_text(trace)
             send(
                 {
                     "event": "failed",
@@ -135,6 +147,7 @@ def _serve() -> None:
                     "details": [],
                 }
             )
+            os._exit(1)  # after an error nobody foresaw (of a GPU, say) nothing here can be relied on: the next job gets a new process
 
 
 if __name__ == "__main__":
