@@ -252,7 +252,8 @@ def main() -> None:
         data = draw_people(folder / "people", people=arguments.people, test_people=2, size=(384, 512))
         os.chdir(folder)
         print(
-            "| model | this program, images/s | usual loop | ratio | usual loop with draft | ratio | model alone | share of it | first step after (decoded) |"
+            "| model | this program, images/s | usual loop | ratio | usual loop with draft | ratio "
+            "| model alone | share of it | first step after (decoded) |"
         )
         print("|---|---|---|---|---|---|---|---|---|")
         for arch in arguments.arch.split(","):

@@ -6,6 +6,7 @@ files beside the results, which all machines see anyway, not through a queue tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from folds.job import Job, Outcome, job_as_dict, job_from_dict
 Report = Callable[[Job, dict[str, Any]], None]
 RETRIES = 5  # of a job whose machine or process is lost; it goes on from its last saved state
 _POLL_SECONDS = 0.3
+_own: list[bool] = []  # whether this process has started a cluster of its own
 _TOKEN = ".shared"  # noqa: S105 - a file that says whether a machine sees the folder of the run
 
 
@@ -42,6 +44,8 @@ def connect(address: str | None) -> Any:
     except ImportError:
         raise UsageError("--backend ray needs Ray, which is not installed", hint="pip install ray") from None
     if not ray.is_initialized():
+        if address is None:
+            _own.append(True)
         try:
             ray.init(
                 address=address or "local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False if address is None else None
@@ -97,14 +101,17 @@ def train_on_cluster(jobs: Sequence[Job], placement: Placement, address: str | N
         runtime_env={"env_vars": variables},
     )
     pending: dict[Any, Job] = {}
+    waiting = list(reversed(jobs))
+    heard: dict[str, str] = {}
     try:
-        for job in jobs:
-            away = replace(job.anywhere(), device=placement.devices[0])
-            write_atomic(Path(away.folder) / _TOKEN, token)
-            # As text, like the local workers' jobs: which strings are one object shows in the bytes of a checkpoint.
-            pending[task.remote(json.dumps(job_as_dict(away)), token)] = away
-        heard: dict[str, str] = {}
-        while pending:
+        while pending or waiting:
+            while waiting and len(pending) < len(placement.devices):
+                job = waiting.pop()
+                away = replace(job.anywhere(), device=placement.devices[0])
+                write_atomic(Path(away.folder) / _TOKEN, token)
+                _progress_file(away).unlink(missing_ok=True)  # of an earlier command
+                # As text, like the local workers' jobs: which strings are one object shows in the bytes of a checkpoint.
+                pending[task.remote(json.dumps(job_as_dict(away)), token)] = away
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
             for job in pending.values():
                 _listen(job, heard, report)
@@ -115,8 +122,9 @@ def train_on_cluster(jobs: Sequence[Job], placement: Placement, address: str | N
     finally:
         for reference in pending:
             ray.cancel(reference, force=True)
-        if address is None:
+        if address is None and _own:  # not a cluster that somebody else has connected to
             ray.shutdown()
+            _own.clear()
 
 
 def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
@@ -175,10 +183,11 @@ def _run(record: str, token: str) -> dict[str, Any]:
             return
         written = time.monotonic()
         path = _progress_file(job)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.tmp")
-        aside.write_text(json.dumps(event | {"node": node}))  # not synced: it may be lost, and says nothing that is not saved
-        aside.replace(path)
+        with contextlib.suppress(OSError):  # what it says is for the eye alone
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".{path.name}.tmp")
+            aside.write_text(json.dumps(event | {"node": node}))
+            aside.replace(path)
 
     try:
         return {"done": train_job(job, report) | {"node": node}}

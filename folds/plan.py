@@ -209,7 +209,10 @@ def open_runs(
             versions=environment(),
         )
         for fold in plan.folds:
-            if run.done(fold) is None:
+            if run.done(fold) is not None:
+                # Of a process that was killed just before it removed it.
+                (run.fold_folder(fold) / "state.pt").unlink(missing_ok=True)
+            else:
                 rows = len(plan.assignment.training_index(fold))
                 cost = rows * run.recipe.epochs * run.parameters * images.height * images.width
                 jobs.append((cost, replace(job, fold=fold, checkpoint=str(run.checkpoint(fold)))))

@@ -160,6 +160,7 @@ def file_safe(name: str) -> str:
 
 def recorded_threads(runs: Sequence[Run]) -> int | None:
     """The threads a job that an earlier start of these runs decided on: other threads give other sums."""
+    recorded: dict[int, str] = {}
     for run in runs:
         path = run.folder / "config.toml"
         if path.exists():
@@ -169,8 +170,11 @@ def recorded_threads(runs: Sequence[Run]) -> int | None:
                 raise EnsembleError(
                     f"{path} is damaged: [resolved] has no number of threads", hint="train it again under another --name, or with --force"
                 )
-            return threads
-    return None
+            recorded[threads] = run.name
+    if len(recorded) > 1:
+        each = ", ".join(f"{name} with {threads}" for threads, name in sorted(recorded.items()))
+        raise EnsembleError(f"these runs were begun with different numbers of threads a job: {each}", hint="--resume them one at a time: --arch NAME")
+    return next(iter(recorded), None)
 
 
 def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from folds import cluster as cluster_module
 from folds import devices
-from folds.cluster import connect
+from folds.cluster import connect, place_on_cluster, train_on_cluster
 from folds.devices import Execution
 from folds.errors import EnsembleError, UsageError
 from folds.job import Job
@@ -129,3 +131,50 @@ def test_without_ray_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UsageError, match="not installed") as error:
         connect(None)
     assert error.value.hint == "pip install ray"
+
+
+def test_a_cluster_with_gpus_gives_each_job_one_and_trains_on_it(plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cluster:
+        """Stands in for ray: what is asked of it, without a GPU."""
+
+        exceptions = None
+
+        def __init__(self) -> None:
+            self.asked: list[dict[str, Any]] = []
+            self.jobs: list[dict[str, Any]] = []
+
+        def nodes(self) -> list[dict[str, Any]]:
+            return [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}, {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 2.0}}]
+
+        def remote(self, function: Any) -> Any:
+            return self
+
+        def options(self, **asked: Any) -> Any:
+            self.asked.append(asked)
+            self.remote = lambda record, token: self.jobs.append(json.loads(record)) or len(self.jobs)  # type: ignore[method-assign]
+            return self
+
+        def wait(self, references: list[int], **how: Any) -> tuple[list[int], list[int]]:
+            return references[:1], references[1:]
+
+        def get(self, reference: int) -> dict[str, Any]:
+            return {"message": "no GPU here", "hint": None, "details": []}
+
+        def cancel(self, reference: int, force: bool) -> None:
+            raise AssertionError
+
+        def shutdown(self) -> None:
+            pass
+
+    standing_in = Cluster()
+    monkeypatch.setattr(cluster_module, "connect", lambda address: standing_in)
+    placement = place_on_cluster(5, Execution(backend="ray", per_device=2))
+    assert placement.devices == ("cuda",) * 4
+    assert placement.gpu_share == 0.5
+    one = plan(epochs=1)
+    with locked(one):
+        outcomes = list(train_on_cluster(open_runs(one), placement, "auto", lambda job, event: None))
+    assert [str(outcome.error) for outcome in outcomes] == ["no GPU here"] * 3
+    assert standing_in.asked[0]["num_gpus"] == 0.5
+    assert {job["device"] for job in standing_in.jobs} == {"cuda"}
+    assert all(Path(job["folder"]).is_absolute() for job in standing_in.jobs)

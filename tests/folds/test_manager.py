@@ -373,3 +373,34 @@ def test_one_part_held_out_is_one_job_that_trains_on_the_rest(plan: Planner, dra
     assert open_runs(again, resume=True) == []
     with pytest.raises(EnsembleError, match="--fold 1: the folds are 0 to 0"):
         make_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False), folds=[1])
+
+
+def test_force_removes_nothing_before_every_run_of_the_command_is_in_order(in_process: None, plan: Planner) -> None:
+    run(plan(folds=[0, 1]))
+    before = {path: path.read_bytes() for path in [*Path("runs").rglob("*.npy"), *Path("checkpoints").rglob("*.pt")]}
+    with pytest.raises(EnsembleError, match="begun with other settings"):
+        run(plan(folds=[1], epochs=2), force=True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_fold_that_was_finished_by_a_lost_process_is_not_trained_again(in_process: None, plan: Planner) -> None:
+    one = plan(folds=[0])
+    with locked(one):
+        job = open_runs(one)[0]
+        done = train_job(job)
+        assert train_job(job, lambda event: pytest.fail("it was trained again")) == done
+
+
+def test_fewer_slots_where_a_run_keeps_more_threads_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "available_cores", lambda: 8)
+    assert devices.place(5, "cpu", threads=4).devices == ("cpu", "cpu")
+    assert devices.place(5, "cpu", threads=16).devices == ("cpu",)
+
+
+def test_runs_that_were_begun_with_different_threads_are_not_resumed_as_one(in_process: None, plan: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(plan(arch=("test_resnet",), folds=[0]))
+    monkeypatch.setattr(devices, "available_cores", lambda: 2)
+    run(plan(arch=("test_vit",), folds=[0]))
+    with pytest.raises(EnsembleError, match="different numbers of threads a job: test_resnet with 1, test_vit with 2"):
+        plan(arch=("test_resnet", "test_vit"))
+    assert plan(arch=("test_vit",)).placement.threads == 2
