@@ -18,7 +18,7 @@ BACKENDS = ("local", "ray")
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how jobs are run; none of it changes what comes out, save the number format that a device has.
+    """Where and how jobs are run; on one kind of device, none of it changes what comes out (the threads a job are recorded by the run).
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The training loop of one fold: deterministic, saved between any two steps, never waiting for the device."""
+"""The training loop of one fold: deterministic, and saved between any two steps."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from folds.scores import accuracy, argmax_classes, log_loss, macro_f1
 from folds.state import Learner, StateFile
 
 Report = Callable[[dict[str, Any]], None]
+LossOf = Callable[[Tensor, Tensor], Tensor]  # images (n, 3, height, width), class indices (n,) → scalar
 _REPORT_SECONDS = 0.2
 
 
@@ -99,6 +100,11 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
     recipe, progress, device = setup.recipe, learner.progress, setup.device
     criterion, how = build_loss(recipe.loss, recipe.label_smoothing), preset(recipe.augment or "none")
     targets = torch.from_numpy(setup.labels).to(device)
+
+    def loss_of(images: Tensor, truth: Tensor) -> Tensor:
+        with autocast(setup.amp, device):
+            return criterion(forward(images), truth)
+
     layout = torch.channels_last if setup.channels_last else torch.contiguous_format
     mean, std = setup.architecture.mean, setup.architecture.std
     total, warmup = recipe.epochs * setup.steps, recipe.warmup * setup.steps
@@ -122,7 +128,7 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
             inputs = augment(batch, how, mean, std, generator).contiguous(memory_format=layout)
             truth = targets[order[start : start + len(rows)]]
             start += len(rows)
-            progress.summed += _learn(setup, learner, forward, criterion, inputs, truth, report)
+            progress.summed += _learn(setup, learner, loss_of, inputs, truth, report)
             if learner.average is not None:
                 learner.average.update(learner.model, step=here)
             progress.step += 1
@@ -164,15 +170,7 @@ def cosine(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
-def _learn(
-    setup: Setup,
-    learner: Learner,
-    forward: Callable[[Tensor], Tensor],
-    criterion: Callable[[Tensor, Tensor], Tensor],
-    inputs: Tensor,
-    truth: Tensor,
-    report: Report,
-) -> Tensor:
+def _learn(setup: Setup, learner: Learner, loss_of: LossOf, inputs: Tensor, truth: Tensor, report: Report) -> Tensor:
     """One step of the optimizer; the loss times the images, on the device.
 
     Out of memory halves the images a forward pass and tries again: gradients add up, so a step is still one over the
@@ -181,7 +179,7 @@ def _learn(
     while True:
         learner.optimizer.zero_grad(set_to_none=True)
         try:
-            summed = _gradients(setup, learner, forward, criterion, inputs, truth)
+            summed = _gradients(learner, loss_of, inputs, truth)
             break
         except torch.OutOfMemoryError:
             size = learner.progress.micro or len(inputs)
@@ -203,20 +201,12 @@ def _learn(
     return summed
 
 
-def _gradients(
-    setup: Setup,
-    learner: Learner,
-    forward: Callable[[Tensor], Tensor],
-    criterion: Callable[[Tensor, Tensor], Tensor],
-    inputs: Tensor,
-    truth: Tensor,
-) -> Tensor:
+def _gradients(learner: Learner, loss_of: LossOf, inputs: Tensor, truth: Tensor) -> Tensor:
     n = len(inputs)
     parts = math.ceil(n / learner.progress.micro) if learner.progress.micro else 1
     summed = torch.zeros((), device=inputs.device)
     for some, labels in zip(inputs.tensor_split(parts), truth.tensor_split(parts), strict=True):
-        with autocast(setup.amp, setup.device):
-            loss = criterion(forward(some), labels)
+        loss = loss_of(some, labels)
         learner.scaler.scale(loss if parts == 1 else loss * (len(some) / n)).backward()
         summed += loss.detach() * len(some)
     return summed

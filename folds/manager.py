@@ -36,9 +36,8 @@ def locked(plan: Plan) -> Iterator[None]:
             stack.enter_context(exclusive_lock(run.runs / f".{run.name}.lock", f"the run {run.folder}"))
             for fold in range(plan.assignment.k):  # workers of a command that was killed may still be on their way out
                 with exclusive_lock(lock_of(run.folder, fold), f"fold {fold} of the run {run.folder}", wait=LOCK_SECONDS):
-                    pass
-            for name in (f"{run.name}.oof.", f"{run.name}.fold"):
-                remove_leftovers(run.runs, name)
+                    remove_leftovers(run.runs, f"{run.name}.fold{fold}.test.")
+            remove_leftovers(run.runs, f"{run.name}.oof.")
             remove_leftovers(run.folder)
         yield
 
