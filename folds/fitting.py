@@ -108,6 +108,7 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
     layout = torch.channels_last if setup.channels_last else torch.contiguous_format
     mean, std = setup.architecture.mean, setup.architecture.std
     total, warmup = recipe.epochs * setup.steps, recipe.warmup * setup.steps
+    statistics = _Statistics(learner.model)
     reported = 0.0
     saved, clock = time.monotonic(), time.perf_counter()
     while progress.epoch < recipe.epochs:
@@ -120,7 +121,7 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
         learner.model.train()
         start = 0
         for rows, batch in zip(batches, setup.pixels.batches(batches, order), strict=True):
-            generator = torch.manual_seed(derive_seed(*setup.seed, epoch, progress.step))  # also dropout and stochastic depth
+            generator = torch.Generator().manual_seed(derive_seed(*setup.seed, epoch, progress.step))
             here = epoch * setup.steps + progress.step
             rate = (recipe.lr or 0.0) * cosine(here, total, warmup)
             for group in learner.optimizer.param_groups:
@@ -128,7 +129,7 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
             inputs = augment(batch, how, mean, std, generator).contiguous(memory_format=layout)
             truth = targets[order[start : start + len(rows)]]
             start += len(rows)
-            progress.summed += _learn(setup, learner, loss_of, inputs, truth, report)
+            progress.summed += _learn(setup, learner, loss_of, inputs, truth, statistics, report)
             if learner.average is not None:
                 learner.average.update(learner.model, step=here)
             progress.step += 1
@@ -170,25 +171,54 @@ def cosine(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
-def _learn(setup: Setup, learner: Learner, loss_of: LossOf, inputs: Tensor, truth: Tensor, report: Report) -> Tensor:
+class _Statistics:
+    """The running statistics of batch normalisation: kept before a step, put back where the step is tried again."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._NormBase)]
+        buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        # A kind at a time: only tensors of one kind are copied by one kernel.
+        kinds = sorted({buffer.dtype for buffer in buffers}, key=str)
+        self.now = [[buffer for buffer in buffers if buffer.dtype == kind] for kind in kinds]
+        self.before = [[buffer.clone() for buffer in some] for some in self.now]
+
+    def keep(self) -> None:
+        """Remember them as they are."""
+        for before, now in zip(self.before, self.now, strict=True):
+            torch._foreach_copy_(before, now)
+
+    def put_back(self) -> None:
+        """As they were at the last `keep`."""
+        for before, now in zip(self.before, self.now, strict=True):
+            torch._foreach_copy_(now, before)
+
+
+def _learn(setup: Setup, learner: Learner, loss_of: LossOf, inputs: Tensor, truth: Tensor, statistics: _Statistics, report: Report) -> Tensor:
     """One step of the optimizer; the loss times the images, on the device.
 
-    Out of memory halves the images a forward pass and tries again: gradients add up, so a step is still one over the
-    whole batch. Batch normalisation then sees the smaller part.
+    Out of memory halves the images a forward pass and tries again, from the same statistics and random numbers: gradients
+    add up, so a step is still one over the whole batch. Batch normalisation then sees the smaller part.
     """
+    seed = derive_seed(*setup.seed, learner.progress.epoch, learner.progress.step, "model")
+    statistics.keep()
     while True:
         learner.optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(seed)  # of dropout and stochastic depth
         try:
             summed = _gradients(learner, loss_of, inputs, truth)
             break
         except torch.OutOfMemoryError:
             size = learner.progress.micro or len(inputs)
-            if size == 1:
-                raise
             learner.progress.micro = (size + 1) // 2
+        if size == 1:
+            raise EnsembleError(
+                f"{setup.job.title}: out of memory on {setup.device}, even with one image at a time",
+                hint="a smaller --img-size or model" + ("" if setup.device == "cpu" else ", or --jobs 1 where others train on it too"),
+            )
         # Here, not in the handler: its traceback still holds the activations.
         if inputs.is_cuda:
             torch.cuda.empty_cache()
+        statistics.put_back()
         text = (
             f"{setup.job.title}: out of memory on {setup.device}, going on with {learner.progress.micro} images at a time in batches of {len(inputs)}"
         )

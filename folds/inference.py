@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,17 +27,30 @@ class Pixels:
     ----------
     values : uint8 (images, height, width, 3).
     device : where batches are wanted.
+    share : of the device's memory that may be used: where two jobs train on it, half.
     """
 
-    def __init__(self, values: NDArray[np.uint8], device: str) -> None:
+    def __init__(self, values: NDArray[np.uint8], device: str, share: float = 1.0) -> None:
         self.values = values
         self.device = torch.device(device)
         self.resident: Tensor | None = None
         if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            # Half of what is free is left to the model, its gradients and activations.
-            if values.nbytes < free // 2:
+            free, whole = torch.cuda.mem_get_info(self.device)
+            # Half is left to the model, its gradients and activations.
+            if values.nbytes < min(free, whole * share) / 2:
                 self.resident = torch.from_numpy(np.array(values)).to(self.device)
+
+    @classmethod
+    def of(cls, path: Path, device: str, share: float = 1.0) -> Pixels:
+        """The images of a file of the cache; those that the process used last are kept, so that a fold need not send them again."""
+        key = (str(path), path.stat().st_mtime_ns, device, share)
+        if key in _kept:
+            _kept[key] = _kept.pop(key)
+        else:
+            while len(_kept) > 1:  # training and test: those of another size go before these come
+                del _kept[next(iter(_kept))]
+            _kept[key] = cls(np.load(path, mmap_mode="r", allow_pickle=False), device, share)
+        return _kept[key]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -74,6 +88,9 @@ class Pixels:
     def _gathered(self, rows: NDArray[np.integer]) -> Tensor:
         batch = torch.from_numpy(self.values[rows])
         return batch.pin_memory() if self.device.type == "cuda" else batch
+
+
+_kept: dict[tuple[str, int, str, float], Pixels] = {}
 
 
 def identity(batch: Tensor) -> Tensor:

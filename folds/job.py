@@ -23,6 +23,7 @@ class Job:
     checkpoint : the file to write.
     device, threads, amp : where and how.
     save_seconds : an epoch that takes longer is saved inside, too.
+    share : of the device's memory that is the job's: where two train on it, half.
     """
 
     run: str
@@ -43,6 +44,7 @@ class Job:
     threads: int = 1
     amp: str = "auto"
     save_seconds: float = 180.0
+    share: float = 1.0
     versions: dict[str, str] = field(default_factory=dict)
 
     @property

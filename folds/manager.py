@@ -80,7 +80,7 @@ def _on_this_machine(plan: Plan, jobs: Sequence[Job], report: Report) -> Generat
     def in_slot(job: Job) -> Outcome:
         device, worker = slots.get()
         try:
-            return _train_one(replace(job, device=device), worker, report)
+            return _train_one(replace(job, device=device, share=1 / plan.placement.devices.count(device)), worker, report)
         finally:
             slots.put((device, worker))
 

@@ -26,7 +26,7 @@ from folds.recipe import Recipe
 from folds.scores import accuracy, argmax_classes, macro_f1
 from folds.state import Learner, StateFile
 
-# Compiled models of this process: compiling takes a minute, and the folds of a run need the same one.
+# The compiled model of this process: compiling takes a minute, and the folds of a run need the same one.
 _compiled: dict[str, tuple[torch.nn.Module, Callable[[Tensor], Tensor]]] = {}
 
 
@@ -55,7 +55,8 @@ def train_job(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
             return _train(job, report)
     except torch.OutOfMemoryError:
         raise EnsembleError(
-            f"{job.title}: out of memory on {job.device}, even with one image at a time", hint="a smaller --img-size or model"
+            f"{job.title}: out of memory on {job.device}: the model, the state of its optimizer and one batch of images do not fit",
+            hint="a smaller model, --batch-size or --img-size, or --jobs 1 where others train on it too",
         ) from None
 
 
@@ -68,7 +69,7 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     code = {name: i for i, name in enumerate(job.classes)}
     labels = np.array([code[name] for name in folds.labels.tolist()])
     training, validation = folds.training_index(job.fold), folds.validation_index(job.fold)
-    pixels = Pixels(np.load(job.pixels, mmap_mode="r", allow_pickle=False), job.device)
+    pixels = Pixels.of(Path(job.pixels), job.device, job.share)
     amp = resolve_amp(job.amp, job.device)[0]
     model, forward, channels_last = _model(job, recipe, architecture)
     setup = Setup(job, recipe, architecture, pixels, labels, training, validation, amp, channels_last)
@@ -84,7 +85,7 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     logits = setup.logits(model, pixels, validation)
     _save_array(job.place / "oof.npy", softmax(logits))
     if job.test_pixels is not None:
-        test = Pixels(np.load(job.test_pixels, mmap_mode="r", allow_pickle=False), job.device)
+        test = Pixels.of(Path(job.test_pixels), job.device, job.share)
         _save_array(job.place / "test.npy", softmax(setup.logits(model, test, np.arange(len(test)))))
     sha = save_checkpoint(
         Path(job.checkpoint),
@@ -139,6 +140,9 @@ def _model(job: Job, recipe: Recipe, architecture: Architecture) -> tuple[torch.
         return _placed(model, job.device, channels_last), model, channels_last
     key = json.dumps([job.architecture, job.classes, job.device, channels_last], sort_keys=True, default=list)
     if key not in _compiled:
+        # One at a time: the jobs of an architecture come one after the other, and a kept graph keeps its weights.
+        _compiled.clear()
+        torch._dynamo.reset()
         placed = _placed(model, job.device, channels_last)
         # Static shapes: a graph must not depend on the sizes of batches that other folds happened to bring first.
         torch._dynamo.config.recompile_limit = 64
@@ -156,7 +160,8 @@ def _learner(model: torch.nn.Module, recipe: Recipe, amp: str) -> Learner:
     from timm.optim import create_optimizer_v2
     from timm.utils import ModelEmaV3
 
-    optimizer = create_optimizer_v2(model, opt="adamw", lr=1.0, weight_decay=recipe.weight_decay)
+    # Fused: one pass over the memory instead of a dozen, a fifth of a step of ResNet18 on a CPU, and on a GPU no wait for fp16's check.
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=1.0, weight_decay=recipe.weight_decay, fused=True)
     average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     return Learner(model, optimizer, average, torch.amp.GradScaler("cuda", enabled=amp == "fp16"))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy.special import softmax as softmax_of_scipy
 
+from folds import inference
 from folds.inference import BATCH, Pixels, identity, predict_logits, softmax
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -155,6 +157,29 @@ def test_images_are_read_from_a_memory_map_which_is_not_changed(tmp_path: Path) 
     np.testing.assert_array_equal(taken.numpy(), images(4)[[3, 1]])
     taken.zero_()
     np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), images(4))
+
+
+def test_the_images_used_last_are_kept_and_those_before_are_let_go(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.npy" for name in "abc"]
+    for path in paths:
+        np.save(path, images(2))
+    first, second = Pixels.of(paths[0], "cpu"), Pixels.of(paths[1], "cpu")
+    assert Pixels.of(paths[0], "cpu") is first
+    third = Pixels.of(paths[2], "cpu")  # the second was used longest ago
+    assert (Pixels.of(paths[0], "cpu") is first, Pixels.of(paths[2], "cpu") is third) == (True, True)
+    assert Pixels.of(paths[1], "cpu") is not second
+    assert len(inference._kept) == 2
+    before = Pixels.of(paths[0], "cpu")
+    os.utime(paths[0], ns=(1, 1))  # written anew
+    assert Pixels.of(paths[0], "cpu") is not before
+
+
+@pytest.mark.parametrize(("share", "fits"), [(1.0, True), (0.5, False)])
+def test_a_job_takes_no_more_than_its_share_of_the_memory(share: float, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = images(4)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * values.nbytes, 3 * values.nbytes))
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *where, **how: tensor)
+    assert (Pixels(values, "cuda:0", share).resident is not None) == fits
 
 
 def test_batches_are_the_rows_asked_for_wherever_the_pixels_lie() -> None:

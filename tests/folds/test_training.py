@@ -18,7 +18,7 @@ from sklearn.metrics import f1_score
 from folds import fitting, training
 from folds.checkpoint import load_checkpoint
 from folds.errors import EnsembleError
-from folds.files import exclusive_lock
+from folds.files import derive_seed, exclusive_lock
 from folds.job import Job, job_as_dict, job_from_dict
 from folds.plan import make_plan, open_runs
 from folds.recipe import Recipe, Settings
@@ -204,6 +204,42 @@ def test_too_little_memory_halves_the_images_at_a_time_and_keeps_the_batch(job: 
     assert sum(sizes) == len(load_checkpoint(Path(one.checkpoint)).training_ids)
     assert max(sizes) == 8
     assert (one.place / "history.csv").read_text().count("\n") == 2
+
+
+def test_a_step_that_ran_out_of_memory_leaves_no_trace(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its batch statistics nor its random numbers: the result is that of a training that knew the size from its beginning."""
+    create = training.create
+
+    def small_memory(*arguments: Any, **named: Any) -> torch.nn.Module:
+        model = create(*arguments, **named)
+
+        def refuse(module: torch.nn.Module, inputs: tuple[torch.Tensor], outputs: torch.Tensor) -> None:
+            if len(inputs[0]) > 9:  # after the pass: its statistics are counted by then
+                raise torch.OutOfMemoryError("out of memory")
+
+        model.register_forward_hook(refuse)
+        return model
+
+    predicted = []
+    for name, progress in (("knew", Progress(micro=8)), ("found out", Progress())):
+        one = job(name.replace(" ", "-"), epochs=1, batch_size=32, model_args={"drop_rate": 0.3})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "Learner", partial(Learner, progress=progress))
+            patch.setattr(training, "create", small_memory)
+            for module in (training, fitting):  # the name of the run is part of every seed
+                patch.setattr(module, "derive_seed", lambda *parts: derive_seed(0, "same", *parts[2:]))
+            train_job(one)
+        predicted.append((one.place / "oof.npy").read_bytes())
+    assert predicted[0] == predicted[1]
+
+
+def test_too_little_memory_for_the_optimizer_is_said_as_that(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*arguments: Any, **named: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(fitting, "augment", none)
+    with pytest.raises(EnsembleError, match="the model, the state of its optimizer and one batch of images do not fit"):
+        train_job(job(epochs=1))
 
 
 def test_gradients_of_small_parts_add_up_to_those_of_the_batch(job: Callable[..., Job]) -> None:
