@@ -2,15 +2,18 @@
 
     python benchmarks/kill.py --rounds 100
 
-A round trains two architectures on two folds. At random moments, one to three times, the command itself or one of its
-workers is killed; the command is then resumed (a killed worker is the command's own business). At the end the prediction
-files, their sidecars but for the date, and the checkpoints must be those of the uninterrupted run. Exits 1 if any differs.
+A round decodes the images and trains two architectures on two folds; every other round with averaged weights of which the
+best epoch is kept. At random moments, one to three times, the command itself or one of its workers is killed; the command is
+then resumed (a killed worker is the command's own business). A round in which nothing was killed is drawn again. At the end
+the prediction files, their sidecars but for the date, and the checkpoints must be those of the uninterrupted run. Exits 1 if
+any differs.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -27,10 +30,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ARGUMENTS = "--data people --arch test_resnet,test_vit --k 2 --epochs 4 --img-size 32 --no-pretrained --jobs 1 --save-every 0.02 -q"
+VARIANTS = ("", "--ema 0.9 --keep best")
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "ensemble.cli", "kfold", *ARGUMENTS.split(" "), *more]
+def start(folder: Path, variant: str, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ensemble.cli", "kfold", *f"{ARGUMENTS} {variant}".split(), *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with open(folder / "log.txt", "ab") as log:
         # One core: the number of threads a job is part of the result.
@@ -60,14 +64,32 @@ def descendants(pid: int) -> Iterator[int]:
         yield from descendants(child)
 
 
-def one_round(number: int, seed: int, base: Path, usual: float, expected: dict[str, bytes]) -> tuple[Counter[str], list[str]]:
+def one_round(number: int, seed: int, base: Path, usual: float, expected: dict[str, dict[str, bytes]]) -> tuple[Counter[str], list[str]]:
     """What was killed, and which files differ in the end."""
-    draw = random.Random(f"{seed} {number}")
-    folder = base / f"round{number}"
-    shutil.copytree(base / "people", folder / "people")
-    shutil.copytree(base / "reference/.ensemble", folder / ".ensemble")
+    variant = VARIANTS[number % len(VARIANTS)]
+    tries = itertools.count()
+    while True:  # until something was killed
+        draw = random.Random(f"{seed} {number} {next(tries)}")
+        folder = base / f"round{number}"
+        shutil.copytree(base / "people", folder / "people")
+        killed, wrong = interrupted(folder, variant, usual, draw)
+        if wrong:
+            return killed, wrong
+        if killed["command"] + killed["worker"]:
+            break
+        shutil.rmtree(folder)
+    found = results(folder)
+    differing = [name for name in sorted(found.keys() | expected[variant].keys()) if found.get(name) != expected[variant].get(name)]
+    leftovers = [str(path) for path in folder.rglob("*.tmp")]
+    if not differing and not leftovers:
+        shutil.rmtree(folder)
+    return killed, differing + leftovers
+
+
+def interrupted(folder: Path, variant: str, usual: float, draw: random.Random) -> tuple[Counter[str], list[str]]:
+    """Train to the end with one to three kills on the way: what was killed, and what went wrong."""
     killed: Counter[str] = Counter()
-    kills, process = draw.randint(1, 3), start(folder)
+    kills, process = draw.randint(1, 3), start(folder, variant)
     while True:
         while kills and process.poll() is None:
             kills -= 1
@@ -83,20 +105,12 @@ def one_round(number: int, seed: int, base: Path, usual: float, expected: dict[s
                         break
         code = process.wait()
         if code == 0:
-            break
-        if (
-            code == 3 and "its process was killed" in (folder / "log.txt").read_text()
-        ):  # a worker killed three times in a row without having saved anything: given up, to be resumed
-            killed["given up"] += 1
+            return killed, []
+        if code == 3 and "its process was killed" in (folder / "log.txt").read_text():
+            killed["given up"] += 1  # a worker killed three times in a row without having saved anything: to be resumed
         elif code != -signal.SIGKILL:
             return killed, [f"exit {code}: " + (folder / "log.txt").read_text()[-300:]]
-        process = start(folder, "--resume")
-    found = results(folder)
-    differing = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
-    leftovers = [str(path) for path in folder.rglob("*.tmp")]
-    if not differing:
-        shutil.rmtree(folder)
-    return killed, differing + leftovers
+        process = start(folder, variant, "--resume")
 
 
 def main() -> int:
@@ -110,14 +124,17 @@ def main() -> int:
 
     base = Path(tempfile.mkdtemp(prefix="kill-"))
     draw_people(base / "people", people=30, test_people=6, size=(48, 64))
-    shutil.copytree(base / "people", base / "reference/people")
-    began = time.monotonic()
-    if start(base / "reference").wait() != 0:
-        print((base / "reference/log.txt").read_text())
-        return 1
-    usual = time.monotonic() - began
-    expected = results(base / "reference")
-    print(f"uninterrupted: {usual:.1f} s, {len(expected)} files")
+    usual, expected = 0.0, {}
+    for i, variant in enumerate(VARIANTS):
+        reference = base / f"reference{i}"
+        shutil.copytree(base / "people", reference / "people")
+        began = time.monotonic()
+        if start(reference, variant).wait() != 0:
+            print((reference / "log.txt").read_text())
+            return 1
+        usual = max(usual, time.monotonic() - began)
+        expected[variant] = results(reference)
+    print(f"uninterrupted: {usual:.1f} s, {len(expected[VARIANTS[0]])} files", flush=True)
     killed: Counter[str] = Counter()
     failed = 0
     with ThreadPoolExecutor(arguments.parallel) as pool:
