@@ -4,15 +4,18 @@
     python benchmarks/kfold.py --busy             with a process that keeps one core busy
     python benchmarks/kfold.py --growth           how the time grows with k, epochs, architectures and images
 
-Everything in one run, in turn, medians of --repeats. Rates are training images a second in steady state: the first epoch is
-left out, validation and saving are in. The opponent (benchmarks/opponent.py) runs with one worker and one a core, one thread
-and one a core, and its best is taken. The ceiling is the same model with one batch that lies in memory: no data path at all.
+Everything in one run, in turn, medians of --repeats. Rates are training images a second in steady state: for this program the
+images of all slots over the time from when each has ended its first epoch until the first has nothing more to do, with
+validation, saving and what lies between two folds; for the opponent (benchmarks/opponent.py) all epochs but a fold's first.
+The opponent runs with none, one, and one worker more than there are cores, with one thread and one a core, and its best is
+taken. The ceiling (benchmarks/alone.py) is the same model, optimizer and validation with one batch that lies in memory: no
+data path at all. Whole: a grid of all five folds, from nothing to the last file, images not decoded yet.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import itertools
 import multiprocessing
 import os
 import shutil
@@ -60,31 +63,38 @@ def plan_of(
     return make_plan(settings, whole, folds=folds, execution=execution)
 
 
-def ours(data: Path, arch: str, size: int, epochs: int, name: str, folds: Sequence[int], **how: Any) -> tuple[float, float]:
-    """(training images a second in steady state, seconds until the first step)."""
+def ours(data: Path, arch: str, size: int, epochs: int, name: str, folds: Sequence[int], **how: Any) -> tuple[float, float, float]:
+    """(training images a second of all slots in steady state, seconds until the first step, seconds in all)."""
     began = time.perf_counter()
     plan = plan_of(data, arch, size, epochs, name, folds, **how)
+    slots = len(plan.placement.devices)
     first: list[float] = []
+    ends: dict[int, list[float]] = {}  # of a fold: when its first step, then each epoch, was over
 
     def report(job: Any, event: dict[str, Any]) -> None:
-        if not first:
-            first.append(time.perf_counter() - began)
+        now = time.perf_counter()
+        first or first.append(now - began)
+        if event["event"] == "epoch" or job.fold not in ends:
+            ends.setdefault(job.fold, []).append(now)
 
     with locked(plan):
         for outcome in train(plan, open_runs(plan), report):
             if outcome.error is not None:
                 raise outcome.error
+    whole = time.perf_counter() - began
+    start = max(sorted(times[1] for times in ends.values())[:slots])
+    stop = min(sorted(times[-1] for times in ends.values())[-slots:])
+    images = 0.0
+    for fold, times in ends.items():
+        for before, after in itertools.pairwise(times):
+            inside = max(0.0, min(after, stop) - max(before, start)) / (after - before)
+            images += inside * len(plan.assignment.training_index(fold))
     run = plan.runs[0]
-    rates = []
-    for fold in folds:
-        with open(run.fold_folder(fold) / "history.csv") as file:
-            seconds = [float(row["seconds"]) for row in csv.DictReader(file)][1:]
-        rates.append(len(plan.assignment.training_index(fold)) * len(seconds) / sum(seconds))
     shutil.rmtree(run.folder)
     shutil.rmtree(run.checkpoints / run.name)
     for path in run.runs.glob(f"{run.name}.*"):
         path.unlink()
-    return len(plan.placement.devices) * statistics.mean(rates), first[0]
+    return images / (stop - start), first[0], whole
 
 
 def theirs(
@@ -98,15 +108,19 @@ def theirs(
     device: str = "cpu",
     folds: int = 1,
     batch: int = BATCH,
+    most: int | None = None,
 ) -> float:
-    """Training images a second of the usual loop in steady state, one fold after the other."""
+    """Training images a second of the usual loop in steady state, one fold after the other.
+
+    `most` images at most are trained on where its best settings are looked for.
+    """
     from opponent import train_fold
 
     plan = plan_of(data, arch, size, epochs, "theirs", None)
     table, labels = plan.table, plan.table.label_codes().tolist()
     trained = seconds = 0.0
     for fold in range(folds):
-        rows = plan.assignment.training_index(fold).tolist(), plan.assignment.validation_index(fold).tolist()
+        rows = plan.assignment.training_index(fold)[:most].tolist(), plan.assignment.validation_index(fold)[: most and most // 4].tolist()
         options = {"arch": plan.runs[0].architecture.timm_name, "size": size, "classes": len(table.classes), "epochs": epochs, "batch": batch}
         records = train_fold(table.paths or (), labels, *rows, **options, workers=workers, threads=threads, device=device, draft=draft)
         trained += sum(record.trained for record in records[1:])
@@ -114,47 +128,22 @@ def theirs(
     return trained / seconds
 
 
-def _alone(arch: str, size: int, classes: int, steps: int, checks: int, threads: int, barrier: Any, results: Any) -> None:
-    import timm
+def _alone(arch: str, size: int, classes: int, steps: int, validated: float, threads: int, barrier: Any, results: Any) -> None:
     import torch
+    from alone import pace
 
     torch.set_num_threads(threads)
-    model = timm.create_model(arch, num_classes=classes)
-    from folds.architectures import is_convolutional
-
-    layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
-    model = model.to(memory_format=layout)
-    images, labels = torch.randn(BATCH, 3, size, size).contiguous(memory_format=layout), torch.randint(classes, (BATCH,))
-    checked = torch.randn(64, 3, size, size).contiguous(memory_format=layout)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-
-    def some(n: int, m: int) -> None:
-        model.train()
-        for _ in range(n):
-            loss = torch.nn.functional.cross_entropy(model(images), labels, label_smoothing=0.1)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-        model.eval()
-        with torch.inference_mode():
-            for _ in range(m):
-                model(checked)
-
-    some(2, 1)
+    train = pace(arch, size, BATCH, classes, "cpu", validated)
     barrier.wait()
-    began = time.perf_counter()
-    some(steps, checks)
-    results.put(steps * BATCH / (time.perf_counter() - began))
+    results.put(steps * BATCH / train(steps))
     barrier.wait()  # until all are through: none runs on an empty machine
 
 
-def ceiling(arch: str, size: int, training: int, validation: int, epochs: int, slots: int, classes: int = 18) -> float:
+def ceiling(arch: str, size: int, images: int, validated: float, slots: int, classes: int = 18) -> float:
     """Training images a second of `slots` models with one thread each and no data path; validation is in."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(slots), context.Queue()
-    steps, checks = max(1, round(training * epochs / BATCH)), max(1, round(validation * epochs / 64))
-    arguments = (arch, size, classes, steps, checks, max(1, available_cores() // slots), barrier, results)
+    arguments = (arch, size, classes, max(1, round(images / BATCH)), validated, max(1, available_cores() // slots), barrier, results)
     processes = [context.Process(target=_alone, args=arguments) for _ in range(slots)]
     for process in processes:
         process.start()
@@ -179,30 +168,36 @@ def neighbour(busy: bool) -> Iterator[None]:
 def compare(data: Path, arch: str, size: int, epochs: int, repeats: int, busy: bool) -> str:
     """One line of the table."""
     cores = available_cores()
-    training, validation = 0, 0
     plan = plan_of(data, arch, size, epochs, "count", None)
     training, validation = len(plan.assignment.training_index(0)), len(plan.assignment.validation_index(0))
     with neighbour(busy):
-        tried = {(w, t, d): theirs(data, arch, size, 2, w, t, d) for w in {1, cores} for t in {1, cores} for d in (False, True)}
+        settings = [(w, t, d) for w in sorted({0, 1, cores, cores + 1}) for t in sorted({1, cores}) for d in (False, True)]
+        tried = {setting: theirs(data, arch, size, 2, *setting, most=320) for setting in settings}
         best = {draft: max((key for key in tried if key[2] == draft), key=tried.__getitem__) for draft in (False, True)}
         rows = []
         for i in range(repeats):
-            rate, first = ours(data, arch, size, epochs, f"ours{i}", [0, 1, 2, 3])
+            rate, first, _ = ours(data, arch, size, epochs, f"ours{i}", [0, 1, 2, 3])
             rows.append(
                 (
                     rate,
                     theirs(data, arch, size, epochs, *best[False]),
                     theirs(data, arch, size, epochs, *best[True]),
-                    ceiling(plan.runs[0].architecture.timm_name, size, training, validation, epochs, cores),
+                    ceiling(plan.runs[0].architecture.timm_name, size, training * epochs, validation / training, cores),
                     first,
                 )
             )
+        shutil.rmtree(".ensemble")
+        grid = ours(data, arch, size, epochs, "whole", [0, 1, 2, 3, 4])[2]
+        began = time.perf_counter()
+        theirs(data, arch, size, epochs, *best[False], folds=5)
+        usual_grid = time.perf_counter() - began
     rate, usual, drafted, alone, first = (statistics.median(column) for column in zip(*rows, strict=True))
     ratios = [statistics.median(row[0] / row[j] for row in rows) for j in (1, 2, 3)]
     busy_text = ", busy neighbour" if busy else ""
     return (
         f"| {arch} {size} px{busy_text} | {rate:.0f} | {usual:.0f} ({best[False][0]} workers, {best[False][1]} threads) | {ratios[0]:.2f}× "
-        f"| {drafted:.0f} | {ratios[1]:.2f}× | {alone:.0f} | {ratios[2]:.2f} | {first:.1f} s |"
+        f"| {drafted:.0f} | {ratios[1]:.2f}× | {alone:.0f} | {ratios[2]:.2f} | {first:.1f} s "
+        f"| {grid:.0f} s against {usual_grid:.0f} s: {usual_grid / grid:.2f}× |"
     )
 
 
@@ -235,7 +230,7 @@ def growth(folder: Path) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=int, default=60)
+    parser.add_argument("--people", type=int, default=150)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--arch", default="test_resnet,resnet18")
@@ -253,9 +248,9 @@ def main() -> None:
         os.chdir(folder)
         print(
             "| model | this program, images/s | usual loop | ratio | usual loop with draft | ratio "
-            "| model alone | share of it | first step after (decoded) |"
+            "| model alone | share of it | first step after (decoded) | whole |"
         )
-        print("|---|---|---|---|---|---|---|---|---|")
+        print("|---|---|---|---|---|---|---|---|---|---|")
         for arch in arguments.arch.split(","):
             print(compare(data, arch, 64, arguments.epochs, arguments.repeats, arguments.busy), flush=True)
     finally:

@@ -4,8 +4,8 @@
     python benchmarks/on_gpu.py --device cpu --quick that it runs, where there is none: the figures say nothing
 
 For each model: the loop a competent user writes (benchmarks/opponent.py), this program with one and with two jobs a GPU,
-with and without --compile, and the model alone (one batch that lies on the GPU, no data path, no validation), eager and
-compiled. Rates are training images a second in steady state; for the first two, validation is in.
+with and without --compile, and the model alone (benchmarks/alone.py: one batch that lies on the GPU, no data path), eager and
+compiled. Rates are training images a second in steady state, with validation.
 The images are drawn 384×512 JPEGs, copied until there are enough
 that an epoch takes longer than a clock tick.
 """
@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch  # noqa: E402
+from alone import pace  # noqa: E402
 from kfold import ours, plan_of, theirs  # noqa: E402
 
 from folds.devices import Execution, available_cores  # noqa: E402
@@ -52,36 +53,9 @@ def table_of(folder: Path, people: int, copies: int) -> Path:
 
 
 def alone(arch: str, size: int, batch: int, device: str, compiled: bool, seconds: float) -> float:
-    """Training images a second of the model with one batch that lies on the device."""
-    import timm
-
-    from folds.architectures import is_convolutional
-
-    gpu = device != "cpu"
-    model = timm.create_model(arch, num_classes=18).to(device)
-    layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
-    model = model.to(memory_format=layout)
-    forward = torch.compile(model, dynamic=False) if compiled else model
-    images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=layout)
-    labels = torch.randint(18, (batch,), device=device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-    def steps(n: int) -> float:
-        began = time.perf_counter()
-        for _ in range(n):
-            with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
-                loss = torch.nn.functional.cross_entropy(forward(images).float(), labels, label_smoothing=0.1)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-        if gpu:
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
-
-    steps(3)
-    pace = steps(5) / 5
-    n = max(3, round(seconds / pace))
+    """Training images a second of the model with one batch that lies on the device; of five folds, one is validated on."""
+    steps = pace(arch, size, batch, 18, device, 0.25, compiled)
+    n = max(3, round(seconds / (steps(5) / 5)))
     return n * batch / steps(n)
 
 
@@ -113,7 +87,7 @@ def main() -> None:
                         continue
                     key = f"this program, {jobs} job{'s' if jobs > 1 else ''} a device{', compiled' if compiled else ''}"
                     how = {"execution": Execution(devices=arguments.device, per_device=jobs), "batch": batch, "compile": compiled}
-                    rate, seconds = ours(data, arch, size, epochs, f"r{i}{jobs}{compiled}", list(range(2)), **how)
+                    rate, seconds, _ = ours(data, arch, size, epochs, f"r{i}{jobs}{compiled}", list(range(2)), **how)
                     measured.setdefault(key, []).append(rate)
                     first.setdefault(key, []).append(seconds)
                 measured.setdefault("usual loop", []).append(theirs(data, arch, size, 2, workers, 2, False, device, batch=batch))

@@ -1,0 +1,50 @@
+"""The model alone: the steps of a training with one batch that lies on the device. No data path, no files: the ceiling.
+
+What the model has to do is the same: forward, loss, backward, clipping, the optimizer the program uses, and the forward
+passes of the validation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def pace(arch: str, size: int, batch: int, classes: int, device: str, validated: float, compiled: bool = False) -> Callable[[int], float]:
+    """A function that trains n steps and returns the seconds; `validated` images are predicted an image that is trained on."""
+    import timm
+    import torch
+
+    from folds.architectures import is_convolutional
+    from folds.inference import BATCH
+
+    gpu = device != "cpu"
+    model = timm.create_model(arch, num_classes=classes).to(device)
+    layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
+    model = model.to(memory_format=layout)
+    forward = torch.compile(model, dynamic=False) if compiled else model
+    images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=layout)
+    checked = torch.randn(BATCH, 3, size, size, device=device).contiguous(memory_format=layout)
+    labels = torch.randint(classes, (batch,), device=device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def steps(n: int) -> float:
+        began = time.perf_counter()
+        model.train()
+        for _ in range(n):
+            with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
+                loss = torch.nn.functional.cross_entropy(forward(images).float(), labels, label_smoothing=0.1)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        model.eval()
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=gpu):
+            for _ in range(round(n * batch * validated / BATCH)):
+                model(checked)
+        if gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    steps(3)
+    return steps
