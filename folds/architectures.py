@@ -49,6 +49,7 @@ SMALL_SIBLINGS = {
     "resnet18": Sibling("resnet18", {"layers": (2, 2, 2, 2), "channels": (16, 32, 64, 128)}, {"lr": 6e-3}),
 }
 SMALL_SIZE = 64
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def resolve(name: str, img_size: tuple[int, int] | None = None, *, small: bool =
     if config and config.fixed_input_size and ((height, width) != native or own):
         # Window and position tables are built for one size: it is an argument of the model, not only of the data.
         merged["img_size"] = (height, width)
-    mean, std = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
     return Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged)
 
 
@@ -137,8 +138,12 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             raise UsageError(f"model_args: '{name}' is {shown(value)}, expected a number, text, true, false or a list of these")
 
 
-def create(architecture: Architecture, classes: int, *, pretrained: bool = False, init: Path | None = None) -> torch.nn.Module:
+def create(architecture: Architecture, classes: int, *, pretrained: bool = False, init: Path | None = None, whole: bool = False) -> torch.nn.Module:
     """A model with a fresh head for `classes` classes, weights random, from timm's hub, or from a file.
+
+    Parameters
+    ----------
+    whole : the head, too, is taken from `init`, where it is of as many classes.
 
     Raises
     ------
@@ -156,7 +161,10 @@ def create(architecture: Architecture, classes: int, *, pretrained: bool = False
     try:
         model = timm.create_model(architecture.timm_name, pretrained=pretrained and init is None, num_classes=classes, **arguments)
         if weights is not None:
-            model.load_state_dict(_all_but_the_head(architecture.timm_name, weights, arguments), strict=False)
+            taken, head = _body_and_head(architecture.timm_name, weights, arguments)
+            if whole and all(value.shape == model.get_parameter(name).shape for name, value in head.items()):
+                taken |= head
+            model.load_state_dict(taken, strict=False)
         return model
     except TypeError as error:
         raise UsageError(f"architecture {architecture.name} cannot be built with {dict(architecture.arguments)}: {error}") from None
@@ -175,8 +183,10 @@ def create(architecture: Architecture, classes: int, *, pretrained: bool = False
         raise UsageError(f"architecture {architecture.name} cannot be built at {architecture.width}×{architecture.height} px: {error}") from None
 
 
-def _all_but_the_head(timm_name: str, weights: dict[str, torch.Tensor], arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """`weights` by the names and shapes of the model, without its head; a weight missing or left over is an error.
+def _body_and_head(
+    timm_name: str, weights: dict[str, torch.Tensor], arguments: Mapping[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """`weights` by the names and shapes of the model, and those of its head apart; a weight missing or left over is an error.
 
     timm checks names only where the number of classes agrees, else it takes what fits and leaves the rest random:
     so the weights go through a model with as many classes as the file has.
@@ -190,7 +200,9 @@ def _all_but_the_head(timm_name: str, weights: dict[str, torch.Tensor], argument
     classes = next((len(weights[name]) for name in written if name in weights), 0)
     overlay = {"state_dict": weights, "num_classes": classes, "label_offset": 0}
     donor = timm.create_model(timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments)
-    return {name: value for name, value in donor.state_dict().items() if not name.startswith(tuple(f"{head}." for head in heads))}
+    state, prefixes = donor.state_dict(), tuple(f"{head}." for head in heads)
+    own = {name: value for name, value in state.items() if name.startswith(prefixes)}
+    return {name: value for name, value in state.items() if name not in own}, own
 
 
 def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:

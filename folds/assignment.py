@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.csv_table import CsvTable, read_bytes, read_csv
+from folds.csv_table import CsvTable, csv_text, read_bytes, read_csv
 from folds.errors import EnsembleError, UsageError, collected
 from folds.files import read_json, sha256_bytes, write_atomic, write_json
 from folds.repair import Quality, Repair
@@ -86,11 +84,8 @@ def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> P
     beside = _json_path(path)
     if beside == path:
         raise UsageError(f"folds are written as a CSV, {path} is not named like one", hint=f"-o {path.with_suffix('.csv')}")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", "label", "person", "fold"))
-    writer.writerows(zip(assignment.ids.tolist(), assignment.labels.tolist(), assignment.persons.tolist(), assignment.fold.tolist()))
-    content = text.getvalue().encode()
+    columns = {"id": assignment.ids.tolist(), "label": assignment.labels.tolist(), "person": assignment.persons.tolist()}
+    content = csv_text({**columns, "fold": list(map(str, assignment.fold.tolist()))}).encode()
     same = path.is_file() and read_bytes(path) == content
     if same and beside.exists():
         return path

@@ -11,7 +11,9 @@ from folds.architectures import Architecture, check_arguments, create, is_known
 from folds.decode import ImageSettings
 from folds.errors import EnsembleError
 from folds.files import sha256_file, write_atomic
+from folds.joined import joined
 from folds.kinds import ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, Kind, list_of, mapping_of, one_of, optional, shown, whole, wrong_fields
+from folds.targets import LABEL, Target, resolve_target
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +51,9 @@ _FIELDS: dict[str, Kind] = {
     "folds_sha": TEXT,
     "versions": mapping_of(TEXT),
     "validation_labels": optional(list_of(TEXT)),
+    "heads": optional(list_of(TEXT)),
 }
-_TUPLES = ("classes", "training_ids", "validation_ids", "validation_labels")
+_TUPLES = ("classes", "training_ids", "validation_ids", "validation_labels", "heads")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Checkpoint:
 
     `data` says where the table was (the fields of ``DataSpec``), `images` how pixels were made (``ImageSettings``),
     `recipe` the resolved training settings; the ids are those of the fold's own training and validation part, and
-    `validation_labels` what the latter showed (None where it was not recorded).
+    `validation_labels` what the latter showed (None where it was not recorded). `heads` are the attributes that the model has
+    one head each for; none where its outputs are the classes.
     """
 
     run: str
@@ -79,6 +83,7 @@ class Checkpoint:
     folds_sha: str
     versions: Mapping[str, str]
     validation_labels: tuple[str, ...] | None = None
+    heads: tuple[str, ...] = ()
 
     @property
     def image_settings(self) -> ImageSettings:
@@ -87,8 +92,9 @@ class Checkpoint:
         return ImageSettings(**{**self.images, "window": tuple(window) if window else None})
 
     def build(self, path: Path | None = None) -> torch.nn.Module:
-        """The model with its weights, in evaluation mode, on the CPU; `path` is named where they do not fit."""
-        model = create(self.architecture, len(self.classes))
+        """The model of `classes` with its weights, in evaluation mode, on the CPU; `path` is named where they do not fit."""
+        target = self._outputs()
+        model = create(self.architecture, target.outputs)
         wrong = _misfits(self.weights, model.state_dict())
         if wrong:
             raise EnsembleError(
@@ -96,7 +102,13 @@ class Checkpoint:
                 hint=train_again(self),
             )
         model.load_state_dict(dict(self.weights))
-        return model.eval()
+        return joined(model.eval(), target)
+
+    def _outputs(self) -> Target:
+        """What the outputs of the model are."""
+        if self.heads:
+            return resolve_target("+".join(self.heads), self.classes, self.class_attributes)
+        return resolve_target(LABEL, self.classes, {})
 
 
 def train_again(checkpoint: Checkpoint) -> str:
@@ -181,6 +193,7 @@ def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
     try:
         checkpoint.image_settings  # noqa: B018 - it checks what it is made of
         check_arguments(checkpoint.architecture.arguments)
+        checkpoint._outputs()
     except EnsembleError as error:
         raise EnsembleError(f"{path} is a damaged checkpoint: {error.message}", hint=available_checkpoints()) from None
     if not is_known(checkpoint.architecture.timm_name):

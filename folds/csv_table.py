@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,17 @@ def read_csv(path: Path, source: str | None = None) -> CsvTable:
     # A nameless column is the row number that pandas writes, or what a comma at the line's end leaves.
     columns = {name: [cell.strip() for cell in column] for name, column in zip(header, cells, strict=True) if name}
     return CsvTable(Path(path), source, columns, [number for number, _ in body])
+
+
+def csv_text(columns: Mapping[str, Sequence[str]]) -> str:
+    """Columns as the text of a CSV that `read_csv` reads back."""
+    text = io.StringIO()
+    # Before Python 3.13 a carriage return was written without quotes, and read as the end of the row.
+    returns = any("\r" in value for values in columns.values() for value in values)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()
 
 
 def read_header(path: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +15,22 @@ from torch import Tensor
 
 from folds.architectures import Architecture
 from folds.augment import augment, preset
+from folds.criterion import build_criterion
 from folds.devices import autocast
 from folds.errors import EnsembleError
 from folds.files import derive_seed
 from folds.inference import Pixels, predict_logits, softmax
 from folds.job import Job
-from folds.losses import build_loss
+from folds.joined import joined
+from folds.optimise import Freezer
 from folds.recipe import Recipe
+from folds.schedule import Schedule
 from folds.scores import accuracy, argmax_classes, log_loss, macro_f1
 from folds.state import Learner, StateFile
+from folds.targets import Target
 
 Report = Callable[[dict[str, Any]], None]
-LossOf = Callable[[Tensor, Tensor], Tensor]  # images (n, 3, height, width), class indices (n,) → scalar
+LossOf = Callable[[Tensor, Tensor], Tensor]  # images or outputs, truth (n, heads) → scalar
 _REPORT_SECONDS = 0.2
 
 
@@ -36,7 +40,8 @@ class Setup:
 
     Attributes
     ----------
-    labels : (images,) class indices.
+    labels : (images,) class indices, of the classes that are predicted.
+    trained : (images, heads) class indices that each head learns.
     training, validation : rows of the two parts.
     amp : ``bf16``, ``fp16`` or ``off``.
     """
@@ -45,7 +50,9 @@ class Setup:
     recipe: Recipe
     architecture: Architecture
     pixels: Pixels
+    target: Target
     labels: NDArray[np.int64]
+    trained: NDArray[np.int64]
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
     amp: str
@@ -71,9 +78,20 @@ class Setup:
         order = np.random.default_rng(derive_seed(*self.seed, epoch, "order")).permutation(len(self.training))
         return np.array_split(self.training[order], self.steps)
 
+    @property
+    def schedule(self) -> Schedule:
+        """The course of the learning rate."""
+        return Schedule(self.recipe.schedule, self.recipe.epochs, self.steps, self.recipe.warmup, self.recipe.schedule_args)
+
+    def counts(self) -> list[Tensor]:
+        """For each head (values,) images of the training part, on the device."""
+        codes = self.trained[self.training]
+        sizes = [len(head.values) for head in self.target.heads]
+        return [torch.from_numpy(np.bincount(codes[:, i], minlength=size)).to(self.device) for i, size in enumerate(sizes)]
+
     def logits(self, model: torch.nn.Module, pixels: Pixels, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, classes) of `rows`, in their order; an error where training has left numbers that are none."""
-        model.eval()
+        model = joined(model.eval(), self.target)
         mean, std = self.architecture.mean, self.architecture.std
         logits = predict_logits(model, pixels, rows, mean, std, device=self.device, amp=self.amp, channels_last=self.channels_last)[0]
         if not np.isfinite(logits).all():
@@ -98,32 +116,37 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
     EnsembleError : the loss is not finite; a state cannot be written.
     """
     recipe, progress, device = setup.recipe, learner.progress, setup.device
-    criterion, how = build_loss(recipe.loss, recipe.label_smoothing), preset(recipe.augment or "none")
-    targets = torch.from_numpy(setup.labels).to(device)
-
-    def loss_of(images: Tensor, truth: Tensor) -> Tensor:
-        with autocast(setup.amp, device):
-            return criterion(forward(images), truth)
-
+    how, schedule = preset(recipe.augment or "none"), setup.schedule
+    targets, counts = torch.from_numpy(setup.trained).to(device), setup.counts()
     layout = torch.channels_last if setup.channels_last else torch.contiguous_format
     mean, std = setup.architecture.mean, setup.architecture.std
-    total, warmup = recipe.epochs * setup.steps, recipe.warmup * setup.steps
+    total = recipe.epochs * setup.steps
+    freezer = Freezer(learner.model) if recipe.freeze else None
     statistics = _Statistics(learner.model)
     reported = 0.0
     saved, clock = time.monotonic(), time.perf_counter()
-    while progress.epoch < recipe.epochs:
+    while progress.epoch < recipe.epochs and not _without_hope(progress.history, recipe.patience):
         epoch = progress.epoch
+        criterion = build_criterion(setup.target, recipe.loss, recipe.head_loss, recipe.label_smoothing, counts, epoch / recipe.epochs)
+        losses = [record["loss"] for record in progress.history]
+
+        def loss_of(images: Tensor, truth: Tensor, criterion: LossOf = criterion) -> Tensor:
+            with autocast(setup.amp, device):
+                return criterion(forward(images), truth)
+
         before = progress.epoch_seconds
         batches = setup.batches(epoch)[progress.step :]
         # One transfer an epoch; an index sent for every step would wait for its turn behind the step's kernels.
         order = torch.from_numpy(np.concatenate(batches)).to(device)
         progress.summed = torch.zeros((), device=device) if progress.summed is None else progress.summed.to(device)
         learner.model.train()
+        if freezer is not None:
+            freezer.set(epoch < recipe.freeze)
         start = 0
         for rows, batch in zip(batches, setup.pixels.batches(batches, order), strict=True):
             generator = torch.Generator().manual_seed(derive_seed(*setup.seed, epoch, progress.step))
             here = epoch * setup.steps + progress.step
-            rate = (recipe.lr or 0.0) * cosine(here, total, warmup)
+            rate = (recipe.lr or 0.0) * schedule.share(here, losses)
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
             inputs = augment(batch, how, mean, std, generator).contiguous(memory_format=layout)
@@ -164,11 +187,10 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
         learner.model.load_state_dict(kept)
 
 
-def cosine(step: int, total: int, warmup: float) -> float:
-    """Share of the peak learning rate: linear from 0 over `warmup` steps, then half a cosine to 0."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+def _without_hope(history: Sequence[Mapping[str, float]], patience: int) -> bool:
+    """Whether the validation score has not risen for `patience` epochs (0: never)."""
+    scores = [record["validation_macro_f1"] for record in history]
+    return patience > 0 and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 class _Statistics:
@@ -246,7 +268,7 @@ def _validate(setup: Setup, model: torch.nn.Module) -> dict[str, float]:
     logits = setup.logits(model, setup.pixels, setup.validation)
     truth, predicted = setup.labels[setup.validation], argmax_classes(logits)
     return {
-        "validation_macro_f1": macro_f1(truth, predicted, len(setup.job.classes)),
+        "validation_macro_f1": macro_f1(truth, predicted, len(setup.target.classes)),
         "validation_accuracy": accuracy(truth, predicted),
         "validation_log_loss": log_loss(truth, softmax(logits)),
     }

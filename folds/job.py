@@ -24,6 +24,8 @@ class Job:
     device, threads, amp : where and how.
     save_seconds : an epoch that takes longer is saved inside, too.
     share : of the device's memory that is the job's: where two train on it, half.
+    trained : a CSV ``id,label`` of what is trained on, where that is not what is scored.
+    init : a checkpoint that the fold begins with.
     """
 
     run: str
@@ -45,6 +47,8 @@ class Job:
     amp: str = "auto"
     save_seconds: float = 180.0
     share: float = 1.0
+    trained: str | None = None
+    init: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -76,6 +80,8 @@ class Job:
             checkpoint=absolute(self.checkpoint),
             pixels=absolute(self.pixels),
             test_pixels=test,
+            trained=None if self.trained is None else absolute(self.trained),
+            init=None if self.init is None else absolute(self.init),
             recipe=self.recipe | init,
         )
 

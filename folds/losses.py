@@ -28,7 +28,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Te
 LOSSES: dict[str, Callable[[float], Loss]] = {"ce": cross_entropy}
 
 
-def build_loss(name: str, label_smoothing: float) -> Loss:
+def build_loss(name: str, label_smoothing: float, counts: Tensor | None = None, done: float = 0.0) -> Loss:
     """The loss of that name: (logits (n, classes), labels (n,)) → scalar."""
     if name not in LOSSES:
         raise unknown("--loss", name, list(LOSSES))

@@ -122,7 +122,7 @@ def publish(plan: Plan, run: Run) -> None:
     if not finished:
         return
     table = plan.table
-    probabilities = np.zeros((len(table), len(table.classes)), np.float32)
+    probabilities = np.zeros((len(table), len(run.target.classes)), np.float32)
     present = np.zeros(len(table), bool)
     for fold, _ in finished:
         rows = plan.assignment.validation_index(fold)
@@ -132,8 +132,9 @@ def publish(plan: Plan, run: Run) -> None:
     shared = Sidecar(
         kind="probability",
         split="oof",
-        classes=table.classes,
+        classes=run.target.classes,
         rows=table.rows().take(index),
+        target=run.target.name,
         class_attributes=table.class_attributes,
         fold=plan.assignment.fold[index],
         run=run.name,

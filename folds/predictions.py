@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.csv_table import csv_text
 from folds.errors import EnsembleError
 from folds.files import read_json, sha256_bytes, write_atomic, write_json
 from folds.kinds import NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
@@ -117,13 +118,7 @@ def write_samples(folder: Path, rows: Rows) -> tuple[str, str]:
     if rows.persons is not None:
         columns["person"] = rows.persons
     columns |= {name: values for name, values in rows.attributes.items() if name not in columns}
-    text = io.StringIO()
-    # Before Python 3.13 a carriage return was written without quotes, and read as the end of the row.
-    returns = any("\r" in value for values in columns.values() for value in values.tolist())
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
-    writer.writerow(columns)
-    writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
-    content = text.getvalue().encode()
+    content = csv_text({name: values.tolist() for name, values in columns.items()}).encode()
     sha = sha256_bytes(content)
     path = Path(folder) / f"samples-{sha[:12]}.csv"
     if not path.exists():

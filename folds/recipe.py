@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError, UsageError, nearest, unknown
+from folds.schedule import check_schedule
 
 CONFIG = Path("ensemble.toml")
 FITS = ("squash", "crop", "letterbox")
 KEEP = ("last", "best")
+NORMALISE = ("model", "imagenet", "data")
+# Peak learning rates of other optimizers, relative to AdamW's.
+_RATES = {"sgd": 50.0, "momentum": 50.0, "lion": 0.2}
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,13 @@ class Recipe:
     (0: no bound). `ema` is the decay of the averaged weights (0: off). `keep` ``best`` chooses the epoch on the fold
     that is scored, which flatters it: marked optimistic wherever it is shown. `img_size` as ``224`` or
     ``HEIGHTxWIDTH`` (None: the model's own). `window` ``LO,HI`` for images of more than 8 bits.
+
+    `target` ``label``, an attribute, or ``mask+gender+age``: one head each (folds/targets.py). `head_loss` a loss for heads that have their
+    own. `rebin` attribute → ``{column, cuts}``: what is trained on where it is cut at other places than for the score.
+    `opt` and `opt_args` an optimizer of timm's; `schedule` and `schedule_args` (folds/schedule.py); `layer_decay` of the learning rate, block by
+    block; `accumulate` parts that a batch is computed in; `freeze` epochs in which only the head learns; `patience` epochs without a better
+    validation score after which a fold stops (optimistic like `keep` ``best``; 0: off). `normalise` ``model``, ``imagenet``, or ``data``:
+    mean and deviation of the fold's own training part. `init_run` a run whose folds these begin with: fine-tuning at another size.
     """
 
     epochs: int = 15
@@ -51,6 +62,20 @@ class Recipe:
     pretrained: bool | None = None
     init: Path | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
+    target: str = "label"
+    head_loss: dict[str, str] = field(default_factory=dict)
+    rebin: dict[str, Any] = field(default_factory=dict)
+    opt: str = "adamw"
+    opt_args: dict[str, Any] = field(default_factory=dict)
+    schedule: str = "cosine"
+    schedule_args: dict[str, Any] = field(default_factory=dict)
+    layer_decay: float = 1.0
+    accumulate: int = 1
+    grad_checkpointing: bool = False
+    freeze: int = 0
+    patience: int = 0
+    normalise: str = "model"
+    init_run: str | None = None
     seed: int = 0
 
     def completed(self, own: Mapping[str, Any]) -> tuple[Recipe, str]:
@@ -60,13 +85,23 @@ class Recipe:
         ----------
         own : settings that suit the architecture, taken where the user gave none.
         """
-        usual, why = (2e-4, "from pretrained weights") if self.pretrained or self.init else (1e-3, "from random weights")
+        trained = self.pretrained or self.init or self.init_run
+        usual, why = (2e-4, "from pretrained weights") if trained else (1e-3, "from random weights")
+        if self.opt in _RATES:
+            usual, why = usual * _RATES[self.opt], f"{why}, for {self.opt}"
         if self.lr is not None:
             why = "as asked"
         elif "lr" in own:
             why = "suits this small model"
+        if self.opt != "adamw":
+            own = {key: value for key, value in own.items() if key != "lr"}
         defaults = {"lr": usual, "batch_size": 32, "augment": "standard", **own}
         return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), why
+
+    @property
+    def optimistic(self) -> bool:
+        """Whether something is chosen on the fold that is scored."""
+        return self.keep == "best" or self.patience > 0
 
     def size(self) -> tuple[int, int] | None:
         """(height, width) in pixels, or None for the model's own."""
@@ -124,6 +159,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "label_smoothing": (lambda v: 0 <= v < 1, "from 0 to below 1"),
     "ema": (lambda v: 0 <= v < 1, "from 0 (off) to below 1"),
     "clip": (lambda v: 0 <= v < math.inf, "0 (off) or more"),
+    "layer_decay": (lambda v: 0 < v <= 1, "above 0, and 1 (off) at most"),
+    "accumulate": (lambda v: v >= 1, "1 (off) or more"),
+    "freeze": (lambda v: v >= 0, "0 (off) or more epochs"),
+    "patience": (lambda v: v >= 0, "0 (off) or more epochs"),
     "seed": (lambda v: 0 <= v < 2**32, "0 or more, below 2**32"),
     "k": (lambda v: v >= 2, "2 or more"),
     "holdout": (lambda v: v is None or 0 < v < 1, "above 0 and below 1"),
@@ -145,10 +184,15 @@ def check(settings: Settings, recipe: Recipe) -> None:
         raise unknown("--fit", recipe.fit, FITS)
     if recipe.keep not in KEEP:
         raise unknown("--keep", recipe.keep, KEEP)
+    if recipe.normalise not in NORMALISE:
+        raise unknown("--normalise", recipe.normalise, NORMALISE)
+    check_schedule(recipe.schedule, recipe.schedule_args)
     recipe.size()
     recipe.value_window()
     if recipe.init is not None and recipe.pretrained is False:
         raise UsageError("--init FILE and --no-pretrained contradict each other", hint="give one of them")
+    if recipe.init is not None and recipe.init_run is not None:
+        raise UsageError("--init FILE and --init-run RUN contradict each other", hint="give one of them")
     if not settings.arch:
         raise UsageError("--arch names no architecture", hint="--arch swin or --arch swin,resnet18")
 

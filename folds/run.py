@@ -15,6 +15,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.files import read_json
 from folds.predictions import fold_files, oof_file, sidecar_path
 from folds.recipe import Recipe, read_record
+from folds.targets import Target
 
 # Where a file lies does not change what is trained; its content is compared by hash.
 _NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "init", "resolved", "name"}
@@ -37,6 +38,7 @@ class Run:
     architecture: Architecture
     recipe: Recipe
     parameters: int
+    target: Target
     rate_reason: str = ""
     runs: Path = Path("runs")
     checkpoints: Path = Path("checkpoints")

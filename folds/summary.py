@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from folds.predictions import Sidecar, fold_files, oof_file, read_array, read_sidecar
 from folds.scores import METRICS, Interval, accuracy, argmax_classes, average_by_person, interval_over_people, person_codes
+from folds.targets import LABEL
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ class RunSummary:
 
 
 def score_rows(probabilities: np.ndarray, sidecar: Sidecar, metric: str = "macro_f1", per_person: bool = False) -> Score:
-    """Score predictions (n, classes) on the labels in their sidecar."""
+    """Score predictions (n, classes) on the labels in their sidecar; those of an attribute on its values."""
     labels, persons = sidecar.rows.labels, sidecar.rows.persons
+    if sidecar.target != LABEL:
+        labels = sidecar.rows.attributes.get(sidecar.target)
     if labels is None:
         raise ValueError("no labels to score on")
     code = {name: i for i, name in enumerate(sidecar.classes)}

@@ -13,6 +13,7 @@ from ensemble.views import View, distinct
 from folds.checkpoint import Checkpoint, load_checkpoint
 from folds.samples import Data
 from folds.sources import reopen_data
+from folds.targets import LABEL
 
 
 def run_tta(
@@ -46,9 +47,11 @@ def augment_folds(
     tables: dict[str, Data] = {}
 
     def open_data(checkpoint: Checkpoint) -> Data:
-        key = repr((sorted(checkpoint.data.items()), checkpoint.classes))
+        # A model of an attribute knows the attribute's values, not the table's classes.
+        classes = checkpoint.classes if checkpoint.target == LABEL else None
+        key = repr((sorted(checkpoint.data.items()), classes))
         if key not in tables:
-            tables[key] = reopen_data(checkpoint.data, data, classes=checkpoint.classes, note=console.note)
+            tables[key] = reopen_data(checkpoint.data, data, classes=classes, note=console.note)
         return tables[key]
 
     run, paths = "", find_checkpoints(target)
