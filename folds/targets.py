@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -138,11 +139,10 @@ def rebinned(
     known = list(dict.fromkeys(key for values in meaning.values() for key in values))
     if attribute not in known:
         raise unknown("rebin", attribute, known)
-    try:
-        amounts = np.array([float(number) for number in numbers])
-    except ValueError:
-        wrong = next(i for i, number in enumerate(numbers) if not _is_number(number))
-        raise UsageError(f"rebin of {attribute}: {where[wrong]}: '{numbers[wrong]}' is no number") from None
+    wrong = next((i for i, number in enumerate(numbers) if not _is_number(number)), None)
+    if wrong is not None:
+        raise UsageError(f"rebin of {attribute}: {where[wrong]}: '{numbers[wrong]}' is no number")
+    amounts = np.array([float(number) for number in numbers])
     official = np.array([meaning[label][attribute] for label in labels])
     values = [str(value) for value in dict.fromkeys(official.tolist())]
     values.sort(key=lambda value: float(np.mean(amounts[official == value])))
@@ -163,7 +163,6 @@ def rebinned(
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
