@@ -11,6 +11,7 @@ from typing import Any
 from ensemble import __version__
 from ensemble.cli import console
 from ensemble.cli.environment import NOT_FROM_ENVIRONMENT, check_environment
+from ensemble.cli.help import in_panels
 from folds.errors import EnsembleError, Interrupted, UsageError, unknown
 
 # name → the line in `ensemble --help`. The module ensemble.cli.<name> holds a function of that name; nothing of it is
@@ -23,6 +24,7 @@ COMMANDS = {
     "tta": "test-time augmentation of a checkpoint or a run",
     "doctor": "look at the installation: versions, devices, mismatched packages",
 }
+CONTEXT = {"auto_envvar_prefix": "ENSEMBLE", "help_option_names": ["-h", "--help"], "max_content_width": 110}
 NOTHING_HALF_WRITTEN = "what was written is whole, the rest is not there"
 
 USAGE = """usage: ensemble COMMAND [OPTIONS]
@@ -83,15 +85,17 @@ def _run(words: list[str]) -> int:
     name, *rest = words
     if name not in COMMANDS:
         raise unknown("command", name, list(COMMANDS), hint="ensemble --help lists the commands")
-    command: Callable[..., Any] = getattr(importlib.import_module(f"ensemble.cli.{name}"), name)
+    module = importlib.import_module(f"ensemble.cli.{name}")
+    command: Callable[..., Any] = getattr(module, name)
 
     # Typer's rich help costs .14 s a start; its plain help does not.
     os.environ.setdefault("TYPER_USE_RICH", "0")
     import typer
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(name, context_settings={"auto_envvar_prefix": "ENSEMBLE", "help_option_names": ["-h", "--help"]})(command)
+    app.command(name, context_settings=CONTEXT)(command)
     parser = typer.main.get_command(app)
+    in_panels(parser, getattr(module, "PANELS", {}))
     for parameter in parser.params:
         parameter.show_envvar = False  # type: ignore[attr-defined]  # one sentence in the help of kfold says it for all
         parameter.allow_from_autoenv = parameter.name not in NOT_FROM_ENVIRONMENT  # type: ignore[attr-defined]

@@ -12,6 +12,15 @@ from ensemble.cli import console
 # How a command is run, which changes nothing that comes out of it.
 NOT_SETTINGS = {"fold", "per", "jobs", "devices", "backend", "ray_address", "save_every", "resume", "force", "strict", "dry_run", "config"}
 
+PANELS = {
+    "Data": ("data", "test", "path", "label", "person", "id", "split", "person_regex"),
+    "Folds": ("k", "folds", "holdout", "repair", "fold"),
+    "Model": ("arch", "img_size", "fit", "window", "normalise", "pretrained", "init", "init_run", "target"),
+    "Training": ("epochs", "batch_size", "lr", "opt", "schedule", "loss", "label_smoothing", "augment", "ema", "amp", "compile", "keep", "seed"),
+    "Where and how it runs": ("jobs", "devices", "backend", "ray_address", "save_every"),
+    "What is done now": ("name", "config", "resume", "force", "strict", "dry_run", "per"),
+}
+
 
 def kfold(
     arch: Annotated[str | None, typer.Option(help="models, by short name or timm id: swin,resnet18 [swin]", metavar="A[,B]")] = None,
@@ -41,13 +50,20 @@ def kfold(
     ] = None,
     augment: Annotated[str | None, typer.Option(help="none, light or standard [standard]")] = None,
     loss: Annotated[str | None, typer.Option(help="what training minimises: ce, cross-entropy [ce]")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="label; an attribute of it (age); or one head each: mask+gender+age [label]", metavar="A[+B]")
+    ] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="share of the target given to all classes [0.1]")] = None,
+    opt: Annotated[str | None, typer.Option(help="adamw, adam, sgd, lion, or another of timm's [adamw]")] = None,
+    schedule: Annotated[str | None, typer.Option(help="of the rate: cosine, onecycle, cyclic, step, plateau or constant [cosine]")] = None,
+    normalise: Annotated[str | None, typer.Option(help="mean and deviation of the model, imagenet, or data (each training part) [model]")] = None,
     ema: Annotated[float | None, typer.Option(help="decay of averaged weights, e.g. 0.999 [0: off]")] = None,
     amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off [auto]")] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="train through torch.compile [no]")] = None,
     keep: Annotated[str | None, typer.Option(help="last epoch, or best (optimistic: chosen on the fold that is scored) [last]")] = None,
     pretrained: Annotated[bool | None, typer.Option("--pretrained/--no-pretrained", help="start from timm's weights [yes]")] = None,
     init: Annotated[Path | None, typer.Option(help="start from the weights in this file", metavar="FILE")] = None,
+    init_run: Annotated[str | None, typer.Option(help="start each fold from this run's: fine-tuning, e.g. at another size", metavar="RUN")] = None,
     seed: Annotated[int | None, typer.Option(help="of the split and every random stream [0]")] = None,
     per: Annotated[str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")] = None,
     jobs: Annotated[str, typer.Option(help="jobs at a time on a device; auto: one a CPU core, one a GPU", metavar="N")] = "auto",

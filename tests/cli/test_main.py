@@ -108,3 +108,14 @@ def test_settings_from_the_environment_are_heard(call: Call, drawn: Path, tmp_pa
     assert called.code == 0, called.err
     assert called.out.splitlines() == ["test_resnet: fold 0", "test_resnet: fold 1"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_of_kfold_stands_in_one_group_of_its_help(call: Call) -> None:
+    from inspect import signature
+
+    from ensemble.cli.kfold import PANELS, kfold
+
+    named = [name for names in PANELS.values() for name in names]
+    assert sorted(named) == sorted(signature(kfold).parameters)
+    printed = call("kfold", "--help").out
+    assert [line[:-1] for line in printed.splitlines() if line.endswith(":") and not line.startswith(" ")] == [*PANELS, "This command"]
