@@ -21,10 +21,10 @@ from PIL import Image, UnidentifiedImageError
 
 from folds.contents import Unreadable
 from folds.depth import Depth, colour_depth, windowed
-from folds.errors import UsageError, unknown
+from folds.errors import UsageError
+from folds.recipe import check_fit
 
 DECODER_VERSION = 1  # part of every cache's key: raise it when the same file would give other pixels
-FITS = ("squash", "crop", "letterbox")
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF")
 # Mid-grey stands behind transparent pixels and beside letterboxed ones: neither black nor white drawings vanish on it,
 # and it is near zero once normalised.
@@ -53,7 +53,8 @@ class ImageSettings:
     Attributes
     ----------
     height, width : pixels.
-    fit : ``squash`` (the whole image, its proportions not kept), ``crop`` (scaled to cover, the centre kept)
+    fit : ``squash`` (the whole image, its proportions not kept), ``crop`` (scaled to cover, the centre kept),
+        ``crop:380`` (the same of the central 380 × 380 pixels of the file; of what there is of them)
         or ``letterbox`` (the whole image, padded with `BACKGROUND`).
     window : for grey images of more than 8 bits, the values in the file that become 0 and 255; those outside are clipped.
         None is the full range of the file's type, 0 to 65535 for 16 bits. Images of 32 bits or of floats have no such range and need it.
@@ -69,8 +70,7 @@ class ImageSettings:
     window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.fit not in FITS:
-            raise unknown("fit", self.fit, FITS)
+        check_fit(self.fit)
         if min(self.height, self.width) < 1:
             raise UsageError(f"images must be at least 1 pixel high and wide, not {self.height}×{self.width}")
         if self.window is not None:
@@ -113,6 +113,7 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
             raise Unreadable("is empty (0 bytes)")
         image = Image.open(io.BytesIO(data), formats=_formats())
         deep_colour = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        stored = image.width
         extent = _draft(image, settings)
         image.load()
         orientation = _orientation(image)
@@ -122,7 +123,8 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
         else:
             depth = colour_depth(image) if deep_colour else None
             plain = _plain(image)
-    return Decoded(_fit(plain, extent or plain.size, orientation, settings), depth)
+    drafted = extent[0] / stored if extent else 1.0
+    return Decoded(_fit(plain, extent or plain.size, drafted, orientation, settings), depth)
 
 
 def identify_image(file: IO[bytes]) -> tuple[int, int]:
@@ -167,20 +169,27 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _placed(size: tuple[float, float], settings: ImageSettings, turned: bool) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-    """The box of the stored image that is kept, and the (width, height) it is resized to, both before it is turned upright."""
-    width, height = size
+def _placed(
+    size: tuple[float, float], settings: ImageSettings, turned: bool, drafted: float = 1.0
+) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+    """The box of the stored image that is kept, and the (width, height) it is resized to, both before it is turned upright.
+
+    `drafted` is the share of its size at which it was decoded.
+    """
+    fit, _, pixels = settings.fit.partition(":")
+    most = float(pixels) * drafted if pixels else math.inf
+    width, height = min(size[0], most), min(size[1], most)
     target = (settings.height, settings.width) if turned else (settings.width, settings.height)
     ratios = (target[0] / width, target[1] / height)
     box_width, box_height = width, height
-    if settings.fit == "letterbox":
+    if fit == "letterbox":
         scale = min(ratios)
         target = (min(target[0], max(1, round(width * scale))), min(target[1], max(1, round(height * scale))))
-    elif settings.fit == "crop":
+    elif fit == "crop":
         scale = max(ratios)
         box_width, box_height = min(width, target[0] / scale), min(height, target[1] / scale)
-    left, top = (width - box_width) / 2, (height - box_height) / 2
-    return (left, top, min(width, left + box_width), min(height, top + box_height)), target
+    left, top = (size[0] - box_width) / 2, (size[1] - box_height) / 2
+    return (left, top, min(size[0], left + box_width), min(size[1], top + box_height)), target
 
 
 def _draft(image: Image.Image, settings: ImageSettings) -> tuple[float, float] | None:
@@ -197,9 +206,9 @@ def _draft(image: Image.Image, settings: ImageSettings) -> tuple[float, float] |
     return None if drafted is None else (drafted[1][2], drafted[1][3])
 
 
-def _fit(image: Image.Image, extent: tuple[float, float], orientation: int, settings: ImageSettings) -> NDArray[np.uint8]:
+def _fit(image: Image.Image, extent: tuple[float, float], drafted: float, orientation: int, settings: ImageSettings) -> NDArray[np.uint8]:
     # Resized first and turned after: turning a small image is cheaper.
-    box, target = _placed(extent, settings, turned=orientation >= 5)
+    box, target = _placed(extent, settings, turned=orientation >= 5, drafted=drafted)
     image = image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP)
     if orientation != 1:
         image = image.transpose(_UPRIGHT[orientation])

@@ -132,6 +132,15 @@ class Settings:
     name: str | None = None
 
 
+def check_fit(fit: str) -> None:
+    """Refuse what is neither one of `FITS` nor ``crop:PIXELS``."""
+    name, colon, pixels = fit.partition(":")
+    if name not in FITS or (colon and name != "crop"):
+        raise unknown("--fit", fit, [*FITS, "crop:380"])
+    if colon and not (pixels.isdecimal() and 1 <= int(pixels) <= 2**16):
+        raise UsageError(f"--fit {fit}: expected a number of pixels after crop:", hint="--fit crop:380 takes the central 380 × 380 pixels")
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """``"224"`` → (224, 224); ``"288x384"`` → (288, 384), height first."""
     parts = text.lower().split("x")
@@ -180,8 +189,7 @@ def check(settings: Settings, recipe: Recipe) -> None:
             raise UsageError(f"--{key.replace('_', '-')} must be {expected}, found {values[key]}", hint=hint)
     if settings.folds is not None and settings.holdout is not None:
         raise UsageError("--folds and --holdout contradict each other", hint="give one of them")
-    if recipe.fit not in FITS:
-        raise unknown("--fit", recipe.fit, FITS)
+    check_fit(recipe.fit)
     if recipe.keep not in KEEP:
         raise unknown("--keep", recipe.keep, KEEP)
     if recipe.normalise not in NORMALISE:

@@ -44,7 +44,7 @@ def kfold(
     batch_size: Annotated[int | None, typer.Option(help="images a step [32; 8 for the small Swin]")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate [2e-4 from pretrained weights, 1e-3 from random ones]")] = None,
     img_size: Annotated[str | None, typer.Option(help="input size: 224 or HEIGHTxWIDTH [the model's own]", metavar="PX")] = None,
-    fit: Annotated[str | None, typer.Option(help="squash, crop or letterbox to that size [squash]")] = None,
+    fit: Annotated[str | None, typer.Option(help="squash, crop, crop:PIXELS or letterbox to that size [squash]")] = None,
     window: Annotated[
         str | None, typer.Option(help="values that become black and white in 16-bit images [the file's range]", metavar="LO,HI")
     ] = None,

@@ -216,13 +216,32 @@ def test_crop_keeps_the_centre_and_the_proportions(turn: bool) -> None:
     assert (pixels > 200).all()  # the filter reaches a little beyond the edge, as if the crop came after the resizing
 
 
+@pytest.mark.parametrize("turn", [False, True])
+def test_crop_of_so_many_pixels_keeps_the_central_square_of_that_side(turn: bool) -> None:
+    wide = np.zeros((16, 32, 3), np.uint8)
+    wide[4:12, 12:20] = 255  # the central 8 × 8
+    image = Image.fromarray(wide.swapaxes(0, 1) if turn else wide)
+    pixels = decode_image(encoded(image, "PNG"), ImageSettings(8, 8, fit="crop:8")).pixels
+    assert (pixels == 255).all()
+    assert (decode_image(encoded(image, "PNG"), ImageSettings(8, 8, fit="crop:16")).pixels == 0).any()
+    # Of a side that is longer than the image there is only the image.
+    larger, cropped = (decode_image(encoded(image, "PNG"), ImageSettings(8, 8, fit=fit)).pixels for fit in ("crop:400", "crop"))
+    np.testing.assert_array_equal(larger, cropped)
+
+
+@pytest.mark.parametrize("fit", ["crop:", "crop:0", "crop:x", "squash:8", "cropp"])
+def test_a_fit_that_cannot_be_is_refused(fit: str) -> None:
+    with pytest.raises(UsageError, match="--fit"):
+        ImageSettings(8, 8, fit=fit)
+
+
 def test_letterbox_keeps_the_proportions_and_pads_with_the_background() -> None:
     pixels = decode_image(encoded(Image.new("RGB", (32, 16), (200, 100, 50)), "PNG"), ImageSettings(8, 8, fit="letterbox")).pixels
     assert (pixels[2:6] == (200, 100, 50)).all()
     assert (pixels[[0, 1, 6, 7]] == BACKGROUND).all()
 
 
-@pytest.mark.parametrize("fit", ["squash", "crop", "letterbox"])
+@pytest.mark.parametrize("fit", ["squash", "crop", "crop:300", "letterbox"])
 @pytest.mark.parametrize("size", [(515, 387), (1024, 300), (90, 1400)])
 def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_the_one_decoded_in_full(
     fit: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
