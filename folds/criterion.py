@@ -11,7 +11,7 @@ from folds.errors import unknown
 from folds.losses import Loss, build_loss
 from folds.targets import Target
 
-Counts = Sequence[Tensor]  # for each head (values,) images of the training part
+Counts = Sequence[Tensor]  # for each head (values,) images of the training part that an epoch shows
 
 
 def check_head_losses(target: Target, head_loss: Mapping[str, str]) -> None:
