@@ -13,11 +13,11 @@ ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
 errors files kinds scores predictions
-csv_table samples image_folders mask_layout readers faces portraits people recipe sources
+csv_table samples image_folders mask_layout readers faces portraits people contradictions recipe sources
 contents depth decode usable images
 strata stratified repair assignment split repeats
 duplicates audit contact_sheet
-augment losses devices architectures checkpoint inference job state fitting training worker cluster run plan manager summary
+augment losses devices architectures checkpoint inference job state fitting training worker cluster run versions plan manager summary
 """.split()
 ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files views tta".split()
 
