@@ -35,6 +35,7 @@ class FoldAssignment:
     repeat : which of several assignments with one seed.
     table_sha : the `sha` of the sample table; "" where unknown.
     repair : how scikit-learn's assignment was changed; None where it was not.
+    stratify : the columns that were spread besides the label.
     """
 
     ids: NDArray[np.str_]
@@ -46,6 +47,7 @@ class FoldAssignment:
     repeat: int = 0
     table_sha: str = ""
     repair: Repair | None = None
+    stratify: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -113,6 +115,7 @@ def _is_record(path: Path) -> bool:
 def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
     versions = {name: version(name) for name in ("ensemble", "scikit-learn", "numpy")}
     record: dict[str, Any] = {"schema": SCHEMA, "k": assignment.k, "seed": assignment.seed, "repeat": assignment.repeat}
+    record["stratify"] = list(assignment.stratify)
     record["repair"] = None if assignment.repair is None else asdict(assignment.repair)
     return record | {"versions": versions, "table_sha": assignment.table_sha, "sha": assignment.sha}
 
@@ -203,10 +206,12 @@ def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:
     record = read_json(beside) if beside.is_file() else None
     if not isinstance(record, dict) or record.get("sha") != found.sha:
         return found
-    seed, k = record.get("seed"), record.get("k")
+    seed, k, stratify = record.get("seed"), record.get("k"), record.get("stratify")
     k = k if isinstance(k, int) and k >= found.k else found.k
     table_sha = found.table_sha or str(record.get("table_sha") or "")
-    return replace(found, k=k, seed=seed, repeat=int(record.get("repeat") or 0), table_sha=table_sha, repair=_repair(record.get("repair")))
+    spread = tuple(map(str, stratify)) if isinstance(stratify, list) else ()
+    repeat, changes = int(record.get("repeat") or 0), _repair(record.get("repair"))
+    return replace(found, k=k, seed=seed, repeat=repeat, table_sha=table_sha, repair=changes, stratify=spread)
 
 
 def _repair(record: Any) -> Repair | None:

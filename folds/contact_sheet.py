@@ -19,12 +19,13 @@ _ACROSS, _WIDEST = 4, 6  # images of a set that are shown; images in a row of th
 _LETTERS = 36  # of the built-in font, about as wide as an image
 
 
-def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row], Path | None]) -> int:
+def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row], Path | None], window: tuple[float, float] | None = None) -> int:
     """Write a PNG of the images of each case of each warning.
 
     Parameters
     ----------
     file_of : the image file of a row; None where the table names none.
+    window : as in `folds.decode.ImageSettings`.
 
     Returns
     -------
@@ -37,6 +38,7 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
     across = min(_ACROSS, max(len(case.rows) for _, case in cases))
     beside = min(max(1, _WIDEST // across), len(cases))  # cases in a row
     width = across * (_SIDE + _GAP) + _GAP
+    settings = ImageSettings(_SIDE, _SIDE, "letterbox", window)
     sheet = Image.new("RGB", (_GAP + beside * width, _GAP + -(-len(cases) // beside) * height), "white")
     pen = ImageDraw.Draw(sheet)
     for number, (finding, case) in enumerate(cases):
@@ -45,7 +47,7 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
         pen.text((start, top), _plain(title), "black")
         for column, row in enumerate(case.rows[:across]):
             left = start + column * (_SIDE + _GAP)
-            picture = _picture(file_of(row))
+            picture = _picture(file_of(row), settings)
             if picture is not None:
                 sheet.paste(picture, (left, top + _LINE + 2))
             for line, text in enumerate(_caption(row)):
@@ -56,9 +58,9 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
     return len(cases)
 
 
-def _picture(path: Path | None) -> Image.Image | None:
+def _picture(path: Path | None, settings: ImageSettings) -> Image.Image | None:
     try:
-        return None if path is None else Image.fromarray(decode_image(read_content(path).data, ImageSettings(_SIDE, _SIDE, "letterbox")).pixels)
+        return None if path is None else Image.fromarray(decode_image(read_content(path).data, settings).pixels)
     except Unreadable:
         return None
 

@@ -60,6 +60,11 @@ class Placement:
     backend: str = "local"
     gpu_share: float = 0.0
 
+    @property
+    def kind(self) -> str:
+        """``cpu`` or ``cuda``."""
+        return self.devices[0].split(":")[0]
+
 
 def available_cores() -> int:
     """CPU cores this process may use (an affinity mask or container limit counts)."""

@@ -158,6 +158,38 @@ def refuse_existing(path: Path, what: str, force: bool = False) -> None:
         raise EnsembleError(f"{what} {path} exists", hint="give another name, or --force to replace it")
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; what is not there need not be removed.
+
+    A link is removed and not followed, save that a folder which `path` itself links to is emptied, and the link stays.
+
+    Raises
+    ------
+    EnsembleError : something in it cannot be removed; what is left is left as it was.
+    """
+
+    def failed(error: OSError) -> None:
+        raise error
+
+    try:
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        for folder, folders, names in os.walk(path, topdown=False, onerror=failed):
+            for inner in (Path(folder, name) for name in (*names, *folders)):
+                if inner.is_dir() and not inner.is_symlink():
+                    inner.rmdir()
+                else:
+                    inner.unlink()
+        if not path.is_symlink():
+            path.rmdir()
+    except OSError as error:
+        where = Path(error.filename or path)
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        hint = f"ls -ld {where.parent} shows who may remove it; then the same command again"
+        raise EnsembleError(f"cannot remove {where}: {reason}", hint=hint) from None
+
+
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove the temporary files that killed processes have left in `folder`: all, or those of files whose names begin with `name`.
 

@@ -34,7 +34,7 @@ def locked(plan: Plan) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for run in plan.runs:
             stack.enter_context(exclusive_lock(run.runs / f".{run.name}.lock", f"the run {run.folder}"))
-            for fold in range(plan.assignment.k):  # workers of a command that was killed may still be on their way out
+            for fold in range(run.assignment.k):  # workers of a command that was killed may still be on their way out
                 with exclusive_lock(lock_of(run.folder, fold), f"fold {fold} of the run {run.folder}", wait=LOCK_SECONDS):
                     remove_leftovers(run.runs, f"{run.name}.fold{fold}.test.")
             remove_leftovers(run.runs, f"{run.name}.oof.")
@@ -118,14 +118,14 @@ def publish(plan: Plan, run: Run) -> None:
     The out-of-fold file has one row a training sample, in the order of the table; rows of a fold that is not trained
     are absent.
     """
-    finished = [(fold, done) for fold in range(plan.assignment.k) if (done := run.done(fold)) is not None]
+    finished = [(fold, done) for fold in range(run.assignment.k) if (done := run.done(fold)) is not None]
     if not finished:
         return
     table = plan.table
     probabilities = np.zeros((len(table), len(run.target.classes)), np.float32)
     present = np.zeros(len(table), bool)
     for fold, _ in finished:
-        rows = plan.assignment.validation_index(fold)
+        rows = run.assignment.validation_index(fold)
         probabilities[rows] = read_array(run.fold_folder(fold) / "oof.npy")
         present[rows] = True
     index = np.flatnonzero(present)
@@ -136,12 +136,12 @@ def publish(plan: Plan, run: Run) -> None:
         rows=table.rows().take(index),
         target=run.target.name,
         class_attributes=table.class_attributes,
-        fold=plan.assignment.fold[index],
+        fold=run.assignment.fold[index],
         run=run.name,
         arch=run.architecture.timm_name,
         seed=run.recipe.seed,
-        repeat=plan.assignment.repeat,
-        folds_sha=plan.assignment.sha,
+        repeat=run.assignment.repeat,
+        folds_sha=run.assignment.sha,
         checkpoint_sha={str(fold): done["checkpoint_sha"] for fold, done in finished},
     )
     path = oof_file(run.runs, run.name)

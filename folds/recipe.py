@@ -13,6 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from folds.contradictions import displace, refuse_contradictions
 from folds.errors import EnsembleError, UsageError, nearest, unknown
 from folds.schedule import check_schedule
 
@@ -22,6 +23,8 @@ KEEP = ("last", "best")
 NORMALISE = ("model", "imagenet", "data")
 # Peak learning rates of other optimizers, relative to AdamW's.
 _RATES = {"sgd": 50.0, "momentum": 50.0, "lion": 0.2}
+# The hint where a run's record is damaged: nothing else knows what its folds were trained with.
+DAMAGED = "--force, with all folds, trains it again from nothing; --name NEW begins another run"
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Settings:
-    """What `ensemble kfold` works with besides the recipe; None: not given."""
+    """What `ensemble kfold` works with besides the recipe; None: not given.
+
+    `stratify` names columns that are spread over the folds besides the label. `repeats` independent partitions and
+    `seeds` seeds of training (on the same folds) make a run each.
+    """
 
     data: Path | None = None
     test: Path | None = None
@@ -127,7 +134,10 @@ class Settings:
     k: int = 5
     folds: Path | None = None
     holdout: float | None = None
+    stratify: tuple[str, ...] = ()
+    repeats: int = 1
     repair: bool = True
+    seeds: int = 1
     arch: tuple[str, ...] = ("swin",)
     name: str | None = None
 
@@ -155,7 +165,7 @@ def _parse_window(text: str) -> tuple[float, float]:
     except ValueError:
         raise UsageError(f"--window {text}: expected two numbers", hint="--window 0,4095 for 12-bit images") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UsageError(f"--window {text}: the first number must be below the second")
+        raise UsageError(f"--window {text}: the first number must be below the second", hint="--window 0,4095 for 12-bit images")
     return low, high
 
 
@@ -174,6 +184,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "patience": (lambda v: v >= 0, "0 (off) or more epochs"),
     "seed": (lambda v: 0 <= v < 2**32, "0 or more, below 2**32"),
     "k": (lambda v: v >= 2, "2 or more"),
+    "repeats": (lambda v: v >= 1, "1 or more"),
+    "seeds": (lambda v: v >= 1, "1 or more"),
     "holdout": (lambda v: v is None or 0 < v < 1, "above 0 and below 1"),
 }
 
@@ -187,8 +199,11 @@ def check(settings: Settings, recipe: Recipe) -> None:
         if not fits(values[key]):
             hint = "one fold has nothing to be validated on; --holdout .2 trains one model" if key == "k" else None
             raise UsageError(f"--{key.replace('_', '-')} must be {expected}, found {values[key]}", hint=hint)
-    if settings.folds is not None and settings.holdout is not None:
-        raise UsageError("--folds and --holdout contradict each other", hint="give one of them")
+    given = {"folds": settings.folds is not None, "holdout": settings.holdout is not None}
+    given |= {"stratify": bool(settings.stratify), "repeats": settings.repeats > 1}
+    refuse_contradictions(given)
+    if recipe.seed + settings.seeds > 2**32:
+        raise UsageError(f"--seeds {settings.seeds} from --seed {recipe.seed} on go beyond 2**32")
     check_fit(recipe.fit)
     if recipe.keep not in KEEP:
         raise unknown("--keep", recipe.keep, KEEP)
@@ -241,13 +256,14 @@ def gather(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Settin
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
+        displace(values, layer)
         for key, value in layer.items():
             values[key] = _coerce(key, value, known[key], origin)
             origins[key] = origin
     settings = Settings(**{f.name: values[f.name] for f in fields(Settings) if f.name in values})
     recipe = Recipe(**{f.name: values[f.name] for f in fields(Recipe) if f.name in values})
     check(settings, recipe)
-    return settings, recipe, origins
+    return settings, recipe, {key: origin for key, origin in origins.items() if key in values}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -295,7 +311,7 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
 
 def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:
     """The record of a run: every setting that has a value, and what was decided automatically under [resolved]."""
-    flat = {key: value for key, value in (asdict(settings) | asdict(recipe)).items() if value is not None and value != {}}
+    flat = {key: value for key, value in (asdict(settings) | asdict(recipe)).items() if value is not None and value not in ({}, ())}
     lines = [f"{key} = {_toml(value)}" for key, value in flat.items()]
     return "\n".join([*lines, "", "[resolved]", *(f"{key} = {_toml(value)}" for key, value in resolved.items() if value is not None), ""])
 
@@ -317,7 +333,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise EnsembleError(f"{path} cannot be read: {error}", hint="the run's record is damaged: train it again under another --name") from None
+        raise EnsembleError(f"{path} cannot be read: {error}", hint=DAMAGED) from None
 
 
 def default_of(key: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 
@@ -11,14 +12,46 @@ from numpy.typing import NDArray
 from folds.assignment import FoldAssignment
 from folds.errors import EnsembleError, UsageError
 from folds.files import derive_seed
+from folds.recipe import Settings
 from folds.repair import balance
 from folds.samples import SampleTable
-from folds.split import Columns, assigned, people_for_folds, split_by_person
-from folds.strata import People
+from folds.split import Columns, assigned, hold_out, people_for_folds, split_by_person
+from folds.strata import People, columns_named
 
 ALIKE = 0.1  # adjusted Rand index up to which two partitions count as independent
 BEGINNINGS = 10
+SAME = 0.99  # from which on two count as one
 STEPS = 200  # of the search from each beginning: three times as many are no better, and more alike
+
+
+def make_splits(
+    table: SampleTable,
+    settings: Settings,
+    seed: int = 0,
+    note: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> list[FoldAssignment]:
+    """The assignments that the settings ask for: one to k folds, several independent ones, or one part held out.
+
+    `note` and `warn` are told what repair has changed, how much repeats differ, and whether two of them are one.
+    """
+    columns, repaired = columns_named(table, settings.stratify) if settings.stratify else None, settings.repair
+    made = (
+        repeated_splits(table, settings.k, settings.repeats, seed, columns, repaired)
+        if settings.holdout is None
+        else [hold_out(table, settings.holdout, seed, columns, repaired)]
+    )
+    if made[0].repair is not None:
+        note(f"folds: scikit-learn's, with repair: {made[0].repair}")
+    if len(made) > 1:
+        index = likeness(made)
+        note(
+            f"repeats: of the pairs of people that random splits would have together in one and apart in another, these have at least "
+            f"{1 - index:.0%} (adjusted Rand index at most {index:.2f}; 0: independent, 1: the same)"
+        )
+        if index > SAME:
+            warn("two of the repeats are the same split, or nearly" + ("" if repaired else "; without --no-repair they are independent"))
+    return [replace(each, stratify=settings.stratify) for each in made]
 
 
 def repeated_splits(

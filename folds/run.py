@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from folds.architectures import Architecture
+from folds.assignment import FoldAssignment
 from folds.errors import EnsembleError, UsageError
-from folds.files import read_json
+from folds.files import read_json, remove
 from folds.predictions import fold_files, oof_file, sidecar_path
-from folds.recipe import Recipe, read_record
+from folds.recipe import DAMAGED, Recipe, read_record
 from folds.targets import Target
 
 # Where a file lies does not change what is trained; its content is compared by hash.
 _NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "init", "resolved", "name"}
 # Which folds there are is compared by their hash.
-_NOT_COMPARED |= {"holdout", "repair"}
+_NOT_COMPARED |= {"holdout", "repair", "stratify"}
+# How many runs one command made.
+_NOT_COMPARED |= {"repeats", "seeds"}
+# Threads are kept (`recorded_start`), not compared; how many jobs train side by side changes nothing that comes out.
+_NOT_COMPARED_RESOLVED = {"threads", "jobs"}
+_DEVICE = "resolved device"
 _DONE: dict[str, type | tuple[type, ...]] = {
     "macro_f1": (int, float),
     "accuracy": (int, float),
@@ -32,14 +37,22 @@ _DONE: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One architecture and recipe over all folds, and where its files are."""
+    """One architecture and recipe over all folds, and where its files are.
+
+    Attributes
+    ----------
+    assignment : the folds; runs of one command differ in them where there are repeats.
+    base : the name that runs which differ in repeat or seed alone have in common.
+    """
 
     name: str
     architecture: Architecture
     recipe: Recipe
+    assignment: FoldAssignment
     parameters: int
     target: Target
     rate_reason: str = ""
+    base: str = ""
     runs: Path = Path("runs")
     checkpoints: Path = Path("checkpoints")
 
@@ -112,41 +125,54 @@ class Run:
         path = self.folder / "config.toml"
         if not path.exists():
             return
-        before, after = _comparable(read_record(path)), _comparable(tomllib.loads(record))
+        before, after = _comparable(read_record(path), path), _comparable(tomllib.loads(record), path)
+        if _DEVICE not in before:  # begun before it was recorded
+            after.pop(_DEVICE, None)
         changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
         if changed:
             lines = [f"{key}: {_short(before.get(key))} → {_short(after.get(key))}" for key in changed]
+            if _DEVICE in changed and set(changed) <= {_DEVICE, "resolved amp"}:  # half precision comes with the device
+                there = "--devices cpu goes" if before[_DEVICE] == "cpu" else "a machine with a GPU (--devices auto, or 0) goes"
+                raise EnsembleError(
+                    f"the run {self.folder} was begun on another kind of device, on which the same training gives other numbers",
+                    hint=f"{there} on with it; --name NEW is another run; --force trains all of it again from nothing",
+                    details=lines,
+                )
             raise EnsembleError(
                 f"the run {self.folder} was begun with other settings",
                 hint="give the settings it was begun with, or --name NEW for another run, or --force to train all of it again from nothing",
                 details=lines,
             )
 
-    def remove(self, folds: Sequence[int], k: int) -> None:
-        """Remove these folds (--force); where they are all `k`, everything else of the run too, so that other settings may take its place.
+    def remove(self, folds: Sequence[int]) -> None:
+        """Remove these folds (--force); where they are all, everything else of the run too, so that other settings may take its place.
 
-        What was predicted from them in several views goes with them: it would be of models that are no more.
+        What was predicted from them in several views goes with them: it would be of models that are no more. What says
+        that a fold is trained goes first, and what it could be gone on from next: stopped anywhere, nothing that is left
+        looks finished, or is gone on with under other settings.
+
+        Raises
+        ------
+        EnsembleError : something cannot be removed; the same command goes on with it when that is mended.
         """
-        tta = self.runs / "tta"
-        for path in [oof_file(tta, self.name), *fold_files(tta, self.name).values(), oof_file(self.runs, self.name)]:
-            _unlink(path)
-        shutil.rmtree(tta / self.name, ignore_errors=True)
-        tests = fold_files(self.runs, self.name)
-        whole = set(folds) == set(range(k))
-        for fold in sorted({*folds, *tests}) if whole else folds:
-            if fold in tests:
-                _unlink(tests[fold])
-            shutil.rmtree(self.fold_folder(fold), ignore_errors=True)
-            self.checkpoint(fold).unlink(missing_ok=True)
-        if whole:
-            for folder in (self.folder, self.checkpoints / self.name):
-                shutil.rmtree(folder, ignore_errors=True)
+        whole = self.is_whole(folds)
+        tests, tta = fold_files(self.runs, self.name), self.runs / "tta"
+        places = sorted(self.folder.glob("fold*/")) if whole else [self.fold_folder(fold) for fold in folds]
+        for name in ("done.json", "state.pt"):
+            for place in places:
+                remove(place / name)
+        predicted = [oof_file(self.runs, self.name), *(path for fold, path in tests.items() if whole or fold in folds)]
+        for path in [*predicted, oof_file(tta, self.name), *fold_files(tta, self.name).values()]:
+            # The array first: a sidecar without its array is nothing, an array without its sidecar would be taken on trust.
+            remove(path)
+            remove(sidecar_path(path))
+        checkpoints = [self.checkpoints / self.name] if whole else [self.checkpoint(fold) for fold in folds]
+        for path in [tta / self.name, *places, *checkpoints, *([self.folder] if whole else [])]:
+            remove(path)
 
-
-def _unlink(path: Path) -> None:
-    # The array first: a sidecar without its array is nothing, an array without its sidecar would be taken on trust.
-    for file in (path, sidecar_path(path)):
-        file.unlink(missing_ok=True)
+    def is_whole(self, folds: Sequence[int]) -> bool:
+        """Whether these are all of the run's folds."""
+        return set(folds) == set(range(self.assignment.k))
 
 
 def file_safe(name: str) -> str:
@@ -160,27 +186,51 @@ def file_safe(name: str) -> str:
     return safe
 
 
-def recorded_threads(runs: Sequence[Run]) -> int | None:
-    """The threads a job that an earlier start of these runs decided on: other threads give other sums."""
-    recorded: dict[int, str] = {}
+@dataclass(frozen=True)
+class Recorded:
+    """What an earlier start has decided on; None where there was none, or where it does not say."""
+
+    threads: int | None = None
+    jobs: int | None = None
+
+
+def recorded_start(runs: Sequence[Run]) -> Recorded:
+    """The threads a job and the jobs a device of an earlier start of these runs: other threads give other sums.
+
+    Raises
+    ------
+    EnsembleError : a record is damaged, or the runs were begun with different numbers of threads.
+    """
+    threads: dict[int, str] = {}
+    jobs: list[int] = []
     for run in runs:
         path = run.folder / "config.toml"
         if path.exists():
-            resolved = read_record(path).get("resolved", {})
-            threads = resolved.get("threads", 1) if isinstance(resolved, dict) else None
-            if not isinstance(threads, int) or threads < 1:
-                raise EnsembleError(
-                    f"{path} is damaged: [resolved] has no number of threads", hint="train it again under another --name, or with --force"
-                )
-            recorded[threads] = run.name
-    if len(recorded) > 1:
-        each = ", ".join(f"{name} with {threads}" for threads, name in sorted(recorded.items()))
+            resolved = _resolved(read_record(path), path)
+            threads[_number(resolved, "threads", path) or 1] = run.name
+            jobs += [number for number in [_number(resolved, "jobs", path)] if number is not None]
+    if len(threads) > 1:
+        each = ", ".join(f"{name} with {number}" for number, name in sorted(threads.items()))
         raise EnsembleError(f"these runs were begun with different numbers of threads a job: {each}", hint="--resume them one at a time: --arch NAME")
-    return next(iter(recorded), None)
+    return Recorded(next(iter(threads), None), min(jobs, default=None))
 
 
-def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
-    resolved = {f"resolved {key}": value for key, value in record.get("resolved", {}).items() if key != "threads"}
+def _resolved(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    resolved = record.get("resolved", {})
+    if not isinstance(resolved, dict):
+        raise EnsembleError(f"{path} is damaged: expected a table [resolved], found {resolved!r}", hint=DAMAGED)
+    return resolved
+
+
+def _number(resolved: Mapping[str, Any], key: str, path: Path) -> int | None:
+    number = resolved.get(key)
+    if number is not None and (type(number) is not int or number < 1):
+        raise EnsembleError(f"{path} is damaged: [resolved] {key} must be 1 or more, found {number!r}", hint=DAMAGED)
+    return number
+
+
+def _comparable(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    resolved = {f"resolved {key}": value for key, value in _resolved(record, path).items() if key not in _NOT_COMPARED_RESOLVED}
     return {key: value for key, value in record.items() if key not in _NOT_COMPARED} | resolved
 
 

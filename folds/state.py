@@ -126,6 +126,8 @@ class StateFile:
             raise EnsembleError(
                 f"{self.path} cannot be used to go on: {reason}", hint=f"remove {self.path} to train this fold from its beginning"
             ) from None
+        # The process may have been killed between the two files, and this may have been the last epoch.
+        self._write_history(learner.progress.history)
         return True
 
     def save(self, learner: Learner) -> None:
@@ -135,7 +137,9 @@ class StateFile:
 
     def _write(self, state: dict[str, Any]) -> None:
         write_atomic(self.path, lambda file: torch.save(state, file))
-        history = state["progress"]["history"]
+        self._write_history(state["progress"]["history"])
+
+    def _write_history(self, history: list[dict[str, float]]) -> None:
         if history:
             text = io.StringIO()
             writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, unknown
 from folds.samples import SampleTable
 
 Counts = NDArray[np.float64]
@@ -68,6 +68,21 @@ def people_of(table: SampleTable, columns: Sequence[NDArray[np.str_]] | None = N
     joint = _joint_counts(groups, strata, folds)
     counts = np.concatenate([*blocks, *joint], axis=1)
     return People(groups, np.bincount(groups), counts, values)
+
+
+def columns_named(table: SampleTable, names: Sequence[str]) -> list[NDArray[np.str_]]:
+    """The labels, which always count, and the columns of `table` that are named: arrays (n,) of str for `people_of`.
+
+    Raises
+    ------
+    UsageError : there is no such column; the nearest are offered.
+    """
+    known = {**({} if table.labels is None else {"label": table.labels}), **table.attributes}
+    wanted = list(dict.fromkeys(["label", *names] if "label" in known else names))
+    for name in wanted:
+        if name not in known:
+            raise unknown("column", name, list(known), hint=f"--stratify takes: {', '.join(known)}")
+    return [known[name] for name in wanted]
 
 
 def codes_of(values: NDArray[np.str_]) -> tuple[list[str], NDArray[np.int64]]:

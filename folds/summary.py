@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -68,6 +68,55 @@ class RunSummary:
         return mean(values), stdev(values) if len(values) > 1 else 0.0
 
 
+@dataclass(frozen=True)
+class Pooled:
+    """Runs that differ in repeat or seed alone: their own out-of-fold scores, and those of the mean of their probabilities.
+
+    Attributes
+    ----------
+    name : what their names have in common.
+    scores : macro F1 out of fold of each.
+    folds : macro F1 of all their folds.
+    oof, test : of the mean, on the samples that all of them have predicted: of another model than any one of them.
+    """
+
+    name: str
+    runs: tuple[str, ...]
+    scores: tuple[float, ...]
+    folds: tuple[float, ...]
+    oof: Score
+    test: Score | None
+    seconds: float
+
+    def spread(self) -> tuple[float, float]:
+        """Mean and standard deviation of the runs' scores."""
+        return mean(self.scores), stdev(self.scores)
+
+
+def pool(name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), per_person: bool = False) -> Pooled | None:
+    """What several runs are worth together; None for a single one, or where they have no sample in common yet."""
+    if len(summaries) < 2:
+        return None
+    files = [_read_oof(runs, summary.run) for summary in summaries]
+    first = files[0][1]
+    place = [{name: i for i, name in enumerate(sidecar.rows.ids.tolist())} for _, sidecar in files]
+    common = [name for name in first.rows.ids.tolist() if all(name in known for known in place)]
+    if not common:
+        return None
+    average = np.mean([np.asarray(values, np.float64)[[known[name] for name in common]] for (values, _), known in zip(files, place)], axis=0)
+    shared = replace(first, rows=first.rows.take(np.array([place[0][name] for name in common])))
+    tests = [test for summary in summaries if (test := _read_test(runs, summary.run)) is not None]
+    return Pooled(
+        name,
+        tuple(summary.run for summary in summaries),
+        tuple(summary.oof.headline.score for summary in summaries),
+        tuple(float(done["macro_f1"]) for summary in summaries for done in summary.folds.values()),
+        score_rows(average, shared, per_person=per_person),
+        score_rows(np.mean([values for values, _ in tests], axis=0), tests[0][1], per_person=per_person) if len(tests) == len(summaries) else None,
+        sum(summary.seconds for summary in summaries),
+    )
+
+
 def score_rows(probabilities: np.ndarray, sidecar: Sidecar, metric: str = "macro_f1", per_person: bool = False) -> Score:
     """Score predictions (n, classes) on the labels in their sidecar; those of an attribute on its values."""
     labels, persons = sidecar.rows.labels, sidecar.rows.persons
@@ -85,14 +134,28 @@ def summarise(run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Pa
 
     On test samples with labels, the fold models' probabilities are averaged: what `blend` does with one run.
     """
+    oof, test = _read_oof(runs, run), _read_test(runs, run)
+    return RunSummary(
+        run,
+        folds,
+        k,
+        score_rows(oof[0], oof[1], per_person=per_person),
+        None if test is None else score_rows(test[0], test[1], per_person=per_person),
+        sum(float(done["seconds"]) for done in folds.values()),
+    )
+
+
+def _read_oof(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar]:
     path = oof_file(runs, run)
     sidecar = read_sidecar(path)
     if sidecar is None:
         raise ValueError(f"{path} has no sidecar")
-    oof = score_rows(np.asarray(read_array(path)), sidecar, per_person=per_person)
+    return np.asarray(read_array(path)), sidecar
+
+
+def _read_test(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar] | None:
+    """The mean of the fold models' probabilities on labelled test samples; None where there are none."""
     tests = [(p, s) for p in fold_files(runs, run).values() if (s := read_sidecar(p)) is not None]
-    test = None
-    if tests and tests[0][1].rows.labels is not None:
-        average = np.mean([np.asarray(read_array(p), np.float64) for p, _ in tests], axis=0)
-        test = score_rows(average, tests[0][1], per_person=per_person)
-    return RunSummary(run, folds, k, oof, test, sum(float(done["seconds"]) for done in folds.values()))
+    if not tests or tests[0][1].rows.labels is None:
+        return None
+    return np.mean([np.asarray(read_array(p), np.float64) for p, _ in tests], axis=0), tests[0][1]

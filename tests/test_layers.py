@@ -13,12 +13,12 @@ ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
 errors files kinds scores csv_table predictions
-samples image_folders mask_layout readers faces portraits people schedule loss_terms recipe sources
+samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe sources
 contents depth decode usable images
 strata stratified repair assignment split repeats
 duplicates audit contact_sheet
-augment sampling losses targets criterion devices architectures joined optimise checkpoint inference
-job state fitting training worker cluster run plan manager summary
+augment sampling losses targets criterion choices devices architectures joined optimise checkpoint inference
+job state fitting training worker cluster run versions grid plan manager summary
 """.split()
 ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files views tta".split()
 

@@ -80,13 +80,23 @@ def file_named(words: Sequence[str]) -> Path | None:
 
 
 def check(
-    file: Path | None, spec: DataSpec | None, *, k: int, images: bool, strict: bool, sheet: Path | None, force: bool, options: Sequence[str]
+    file: Path | None,
+    spec: DataSpec | None,
+    *,
+    k: int,
+    images: bool,
+    window: tuple[float, float] | None,
+    strict: bool,
+    sheet: Path | None,
+    force: bool,
+    options: Sequence[str],
 ) -> None:
     """Audit the data, their images and a split, and print what was found.
 
     Parameters
     ----------
     spec : the data; None for a split taken as it stands.
+    window : the values that become black and white in images of more than 8 bits; None for their full range.
     options : those that name the data, for the next command.
     """
     if sheet is not None:
@@ -98,11 +108,12 @@ def check(
     data, assignment = _read(file, spec)
     findings = audit_table(data, assignment, k)
     if images and spec is not None:
-        findings += _look_at_images(data, assignment)
+        # The audit compares thumbnails: decoded at their size, a JPEG takes a fraction of the time.
+        findings += _look_at_images(data, assignment, ImageSettings(SIDE, SIDE, window=window))
     findings.sort(key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity))
     _print(data, assignment, file, findings)
     if sheet is not None:
-        _write_sheet(sheet, findings, data)
+        _write_sheet(sheet, findings, data, window)
     serious = [finding for finding in findings if finding.severity == ERROR or (strict and finding.severity == WARNING)]
     if serious:
         what = ("finding is an error" if len(serious) == 1 else "findings are errors") + (" under --strict" if strict else "")
@@ -135,21 +146,19 @@ def _table_of(assignment: FoldAssignment, file: Path) -> SampleTable:
     return SampleTable(str(file), assignment.ids, None, assignment.labels, assignment.persons, classes, {}, {}, where)
 
 
-def _look_at_images(data: Data, assignment: FoldAssignment | None) -> list[Finding]:
+def _look_at_images(data: Data, assignment: FoldAssignment | None, settings: ImageSettings) -> list[Finding]:
     findings: list[Finding] = []
-    train = _decoded(data.train, "train", findings, assignment)
-    test = _decoded(data.test, "test", findings, None) if data.test is not None else None
+    train = _decoded(data.train, "train", findings, assignment, settings)
+    test = _decoded(data.test, "test", findings, None, settings) if data.test is not None else None
     return findings if train is None else findings + audit_images(train, test)
 
 
-def _decoded(table: SampleTable, part: str, findings: list[Finding], assignment: FoldAssignment | None) -> Pictures | None:
+def _decoded(table: SampleTable, part: str, findings: list[Finding], assignment: FoldAssignment | None, settings: ImageSettings) -> Pictures | None:
     """The images of a table that can be used; those that cannot are a finding. None where there are none at all."""
     paths = table.paths
     if paths is None or not any(path.exists() for path in paths):
         console.note(f"the images of {table.source} are not there: its table alone is looked at")
         return None
-    # The audit compares thumbnails: decoded at their size, a JPEG takes a fraction of the time.
-    settings = ImageSettings(SIDE, SIDE)
     fold = None if assignment is None else assignment.fold
     with StepsView("decoding images") as progress:
         try:
@@ -192,7 +201,7 @@ def _print(data: Data, assignment: FoldAssignment | None, file: Path | None, fin
     console.result("\n\n".join(blocks), record | {"findings": [finding.as_json() for finding in findings]})
 
 
-def _write_sheet(sheet: Path, findings: Sequence[Finding], data: Data) -> None:
+def _write_sheet(sheet: Path, findings: Sequence[Finding], data: Data, window: tuple[float, float] | None) -> None:
     from folds.contact_sheet import write_sheet
 
     def file_of(row: Row) -> Path | None:
@@ -202,5 +211,5 @@ def _write_sheet(sheet: Path, findings: Sequence[Finding], data: Data) -> None:
 
     tables = {"train": data.train, "test": data.test}
     places = {part: (table, {name: at for at, name in enumerate(table.ids.tolist())}) for part, table in tables.items() if table is not None}
-    shown = write_sheet(sheet, findings, file_of)
+    shown = write_sheet(sheet, findings, file_of, window)
     console.note(f"\n{sheet}: {shown} {'case' if shown == 1 else 'cases'}" if shown else f"\nno images to compare: {sheet} is not written")

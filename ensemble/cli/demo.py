@@ -68,7 +68,7 @@ def _runs(epochs: int, force: bool, again: str) -> list[Line]:
 
     command = f"ensemble kfold --k 5 --arch {','.join(ARCHS)} --epochs {epochs}"
     _step(command)
-    plan = make_plan(Settings(arch=ARCHS), Recipe(epochs=epochs), note=console.note, warn=console.warn)
+    plan = make_plan(Settings(arch=ARCHS), Recipe(epochs=epochs), force=force, note=console.note, warn=console.warn)
     describe(plan)
     refuse_failed(plan, train_plan(plan, True, force, again), again)
     return [Line(s.run, s.oof, s.test) for s in summaries_of(plan) if s.test is not None]

@@ -31,10 +31,13 @@ def folds(
     repair: Annotated[
         bool | None, typer.Option("--repair/--no-repair", help="move and swap people where a fold lacks a class or is off balance [yes]")
     ] = None,
-    repeats: Annotated[int, typer.Option(help="independent splits: FILE, FILE with .repeat1, …")] = 1,
+    repeats: Annotated[int | None, typer.Option(help="independent splits: FILE, FILE with .repeat1, … [1]")] = None,
     holdout: Annotated[float | None, typer.Option(help="hold out this share once instead of making folds, e.g. .1", metavar="SHARE")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="where the folds are written", metavar="FILE")] = Path("folds.csv"),
     force: Annotated[bool, typer.Option("--force", help="replace a file that holds other folds")] = False,
+    window: Annotated[
+        str | None, typer.Option(help="check: values that become black and white in 16-bit images, as for kfold [the file's range]", metavar="LO,HI")
+    ] = None,
     test: Annotated[Path | None, typer.Option(help="check: further images to predict, looked for among those of training")] = None,
     no_images: Annotated[bool, typer.Option("--no-images", help="check: look at the table alone")] = False,
     sheet: Annotated[Path | None, typer.Option(help="check: write the suspicious images side by side", metavar="FILE.png")] = None,
@@ -54,35 +57,42 @@ def folds(
     from folds.errors import UsageError
     from folds.readers import read_data
     from folds.recipe import gather
+    from folds.repeats import make_splits
     from folds.sources import find_data, spec_of
     from folds.split import check_folds
 
     columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}
-    settings, recipe, _ = gather({"data": data, "test": test, "k": k, "seed": seed, "repair": repair, "holdout": holdout, **columns})
+    how = {"k": k, "seed": seed, "stratify": stratify, "repair": repair, "repeats": repeats, "holdout": holdout}
+    settings, recipe, _ = gather({"data": data, "test": test, "window": window, **how, **columns})
     named = {"data": data, **columns}
     options = [word for name, value in named.items() if value is not None for word in (f"--{name.replace('_', '-')}", str(value))]
     file = auditing.file_named(words) if words else None
-    if words and len(words) == 2 and settings.data is None:
-        auditing.check(file, None, k=settings.k, images=False, strict=strict, sheet=sheet, force=force, options=options)
+    if file is not None and window is not None:  # what comes next is kfold
+        options += ["--window", window]
+    alone = len(words or ()) == 2 and settings.data is None
+    if words and window is not None and (no_images or alone):
+        raise UsageError("--window is for images, which are not looked at here", hint="leave --no-images out, and name the data with --data")
+    how_checked: dict[str, Any] = {"k": settings.k, "window": recipe.value_window(), "strict": strict, "sheet": sheet, "force": force}
+    if alone:
+        auditing.check(file, None, images=False, options=options, **how_checked)
         return
     found, line = find_data(settings.data)
     console.note(line)
     spec = spec_of(settings, found)
     if words:
-        auditing.check(file, spec, k=settings.k, images=not no_images, strict=strict, sheet=sheet, force=force, options=options)
+        auditing.check(file, spec, images=not no_images, options=options, **how_checked)
         return
-    if test or no_images or sheet or strict:
-        raise UsageError("--test, --no-images, --sheet and --strict belong to: ensemble folds check", hint="ensemble folds check --help")
+    if test or no_images or sheet or strict or window:
+        raise UsageError("--window, --test, --no-images, --sheet and --strict belong to: ensemble folds check", hint="ensemble folds check --help")
+    if holdout is not None and k is not None:
+        raise UsageError("--holdout and --k contradict each other", hint="--holdout makes one split: give one of them")
     read = read_data(spec, need_images=False)
     for text in read.notes:
         console.note(text)
     for text in read.warnings:
         console.warn(text)
     table = read.train
-    _check_usage(k, repeats, holdout)
-    share = settings.holdout if k is None and repeats == 1 else None  # what is typed comes before a file
-    strata = _columns(table, stratify) if stratify is not None else None
-    assignments = _make(table, settings.k, recipe.seed, strata, settings.repair, repeats, share)
+    assignments = make_splits(table, settings, recipe.seed, console.note, console.warn)
     warnings = [check_folds(each, table.classes, table.class_attributes) for each in assignments]
     _save(output, assignments, force)
     for i, texts in enumerate(warnings):
@@ -90,47 +100,6 @@ def folds(
             console.warn(f"repeat {i}: {text}" if i else text)
     _print(output, assignments, table.classes, table.class_attributes, warnings[0])
     console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(output), *options]))
-
-
-def _check_usage(k: int | None, repeats: int, holdout: float | None) -> None:
-    from folds.errors import UsageError
-
-    for option, given in (("--k", k is not None), ("--repeats", repeats != 1)):
-        if holdout is not None and given:
-            raise UsageError(f"--holdout and {option} contradict each other", hint="--holdout makes one split: give one of them")
-
-
-def _columns(table: Any, names: str) -> list[Any]:
-    """The label, and the columns named: arrays (n,) of str."""
-    from folds.errors import unknown
-
-    known = {"label": table.labels, **table.attributes}
-    wanted = list(dict.fromkeys(["label", *(name.strip() for name in names.split(","))]))
-    for name in wanted:
-        if name not in known:
-            raise unknown("column", name, list(known), hint=f"--stratify takes: {', '.join(known)}")
-    return [known[name] for name in wanted]
-
-
-def _make(table: Any, k: int, seed: int, columns: list[Any] | None, repair: bool, repeats: int, holdout: float | None) -> list[Any]:
-    """The assignments that were asked for; what repair changed, and how much repeats differ, is said."""
-    from folds.repeats import likeness, repeated_splits
-    from folds.split import hold_out
-
-    if holdout is not None:
-        return [hold_out(table, holdout, seed, columns, repair)]
-    assignments = repeated_splits(table, k, repeats, seed, columns, repair)
-    if assignments[0].repair is not None:
-        console.note(f"repair: {assignments[0].repair}")
-    if repeats > 1:
-        index = likeness(assignments)
-        console.note(
-            f"repeats: of the pairs of people that random splits would have together in one and apart in another, these have at least "
-            f"{1 - index:.0%} (adjusted Rand index at most {index:.2f}; 0: independent, 1: the same)"
-        )
-        if index > 0.99:
-            console.warn("two of the repeats are the same split, or nearly" + ("" if repair else "; without --no-repair they are independent"))
-    return assignments
 
 
 def repeat_path(output: Path, repeat: int) -> Path:

@@ -35,6 +35,10 @@ def kfold(
     person_regex: Annotated[str | None, typer.Option(help="class folders: takes the person from the image path", metavar="REGEX")] = None,
     folds: Annotated[Path | None, typer.Option(help="use this split (ensemble folds -o FILE)", metavar="FILE")] = None,
     holdout: Annotated[float | None, typer.Option(help="one model: hold out this share by person instead of k folds", metavar="SHARE")] = None,
+    stratify: Annotated[
+        str | None, typer.Option(help="spread these columns evenly too, e.g. gender,source; the label always counts", metavar="COL[,COL]")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(help="independent splits into k folds, each a run: NAME, NAME-r1, … [1]", metavar="R")] = None,
     repair: Annotated[
         bool | None, typer.Option("--repair/--no-repair", help="move people where scikit-learn's split lacks a class or balance [yes]")
     ] = None,
@@ -65,6 +69,7 @@ def kfold(
     init: Annotated[Path | None, typer.Option(help="start from the weights in this file", metavar="FILE")] = None,
     init_run: Annotated[str | None, typer.Option(help="start each fold from this run's: fine-tuning, e.g. at another size", metavar="RUN")] = None,
     seed: Annotated[int | None, typer.Option(help="of the split and every random stream [0]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="seeds of training on the same folds, each a run: NAME, NAME-s1, … [1]", metavar="N")] = None,
     per: Annotated[str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")] = None,
     jobs: Annotated[str, typer.Option(help="jobs at a time on a device; auto: one a CPU core, one a GPU", metavar="N")] = "auto",
     devices: Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1")] = "auto",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import mean, stdev
 
 from ensemble.cli import console
 from ensemble.cli.auditing import Audit
@@ -14,8 +15,9 @@ from folds.job import Outcome
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.recipe import Recipe, Settings
+from folds.run import Run
 from folds.scores import Interval
-from folds.summary import RunSummary, summarise
+from folds.summary import Pooled, RunSummary, pool, summarise
 
 FEW_PEOPLE = 10
 
@@ -35,7 +37,7 @@ def run_training(
 ) -> int:
     """Do it and print it; returns the exit code (0, or 3 where some folds failed)."""
     audit = Audit(strict)
-    plan = make_plan(settings, recipe, folds=folds, execution=execution, note=console.note, warn=audit.warn)
+    plan = make_plan(settings, recipe, folds=folds, execution=execution, force=force, note=console.note, warn=audit.warn)
     for run in plan.runs:
         run.refuse_started(plan.folds, resume or dry_run, force)
     describe(plan)
@@ -47,8 +49,11 @@ def run_training(
     failed = train_plan(plan, resume, force, again, audit)
     summaries = summaries_of(plan, per_person)
     if summaries:
-        console.result(results_table(summaries), {"runs": [summary_record(s) for s in summaries]})
-        remarks(summaries)
+        pooled = pooled_of(plan, summaries, per_person)
+        console.result(
+            results_table(summaries, pooled), {"runs": [summary_record(s) for s in summaries], "pooled": [pooled_record(p) for p in pooled]}
+        )
+        remarks(summaries, pooled)
     refuse_failed(plan, failed, again)
     console.next_step(f"ensemble blend {plan.runs[0].runs}/*.npy --method soft")
     return 0
@@ -59,17 +64,23 @@ def describe(plan: Plan) -> None:
     table = plan.table
     test = "" if plan.data.test is None else f"; test: {len(plan.data.test):,} images"
     people = 0 if table.persons is None else len(set(table.persons.tolist()))
-    split = "one part held out by person" if plan.assignment.held_out else f"{plan.assignment.k} folds by person"
+    repeats = f", {len(plan.assignments)} times" if len(plan.assignments) > 1 else ""
+    split = "one part held out by person" if plan.assignment.held_out else f"{plan.assignment.k} folds by person{repeats}"
     console.note(f"{len(table):,} images of {people:,} people, {len(table.classes)} classes, {split}{test}\n")
     console.note(folds_text(plan.assignment, table.classes, table.class_attributes))
-    console.note("")
+    console.note("the first of the repeats\n" if repeats else "")
+    alike: dict[str, list[Run]] = {}
     for run in plan.runs:
+        alike.setdefault(run.base, []).append(run)
+    for run, *others in alike.values():
         weights = f"weights of {run.recipe.init}" if run.recipe.init else "pretrained" if run.recipe.pretrained else "random weights"
         size = f"{run.parameters / 1e6:.1f} M parameters, {weights}"
         console.note(f"{run.name}: {run.architecture.describe()}; {size}")
         recipe = run.recipe
         steps = f"{recipe.epochs} epochs in batches of {recipe.batch_size}, lr {recipe.lr:g} ({run.rate_reason}), {recipe.augment} augmentation"
         console.note(f"{' ' * len(run.name)}  {steps}")
+        if others:
+            console.note(f"{' ' * len(run.name)}  the same with other folds or seeds: {', '.join(other.name for other in others)}")
     console.note(plan.placement.reason)
     amp, why = resolve_amp(plan.runs[0].recipe.amp, plan.placement.devices[0])
     console.note(f"mixed precision {amp}: {why}")
@@ -82,7 +93,7 @@ def train_plan(plan: Plan, resume: bool, force: bool, again: str, audit: Audit |
     try:
         with locked(plan):
             with StepsView("decoding images") as decoding:
-                jobs = open_runs(plan, resume=resume, force=force, note=console.note, progress=decoding, decoded=audit.look)
+                jobs = open_runs(plan, resume=resume, force=force, note=console.note, warn=console.warn, progress=decoding, decoded=audit.look)
             audit.show()
             if not jobs:
                 console.note("nothing left to train")
@@ -107,14 +118,21 @@ def summaries_of(plan: Plan, per_person: bool = False) -> list[RunSummary]:
     """What each run of the plan is worth, as far as it is trained."""
     summaries = []
     for run in plan.runs:
-        done = {fold: record for fold in range(plan.assignment.k) if (record := run.done(fold)) is not None}
+        done = {fold: record for fold in range(run.assignment.k) if (record := run.done(fold)) is not None}
         if done:
-            summaries.append(summarise(run.name, done, plan.assignment.k, run.runs, per_person))
+            summaries.append(summarise(run.name, done, run.assignment.k, run.runs, per_person))
     return summaries
 
 
-def results_table(summaries: Sequence[RunSummary]) -> str:
-    """One line a run: pooled out-of-fold score with its interval, spread over folds, test score where known."""
+def pooled_of(plan: Plan, summaries: Sequence[RunSummary], per_person: bool = False) -> list[Pooled]:
+    """What the repeats and seeds of one architecture are worth together; [] where there are none."""
+    base = {run.name: run.base for run in plan.runs}
+    together = {name: [summary for summary in summaries if base[summary.run] == name] for name in dict.fromkeys(base.values())}
+    return [pooled for name, some in together.items() if (pooled := pool(name, some, plan.runs[0].runs, per_person)) is not None]
+
+
+def results_table(summaries: Sequence[RunSummary], pooled: Sequence[Pooled] = ()) -> str:
+    """One line a run: pooled out-of-fold score with its interval, spread over folds, test score where known; one for the mean of several."""
     with_test = any(summary.test is not None for summary in summaries)
     header = [
         "run",
@@ -128,12 +146,18 @@ def results_table(summaries: Sequence[RunSummary]) -> str:
     ]
     rows: list[list[object]] = []
     for s in summaries:
-        mean, deviation = s.spread()
+        middle, deviation = s.spread()
         name = f"{s.run} (optimistic)" if s.optimistic else s.run
         row: list[object] = [name, f"{len(s.folds)}/{s.k}", f"{s.oof.headline.score:.3f}", span(s.oof.headline), f"{s.oof.accuracy:.3f}"]
-        row += [f"{mean:.3f} ± {deviation:.3f}", duration(s.seconds)]
+        row += [f"{middle:.3f} ± {deviation:.3f}", duration(s.seconds)]
         if with_test:
             row += ["", ""] if s.test is None else [f"{s.test.headline.score:.3f}", span(s.test.headline)]
+        rows.append(row)
+    for p in pooled:
+        row = [f"{p.name}, mean of {len(p.runs)}", f"{len(p.folds)}", f"{p.oof.headline.score:.3f}", span(p.oof.headline), f"{p.oof.accuracy:.3f}"]
+        row += [f"{mean(p.folds):.3f} ± {stdev(p.folds):.3f}", duration(p.seconds)]
+        if with_test:
+            row += ["", ""] if p.test is None else [f"{p.test.headline.score:.3f}", span(p.test.headline)]
         rows.append(row)
     return console.table(header, rows)
 
@@ -143,9 +167,13 @@ def span(interval: Interval) -> str:
     return f"{interval.low:.3f}–{interval.high:.3f}"
 
 
-def remarks(summaries: Sequence[RunSummary]) -> None:
+def remarks(summaries: Sequence[RunSummary], pooled: Sequence[Pooled] = ()) -> None:
     """What a reader of the table must know."""
     first = summaries[0]
+    for p in pooled:
+        middle, deviation = p.spread()
+        each = f"{len(p.runs)} runs score {middle:.3f} ± {deviation:.3f} out of fold ({min(p.scores):.3f} to {max(p.scores):.3f})"
+        console.note(f"{p.name}: {each}; their mean of probabilities is another model, which needs all of them")
     if any(s.optimistic for s in summaries):
         console.note("optimistic: the epoch was chosen on the fold that is scored (--keep best)")
     if any(len(s.folds) < s.k for s in summaries):
@@ -158,12 +186,29 @@ def remarks(summaries: Sequence[RunSummary]) -> None:
 
 def summary_record(s: RunSummary) -> dict[str, object]:
     """For --json."""
-    mean, deviation = s.spread()
+    middle, deviation = s.spread()
     record: dict[str, object] = {"run": s.run, "k": s.k, "folds": {str(fold): dict(done) for fold, done in s.folds.items()}}
-    record |= {"oof": s.oof.as_json(), "mean_of_folds": mean, "sd_of_folds": deviation, "seconds": s.seconds, "optimistic": s.optimistic}
+    record |= {"oof": s.oof.as_json(), "mean_of_folds": middle, "sd_of_folds": deviation, "seconds": s.seconds, "optimistic": s.optimistic}
     return record | {"test": None if s.test is None else s.test.as_json()}
 
 
+def pooled_record(p: Pooled) -> dict[str, object]:
+    """For --json."""
+    middle, deviation = p.spread()
+    record: dict[str, object] = {"of": p.name, "runs": list(p.runs), "mean_of_runs": middle, "sd_of_runs": deviation}
+    record |= {"mean_of_folds": mean(p.folds), "sd_of_folds": stdev(p.folds), "oof": p.oof.as_json()}
+    return record | {"test": None if p.test is None else p.test.as_json(), "seconds": p.seconds}
+
+
 def _plan_record(plan: Plan) -> dict[str, object]:
-    runs = [{"run": run.name, "architecture": run.architecture.describe(), "parameters": run.parameters} for run in plan.runs]
+    runs = [
+        {
+            "run": run.name,
+            "architecture": run.architecture.describe(),
+            "parameters": run.parameters,
+            "seed": run.recipe.seed,
+            "repeat": run.assignment.repeat,
+        }
+        for run in plan.runs
+    ]
     return {"images": len(plan.table), "k": plan.assignment.k, "folds": list(plan.folds), "runs": runs}

@@ -135,8 +135,47 @@ def test_the_sheet_is_a_png_and_is_not_written_over(here: Path, call: Call) -> N
     assert call("folds", "check", "--sheet", "pairs.jpg").code == 2
 
 
+def test_images_of_16_bits_are_seen_through_the_window_that_training_will_use(here: Path, call: Call) -> None:
+    for path in sorted((here / "data").glob("*.png")):
+        with Image.open(path) as image:
+            dark = np.asarray(image.convert("L")).astype(np.uint16)  # 0 to 255 of 65535
+        Image.fromarray(dark).save(path)
+    shutil.copy(here / "data/0.png", here / "data/copy.png")
+    with Image.open(here / "data/copy.png") as image:
+        Image.fromarray((np.asarray(image) * 0.9).astype(np.uint16)).save(here / "data/copy.png")
+    with open(here / "data/index.csv", "a") as file:
+        file.write("copy.png,stranger,mask\n")
+    dark = call("folds", "check")
+    assert dark.code == 0, dark.err
+    assert "25 images show next to nothing and could not be compared" in dark.out
+    assert "copies" not in dark.out
+    seen = call("folds", "check", "--window", "0,255", "--sheet", "pairs.png", "--k", "2")
+    assert "next to nothing" not in seen.out
+    assert "1 pair of images is altered copies of each other, under different people" in seen.out
+    assert "the values 0 to 255 become 0 to 255" in seen.err
+    assert seen.err.splitlines()[-1] == "next: ensemble folds"
+    with Image.open(here / "pairs.png") as sheet:
+        assert len(np.unique(np.asarray(sheet.convert("L"))[20:-80, 10:80])) > 20, "on the sheet they are as dark as in the file"
+    # As for kfold, it can stand in ensemble.toml.
+    (here / "ensemble.toml").write_text("window = '0,255'\n")
+    assert call("folds", "check", "--k", "2").out == seen.out
+    assert call("folds", "--k", "2").code == 0
+    assert call("folds", "check", "folds.csv", "--data", "data", "--window", "0,255").err.splitlines()[-1].endswith("--data data --window 0,255")
+
+
 @pytest.mark.parametrize(
-    "words", [["chek"], ["check", "a.csv", "b.csv"], ["--sheet", "a.png"], ["--strict"], ["check", "--no-images", "--sheet", "a.png"]]
+    "words",
+    [
+        ["chek"],
+        ["check", "a.csv", "b.csv"],
+        ["--sheet", "a.png"],
+        ["--strict"],
+        ["--window", "0,9"],
+        ["check", "--no-images", "--sheet", "a.png"],
+        ["check", "--no-images", "--window", "0,9"],
+        ["check", "folds.csv", "--window", "0,9"],
+        ["check", "--window", "9,0"],
+    ],
 )
 def test_wrong_usage_leaves_with_2_and_a_hint(here: Path, call: Call, words: list[str]) -> None:
     called = call("folds", *words)

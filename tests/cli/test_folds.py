@@ -152,6 +152,19 @@ def test_stratify_spreads_the_columns_named(here, capsys):
     assert "unknown column 'sit'; did you mean site" in capsys.readouterr().err
 
 
+def test_what_was_spread_is_recorded_and_can_stand_in_the_settings_file(here, capsys):
+    (here / "ensemble.toml").write_text("stratify = ['site']\nrepeats = 2\nk = 4\n")
+    assert typed("folds", "--data", table(here)) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("folds.csv, folds.repeat1.csv: ")
+    assert json.loads((here / "folds.json").read_text())["stratify"] == ["site"]
+    assert read_folds(here / "folds.csv").stratify == ("site",)
+    first = (here / "folds.csv").read_bytes()
+    assert typed("folds", "--data", table(here), "--stratify", "site", "--repeats", 1, "-o", "typed.csv") == 0
+    assert (here / "typed.csv").read_bytes() == first
+    assert typed("folds", "--data", table(here), "--holdout", ".25", "-o", "part.csv") == 0
+    assert json.loads((here / "part.json").read_text())["k"] == 1
+
+
 @pytest.mark.parametrize(("k", "code", "message"), [(1, 2, "--k must be 2 or more"), (13, 1, "13 folds need at least 13 people"), ("x", 2, "--k")])
 def test_an_impossible_k_leaves_with_its_code_and_writes_nothing(here, capsys, k, code, message):
     assert typed("folds", "--data", table(here), "--k", k) == code

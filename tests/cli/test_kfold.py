@@ -91,6 +91,10 @@ def test_the_recorded_settings_can_be_given_again(grid: Path, call: Call) -> Non
         (["--folds", "nowhere.csv"], 1, "nowhere.csv"),
         (["--resume", "--force"], 2, "contradict"),
         (["--jobs", "0"], 2, "--jobs must be 1 or more"),
+        (["--repeats", "0"], 2, "--repeats must be 1 or more, found 0"),
+        (["--seeds", "0"], 2, "--seeds must be 1 or more, found 0"),
+        (["--repeats", "2", "--folds", "f.csv"], 2, "--folds and --repeats contradict each other"),
+        (["--stratify", "site"], 2, "unknown column 'site'"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(

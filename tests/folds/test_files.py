@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from folds import files
 from folds.errors import EnsembleError
-from folds.files import derive_seed, exclusive_lock, read_json, refuse_existing, sha256_bytes, sha256_file, write_atomic, write_json
+from folds.files import derive_seed, exclusive_lock, read_json, refuse_existing, remove, sha256_bytes, sha256_file, write_atomic, write_json
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -303,3 +303,42 @@ def test_a_library_that_hides_why_it_could_not_write_does_not_hide_it_from_the_u
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, old)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_removed_is_gone_with_all_that_is_in_it_and_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    (tmp_path / "a/b/file").write_text("x")
+    (tmp_path / "a/.hidden").write_text("x")
+    for name in ("a", "a", "nothing", "no/where"):
+        remove(tmp_path / name)
+    (tmp_path / "file").write_text("x")
+    remove(tmp_path / "file")
+    assert names(tmp_path) == []
+
+
+def test_links_are_removed_and_not_followed_save_a_folder_that_is_one(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").write_text("x")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/link").symlink_to(tmp_path / "precious")
+    (tmp_path / "run/dangling").symlink_to(tmp_path / "gone")
+    remove(tmp_path / "run")
+    assert names(tmp_path) == ["precious"]
+    assert names(tmp_path / "precious") == ["file"]
+    # On a larger disk, say: what is written next goes there too.
+    (tmp_path / "run").symlink_to(tmp_path / "precious")
+    remove(tmp_path / "run")
+    assert names(tmp_path) == ["precious", "run"]
+    assert names(tmp_path / "precious") == []
+
+
+def test_what_cannot_be_removed_is_an_error_that_names_it_and_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+
+    def refused(self: Path) -> None:
+        raise OSError(errno.EBUSY, "busy", str(self))
+
+    monkeypatch.setattr(Path, "rmdir", refused)
+    with pytest.raises(EnsembleError, match=r"cannot remove .*/a/b: (device or )?resource busy") as error:
+        remove(tmp_path / "a")
+    assert error.value.hint == f"ls -ld {tmp_path}/a shows who may remove it; then the same command again"

@@ -158,6 +158,8 @@ def test_whole_numbers_may_be_written_as_floats_and_numbers_as_sizes() -> None:
         ("clip", [-1.0, float("inf")], [0.0]),
         ("seed", [-1, 2**32], [0, 2**32 - 1]),
         ("k", [1, 0], [2]),
+        ("repeats", [0, -1], [1, 3]),
+        ("seeds", [0, -1], [1, 3]),
     ],
 )
 def test_a_value_out_of_range_is_wrong_usage_that_names_flag_range_and_value(key: str, bad: list[Any], good: list[Any]) -> None:
@@ -168,7 +170,7 @@ def test_a_value_out_of_range_is_wrong_usage_that_names_flag_range_and_value(key
         assert error.value.message.endswith(f", found {value}")
     for value in good:
         settings, recipe, _ = gather({key: value})
-        assert (settings.k if key == "k" else getattr(recipe, key)) == value
+        assert getattr(settings if hasattr(settings, key) else recipe, key) == value
 
 
 def test_one_fold_is_refused_with_the_reason() -> None:
@@ -277,6 +279,8 @@ all_settings = st.builds(
     person=words,
     split=st.none() | words.filter(bool),
     k=st.integers(2, 100),
+    stratify=st.lists(st.text("abc_123", min_size=1, max_size=8), max_size=3).map(tuple),
+    repeats=st.integers(1, 9),
     arch=st.lists(st.text("abc_123.-", min_size=1, max_size=8), min_size=1, max_size=3).map(tuple),
     name=st.none() | words.filter(bool),
 )
@@ -327,3 +331,44 @@ def test_a_share_to_hold_out_is_between_0_and_1_and_excludes_given_folds() -> No
 def test_the_record_of_a_run_with_one_part_held_out_can_be_given_again(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("k = 1\nholdout = 0.1\n")
     assert gather({}, tmp_path / "config.toml")[0].holdout == 0.1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"folds": "f.csv"}, {"holdout": 0.1}),
+        ({"folds": "f.csv"}, {"stratify": "site"}),
+        ({"folds": "f.csv"}, {"repeats": 2}),
+        ({"holdout": 0.1}, {"repeats": 2}),
+    ],
+)
+def test_two_ways_to_split_contradict_each_other_in_one_place_and_the_one_closer_by_holds_elsewhere(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    (first,), (second,) = one, other
+    with pytest.raises(UsageError, match=f"--{first} and --{second} contradict each other"):
+        gather({**one, **other})
+    for given_here, in_file in ((one, other), (other, one)):
+        config("".join(f"{key} = {value!r}\n" for key, value in in_file.items()), "ensemble.toml")
+        settings, _, origins = gather(given_here)
+        (kept,), (gone,) = given_here, in_file
+        assert origins == {kept: "flag"}
+        assert getattr(settings, gone) == getattr(Settings(), gone)
+
+
+def test_a_number_of_folds_that_is_typed_comes_before_a_held_out_part_in_a_file() -> None:
+    config("holdout = 0.1\n", "ensemble.toml")
+    assert gather({"k": 3})[0].holdout is None
+    assert gather({})[0].holdout == 0.1
+    assert gather({}, config("k = 1\nholdout = 0.2\n"))[0].holdout == 0.2
+
+
+def test_columns_to_spread_are_read_as_text_and_as_a_list() -> None:
+    assert gather({"stratify": "gender, source"})[0].stratify == ("gender", "source")
+    assert gather({}, config("stratify = ['gender', 'source']\n"))[0].stratify == ("gender", "source")
+
+
+def test_seeds_that_count_beyond_the_last_one_are_refused() -> None:
+    assert gather({"seed": 2**32 - 3, "seeds": 3})[0].seeds == 3
+    with pytest.raises(UsageError, match="--seeds 3 from --seed 4294967294 on go beyond"):
+        gather({"seed": 2**32 - 2, "seeds": 3})

@@ -22,7 +22,7 @@ from folds.files import derive_seed, exclusive_lock
 from folds.job import Job, job_as_dict, job_from_dict
 from folds.plan import make_plan, open_runs
 from folds.recipe import Recipe, Settings
-from folds.state import Learner, Progress
+from folds.state import Learner, Progress, StateFile
 from folds.training import train_job
 from tests.conftest import start_over
 
@@ -143,6 +143,27 @@ def test_a_damaged_state_is_an_error_that_says_what_to_remove(job: Callable[...,
     (one.place / "state.pt").write_bytes(b"no state")
     with pytest.raises(EnsembleError, match="cannot be used to go on"):
         train_job(one)
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_a_history_that_is_an_epoch_behind_the_state_is_made_up_for_at_the_resume(job: Callable[..., Job], stop_at: int) -> None:
+    stopped = job(epochs=2)
+    write = StateFile._write_history
+
+    def killed_between(self: StateFile, history: list[dict[str, float]]) -> None:
+        if len(history) == stop_at:
+            raise Stop
+        write(self, history)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StateFile, "_write_history", killed_between)
+        with pytest.raises(Stop):
+            train_job(stopped)
+    assert torch.load(stopped.place / "state.pt", weights_only=True)["progress"]["epoch"] == stop_at
+    history = stopped.place / "history.csv"
+    assert (history.read_text().count("\n") if history.exists() else 1) == stop_at
+    train_job(stopped)
+    assert [row.split(",")[0] for row in history.read_text().splitlines()] == ["epoch", "1", "2"]
 
 
 def test_a_job_survives_json(job: Callable[..., Job]) -> None:

@@ -1,0 +1,74 @@
+"""The runs of a command: architectures × repeats × seeds, each with its name, its folds and a model that can be built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from folds.architectures import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
+from folds.assignment import FoldAssignment
+from folds.checkpoint import load_checkpoint
+from folds.errors import EnsembleError, UsageError
+from folds.optimise import build_optimizer
+from folds.recipe import Recipe, Settings
+from folds.run import Run, file_safe
+from folds.targets import LABEL, Target
+
+
+def make_runs(settings: Settings, recipe: Recipe, target: Target, assignments: Sequence[FoldAssignment], small: bool) -> tuple[Run, ...]:
+    """Every run, named so that no two share a file; what cannot be built or fetched is found here.
+
+    Parameters
+    ----------
+    assignments : one a repeat.
+    small : take the small siblings of the models (built-in people on a CPU).
+    """
+    runs: list[Run] = []
+    for arch in settings.arch:
+        architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
+        if recipe.normalise == "imagenet":
+            architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        own = arch if target.name == LABEL else f"{arch}-{target.name}"
+        base = file_safe(own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}")
+        base = _unused(base, [run.base for run in runs])
+        # Built once here: what cannot be built or fetched is found before anything is decoded or trained.
+        model = create(architecture, target.outputs, pretrained=bool(recipe.pretrained) and recipe.init is None, init=recipe.init)
+        check_forward(model, architecture)
+        build_optimizer(model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
+        if recipe.grad_checkpointing and not hasattr(model, "set_grad_checkpointing"):
+            raise UsageError(f"grad_checkpointing: {architecture.timm_name} cannot", hint="grad_checkpointing = false")
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        complete, why = recipe.completed(SMALL_SIBLINGS[arch].recipe if small and arch in SMALL_SIBLINGS else {})
+        for repeat, assignment in enumerate(assignments):
+            for seed in range(recipe.seed, recipe.seed + settings.seeds):
+                # The first is named as if it were alone, so that repeats and seeds can be added to a run that is there.
+                name = base + (f"-r{repeat}" if repeat else "") + (f"-s{seed}" if seed != recipe.seed else "")
+                name = _unused(name, [run.name for run in runs])
+                runs.append(Run(name, architecture, replace(complete, seed=seed), assignment, parameters, target, why, base))
+    return tuple(runs)
+
+
+def first_checkpoints(run: Run, folds: Sequence[int]) -> dict[int, Path]:
+    """Where each fold begins, for `init_run`: the same fold of another run on the same folds, so that nobody is seen who is scored."""
+    name = run.recipe.init_run
+    if name is None:
+        return {}
+    paths = {fold: run.checkpoints / name / f"fold{fold}.pt" for fold in folds}
+    for fold, path in paths.items():
+        checkpoint = load_checkpoint(path)
+        if checkpoint.folds_sha != run.assignment.sha or checkpoint.fold != fold:
+            raise EnsembleError(
+                f"--init-run {name}: {path} was trained on other folds: people who are scored here would have been seen there",
+                hint=f"the same --data, --k and --seed, or --folds runs/{name}/folds.csv",
+            )
+    return paths
+
+
+def _unused(name: str, used: Sequence[str]) -> str:
+    """`name`, or with the first number from 2 on that makes it one of its own."""
+    count, free = 1, name
+    while free in used:
+        count += 1
+        free = f"{name}-{count}"
+    return free

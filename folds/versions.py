@@ -1,0 +1,64 @@
+"""The versions and the kind of machine that decide whether a result can be had again to the bit, and what differs from those of a run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+from folds.errors import EnsembleError
+from folds.files import read_json
+
+# Where the folds are saved, what made them does not matter any more.
+_NOT_OF_TRAINING = {"scikit-learn"}
+
+
+def environment() -> dict[str, str]:
+    """What this machine trains with, by name. ``cpu`` is the instruction set that torch chooses its kernels by."""
+    import numpy
+    import PIL
+    import sklearn
+    import timm
+    import torch
+    import torchvision
+
+    from folds import __version__
+
+    versions = {"ensemble": __version__, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    versions |= {"cpu": torch.backends.cpu.get_cpu_capability()}
+    versions |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__), "timm": timm.__version__}
+    versions |= {"numpy": numpy.__version__, "pillow": PIL.__version__, "scikit-learn": sklearn.__version__}
+    if torch.cuda.is_available():
+        versions["cuda device"] = torch.cuda.get_device_name(0)
+    return versions
+
+
+def version_warnings(folders: Iterable[Path], now: dict[str, str], on_gpu: bool) -> list[str]:
+    """One line for each way in which `now` differs from what the runs in `folders` were begun with; [] where it does not.
+
+    What a record does not name is not known, and so is all of one that is missing.
+
+    Parameters
+    ----------
+    on_gpu : whether the runs are trained on a GPU, so that its kind matters.
+    """
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        text = _difference(folder / "environment.json", now, on_gpu)
+        if text:
+            found.setdefault(text, []).append(folder.name)
+    return [f"{', '.join(names)}: {text}; what comes out may differ in the last bits" for text, names in found.items()]
+
+
+def _difference(path: Path, now: dict[str, str], on_gpu: bool) -> str:
+    if not path.is_file():
+        return ""
+    try:
+        begun = read_json(path)
+    except EnsembleError:
+        begun = None
+    if not isinstance(begun, dict):
+        return f"{path.name} is damaged, so the versions it was begun with are not known"
+    left_out = _NOT_OF_TRAINING if on_gpu else _NOT_OF_TRAINING | {"cuda device"}
+    names = [name for name in now if name in begun and begun[name] != now[name] and name not in left_out]
+    return "begun with " + ", ".join(f"{name} {begun[name]} (now {now[name]})" for name in names) if names else ""
