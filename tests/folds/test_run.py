@@ -16,6 +16,7 @@ from folds.errors import EnsembleError
 from folds.predictions import oof_file
 from folds.recipe import Recipe
 from folds.run import Recorded, Run, recorded_start
+from folds.targets import resolve_target
 
 
 @pytest.fixture
@@ -24,7 +25,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     names = np.array(["a", "b"])
     assignment = FoldAssignment(names, names, names, np.array([0, 1]), 2, 0)
-    made = Run("swin", Architecture("swin", "swin", 8, 8, (0.5,) * 3, (0.5,) * 3, {}), Recipe(), assignment, 1)
+    architecture = Architecture("swin", "swin", 8, 8, (0.5,) * 3, (0.5,) * 3, {})
+    made = Run("swin", architecture, Recipe(), assignment, 1, resolve_target("label", ("a", "b"), {}))
     for path in everything():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
