@@ -6,27 +6,33 @@ files beside the results, which all machines see anyway, not through a queue tha
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import secrets
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
-from folds.files import write_atomic
-from folds.job import Job, Outcome, job_as_dict, job_from_dict
+from folds.job import Job, Outcome, job_as_dict
+from folds.journal import Listener
+from folds.lost import explained
+from folds.patience import Held, Room
+from folds.shared import marked, proof
+from folds.task import progress_file, run_task
 
 Report = Callable[[Job, dict[str, Any]], None]
 RETRIES = 5  # of a job whose machine or process is lost; it goes on from its last saved state
+PATIENCE = 600.0  # seconds that a job waits for what may still come: its lock, a machine with room for it
 _POLL_SECONDS = 0.3
+_LISTEN_SECONDS = 1.0  # a look at a file of every running job, on a network drive
 _own: list[bool] = []  # whether this process has started a cluster of its own
-_TOKEN = ".shared"  # noqa: S105 - a file that says whether a machine sees the folder of the run
 
 
 def connect(address: str | None) -> Any:
@@ -39,6 +45,7 @@ def connect(address: str | None) -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # Ray's own rule is for ever
     try:
         import ray
     except ImportError:
@@ -46,6 +53,10 @@ def connect(address: str | None) -> Any:
     if not ray.is_initialized():
         if address is None:
             _own.append(True)
+        # Ray prints what its machines complain of to standard output, which is for results; the notes say the same in a line.
+        worker: Any = sys.modules.get("ray._private.worker")
+        if hasattr(worker, "print_to_stdstream"):
+            worker.print_to_stdstream = lambda *_, **__: None
         try:
             ray.init(
                 address=address or "local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False if address is None else None
@@ -73,126 +84,145 @@ def place_on_cluster(jobs: int, execution: Execution, threads: int | None = None
         raise UsageError(f"--devices {execution.devices}: on a cluster Ray chooses the GPUs", hint="--devices auto or cpu, --jobs N a GPU")
     largest = int(min((node["CPU"] for node in nodes if node.get("CPU")), default=1))
     each = threads or max(1, min(cores // max(jobs, 1), largest))
-    many = "1 machine" if len(nodes) == 1 else f"{len(nodes)} machines"
+    many = _counted(len(nodes), "machine")
     if gpus:
         per_gpu = execution.per_device or 1
         slots = max(1, min(jobs, gpus * per_gpu))
-        return Placement(("cuda",) * slots, each, f"{slots} jobs at a time on the {gpus} GPUs of {many} (Ray)", "ray", 1 / per_gpu)
+        return Placement(("cuda",) * slots, each, f"{slots} jobs at a time on {_counted(gpus, 'GPU')} of {many} (Ray)", "ray", 1 / per_gpu)
     slots = max(1, min(jobs, execution.per_device or cores, cores // each))
-    reason = f"{slots} jobs at a time on {many} with {cores} cores (Ray), {each} thread{'s' if each > 1 else ''} each"
+    reason = f"{slots} jobs at a time on {many} with {_counted(cores, 'core')} (Ray), {_counted(each, 'thread')} each"
     return Placement(("cpu",) * slots, each, reason, "ray")
 
 
-def train_on_cluster(jobs: Sequence[Job], placement: Placement, address: str | None, report: Report) -> Iterator[Outcome]:
+def train_on_cluster(
+    jobs: Sequence[Job], placement: Placement, address: str | None, report: Report, patience: float | None = None
+) -> Iterator[Outcome]:
     """Train `jobs`, each a task that Ray runs where there is room, and yield how each ended, as they end.
 
     A task whose machine or process is lost is run again elsewhere, from the job's last saved state, to the same bytes.
+
+    Parameters
+    ----------
+    patience : seconds that a job waits for a lock that another process holds, or for a machine that could run it;
+        None for `PATIENCE`.
     """
+    patience = PATIENCE if patience is None else patience
     ray = connect(address)
+    submit = _submitting(ray, placement)
     token = secrets.token_hex(8)
+    waiting = [replace(job.anywhere(), device=placement.devices[0], share=placement.gpu_share or 1.0) for job in reversed(jobs)]
+    pending: dict[Any, Job] = {}
+    held = Held(patience)
+    heard = _Heard(waiting, report, held)
+    room = Room({"GPU": placement.gpu_share} if placement.gpu_share else {"CPU": placement.threads}, ray.nodes)
+    try:
+        with marked(waiting, token):
+            while pending or waiting or held.jobs:
+                waiting += held.due()
+                while waiting and len(pending) < len(placement.devices):
+                    job = waiting.pop()
+                    try:
+                        pending[submit(json.dumps(job_as_dict(job)), proof(job, token))] = job
+                    except EnsembleError as error:
+                        yield Outcome(job, error=error)
+                ready = _ready(ray, pending)
+                heard.listen(pending.values())
+                for reference in ready:
+                    job = pending.pop(reference)
+                    outcome = _outcome(ray, reference, job, held, report)
+                    if outcome is not None:
+                        heard.forget(job)
+                        yield outcome
+                left = [*pending.values(), *waiting, *held.jobs]
+                lacking = room.lacking(partial(_note, report, left[0]), patience) if left else 0.0
+                if lacking >= patience:
+                    for job in left:
+                        yield Outcome(job, error=room.error(job, lacking))
+                    return
+    finally:
+        for reference, job in pending.items():
+            ray.cancel(reference, force=True)
+            heard.forget(job)
+        if address is None and _own:  # not a cluster that somebody else has connected to
+            ray.shutdown()
+            _own.clear()
+
+
+def _submitting(ray: Any, placement: Placement) -> Callable[[str, dict[str, Any]], Any]:
+    """What gives Ray a job, as its record and its proof, and returns a reference to what becomes of it."""
     source = str(Path(__file__).resolve().parent.parent)  # also when run from a source tree that is not installed
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     variables = {"PYTHONPATH": path, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(placement.threads))}
-    task = ray.remote(_run).options(
+    task = ray.remote(run_task).options(
         num_cpus=0 if placement.gpu_share else placement.threads,
         num_gpus=placement.gpu_share,
         max_retries=RETRIES,
         scheduling_strategy="SPREAD",
         runtime_env={"env_vars": variables},
     )
-    pending: dict[Any, Job] = {}
-    waiting = list(reversed(jobs))
-    heard: dict[str, str] = {}
-    try:
-        while pending or waiting:
-            while waiting and len(pending) < len(placement.devices):
-                job = waiting.pop()
-                away = replace(job.anywhere(), device=placement.devices[0])
-                write_atomic(Path(away.folder) / _TOKEN, token)
-                _progress_file(away).unlink(missing_ok=True)  # of an earlier command
-                # As text, like the local workers' jobs: which strings are one object shows in the bytes of a checkpoint.
-                pending[task.remote(json.dumps(job_as_dict(away)), token)] = away
-            ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
-            for job in pending.values():
-                _listen(job, heard, report)
-            for reference in ready:
-                job = pending.pop(reference)
-                _progress_file(job).unlink(missing_ok=True)
-                yield _outcome(ray, reference, job)
-    finally:
-        for reference in pending:
-            ray.cancel(reference, force=True)
-        if address is None and _own:  # not a cluster that somebody else has connected to
-            ray.shutdown()
-            _own.clear()
+    return lambda record, must_see: task.remote(record, must_see)
 
 
-def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
+def _ready(ray: Any, pending: Mapping[Any, Job]) -> list[Any]:
+    """The references of a task that has ended, after a moment at most."""
+    if pending:
+        return list(ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)[0])
+    time.sleep(_POLL_SECONDS)
+    return []
+
+
+def _outcome(ray: Any, reference: Any, job: Job, held: Held, report: Report) -> Outcome | None:
+    """How a task ended; None for a job that is tried again later."""
     try:
         value = ray.get(reference)
     except ray.exceptions.RayError as error:
-        said = str(error).strip().splitlines()
-        reason = " ".join((said[0] if said else type(error).__name__).split())[:200]
-        message = f"{job.title}: given up after {RETRIES} retries: {type(error).__name__}: {reason}"
-        return Outcome(job, error=EnsembleError(message, hint="--resume goes on from what is saved"))
+        return Outcome(job, error=explained(job, error, RETRIES))
+    if "busy" in value:
+        given_up = held.add(job, value["busy"], partial(_note, report, job))
+        return None if given_up is None else Outcome(job, error=given_up)
     if "done" in value:
         return Outcome(job, result=value["done"])
     return Outcome(job, error=EnsembleError(value["message"], hint=value["hint"], details=value["details"]))
 
 
-def _progress_file(job: Job) -> Path:
-    return job.place / "progress.json"
+def _note(report: Report, job: Job, text: str) -> None:
+    report(job, {"event": "note", "text": text})
 
 
-def _listen(job: Job, heard: dict[str, str], report: Report) -> None:
-    """Pass on what a task has written since it was last looked at."""
-    try:
-        text = _progress_file(job).read_text()
-    except OSError:
-        return
-    if text != heard.get(job.title):
-        heard[job.title] = text
-        try:
-            event = json.loads(text)
-        except ValueError:  # half of it has arrived over a network drive
-            return
-        report(job, event)
+class _Heard:
+    """What the jobs say, passed on."""
+
+    def __init__(self, jobs: Sequence[Job], report: Report, held: Held) -> None:
+        self._report = report
+        self._held = held
+        self._begun: set[str] = set()
+        self._next = 0.0
+        self._listeners = {job.title: Listener(progress_file(job)) for job in jobs}
+        for listener in self._listeners.values():
+            listener.forget()  # what an earlier command has left
+
+    def listen(self, jobs: Iterable[Job]) -> None:
+        """Pass on what the jobs have said since they were last listened to, unless that was just now."""
+        if time.monotonic() >= self._next:
+            for job in jobs:
+                self._pass_on(job)
+            self._next = time.monotonic() + _LISTEN_SECONDS
+
+    def _pass_on(self, job: Job) -> None:
+        for event in self._listeners[job.title].events():
+            if event["event"] != "begun":
+                self._report(job, event)
+                continue
+            self._held.taken(job)
+            if job.title in self._begun:
+                _note(self._report, job, f"{job.title}: its process or machine was lost; going on from what is saved, on {event['node']}")
+            self._begun.add(job.title)
+
+    def forget(self, job: Job) -> None:
+        """Pass on the last words of a job that has ended, and remove the file they are in."""
+        self._pass_on(job)
+        self._listeners[job.title].forget()
 
 
-def _run(record: str, token: str) -> dict[str, Any]:
-    """The task: train a job on whatever machine this is."""
-    import ray
-
-    from folds.training import train_job
-
-    job = job_from_dict(json.loads(record))
-    context = ray.get_runtime_context()
-    node = f"{os.uname().nodename} ({context.get_node_id()[:6]})"
-    try:
-        seen = (Path(job.folder) / _TOKEN).read_text()
-    except OSError:
-        seen = ""
-    if seen != token:
-        hint = "run it in a folder that all machines share under one path (a network drive), or without --backend ray"
-        return {"message": f"{job.title}: the machine {node} does not see {job.folder}", "hint": hint, "details": []}
-    written = 0.0
-
-    def report(event: dict[str, Any]) -> None:
-        nonlocal written
-        if event["event"] == "step" and time.monotonic() - written < _POLL_SECONDS:
-            return
-        written = time.monotonic()
-        path = _progress_file(job)
-        with contextlib.suppress(OSError):  # what it says is for the eye alone
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.tmp")
-            aside.write_text(json.dumps(event | {"node": node}))
-            aside.replace(path)
-
-    try:
-        return {"done": train_job(job, report) | {"node": node}}
-    except EnsembleError as error:
-        return {"message": error.message, "hint": error.hint, "details": list(error.details)}
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        return {"message": f"{job.title}: {type(error).__name__}: {reason}", "hint": f"it happened on {node}; --resume tries it again", "details": []}
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

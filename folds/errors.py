@@ -42,6 +42,10 @@ class FoldsFailed(EnsembleError):
     exit_code = 3
 
 
+class Busy(EnsembleError):
+    """Another living process holds what is needed (exit 1); when it is gone, the same will do."""
+
+
 class Interrupted(EnsembleError):
     """Stopped by Ctrl-C (exit 130); `hint` is the command that goes on."""
 

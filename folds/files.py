@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from folds.errors import EnsembleError
+from folds.errors import Busy, EnsembleError
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -210,7 +210,8 @@ def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
 
     Raises
     ------
-    EnsembleError : another living process holds it (its process id is named), or it cannot be written.
+    Busy : another living process holds it; its process id is named, and its machine where that is another one.
+    EnsembleError : it cannot be written.
     """
     import fcntl
 
@@ -230,10 +231,12 @@ def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
                     time.sleep(0.1)
                     continue
                 file.seek(0)
-                holder = file.read().strip() or "another process"
+                pid, _, machine = file.read().strip().partition(" ")
+                holder = f"process {pid}" if pid else "another process"
+                where = f" on {machine}" if machine not in ("", os.uname().nodename) else ""
                 hint = "wait until it has finished, or stop it and go on with --resume"
-                raise EnsembleError(f"{what} is in use by process {holder}", hint=hint) from None
+                raise Busy(f"{what} is in use by {holder}{where}", hint=hint) from None
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} {os.uname().nodename}")
         file.flush()
         yield

@@ -62,6 +62,17 @@ class Job:
         return lock_of(Path(self.folder), self.fold)
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The files that must be there before it begins."""
+        given = (self.pixels, self.test_pixels, self.recipe.get("init"), self.trained, self.init)
+        return str(Path(self.folder) / "folds.csv"), *(path for path in given if path)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The folders that it leaves files in."""
+        return self.folder, str(Path(self.checkpoint).parent), str(self.lock.parent)
+
+    @property
     def title(self) -> str:
         """``swin fold 2``."""
         return f"{self.run} fold {self.fold}"

@@ -18,7 +18,9 @@ contents depth decode usable images
 strata stratified repair assignment split repeats
 duplicates audit contact_sheet
 augment sampling losses targets criterion choices devices architectures joined optimise checkpoint inference
-job state fitting training worker cluster run versions grid plan manager summary
+job state fitting training worker
+journal shared task patience lost cluster
+run versions grid plan manager summary
 """.split()
 ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files views tta".split()
 

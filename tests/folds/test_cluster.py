@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from folds import cluster as cluster_module
-from folds import devices
+from folds import devices, patience
 from folds.cluster import connect, place_on_cluster, train_on_cluster
-from folds.devices import Execution
+from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
-from folds.job import Job
+from folds.job import Job, Outcome, job_as_dict, job_from_dict
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.recipe import Recipe, Settings
+from folds.training import train_job
 from tests.conftest import start_over
 
 # Loss of a machine is noticed within seconds, not the minute that suits a real network.
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000, "health_check_failure_threshold": 3}
+ONE_CPU = Placement(("cpu",), 1, "", "ray")
 
 
 @pytest.fixture(scope="module")
@@ -43,66 +50,273 @@ def plan(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "available_cores", lambda: 1)
 
-    def make(execution: Execution | None = None, epochs: int = 30) -> Plan:
+    def make(execution: Execution | None = None, epochs: int = 1) -> Plan:
         settings = Settings(data=drawn, arch=("test_resnet",), k=3)
         return make_plan(settings, Recipe(epochs=epochs, img_size="32", pretrained=False), execution=execution)
 
     return make
 
 
+@pytest.fixture
+def jobs(plan: Callable[..., Plan]) -> Iterator[list[Job]]:
+    """The jobs of three folds of one epoch; their runs are held by this process."""
+    with locked(one := plan()):
+        yield open_runs(one)
+
+
+@contextmanager
+def graphics_machine(cluster: Any) -> Iterator[Any]:
+    """A further machine that says it has a GPU and two cores."""
+    before = os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # an empty list would leave Ray no GPU to offer
+    try:
+        node = cluster.add_node(num_cpus=2, num_gpus=1)
+    finally:
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+    try:
+        yield node
+    finally:
+        cluster.remove_node(node)
+
+
+def no_report(job: Job, event: dict[str, Any]) -> None:
+    pass
+
+
+def errors(outcomes: Sequence[Outcome]) -> list[str]:
+    """What is printed of those that failed, in one string each."""
+    return ["\n".join(outcome.error.lines()) for outcome in outcomes if outcome.error is not None]
+
+
 def results() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted([*Path("runs").glob("*.npy"), *Path("checkpoints").glob("*/*.pt")])}
 
 
-def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(cluster: Any, plan: Callable[..., Plan]) -> None:
-    with locked(one := plan()):
-        assert all(outcome.error is None for outcome in train(one, open_runs(one)))
+def left_behind() -> list[Path]:
+    """Files that serve a command while it runs."""
+    return [path for pattern in ("**/progress*", "**/.*shared*") for folder in ("runs", "checkpoints") for path in Path(folder).glob(pattern)]
+
+
+def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(cluster: Any, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = 12
+    with locked(one := plan(epochs=epochs)):
+        for job in open_runs(one):
+            train_job(job_from_dict(json.loads(json.dumps(job_as_dict(job)))))  # in this process; as a worker would get it
+        assert list(train(one, [])) == []
     expected = results()
     assert len(expected) == 7
     start_over()
 
+    monkeypatch.setattr(cluster_module, "_LISTEN_SECONDS", 0.2)
     nodes: dict[int, list[str]] = {}
+    heard: dict[int, list[int]] = {}
+    notes: list[str] = []
     lost: list[float] = []
 
     def watch(job: Job, event: dict[str, Any]) -> None:
+        if event["event"] == "note":
+            notes.append(event["text"])
+            return
         seen = nodes.setdefault(job.fold, [])
         if event["node"] not in seen:
             seen.append(event["node"])
+        if event["event"] == "epoch":
+            heard.setdefault(job.fold, []).append(event["epoch"])
         under_way = {name for fold in nodes.values() for name in fold}
         if len(under_way) == 2 and event.get("epoch", 0) >= 2 and not lost:
             lost.append(time.monotonic())
             cluster.remove_node(cluster.second, allow_graceful=False)
 
-    one = plan(Execution(backend="ray", address=cluster.address))
+    one = plan(Execution(backend="ray", address=cluster.address), epochs=epochs)
     assert one.placement.devices == ("cpu", "cpu")
     assert "2 machines with 2 cores (Ray), 1 thread each" in one.placement.reason
     with locked(one):
         outcomes = list(train(one, open_runs(one), watch))
     assert [outcome.error for outcome in outcomes] == [None] * 3
     assert lost, "both machines were never at work at once"
-    assert max(map(len, nodes.values())) == 2, "no job was seen on two machines"
+    moved = [fold for fold, seen in nodes.items() if len(seen) == 2]
+    assert moved, "no job was seen on two machines"
+    assert any(f"fold {moved[0]}: its process or machine was lost; going on from what is saved, on {nodes[moved[0]][1]}" in note for note in notes)
+    # Every epoch was heard of, though several end between two looks; one that was done and not yet saved was done again.
+    assert {fold: sorted(set(epochs)) for fold, epochs in heard.items()} == {fold: list(range(1, epochs + 1)) for fold in range(3)}
     assert results() == expected
-    assert not list(Path("runs").glob("*/*/progress.json"))
+    assert left_behind() == []
 
 
-def test_a_machine_that_does_not_see_the_files_is_an_error_that_names_both(
-    cluster: Any, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+def test_a_lock_that_another_process_holds_is_waited_for(cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.2)
+    notes: list[str] = []
+    with holding(jobs[0].lock) as holder:
+
+        def watch(job: Job, event: dict[str, Any]) -> None:
+            if event["event"] == "note":
+                notes.append(event["text"])
+                holder.kill()
+
+        outcomes = list(train_on_cluster(jobs[:2], ONE_CPU, cluster.address, watch))
+        assert notes == [f"{jobs[0].title} is in use by process {holder.pid}; trying again for up to 10 minutes"]
+    assert errors(outcomes) == []
+    assert outcomes[0].job.title == jobs[1].title, "the other job did not get the slot meanwhile"
+
+
+def test_a_lock_that_stays_held_ends_the_job_with_what_to_do(cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.2)
+    with holding(jobs[0].lock) as holder:
+        outcomes = list(train_on_cluster(jobs[:1], ONE_CPU, cluster.address, no_report, patience=1.5))
+        (said,) = errors(outcomes)
+    assert f"error: {jobs[0].title} is in use by process {holder.pid}, for " in said
+    assert "hint: --resume when that process has ended; where its machine is gone and the lock stays, rm " in said
+    assert f"{jobs[0].lock.absolute()} first" in said
+    assert left_behind() == []
+
+
+@contextmanager
+def holding(lock: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds a lock until it is killed."""
+    code = "import sys, time\nfrom pathlib import Path\nfrom folds.files import exclusive_lock\n"
+    code += "with exclusive_lock(Path(sys.argv[1]), 'it'):\n print('held', flush=True)\n time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("path", ["folder", "checkpoint", "pixels", "test_pixels", "init"])
+def test_a_machine_that_does_not_see_a_path_of_the_job_is_an_error_that_names_both(
+    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(Job, "anywhere", lambda self: self)  # paths of this folder, which the machine does not work in
-    one = plan(Execution(backend="ray", address=cluster.address), epochs=1)
-    with locked(one):
-        outcomes = list(train(one, open_runs(one)))
-    assert all("does not see runs/test_resnet" in str(outcome.error) for outcome in outcomes)
-    assert all("all machines share" in (outcome.error.hint or "") for outcome in outcomes if outcome.error)
+    Path("weights.pt").write_bytes(b"weights")
+    job = replace(jobs[0], recipe=jobs[0].recipe | {"init": "weights.pt"})
+    absolute = job.anywhere()
+
+    def all_but_one(self: Job) -> Job:  # a path of this folder, which the machine does not work in
+        return replace(absolute, recipe=job.recipe) if path == "init" else replace(absolute, **{path: getattr(job, path)})
+
+    monkeypatch.setattr(Job, "anywhere", all_but_one)
+    (said,) = errors(list(train_on_cluster([job], ONE_CPU, cluster.address, no_report)))
+    there = {"folder": job.folder, "checkpoint": "checkpoints/test_resnet", "init": "weights.pt"}.get(path) or getattr(job, path)
+    assert f"error: test_resnet fold {job.fold}: the machine {os.uname().nodename} (" in said
+    assert f") does not see {there}\n" in said
+    assert "a drive that all machines share under one path" in said
+    assert left_behind() == []
 
 
 def test_one_fold_that_fails_on_the_cluster_leaves_the_others(cluster: Any, plan: Callable[..., Plan]) -> None:
     Path("checkpoints/test_resnet/fold1.pt").mkdir(parents=True)
-    one = plan(Execution(backend="ray", address=cluster.address), epochs=1)
+    one = plan(Execution(backend="ray", address=cluster.address))
     with locked(one):
         outcomes = {outcome.job.fold: outcome for outcome in train(one, open_runs(one))}
     assert [fold for fold, outcome in sorted(outcomes.items()) if outcome.error is not None] == [1]
     assert "fold1.pt" in str(outcomes[1].error)
+    assert outcomes[1].error is not None
+    assert any("on the machine " in line for line in outcomes[1].error.details)
+
+
+def test_a_process_that_is_always_killed_is_given_up_with_the_number_of_retries(
+    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(record: str, must_see: dict[str, Any]) -> None:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(cluster_module, "run_task", killed)
+    monkeypatch.setattr(cluster_module, "RETRIES", 1)
+    (said,) = errors(list(train_on_cluster(jobs[:1], ONE_CPU, cluster.address, no_report)))
+    assert f"{jobs[0].title}: its process crashed or was killed, given up after 1 retries" in said
+    time.sleep(1)  # for what Ray itself has to say about it
+    assert capsys.readouterr().out == "", "standard output is for results"
+
+
+def test_a_machine_without_the_program_is_named_and_nothing_is_said_of_retries(
+    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(record: str, must_see: dict[str, Any]) -> None:
+        import a_module_that_is_not_there  # noqa: F401
+
+    monkeypatch.setattr(cluster_module, "run_task", absent)
+    (said,) = errors(list(train_on_cluster(jobs[:1], ONE_CPU, cluster.address, no_report)))
+    assert "it could not begin on the machine " in said
+    assert "ModuleNotFoundError: No module named 'a_module_that_is_not_there'" in said
+    assert "in the same versions" in said
+    assert "retries" not in said
+
+
+def test_jobs_that_no_machine_can_run_are_said_once_and_given_up(cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "LOOK_SECONDS", 0.4)
+    notes: list[str] = []
+    big = Placement(("cpu", "cpu"), 64, "", "ray")
+    outcomes = list(train_on_cluster(jobs, big, cluster.address, lambda job, event: notes.append(event["text"]), patience=2))
+    assert notes == ["no machine of the cluster has 64 CPU cores for a job (the most is 1); waiting for one for up to 2 s"]
+    assert sorted(outcome.job.fold for outcome in outcomes) == [0, 1, 2]
+    for said in errors(outcomes):
+        assert "no machine of the cluster has 64 CPU cores for a job (the most is 1), for " in said
+        assert "a run keeps the number of threads that it was begun with" in said
+        assert "hint: ray status shows what there is; start a machine that has it, and --resume" in said
+    assert left_behind() == []
+
+
+def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretending(record: str, must_see: dict[str, Any]) -> dict[str, Any]:
+        """The task, on a GPU that only says that it is there; what would be trained on it says what it was given."""
+        import os
+        import time
+
+        import torch
+
+        from folds import training
+        from folds.devices import resolve_amp
+        from folds.task import run_task
+
+        def train_job(job: Any, report: Any) -> dict[str, Any]:
+            report({"event": "note", "text": "on it"})
+            (job.place / "arrived").touch()
+            end = time.monotonic() + 30
+            while len(list(job.place.parent.glob("fold*/arrived"))) < 2 and time.monotonic() < end:
+                time.sleep(0.05)
+            given = os.environ["CUDA_VISIBLE_DEVICES"]
+            together = time.monotonic() < end
+            return {"device": job.device, "given": given, "amp": resolve_amp(job.amp, job.device)[0], "together": together}
+
+        training.train_job = train_job
+        torch.cuda.is_available = lambda: True
+        torch.cuda.get_device_capability = lambda device: (9, 0)
+        return run_task(record, must_see)
+
+    monkeypatch.setattr(cluster_module, "run_task", pretending)
+    monkeypatch.setattr(patience, "LOOK_SECONDS", 0.4)
+    notes: list[str] = []
+    with ExitStack() as machines:
+
+        def watch(job: Job, event: dict[str, Any]) -> None:
+            notes.append(event["text"])
+            if "no machine" in event["text"]:
+                machines.enter_context(graphics_machine(cluster))
+
+        on_gpus = Placement(("cuda", "cuda"), 1, "", "ray", 0.5)
+        outcomes = list(train_on_cluster([replace(job, amp="auto") for job in jobs[:2]], on_gpus, cluster.address, watch))
+    assert errors(outcomes) == []
+    expected = {"device": "cuda", "given": "0", "amp": "bf16", "together": True}
+    assert [{key: (outcome.result or {})[key] for key in expected} for outcome in outcomes] == [expected] * 2
+    assert notes == ["no machine of the cluster has a GPU; waiting for one for up to 10 minutes", "on it", "on it"]
+
+
+def test_a_gpu_that_torch_does_not_find_is_an_error_that_names_the_machine(cluster: Any, jobs: list[Job]) -> None:
+    with graphics_machine(cluster):
+        placement = place_on_cluster(5, Execution(backend="ray", address=cluster.address, per_device=2))
+        assert placement.devices == ("cuda",) * 2
+        assert placement.gpu_share == 0.5
+        assert "2 jobs at a time on 1 GPU of " in placement.reason
+        assert place_on_cluster(5, Execution(devices="cpu", backend="ray", address=cluster.address)).gpu_share == 0
+        outcomes = list(train_on_cluster(jobs[:1], placement, cluster.address, no_report))
+    (said,) = errors(outcomes)
+    assert f"{jobs[0].title}: Ray gave it GPU 0 of the machine {os.uname().nodename} (" in said
+    assert "), and the torch there finds none" in said
+    assert "hint: ensemble doctor on that machine" in said
 
 
 def test_gpus_are_not_chosen_by_number_on_a_cluster(cluster: Any, plan: Callable[..., Plan]) -> None:
@@ -131,50 +345,3 @@ def test_without_ray_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UsageError, match="not installed") as error:
         connect(None)
     assert error.value.hint == "pip install ray"
-
-
-def test_a_cluster_with_gpus_gives_each_job_one_and_trains_on_it(plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
-    class Cluster:
-        """Stands in for ray: what is asked of it, without a GPU."""
-
-        exceptions = None
-
-        def __init__(self) -> None:
-            self.asked: list[dict[str, Any]] = []
-            self.jobs: list[dict[str, Any]] = []
-
-        def nodes(self) -> list[dict[str, Any]]:
-            return [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}, {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 2.0}}]
-
-        def remote(self, function: Any) -> Any:
-            return self
-
-        def options(self, **asked: Any) -> Any:
-            self.asked.append(asked)
-            self.remote = lambda record, token: self.jobs.append(json.loads(record)) or len(self.jobs)  # type: ignore[method-assign]
-            return self
-
-        def wait(self, references: list[int], **how: Any) -> tuple[list[int], list[int]]:
-            return references[:1], references[1:]
-
-        def get(self, reference: int) -> dict[str, Any]:
-            return {"message": "no GPU here", "hint": None, "details": []}
-
-        def cancel(self, reference: int, force: bool) -> None:
-            raise AssertionError
-
-        def shutdown(self) -> None:
-            pass
-
-    standing_in = Cluster()
-    monkeypatch.setattr(cluster_module, "connect", lambda address: standing_in)
-    placement = place_on_cluster(5, Execution(backend="ray", per_device=2))
-    assert placement.devices == ("cuda",) * 4
-    assert placement.gpu_share == 0.5
-    one = plan(epochs=1)
-    with locked(one):
-        outcomes = list(train_on_cluster(open_runs(one), placement, "auto", lambda job, event: None))
-    assert [str(outcome.error) for outcome in outcomes] == ["no GPU here"] * 3
-    assert standing_in.asked[0]["num_gpus"] == 0.5
-    assert {job["device"] for job in standing_in.jobs} == {"cuda"}
-    assert all(Path(job["folder"]).is_absolute() for job in standing_in.jobs)

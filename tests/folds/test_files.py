@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds import files
-from folds.errors import EnsembleError
+from folds.errors import Busy, EnsembleError
 from folds.files import derive_seed, exclusive_lock, read_json, refuse_existing, remove, sha256_bytes, sha256_file, write_atomic, write_json
 
 ROOT = Path(__file__).parent.parent.parent
@@ -214,13 +214,26 @@ def test_a_lock_of_another_process_is_refused_with_its_number_and_ends_when_it_i
     with holder(path) as process:
         with pytest.raises(EnsembleError) as error, exclusive_lock(path, "the run runs/swin"):
             pytest.fail("entered while another process holds the lock")
-        assert type(error.value) is EnsembleError
+        assert type(error.value) is Busy
+        assert error.value.exit_code == 1
         assert error.value.message == f"the run runs/swin is in use by process {process.pid}"
         assert "--resume" in str(error.value.hint)
         process.send_signal(signal.SIGKILL)
         process.wait()
         with exclusive_lock(path, "the run"):
-            assert path.read_text() == str(os.getpid())
+            assert path.read_text() == f"{os.getpid()} {os.uname().nodename}"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [("12 elsewhere", "process 12 on elsewhere"), (f"12 {os.uname().nodename}", "process 12"), ("12", "process 12"), ("", "another process")],
+)
+def test_the_holder_of_a_lock_is_named_with_its_machine_where_that_is_another_one(tmp_path: Path, written: str, said: str) -> None:
+    path = tmp_path / "lock"
+    with exclusive_lock(path, "it"):
+        path.write_text(written)
+        with pytest.raises(Busy, match=f"it is in use by {said}$"), exclusive_lock(path, "it"):
+            pytest.fail("entered twice")
 
 
 def test_a_lock_can_be_taken_again_after_its_block_also_when_that_failed(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""One job on a machine of a cluster: whether it can be trained there, and what became of it, as plain values."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from folds.errors import Busy, EnsembleError
+from folds.files import exclusive_lock
+from folds.job import Job, job_from_dict
+from folds.journal import Journal
+from folds.shared import unseen
+
+_MOMENT = 1.0  # seconds in which a process that is on its way out leaves; who must wait longer gives its slot to another job
+
+
+def progress_file(job: Job) -> Path:
+    """``runs/<run>/fold<i>/progress.jsonl``, what a job that is under way says."""
+    return job.place / "progress.jsonl"
+
+
+def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
+    """Train a job on whatever machine this is.
+
+    Parameters
+    ----------
+    record : the job as JSON. Text, as for a worker of the same machine: which strings are one object shows in the bytes of a checkpoint.
+    proof : what the machine must see, from `folds.shared.proof`.
+
+    Returns
+    -------
+    ``{"done": …}``, the content of done.json and the machine; ``{"busy": message}`` where another process holds the job's
+    lock; or ``{"message": …, "hint": …, "details": […]}``.
+    """
+    import ray
+
+    job = job_from_dict(json.loads(record))
+    node = f"{os.uname().nodename} ({ray.get_runtime_context().get_node_id()[:6]})"
+    try:
+        _refuse_blind(job, proof, node)
+        _refuse_without_gpu(job, node)
+        from folds.training import train_job
+
+        with exclusive_lock(job.lock, job.title, wait=_MOMENT):
+            pass  # of a process on a machine that was cut off, say
+        return {"done": train_job(job, Journal(progress_file(job), {"node": node}).add) | {"node": node}}
+    except Busy as error:
+        return {"busy": error.message}
+    except EnsembleError as error:
+        details = error.details if node in error.message else (*error.details, f"on the machine {node}")
+        return {"message": error.message, "hint": error.hint, "details": list(details)}
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        hint = f"it happened on {node}; --resume tries it again"
+        if isinstance(error, ImportError):
+            hint = f"it happened on {node}; all machines need this program and what it needs, in the same versions"
+        return {"message": f"{job.title}: {type(error).__name__}: {reason}", "hint": hint, "details": []}
+
+
+def _refuse_blind(job: Job, proof: dict[str, Any], node: str) -> None:
+    lacking = unseen(proof)
+    if lacking:
+        raise EnsembleError(
+            f"{job.title}: the machine {node} {lacking[0]}",
+            hint="keep the folder of the command and its files on a drive that all machines share under one path, or go without --backend ray",
+            details=[f"it {line}" for line in lacking[1:]],
+        )
+
+
+def _refuse_without_gpu(job: Job, node: str) -> None:
+    if not job.device.startswith("cuda"):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        raise EnsembleError(
+            f"{job.title}: Ray gave it GPU {given or '?'} of the machine {node}, and the torch there finds none",
+            hint="ensemble doctor on that machine says why; --devices cpu trains without GPUs",
+        )
