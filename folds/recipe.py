@@ -146,7 +146,7 @@ def check_fit(fit: str) -> None:
     """Refuse what is neither one of `FITS` nor ``crop:PIXELS``."""
     name, colon, pixels = fit.partition(":")
     if name not in FITS or (colon and name != "crop"):
-        raise unknown("--fit", fit, [*FITS, "crop:380"])
+        raise unknown("--fit", fit, FITS, hint="squash, crop, crop:PIXELS (of the centre) or letterbox")
     if colon and not (pixels.isdecimal() and 1 <= int(pixels) <= 2**16):
         raise UsageError(f"--fit {fit}: expected a number of pixels after crop:", hint="--fit crop:380 takes the central 380 × 380 pixels")
 
