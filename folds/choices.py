@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from folds.augment import preset
+import numpy as np
+from numpy.typing import NDArray
+
 from folds.criterion import check_head_losses
 from folds.errors import UsageError, unknown
 from folds.loss_terms import parse_loss
+from folds.mixing import Mixing
+from folds.presets import Augmentation, choose_presets, preset
 from folds.recipe import Recipe
 from folds.samples import SampleTable
-from folds.targets import Meaning, Target, rebinned, resolve_target
+from folds.sampling import Epochs, Sampling, parse_sampler, parse_sampling
+from folds.targets import LABEL, Meaning, Target, rebinned, resolve_target
+from folds.transform import load_transform
 
 
 def check_choices(recipe: Recipe) -> None:
@@ -23,13 +30,66 @@ def check_choices(recipe: Recipe) -> None:
     preset(recipe.augment or "none")
     for loss in (recipe.loss, *recipe.head_loss.values()):
         parse_loss(loss, recipe.label_smoothing)
+    parse_sampler(recipe.sampler)
+    Mixing(recipe.mixup, recipe.cutmix)
+    if recipe.transform is not None:
+        load_transform(recipe.transform)
 
 
 def check_for_classes(recipe: Recipe, classes: Sequence[str], meaning: Meaning) -> Target:
     """Refuse what does not fit these classes; the target of the recipe."""
     target = resolve_target(recipe.target, classes, meaning)
     check_head_losses(target, recipe.head_loss)
+    sampling_of(recipe, target, classes, meaning)
+    augmentations(recipe, classes, meaning)
     return target
+
+
+def sampling_of(recipe: Recipe, target: Target, classes: Sequence[str], meaning: Meaning) -> Sampling:
+    """What an epoch shows. A model of one attribute is balanced by its values, all else is by the label's classes."""
+    if _by_attribute(recipe, target):
+        classes, meaning = target.classes, {value: {target.name: value} for value in target.classes}
+    return parse_sampling(
+        recipe.sampler,
+        list(classes),
+        counts=recipe.sample_counts,
+        per_person=recipe.per_person,
+        fixed=recipe.per_person_fixed,
+        class_attributes=meaning,
+    )
+
+
+def epochs_of(
+    recipe: Recipe,
+    target: Target,
+    classes: Sequence[str],
+    meaning: Meaning,
+    training: NDArray[np.int64],
+    codes: NDArray[np.int64],
+    persons: NDArray[Any],
+    seed: tuple[Any, ...],
+) -> Epochs:
+    """The rows that each epoch of a fold shows.
+
+    Parameters
+    ----------
+    training : rows of the table to train on.
+    codes, persons : label class and person of each row of the table.
+    """
+    shown = target.scored(codes) if _by_attribute(recipe, target) else codes
+    return sampling_of(recipe, target, classes, meaning).over(training, shown, persons, seed)
+
+
+def _by_attribute(recipe: Recipe, target: Target) -> bool:
+    return target.name != LABEL and parse_sampler(recipe.sampler) != 1
+
+
+def augmentations(recipe: Recipe, classes: Sequence[str], meaning: Meaning) -> tuple[tuple[Augmentation, ...], NDArray[np.int64]]:
+    """The augmentations in use, and for each class the position of its own."""
+    known = [name for name in dict.fromkeys(key for own in meaning.values() for key in own) if all(name in meaning.get(c, {}) for c in classes)]
+    attributes = {name: [meaning[label][name] for label in classes] for name in known}
+    names, which = choose_presets(recipe.augment or "none", recipe.augment_more, list(classes), attributes)
+    return tuple(preset(name, recipe.erase) for name in names), which
 
 
 def trained_labels(recipe: Recipe, table: SampleTable) -> list[str] | None:

@@ -47,3 +47,9 @@ def build_criterion(
         return torch.stack([one(block, part) for one, block, part in zip(losses, blocks, parts, strict=True)]).sum()
 
     return criterion
+
+
+def one_hot(target: Target, codes: Tensor) -> Tensor:
+    """(n, heads) class indices → float32 (n, outputs), for each head 1 at its class."""
+    blocks = [torch.nn.functional.one_hot(own, len(head.values)) for head, own in zip(target.heads, codes.unbind(1), strict=True)]
+    return torch.cat(blocks, dim=1).float()

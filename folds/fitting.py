@@ -14,20 +14,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.architectures import Architecture
-from folds.augment import augment, preset
-from folds.criterion import build_criterion
+from folds.augment import ahead, apply, draw
+from folds.criterion import build_criterion, one_hot
 from folds.devices import autocast
 from folds.errors import EnsembleError
 from folds.files import derive_seed
-from folds.inference import Pixels, predict_logits, softmax
+from folds.inference import Change, Pixels, predict_logits, softmax
 from folds.job import Job
 from folds.joined import joined
+from folds.mixing import Mixing, draw_mixing, mix
 from folds.optimise import Freezer
+from folds.presets import Augmentation
 from folds.recipe import Recipe
+from folds.sampling import Epochs
 from folds.schedule import Schedule
 from folds.scores import accuracy, argmax_classes, log_loss, macro_f1
 from folds.state import Learner, StateFile
 from folds.targets import Target
+from folds.transform_pool import TransformPool
 
 Report = Callable[[dict[str, Any]], None]
 LossOf = Callable[[Tensor, Tensor], Tensor]  # images or outputs, truth (n, heads) → scalar
@@ -43,6 +47,8 @@ class Setup:
     labels : (images,) class indices, of the classes that are predicted.
     trained : (images, heads) class indices that each head learns.
     training, validation : rows of the two parts.
+    epochs : the rows that each epoch shows.
+    ways : the augmentations in use; `which` (images,) of them each image has.
     amp : ``bf16``, ``fp16`` or ``off``.
     """
 
@@ -55,6 +61,10 @@ class Setup:
     trained: NDArray[np.int64]
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
+    epochs: Epochs
+    ways: tuple[Augmentation, ...]
+    which: NDArray[np.int64]
+    transform: TransformPool | None
     amp: str
     channels_last: bool
 
@@ -71,12 +81,39 @@ class Setup:
     @property
     def steps(self) -> int:
         """Steps an epoch. Batches are of near equal size: a short last one would count its images more, and of one image has no variance."""
-        return max(1, math.ceil(len(self.training) / (self.recipe.batch_size or len(self.training))))
+        return max(1, math.ceil(len(self.epochs) / (self.recipe.batch_size or len(self.epochs))))
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """The rows of each step of an epoch."""
-        order = np.random.default_rng(derive_seed(*self.seed, epoch, "order")).permutation(len(self.training))
-        return np.array_split(self.training[order], self.steps)
+        return np.array_split(self.epochs.rows(epoch), self.steps)
+
+    @property
+    def mixing(self) -> Mixing:
+        """How images are mixed."""
+        return Mixing(self.recipe.mixup, self.recipe.cutmix)
+
+    def numbers(self, epoch: int, steps: Sequence[int], batches: Sequence[NDArray[np.int64]]) -> list[tuple[Tensor, Tensor]]:
+        """Every random number of these steps, of augmentation and of mixing, each (images, numbers), on the device."""
+        mixing, columns = self.mixing, draw(1, self.ways, torch.Generator()).shape[1]
+
+        def drawing(n: int, generator: torch.Generator) -> Tensor:
+            drawn = draw(n, self.ways, generator)
+            return torch.cat([drawn, draw_mixing(n, mixing, generator)], 1) if mixing else drawn
+
+        seeds = [derive_seed(*self.seed, epoch, step) for step in steps]
+        drawn = ahead(drawing, [len(rows) for rows in batches], seeds, self.device)
+        return [(both[:, :columns], both[:, columns:]) for both in drawn]
+
+    def changed(self, epoch: int) -> Change | None:
+        """The user's transform of uint8 images; each has a seed of its own, also where it is shown twice."""
+        transform = self.transform
+        if transform is None:
+            return None
+
+        def change(step: int, rows: NDArray[np.integer], images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            return transform.batch(images, [derive_seed(*self.seed, epoch, step, i, row) for i, row in enumerate(rows.tolist())])
+
+        return change
 
     @property
     def schedule(self) -> Schedule:
@@ -84,8 +121,8 @@ class Setup:
         return Schedule(self.recipe.schedule, self.recipe.epochs, self.steps, self.recipe.warmup, self.recipe.schedule_args)
 
     def counts(self) -> list[Tensor]:
-        """For each head (values,) images of the training part, on the device."""
-        codes = self.trained[self.training]
+        """For each head (values,) images that an epoch shows, all of the training part, on the device."""
+        codes = self.trained[self.epochs.rows(0)]  # of each class every epoch shows as many
         sizes = [len(head.values) for head in self.target.heads]
         return [torch.from_numpy(np.bincount(codes[:, i], minlength=size)).to(self.device) for i, size in enumerate(sizes)]
 
@@ -116,8 +153,9 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
     EnsembleError : the loss is not finite; a state cannot be written.
     """
     recipe, progress, device = setup.recipe, learner.progress, setup.device
-    how, schedule = preset(recipe.augment or "none"), setup.schedule
+    schedule, mixing = setup.schedule, setup.mixing
     targets, counts = torch.from_numpy(setup.trained).to(device), setup.counts()
+    which = torch.from_numpy(setup.which).to(device)
     layout = torch.channels_last if setup.channels_last else torch.contiguous_format
     mean, std = setup.architecture.mean, setup.architecture.std
     total = recipe.epochs * setup.steps
@@ -138,19 +176,22 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
         batches = setup.batches(epoch)[progress.step :]
         # One transfer an epoch; an index sent for every step would wait for its turn behind the step's kernels.
         order = torch.from_numpy(np.concatenate(batches)).to(device)
+        numbers = setup.numbers(epoch, range(progress.step, setup.steps), batches)
         progress.summed = torch.zeros((), device=device) if progress.summed is None else progress.summed.to(device)
         learner.model.train()
         if freezer is not None:
             freezer.set(epoch < recipe.freeze)
         start = 0
-        for rows, batch in zip(batches, setup.pixels.batches(batches, order), strict=True):
-            generator = torch.Generator().manual_seed(derive_seed(*setup.seed, epoch, progress.step))
+        pixels = setup.pixels.batches(batches, order, setup.changed(epoch), progress.step)
+        for rows, batch, (drawn, mixed) in zip(batches, pixels, numbers, strict=True):
             here = epoch * setup.steps + progress.step
             rate = (recipe.lr or 0.0) * schedule.share(here, losses)
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
-            inputs = augment(batch, how, mean, std, generator).contiguous(memory_format=layout)
-            truth = targets[order[start : start + len(rows)]]
+            index = order[start : start + len(rows)]
+            inputs, truth = apply(batch, drawn, setup.ways, mean, std, which[index], layout), targets[index]
+            if mixing:
+                inputs, truth = mix(inputs, one_hot(setup.target, truth), mixed)
             start += len(rows)
             progress.summed += _learn(setup, learner, loss_of, inputs, truth, statistics, report)
             if learner.average is not None:
@@ -166,7 +207,7 @@ def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Te
                     raise setup.diverged(f"the loss is not finite in epoch {epoch + 1}")
                 states.save(learner)
                 saved = now
-        loss = float(progress.summed) / len(setup.training)
+        loss = float(progress.summed) / len(setup.epochs)
         if not math.isfinite(loss):
             raise setup.diverged(f"the loss is {loss} in epoch {epoch + 1}")
         judged = _validate(setup, learner.judged)

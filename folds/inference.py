@@ -15,6 +15,8 @@ from folds.devices import autocast
 
 # A view of a batch: float32 (n, 3, height, width) with values 0–1 → the same shape.
 View = Callable[[Tensor], Tensor]
+# A step, its rows and their images, uint8 (n, height, width, 3) → images of the same shape.
+Change = Callable[[int, NDArray[np.integer], NDArray[np.uint8]], NDArray[np.uint8]]
 
 # The size of a batch moves logits by a few 1e-6 (other kernels, other sums): one size for every use of a model.
 BATCH = 64
@@ -61,32 +63,37 @@ class Pixels:
             return self.resident[torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(self.device, non_blocking=True)]
         return self._gathered(rows).to(self.device, non_blocking=True)
 
-    def batches(self, rows: Sequence[NDArray[np.integer]], order: Tensor | None = None) -> Iterator[Tensor]:
+    def batches(
+        self, rows: Sequence[NDArray[np.integer]], order: Tensor | None = None, change: Change | None = None, first: int = 0
+    ) -> Iterator[Tensor]:
         """`take` of each of `rows`, the next one gathered and pinned while the device works on this one.
 
         Parameters
         ----------
         order : all rows one after the other, on the device: where the images are there, nothing is sent at all.
+        change : done to the images before they are sent; on a GPU in another thread than the caller's.
+        first : the step of the first of `rows`, for `change`.
         """
-        if self.resident is not None and order is not None:
+        if self.resident is not None and order is not None and change is None:
             start = 0
             for some in rows:
                 yield self.resident[order[start : start + len(some)]]
                 start += len(some)
         elif self.device.type != "cuda":
-            for some in rows:  # the cores are for the model: a gather takes a hundredth of its time
-                yield self.take(some)
+            for i, some in enumerate(rows):  # the cores are for the model: a gather takes a hundredth of its time
+                yield self._gathered(some, change, first + i)
         else:
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels") as ahead:
-                following = ahead.submit(self._gathered, rows[0])
+                following = ahead.submit(self._gathered, rows[0], change, first)
                 for i in range(len(rows)):
                     batch = following.result()
                     if i + 1 < len(rows):
-                        following = ahead.submit(self._gathered, rows[i + 1])
+                        following = ahead.submit(self._gathered, rows[i + 1], change, first + i + 1)
                     yield batch.to(self.device, non_blocking=True)
 
-    def _gathered(self, rows: NDArray[np.integer]) -> Tensor:
-        batch = torch.from_numpy(self.values[rows])
+    def _gathered(self, rows: NDArray[np.integer], change: Change | None = None, step: int = 0) -> Tensor:
+        images = self.values[rows]
+        batch = torch.from_numpy(images if change is None else change(step, rows, images))
         return batch.pin_memory() if self.device.type == "cuda" else batch
 
 

@@ -37,6 +37,11 @@ class Recipe:
     that is scored, which flatters it: marked optimistic wherever it is shown. `img_size` as ``224`` or
     ``HEIGHTxWIDTH`` (None: the model's own). `window` ``LO,HI`` for images of more than 8 bits.
 
+    `sampler` ``none``, ``balanced``, ``sqrt`` or ``power:A``; `sample_counts` class → images an epoch; `per_person` class or ``attribute=value`` →
+    images of one person an epoch, the same in every epoch with `per_person_fixed` (folds/sampling.py). `erase` the probability of an erased
+    rectangle (None: the preset's), `mixup` and `cutmix` their α (folds/mixing.py), `augment_more` class or ``attribute=value`` → a stronger
+    preset, `transform` ``module:object`` of the user's own (folds/transform.py).
+
     `target` ``label``, an attribute, or ``mask+gender+age``: one head each (folds/targets.py). `head_loss` a loss for heads that have their
     own. `rebin` attribute → ``{column, cuts}``: what is trained on where it is cut at other places than for the score.
     `opt` and `opt_args` an optimizer of timm's; `schedule` and `schedule_args` (folds/schedule.py); `layer_decay` of the learning rate, block by
@@ -65,6 +70,15 @@ class Recipe:
     pretrained: bool | None = None
     init: Path | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
+    sampler: str = "none"
+    sample_counts: dict[str, Any] = field(default_factory=dict)
+    per_person: dict[str, Any] = field(default_factory=dict)
+    per_person_fixed: bool = False
+    erase: float | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    augment_more: dict[str, str] = field(default_factory=dict)
+    transform: str | None = None
     target: str = "label"
     head_loss: dict[str, str] = field(default_factory=dict)
     rebin: dict[str, Any] = field(default_factory=dict)
@@ -177,6 +191,9 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "warmup": (lambda v: 0 <= v < math.inf, "0 or more epochs"),
     "label_smoothing": (lambda v: 0 <= v < 1, "from 0 to below 1"),
     "ema": (lambda v: 0 <= v < 1, "from 0 (off) to below 1"),
+    "erase": (lambda v: v is None or 0 <= v <= 1, "from 0 to 1"),
+    "mixup": (lambda v: 0 <= v <= 100, "from 0 (off) to 100"),
+    "cutmix": (lambda v: 0 <= v <= 100, "from 0 (off) to 100"),
     "clip": (lambda v: 0 <= v < math.inf, "0 (off) or more"),
     "layer_decay": (lambda v: 0 < v <= 1, "above 0, and 1 (off) at most"),
     "accumulate": (lambda v: v >= 1, "1 (off) or more"),

@@ -18,6 +18,7 @@ from torch import Tensor
 from folds.architectures import Architecture, create, is_convolutional
 from folds.assignment import read_folds
 from folds.checkpoint import Checkpoint, save_checkpoint
+from folds.choices import augmentations, epochs_of
 from folds.csv_table import read_csv
 from folds.devices import resolve_amp
 from folds.errors import EnsembleError
@@ -31,6 +32,7 @@ from folds.recipe import Recipe
 from folds.scores import accuracy, argmax_classes, macro_f1
 from folds.state import Learner, StateFile
 from folds.targets import LABEL, resolve_target
+from folds.transform_pool import TransformPool
 
 # The compiled model of this process: compiling takes a minute, and the folds of a run need the same one.
 _compiled: dict[str, tuple[torch.nn.Module, Callable[[Tensor], Tensor]]] = {}
@@ -82,9 +84,29 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     if recipe.normalise == "data":
         mean, std = mean_std(pixels.values, training)
         architecture = replace(architecture, mean=tuple(mean.tolist()), std=tuple(np.maximum(std, 1e-3).tolist()))
+    seed = (recipe.seed, job.run, job.fold)
+    epochs = epochs_of(recipe, target, job.classes, job.class_attributes, training, learnt, folds.persons, seed)
+    ways, which = augmentations(recipe, job.classes, job.class_attributes)
     amp = resolve_amp(job.amp, job.device)[0]
     model, forward, channels_last = _model(job, recipe, architecture, target.outputs)
-    setup = Setup(job, recipe, architecture, pixels, target, labels, target.trained(learnt), training, validation, amp, channels_last)
+    transform = None if recipe.transform is None else TransformPool(recipe.transform, 0 if job.device == "cpu" else job.threads)
+    setup = Setup(
+        job=job,
+        recipe=recipe,
+        architecture=architecture,
+        pixels=pixels,
+        target=target,
+        labels=labels,
+        trained=target.trained(learnt),
+        training=training,
+        validation=validation,
+        epochs=epochs,
+        ways=ways,
+        which=which[codes],
+        transform=transform,
+        amp=amp,
+        channels_last=channels_last,
+    )
     learner = _learner(model, recipe, amp)
     states = StateFile(job.place)
     try:
@@ -93,6 +115,8 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
         states.wait()
     finally:
         states.close()
+        if transform is not None:
+            transform.close()
 
     logits = setup.logits(model, pixels, validation)
     _save_array(job.place / "oof.npy", softmax(logits))

@@ -17,7 +17,8 @@ samples image_folders mask_layout readers faces portraits people schedule loss_t
 contents depth decode usable images
 strata stratified repair assignment split repeats
 duplicates audit contact_sheet
-augment sampling losses targets criterion choices devices architectures joined optimise checkpoint inference
+presets policies augment mixing transform transform_pool preview
+sampling losses targets criterion choices devices architectures joined optimise checkpoint inference
 job state fitting training worker
 journal shared task patience lost cluster
 run versions grid plan manager summary

@@ -258,7 +258,7 @@ def test_too_little_memory_for_the_optimizer_is_said_as_that(job: Callable[..., 
     def none(*arguments: Any, **named: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(fitting, "augment", none)
+    monkeypatch.setattr(fitting, "apply", none)
     with pytest.raises(EnsembleError, match="the model, the state of its optimizer and one batch of images do not fit"):
         train_job(job(epochs=1))
 
