@@ -1,16 +1,24 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
 from scipy import ndimage
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import affine
 
-from folds.augment import PRESETS, Augmentation, augment, preset, to_input
-from folds.errors import UsageError
+from folds import augment as module
+from folds import policies
+from folds.augment import PRESETS, Augmentation, ahead, apply, augment, blocks, draw, to_input
+from folds.mixing import mix
+from folds.policies import OPERATIONS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Pixels out of the normalisation, so that what comes out can be compared with pixels.
@@ -52,6 +60,7 @@ def test_the_batch_itself_is_left_as_it_was() -> None:
     before = batch.clone()
     to_input(batch, MEAN, STD)
     augment(batch, PRESETS["standard"], MEAN, STD, generator())
+    augment(batch, PRESETS["strong"], MEAN, STD, generator())
     assert torch.equal(batch, before)
 
 
@@ -180,8 +189,9 @@ def test_every_sample_of_a_batch_has_parameters_of_its_own() -> None:
 def test_an_image_gets_the_same_augmentation_whatever_stands_beside_it() -> None:
     batch = images(4, 16, 16)
     changed = torch.cat([batch[:3], images(1, 16, 16, seed=9)])
-    found, beside = (augment(some, PRESETS["standard"], MEAN, STD, generator()) for some in (batch, changed))
-    torch.testing.assert_close(found[:3], beside[:3])
+    for name in ("standard", "strong"):
+        found, beside = (augment(some, PRESETS[name], MEAN, STD, generator()) for some in (batch, changed))
+        assert torch.equal(found[:3], beside[:3])
 
 
 strengths = st.floats(0, 0.9)
@@ -194,6 +204,8 @@ anyhow = st.builds(
     brightness=strengths,
     contrast=strengths,
     saturation=strengths,
+    operation=st.floats(0, 1),
+    erase=st.floats(0, 1),
 )
 
 
@@ -210,9 +222,160 @@ def test_whatever_is_asked_the_values_are_finite_and_pixels_stay_between_black_a
     assert back.max() < 255.01
 
 
-def test_presets_come_by_name_and_an_unknown_one_offers_the_nearest() -> None:
-    assert preset("standard") is PRESETS["standard"]
-    assert preset("none") == Augmentation() == replace(PRESETS["light"], flip=0.0, shift=0.0)
-    with pytest.raises(UsageError, match="unknown --augment 'standart'; did you mean standard") as error:
-        preset("standart")
-    assert error.value.hint == f"known: {', '.join(PRESETS)}"
+CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("layout", [CHANNELS_LAST, CONTIGUOUS])
+def test_block_by_block_and_in_either_layout_the_result_is_the_same_to_the_bit(
+    name: str, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = images(7, 20, 16)
+    whole = augment(batch, PRESETS[name], MEAN, STD, generator())
+    monkeypatch.setattr(module, "_BLOCK", 20 * 16 * 3 * 4 * 2)
+    assert len(blocks(batch.numel() * 4, 7, batch.device)) == 4
+    found = augment(batch, PRESETS[name], MEAN, STD, generator(), layout=layout)
+    assert torch.equal(found, whole)
+    assert found.is_contiguous(memory_format=layout)
+    assert to_input(batch, MEAN, STD, layout).is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize(("size", "n"), [(0, 1), (1, 3), (10**7, 3), (10**7, 64), (3 * 10**6, 5)])
+def test_blocks_are_all_samples_once_and_of_near_equal_size(size: int, n: int) -> None:
+    found = blocks(size, n, torch.device("cpu"))
+    lengths = [len(range(n)[some]) for some in found]
+    assert [i for some in found for i in range(n)[some]] == list(range(n))
+    assert max(lengths) - min(lengths) <= 1
+    assert blocks(size, n, torch.device("cuda")) == [slice(0, n)]
+
+
+def test_the_numbers_of_the_plain_presets_are_the_first_of_the_generator_and_all_that_is_drawn() -> None:
+    for name in ("none", "light", "standard"):
+        stream, beside = generator(3), generator(3)
+        assert torch.equal(draw(5, PRESETS[name], stream), torch.rand((5, 8), generator=beside))
+        assert torch.equal(stream.get_state(), beside.get_state())
+    strong = draw(5, PRESETS["strong"], generator(3))
+    assert torch.equal(strong[:, :8], draw(5, PRESETS["standard"], generator(3)))
+    assert torch.equal(strong, draw(5, [PRESETS["none"], PRESETS["strong"]], generator(3)))
+
+
+def test_numbers_drawn_ahead_are_those_of_the_single_steps() -> None:
+    how = PRESETS["strong"]
+    drawn = ahead(lambda n, stream: draw(n, how, stream), [3, 2, 4], [11, 12, 13], "cpu")
+    for size, seed, found in zip((3, 2, 4), (11, 12, 13), drawn, strict=True):
+        assert torch.equal(found, draw(size, how, generator(seed)))
+        batch = images(size, 16, 16)
+        assert torch.equal(apply(batch, found, how, MEAN, STD), augment(batch, how, MEAN, STD, generator(seed)))
+
+
+def test_each_sample_gets_the_augmentation_that_is_chosen_for_it() -> None:
+    batch, ways = images(9, 16, 16), [PRESETS["none"], PRESETS["standard"], PRESETS["strong"]]
+    which = torch.tensor([0, 1, 2] * 3)
+    draws = draw(9, ways, generator())
+    found = apply(batch, draws, ways, MEAN, STD, which)
+    for code, way in enumerate(ways):
+        expected = apply(batch, draws, way, MEAN, STD)
+        torch.testing.assert_close(found[which == code], expected[which == code], atol=2e-3, rtol=0)
+    assert not torch.allclose(found[1], to_input(batch, MEAN, STD)[1], atol=0.1)
+
+
+def test_one_augmentation_for_all_is_the_plain_path_whatever_is_chosen() -> None:
+    batch = images(4, 16, 16)
+    plain = augment(batch, PRESETS["standard"], MEAN, STD, generator())
+    assert torch.equal(augment(batch, [PRESETS["standard"]], MEAN, STD, generator(), torch.zeros(4, dtype=torch.int64)), plain)
+
+
+def strong_draws(n: int, operation: str, strength: float) -> torch.Tensor:
+    """Numbers that leave a sample as it is but for one operation of that strength, −1…1."""
+    draws = torch.full((n, 16), 0.5)
+    draws[:, 8], draws[:, 9], draws[:, 10] = 0.0, (OPERATIONS.index(operation) + 0.5) / len(OPERATIONS), (strength + 1) / 2
+    return draws
+
+
+ONE = Augmentation(operation=1.0)
+
+
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name not in ("posterize", "autocontrast", "equalize")])
+def test_an_operation_without_strength_leaves_the_image(operation: str) -> None:
+    batch = images(3, 12, 10)
+    found = apply(batch, strong_draws(3, operation, 0.0), ONE, *PLAIN)
+    assert (found - batch.permute(0, 3, 1, 2)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("operation", "strength", "arguments"),
+    [
+        ("turn", 0.5, {"angle": 15.0}),
+        ("turn", -1.0, {"angle": -30.0}),
+        ("shear-x", 0.5, {"shear": [math.degrees(math.atan(0.15)), 0.0]}),
+        ("shear-y", -1.0, {"shear": [0.0, -math.degrees(math.atan(0.3))]}),
+        ("shift-x", 1.0, {"translate": [-6, 0]}),
+        ("shift-y", -1.0, {"translate": [0, 3.6]}),
+    ],
+)
+def test_geometric_operations_are_those_of_torchvision(operation: str, strength: float, arguments: dict[str, Any]) -> None:
+    height, width = 24, 40
+    rng = np.random.default_rng(0)
+    smooth = torch.from_numpy(ndimage.gaussian_filter(rng.uniform(0, 255, (1, height, width, 3)), (0, 2, 2, 0), mode="mirror").astype(np.uint8))
+    found = apply(smooth, strong_draws(1, operation, strength), ONE, *PLAIN)
+    given = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]} | arguments
+    # torchvision turns the image, the map here turns the coordinates: the reverse.
+    given["angle"] *= -1
+    known = torch.cat([smooth.permute(0, 3, 1, 2).float(), torch.ones(1, 1, height, width)], 1)
+    expected = affine(known, **given, interpolation=InterpolationMode.BILINEAR, fill=[0.0])
+    expected, inside = expected[:, :3], expected[0, 3] > 0.9999
+    assert inside.float().mean() > 0.5
+    assert (found - expected)[0][:, inside].abs().max() < 0.1
+
+
+@pytest.mark.parametrize("strength", [-0.8, 0.8])
+def test_colour_operations_are_those_of_pillow(strength: float) -> None:
+    batch = images(2, 24, 20) // 2 + 40
+    picture = Image.fromarray(batch[0].numpy())
+    bright = apply(batch, strong_draws(2, "brightness", strength), ONE, *PLAIN)[0].permute(1, 2, 0).numpy()
+    assert np.abs(bright - np.asarray(ImageEnhance.Brightness(picture).enhance(1 + 0.5 * strength), dtype=float)).max() <= 1
+    grey = batch.float().mean(3)
+    contrast = apply(batch, strong_draws(2, "contrast", strength), ONE, *PLAIN)[0].permute(1, 2, 0)
+    expected = grey[0].mean() + (1 + 0.6 * strength) * (batch[0].float() - grey[0].mean())
+    torch.testing.assert_close(contrast, expected.clamp(0, 255), atol=0.1, rtol=0)
+    saturated = apply(batch, strong_draws(2, "saturation", strength), ONE, *PLAIN)[0].permute(1, 2, 0)
+    expected = grey[0, :, :, None] + (1 + 0.9 * strength) * (batch[0].float() - grey[0, :, :, None])
+    torch.testing.assert_close(saturated, expected.clamp(0, 255), atol=0.1, rtol=0)
+
+
+def test_an_erased_rectangle_is_the_mean_and_the_rest_is_untouched() -> None:
+    batch = images(64, 16, 16)
+    found = augment(batch, Augmentation(erase=1.0), MEAN, STD, generator())
+    erased = (found == 0).all(1)
+    assert 0.1 < erased.float().mean() < 0.25
+    torch.testing.assert_close(found, torch.where(erased[:, None], 0.0, to_input(batch, MEAN, STD)))
+    for mask in erased:
+        rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+        assert mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
+        assert int(mask.sum()) == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
+
+
+def test_strong_is_not_standard_for_every_sample_and_never_leaves_an_image_as_it_was() -> None:
+    batch = images(1, 32, 32).expand(200, -1, -1, -1)
+    strong = augment(batch, PRESETS["strong"], MEAN, STD, generator())
+    assert len({sample.numpy().tobytes() for sample in strong}) == 200
+    standard = augment(batch, PRESETS["standard"], MEAN, STD, generator())
+    same = (strong - standard).abs().flatten(1).amax(1) < 1e-3
+    assert 0.01 < same.float().mean() < 0.15  # the identity, and no rectangle: 1/14 · 3/4
+
+
+# Without a GPU: tensors that have a device and a shape and no values, so that whatever needs a value is an error.
+def test_on_a_gpu_nothing_waits_for_a_value_and_all_is_computed_there() -> None:
+    try:
+        with FakeTensorMode():
+            batch, which = torch.empty((6, 16, 16, 3), dtype=torch.uint8, device="cuda"), torch.empty(6, dtype=torch.int64, device="cuda")
+            for layout in (CHANNELS_LAST, CONTIGUOUS):
+                draws = torch.empty((6, 16), device="cuda")
+                found = [apply(batch, draws, PRESETS[name], MEAN, STD, layout=layout) for name in PRESETS]
+                found.append(apply(batch, draws, list(PRESETS.values()), MEAN, STD, which, layout))
+                for columns in (2, 5):
+                    found.extend(mix(found[-1], torch.empty((6, 4), device="cuda"), torch.empty((6, columns), device="cuda"))[:1])
+                assert all(inputs.device.type == "cuda" and inputs.is_contiguous(memory_format=layout) for inputs in found)
+    finally:  # what is kept for this device has no values either
+        for kept in (module._table, module._centres, module._normalisation, policies._full):
+            kept.cache_clear()

@@ -1,0 +1,99 @@
+"""Images of a batch mixed in pairs, and their targets with them: mixup and cutmix.
+
+Each sample has a weight and a rectangle of its own: with one for the whole batch the loss would vary more from step to step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from folds.augment import blocks
+from folds.errors import UsageError
+from folds.policies import inside
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The α of Beta(α, α), of which an image's weight is drawn: 0 off, 0.2 mostly one of the two images, 1 any weight as likely.
+
+    `mixup` blends two images (Zhang et al. 2018), `cutmix` pastes a rectangle of one into the other (Yun et al. 2019). With
+    both, each sample is mixed by one of them, either as likely.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, alpha in (("mixup", self.mixup), ("cutmix", self.cutmix)):
+            if not 0 <= alpha <= 100:
+                raise UsageError(f"--{name} must be from 0 (off) to 100, found {alpha}", hint="usual are --mixup 0.2 and --cutmix 1")
+
+    def __bool__(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0
+
+
+def draw_mixing(n: int, how: Mixing, generator: torch.Generator) -> Tensor:
+    """The random numbers behind the mixing of a batch: float32 (n, 5) on the CPU, (n, 2) without cutmix.
+
+    The partner of each sample (one permutation of the batch: every image is used as often as before), the sample's own weight,
+    whether a rectangle is pasted, and the middle of that rectangle as shares of height and width.
+    """
+    partner = torch.randperm(n, generator=generator).numpy()
+    rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))  # no Beta of torch takes a generator
+    cut = rng.random(n) < (0.5 if how.mixup and how.cutmix else float(how.cutmix > 0))
+    weight = np.where(cut, _beta(rng, how.cutmix, n), _beta(rng, how.mixup, n))
+    middle = [cut, rng.random(n), rng.random(n)] if how.cutmix else []
+    return torch.from_numpy(np.stack([partner, weight, *middle], axis=1).astype(np.float32))
+
+
+def mix(inputs: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image mixed with its partner, and the targets in the same shares.
+
+    Parameters
+    ----------
+    inputs : float (n, channels, height, width), contiguous or channels_last; unchanged.
+    targets : float (n, classes), distributions.
+    draws : of `draw_mixing`, on the device of `inputs`.
+
+    Returns
+    -------
+    inputs, targets : of the same shapes and layout. A pasted rectangle counts with the area that is inside the image.
+    """
+    n, channels, height, width = inputs.shape
+    partner, weight, shares = draws[:, 0].long(), draws[:, 1], draws[:, 1]
+    boxes = None
+    if draws.shape[1] > 2:
+        cut = draws[:, 2] > 0
+        boxes = torch.where(cut[:, None], _rectangles(draws, height, width), 0)
+        top, bottom, left, right = boxes.unbind(1)
+        shares = torch.where(cut, 1 - (bottom - top) * (right - left) / (height * width), weight)
+        weight = torch.where(cut, 1.0, weight)
+    # Channels-last images as one channel of rows 3·width long: three numbers at a time take several times as long on a CPU.
+    repeat = 1 if inputs.is_contiguous() else channels
+    planes = inputs if repeat == 1 else inputs.permute(0, 2, 3, 1).reshape(n, 1, height, repeat * width)
+    mixed = torch.empty_like(planes)
+    for some in blocks(inputs.nbytes, n, inputs.device):
+        kept = weight[some, None, None, None]
+        if boxes is not None:
+            kept = torch.where(inside(boxes[some], height, width, repeat), 0.0, kept)
+        torch.lerp(planes[partner[some]], planes[some], kept, out=mixed[some])
+    if repeat > 1:
+        mixed = mixed.view(n, height, width, channels).permute(0, 3, 1, 2)
+    return mixed, torch.lerp(targets[partner], targets, shares[:, None])
+
+
+def _beta(rng: np.random.Generator, alpha: float, n: int) -> NDArray[np.float64]:
+    return rng.beta(alpha, alpha, n) if alpha else np.ones(n)
+
+
+def _rectangles(draws: Tensor, height: int, width: int) -> Tensor:
+    """(n, 4) int64 top, bottom, left, right: 1 − weight of the area round the middle, less what would be outside."""
+    side = (1 - draws[:, 1]).sqrt()
+    edges = [((draws[:, 3 + i] + sign * side / 2) * size).round() for i, size in ((0, height), (1, width)) for sign in (-1, 1)]
+    top, bottom, left, right = (edge.clamp(0, size) for edge, size in zip(edges, (height, height, width, width), strict=True))
+    return torch.stack([top, bottom, left, right], 1).long()

@@ -1,0 +1,178 @@
+"""The operations of strong augmentation on a whole batch, each sample with one of its own: TrivialAugment and random erasing.
+
+Nothing here asks the device for a value: on a GPU an operation is computed for all samples and counts for those that have it.
+On a CPU, where asking costs nothing, only those are computed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+# What each changes at full strength, in either direction: shear and shift as shares of the image, the turn in radians (30°),
+# factors as a share of 1. At most what RandAugment takes, less of what hides the image: a shift, darkness, a negative.
+_FULL = {
+    "shear-x": 0.3,
+    "shear-y": 0.3,
+    "shift-x": 0.15,
+    "shift-y": 0.15,
+    "turn": math.pi / 6,
+    "brightness": 0.5,
+    "contrast": 0.6,
+    "saturation": 0.9,
+    "sharpness": 0.9,
+}
+_RECODED = ("posterize", "solarize", "autocontrast", "equalize")
+OPERATIONS = ("identity", *_FULL, *_RECODED)
+_POSTERIZE, _SOLARIZE, _AUTOCONTRAST, _EQUALIZE = (OPERATIONS.index(name) for name in _RECODED)
+_LEAST_AREA, _MOST_AREA, _LONGEST = 0.02, 0.33, 3.3
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One operation a sample.
+
+    Attributes
+    ----------
+    index : (n,) int64 positions in `OPERATIONS`.
+    strength : (n,) float32, −1…1.
+    effects : name → (n,) float32, how much it changes; 0 where another is chosen.
+    """
+
+    index: Tensor
+    strength: Tensor
+    effects: dict[str, Tensor]
+
+
+@lru_cache(maxsize=8)
+def _full(device: torch.device) -> Tensor:
+    """(effects, operations): each operation has its own effect."""
+    return torch.nn.functional.pad(torch.diag(torch.tensor(list(_FULL.values()))), (1, len(_RECODED))).to(device)
+
+
+def choose(uniform: Tensor, probability: float | Tensor) -> Chosen:
+    """One operation a sample, each as likely as any other and of any strength (Müller & Hutter 2021, TrivialAugment).
+
+    Parameters
+    ----------
+    uniform : (n, 3) random numbers, 0…1.
+    probability : with which there is one at all; else the identity. A number, or one a sample.
+    """
+    index = (uniform[:, 1] * len(OPERATIONS)).long().clamp_(max=len(OPERATIONS) - 1)
+    index = torch.where(uniform[:, 0] < probability, index, 0)
+    strength = 2 * uniform[:, 2] - 1
+    effects = _full(index.device)[:, index] * strength
+    return Chosen(index, strength, dict(zip(_FULL, effects, strict=True)))
+
+
+def needing(needs: Tensor) -> Tensor | slice:
+    """The rows to work on, of (n,) booleans: on a CPU those that need it, on a GPU all, since to ask which would wait for it."""
+    return needs.nonzero()[:, 0] if needs.device.type == "cpu" else slice(None)
+
+
+def recode(batch: Tensor, chosen: Chosen) -> Tensor:
+    """Posterize (1–4 bits fewer), solarize (inverted from a level of 128 or more on), autocontrast and equalize.
+
+    uint8 (n, height, width, 3) → the same, as Pillow's ImageOps. Each is a table of 256 levels a sample and channel, so all
+    together are one look-up.
+    """
+    rows = needing(chosen.index >= _POSTERIZE)
+    some, index, strength = batch[rows], chosen.index[rows, None, None], chosen.strength[rows, None, None].abs()
+    (n, height, width, _), device = some.shape, batch.device
+    if n == 0:
+        return batch
+    # Rows of 3·width numbers: three at a time take ten times as long on a CPU.
+    tables = 256 * (torch.arange(0, 3 * n, 3, device=device)[:, None, None] + torch.arange(3, device=device).repeat(width))
+    address = (some.reshape(n, height, 3 * width).long() + tables).flatten()
+    ones = torch.ones((), dtype=torch.int64, device=device).expand(address.numel())
+    counts = torch.zeros(3 * n * 256, dtype=torch.int64, device=device).scatter_add_(0, address, ones).view(n, 3, 256)
+    level = torch.arange(256, device=device).expand(n, 3, 256)
+    step = 2 ** (1 + (strength * 4).long().clamp_(max=3))
+    table = torch.where(index == _POSTERIZE, level - level % step, level)
+    table = torch.where((index == _SOLARIZE) & (level >= 256 - 128 * strength), 255 - level, table)
+    table = torch.where(index == _AUTOCONTRAST, _stretched(counts, level), table)
+    table = torch.where(index == _EQUALIZE, _equalized(counts, level), table)
+    recoded = table.to(torch.uint8).flatten().index_select(0, address).view_as(some)
+    if isinstance(rows, slice):
+        return recoded
+    batch = batch.clone()
+    batch[rows] = recoded
+    return batch
+
+
+def _stretched(counts: Tensor, level: Tensor) -> Tensor:
+    low = torch.where(counts > 0, level, 255).amin(2, keepdim=True)
+    high = torch.where(counts > 0, level, 0).amax(2, keepdim=True)
+    return torch.where(high > low, ((level - low) * 255 // (high - low).clamp_min(1)).clamp(0, 255), level)
+
+
+def _equalized(counts: Tensor, level: Tensor) -> Tensor:
+    last = counts.gather(2, torch.where(counts > 0, level, 0).amax(2, keepdim=True))
+    step = (counts.sum(2, keepdim=True) - last) // 255
+    before = counts.cumsum(2) - counts
+    return torch.where(step > 0, ((before + step // 2) // step.clamp_min(1)).clamp(max=255), level)
+
+
+def sharpen(pixels: Tensor, change: Tensor) -> Tensor:
+    """Blurred (`change` (n,) below 0) or sharpened (above) float (n, 3, height, width), as Pillow's ImageEnhance; may overshoot.
+
+    The border of one pixel stays as it is.
+    """
+    rows = needing(change != 0)
+    some = pixels[rows]
+    if len(some) == 0:
+        return pixels
+    inner = some[:, :, 1:-1, 1:-1]
+    blurred = torch.nn.functional.avg_pool2d(some, 3, stride=1).mul_(9).add_(inner, alpha=4).div_(13)
+    pixels[rows, :, 1:-1, 1:-1] = torch.lerp(blurred, inner, 1 + change[rows, None, None, None])
+    return pixels
+
+
+def rectangles(uniform: Tensor, probability: float | Tensor, height: int, width: int) -> Tensor:
+    """Where each sample is erased (Zhong et al. 2017, Random Erasing): 2–33 % of the image, sides of at most 1 : 3.3.
+
+    The paper draws until a rectangle fits; here its sides are drawn among those that fit, which keeps the area.
+
+    Parameters
+    ----------
+    uniform : (n, 5) random numbers, 0…1.
+    probability : of a rectangle; without one it is empty. A number, or one a sample.
+
+    Returns
+    -------
+    (n, 4) int64: top, bottom, left, right in pixels; the second and fourth are outside.
+    """
+    area = (_LEAST_AREA + (_MOST_AREA - _LEAST_AREA) * uniform[:, 1]) * (height * width)
+    # The sides' ratio, height by width, on a logarithmic scale.
+    flattest, tallest = area.log() - 2 * math.log(width), 2 * math.log(height) - area.log()
+    least = flattest.clamp(-math.log(_LONGEST)).minimum(tallest)
+    most = tallest.clamp(max=math.log(_LONGEST)).maximum(flattest)
+    ratio = (least + (most - least) * uniform[:, 2]).exp()
+    tall = (area * ratio).sqrt().round().clamp_(1, height)
+    wide = (area / ratio).sqrt().round().clamp_(1, width)
+    top, left = (uniform[:, 3] * (height - tall + 1)).floor(), (uniform[:, 4] * (width - wide + 1)).floor()
+    box = torch.stack([top, top + tall, left, left + wide], 1).long()
+    return torch.where((uniform[:, 0] < probability)[:, None], box, 0)
+
+
+def erase(inputs: Tensor, boxes: Tensor) -> Tensor:
+    """Float (n, 3, height, width) with 0 in each sample's (top, bottom, left, right), in place."""
+    if inputs.device.type == "cpu":
+        for sample, (top, bottom, left, right) in zip(inputs, boxes.tolist(), strict=True):
+            if bottom > top:
+                sample[:, top:bottom, left:right] = 0
+        return inputs
+    return inputs.masked_fill_(inside(boxes, *inputs.shape[2:]), 0)
+
+
+def inside(boxes: Tensor, height: int, width: int, repeat: int = 1) -> Tensor:
+    """bool (n, 1, height, repeat·width): the pixels in each of the (n, 4) boxes, every column `repeat` times."""
+    rows = torch.arange(height, device=boxes.device)[None, :, None]
+    columns = torch.arange(repeat * width, device=boxes.device)[None, None, :]
+    top, bottom, left, right = boxes[:, :, None, None].unbind(1)
+    across = (columns >= repeat * left) & (columns < repeat * right)
+    return ((rows >= top) & (rows < bottom) & across)[:, None]
