@@ -42,14 +42,14 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
     for number, (finding, case) in enumerate(cases):
         top, start = _GAP + number // beside * height, _GAP + number % beside * width
         title = f"{finding.kind} {case.detail}" + (f" ({len(case.rows) - across} more)" if len(case.rows) > across else "")
-        pen.text((start, top), _plain(title), "black")
+        pen.text((start, top), plain(title), "black")
         for column, row in enumerate(case.rows[:across]):
             left = start + column * (_SIDE + _GAP)
             picture = _picture(file_of(row))
             if picture is not None:
                 sheet.paste(picture, (left, top + _LINE + 2))
             for line, text in enumerate(_caption(row)):
-                pen.text((left, top + _SIDE + (line + 1) * _LINE + 2), _plain(text), "black")
+                pen.text((left, top + _SIDE + (line + 1) * _LINE + 2), plain(text), "black")
     png = io.BytesIO()
     sheet.save(png, "PNG")
     write_atomic(path, png.getvalue())
@@ -69,6 +69,7 @@ def _caption(row: Row) -> list[str]:
     return [name, f"person {row.person or 'unknown'}"[:_LETTERS], f"{row.label or 'no label'}  {side}"[:_LETTERS]]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """`text` in the letters of the built-in font."""
     # The built-in font of a Pillow without FreeType knows no more than this.
     return text.replace("…", "...").encode("latin-1", "replace").decode("latin-1")
