@@ -84,11 +84,16 @@ def _by_attribute(recipe: Recipe, target: Target) -> bool:
     return target.name != LABEL and parse_sampler(recipe.sampler) != 1
 
 
-def augmentations(recipe: Recipe, classes: Sequence[str], meaning: Meaning) -> tuple[tuple[Augmentation, ...], NDArray[np.int64]]:
-    """The augmentations in use, and for each class the position of its own."""
+def presets_of(recipe: Recipe, classes: Sequence[str], meaning: Meaning) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The presets of augmentation in use, and for each class the position of its own."""
     known = [name for name in dict.fromkeys(key for own in meaning.values() for key in own) if all(name in meaning.get(c, {}) for c in classes)]
     attributes = {name: [meaning[label][name] for label in classes] for name in known}
-    names, which = choose_presets(recipe.augment or "none", recipe.augment_more, list(classes), attributes)
+    return choose_presets(recipe.augment or "none", recipe.augment_more, list(classes), attributes)
+
+
+def augmentations(recipe: Recipe, classes: Sequence[str], meaning: Meaning) -> tuple[tuple[Augmentation, ...], NDArray[np.int64]]:
+    """The augmentations in use, and for each class the position of its own."""
+    names, which = presets_of(recipe, classes, meaning)
     return tuple(preset(name, recipe.erase) for name in names), which
 
 

@@ -14,6 +14,7 @@ from folds.optimise import build_optimizer
 from folds.recipe import Recipe, Settings
 from folds.run import Run, file_safe
 from folds.targets import LABEL, Target
+from folds.transform import load_transform
 
 
 def make_runs(settings: Settings, recipe: Recipe, target: Target, assignments: Sequence[FoldAssignment], small: bool) -> tuple[Run, ...]:
@@ -35,6 +36,8 @@ def make_runs(settings: Settings, recipe: Recipe, target: Target, assignments: S
         # Built once here: what cannot be built or fetched is found before anything is decoded or trained.
         model = create(architecture, target.outputs, pretrained=bool(recipe.pretrained) and recipe.init is None, init=recipe.init)
         check_forward(model, architecture)
+        if recipe.transform is not None:
+            load_transform(recipe.transform).check(architecture.height, architecture.width)
         build_optimizer(model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
         if recipe.grad_checkpointing and not hasattr(model, "set_grad_checkpointing"):
             raise UsageError(f"grad_checkpointing: {architecture.timm_name} cannot", hint="grad_checkpointing = false")

@@ -24,6 +24,7 @@ from folds.run import Recorded, Run, recorded_start
 from folds.samples import Data, DataSpec, SampleTable
 from folds.sources import open_data
 from folds.split import check_folds
+from folds.transform import load_transform
 from folds.versions import environment, version_warnings
 
 CACHE = Path(".ensemble")
@@ -250,6 +251,7 @@ def _record(plan: Plan, run: Run, images: _Images, amp: str, trained: Sequence[s
         "folds_sha": run.assignment.sha,
         "images_sha": sha256_bytes("".join([*train.content, *(test.content if test else ())]).encode()),
         "init_sha": sha256_bytes(run.recipe.init.read_bytes()) if run.recipe.init else "",
+        "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
         "trained_sha": sha256_bytes("\n".join(trained).encode()) if trained else "",
         "amp": amp,
         "device": plan.placement.kind,

@@ -10,15 +10,33 @@ import typer
 from ensemble.cli import console
 
 # How a command is run, which changes nothing that comes out of it.
-NOT_SETTINGS = {"fold", "per", "jobs", "devices", "backend", "ray_address", "save_every", "resume", "force", "strict", "dry_run", "config"}
+NOT_SETTINGS = {"fold", "per", "jobs", "devices", "backend", "ray_address", "save_every", "resume", "force", "strict", "preview", "dry_run", "config"}
 
 PANELS = {
     "Data": ("data", "test", "path", "label", "person", "id", "split", "person_regex"),
     "Folds": ("k", "folds", "holdout", "repair", "fold"),
     "Model": ("arch", "img_size", "fit", "window", "normalise", "pretrained", "init", "init_run", "target"),
-    "Training": ("epochs", "batch_size", "lr", "opt", "schedule", "loss", "label_smoothing", "augment", "ema", "amp", "compile", "keep", "seed"),
+    "Training": (
+        "epochs",
+        "batch_size",
+        "lr",
+        "opt",
+        "schedule",
+        "loss",
+        "label_smoothing",
+        "sampler",
+        "augment",
+        "mixup",
+        "cutmix",
+        "transform",
+        "ema",
+        "amp",
+        "compile",
+        "keep",
+        "seed",
+    ),
     "Where and how it runs": ("jobs", "devices", "backend", "ray_address", "save_every"),
-    "What is done now": ("name", "config", "resume", "force", "strict", "dry_run", "per"),
+    "What is done now": ("name", "config", "resume", "force", "strict", "preview", "dry_run", "per"),
 }
 
 
@@ -52,8 +70,12 @@ def kfold(
     window: Annotated[
         str | None, typer.Option(help="values that become black and white in 16-bit images [the file's range]", metavar="LO,HI")
     ] = None,
-    augment: Annotated[str | None, typer.Option(help="none, light or standard [standard]")] = None,
-    loss: Annotated[str | None, typer.Option(help="what training minimises: ce, cross-entropy [ce]")] = None,
+    augment: Annotated[str | None, typer.Option(help="none, light, standard or strong [standard]")] = None,
+    mixup: Annotated[float | None, typer.Option(help="α of mixup: pairs of images blended, usually 0.2 [0: off]")] = None,
+    cutmix: Annotated[float | None, typer.Option(help="α of cutmix: a part of one image pasted into another, usually 1 [0: off]")] = None,
+    transform: Annotated[str | None, typer.Option(help="a transform of your own, on the decoded image", metavar="MODULE:OBJECT")] = None,
+    sampler: Annotated[str | None, typer.Option(help="what an epoch shows: none (each image once), balanced, sqrt or power:A [none]")] = None,
+    loss: Annotated[str | None, typer.Option(help="ce, wce, focal, ldam, bce, f1 or a sum, e.g. focal:gamma=1+.5*f1 [ce]", metavar="L[+L]")] = None,
     target: Annotated[
         str | None, typer.Option(help="label; an attribute of it (age); or one head each: mask+gender+age [label]", metavar="A[+B]")
     ] = None,
@@ -79,6 +101,9 @@ def kfold(
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is missing")] = False,
     force: Annotated[bool, typer.Option("--force", help="train existing runs again from nothing")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="warnings about the data and the folds are errors: nothing is trained")] = False,
+    preview: Annotated[
+        Path | None, typer.Option(help="draw some images as training sees them into this PNG, train nothing", metavar="FILE.png")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, train nothing")] = False,
     config: Annotated[Path | None, typer.Option("-c", "--config", help="settings in TOML, e.g. a run's config.toml", metavar="FILE")] = None,
 ) -> int:
@@ -86,7 +111,7 @@ def kfold(
 
     What decides the result can stand in ./ensemble.toml or in ENSEMBLE_<NAME> as well; a flag comes first, then the
     environment, -c FILE, ./ensemble.toml. What is done now cannot stand in a file: --fold, --per, --jobs, --devices,
-    --backend, --ray-address, --save-every, --resume, --force, --strict, --dry-run and -c. Defaults are in brackets.
+    --backend, --ray-address, --save-every, --resume, --force, --strict, --preview, --dry-run and -c. Defaults are in brackets.
     """
     given = dict(locals())
     from ensemble.cli.training import run_training
@@ -110,6 +135,7 @@ def kfold(
         force=force,
         strict=strict,
         dry_run=dry_run,
+        preview=preview,
         per_person=per == "person",
         again=_resuming(),
     )

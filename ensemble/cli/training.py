@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean, stdev
 
 from ensemble.cli import console
 from ensemble.cli.auditing import Audit
 from ensemble.cli.folds import folds_text
+from ensemble.cli.previewing import write_previews
 from ensemble.cli.progress import StepsView, TrainingView, duration
 from folds.devices import Execution, resolve_amp
 from folds.errors import FoldsFailed, Interrupted
@@ -32,6 +34,7 @@ def run_training(
     force: bool = False,
     strict: bool = False,
     dry_run: bool = False,
+    preview: Path | None = None,
     per_person: bool = False,
     again: str = "ensemble kfold --resume",
 ) -> int:
@@ -39,8 +42,11 @@ def run_training(
     audit = Audit(strict)
     plan = make_plan(settings, recipe, folds=folds, execution=execution, force=force, note=console.note, warn=audit.warn)
     for run in plan.runs:
-        run.refuse_started(plan.folds, resume or dry_run, force)
+        run.refuse_started(plan.folds, resume or dry_run or preview is not None, force)
     describe(plan)
+    if preview is not None:
+        write_previews(plan, preview, force)
+        return 0
     if dry_run:
         audit.refuse()
         console.result("\n".join(f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds), {"plan": _plan_record(plan)})

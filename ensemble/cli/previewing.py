@@ -1,0 +1,55 @@
+"""`ensemble kfold --preview`: some images as training sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.cli import console
+from ensemble.cli.progress import StepsView
+from folds.choices import presets_of
+from folds.decode import ImageSettings
+from folds.errors import UsageError
+from folds.files import refuse_existing
+from folds.images import load_images
+from folds.mixing import Mixing
+from folds.plan import CACHE, Plan
+from folds.preview import Augmented, preview_rows, write_preview
+from folds.transform import load_transform
+
+
+def write_previews(plan: Plan, path: Path, force: bool) -> None:
+    """A sheet for the first run of each architecture: ``FILE.png``, or ``FILE-<run>.png`` where there are several.
+
+    Raises
+    ------
+    EnsembleError : a sheet exists and `force` is not given; an image cannot be used.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--preview {path}: expected a PNG", hint=f"--preview {path.with_suffix('.png')}")
+    runs = list({run.base: run for run in reversed(plan.runs)}.values())[::-1]
+    table = plan.table
+    for run in runs:
+        file = path if len(runs) == 1 else path.with_name(f"{path.stem}-{run.name}{path.suffix}")
+        refuse_existing(file, "the sheet", force)
+        recipe, images = run.recipe, ImageSettings(run.architecture.height, run.architecture.width, run.recipe.fit, run.recipe.value_window())
+        with StepsView("decoding images") as progress:
+            cache = load_images(table.paths or (), images, cache_dir=CACHE / "images", where=table.where, note=console.note, progress=progress)
+        names, of_class = presets_of(recipe, table.classes, table.class_attributes)
+        labels = [] if table.labels is None else table.labels.tolist()
+        codes = of_class[table.label_codes()]
+        rows = np.array(preview_rows(labels, codes, recipe.seed))
+        how = Augmented(
+            names,
+            codes[rows],
+            recipe.erase,
+            Mixing(recipe.mixup, recipe.cutmix),
+            None if recipe.transform is None else load_transform(recipe.transform),
+            run.architecture.mean,
+            run.architecture.std,
+            recipe.seed,
+        )
+        write_preview(file, cache.pixels[rows], [labels[row] for row in rows.tolist()], how)
+        console.result(str(file), {"preview": str(file)})
+    console.note("\nnothing was trained (--preview)")
