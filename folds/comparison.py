@@ -57,13 +57,7 @@ class Comparison:
         among : comparisons that are looked at together: the more there are, the likelier one stands out by chance (Bonferroni).
         """
         found = self.differences[metric]
-        if found.difference.low == found.difference.high == 0:
-            return "no: the same predictions"
-        if found.difference.low <= 0 <= found.difference.high:
-            return "no"
-        if found.chance * among > 1 - LEVEL:
-            return f"no: one of {among} may seem so by chance"
-        return "yes"
+        return distinguishable(found.difference.low, found.difference.high, found.chance, among)
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,6 +242,30 @@ def refuse_incomparable(baseline: str, rows: Rows, classes: Sequence[str], targe
     _refuse_other_meaning(known, planned)
     _, at_known, at_planned = _common(known, planned, [])
     _truth(known, planned, at_known, at_planned, [])
+
+
+def distinguishable(low: float, high: float, chance: float, among: int = 1) -> str:
+    """Whether a difference with this interval is distinguishable from noise: ``yes``, or ``no`` and why (see `Comparison.verdict`)."""
+    if low == high == 0:
+        return "no: no sample is decided otherwise"
+    if low <= 0 <= high:
+        return "no"
+    return "yes" if chance * among <= 1 - LEVEL + 1e-9 else f"no: one of {among} may seem so by chance"
+
+
+def varied_text(varied: Mapping[str, Sequence[Any]], most: int = 60) -> str:
+    """``loss: ce → focal``; names alone where that is longer than `most` characters."""
+    text = ", ".join(f"{name}: {shown(before)} → {shown(after)}" for name, (before, after) in varied.items())
+    if len(text) <= most:
+        return text
+    names = list(varied)
+    while len(names) > 1 and len(_listed(names, len(varied))) > most:
+        names.pop()
+    return _listed(names, len(varied))
+
+
+def _listed(names: Sequence[str], of: int) -> str:
+    return ", ".join(names) + (f" and {of - len(names)} more" if len(names) < of else "")
 
 
 def shown(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,11 @@ from folds.kinds import NUMBER, TEXT, TRUTH, mapping_of, optional, whole, wrong_
 from folds.ledger import append, ledger_file, now, read_ledger
 from folds.predictions import Sidecar
 from folds.recipe import default_of, read_record
-from folds.run import Run
 from folds.scores import METRICS, interval_over_people
 from folds.summary import mean_test_predictions, oof_predictions, truth_of
+
+if TYPE_CHECKING:  # it imports torch, which reading a run's files does not need
+    from folds.run import Run
 
 INTENT = "experiment.json"
 _INTENT = {"hypothesis": optional(TEXT), "stated": optional(TEXT), "stated_after": optional(whole()), "baseline": optional(TEXT)}

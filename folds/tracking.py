@@ -31,6 +31,14 @@ _COURSES = {
     "lr": "course/learning_rate",
     "seconds": "course/seconds_an_epoch",
 }
+# Nothing is told to anybody; the folder stays usable in versions that would rather have a database; and a server that is gone
+# holds up an epoch for seconds, not for minutes.
+_MLFLOW = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_FILE_STORE": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
 
 
 class Tracker:
@@ -47,6 +55,19 @@ class Tracker:
         self._broken = False
 
     def __enter__(self) -> Tracker:
+        """Begin, before anything is trained.
+
+        Raises
+        ------
+        EnsembleError : it cannot be.
+        """
+        try:
+            self._connect()
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise EnsembleError(
+                f"--track cannot be begun: {type(error).__name__}: {reason}", hint="mend what it says, or leave --track out"
+            ) from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -80,6 +101,9 @@ class Tracker:
         for record in [*earlier, event]:
             self._write(job, int(record["epoch"]), {name: float(record[column]) for column, name in _COURSES.items() if column in record})
         self._last[key] = int(event["epoch"])
+
+    def _connect(self) -> None:
+        """Open what everything is written to."""
 
     def _begin(self, job: Job) -> int:
         """Begin, or go on with, the course of a fold; how many of its epochs are there already."""
@@ -148,15 +172,20 @@ class MLflow(Tracker):
 
     def __init__(self, warn: Warn, runs: Path = Path("runs")) -> None:
         super().__init__(warn)
-        # Nothing is told to anybody, and the folder stays usable in versions that would rather have a database.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        from mlflow import MlflowClient
+        for name, value in _MLFLOW.items():
+            os.environ.setdefault(name, value)
+        import mlflow  # noqa: F401 - whether it is there
 
         self._runs = runs
         self._uri = os.environ.get("MLFLOW_TRACKING_URI") or Path("mlruns").absolute().as_uri()
-        self._client = MlflowClient(tracking_uri=self._uri)
+        self._client: Any = None
         self._numbers: dict[str, str] = {}
+
+    def _connect(self) -> None:
+        from mlflow import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=self._uri)
+        self._client.get_experiment_by_name(EXPERIMENT)
 
     def _number(self, run: str) -> str:
         """The id of a run's run: the one that was begun, if it is still there, or else a new one."""
@@ -201,7 +230,6 @@ def open_tracker(name: str | None, runs: Path = Path("runs"), warn: Warn = lambd
     Raises
     ------
     UsageError : there is none of that name, or what it needs is not installed.
-    EnsembleError : it cannot be begun.
     """
     if name is None:
         return Tracker()
@@ -214,10 +242,8 @@ def open_tracker(name: str | None, runs: Path = Path("runs"), warn: Warn = lambd
             return TensorBoard(warn, runs)
         return MLflow(warn, runs)
     except ImportError as error:
-        raise UsageError(f"--track {name}: {error.name or name} is not installed", hint=f"pip install {name}, or leave --track out") from None
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise EnsembleError(f"--track {name} cannot be begun: {reason}", hint="leave --track out, or mend what it says") from None
+        hint = f"pip install {'mlflow-skinny' if name == 'mlflow' else name}, or leave --track out"
+        raise UsageError(f"--track {name}: {error.name or name} is not installed", hint=hint) from None
 
 
 def _history(place: Path) -> list[dict[str, float]]:

@@ -20,7 +20,7 @@ duplicates audit contact_sheet
 augment sampling losses targets comparison criterion choices devices architectures joined optimise checkpoint inference
 job tracking state fitting training worker
 journal shared task patience lost cluster
-run versions grid plan manager summary experiment
+run versions grid plan manager summary experiment catalogue
 """.split()
 ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files views tta".split()
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ensemble.cli import console
-from folds.comparison import Comparison, compare, shown
+from folds.comparison import Comparison, compare, shown, varied_text
 from folds.errors import EnsembleError
 from folds.experiment import comparison_record
-from folds.run import Run
 from folds.scores import METRICS, Interval
 from folds.summary import RunSummary
 
-MOST = 60  # characters of a cell that lists settings
+if TYPE_CHECKING:  # it imports torch, which comparing two runs does not need
+    from folds.run import Run
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,18 @@ def _among(compared: Sequence[Compared]) -> int:
 
 
 def compared_table(compared: Sequence[Compared]) -> str:
-    """A line a run: its score, the settings in which it differs, and the paired difference."""
-    header = ["run", "varied", "OOF macro F1", "95 % over people", "baseline", "difference", "95 %, paired", "distinguishable from noise"]
+    """A line a run: its score, the settings in which it differs, and the paired difference; baselines are named where it is not plain which."""
+    baselines = {one.baseline for one in compared if one.baseline is not None}
+    named = len(baselines) > 1 or not baselines <= {one.run for one in compared}
+    header = ["run", "varied", "OOF macro F1", "95 % over people", *(["baseline"] if named else [])]
+    header += ["difference", "95 %, paired", "distinguishable from noise"]
     rows = []
     for one in compared:
-        row = [one.run, "", f"{one.score.score:.3f}", span(one.score), one.baseline or ""]
+        row = [one.run, "", f"{one.score.score:.3f}", span(one.score), *([one.baseline or ""] if named else [])]
         if one.comparison is None:
             row += ["", "", "not comparable" if one.problem else "the baseline"]
         else:
-            row[1] = settings_text(one.comparison.varied)
+            row[1] = varied_text(one.comparison.varied)
             found = one.comparison.differences["macro_f1"].difference
             row += [f"{found.score:+.3f}", signed_span(found), one.comparison.verdict(among=_among(compared))]
         rows.append(row)
@@ -87,24 +90,14 @@ def compared_remarks(compared: Sequence[Compared]) -> None:
         console.note("the intervals are over people: they say whether other people would show the difference, not whether other seeds would")
 
 
-def settings_text(varied: Mapping[str, Sequence[Any]]) -> str:
-    """``loss: ce → focal``; names alone where that gets too long."""
-    text = ", ".join(f"{name}: {shown(before)} → {shown(after)}" for name, (before, after) in varied.items())
-    if len(text) <= MOST:
-        return text
-    names = list(varied)
-    while len(text := ", ".join(names) + (f" and {len(varied) - len(names)} more" if len(names) < len(varied) else "")) > MOST:
-        names.pop()
-    return text
-
-
 def diff_tables(comparison: Comparison, unit: str = "images") -> str:
     """The settings that differ, and the scores of both runs with the paired difference."""
     settings = [[name, shown(before), shown(after)] for name, (before, after) in comparison.varied.items()]
     first = console.table(["setting", comparison.first, comparison.second], settings, left=3) if settings else "no setting differs"
     rows = []
     for name, found in comparison.differences.items():
-        row = [f"OOF {METRICS[name].title}", f"{found.first:.3f}", f"{found.second:.3f}", f"{found.difference.score:+.3f}"]
+        lower = "" if METRICS[name].greater_is_better else " (lower is better)"
+        row = [f"OOF {METRICS[name].title}{lower}", f"{found.first:.3f}", f"{found.second:.3f}", f"{found.difference.score:+.3f}"]
         rows.append([*row, signed_span(found.difference), comparison.verdict(name)])
     header = [
         f"on {comparison.rows:,} {unit}",
