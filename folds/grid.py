@@ -1,41 +1,61 @@
-"""The runs of a command: architectures × repeats × seeds, each with its name, its folds and a model that can be built."""
+"""The runs of a command: architectures × variants × repeats × seeds, each with its name, its folds and a model that can be built."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from folds.architectures import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
 from folds.assignment import FoldAssignment
 from folds.checkpoint import load_checkpoint
+from folds.comparison import refuse_incomparable, refuse_unknown
 from folds.errors import EnsembleError, UsageError
 from folds.optimise import build_optimizer
 from folds.recipe import Recipe, Settings
 from folds.run import Run, file_safe
+from folds.samples import SampleTable
 from folds.targets import LABEL, Target
 from folds.transform import load_transform
 
 
-def make_runs(settings: Settings, recipe: Recipe, target: Target, assignments: Sequence[FoldAssignment], small: bool) -> tuple[Run, ...]:
+@dataclass(frozen=True)
+class Variant:
+    """A recipe, what it predicts, and what it adds to the name of a run (nothing, where there is but one)."""
+
+    suffix: str
+    recipe: Recipe
+    target: Target
+
+
+def make_runs(settings: Settings, variants: Sequence[Variant], assignments: Sequence[FoldAssignment], small: bool) -> tuple[Run, ...]:
     """Every run, named so that no two share a file; what cannot be built or fetched is found here.
 
     Parameters
     ----------
+    variants : one or more; each is compared with the first, of the same architecture, repeat and seed.
     assignments : one a repeat.
     small : take the small siblings of the models (built-in people on a CPU).
     """
     runs: list[Run] = []
-    for arch in settings.arch:
+    built: tuple[object, Any] = (None, None)
+    firsts: dict[tuple[int, int, int], str] = {}
+    for (place, arch), variant in itertools.product(enumerate(settings.arch), variants):
+        recipe, target = variant.recipe, variant.target
         architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         own = arch if target.name == LABEL else f"{arch}-{target.name}"
-        base = file_safe(own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}")
-        base = _unused(base, [run.base for run in runs])
+        named = own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}"
+        base = _unused(file_safe(f"{named}-{variant.suffix}" if variant.suffix else named), [run.base for run in runs])
         # Built once here: what cannot be built or fetched is found before anything is decoded or trained.
-        model = create(architecture, target.outputs, pretrained=bool(recipe.pretrained) and recipe.init is None, init=recipe.init)
-        check_forward(model, architecture)
+        wanted = (architecture, target.outputs, bool(recipe.pretrained) and recipe.init is None, recipe.init)
+        if built[0] != wanted:  # most variants of a recipe have one model
+            built = wanted, create(architecture, target.outputs, pretrained=wanted[2], init=recipe.init)
+            check_forward(built[1], architecture)
+        model = built[1]
         if recipe.transform is not None:
             load_transform(recipe.transform).check(architecture.height, architecture.width)
         build_optimizer(model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
@@ -48,8 +68,24 @@ def make_runs(settings: Settings, recipe: Recipe, target: Target, assignments: S
                 # The first is named as if it were alone, so that repeats and seeds can be added to a run that is there.
                 name = base + (f"-r{repeat}" if repeat else "") + (f"-s{seed}" if seed != recipe.seed else "")
                 name = _unused(name, [run.name for run in runs])
-                runs.append(Run(name, architecture, replace(complete, seed=seed), assignment, parameters, target, why, base))
+                first = firsts.setdefault((place, repeat, seed), name)
+                baseline = None if first == name else first
+                runs.append(Run(name, architecture, replace(complete, seed=seed), assignment, parameters, target, why, base, baseline=baseline))
     return tuple(runs)
+
+
+def compared_with(baseline: str, runs: Sequence[Run], table: SampleTable) -> tuple[Run, ...]:
+    """The runs, each to be compared with `baseline`: another one of them, or one that is there.
+
+    Raises
+    ------
+    EnsembleError : there is no such run, or its scores could not be compared with those of these runs.
+    """
+    if baseline not in {run.name for run in runs}:
+        refuse_unknown(baseline, runs[0].runs, "--baseline")
+        for run in runs:
+            refuse_incomparable(baseline, table.rows(), run.target.classes, run.target.name, run.runs)
+    return tuple(replace(run, baseline=None if run.name == baseline else baseline) for run in runs)
 
 
 def first_checkpoints(run: Run, folds: Sequence[int]) -> dict[int, Path]:

@@ -15,7 +15,7 @@ from folds.decode import ImageSettings
 from folds.devices import Execution, Placement, place, resolve_amp
 from folds.errors import UsageError
 from folds.files import sha256_bytes, write_atomic, write_json
-from folds.grid import first_checkpoints, make_runs
+from folds.grid import Variant, compared_with, first_checkpoints, make_runs
 from folds.images import ImageCache, load_images
 from folds.job import Job
 from folds.recipe import Recipe, Settings, to_toml
@@ -24,6 +24,7 @@ from folds.run import Recorded, Run, recorded_start
 from folds.samples import Data, DataSpec, SampleTable
 from folds.sources import open_data
 from folds.split import check_folds
+from folds.targets import Target
 from folds.transform import load_transform
 from folds.versions import environment, version_warnings
 
@@ -86,6 +87,8 @@ def make_plan(
     folds: Sequence[int] | None = None,
     execution: Execution | None = None,
     force: bool = False,
+    variants: Sequence[tuple[str, Recipe]] = (),
+    baseline: str | None = None,
     note: Note = lambda text: None,
     warn: Note = lambda text: None,
 ) -> Plan:
@@ -96,14 +99,18 @@ def make_plan(
     folds : the folds to train now; None for all.
     execution : where and how the jobs are run.
     force : the folds are trained again from nothing; where they are all, it does not matter what a run has recorded.
+    variants : what is added to a run's name, and its recipe: each is trained with every architecture. `recipe` still decides the folds.
+    baseline : the run that all are compared with; without it each variant is compared with the first of its architecture.
     note, warn : called with lines for the user.
     """
     # What has a name is looked up before anything is read or trained.
     execution = execution or Execution()
     execution.check()
     first = _place(1, execution).devices[0]
-    check_choices(recipe)
-    resolve_amp(recipe.amp, first)
+    recipes = list(variants) or [("", recipe)]
+    for _, some in recipes:
+        check_choices(some)
+        resolve_amp(some.amp, first)
     source = open_data(settings, note=note)
     data, spec, built_in = source.data, source.spec, source.built_in
     for line in data.notes:
@@ -111,12 +118,7 @@ def make_plan(
     for line in data.warnings:
         warn(line)
     on_cpu = first == "cpu"
-    if built_in and recipe.pretrained is None and recipe.init is None:
-        recipe = replace(recipe, pretrained=False)
-    elif recipe.pretrained is None:
-        recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None)
-    target = check_for_classes(recipe, data.train.classes, data.train.class_attributes)
-    trained_labels(recipe, data.train)
+    made = [Variant(suffix, *_started(some, data.train, built_in)) for suffix, some in recipes]
     assignments = _assign(settings, recipe, data.train, note, warn)
     for repeat, assignment in enumerate(assignments):
         for line in check_folds(assignment, data.train.classes, data.train.class_attributes):
@@ -125,7 +127,9 @@ def make_plan(
     chosen = tuple(range(k)) if folds is None else tuple(sorted(set(folds)))
     if any(not 0 <= fold < k for fold in chosen):
         raise UsageError(f"--fold {','.join(map(str, folds or ()))}: the folds are 0 to {k - 1}")
-    runs = make_runs(settings, recipe, target, assignments, small=built_in and on_cpu)
+    runs = make_runs(settings, made, assignments, small=built_in and on_cpu)
+    if baseline is not None:
+        runs = compared_with(baseline, runs, data.train)
     recorded = Recorded() if force and runs[0].is_whole(chosen) else recorded_start(runs)
     execution = replace(execution, per_device=execution.per_device or recorded.jobs)
     placement = _place(len(runs) * len(chosen), execution, recorded.threads)
@@ -133,6 +137,15 @@ def make_plan(
         small = "small siblings of the models at 64 px, " if on_cpu else ""
         note(f"built-in people: {small}random weights; your own data: --data FOLDER or CSV")
     return Plan(settings, spec, data, runs, chosen, placement, built_in, execution)
+
+
+def _started(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple[Recipe, Target]:
+    """The recipe with its start decided (the built-in people have no pretrained weights), and what it predicts."""
+    if recipe.pretrained is None:
+        recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None and not built_in)
+    target = check_for_classes(recipe, table.classes, table.class_attributes)
+    trained_labels(recipe, table)
+    return recipe, target
 
 
 def _place(jobs: int, execution: Execution, threads: int | None = None) -> Placement:

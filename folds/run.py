@@ -43,6 +43,7 @@ class Run:
     ----------
     assignment : the folds; runs of one command differ in them where there are repeats.
     base : the name that runs which differ in repeat or seed alone have in common.
+    baseline : the run that it is compared with.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Run:
     base: str = ""
     runs: Path = Path("runs")
     checkpoints: Path = Path("checkpoints")
+    baseline: str | None = None
 
     @property
     def folder(self) -> Path:

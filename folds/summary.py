@@ -97,7 +97,7 @@ def pool(name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), 
     """What several runs are worth together; None for a single one, or where they have no sample in common yet."""
     if len(summaries) < 2:
         return None
-    files = [_read_oof(runs, summary.run) for summary in summaries]
+    files = [oof_predictions(runs, summary.run) for summary in summaries]
     first = files[0][1]
     place = [{name: i for i, name in enumerate(sidecar.rows.ids.tolist())} for _, sidecar in files]
     common = [name for name in first.rows.ids.tolist() if all(name in known for known in place)]
@@ -105,7 +105,7 @@ def pool(name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), 
         return None
     average = np.mean([np.asarray(values, np.float64)[[known[name] for name in common]] for (values, _), known in zip(files, place)], axis=0)
     shared = replace(first, rows=first.rows.take(np.array([place[0][name] for name in common])))
-    tests = [test for summary in summaries if (test := _read_test(runs, summary.run)) is not None]
+    tests = [test for summary in summaries if (test := mean_test_predictions(runs, summary.run)) is not None]
     return Pooled(
         name,
         tuple(summary.run for summary in summaries),
@@ -117,16 +117,26 @@ def pool(name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), 
     )
 
 
-def score_rows(probabilities: np.ndarray, sidecar: Sidecar, metric: str = "macro_f1", per_person: bool = False) -> Score:
-    """Score predictions (n, classes) on the labels in their sidecar; those of an attribute on its values."""
+def truth_of(sidecar: Sidecar) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n,) class indices and (n,) a number for each person; of a prediction of an attribute, its values.
+
+    Raises
+    ------
+    ValueError : the rows have no labels.
+    """
     labels, persons = sidecar.rows.labels, sidecar.rows.persons
     if sidecar.target != LABEL:
         labels = sidecar.rows.attributes.get(sidecar.target)
     if labels is None:
         raise ValueError("no labels to score on")
     code = {name: i for i, name in enumerate(sidecar.classes)}
-    truth = np.array([code[label] for label in labels.tolist()])
-    return score(truth, probabilities, person_codes(sidecar.rows.ids if persons is None else persons), metric, per_person)
+    return np.array([code[label] for label in labels.tolist()]), person_codes(sidecar.rows.ids if persons is None else persons)
+
+
+def score_rows(probabilities: np.ndarray, sidecar: Sidecar, metric: str = "macro_f1", per_person: bool = False) -> Score:
+    """Score predictions (n, classes) on the labels in their sidecar; those of an attribute on its values."""
+    truth, persons = truth_of(sidecar)
+    return score(truth, probabilities, persons, metric, per_person)
 
 
 def summarise(run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Path = Path("runs"), per_person: bool = False) -> RunSummary:
@@ -134,7 +144,7 @@ def summarise(run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Pa
 
     On test samples with labels, the fold models' probabilities are averaged: what `blend` does with one run.
     """
-    oof, test = _read_oof(runs, run), _read_test(runs, run)
+    oof, test = oof_predictions(runs, run), mean_test_predictions(runs, run)
     return RunSummary(
         run,
         folds,
@@ -145,7 +155,8 @@ def summarise(run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Pa
     )
 
 
-def _read_oof(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar]:
+def oof_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar]:
+    """The out-of-fold predictions (n, classes) that a run has published, and what they are."""
     path = oof_file(runs, run)
     sidecar = read_sidecar(path)
     if sidecar is None:
@@ -153,7 +164,7 @@ def _read_oof(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar]:
     return np.asarray(read_array(path)), sidecar
 
 
-def _read_test(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar] | None:
+def mean_test_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar] | None:
     """The mean of the fold models' probabilities on labelled test samples; None where there are none."""
     tests = [(p, s) for p in fold_files(runs, run).values() if (s := read_sidecar(p)) is not None]
     if not tests or tests[0][1].rows.labels is None:

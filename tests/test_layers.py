@@ -12,16 +12,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
-errors files kinds scores csv_table predictions
-samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe sources
+errors files kinds ledger git_state scores csv_table predictions
+samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe sweep sources
 contents depth decode usable images
 strata stratified repair assignment split repeats
 duplicates audit contact_sheet
 presets policies augment mixing transform transform_pool preview
-sampling losses targets criterion choices devices architectures joined optimise checkpoint inference
-job state fitting training worker
+sampling losses targets comparison criterion choices devices architectures joined optimise checkpoint inference
+job tracking state fitting training worker
 journal shared task patience lost cluster
-run versions grid plan manager summary
+run versions grid plan manager summary experiment catalogue
 """.split()
 ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files views tta".split()
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "kfold": "train one model per fold and architecture; write out-of-fold and test predictions",
     "blend": "combine prediction files by voting, lined up by id",
     "tta": "test-time augmentation of a checkpoint or a run",
+    "runs": "the experiments so far: list, filter, compare two, note what was learnt",
     "doctor": "look at the installation: versions, devices, mismatched packages",
 }
 CONTEXT = {"auto_envvar_prefix": "ENSEMBLE", "help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -11,30 +11,17 @@ from ensemble.cli import console
 
 # How a command is run, which changes nothing that comes out of it.
 NOT_SETTINGS = {"fold", "per", "jobs", "devices", "backend", "ray_address", "save_every", "resume", "force", "strict", "preview", "dry_run", "config"}
+NOT_SETTINGS |= {"sweep", "baseline", "hypothesis", "track"}
 
 PANELS = {
     "Data": ("data", "test", "path", "label", "person", "id", "split", "person_regex"),
     "Folds": ("k", "folds", "holdout", "repair", "fold"),
     "Model": ("arch", "img_size", "fit", "window", "normalise", "pretrained", "init", "init_run", "target"),
     "Training": (
-        "epochs",
-        "batch_size",
-        "lr",
-        "opt",
-        "schedule",
-        "loss",
-        "label_smoothing",
-        "sampler",
-        "augment",
-        "mixup",
-        "cutmix",
-        "transform",
-        "ema",
-        "amp",
-        "compile",
-        "keep",
-        "seed",
+        *("epochs", "batch_size", "lr", "opt", "schedule", "loss", "label_smoothing", "sampler", "augment", "mixup", "cutmix", "transform"),
+        *("ema", "amp", "compile", "keep", "seed"),
     ),
+    "Experiments": ("hypothesis", "baseline", "sweep", "track"),
     "Where and how it runs": ("jobs", "devices", "backend", "ray_address", "save_every"),
     "What is done now": ("name", "config", "resume", "force", "strict", "preview", "dry_run", "per"),
 }
@@ -92,6 +79,14 @@ def kfold(
     init_run: Annotated[str | None, typer.Option(help="start each fold from this run's: fine-tuning, e.g. at another size", metavar="RUN")] = None,
     seed: Annotated[int | None, typer.Option(help="of the split and every random stream [0]")] = None,
     seeds: Annotated[int | None, typer.Option(help="seeds of training on the same folds, each a run: NAME, NAME-s1, … [1]", metavar="N")] = None,
+    hypothesis: Annotated[str | None, typer.Option(help="what is expected, and why: kept with the run in the ledger", metavar="TEXT")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="compare with this run: what differs, and whether other people would show it", metavar="RUN")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(help="train a run for each value, compared with the first; given again: each combination", metavar="KEY=V1,V2")
+    ] = None,
+    track: Annotated[str | None, typer.Option(help="write the numbers for tensorboard or mlflow as well", metavar="T")] = None,
     per: Annotated[str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")] = None,
     jobs: Annotated[str, typer.Option(help="jobs at a time on a device; auto: one a CPU core, one a GPU", metavar="N")] = "auto",
     devices: Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1")] = "auto",
@@ -111,13 +106,15 @@ def kfold(
 
     What decides the result can stand in ./ensemble.toml or in ENSEMBLE_<NAME> as well; a flag comes first, then the
     environment, -c FILE, ./ensemble.toml. What is done now cannot stand in a file: --fold, --per, --jobs, --devices,
-    --backend, --ray-address, --save-every, --resume, --force, --strict, --preview, --dry-run and -c. Defaults are in brackets.
+    --backend, --ray-address, --save-every, --hypothesis, --baseline, --sweep, --track, --resume, --force, --strict,
+    --preview, --dry-run and -c. Defaults are in brackets.
     """
     given = dict(locals())
     from ensemble.cli.training import run_training
     from folds.devices import Execution
     from folds.errors import UsageError
     from folds.recipe import gather
+    from folds.sweep import parse_sweep
 
     if per not in (None, "person"):
         raise UsageError(f"--per {per}: expected person")
@@ -125,7 +122,14 @@ def kfold(
         raise UsageError("--resume and --force contradict each other", hint="give one of them")
     if holdout is not None and k is not None:
         raise UsageError("--holdout and --k contradict each other", hint="--holdout makes one split: give one of them")
-    settings, recipe, _ = gather({key: value for key, value in given.items() if key not in NOT_SETTINGS}, config)
+    variants = parse_sweep(sweep or [])
+    flags = {key: value for key, value in given.items() if key not in NOT_SETTINGS}
+    for key in variants[0].values if sweep else ():
+        if flags.get(key) is not None:
+            option = f"--{key.replace('_', '-')}"
+            raise UsageError(f"{option} and --sweep {key} contradict each other", hint=f"leave {option} out")
+    settings, recipe, _ = gather(flags, config)
+    swept = [(variant.suffix, gather(flags | dict(variant.values), config)[1]) for variant in variants] if sweep else []
     return run_training(
         settings,
         recipe,
@@ -138,6 +142,10 @@ def kfold(
         preview=preview,
         per_person=per == "person",
         again=_resuming(),
+        variants=swept,
+        baseline=baseline,
+        hypothesis=hypothesis,
+        track=track,
     )
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from ensemble.cli import console
 from ensemble.cli.auditing import Audit
+from ensemble.cli.comparing import compare_runs, compared_records, compared_remarks, compared_table, span
 from ensemble.cli.folds import folds_text
 from ensemble.cli.previewing import write_previews
 from ensemble.cli.progress import StepsView, TrainingView, duration
 from folds.devices import Execution, resolve_amp
-from folds.errors import FoldsFailed, Interrupted
-from folds.job import Outcome
+from folds.errors import EnsembleError, FoldsFailed, Interrupted
+from folds.experiment import record_run, state_intent
+from folds.git_state import git_state
+from folds.job import Job, Outcome
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.recipe import Recipe, Settings
 from folds.run import Run
-from folds.scores import Interval
 from folds.summary import Pooled, RunSummary, pool, summarise
+from folds.tracking import Tracker, open_tracker
 
 FEW_PEOPLE = 10
 
@@ -37,10 +41,25 @@ def run_training(
     preview: Path | None = None,
     per_person: bool = False,
     again: str = "ensemble kfold --resume",
+    variants: Sequence[tuple[str, Recipe]] = (),
+    baseline: str | None = None,
+    hypothesis: str | None = None,
+    track: str | None = None,
 ) -> int:
     """Do it and print it; returns the exit code (0, or 3 where some folds failed)."""
     audit = Audit(strict)
-    plan = make_plan(settings, recipe, folds=folds, execution=execution, force=force, note=console.note, warn=audit.warn)
+    tracker = open_tracker(track, warn=console.warn)
+    plan = make_plan(
+        settings,
+        recipe,
+        folds=folds,
+        execution=execution,
+        force=force,
+        variants=variants,
+        baseline=baseline,
+        note=console.note,
+        warn=audit.warn,
+    )
     for run in plan.runs:
         run.refuse_started(plan.folds, resume or dry_run or preview is not None, force)
     describe(plan)
@@ -52,16 +71,17 @@ def run_training(
         console.result("\n".join(f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds), {"plan": _plan_record(plan)})
         console.note("\nnothing was trained (--dry-run)")
         return 0
-    failed = train_plan(plan, resume, force, again, audit)
+    failed = train_plan(plan, resume, force, again, audit, hypothesis, tracker)
     summaries = summaries_of(plan, per_person)
     if summaries:
-        pooled = pooled_of(plan, summaries, per_person)
-        console.result(
-            results_table(summaries, pooled), {"runs": [summary_record(s) for s in summaries], "pooled": [pooled_record(p) for p in pooled]}
-        )
+        pooled, compared = pooled_of(plan, summaries, per_person), compare_runs(plan.runs, summaries, per_person)
+        text = "\n\n".join([results_table(summaries, pooled), *([compared_table(compared)] if compared else [])])
+        records: dict[str, object] = {"runs": [summary_record(s) for s in summaries], "pooled": [pooled_record(p) for p in pooled]}
+        console.result(text, records | {"comparisons": compared_records(compared)})
         remarks(summaries, pooled)
+        compared_remarks(compared)
     refuse_failed(plan, failed, again)
-    console.next_step(f"ensemble blend {plan.runs[0].runs}/*.npy --method soft")
+    console.next_step("ensemble runs" if variants else f"ensemble blend {plan.runs[0].runs}/*.npy --method soft")
     return 0
 
 
@@ -92,25 +112,59 @@ def describe(plan: Plan) -> None:
     console.note(f"mixed precision {amp}: {why}")
 
 
-def train_plan(plan: Plan, resume: bool, force: bool, again: str, audit: Audit | None = None) -> list[Outcome]:
-    """Audit the images, train what is to be trained, shown live; returns the jobs that failed. On Ctrl-C, `again` is the command that goes on."""
+def train_plan(
+    plan: Plan,
+    resume: bool,
+    force: bool,
+    again: str,
+    audit: Audit | None = None,
+    hypothesis: str | None = None,
+    tracker: Tracker | None = None,
+) -> list[Outcome]:
+    """Audit the images, train what is to be trained, shown live, and enter it in the ledger; returns the jobs that failed.
+
+    On Ctrl-C, `again` is the command that goes on.
+    """
     failed: list[Outcome] = []
-    audit = audit or Audit()
+    audit, tracker = audit or Audit(), tracker or Tracker()
+    git = git_state()  # of when it was begun: code may be edited while it trains
     try:
         with locked(plan):
             with StepsView("decoding images") as decoding:
                 jobs = open_runs(plan, resume=resume, force=force, note=console.note, warn=console.warn, progress=decoding, decoded=audit.look)
             audit.show()
+            for run in plan.runs:
+                state_intent(run, hypothesis)
             if not jobs:
                 console.note("nothing left to train")
-            with TrainingView(jobs, len(plan.placement.devices)) as view:
-                for outcome in train(plan, jobs, view.event):
+            with tracker, TrainingView(jobs, len(plan.placement.devices)) as view:
+
+                def report(job: Job, event: dict[str, Any]) -> None:
+                    view.event(job, event)
+                    tracker.event(job, event)
+
+                for outcome in train(plan, jobs, report):
                     view.outcome(outcome)
                     if outcome.error is not None:
                         failed.append(outcome)
+                for entry in _enter(plan, git):
+                    tracker.entry(entry)
     except KeyboardInterrupt:
         raise Interrupted("finished folds are published, the others go on from their last epoch", hint=again) from None
     return failed
+
+
+def _enter(plan: Plan, git: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Enter the runs in the ledger; hours of training do not fail for a line in it."""
+    entries = []
+    for run in plan.runs:
+        try:
+            entry = record_run(run, jobs=len(plan.placement.devices), git=git)
+        except EnsembleError as error:
+            console.warn(f"{run.name} is not in the ledger: {error.message}")
+        else:
+            entries += [entry] if entry is not None else []
+    return entries
 
 
 def refuse_failed(plan: Plan, failed: Sequence[Outcome], again: str) -> None:
@@ -166,11 +220,6 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[Pooled] = ()
             row += ["", ""] if p.test is None else [f"{p.test.headline.score:.3f}", span(p.test.headline)]
         rows.append(row)
     return console.table(header, rows)
-
-
-def span(interval: Interval) -> str:
-    """``.612–.701``"""
-    return f"{interval.low:.3f}–{interval.high:.3f}"
 
 
 def remarks(summaries: Sequence[RunSummary], pooled: Sequence[Pooled] = ()) -> None:

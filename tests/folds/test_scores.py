@@ -20,6 +20,7 @@ from folds.scores import (
     argmax_classes,
     average_by_person,
     class_counts,
+    difference_over_people,
     f1_per_class,
     interval_over_people,
     log_loss,
@@ -262,3 +263,51 @@ def test_a_person_is_the_mean_of_the_rows_and_the_most_frequent_label(data: tupl
         assert found_labels[i] == min(label for label in counts if counts[label] == max(counts.values()))
         several += len(counts) > 1
     assert mixed == several
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_paired_difference_draws_the_same_people_for_both(name: str) -> None:
+    labels, first, persons = people_data()
+    second = np.roll(first, 1, axis=0) * 0.5 + first * 0.5
+    found = difference_over_people(METRICS[name], labels, first, second, persons, resamples=150, seed=7, level=0.9)
+    drawn = []
+    for pick in np.random.default_rng(7).integers(0, 30, size=(150, 30)):
+        rows = np.concatenate([np.flatnonzero(persons == person) for person in pick])
+        drawn.append(score_of_sklearn(name, labels[rows], second[rows]) - score_of_sklearn(name, labels[rows], first[rows]))
+    assert (found.difference.low, found.difference.high) == pytest.approx(np.quantile(drawn, [0.05, 0.95]), abs=1e-9)
+    assert (found.first, found.second) == pytest.approx((score_of_sklearn(name, labels, first), score_of_sklearn(name, labels, second)))
+    assert found.difference.score == pytest.approx(found.second - found.first)
+    beyond = min(np.sum(np.array(drawn) <= 0), np.sum(np.array(drawn) >= 0))
+    assert found.chance == pytest.approx(min(1, 2 * (beyond + 1) / 151))
+
+
+def test_a_score_differs_from_itself_by_nothing_and_the_other_way_round_by_the_negative() -> None:
+    labels, first, persons = people_data()
+    same = difference_over_people(METRICS["macro_f1"], labels, first, first, persons, resamples=50)
+    assert (same.difference.score, same.difference.low, same.difference.high, same.chance) == (0, 0, 0, 1)
+    second = np.roll(first, 1, axis=0)
+    there, back = (difference_over_people(METRICS["macro_f1"], labels, a, b, persons, resamples=200) for a, b in ((first, second), (second, first)))
+    assert (there.difference.low, there.chance) == pytest.approx((-back.difference.high, back.chance))
+
+
+def test_the_paired_interval_is_narrower_than_one_that_forgets_the_pairs() -> None:
+    rng = np.random.default_rng(0)
+    labels, persons = np.zeros(600, int), np.repeat(np.arange(200), 3)
+    hard = np.repeat(rng.random(200), 3)  # what is hard is hard for both
+    first, second = (np.where((rng.random(600) * 0.2 + hard * 0.8 < right)[:, None], [0.9, 0.1], [0.1, 0.9]) for right in (0.7, 0.74))
+    paired = difference_over_people(METRICS["accuracy"], labels, first, second, persons).difference
+    alone = [interval_over_people(METRICS["accuracy"], labels, values, persons) for values in (first, second)]
+    assert paired.high - paired.low < 0.5 * float(np.hypot(*(one.high - one.low for one in alone)))
+
+
+@pytest.mark.parametrize(("gain", "share"), [(0.0, (0.0, 0.12)), (0.25, (0.95, 1.0))])
+def test_models_that_differ_by_luck_alone_seldom_seem_to_differ_and_one_that_is_better_does(gain: float, share: tuple[float, float]) -> None:
+    labels, persons = np.tile(np.arange(3), 200), np.repeat(np.arange(150), 4)
+    seen = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        first, second = (np.eye(3)[np.where(rng.random(600) < right, labels, rng.integers(0, 3, 600))] for right in (0.4, 0.4 + gain))
+        found = difference_over_people(METRICS["macro_f1"], labels, first, second, persons, resamples=200, seed=seed)
+        seen.append(not found.difference.low <= 0 <= found.difference.high)
+        assert not found.difference.low <= 0 <= found.difference.high or found.chance > 0.04
+    assert share[0] <= np.mean(seen) <= share[1]

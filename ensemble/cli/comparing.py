@@ -1,0 +1,120 @@
+"""How runs are shown beside the one they are compared with: by `kfold` after training, and by `runs diff`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ensemble.cli import console
+from folds.comparison import Comparison, compare, shown, varied_text
+from folds.errors import EnsembleError
+from folds.experiment import comparison_record
+from folds.scores import METRICS, Interval
+from folds.summary import RunSummary
+
+if TYPE_CHECKING:  # it imports torch, which comparing two runs does not need
+    from folds.run import Run
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run, what it is compared with, and what came of it (`problem` where it could not be compared)."""
+
+    run: str
+    baseline: str | None
+    score: Interval
+    comparison: Comparison | None = None
+    problem: str = ""
+
+
+def compare_runs(runs: Sequence[Run], summaries: Sequence[RunSummary], per_person: bool = False) -> list[Compared]:
+    """Each run with its baseline, and the baselines among them; [] where nothing is compared with anything."""
+    scores = {summary.run: summary.oof.headline for summary in summaries}
+    baselines = {run.baseline for run in runs if run.baseline is not None}
+    compared: list[Compared] = []
+    for run in runs:
+        if run.name not in scores or (run.baseline is None and run.name not in baselines):
+            continue
+        comparison, problem = None, ""
+        if run.baseline is not None:
+            try:
+                comparison = compare(run.baseline, run.name, run.runs, per_person)
+            except EnsembleError as error:
+                problem = error.message
+        compared.append(Compared(run.name, run.baseline, scores[run.name], comparison, problem))
+    return compared if any(one.baseline for one in compared) else []
+
+
+def _among(compared: Sequence[Compared]) -> int:
+    return sum(one.comparison is not None for one in compared)
+
+
+def compared_table(compared: Sequence[Compared]) -> str:
+    """A line a run: its score, the settings in which it differs, and the paired difference; baselines are named where it is not plain which."""
+    baselines = {one.baseline for one in compared if one.baseline is not None}
+    named = len(baselines) > 1 or not baselines <= {one.run for one in compared}
+    header = ["run", "varied", "OOF macro F1", "95 % over people", *(["baseline"] if named else [])]
+    header += ["difference", "95 %, paired", "distinguishable from noise"]
+    rows = []
+    for one in compared:
+        row = [one.run, "", f"{one.score.score:.3f}", span(one.score), *([one.baseline or ""] if named else [])]
+        if one.comparison is None:
+            row += ["", "", "not comparable" if one.problem else "the baseline"]
+        else:
+            row[1] = varied_text(one.comparison.varied)
+            found = one.comparison.differences["macro_f1"].difference
+            row += [f"{found.score:+.3f}", signed_span(found), one.comparison.verdict(among=_among(compared))]
+        rows.append(row)
+    return console.table(header, rows, left=2)
+
+
+def compared_records(compared: Sequence[Compared]) -> list[dict[str, Any]]:
+    """For --json."""
+    records = []
+    for one in compared:
+        if one.comparison is not None:
+            verdict = {"distinguishable": one.comparison.verdict(among=_among(compared))}
+            records.append({"run": one.run, "baseline": one.baseline} | comparison_record(one.comparison) | verdict)
+        elif one.problem:
+            records.append({"run": one.run, "baseline": one.baseline, "differences": None, "notes": [one.problem]})
+    return records
+
+
+def compared_remarks(compared: Sequence[Compared]) -> None:
+    """What a reader of the table must know."""
+    for one in compared:
+        for text in [one.problem] if one.problem else one.comparison.notes if one.comparison is not None else ():
+            console.note(f"{one.run} against {one.baseline}: {text}")
+    if _among(compared):
+        console.note("the intervals are over people: they say whether other people would show the difference, not whether other seeds would")
+
+
+def diff_tables(comparison: Comparison, unit: str = "images") -> str:
+    """The settings that differ, and the scores of both runs with the paired difference."""
+    settings = [[name, shown(before), shown(after)] for name, (before, after) in comparison.varied.items()]
+    first = console.table(["setting", comparison.first, comparison.second], settings, left=3) if settings else "no setting differs"
+    rows = []
+    for name, found in comparison.differences.items():
+        lower = "" if METRICS[name].greater_is_better else " (lower is better)"
+        row = [f"OOF {METRICS[name].title}{lower}", f"{found.first:.3f}", f"{found.second:.3f}", f"{found.difference.score:+.3f}"]
+        rows.append([*row, signed_span(found.difference), comparison.verdict(name)])
+    header = [
+        f"on {comparison.rows:,} {unit}",
+        comparison.first,
+        comparison.second,
+        "difference",
+        "95 %, paired",
+        "distinguishable from noise",
+    ]
+    return f"{first}\n\n{console.table(header, rows)}"
+
+
+def span(interval: Interval) -> str:
+    """``.612–.701``"""
+    return f"{interval.low:.3f}–{interval.high:.3f}"
+
+
+def signed_span(interval: Interval) -> str:
+    """``-0.012 to +0.031``"""
+    return f"{interval.low:+.3f} to {interval.high:+.3f}"

@@ -1,0 +1,185 @@
+"""`ensemble runs`: the experiments so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ensemble.cli import console
+
+if TYPE_CHECKING:
+    from folds.catalogue import Listed
+    from folds.ledger import Ledger
+
+RUNS = Path("runs")
+
+
+def runs(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[diff A B | note RUN TEXT]", help="compare two runs, or note what was learnt from one", show_default=False),
+    ] = None,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(help="only runs with this setting or column: loss=focal, lr!=1e-3, arch~swin; given again: all must hold", metavar="KEY=VALUE"),
+    ] = None,
+    sort: Annotated[str, typer.Option(help="score (best first), date (newest last), name, or time (quickest first)", metavar="BY")] = "date",
+    columns: Annotated[
+        str | None, typer.Option(help="what to show: columns and settings, e.g. run,loss,lr,macro_f1,hypothesis,commit", metavar="A[,B]")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="for a shared page: the table, and what each run was for and came to")] = False,
+    per: Annotated[str | None, typer.Option(help="diff: score per person: a person's images are averaged first", metavar="person")] = None,
+) -> int:
+    """List the runs of the ledger, runs/ledger.jsonl, and those beside it that have no line yet.
+
+    With diff, two runs: the settings that differ, and the differences of their out-of-fold scores on the samples that both
+    have predicted, with a bootstrap interval over people who are drawn for both alike. With note, a line about a run for
+    those who read the ledger after you.
+    """
+    from folds.errors import UsageError
+
+    if per not in (None, "person"):
+        raise UsageError(f"--per {per}: expected person")
+    if words:
+        if filter or columns or markdown or sort != "date":
+            raise UsageError("--filter, --sort, --columns and --markdown belong to the list", hint="ensemble runs --help")
+        return _act(words, per == "person")
+    if per:
+        raise UsageError("--per belongs to diff", hint="ensemble runs diff A B --per person")
+    return _show(filter or [], sort, columns, markdown)
+
+
+def _act(words: Sequence[str], per_person: bool) -> int:
+    from folds.errors import UsageError, unknown
+
+    what, *rest = words
+    if what == "diff" and len(rest) == 2:
+        return _diff(rest[0], rest[1], per_person)
+    if what == "note" and len(rest) >= 2:
+        return _note(rest[0], " ".join(rest[1:]))
+    if what in ("diff", "note"):
+        raise UsageError(f"ensemble runs {' '.join(words)}: expected {'two runs' if what == 'diff' else 'a run and a text'}", hint="runs --help")
+    raise unknown("word", what, ["diff", "note"], hint="ensemble runs, ensemble runs diff A B, ensemble runs note RUN TEXT")
+
+
+def _read() -> tuple[Ledger, list[Listed]]:
+    from folds.catalogue import list_runs
+    from folds.ledger import ledger_file, read_ledger
+
+    ledger = read_ledger(ledger_file(RUNS))
+    for line in ledger.passed_over():
+        console.warn(line)
+    return ledger, list_runs(ledger, RUNS, console.warn)
+
+
+def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool) -> int:
+    from folds.catalogue import NOT_IN_LEDGER, USUAL, chosen, column, ordered
+
+    ledger, listed = _read()
+    names = [name for name in (columns or "").split(",") if name.strip()] or list(USUAL)
+    cells = [column(name, listed) for name in names]
+    kept = ordered(chosen(listed, filters), sort)
+    rows = [[cell(one) for _, cell in cells] for one in kept]
+    if columns is None:  # what no run has says nothing
+        used = [i for i, name in enumerate(names) if name == "run" or any(row[i] for row in rows)]
+        cells, rows = [cells[i] for i in used], [[row[i] for i in used] for row in rows]
+    header = [title for title, _ in cells]
+    text = console.table(header, rows) if rows else "no runs"
+    if markdown:
+        text = _markdown(header, rows) + ("" if columns else "".join(_section(one) for one in kept))
+    record = [dict(one.entry) | {"notes": list(one.notes), "marks": list(one.marks)} for one in kept]
+    console.result(text, {"runs": record, "passed_over": {"damaged": list(ledger.damaged), "newer": list(ledger.newer)}})
+    if len(kept) < len(listed):
+        console.note(f"{len(kept)} of {len(listed)} runs")
+    if any(NOT_IN_LEDGER in one.marks for one in kept):
+        console.note("not in the ledger: the same command with --resume enters it")
+    compared = next((one for one in reversed(kept) if one.entry.get("baseline")), None)
+    if len(kept) > 1:
+        a, b = (compared.entry["baseline"]["run"], compared.run) if compared else (kept[0].run, kept[1].run)
+        console.next_step(f"ensemble runs diff {a} {b}")
+    elif not listed:
+        console.next_step('ensemble kfold --k 5 --arch swin --hypothesis "…"')
+    return 0
+
+
+def _diff(first: str, second: str, per_person: bool) -> int:
+    from ensemble.cli.comparing import diff_tables
+    from folds.comparison import compare
+    from folds.experiment import comparison_record
+
+    found = compare(first, second, RUNS, per_person)
+    verdict = {"distinguishable": {name: found.verdict(name) for name in found.differences}}
+    console.result(diff_tables(found, "people" if per_person else "images"), {"first": first, "second": second} | comparison_record(found) | verdict)
+    for text in found.notes:
+        console.note(text)
+    console.note(f"the same in both: {', '.join(found.controlled)}" if found.controlled else "no setting is known to be the same in both")
+    console.note(f"{found.people:,} people; the intervals say whether other people would show the difference, not whether other seeds would")
+    console.next_step(f'ensemble runs note {second} "what was learnt"')
+    return 0
+
+
+def _note(run: str, text: str) -> int:
+    from folds.errors import UsageError, unknown
+    from folds.ledger import append, ledger_file, now
+
+    names = sorted(one.run for one in _read()[1])
+    if run not in names:
+        raise unknown("run", run, names, hint=None if names else "ensemble kfold trains the first one")
+    line = " ".join(text.split())
+    if not line:
+        raise UsageError("ensemble runs note: the text is empty", hint=f'ensemble runs note {run} "what was learnt"')
+    record = {"run": run, "time": now(), "text": line}
+    append(ledger_file(RUNS), "note", record)
+    console.result(f"{run}: {line}", record)
+    console.next_step("ensemble runs --markdown")
+    return 0
+
+
+def _controlled(entry: Mapping[str, Any]) -> str:
+    """The settings that are the same as the baseline's: by name what somebody chose, by number what is as usual."""
+    controlled = entry["baseline"]["controlled"]
+    named = [name for name in controlled if name in {*entry["changed"], "data", "folds", "seed"}]
+    more = len(controlled) - len(named)
+    return ", ".join([*named, *([f"{more} more as usual"] if more else [])]) or "nothing is known to be"
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    # Neither a bar nor an underscore of a name changes the table; it is somebody's page, so no tag either.
+    for character in "\\|_*`<":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def _section(one: Listed) -> str:
+    """What a run was for and came to; nothing for a run of which nothing was said."""
+    from folds.comparison import shown
+
+    entry, baseline = one.entry, one.entry.get("baseline")
+    if not (entry.get("hypothesis") or baseline or one.notes):
+        return ""
+    lines = []
+    if entry.get("hypothesis"):
+        after = entry.get("stated_after")
+        late = f" (stated when {after} of {entry['k']} folds were trained)" if after else ""
+        lines.append(f"hypothesis: {entry['hypothesis']}{late}")
+    if baseline:
+        varied = ", ".join(f"{name} {shown(before)} → {shown(after)}" for name, (before, after) in baseline["varied"].items())
+        lines.append(f"varied, against {baseline['run']}: {varied or 'nothing'}")
+        lines.append(f"controlled: {_controlled(entry)}")
+    oof, difference = entry["oof"]["macro_f1"], one.difference
+    people = f"{entry['oof']['rows']:,} images of {entry['oof']['people']:,} people, {len(entry['folds'])} of {entry['k']} folds"
+    lines.append(f"measured: OOF macro F1 {oof['score']:.3f} ({oof['low']:.3f}–{oof['high']:.3f}) on {people}")
+    if difference is not None:
+        interval = f"{difference['difference']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f}, paired)"
+        lines.append(f"difference: {interval}; distinguishable from noise: {one.distinguishable}")
+    lines += [f"but: {note}" for note in (baseline or {}).get("notes") or []] + [f"but: {mark}" for mark in one.marks]
+    lines += [f"learnt: {note}" for note in one.notes]
+    return f"\n### {_cell(one.run)}\n\n" + "\n".join(f"- {_cell(line)}" for line in lines) + "\n"

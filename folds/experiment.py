@@ -1,0 +1,213 @@
+"""What a run was for and what came of it, put together from its files: a line of the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.comparison import COMPARED, Comparison, compare, settings_between, settings_of
+from folds.errors import EnsembleError
+from folds.files import read_json, sha256_file, write_json
+from folds.kinds import NUMBER, TEXT, TRUTH, mapping_of, optional, whole, wrong_fields
+from folds.ledger import append, ledger_file, now, read_ledger
+from folds.predictions import Sidecar
+from folds.recipe import default_of, read_record
+from folds.scores import METRICS, interval_over_people
+from folds.summary import mean_test_predictions, oof_predictions, truth_of
+
+if TYPE_CHECKING:  # it imports torch, which reading a run's files does not need
+    from folds.run import Run
+
+INTENT = "experiment.json"
+_INTENT = {"hypothesis": optional(TEXT), "stated": optional(TEXT), "stated_after": optional(whole()), "baseline": optional(TEXT)}
+_DONE = {"checkpoint_sha": TEXT, "seconds": NUMBER, "images": whole(), "epochs": whole()}
+_DONE |= {"device": optional(TEXT), "threads": optional(whole(1)), "optimistic": optional(TRUTH)}
+
+
+def state_intent(run: Run, hypothesis: str | None) -> None:
+    """Write down what a run is for, before it is trained; what was stated when it was begun stays where nothing new is given.
+
+    A hypothesis that is stated when folds are trained already is recorded as such: it may be a description of them.
+    """
+    said = _intent(run.folder)
+    if hypothesis is not None and hypothesis != said.get("hypothesis"):
+        trained = len(_done(run.folder))
+        said |= {"hypothesis": hypothesis, "stated": now(), "stated_after": trained}
+    if run.baseline is not None:
+        said["baseline"] = run.baseline
+    if said:
+        write_json(run.folder / INTENT, said)
+
+
+def record_run(run: Run, *, jobs: int | None = None, git: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Append what a run has come to; the entry, or None where nothing was appended.
+
+    What the last line of the run says already is not said again, so a `--resume` that has nothing to do adds nothing; and
+    one after a crash adds the line that is missing.
+
+    Parameters
+    ----------
+    jobs : how many were trained side by side.
+    git : the state of the code when it was begun.
+    """
+    header = _header(run.name, run.runs)
+    if header is None:
+        return None
+    path = ledger_file(run.runs)
+    last = read_ledger(path).latest().get(run.name)
+    if last is not None and _identity(last) == _identity(header):
+        return None
+    entry = _complete(header, run.runs)
+    entry["cost"] |= {"parameters": run.parameters, "jobs": jobs}
+    entry["git"] = None if git is None else dict(git)
+    append(path, "run", entry)
+    return entry
+
+
+def entry_from_files(run: str, runs: Path = Path("runs")) -> dict[str, Any] | None:
+    """The line that the ledger would have of a run that is not in it; None where nothing is trained yet.
+
+    Raises
+    ------
+    EnsembleError : its files are damaged.
+    """
+    header = _header(run, runs)
+    return None if header is None else _complete(header, runs)
+
+
+def trained_folds(run: str, runs: Path = Path("runs")) -> dict[str, str]:
+    """Fold → hash of its checkpoint, as its files say."""
+    return {str(fold): done["checkpoint_sha"] for fold, done in _done(runs / run).items()}
+
+
+def comparison_record(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as plain values, for the ledger and --json."""
+    differences = {}
+    for name, found in comparison.differences.items():
+        interval = found.difference
+        differences[name] = {"first": found.first, "second": found.second, "difference": interval.score, "low": interval.low, "high": interval.high}
+        differences[name]["chance"] = found.chance
+    return {
+        "varied": {name: list(values) for name, values in comparison.varied.items()},
+        "controlled": list(comparison.controlled),
+        "differences": differences,
+        "rows": comparison.rows,
+        "people": comparison.people,
+        "notes": list(comparison.notes),
+    }
+
+
+def _intent(folder: Path) -> dict[str, Any]:
+    path = folder / INTENT
+    if not path.is_file():
+        return {}
+    said = read_json(path)
+    wrong = wrong_fields(said, _INTENT)
+    if wrong:
+        raise EnsembleError(f"{path}: {wrong[0]}", hint="remove it, and give --hypothesis and --baseline again")
+    return dict(said)
+
+
+def _done(folder: Path) -> dict[int, dict[str, Any]]:
+    """What the trained folds of a run say, by fold."""
+    found = {}
+    for path in folder.glob("fold*/done.json"):
+        record = read_json(path)
+        wrong = wrong_fields(record, _DONE)
+        number = path.parent.name.removeprefix("fold")
+        if wrong or not number.isdecimal():
+            raise EnsembleError(f"{path} is damaged: {wrong[0] if wrong else 'not in the folder of a fold'}", hint="--resume trains this fold again")
+        found[int(number)] = record
+    return dict(sorted(found.items()))
+
+
+def _header(run: str, runs: Path) -> dict[str, Any] | None:
+    """What is known of a run without looking at its predictions."""
+    folder, config = runs / run, runs / run / "config.toml"
+    done = _done(folder)
+    if not done or not config.is_file():
+        return None
+    record = read_record(config)
+    resolved = record["resolved"] if isinstance(record.get("resolved"), dict) else {}
+    said = _intent(folder)
+    baseline = said.get("baseline")
+    settings = settings_of(record)
+    return {
+        "run": run,
+        "folds": {str(fold): one["checkpoint_sha"] for fold, one in done.items()},
+        "k": record.get("k", len(done)),
+        "settings": settings,
+        "changed": [key for key, value in settings.items() if key in record and record[key] != default_of(key)],
+        "data": record.get("data"),
+        "hypothesis": said.get("hypothesis"),
+        "stated_after": said.get("stated_after"),
+        "baseline": None if baseline is None else {"run": baseline, "folds": trained_folds(baseline, runs)},
+        "table_sha": str(resolved.get("table_sha", "")),
+        "folds_sha": str(resolved.get("folds_sha", "")),
+        "config_sha": sha256_file(config),
+        "optimistic": any(one.get("optimistic") for one in done.values()),
+        "cost": {
+            "seconds": round(sum(float(one["seconds"]) for one in done.values()), 1),
+            "images": sum(one["images"] * one["epochs"] for one in done.values()),
+            "devices": sorted({one.get("device") or "unknown" for one in done.values()}),
+            "threads": max((one.get("threads") or 1 for one in done.values()), default=1),
+        },
+    }
+
+
+def _identity(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    baseline = entry.get("baseline")
+    told = None if baseline is None else (baseline["run"], baseline["folds"])
+    return entry["folds"], entry["config_sha"], entry.get("hypothesis"), told
+
+
+def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
+    run = header["run"]
+    try:
+        values, sidecar = oof_predictions(runs, run)
+        test = mean_test_predictions(runs, run)
+        scores = {"oof": _measured(values, sidecar), "test": None if test is None else _measured(*test)}
+    except (ValueError, LookupError) as error:
+        raise EnsembleError(
+            f"the predictions of {run} cannot be scored: {error}", hint=f"ensemble kfold … --name {run} --resume publishes them"
+        ) from None
+    versions = runs / run / "environment.json"
+    known = read_json(versions) if versions.is_file() else {}
+    entry = header | {
+        "time": now(),
+        "arch": sidecar.arch or str(header["settings"].get("arch", "")),
+        **scores,
+        "versions": known if mapping_of(TEXT).holds(known) else {},
+    }
+    if isinstance(sidecar.checkpoint_sha, Mapping):  # of a run that was stopped before it published a fold
+        entry["folds"] = dict(sidecar.checkpoint_sha)
+    if header["baseline"] is not None:
+        entry["baseline"] = header["baseline"] | _against(header["baseline"]["run"], run, runs)
+    return entry
+
+
+def _against(baseline: str, run: str, runs: Path) -> dict[str, Any]:
+    """What differs from the baseline; where the scores cannot be compared, the settings alone, and why."""
+    try:
+        return comparison_record(compare(baseline, run, runs))
+    except EnsembleError as error:
+        config = runs / baseline / "config.toml"
+        first = settings_of(read_record(config)) if config.is_file() else {}
+        varied, controlled = settings_between(first, settings_of(read_record(runs / run / "config.toml"))) if first else ({}, ())
+        differing = {name: list(values) for name, values in varied.items()}
+        return {"varied": differing, "controlled": list(controlled), "differences": None, "notes": [error.message]}
+
+
+def _measured(values: NDArray[np.floating], sidecar: Sidecar) -> dict[str, Any]:
+    """Scores of predictions (n, classes) with their intervals over people."""
+    truth, persons = truth_of(sidecar)
+    measured: dict[str, Any] = {"rows": len(truth), "people": int(persons.max()) + 1}
+    for name in COMPARED:
+        found = asdict(interval_over_people(METRICS[name], truth, values, persons))
+        measured[name] = {key: found[key] for key in ("score", "low", "high")}
+    return measured

@@ -1,0 +1,224 @@
+"""The ledger of experiments, ``runs/ledger.jsonl``: one JSON object a line, only ever appended to.
+
+Whatever happens to a line, the others are read: a line that a crash has torn is passed over and counted, and the next
+one begins on a line of its own. Nothing else is kept here: what the program itself needs stands in the run's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from folds.errors import EnsembleError
+from folds.files import cannot_write, make_folder
+from folds.kinds import ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, Kind, list_of, mapping_of, one_of, optional, whole, wrong_fields
+
+LEDGER = "ledger.jsonl"
+SCHEMA = 1
+
+
+def _record(table: Mapping[str, Kind]) -> Kind:
+    return Kind("an object", lambda value: isinstance(value, Mapping) and not wrong_fields(value, table))
+
+
+_INTERVAL = _record({"score": NUMBER, "low": NUMBER, "high": NUMBER})
+_SCORES = _record({"rows": whole(1), "people": whole(1), "macro_f1": _INTERVAL, "accuracy": _INTERVAL, "log_loss": _INTERVAL})
+_DIFFERENCE = _record({"first": NUMBER, "second": NUMBER, "difference": NUMBER, "low": NUMBER, "high": NUMBER, "chance": NUMBER})
+_TRAINED = mapping_of(TEXT)
+_FOLDS = Kind("an object: fold → hash of its checkpoint", lambda value: _TRAINED.holds(value) and all(fold.isdecimal() for fold in value))
+_BASELINE = _record(
+    {
+        "run": FILE_SAFE,
+        "folds": _FOLDS,
+        "varied": mapping_of(list_of(ANYTHING, 2)),
+        "controlled": list_of(TEXT),
+        "differences": optional(mapping_of(_DIFFERENCE)),
+        "notes": optional(list_of(TEXT)),
+    }
+)
+_COST = _record(
+    {
+        "seconds": NUMBER,
+        "images": whole(),
+        "parameters": optional(whole()),
+        "devices": list_of(TEXT),
+        "jobs": optional(whole(1)),
+        "threads": optional(whole(1)),
+    }
+)
+_TABLES: dict[str, dict[str, Kind]] = {
+    "run": {
+        "run": FILE_SAFE,
+        "time": TEXT,
+        "arch": TEXT,
+        "folds": _FOLDS,
+        "k": whole(1),
+        "settings": mapping_of(ANYTHING),
+        "hypothesis": optional(TEXT),
+        "stated_after": optional(whole()),
+        "baseline": optional(_BASELINE),
+        "oof": _SCORES,
+        "test": optional(_SCORES),
+        "cost": _COST,
+        "optimistic": TRUTH,
+        "versions": mapping_of(TEXT),
+        "git": optional(_record({"commit": TEXT, "dirty": TRUTH})),
+        "folds_sha": TEXT,
+        "table_sha": TEXT,
+        "config_sha": TEXT,
+        "changed": list_of(TEXT),
+        "data": optional(TEXT),
+    },
+    "note": {"run": FILE_SAFE, "time": TEXT, "text": TEXT},
+}
+_KIND = one_of(*_TABLES)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a ledger says, in the order in which it was written.
+
+    Attributes
+    ----------
+    entries : the lines of runs.
+    notes : remarks on runs: ``{"run", "time", "text"}``.
+    damaged : numbers of the lines that cannot be read.
+    newer : numbers of the lines that a later version of the program has written.
+    """
+
+    path: Path
+    entries: tuple[dict[str, Any], ...] = ()
+    notes: tuple[dict[str, Any], ...] = ()
+    damaged: tuple[int, ...] = ()
+    newer: tuple[int, ...] = ()
+
+    def latest(self) -> dict[str, dict[str, Any]]:
+        """Run → its last line, which says all that the earlier ones said, in the order of these lines."""
+        last: dict[str, dict[str, Any]] = {}
+        for entry in self.entries:
+            last.pop(entry["run"], None)
+            last[entry["run"]] = entry
+        return last
+
+    def notes_of(self, run: str) -> list[str]:
+        """The remarks on a run, oldest first."""
+        return [note["text"] for note in self.notes if note["run"] == run]
+
+    def passed_over(self) -> list[str]:
+        """One line for each kind of line that could not be used; [] where all were."""
+        said = []
+        for numbers, what in ((self.damaged, "damaged"), (self.newer, "written by a later version")):
+            if numbers:
+                which = f"line {numbers[0]} is" if len(numbers) == 1 else f"{len(numbers)} lines are"
+                listed = "" if len(numbers) == 1 else f" ({', '.join(map(str, numbers[:5]))}{', …' if len(numbers) > 5 else ''})"
+                said.append(f"{self.path}: {which} {what} and passed over{listed}")
+        return said
+
+
+def ledger_file(runs: Path = Path("runs")) -> Path:
+    """``runs/ledger.jsonl``."""
+    return runs / LEDGER
+
+
+def now() -> str:
+    """The time of a line: ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def append(path: Path, kind: str, record: Mapping[str, Any]) -> None:
+    """Add a line; writers that come at once write one after the other.
+
+    A last line without an end, of a process that died while it wrote, is closed first. A line that the disk has no room
+    for is taken back.
+
+    Raises
+    ------
+    EnsembleError : the file cannot be written.
+    ValueError : `record` is not what `read_ledger` would read.
+    """
+    wrong = wrong_fields(record, _TABLES[kind])
+    if wrong:
+        raise ValueError(f"not a line of the ledger: {'; '.join(wrong)}")
+    line = json.dumps({"schema": SCHEMA, "kind": kind, **record}, ensure_ascii=False, allow_nan=False)
+    # Half a character of a file name that is no text is written as JSON's own escape.
+    content = line.encode("utf-8", "backslashreplace") + b"\n"
+    make_folder(path.parent)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            _append(file, content, _lock(file))
+        finally:
+            os.close(file)  # and the lock with it
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def _lock(file: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:  # a network drive without locks still appends
+        return False
+    return True
+
+
+def _append(file: int, content: bytes, alone: bool) -> None:
+    size = os.fstat(file).st_size
+    if size and os.pread(file, 1, size - 1) != b"\n":
+        content = b"\n" + content
+    try:
+        left = memoryview(content)
+        while left:  # in one piece, unless the disk is full
+            left = left[os.write(file, left) :]
+        os.fsync(file)
+    except OSError:
+        if alone:  # otherwise another writer's line could stand behind it
+            with contextlib.suppress(OSError):
+                os.ftruncate(file, size)
+        raise
+
+
+def read_ledger(path: Path) -> Ledger:
+    """What can be read of a ledger; empty where there is none.
+
+    Raises
+    ------
+    EnsembleError : the file as a whole cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return Ledger(path)
+    except OSError as error:
+        raise EnsembleError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _TABLES}
+    damaged, newer = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        record = _parsed(line)
+        schema = record.get("schema") if record is not None else None
+        if record is None or type(schema) is not int:
+            damaged.append(number)
+        elif schema > SCHEMA:
+            newer.append(number)
+        elif not _KIND.holds(record.get("kind")) or wrong_fields(record, _TABLES[record["kind"]]):
+            damaged.append(number)
+        else:
+            found[record["kind"]].append(record)
+    return Ledger(path, tuple(found["run"]), tuple(found["note"]), tuple(damaged), tuple(newer))
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,94 @@
+"""``--sweep KEY=V1,V2``: the variants of a recipe that one command trains."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from folds.errors import UsageError, nearest
+from folds.recipe import Recipe, known_keys
+
+# They have a way of their own to be several.
+_ELSEWHERE = {"arch": "--arch A,B trains several architectures", "seed": "--seeds N trains with several seeds on the same folds"}
+_ELSEWHERE |= {"repeats": "--repeats R makes several splits", "seeds": "--seeds N trains with several seeds on the same folds"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination of the values.
+
+    Attributes
+    ----------
+    values : setting → its value, as text or as TOML has it.
+    suffix : what it adds to the name of a run: the value, with the setting in front where the value alone says nothing (``focal``, ``lr-1e-3``).
+    """
+
+    values: Mapping[str, Any]
+    suffix: str
+
+
+def parse_sweep(texts: Sequence[str]) -> tuple[Variant, ...]:
+    """The variants of ``["loss=ce,focal", "lr=1e-3,3e-4"]``: every combination, the first values first.
+
+    All combinations, and not one setting at a time: two settings that are each better alone need not be so together,
+    and one at a time is two commands. Values that hold a comma are given as a TOML array: ``window=["0,255", "0,4095"]``.
+
+    Raises
+    ------
+    UsageError : a key that is no setting of a recipe, the same one twice, fewer than two values, or one twice.
+    """
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        key, values = _parse(text)
+        if key in axes:
+            raise UsageError(f"--sweep {key} is given twice", hint=f"--sweep {key}={','.join(map(_text, [*axes[key], *values]))}")
+        axes[key] = values
+    combinations = itertools.product(*axes.values())
+    return tuple(Variant(dict(zip(axes, some)), "-".join(_part(key, value) for key, value in zip(axes, some))) for some in combinations)
+
+
+def _parse(text: str) -> tuple[str, list[Any]]:
+    name, equals, listed = text.partition("=")
+    key = name.strip().replace("-", "_")
+    known = [field.name for field in fields(Recipe) if field.name not in _ELSEWHERE]
+    if key in _ELSEWHERE:
+        raise UsageError(f"--sweep {name.strip()}: not a setting of a recipe", hint=_ELSEWHERE[key])
+    if key in known_keys() and key not in known:
+        raise UsageError(
+            f"--sweep {name.strip()}: it decides the data or the folds, which the variants share", hint="one command for each, with --name"
+        )
+    if key not in known:
+        close = nearest(key, known)
+        meant = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise UsageError(f"--sweep {name.strip()}: unknown setting{meant}", hint=f"known: {', '.join(known)}")
+    values = _values(key, listed.strip()) if equals else []
+    if len(values) < 2:
+        raise UsageError(f"--sweep {text}: expected two values or more", hint=f"--sweep {key}=V1,V2")
+    twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if twice is not None:
+        raise UsageError(f"--sweep {text}: {_text(twice)} is given twice", hint="name each value once")
+    return key, values
+
+
+def _values(key: str, listed: str) -> list[Any]:
+    if not listed.startswith("["):
+        return [value.strip() for value in listed.split(",") if value.strip()]
+    try:
+        return list(tomllib.loads(f"values = {listed}")["values"])
+    except tomllib.TOMLDecodeError as error:
+        hint = f"""--sweep '{key}=["A,B", "C,D"]'"""
+        raise UsageError(f"--sweep {key}={listed}: not a TOML array: {error}", hint=hint) from None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _part(key: str, value: Any) -> str:
+    text = _text(value)
+    return text if re.match(r"[A-Za-z]", text) and text.lower() not in ("true", "false", "yes", "no") else f"{key}-{text}"
