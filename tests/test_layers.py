@@ -19,7 +19,7 @@ strata stratified repair assignment split repeats
 duplicates audit contact_sheet
 augment losses devices architectures checkpoint inference job state fitting training worker cluster run versions plan manager summary
 """.split()
-ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files views tta".split()
+ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files view_files views tta".split()
 
 
 def imported_by(path: Path, package: str) -> set[str]:
