@@ -21,7 +21,7 @@ LOGITS = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
 def of(fold: int, table: Rows = TABLE, **more: Any) -> Sidecar:
     """What the rows of a fold are when they are predicted."""
     said: dict[str, Any] = {"kind": "logit", "split": "oof", "classes": ("a", "b"), "run": "swin", "views": ("hflip",), "folds_sha": "f"}
-    rows = table.take(np.flatnonzero(FOLD == fold))
+    rows = table.take(np.flatnonzero(fold == FOLD))
     shas = {"checkpoint_sha": {str(fold): f"c{fold}"}, "images_sha": {str(fold): f"m{fold}"}}
     return Sidecar(rows=rows, fold=np.full(len(rows), fold), samples_sha=samples_sha(table), **(said | shas | more))
 
