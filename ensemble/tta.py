@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from ensemble.view_files import kept_logits, rows_of, stitch, write
 from ensemble.views import NONE, View
 from folds.architectures import is_convolutional
 from folds.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.devices import place
 from folds.errors import EnsembleError, collected, unknown
-from folds.files import exclusive_lock, sha256_file
+from folds.files import exclusive_lock, sha256_bytes, sha256_file
 from folds.images import load_images
 from folds.inference import Pixels, predict_logits, softmax
 from folds.plan import CACHE
-from folds.predictions import Sidecar, read_array, read_sidecar, sidecar_path, write_prediction
+from folds.predictions import Sidecar, read_array, read_sidecar, samples_sha
 from folds.samples import Data, SampleTable
 from folds.summary import Score, score_rows
 
@@ -84,6 +87,8 @@ def augment_checkpoint(
 ) -> str:
     """Predict a fold's out-of-fold and test rows in every view; write each view's logits and the merged probabilities.
 
+    A view that an earlier command has predicted, with this checkpoint, of this table and these images, is kept.
+
     Files, under ``runs/tta``: ``<run>/views/<view>.oof.npy`` and ``<view>.fold<i>.test.npy`` (logits), ``<run>.oof.npy``
     (stitched over the folds done so far) and ``<run>.fold<i>.test.npy`` (probabilities).
 
@@ -91,6 +96,7 @@ def augment_checkpoint(
     ----------
     views : the plain image first.
     open_data : gives the table a checkpoint was trained on.
+    force : predict all views again, and replace a merge of other views or another checkpoint.
 
     Returns
     -------
@@ -107,7 +113,8 @@ def augment_checkpoint(
     folder = runs / "tta" / checkpoint.run
     with exclusive_lock(runs / "tta" / f".{checkpoint.run}.lock", f"the TTA of {checkpoint.run}"):
         _refuse_other(folder, checkpoint, sha, views, merge, force)
-        _predict(path, checkpoint, sha, views, data, merge, folder, device, progress, note)
+        if not _predict(path, checkpoint, sha, views, data, merge, folder, device, force, progress, note):
+            note(f"{checkpoint.run} fold {checkpoint.fold}: all views are there already; --force predicts them again")
     return checkpoint.run
 
 
@@ -120,30 +127,49 @@ def _predict(
     merge: str,
     folder: Path,
     device: str,
+    again: bool,
     progress: Callable[[int, int], None] | None,
     note: Note,
-) -> None:
+) -> bool:
+    """Write what `augment_checkpoint` promises; whether anything had to be predicted for it."""
     where = place(1, device).devices[0]
-    model = checkpoint.build(path)
-    channels_last = is_convolutional(model) if checkpoint.recipe.get("channels_last") is None else bool(checkpoint.recipe["channels_last"])
-    model = model.to(where)
+    asked = checkpoint.recipe.get("channels_last")
     # A checkpoint trained in half precision on a GPU is used in full precision on a CPU.
     amp = checkpoint.amp if where != "cpu" else "off"
 
-    def logits_of(table: SampleTable, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        cache = load_images(table.paths or (), checkpoint.image_settings, cache_dir=CACHE / "images", where=table.where, note=note)
-        return predict_logits(
-            model,
-            Pixels(cache.pixels, where),
+    @cache
+    def model() -> tuple[torch.nn.Module, bool]:  # built where there is something to predict
+        built = checkpoint.build(path)
+        return built.to(where), is_convolutional(built) if asked is None else bool(asked)
+
+    def logits_of(table: SampleTable, index: NDArray[np.int64], shared: Sidecar, file_of: Callable[[str], Path]) -> NDArray[np.float32]:
+        """(views, n, classes): those that an earlier command has left, the others predicted and written."""
+        images = load_images(table.paths or (), checkpoint.image_settings, cache_dir=CACHE / "images", where=table.where, note=note)
+        seen = sha256_bytes("".join(images.content[i] for i in index.tolist()).encode())
+        shared = replace(shared, images_sha=seen if shared.split == "test" else {str(checkpoint.fold): seen})
+        sidecars = {view.name: replace(shared, views=(view.name,)) for view in views}
+        kept = {view.name: None if again else kept_logits(file_of(view.file_name), sidecars[view.name]) for view in views}
+        missing = [view for view in views if kept[view.name] is None]
+        if not missing:
+            return np.stack([found for found in kept.values() if found is not None])
+        network, channels_last = model()
+        predicted = predict_logits(
+            network,
+            Pixels(images.pixels, where),
             index,
             checkpoint.architecture.mean,
             checkpoint.architecture.std,
             device=where,
             amp=amp,
             channels_last=channels_last,
-            views=views,
+            views=missing,
             progress=progress,
         )
+        for view, logits in zip(missing, predicted, strict=True):
+            put = stitch if shared.split == "oof" else write
+            put(file_of(view.file_name), logits, sidecars[view.name], table.rows())
+            kept[view.name] = logits
+        return np.stack([found for found in kept.values() if found is not None])
 
     index = _positions(data.train, checkpoint)
     shared = Sidecar(
@@ -159,23 +185,22 @@ def _predict(
         seed=checkpoint.recipe.get("seed"),
         folds_sha=checkpoint.folds_sha,
         checkpoint_sha={str(checkpoint.fold): sha},
+        samples_sha=samples_sha(data.train.rows()),
     )
-    oof = logits_of(data.train, index)
-    for view, logits in zip(views, oof, strict=True):
-        _stitch(folder / "views" / f"{view.file_name}.oof.npy", logits, replace(shared, views=(view.name,)), data.train)
+    oof = logits_of(data.train, index, shared, lambda name: folder / "views" / f"{name}.oof.npy")
     names = tuple(view.name for view in views)
     # The merge last: where it is, the views it was made of are there too.
     merged = replace(shared, kind="probability", views=_labelled(names, merge))
-    _stitch(folder.parent / f"{checkpoint.run}.oof.npy", merge_views(oof, merge), merged, data.train)
+    stitch(folder.parent / f"{checkpoint.run}.oof.npy", merge_views(oof, merge), merged, data.train.rows())
     if data.test is None:
-        return
-    test = logits_of(data.test, np.arange(len(data.test)))
-    of_fold = replace(shared, split="test", rows=data.test.rows(), fold=checkpoint.fold, checkpoint_sha=sha)
-    for view, logits in zip(views, test, strict=True):
-        path = folder / "views" / f"{view.file_name}.fold{checkpoint.fold}.test.npy"
-        write_prediction(path, logits, replace(of_fold, views=(view.name,)), samples=data.test.rows())
-    path = folder.parent / f"{checkpoint.run}.fold{checkpoint.fold}.test.npy"
-    write_prediction(path, merge_views(test, merge), replace(of_fold, kind="probability", views=_labelled(names, merge)), samples=data.test.rows())
+        return bool(model.cache_info().currsize)
+    of_fold = replace(
+        shared, split="test", rows=data.test.rows(), fold=checkpoint.fold, checkpoint_sha=sha, samples_sha=samples_sha(data.test.rows())
+    )
+    test = logits_of(data.test, np.arange(len(data.test)), of_fold, lambda name: folder / "views" / f"{name}.fold{checkpoint.fold}.test.npy")
+    merged = replace(of_fold, kind="probability", views=_labelled(names, merge))
+    write(folder.parent / f"{checkpoint.run}.fold{checkpoint.fold}.test.npy", merge_views(test, merge), merged, data.test.rows())
+    return bool(model.cache_info().currsize)
 
 
 def _labelled(names: tuple[str, ...], merge: str) -> tuple[str, ...]:
@@ -230,24 +255,6 @@ def _refuse_other(folder: Path, checkpoint: Checkpoint, sha: str, views: Sequenc
     raise EnsembleError(f"{path} was made with {what}", hint="--force replaces it")
 
 
-def _stitch(path: Path, values: NDArray[np.floating], sidecar: Sidecar, table: SampleTable) -> None:
-    """Put a fold's rows into the stitched file beside those of the folds that are there, in the order of the table."""
-    there = read_sidecar(path) if path.exists() and sidecar_path(path).exists() else None
-    ids, folds = sidecar.rows.ids, sidecar.fold
-    shas = dict(sidecar.checkpoint_sha) if isinstance(sidecar.checkpoint_sha, dict) else {}
-    if there is not None and isinstance(there.fold, np.ndarray) and isinstance(folds, np.ndarray) and len(read_array(path)) == len(there.rows):
-        kept = there.fold != folds[0]
-        values = np.concatenate([np.asarray(read_array(path))[kept], values])
-        ids, folds = np.concatenate([there.rows.ids[kept], ids]), np.concatenate([there.fold[kept], folds])
-        shas = (dict(there.checkpoint_sha) if isinstance(there.checkpoint_sha, dict) else {}) | shas
-    position = {name: i for i, name in enumerate(table.ids.tolist())}
-    rows = np.array([position[name] for name in ids.tolist()])
-    order = np.argsort(rows, kind="stable")
-    assert isinstance(folds, np.ndarray)  # noqa: S101
-    complete = replace(sidecar, rows=table.rows().take(rows[order]), fold=folds[order], checkpoint_sha=dict(sorted(shas.items())))
-    write_prediction(path, values[order], complete, samples=table.rows())
-
-
 def score_views(run: str, views: Sequence[View], runs: Path = Path("runs"), per_person: bool = False) -> list[ViewScores]:
     """Scores of each view and of the merge, out of fold and, where labels are known, on test, from the written files."""
     folder, results = runs / "tta", []
@@ -262,21 +269,11 @@ def score_views(run: str, views: Sequence[View], runs: Path = Path("runs"), per_
             continue
         scores = {}
         for view in views:
-            values = [softmax(_rows_of(folder / run / "views" / f"{view.file_name}.{name}.npy", sidecar)) for name in files]
+            values = [softmax(rows_of(folder / run / "views" / f"{view.file_name}.{name}.npy", sidecar)) for name in files]
             scores[view.name] = score_rows(np.mean(values, axis=0), sidecar, per_person=per_person)
         merged = np.mean([np.asarray(read_array(path), np.float64) for path in paths], axis=0)
         results.append(ViewScores(split, done, scores, score_rows(merged, sidecar, per_person=per_person), paths[0]))
     return results
-
-
-def _rows_of(path: Path, wanted: Sidecar) -> NDArray[np.floating]:
-    """The rows of a file that `wanted` names: an interrupted command can leave a view with a fold more than the merge."""
-    there = read_sidecar(path)
-    position = {} if there is None else {name: i for i, name in enumerate(there.rows.ids.tolist())}
-    try:
-        return read_array(path)[[position[name] for name in wanted.rows.ids.tolist()]]
-    except KeyError as error:
-        raise EnsembleError(f"{path} lacks sample {error}", hint="make the views again: ensemble tta … --force") from None
 
 
 __all__ = ["MERGES", "NONE", "augment_checkpoint", "find_checkpoints", "merge_views", "score_views"]

@@ -33,6 +33,7 @@ SPLITS = ("oof", "test")
 _NAME = named(either(TEXT, NUMBER), "text or a number")
 _MEANING = named(mapping_of(mapping_of(either(TEXT, NUMBER, TRUTH))), "an object: class → attribute → value")
 _FOLD = named(either(whole(0, 2**31 - 1), list_of(whole(0, 2**31 - 1))), "a whole number from 0, or one for each row")
+_SHA = named(either(TEXT, mapping_of(TEXT)), "text, or an object: fold → text")
 _FIELDS = {
     "kind": one_of(*KINDS),
     "split": one_of(*SPLITS),
@@ -48,7 +49,8 @@ _FIELDS = {
     "repeat": optional(whole(0)),
     "views": optional(list_of(TEXT)),
     "folds_sha": optional(TEXT),
-    "checkpoint_sha": optional(named(either(TEXT, mapping_of(TEXT)), "text, or an object: fold → text")),
+    "checkpoint_sha": optional(_SHA),
+    "images_sha": optional(_SHA),
     "created": optional(TEXT),
 }
 
@@ -92,6 +94,7 @@ class Sidecar:
     views: tuple[str, ...] = ()
     folds_sha: str | None = None
     checkpoint_sha: str | Mapping[str, str] | None = None  # by fold in a stitched file
+    images_sha: str | Mapping[str, str] | None = None  # of the contents of the images that were predicted; likewise
     created: str | None = None
     samples_sha: str | None = None
 
@@ -112,18 +115,27 @@ def sidecar_path(path: Path) -> Path:
 
 def write_samples(folder: Path, rows: Rows) -> tuple[str, str]:
     """Write ``samples-<sha>.csv`` into `folder` unless it is there; return its file name and the sha of its content."""
+    content = _samples_content(rows)
+    sha = sha256_bytes(content)
+    path = Path(folder) / f"samples-{sha[:12]}.csv"
+    if not path.exists():
+        write_atomic(path, content)
+    return path.name, sha
+
+
+def samples_sha(rows: Rows) -> str:
+    """The `samples_sha` of the files that refer to these rows."""
+    return sha256_bytes(_samples_content(rows))
+
+
+def _samples_content(rows: Rows) -> bytes:
     columns: dict[str, NDArray[np.str_]] = {"id": rows.ids}
     if rows.labels is not None:
         columns["label"] = rows.labels
     if rows.persons is not None:
         columns["person"] = rows.persons
     columns |= {name: values for name, values in rows.attributes.items() if name not in columns}
-    content = csv_text({name: values.tolist() for name, values in columns.items()}).encode()
-    sha = sha256_bytes(content)
-    path = Path(folder) / f"samples-{sha[:12]}.csv"
-    if not path.exists():
-        write_atomic(path, content)
-    return path.name, sha
+    return csv_text({name: values.tolist() for name, values in columns.items()}).encode()
 
 
 def read_samples_file(path: Path, sha: str | None = None) -> Rows:
@@ -200,6 +212,8 @@ def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None) -> dict[str, An
     record["fold"] = fold.tolist() if isinstance(fold, np.ndarray) else fold
     record |= {"run": sidecar.run, "arch": sidecar.arch, "seed": sidecar.seed, "repeat": sidecar.repeat, "views": list(sidecar.views)}
     record |= {"folds_sha": sidecar.folds_sha, "checkpoint_sha": sidecar.checkpoint_sha}
+    if sidecar.images_sha is not None:
+        record["images_sha"] = sidecar.images_sha
     record["created"] = sidecar.created or datetime.now(UTC).isoformat(timespec="seconds")
     return record
 
@@ -241,6 +255,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Si
         views=tuple(record.get("views") or ()),
         folds_sha=record.get("folds_sha"),
         checkpoint_sha=record.get("checkpoint_sha"),
+        images_sha=record.get("images_sha"),
         created=record.get("created"),
         samples_sha=record.get("samples_sha"),
     )

@@ -23,7 +23,7 @@ job tracking state fitting training worker
 journal shared task patience lost cluster
 run versions grid plan manager summary experiment catalogue
 """.split()
-ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files views tta".split()
+ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files view_files views tta".split()
 
 
 def imported_by(path: Path, package: str) -> set[str]:

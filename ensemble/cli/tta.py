@@ -19,11 +19,12 @@ def tta(
     data: Annotated[Path | None, typer.Option(help="the table it was trained on, where it has moved")] = None,
     per: Annotated[str | None, typer.Option(help="score per person", metavar="person")] = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number")] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="replace a merge of other views")] = False,
+    force: Annotated[bool, typer.Option("--force", help="predict all views again, and replace a merge of other views")] = False,
 ) -> int:
     """Predict a fold's own validation rows (and the test rows) in several views and score the merge against none.
 
-    The plain image is always among the views. Each view's logits are kept in runs/tta/<run>/views.
+    The plain image is always among the views. Each view's logits are kept in runs/tta/<run>/views; what is there already, of the
+    same checkpoint, table and images, is not predicted again.
     """
     from ensemble.views import parse_views
     from folds.errors import UsageError

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import ttach
 
+from ensemble import tta
 from ensemble.tta import merge_views
-from folds.checkpoint import load_checkpoint, save_checkpoint
+from ensemble.views import View
+from folds.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from folds.inference import softmax
 from folds.predictions import read_sidecar
 from tests.conftest import Called
@@ -83,6 +85,116 @@ def test_the_same_views_again_change_nothing_and_other_views_want_force(grid: Pa
     assert call("tta", "test_resnet", "--merge", "geometric").code == 1
     assert call("tta", "test_resnet", "--views", "vflip", "--force").code == 0
     assert not Path("runs/tta/test_resnet/views/hflip.oof.npy").exists()
+
+
+def never(*arguments: object, **named: object) -> None:
+    raise AssertionError("it was predicted again")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
+    """Fills with (split, views) of each prediction that is made; there are 42 test samples, and no fold of 42."""
+    made: list[tuple[str, list[str]]] = []
+    predict = tta.predict_logits
+
+    def remember(model: object, pixels: object, index: np.ndarray, *rest: object, views: list[View], **named: object) -> np.ndarray:
+        made.append(("test" if len(index) == 42 else "oof", [view.name for view in views]))
+        return predict(model, pixels, index, *rest, views=views, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tta, "predict_logits", remember)
+    return made
+
+
+def written() -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("runs/tta").rglob("*.*") if path.is_file() and path.suffix != ".lock"}
+
+
+def test_what_has_been_predicted_is_not_predicted_again_and_keeps_its_date(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = call("tta", "test_resnet")
+    before = written()
+    with monkeypatch.context() as patch:
+        patch.setattr(tta, "predict_logits", never)
+        patch.setattr(Checkpoint, "build", never)
+        again = call("tta", "test_resnet")
+    assert (again.code, again.out) == (0, first.out), again.err
+    assert "test_resnet fold 2: all views are there already; --force predicts them again" in again.err
+    assert written() == before
+    made = counted(monkeypatch)
+    assert call("tta", "test_resnet", "--force").out == first.out
+    assert made == [("oof", ["none", "hflip"]), ("test", ["none", "hflip"])] * 3
+    assert {path: content for path, (content, _) in written().items() if path.suffix == ".npy"} == {
+        path: content for path, (content, _) in before.items() if path.suffix == ".npy"
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("hflip.oof.npy", [("oof", ["hflip"])] * 3),
+        ("hflip.fold1.test.npy", [("test", ["hflip"])]),
+        ("none.fold0.test.json", [("test", ["none"])]),
+    ],
+)
+@pytest.mark.parametrize("damage", ["gone", "torn", "nonsense", "not finite"])
+def test_a_view_that_is_gone_or_damaged_is_predicted_again_and_no_other(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch, name: str, missing: list[tuple[str, list[str]]], damage: str
+) -> None:
+    first = call("tta", "test_resnet")
+    before = {path: content for path, (content, _) in written().items() if path.suffix == ".npy"}
+    path = Path("runs/tta/test_resnet/views") / name
+    if damage == "gone":
+        path.unlink()
+    elif damage == "torn":
+        path.write_bytes(path.read_bytes()[:200])
+    elif damage == "nonsense":
+        path.write_bytes(b"[1]")
+    else:
+        array = path.with_suffix(".npy")
+        np.save(array, np.load(array) * np.nan)
+    made = counted(monkeypatch)
+    again = call("tta", "test_resnet")
+    assert (again.code, again.out) == (0, first.out), again.err
+    assert made == missing
+    assert {path: content for path, (content, _) in written().items() if path.suffix == ".npy"} == before
+
+
+def test_a_single_fold_beside_a_damaged_view_says_how_to_make_the_others(grid: Path, call: Call) -> None:
+    call("tta", "test_resnet")
+    Path("runs/tta/test_resnet/views/hflip.oof.npy").write_bytes(b"damaged")
+    alone = call("tta", "checkpoints/test_resnet/fold0.pt")
+    assert alone.code == 1
+    assert "hint: ensemble tta test_resnet predicts what is missing" in alone.err
+    assert call("tta", "test_resnet").code == 0
+
+
+def test_another_checkpoint_other_images_and_other_labels_are_predicted_again(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("checkpoints/test_resnet/fold0.pt")
+    call("tta", "test_resnet")
+    made = counted(monkeypatch)
+    checkpoint = load_checkpoint(path)
+    save_checkpoint(path, replace(checkpoint, weights={name: value * 1.01 for name, value in checkpoint.weights.items()}))
+    refused = call("tta", "test_resnet")
+    assert (refused.code, made) == (1, [])
+    assert "was made with another training of this fold" in refused.err
+    # The merge is gone, the views of the older training are still there: none of them counts.
+    for merge in Path("runs/tta").glob("test_resnet.*"):
+        merge.unlink()
+    assert call("tta", "test_resnet").code == 0
+    assert made == [("oof", ["none", "hflip"]), ("test", ["none", "hflip"])]
+    made.clear()
+    images = sorted(Path("people/eval/images").iterdir())
+    images[0].write_bytes(images[1].read_bytes())
+    assert call("tta", "test_resnet").code == 0
+    assert made == [("test", ["none", "hflip"])] * 3
+    made.clear()
+    assert call("tta", "test_resnet").code == 0
+    assert made == []
+
+
+def test_folds_that_were_not_there_are_all_that_is_predicted(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("tta", "checkpoints/test_resnet/fold1.pt")
+    made = counted(monkeypatch)
+    assert call("tta", "test_resnet").code == 0
+    assert made == [("oof", ["none", "hflip"]), ("test", ["none", "hflip"])] * 2
 
 
 def test_a_view_that_changes_nothing_at_the_size_of_the_model_is_left_out_with_a_word(grid: Path, call: Call) -> None:

@@ -1,0 +1,117 @@
+"""The files of views: what an earlier command has predicted is kept where it would come out again, folds are stitched, right files stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.errors import EnsembleError
+from folds.predictions import Rows, Sidecar, read_array, read_sidecar, sidecar_path, write_prediction
+
+# What two files must have in common to hold predictions of the same thing.
+_ALIKE = ("kind", "split", "target", "classes", "run", "views", "folds_sha")
+
+
+def kept_logits(path: Path, wanted: Sidecar) -> NDArray[np.float32] | None:
+    """The logits (n, classes) of the rows of `wanted`, in its order, that `path` holds; None where they must be predicted.
+
+    They are kept where they are of this very checkpoint, view, table (labels and persons, too) and images. A file that
+    does not say so, or is damaged, keeps nothing.
+
+    Parameters
+    ----------
+    wanted : of one fold, with `samples_sha` and `images_sha`.
+    """
+    found = _readable(path)
+    if found is None:
+        return None
+    there, values = found
+    fold = str(_one_fold(wanted))
+    if any(getattr(there, name) != getattr(wanted, name) for name in (*_ALIKE, "samples_sha")):
+        return None
+    if any(_of_fold(getattr(there, name), fold) != _of_fold(getattr(wanted, name), fold) for name in ("checkpoint_sha", "images_sha")):
+        return None
+    mine = np.flatnonzero(np.broadcast_to(np.equal(there.fold, int(fold)), len(there.rows)))  # type: ignore[arg-type]
+    place = dict(zip(there.rows.ids[mine].tolist(), mine.tolist(), strict=True))
+    at = [place.get(name, -1) for name in wanted.rows.ids.tolist()]
+    if -1 in at:
+        return None
+    logits = np.array(values[at], np.float32)
+    return logits if np.isfinite(logits).all() else None
+
+
+def stitch(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows) -> None:
+    """Put a fold's rows (n, classes) beside those of the other folds that `path` holds, in the order of `samples`, the rows of the table."""
+    found, fold = _readable(path), _one_fold(sidecar)
+    ids, folds = sidecar.rows.ids, np.full(len(sidecar.rows), fold)
+    checkpoints, images = _by_fold(sidecar.checkpoint_sha), _by_fold(sidecar.images_sha)
+    if found is not None and all(getattr(found[0], name) == getattr(sidecar, name) for name in _ALIKE):
+        there, before = found
+        theirs = np.broadcast_to(there.fold, len(there.rows))  # type: ignore[arg-type]
+        others = (theirs != fold) & np.isfinite(before).all(axis=1)
+        values = np.concatenate([np.asarray(before)[others], values])
+        ids, folds = np.concatenate([there.rows.ids[others], ids]), np.concatenate([theirs[others], folds])
+        checkpoints, images = _by_fold(there.checkpoint_sha) | checkpoints, _by_fold(there.images_sha) | images
+    position = {name: i for i, name in enumerate(samples.ids.tolist())}
+    rows = np.array([position[name] for name in ids.tolist()])
+    order = np.argsort(rows, kind="stable")
+    whole = replace(sidecar, rows=samples.take(rows[order]), fold=folds[order])
+    whole = replace(whole, checkpoint_sha=dict(sorted(checkpoints.items())), images_sha=dict(sorted(images.items())) or None)
+    write(path, values[order], whole, samples)
+
+
+def write(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows) -> None:
+    """Write a prediction file, unless it says and holds exactly this already: a file that is right keeps its date."""
+    found = _readable(path)
+    if found is not None:
+        there, before = found
+        names = (*_ALIKE, "checkpoint_sha", "images_sha")
+        same = all(getattr(there, name) == getattr(sidecar, name) for name in names)
+        rows = np.array_equal(there.rows.ids, sidecar.rows.ids) and np.array_equal(np.asarray(there.fold), np.asarray(sidecar.fold))
+        if same and rows and there.samples_sha == sidecar.samples_sha and np.array_equal(before, np.asarray(values, np.float32)):
+            return
+    write_prediction(path, values, sidecar, samples=samples)
+
+
+def rows_of(path: Path, wanted: Sidecar) -> NDArray[np.floating]:
+    """The rows of a view's file that `wanted` names: an interrupted command can leave a view with a fold more than the merge.
+
+    Raises
+    ------
+    EnsembleError : it lacks one.
+    """
+    there = read_sidecar(path)
+    position = {} if there is None else {name: i for i, name in enumerate(there.rows.ids.tolist())}
+    try:
+        return read_array(path)[[position[name] for name in wanted.rows.ids.tolist()]]
+    except KeyError as error:
+        raise EnsembleError(f"{path} lacks sample {error}", hint=f"ensemble tta {wanted.run} predicts what is missing") from None
+
+
+def _readable(path: Path) -> tuple[Sidecar, NDArray[np.floating]] | None:
+    """A prediction file that is whole; None where there is none, or it is damaged and will be made again."""
+    if not (path.exists() and sidecar_path(path).exists()):
+        return None
+    try:
+        there, values = read_sidecar(path), read_array(path)
+    except EnsembleError:
+        return None
+    whole = there is not None and there.fold is not None and values.shape == (len(there.rows), len(there.classes))
+    return (there, values) if there is not None and whole else None
+
+
+def _one_fold(sidecar: Sidecar) -> int:
+    return int(sidecar.fold[0] if isinstance(sidecar.fold, np.ndarray) else sidecar.fold or 0)
+
+
+def _by_fold(sha: str | Mapping[str, str] | None) -> dict[str, str]:
+    return dict(sha) if isinstance(sha, Mapping) else {}
+
+
+def _of_fold(sha: str | Mapping[str, str] | None, fold: str) -> str:
+    """The hash that a file names for a fold; '' is that of none."""
+    return sha if isinstance(sha, str) else _by_fold(sha).get(fold, "")

@@ -1,0 +1,125 @@
+"""When the logits of a view are kept, and how folds come to stand beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensemble.view_files import kept_logits, rows_of, stitch, write
+from folds.errors import EnsembleError
+from folds.predictions import Rows, Sidecar, read_sidecar, samples_sha, sidecar_path
+
+TABLE = Rows(np.array([f"i{n}" for n in range(8)]), np.array(list("abababab")), np.array(list("ppqqrrss")))
+FOLD = np.array([0, 1, 0, 1, 2, 2, 0, 1])
+LOGITS = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+
+
+def of(fold: int, table: Rows = TABLE, **more: Any) -> Sidecar:
+    """What the rows of a fold are when they are predicted."""
+    said: dict[str, Any] = {"kind": "logit", "split": "oof", "classes": ("a", "b"), "run": "swin", "views": ("hflip",), "folds_sha": "f"}
+    rows = table.take(np.flatnonzero(fold == FOLD))
+    shas = {"checkpoint_sha": {str(fold): f"c{fold}"}, "images_sha": {str(fold): f"m{fold}"}}
+    return Sidecar(rows=rows, fold=np.full(len(rows), fold), samples_sha=samples_sha(table), **(said | shas | more))
+
+
+def put(path: Path, *folds: int) -> None:
+    for fold in folds:
+        stitch(path, LOGITS[fold == FOLD], of(fold), TABLE)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_folds_come_to_the_same_bytes_in_the_order_of_the_table_whichever_was_first(tmp_path: Path, order: tuple[int, ...]) -> None:
+    path = tmp_path / "hflip.oof.npy"
+    put(path, *order)
+    np.testing.assert_array_equal(np.load(path), LOGITS)
+    there = read_sidecar(path)
+    assert there is not None
+    np.testing.assert_array_equal(there.fold, FOLD)
+    assert there.rows.ids.tolist() == TABLE.ids.tolist()
+    assert (there.checkpoint_sha, there.images_sha) == ({"0": "c0", "1": "c1", "2": "c2"}, {"0": "m0", "1": "m1", "2": "m2"})
+
+
+def test_each_fold_is_kept_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "hflip.oof.npy"
+    put(path, 0, 2)
+    for fold in (0, 2):
+        found = kept_logits(path, of(fold))
+        assert found is not None
+        np.testing.assert_array_equal(found, LOGITS[fold == FOLD])
+    backwards = of(0)
+    backwards = replace(backwards, rows=backwards.rows.take(np.array([2, 1, 0])))
+    found = kept_logits(path, backwards)
+    assert found is not None
+    np.testing.assert_array_equal(found, LOGITS[[6, 2, 0]])
+    assert kept_logits(path, of(1)) is None
+
+
+OTHERS: dict[str, Any] = {
+    "checkpoint_sha": {"0": "another"},
+    "images_sha": {"0": "another"},
+    "views": ("vflip",),
+    "samples_sha": "another",
+    "folds_sha": "another",
+    "classes": ("b", "a"),
+    "run": "vit",
+    "kind": "probability",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_nothing_is_kept_of_anything_else(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "hflip.oof.npy"
+    put(path, 0)
+    assert kept_logits(path, of(0)) is not None
+    assert kept_logits(path, replace(of(0), **{name: OTHERS[name]})) is None
+
+
+def test_a_file_that_does_not_say_what_its_images_were_keeps_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "hflip.oof.npy"
+    stitch(path, LOGITS[FOLD == 0], of(0, images_sha=None), TABLE)
+    assert read_sidecar(path) is not None
+    assert kept_logits(path, of(0)) is None
+
+
+def test_a_test_file_is_of_one_fold(tmp_path: Path) -> None:
+    path = tmp_path / "hflip.fold0.test.npy"
+    sidecar = replace(of(0), split="test", rows=TABLE, fold=0, checkpoint_sha="c0", images_sha="m")
+    write(path, LOGITS, sidecar, TABLE)
+    found = kept_logits(path, sidecar)
+    assert found is not None
+    np.testing.assert_array_equal(found, LOGITS)
+    assert kept_logits(path, replace(sidecar, fold=1)) is None
+    assert kept_logits(path, replace(sidecar, checkpoint_sha="c1")) is None
+
+
+@pytest.mark.parametrize("other", ["folds_sha", "views", "run"])
+def test_rows_of_another_training_are_not_stitched_to(tmp_path: Path, other: str) -> None:
+    path = tmp_path / "hflip.oof.npy"
+    put(path, 0, 1)
+    stitch(path, LOGITS[FOLD == 2], of(2, **{other: OTHERS[other]}), TABLE)
+    there = read_sidecar(path)
+    assert there is not None
+    assert np.unique(there.fold).tolist() == [2]
+
+
+def test_a_file_that_is_right_keeps_its_date_and_one_that_is_not_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "hflip.oof.npy"
+    put(path, 0, 1, 2)
+    before = path.stat().st_mtime_ns, sidecar_path(path).stat().st_mtime_ns
+    put(path, 1)
+    assert (path.stat().st_mtime_ns, sidecar_path(path).stat().st_mtime_ns) == before
+    stitch(path, LOGITS[FOLD == 1] + 1, of(1), TABLE)
+    assert path.stat().st_mtime_ns != before[0]
+    np.testing.assert_array_equal(np.load(path)[FOLD == 1], LOGITS[FOLD == 1] + 1)
+
+
+def test_a_view_that_lacks_a_row_names_it_and_the_command_that_makes_it(tmp_path: Path) -> None:
+    path = tmp_path / "hflip.oof.npy"
+    put(path, 0)
+    with pytest.raises(EnsembleError, match=r"hflip\.oof\.npy lacks sample 'i1'") as error:
+        rows_of(path, replace(of(0), rows=TABLE))
+    assert error.value.hint == "ensemble tta swin predicts what is missing"
