@@ -93,8 +93,12 @@ def interrupted(folder: Path, variant: str, usual: float, draw: random.Random) -
     while True:
         while kills and process.poll() is None:
             kills -= 1
+            # Half of the moments are drawn from the whole command, half from when there are workers.
+            at_work = draw.random() < 0.5
+            while at_work and process.poll() is None and not list(descendants(process.pid)):
+                time.sleep(0.02)
             try:
-                process.wait(draw.uniform(0, usual))
+                process.wait(draw.uniform(0, usual * (0.5 if at_work else 1)))
             except subprocess.TimeoutExpired:
                 workers = list(descendants(process.pid))
                 whom = "worker" if workers and draw.random() < 0.6 else "command"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError, nearest
 from folds.predictions import Rows, Sidecar, oof_file, read_array, read_sidecar
-from folds.recipe import read_record
 from folds.scores import METRICS, Difference, average_by_person, difference_over_people, person_codes
+from folds.settings_file import read_record
 from folds.targets import LABEL
 
 COMPARED = ("macro_f1", "accuracy", "log_loss")

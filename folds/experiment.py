@@ -16,8 +16,9 @@ from folds.files import read_json, sha256_file, write_json
 from folds.kinds import NUMBER, TEXT, TRUTH, mapping_of, optional, whole, wrong_fields
 from folds.ledger import append, ledger_file, now, read_ledger
 from folds.predictions import Sidecar
-from folds.recipe import default_of, read_record
+from folds.recipe import default_of
 from folds.scores import METRICS, interval_over_people
+from folds.settings_file import read_record
 from folds.summary import mean_test_predictions, oof_predictions, truth_of
 
 if TYPE_CHECKING:  # it imports torch, which reading a run's files does not need

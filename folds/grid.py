@@ -23,11 +23,15 @@ from folds.transform import load_transform
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe, what it predicts, and what it adds to the name of a run (nothing, where there is but one)."""
+    """A recipe, what it predicts, and what it adds to the name of a run (nothing, where there is but one).
+
+    With an `arch` it is a run of its own: `suffix` is its whole name, and it is compared with no other.
+    """
 
     suffix: str
     recipe: Recipe
     target: Target
+    arch: str | None = None
 
 
 def make_runs(settings: Settings, variants: Sequence[Variant], assignments: Sequence[FoldAssignment], small: bool) -> tuple[Run, ...]:
@@ -42,14 +46,20 @@ def make_runs(settings: Settings, variants: Sequence[Variant], assignments: Sequ
     runs: list[Run] = []
     built: tuple[object, Any] = (None, None)
     firsts: dict[tuple[int, int, int], str] = {}
-    for (place, arch), variant in itertools.product(enumerate(settings.arch), variants):
+    pairs = [(place, arch, variant) for (place, arch), variant in itertools.product(enumerate(settings.arch), variants) if variant.arch is None]
+    pairs += [(len(settings.arch) + i, variant.arch, variant) for i, variant in enumerate(variants) if variant.arch is not None]
+    for place, arch, variant in pairs:
         recipe, target = variant.recipe, variant.target
         architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         own = arch if target.name == LABEL else f"{arch}-{target.name}"
         named = own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}"
-        base = _unused(file_safe(f"{named}-{variant.suffix}" if variant.suffix else named), [run.base for run in runs])
+        if variant.arch is not None:
+            named = "-".join(filter(None, (settings.name, variant.suffix or own)))
+        elif variant.suffix:
+            named = f"{named}-{variant.suffix}"
+        base = _unused(file_safe(named), [run.base for run in runs])
         # Built once here: what cannot be built or fetched is found before anything is decoded or trained.
         wanted = (architecture, target.outputs, bool(recipe.pretrained) and recipe.init is None, recipe.init)
         if built[0] != wanted:  # most variants of a recipe have one model

@@ -18,12 +18,14 @@ from folds.files import sha256_bytes, write_atomic, write_json
 from folds.grid import Variant, compared_with, first_checkpoints, make_runs
 from folds.images import ImageCache, load_images
 from folds.job import Job
-from folds.recipe import Recipe, Settings, to_toml
+from folds.recipe import Recipe, Settings
 from folds.repeats import make_splits
 from folds.run import Recorded, Run, recorded_start
 from folds.samples import Data, DataSpec, SampleTable
+from folds.settings_file import to_toml
 from folds.sources import open_data
 from folds.split import check_folds
+from folds.sweep import Asked
 from folds.targets import Target
 from folds.transform import load_transform
 from folds.versions import environment, version_warnings
@@ -87,7 +89,7 @@ def make_plan(
     folds: Sequence[int] | None = None,
     execution: Execution | None = None,
     force: bool = False,
-    variants: Sequence[tuple[str, Recipe]] = (),
+    variants: Sequence[Asked] = (),
     baseline: str | None = None,
     note: Note = lambda text: None,
     warn: Note = lambda text: None,
@@ -99,7 +101,7 @@ def make_plan(
     folds : the folds to train now; None for all.
     execution : where and how the jobs are run.
     force : the folds are trained again from nothing; where they are all, it does not matter what a run has recorded.
-    variants : what is added to a run's name, and its recipe: each is trained with every architecture. `recipe` still decides the folds.
+    variants : what is trained instead of `recipe`, which still decides the folds.
     baseline : the run that all are compared with; without it each variant is compared with the first of its architecture.
     note, warn : called with lines for the user.
     """
@@ -107,10 +109,10 @@ def make_plan(
     execution = execution or Execution()
     execution.check()
     first = _place(1, execution).devices[0]
-    recipes = list(variants) or [("", recipe)]
-    for _, some in recipes:
-        check_choices(some)
-        resolve_amp(some.amp, first)
+    asked = list(variants) or [Asked("", recipe)]
+    for one in asked:
+        check_choices(one.recipe)
+        resolve_amp(one.recipe.amp, first)
     source = open_data(settings, note=note)
     data, spec, built_in = source.data, source.spec, source.built_in
     for line in data.notes:
@@ -118,7 +120,7 @@ def make_plan(
     for line in data.warnings:
         warn(line)
     on_cpu = first == "cpu"
-    made = [Variant(suffix, *_started(some, data.train, built_in)) for suffix, some in recipes]
+    made = [Variant(one.suffix, *_started(one.recipe, data.train, built_in), one.arch) for one in asked]
     assignments = _assign(settings, recipe, data.train, note, warn)
     for repeat, assignment in enumerate(assignments):
         for line in check_folds(assignment, data.train.classes, data.train.class_attributes):

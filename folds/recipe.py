@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import tomllib
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from folds.contradictions import displace, refuse_contradictions
-from folds.errors import EnsembleError, UsageError, nearest, unknown
+from folds.contradictions import refuse_contradictions
+from folds.errors import UsageError, unknown
 from folds.schedule import check_schedule
 
-CONFIG = Path("ensemble.toml")
 FITS = ("squash", "crop", "letterbox")
 KEEP = ("last", "best")
 NORMALISE = ("model", "imagenet", "data")
 # Peak learning rates of other optimizers, relative to AdamW's.
 _RATES = {"sgd": 50.0, "momentum": 50.0, "lion": 0.2}
-# The hint where a run's record is damaged: nothing else knows what its folds were trained with.
-DAMAGED = "--force, with all folds, trains it again from nothing; --name NEW begins another run"
 
 
 @dataclass(frozen=True)
@@ -237,120 +230,14 @@ def check(settings: Settings, recipe: Recipe) -> None:
         raise UsageError("--arch names no architecture", hint="--arch swin or --arch swin,resnet18")
 
 
-def _known() -> dict[str, Any]:
+def known_settings() -> dict[str, Any]:
     hints = typing.get_type_hints(Settings) | typing.get_type_hints(Recipe)
     return {f.name: hints[f.name] for f in (*fields(Settings), *fields(Recipe))}
 
 
 def known_keys() -> tuple[str, ...]:
     """The keys that a settings file may hold."""
-    return tuple(_known())
-
-
-def gather(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Settings, Recipe, dict[str, str]]:
-    """Settings and recipe by precedence: flag > ENSEMBLE_* > `config` > ./ensemble.toml > default.
-
-    Parameters
-    ----------
-    flags : key → value, None where a flag was not given.
-    config : a TOML file; it must exist.
-
-    Returns
-    -------
-    settings, recipe, and for every key that is not at its default where it came from.
-    """
-    known = _known()
-    layers: list[tuple[str, Mapping[str, Any]]] = []
-    if CONFIG.is_file():
-        layers.append((str(CONFIG), _read_toml(CONFIG)))
-    if config is not None:
-        if not config.is_file():
-            raise EnsembleError(f"there is no settings file {config}")
-        layers.append((str(config), _read_toml(config)))
-    layers.append(("environment", {key: os.environ[f"ENSEMBLE_{key.upper()}"] for key in known if f"ENSEMBLE_{key.upper()}" in os.environ}))
-    layers.append(("flag", {key: value for key, value in flags.items() if value is not None}))
-
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for origin, layer in layers:
-        displace(values, layer)
-        for key, value in layer.items():
-            values[key] = _coerce(key, value, known[key], origin)
-            origins[key] = origin
-    settings = Settings(**{f.name: values[f.name] for f in fields(Settings) if f.name in values})
-    recipe = Recipe(**{f.name: values[f.name] for f in fields(Recipe) if f.name in values})
-    check(settings, recipe)
-    return settings, recipe, {key: origin for key, origin in origins.items() if key in values}
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise EnsembleError(f"{path} is not TOML: {error}") from None
-    known = _known()
-    read: dict[str, Any] = {}
-    for key, value in content.items():
-        name = key.replace("-", "_")
-        if key == "resolved":  # what a run recorded beside its settings; a recorded config can be given again
-            continue
-        if name not in known:
-            close = nearest(name, known)
-            meant = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise EnsembleError(f"{path}: unknown key '{key}'{meant}", hint="known: " + ", ".join(known))
-        read[name] = value
-    return read
-
-
-def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
-    """`value` as the type of its key; text (from the environment, or where TOML is generous) is parsed."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if value is None or (isinstance(value, str) and value == "" and type(None) in options):
-        return None
-    target = next(option for option in options if option is not type(None))
-    where = "" if origin == "flag" else f" (from {origin})"
-    try:
-        if target is bool:
-            truth = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-            return value if isinstance(value, bool) else truth[str(value).lower()]
-        if typing.get_origin(target) is tuple:
-            parts = value.split(",") if isinstance(value, str) else list(value)
-            return tuple(str(part).strip() for part in parts if str(part).strip())
-        if typing.get_origin(target) is dict:
-            return dict(json.loads(value) if isinstance(value, str) else value)
-        if isinstance(value, bool | list | dict) or (target is int and isinstance(value, float) and not value.is_integer()):
-            raise ValueError
-        return target(value)
-    except (ValueError, KeyError, TypeError):
-        name = getattr(target, "__name__", str(target))
-        raise UsageError(f"{key} = {value!r}{where}: expected {name}") from None
-
-
-def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:
-    """The record of a run: every setting that has a value, and what was decided automatically under [resolved]."""
-    flat = {key: value for key, value in (asdict(settings) | asdict(recipe)).items() if value is not None and value not in ({}, ())}
-    lines = [f"{key} = {_toml(value)}" for key, value in flat.items()]
-    return "\n".join([*lines, "", "[resolved]", *(f"{key} = {_toml(value)}" for key, value in resolved.items() if value is not None), ""])
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_toml(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON lets it stand, TOML does not
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A recorded `config.toml` as plain values."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise EnsembleError(f"{path} cannot be read: {error}", hint=DAMAGED) from None
+    return tuple(known_settings())
 
 
 def default_of(key: str) -> Any:

@@ -14,7 +14,8 @@ from folds.assignment import FoldAssignment
 from folds.errors import EnsembleError, UsageError
 from folds.files import read_json, remove
 from folds.predictions import fold_files, oof_file, sidecar_path
-from folds.recipe import DAMAGED, Recipe, read_record
+from folds.recipe import Recipe
+from folds.settings_file import DAMAGED, read_record
 from folds.targets import Target
 
 # Where a file lies does not change what is trained; its content is compared by hash.

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from folds.errors import UsageError, nearest
 from folds.recipe import Recipe, known_keys
@@ -30,6 +30,14 @@ class Variant:
 
     values: Mapping[str, Any]
     suffix: str
+
+
+class Asked(NamedTuple):
+    """A recipe to train: with every architecture, `suffix` added to the runs' names; or with `arch`, as a run of that name."""
+
+    suffix: str
+    recipe: Recipe
+    arch: str | None = None
 
 
 def parse_sweep(texts: Sequence[str]) -> tuple[Variant, ...]:

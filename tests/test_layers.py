@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
 errors files kinds ledger git_state scores csv_table predictions
-samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe sweep sources
+samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep sources
 contents depth decode usable images
 strata stratified repair assignment split repeats
 duplicates audit contact_sheet

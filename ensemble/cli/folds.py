@@ -56,8 +56,8 @@ def folds(
     from ensemble.cli import auditing
     from folds.errors import UsageError
     from folds.readers import read_data
-    from folds.recipe import gather
     from folds.repeats import make_splits
+    from folds.settings_file import gather
     from folds.sources import find_data, spec_of
     from folds.split import check_folds
 

@@ -113,8 +113,8 @@ def kfold(
     from ensemble.cli.training import run_training
     from folds.devices import Execution
     from folds.errors import UsageError
-    from folds.recipe import gather
-    from folds.sweep import parse_sweep
+    from folds.settings_file import gather, runs_of
+    from folds.sweep import Asked, parse_sweep
 
     if per not in (None, "person"):
         raise UsageError(f"--per {per}: expected person")
@@ -129,7 +129,14 @@ def kfold(
             option = f"--{key.replace('_', '-')}"
             raise UsageError(f"{option} and --sweep {key} contradict each other", hint=f"leave {option} out")
     settings, recipe, _ = gather(flags, config)
-    swept = [(variant.suffix, gather(flags | dict(variant.values), config)[1]) for variant in variants] if sweep else []
+    asked = [Asked(variant.suffix, gather(flags | dict(variant.values), config)[1]) for variant in variants] if sweep else []
+    for number, run in enumerate(runs_of(config), 1):
+        if sweep:
+            raise UsageError("--sweep and [[run]] tables contradict each other", hint="leave one of them out")
+        own, of_run, _ = gather(flags, config, run)
+        if len(own.arch) != 1:
+            raise UsageError(f"[[run]] {number} has the architectures {', '.join(own.arch)}, expected one", hint="one [[run]] for each")
+        asked.append(Asked(str(run.get("name", "")), of_run, own.arch[0]))
     return run_training(
         settings,
         recipe,
@@ -142,7 +149,7 @@ def kfold(
         preview=preview,
         per_person=per == "person",
         again=_resuming(),
-        variants=swept,
+        variants=asked,
         baseline=baseline,
         hypothesis=hypothesis,
         track=track,

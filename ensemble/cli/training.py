@@ -23,6 +23,7 @@ from folds.plan import Plan, make_plan, open_runs
 from folds.recipe import Recipe, Settings
 from folds.run import Run
 from folds.summary import Pooled, RunSummary, pool, summarise
+from folds.sweep import Asked
 from folds.tracking import Tracker, open_tracker
 
 FEW_PEOPLE = 10
@@ -41,7 +42,7 @@ def run_training(
     preview: Path | None = None,
     per_person: bool = False,
     again: str = "ensemble kfold --resume",
-    variants: Sequence[tuple[str, Recipe]] = (),
+    variants: Sequence[Asked] = (),
     baseline: str | None = None,
     hypothesis: str | None = None,
     track: str | None = None,

@@ -16,8 +16,9 @@ from folds import devices, plan
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
 from folds.plan import Plan, make_plan, open_runs
-from folds.recipe import Recipe, Settings, gather
+from folds.recipe import Recipe, Settings
 from folds.repeats import ALIKE, likeness
+from folds.settings_file import gather
 from folds.split import read_folds
 
 Planner = Callable[..., Plan]
