@@ -90,7 +90,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(job: Calla
     assert arrays[0] != arrays[2]
 
 
-@pytest.mark.parametrize("recipe", [{}, {"ema": 0.9}, {"keep": "best"}])
+# Everything that has a state, changes on the way or draws random numbers, in one recipe.
+ALL_AT_ONCE: dict[str, Any] = {
+    **{"sampler": "sqrt", "per_person": {"mask=wear": 2}, "augment": "strong", "mixup": 0.2, "cutmix": 1.0, "augment_more": {"age=>=60": "light"}},
+    **{"opt": "lion", "schedule": "plateau", "schedule_args": {"patience": 0}, "freeze": 1, "loss": "ldam:drw=.5+.5*f1", "normalise": "data"},
+    **{"target": "mask+gender+age", "rebin": {"age": {"column": "years", "cuts": [30, 58]}}, "ema": 0.9, "accumulate": 2},
+}
+
+
+@pytest.mark.parametrize("recipe", [{}, {"ema": 0.9}, {"keep": "best"}, ALL_AT_ONCE])
 def test_a_job_that_was_stopped_goes_on_to_the_same_bytes(job: Callable[..., Job], recipe: dict[str, Any]) -> None:
     straight = job(epochs=3, **recipe)
     train_job(straight)
