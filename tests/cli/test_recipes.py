@@ -1,0 +1,95 @@
+"""The recipes of the four teams, as they are shipped, on a small drawn table in the competition's layout."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from folds.predictions import read_sidecar
+from tests.conftest import ROOT, Called
+
+Call = Callable[..., Called]
+QUICK = ("--arch", "test_resnet", "--no-pretrained", "--img-size", "32", "--epochs", "1")
+
+
+def test_there_is_a_recipe_for_each_team() -> None:
+    assert {path.name for path in (ROOT / "recipes").glob("team*.toml")} == {f"team{n}.toml" for n in (1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize(("team", "k", "runs"), [(1, (), ["test_resnet"]), (2, ("--k", 3), ["test_resnet"]), (4, ("--k", 3), ["test_resnet"])])
+def test_a_recipe_trains(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, team: int, k: tuple[object, ...], runs: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = ROOT / f"recipes/team{team}.toml"
+    called = call("kfold", "-q", "-c", recipe, "--data", drawn, *QUICK, *k)
+    assert called.code == 0, called.err
+    assert sorted(path.name for path in Path("runs").glob("*.oof.npy")) == [f"{run}.oof.npy" for run in runs]
+    recorded = tomllib.loads(Path(f"runs/{runs[0]}/config.toml").read_text())
+    for key, value in tomllib.loads(recipe.read_text()).items():
+        if key not in ("arch", "epochs", "img_size", "k"):
+            assert recorded[key] == value, key
+
+
+def test_the_separate_models_of_team_3_are_joined_by_the_blend(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    called = call("kfold", "-q", "-c", ROOT / "recipes/team3.toml", "--data", drawn, *QUICK, "--k", 3)
+    assert called.code == 0, called.err
+    targets = {path.name: sidecar.target for path in Path("runs").glob("*.oof.npy") if (sidecar := read_sidecar(path)) is not None}
+    assert targets == {"mask.oof.npy": "mask", "gender.oof.npy": "gender", "age.oof.npy": "age"}
+    settings = {name: tomllib.loads(Path(f"runs/{name}/config.toml").read_text()) for name in ("mask", "gender", "age")}
+    assert [settings[name]["loss"] for name in settings] == ["ce", "ce", "ce:smoothing=.1+focal"]
+    assert (Path("runs/age/trained.csv").exists(), Path("runs/mask/trained.csv").exists()) == (True, False)
+    blended = call("blend", *sorted(Path("runs").glob("*.npy")))
+    assert blended.code == 0, blended.err
+    assert "joined by" in blended.out
+    assert "to the 18 classes" in blended.out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[run]]\ntarget = "age"\nk = 3', "[[run]] 1: 'k' is not a setting of one run"),
+        ("[[run]]\nepoch = 3", "did you mean epochs"),
+        ("run = 3", "'run' must be tables"),
+        ('[[run]]\ntarget = "agee"', "did you mean age"),
+        ('[[run]]\narch = ["test_resnet", "test_vit"]', "[[run]] 1 has the architectures test_resnet, test_vit, expected one"),
+    ],
+)
+def test_runs_of_a_file_that_cannot_be_are_refused(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.toml").write_text(text)
+    called = call("kfold", "-c", "c.toml", "--data", drawn, "--no-pretrained", "--img-size", "32")
+    assert called.code in (1, 2)
+    assert message in called.err
+    assert not Path("runs").exists()
+
+
+def test_each_run_of_a_file_has_its_own_settings_over_the_common_ones(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ensemble.toml").write_text(
+        'arch = "test_resnet"\nepochs = 1\nimg_size = "32"\npretrained = false\n[[run]]\n[[run]]\nname = "b"\nloss = "focal"\n'
+    )
+    called = call("kfold", "-q", "--data", drawn, "--holdout", ".3", "--name", "x")
+    assert called.code == 0, called.err
+    settings = {path.parent.name: tomllib.loads(path.read_text()) for path in Path("runs").glob("*/config.toml")}
+    assert {name: recorded["loss"] for name, recorded in settings.items()} == {"x-test_resnet": "ce", "x-b": "focal"}
+    again = call("kfold", "-q", "-c", "runs/x-b/config.toml", "--resume")
+    assert "sweep" not in again.err
+
+
+def test_a_preview_is_drawn_and_nothing_is_trained(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("kfold", "-q", "--data", drawn, *QUICK, "--preview")
+    assert call(*words, "sheet.png").out.strip() == "sheet.png"
+    assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert not Path("runs").exists()
+    assert "sheet.png exists" in call(*words, "sheet.png").err
+    assert "expected a PNG" in call(*words, "sheet.jpg").err
