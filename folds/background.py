@@ -116,5 +116,5 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise EnsembleError(f"onnxruntime cannot be imported: {error}", hint="pip install 'ensemble[background]'") from None
+        raise EnsembleError(f"onnxruntime cannot be imported: {error}", hint="pip install onnxruntime") from None
     return onnxruntime

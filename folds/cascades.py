@@ -137,7 +137,7 @@ def import_cv2() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise EnsembleError(f"OpenCV cannot be imported: {error}", hint="pip install 'ensemble[faces]'") from None
+        raise EnsembleError(f"OpenCV cannot be imported: {error}", hint="pip install 'opencv-python-headless<5'") from None
     if not hasattr(cv2, "CascadeClassifier"):
         raise EnsembleError(f"OpenCV {cv2.__version__} has no cascades any more", hint="pip install 'opencv-python-headless<5'")
     cv2.setNumThreads(1)

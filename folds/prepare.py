@@ -131,7 +131,9 @@ def prepare(
 
 
 def _opening(settings: DetectorSettings) -> Callable[[], Detector]:
-    open_detector(settings)  # what is missing is said before anything is read
+    # What is missing is said before anything is read.
+    with contextlib.closing(OnePerThread(lambda: open_detector(settings))) as first:
+        first.find(np.zeros((64, 64, 3), np.uint8))
     return lambda: open_detector(settings)
 
 

@@ -29,6 +29,7 @@ from folds.image_folders import is_image, stem_of
 from folds.samples import SampleTable
 
 WHAT = "images prepared by ensemble"
+SOURCE = "prepared_from"  # the column with the original's path
 RECORD, JOURNAL, LOCK, IMAGES, SHEET = "prepare.json", "prepare.jsonl", ".prepare.lock", "images", "worst.png"
 TABLES = {"train": "index.csv", "test": "test.csv"}
 _OURS = (RECORD, JOURNAL, LOCK, IMAGES, SHEET, *TABLES.values())
@@ -222,18 +223,23 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str 
 def write_table(path: Path, table: SampleTable, paths: Sequence[str], more: Mapping[str, Sequence[str]]) -> list[str]:
     """Write a table that the CSV reader reads as the same samples: id, path, label, person, attributes, and the columns of `more`.
 
+    Where the table is that of an earlier preparation (it has `SOURCE`), the columns of `more` replace its own.
+
     Returns
     -------
-    notes : columns that had to be renamed, since their name means something to the reader.
+    notes : columns that had to be renamed, since their name is taken.
     """
     columns: dict[str, Sequence[str]] = {"id": table.ids.tolist(), "path": paths}
     for name, known in (("label", table.labels), ("person", table.persons)):
         if known is not None:
             columns[name] = known.tolist()
     notes = []
+    taken = {"id", "path", "label", "person", *(() if SOURCE in table.attributes else more)}
     for name, values in table.attributes.items():
-        if name in ("id", "path", "label", "person"):
-            renamed = next(new for new in (f"original_{name}", f"original_{name}_") if new not in table.attributes)
+        if name in taken:
+            renamed = f"original_{name}"
+            while renamed in table.attributes or renamed in more:
+                renamed += "_"
             notes.append(f"column '{name}' of {table.source} is '{renamed}' in {path}")
             columns[renamed] = values.tolist()
         elif name not in more:

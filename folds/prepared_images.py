@@ -10,6 +10,7 @@ from typing import Any
 
 from folds.background import NOTHING
 from folds.boxes import Box, Window
+from folds.prepared_files import SOURCE
 
 
 @dataclass(frozen=True)
@@ -44,25 +45,29 @@ class PreparedImage:
 
     def cells(self, folder: Path) -> dict[str, str]:
         """What the tables say of it besides the sample's own columns; `folder` is the tables'."""
-        cells = {"prepared_from": os.path.relpath(self.source, folder.absolute())}
+        cells = {SOURCE: os.path.relpath(self.source, folder.absolute())}
         if self.looked_for:
             box = self.box
             cells["face_found"] = "no" if box is None else "yes"
             cells["face_confidence"] = "" if box is None else f"{box.confidence:.4f}"
             cells["face_box"] = "" if box is None else f"{box.left} {box.top} {box.width} {box.height}"
-            cells["crop"] = " ".join(map(str, self.crop))
+            cells["face_crop"] = " ".join(map(str, self.crop))
         if self.foreground is not None:
-            cells["foreground"] = f"{self.foreground:.4f}"
+            cells["foreground_share"] = f"{self.foreground:.4f}"
         return cells
 
 
 def count(images: Sequence[PreparedImage]) -> dict[str, Any]:
-    """How many images there are, without a face and without a foreground, by part."""
+    """How many images there are, without a face and without a foreground, by part; None where that was not looked for."""
     counts: dict[str, Any] = {}
     for part in dict.fromkeys(image.part for image in images):
         rows = [image for image in images if image.part == part]
-        nobody = sum(image.foreground is not None and image.foreground < NOTHING for image in rows)
-        counts[part] = {"images": len(rows), "without_face": sum(image.missed for image in rows), "without_foreground": nobody}
+        shares = [image.foreground for image in rows if image.foreground is not None]
+        counts[part] = {
+            "images": len(rows),
+            "without_face": sum(image.missed for image in rows) if rows[0].looked_for else None,
+            "without_foreground": sum(share < NOTHING for share in shares) if shares else None,
+        }
     return counts
 
 

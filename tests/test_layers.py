@@ -17,7 +17,7 @@ csv_table samples image_folders mask_layout readers faces portraits people recip
 contents depth decode usable images
 strata stratified repair assignment split repeats
 duplicates audit contact_sheet
-boxes cascades mediapipe_faces detectors background originals preparation prepared_images prepared_files crop_sheet prepare
+boxes cascades mediapipe_faces detectors background originals preparation prepared_files prepared_images crop_sheet prepare
 augment losses devices architectures checkpoint inference job state fitting training worker cluster run plan manager summary
 """.split()
 ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files views tta".split()

@@ -54,7 +54,7 @@ def prepare(
 
     OUT/index.csv (and test.csv) hold the same samples under the same ids, with where each face was found, and go straight into
     ensemble kfold. OUT/worst.png shows the images to look at: those without a face, then the least certain. The background is told on the whole
-    image, before it is cut. What is needed besides: pip install 'ensemble[faces]' for --crop, 'ensemble[background]' for --background.
+    image, before it is cut. The extra [faces] brings what --crop needs, [background] what --background needs.
     """
     from ensemble.cli.kfold import _jobs, _resuming
     from ensemble.cli.progress import StepsView
@@ -92,7 +92,9 @@ def prepare(
     for text in opened.data.warnings:
         console.warn(text)
     originals = [original for table in (opened.data.train, opened.data.test) if table is not None for original in table.paths or ()]
-    check_place(output, opened.spec.data, originals)
+    for place in (opened.spec.data, opened.spec.test):
+        if place is not None:
+            check_place(output, place, originals)
     _describe(opened.data, wanted)
     try:
         made = make_set(opened.data, output, wanted, resume=resume, force=force, threads=threads, step=StepsView)

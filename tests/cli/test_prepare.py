@@ -128,6 +128,7 @@ def test_test_images_are_prepared_into_a_table_of_their_own(here: Path, call: Ca
         (["--background", "gone.onnx"], 1, "there is no model file gone.onnx"),
         (["--crop", "faces", "-o", "data"], 1, "data is in the data"),
         (["--crop", "faces", "-o", "data/new"], 1, "they would be read with it next time"),
+        (["--crop", "faces", "--test", "mine", "-o", "mine/new"], 1, "mine/new is in the data, mine"),
         (["--crop", "faces", "-o", "."], 1, "expected a new or empty folder to write to, found data in ."),
         (["--crop", "faces", "-o", "mine"], 1, "expected a new or empty folder to write to, found a.txt in mine"),
     ],
@@ -135,6 +136,7 @@ def test_test_images_are_prepared_into_a_table_of_their_own(here: Path, call: Ca
 def test_what_cannot_be_done_is_one_error_with_a_hint_and_writes_nothing(here: Path, call: Call, words: list[str], code: int, message: str) -> None:
     (here / "mine").mkdir()
     (here / "mine" / "a.txt").touch()
+    Image.new("RGB", (9, 9)).save("mine/b.png")
     called = call("prepare", *words)
     assert called.code == code
     errors = [line for line in called.err.splitlines() if line.startswith("error: ")]

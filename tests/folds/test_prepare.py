@@ -91,8 +91,8 @@ def test_images_are_cut_to_their_faces_and_the_table_says_where(photos: Path, tm
     assert table["face_found"] == ["yes", "yes", "yes", "no", "yes", "yes", "no", "yes"]
     assert table["face_box"][1] == "10 21 20 20"
     assert table["face_confidence"][1] == "0.7500"
-    assert table["crop"][1] == "4 15 36 47"
-    assert (table["face_box"][3], table["face_confidence"][3], table["crop"][3]) == ("", "", "0 10 60 70")
+    assert table["face_crop"][1] == "4 15 36 47"
+    assert (table["face_box"][3], table["face_confidence"][3], table["face_crop"][3]) == ("", "", "0 10 60 70")
     assert table["prepared_from"][0] == "../photos/img/0.png"
     original = np.asarray(Image.open(photos / "img" / "1.png"))
     cut = np.asarray(Image.open(tmp_path / "out" / table["path"][1]))
@@ -100,7 +100,7 @@ def test_images_are_cut_to_their_faces_and_the_table_says_where(photos: Path, tm
     assert [image.missed for image in made.images] == [at in (3, 6) for at in range(8)]
     record = json.loads((tmp_path / "out" / RECORD).read_text())
     assert record["complete"] is True
-    assert record["counts"] == {"train": {"images": 8, "without_face": 2, "without_foreground": 0}}
+    assert record["counts"] == {"train": {"images": 8, "without_face": 2, "without_foreground": None}}
 
 
 def test_the_new_table_is_the_same_samples_to_the_program(photos: Path, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_the_background_is_told_on_the_whole_image_and_the_face_found_on_the_ori
     assert np.array_equal(cut, whole[15:47, 4:36])
     table = read_csv(tmp_path / "alone" / "index.csv").columns
     assert "face_found" not in table
-    assert all(0 < float(share) < 1 for share in table["foreground"])
+    assert all(0 < float(share) < 1 for share in table["foreground_share"])
 
 
 def test_a_prepared_set_can_be_prepared_again_and_its_columns_are_replaced(photos: Path, tmp_path: Path) -> None:

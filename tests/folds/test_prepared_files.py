@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_folders_that_hold_or_lie_in_the_data_are_refused(tmp_path: Path) -> Non
         (tmp_path / "tables", table),
         (tmp_path / "photos" / ".." / "photos" / "people", table),
     ]:
-        with pytest.raises(EnsembleError, match="original|next time") as caught:
+        with pytest.raises(EnsembleError, match=r"original|next time") as caught:
             check_place(out, data, original)
         assert caught.value.hint == "name a folder beside the data: -o prepared"
     for out in (tmp_path / "photos" / "prepared", tmp_path / "tables" / "prepared", tmp_path / "photos2"):
@@ -202,7 +203,7 @@ def test_the_journal_ends_in_the_order_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_table_keeps_its_columns_and_those_with_a_meaning_are_renamed(tmp_path: Path) -> None:
-    attributes = {"site": ["n", "s, w"], "path": ["x", "y"], "face_found": ["no", "no"], "note": ['say "a"\nb', ""]}
+    attributes = {"site": ["n", "s, w"], "path": ["x", "y"], "face_found": ["maybe", "no"], "note": ['say "a"\nb', ""]}
     table = SampleTable(
         "a.csv",
         np.array(["1", "ä/2"]),
@@ -214,11 +215,16 @@ def test_a_table_keeps_its_columns_and_those_with_a_meaning_are_renamed(tmp_path
         {},
         ("row 2", "row 3"),
     )
-    notes = write_table(tmp_path / "index.csv", table, ["images/1.png", "images/2.png"], {"face_found": ["yes", "no"]})
+    added = {"face_found": ["yes", "no"], "prepared_from": ["../1.jpg", "../2.jpg"]}
+    notes = write_table(tmp_path / "index.csv", table, ["images/1.png", "images/2.png"], added)
     read = read_csv(tmp_path / "index.csv").columns
-    assert list(read) == ["id", "path", "label", "site", "original_path", "note", "face_found"]
+    assert list(read) == ["id", "path", "label", "site", "original_path", "original_face_found", "note", "face_found", "prepared_from"]
     assert read["site"] == ["n", "s, w"]
     assert read["original_path"] == ["x", "y"]
     assert read["face_found"] == ["yes", "no"]
     assert read["note"] == ['say "a"\nb', ""]
-    assert notes == [f"column 'path' of a.csv is 'original_path' in {tmp_path / 'index.csv'}"]
+    assert read["original_face_found"] == ["maybe", "no"]
+    assert notes == [f"column '{name}' of a.csv is 'original_{name}' in {tmp_path / 'index.csv'}" for name in ("path", "face_found")]
+    again = replace(table, attributes={name: np.array(cells) for name, cells in read.items() if name not in ("id", "path", "label")})
+    assert write_table(tmp_path / "again.csv", again, ["1", "2"], {**added, "face_found": ["no", "no"]}) == []
+    assert read_csv(tmp_path / "again.csv").columns["face_found"] == ["no", "no"], "those of an earlier preparation are replaced"
