@@ -197,7 +197,7 @@ def _make(
     def one(at: int) -> bool:
         name, crop, original = work.names[at], crops[at], work.originals[at]
         there = work.folder.is_made(name, original.digest, crop)
-        if there is not None:
+        if there is not None and isinstance(there.get("foreground"), type(None) if model is None else float):
             done[at] = there
             return False
         pixels, now = read_original(work.paths[at], work.settings.window)

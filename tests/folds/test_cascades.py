@@ -93,6 +93,18 @@ def test_the_same_image_has_the_same_boxes_every_time_and_a_larger_copy_the_same
     assert abs(twice[0].width - 2 * first[0].width) <= 0.2 * twice[0].width
 
 
+def test_a_mirrored_image_has_the_mirrored_windows_of_the_profile_pass(detector: CascadeDetector) -> None:
+    compared = 0
+    for person in range(4):
+        gray = np.ascontiguousarray(portrait(person, "normal")[:, :, 1])
+        *_, windows = detector._passes(gray, 40)
+        *_, mirrored = detector._passes(np.ascontiguousarray(gray[:, ::-1]), 40)
+        windows[:, 0] = WIDTH - windows[:, 0] - windows[:, 2]
+        assert sorted(windows.tolist()) == sorted(mirrored.tolist())
+        compared += len(windows)
+    assert compared > 0
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 400, 3), (400, 3, 3), (24, 24, 3)])
 def test_images_too_small_or_too_narrow_for_a_face_are_no_error(detector: CascadeDetector, shape) -> None:
     assert detector.find(np.zeros(shape, np.uint8)) == []

@@ -287,6 +287,31 @@ def test_a_prepared_set_can_be_prepared_again_and_its_columns_are_replaced(photo
     assert second["prepared_from"][0] == "../one/images/train/img/0.png"
 
 
+def test_rows_marked_test_are_kept_apart_in_a_table_of_their_own(photos: Path, tmp_path: Path) -> None:
+    lines = (photos / "index.csv").read_text().splitlines()
+    marked = [f"{line},{'part' if at == 0 else 'test' if at > 6 else 'train'}" for at, line in enumerate(lines)]
+    (photos / "index.csv").write_text("\n".join(marked))
+    prepare(read_data(DataSpec(photos / "index.csv", split="part")), tmp_path / "out", FACES, detector=Marked)
+    train, test = (read_csv(tmp_path / "out" / name).columns for name in ("index.csv", "test.csv"))
+    assert (train["id"], test["id"]) == ([f"img/{at}.png" for at in range(6)], ["img/6.png", "img/7.png"])
+    assert (test["label"], test["person"]) == (["dog", "cat"], ["p3", "p3"])
+    assert test["path"] == ["images/test/img/6.png", "images/test/img/7.png"]
+
+
+@pytest.mark.parametrize("line", ["0.5", '"half"', "[1]", "true", "1e999"])
+def test_a_journal_that_was_tampered_with_is_worked_over_again(photos: Path, tmp_path: Path, line: str) -> None:
+    settings = replace(FACES, background=write_model(tmp_path / "u2net.onnx"))
+    run(photos, tmp_path / "out", settings)
+    whole = contents(tmp_path / "out")
+    journal = tmp_path / "out" / JOURNAL
+    entries = [json.loads(text) for text in journal.read_text().splitlines()]
+    value = json.loads(line)
+    tampered = [{**entry, **({"boxes": [value]} if "boxes" in entry else {"foreground": value, "sha": value})} for entry in entries]
+    journal.write_text("".join(json.dumps(entry) + "\n" for entry in tampered))
+    run(photos, tmp_path / "out", settings, resume=True)
+    assert contents(tmp_path / "out") == whole
+
+
 def test_class_folders_are_read(tmp_path: Path) -> None:
     for at in range(4):
         path = tmp_path / "data" / ("cat", "dog")[at % 2] / f"p{at}_1.png"
