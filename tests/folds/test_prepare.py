@@ -125,6 +125,17 @@ def test_every_fallback_says_what_becomes_of_a_miss(photos: Path, tmp_path: Path
     assert 15 <= top <= 21
 
 
+def test_misses_of_one_class_are_warned_about_unless_they_are_cut_as_the_others(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    rows = ["path,label,person"]
+    for at in range(40):
+        picture(at % 7, face=at % 2 > 0).save(tmp_path / "img" / f"{at}.png")
+        rows.append(f"img/{at}.png,{'none' if at % 2 else 'mask'},p{at // 4}")
+    (tmp_path / "index.csv").write_text("\n".join(rows))
+    assert "faces are missed in 100% of the images of class mask" in run(tmp_path, tmp_path / "out").warnings[0]
+    assert run(tmp_path, tmp_path / "typical", replace(FACES, fallback="typical")).warnings == ()
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_bytes_depend_on_neither_threads_nor_place(photos: Path, tmp_path: Path, threads: int) -> None:
     run(photos, tmp_path / "a", threads=2)
