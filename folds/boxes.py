@@ -47,7 +47,7 @@ def choose(boxes: Sequence[Box], size: tuple[int, int], by: str = "largest") -> 
     by : a name of `CHOICES`. Equal boxes are told apart by their place, so that the order in which they were found decides nothing.
     """
     rate = CHOICES[by]
-    ordered = sorted(boxes, key=lambda box: (-rate(box, size), box.top, box.left, box.width, box.height))
+    ordered = sorted(boxes, key=lambda box: (-rate(box, size), -box.confidence, box.top, box.left, box.width, box.height))
     return ordered[0] if ordered else None
 
 
