@@ -17,6 +17,7 @@ samples image_folders mask_layout readers faces portraits people schedule loss_t
 contents depth decode usable images
 strata stratified repair assignment split repeats
 duplicates audit contact_sheet
+boxes cascades mediapipe_faces detectors background originals preparation prepared_files prepared_images crop_sheet prepare
 presets policies augment mixing transform transform_pool preview
 sampling losses targets comparison criterion choices devices architectures joined optimise checkpoint inference
 job tracking state fitting training worker

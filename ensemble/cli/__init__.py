@@ -18,6 +18,7 @@ from folds.errors import EnsembleError, Interrupted, UsageError, unknown
 # imported for the help, which is why the lines stand here.
 COMMANDS = {
     "demo": "draw people, train, blend, TTA: the whole road in minutes on a CPU",
+    "prepare": "a new image set: cut to faces, backgrounds replaced; originals untouched",
     "folds": "split a table by person; folds check: audit the data and a split",
     "kfold": "train one model per fold and architecture; write out-of-fold and test predictions",
     "blend": "combine prediction files by voting, lined up by id",

@@ -1,0 +1,93 @@
+"""The worst cases of a preparation side by side, original and result, to be looked at: images without a face first, then the least certain.
+
+The audit's sheet shows the files of a case beside each other as they are; here the box is drawn into the original, and cases have an order.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from folds.contents import read_content
+from folds.files import write_atomic
+from folds.originals import read_original
+from folds.prepared_files import SHEET
+from folds.prepared_images import PreparedImage
+
+MOST = 48  # cases on a sheet
+_SIDE, _GAP, _LINE, _ACROSS = 144, 8, 13, 4  # pixels; cases in a row
+_LETTERS = 46
+_FACE, _CROP = (230, 40, 40), (250, 210, 0)
+
+
+def worst(images: Sequence[PreparedImage], most: int = MOST) -> list[PreparedImage]:
+    """The images to look at, worst first: no face, then by confidence; among equals, and where no faces were looked for, by how much of the image
+    is foreground (nothing and all are both suspicious)."""
+
+    def rank(image: PreparedImage) -> tuple[float, float]:
+        certain = -1.0 if image.box is None else image.box.confidence
+        share = 0.5 if image.foreground is None else image.foreground
+        return certain, min(share, 1 - share)
+
+    return sorted(images, key=rank)[:most]
+
+
+def write_crop_sheet(out: Path, images: Sequence[PreparedImage], window: tuple[float, float] | None = None) -> Path:
+    """Write the sheet, a PNG, into the folder of a prepared set: the face's box red, what was cut out yellow, and the result beside it."""
+    cases = worst(images)
+    width, height = 2 * (_SIDE + 2) + 2 * _GAP, _SIDE + 2 * _LINE + 2 * _GAP
+    across = min(_ACROSS, len(cases))
+    sheet = Image.new("RGB", (_GAP + across * width, _GAP + -(-len(cases) // across) * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, image in enumerate(cases):
+        left, top = _GAP + number % across * width, _GAP + number // across * height
+        sheet.paste(_original(image, window), (left, top))
+        with Image.open(io.BytesIO(read_content(out / image.made).data)) as made:
+            sheet.paste(_small(made.convert("RGB")), (left + _SIDE + 4, top))
+        for line, text in enumerate((_told(image), _end(image.id))):
+            pen.text((left, top + _SIDE + line * _LINE + 2), _plain(text), "black")
+    png = io.BytesIO()
+    sheet.save(png, "PNG")
+    return write_atomic(out / SHEET, png.getvalue())
+
+
+def _original(image: PreparedImage, window: tuple[float, float] | None) -> Image.Image:
+    picture = Image.fromarray(np.array(read_original(image.source, window)[0]))
+    pen = ImageDraw.Draw(picture)
+    thick = max(1, round(3 * max(picture.size) / _SIDE))
+    left, top, right, bottom = image.crop
+    if image.crop != (0, 0, *picture.size):
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=_CROP, width=thick)
+    if image.box is not None:
+        box = image.box
+        pen.rectangle((box.left, box.top, box.left + box.width - 1, box.top + box.height - 1), outline=_FACE, width=thick)
+    return _small(picture)
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    scale = _SIDE / max(picture.size)
+    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.BICUBIC)
+
+
+def _told(image: PreparedImage) -> str:
+    told = [image.part]
+    if image.looked_for:
+        told.append("no face" if image.box is None else f"face {image.box.confidence:.2f}")
+    if image.label is not None:
+        told.append(f"class {image.label}")
+    if image.foreground is not None:
+        told.append(f"foreground {image.foreground:.0%}")
+    return ", ".join(told)
+
+
+def _end(id: str) -> str:
+    return id if len(id) <= _LETTERS else "…" + id[1 - _LETTERS :]  # the end tells files apart
+
+
+def _plain(text: str) -> str:
+    # The built-in font of a Pillow without FreeType knows no more than this.
+    return text.replace("…", "...").encode("latin-1", "replace").decode("latin-1")

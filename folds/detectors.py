@@ -1,0 +1,114 @@
+"""Detectors of faces behind one small interface: an image goes in, boxes come out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.boxes import Box
+from folds.cascades import CascadeDetector, import_cv2
+from folds.errors import EnsembleError, UsageError, unknown
+from folds.files import sha256_file
+from folds.mediapipe_faces import MediapipeDetector, import_mediapipe
+
+DETECTORS = ("opencv", "mediapipe")
+
+
+class Detector(Protocol):
+    """What finds faces. An instance is used by one thread; where it has a `close`, that is called in the end."""
+
+    def find(self, image: NDArray[np.uint8]) -> list[Box]:
+        """The faces in an upright image, (height, width, 3) uint8 RGB."""
+        ...
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """Which detector, and what it is asked for.
+
+    Attributes
+    ----------
+    name : one of `DETECTORS`.
+    model : the model file of mediapipe.
+    min_confidence : boxes below it do not count; each detector has its own scale.
+    min_face : the smallest face that counts, as a share of the image's shorter side.
+
+    Raises
+    ------
+    UsageError : an unknown name, a model too many or too few, a share that is none.
+    """
+
+    name: str = "opencv"
+    model: Path | None = None
+    min_confidence: float = 0.5
+    min_face: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.name not in DETECTORS:
+            raise unknown("detector", self.name, DETECTORS)
+        if self.name == "mediapipe" and self.model is None:
+            raise UsageError(
+                "--detector mediapipe needs a model file", hint="--detector-model FILE, e.g. blaze_face_short_range.tflite; nothing is downloaded"
+            )
+        if self.name == "opencv" and self.model is not None:
+            raise UsageError("--detector-model is for mediapipe: OpenCV brings its cascades along", hint="add --detector mediapipe, or leave it out")
+        for option, value in (("--min-confidence", self.min_confidence), ("--min-face", self.min_face)):
+            if not 0 <= value <= 1:
+                raise UsageError(f"{option} must be from 0 to 1, found {value:g}")
+
+
+def open_detector(settings: DetectorSettings) -> Detector:
+    """The detector asked for.
+
+    Raises
+    ------
+    EnsembleError : its package or its model is missing or of no use.
+    """
+    if settings.name == "opencv":
+        return CascadeDetector(settings.min_confidence, settings.min_face)
+    return MediapipeDetector(_model_file(settings), settings.min_confidence, settings.min_face)
+
+
+def describe_detector(settings: DetectorSettings) -> dict[str, object]:
+    """What the boxes depend on besides the images: settings, the package's version, the model's hash."""
+    record: dict[str, object] = {"name": settings.name, "min_confidence": settings.min_confidence, "min_face": settings.min_face}
+    if settings.name == "opencv":
+        return record | {"version": str(import_cv2().__version__)}
+    import_mediapipe()
+    return record | {"version": importlib.metadata.version("mediapipe"), "model_sha": sha256_file(_model_file(settings))}
+
+
+def _model_file(settings: DetectorSettings) -> Path:
+    if settings.model is None or not settings.model.is_file():
+        raise EnsembleError(f"there is no model file {settings.model}", hint="--detector-model names a .tflite file; nothing is downloaded")
+    return settings.model
+
+
+class OnePerThread:
+    """Detectors for threads that work side by side: each gets its own at its first image."""
+
+    def __init__(self, make: Callable[[], Detector]) -> None:
+        self._make, self._local = make, threading.local()
+        self._made: list[Any] = []
+
+    def find(self, image: NDArray[np.uint8]) -> list[Box]:
+        """The faces in an image, by this thread's detector."""
+        if not hasattr(self._local, "detector"):
+            self._local.detector = self._make()
+            self._made.append(self._local.detector)
+        found: list[Box] = self._local.detector.find(image)
+        return found
+
+    def close(self) -> None:
+        """Close all that can be closed."""
+        for detector in self._made:
+            if hasattr(detector, "close"):
+                detector.close()
+        self._made.clear()

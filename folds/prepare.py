@@ -1,0 +1,259 @@
+"""A table of images → a new one: cut to the face, the background replaced, the originals untouched.
+
+Three passes, each over all images: read (what cannot be used is met here, before anything is written), look for faces, make the images. The second
+comes before the third because where faces usually are can only be said when all have been looked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from folds.background import BackgroundModel, replace_background
+from folds.boxes import Box, Window, centre_window, choose, typical_window, window_round
+from folds.crop_sheet import write_crop_sheet
+from folds.depth import depth_notes, group_depths
+from folds.detectors import Detector, DetectorSettings, OnePerThread, open_detector
+from folds.errors import EnsembleError
+from folds.files import exclusive_lock, make_folder, remove_leftovers, sha256_bytes, write_atomic
+from folds.originals import Original, read_original, survey
+from folds.preparation import Preparation
+from folds.prepared_files import LOCK, TABLES, PreparedFolder, image_names, write_table
+from folds.prepared_images import PreparedImage, count, uneven_misses
+from folds.samples import Data, SampleTable
+from folds.usable import Progress, in_threads
+
+Step = Callable[[str], AbstractContextManager[Progress]]  # the name of a pass → what its progress is told to
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A finished set: its folder, its images in the order of the tables, how many were made now, and what the user should be told."""
+
+    folder: Path
+    images: tuple[PreparedImage, ...]
+    made_now: int
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass
+class _Work:
+    """The samples of all tables one after another, and what is known of them so far."""
+
+    folder: PreparedFolder
+    settings: Preparation
+    tables: dict[str, SampleTable]
+    parts: list[str] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    where: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    originals: list[Original] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for part, table in self.tables.items():
+            if table.paths is None:
+                raise EnsembleError(f"{table.source} names no images", hint="a column with their paths is needed: --path COLUMN")
+            self.parts += [part] * len(table)
+            self.paths += table.paths
+            self.where += table.where
+            self.names += image_names(part, table.ids.tolist())
+
+
+def prepare(
+    data: Data,
+    out: Path,
+    settings: Preparation,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    threads: int | None = None,
+    step: Step | None = None,
+    detector: Callable[[], Detector] | None = None,
+) -> Prepared:
+    """Make the new images and their tables in `out`.
+
+    The bytes depend on the originals and the settings alone, not on the number of threads or on how often the work was cut off. Where `out` may be
+    is for `check_place` to say first.
+
+    Parameters
+    ----------
+    resume : go on with what is missing. An original that changed meanwhile is made again.
+    force : begin again in a folder that holds a prepared set.
+    threads : images worked on at a time; as many as there are cores unless given.
+    detector : makes a detector for one thread; the one of the settings unless given.
+
+    Raises
+    ------
+    EnsembleError : images that cannot be used (nothing is written then); `out` holds something else, or a set made otherwise; a package or model is
+        missing.
+    """
+    step = step or (lambda title: contextlib.nullcontext(lambda done, total: None))
+    tables = {part: table for part, table in (("train", data.train), ("test", data.test)) if table is not None}
+    record = {**settings.record(), "tables": {part: table.sha for part, table in tables.items()}}
+    folder = PreparedFolder(out, record)
+    folder.check(resume, force)
+    work = _Work(folder, settings, tables)
+    # Opened before the images are read, so that a model that cannot be used is said at once.
+    model = BackgroundModel(settings.background) if settings.background is not None else None
+    finder = None if settings.detector is None else OnePerThread(detector or _opening(settings.detector))
+    with step("reading the originals") as progress:
+        work.originals = survey(work.paths, work.where, settings.window, threads, progress)
+    make_folder(folder.out)
+    with exclusive_lock(folder.out / LOCK, f"the preparation in {folder.out}"):
+        folder.check(resume, force)
+        folder.begin(resume)
+        remove_leftovers(folder.out)
+        boxes: list[Box | None] = [None] * len(work.paths)
+        if finder is not None:
+            with contextlib.closing(finder), step("looking for faces") as progress:
+                boxes = _look(work, finder, threads, progress)
+        crops = _crops(work, boxes)
+        with step("making images") as progress:
+            made_now, shares = _make(work, crops, model, threads, progress)
+        images = _images(work, boxes, crops, shares)
+        notes = _write_tables(work, images)
+        counts = count(images)
+        write_crop_sheet(folder.out, images, settings.window)
+        folder.complete([*(original.digest for original in work.originals), *work.names], counts)
+    notes += depth_notes(group_depths(original.depth for original in work.originals if original.depth is not None))
+    return Prepared(folder.out, images, made_now, tuple(notes), tuple(_warnings(data.train, images, settings)))
+
+
+def _opening(settings: DetectorSettings) -> Callable[[], Detector]:
+    # What is missing is said before anything is read.
+    with contextlib.closing(OnePerThread(lambda: open_detector(settings))) as first:
+        first.find(np.zeros((64, 64, 3), np.uint8))
+    return lambda: open_detector(settings)
+
+
+def _look(work: _Work, finder: OnePerThread, threads: int | None, progress: Progress) -> list[Box | None]:
+    """The face of each image; files of equal bytes are looked at once."""
+    first = {original.digest: at for at, original in reversed(list(enumerate(work.originals)))}
+    missing = [at for digest, at in first.items() if _boxes(work.folder.entry(digest)) is None]
+
+    def one(number: int) -> None:
+        pixels, original = read_original(work.paths[missing[number]], work.settings.window)
+        found = [[box.left, box.top, box.width, box.height, box.confidence] for box in finder.find(pixels)]
+        work.folder.note(original.digest, boxes=found)
+
+    in_threads(one, len(missing), threads, progress)
+    faces = []
+    for original in work.originals:
+        boxes = _boxes(work.folder.entry(original.digest))
+        faces.append(choose(boxes or [], original.size, work.settings.choose))
+    return faces
+
+
+def _boxes(entry: dict[str, Any] | None) -> list[Box] | None:
+    """The boxes in a line of the journal; None where it holds none, or not boxes."""
+    lines = None if entry is None else entry.get("boxes")
+    if not isinstance(lines, list):
+        return None
+    good = all(
+        isinstance(line, list)
+        and len(line) == 5
+        and all(isinstance(value, int) for value in line[:4])
+        and line[2] > 0 < line[3]
+        and isinstance(line[4], int | float)
+        and math.isfinite(line[4])
+        for line in lines
+    )
+    return [Box(*line) for line in lines] if good else None
+
+
+def _crops(work: _Work, boxes: Sequence[Box | None]) -> list[Window]:
+    settings, sizes = work.settings, [original.size for original in work.originals]
+    if settings.detector is None:
+        return [(0, 0, *size) for size in sizes]
+    around = [None if box is None else window_round(box, size, settings.margin, settings.aspect) for box, size in zip(boxes, sizes)]
+    known = [at for at, window in enumerate(around) if window is not None]
+    found, of = [window for window in around if window is not None], [sizes[at] for at in known]
+
+    def instead(size: tuple[int, int]) -> Window:
+        if settings.fallback == "typical":
+            return typical_window(found, of, size, settings.aspect)
+        return (0, 0, *size) if settings.fallback == "keep" else centre_window(size, settings.aspect)
+
+    return [window if window is not None else instead(size) for window, size in zip(around, sizes)]
+
+
+def _make(
+    work: _Work, crops: Sequence[Window], model: BackgroundModel | None, threads: int | None, progress: Progress
+) -> tuple[int, list[float | None]]:
+    """Write every image that is not there yet; how many that were, and the foreground's share of each."""
+    done: list[dict[str, Any]] = [{}] * len(work.paths)
+
+    def one(at: int) -> bool:
+        name, crop, original = work.names[at], crops[at], work.originals[at]
+        there = work.folder.is_made(name, original.digest, crop)
+        if there is not None and isinstance(there.get("foreground"), type(None) if model is None else float):
+            done[at] = there
+            return False
+        pixels, now = read_original(work.paths[at], work.settings.window)
+        if now.digest != original.digest:
+            raise EnsembleError(f"{work.where[at]}: {work.paths[at]} was changed while it was worked on", hint="run the command again with --resume")
+        share = None
+        if model is not None:
+            pixels, share = replace_background(pixels, model.mask(pixels), work.settings.fill)
+            share = round(share, 4)
+        left, top, right, bottom = crop
+        data = encode(pixels[top:bottom, left:right])
+        make_folder((work.folder.out / name).parent)
+        write_atomic(work.folder.out / name, data)
+        done[at] = work.folder.note(name, source=original.digest, window=list(crop), sha=sha256_bytes(data), foreground=share)
+        return True
+
+    made = in_threads(one, len(work.paths), threads, progress)
+    return sum(made), [entry.get("foreground") for entry in done]
+
+
+def encode(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG of (height, width, 3) uint8: nothing is lost to a second JPEG, and grey stays one channel."""
+    grey = bool((pixels == pixels[:, :, :1]).all())
+    png = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if grey else pixels)).save(png, "PNG", compress_level=4)
+    return png.getvalue()
+
+
+def _images(work: _Work, boxes: Sequence[Box | None], crops: Sequence[Window], shares: Sequence[float | None]) -> tuple[PreparedImage, ...]:
+    rows: list[tuple[str, str | None]] = []
+    for table in work.tables.values():
+        rows += zip(table.ids.tolist(), [None] * len(table) if table.labels is None else table.labels.tolist())
+    looked_for = work.settings.detector is not None
+    columns = zip(work.parts, rows, work.paths, work.names, boxes, crops, shares, strict=True)
+    return tuple(
+        PreparedImage(part, id, label, path, name, looked_for, box, crop, share) for part, (id, label), path, name, box, crop, share in columns
+    )
+
+
+def _write_tables(work: _Work, images: Sequence[PreparedImage]) -> list[str]:
+    notes: list[str] = []
+    out = work.folder.out
+    for part, table in work.tables.items():
+        rows = [image for image in images if image.part == part]
+        cells = [image.cells(out) for image in rows]
+        more = {name: [cell[name] for cell in cells] for name in cells[0]}
+        notes += write_table(out / TABLES[part], table, [image.made for image in rows], more)
+    return notes
+
+
+def _warnings(train: SampleTable, images: Sequence[PreparedImage], settings: Preparation) -> list[str]:
+    lines = []
+    absent = sorted(set(train.classes) - set(() if train.labels is None else train.labels.tolist()))
+    if absent:
+        names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+        lines.append(f"{len(absent)} declared classes have no image ({names}): a table can name only those that have")
+    if settings.detector is not None and settings.fallback != "typical":  # which cuts misses as the others
+        lines += uneven_misses(images)
+    return lines
