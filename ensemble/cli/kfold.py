@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli import console
+from ensemble.cli.arguments import fold_numbers, jobs_asked, resuming
 
 # How a command is run, which changes nothing that comes out of it.
 NOT_SETTINGS = {"fold", "per", "jobs", "devices", "backend", "ray_address", "save_every", "resume", "force", "strict", "preview", "dry_run", "config"}
@@ -140,45 +140,17 @@ def kfold(
     return run_training(
         settings,
         recipe,
-        folds=_numbers(fold),
-        execution=Execution(devices, _jobs(jobs), backend, ray_address, save_every),
+        folds=fold_numbers(fold),
+        execution=Execution(devices, jobs_asked(jobs), backend, ray_address, save_every),
         resume=resume,
         force=force,
         strict=strict,
         dry_run=dry_run,
         preview=preview,
         per_person=per == "person",
-        again=_resuming(),
+        again=resuming(),
         variants=asked,
         baseline=baseline,
         hypothesis=hypothesis,
         track=track,
     )
-
-
-def _numbers(text: str | None) -> list[int] | None:
-    from folds.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--fold {text}: expected fold numbers", hint="--fold 0 or --fold 0,3") from None
-
-
-def _jobs(text: str) -> int | None:
-    from folds.errors import UsageError
-
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--jobs must be 1 or more, or auto, found {text}")
-    return int(text)
-
-
-def _resuming() -> str:
-    """This command as it was typed, with --resume."""
-    import shlex
-
-    return shlex.join(["ensemble", *(word for word in console.words if word not in ("--resume", "--force")), "--resume"])

@@ -56,7 +56,7 @@ def prepare(
     ensemble kfold. OUT/worst.png shows the images to look at: those without a face, then the least certain. The background is told on the whole
     image, before it is cut. The extra [faces] brings what --crop needs, [background] what --background needs.
     """
-    from ensemble.cli.kfold import _jobs, _resuming
+    from ensemble.cli.arguments import jobs_asked, resuming
     from ensemble.cli.progress import StepsView
     from folds.boxes import parse_aspect
     from folds.detectors import DetectorSettings
@@ -73,7 +73,7 @@ def prepare(
         raise unknown("--crop", crop, CROPS)
     if crop is None and (detector_model is not None or detector != "opencv"):
         raise UsageError("a detector is named, and nothing is cut", hint="add --crop faces")
-    threads = _jobs(jobs)
+    threads = jobs_asked(jobs)
     columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}
     settings, recipe, _ = gather({"data": data, "test": test, "window": window, **columns})
     wanted = Preparation(
@@ -99,7 +99,7 @@ def prepare(
     try:
         made = make_set(opened.data, output, wanted, resume=resume, force=force, threads=threads, step=StepsView)
     except KeyboardInterrupt:
-        raise Interrupted("what was made is kept", hint=_resuming()) from None
+        raise Interrupted("what was made is kept", hint=resuming()) from None
     _print(made, opened.data)
     words = ["ensemble", "kfold", "--data", str(made.folder / "index.csv")]
     if opened.data.test is not None:
