@@ -96,11 +96,11 @@ class Tracker:
         key = job.run, job.fold
         if key not in self._last:
             self._last[key] = self._begin(job)
-        # Those before it that were reported to nobody, then its own.
-        earlier = [record for record in _history(job.place) if self._last[key] < record["epoch"] < event["epoch"]]
-        for record in [*earlier, event]:
+        # Those before it that were reported to nobody, then its own; one that is trained again after a crash gives the same numbers.
+        earlier = [record for record in _history(job.place) if record["epoch"] < event["epoch"]]
+        for record in [one for one in [*earlier, event] if one["epoch"] > self._last[key]]:
             self._write(job, int(record["epoch"]), {name: float(record[column]) for column, name in _COURSES.items() if column in record})
-        self._last[key] = int(event["epoch"])
+        self._last[key] = max(self._last[key], int(event["epoch"]))
 
     def _connect(self) -> None:
         """Open what everything is written to."""

@@ -42,7 +42,7 @@ def runs(
     from folds.errors import UsageError
 
     if per not in (None, "person"):
-        raise UsageError(f"--per {per}: expected person")
+        raise UsageError(f"--per {per}: expected person", hint="leave it out to score images")
     if words:
         if filter or columns or markdown or sort != "date":
             raise UsageError("--filter, --sort, --columns and --markdown belong to the list", hint="ensemble runs --help")
@@ -89,7 +89,7 @@ def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool
     header = [title for title, _ in cells]
     text = console.table(header, rows) if rows else "no runs"
     if markdown:
-        text = _markdown(header, rows) + ("" if columns else "".join(_section(one) for one in kept))
+        text = "\n".join([_markdown(header, rows), *([] if columns else filter(None, map(_section, kept)))])
     record = [dict(one.entry) | {"notes": list(one.notes), "marks": list(one.marks)} for one in kept]
     console.result(text, {"runs": record, "passed_over": {"damaged": list(ledger.damaged), "newer": list(ledger.newer)}})
     if len(kept) < len(listed):
@@ -110,6 +110,8 @@ def _diff(first: str, second: str, per_person: bool) -> int:
     from folds.comparison import compare
     from folds.experiment import comparison_record
 
+    for name in (first, second):
+        _refuse_gone(name)
     found = compare(first, second, RUNS, per_person)
     verdict = {"distinguishable": {name: found.verdict(name) for name in found.differences}}
     console.result(diff_tables(found, "people" if per_person else "images"), {"first": first, "second": second} | comparison_record(found) | verdict)
@@ -119,6 +121,17 @@ def _diff(first: str, second: str, per_person: bool) -> int:
     console.note(f"{found.people:,} people; the intervals say whether other people would show the difference, not whether other seeds would")
     console.next_step(f'ensemble runs note {second} "what was learnt"')
     return 0
+
+
+def _refuse_gone(run: str) -> None:
+    """An error of its own for a run of which nothing but its line is left."""
+    from folds.comparison import known_runs
+    from folds.errors import EnsembleError
+    from folds.ledger import ledger_file, read_ledger
+
+    if run not in known_runs(RUNS) and run in read_ledger(ledger_file(RUNS)).latest() and not (RUNS / run).is_dir():
+        message = f"the predictions of {run} are gone, only its line in the ledger is left"
+        raise EnsembleError(message, hint=f"ensemble runs --filter run={run} shows it; train it again to compare it")
 
 
 def _note(run: str, text: str) -> int:
@@ -148,7 +161,7 @@ def _controlled(entry: Mapping[str, Any]) -> str:
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 
 
 def _cell(text: str) -> str:
@@ -182,4 +195,4 @@ def _section(one: Listed) -> str:
         lines.append(f"difference: {interval}; distinguishable from noise: {one.distinguishable}")
     lines += [f"but: {note}" for note in (baseline or {}).get("notes") or []] + [f"but: {mark}" for mark in one.marks]
     lines += [f"learnt: {note}" for note in one.notes]
-    return f"\n### {_cell(one.run)}\n\n" + "\n".join(f"- {_cell(line)}" for line in lines) + "\n"
+    return "\n".join([f"\n### {_cell(one.run)}\n", *(f"- {_cell(line)}" for line in lines)])

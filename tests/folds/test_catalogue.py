@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from folds.catalogue import BASELINE_CHANGED, CHANGED, COLUMNS, NOT_IN_LEDGER, REMOVED, USUAL, Listed, chosen, column, list_runs, ordered
+from folds.errors import UsageError
+from folds.ledger import append, read_ledger
+from tests.folds.ledger_lines import against, line, scores
+
+LEDGER = Path("runs/ledger.jsonl")
+
+
+def listed(warn: Any = lambda text: None) -> dict[str, Listed]:
+    return {one.run: one for one in list_runs(read_ledger(LEDGER), warn=warn)}
+
+
+def names(runs: Sequence[Listed]) -> list[str]:
+    return [one.run for one in runs]
+
+
+@pytest.fixture
+def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Listed]:
+    """Three runs that are in the ledger alone."""
+    monkeypatch.chdir(tmp_path)
+    common = {"arch": "swin", "epochs": 15, "lr": 0.001, "loss": "ce"}
+    append(LEDGER, "run", line("swin-ce", settings=common, oof=scores(0.5), cost=line()["cost"] | {"seconds": 300}))
+    later = {"time": "2026-01-03T00:00:00+00:00", "oof": scores(0.7), "hypothesis": "Focal | is better"}
+    append(LEDGER, "run", line("swin-focal", settings=common | {"loss": "focal"}, baseline=against("swin-ce", loss=["ce", "focal"]), **later))
+    append(LEDGER, "run", line("resnet18", settings=common | {"arch": "resnet18", "lr": 3e-4}, arch="resnet18", oof=scores(0.6), test=scores(0.4)))
+    append(LEDGER, "note", {"run": "swin-ce", "time": "now", "text": "one"})
+    append(LEDGER, "note", {"run": "swin-ce", "time": "now", "text": "two"})
+    return list(listed().values())
+
+
+def test_runs_are_sorted_by_what_is_asked(three: list[Listed]) -> None:
+    assert names(ordered(three, "score")) == ["swin-focal", "resnet18", "swin-ce"]
+    assert names(ordered(three, "date"))[-1] == "swin-focal"
+    assert names(ordered(three, "name")) == ["resnet18", "swin-ce", "swin-focal"]
+    assert names(ordered(three, "time"))[-1] == "swin-ce"
+    with pytest.raises(UsageError, match=r"unknown --sort 'scroe'; did you mean score\?"):
+        ordered(three, "scroe")
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [
+        (["loss=focal"], ["swin-focal"]),
+        (["loss!=focal"], ["swin-ce", "resnet18"]),
+        (["lr=3e-4"], ["resnet18"]),
+        (["lr=0.00030"], ["resnet18"]),
+        (["arch~SWIN"], ["swin-ce", "swin-focal"]),
+        (["arch=swin"], ["swin-ce", "swin-focal"]),
+        (["run~focal", "arch=swin"], ["swin-focal"]),
+        (["run~focal", "arch=resnet18"], []),
+        (["baseline=swin-ce"], ["swin-focal"]),
+        (["hypothesis~better"], ["swin-focal"]),
+        (["weight-decay=.05"], ["swin-ce", "swin-focal", "resnet18"]),  # not in the line: the default
+        (["notes~two"], ["swin-ce"]),
+        (["init_run="], ["swin-ce", "swin-focal", "resnet18"]),
+    ],
+)
+def test_filters_are_settings_or_columns_and_all_must_hold(three: list[Listed], filters: list[str], kept: list[str]) -> None:
+    assert names(chosen(three, filters)) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("loss", "expected KEY=VALUE, KEY!=VALUE or KEY~PART"), ("=ce", "expected KEY=VALUE"), ("los=ce", "unknown column 'los'; did you mean loss")],
+)
+def test_a_filter_that_is_none_is_refused(three: list[Listed], text: str, said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        chosen(three, [text])
+    assert said in raised.value.message
+
+
+def test_columns_show_what_the_line_says(three: list[Listed]) -> None:
+    focal, base = three[1], three[0]
+    shown = {name: text(focal) for name, (_, text) in COLUMNS.items()}
+    assert shown == {
+        "run": "swin-focal",
+        "arch": "swin_tiny_patch4_window7_224",
+        "date": "2026-01-03 00:00",
+        "folds": "2/2",
+        "macro_f1": "0.700",
+        "interval": "0.600–0.800",
+        "accuracy": "0.600",
+        "log_loss": "1.200",
+        "test": "",
+        "test_interval": "",
+        "baseline": "swin-ce",
+        "varied": "loss: ce → focal",
+        "difference": "+0.100",
+        "paired": "+0.050 to +0.150",
+        "distinguishable": "yes",
+        "hypothesis": "Focal | is better",
+        "notes": "",
+        "time": "0:01:40",
+        "images": "4,200",
+        "parameters": "27.0 M",
+        "devices": "cpu",
+        "jobs": "2",
+        "commit": "abcdef0123+",
+        "marks": REMOVED,
+    }
+    assert column("notes", three)[1](base) == "one; two"
+    assert column("test", three)[1](three[2]) == "0.400"
+    assert column("lr", three)[1](three[2]) == "0.0003"
+    assert [column("difference", three)[1](base), column("weight-decay", three)[1](base)] == ["", "0.05"]
+    assert set(USUAL) <= set(COLUMNS)
+    with pytest.raises(UsageError, match="unknown column 'hypotesis'; did you mean hypothesis"):
+        column("hypotesis", three)
+
+
+def test_the_more_runs_are_compared_with_one_the_more_it_takes_to_stand_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    append(LEDGER, "run", line("a", baseline=against("base", chance=0.02)))
+    assert listed()["a"].distinguishable == "yes"
+    append(LEDGER, "run", line("b", baseline=against("base", chance=0.001)))
+    append(LEDGER, "run", line("c", baseline=against("base", difference=0.01)))
+    append(LEDGER, "run", line("d", baseline=against("other", chance=0.02)))
+    assert {name: one.distinguishable for name, one in listed().items()} == {
+        "a": "no: one of 3 may seem so by chance",
+        "b": "yes",
+        "c": "no",
+        "d": "yes",
+    }
+
+
+def test_what_has_changed_since_a_line_was_written_is_marked(grid: Path) -> None:
+    assert {name: one.marks for name, one in listed().items()} == {"test_resnet": (), "test_vit": ()}
+    done = Path("runs/test_resnet/fold0/done.json")
+    record = json.loads(done.read_text())
+    done.write_text(json.dumps(record | {"checkpoint_sha": "another"}))
+    entry = dict(read_ledger(LEDGER).latest()["test_vit"])
+    append(LEDGER, "run", entry | {"optimistic": True, "baseline": against("test_resnet") | {"folds": entry["folds"]}})
+    assert {name: one.marks for name, one in listed().items()} == {"test_resnet": (CHANGED,), "test_vit": ("optimistic", BASELINE_CHANGED)}
+    done.write_text("{")
+    assert listed()["test_resnet"].marks == ("its files are damaged",)
+    shutil.rmtree("runs/test_vit")
+    assert listed()["test_vit"].marks == (REMOVED,)
+
+
+def test_a_run_that_has_no_line_is_listed_from_its_files_and_one_that_cannot_be_read_is_said(grid: Path) -> None:
+    expected = listed()["test_vit"].entry["oof"]
+    LEDGER.unlink()
+    Path("runs/test_resnet/fold1/done.json").write_text("{}")
+    Path("runs/begun").mkdir()
+    Path("runs/begun/config.toml").touch()
+    said: list[str] = []
+    found = listed(said.append)
+    assert names(list(found.values())) == ["test_vit"]
+    assert found["test_vit"].marks == (NOT_IN_LEDGER,)
+    assert found["test_vit"].entry["oof"] == expected
+    assert len(said) == 1
+    assert said[0].startswith("test_resnet: ")
+    assert all(text(found["test_vit"]) is not None for _, text in COLUMNS.values())
