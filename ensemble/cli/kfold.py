@@ -15,7 +15,7 @@ NOT_SETTINGS |= {"sweep", "baseline", "hypothesis", "track"}
 
 PANELS = {
     "Data": ("data", "test", "path", "label", "person", "id", "split", "person_regex"),
-    "Folds": ("k", "folds", "holdout", "repair", "fold"),
+    "Folds": ("k", "stratify", "repeats", "seeds", "folds", "holdout", "repair", "fold"),
     "Model": ("arch", "img_size", "fit", "window", "normalise", "pretrained", "init", "init_run", "target"),
     "Training": (
         *("epochs", "batch_size", "lr", "opt", "schedule", "loss", "label_smoothing", "sampler", "augment", "mixup", "cutmix", "transform"),
