@@ -180,6 +180,24 @@ def test_without_locks_it_still_appends(path: Path, monkeypatch: pytest.MonkeyPa
     assert runs_of(path) == ["a", "b"]
 
 
+def test_a_writer_waits_for_the_one_before_it(path: Path) -> None:
+    import fcntl
+    import threading
+
+    append(path, "run", line("a"))
+    with open(path, "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        writer = threading.Thread(target=append, args=(path, "run", line("b")))
+        writer.start()
+        writer.join(0.3)
+        waited = writer.is_alive()
+        other.write('{"half a li')
+        other.flush()
+    writer.join(10)
+    assert waited
+    assert runs_of(path) == ["a", "b"]
+
+
 def test_a_name_that_is_no_text_can_be_written_and_read(path: Path) -> None:
     odd = os.fsdecode(b"people\xff.csv")
     append(path, "run", line("a", data=odd))
