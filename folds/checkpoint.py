@@ -52,6 +52,7 @@ _FIELDS: dict[str, Kind] = {
     "versions": mapping_of(TEXT),
     "validation_labels": optional(list_of(TEXT)),
     "heads": optional(list_of(TEXT)),
+    "optimistic": optional(TRUTH),
 }
 _TUPLES = ("classes", "training_ids", "validation_ids", "validation_labels", "heads")
 
@@ -63,7 +64,7 @@ class Checkpoint:
     `data` says where the table was (the fields of ``DataSpec``), `images` how pixels were made (``ImageSettings``),
     `recipe` the resolved training settings; the ids are those of the fold's own training and validation part, and
     `validation_labels` what the latter showed (None where it was not recorded). `heads` are the attributes that the model has
-    one head each for; none where its outputs are the classes.
+    one head each for; none where its outputs are the classes. `optimistic`: something was chosen on the validation part.
     """
 
     run: str
@@ -84,6 +85,7 @@ class Checkpoint:
     versions: Mapping[str, str]
     validation_labels: tuple[str, ...] | None = None
     heads: tuple[str, ...] = ()
+    optimistic: bool = False
 
     @property
     def image_settings(self) -> ImageSettings:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from folds.criterion import check_head_losses
 from folds.errors import UsageError, unknown
+from folds.kinds import NUMBER, list_of
 from folds.loss_terms import parse_loss
 from folds.mixing import Mixing
 from folds.presets import Augmentation, choose_presets, preset
@@ -27,6 +28,10 @@ def check_choices(recipe: Recipe) -> None:
     ------
     UsageError : an unknown name (the nearest are offered), or an impossible value.
     """
+    for key, named in (("head_loss", recipe.head_loss), ("augment_more", recipe.augment_more)):
+        wrong = next((name for name, value in named.items() if not isinstance(value, str)), None)
+        if wrong is not None:
+            raise UsageError(f"{key} of '{wrong}': expected a name, found {named[wrong]!r}", hint=f'{key} = {{"{wrong}" = "NAME"}}')
     preset(recipe.augment or "none")
     for loss in (recipe.loss, *recipe.head_loss.values()):
         parse_loss(loss, recipe.label_smoothing)
@@ -106,6 +111,8 @@ def trained_labels(recipe: Recipe, table: SampleTable) -> list[str] | None:
         if not isinstance(how, Mapping) or set(how) != {"column", "cuts"} or not isinstance(how["cuts"], list | tuple):
             hint = 'rebin = {age = {column = "years", cuts = [30, 58]}}'
             raise UsageError(f"rebin of {attribute}: expected a column and cuts, found {how}", hint=hint)
+        if not list_of(NUMBER).holds(how["cuts"]):
+            raise UsageError(f"rebin of {attribute}: expected numbers as cuts, found {how['cuts']}", hint="cuts = [30, 58]")
         if how["column"] not in table.attributes:
             raise unknown(f"column of rebin of {attribute}", str(how["column"]), list(table.attributes))
         numbers = table.attributes[how["column"]].tolist()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError, nearest
+from folds.files import read_json
 from folds.predictions import Rows, Sidecar, oof_file, read_array, read_sidecar
 from folds.scores import METRICS, Difference, average_by_person, difference_over_people, person_codes
 from folds.settings_file import read_record
@@ -147,10 +148,7 @@ class _Published:
     values: NDArray[np.floating]
     sidecar: Sidecar
     settings: Mapping[str, Any]
-
-    @property
-    def optimistic(self) -> bool:
-        return self.settings.get("keep") == "best" or self.settings.get("patience", 0) > 0
+    optimistic: bool = False
 
     @property
     def labels(self) -> NDArray[np.str_]:
@@ -172,7 +170,15 @@ def _published(run: str, runs: Path) -> _Published:
         expected = f"{len(sidecar.rows)} × {len(sidecar.classes)}"
         raise EnsembleError(f"{path} is {values.shape[0]} × {values.shape[1]}, its sidecar says {expected}", hint="restore both files")
     config = runs / run / "config.toml"
-    return _Published(run, path, values, sidecar, settings_of(read_record(config)) if config.is_file() else {})
+    settings = settings_of(read_record(config)) if config.is_file() else {}
+    # What it began with may be as well, which the folds say.
+    chosen = settings.get("keep") == "best" or settings.get("patience", 0) > 0 or any(map(_says_optimistic, (runs / run).glob("fold*/done.json")))
+    return _Published(run, path, values, sidecar, settings, chosen)
+
+
+def _says_optimistic(path: Path) -> bool:
+    done = read_json(path)
+    return isinstance(done, dict) and done.get("optimistic") is True
 
 
 def _refuse_other_meaning(a: _Published, b: _Published) -> None:

@@ -118,7 +118,7 @@ class Setup:
     @property
     def schedule(self) -> Schedule:
         """The course of the learning rate."""
-        return Schedule(self.recipe.schedule, self.recipe.epochs, self.steps, self.recipe.warmup, self.recipe.schedule_args)
+        return Schedule(self.recipe.schedule, self.recipe.epochs, self.steps, self.recipe.warmup or 0.0, self.recipe.schedule_args)
 
     def counts(self) -> list[Tensor]:
         """For each head (values,) images that an epoch shows, all of the training part, on the device."""

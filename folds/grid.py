@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from folds.architectures import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
 from folds.assignment import FoldAssignment
-from folds.checkpoint import load_checkpoint
 from folds.comparison import refuse_incomparable, refuse_unknown
-from folds.errors import EnsembleError, UsageError
+from folds.errors import UsageError
 from folds.optimise import build_optimizer
 from folds.recipe import Recipe, Settings
 from folds.run import Run, file_safe
@@ -69,8 +67,8 @@ def make_runs(settings: Settings, variants: Sequence[Variant], assignments: Sequ
         if recipe.transform is not None:
             load_transform(recipe.transform).check(architecture.height, architecture.width)
         build_optimizer(model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
-        if recipe.grad_checkpointing and not hasattr(model, "set_grad_checkpointing"):
-            raise UsageError(f"grad_checkpointing: {architecture.timm_name} cannot", hint="grad_checkpointing = false")
+        if recipe.grad_checkpointing:
+            _refuse_checkpointing(model, architecture.timm_name)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         complete, why = recipe.completed(SMALL_SIBLINGS[arch].recipe if small and arch in SMALL_SIBLINGS else {})
         for repeat, assignment in enumerate(assignments):
@@ -98,20 +96,13 @@ def compared_with(baseline: str, runs: Sequence[Run], table: SampleTable) -> tup
     return tuple(replace(run, baseline=None if run.name == baseline else baseline) for run in runs)
 
 
-def first_checkpoints(run: Run, folds: Sequence[int]) -> dict[int, Path]:
-    """Where each fold begins, for `init_run`: the same fold of another run on the same folds, so that nobody is seen who is scored."""
-    name = run.recipe.init_run
-    if name is None:
-        return {}
-    paths = {fold: run.checkpoints / name / f"fold{fold}.pt" for fold in folds}
-    for fold, path in paths.items():
-        checkpoint = load_checkpoint(path)
-        if checkpoint.folds_sha != run.assignment.sha or checkpoint.fold != fold:
-            raise EnsembleError(
-                f"--init-run {name}: {path} was trained on other folds: people who are scored here would have been seen there",
-                hint=f"the same --data, --k and --seed, or --folds runs/{name}/folds.csv",
-            )
-    return paths
+def _refuse_checkpointing(model: Any, timm_name: str) -> None:
+    """An error for a model that cannot compute activations anew; some have the method and an assertion in it."""
+    try:
+        model.set_grad_checkpointing(True)
+        model.set_grad_checkpointing(False)  # the model serves other variants, too
+    except (AttributeError, AssertionError):
+        raise UsageError(f"grad_checkpointing: {timm_name} cannot", hint="grad_checkpointing = false") from None
 
 
 def _unused(name: str, used: Sequence[str]) -> str:

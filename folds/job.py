@@ -26,6 +26,7 @@ class Job:
     share : of the device's memory that is the job's: where two train on it, half.
     trained : a CSV ``id,label`` of what is trained on, where that is not what is scored.
     init : a checkpoint that the fold begins with.
+    optimistic : something about what it begins with was chosen on the fold that is scored.
     """
 
     run: str
@@ -49,6 +50,7 @@ class Job:
     share: float = 1.0
     trained: str | None = None
     init: str | None = None
+    optimistic: bool = False
     versions: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from folds.assignment import FoldAssignment, load_folds, save_folds
+from folds.beginnings import Beginning, beginnings
 from folds.choices import check_choices, check_for_classes, trained_labels
 from folds.csv_table import csv_text
 from folds.decode import ImageSettings
 from folds.devices import Execution, Placement, place, resolve_amp
 from folds.errors import UsageError
 from folds.files import sha256_bytes, write_atomic, write_json
-from folds.grid import Variant, compared_with, first_checkpoints, make_runs
+from folds.grid import Variant, compared_with, make_runs
 from folds.images import ImageCache, load_images
 from folds.job import Job
 from folds.recipe import Recipe, Settings
@@ -45,7 +46,6 @@ class _Prepared(NamedTuple):
     record: str
     amp: str
     trained: list[str] | None
-    begun: dict[int, Path]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Plan:
     placement: Placement
     built_in: bool
     execution: Execution
+    beginnings: Mapping[str, Beginning] = field(default_factory=dict)
 
     @property
     def table(self) -> SampleTable:
@@ -130,6 +131,7 @@ def make_plan(
     if any(not 0 <= fold < k for fold in chosen):
         raise UsageError(f"--fold {','.join(map(str, folds or ()))}: the folds are 0 to {k - 1}")
     runs = make_runs(settings, made, assignments, small=built_in and on_cpu)
+    begun = beginnings(runs, chosen, warn)
     if baseline is not None:
         runs = compared_with(baseline, runs, data.train)
     recorded = Recorded() if force and runs[0].is_whole(chosen) else recorded_start(runs)
@@ -138,7 +140,7 @@ def make_plan(
     if built_in:
         small = "small siblings of the models at 64 px, " if on_cpu else ""
         note(f"built-in people: {small}random weights; your own data: --data FOLDER or CSV")
-    return Plan(settings, spec, data, runs, chosen, placement, built_in, execution)
+    return Plan(settings, spec, data, runs, chosen, placement, built_in, execution, begun)
 
 
 def _started(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple[Recipe, Target]:
@@ -201,13 +203,13 @@ def open_runs(
             decoded(plan, *caches[images])
         amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
         trained = trained_labels(run.recipe, plan.table)
-        begun = first_checkpoints(run, plan.folds)
-        record = _record(plan, run, caches[images], amp, trained, begun)
+        record = _record(plan, run, caches[images], amp, trained)
         if not (force and plan.whole):
             run.refuse_changed(record)
-        prepared.append(_Prepared(run, images, caches[images], record, amp, trained, begun))
+        prepared.append(_Prepared(run, images, caches[images], record, amp, trained))
     # Nothing is removed before everything has been found to be in order, for all runs.
-    for run, images, (train, test_cache), record, amp, trained, begun in prepared:
+    for run, images, (train, test_cache), record, amp, trained in prepared:
+        begun = plan.beginnings.get(run.name, Beginning())
         if force:
             run.remove(plan.folds)
         if not (run.folder / "config.toml").exists():
@@ -236,6 +238,7 @@ def open_runs(
             save_seconds=plan.execution.save_seconds,
             versions=now,
             trained=None if trained is None else str(run.folder / TRAINED),
+            optimistic=begun.optimistic,
         )
         for fold in plan.folds:
             if run.done(fold) is not None:
@@ -244,7 +247,8 @@ def open_runs(
             else:
                 rows = len(run.assignment.training_index(fold))
                 cost = rows * run.recipe.epochs * run.parameters * images.height * images.width
-                jobs.append((cost, replace(job, fold=fold, checkpoint=str(run.checkpoint(fold)), init=str(begun[fold]) if begun else None)))
+                init = str(begun.paths[fold]) if begun.paths else None
+                jobs.append((cost, replace(job, fold=fold, checkpoint=str(run.checkpoint(fold)), init=init)))
     unfinished = {job.folder for _, job in jobs}
     for line in version_warnings([run.folder for run in plan.runs if str(run.folder) in unfinished], now, plan.placement.kind == "cuda"):
         warn(line)
@@ -252,7 +256,7 @@ def open_runs(
     return [job for _, job in sorted(jobs, key=lambda pair: (-pair[0], pair[1].run, pair[1].fold))]
 
 
-def _record(plan: Plan, run: Run, images: _Images, amp: str, trained: Sequence[str] | None, begun: Mapping[int, Path]) -> str:
+def _record(plan: Plan, run: Run, images: _Images, amp: str, trained: Sequence[str] | None) -> str:
     """The content of a run's config.toml: given again, it makes this very run."""
     train, test = images
     settings = replace(plan.settings, data=plan.spec.data, arch=(run.architecture.name,), name=run.name, k=run.assignment.k, repeats=1, seeds=1)
@@ -266,6 +270,7 @@ def _record(plan: Plan, run: Run, images: _Images, amp: str, trained: Sequence[s
         "folds_sha": run.assignment.sha,
         "images_sha": sha256_bytes("".join([*train.content, *(test.content if test else ())]).encode()),
         "init_sha": sha256_bytes(run.recipe.init.read_bytes()) if run.recipe.init else "",
+        "init_run_sha": plan.beginnings.get(run.name, Beginning()).sha or None,
         "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
         "trained_sha": sha256_bytes("\n".join(trained).encode()) if trained else "",
         "amp": amp,

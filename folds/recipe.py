@@ -11,7 +11,7 @@ from typing import Any
 
 from folds.contradictions import refuse_contradictions
 from folds.errors import UsageError, unknown
-from folds.schedule import check_schedule
+from folds.schedule import RISING, check_schedule
 
 FITS = ("squash", "crop", "letterbox")
 KEEP = ("last", "best")
@@ -25,7 +25,7 @@ class Recipe:
     """How one model is trained. All of it decides the result, all of it is recorded.
 
     None is decided by `completed`: `lr` 2e-4 from pretrained weights and 1e-3 from random ones, `batch_size` 32, `augment`
-    standard, unless the architecture has its own. `warmup` in epochs. `clip` bounds the gradient norm
+    standard, unless the architecture has its own; `warmup` 1 epoch, 0 where the schedule begins low itself. `clip` bounds the gradient norm
     (0: no bound). `ema` is the decay of the averaged weights (0: off). `keep` ``best`` chooses the epoch on the fold
     that is scored, which flatters it: marked optimistic wherever it is shown. `img_size` as ``224`` or
     ``HEIGHTxWIDTH`` (None: the model's own). `window` ``LO,HI`` for images of more than 8 bits.
@@ -47,7 +47,7 @@ class Recipe:
     batch_size: int | None = None
     lr: float | None = None
     weight_decay: float = 0.05
-    warmup: float = 1.0
+    warmup: float | None = None
     loss: str = "ce"
     label_smoothing: float = 0.1
     augment: str | None = None
@@ -105,7 +105,7 @@ class Recipe:
             why = "suits this small model"
         if self.opt != "adamw":
             own = {key: value for key, value in own.items() if key != "lr"}
-        defaults = {"lr": usual, "batch_size": 32, "augment": "standard", **own}
+        defaults = {"lr": usual, "batch_size": 32, "augment": "standard", "warmup": 0.0 if self.schedule in RISING else 1.0, **own}
         return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), why
 
     @property
@@ -181,7 +181,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_size": (lambda v: v is None or v >= 2, "2 or more"),
     "lr": (lambda v: v is None or 0 < v < math.inf, "above 0"),
     "weight_decay": (lambda v: 0 <= v < math.inf, "0 or more"),
-    "warmup": (lambda v: 0 <= v < math.inf, "0 or more epochs"),
+    "warmup": (lambda v: v is None or 0 <= v < math.inf, "0 or more epochs"),
     "label_smoothing": (lambda v: 0 <= v < 1, "from 0 to below 1"),
     "ema": (lambda v: 0 <= v < 1, "from 0 (off) to below 1"),
     "erase": (lambda v: v is None or 0 <= v <= 1, "from 0 to 1"),
@@ -214,6 +214,10 @@ def check(settings: Settings, recipe: Recipe) -> None:
     refuse_contradictions(given)
     if recipe.seed + settings.seeds > 2**32:
         raise UsageError(f"--seeds {settings.seeds} from --seed {recipe.seed} on go beyond 2**32")
+    if recipe.batch_size is not None and recipe.accumulate > recipe.batch_size:
+        raise UsageError(
+            f"accumulate = {recipe.accumulate}: a batch of {recipe.batch_size} has no so many parts", hint=f"accumulate = {recipe.batch_size} at most"
+        )
     check_fit(recipe.fit)
     if recipe.keep not in KEEP:
         raise unknown("--keep", recipe.keep, KEEP)

@@ -210,12 +210,12 @@ def parse_sampling(
     power = parse_sampler(text)
     for name in counts or {}:
         if name not in classes:
-            raise unknown("class in counts", name, list(classes))
-    asked = tuple(sorted((classes.index(name), _whole("counts", name, number)) for name, number in (counts or {}).items()))
+            raise unknown("class in sample_counts", name, list(classes))
+    asked = tuple(sorted((classes.index(name), _whole("sample_counts", name, number)) for name, number in (counts or {}).items()))
     if asked and power != 1:
-        raise UsageError(f"--sampler {text} and counts contradict each other", hint="give one of them")
+        raise UsageError(f"--sampler {text} and sample_counts contradict each other", hint="give one of them")
     if fixed and not per_person:
-        raise UsageError("fixed is for per_person, and there is none", hint="per_person = {CLASS = 1}")
+        raise UsageError("per_person_fixed is for per_person, and there is none", hint="per_person = {CLASS = 1}")
     kinds = [-1] * len(classes)
     for kind, name in enumerate(per_person or {}):
         for code in _classes_of(name, classes, class_attributes or {}):

@@ -105,6 +105,7 @@ SCHEDULES: dict[str, _Course] = {
     "step": _Course(_step, {"every": 5.0, "factor": 0.1}),
     "plateau": _Course(_plateau, {"patience": 2.0, "factor": 0.1, "least": 1e-4}),
 }
+RISING = ("onecycle", "cyclic")  # they begin low: after a warm-up to the peak they would fall back at once
 _SHARES = {"final", "rise", "shrink", "factor", "least"}  # from 0 to 1
 
 

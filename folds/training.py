@@ -144,6 +144,7 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
             validation_labels=tuple(folds.labels[validation].tolist()),
             folds_sha=job.folds_sha,
             versions=job.versions,
+            optimistic=recipe.optimistic or job.optimistic,
         ),
     )
     predicted = argmax_classes(logits)
@@ -155,7 +156,7 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
         "images": len(training),
         "epochs": learner.progress.epoch,
         "seconds": round(learner.progress.seconds, 3),
-        "optimistic": recipe.optimistic,
+        "optimistic": recipe.optimistic or job.optimistic,
         "device": job.device,
         "threads": job.threads,
         "amp": amp,
@@ -198,6 +199,7 @@ def _model(job: Job, recipe: Recipe, architecture: Architecture, outputs: int) -
         torch._dynamo.config.recompile_limit = 64
         _compiled[key] = placed, torch.compile(placed, dynamic=False)
     kept, forward = _compiled[key]
+    kept.requires_grad_(True)  # a fold that stopped while its body was frozen has left it so
     kept.load_state_dict(model.state_dict())  # in place: the compiled graph holds on to these very tensors
     return kept, forward, channels_last
 

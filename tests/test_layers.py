@@ -22,7 +22,7 @@ presets policies augment mixing transform transform_pool preview
 sampling losses targets comparison criterion choices devices architectures joined optimise checkpoint inference
 job tracking state fitting training worker
 journal shared task patience lost cluster
-run versions grid plan manager summary experiment catalogue
+run versions beginnings grid plan manager summary experiment catalogue
 """.split()
 ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files view_files views tta".split()
 

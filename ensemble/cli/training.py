@@ -100,7 +100,8 @@ def describe(plan: Plan) -> None:
     for run in plan.runs:
         alike.setdefault(run.base, []).append(run)
     for run, *others in alike.values():
-        weights = f"weights of {run.recipe.init}" if run.recipe.init else "pretrained" if run.recipe.pretrained else "random weights"
+        init = run.recipe.init_run or run.recipe.init
+        weights = f"weights of {init}" if init else "pretrained" if run.recipe.pretrained else "random weights"
         size = f"{run.parameters / 1e6:.1f} M parameters, {weights}"
         console.note(f"{run.name}: {run.architecture.describe()}; {size}")
         recipe = run.recipe
@@ -231,7 +232,7 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[Pooled] = ()) -> N
         each = f"{len(p.runs)} runs score {middle:.3f} ± {deviation:.3f} out of fold ({min(p.scores):.3f} to {max(p.scores):.3f})"
         console.note(f"{p.name}: {each}; their mean of probabilities is another model, which needs all of them")
     if any(s.optimistic for s in summaries):
-        console.note("optimistic: the epoch was chosen on the fold that is scored (--keep best)")
+        console.note("optimistic: the epoch was chosen on the fold that is scored (--keep best, patience, or weights that began so)")
     if any(len(s.folds) < s.k for s in summaries):
         console.note("folds that are not trained yet are absent from the out-of-fold score")
     if first.oof.headline.people < FEW_PEOPLE:

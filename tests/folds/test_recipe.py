@@ -35,7 +35,7 @@ def test_a_flag_beats_the_environment_beats_the_given_file_beats_the_folders_fil
     monkeypatch.setenv("ENSEMBLE_EPOCHS", "4")
     monkeypatch.setenv("ENSEMBLE_K", "4")
     settings, recipe, origins = gather({"epochs": 5}, given)
-    assert (recipe.epochs, settings.k, recipe.loss, recipe.clip, recipe.warmup) == (5, 4, "given", 2.0, 1.0)
+    assert (recipe.epochs, settings.k, recipe.loss, recipe.clip, recipe.weight_decay) == (5, 4, "given", 2.0, 0.05)
     assert origins == {"epochs": "flag", "k": "environment", "loss": "given.toml", "clip": "ensemble.toml"}
 
 
@@ -247,7 +247,7 @@ def test_the_learning_rate_follows_the_weights_or_the_model_unless_it_is_given(r
 
 
 def test_open_settings_are_decided_by_the_model_then_by_default_and_given_ones_stay() -> None:
-    assert Recipe(lr=1.0).completed({})[0] == Recipe(lr=1.0, batch_size=32, augment="standard")
+    assert Recipe(lr=1.0).completed({})[0] == Recipe(lr=1.0, batch_size=32, augment="standard", warmup=1.0)
     assert Recipe(lr=1.0).completed({"batch_size": 8, "augment": "light"})[0] == Recipe(lr=1.0, batch_size=8, augment="light")
     given = Recipe(lr=1.0, batch_size=4, augment="none")
     assert given.completed({"lr": 2.0, "batch_size": 8, "augment": "light"})[0] == given
@@ -373,3 +373,15 @@ def test_seeds_that_count_beyond_the_last_one_are_refused() -> None:
     assert gather({"seed": 2**32 - 3, "seeds": 3})[0].seeds == 3
     with pytest.raises(UsageError, match="--seeds 3 from --seed 4294967294 on go beyond"):
         gather({"seed": 2**32 - 2, "seeds": 3})
+
+
+@pytest.mark.parametrize(("schedule", "warmup"), [("cosine", 1.0), ("plateau", 1.0), ("onecycle", 0.0), ("cyclic", 0.0)])
+def test_a_schedule_that_begins_low_has_no_warm_up_of_its_own(schedule: str, warmup: float) -> None:
+    assert Recipe(schedule=schedule).completed({})[0].warmup == warmup
+    assert Recipe(schedule=schedule, warmup=2.0).completed({})[0].warmup == 2.0
+
+
+def test_a_batch_is_not_cut_into_more_parts_than_it_has_images() -> None:
+    with pytest.raises(UsageError, match="accumulate = 64: a batch of 32"):
+        gather({"accumulate": 64, "batch_size": 32})
+    gather({"accumulate": 32, "batch_size": 32})

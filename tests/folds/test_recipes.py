@@ -153,14 +153,20 @@ def test_each_model_has_the_size_it_asks_for() -> None:
         ({"augment_more": {"age=>=60": "strng"}}, "did you mean strong"),
         ({"rebin": {"age": {"column": "yeers", "cuts": [30, 58]}}}, "did you mean years"),
         ({"rebin": {"age": [30, 58]}}, "expected a column and cuts"),
+        ({"rebin": {"age": {"column": "years", "cuts": [30, "58"]}}}, "expected numbers as cuts"),
+        ({"target": "mask+gender+age", "head_loss": {"age": 3}}, "head_loss of 'age': expected a name, found 3"),
+        ({"augment_more": {"3": ["strong"]}}, "augment_more of '3': expected a name"),
         ({"transform": "no_such_module:train"}, "no module no_such_module"),
+        ({"grad_checkpointing": True, "img_size": "75", "arch": "inception_v3"}, "inception_v3 cannot"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_decoded(drawn: Path, tmp_path: Path, recipe: dict[str, Any], message: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
+        values = {"img_size": "32", "arch": "test_resnet"} | recipe
+        settings = Settings(data=drawn, arch=(values.pop("arch"),), k=3)
         with pytest.raises(UsageError, match=message):
-            make_plan(Settings(data=drawn, arch=("test_resnet",), k=3), Recipe(img_size="32", pretrained=False, **recipe))
+            make_plan(settings, Recipe(pretrained=False, **values))
         assert not list(tmp_path.iterdir())
 
 

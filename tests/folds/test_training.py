@@ -360,3 +360,20 @@ def test_folds_share_one_compiled_model_and_come_out_as_without(job: Callable[..
         train_job(one)
         assert (one.place / "oof.npy").read_bytes() == expected[fold]
     assert len(compiled) == 1
+
+
+def test_a_kept_model_that_was_trained_frozen_learns_again_in_the_next_fold(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)  # what is kept is the same
+
+    def trained(name: str, **recipe: Any) -> bytes:
+        one = job(name, epochs=1, compile=True, **recipe)
+        train_job(one)
+        return (one.place / "oof.npy").read_bytes()
+
+    training._compiled.clear()
+    expected = trained("whole")
+    start_over()
+    training._compiled.clear()
+    trained("frozen", freeze=1)
+    assert trained("whole") == expected
+    training._compiled.clear()

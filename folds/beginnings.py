@@ -1,0 +1,125 @@
+"""What the folds of a run begin with besides timm's weights, and whom those weights have seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from folds.checkpoint import Checkpoint, load_checkpoint
+from folds.errors import EnsembleError, UsageError
+from folds.files import sha256_bytes
+from folds.run import Run
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where the folds of a run begin.
+
+    Attributes
+    ----------
+    paths : fold → the checkpoint of `init_run`; empty without it.
+    sha : of what `init_run` was trained with, the same whichever folds are asked for; "" without it.
+    optimistic : something about these weights was chosen on the folds that are scored.
+    """
+
+    paths: Mapping[int, Path] = field(default_factory=dict)
+    sha: str = ""
+    optimistic: bool = False
+
+
+def beginnings(runs: Sequence[Run], folds: Sequence[int], warn: Callable[[str], None] = lambda text: None) -> dict[str, Beginning]:
+    """The beginning of each run, by name.
+
+    Raises
+    ------
+    EnsembleError : weights that this command would remove or train anew, a checkpoint that is missing or of another model,
+        weights that have seen people who are scored here.
+    """
+    found: dict[str, Beginning] = {}
+    files: dict[Path, Checkpoint | None] = {}  # variants begin with one file
+    for run in runs:
+        _refuse_own(run, runs)
+        found[run.name] = Beginning()
+        if run.recipe.init_run is not None:
+            found[run.name] = _of_run(run, run.recipe.init_run, folds)
+        elif run.recipe.init is not None:
+            init = run.recipe.init
+            if init not in files:
+                files[init] = _own(init)
+            checkpoint = files[init]
+            if checkpoint is not None:
+                _look_for_seen(run, init, checkpoint, folds, warn)
+                found[run.name] = Beginning(optimistic=checkpoint.optimistic)
+    return found
+
+
+def _refuse_own(run: Run, runs: Sequence[Run]) -> None:
+    name, init = run.recipe.init_run, run.recipe.init
+    if name in {other.name for other in runs}:
+        raise UsageError(
+            f"--init-run {name}: this command trains {name} itself, and would replace what it begins with",
+            hint=f"--name NEW for what begins with it; {name} is trained first, by a command of its own",
+        )
+    folders = [other.checkpoints / other.name for other in runs]
+    if init is not None and any(init.resolve().is_relative_to(folder.resolve()) for folder in folders):
+        raise UsageError(f"--init {init}: this command writes there, and would replace what it begins with", hint="--name NEW, or a copy of the file")
+
+
+def _of_run(run: Run, name: str, folds: Sequence[int]) -> Beginning:
+    """For `init_run`: the same fold of another run on the same folds, so that nobody is seen who is scored."""
+    paths = {fold: run.checkpoints / name / f"fold{fold}.pt" for fold in folds}
+    shas, optimistic = set(), False
+    for fold, path in paths.items():
+        checkpoint = load_checkpoint(path)
+        if checkpoint.folds_sha != run.assignment.sha or checkpoint.fold != fold:
+            raise EnsembleError(
+                f"--init-run {name}: {path} was trained on other folds: people who are scored here would have been seen there",
+                hint=f"the same --data, --k and --seed, or --folds runs/{name}/folds.csv",
+            )
+        theirs, ours = checkpoint.architecture.timm_name, run.architecture.timm_name
+        if theirs.partition(".")[0] != ours.partition(".")[0]:
+            raise EnsembleError(f"--init-run {name}: {path} is a {theirs}, {run.name} a {ours}", hint=f"--arch {checkpoint.architecture.name}")
+        shas.add(_sha(checkpoint))
+        optimistic |= checkpoint.optimistic
+    if len(shas) > 1:
+        raise EnsembleError(f"--init-run {name}: its folds were not all trained with the same settings", hint=f"train {name} again, with --force")
+    return Beginning(paths, "".join(shas), optimistic)
+
+
+def _sha(checkpoint: Checkpoint) -> str:
+    """Of what makes a run what it is: where a file lay, and what differs from fold to fold, is not in it."""
+    recipe = {key: value for key, value in checkpoint.recipe.items() if key != "init"}
+    mean_std = ("mean", "std") if recipe.get("normalise") == "data" else ()
+    architecture = {key: value for key, value in asdict(checkpoint.architecture).items() if key not in mean_std}
+    parts = [recipe, architecture, checkpoint.images, checkpoint.classes, checkpoint.target, checkpoint.folds_sha]
+    return sha256_bytes(json.dumps(parts, sort_keys=True, default=str).encode())
+
+
+def _own(path: Path) -> Checkpoint | None:
+    """The checkpoint in `path`; None where it is weights from elsewhere, which do not say whom they have seen."""
+    try:
+        return load_checkpoint(path)
+    except EnsembleError:
+        return None
+
+
+def _look_for_seen(run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence[int], warn: Callable[[str], None]) -> None:
+    """Refuse one fold's weights as the beginning of others, which score people it was trained on; other splits are a warning."""
+    assignment = run.assignment
+    known = np.isin(assignment.ids, np.array(checkpoint.training_ids, dtype=str))
+    seen = np.unique(assignment.persons[known])
+    for fold in folds:
+        people = np.unique(assignment.persons[assignment.validation_index(fold)])
+        leaked = np.intersect1d(people, seen)
+        if not len(leaked):
+            continue
+        share = f"{len(leaked):,} of the {len(people):,} people"
+        text = f"--init {path} was trained on {share} that fold {fold} of {run.name} is scored on, e.g. '{leaked[0]}'"
+        if checkpoint.folds_sha == assignment.sha:
+            hint = f"--init-run {checkpoint.run} begins each fold with the same fold of that run"
+            raise EnsembleError(f"{text}: its score would be worth nothing", hint=hint)
+        warn(f"{text}, if its samples are these: the score would be worth nothing")

@@ -1,0 +1,106 @@
+"""What the folds of a run begin with: nothing that has seen who is scored, nothing that the command itself would remove."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from folds.beginnings import beginnings
+from folds.checkpoint import load_checkpoint
+from folds.comparison import compare
+from folds.errors import EnsembleError
+from folds.manager import publish
+from folds.plan import Plan, make_plan, open_runs
+from folds.recipe import Recipe, Settings
+from folds.sweep import Asked
+from folds.training import train_job
+
+
+def a_plan(data: Path, name: str, *, arch: str = "test_resnet", k: int = 3, more: dict[str, Any] | None = None, **recipe: Any) -> Plan:
+    values = {"epochs": 1, "img_size": "32", "pretrained": None if recipe.keys() & {"init", "init_run"} else False} | recipe
+    return make_plan(Settings(data=data, arch=(arch,), k=k, name=name), Recipe(**values), **(more or {}))
+
+
+@pytest.fixture(scope="module")
+def first(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the trained run `first`, whose epoch was chosen on the folds that are scored."""
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        plan = a_plan(drawn, "first", keep="best")
+        for job in open_runs(plan):
+            train_job(job)
+        publish(plan, plan.runs[0])
+    return folder
+
+
+@pytest.fixture
+def planned(first: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
+    shutil.copytree(first, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    return lambda name, **given: a_plan(drawn, name, **given)
+
+
+def test_weights_of_one_fold_are_no_beginning_for_the_others(planned: Callable[..., Plan]) -> None:
+    with pytest.raises(EnsembleError, match=r"fold0\.pt was trained on (\d+) of the \1 people that fold 1 of second is scored on") as refused:
+        planned("second", init=Path("checkpoints/first/fold0.pt"))
+    assert "--init-run first" in (refused.value.hint or "")
+    assert len(open_runs(planned("second", init=Path("checkpoints/first/fold0.pt"), more={"folds": [0]}))) == 1
+
+
+def test_weights_of_another_split_that_have_seen_who_is_scored_are_a_warning(planned: Callable[..., Plan]) -> None:
+    said: list[str] = []
+    planned("second", k=2, init=Path("checkpoints/first/fold0.pt"), more={"warn": said.append})
+    assert sum("people that fold" in line for line in said) == 2
+
+
+def test_weights_alone_do_not_say_whom_they_have_seen(planned: Callable[..., Plan]) -> None:
+    torch.save(dict(load_checkpoint(Path("checkpoints/first/fold0.pt")).weights), "weights.pt")
+    planned("second", init=Path("weights.pt"))
+
+
+@pytest.mark.parametrize("given", [{"init_run": "first"}, {"init": Path("checkpoints/first/fold0.pt"), "more": {"folds": [0], "force": True}}])
+def test_a_run_does_not_replace_what_it_begins_with(planned: Callable[..., Plan], given: dict[str, Any]) -> None:
+    with pytest.raises(EnsembleError, match="would replace what it begins with"):
+        planned("first", **given)
+    assert Path("checkpoints/first/fold0.pt").is_file()
+
+
+def test_a_run_does_not_begin_with_one_of_the_same_command(planned: Callable[..., Plan]) -> None:
+    recipe = Recipe(epochs=1, img_size="32", init_run="first")
+    variants = [Asked("first", Recipe(epochs=1, img_size="32", pretrained=False), "test_resnet"), Asked("second", recipe, "test_resnet")]
+    with pytest.raises(EnsembleError, match="this command trains first itself"):
+        planned(None, more={"variants": variants, "force": True})
+
+
+def test_another_model_is_refused_before_anything_is_decoded(planned: Callable[..., Plan]) -> None:
+    with pytest.raises(EnsembleError, match="is a test_resnet, second a test_vit"):
+        planned("second", arch="test_vit", init_run="first")
+    with pytest.raises(EnsembleError, match="there is no checkpoint"):
+        planned("second", init_run="frist")
+
+
+def test_a_resume_after_the_first_run_was_trained_otherwise_is_refused(planned: Callable[..., Plan]) -> None:
+    open_runs(planned("second", init_run="first", more={"folds": [0]}))
+    assert len(open_runs(planned("second", init_run="first"), resume=True)) == 3  # further folds are no other beginning
+    plan = planned("first", epochs=2, more={"force": True})
+    for job in open_runs(plan, force=True):
+        train_job(job)
+    with pytest.raises(EnsembleError, match="was begun with other settings") as refused:
+        open_runs(planned("second", init_run="first"), resume=True)
+    assert any("init_run_sha" in line for line in refused.value.details)
+
+
+def test_a_choice_on_the_scored_fold_is_not_forgotten_by_what_begins_with_it(planned: Callable[..., Plan]) -> None:
+    plan = planned("second", init_run="first")
+    assert beginnings(plan.runs, plan.folds)["second"].optimistic
+    done = [train_job(job) for job in open_runs(plan)]
+    assert all(one["optimistic"] for one in done)
+    assert load_checkpoint(Path("checkpoints/second/fold1.pt")).optimistic
+    publish(plan, plan.runs[0])
+    assert any(note.startswith("second is optimistic") for note in compare("first", "second").notes)
