@@ -189,7 +189,7 @@ def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
     if wrong:
         raise EnsembleError(f"{path} is a damaged checkpoint: {wrong[0]}", hint=available_checkpoints(), details=wrong[1:6])
     architecture = {**record["architecture"], **{name: tuple(record["architecture"][name]) for name in ("mean", "std")}}
-    values = {name: record[name] for name in Checkpoint.__dataclass_fields__ if name in record}
+    values = {name: record[name] for name in Checkpoint.__dataclass_fields__ if record.get(name) is not None}
     values |= {name: tuple(record[name]) for name in _TUPLES if record.get(name) is not None}
     checkpoint = Checkpoint(**(values | {"architecture": Architecture(**architecture)}))
     try:
