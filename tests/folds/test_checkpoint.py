@@ -171,6 +171,11 @@ def test_every_field_of_a_checkpoint_has_its_kind() -> None:
     assert set(_FIELDS) == set(Checkpoint.__dataclass_fields__)
 
 
+def test_what_is_not_recorded_is_what_it_is_where_nothing_is_said(checkpoint: Checkpoint) -> None:
+    read = load_checkpoint(Path(spoiled(checkpoint, lambda record: record.update(heads=None, optimistic=None, validation_labels=None))))
+    assert (read.heads, read.optimistic, read.validation_labels) == ((), False, None)
+
+
 @pytest.mark.parametrize("run", ["/evil/x", "../../../evil/x", "a/b", "", ".", "..", ".hidden", "a\n", "a b", 5, None, ["a"], b"a"])
 def test_a_run_that_is_no_name_of_a_file_is_refused(checkpoint: Checkpoint, run: Any) -> None:
     refused(spoiled(checkpoint, lambda record: record.update(run=run)), "is a damaged checkpoint: 'run' is")
@@ -183,6 +188,7 @@ def test_a_fold_that_is_no_number_is_refused(checkpoint: Checkpoint, fold: Any) 
 
 LATER = ("validation_labels", "heads", "optimistic")  # fields that an earlier version did not record
 RIGHT = {("run", 2), ("target", 2), ("folds_sha", 2), ("fold", 0), ("k", 0), ("recipe", 4)}  # of the kind the field has
+RIGHT |= {("heads", 1), ("optimistic", 1)}  # not recorded
 
 
 @pytest.mark.parametrize(

@@ -248,8 +248,8 @@ def test_the_learning_rate_follows_the_weights_or_the_model_unless_it_is_given(r
 
 def test_open_settings_are_decided_by_the_model_then_by_default_and_given_ones_stay() -> None:
     assert Recipe(lr=1.0).completed({})[0] == Recipe(lr=1.0, batch_size=32, augment="standard", warmup=1.0)
-    assert Recipe(lr=1.0).completed({"batch_size": 8, "augment": "light"})[0] == Recipe(lr=1.0, batch_size=8, augment="light")
-    given = Recipe(lr=1.0, batch_size=4, augment="none")
+    assert Recipe(lr=1.0).completed({"batch_size": 8, "augment": "light"})[0] == Recipe(lr=1.0, batch_size=8, augment="light", warmup=1.0)
+    given = Recipe(lr=1.0, batch_size=4, augment="none", warmup=0.0)
     assert given.completed({"lr": 2.0, "batch_size": 8, "augment": "light"})[0] == given
 
 
