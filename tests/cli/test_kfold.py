@@ -166,6 +166,12 @@ def test_labelled_test_images_are_scored_and_unlabelled_ones_only_predicted(grid
     assert "test macro F1" not in called.out
 
 
+def alone_and_interruptible() -> None:
+    """One core: one thread. And Ctrl-C is heard, also where the tests were started in the background, which ignores it."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["kfold", "--data", "people", "--arch", "test_resnet", "--k", "3", "--img-size", "32", "--no-pretrained", "--epochs", "20", "--fold", "0"]
     process = subprocess.Popen(
@@ -175,7 +181,7 @@ def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(grid: Path, call
         text=True,
         cwd=grid,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),  # one core: one thread
+        preexec_fn=alone_and_interruptible,
     )
     wait_for(lambda: Path("runs/cut/fold0/history.csv").exists())
     process.send_signal(signal.SIGINT)
