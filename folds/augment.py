@@ -19,7 +19,7 @@ from torch import Tensor
 from folds import policies
 from folds.presets import PRESETS, Augmentation, preset, strongest
 
-__all__ = ["PRESETS", "Augmentation", "ahead", "apply", "augment", "blocks", "draw", "preset", "to_input"]
+__all__ = ["PRESETS", "Augmentation", "ahead", "apply", "blocks", "draw", "preset", "to_input"]
 
 Ways = Augmentation | Sequence[Augmentation]
 # Numbers a sample: flip, zoom, turn, shift in x and y, saturation, contrast, brightness; where there are operations or erased
@@ -62,19 +62,6 @@ def ahead(drawing: Callable[[int, torch.Generator], Tensor], sizes: Sequence[int
     """
     drawn = [drawing(size, torch.Generator().manual_seed(seed)) for size, seed in zip(sizes, seeds, strict=True)]
     return list(torch.cat(drawn).to(device).split(list(sizes)))
-
-
-def augment(
-    batch: Tensor,
-    how: Ways,
-    mean: Sequence[float],
-    std: Sequence[float],
-    generator: torch.Generator,
-    which: Tensor | None = None,
-    layout: torch.memory_format = torch.contiguous_format,
-) -> Tensor:
-    """`draw` and `apply` in one."""
-    return apply(batch, draw(len(batch), how, generator).to(batch.device, non_blocking=True), how, mean, std, which, layout)
 
 
 def apply(

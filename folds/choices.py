@@ -17,7 +17,7 @@ from folds.presets import Augmentation, choose_presets, preset
 from folds.recipe import Recipe
 from folds.samples import SampleTable
 from folds.sampling import Epochs, Sampling, parse_sampler, parse_sampling
-from folds.targets import LABEL, Meaning, Target, rebinned, resolve_target
+from folds.targets import LABEL, Meaning, Target, determined_attributes, rebinned, resolve_target
 from folds.transform import load_transform
 
 
@@ -91,8 +91,7 @@ def _by_attribute(recipe: Recipe, target: Target) -> bool:
 
 def presets_of(recipe: Recipe, classes: Sequence[str], meaning: Meaning) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The presets of augmentation in use, and for each class the position of its own."""
-    known = [name for name in dict.fromkeys(key for own in meaning.values() for key in own) if all(name in meaning.get(c, {}) for c in classes)]
-    attributes = {name: [meaning[label][name] for label in classes] for name in known}
+    attributes = {name: [meaning[label][name] for label in classes] for name in determined_attributes(classes, meaning)}
     return choose_presets(recipe.augment or "none", recipe.augment_more, list(classes), attributes)
 
 

@@ -41,7 +41,6 @@ class _Prepared(NamedTuple):
     """A run that has been found to be in order."""
 
     run: Run
-    settings: ImageSettings
     images: _Images
     record: str
     amp: str
@@ -193,7 +192,7 @@ def open_runs(
     caches: dict[ImageSettings, _Images] = {}
     prepared: list[_Prepared] = []
     for run in plan.runs:
-        images = ImageSettings(run.architecture.height, run.architecture.width, run.recipe.fit, run.recipe.value_window())
+        images = run.image_settings
         if images not in caches:
             load = partial(load_images, settings=images, cache_dir=CACHE / "images", note=note, progress=progress)
             train = load(plan.table.paths or (), where=plan.table.where)
@@ -206,9 +205,9 @@ def open_runs(
         record = _record(plan, run, caches[images], amp, trained)
         if not (force and plan.whole):
             run.refuse_changed(record)
-        prepared.append(_Prepared(run, images, caches[images], record, amp, trained))
+        prepared.append(_Prepared(run, caches[images], record, amp, trained))
     # Nothing is removed before everything has been found to be in order, for all runs.
-    for run, images, (train, test_cache), record, amp, trained in prepared:
+    for run, (train, test_cache), record, amp, trained in prepared:
         begun = plan.beginnings.get(run.name, Beginning())
         if force:
             run.remove(plan.folds)
@@ -228,7 +227,7 @@ def open_runs(
             test_pixels=str(test_cache.path) if test_cache else None,
             architecture=asdict(run.architecture),
             recipe={key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.recipe).items()},
-            images=asdict(images),
+            images=asdict(run.image_settings),
             data={key: str(value) if isinstance(value, Path) else value for key, value in asdict(plan.spec).items()},
             classes=plan.table.classes,
             class_attributes={name: dict(meaning) for name, meaning in plan.table.class_attributes.items()},
@@ -246,7 +245,7 @@ def open_runs(
                 (run.fold_folder(fold) / "state.pt").unlink(missing_ok=True)
             else:
                 rows = len(run.assignment.training_index(fold))
-                cost = rows * run.recipe.epochs * run.parameters * images.height * images.width
+                cost = rows * run.recipe.epochs * run.parameters * run.architecture.height * run.architecture.width
                 init = str(begun.paths[fold]) if begun.paths else None
                 jobs.append((cost, replace(job, fold=fold, checkpoint=str(run.checkpoint(fold)), init=init)))
     unfinished = {job.folder for _, job in jobs}

@@ -245,7 +245,7 @@ def known_keys() -> tuple[str, ...]:
 
 
 def default_of(key: str) -> Any:
-    """The default of a key, for help texts."""
+    """The default of a key; None where it has none, or nothing as it."""
     for f in (*fields(Settings), *fields(Recipe)):
         if f.name == key and f.default is not MISSING:
             return f.default

@@ -11,10 +11,11 @@ from typing import Any
 
 from folds.architectures import Architecture
 from folds.assignment import FoldAssignment
+from folds.decode import ImageSettings
 from folds.errors import EnsembleError, UsageError
 from folds.files import read_json, remove
 from folds.predictions import fold_files, oof_file, sidecar_path
-from folds.recipe import Recipe
+from folds.recipe import Recipe, default_of
 from folds.settings_file import DAMAGED, read_record
 from folds.targets import Target
 
@@ -26,7 +27,8 @@ _NOT_COMPARED |= {"holdout", "repair", "stratify"}
 _NOT_COMPARED |= {"repeats", "seeds"}
 # Threads are kept (`recorded_start`), not compared; how many jobs train side by side changes nothing that comes out.
 _NOT_COMPARED_RESOLVED = {"threads", "jobs"}
-_DEVICE = "resolved device"
+_RESOLVED = "resolved "
+_DEVICE = f"{_RESOLVED}device"
 _DONE: dict[str, type | tuple[type, ...]] = {
     "macro_f1": (int, float),
     "accuracy": (int, float),
@@ -58,6 +60,11 @@ class Run:
     runs: Path = Path("runs")
     checkpoints: Path = Path("checkpoints")
     baseline: str | None = None
+
+    @property
+    def image_settings(self) -> ImageSettings:
+        """What every image becomes before it is trained on."""
+        return ImageSettings(self.architecture.height, self.architecture.width, self.recipe.fit, self.recipe.value_window())
 
     @property
     def folder(self) -> Path:
@@ -129,9 +136,10 @@ class Run:
         if not path.exists():
             return
         before, after = _comparable(read_record(path), path), _comparable(tomllib.loads(record), path)
-        if _DEVICE not in before:  # begun before it was recorded
-            after.pop(_DEVICE, None)
-        changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+        # What an earlier version did not record yet: a setting was at its default, of what was decided nothing is known.
+        decided = {key for key in before.keys() ^ after.keys() if key.startswith(_RESOLVED)}
+        before, after = ({key: default_of(key) for key in before.keys() | after.keys()} | part for part in (before, after))
+        changed = sorted(key for key in before.keys() - decided if before[key] != after[key])
         if changed:
             lines = [f"{key}: {_short(before.get(key))} → {_short(after.get(key))}" for key in changed]
             if _DEVICE in changed and set(changed) <= {_DEVICE, "resolved amp"}:  # half precision comes with the device
@@ -233,7 +241,7 @@ def _number(resolved: Mapping[str, Any], key: str, path: Path) -> int | None:
 
 
 def _comparable(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    resolved = {f"resolved {key}": value for key, value in _resolved(record, path).items() if key not in _NOT_COMPARED_RESOLVED}
+    resolved = {f"{_RESOLVED}{key}": value for key, value in _resolved(record, path).items() if key not in _NOT_COMPARED_RESOLVED}
     return {key: value for key, value in record.items() if key not in _NOT_COMPARED} | resolved
 
 

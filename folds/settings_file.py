@@ -67,14 +67,15 @@ def runs_of(config: Path | None = None) -> list[dict[str, Any]]:
 
     Raises
     ------
-    EnsembleError : what is no list of tables, or a key that is no setting of a recipe, nor ``arch`` nor ``name``.
+    EnsembleError : what is no list of tables, or a key that is no setting of a recipe, nor ``arch`` nor ``name``;
+        two runs of one name.
     """
     path = config if config is not None else CONFIG
     tables = _read_toml(path).get(RUN, []) if path.is_file() else []
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise EnsembleError(f"{path}: 'run' must be tables", hint="write each as [[run]], followed by its settings")
     own = {f.name for f in fields(Recipe)} - {"seed"} | {"arch", "name"}
-    read = []
+    read: list[dict[str, Any]] = []
     for number, table in enumerate(tables, 1):
         wrong = next((key for key in table if key.replace("-", "_") not in own), None)
         if wrong is not None:
@@ -82,6 +83,9 @@ def runs_of(config: Path | None = None) -> list[dict[str, Any]]:
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
             hint = "runs of one command share data and folds; each has its own arch, name and settings of training"
             raise EnsembleError(f"{path}: [[run]] {number}: '{wrong}' is not a setting of one run{meant}", hint=hint)
+        name = table.get("name")
+        if name is not None and name in [other.get("name") for other in read]:
+            raise EnsembleError(f"{path}: [[run]] {number}: there is a run '{name}' already", hint="each [[run]] has a name of its own, or none")
         read.append({key.replace("-", "_"): value for key, value in table.items()})
     return read
 

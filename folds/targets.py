@@ -70,6 +70,12 @@ class Target:
         return np.stack([np.array(head.of_label, np.int64)[codes] for head in self.heads], axis=1)
 
 
+def determined_attributes(classes: Sequence[str], meaning: Meaning) -> list[str]:
+    """The attributes that every class has a value of, in the order in which they come."""
+    names = dict.fromkeys(key for values in meaning.values() for key in values)
+    return [name for name in names if all(name in meaning.get(label, {}) for label in classes)]
+
+
 def resolve_target(text: str, classes: Sequence[str], meaning: Meaning) -> Target:
     """The target a name stands for.
 
@@ -85,7 +91,7 @@ def resolve_target(text: str, classes: Sequence[str], meaning: Meaning) -> Targe
     names = [name.strip() for name in text.split("+")]
     if names == [LABEL]:
         return Target(LABEL, tuple(classes), (Head(LABEL, tuple(classes), tuple(range(len(classes)))),))
-    known = [name for name in dict.fromkeys(key for values in meaning.values() for key in values) if all(name in meaning.get(c, {}) for c in classes)]
+    known = determined_attributes(classes, meaning)
     for name in names:
         if name not in known:
             hint = f"attributes that the label determines: {', '.join(known)}; joined by +, one head each" if known else None
@@ -136,7 +142,7 @@ def rebinned(
     ------
     UsageError : the attribute is unknown, cuts do not fit it, a number is none, or there is no such class.
     """
-    known = list(dict.fromkeys(key for values in meaning.values() for key in values))
+    known = determined_attributes(labels, meaning)
     if attribute not in known:
         raise unknown("rebin", attribute, known)
     wrong = next((i for i, number in enumerate(numbers) if not _is_number(number)), None)

@@ -23,7 +23,8 @@ from folds.csv_table import read_csv
 from folds.devices import resolve_amp
 from folds.errors import EnsembleError
 from folds.files import derive_seed, exclusive_lock, read_json, remove_leftovers, write_atomic, write_json
-from folds.fitting import Report, Setup, fit
+from folds.fitting import Report, fit
+from folds.fold_setup import Setup
 from folds.images import mean_std
 from folds.inference import Pixels, softmax
 from folds.job import LOCK_SECONDS, Job
@@ -102,7 +103,7 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
         validation=validation,
         epochs=epochs,
         ways=ways,
-        which=which[codes],
+        which=which[learnt],
         transform=transform,
         amp=amp,
         channels_last=channels_last,
@@ -153,7 +154,7 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
         "fold": job.fold,
         "macro_f1": macro_f1(labels[validation], predicted, len(target.classes)),
         "accuracy": accuracy(labels[validation], predicted),
-        "images": len(training),
+        "images": len(epochs),
         "epochs": learner.progress.epoch,
         "seconds": round(learner.progress.seconds, 3),
         "optimistic": recipe.optimistic or job.optimistic,

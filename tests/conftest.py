@@ -11,7 +11,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,3 +96,20 @@ def grid(_grid: tuple[Path, Called], tmp_path: Path, monkeypatch: pytest.MonkeyP
 def grid_output(_grid: tuple[Path, Called]) -> Called:
     """What the command that trained the grid printed."""
     return _grid[1]
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds a lock, as 'the run', until it is killed."""
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom folds.files import exclusive_lock\n"
+        "with exclusive_lock(Path(sys.argv[1]), 'the run'):\n print('held', flush=True)\n time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path.resolve())], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

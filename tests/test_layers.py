@@ -20,7 +20,7 @@ duplicates audit contact_sheet
 boxes cascades mediapipe_faces detectors background originals preparation prepared_files prepared_images crop_sheet prepare
 presets policies augment mixing transform transform_pool preview
 sampling losses targets comparison criterion choices devices architectures joined optimise checkpoint inference
-job tracking state fitting training worker
+job tracking state fold_setup fitting training worker
 journal shared task patience lost cluster
 run versions beginnings grid plan manager summary experiment catalogue
 """.split()

@@ -10,19 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from ensemble.cli import console
+from ensemble.cli.options import DataOption, IdOption, LabelOption, PathOption, PersonOption, PersonRegexOption, SplitOption
 
 
 def folds(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[check [FILE]]", help="audit the data and a split, split nothing", show_default=False)
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]")] = None,
-    path: Annotated[str | None, typer.Option(help="CSV column of the image path [path]", metavar="COL")] = None,
-    label: Annotated[str | None, typer.Option(help="CSV column of the class [label]", metavar="COL")] = None,
-    person: Annotated[str | None, typer.Option(help="CSV column of the group that must not be split [person]", metavar="COL")] = None,
-    id: Annotated[str | None, typer.Option(help="CSV column that names the samples [id, else the path]", metavar="COL")] = None,
-    split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row out of the folds", metavar="COL")] = None,
-    person_regex: Annotated[str | None, typer.Option(help="takes the person from the image path", metavar="REGEX")] = None,
+    data: DataOption = None,
+    path: PathOption = None,
+    label: LabelOption = None,
+    person: PersonOption = None,
+    id: IdOption = None,
+    split: SplitOption = None,
+    person_regex: PersonRegexOption = None,
     k: Annotated[int | None, typer.Option("--k", "-k", help="number of folds [5]")] = None,
     seed: Annotated[int | None, typer.Option(help="decides ties, and the repeats [0]")] = None,
     stratify: Annotated[

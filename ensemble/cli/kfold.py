@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ensemble.cli.arguments import fold_numbers, jobs_asked, resuming
+from ensemble.cli.options import DataOption, IdOption, LabelOption, PathOption, PersonOption, PersonRegexOption, SplitOption, TestOption, WindowOption
 
 # How a command is run, which changes nothing that comes out of it.
 NOT_SETTINGS = {"fold", "per", "jobs", "devices", "backend", "ray_address", "save_every", "resume", "force", "strict", "preview", "dry_run", "config"}
@@ -30,14 +31,14 @@ PANELS = {
 def kfold(
     arch: Annotated[str | None, typer.Option(help="models, by short name or timm id: swin,resnet18 [swin]", metavar="A[,B]")] = None,
     k: Annotated[int | None, typer.Option("--k", "-k", help="number of folds [5]")] = None,
-    data: Annotated[Path | None, typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]")] = None,
-    test: Annotated[Path | None, typer.Option(help="further images to predict: a CSV or a folder, labelled or not")] = None,
-    path: Annotated[str | None, typer.Option(help="CSV column of the image path [path]", metavar="COL")] = None,
-    label: Annotated[str | None, typer.Option(help="CSV column of the class [label]", metavar="COL")] = None,
-    person: Annotated[str | None, typer.Option(help="CSV column of the group that must not be split [person]", metavar="COL")] = None,
-    id: Annotated[str | None, typer.Option(help="CSV column that names the samples [id, else the path]", metavar="COL")] = None,
-    split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row apart", metavar="COL")] = None,
-    person_regex: Annotated[str | None, typer.Option(help="class folders: takes the person from the image path", metavar="REGEX")] = None,
+    data: DataOption = None,
+    test: TestOption = None,
+    path: PathOption = None,
+    label: LabelOption = None,
+    person: PersonOption = None,
+    id: IdOption = None,
+    split: SplitOption = None,
+    person_regex: PersonRegexOption = None,
     folds: Annotated[Path | None, typer.Option(help="use this split (ensemble folds -o FILE)", metavar="FILE")] = None,
     holdout: Annotated[float | None, typer.Option(help="one model: hold out this share by person instead of k folds", metavar="SHARE")] = None,
     stratify: Annotated[
@@ -54,9 +55,7 @@ def kfold(
     lr: Annotated[float | None, typer.Option(help="peak learning rate [2e-4 from pretrained weights, 1e-3 from random ones]")] = None,
     img_size: Annotated[str | None, typer.Option(help="input size: 224 or HEIGHTxWIDTH [the model's own]", metavar="PX")] = None,
     fit: Annotated[str | None, typer.Option(help="squash, crop, crop:PIXELS or letterbox to that size [squash]")] = None,
-    window: Annotated[
-        str | None, typer.Option(help="values that become black and white in 16-bit images [the file's range]", metavar="LO,HI")
-    ] = None,
+    window: WindowOption = None,
     augment: Annotated[str | None, typer.Option(help="none, light, standard or strong [standard]")] = None,
     mixup: Annotated[float | None, typer.Option(help="α of mixup: pairs of images blended, usually 0.2 [0: off]")] = None,
     cutmix: Annotated[float | None, typer.Option(help="α of cutmix: a part of one image pasted into another, usually 1 [0: off]")] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensemble.cli import console
+from ensemble.cli.options import DataOption, IdOption, LabelOption, PathOption, PersonOption, PersonRegexOption, SplitOption, TestOption, WindowOption
 
 if TYPE_CHECKING:
     from folds.preparation import Preparation
@@ -21,14 +22,14 @@ CROPS = ("faces",)
 
 
 def prepare(
-    data: Annotated[Path | None, typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]")] = None,
-    test: Annotated[Path | None, typer.Option(help="further images to predict: a CSV or a folder, labelled or not")] = None,
-    path: Annotated[str | None, typer.Option(help="CSV column of the image path [path]", metavar="COL")] = None,
-    label: Annotated[str | None, typer.Option(help="CSV column of the class [label]", metavar="COL")] = None,
-    person: Annotated[str | None, typer.Option(help="CSV column of the group that must not be split [person]", metavar="COL")] = None,
-    id: Annotated[str | None, typer.Option(help="CSV column that names the samples [id, else the path]", metavar="COL")] = None,
-    split: Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row apart", metavar="COL")] = None,
-    person_regex: Annotated[str | None, typer.Option(help="class folders: takes the person from the image path", metavar="REGEX")] = None,
+    data: DataOption = None,
+    test: TestOption = None,
+    path: PathOption = None,
+    label: LabelOption = None,
+    person: PersonOption = None,
+    id: IdOption = None,
+    split: SplitOption = None,
+    person_regex: PersonRegexOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="the folder of the new set", metavar="OUT")] = Path("prepared"),
     crop: Annotated[str | None, typer.Option(help="cut every image to its face: faces", metavar="faces")] = None,
     detector: Annotated[str, typer.Option(help="opencv (its cascades, no file needed), or mediapipe")] = "opencv",
@@ -43,9 +44,7 @@ def prepare(
     ] = "center",
     background: Annotated[Path | None, typer.Option(help="replace the background, told by this U²-Net", metavar="MODEL.onnx")] = None,
     fill: Annotated[str, typer.Option(help="what the background becomes: grey, white, black or blur")] = "grey",
-    window: Annotated[
-        str | None, typer.Option(help="values that become black and white in 16-bit images [the file's range]", metavar="LO,HI")
-    ] = None,
+    window: WindowOption = None,
     jobs: Annotated[str, typer.Option(help="images worked on at a time; auto: one a CPU core", metavar="N")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is missing")] = False,
     force: Annotated[bool, typer.Option("--force", help="make an existing set again from nothing")] = False,

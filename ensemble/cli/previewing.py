@@ -8,8 +8,7 @@ import numpy as np
 
 from ensemble.cli import console
 from ensemble.cli.progress import StepsView
-from folds.choices import presets_of
-from folds.decode import ImageSettings
+from folds.choices import presets_of, trained_labels
 from folds.errors import UsageError
 from folds.files import refuse_existing
 from folds.images import load_images
@@ -33,12 +32,14 @@ def write_previews(plan: Plan, path: Path, force: bool) -> None:
     for run in runs:
         file = path if len(runs) == 1 else path.with_name(f"{path.stem}-{run.name}{path.suffix}")
         refuse_existing(file, "the sheet", force)
-        recipe, images = run.recipe, ImageSettings(run.architecture.height, run.architecture.width, run.recipe.fit, run.recipe.value_window())
+        recipe = run.recipe
         with StepsView("decoding images") as progress:
-            cache = load_images(table.paths or (), images, cache_dir=CACHE / "images", where=table.where, note=console.note, progress=progress)
+            cache = load_images(
+                table.paths or (), run.image_settings, cache_dir=CACHE / "images", where=table.where, note=console.note, progress=progress
+            )
         names, of_class = presets_of(recipe, table.classes, table.class_attributes)
-        labels = [] if table.labels is None else table.labels.tolist()
-        codes = of_class[table.label_codes()]
+        labels = trained_labels(recipe, table) or ([] if table.labels is None else table.labels.tolist())
+        codes = of_class[[table.classes.index(label) for label in labels]]
         rows = np.array(preview_rows(labels, codes, recipe.seed))
         how = Augmented(
             names,

@@ -55,6 +55,7 @@ def test_the_separate_models_of_team_3_are_joined_by_the_blend(call: Call, drawn
         ('[[run]]\ntarget = "age"\nk = 3', "[[run]] 1: 'k' is not a setting of one run"),
         ("[[run]]\nepoch = 3", "did you mean epochs"),
         ("run = 3", "'run' must be tables"),
+        ('[[run]]\nname = "a"\n[[run]]\nname = "a"', "[[run]] 2: there is a run 'a' already"),
         ('[[run]]\ntarget = "agee"', "did you mean age"),
         ('[[run]]\narch = ["test_resnet", "test_vit"]', "[[run]] 1 has the architectures test_resnet, test_vit, expected one"),
     ],

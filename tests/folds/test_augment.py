@@ -16,13 +16,18 @@ from torchvision.transforms.functional import affine
 
 from folds import augment as module
 from folds import policies
-from folds.augment import PRESETS, Augmentation, ahead, apply, augment, blocks, draw, to_input
+from folds.augment import PRESETS, Augmentation, ahead, apply, blocks, draw, to_input
 from folds.mixing import mix
 from folds.policies import OPERATIONS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Pixels out of the normalisation, so that what comes out can be compared with pixels.
 PLAIN = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
+
+
+def augment(batch: torch.Tensor, how: Any, mean: Any, std: Any, generator: torch.Generator, *more: Any, **named: Any) -> torch.Tensor:
+    """Drawn and applied at once."""
+    return apply(batch, draw(len(batch), how, generator).to(batch.device), how, mean, std, *more, **named)
 
 
 def images(n: int = 4, height: int = 12, width: int = 10, seed: int = 0) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.recipe import Recipe, Settings
 from folds.training import train_job
-from tests.conftest import start_over
+from tests.conftest import holding, start_over
 
 # Loss of a machine is noticed within seconds, not the minute that suits a real network.
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000, "health_check_failure_threshold": 3}
@@ -168,20 +167,6 @@ def test_a_lock_that_stays_held_ends_the_job_with_what_to_do(cluster: Any, jobs:
     assert "hint: --resume when that process has ended; where its machine is gone and the lock stays, rm " in said
     assert f"{jobs[0].lock.absolute()} first" in said
     assert left_behind() == []
-
-
-@contextmanager
-def holding(lock: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds a lock until it is killed."""
-    code = "import sys, time\nfrom pathlib import Path\nfrom folds.files import exclusive_lock\n"
-    code += "with exclusive_lock(Path(sys.argv[1]), 'it'):\n print('held', flush=True)\n time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.mark.parametrize("path", ["folder", "checkpoint", "pixels", "test_pixels", "init"])
@@ -339,8 +324,6 @@ def test_an_address_without_a_cluster_is_an_error(monkeypatch: pytest.MonkeyPatc
 
 
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match="not installed") as error:
         connect(None)

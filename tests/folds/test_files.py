@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -9,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from folds import files
 from folds.errors import Busy, EnsembleError
 from folds.files import derive_seed, exclusive_lock, read_json, refuse_existing, remove, sha256_bytes, sha256_file, write_atomic, write_json
+from tests.conftest import holding
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -192,26 +192,9 @@ def test_hashes_are_those_of_hashlib(tmp_path_factory: pytest.TempPathFactory, d
     assert sha256_bytes(data) == sha256_file(path) == hashlib.sha256(data).hexdigest()
 
 
-@contextlib.contextmanager
-def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock until it is killed."""
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom folds.files import exclusive_lock\n"
-        "with exclusive_lock(Path(sys.argv[1]), 'the run'):\n print('held', flush=True)\n time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_a_lock_of_another_process_is_refused_with_its_number_and_ends_when_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "runs" / ".swin.lock"
-    with holder(path) as process:
+    with holding(path) as process:
         with pytest.raises(EnsembleError) as error, exclusive_lock(path, "the run runs/swin"):
             pytest.fail("entered while another process holds the lock")
         assert type(error.value) is Busy

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from folds import devices, fitting, manager
+from folds import devices, fold_setup, manager
 from folds import worker as worker_module
 from folds.errors import EnsembleError
 from folds.job import Job, Outcome, job_from_dict
@@ -221,14 +221,14 @@ def test_a_damaged_record_of_a_run_is_an_error(in_process: None, plan: Planner, 
 def test_a_fold_that_leaves_the_numbers_fails_alone_and_is_not_taken_for_trained(
     in_process: None, plan: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict = fitting.predict_logits
+    predict = fold_setup.predict_logits
 
     def diverged(model: Any, pixels: Any, rows: Any, *arguments: Any, **named: Any) -> Any:
         logits = predict(model, pixels, rows, *arguments, **named)
         return logits * np.nan if np.array_equal(rows, one.assignment.validation_index(1)) else logits
 
     one = plan()
-    monkeypatch.setattr(fitting, "predict_logits", diverged)
+    monkeypatch.setattr(fold_setup, "predict_logits", diverged)
     failed = [outcome for outcome in run(one) if outcome.error is not None]
     assert [outcome.job.fold for outcome in failed] == [1]
     assert "predictions are not finite numbers" in str(failed[0].error)

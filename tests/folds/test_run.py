@@ -192,6 +192,8 @@ def test_beside_other_changes_the_device_is_one_of_them(refused: Callable[..., E
 @pytest.mark.parametrize(
     ("before", "after"),
     [
+        ("epochs = 1", 'epochs = 1\nopt = "adamw"\nmixup = 0.0'),  # settings that an earlier version did not have yet
+        ("epochs = 1\n[resolved]", 'epochs = 1\n[resolved]\ntransform_sha = ""'),
         ("[resolved]\nthreads = 1", '[resolved]\nthreads = 1\ndevice = "cuda"\njobs = 1'),  # begun before they were recorded
         ('[resolved]\njobs = 2\ndevice = "cuda"', '[resolved]\njobs = 1\ndevice = "cuda"'),
         ("stratify = ['site']\nrepeats = 1\nseeds = 1", ""),  # the folds are compared, not how they were asked for

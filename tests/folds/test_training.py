@@ -15,7 +15,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from folds import fitting, sampling, training
+from folds import fitting, fold_setup, sampling, training
 from folds.checkpoint import load_checkpoint
 from folds.errors import EnsembleError
 from folds.files import derive_seed, exclusive_lock
@@ -255,7 +255,7 @@ def test_a_step_that_ran_out_of_memory_leaves_no_trace(job: Callable[..., Job], 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "Learner", partial(Learner, progress=progress))
             patch.setattr(training, "create", small_memory)
-            for module in (training, fitting, sampling):  # the name of the run is part of every seed
+            for module in (training, fitting, fold_setup, sampling):  # the name of the run is part of every seed
                 patch.setattr(module, "derive_seed", lambda *parts: derive_seed(0, "same", *parts[2:]))
             train_job(one)
         predicted.append((one.place / "oof.npy").read_bytes())
