@@ -17,7 +17,7 @@ from folds.architectures import Architecture
 from folds.augment import ahead, apply, draw
 from folds.criterion import build_criterion, one_hot
 from folds.devices import autocast
-from folds.errors import EnsembleError
+from folds.errors import Diverged, EnsembleError
 from folds.files import derive_seed
 from folds.inference import Change, Pixels, predict_logits, softmax
 from folds.job import Job
@@ -137,7 +137,7 @@ class Setup:
 
     def diverged(self, what: str) -> EnsembleError:
         """The error for a training that has left the numbers."""
-        return EnsembleError(f"{self.job.title}: {what}", hint=f"--name NEW with a lower --lr (now {self.recipe.lr:g}), or with --amp off")
+        return Diverged(f"{self.job.title}: {what}", hint=f"--name NEW with a lower --lr (now {self.recipe.lr:g}), or with --amp off")
 
 
 def fit(setup: Setup, learner: Learner, states: StateFile, forward: Callable[[Tensor], Tensor], report: Report) -> None:

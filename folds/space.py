@@ -79,6 +79,7 @@ class TuneOptions:
     seed : of the draws; the recipe has its own.
     cpus : cores, and threads, a trial.
     gpus : GPUs a trial, a half for two on one; None: 1 where there are any.
+    parallel : trials at a time, at most; None: as many as there is room for.
     """
 
     trials: int = 20
@@ -89,6 +90,7 @@ class TuneOptions:
     metric: str = "macro_f1"
     cpus: int = 1
     gpus: float | None = None
+    parallel: int | None = None
 
     @property
     def lower_is_better(self) -> bool:

@@ -12,22 +12,25 @@ import numpy as np
 
 from folds.assignment import read_folds
 from folds.csv_table import read_csv
-from folds.errors import EnsembleError
+from folds.errors import Diverged, EnsembleError
 from folds.job import Job, job_from_dict
 from folds.predictions import read_array
 from folds.scores import accuracy, argmax_classes, log_loss, macro_f1
 from folds.shared import unseen
 from folds.targets import resolve_target
+from folds.task import refuse_without_gpu
 from folds.training import train_job
 from folds.trials import FAILED, FINISHED, Trial, write_trial
 
-# What a trial says of itself: the share of its course in epochs of the longest trial, by which it is compared, and the score.
-PROGRESS, SCORE = "progress", "score"
+# What a trial says of itself: the share of its course in epochs of the longest trial, by which it is compared; the score; why it
+# could not be trained, which is no fault of its settings.
+PROGRESS, SCORE, LOST = "progress", "score", "lost"
 
 
 def run_trial(config: Mapping[str, Any]) -> None:
     """Train a trial's folds and report each epoch to Ray Tune, which may end the process at any report.
 
+    A training that diverges has failed for good; what fails for another reason has no record, so that --resume tries it again.
     What was trained and reported before, by a process that was killed, is reported again, so that the trial is compared as
     if nothing had happened. The last epoch is reported when everything is written: then nothing is left to be stopped.
 
@@ -40,9 +43,11 @@ def run_trial(config: Mapping[str, Any]) -> None:
     jobs = [job_from_dict(record) for record in task["jobs"]]
     course = _Course(task, jobs)
     try:
-        lacking = [line for proof in task["proof"] for line in unseen(proof)]
-        if lacking:
-            raise EnsembleError(f"the machine {os.uname().nodename} {lacking[0]}; all machines must share one drive under one path")
+        node = os.uname().nodename
+        for job, proof in zip(jobs, task["proof"], strict=True):
+            for line in unseen(proof):
+                raise EnsembleError(f"the machine {node} {line}; all machines must share one drive under one path")
+            refuse_without_gpu(job, node)
         for index, job in enumerate(jobs):
             for epoch in _history(job):
                 course.epoch(index, epoch)
@@ -50,9 +55,11 @@ def run_trial(config: Mapping[str, Any]) -> None:
             course.fold(index, _score(job, task["metric"]), int(result["epochs"]), float(result["seconds"]))
         write_trial(Path(jobs[0].folder), course.trial(FINISHED))
         course.report(course.longest * len(jobs), float(course.mean or 0.0))
-    except EnsembleError as error:
-        # Such as a loss that is no number: a learning rate too high is an answer, too.
+    except Diverged as error:
+        # A learning rate too high is an answer, too.
         write_trial(Path(jobs[0].folder), course.trial(FAILED, error.message))
+    except EnsembleError as error:
+        course.lost(error.message)
 
 
 def _history(job: Job) -> list[dict[str, float]]:
@@ -104,6 +111,12 @@ class _Course:
 
         state = {"folds": json.dumps(self.scores), "epochs": sum(self.trained.values()), "seconds": sum(self.seconds.values())}
         tune.report({PROGRESS: progress, SCORE: score, **state})
+
+    def lost(self, reason: str) -> None:
+        """Tell Ray Tune that it cannot be trained here."""
+        from ray import tune
+
+        tune.report({LOST: reason})
 
     def trial(self, state: str, reason: str = "") -> Trial:
         """The record of now."""

@@ -6,12 +6,12 @@ not from Ray's: they are pickled objects, and nothing that is read from disk may
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,12 +26,10 @@ from folds.plan import Note, Plan, make_plan, open_runs
 from folds.shared import marked, proof
 from folds.space import TuneOptions
 from folds.sweep import Asked
-from folds.trial_task import PROGRESS, SCORE, run_trial
+from folds.trial_task import LOST, PROGRESS, SCORE, run_trial
 from folds.trials import STOPPED, Trial, trial_name, write_trial
-from folds.tuning import Candidate, Tuning
+from folds.tuning import RAY, Candidate, Tuning
 
-# Ray Tune's own files, removed at the end; on the drive that all machines share, as everything else.
-_RAY = ".ray"
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # what they write is in the trials' own files
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
@@ -99,9 +97,8 @@ def train_trials(tuning: Tuning, devices: str = "auto", address: str | None = No
             device, share = placement.devices[0], min(placement.gpu_share or 1.0, 1.0)
             jobs = [replace(job.anywhere(), test_pixels=None, device=device, share=share) for job in opened]
             token = secrets.token_hex(8)
-            with ExitStack() as stack:
-                stack.enter_context(marked(jobs, token))
-                stack.callback(remove, tuning.folder / _RAY)
+            remove(tuning.folder / RAY)  # of a command that was killed
+            with marked(jobs, token):
                 return _fit(tuning, left, jobs, placement, token, heard)
     finally:
         disconnect(address)
@@ -120,7 +117,7 @@ def _place(ray: Any, options: TuneOptions, devices: str, trials: int) -> Placeme
     if options.gpus and not share and devices != "cpu":
         raise EnsembleError(f"[tune] gpus = {options.gpus:g}: Ray finds no GPU", hint="--devices cpu, or leave gpus out")
     most = cores // options.cpus if not share else min(cores // options.cpus, int(gpus / share) if share >= 1 else gpus * int(1 / share))
-    slots = max(1, min(trials, most))
+    slots = max(1, min(trials, most, options.parallel or trials))
     each = f"{options.cpus} thread{'s' if options.cpus > 1 else ''}" + (f" and {share:g} GPU" if share else "")
     reason = f"{slots} trials at a time on {cores} core{'s' if cores != 1 else ''}{f' and {gpus} GPUs' if share else ''} (Ray), {each} each"
     return Placement(("cuda" if share else "cpu",) * slots, options.cpus, reason, "ray", share)
@@ -154,12 +151,13 @@ def _fit(tuning: Tuning, left: Sequence[Candidate], jobs: Sequence[Job], placeme
         param_space={"trial": tune.grid_search([json.dumps(task) for task in tasks])},
         tune_config=tune.TuneConfig(
             scheduler=_scheduler(tuning),
+            max_concurrent_trials=len(placement.devices),
             reuse_actors=True,  # a process imports torch once, not once a trial
             trial_name_creator=lambda trial: trial_name(_number(trial)),
             trial_dirname_creator=lambda trial: trial_name(_number(trial)),
         ),
         run_config=tune.RunConfig(
-            name=_RAY,
+            name=RAY,
             storage_path=str(tuning.folder.absolute()),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             callbacks=[_callback(tuning, {one.number: one for one in left}, lost, heard)],
@@ -167,7 +165,7 @@ def _fit(tuning: Tuning, left: Sequence[Candidate], jobs: Sequence[Job], placeme
         ),
     )
     try:
-        with redirect_stdout(sys.stderr):  # standard output is for results
+        with redirect_stdout(io.StringIO()):  # what it prints, however quiet it is told to be, the notes say as well
             tuner.fit()
     except tune.TuneError as error:
         raise EnsembleError(f"Ray Tune gave up: {' '.join(str(error).split())[:300]}", hint="--resume goes on with what is missing") from None
@@ -256,7 +254,9 @@ def _callback(tuning: Tuning, left: Mapping[int, Candidate], lost: dict[int, str
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             number = _number(trial)
             ended, result = tuning.ended().get(number), trial.last_result or {}
-            if ended is None and SCORE in result:
+            if LOST in result:
+                lost[number] = result[LOST]
+            elif ended is None and SCORE in result:
                 folds = {int(fold): score for fold, score in json.loads(result["folds"]).items()}
                 of = left[number].recipe.epochs * len(tuning.options.folds)
                 ended = Trial(number, left[number].values, STOPPED, result[SCORE], folds, result["epochs"], of, result["seconds"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,8 +19,9 @@ from folds.trials import Trial, best_of, read_trial, trial_name
 
 TUNE = Path("runs/tune")
 RECORD = "tuning.json"
-# What a tuning may be gone on with: more trials begin with the same ones; the others change nothing that comes out.
-_MAY_CHANGE = ("trials",)
+RAY = ".ray"  # Ray Tune's own files: never read, removed at the end; on the drive that all machines share, as everything else
+# With what a tuning may be gone on: more trials begin with the same ones; how many are trained at a time is a matter of room.
+_MAY_CHANGE = ("trials", "parallel")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Tuning:
 
     @property
     def longest(self) -> int:
-        """Epochs of a fold of the longest trial."""
-        return max(one.recipe.epochs for one in self.candidates)
+        """Epochs of a fold of the longest trial that could be drawn."""
+        return longest_of(self.space, self.recipe)
 
     @property
     def best_run(self) -> str:
@@ -78,6 +79,11 @@ class Tuning:
         """The trials that have ended, by number."""
         found = {one.number: read_trial(self.place(one.number)) for one in self.candidates}
         return {number: trial for number, trial in found.items() if trial is not None}
+
+
+def longest_of(space: Sequence[Axis], recipe: Recipe) -> int:
+    """Epochs of a fold of the longest trial that could be drawn: more trials do not change it."""
+    return next((int(axis.largest) for axis in space if axis.key == "epochs"), recipe.epochs)
 
 
 def make_tuning(flags: Mapping[str, Any], config: Path | None = None, trials: int | None = None) -> Tuning:
@@ -117,10 +123,10 @@ def make_tuning(flags: Mapping[str, Any], config: Path | None = None, trials: in
         if len(own.arch) != 1:
             raise UsageError(f"a trial is of one architecture, found {', '.join(own.arch)}", hint=f"put arch = {_listed(own.arch)} into [space]")
         candidates.append(Candidate(number, values, own, one))
-    longest = max(one.recipe.epochs for one in candidates)
-    if options.grace > longest * len(options.folds):
-        raise EnsembleError(f"{path}: [tune] grace = {options.grace}: the longest trial has {longest * len(options.folds)} epochs")
-    name = file_safe(settings.name or (path.stem if config is not None else "tune"))
+    most = longest_of(space, recipe) * len(options.folds)
+    if options.grace > most:
+        raise EnsembleError(f"{path}: [tune] grace = {options.grace}: the longest trial has {most} epochs", hint=f"grace = {most} stops none early")
+    name = file_safe(f"{settings.name or (path.stem if config is not None else 'settings')}-best").removesuffix("-best")  # as its run
     return Tuning(name, replace(settings, repeats=1, seeds=1), recipe, space, options, tuple(candidates))
 
 
@@ -186,6 +192,7 @@ def tidy(tuning: Tuning) -> None:
 
     What says that a fold is trained goes first: a trial is no run, and nothing of it looks like one.
     """
+    remove(tuning.folder / RAY)
     for number in tuning.ended():
         place = tuning.place(number)
         for fold in tuning.options.folds:

@@ -39,7 +39,7 @@ def tune(
     """Try settings drawn from a space, stop the hopeless ones early, and write the best as a file for ensemble kfold -c.
 
     FILE has the settings of ensemble kfold and a table [space]: lr = {low = 1e-4, high = 1e-2, log = true}, batch_size = [16, 32],
-    any setting of a recipe, and arch. [tune] has trials, folds, grace, reduction, seed, metric, cpus and gpus (docs/tuning.md). The
+    any setting of a recipe, and arch. [tune] has trials, folds, grace, reduction, seed, metric, cpus, gpus and parallel (docs/tuning.md). The
     score of the best is optimistic on the folds that it was chosen on; the other folds of ensemble kfold -c best.toml say what it is worth.
     Needs Ray Tune: pip install 'ray[tune]'.
     """
@@ -58,9 +58,12 @@ def tune(
             lost = _train(tuning, devices, ray_address)
     except KeyboardInterrupt:
         raise Interrupted("trials that have ended are kept, the others go on from their last epoch", hint=resuming()) from None
+    failure = FoldsFailed(f"{len(lost)} of {len(tuning.candidates)} trials were lost; the rest is saved", hint=resuming(), details=lost)
+    if len(lost) == len(tuning.candidates):
+        raise failure
     _show(tuning)
     if lost:
-        raise FoldsFailed(f"{len(lost)} of {len(tuning.candidates)} trials were lost; the rest is saved", hint=resuming(), details=lost)
+        raise failure
     return 0
 
 
@@ -203,6 +206,7 @@ def _remark(tuning: Tuning, trials: Sequence[Trial], importance: Importance | No
     console.note(f"optimistic: {options.metric} {best.score:.3f} on {folds} is the best of {scored} scores there, and was chosen for it")
     if checked is not None:
         score, span = checked["score"], f"{checked['low']:.3f}–{checked['high']:.3f}"
-        console.note(f"{tuning.best_run}, on the folds {', '.join(map(str, checked['folds']))} that nothing was chosen on: {score:.3f} ({span})")
+        others = f"fold{'s' if len(checked['folds']) > 1 else ''} {', '.join(map(str, checked['folds']))}"
+        console.note(f"{tuning.best_run}, on {others} that nothing was chosen on: {score:.3f} ({span})")
     else:
         console.note("trained on all folds, its score on the others says what it is worth; then --resume shows it here")
