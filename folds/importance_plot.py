@@ -111,5 +111,5 @@ def _placed(axis: Axis, values: Sequence[Any]) -> tuple[list[float], list[tuple[
     scale = math.log if axis.log else float
     low, high = scale(axis.low), scale(axis.high)
     middle = math.sqrt(axis.low * axis.high) if axis.log else (axis.low + axis.high) / 2
-    marks = [(0.0, f"{axis.low:g}"), (0.5, f"{middle:.2g}"), (1.0, f"{axis.high:g}")]
+    marks = [(0.0, f"{axis.low:g}"), (0.5, f"{middle:.3g}"), (1.0, f"{axis.high:g}")]
     return [(scale(value) - low) / (high - low) for value in values], marks

@@ -108,7 +108,7 @@ def write_table(folder: Path, trials: Sequence[Trial], options: TuneOptions) -> 
     columns |= {key: [cell(one.settings.get(key)) for one in rows] for key in keys}
     columns |= {
         options.metric: ["" if one.score is None else repr(one.score) for one in rows],
-        "epochs": [str(one.epochs) for one in rows],
+        "trained": [str(one.epochs) for one in rows],  # not epochs: that may be a setting
         "of": [str(one.of) for one in rows],
         "state": [one.state for one in rows],
         "seconds": [f"{one.seconds:.1f}" for one in rows],

@@ -183,7 +183,7 @@ def _table(tuning: Tuning, trials: Sequence[Trial]) -> str:
         rows.append(
             [trial_name(one.number), *(cell(one.settings[key]) for key in keys), score, f"{one.epochs}/{one.of}", duration(one.seconds), state]
         )
-    return console.table(["trial", *keys, f"{tuning.options.metric}, fold {folds}", "epochs", "time", "early end"], rows)
+    return console.table(["trial", *keys, f"{tuning.options.metric}, fold {folds}", "trained", "time", "early end"], rows)
 
 
 def _importance_table(importance: Importance) -> str:

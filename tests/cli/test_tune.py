@@ -109,7 +109,7 @@ def test_trials_are_scored_compared_and_the_best_is_ready_for_kfold(done: Done) 
     assert [row["state"] for row in table] == ["finished", "stopped", "stopped", "failed", "failed"]
     scores = [float(row["macro_f1"]) for row in table[:3]]
     assert scores == sorted(scores, reverse=True)
-    assert {(row["state"], row["lr"] == "1e+30", row["epochs"] == row["of"] == "8") for row in table} == {
+    assert {(row["state"], row["lr"] == "1e+30", row["trained"] == row["of"] == "8") for row in table} == {
         ("finished", False, True),
         ("stopped", False, False),
         ("failed", True, False),

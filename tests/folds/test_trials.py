@@ -17,7 +17,7 @@ from folds.trials import Trial, best_of, ordered, read_trial, write_best, write_
 
 def trial(number: int, score: float | None, state: str = "finished", **more: Any) -> Trial:
     values = {"folds": {} if score is None else {0: score}, "epochs": 3, "of": 3, "seconds": 1.25} | more
-    return Trial(number, {"lr": 10.0**-number, "loss": "ce"}, state, score, **values)
+    return Trial(number, {"lr": 10.0**-number, "epochs": 9}, state, score, **values)
 
 
 TRIALS = [trial(0, 0.5), trial(1, 0.9, "stopped", epochs=1), trial(2, None, "failed", reason="the loss is nan"), trial(3, 0.7), trial(4, 0.7)]
@@ -35,7 +35,7 @@ def test_the_table_holds_every_trial(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == ["t003", "t004", "t000", "t001", "t002"]
     assert rows[3] | {"seconds": ""} == {
-        **{"trial": "t001", "loss": "ce", "lr": "0.1", "macro_f1": "0.9", "epochs": "1", "of": "3", "state": "stopped", "seconds": "", "reason": ""}
+        **{"trial": "t001", "lr": "0.1", "epochs": "9", "macro_f1": "0.9", "trained": "1", "of": "3", "state": "stopped", "seconds": "", "reason": ""}
     }
     assert (rows[4]["macro_f1"], rows[4]["reason"]) == ("", "the loss is nan")
     assert [one["trial"] for one in json.loads((tmp_path / "trials.json").read_text())] == [row["trial"] for row in rows]
