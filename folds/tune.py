@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -86,6 +87,7 @@ def train_trials(tuning: Tuning, devices: str = "auto", address: str | None = No
         return []
     require_tune()
     os.environ.update(_QUIET)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what happens is told in a line of ours
     ray = connect(address, variables_of(tuning.options.cpus))
     try:
         placement = _place(ray, tuning.options, devices, len(left))
@@ -263,6 +265,9 @@ def _callback(tuning: Tuning, left: Mapping[int, Candidate], lost: dict[int, str
                 write_trial(tuning.place(number), ended)
             if ended is not None:
                 heard.ended(ended)
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            heard.note(f"{trial_name(_number(trial))}: its process or machine was lost; going on from what is saved")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             reason = " ".join(str(getattr(trial, "get_error", lambda: "")() or "").split())

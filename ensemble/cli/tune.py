@@ -82,7 +82,7 @@ def _announce(tuning: Tuning) -> None:
     options, few = tuning.options, len(tuning.candidates)
     if few < options.trials:
         console.note(f"the space has {few} different settings, fewer than the {options.trials} trials that were asked for: all are tried")
-    folds = f"fold{'s' if len(options.folds) > 1 else ''} {', '.join(map(str, options.folds))}"
+    folds = _folds(options.folds)
     each = f"compared from epoch {options.grace} of {tuning.longest * len(options.folds)} on, one in {options.reduction:g} goes on"
     console.note(f"{few} trials on {folds}, {each}; best: {'lowest' if options.lower_is_better else 'highest'} {options.metric}")
 
@@ -90,6 +90,7 @@ def _announce(tuning: Tuning) -> None:
 def _train(tuning: Tuning, devices: str, address: str | None) -> list[str]:
     from ensemble.cli.auditing import Audit
     from ensemble.cli.progress import StepsView
+    from folds.images import ImageCache
     from folds.plan import Plan
     from folds.tune import Heard, train_trials
 
@@ -103,12 +104,16 @@ def _train(tuning: Tuning, devices: str, address: str | None) -> list[str]:
             console.warn("the choice is made on all folds: no fold is left to say what the best is worth")
         console.note(plan.placement.reason)
 
+    def decoded(plan: Plan, train: ImageCache, test: ImageCache | None) -> None:
+        audit.look(plan, train, test)
+        audit.show()
+
     before = len(tuning.ended())
     if before:
         console.note(f"{before} of {len(tuning.candidates)} trials have ended before")
     with StepsView("decoding images") as decoding, StepsView("epochs") as bar:
         view = _View(tuning, bar)
-        heard = Heard(note=console.note, warn=audit.warn, epoch=view.epoch, ended=view.ended, decoding=decoding, planned=planned, decoded=audit.look)
+        heard = Heard(note=console.note, warn=audit.warn, epoch=view.epoch, ended=view.ended, decoding=decoding, planned=planned, decoded=decoded)
         return train_trials(tuning, devices, address, heard)
 
 
@@ -170,12 +175,15 @@ def _show(tuning: Tuning) -> None:
     console.next_step(f"ensemble kfold -c {written}" if checked is None else f"ensemble blend runs/{tuning.best_run}*.npy --method soft")
 
 
+def _folds(folds: Sequence[int]) -> str:
+    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+
+
 def _table(tuning: Tuning, trials: Sequence[Trial]) -> str:
     from ensemble.cli.progress import duration
     from folds.trials import cell, trial_name
 
     keys = [axis.key for axis in tuning.space]
-    folds = ", ".join(map(str, tuning.options.folds))
     rows = []
     for one in trials:
         score = "" if one.score is None else f"{one.score:.3f}"
@@ -183,7 +191,7 @@ def _table(tuning: Tuning, trials: Sequence[Trial]) -> str:
         rows.append(
             [trial_name(one.number), *(cell(one.settings[key]) for key in keys), score, f"{one.epochs}/{one.of}", duration(one.seconds), state]
         )
-    return console.table(["trial", *keys, f"{tuning.options.metric}, fold {folds}", "trained", "time", "early end"], rows)
+    return console.table(["trial", *keys, f"{tuning.options.metric}, {_folds(tuning.options.folds)}", "trained", "time", "early end"], rows)
 
 
 def _importance_table(importance: Importance) -> str:
@@ -202,11 +210,11 @@ def _remark(tuning: Tuning, trials: Sequence[Trial], importance: Importance | No
         console.note(f"importance: {scored} trials with a score are too few, or all the same; it takes {FEWEST} that differ")
     else:
         console.note(f"importance: {importance.verdict}")
-    folds = f"fold{'s' if len(options.folds) > 1 else ''} {', '.join(map(str, options.folds))}"
+    folds = _folds(options.folds)
     console.note(f"optimistic: {options.metric} {best.score:.3f} on {folds} is the best of {scored} scores there, and was chosen for it")
     if checked is not None:
         score, span = checked["score"], f"{checked['low']:.3f}–{checked['high']:.3f}"
-        others = f"fold{'s' if len(checked['folds']) > 1 else ''} {', '.join(map(str, checked['folds']))}"
+        others = _folds(checked["folds"])
         console.note(f"{tuning.best_run}, on {others} that nothing was chosen on: {score:.3f} ({span})")
     else:
         console.note("trained on all folds, its score on the others says what it is worth; then --resume shows it here")
