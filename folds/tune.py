@@ -134,11 +134,10 @@ def _plan(tuning: Tuning, left: Sequence[Candidate], placement: Placement, execu
     if placement.kind == "cpu":
         execution = replace(execution, devices="cpu")
     plan = make_plan(settings, alike[0].recipe, folds=tuning.options.folds, execution=execution, variants=asked, note=heard.note, warn=heard.warn)
-    runs = []
-    for one, run in zip(alike, plan.runs, strict=True):
-        place = tuning.folder
-        runs.append(replace(run, name=one.name, base=one.name, baseline=None, runs=place, checkpoints=place))
-    return replace(plan, runs=tuple(sorted(runs, key=lambda run: run.name)), placement=placement)
+    pairs, place = list(zip(alike, plan.runs, strict=True)), tuning.folder
+    runs = [replace(run, name=one.name, base=one.name, baseline=None, runs=place, checkpoints=place) for one, run in pairs]
+    begun = {one.name: plan.beginnings[run.name] for one, run in pairs if run.name in plan.beginnings}
+    return replace(plan, runs=tuple(sorted(runs, key=lambda run: run.name)), placement=placement, beginnings=begun)
 
 
 def _fit(tuning: Tuning, left: Sequence[Candidate], jobs: Sequence[Job], placement: Placement, token: str, heard: Heard) -> list[str]:

@@ -22,11 +22,12 @@ from PIL import Image
 from folds import manager
 from folds.assignment import read_folds
 from folds.csv_table import read_csv
-from folds.devices import Placement
+from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
+from folds.plan import open_runs
 from folds.scores import argmax_classes, macro_f1
 from folds.space import TuneOptions
-from folds.tune import _place, require_tune
+from folds.tune import Heard, _place, _plan, require_tune
 from folds.tuning import make_tuning
 from tests.conftest import ROOT, Called, call_process
 from tests.folds.test_manager import InProcess, wait_for
@@ -243,6 +244,18 @@ def test_the_shipped_example_is_what_team_2_tuned() -> None:
     tuning = make_tuning({}, ROOT / "recipes/tune.toml")
     assert [axis.key for axis in tuning.space] == ["lr", "epochs", "batch_size"]
     assert (len(tuning.candidates), tuning.options.folds, tuning.longest) == (20, (0,), 20)
+
+
+def test_trials_begin_with_the_folds_of_another_run_where_they_are_to(grid: Path) -> None:
+    above = 'data = "people"\narch = "test_vit"\nk = 3\nimg_size = "32"\ninit_run = "test_vit"\nepochs = 1\n'
+    Path("space.toml").write_text(above + "[space]\nlr = [1e-4, 1e-3]\n[tune]\nfolds = [0, 1]\n")
+    tuning = make_tuning({}, Path("space.toml"))
+    plan = _plan(tuning, tuning.candidates, Placement(("cpu",), 1, "", "ray"), Execution("cpu"), Heard())
+    jobs = open_runs(plan)
+    assert sorted((job.run, job.fold) for job in jobs) == [("t000", 0), ("t000", 1), ("t001", 0), ("t001", 1)]
+    assert {(job.fold, job.init) for job in jobs} == {(fold, f"checkpoints/test_vit/fold{fold}.pt") for fold in (0, 1)}
+    assert {Path(job.folder).parent for job in jobs} == {Path("runs/tune/space")}
+    assert {Path(job.checkpoint).parent for job in jobs} == {Path("runs/tune/space/t000"), Path("runs/tune/space/t001")}
 
 
 def test_without_ray_tune_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
