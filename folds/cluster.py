@@ -35,8 +35,12 @@ _LISTEN_SECONDS = 1.0  # a look at a file of every running job, on a network dri
 _own: list[bool] = []  # whether this process has started a cluster of its own
 
 
-def connect(address: str | None) -> Any:
+def connect(address: str | None, variables: Mapping[str, str] | None = None) -> Any:
     """The ray module, connected to the cluster at `address` (``auto``, ``HOST:PORT``), or to one of this machine alone.
+
+    Parameters
+    ----------
+    variables : of the environment of every process that works for this one.
 
     Raises
     ------
@@ -59,7 +63,11 @@ def connect(address: str | None) -> Any:
             worker.print_to_stdstream = lambda *_, **__: None
         try:
             ray.init(
-                address=address or "local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False if address is None else None
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False if address is None else None,
+                runtime_env={"env_vars": dict(variables)} if variables else None,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -143,24 +151,35 @@ def train_on_cluster(
         for reference, job in pending.items():
             ray.cancel(reference, force=True)
             heard.forget(job)
-        if address is None and _own:  # not a cluster that somebody else has connected to
-            ray.shutdown()
-            _own.clear()
+        disconnect(address)
+
+
+def disconnect(address: str | None) -> None:
+    """End the cluster that `connect` has started; not one that somebody else has connected to."""
+    if address is None and _own:
+        import ray
+
+        ray.shutdown()
+        _own.clear()
 
 
 def _submitting(ray: Any, placement: Placement) -> Callable[[str, dict[str, Any]], Any]:
     """What gives Ray a job, as its record and its proof, and returns a reference to what becomes of it."""
-    source = str(Path(__file__).resolve().parent.parent)  # also when run from a source tree that is not installed
-    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    variables = {"PYTHONPATH": path, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(placement.threads))}
     task = ray.remote(run_task).options(
         num_cpus=0 if placement.gpu_share else placement.threads,
         num_gpus=placement.gpu_share,
         max_retries=RETRIES,
         scheduling_strategy="SPREAD",
-        runtime_env={"env_vars": variables},
+        runtime_env={"env_vars": variables_of(placement.threads)},
     )
     return lambda record, must_see: task.remote(record, must_see)
+
+
+def variables_of(threads: int) -> dict[str, str]:
+    """The environment of a process that trains with so many threads."""
+    source = str(Path(__file__).resolve().parent.parent)  # also when run from a source tree that is not installed
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": path, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))}
 
 
 def _ready(ray: Any, pending: Mapping[Any, Job]) -> list[Any]:

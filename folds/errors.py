@@ -46,6 +46,10 @@ class Busy(EnsembleError):
     """Another living process holds what is needed (exit 1); when it is gone, the same will do."""
 
 
+class Diverged(EnsembleError):
+    """A training that has left the numbers (exit 1): what its settings lead to, and no fault of files or machines."""
+
+
 class Interrupted(EnsembleError):
     """Stopped by Ctrl-C (exit 130); `hint` is the command that goes on."""
 

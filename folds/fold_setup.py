@@ -14,7 +14,7 @@ from torch import Tensor
 
 from folds.architectures import Architecture
 from folds.augment import ahead, draw
-from folds.errors import EnsembleError
+from folds.errors import Diverged, EnsembleError
 from folds.files import derive_seed
 from folds.inference import Change, Pixels, predict_logits
 from folds.job import Job
@@ -127,4 +127,4 @@ class Setup:
 
     def diverged(self, what: str) -> EnsembleError:
         """The error for a training that has left the numbers."""
-        return EnsembleError(f"{self.job.title}: {what}", hint=f"--name NEW with a lower --lr (now {self.recipe.lr:g}), or with --amp off")
+        return Diverged(f"{self.job.title}: {what}", hint=f"--name NEW with a lower --lr (now {self.recipe.lr:g}), or with --amp off")

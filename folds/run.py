@@ -189,11 +189,11 @@ class Run:
 def file_safe(name: str) -> str:
     """A run name of letters, digits, ``.``, ``_`` and ``-`` that no shell or file system minds.
 
-    `tta` and `blends` are folders of the program itself.
+    `tta`, `blends` and `tune` are folders of the program itself.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
-    if not safe or safe in ("tta", "blends"):
-        raise UsageError(f"--name {name}: expected letters, digits, '-', '_' or '.', and not 'tta' or 'blends'")
+    if not safe or safe in ("tta", "blends", "tune"):
+        raise UsageError(f"--name {name}: expected letters, digits, '-', '_' or '.', and not 'tta', 'blends' or 'tune'")
     return safe
 
 

@@ -18,11 +18,14 @@ from folds.recipe import Recipe, Settings, check, known_settings
 
 CONFIG = Path("ensemble.toml")
 RUN = "run"
+TUNING = ("space", "tune")  # the tables of `ensemble tune`
 # The hint where a run's record is damaged: nothing else knows what its folds were trained with.
 DAMAGED = "--force, with all folds, trains it again from nothing; --name NEW begins another run"
 
 
-def gather(flags: Mapping[str, Any], config: Path | None = None, run: Mapping[str, Any] | None = None) -> tuple[Settings, Recipe, dict[str, str]]:
+def gather(
+    flags: Mapping[str, Any], config: Path | None = None, run: Mapping[str, Any] | None = None, tuning: bool = False
+) -> tuple[Settings, Recipe, dict[str, str]]:
     """Settings and recipe by precedence: flag > ENSEMBLE_* > `run` > `config` > ./ensemble.toml > default.
 
     Parameters
@@ -30,6 +33,7 @@ def gather(flags: Mapping[str, Any], config: Path | None = None, run: Mapping[st
     flags : key → value, None where a flag was not given.
     config : a TOML file; it must exist.
     run : one of `runs_of` the files.
+    tuning : the files may have the tables of `ensemble tune`, which are passed over.
 
     Returns
     -------
@@ -43,7 +47,10 @@ def gather(flags: Mapping[str, Any], config: Path | None = None, run: Mapping[st
         if not config.is_file():
             raise EnsembleError(f"there is no settings file {config}")
         layers.append((str(config), _read_toml(config)))
-    layers = [(origin, {key: value for key, value in layer.items() if key != RUN}) for origin, layer in layers]
+    wrong = next(((origin, key) for origin, layer in layers for key in TUNING if key in layer and not tuning), None)
+    if wrong is not None:
+        raise EnsembleError(f"{wrong[0]}: [{wrong[1]}] is not a setting of one training", hint=f"ensemble tune -c {wrong[0]} chooses from it")
+    layers = [(origin, {key: value for key, value in layer.items() if key not in (RUN, *TUNING)}) for origin, layer in layers]
     if run is not None:
         layers.append(("[[run]]", run))
     layers.append(("environment", {key: os.environ[f"ENSEMBLE_{key.upper()}"] for key in known if f"ENSEMBLE_{key.upper()}" in os.environ}))
@@ -90,6 +97,20 @@ def runs_of(config: Path | None = None) -> list[dict[str, Any]]:
     return read
 
 
+def tuning_of(config: Path | None = None) -> tuple[Path, Any, Any]:
+    """The file that is meant (`config`, otherwise ./ensemble.toml), its ``[space]`` and its ``[tune]``; {} for what it does not have.
+
+    Raises
+    ------
+    EnsembleError : there is no such file, or it is not TOML.
+    """
+    path = config if config is not None else CONFIG
+    if not path.is_file():
+        raise EnsembleError(f"there is no settings file {path}", hint="ensemble tune -c FILE, where FILE has a table [space]")
+    content = _read_toml(path)
+    return path, content.get(TUNING[0], {}), content.get(TUNING[1], {})
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -99,7 +120,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for key, value in content.items():
         name = key.replace("-", "_")
-        if key == RUN:
+        if key in (RUN, *TUNING):
             read[key] = value
             continue
         if key == "resolved":  # what a run recorded beside its settings; a recorded config can be given again

@@ -40,7 +40,7 @@ def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
     node = f"{os.uname().nodename} ({ray.get_runtime_context().get_node_id()[:6]})"
     try:
         _refuse_blind(job, proof, node)
-        _refuse_without_gpu(job, node)
+        refuse_without_gpu(job, node)
         from folds.training import train_job
 
         with exclusive_lock(job.lock, job.title, wait=_MOMENT):
@@ -69,7 +69,8 @@ def _refuse_blind(job: Job, proof: dict[str, Any], node: str) -> None:
         )
 
 
-def _refuse_without_gpu(job: Job, node: str) -> None:
+def refuse_without_gpu(job: Job, node: str) -> None:
+    """Refuse a job for a GPU on a machine whose torch finds none; `node` names the machine."""
     if not job.device.startswith("cuda"):
         return
     import torch

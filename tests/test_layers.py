@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
 errors files kinds ledger git_state scores csv_table predictions
-samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep sources
+samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep space trials sources
 contents depth decode usable images
 strata stratified repair assignment split repeats
 duplicates audit contact_sheet
@@ -22,7 +22,7 @@ presets policies augment mixing transform transform_pool preview
 sampling losses targets comparison criterion choices devices architectures joined optimise checkpoint inference
 job tracking state fold_setup fitting training worker
 journal shared task patience lost cluster
-run versions beginnings grid plan manager summary experiment catalogue
+run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
 """.split()
 ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files view_files views tta".split()
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "prepare": "a new image set: cut to faces, backgrounds replaced; originals untouched",
     "folds": "split a table by person; folds check: audit the data and a split",
     "kfold": "train one model per fold and architecture; write out-of-fold and test predictions",
+    "tune": "choose settings on one fold: many short trainings, the hopeless stopped early",
     "blend": "combine prediction files by voting, lined up by id",
     "tta": "test-time augmentation of a checkpoint or a run",
     "runs": "the experiments so far: list, filter, compare two, note what was learnt",

@@ -1,0 +1,139 @@
+"""A trial of `ensemble tune` in its own process, on whatever machine Ray has chosen: its folds, one after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from folds.assignment import read_folds
+from folds.csv_table import read_csv
+from folds.errors import Diverged, EnsembleError
+from folds.job import Job, job_from_dict
+from folds.predictions import read_array
+from folds.scores import accuracy, argmax_classes, log_loss, macro_f1
+from folds.shared import unseen
+from folds.targets import resolve_target
+from folds.task import refuse_without_gpu
+from folds.training import train_job
+from folds.trials import FAILED, FINISHED, Trial, write_trial
+
+# What a trial says of itself: the share of its course in epochs of the longest trial, by which it is compared; the score; why it
+# could not be trained, which is no fault of its settings.
+PROGRESS, SCORE, LOST = "progress", "score", "lost"
+
+
+def run_trial(config: Mapping[str, Any]) -> None:
+    """Train a trial's folds and report each epoch to Ray Tune, which may end the process at any report.
+
+    A training that diverges has failed for good; what fails for another reason has no record, so that --resume tries it again.
+    What was trained and reported before, by a process that was killed, is reported again, so that the trial is compared as
+    if nothing had happened. The last epoch is reported when everything is written: then nothing is left to be stopped.
+
+    Parameters
+    ----------
+    config : ``{"trial": …}``, a JSON of `number`, `settings`, `metric`, `longest` (epochs of the longest trial), `jobs` and
+        `proof` (of `folds.shared`).
+    """
+    task = json.loads(config["trial"])
+    jobs = [job_from_dict(record) for record in task["jobs"]]
+    course = _Course(task, jobs)
+    try:
+        node = os.uname().nodename
+        for job, proof in zip(jobs, task["proof"], strict=True):
+            for line in unseen(proof):
+                raise EnsembleError(f"the machine {node} {line}; all machines must share one drive under one path")
+            refuse_without_gpu(job, node)
+        for index, job in enumerate(jobs):
+            for epoch in _history(job):
+                course.epoch(index, epoch)
+            result = train_job(job, lambda event, index=index: course.epoch(index, event) if event["event"] == "epoch" else None)  # type: ignore[misc]
+            course.fold(index, _score(job, task["metric"]), int(result["epochs"]), float(result["seconds"]))
+        write_trial(Path(jobs[0].folder), course.trial(FINISHED))
+        course.report(course.longest * len(jobs), float(course.mean or 0.0))
+    except Diverged as error:
+        # A learning rate too high is an answer, too.
+        write_trial(Path(jobs[0].folder), course.trial(FAILED, error.message))
+    except EnsembleError as error:
+        course.lost(error.message)
+
+
+def _history(job: Job) -> list[dict[str, float]]:
+    """The epochs that were trained already."""
+    path = job.place / "history.csv"
+    if not path.exists():
+        return []
+    columns = read_csv(path).columns
+    return [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+class _Course:
+    """How far a trial has come, and how well it does."""
+
+    def __init__(self, task: Mapping[str, Any], jobs: list[Job]) -> None:
+        self.task = task
+        self.metric = task["metric"]
+        self.longest = int(task["longest"])
+        self.epochs = int(jobs[0].recipe["epochs"])
+        self.jobs = jobs
+        self.scores: dict[int, float] = {}
+        self.trained: dict[int, int] = {}
+        self.seconds: dict[int, float] = {}
+
+    @property
+    def mean(self) -> float | None:
+        """Of the folds so far."""
+        return float(np.mean(list(self.scores.values()))) if self.scores else None
+
+    def epoch(self, index: int, record: Mapping[str, Any]) -> None:
+        """An epoch of the fold at `index` was trained."""
+        number = int(record["epoch"])
+        fold = self.jobs[index].fold
+        first = self.trained.get(fold, 0) < number
+        self.seconds[fold] = self.seconds.get(fold, 0.0) + (float(record["seconds"]) if first else 0.0)
+        self.trained[fold] = max(self.trained.get(fold, 0), number)
+        self.scores[fold] = float(record[f"validation_{self.metric}"])
+        if number < self.epochs or index + 1 < len(self.jobs):
+            self.report(round((index + number / self.epochs) * self.longest, 6), float(self.mean or 0.0))
+
+    def fold(self, index: int, score: float, epochs: int, seconds: float) -> None:
+        """The fold at `index` is finished: the score of the weights that are kept."""
+        fold = self.jobs[index].fold
+        self.scores[fold], self.trained[fold], self.seconds[fold] = score, epochs, seconds
+
+    def report(self, progress: float, score: float) -> None:
+        """Tell Ray Tune; it returns when the trial is to go on."""
+        from ray import tune
+
+        state = {"folds": json.dumps(self.scores), "epochs": sum(self.trained.values()), "seconds": sum(self.seconds.values())}
+        tune.report({PROGRESS: progress, SCORE: score, **state})
+
+    def lost(self, reason: str) -> None:
+        """Tell Ray Tune that it cannot be trained here."""
+        from ray import tune
+
+        tune.report({LOST: reason})
+
+    def trial(self, state: str, reason: str = "") -> Trial:
+        """The record of now."""
+        score = None if state == FAILED else self.mean
+        trained, seconds = sum(self.trained.values()), sum(self.seconds.values())
+        return Trial(self.task["number"], self.task["settings"], state, score, self.scores, trained, self.epochs * len(self.jobs), seconds, reason)
+
+
+def _score(job: Job, metric: str) -> float:
+    """Of the predictions that a finished fold has left."""
+    folds = read_folds(Path(job.folder) / "folds.csv")
+    target = resolve_target(job.recipe["target"], job.classes, job.class_attributes)
+    code = {name: i for i, name in enumerate(job.classes)}
+    rows = folds.validation_index(job.fold)
+    truth = target.scored(np.array([code[name] for name in folds.labels[rows].tolist()]))
+    probabilities = read_array(job.place / "oof.npy")
+    if metric == "log_loss":
+        return log_loss(truth, probabilities)
+    predicted = argmax_classes(probabilities)
+    return accuracy(truth, predicted) if metric == "accuracy" else macro_f1(truth, predicted, len(target.classes))

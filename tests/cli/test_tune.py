@@ -1,0 +1,302 @@
+"""`ensemble tune` with a real Ray, one trial at a time: what comes out is then the same every time, stops included."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from folds import manager
+from folds.assignment import read_folds
+from folds.csv_table import read_csv
+from folds.devices import Execution, Placement
+from folds.errors import EnsembleError, UsageError
+from folds.plan import open_runs
+from folds.scores import argmax_classes, macro_f1
+from folds.space import TuneOptions
+from folds.tune import Heard, _place, _plan, require_tune
+from folds.tuning import make_tuning
+from tests.conftest import ROOT, Called, call_process
+from tests.folds.test_manager import InProcess, wait_for
+
+Call = Callable[..., Called]
+SPACE = """
+data = "people"
+arch = "test_resnet"
+k = 3
+img_size = "32"
+pretrained = false
+epochs = 4
+
+[space]
+lr = [1e-4, 1e-3, 1e-2, 1e30]
+batch_size = [8, 16, 32]
+
+[tune]
+trials = 5
+folds = [0, 1]
+reduction = 2
+parallel = 1
+seed = 3
+"""
+COMMAND = ["tune", "-c", "space.toml", "--devices", "cpu"]
+
+
+@pytest.fixture
+def folder(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the drawn people and a space, made the current one."""
+    monkeypatch.chdir(tmp_path)
+    Path("people").symlink_to(drawn)
+    Path("space.toml").write_text(SPACE)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def with_tune() -> None:
+    pytest.importorskip("ray.tune", reason="Ray Tune (the extra 'ray') is not installed", exc_type=ImportError)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A folder in which a tuning was made, and what the command printed."""
+
+    folder: Path
+    called: Called
+
+
+@pytest.fixture(scope="module")
+def _done(with_tune: None, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    made = tmp_path_factory.mktemp("tuned")
+    (made / "people").symlink_to(drawn)
+    (made / "space.toml").write_text(SPACE)
+    return Done(made, call_process(COMMAND, made))
+
+
+@pytest.fixture
+def done(_done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
+    """A copy of it, made the current folder."""
+    assert _done.called.code == 0, _done.called.err
+    shutil.copytree(_done.folder, tmp_path / "tuned", symlinks=True)
+    monkeypatch.chdir(tmp_path / "tuned")
+    return Done(tmp_path / "tuned", _done.called)
+
+
+def rows(path: str = "runs/tune/space/trials.csv") -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_trials_are_scored_compared_and_the_best_is_ready_for_kfold(done: Done) -> None:
+    said = done.called
+    assert "210 images of 30 people" in said.err
+    assert "1 trials at a time" in said.err
+    assert said.err.rstrip().splitlines()[-1] == "next: ensemble kfold -c runs/tune/space/best.toml"
+    assert "optimistic: macro_f1" in said.err
+    assert said.out.splitlines()[0].split("  ")[0] == "trial"
+    table = rows()
+    assert [row["state"] for row in table] == ["finished", "stopped", "stopped", "failed", "failed"]
+    scores = [float(row["macro_f1"]) for row in table[:3]]
+    assert scores == sorted(scores, reverse=True)
+    assert {(row["state"], row["lr"] == "1e+30", row["trained"] == row["of"] == "8") for row in table} == {
+        ("finished", False, True),
+        ("stopped", False, False),
+        ("failed", True, False),
+    }
+    assert "t000: lr 1e+30, batch_size 8: failed: t000 fold 0: the loss is nan in epoch 1" in said.err
+    best = tomllib.loads(Path("runs/tune/space/best.toml").read_text())
+    assert (f"{best['lr']:g}", str(best["batch_size"]), best["name"]) == (table[0]["lr"], table[0]["batch_size"], "space-best")
+    with Image.open("runs/tune/space/importance.png") as image:
+        assert image.size[0] > 500
+
+
+def test_a_trial_leaves_its_course_and_nothing_that_looks_like_a_finished_run(done: Done, call: Call) -> None:
+    left = {path.name for path in Path("runs").rglob("*") if path.is_file()}
+    assert not left & {"done.json", "state.pt", "fold0.pt", ".ray"}
+    assert not [path for path in Path("runs").rglob("*") if "shared-" in path.name or path.suffix == ".pkl"]
+    assert {"trial.json", "history.csv", "oof.npy", "config.toml"} <= left
+    assert not list(Path("runs").glob("*.npy"))
+    assert not Path("checkpoints").exists()
+    assert "no runs" in call("runs").out
+
+
+def test_a_score_is_the_mean_of_those_of_the_predictions_of_its_folds(done: Done) -> None:
+    row = rows()[0]
+    place = Path("runs/tune/space") / row["trial"]
+    folds = read_folds(place / "folds.csv")
+    code = {name: i for i, name in enumerate(sorted(set(folds.labels.tolist()), key=int))}
+    scores = []
+    for fold in (0, 1):
+        truth = np.array([code[label] for label in folds.labels[folds.validation_index(fold)].tolist()])
+        scores.append(macro_f1(truth, argmax_classes(np.load(place / f"fold{fold}/oof.npy")), len(code)))
+        assert len(read_csv(place / f"fold{fold}/history.csv").numbers) == 4
+    assert np.mean(scores) == float(row["macro_f1"])
+
+
+def test_a_tuning_that_exists_wants_resume_which_shows_it_again(done: Done, call: Call) -> None:
+    refused = call(*COMMAND)
+    assert (refused.code, "the tuning runs/tune/space exists" in refused.err, "--resume" in refused.err) == (1, True, True)
+    before = rows()
+    again = call(*COMMAND, "--resume")
+    assert (again.code, again.out) == (0, done.called.out)
+    assert rows() == before
+    record = json.loads(call(*COMMAND, "--resume", "--json").out)
+    assert record["best"]["optimistic"] is True
+    assert [one["trial"] for one in record["trials"]] == [row["trial"] for row in before]
+
+
+def test_a_tuning_goes_on_with_its_own_settings_only(done: Done, call: Call) -> None:
+    Path("space.toml").write_text(SPACE.replace("[8, 16, 32]", "[8, 16]").replace("epochs = 4", "epochs = 5"))
+    called = call(*COMMAND, "--resume")
+    assert called.code == 1
+    assert "[settings] epochs: 4 → 5" in called.err
+    assert "[space] batch_size" in called.err
+    assert call(*COMMAND, "--name", "other", "--dry-run").code == 0
+
+
+def test_the_folds_that_nothing_was_chosen_on_say_what_the_best_is_worth(done: Done, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "Worker", InProcess)
+    trained = call("kfold", "-q", "-c", "runs/tune/space/best.toml")
+    assert trained.code == 0, trained.err
+    assert Path("runs/space-best.oof.npy").exists()
+    called = call(*COMMAND, "--resume")
+    assert "space-best, on fold 2 that nothing was chosen on: 0." in called.err
+    checked = json.loads(call(*COMMAND, "--resume", "--json").out)["best"]["checked"]
+    assert (checked["folds"], checked["low"] <= checked["score"] <= checked["high"]) == ([2], True)
+    config = Path("runs/space-best/config.toml")
+    lines = [f"lr = {float(line.split()[-1]) * 2}" if line.startswith("lr =") else line for line in config.read_text().splitlines()]
+    config.write_text("\n".join(lines))
+    assert json.loads(call(*COMMAND, "--resume", "--json").out)["best"]["checked"] is None, "that is another training"
+
+
+def test_killed_at_work_it_goes_on_to_the_same_trials_and_the_same_result(done: Done, folder: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ensemble.cli", *COMMAND],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))},
+    )
+    first = folder / "runs/tune/space/t000/trial.json"
+    try:
+        wait_for(lambda: first.exists() and (folder / "runs/tune/space/t001/fold0/history.csv").exists())
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+    before = first.read_bytes()
+    assert not (folder / "runs/tune/space/t004/trial.json").exists(), "it had ended before it was killed"
+    resumed = call_process([*COMMAND, "--resume"], folder)
+    assert resumed.code == 0, resumed.err
+    assert "of 5 trials have ended before" in resumed.err
+    assert first.read_bytes() == before
+    assert rows(str(folder / "runs/tune/space/trials.csv")) == rows(str(done.folder / "runs/tune/space/trials.csv"))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (("lr = [", "lrr = ["), 1, "space.toml: [space] unknown setting 'lrr'; did you mean lr"),
+        (("epochs = 4", "epochs = 4\nlr = 1e-3"), 2, "[space] lr contradicts lr given by space.toml"),
+        (("[8, 16, 32]", "[8, 0]"), 2, "--batch-size must be 2 or more, found 0"),
+        (("[8, 16, 32]", '[8, "many"]'), 2, "batch_size = 'many'"),
+        (("batch_size = [8, 16, 32]", 'loss = ["ce", "focall"]'), 2, "did you mean focal"),
+        (("folds = [0, 1]", "folds = [0, 3]"), 1, "[tune] folds = [0, 3]: the folds are 0 to 2"),
+        (("trials = 5", "trials = 5\ngrace = 9"), 1, "grace = 9: the longest trial has 8 epochs"),
+        (('arch = "test_resnet"', 'arch = ["test_resnet", "test_vit"]'), 2, 'put arch = ["test_resnet", "test_vit"] into [space]'),
+        (("[tune]", "[[run]]\nlr = 1\n[tune]"), 1, "[[run]] and [space] contradict each other"),
+        (("[space]", "[spaces]"), 1, "unknown key 'spaces'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_read(folder: Path, call: Call, change: tuple[str, str], code: int, said: str) -> None:
+    Path("space.toml").write_text(SPACE.replace(*change))
+    called = call(*COMMAND)
+    assert (called.code, said in called.err) == (code, True), called.err
+    assert sorted(path.name for path in folder.iterdir()) == ["people", "space.toml"]
+
+
+def test_a_dry_run_shows_what_would_be_tried(folder: Path, call: Call) -> None:
+    called = call(*COMMAND, "--trials", "6", "--dry-run")
+    assert called.code == 0
+    assert [line.split()[0] for line in called.out.splitlines()[2:]] == [f"t00{i}" for i in range(6)]
+    assert not Path("runs").exists()
+
+
+def test_kfold_does_not_pass_over_a_space(folder: Path, call: Call) -> None:
+    called = call("kfold", "-c", "space.toml", "--dry-run")
+    assert called.code == 1
+    assert "space.toml: [space] is not a setting of one training" in called.err
+    assert "hint: ensemble tune -c space.toml" in called.err
+
+
+def test_the_shipped_example_is_what_team_2_tuned() -> None:
+    tuning = make_tuning({}, ROOT / "recipes/tune.toml")
+    assert [axis.key for axis in tuning.space] == ["lr", "epochs", "batch_size"]
+    assert (len(tuning.candidates), tuning.options.folds, tuning.longest) == (20, (0,), 20)
+
+
+def test_trials_begin_with_the_folds_of_another_run_where_they_are_to(grid: Path) -> None:
+    above = 'data = "people"\narch = "test_vit"\nk = 3\nimg_size = "32"\ninit_run = "test_vit"\nepochs = 1\n'
+    Path("space.toml").write_text(above + "[space]\nlr = [1e-4, 1e-3]\n[tune]\nfolds = [0, 1]\n")
+    tuning = make_tuning({}, Path("space.toml"))
+    plan = _plan(tuning, tuning.candidates, Placement(("cpu",), 1, "", "ray"), Execution("cpu"), Heard())
+    jobs = open_runs(plan)
+    assert sorted((job.run, job.fold) for job in jobs) == [("t000", 0), ("t000", 1), ("t001", 0), ("t001", 1)]
+    assert {(job.fold, job.init) for job in jobs} == {(fold, f"checkpoints/test_vit/fold{fold}.pt") for fold in (0, 1)}
+    assert {Path(job.folder).parent for job in jobs} == {Path("runs/tune/space")}
+    assert {Path(job.checkpoint).parent for job in jobs} == {Path("runs/tune/space/t000"), Path("runs/tune/space/t001")}
+
+
+def test_without_ray_tune_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray.tune", None)
+    with pytest.raises(UsageError) as error:
+        require_tune()
+    assert error.value.hint == "pip install 'ray[tune]'"
+
+
+class FakeRay:
+    """A cluster as Ray describes it."""
+
+    def __init__(self, *nodes: dict[str, float]) -> None:
+        self._nodes = [{"Alive": True, "Resources": dict(node)} for node in nodes]
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return self._nodes
+
+
+@pytest.mark.parametrize(
+    ("options", "devices", "slots", "kind", "share"),
+    [
+        ({}, "auto", 4, "cuda", 1.0),
+        ({"gpus": 0.5}, "auto", 8, "cuda", 0.5),
+        ({"gpus": 2}, "auto", 2, "cuda", 2.0),
+        ({"gpus": 0}, "auto", 16, "cpu", 0.0),
+        ({}, "cpu", 16, "cpu", 0.0),
+        ({"cpus": 8}, "auto", 2, "cuda", 1.0),
+        ({"parallel": 3}, "auto", 3, "cuda", 1.0),
+    ],
+)
+def test_trials_take_the_gpus_that_ray_has(options: dict[str, Any], devices: str, slots: int, kind: str, share: float) -> None:
+    found = _place(FakeRay({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}), TuneOptions(**options), devices, 100)
+    assert isinstance(found, Placement)
+    assert (len(found.devices), found.kind, found.gpu_share, found.threads) == (slots, kind, share, options.get("cpus", 1))
+
+
+def test_what_no_machine_has_is_refused() -> None:
+    with pytest.raises(EnsembleError, match="the largest machine has 4 cores"):
+        _place(FakeRay({"CPU": 4}, {"CPU": 2}), TuneOptions(cpus=5), "auto", 1)
+    with pytest.raises(EnsembleError, match="Ray finds no GPU"):
+        _place(FakeRay({"CPU": 4}), TuneOptions(gpus=1), "auto", 1)
+    with pytest.raises(UsageError, match="Ray chooses the GPUs"):
+        _place(FakeRay({"CPU": 4}), TuneOptions(), "0,1", 1)
