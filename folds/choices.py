@@ -41,6 +41,15 @@ def check_choices(recipe: Recipe) -> None:
         load_transform(recipe.transform)
 
 
+def doubtful_choices(recipe: Recipe) -> list[str]:
+    """What can be trained and is perhaps not meant, a line each."""
+    lines = []
+    losses = [parse_loss(loss, recipe.label_smoothing) for loss in (recipe.loss, *recipe.head_loss.values())]
+    if recipe.accumulate > 1 and any(term.name == "f1" for loss in losses for term in loss.terms):
+        lines.append(f"accumulate = {recipe.accumulate} with the loss f1: it is the F1 of each part of a batch, not of the whole batch")
+    return lines
+
+
 def check_for_classes(recipe: Recipe, classes: Sequence[str], meaning: Meaning) -> Target:
     """Refuse what does not fit these classes; the target of the recipe."""
     target = resolve_target(recipe.target, classes, meaning)

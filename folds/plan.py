@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from folds.assignment import FoldAssignment, load_folds, save_folds
 from folds.beginnings import Beginning, beginnings
-from folds.choices import check_choices, check_for_classes, trained_labels
+from folds.choices import check_choices, check_for_classes, doubtful_choices, trained_labels
 from folds.csv_table import csv_text
 from folds.decode import ImageSettings
 from folds.devices import Execution, Placement, place, resolve_amp
@@ -113,6 +113,8 @@ def make_plan(
     for one in asked:
         check_choices(one.recipe)
         resolve_amp(one.recipe.amp, first)
+    for line in dict.fromkeys(line for one in asked for line in doubtful_choices(one.recipe)):
+        warn(line)
     source = open_data(settings, note=note)
     data, spec, built_in = source.data, source.spec, source.built_in
     for line in data.notes:

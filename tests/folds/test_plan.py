@@ -20,6 +20,7 @@ from folds.recipe import Recipe, Settings
 from folds.repeats import ALIKE, likeness
 from folds.settings_file import gather
 from folds.split import read_folds
+from folds.sweep import Asked
 
 Planner = Callable[..., Plan]
 
@@ -119,6 +120,14 @@ def test_a_class_that_a_repeat_lacks_is_warned_about_with_its_number(planned: Pl
     monkeypatch.setattr(plan, "check_folds", lambda assignment, *rest: [f"fold of repeat {assignment.repeat}"])
     planned(repeats=2, more={"warn": said.append})
     assert said == ["fold of repeat 0", "repeat 1: fold of repeat 1"]
+
+
+@pytest.mark.parametrize(("loss", "accumulate", "lines"), [("ce+f1", 2, 1), ("ce+f1", 1, 0), ("ce", 2, 0)])
+def test_a_batch_loss_over_parts_of_a_batch_is_warned_about(planned: Planner, loss: str, accumulate: int, lines: int) -> None:
+    said: list[str] = []
+    variant = Asked("", Recipe(epochs=1, img_size="32", pretrained=False, loss=loss, accumulate=accumulate))
+    planned(more={"warn": said.append, "variants": [variant, variant]})
+    assert sum("F1 of each part of a batch" in line for line in said) == lines  # once for all variants
 
 
 def test_another_kind_of_device_is_refused_before_anything_is_removed(planned: Planner) -> None:
