@@ -14,6 +14,7 @@ from folds.files import derive_seed
 from folds.scores import Difference, Metric, difference_over_people
 
 NESTS = 5
+FEWEST = 3  # a choice inside the nest leaves out two
 Progress = Callable[[int, int], None]
 
 
@@ -44,6 +45,8 @@ class Nested:
 def nests_of(persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArray[np.int64] | None, count: int = NESTS) -> NDArray[np.int64]:
     """(n,) the part of each sample, whole people in each: the folds that the members agree on, else people dealt out by class.
 
+    Fewer than `FEWEST` folds are dealt again.
+
     Parameters
     ----------
     persons : (n,) a number for each person.
@@ -51,7 +54,7 @@ def nests_of(persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArra
     fold : (n,) of each sample, −1 where it is not known; None where the members disagree.
     count : parts that people are dealt to where there are no folds.
     """
-    if fold is not None and (fold >= 0).all() and len(np.unique(fold)) > 1:
+    if fold is not None and (fold >= 0).all() and len(np.unique(fold)) >= FEWEST:
         return np.unique(fold, return_inverse=True)[1]
     people = int(persons.max()) + 1
     # Each person's most frequent class; those of one class are dealt in turn, in an order that is drawn.
