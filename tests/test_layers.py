@@ -26,7 +26,7 @@ run versions beginnings grid plan manager summary tuning trial_task tune importa
 """.split()
 ENSEMBLE = """
 hard_labels members runs run_files tables class_order attributes alignment voting scoring
-stack combination evaluation
+stack combination evaluation auto
 blends blend_files view_files views tta
 """.split()
 
