@@ -15,6 +15,21 @@ Present = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Grouping:
+    """Classes put together: (classes,) the group of each, and how many groups there are."""
+
+    value: NDArray[np.int64]
+    groups: int
+
+    def sums(self, block: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(m, classes) → (m, groups)."""
+        total = np.zeros((len(block), self.groups))
+        for column, group in enumerate(self.value):
+            total[:, group] += block[:, column]
+        return total
+
+
+@dataclass(frozen=True)
 class Part:
     """One file, lined up.
 
@@ -58,11 +73,13 @@ class Part:
             block[~present] = 0
         return block
 
-    def codes(self, start: int, stop: int) -> NDArray[np.int64]:
-        """(stop − start,) the class the file votes for; without meaning where it has no such row."""
+    def codes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.int64]:
+        """(stop − start,) the class, or group of classes, the file votes for; without meaning where it has no such row."""
         if self.answers is None:
-            return self.raw(start, stop).argmax(axis=1)
-        return self.answers[start:stop] if self.rows is None else self.answers[np.maximum(self.rows[start:stop], 0)]
+            block = self.raw(start, stop) if grouping is None else grouping.sums(self.probabilities(start, stop))
+            return block.argmax(axis=1)
+        codes = self.answers[start:stop] if self.rows is None else self.answers[np.maximum(self.rows[start:stop], 0)]
+        return codes if grouping is None else grouping.value[codes]
 
     def take(self, index: NDArray[np.int64], length: int) -> Part:
         """The part for the rows `index` of the `length` rows it was lined up with."""
@@ -114,12 +131,12 @@ class Run:
             total += part.probabilities(start, stop)
         return total / np.maximum(self.models(start, stop), 1)[:, None] if others else total
 
-    def votes(self, start: int, stop: int) -> NDArray[np.float64]:
-        """(stop − start, classes) the share of its fold models that vote for each class; 0 where none has the row."""
-        total, index = np.zeros((stop - start, self.classes)), np.arange(stop - start)
+    def votes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.float64]:
+        """(stop − start, classes or groups) the share of its fold models that vote for each; 0 where none has the row."""
+        total, index = np.zeros((stop - start, self.classes if grouping is None else grouping.groups)), np.arange(stop - start)
         for part in self.parts:
             present = part.present(start, stop)
-            total[index, part.codes(start, stop)] += 1 if present is None else present
+            total[index, part.codes(start, stop, grouping)] += 1 if present is None else present
         return total / np.maximum(self.models(start, stop), 1)[:, None]
 
     def take(self, index: NDArray[np.int64], length: int) -> Run:
