@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.runs import Grouping, Run
+from ensemble.runs import Grouping, Present, Run
 from folds.errors import EnsembleError
 from folds.predictions import sort_classes
 
@@ -41,6 +41,14 @@ class JointRun(Run):
         for runs, _ in self.factors:
             present &= sum((run.models(start, stop) for run in runs), np.zeros(stop - start, np.int64)) > 0
         return present.astype(np.int64)
+
+    def present(self, start: int, stop: int) -> Present | None:
+        """(stop − start,) whether every attribute has a prediction; None where that is so of all."""
+        present = self.models(start, stop) > 0
+        return None if present.all() else present
+
+    def stored(self, start: int, stop: int) -> None:
+        """None: its probabilities are computed."""
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop − start, classes) the normalised product; 0 where an attribute is absent."""

@@ -17,6 +17,7 @@ TIE_MARGIN = 2.0**-20
 # Least probability where zeros would decide alone (geometric mean): one member's rounding to 0 must not veto a class for ever.
 FLOOR = float(np.finfo(np.float32).eps)
 BY = ("class", "attribute")
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,16 @@ class Vote:
     probabilities: NDArray[np.float32]
     ties: int = 0
     undecided: int = 0
+
+
+def normalised(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(m, classes) scaled in place so that rows sum to 1; negative roundings are 0.
+
+    What sums to 1 already is left as it is: a blend of one float32 member is that member, to the bit.
+    """
+    np.maximum(values, 0, out=values)
+    sums = values @ np.ones(values.shape[1], values.dtype)
+    off = np.flatnonzero(np.abs(sums - 1) >= _ROUNDING)
+    if len(off):
+        values[off] /= sums[off, None]
+    return values

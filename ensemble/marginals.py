@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.runs import Grouping, Run, Split
+from ensemble.runs import Grouping, Present, Run, Split
 from folds.errors import UsageError
 from folds.predictions import sort_classes
 
@@ -27,6 +27,13 @@ class MarginalRun(Run):
     def models(self, start: int, stop: int) -> NDArray[np.int64]:
         """(stop − start,) how many of its fold models have predicted the row."""
         return self._inner[0].models(start, stop)
+
+    def present(self, start: int, stop: int) -> Present | None:
+        """(stop − start,) whether the run has the row; None where that is so of all."""
+        return self._inner[0].present(start, stop)
+
+    def stored(self, start: int, stop: int) -> None:
+        """None: its probabilities are computed."""
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop − start, values) sums over the classes that have each value."""

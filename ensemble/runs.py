@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.maps import let_go
 from ensemble.members import Member
 from folds.predictions import Rows
 
@@ -59,7 +60,15 @@ class Part:
         values = self.member.values
         assert values is not None  # noqa: S101 - hard labels are read by `codes`
         block = values[start:stop] if self.rows is None else values[np.maximum(self.rows[start:stop], 0)]
-        return np.array(block if self.columns is None else block[:, self.columns], dtype=np.float64)
+        copied = np.array(block if self.columns is None else block[:, self.columns], dtype=np.float64)
+        let_go(values)
+        return copied
+
+    def stored(self, start: int, stop: int) -> NDArray[np.floating] | None:
+        """(stop − start, classes) the probabilities as they lie in the file, where they are the split's; otherwise None."""
+        if self.rows is not None or self.columns is not None or self.member.values is None or self.member.logit:
+            return None
+        return np.asarray(self.member.values)[start:stop]
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop − start, classes); 0 where the file has no such row."""
@@ -122,6 +131,17 @@ class Run:
             present = part.present(start, stop)
             count += 1 if present is None else present
         return count
+
+    def present(self, start: int, stop: int) -> Present | None:
+        """(stop − start,) whether the run has the row; None where it has all."""
+        if any(part.rows is None for part in self.parts):
+            return None
+        present = self.models(start, stop) > 0
+        return None if present.all() else present
+
+    def stored(self, start: int, stop: int) -> NDArray[np.floating] | None:
+        """(stop − start, classes) its probabilities as they lie in its one file; None where they must be computed."""
+        return self.parts[0].stored(start, stop) if len(self.parts) == 1 else None
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop − start, classes) the mean over the fold models that have the row; 0 where none has."""

@@ -9,9 +9,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.ballots import Ballots, Method, Options, Vote
+from ensemble.ballots import Ballots, Method, Options, Vote, normalised
 from ensemble.majority import hard
 from ensemble.marginals import join_marginals, marginal_splits
+from ensemble.mean_stream import mean_of_runs
 from ensemble.means import geometric, largest, median, power_mean, soft, trimmed
 from ensemble.ranks import ranked
 from ensemble.runs import Run, Split
@@ -31,7 +32,6 @@ METHODS: dict[str, Method] = {
     "max": Method(largest, "largest probability", weighs=False),
     "rank": Method(ranked, "mean rank among the samples", whole=True),
 }
-_ROUNDING = 1e-6
 _NUMBERS_AT_ONCE = 1 << 20
 _WHOLE_COLUMNS = 1 << 24  # numbers of whole columns held at once: 128 MiB
 
@@ -92,6 +92,11 @@ def vote(
     if how.whole:
         return Vote(_whole(split, runs, share, how, is_hard, ranks))
     n, classes = len(split), len(split.classes)
+    if how.combine is soft:
+        mean = mean_of_runs(runs, share, n)
+        if np.isnan(mean[:, 0]).any():
+            raise _unheard(split, int(np.argmax(np.isnan(mean[:, 0]))))
+        return Vote(mean)
     combined = np.empty((n, classes), np.float32)
     ties = 0
     size = max(16, _NUMBERS_AT_ONCE // (len(runs) * classes))
@@ -109,7 +114,7 @@ def vote(
             alone = np.flatnonzero((block_weights > 0).sum(axis=0) == 1)
             values[alone] = block[block_weights[:, alone].argmax(axis=0), alone]
         ties += tied
-        combined[start:stop] = _normalised(values)
+        combined[start:stop] = normalised(values)
     return Vote(combined, ties)
 
 
@@ -118,15 +123,12 @@ def _weights(split: Split, runs: Sequence[Run], share: NDArray[np.float64], star
     weights = share[:, None] * np.stack([run.models(start, stop) > 0 for run in runs])
     total = weights.sum(axis=0)
     if not (total > 0).all():
-        raise ValueError(f"no run with a weight predicts the sample '{split.rows.ids[start + int(np.argmin(total > 0))]}'")
+        raise _unheard(split, start + int(np.argmin(total > 0)))
     return weights / total
 
 
-def _normalised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    np.maximum(values, 0, out=values)
-    sums = values.sum(axis=1, keepdims=True)
-    # What sums to 1 already is left as it is: a blend of one float32 member is that member, to the bit.
-    return values / np.where(np.abs(sums - 1) < _ROUNDING, 1, sums)
+def _unheard(split: Split, row: int) -> ValueError:
+    return ValueError(f"no run with a weight predicts the sample '{split.rows.ids[row]}'")
 
 
 def _whole(
@@ -154,7 +156,7 @@ def _whole(
         nothing = np.flatnonzero(values.max(axis=1) <= 0)
         for i, run in enumerate(runs) if len(nothing) else ():
             values[nothing] += weights[i, start + nothing, None] * run.probabilities(start, stop)[nothing]
-        combined[start:stop] = _normalised(values)
+        combined[start:stop] = normalised(values)
     return combined
 
 

@@ -25,8 +25,8 @@ journal shared task patience lost cluster
 run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
 """.split()
 ENSEMBLE = """
-hard_labels members runs run_files tables class_order attributes alignment
-ballots means majority ranks marginals given_weights voting
+hard_labels maps members runs run_files tables class_order attributes alignment
+ballots means mean_stream majority ranks marginals given_weights voting
 scoring blends blend_files view_files views tta
 """.split()
 
