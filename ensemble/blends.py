@@ -12,18 +12,19 @@ import numpy as np
 
 from ensemble import __version__
 from ensemble.alignment import align
+from ensemble.given_weights import parse_weights
 from ensemble.hard_labels import read_hard_labels
 from ensemble.members import Member, Note, find_files, read_members, select_runs
 from ensemble.runs import Split
 from ensemble.scoring import Score, Truth, score_vote, truth_of
-from ensemble.voting import METHODS, Vote, parse_weights, vote
+from ensemble.voting import METHODS, Options, Vote, vote
 from folds.errors import EnsembleError, UsageError, unknown
 from folds.files import sha256_bytes, sha256_file
 from folds.scores import METRICS
 
 SCHEMA = 1
 # In the design, not built yet.
-LATER = ("rank", "median", "greedy", "stacking", "auto")
+LATER = ("greedy", "stacking", "auto")
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,13 @@ class Request:
     Attributes
     ----------
     method : a key of `ensemble.voting.METHODS`; None for ``weighted`` where there are weights, otherwise ``soft``.
-    weights : as `ensemble.voting.parse_weights` reads them.
+    weights : as `ensemble.given_weights.parse_weights` reads them.
     runs : only these.
     labels : a CSV of true labels.
     logits : arrays without a sidecar hold logits.
+    power, trim : of the methods of these names; None for their defaults.
+    by : ``class``, or ``attribute`` to vote on each attribute of the class by itself.
+    allow_duplicates : files of equal content vote as often as they are given.
     """
 
     method: str | None = None
@@ -46,6 +50,20 @@ class Request:
     per_person: bool = False
     labels: Path | None = None
     logits: bool = False
+    power: float | None = None
+    trim: float | None = None
+    by: str = "class"
+    allow_duplicates: bool = False
+
+    def options(self) -> Options:
+        """What the method is told.
+
+        Raises
+        ------
+        UsageError : an impossible value.
+        """
+        told = {name: value for name in ("power", "trim") if (value := getattr(self, name)) is not None}
+        return Options(**told, by=self.by)
 
 
 @dataclass(frozen=True)
@@ -107,6 +125,7 @@ class Blend:
             "weights": dict(self.weights),
             "metric": self.request.metric,
             "per": "person" if self.request.per_person else None,
+            "by": self.request.by,
             "target": first.target,
             "classes": list(first.classes),
             "runs": runs,
@@ -130,7 +149,7 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     UsageError : an unknown method, metric or run, impossible weights, a method that does not fit the members.
     EnsembleError : a file cannot be used, or files do not line up.
     """
-    method = _method(request)
+    method, options = _method(request), request.options()
     if request.metric not in METRICS:
         raise unknown("metric", request.metric, list(METRICS))
     notes: list[str] = []
@@ -149,12 +168,10 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
         raise EnsembleError(f"{request.labels} has labels of none of the samples", hint="its ids must be those of the predictions")
     runs = {name: _entries(name, splits, truths, request) for name in names if weights[name] > 0}
     ranking = _ranking(runs, request.metric)
-    votes = {name: vote(split, method, weights, ranking) for name, split in splits.items()}
+    votes = {name: vote(split, method, weights, ranking, options) for name, split in splits.items()}
     total = {name: _entry(split, votes[name], truths.get(name), None, request) for name, split in splits.items()}
     for name, result in votes.items():
-        if method == "hard":
-            settled = "; they go to the class with the higher mean probability, else to the vote of the first-ranked run" if result.ties else ""
-            notes.append(f"{result.ties:,} of {len(splits[name]):,} {name} rows were ties{settled}")
+        notes += _said_of(result, method, options, f"{len(splits[name]):,} {name} rows")
     mixed = next((entry.score.mixed_people for entry in total.values() if entry.score is not None and entry.score.mixed_people), 0)
     if mixed:
         notes.append(f"{mixed:,} people carry several labels and are scored by their most frequent one")
@@ -169,9 +186,24 @@ def _method(request: Request) -> str:
         raise unknown("method", method, list(METHODS))
     if method == "weighted" and request.weights is None:
         raise UsageError("--method weighted needs --weights", hint="--weights .7,.3, in the order of the runs, or --weights swin=.7,resnet18=.3")
-    if method == "soft" and request.weights is not None:
-        raise UsageError("--method soft counts all runs alike and takes no --weights", hint="--method weighted")
+    if (method == "soft" or not METHODS[method].weighs) and request.weights is not None:
+        raise UsageError(f"--method {method} counts all runs alike and takes no --weights", hint="--method weighted")
+    for option, owner in (("power", "power"), ("trim", "trimmed")):
+        if getattr(request, option) is not None and method != owner:
+            raise UsageError(f"--method {method} takes no --{option}", hint=f"--method {owner} --{option} {getattr(request, option):g}")
     return method
+
+
+def _said_of(result: Vote, method: str, options: Options, rows: str) -> list[str]:
+    """What a reader of a vote must know of its ties and of attributes that contradict each other."""
+    said = []
+    if method == "hard":
+        settled = "; they go to the class with the higher mean probability, else to the vote of the first-ranked run" if result.ties else ""
+        ties = f"{result.ties:,} of {rows} were ties" if options.by == "class" else f"{result.ties:,} ties among the attributes of {rows}"
+        said.append(ties + settled)
+    if result.undecided:
+        said.append(f"{result.undecided:,} of {rows} have attributes that no class has together: there the vote by class decides")
+    return said
 
 
 def _with_weight(splits: Mapping[str, Split], weights: Mapping[str, float], note: Note) -> dict[str, Split]:
@@ -226,5 +258,8 @@ def _ranking(runs: Mapping[str, Mapping[str, Entry]], metric: str) -> list[str]:
 def _identity(members: Sequence[Member], method: str, request: Request, weights: Mapping[str, float]) -> str:
     options = {"method": method, "weights": weights, "metric": request.metric, "per_person": request.per_person, "logits": request.logits}
     options["labels"] = None if request.labels is None else sha256_file(request.labels)
+    # Only what is not as it is by default: blends of before keep their names.
+    told = {"power": request.options().power if method == "power" else None, "trim": request.options().trim if method == "trimmed" else None}
+    options |= {name: value for name, value in told.items() if value is not None} | ({"by": request.by} if request.by != "class" else {})
     inputs = [(member.run, member.sha) for member in members]
     return sha256_bytes(json.dumps([SCHEMA, __version__, options, inputs]).encode())

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.ballots import FLOOR, Ballots
 from ensemble.stack import Stack
-from ensemble.voting import FLOOR, METHODS, Ballots
+from ensemble.voting import METHODS
 from folds.errors import EnsembleError
 from folds.kinds import NUMBER, TEXT, either, list_of, one_of, optional, wrong_fields
 from folds.scores import Metric
@@ -194,9 +195,9 @@ def combine(stack: Stack, combination: Combination) -> NDArray[np.float32]:
     """(n, classes) the combination's predictions of a stack's samples, of the runs in the order of the stack."""
     if combination.runs != stack.names:
         raise ValueError(f"a combination of {combination.runs} for a stack of {stack.names}")
-    counts = combination.stacked is None and METHODS[combination.pool].counts_votes
+    pool = METHODS[combination.pool]
     out = np.empty((len(stack), stack.classes), np.float32)
-    for part, ballots in stack.ballots(counts):
+    for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.whole):
         out[part] = combination.apply(ballots)[0]
     return out
 

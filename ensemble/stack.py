@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.ballots import Ballots
 from ensemble.runs import Split
 from ensemble.scoring import Truth
-from ensemble.voting import Ballots
 from folds.errors import EnsembleError, UsageError
 
 _NUMBERS_AT_ONCE = 1 << 20
@@ -71,9 +71,9 @@ class Stack:
         present = None if self.present is None else self.present[chosen]
         return replace(self, names=tuple(self.names[i] for i in chosen), probabilities=self.probabilities[chosen], present=present)
 
-    def ballots(self, counts_votes: bool = False) -> Iterator[tuple[slice, Ballots]]:
-        """Blocks of samples and what the runs say on them, every run worth the same."""
-        size = max(256, _NUMBERS_AT_ONCE // (self.runs * self.classes))
+    def ballots(self, counts_votes: bool = False, whole: bool = False) -> Iterator[tuple[slice, Ballots]]:
+        """Blocks of samples (one of all with `whole`) and what the runs say on them, every run worth the same."""
+        size = len(self) if whole else max(256, _NUMBERS_AT_ONCE // (self.runs * self.classes))
         hard, ranking = np.zeros(self.runs, bool), np.arange(self.runs)
         for start in range(0, len(self), size):
             part = slice(start, min(start + size, len(self)))

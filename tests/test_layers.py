@@ -25,8 +25,9 @@ journal shared task patience lost cluster
 run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
 """.split()
 ENSEMBLE = """
-hard_labels members runs run_files tables class_order attributes alignment voting scoring
-stack combination evaluation auto
+hard_labels maps members runs run_files tables class_order attributes alignment
+ballots means mean_stream majority ranks marginals given_weights voting scoring
+stack combination evaluation auto learned_votes
 blends blend_files view_files views tta
 """.split()
 

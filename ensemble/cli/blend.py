@@ -11,6 +11,7 @@ import typer
 from ensemble.blend_files import answers_of, blend_folder, refuse_answers, write_blend
 from ensemble.blends import Blend, Entry, Request, make_blend
 from ensemble.cli import console
+from ensemble.voting import METHODS
 from folds.errors import UsageError
 from folds.files import write_atomic
 from folds.scores import METRICS
@@ -18,10 +19,15 @@ from folds.scores import METRICS
 
 def blend(
     files: Annotated[list[Path], typer.Argument(help="prediction files (.npy), CSVs of hard labels (ImageID,ans)", metavar="FILES...")],
-    method: Annotated[str | None, typer.Option(help="soft, hard, weighted or geometric [soft; weighted with --weights]")] = None,
+    method: Annotated[str | None, typer.Option(help=f"{', '.join(METHODS)} [soft; weighted with --weights]")] = None,
     weights: Annotated[
         str | None, typer.Option(help="of the runs: swin=.7,resnet18=.3, or .7,.3 in the order they first appear", metavar="W")
     ] = None,
+    power: Annotated[
+        float | None, typer.Option(help="exponent of --method power: 1 mean, 0 geometric, -1 harmonic, large: the largest [2]", metavar="P")
+    ] = None,
+    trim: Annotated[float | None, typer.Option(help="share of the runs that --method trimmed leaves out at either end [.2]", metavar="SHARE")] = None,
+    by: Annotated[str, typer.Option(help="class, or attribute: mask, gender, age are voted on apart, then joined", metavar="WHAT")] = "class",
     run: Annotated[str | None, typer.Option(help="blend only these runs", metavar="A[,B]")] = None,
     metric: Annotated[str, typer.Option(help=f"score: {', '.join(METRICS)}")] = "macro_f1",
     per: Annotated[str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")] = None,
@@ -31,6 +37,9 @@ def blend(
     ] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="name: writes runs/blends/NAME [method and hash]", metavar="NAME")] = None,
     csv: Annotated[Path | None, typer.Option(help="write the decisions too: ImageID,ans of the test samples", metavar="FILE")] = None,
+    allow_duplicates: Annotated[
+        bool, typer.Option("--allow-duplicates", help="files of equal content vote as often as they are given, not once")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an existing blend or CSV")] = False,
 ) -> int:
     """Combine predictions by voting, lined up by id and class name, and say what the combination is worth.
@@ -46,7 +55,7 @@ def blend(
         raise UsageError("--run names no run", hint="--run A,B blends these; leave it out to blend all")
     made = make_blend(
         files,
-        Request(method, weights, runs, metric, per == "person", labels, from_ == "logit"),
+        Request(method, weights, runs, metric, per == "person", labels, from_ == "logit", power, trim, by, allow_duplicates),
         warn=console.warn,
     )
     folder = blend_folder(made, output)
