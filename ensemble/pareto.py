@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.choice import Candidate, best_of, candidates, fit_on
+from ensemble.subsets import Candidate, best_of, candidates, fit_on
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.cost import Costs
 from ensemble.evaluation import Progress, nested

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.cli import console
-from ensemble.cli.comparing import span
+from ensemble.cli.spans import span
 from ensemble.cli.progress import StepsView
 from ensemble.tta import ViewScores, augment_checkpoint, find_checkpoints, score_views
 from ensemble.views import View, distinct

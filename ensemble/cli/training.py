@@ -9,7 +9,8 @@ from typing import Any
 
 from ensemble.cli import console
 from ensemble.cli.auditing import Audit
-from ensemble.cli.comparing import compare_runs, compared_records, compared_remarks, compared_table, span
+from ensemble.cli.comparing import compare_runs, compared_records, compared_remarks, compared_table
+from ensemble.cli.spans import span
 from ensemble.cli.folds import folds_text
 from ensemble.cli.previewing import write_previews
 from ensemble.cli.progress import StepsView, TrainingView, duration
