@@ -167,7 +167,7 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     mixed = next((entry.score.mixed_people for entry in total.values() if entry.score is not None and entry.score.mixed_people), 0)
     if mixed:
         notes.append(f"{mixed:,} people carry several labels and are scored by their most frequent one")
-    worths = worths_of(splits, truths, request, fitted, costs, progress, notes.append) if request.told else None
+    worths = worths_of(splits, truths, request, weights, fitted, costs, progress, notes.append) if request.told else None
     return Blend(identity, request.name, request, weights, splits, votes, runs, total, members, costs, combination, fitted, worths, notes)
 
 

@@ -124,9 +124,10 @@ def described(made: Blend) -> str:
     if made.fitted is not None:
         parts.append(methods_table(made.fitted))
     if made.worths is not None:
-        from ensemble.cli.worth_tables import members_table, pareto_table
+        from ensemble.cli.worth_tables import pareto_table, worth_notes, worth_table
 
-        parts += [members_table(made.worths.worth), pareto_table(made.worths.pareto)]
+        parts += [worth_table(made.worths.worth), "\n".join(worth_notes(made.worths.worth)), pareto_table(made.worths.pareto)]
+        parts.append("\n".join(made.worths.sentences))
     if made.notes:
         parts.append("\n".join(made.notes))
     return "\n\n".join(parts)
