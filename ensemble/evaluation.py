@@ -67,6 +67,18 @@ def nests_of(persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArra
     return dealt[persons]
 
 
+def held_out(stack: Stack) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(rows of a part, all others) for each part of a stack: what a fitter chooses its own strength by.
+
+    Where there is one part only, its people are dealt out anew; [] where there is one person only.
+    """
+    parts = stack.nests
+    if len(np.unique(parts)) < 2:
+        parts = nests_of(np.unique(stack.persons, return_inverse=True)[1], stack.labels, None)
+    found = np.unique(parts)
+    return [(np.flatnonzero(parts == part), np.flatnonzero(parts != part)) for part in found] if len(found) > 1 else []
+
+
 def nested(stack: Stack, fitter: Fitter, metric: Metric, seed: int = 0, progress: Progress = lambda done, of: None) -> Nested:
     """Fit on everything, and once without each part.
 

@@ -25,10 +25,13 @@ journal shared task patience lost cluster
 run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
 """.split()
 ENSEMBLE = """
-hard_labels maps members runs run_files tables class_order attributes alignment
+hard_labels maps found_files scans leaks members copies runs run_files tables class_order attributes alignment
 ballots means mean_stream majority ranks marginals given_weights voting scoring
-stack combination evaluation auto learned_votes
-blends blend_files view_files views tta
+stack combination evaluation
+greedy_kernels greedy weights class_weights calibration class_bias stacking fitters auto learned_votes
+coalitions shapley diversity worth cost subsets pareto advice
+request entries fitted worths blends blend_recipe blend_files
+view_files views tta
 """.split()
 
 
