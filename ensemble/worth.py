@@ -267,7 +267,8 @@ def _dropped(stack: Stack, fitted: Nested, run: int) -> NDArray[np.float32]:
 def combine_without(stack: Stack, combination: Combination, run: int, guess: Floats) -> NDArray[np.float32]:
     """(n, classes) a combination in which a run is absent everywhere; `guess` (classes,) on rows that no other predicts."""
     out = np.empty((len(stack), stack.classes), np.float32)
-    for part, ballots in stack.ballots(combination.stacked is None and METHODS[combination.pool].counts_votes):
+    pool = METHODS[combination.pool]
+    for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.whole):
         for values in (ballots.probabilities, ballots.weights, ballots.votes):
             if values is not None:
                 values[run] = 0
