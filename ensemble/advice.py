@@ -54,15 +54,16 @@ def better(pareto: Pareto) -> Subset | None:
 
 def _subsets(pareto: Pareto, margin: float) -> list[str]:
     best, cheap = better(pareto), as_good(pareto, margin)
-    if best is None and cheap is None:
+    if best is not None and cheap is not None and best is not cheap:
+        return [f"for the score, {_sentence(pareto, best)}", f"for the cost, {_sentence(pareto, cheap)}"]
+    found = best or cheap
+    if found is None:
         return [f"keep all: no cheaper subset is shown to be within {margin:g} of all {len(pareto.everyone.members)} runs"]
-    if best is None or cheap is None or best is cheap:
-        return [_sentence(pareto, best or cheap)]
-    return [f"for the score, {_sentence(pareto, best)}", f"for the cost, {_sentence(pareto, cheap)}"]
+    return [_sentence(pareto, found)]
 
 
-def _sentence(pareto: Pareto, subset: Subset | None) -> str:
-    assert subset is not None and subset.difference is not None  # noqa: S101 - one of those that were looked at
+def _sentence(pareto: Pareto, subset: Subset) -> str:
+    assert subset.difference is not None  # noqa: S101 - it is not all runs
     dropped = [name for name in pareto.everyone.members if name not in subset.members]
     saved = f"{100 * subset.fewer:.0f} % {'less cost' if pareto.costs.given else 'fewer passes'}"
     # What is shorter to say.

@@ -28,7 +28,7 @@ ENSEMBLE = """
 hard_labels maps members runs run_files tables class_order attributes alignment
 ballots means mean_stream majority ranks marginals given_weights voting scoring
 stack combination evaluation auto learned_votes
-coalitions diversity worth cost choice pareto advice
+coalitions shapley diversity worth cost choice pareto advice
 blends blend_files view_files views tta
 """.split()
 

@@ -32,11 +32,11 @@ def worth_notes(worth: Worth) -> list[str]:
     notes = []
     shares = worth.shares
     if shares is not None:
-        drawn = "" if shares.exact else f"; orders are drawn, standard error {shares.error:.4f}"
+        drawn = "" if shares.exact else f"; orders are drawn, standard error {shares.error:.4f}, part of the intervals"
         notes.append(f"Shapley values share out what is gained over guessing: {shares.nobody:.3f} → {shares.everybody:.3f}{drawn}")
     alike, apart = worth.diversity.mean("correlation"), worth.diversity.mean("disagreement")
     if alike is not None and apart is not None:
-        notes.append(f"two runs are right together with correlation {alike:.2f} on average, and one of two is right on {100 * apart:.0f} % of rows")
+        notes.append(f"two runs on average: being right correlates {alike:.2f}, and on {100 * apart:.0f} % of rows one is right and the other wrong")
     return notes
 
 
