@@ -12,9 +12,11 @@ import numpy as np
 
 from ensemble import __version__
 from ensemble.alignment import align
+from ensemble.copies import named_apart, select_runs, without_copies
+from ensemble.found_files import Note, find_files
 from ensemble.given_weights import parse_weights
 from ensemble.hard_labels import read_hard_labels
-from ensemble.members import Member, Note, find_files, read_members, select_runs
+from ensemble.members import Member, read_members
 from ensemble.runs import Split
 from ensemble.scoring import Score, Truth, score_vote, truth_of
 from ensemble.voting import METHODS, Options, Vote, vote
@@ -153,7 +155,9 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     if request.metric not in METRICS:
         raise unknown("metric", request.metric, list(METRICS))
     notes: list[str] = []
-    members = select_runs(read_members(find_files(files, warn), request.logits, notes.append, warn), request.runs)
+    found = find_files(files, warn, request.allow_duplicates)
+    members = select_runs(named_apart(read_members(found, request.logits, notes.append, warn, request.allow_duplicates)), request.runs)
+    members = members if request.allow_duplicates else without_copies(members, warn)
     labels = None if request.labels is None else read_hard_labels(request.labels)
     names = list(dict.fromkeys(member.run for member in members))
     splits = align(members, labels, notes.append)

@@ -25,7 +25,7 @@ journal shared task patience lost cluster
 run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
 """.split()
 ENSEMBLE = """
-hard_labels maps members runs run_files tables class_order attributes alignment
+hard_labels maps found_files scans leaks members copies runs run_files tables class_order attributes alignment
 ballots means mean_stream majority ranks marginals given_weights voting
 scoring blends blend_files view_files views tta
 """.split()
