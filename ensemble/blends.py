@@ -14,14 +14,16 @@ from ensemble import __version__
 from ensemble.alignment import align
 from ensemble.ballots import Options, Vote
 from ensemble.combination import Combination
+from ensemble.copies import named_apart, select_runs, without_copies
 from ensemble.cost import Costs, costs_of, parse_costs
 from ensemble.entries import Entry, entries_of, entry_of, ranking_of
 from ensemble.evaluation import Progress
 from ensemble.fitted import Fitted, fit_split
+from ensemble.found_files import Note, find_files
 from ensemble.given_weights import parse_weights
 from ensemble.hard_labels import read_hard_labels
 from ensemble.learned_votes import vote_as_learnt
-from ensemble.members import Member, Note, find_files, read_members, select_runs
+from ensemble.members import Member, read_members
 from ensemble.request import Request
 from ensemble.runs import Split
 from ensemble.scoring import Truth, truth_of
@@ -123,7 +125,8 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     request.check()
     notes: list[str] = []
     found = find_files(files, warn, request.allow_duplicates)
-    members = select_runs(read_members(found, request.logits, notes.append, warn, request.allow_duplicates), request.runs)
+    members = select_runs(named_apart(read_members(found, request.logits, notes.append, warn, request.allow_duplicates)), request.runs)
+    members = members if request.allow_duplicates else without_copies(members, warn)
     labels = None if request.labels is None else read_hard_labels(request.labels)
     names = list(dict.fromkeys(member.run for member in members))
     splits = align(members, labels, notes.append)

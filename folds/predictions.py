@@ -33,6 +33,7 @@ SPLITS = ("oof", "test")
 _NAME = named(either(TEXT, NUMBER), "text or a number")
 _MEANING = named(mapping_of(mapping_of(either(TEXT, NUMBER, TRUTH))), "an object: class → attribute → value")
 _FOLD = named(either(whole(0, 2**31 - 1), list_of(whole(0, 2**31 - 1))), "a whole number from 0, or one for each row")
+_TRAINED = named(either(list_of(TEXT), mapping_of(list_of(TEXT))), "a list of ids, or an object: fold → list of ids")
 _SHA = named(either(TEXT, mapping_of(TEXT)), "text, or an object: fold → text")
 _FIELDS = {
     "kind": one_of(*KINDS),
@@ -51,6 +52,7 @@ _FIELDS = {
     "folds_sha": optional(TEXT),
     "checkpoint_sha": optional(_SHA),
     "images_sha": optional(_SHA),
+    "trained_on": optional(_TRAINED),
     "created": optional(TEXT),
 }
 
@@ -95,6 +97,7 @@ class Sidecar:
     folds_sha: str | None = None
     checkpoint_sha: str | Mapping[str, str] | None = None  # by fold in a stitched file
     images_sha: str | Mapping[str, str] | None = None  # of the contents of the images that were predicted; likewise
+    trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = None  # ids of samples, or those by fold; where a file from elsewhere says so
     created: str | None = None
     samples_sha: str | None = None
 
@@ -205,7 +208,7 @@ def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None) -> dict[str, An
             record["persons"] = sidecar.rows.persons.tolist()
     else:
         record["samples"], record["samples_sha"] = write_samples(path.parent, samples)
-        if not np.array_equal(samples.ids, sidecar.rows.ids):
+        if samples.ids is not sidecar.rows.ids and not np.array_equal(samples.ids, sidecar.rows.ids):
             position = {name: i for i, name in enumerate(samples.ids.tolist())}
             record["rows"] = [position[name] for name in sidecar.rows.ids.tolist()]
     fold = sidecar.fold
@@ -214,6 +217,8 @@ def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None) -> dict[str, An
     record |= {"folds_sha": sidecar.folds_sha, "checkpoint_sha": sidecar.checkpoint_sha}
     if sidecar.images_sha is not None:
         record["images_sha"] = sidecar.images_sha
+    if sidecar.trained_on is not None:
+        record["trained_on"] = dict(sidecar.trained_on) if isinstance(sidecar.trained_on, Mapping) else list(sidecar.trained_on)
     record["created"] = sidecar.created or datetime.now(UTC).isoformat(timespec="seconds")
     return record
 
@@ -256,6 +261,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Si
         folds_sha=record.get("folds_sha"),
         checkpoint_sha=record.get("checkpoint_sha"),
         images_sha=record.get("images_sha"),
+        trained_on=record.get("trained_on"),
         created=record.get("created"),
         samples_sha=record.get("samples_sha"),
     )

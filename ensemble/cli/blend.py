@@ -93,17 +93,17 @@ def blend(
     )
     made = _made(files, request)
     folder = blend_folder(made, output)
-    answers = answers_of(made)
+    answers = None if csv is None else answers_of(made)
     # All that can be refused is, before anything is written.
-    if csv is not None:
+    if csv is not None and answers is not None:
         refuse_answers(answers, csv, force)
     written = write_blend(made, folder, force)
-    if csv is not None:
+    if csv is not None and answers is not None:
         write_atomic(csv, answers.content)
     record: dict[str, Any] = {"name": folder.name, "folder": str(folder)} | made.record()
     console.result(described(made), record | {"csv": None if csv is None else str(csv)})
     console.note(f"\n{folder} {'is written' if written else 'holds this blend already'}")
-    if csv is not None:
+    if answers is not None:
         console.note(f"{csv} has the decisions for the {answers.rows:,} {answers.split} samples")
     console.next_step(_next(made, files, csv))
     return 0

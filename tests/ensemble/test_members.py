@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ensemble.alignment import align
+from ensemble.copies import named_apart, select_runs
+from ensemble.found_files import find_files
 from ensemble.hard_labels import read_hard_labels
-from ensemble.members import find_files, read_members, select_runs
+from ensemble.members import read_members
 from ensemble.runs import Split
 from ensemble.voting import vote
 from folds.errors import EnsembleError, UsageError
@@ -53,7 +55,7 @@ def save(
 
 def lined_up(*paths: Path, notes: list[str] | None = None, **more: object) -> dict[str, Split]:
     said = [] if notes is None else notes
-    return align(read_members(find_files(paths), note=said.append, warn=said.append), note=said.append, **more)  # type: ignore[arg-type]
+    return align(named_apart(read_members(find_files(paths), note=said.append, warn=said.append)), note=said.append, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
