@@ -224,7 +224,7 @@ class Prepared:
             if rows is not None:
                 selected = np.zeros(self.n, bool)
                 selected[rows] = True
-            return CountsCourse(self.probabilities, *self._decisions, self.labels, selected, metric.of_counts)
+            return CountsCourse(self.probabilities, self._by_row, *self._decisions, self.labels, selected, metric.of_counts)
         if metric.of_rows is not None and metric.of_rows is METRICS["log_loss"].of_rows:
             true, totals, whole = self._true_class
             chosen = slice(None) if rows is None else rows
@@ -244,9 +244,17 @@ class Prepared:
         return true, totals, bool(np.abs(totals - 1).max() < 1e-6)
 
     @cached_property
-    def _decisions(self) -> tuple[NDArray[np.int16], NDArray, NDArray]:
+    def _by_row(self) -> NDArray:
+        """(n · classes, members) the probabilities, a row of them after the other."""
+        turned = np.empty((self.n, self.classes, self.members), self.probabilities.dtype)
+        for start, stop in self._blocks():
+            turned[start:stop] = self.probabilities[:, start:stop].transpose(1, 2, 0)
+        return turned.reshape(self.n * self.classes, self.members)
+
+    @cached_property
+    def _decisions(self) -> tuple[NDArray[np.signedinteger], NDArray, NDArray]:
         """(members, n) each member's decision, −1 where absent; (n, classes) the lowest and the highest probability."""
-        decided = np.empty((self.members, self.n), np.int16)
+        decided = np.empty((self.members, self.n), np.min_scalar_type(-self.classes))
         lowest, highest = np.empty((2, self.n, self.classes), self.probabilities.dtype)
         for start, stop in self._blocks():
             block = self.probabilities[:, start:stop]
