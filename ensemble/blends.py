@@ -29,7 +29,7 @@ from ensemble.runs import Split
 from ensemble.scoring import Truth, truth_of
 from ensemble.voting import vote
 from ensemble.worths import Worths, worths_of
-from folds.errors import EnsembleError, UsageError
+from folds.errors import EnsembleError
 from folds.files import sha256_bytes
 
 SCHEMA = 1

@@ -107,7 +107,7 @@ class Fitted:
             "chosen": self.chosen,
             "best_score": self.best,
             "chosen_without_each_part": list(self.by_part),
-            "parts": int(len(np.unique(self.stack.nests))),
+            "parts": len(np.unique(self.stack.nests)),
             "methods": [line.as_json() for line in self.lines.values()],
             "over_best_single": difference_json(self.over_best_single),
             "weights_move": self.moved,

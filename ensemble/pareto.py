@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.subsets import Candidate, best_of, candidates, fit_on
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.cost import Costs
 from ensemble.evaluation import Progress, nested
 from ensemble.stack import Stack
+from ensemble.subsets import Candidate, best_of, candidates, fit_on
 from folds.scores import Difference, Interval, Metric, difference_over_people, interval_over_people
 
 SOFT = Fitter("soft", "mean of probabilities", lambda stack, metric, seed: Combination(stack.names), learns=False)

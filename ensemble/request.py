@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.combination import Combination, Fitter
-from ensemble.fitters import CALIBRATE, FITTERS, calibrated, candidates
+from ensemble.combination import Fitter
+from ensemble.fitters import FITTERS, calibrated, candidates
 from ensemble.voting import METHODS, Options
 from folds.errors import UsageError, unknown
 from folds.files import sha256_file

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.cli import console
-from ensemble.cli.spans import span
 from ensemble.cli.progress import StepsView
+from ensemble.cli.spans import span
 from ensemble.tta import ViewScores, augment_checkpoint, find_checkpoints, score_views
 from ensemble.views import View, distinct
 from folds.checkpoint import Checkpoint, load_checkpoint

@@ -10,10 +10,10 @@ from typing import Any
 from ensemble.cli import console
 from ensemble.cli.auditing import Audit
 from ensemble.cli.comparing import compare_runs, compared_records, compared_remarks, compared_table
-from ensemble.cli.spans import span
 from ensemble.cli.folds import folds_text
 from ensemble.cli.previewing import write_previews
 from ensemble.cli.progress import StepsView, TrainingView, duration
+from ensemble.cli.spans import span
 from folds.devices import Execution, resolve_amp
 from folds.errors import EnsembleError, FoldsFailed, Interrupted
 from folds.experiment import record_run, state_intent

@@ -7,10 +7,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from ensemble.choice import best_of, candidates, limited, select_runs_within, widened
 
 from ensemble import choice
 from ensemble.advice import advice, as_good
-from ensemble.choice import best_of, candidates, limited, select_runs_within, widened
 from ensemble.combination import Calibration, Combination, Fitter, combine
 from ensemble.cost import Cost, Costs
 from ensemble.evaluation import nested
