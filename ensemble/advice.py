@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ensemble.pareto import Pareto, Subset
 from ensemble.worth import MemberWorth, Worth
-from folds.scores import Interval
+from folds.intervals import Interval
 
 # A subset is as good as all runs where even the low end of the interval of its difference is not below this.
 MARGIN = 0.005

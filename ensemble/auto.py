@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.evaluation import Nested, Progress, nested
 from ensemble.stack import Stack
-from folds.scores import Metric, difference_over_people
+from folds.intervals import difference_over_people
+from folds.scores import Metric
 
 PLAIN = "soft"
 # Soft voting is taken where the best is not better by this many standard errors of their difference.

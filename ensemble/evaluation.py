@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.stack import Stack
 from folds.files import derive_seed
-from folds.scores import Difference, Metric, difference_over_people
+from folds.intervals import Difference, difference_over_people
+from folds.scores import Metric
 
 NESTS = 5
 FEWEST = 3  # a choice inside the nest leaves out two

@@ -19,7 +19,8 @@ from ensemble.scoring import Truth
 from ensemble.stack import Stack, stack_of
 from ensemble.subsets import limited
 from folds.errors import EnsembleError
-from folds.scores import Difference, Interval, Metric, interval_over_people
+from folds.intervals import Difference, Interval, interval_over_people
+from folds.scores import Metric
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from ensemble.coalitions import Floats, game_of
 from ensemble.evaluation import Progress
 from ensemble.stack import Stack
 from folds.files import derive_seed
-from folds.scores import Interval, Metric
+from folds.intervals import Interval
+from folds.scores import Metric
 
 # All subsets up to so many runs; beyond, orders in which they join are drawn.
 EXACT = 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from folds.scores import Interval
+from folds.intervals import Interval
 
 
 def span(interval: Interval) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ensemble.cli import console
 from ensemble.pareto import Pareto
 from ensemble.worth import Worth
-from folds.scores import Interval
+from folds.intervals import Interval
 
 _NAMED = 5
 

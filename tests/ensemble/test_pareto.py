@@ -18,7 +18,8 @@ from ensemble.pareto import SOFT, Subset, pareto, undominated
 from ensemble.stack import Stack
 from ensemble.worth import worth
 from folds.errors import UsageError
-from folds.scores import METRICS, Interval, Metric
+from folds.intervals import Interval
+from folds.scores import METRICS, Metric
 from tests.ensemble.worlds import world
 
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]
