@@ -104,6 +104,6 @@ def _pick(stack: Stack, rows: NDArray[np.int64], predicted: Mapping[str, NDArray
     best = max(scores, key=lambda name: (scores[name], name == PLAIN))
     if best == PLAIN or PLAIN not in scores:
         return best, best
-    gained = difference_over_people(metric, labels, predicted[PLAIN][rows], predicted[best][rows], stack.persons[rows], resamples=500).difference
+    gained = difference_over_people(metric, labels, predicted[PLAIN][rows], predicted[best][rows], stack.persons[rows]).difference
     error = (gained.high - gained.low) / _WIDTH
     return (PLAIN if abs(gained.score) <= STANDARD_ERRORS * error else best), best

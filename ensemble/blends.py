@@ -167,6 +167,7 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     total = {name: entry_of(split, votes[name], truths.get(name), request) for name, split in splits.items()}
     for name, result in votes.items():
         notes += _said_of(result, request.name, request.options(), f"{len(splits[name]):,} {name} rows")
+    notes += [f"{name}: {entry.score.headline.warning}" for name, entry in total.items() if entry.score is not None and entry.score.headline.warning]
     mixed = next((entry.score.mixed_people for entry in total.values() if entry.score is not None and entry.score.mixed_people), 0)
     if mixed:
         notes.append(f"{mixed:,} people carry several labels and are scored by their most frequent one")

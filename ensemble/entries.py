@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ def entry_of(split: Split, result: Vote, truth: Truth | None, request: Request, 
     """The `Entry` of a vote of all runs of a split."""
     if folds is None:
         folds = tuple(sorted({fold for run in split.runs for fold in run.folds}))
-    return Entry(folds, len(split), None if truth is None else score_vote(result, truth, request.scored, request.per_person))
+    return Entry(folds, len(split), None if truth is None else score_vote(result, truth, request.metric, request.per_person))
 
 
 def ranking_of(runs: Mapping[str, Mapping[str, Entry]], greater_is_better: bool) -> list[str]:
@@ -57,7 +58,7 @@ def ranking_of(runs: Mapping[str, Mapping[str, Entry]], greater_is_better: bool)
 
     def rank(name: str) -> tuple[bool, float]:
         entry = runs[name].get("oof")
-        if entry is None or entry.score is None:
+        if entry is None or entry.score is None or math.isnan(entry.score.headline.score):
             return True, 0.0
         value = entry.score.headline.score
         return False, -value if greater_is_better else value

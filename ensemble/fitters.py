@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ensemble.calibration import calibrated
 from ensemble.class_bias import biased
 from ensemble.class_weights import per_class
 from ensemble.combination import Combination, Fitter
@@ -16,6 +17,7 @@ from folds.scores import Metric
 
 # Of `METHODS`, the one whose weights a user has to give.
 GIVEN = "weighted"
+SOFT, BEST = "soft", "best"
 
 
 def plain(method: str) -> Fitter:
@@ -57,3 +59,11 @@ def fitter_of(name: str) -> Fitter:
     if name not in FITTERS:
         raise unknown("method", name, list(FITTERS))
     return FITTERS[name]
+
+
+def candidates(metric: Metric) -> list[Fitter]:
+    """What ``auto`` tries: everything there is, and calibration where a metric is of probabilities and not of decisions."""
+    if metric.of_counts is not None:
+        return list(FITTERS.values())
+    calibrations = [calibrated(FITTERS[name], "temperature", where) for name in ("soft", "geometric", "greedy") for where in ("before", "after")]
+    return [*(fitter for name, fitter in FITTERS.items() if not name.startswith("bias")), *calibrations]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ensemble.calibration import calibrated, parse_calibration
 from ensemble.combination import Fitter
-from ensemble.fitters import FITTERS, calibrated, candidates
+from ensemble.fitters import FITTERS, candidates
 from ensemble.voting import METHODS, Options
 from folds.errors import UsageError, unknown
 from folds.files import sha256_file
@@ -33,7 +34,7 @@ class Request:
     power, trim : of the methods of these names; None for their defaults.
     by : ``class``, or ``attribute`` to vote on each attribute of the class by itself.
     allow_duplicates : files of equal content vote as often as they are given.
-    calibrate : as `ensemble.fitters.calibrated` reads it.
+    calibrate : as `ensemble.calibration.parse_calibration` reads it.
     max_members, budget : how many runs, and what cost an image, at most.
     cost : what a pass of each run costs, as `ensemble.cost.parse_costs` reads it; forward passes without it.
     worth : say what each run is worth; None for where the method is ``auto``.
@@ -114,7 +115,7 @@ class Request:
         if self.budget is not None and not self.budget > 0:
             raise UsageError(f"--budget {self.budget:g}: expected a cost above 0", hint="forward passes an image, or what --cost says")
         if self.calibrate is not None:
-            calibrated(FITTERS["soft"], self.calibrate)
+            parse_calibration(self.calibrate)
             if self.name == AUTO:
                 raise UsageError("--method auto tries calibration by itself", hint="leave --calibrate out")
             if self.name in METHODS and METHODS[self.name].counts_votes:
@@ -135,7 +136,7 @@ class Request:
         if self.name == AUTO:
             return candidates(self.scored)
         fitter = FITTERS[self.name]
-        return [fitter if self.calibrate is None else calibrated(fitter, self.calibrate)]
+        return [fitter if self.calibrate is None else calibrated(fitter, *parse_calibration(self.calibrate))]
 
     def identity(self, weights: dict[str, float]) -> dict[str, Any]:
         """What the result depends on besides the files; only what is not as it is by default: blends of before keep their names."""
@@ -148,7 +149,7 @@ class Request:
         }
         record["labels"] = None if self.labels is None else sha256_file(self.labels)
         options = self.options()
-        told = {"power": options.power if self.name == "power" else None, "trim": options.trim if self.name == "trimmed" else None}
+        told: dict[str, Any] = {"power": options.power if self.name == "power" else None, "trim": options.trim if self.name == "trimmed" else None}
         told |= {"by": self.by if self.by != "class" else None, "calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
-        told["cost"] = self.cost if self.budget is not None else None
+        told |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
         return record | {name: value for name, value in told.items() if value is not None}
