@@ -111,7 +111,7 @@ class Request:
         if self.power is not None or self.trim is not None:
             raise UsageError("--power and --trim go with plain voting alone", hint="leave out --calibrate, --max-members and --budget")
         if self.max_members is not None and self.max_members < 1:
-            raise UsageError(f"--max-members {self.max_members}: expected 1 or more")
+            raise UsageError(f"--max-members {self.max_members}: expected 1 or more", hint="leave it out to use all runs")
         if self.budget is not None and not self.budget > 0:
             raise UsageError(f"--budget {self.budget:g}: expected a cost above 0", hint="forward passes an image, or what --cost says")
         if self.calibrate is not None:

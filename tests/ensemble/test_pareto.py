@@ -7,15 +7,15 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from ensemble.choice import best_of, candidates, limited, select_runs_within, widened
 
-from ensemble import choice
+from ensemble import subsets
 from ensemble.advice import advice, as_good
 from ensemble.combination import Calibration, Combination, Fitter, combine
 from ensemble.cost import Cost, Costs
 from ensemble.evaluation import nested
 from ensemble.pareto import SOFT, Subset, pareto, undominated
 from ensemble.stack import Stack
+from ensemble.subsets import best_of, candidates, limited, select_runs_within, widened
 from ensemble.worth import worth
 from folds.errors import UsageError
 from folds.intervals import Interval
@@ -86,7 +86,7 @@ def test_the_best_subset_is_the_best_of_all() -> None:
 def test_selection_one_by_one_comes_near_the_best_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = luck(people=100, runs=7)
     best = best_of(candidates(stack, F1, equal(stack), max_members=3))
-    monkeypatch.setattr(choice, "ALL_SUBSETS", 0)
+    monkeypatch.setattr(subsets, "ALL_SUBSETS", 0)
     found = candidates(stack, F1, equal(stack), max_members=3)
     assert {one.members for one in found} >= {(run,) for run in range(7)}
     assert all(len(one.members) <= 3 for one in found)
