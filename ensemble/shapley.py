@@ -18,8 +18,8 @@ from folds.scores import Metric
 
 # All subsets up to so many runs; beyond, orders in which they join are drawn.
 EXACT = 10
-# People are put into so many bags at random, and bags are drawn so often: a standard error is then known to 7 %.
-_BAGS = 256
+# People are put into so many bags at random, and bags are drawn so often: a standard error is then known to 8 %.
+_BAGS = 128
 _DRAWS = 200
 _SUBSETS_TO_DRAW = 5000
 _LEVEL_95 = 1.959964
