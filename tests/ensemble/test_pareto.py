@@ -261,3 +261,21 @@ def test_two_parts_are_needed() -> None:
     stack = world(people=20)
     with pytest.raises(ValueError, match="two parts"):
         pareto(replace(stack, nests=np.zeros(len(stack), np.int64)), F1, equal(stack))
+
+
+def test_where_a_metric_is_slow_log_loss_chooses_and_the_metric_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = luck(runs=4)
+    asked: list[int] = []
+
+    def slow(labels: np.ndarray, probabilities: np.ndarray) -> float:
+        asked.append(len(labels))
+        return float(METRICS["accuracy"](labels, probabilities))
+
+    metric = Metric("own", "own", of_all=slow)
+    by_itself = candidates(stack, metric, equal(stack))
+    assert len(asked) == 16
+    assert [one.score for one in by_itself] == pytest.approx([one.score for one in candidates(stack, METRICS["accuracy"], equal(stack))])
+    monkeypatch.setattr(subsets, "_SLOW_ROWS", 1000)
+    quick = candidates(stack, metric, equal(stack))
+    assert len(asked) == 16
+    assert best_of(quick) == best_of(candidates(stack, LOSS, equal(stack)))

@@ -142,6 +142,14 @@ def test_in_the_orders_each_run_is_once_at_each_place_and_each_order_is_also_rev
     assert not (drawn[2] == drawn[0]).all()
 
 
+def test_orders_in_small_blocks_give_the_same_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = world(people=30, runs=6)
+    whole = shapley(stack, F1, exact=0)
+    monkeypatch.setattr("ensemble.shapley._NUMBERS_AT_ONCE", 30 * 8 * 6 * 2)  # two orders, 48 subsets
+    assert shapley(stack, F1, exact=0) == whole
+    assert not shapley(stack, F1).exact  # all subsets would not fit
+
+
 def test_the_interval_of_a_share_has_the_width_of_its_spread_over_other_people() -> None:
     shares = [[one.score for one in shapley(world(seed, people=80, runs=3), F1).runs] for seed in range(40)]
     spread = np.std(shares, axis=0, ddof=1).mean()
