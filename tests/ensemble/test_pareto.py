@@ -191,6 +191,9 @@ def test_better_is_the_best_score_among_those_that_are_shown_to_be_better() -> N
     assert found is not None
     assert found.cost == 4
     assert better(table((6, 0.05, -0.01, 0.1))) is None
+    cheaper = better(table((2, 0.01, 0.002, 0.02), (4, 0.03, 0.01, 0.05), (8, 0.034, 0.02, 0.05)))
+    assert cheaper is not None
+    assert cheaper.cost == 4  # as good as the best, but for less than the margin
 
 
 def test_a_run_that_says_what_another_says_can_go() -> None:
