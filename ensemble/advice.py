@@ -1,4 +1,4 @@
-"""What the worth of the runs and their cost come to, in sentences; standard library only."""
+"""What the worth of the runs and their cost come to, in sentences."""
 
 from __future__ import annotations
 
