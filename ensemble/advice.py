@@ -1,4 +1,4 @@
-"""What the worth of the runs and their cost come to, in sentences; standard library only."""
+"""What the worth of the runs and their cost come to, in sentences."""
 
 from __future__ import annotations
 
@@ -44,16 +44,20 @@ def as_good(pareto: Pareto, margin: float = MARGIN) -> Subset | None:
     return found
 
 
-def better(pareto: Pareto) -> Subset | None:
-    """The subset with the best score, where it is shown to be better than all runs: `chance` times the number of subsets is below .05."""
+def better(pareto: Pareto, margin: float = MARGIN) -> Subset | None:
+    """The subset with the best score of those that are shown to be better than all runs, or a cheaper one of them within `margin` of it.
+
+    Shown: `chance` times the number of subsets is below .05 (Bonferroni's correction).
+    """
     sign = 1 if pareto.metric.greater_is_better else -1
     tries = len(pareto.looked_at)
     real = [row for row in pareto.looked_at if row.difference and row.difference.difference.low > 0 and row.difference.chance * tries <= _CHANCE]
-    return max(real, key=lambda row: (sign * row.score.score, -row.cost), default=None)
+    top = max((sign * row.score.score for row in real), default=0.0)
+    return min((row for row in real if sign * row.score.score >= top - margin), key=lambda row: (row.cost, row.members), default=None)
 
 
 def _subsets(pareto: Pareto, margin: float) -> list[str]:
-    best, cheap = better(pareto), as_good(pareto, margin)
+    best, cheap = better(pareto, margin), as_good(pareto, margin)
     if best is not None and cheap is not None and best is not cheap:
         return [f"for the score, {_sentence(pareto, best)}", f"for the cost, {_sentence(pareto, cheap)}"]
     found = best or cheap

@@ -58,6 +58,12 @@ class Game:
         return 2 * self.classes if self.metric.of_counts is not None else 1
 
     @cached_property
+    def known(self) -> Floats:
+        """(units, classes) how many samples of each class a unit has."""
+        keys = self.codes * self.classes + self.labels
+        return np.bincount(keys, minlength=self.units * self.classes).reshape(self.units, self.classes).astype(float)
+
+    @cached_property
     def reach(self) -> float:
         """By how much one run can change the lead of a class at most."""
         return float(self.terms.max()) * (1 + 1e-6)
@@ -117,9 +123,7 @@ class Game:
         draws = np.ones((1, self.units)) if draws is None else draws
         if self.metric.of_counts is None and self.metric.of_rows is None:
             return np.repeat(stats.sum(axis=0)[None, :, 0], len(draws), axis=0)
-        known = np.zeros((self.units, self.classes))
-        np.add.at(known, (self.codes, self.labels), 1)
-        known = draws @ known
+        known = draws @ self.known
         subsets = stats.shape[1]
         out = np.empty((len(draws), subsets))
         size = max(1, _NUMBERS_AT_ONCE // (len(draws) * 3 * self.classes))
@@ -159,7 +163,7 @@ class Game:
         """(units, orders × runs, width): as the runs join in each order (orders, runs), after each has."""
         stats = np.zeros((self.units, orders.size, self.width))
         for part in self.parts():
-            terms, weights = self.terms[:, :, part].astype(float), self.weights[:, part]
+            terms, weights = np.ascontiguousarray(self.terms[:, :, part]), self.weights[:, part]
             for number, order in enumerate(orders):
                 total, weight = np.zeros(terms.shape[1:]), np.zeros(terms.shape[2])
                 for place, run in enumerate(order):

@@ -14,11 +14,12 @@ from ensemble.cost import Costs
 from ensemble.evaluation import Nested, nested
 from ensemble.stack import Stack
 from folds.errors import UsageError
-from folds.scores import Metric
+from folds.scores import METRICS, Metric
 
 # All subsets up to so many runs; beyond, runs are added or left out one by one.
 ALL_SUBSETS = 8
 _EQUAL = 1e-12
+_SLOW_ROWS = 2_000_000  # subsets × samples
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,13 @@ def candidates(
 
     All of them up to `ALL_SUBSETS` runs. With more: each run alone, and what forward selection passes through; with `backward`, what
     backward elimination from all passes through as well. Where costs differ, both also go by gain for the cost.
+    Where the metric is neither made of counts nor of a value a row, and scoring would take minutes, log loss stands for it.
 
     Parameters
     ----------
     pool : counts as soft where it is no sum over runs.
     """
+    metric = _quick(metric, stack)
     game = game_of(stack, metric, pool if pool in ADDITIVE else "soft")
     sign = 1.0 if metric.greater_is_better else -1.0
     price = np.array([costs.of[name].total for name in stack.names])
@@ -180,6 +183,14 @@ def widened(combination: Combination, names: Sequence[str]) -> Combination:
             offset[at] = before.offset
         before = Calibration(heat, offset)
     return replace(combination, runs=tuple(names), pool=pool, weights=weights, before=before, stacked=stacked)
+
+
+def _quick(metric: Metric, stack: Stack) -> Metric:
+    """What candidates are scored by: log loss for a metric that takes milliseconds a subset, where there are many."""
+    if metric.of_counts is not None or metric.of_rows is not None:
+        return metric
+    subsets = 2**stack.runs if stack.runs <= ALL_SUBSETS else stack.runs**2
+    return metric if subsets * len(stack) <= _SLOW_ROWS else METRICS["log_loss"]
 
 
 def _plain_pool(fitter: Fitter) -> str:

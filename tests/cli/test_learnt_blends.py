@@ -75,7 +75,7 @@ def test_the_words_say_what_to_believe(folder: Path, call: Call) -> None:
 def test_labels_of_test_samples_teach_nothing(folder: Path, call: Call) -> None:
     weights = json.loads(call("blend", "runs/*.npy", "--method", "greedy", "--json").out)["weights"]
     assert json.loads(call("blend", "runs/*.oof.npy", "--method", "greedy", "--json").out)["weights"] == weights
-    assert weights["run2"] < 0.1 < weights["run0"]
+    assert weights["run2"] < 0.15 < weights["run0"]
 
 
 def test_auto_tries_everything_and_the_choice_is_nested(folder: Path, call: Call) -> None:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from ensemble import subsets
-from ensemble.advice import advice, as_good
+from ensemble.advice import advice, as_good, better
 from ensemble.combination import Calibration, Combination, Fitter, combine
 from ensemble.cost import Cost, Costs
 from ensemble.evaluation import nested
-from ensemble.pareto import SOFT, Subset, pareto, undominated
+from ensemble.pareto import SOFT, Pareto, Subset, pareto, undominated
 from ensemble.stack import Stack
 from ensemble.subsets import best_of, candidates, limited, select_runs_within, widened
 from ensemble.worth import worth
 from folds.errors import UsageError
-from folds.intervals import Interval
+from folds.intervals import Difference, Interval
 from folds.scores import METRICS, Metric
 from tests.ensemble.worlds import world
 
@@ -81,6 +81,15 @@ def test_the_best_subset_is_the_best_of_all() -> None:
     }
     assert found.score == pytest.approx(max(scores.values()), abs=1e-9)
     assert scores[found.members] == pytest.approx(found.score, abs=1e-9)
+
+
+def test_within_the_limits_the_best_subset_is_taken_whole() -> None:
+    stack = luck(runs=6)
+    best = best_of(candidates(stack, F1, equal(stack), max_members=3))
+    found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=3)
+    assert found.names == tuple(stack.names[run] for run in best.members)
+    assert len(found.names) > 1
+    assert F1(stack.labels, found.nested.claimed) == pytest.approx(best.score, abs=1e-9)
 
 
 def test_selection_one_by_one_comes_near_the_best_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +162,40 @@ def test_what_is_dominated_goes_whichever_way_the_metric_goes() -> None:
     assert [(one.cost, one.score.score) for one in undominated(rows, LOSS)] == [(1, 0.5), (2, 0.4)]
 
 
+def table(*rows: tuple[float, float, float, float]) -> Pareto:
+    """Of (cost, difference, low, high)."""
+    made = tuple(
+        Subset((f"run{i}",), cost, 1 - cost / 10, Interval(0.5 + d, 0, 1), Difference(0.5, 0.5 + d, Interval(d, low, high), 0.001), 5, 5)
+        for i, (cost, d, low, high) in enumerate(rows)
+    )
+    everyone = Subset(tuple(f"run{i}" for i in range(9)), 10, 0, Interval(0.5, 0, 1), None, 5, 5)
+    return Pareto(F1, Costs({}), undominated([*made, everyone], F1), everyone, made)
+
+
+def test_as_good_is_what_is_shown_to_be_no_worse_and_the_cheapest_of_it() -> None:
+    assert as_good(table((5, -0.001, -0.004, 0.002))) is not None
+    assert as_good(table((5, 0.0, -0.02, 0.02))) is None  # not known to be worse, nor to be as good
+    found = as_good(table((2, -0.03, -0.04, -0.02), (4, -0.001, -0.004, 0.002), (6, 0.001, -0.003, 0.004)))
+    assert found is not None
+    assert found.cost == 4
+
+
+def test_trying_stops_at_the_first_that_is_not_shown_to_be_as_good() -> None:
+    found = as_good(table((2, 0.0, -0.004, 0.004), (4, 0.0, -0.02, 0.02), (6, 0.001, -0.003, 0.004)))
+    assert found is not None
+    assert found.cost == 6
+
+
+def test_better_is_the_best_score_among_those_that_are_shown_to_be_better() -> None:
+    found = better(table((2, 0.01, 0.002, 0.02), (4, 0.03, 0.01, 0.05), (6, 0.05, -0.01, 0.1)))
+    assert found is not None
+    assert found.cost == 4
+    assert better(table((6, 0.05, -0.01, 0.1))) is None
+    cheaper = better(table((2, 0.01, 0.002, 0.02), (4, 0.03, 0.01, 0.05), (8, 0.034, 0.02, 0.05)))
+    assert cheaper is not None
+    assert cheaper.cost == 4  # as good as the best, but for less than the margin
+
+
 def test_a_run_that_says_what_another_says_can_go() -> None:
     stack = world(people=150, runs=2, skill=3.0)
     stack = replace(stack, names=("a", "b", "c"), probabilities=stack.probabilities[[0, 1, 1]])
@@ -221,3 +264,21 @@ def test_two_parts_are_needed() -> None:
     stack = world(people=20)
     with pytest.raises(ValueError, match="two parts"):
         pareto(replace(stack, nests=np.zeros(len(stack), np.int64)), F1, equal(stack))
+
+
+def test_where_a_metric_is_slow_log_loss_chooses_and_the_metric_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = luck(runs=4)
+    asked: list[int] = []
+
+    def slow(labels: np.ndarray, probabilities: np.ndarray) -> float:
+        asked.append(len(labels))
+        return float(METRICS["accuracy"](labels, probabilities))
+
+    metric = Metric("own", "own", of_all=slow)
+    by_itself = candidates(stack, metric, equal(stack))
+    assert len(asked) == 16
+    assert [one.score for one in by_itself] == pytest.approx([one.score for one in candidates(stack, METRICS["accuracy"], equal(stack))])
+    monkeypatch.setattr(subsets, "_SLOW_ROWS", 1000)
+    quick = candidates(stack, metric, equal(stack))
+    assert len(asked) == 16
+    assert best_of(quick) == best_of(candidates(stack, LOSS, equal(stack)))

@@ -17,7 +17,7 @@ from ensemble.cost import Cost, Costs
 from ensemble.diversity import diversity
 from ensemble.evaluation import nested
 from ensemble.pareto import SOFT, pareto
-from ensemble.shapley import shapley
+from ensemble.shapley import _orders, shapley
 from ensemble.stack import Stack
 from ensemble.worth import leave_one_out, worth
 from folds.intervals import difference_over_people
@@ -130,6 +130,24 @@ def test_drawn_orders_come_close_to_all_of_them_and_say_how_close() -> None:
     assert drawn.error < 0.1 * np.mean([one.score for one in exact.runs])
     assert shapley(stack, F1, exact=0) == drawn
     assert shapley(stack, F1, exact=0, seed=1) != drawn
+
+
+def test_in_the_orders_each_run_is_once_at_each_place_and_each_order_is_also_reversed() -> None:
+    drawn = list(_orders(7, 2, 0))
+    assert len(drawn) == 4
+    for square in drawn:
+        assert (np.sort(square, axis=0) == np.arange(7)[:, None]).all()
+        assert (np.sort(square, axis=1) == np.arange(7)).all()
+    assert (drawn[1] == drawn[0][:, ::-1]).all()
+    assert not (drawn[2] == drawn[0]).all()
+
+
+def test_orders_in_small_blocks_give_the_same_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = world(people=30, runs=6)
+    whole = shapley(stack, F1, exact=0)
+    monkeypatch.setattr("ensemble.shapley._NUMBERS_AT_ONCE", 30 * 8 * 6 * 2)  # two orders, 48 subsets
+    assert shapley(stack, F1, exact=0) == whole
+    assert not shapley(stack, F1).exact  # all subsets would not fit
 
 
 def test_the_interval_of_a_share_has_the_width_of_its_spread_over_other_people() -> None:
