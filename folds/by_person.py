@@ -30,6 +30,13 @@ def counts_by_unit(labels: Labels, predicted: Labels, classes: int, codes: NDArr
     return np.stack(parts, axis=1)
 
 
+def people_with_class(labels: Labels, persons: NDArray, classes: int) -> NDArray[np.int64]:
+    """(classes,) how many people have at least one row of each class."""
+    _, codes = np.unique(persons, return_inverse=True)
+    pairs = np.unique(np.asarray(labels, np.int64) + classes * codes)
+    return np.bincount(pairs % classes, minlength=classes)
+
+
 def average_by_person(
     labels: Labels, probabilities: Probabilities, persons: NDArray, classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray, int]:

@@ -6,6 +6,7 @@ people are in `folds/intervals.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -135,7 +136,7 @@ def roc_auc(labels: Labels, probabilities: Probabilities) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of (labels, probabilities), by one of four ways.
+    """A score of (labels, probabilities), computed in one of four ways.
 
     Attributes
     ----------
@@ -143,6 +144,9 @@ class Metric:
     of_rows : labels, probabilities → (n,) a value a row, whose mean is the score.
     of_ranks : whether it is `roc_auc`.
     of_all : labels (n,), probabilities (n, classes) → the score; for a function of the user.
+    least, most : between which all its values lie.
+    sha : hex SHA-256 of the file that a user's function is in.
+    over_classes : whether it is a mean over classes, in which rare ones weigh as much as others.
     """
 
     name: str
@@ -152,6 +156,10 @@ class Metric:
     of_rows: Callable[[Labels, Probabilities], NDArray] | None = None
     of_ranks: bool = False
     of_all: Callable[[Labels, Probabilities], float] | None = None
+    least: float = 0.0
+    most: float = 1.0
+    over_classes: bool = False
+    sha: str = ""
 
     def __call__(self, labels: Labels, probabilities: Probabilities) -> float:
         """The score of `probabilities` (n, classes) against `labels` (n,) class indices."""
@@ -167,12 +175,12 @@ class Metric:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("macro_f1", "macro F1", of_counts=_macro_f1_of),
+        Metric("macro_f1", "macro F1", of_counts=_macro_f1_of, over_classes=True),
         Metric("accuracy", "accuracy", of_counts=accuracy_of),
-        Metric("balanced_accuracy", "balanced accuracy", of_counts=_balanced_accuracy_of),
-        Metric("kappa", "kappa", of_counts=_kappa_of),
-        Metric("log_loss", "log loss", greater_is_better=False, of_rows=log_losses),
-        Metric("brier", "Brier score", greater_is_better=False, of_rows=squared_errors),
-        Metric("roc_auc", "ROC-AUC", of_ranks=True),
+        Metric("balanced_accuracy", "balanced accuracy", of_counts=_balanced_accuracy_of, over_classes=True),
+        Metric("kappa", "kappa", of_counts=_kappa_of, least=-1.0),
+        Metric("log_loss", "log loss", greater_is_better=False, of_rows=log_losses, most=math.inf),
+        Metric("brier", "Brier score", greater_is_better=False, of_rows=squared_errors, most=2.0),
+        Metric("roc_auc", "ROC-AUC", of_ranks=True, over_classes=True),
     )
 }

@@ -126,9 +126,9 @@ def load_transform(name: str) -> Transform:
     UsageError : the module or the object is not there, cannot be imported, or cannot be called with an image.
     """
     module, found = load_object(name, "--transform", _EXAMPLE)
-    path = name.partition(":")[2]
     if inspect.isclass(found):
-        raise UsageError(f"--transform {name} is a class, expected an object of it", hint=f"write train = {path}(…) into {module.__name__} and name that")
+        hint = f"write train = {name.partition(':')[2]}(…) into {module.__name__} and name that"
+        raise UsageError(f"--transform {name} is a class, expected an object of it", hint=hint)
     if not callable(found):
         raise UsageError(f"--transform {name} is a {type(found).__name__}, expected something to call with an image", hint=_EXAMPLE)
     file = getattr(module, "__file__", None)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown
+from folds.files import sha256_file
 from folds.scores import METRICS, Labels, Metric, Probabilities
 from folds.user_code import load_object
 
@@ -58,7 +60,9 @@ def load_metric(name: str) -> Metric:
         raise UsageError(
             f"--metric {name}: greater_is_better is {better!r}, expected True or False", hint=f"in {module.__name__}: cost.greater_is_better = False"
         )
-    return Metric(name, name.partition(":")[2], better, of_all=_checked(name, found))
+    file = getattr(module, "__file__", None)
+    sha = sha256_file(Path(file)) if file else ""
+    return Metric(name, name.partition(":")[2], better, of_all=_checked(name, found), least=-math.inf, most=math.inf, sha=sha)
 
 
 def _checked(name: str, function: Callable[..., Any]) -> Callable[[Labels, Probabilities], float]:
