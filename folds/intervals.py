@@ -168,7 +168,8 @@ def bounds(
     exact = np.where(seen > 0, ((1 - level) / 2) ** (1 / np.maximum(seen, 1)), 0)
     low = np.where(inside, kept / (kept + (1 - kept) * factor), np.where(share == 1, exact, 0))
     high = np.where(inside, kept / (kept + (1 - kept) / factor), np.where(share == 1, 1, 1 - exact))
-    return least + (most - least) * low, least + (most - least) * high
+    known = np.where(np.isnan(score), np.nan, most - least)
+    return least + known * low, least + known * high
 
 
 def warning_of(metric: Metric, labels: Labels, persons: NDArray, classes: int, alike: bool) -> str:
