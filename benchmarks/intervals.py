@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth: made-up members whose true scores are known, drawn anew for each seed.
 
-    python benchmarks/intervals.py                200 seeds of each of four worlds: tables in Markdown
+    python benchmarks/intervals.py                200 seeds of each of three worlds: tables in Markdown
     python benchmarks/intervals.py --seeds 20     a quick look
 
 A world: 18 classes, people with 7 images each; what is hard about an image is shared by the members, half of it by the images
@@ -84,8 +84,9 @@ def true_score(metric: Metric, labels: NDArray, probabilities: NDArray, prior: N
     if metric.of_rows is not None:
         return float(np.average(metric.of_rows(labels, probabilities), weights=weights[labels]))
     areas = []
+    labels, probabilities = labels[:12_000], probabilities[:12_000]  # sorting takes long
     for one, column in enumerate(probabilities.T):
-        order = np.argsort(column, kind="stable")
+        order = np.argsort(column)
         mine = labels[order] == one
         below = np.cumsum(np.where(mine, 0, weights[labels[order]]))
         areas.append(below[mine].mean() / below[-1])
@@ -164,7 +165,6 @@ def main() -> None:
     found: dict[tuple[str, str], list[Found]] = {}
     worlds = {
         "rare classes, drawn for each image": (1.0, False, 0.0),
-        "flatter classes, drawn for each image": (0.5, False, 2.0),
         "rare classes, gender and age of a person": (1.0, True, 2.0),
         "flatter classes, gender and age of a person": (0.5, True, 2.0),
     }

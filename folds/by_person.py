@@ -11,7 +11,7 @@ from folds.scores import Labels, Probabilities
 def person_codes(persons: NDArray) -> NDArray[np.int64]:
     """(n,) names → (n,) numbers in the order of the names.
 
-    A bootstrap draws people by number, so every score of the same rows numbers them alike, whatever their order.
+    Very many people are put into groups by number, so every score of the same rows numbers them alike, whatever their order.
     """
     names = persons.tolist()
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}

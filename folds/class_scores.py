@@ -21,7 +21,7 @@ class ClassScore:
     Attributes
     ----------
     rows, people : that have it; people who also have other classes count.
-    f1 : with its interval over the people who have the class.
+    f1 : with its interval over people; from 0 to 1 where fewer than two have it.
     roc_auc : against all other classes; None where no row or every row has it.
     """
 
@@ -70,8 +70,9 @@ def class_scores(
     precision, recall, f1 = (of(counts) for of in (precision_of, recall_of, f1_of))
     error = standard_error(f1_of(counts_left_out(labels, predicted, len(classes), codes, units)), f1)
     with_class = people_with_class(labels, persons, len(classes))
-    # What is known of a class is known from the people who have it.
-    low, high = bounds(f1, error, with_class, level, 0.0, 1.0)
+    low, high = bounds(f1, error, max(units - 1, 1), with_class, level, 0.0, 1.0)
+    # One person shows no spread.
+    low, high = np.where(with_class > 1, low, 0.0), np.where(with_class > 1, high, 1.0)
     areas = roc_auc_per_class(labels, probabilities)
     return tuple(
         ClassScore(

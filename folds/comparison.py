@@ -226,7 +226,7 @@ def _truth(
     elif theirs is not None and (persons != theirs).any():
         notes.append(f"{int((persons != theirs).sum()):,} samples have different persons in the two runs; those of {a.run} are used")
     if persons is None:
-        notes.append("persons are not known: images are drawn, which makes the intervals too narrow")
+        notes.append("persons are not known: each image counts as one, which makes the intervals too narrow")
         return labels, ids
     return labels, persons
 

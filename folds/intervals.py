@@ -51,10 +51,10 @@ class Difference:
 def interval_over_people(metric: Metric, labels: Labels, probabilities: Probabilities, persons: NDArray, *, level: float = 0.95) -> Interval:
     """The interval of a score over people, not images: images of one person are right or wrong together.
 
-    By the jackknife: the score with each person left out in turn says how much people matter; Student's t with one
-    degree of freedom less than there are people makes an interval of that (Tukey, 1958; Efron, 1982, chapter 3). Of the
-    rules measured it holds nearest to what it promises (``benchmarks/intervals.py``), draws nothing, and takes
-    milliseconds. A user's function, of which nothing is known, is computed on people drawn with replacement instead.
+    By the jackknife: the score with each person left out in turn says how much people matter, Student's t makes an
+    interval of that (Tukey, 1958), on the scale of the logit where the score has bounds. Of the rules measured it holds
+    nearest to what it promises (``benchmarks/intervals.py``), draws nothing, and takes milliseconds. A user's function,
+    of which nothing is known, is computed on people drawn with replacement instead.
 
     Parameters
     ----------
@@ -68,8 +68,9 @@ def interval_over_people(metric: Metric, labels: Labels, probabilities: Probabil
         drawn, warning = redrawn(metric.of_all, labels, [probabilities], codes, units)
         low, high = (float(value) for value in np.quantile(drawn[:, 0], [(1 - level) / 2, (1 + level) / 2]))
     else:
-        error = standard_error(left_out(metric, labels, probabilities, codes, units), score)
-        low, high = (float(end) for end in bounds(score, error, units, level, metric.least, metric.most))
+        without = left_out(metric, labels, probabilities, codes, units)
+        error, freedom = standard_error(without, score), freedom_of(without, metric)
+        low, high = (float(end) for end in bounds(score, error, freedom, units, level, metric.least, metric.most))
         warning = warning_of(metric, labels, persons, np.shape(probabilities)[1], bool(error == 0 and low == high))
     return Interval(score, low, high, level, people, warning)
 
@@ -105,10 +106,10 @@ def difference_over_people(
         chance = min(1.0, 2 * (beyond + 1) / (len(change) + 1))
     else:
         without = left_out(metric, labels, second, codes, units) - left_out(metric, labels, first, codes, units)
-        error = standard_error(without, score)
-        low, high = (float(end) for end in bounds(score, error, units, level))
+        error, freedom = standard_error(without, score), freedom_of(without, metric)
+        low, high = (float(end) for end in bounds(score, error, freedom, units, level))
         warning = warning_of(metric, labels, persons, np.shape(first)[1], bool(error == 0 and score != 0))
-        chance = _chance(score, float(error), units)
+        chance = _chance(score, float(error), freedom, units)
     return Difference(*scores, Interval(score, low, high, level, people, warning), chance)
 
 
@@ -122,10 +123,25 @@ def standard_error(without: NDArray[np.float64], score: float | NDArray[np.float
     return np.sqrt((units - 1) / units * np.square(known - known.mean(axis=0)).sum(axis=0))
 
 
+def freedom_of(without: NDArray[np.float64], metric: Metric) -> int:
+    """The degrees of freedom of the standard error from (units,) the scores with each unit left out: one less than there are units.
+
+    Of a mean over classes the few people of a rare class make most of the spread, so that it is known as badly as from few
+    people; how few is seen from their influence (Satterthwaite, 1946).
+    """
+    most = max(len(without) - 1, 1)
+    if not metric.over_classes:
+        return most
+    squares = np.square(without - np.nanmean(without)) if not np.isnan(without).all() else np.zeros(1)
+    total, surplus = np.nansum(squares), np.nansum(squares**2) - np.nansum(squares) ** 2 / len(without)
+    return int(np.clip(2 * total**2 / surplus, 1, most)) if surplus > 0 else most
+
+
 def bounds(
     score: float | NDArray[np.float64],
     error: NDArray[np.float64],
-    units: int | NDArray[np.int64],
+    freedom: int,
+    seen: int | NDArray[np.int64],
     level: float = 0.95,
     least: float = -math.inf,
     most: float = math.inf,
@@ -137,10 +153,11 @@ def bounds(
 
     Parameters
     ----------
-    units : (…) how many the score is of.
+    freedom : degrees of freedom of the error.
+    seen : (…) how many people, or groups of them, the score is of.
     """
-    score, units = np.asarray(score, float), np.asarray(units)
-    half = np.vectorize(lambda many: student.quantile(level, max(many - 1, 1)), otypes=[float])(units) * error
+    score, seen = np.asarray(score, float), np.asarray(seen)
+    half = student.quantile(level, freedom) * error
     if math.isinf(most - least):
         return np.maximum(score - half, least), np.minimum(score + half, most)
     share = np.clip((score - least) / (most - least), 0, 1)
@@ -148,10 +165,11 @@ def bounds(
     kept = np.where(inside, share, 0.5)
     # Odds times and divided by the same factor; a wide interval must not overflow.
     factor = np.exp(np.minimum(half / (most - least) / (kept * (1 - kept)), 500))
-    exact = np.where(units > 0, ((1 - level) / 2) ** (1 / np.maximum(units, 1)), 0)
+    exact = np.where(seen > 0, ((1 - level) / 2) ** (1 / np.maximum(seen, 1)), 0)
     low = np.where(inside, kept / (kept + (1 - kept) * factor), np.where(share == 1, exact, 0))
     high = np.where(inside, kept / (kept + (1 - kept) / factor), np.where(share == 1, 1, 1 - exact))
-    return least + (most - least) * low, least + (most - least) * high
+    known = np.where(np.isnan(score), np.nan, most - least)
+    return least + known * low, least + known * high
 
 
 def warning_of(metric: Metric, labels: Labels, persons: NDArray, classes: int, alike: bool) -> str:
@@ -174,9 +192,9 @@ def rare_warning(title: str, people: int) -> str:
     return ""
 
 
-def _chance(score: float, error: float, units: int) -> float:
+def _chance(score: float, error: float, freedom: int, units: int) -> float:
     if score == 0 or units == 1:
         return 1.0
     # All of so few people lean to one side by luck alone this often.
     least = min(1.0, 2.0 ** (1 - min(units, 1000)))
-    return max(least, 1 - student.inside(abs(score) / error, units - 1)) if error > 0 else least
+    return max(least, 1 - student.inside(abs(score) / error, freedom)) if error > 0 else least
