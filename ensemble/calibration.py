@@ -57,6 +57,9 @@ def vector(probabilities: NDArray[np.floating], labels: NDArray[np.int64], stren
         curve[0, 0] = (p * logs**2).sum() - (mean**2).sum() + 1e-9 * n
         curve[0, 1:] = curve[1:, 0] = (p * (logs - mean[:, None])).sum(axis=0)
         curve[1:, 1:] = np.diag(p.sum(axis=0) + strength) - p.T @ p
+        if (x[0] <= 1 / HOTTEST and slope[0] > 0) or (x[0] >= 1 / COOLEST and slope[0] < 0):  # it stays at its bound
+            slope[0] = 0
+            curve[0, 1:] = curve[1:, 0] = 0
         step = -np.linalg.solve(curve, slope)
         length, rise = 1.0, float(slope @ step)
         if -rise < 1e-9 * n:
@@ -194,6 +197,8 @@ def _scaled(logs: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
         weighted = p * logs
         mean = weighted.sum(axis=1)
         slope, curve = float((mean - true).mean()), float((weighted * logs).sum(axis=1).mean() - (mean**2).mean())
+        if slope == 0:  # rows without preference say nothing of T
+            break
         low, high = (beta, high) if slope < 0 else (low, beta)
         step = slope / curve if curve > 0 else np.inf
         moved = beta - step if low < beta - step < high else (low * high) ** 0.5

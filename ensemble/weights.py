@@ -76,12 +76,13 @@ def exponential(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     columns = np.maximum(true_class(stack), FLOOR)
     there = None if stack.present is None else stack.present.astype(np.float64)
     columns = columns if there is None else columns * there
-    logs = -np.log(np.maximum(columns, FLOOR))
-    losses = logs.mean(axis=1) if there is None else (logs * there).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
-    losses -= losses.min()
+    counts = np.full(stack.runs, len(stack)) if there is None else there.sum(axis=1)
+    logs = -np.log(np.maximum(columns, FLOOR)) * (1 if there is None else there)
+    losses = logs.sum(axis=1) / np.maximum(counts, 1)
+    losses -= losses[counts > 0].min()
 
     def weights_of(t: float) -> NDArray[np.float64]:
-        weights = np.maximum(np.exp(-t * losses), 1e-300)
+        weights = np.maximum(np.exp(-t * losses), 1e-300) * (counts > 0)
         return weights / weights.sum()
 
     t = _bounded_minimum(lambda t: pool_loss(weights_of(t), columns, there), np.concatenate([[0.0], np.geomspace(0.05, 500, 33)]))
@@ -108,6 +109,10 @@ def simplex_weights(columns: NDArray[np.float64], present: NDArray[np.bool_] | N
     """
     from scipy.optimize import minimize
 
+    if present is not None and not (seen := present.any(axis=1)).all():  # of a run that predicts nothing here nothing is known
+        weights = np.zeros(len(columns))
+        weights[seen] = simplex_weights(columns[seen], present[seen], tolerance)
+        return weights
     runs, n = columns.shape
     columns = np.maximum(columns, FLOOR) if present is None else np.where(present, np.maximum(columns, FLOOR), 0)
     there = None if present is None else present.astype(np.float64)
