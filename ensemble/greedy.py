@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.greedy_kernels import AnyCourse, Course, CountsCourse, LogLossCourse, normalised
+from ensemble.greedy_kernels import AnyCourse, CountsCourse, Course, LogLossCourse, normalised
 from folds.errors import EnsembleError, UsageError
 from folds.scores import METRICS, Metric, argmax_classes
 

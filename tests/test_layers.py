@@ -24,7 +24,10 @@ job tracking state fold_setup fitting training worker
 journal shared task patience lost cluster
 run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
 """.split()
-ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting greedy_kernels greedy scoring blends blend_files view_files views tta".split()
+ENSEMBLE = """
+hard_labels members runs run_files tables class_order attributes alignment voting greedy_kernels greedy
+scoring blends blend_files view_files views tta
+""".split()
 
 
 def imported_by(path: Path, package: str) -> set[str]:
