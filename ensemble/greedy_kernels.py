@@ -20,7 +20,7 @@ from folds.scores import Metric
 
 # Probabilities multiplied before a logarithm is taken of them: at least 1e-10 each, so the product is a normal float64.
 FACTORS = 16
-# Sums of a true class below this are taken one by one, clipped as the log loss clips them.
+# Rows whose sum for the true class may come out below this are taken one by one, clipped as the log loss clips them.
 SMALL = 1e-10
 # A row is asleep only if it stays below its decision by this much more than rounding can make up.
 SLACK = 1e-6
@@ -55,7 +55,7 @@ class LogLossCourse:
     def __init__(self, true: NDArray[np.float64], totals: NDArray[np.float64], classes: int, whole: bool) -> None:
         self.true, self.totals, self.classes, self.whole = true, totals, classes, whole
         self.n, self.taken = true.shape[1], 0
-        self.factors = _in_groups(true)
+        self.factors, self.lowest = _in_groups(true), true.min(axis=0)
         self.sums = np.ones(self.factors.shape[1:]).reshape(-1)
         self.sums[: self.n] = 0
         self.below = np.zeros(self.n)
@@ -64,7 +64,7 @@ class LogLossCourse:
 
     def scores(self) -> NDArray[np.float64]:
         """(members,) the loss with one more of each member."""
-        small = np.flatnonzero(self.sums < SMALL)
+        small = np.flatnonzero(self.sums[: self.n] + self.lowest < SMALL)
         sums = _with_ones(self.sums, small)
         logs = _log_products(self.factors, sums)
         numerators, denominators = self.sums[small] + self.true[:, small], self.below[small] + self.totals[:, small]
