@@ -25,7 +25,7 @@ journal shared task patience lost cluster
 run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
 """.split()
 ENSEMBLE = """
-hard_labels members runs run_files tables class_order attributes alignment voting greedy_kernels greedy
+hard_labels members runs run_files tables class_order attributes alignment voting greedy_kernels greedy_counts greedy
 scoring blends blend_files view_files views tta
 """.split()
 
