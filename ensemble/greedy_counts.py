@@ -47,13 +47,13 @@ class Decisions:
         size = max(1, 4 * _AT_ONCE // (members * classes))
         for start in range(0, n, size):
             part = slice(start, start + size)
-            block = by_row[part]
-            block[:] = probabilities[:, part].transpose(1, 2, 0)
-            lowest[part], highest[part] = block.min(axis=2), block.max(axis=2)
-            one, two, which = block[:, 0].copy(), np.zeros_like(block[:, 0]), np.zeros(block[:, 0].shape, decided.dtype)
-            for c in range(1, classes):
-                value = block[:, c]
-                np.copyto(which, c, where=value > one)
+            block = np.ascontiguousarray(probabilities[:, part].transpose(2, 1, 0))
+            by_row[part] = block.transpose(1, 0, 2)
+            lowest[part], highest[part] = block.min(axis=2).T, block.max(axis=2).T
+            one, two, which = block[0].copy(), np.zeros_like(block[0]), np.zeros(block[0].shape, decided.dtype)
+            for c, value in enumerate(block[1:], 1):
+                # The first of equals stays, as in an argmax.
+                np.maximum(which, np.multiply(value > one, c, dtype=which.dtype), out=which)
                 np.maximum(two, np.minimum(one, value), out=two)
                 np.maximum(one, value, out=one)
             decided[:, part], first[:, part], second[:, part] = which.T, one.T, two.T
