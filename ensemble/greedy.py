@@ -6,8 +6,9 @@ exact: every step takes what scoring every candidate anew would take, and the ru
 those of AutoGluon's `EnsembleSelection`, so that both take the same members. The speed comes from scoring candidates
 together (see `greedy_kernels`).
 
-Memory, beside the probabilities: 24 · members · n bytes for log loss, 2 · members · n + 30 · n · classes for a metric of
-counts, 8 · n · classes for any other; a bag copies the probabilities of its members. Time is linear in n, members and steps.
+Memory, beside the probabilities: at most 48 · members · n bytes for log loss; as much as the probabilities, 9 · members · n
+and 40 · n · classes for a metric of counts; 24 · n · classes for any other. A bag copies the probabilities of its members.
+Time is linear in n, members and steps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.greedy_kernels import AnyCourse, CountsCourse, Course, LogLossCourse, normalised
+from ensemble.greedy_counts import CountsCourse, Decisions
+from ensemble.greedy_kernels import AnyCourse, Course, LogLossCourse, normalised
 from folds.errors import EnsembleError, UsageError
 from folds.scores import METRICS, Metric, argmax_classes
 
@@ -224,7 +226,7 @@ class Prepared:
             if rows is not None:
                 selected = np.zeros(self.n, bool)
                 selected[rows] = True
-            return CountsCourse(self.probabilities, self._by_row, *self._decisions, self.labels, selected, metric.of_counts)
+            return CountsCourse(self._decisions, self.labels, selected, metric.of_counts)
         if metric.of_rows is not None and metric.of_rows is METRICS["log_loss"].of_rows:
             true, totals, whole = self._true_class
             chosen = slice(None) if rows is None else rows
@@ -237,38 +239,20 @@ class Prepared:
         true = self.probabilities[:, np.arange(self.n), self.labels].astype(np.float64)
         totals = np.empty((self.members, self.n))
         ones = np.ones(self.classes)
-        for start, stop in self._blocks():
-            totals[:, start:stop] = self.probabilities[:, start:stop].astype(np.float64) @ ones
+        size = max(1, _AT_ONCE // (self.members * self.classes))
+        for start in range(0, self.n, size):
+            part = slice(start, start + size)
+            totals[:, part] = self.probabilities[:, part].astype(np.float64) @ ones
         if not np.isfinite(totals).all() or true.min() < 0:
             raise self._no_probabilities()
         return true, totals, bool(np.abs(totals - 1).max() < 1e-6)
 
     @cached_property
-    def _by_row(self) -> NDArray:
-        """(n · classes, members) the probabilities, a row of them after the other."""
-        turned = np.empty((self.n, self.classes, self.members), self.probabilities.dtype)
-        for start, stop in self._blocks():
-            turned[start:stop] = self.probabilities[:, start:stop].transpose(1, 2, 0)
-        return turned.reshape(self.n * self.classes, self.members)
-
-    @cached_property
-    def _decisions(self) -> tuple[NDArray[np.signedinteger], NDArray, NDArray]:
-        """(members, n) each member's decision, −1 where absent; (n, classes) the lowest and the highest probability."""
-        decided = np.empty((self.members, self.n), np.min_scalar_type(-self.classes))
-        lowest, highest = np.empty((2, self.n, self.classes), self.probabilities.dtype)
-        for start, stop in self._blocks():
-            block = self.probabilities[:, start:stop]
-            decided[:, start:stop] = block.argmax(axis=2)
-            lowest[start:stop], highest[start:stop] = block.min(axis=0), block.max(axis=0)
-        if not np.isfinite(highest).all() or not lowest.min() >= 0:
+    def _decisions(self) -> Decisions:
+        decisions = Decisions.of(self.probabilities, self.present)
+        if not np.isfinite(decisions.highest).all() or not decisions.lowest.min() >= 0:
             raise self._no_probabilities()
-        if self.present is not None:
-            decided[~self.present] = -1
-        return decided, lowest, highest
-
-    def _blocks(self) -> list[tuple[int, int]]:
-        size = max(1, _AT_ONCE // (self.members * self.classes))
-        return [(start, min(start + size, self.n)) for start in range(0, self.n, size)]
+        return decisions
 
     def _no_probabilities(self) -> EnsembleError:
         bad = next(i for i, values in enumerate(self.probabilities) if not (np.isfinite(values).all() and values.min() >= 0))
