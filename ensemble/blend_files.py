@@ -15,8 +15,8 @@ import numpy as np
 from ensemble.blends import Blend
 from ensemble.voting import Vote
 from folds.errors import EnsembleError, UsageError
-from folds.files import read_json, refuse_existing, refuse_folder, write_json
-from folds.predictions import Sidecar, read_array, sidecar_path, write_prediction
+from folds.files import read_json, refuse_existing, refuse_folder, sha256_file, write_json
+from folds.predictions import Rows, Sidecar, read_array, sidecar_path, write_prediction
 
 FOLDER = Path("runs/blends")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -69,9 +69,25 @@ def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
             arch="blend",
             folds_sha=rows.folds_sha,
         )
-        write_prediction(arrays[split], blend.votes[split].probabilities, sidecar, samples=rows.rows)
+        write_prediction(arrays[split], blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows))
     write_json(path, record)
     return [*(arrays[split] for split in wanted), path]
+
+
+def _samples_file(blend: Blend, rows: Rows) -> Path | None:
+    """The samples file beside a member that holds exactly these rows: to copy 200,000 takes a tenth of the time of writing them."""
+    for member in blend.members:
+        table, sha = member.whole, member.sidecar.samples_sha if member.sidecar is not None else None
+        if table is None or sha is None or any(mine is not theirs for mine, theirs in zip(_columns(rows), _columns(table), strict=False)):
+            continue
+        file = member.path.parent / f"samples-{sha[:12]}.csv"
+        if rows.attributes.keys() == table.attributes.keys() and file.is_file() and sha256_file(file) == sha:
+            return file
+    return None
+
+
+def _columns(rows: Rows) -> list[Any]:
+    return [rows.ids, rows.labels, rows.persons, *rows.attributes.values()]
 
 
 def _holds(path: Path, result: Vote) -> bool:
