@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.blends import Blend
+from ensemble.maps import same_values
 from ensemble.voting import Vote
 from folds.errors import EnsembleError, UsageError
 from folds.files import read_json, refuse_existing, refuse_folder, sha256_file, write_json
@@ -91,7 +92,7 @@ def _columns(rows: Rows) -> list[Any]:
 
 
 def _holds(path: Path, result: Vote) -> bool:
-    return path.exists() and sidecar_path(path).exists() and np.array_equal(read_array(path), result.probabilities)
+    return path.exists() and sidecar_path(path).exists() and same_values(read_array(path), result.probabilities)
 
 
 def _described(record: Any) -> str:

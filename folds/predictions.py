@@ -113,7 +113,8 @@ def write_prediction(
     expected = (len(sidecar.rows), len(sidecar.classes))
     if values.shape != expected:
         raise EnsembleError(f"{path}: predictions are {values.shape}, expected {expected} (samples, classes)")
-    if not np.isfinite(values).all():
+    # A sum in float64 of finite float32 is finite, and needs no array of its own.
+    if not np.isfinite(values.sum(dtype=np.float64)):
         row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise EnsembleError(
             f"{path}: the prediction of sample '{sidecar.rows.ids[row]}' is not finite", hint="the training diverged: try a lower --lr"
