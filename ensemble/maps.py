@@ -1,20 +1,60 @@
-"""Memory maps read in blocks: what has been read is let go of, so that a process stays as small as its blocks."""
+"""Memory maps in blocks: what has been read or written is let go of, so that a process stays as small as its blocks."""
 
 from __future__ import annotations
 
 import mmap
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+
+from folds.files import cannot_write
+
+_LARGE = 1 << 25  # numbers: 128 MiB of float32
 
 
 def let_go(values: NDArray[Any]) -> None:
-    """Take the pages of a memory-mapped array off this process; they stay in the system's cache, and are mapped again when read.
+    """Take the pages of a memory-mapped array off this process; they stay in the system's cache, and are mapped again when used.
 
-    Whole arrays are not affected: a read-only map of a file can always be read again.
+    Nothing is lost: the maps here are of files, read-only or shared. Other arrays are left alone.
     """
     base: Any = values
     while base is not None and not isinstance(base, mmap.mmap):
         base = getattr(base, "base", None)
     if base is not None and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
+
+
+def result_array(shape: tuple[int, int]) -> NDArray[np.float32]:
+    """An array for a result: in memory, or, where it is large, a map of a nameless file in this folder, gone with the process.
+
+    Raises
+    ------
+    EnsembleError : the disk has no room for it.
+    """
+    if shape[0] * shape[1] <= _LARGE:
+        return np.empty(shape, np.float32)
+    try:
+        with tempfile.TemporaryFile(dir=".") as file:
+            # Reserved now: a map of a disk that turns out full ends the process without a word.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
+            return np.memmap(file, np.float32, "w+", shape=shape)
+    except OSError as error:
+        raise cannot_write(Path.cwd() / "the votes", error) from None
+
+
+def same_values(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two arrays are equal, block by block."""
+    if one.shape != other.shape:
+        return False
+    size = max(1, _LARGE // 8 // max(1, one.shape[1]))
+    for start in range(0, len(one), size):
+        if not np.array_equal(one[start : start + size], other[start : start + size]):
+            return False
+        let_go(one)
+        let_go(other)
+    return True

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.maps import let_go, result_array
 from ensemble.runs import Grouping, Present, Run, Split
 from folds.errors import UsageError
 from folds.predictions import sort_classes
@@ -95,7 +96,7 @@ def join_marginals(votes: Mapping[str, NDArray[np.float32]], groupings: Mapping[
     the classes that there are decides.
     """
     first = next(iter(groupings))
-    joined = np.empty((len(votes[first]), len(groupings[first].value)), np.float32)
+    joined = result_array((len(votes[first]), len(groupings[first].value)))
     size = max(16, (1 << 18) // joined.shape[1])
     for start in range(0, len(joined), size):
         block = np.ones((len(joined[start : start + size]), joined.shape[1]))
@@ -103,4 +104,5 @@ def join_marginals(votes: Mapping[str, NDArray[np.float32]], groupings: Mapping[
             block *= votes[attribute][start : start + size][:, grouping.value]
         total = block.sum(axis=1, keepdims=True)
         joined[start : start + size] = block / np.where(total > 0, total, 1)
+        let_go(joined)
     return joined

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ensemble.ballots import normalised
-from ensemble.maps import let_go
+from ensemble.maps import let_go, result_array
 from ensemble.runs import Run
 
 _NUMBERS_AT_ONCE = 1 << 16  # a block and its sums stay in the processor's cache
@@ -35,7 +35,7 @@ def mean_of_runs(runs: Sequence[Run], share: NDArray[np.float64], rows: int, acc
         heard = [(run, 1.0) for run, _ in heard]
     classes = runs[0].classes
     size = min(rows, max(16, _NUMBERS_AT_ONCE // classes))
-    combined = np.empty((rows, classes), np.float32)
+    combined = result_array((rows, classes))
     sums, weighted = np.empty((2, size, classes), accumulate)
     for start in range(0, rows, size):
         stop = min(start + size, rows)
@@ -59,4 +59,5 @@ def mean_of_runs(runs: Sequence[Run], share: NDArray[np.float64], rows: int, acc
         else:
             total /= whole if whole else np.nan
         combined[start:stop] = normalised(total)
+        let_go(combined)
     return combined

@@ -21,8 +21,9 @@ from folds.files import exclusive_lock, sha256_bytes, sha256_file
 from folds.images import load_images
 from folds.inference import Pixels, predict_logits, softmax
 from folds.plan import CACHE
-from folds.predictions import Sidecar, read_array, read_sidecar, samples_sha
+from folds.predictions import Sidecar, read_array, read_sidecar
 from folds.samples import Data, SampleTable
+from folds.samples_file import samples_sha
 from folds.summary import Score, score_rows
 
 MERGES = ("mean", "geometric")

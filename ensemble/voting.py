@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ensemble.ballots import Ballots, Method, Options, Vote, normalised
 from ensemble.majority import hard
+from ensemble.maps import let_go, result_array
 from ensemble.marginals import join_marginals, marginal_splits
 from ensemble.mean_stream import mean_of_runs
 from ensemble.means import geometric, largest, median, power_mean, soft, trimmed
@@ -94,10 +95,10 @@ def vote(
     n, classes = len(split), len(split.classes)
     if how.combine is soft:
         mean = mean_of_runs(runs, share, n)
-        if np.isnan(mean[:, 0]).any():
+        if np.isnan(mean[:, 0].sum()):
             raise _unheard(split, int(np.argmax(np.isnan(mean[:, 0]))))
         return Vote(mean)
-    combined = np.empty((n, classes), np.float32)
+    combined = result_array((n, classes))
     ties = 0
     size = max(16, _NUMBERS_AT_ONCE // (len(runs) * classes))
     stacked = np.zeros((len(runs), min(size, n), classes))
@@ -115,6 +116,7 @@ def vote(
             values[alone] = block[block_weights[:, alone].argmax(axis=0), alone]
         ties += tied
         combined[start:stop] = normalised(values)
+        let_go(combined)
     return Vote(combined, ties)
 
 
@@ -139,7 +141,7 @@ def _whole(
     Rows that are 0 in every class are decided by the mean.
     """
     n, classes = len(split), len(split.classes)
-    combined = np.empty((n, classes), np.float32)
+    combined = result_array((n, classes))
     weights = _weights(split, runs, share, 0, n)
     width = min(classes, max(1, _WHOLE_COLUMNS // (len(runs) * n)))
     rows = max(16, _NUMBERS_AT_ONCE // classes)
@@ -157,6 +159,7 @@ def _whole(
         for i, run in enumerate(runs) if len(nothing) else ():
             values[nothing] += weights[i, start + nothing, None] * run.probabilities(start, stop)[nothing]
         combined[start:stop] = normalised(values)
+        let_go(combined)
     return combined
 
 

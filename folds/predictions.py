@@ -7,8 +7,6 @@ prediction files share (`samples`, `samples_sha`, and `rows` where only some of 
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.csv_table import csv_text
 from folds.errors import EnsembleError
-from folds.files import read_json, sha256_bytes, write_atomic, write_json
+from folds.files import read_json, write_atomic, write_json
 from folds.kinds import NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
+from folds.samples_file import Rows, read_samples_file, write_samples
 
 SCHEMA = 1
 KINDS = ("probability", "logit")
@@ -55,27 +53,6 @@ _FIELDS = {
     "trained_on": optional(_TRAINED),
     "created": optional(TEXT),
 }
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What the rows of a prediction file are: ids and, where known, labels and persons (each (n,) of str)."""
-
-    ids: NDArray[np.str_]
-    labels: NDArray[np.str_] | None = None
-    persons: NDArray[np.str_] | None = None
-    attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, index: NDArray[np.integer]) -> Rows:
-        """The rows at `index`, in that order."""
-
-        def of(column: NDArray[np.str_] | None) -> NDArray[np.str_] | None:
-            return None if column is None else column[index]
-
-        return Rows(self.ids[index], of(self.labels), of(self.persons), {k: v[index] for k, v in self.attributes.items()})
 
 
 @dataclass(frozen=True)
@@ -116,64 +93,16 @@ def sidecar_path(path: Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
-def write_samples(folder: Path, rows: Rows) -> tuple[str, str]:
-    """Write ``samples-<sha>.csv`` into `folder` unless it is there; return its file name and the sha of its content."""
-    content = _samples_content(rows)
-    sha = sha256_bytes(content)
-    path = Path(folder) / f"samples-{sha[:12]}.csv"
-    if not path.exists():
-        write_atomic(path, content)
-    return path.name, sha
-
-
-def samples_sha(rows: Rows) -> str:
-    """The `samples_sha` of the files that refer to these rows."""
-    return sha256_bytes(_samples_content(rows))
-
-
-def _samples_content(rows: Rows) -> bytes:
-    columns: dict[str, NDArray[np.str_]] = {"id": rows.ids}
-    if rows.labels is not None:
-        columns["label"] = rows.labels
-    if rows.persons is not None:
-        columns["person"] = rows.persons
-    columns |= {name: values for name, values in rows.attributes.items() if name not in columns}
-    return csv_text({name: values.tolist() for name, values in columns.items()}).encode()
-
-
-def read_samples_file(path: Path, sha: str | None = None) -> Rows:
-    """The rows of a samples file; `sha` must be that of its content where it is given."""
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise EnsembleError(f"the samples file {path} is missing", hint="keep samples-*.csv beside the prediction files that name it") from None
-    except OSError as error:
-        raise EnsembleError(f"the samples file {path} cannot be read: {error.strerror}") from None
-    if sha is not None and sha256_bytes(content) != sha:
-        raise EnsembleError(f"the samples file {path} was changed after the predictions were written", hint="restore it: rows are lined up by it")
-    try:
-        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EnsembleError(f"the samples file {path} is not a CSV in UTF-8: {error}") from None
-    if not lines or "id" not in lines[0]:
-        raise EnsembleError(f"the samples file {path} has no column 'id'")
-    header, body = lines[0], [line for line in lines[1:] if line]
-    ragged = next((number for number, line in enumerate(body, 2) if len(line) != len(header)), None)
-    if ragged is not None:
-        raise EnsembleError(f"the samples file {path} has a different number of columns in row {ragged}")
-    columns = {name: np.array(values, dtype=str) for name, values in zip(header, zip(*body, strict=True), strict=True)} if body else {}
-    if not columns:
-        raise EnsembleError(f"the samples file {path} has no rows")
-    return Rows(columns.pop("id"), columns.pop("label", None), columns.pop("person", None), columns)
-
-
-def write_prediction(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows | None = None) -> Path:
+def write_prediction(
+    path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows | None = None, samples_file: Path | None = None
+) -> Path:
     """Write ``NAME.npy`` (float32) and ``NAME.json``, the sidecar first: an array that exists has its meaning beside it.
 
     Parameters
     ----------
     values : (n, classes), finite.
     samples : the whole table's rows, which the sidecar then refers to (one shared file); without it ids stand inline.
+    samples_file : a samples file that holds `samples` already.
 
     Raises
     ------
@@ -184,18 +113,19 @@ def write_prediction(path: Path, values: NDArray[np.floating], sidecar: Sidecar,
     expected = (len(sidecar.rows), len(sidecar.classes))
     if values.shape != expected:
         raise EnsembleError(f"{path}: predictions are {values.shape}, expected {expected} (samples, classes)")
-    if not np.isfinite(values).all():
+    # A sum in float64 of finite float32 is finite, and needs no array of its own.
+    if not np.isfinite(values.sum(dtype=np.float64)):
         row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise EnsembleError(
             f"{path}: the prediction of sample '{sidecar.rows.ids[row]}' is not finite", hint="the training diverged: try a lower --lr"
         )
     # An array that is replaced goes first: at no moment does an old one stand beside a new sidecar.
     path.unlink(missing_ok=True)
-    write_json(sidecar_path(path), _to_json(path, sidecar, samples))
+    write_json(sidecar_path(path), _to_json(path, sidecar, samples, samples_file))
     return write_atomic(path, lambda file: np.save(file, values, allow_pickle=False))
 
 
-def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None) -> dict[str, Any]:
+def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None, samples_file: Path | None) -> dict[str, Any]:
     record: dict[str, Any] = {"schema": SCHEMA, "kind": sidecar.kind, "split": sidecar.split, "target": sidecar.target}
     record["classes"] = list(sidecar.classes)
     if sidecar.class_attributes:
@@ -207,7 +137,7 @@ def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None) -> dict[str, An
         if sidecar.rows.persons is not None:
             record["persons"] = sidecar.rows.persons.tolist()
     else:
-        record["samples"], record["samples_sha"] = write_samples(path.parent, samples)
+        record["samples"], record["samples_sha"] = write_samples(path.parent, samples, samples_file)
         if samples.ids is not sidecar.rows.ids and not np.array_equal(samples.ids, sidecar.rows.ids):
             position = {name: i for i, name in enumerate(samples.ids.tolist())}
             record["rows"] = [position[name] for name in sidecar.rows.ids.tolist()]

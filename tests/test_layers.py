@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FOLDS = """
 errors files kinds ledger git_state
 scores by_person student left_out redrawn intervals class_scores reliability user_code user_metric
-csv_table predictions toml_text
+csv_table samples_file predictions toml_text
 samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep space trials sources
 contents depth decode usable images
 strata stratified repair assignment split repeats

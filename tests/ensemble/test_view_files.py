@@ -11,7 +11,8 @@ import pytest
 
 from ensemble.view_files import kept_logits, rows_of, stitch, write
 from folds.errors import EnsembleError
-from folds.predictions import Rows, Sidecar, read_sidecar, samples_sha, sidecar_path
+from folds.predictions import Rows, Sidecar, read_sidecar, sidecar_path
+from folds.samples_file import samples_sha
 
 TABLE = Rows(np.array([f"i{n}" for n in range(8)]), np.array(list("abababab")), np.array(list("ppqqrrss")))
 FOLD = np.array([0, 1, 0, 1, 2, 2, 0, 1])
