@@ -99,6 +99,9 @@ class Combination:
             share = np.ones(len(self.runs)) if self.weights is None else self.weights
             pooled, ties = METHODS[self.pool].combine(replace(ballots, probabilities=values, weights=_shares(share, present)))
         pooled = np.maximum(pooled, 0)
+        nothing = np.flatnonzero(pooled.max(axis=1) <= 0)  # ranks and products can be 0 in every class: there the mean decides
+        if len(nothing):
+            pooled[nothing] = np.einsum("rm,rmc->mc", _shares(np.ones(len(self.runs)), present)[:, nothing], values[:, nothing])
         pooled /= pooled.sum(axis=1, keepdims=True)
         if self.after is not None:
             pooled = self.after(pooled)

@@ -30,7 +30,7 @@ ENSEMBLE = """
 hard_labels maps found_files scans leaks members copies runs run_files tables class_order attributes alignment
 ballots means mean_stream majority ranks marginals given_weights voting scoring
 stack combination evaluation
-greedy_kernels greedy weights class_weights calibration class_bias stacking fitters auto learned_votes
+greedy_kernels greedy_counts greedy weights class_weights calibration class_bias stacking fitters auto learned_votes
 coalitions shapley diversity worth cost subsets pareto advice
 request entries fitted worths blends blend_recipe blend_files
 view_files views tta

@@ -23,7 +23,8 @@ def _row_brier(labels: NDArray, probabilities: NDArray) -> NDArray:
 
 # Neither a log loss nor a metric of counts: the path for whatever a user brings.
 BRIER = Metric("squared", "squared error", greater_is_better=False, of_rows=_row_brier)
-ALL = [*METRICS.values(), BRIER]
+# Without the ROC-AUC, which few rows or one class leave undefined.
+ALL = [*(metric for metric in METRICS.values() if not metric.of_ranks), BRIER]
 
 
 def members(seed: int, m: int, n: int, classes: int, coarse: bool = False, noise: float = 1.2) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
