@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -38,21 +39,22 @@ from autogluon.core import metrics
 from autogluon.core.models.greedy_ensemble.ensemble_selection import EnsembleSelection
 
 folder, name, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+clock = getattr(time, sys.argv[4])
 values, labels = np.load(folder / "probabilities.npy"), np.load(folder / "labels.npy")
 metric = getattr(metrics, name)
 
 def fitted(dtype, steps):
     members = [np.ascontiguousarray(member, dtype=dtype) for member in values]
     chosen = EnsembleSelection(ensemble_size=steps, problem_type="multiclass", metric=metric)
-    started = time.perf_counter()
+    started = clock()
     chosen.fit(members, labels)
-    return time.perf_counter() - started, chosen
+    return clock() - started, chosen
 
 fitted("float32", 1)
 faster = min(("float32", "float64"), key=lambda dtype: fitted(dtype, 2)[0])
 seconds, chosen = fitted(faster, steps)
 score = metric.convert_score_to_original(metric.convert_error_to_score(chosen.train_score_))
-print(json.dumps({"seconds": seconds, "dtype": faster, "score": float(score), "kept": len(chosen.indices_)}))
+print(json.dumps({"seconds": seconds, "dtype": faster, "score": float(score), "order": [int(i) for i in chosen.indices_]}))
 """
 
 
@@ -76,29 +78,34 @@ def correlated(seed: int, images: int, classes: int, members: int, per_person: i
     return out, labels
 
 
-def ours(values: np.ndarray, labels: np.ndarray, name: str, steps: int) -> tuple[float, float, float, int]:
-    """Seconds of one selection and of six, the best score, and the steps kept."""
-    metric = METRICS[name]
-    started = time.perf_counter()
+def ours(values: np.ndarray, labels: np.ndarray, name: str, steps: int, clock: str) -> tuple[float, float, float, list[int]]:
+    """Seconds of one selection and of six, the best score, and the members taken."""
+    metric, now = METRICS[name], getattr(time, clock)
+    started = now()
     found = select(values, labels, metric, steps=steps)
-    one = time.perf_counter() - started
+    one = now() - started
     fold = np.random.default_rng(0).integers(0, 5, len(labels))
-    started = time.perf_counter()
+    started = now()
     prepared = prepare(values, labels)
     for i in range(5):
         prepared.select(metric, steps=steps, rows=fold != i)
     prepared.select(metric, steps=steps)
-    return one, time.perf_counter() - started, found.trajectory[len(found.order) - 1], len(found.order)
+    return one, now() - started, found.trajectory[len(found.order) - 1], list(found.order)
 
 
-def theirs(python: str, folder: Path, name: str, steps: int) -> dict[str, float]:
-    """Seconds of one selection, the best score and the steps kept."""
-    command = [python, "-c", OPPONENT, str(folder), THEIR_NAMES[name], str(steps)]
+def theirs(python: str, folder: Path, name: str, steps: int, clock: str) -> dict[str, Any]:
+    """Seconds of one selection, the best score and the members taken."""
+    command = [python, "-c", OPPONENT, str(folder), THEIR_NAMES[name], str(steps), clock]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{python} cannot run AutoGluon's selection:\n{done.stderr[-2000:]}")
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def common(first: list[int], second: list[int]) -> int:
+    """How many members are the same before the first that is not."""
+    return next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))
 
 
 def main() -> None:
@@ -107,9 +114,12 @@ def main() -> None:
     parser.add_argument("--metric", choices=list(THEIR_NAMES), action="append", help="may be given several times [log_loss, macro_f1, accuracy]")
     for name, default in (("images", 20_000), ("classes", 18), ("members", 50), ("steps", 100), ("repeats", 3), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"[{default}]")
+    parser.add_argument("--cpu", action="store_true", help="CPU seconds of all threads, for a machine that others use; wall seconds without it")
     options = parser.parse_args()
+    clock = "process_time" if options.cpu else "perf_counter"
     values, labels = correlated(options.seed, options.images, options.classes, options.members)
-    header = ["", "AutoGluon, s", "dtype", "ours, s", "times as quick", "six of ours, s", "times as quick", "its best score", "ours", "steps kept"]
+    header = ["", "AutoGluon", "dtype", "ours", "times as quick", "six of ours", "times as quick", "its best score", "ours"]
+    header += ["steps kept", "the same members"]
     rows: list[list[object]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -119,19 +129,20 @@ def main() -> None:
             mine, other = [], []
             for _ in range(options.repeats):
                 if options.autogluon:
-                    other.append(theirs(options.autogluon, folder, metric, options.steps))
-                mine.append(ours(values, labels, metric, options.steps))
+                    other.append(theirs(options.autogluon, folder, metric, options.steps, clock))
+                mine.append(ours(values, labels, metric, options.steps, clock))
             one, six = (median(run[i] for run in mine) for i in (0, 1))
-            score, kept = mine[0][2:]
+            score, order = mine[0][2:]
             if not other:
-                rows.append([metric, "–", "–", f"{one:.3f}", "–", f"{six:.3f}", "–", "–", f"{score:.6f}", kept])
+                rows.append([metric, "–", "–", f"{one:.3f}", "–", f"{six:.3f}", "–", "–", f"{score:.6f}", len(order), "–"])
                 continue
             assert abs(other[0]["score"] - score) < 1.01e-6, (other[0], score)
             quicker = [f"{median(b['seconds'] / run[i] for run, b in zip(mine, other)):.1f}" for i in (0, 1)]
             seconds, dtype = median(b["seconds"] for b in other), "/".join(sorted({str(b["dtype"]) for b in other}))
-            steps = f"{other[0]['kept']} and {kept}"
+            same = "yes" if other[0]["order"] == order else f"up to step {common(other[0]['order'], order)}"
             its = f"{other[0]['score']:.6f}"
-            rows.append([metric, f"{seconds:.1f}", dtype, f"{one:.3f}", quicker[0], f"{six:.3f}", quicker[1], its, f"{score:.6f}", steps])
+            rows.append([metric, f"{seconds:.1f}", dtype, f"{one:.3f}", quicker[0], f"{six:.3f}", quicker[1], its, f"{score:.6f}", len(order), same])
+    print("CPU seconds;" if options.cpu else "seconds;", end=" ")
     print(f"{options.images:,} images × {options.classes} classes × {options.members} members, {options.steps} steps")
     print(table(header, rows))
 
