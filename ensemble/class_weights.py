@@ -25,7 +25,12 @@ def per_class(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     The penalty does not grow with the samples, so a class moves as far as its labels carry it, and one without hardly.
     The strength is the one of `STRENGTHS` with the least log loss on held-out people; no weights of its own for any class
     are among the choices. Not convex: it begins at the shared weights and goes down from one strength to the next.
+
+    Raises
+    ------
+    EnsembleError : it does not fit into memory.
     """
+    stack.refuse_copies(2, "weights for each class")
     values = stack.probabilities.transpose(2, 0, 1).astype(np.float64)  # a class's are one block
     there = None if stack.present is None else stack.present.astype(np.float64)
     losses = np.zeros(len(STRENGTHS) + 1)

@@ -71,6 +71,14 @@ class Stack:
         present = None if self.present is None else self.present[chosen]
         return replace(self, names=tuple(self.names[i] for i in chosen), probabilities=self.probabilities[chosen], present=present)
 
+    def refuse_copies(self, copies: int, what: str) -> None:
+        """Raise EnsembleError where so many copies in float64, which `what` needs, are more than should be held in memory."""
+        if (size := 8 * copies * self.probabilities.size) > _MOST_BYTES:
+            raise EnsembleError(
+                f"{what} of {self.runs:,} runs × {len(self):,} samples × {self.classes:,} classes needs {size / 2**30:.0f} GiB of memory",
+                hint="--method simplex, which needs little, or fewer runs with --run",
+            )
+
     def ballots(self, counts_votes: bool = False, whole: bool = False) -> Iterator[tuple[slice, Ballots]]:
         """Blocks of samples (one of all with `whole`) and what the runs say on them, every run worth the same."""
         size = len(self) if whole else max(256, _NUMBERS_AT_ONCE // (self.runs * self.classes))

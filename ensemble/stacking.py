@@ -14,12 +14,14 @@ from folds.scores import Metric
 
 STRUCTURES = ("own class", "all classes")
 # How hard coefficients are held to the geometric vote, from the strongest: Σ log loss + strength/2 · (runs · Σ Δ² + Σ intercept²).
-STRENGTHS = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+STRENGTHS = (1000.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 # A strength that is so much worse than the best one so far, in log loss a sample, ends the path.
 _WORSE = 0.01
 # Curvature of the log loss for one logit, p(1 − p), on the mean: only how fast it is done depends on it.
 _CURVATURE = 0.05
 _STEPS = 200
+# Of the loss, where no more is asked for than which strength is better, or where to begin.
+_ON_THE_WAY = 1e-5
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,12 @@ def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     First each class learns from the same class of every run; at infinite strength that is the geometric vote, which is among
     the choices. Then, where there are at least as many samples as coefficients (runs · classes²), each class may learn from
     all classes what is left, with a strength of its own; infinite is among the choices again.
+
+    Raises
+    ------
+    EnsembleError : it does not fit into memory.
     """
+    stack.refuse_copies(4, "stacking")
     logs = _features(stack)
     parts = held_out(stack)
     vote = logs.reshape(len(stack), stack.runs, -1).mean(axis=1)
@@ -80,7 +87,7 @@ def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         chosen, bases = _path(found, bases, stack.labels, parts)
         at = found.start
         for strength in STRENGTHS[:chosen]:
-            at = fit(found, base, stack.labels, strength, at, tolerance=1e-10 if strength == STRENGTHS[chosen - 1] else 1e-6)
+            at = fit(found, base, stack.labels, strength, at, tolerance=1e-10 if strength == STRENGTHS[chosen - 1] else _ON_THE_WAY)
         base = base + found.logits(at)
         stacked += coefficients(found, at)
         said += [f"{structure}, strength {STRENGTHS[chosen - 1]:g}"] if chosen else []
@@ -166,7 +173,7 @@ def _path(
         for i, (inside, _) in enumerate(parts):
             there = np.ones(len(labels), bool)
             there[inside] = False
-            now[i] = fit(found, bases[i], labels, strength, now[i], there, tolerance=1e-6)
+            now[i] = fit(found, bases[i], labels, strength, now[i], there, tolerance=_ON_THE_WAY)
         moved = [base + found.logits(at) for base, at in zip(bases, now)]
         loss = sum(_total_loss(values[inside], labels[inside]) for values, (inside, _) in zip(moved, parts))
         if loss < least:

@@ -26,16 +26,12 @@ def best_single(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
 
     Runs are compared on the samples that all predict, or, where these are fewer than half, each on its own.
     """
-    all_there = None if stack.present is None else np.flatnonzero(stack.present.all(axis=0))
+    there = np.ones((stack.runs, len(stack)), bool) if stack.present is None else stack.present
+    by_all = there.all(axis=0)
     scores = np.full(stack.runs, -np.inf)
     for i in range(stack.runs):
-        rows = all_there
-        if stack.present is not None and rows is not None and 2 * len(rows) < len(stack):
-            rows = np.flatnonzero(stack.present[i])
-        labels, values = stack.labels, stack.probabilities[i]
-        if rows is not None:
-            labels, values = labels[rows], values[rows]
-        score = metric(labels, values) if len(labels) else np.nan
+        rows = np.flatnonzero(by_all if 2 * by_all.sum() >= len(stack) else there[i])
+        score = metric(stack.labels[rows], stack.probabilities[i, rows]) if len(rows) else np.nan
         if not np.isnan(score):
             scores[i] = score if metric.greater_is_better else -score
     weights = np.zeros(stack.runs)
@@ -48,8 +44,8 @@ def greedy(*, bags: int = 0, warm: int = 0) -> Callable[[Stack, Metric, int], Co
 
     Parameters
     ----------
-    bags : selections, each from a random half of the runs, that are averaged (Caruana et al., ICDM 2006); 0 for one from all.
-    warm : the best so many runs, by score, that the selection starts with.
+    bags : selections, each from a random half of the runs, that are averaged (section 2.3); 0 for one from all.
+    warm : the best so many runs, by score, that the selection starts with (section 2.2).
     """
 
     def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
