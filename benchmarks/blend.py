@@ -52,6 +52,14 @@ VOTES = {
     "the vote, summed in float32": (IMPORTS, "mean(np.float32)"),
 }
 WHOLE = "import sys, numpy as np; np.save('mean.npy', np.mean([np.load(f) for f in sys.argv[1:]], 0))"
+COMMAND = "from ensemble.cli import main; main()"
+# The largest resident memory since the program began; what the system counts for a child begins with its parent's.
+PEAK = """
+import atexit
+@atexit.register
+def peak():
+    print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
 
 
 def write_files(folder: Path, split: str, rows: int, classes: int, members: int, known: bool = True, dtype: str = "f4") -> list[Path]:
@@ -75,26 +83,29 @@ def write_files(folder: Path, split: str, rows: int, classes: int, members: int,
     return files
 
 
-def timed(command: list[str], folder: Path) -> tuple[float, float, float, str]:
-    """Seconds by the clock, seconds of processors, MiB at most, and what it printed; of one command in a process of its own."""
+def timed(code: str, words: list[str], folder: Path) -> tuple[float, float, float, str]:
+    """Seconds by the clock, seconds of processors, MiB at most, and what it printed; of Python code in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = os.times()
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PEAK + code, *words], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout is not None
     printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, command
-    return os.times().elapsed - before.elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, printed
+    assert process.returncode == 0, words
+    *said, memory = printed.splitlines()
+    return os.times().elapsed - before.elapsed, usage.ru_utime + usage.ru_stime, int(memory) / 1024, said[0] if said else ""
 
 
-def alternating(commands: dict[str, tuple[list[str], Path]], repeats: int, inside: bool) -> dict[str, tuple[float, float, float]]:
-    """For each command the medians of its seconds (those it printed, where `inside`), of its processor seconds and of its MiB."""
+def alternating(commands: dict[str, tuple[str, list[str], Path]], repeats: int, inside: bool) -> dict[str, tuple[float, float, float]]:
+    """For each of (code, words, folder) the medians of its seconds (`inside`: those it printed), processor seconds and MiB."""
     runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
     for _ in range(repeats + 1):  # the first warms the caches
-        for name, (command, folder) in commands.items():
+        for name, (code, words, folder) in commands.items():
             shutil.rmtree(folder / "runs", ignore_errors=True)
-            seconds, busy, memory, printed = timed(command, folder)
+            seconds, busy, memory, printed = timed(code, words, folder)
             runs[name].append((float(printed) if inside else seconds, busy, memory))
     return {name: tuple(statistics.median(column) for column in zip(*found[1:])) for name, found in runs.items()}  # type: ignore[misc]
 
@@ -114,11 +125,11 @@ def small(folder: Path, rows: int, repeats: int) -> None:
     files = {name: write_files(folder / str(i), split, rows, 18, 20, known) for i, (name, (split, known)) in enumerate(kinds.items())}
     given = [str(file) for file in files["test, no labels"]]
     mean = np.mean([np.load(file).astype(np.float64) for file in given], 0).astype(np.float32)
-    commands = {name: ([sys.executable, "-c", ALONE.format(imports=i, work=w), *given], folder) for name, (i, w) in VOTES.items()}
+    commands = {name: (ALONE.format(imports=i, work=w), given, folder) for name, (i, w) in VOTES.items()}
     print(f"the vote alone, 20 × {rows:,} × 18\n{shown(alternating(commands, repeats, True), next(iter(VOTES)))}\n")
-    commands = {"python -c '… np.mean … np.save'": ([sys.executable, "-c", WHOLE, *given], folder / "0")}
+    commands = {"python -c '… np.mean … np.save'": (WHOLE, given, folder / "0")}
     for i, (name, inside) in enumerate(files.items()):
-        commands[f"ensemble blend ({name})"] = ([sys.executable, "-m", "ensemble.cli", "blend", "-q", *map(str, inside), "-o", "b"], folder / str(i))
+        commands[f"ensemble blend ({name})"] = (COMMAND, ["blend", "-q", *map(str, inside), "-o", "b"], folder / str(i))
     print(f"the whole command\n{shown(alternating(commands, repeats, False), next(iter(commands)))}")
     print("equal to the float64 mean, to the bit:", np.array_equal(np.load(folder / "0" / "runs" / "blends" / "b" / "test.npy"), mean))
 
@@ -128,8 +139,8 @@ def large(folder: Path, rows: int, repeats: int) -> None:
     lines = []
     for part, members in ((rows, 10), (rows, 5), (rows // 2, 10)):
         files = write_files(folder / f"{part}-{members}", "test", part, 1000, members, False, "f2")
-        command = [sys.executable, "-m", "ensemble.cli", "blend", "-q", *map(str, files), "-o", "b"]
-        measured = alternating({"": (command, folder / f"{part}-{members}")}, repeats, False)[""]
+        words = ["blend", "-q", *map(str, files), "-o", "b"]
+        measured = alternating({"": (COMMAND, words, folder / f"{part}-{members}")}, repeats, False)[""]
         lines.append([f"{members} × {part:,} × 1,000", f"{measured[0]:.2f} s", f"{measured[1]:.2f} s", f"{measured[2]:.0f} MiB"])
         shutil.rmtree(folder / f"{part}-{members}")
     print(table(["ensemble blend, float16", "time", "processors", "peak memory"], lines))
@@ -140,9 +151,9 @@ def methods(folder: Path, rows: int, repeats: int) -> None:
     from ensemble.voting import METHODS
 
     files = [str(file) for file in write_files(folder, "test", rows, 18, 20, False)]
-    start = [sys.executable, "-m", "ensemble.cli", "blend", "-q", *files, "-o", "b", "--method"]
+    start = ["blend", "-q", *files, "-o", "b", "--method"]
     extra = {"weighted": ["--weights", ",".join(str(i + 1) for i in range(20))]}
-    print(shown(alternating({name: ([*start, name, *extra.get(name, [])], folder) for name in METHODS}, repeats, False), "soft"))
+    print(shown(alternating({name: (COMMAND, [*start, name, *extra.get(name, [])], folder) for name in METHODS}, repeats, False), "soft"))
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from ensemble.found_files import find_files
 from ensemble.hard_labels import read_hard_labels
 from ensemble.members import read_members
 from ensemble.runs import Split
-from ensemble.voting import vote
+from ensemble.voting import METHODS, vote
 from folds.errors import EnsembleError, UsageError
 from folds.predictions import Rows, Sidecar, write_prediction
 
@@ -115,11 +115,11 @@ def test_a_blend_is_invariant_to_the_order_of_files_rows_and_classes(tmp_path: P
     rng.shuffle(second)  # type: ignore[arg-type]
     one, other = lined_up(*first)["oof"], lined_up(*second)["oof"]
     position = [other.rows.ids.tolist().index(name) for name in one.rows.ids.tolist()]
-    for method in ("soft", "hard", "geometric"):
+    for method in METHODS:
         ranking = [f"r{run}" for run in range(runs)]
         a, b = vote(one, method, ranking=ranking), vote(other, method, ranking=ranking)
         assert a.ties == b.ties
-        assert np.array_equal(a.probabilities, b.probabilities[position]), method
+        np.testing.assert_allclose(a.probabilities, b.probabilities[position], rtol=0, atol=1e-7 if method == "rank" else 0, err_msg=method)
 
 
 @pytest.mark.parametrize("dtype", ["<f8", "<f4", "<f2", ">f4", ">f8"])
@@ -282,6 +282,14 @@ def test_two_different_files_for_the_same_predictions_are_refused(tmp_path: Path
     paths = [save(tmp_path, "a.oof", draw(6), table(6)), save(tmp_path / "old", "a.oof", draw(6, seed=1), table(6))]
     with pytest.raises(EnsembleError, match="both say they are the oof predictions of run 'a'"):
         lined_up(*paths)
+
+
+def test_rows_that_are_all_equal_are_probabilities_like_others(tmp_path: Path) -> None:
+    flat, rows = np.full((6, 4), 0.25, np.float32), table(6)
+    split = lined_up(save(tmp_path, "a.oof", flat, rows), save(tmp_path, "b.oof", draw(6), rows))["oof"]
+    np.testing.assert_allclose(vote(split).probabilities, (flat + draw(6)) / 2, atol=1e-7)
+    alone = vote(lined_up(save(tmp_path, "a.oof", flat, rows))["oof"], "hard")
+    assert alone.probabilities.argmax(1).tolist() == [0] * 6
 
 
 def test_the_same_file_given_twice_counts_once(tmp_path: Path) -> None:
