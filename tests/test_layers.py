@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
-errors files kinds ledger git_state scores csv_table predictions
+errors files kinds ledger git_state softmax scores csv_table predictions
 samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep space trials sources
 contents depth decode usable images
 strata stratified repair assignment split repeats
@@ -24,7 +24,10 @@ job tracking state fold_setup fitting training worker
 journal shared task patience lost cluster
 run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
 """.split()
-ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files view_files views tta".split()
+ENSEMBLE = """
+hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files
+view_files views view_merges view_weights view_predictions tta view_scores
+""".split()
 
 
 def imported_by(path: Path, package: str) -> set[str]:
