@@ -17,6 +17,7 @@ PLAIN = "plain"  # what `auto` can choose besides: no other view than the plain 
 METRIC = METRICS["macro_f1"]
 TOLERANCE = 0.001  # of the score, which saved views may cost
 STEPS = 50  # weights are multiples of one fiftieth at the finest
+EQUAL = 0.5  # share of a fitted weight that is the same for all views: what is fitted on few people is half believed
 GROUPS = 5  # of people, where there is one fold alone
 SPREAD = 0.5  # standard deviation of the logarithm of a class's weight about the weight of all classes
 
@@ -109,7 +110,8 @@ def _weights(evidence: Evidence, how: str, budget: int | None, plain: bool) -> N
         chosen = _greedy(evidence, how, limit, plain, again=False) > 0 if limit < views else np.ones(views, bool)
         return np.asarray(chosen / chosen.sum())
     counts = _greedy(evidence, "mean", limit, plain, again=True)
-    shared: NDArray[np.float64] = counts / counts.sum()
+    allowed = counts > 0 if limit < views else np.ones(views, bool)
+    shared: NDArray[np.float64] = EQUAL * allowed / allowed.sum() + (1 - EQUAL) * counts / counts.sum()
     return shared if how == "weighted" else _by_class(evidence, shared)
 
 

@@ -74,6 +74,8 @@ def augment_folds(
             return shown.enter_context(StepsView(title))
 
         made = augment(checkpoints, views, open_data, request, device=device, force=force, progress=progress, note=console.note)
+    if made.predicted:
+        console.note(f"{made.predicted:,} forward passes made")
     return made, score_views(made.run, tuple(views), per_person=per_person)
 
 
@@ -124,10 +126,9 @@ def _lines(made: Augmented, worth: Worth | None) -> list[str]:
     if worth is not None:
         merged = worth.against_plain.second
         if worth.in_sample is not None:
-            flattery = worth.in_sample - merged
-            lines.append(
-                f"{merge_name(made)}: {merged:.3f} on people it was not fitted on, {worth.in_sample:.3f} on those it was: {flattery:+.3f} of optimism"
-            )
+            optimism = worth.in_sample - merged
+            told = f"{merged:.3f} on people it was not fitted on, {worth.in_sample:.3f} on those it was (optimism {optimism:+.3f})"
+            lines.append(f"{merge_name(made)}: {told}")
         lines.append(f"against no TTA: {_difference(worth.against_plain)}")
         if made.merge.how != "mean" or made.request.fitted(len(made.evidence.views) if made.evidence else 0):
             lines.append(f"against the mean of all views: {_difference(worth.against_mean)}")
@@ -157,11 +158,11 @@ def _passes(made: Augmented) -> str:
         return f"{passes:.2f} ({passes / views:.0%} of {views})" if made.merge.threshold is not None else f"{passes:.0f}"
 
     test = "" if made.test_views is None else f", {of(made.test_views)} on test"
-    return f"forward passes an image: {of(made.oof_views)} out of fold{test}; {made.predicted:,} were made now"
+    return f"forward passes an image: {of(made.oof_views)} out of fold{test}"
 
 
 def _record(made: Augmented, scored: Sequence[ViewScores], worth: Worth | None) -> dict[str, Any]:
-    passes: dict[str, Any] = {"oof": made.oof_views, "test": made.test_views, "all_views": len(made.merge.views), "made_now": made.predicted}
+    passes: dict[str, Any] = {"oof": made.oof_views, "test": made.test_views, "all_views": len(made.merge.views)}
     record: dict[str, Any] = {
         "run": made.run,
         "merge": made.merge.as_json() | {"asked": made.request.how, "budget": made.request.budget},
