@@ -152,10 +152,13 @@ def _difference(found: Difference) -> str:
 
 
 def _passes(made: Augmented) -> str:
+    """Forward passes an image, and what adaptive views save of them."""
     views = len(made.merge.views)
+    if made.merge.threshold is None:
+        return f"forward passes an image: {views}"
 
     def of(passes: float) -> str:
-        return f"{passes:.2f} ({passes / views:.0%} of {views})" if made.merge.threshold is not None else f"{passes:.0f}"
+        return f"{passes:.2f} ({passes / views:.0%} of {views})"
 
     test = "" if made.test_views is None else f", {of(made.test_views)} on test"
     return f"forward passes an image: {of(made.oof_views)} out of fold{test}"
