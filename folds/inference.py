@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.devices import autocast
+from folds.softmax import softmax
 
 # A view of a batch: float32 (n, 3, height, width) with values 0–1 → the same shape.
 View = Callable[[Tensor], Tensor]
@@ -126,7 +127,9 @@ def predict_logits(
     model : on `device`, in evaluation mode.
     pixels : of all images, shared by all folds and views.
     index : (n,) the rows to predict, in this order.
-    mean, std : of pixels scaled to 0–1; normalisation comes after the view, so views see plain pixels.
+    views : see plain pixels, values 0–1, and normalisation comes after them; those with a true `moves_only` see normalised ones,
+        which is the same and is done once for all of them. Each has passes of its own: its logits do not depend on the others.
+    mean, std : of pixels scaled to 0–1.
     progress : called with (rows done, rows in all).
 
     Returns
@@ -139,11 +142,13 @@ def predict_logits(
 
     def of(rows: NDArray[np.integer]) -> Tensor:
         batch = pixels.take(rows).permute(0, 3, 1, 2).float().div_(255)
+        normal = (batch - centre).div_(deviation)
         seen = []
         for view in views:
-            inputs = ((view(batch) - centre) / deviation).contiguous(memory_format=layout)
+            inputs = view(normal) if getattr(view, "moves_only", False) else (view(batch) - centre).div_(deviation)
             with autocast(amp, device):
-                seen.append(model(inputs).float())
+                # Turns and flips lay their pixels out anew, which would slow convolutions down.
+                seen.append(model(inputs.contiguous(memory_format=layout)).float())
         return torch.stack(seen)
 
     blocks: list[Tensor] = []
@@ -163,8 +168,4 @@ def predict_logits(
     return torch.cat(blocks, dim=1).cpu().numpy()
 
 
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities along the last axis, in float64, stable for any finite logits."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+__all__ = ["BATCH", "Change", "Pixels", "View", "identity", "predict_logits", "softmax"]

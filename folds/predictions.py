@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.files import read_json, write_atomic, write_json
-from folds.kinds import NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
+from folds.kinds import ANYTHING, NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
 from folds.samples_file import Rows, read_samples_file, write_samples
 
 SCHEMA = 1
@@ -47,6 +47,7 @@ _FIELDS = {
     "seed": optional(whole(0)),
     "repeat": optional(whole(0)),
     "views": optional(list_of(TEXT)),
+    "merge": optional(mapping_of(ANYTHING)),
     "folds_sha": optional(TEXT),
     "checkpoint_sha": optional(_SHA),
     "images_sha": optional(_SHA),
@@ -71,6 +72,7 @@ class Sidecar:
     seed: int | None = None
     repeat: int = 0
     views: tuple[str, ...] = ()
+    merge: Mapping[str, Any] | None = None  # how views became one prediction; whoever uses it checks it
     folds_sha: str | None = None
     checkpoint_sha: str | Mapping[str, str] | None = None  # by fold in a stitched file
     images_sha: str | Mapping[str, str] | None = None  # of the contents of the images that were predicted; likewise
@@ -144,6 +146,8 @@ def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None, samples_file: P
     fold = sidecar.fold
     record["fold"] = fold.tolist() if isinstance(fold, np.ndarray) else fold
     record |= {"run": sidecar.run, "arch": sidecar.arch, "seed": sidecar.seed, "repeat": sidecar.repeat, "views": list(sidecar.views)}
+    if sidecar.merge is not None:
+        record["merge"] = dict(sidecar.merge)
     record |= {"folds_sha": sidecar.folds_sha, "checkpoint_sha": sidecar.checkpoint_sha}
     if sidecar.images_sha is not None:
         record["images_sha"] = sidecar.images_sha
@@ -188,6 +192,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Si
         seed=record.get("seed"),
         repeat=record.get("repeat") or 0,
         views=tuple(record.get("views") or ()),
+        merge=record.get("merge"),
         folds_sha=record.get("folds_sha"),
         checkpoint_sha=record.get("checkpoint_sha"),
         images_sha=record.get("images_sha"),

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
-errors files kinds ledger git_state
+errors files kinds ledger git_state softmax
 scores by_person student left_out redrawn intervals class_scores reliability user_code user_metric
 csv_table samples_file predictions toml_text
 samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep space trials sources
@@ -33,7 +33,7 @@ stack combination evaluation
 greedy_kernels greedy_counts greedy weights class_weights calibration class_bias stacking fitters auto learned_votes
 coalitions shapley diversity worth cost subsets pareto advice
 request entries fitted worths blends blend_recipe blend_files
-view_files views tta
+view_files views view_merges view_weights view_predictions tta view_scores
 """.split()
 
 

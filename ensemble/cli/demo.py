@@ -97,10 +97,10 @@ def _views(force: bool) -> list[Line]:
     lines: list[Line] = []
     for arch in ARCHS:
         _step(f"ensemble tta {arch} --views {VIEWS}")
-        run, scored = augment_folds(arch, parse_views(VIEWS), force=force)
+        made, scored = augment_folds(arch, parse_views(VIEWS), force=force)
         merged = {one.split: one.merged for one in scored}
         if merged.get("oof") is not None and merged.get("test") is not None:
-            lines.append(Line(f"{run} + TTA", merged["oof"], merged["test"]))  # type: ignore[arg-type]
+            lines.append(Line(f"{made.run} + TTA", merged["oof"], merged["test"]))  # type: ignore[arg-type]
     return lines
 
 
