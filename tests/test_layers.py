@@ -27,7 +27,7 @@ run versions beginnings grid plan manager summary tuning trial_task tune importa
 ENSEMBLE = """
 hard_labels members runs run_files tables class_order attributes alignment voting scoring
 stack combination evaluation
-greedy_kernels greedy weights class_weights calibration class_bias stacking fitters
+greedy_kernels greedy_counts greedy weights class_weights calibration class_bias stacking fitters
 blends blend_files view_files views tta
 """.split()
 
