@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from ensemble.scoring import Score, Truth, score_vote, truth_of
 from ensemble.voting import METHODS, Vote, parse_weights, vote
 from folds.errors import EnsembleError, UsageError, unknown
 from folds.files import sha256_bytes, sha256_file
-from folds.scores import METRICS
+from folds.user_metric import find_metric
 
 SCHEMA = 1
 # In the design, not built yet.
@@ -35,6 +36,7 @@ class Request:
     method : a key of `ensemble.voting.METHODS`; None for ``weighted`` where there are weights, otherwise ``soft``.
     weights : as `ensemble.voting.parse_weights` reads them.
     runs : only these.
+    metric : a key of `folds.scores.METRICS`, or the user's ``module:function``.
     labels : a CSV of true labels.
     logits : arrays without a sidecar hold logits.
     """
@@ -131,8 +133,7 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     EnsembleError : a file cannot be used, or files do not line up.
     """
     method = _method(request)
-    if request.metric not in METRICS:
-        raise unknown("metric", request.metric, list(METRICS))
+    metric = find_metric(request.metric)
     notes: list[str] = []
     members = select_runs(read_members(find_files(files, warn), request.logits, notes.append, warn), request.runs)
     labels = None if request.labels is None else read_hard_labels(request.labels)
@@ -148,13 +149,14 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     if request.labels is not None and not truths:
         raise EnsembleError(f"{request.labels} has labels of none of the samples", hint="its ids must be those of the predictions")
     runs = {name: _entries(name, splits, truths, request) for name in names if weights[name] > 0}
-    ranking = _ranking(runs, request.metric)
+    ranking = _ranking(runs, metric.greater_is_better)
     votes = {name: vote(split, method, weights, ranking) for name, split in splits.items()}
     total = {name: _entry(split, votes[name], truths.get(name), None, request) for name, split in splits.items()}
     for name, result in votes.items():
         if method == "hard":
             settled = "; they go to the class with the higher mean probability, else to the vote of the first-ranked run" if result.ties else ""
             notes.append(f"{result.ties:,} of {len(splits[name]):,} {name} rows were ties{settled}")
+    notes += [f"{name}: {entry.score.headline.warning}" for name, entry in total.items() if entry.score is not None and entry.score.headline.warning]
     mixed = next((entry.score.mixed_people for entry in total.values() if entry.score is not None and entry.score.mixed_people), 0)
     if mixed:
         notes.append(f"{mixed:,} people carry several labels and are scored by their most frequent one")
@@ -210,21 +212,22 @@ def _entry(split: Split, result: Vote, truth: Truth | None, folds: tuple[int, ..
     return Entry(folds, len(split), score)
 
 
-def _ranking(runs: Mapping[str, Mapping[str, Entry]], metric: str) -> list[str]:
+def _ranking(runs: Mapping[str, Mapping[str, Entry]], greater_is_better: bool) -> list[str]:
     """Run names, best out-of-fold score first; those without one keep their order, behind."""
 
     def rank(name: str) -> tuple[bool, float]:
         entry = runs[name].get("oof")
-        if entry is None or entry.score is None:
+        if entry is None or entry.score is None or math.isnan(entry.score.headline.score):
             return True, 0.0
         value = entry.score.headline.score
-        return False, -value if METRICS[metric].greater_is_better else value
+        return False, -value if greater_is_better else value
 
     return sorted(runs, key=rank)
 
 
 def _identity(members: Sequence[Member], method: str, request: Request, weights: Mapping[str, float]) -> str:
     options = {"method": method, "weights": weights, "metric": request.metric, "per_person": request.per_person, "logits": request.logits}
+    options["metric_sha"] = find_metric(request.metric).sha
     options["labels"] = None if request.labels is None else sha256_file(request.labels)
     inputs = [(member.run, member.sha) for member in members]
     return sha256_bytes(json.dumps([SCHEMA, __version__, options, inputs]).encode())

@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
-errors files kinds ledger git_state scores csv_table predictions
+errors files kinds ledger git_state
+scores by_person student left_out redrawn intervals class_scores reliability user_code user_metric
+csv_table predictions
 samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep space trials sources
 contents depth decode usable images
 strata stratified repair assignment split repeats

@@ -14,6 +14,7 @@ from ensemble.cli import console
 from folds.errors import UsageError
 from folds.files import write_atomic
 from folds.scores import METRICS
+from folds.user_metric import find_metric
 
 
 def blend(
@@ -23,7 +24,7 @@ def blend(
         str | None, typer.Option(help="of the runs: swin=.7,resnet18=.3, or .7,.3 in the order they first appear", metavar="W")
     ] = None,
     run: Annotated[str | None, typer.Option(help="blend only these runs", metavar="A[,B]")] = None,
-    metric: Annotated[str, typer.Option(help=f"score: {', '.join(METRICS)}")] = "macro_f1",
+    metric: Annotated[str, typer.Option(help=f"score: {', '.join(METRICS)}, or module:function of yours")] = "macro_f1",
     per: Annotated[str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")] = None,
     labels: Annotated[Path | None, typer.Option(help="true labels by id: a CSV with id,label and, better, person", metavar="FILE.csv")] = None,
     from_: Annotated[
@@ -72,7 +73,7 @@ def blend_table(made: Blend) -> str:
     names = list(made.splits)
     scored = {name: any(entries[name].score is not None for entries in [*made.runs.values(), made.total] if name in entries) for name in names}
     weighted = len(set(made.weights.values())) > 1
-    title, unit = METRICS[made.request.metric].title, "people" if made.request.per_person else "rows"
+    title, unit = find_metric(made.request.metric).title, "people" if made.request.per_person else "rows"
     header = ["run", *(["weight"] if weighted else [])]
     for name in names:
         shown = "OOF" if name == "oof" else name

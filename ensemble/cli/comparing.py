@@ -10,7 +10,8 @@ from ensemble.cli import console
 from folds.comparison import Comparison, compare, shown, varied_text
 from folds.errors import EnsembleError
 from folds.experiment import comparison_record
-from folds.scores import METRICS, Interval
+from folds.intervals import Interval
+from folds.scores import METRICS
 from folds.summary import RunSummary
 
 if TYPE_CHECKING:  # it imports torch, which comparing two runs does not need

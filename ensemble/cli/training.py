@@ -236,7 +236,7 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[Pooled] = ()) -> N
     if any(len(s.folds) < s.k for s in summaries):
         console.note("folds that are not trained yet are absent from the out-of-fold score")
     if first.oof.headline.people < FEW_PEOPLE:
-        console.warn(f"{first.oof.headline.people} people say little: drawing among so few, the interval is too narrow")
+        console.warn(f"{first.oof.headline.people} people say little: with so few, the interval may be too narrow")
     if first.oof.mixed_people:
         console.note(f"{first.oof.mixed_people:,} people carry several labels and are scored by their most frequent one")
 
