@@ -237,6 +237,8 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[Pooled] = ()) -> N
         console.note("folds that are not trained yet are absent from the out-of-fold score")
     if first.oof.headline.people < FEW_PEOPLE:
         console.warn(f"{first.oof.headline.people} people say little: with so few, the interval may be too narrow")
+    if first.oof.headline.warning:
+        console.note(f"the interval of {first.run}: {first.oof.headline.warning}")
     if first.oof.mixed_people:
         console.note(f"{first.oof.mixed_people:,} people carry several labels and are scored by their most frequent one")
 
