@@ -321,3 +321,22 @@ def test_views_of_an_earlier_training_are_refused_by_name_not_preferred(runs: Pa
         assert "are of different trainings of run 'swin': in fold 0 they name other checkpoints (new0 and old0)" in done.err
         assert "runs/tta/swin" in done.err.splitlines()[0]
         assert "hint: ensemble tta swin --force" in done.err
+
+
+def test_a_score_of_the_user_s_own_is_printed_and_is_part_of_what_the_blend_is(runs: Path, call: Call) -> None:
+    module = runs.parent / "their_cost.py"
+    module.write_text(
+        "def missed(labels, probabilities): return float((probabilities.argmax(1) != labels).mean())\nmissed.greater_is_better = False\n"
+    )
+    words = ["blend", *sorted(runs.glob("*.oof.npy")), "--metric", "their_cost:missed", "--json"]
+    done = call(*words)
+    sys.modules.pop("their_cost", None)
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    found = record["blend"]["oof"]["score"]
+    assert found["their_cost:missed"]["score"] == pytest.approx(1 - found["accuracy"])
+    assert found["their_cost:missed"]["low"] < found["their_cost:missed"]["score"] < found["their_cost:missed"]["high"]
+    module.write_text(module.read_text().replace("!=", "=="))
+    again = call(*words)
+    sys.modules.pop("their_cost", None)
+    assert json.loads(again.out)["identity"] != record["identity"]

@@ -57,6 +57,7 @@ def test_a_certain_mistake_costs_what_it_costs_in_scikit_learn_and_not_infinity(
 
 @settings(max_examples=60)
 @given(scored(), st.sampled_from([np.float32, np.float64]))
+@pytest.mark.filterwarnings("ignore:The y_prob values do not sum")
 def test_the_brier_score_is_the_whole_sum_of_squares(data: Data, dtype: type) -> None:
     labels, probabilities, _ = data
     probabilities = probabilities.astype(dtype)
@@ -72,7 +73,7 @@ def test_the_brier_score_of_two_classes_is_twice_the_one_of_the_positive_class()
 
 @settings(max_examples=60)
 @given(scored())
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore")
 def test_kappa_is_that_of_scikit_learn_and_0_where_it_is_undefined(data: Data) -> None:
     labels, probabilities, _ = data
     predicted = probabilities.argmax(1)
