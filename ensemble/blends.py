@@ -27,6 +27,8 @@ from folds.scores import METRICS
 SCHEMA = 1
 # In the design, not built yet.
 LATER = ("greedy", "stacking", "auto")
+# Option → the method that takes it.
+_TOLD = {"power": "power", "trim": "trimmed"}
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Blend:
             "metric": self.request.metric,
             "per": "person" if self.request.per_person else None,
             "by": self.request.by,
+            **_told(self.method, self.request),
             "target": first.target,
             "classes": list(first.classes),
             "runs": runs,
@@ -192,7 +195,7 @@ def _method(request: Request) -> str:
         raise UsageError("--method weighted needs --weights", hint="--weights .7,.3, in the order of the runs, or --weights swin=.7,resnet18=.3")
     if (method == "soft" or not METHODS[method].weighs) and request.weights is not None:
         raise UsageError(f"--method {method} counts all runs alike and takes no --weights", hint="--method weighted")
-    for option, owner in (("power", "power"), ("trim", "trimmed")):
+    for option, owner in _TOLD.items():
         if getattr(request, option) is not None and method != owner:
             raise UsageError(f"--method {method} takes no --{option}", hint=f"--method {owner} --{option} {getattr(request, option):g}")
     return method
@@ -259,11 +262,15 @@ def _ranking(runs: Mapping[str, Mapping[str, Entry]], metric: str) -> list[str]:
     return sorted(runs, key=rank)
 
 
+def _told(method: str, request: Request) -> dict[str, float]:
+    """What the method was told, where it listens."""
+    return {name: getattr(request.options(), name) for name, owner in _TOLD.items() if method == owner}
+
+
 def _identity(members: Sequence[Member], method: str, request: Request, weights: Mapping[str, float]) -> str:
     options = {"method": method, "weights": weights, "metric": request.metric, "per_person": request.per_person, "logits": request.logits}
     options["labels"] = None if request.labels is None else sha256_file(request.labels)
     # Only what is not as it is by default: blends of before keep their names.
-    told = {"power": request.options().power if method == "power" else None, "trim": request.options().trim if method == "trimmed" else None}
-    options |= {name: value for name, value in told.items() if value is not None} | ({"by": request.by} if request.by != "class" else {})
+    options |= _told(method, request) | ({"by": request.by} if request.by != "class" else {})
     inputs = [(member.run, member.sha) for member in members]
     return sha256_bytes(json.dumps([SCHEMA, __version__, options, inputs]).encode())
