@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ensemble.blends import Blend
-from ensemble.maps import same_values
 from ensemble.voting import Vote
 from folds.errors import EnsembleError, UsageError
 from folds.files import read_json, refuse_existing, refuse_folder, sha256_file, write_json
+from folds.maps import same_values
 from folds.predictions import Rows, Sidecar, read_array, sidecar_path, write_prediction
 
 FOLDER = Path("runs/blends")

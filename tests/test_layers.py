@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
-errors files kinds ledger git_state scores csv_table samples_file predictions
+errors files maps kinds ledger git_state scores csv_table samples_file predictions
 samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep space trials sources
 contents depth decode usable images
 strata stratified repair assignment split repeats
@@ -25,7 +25,7 @@ journal shared task patience lost cluster
 run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
 """.split()
 ENSEMBLE = """
-hard_labels maps found_files scans leaks members copies runs run_files tables class_order attributes alignment
+hard_labels found_files scans leaks members copies runs run_files tables class_order attributes alignment
 ballots means mean_stream majority ranks marginals given_weights voting
 scoring blends blend_files view_files views tta
 """.split()
