@@ -15,9 +15,9 @@ import numpy as np
 from ensemble.ballots import Vote
 from ensemble.blend_recipe import recipe_of, to_text
 from ensemble.blends import Blend
-from ensemble.maps import same_values
 from folds.errors import EnsembleError, UsageError
 from folds.files import read_json, refuse_existing, refuse_folder, sha256_file, write_atomic, write_json
+from folds.maps import same_values
 from folds.predictions import Rows, Sidecar, read_array, sidecar_path, write_prediction
 
 FOLDER = Path("runs/blends")

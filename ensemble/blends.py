@@ -95,6 +95,7 @@ class Blend:
             "metric": self.request.metric,
             "per": "person" if self.request.per_person else None,
             "by": self.request.by,
+            **self.request.told_method,
             "target": first.target,
             "classes": list(first.classes),
             "runs": runs,

@@ -13,6 +13,7 @@ from ensemble.calibration import calibrated
 from ensemble.class_bias import biased
 from ensemble.class_weights import per_class
 from ensemble.combination import Combination, Fitter
+from ensemble.remembered import remembered
 from ensemble.stack import Stack
 from ensemble.stacking import stacking
 from ensemble.voting import METHODS
@@ -35,7 +36,7 @@ def plain(method: str) -> Fitter:
 
 
 PLAIN: dict[str, Fitter] = {name: plain(name) for name in METHODS if name != GIVEN}
-STACKING = Fitter("stacking", "logistic regression on log probabilities", stacking)
+STACKING = Fitter("stacking", "logistic regression on log probabilities", remembered(stacking))
 FITTERS: dict[str, Fitter] = PLAIN | {
     fitter.name: fitter
     for fitter in (

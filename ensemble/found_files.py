@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ensemble.hard_labels import lists_samples
 from folds.csv_table import read_header
-from folds.errors import EnsembleError, nearest
+from folds.errors import EnsembleError, UsageError, nearest
 
 Note = Callable[[str], None]
 
@@ -17,8 +17,11 @@ def find_files(given: Sequence[Path], warn: Note = lambda text: None, allow_dupl
 
     Raises
     ------
+    UsageError : there are none.
     EnsembleError : a file is missing, a pattern matches nothing, or it is no file of predictions.
     """
+    if not given:
+        raise UsageError("no files of predictions are named", hint="ensemble blend runs/*.npy")
     found: list[Path] = []
     for path in given:
         if path.exists() or not any(mark in str(path) for mark in "*?["):

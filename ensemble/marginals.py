@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.maps import let_go, result_array
 from ensemble.runs import Grouping, Present, Run, Split
 from folds.errors import UsageError
+from folds.maps import let_go, result_array
 from folds.predictions import sort_classes
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ensemble.ballots import normalised
-from ensemble.maps import let_go, result_array
 from ensemble.runs import Run
+from folds.maps import let_go, result_array
 
 _NUMBERS_AT_ONCE = 1 << 16  # a block and its sums stay in the processor's cache
 

@@ -45,5 +45,3 @@ def _content(stack: Stack) -> str:
         if values is not None:
             digest.update(values.tobytes() if not values.flags.c_contiguous else values.data)
     return digest.hexdigest()
-
-

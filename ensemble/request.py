@@ -16,6 +16,8 @@ from folds.scores import Metric
 from folds.user_metric import find_metric
 
 AUTO = "auto"
+# Option → the method that takes it.
+_TOLD = {"power": "power", "trim": "trimmed"}
 ALL_METHODS = (*METHODS, *(name for name, fitter in FITTERS.items() if fitter.learns), AUTO)
 
 
@@ -94,7 +96,7 @@ class Request:
         if self.weights is not None and (name == "soft" or name not in METHODS or not METHODS[name].weighs):
             found = "learns its weights" if name not in METHODS else "counts all runs alike"
             raise UsageError(f"--method {name} {found} and takes no --weights", hint="--method weighted")
-        for option, owner in (("power", "power"), ("trim", "trimmed")):
+        for option, owner in _TOLD.items():
             if getattr(self, option) is not None and name != owner:
                 raise UsageError(f"--method {name} takes no --{option}", hint=f"--method {owner} --{option} {getattr(self, option):g}")
         self.options()
@@ -120,6 +122,11 @@ class Request:
                 raise UsageError("--method auto tries calibration by itself", hint="leave --calibrate out")
             if self.name in METHODS and METHODS[self.name].counts_votes:
                 raise UsageError(f"--method {self.name} counts decisions, which calibration hardly changes", hint="--method soft")
+
+    @property
+    def told_method(self) -> dict[str, float]:
+        """What the method was told, where it listens."""
+        return {name: getattr(self.options(), name) for name, owner in _TOLD.items() if self.name == owner}
 
     def options(self) -> Options:
         """What a plain method is told.
@@ -148,8 +155,7 @@ class Request:
             "logits": self.logits,
         }
         record["labels"] = None if self.labels is None else sha256_file(self.labels)
-        options = self.options()
-        told: dict[str, Any] = {"power": options.power if self.name == "power" else None, "trim": options.trim if self.name == "trimmed" else None}
-        told |= {"by": self.by if self.by != "class" else None, "calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
+        told: dict[str, Any] = self.told_method | {"by": self.by if self.by != "class" else None}
+        told |= {"calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
         told |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
         return record | {name: value for name, value in told.items() if value is not None}

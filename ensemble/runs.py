@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.maps import let_go
 from ensemble.members import Member
+from folds.maps import let_go
 from folds.predictions import Rows
 
 Present = NDArray[np.bool_]

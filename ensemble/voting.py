@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from ensemble.ballots import Ballots, Method, Options, Vote, normalised
 from ensemble.majority import hard
-from ensemble.maps import let_go, result_array
 from ensemble.marginals import join_marginals, marginal_splits
 from ensemble.mean_stream import mean_of_runs
 from ensemble.means import geometric, largest, median, power_mean, soft, trimmed
 from ensemble.ranks import ranked
 from ensemble.runs import Run, Split
 from folds.errors import UsageError, unknown
+from folds.maps import let_go, result_array
 
 __all__ = ["METHODS", "Ballots", "Method", "Options", "Vote", "method_of", "vote"]
 

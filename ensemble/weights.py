@@ -18,7 +18,7 @@ BAGS = 20
 WARM = 5
 # A share of the vote that is too small to be seen.
 NONE = 1e-6
-_EM_STEPS = 1000
+_EM_STEPS = 300
 
 
 def best_single(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
@@ -91,7 +91,7 @@ def true_class(stack: Stack) -> NDArray[np.float64]:
     return stack.probabilities[:, np.arange(len(stack)), stack.labels].astype(np.float64)
 
 
-def simplex_weights(columns: NDArray[np.float64], present: NDArray[np.bool_] | None = None, tolerance: float = 1e-7) -> NDArray[np.float64]:
+def simplex_weights(columns: NDArray[np.float64], present: NDArray[np.bool_] | None = None, tolerance: float = 1e-5) -> NDArray[np.float64]:
     """(runs,) weights ≥ 0 with sum 1 that minimise the mean −log of the arithmetic mean's probability of the label.
 
     Sequential quadratic programming, then steps of EM for a mixture's weights until the duality gap, by which the loss can

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from folds.errors import EnsembleError
 from folds.files import read_json, write_atomic, write_json
 from folds.kinds import ANYTHING, NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
+from folds.maps import blocks
 from folds.samples_file import Rows, read_samples_file, write_samples
 
 SCHEMA = 1
@@ -116,7 +117,7 @@ def write_prediction(
     if values.shape != expected:
         raise EnsembleError(f"{path}: predictions are {values.shape}, expected {expected} (samples, classes)")
     # A sum in float64 of finite float32 is finite, and needs no array of its own.
-    if not np.isfinite(values.sum(dtype=np.float64)):
+    if not all(np.isfinite(block.sum(dtype=np.float64)) for block in blocks(values)):
         row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise EnsembleError(
             f"{path}: the prediction of sample '{sidecar.rows.ids[row]}' is not finite", hint="the training diverged: try a lower --lr"
@@ -124,7 +125,14 @@ def write_prediction(
     # An array that is replaced goes first: at no moment does an old one stand beside a new sidecar.
     path.unlink(missing_ok=True)
     write_json(sidecar_path(path), _to_json(path, sidecar, samples, samples_file))
-    return write_atomic(path, lambda file: np.save(file, values, allow_pickle=False))
+    return write_atomic(path, lambda file: _save(file, values))
+
+
+def _save(file: IO[bytes], values: NDArray[np.float32]) -> None:
+    """What np.save writes, in blocks: an array may be a map larger than memory."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
+    for block in blocks(values):
+        file.write(block.data)
 
 
 def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None, samples_file: Path | None) -> dict[str, Any]:

@@ -183,6 +183,8 @@ def test_options_of_the_method_are_part_of_what_a_blend_is(runs: Path, call: Cal
     ]
     assert names[0] == names[1]
     assert len(set(names)) == 4
+    record = json.loads((runs / "blends" / names[2] / "blend.json").read_text())
+    assert (record["method"], record["power"], record["by"]) == ("power", 3, "class")
 
 
 def test_attributes_are_voted_on_apart_where_it_is_asked_for(runs: Path, call: Call) -> None:

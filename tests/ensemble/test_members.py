@@ -494,6 +494,13 @@ def test_a_damaged_file_is_refused_by_name_and_reason(tmp_path: Path, spoil, mes
     assert str(tmp_path) in caught.value.message
 
 
+def test_no_files_are_no_blend_and_one_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no files of predictions"):
+        find_files([])
+    assert read_members([]) == []
+    assert len(read_members([save(tmp_path, "a.oof", draw(4), table(4))])) == 1
+
+
 def test_a_pattern_that_the_shell_left_is_expanded_or_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EnsembleError, match=r"no file matches runs/\*\.npy") as caught:

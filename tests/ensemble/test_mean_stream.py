@@ -1,4 +1,4 @@
-"""Votes over files of any size take the memory of their blocks, measured in processes of their own."""
+"""Votes over files of any size take the memory of their blocks, measured in processes of their own; and are exact."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble import maps
-from ensemble.maps import let_go, result_array, same_values
-from folds.errors import EnsembleError
+from ensemble.mean_stream import mean_of_runs
+from tests.ensemble.small_runs import probability_run
 
 CHILD = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from ensemble import maps
+from folds import maps
 from ensemble.alignment import align
 from ensemble.members import read_members
 from ensemble.voting import vote
@@ -46,30 +45,22 @@ def test_the_peak_is_that_of_the_blocks_not_of_the_files_or_the_result(tmp_path:
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}, "the file of the result has no name"
 
 
-def test_what_is_let_go_of_is_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.save(tmp_path / "a.npy", np.arange(50_000.0).reshape(-1, 2))
-    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(maps, "_LARGE", 10)
-    result = result_array(mapped.shape)
-    assert isinstance(result, np.memmap)
-    result[:] = mapped
-    let_go(mapped[3:9])
-    let_go(result)
-    let_go(np.ones(3))
-    assert same_values(mapped, result)
-    result[-1, 1] += 1
-    assert not same_values(mapped, result)
-    assert not same_values(mapped, result[1:])
+def test_the_mean_is_that_of_numpy_in_float64_rounded_once() -> None:
+    values = [np.random.default_rng(i).dirichlet(np.ones(18), 9_000).astype(np.float32) for i in range(7)]
+    runs = [probability_run(f"r{i}", each) for i, each in enumerate(values)]
+    expected = np.mean([each.astype(np.float64) for each in values], axis=0).astype(np.float32)
+    assert np.array_equal(mean_of_runs(runs, np.ones(7), 9_000), expected)
+    assert np.array_equal(mean_of_runs(runs, np.full(7, 1 / 7), 9_000), expected), "equal weights are no weights"
+    assert np.array_equal(mean_of_runs(runs[:1], np.array([0.3]), 9_000), values[0])
+    np.testing.assert_allclose(mean_of_runs(runs, np.ones(7), 9_000, np.float32), expected, rtol=0, atol=1e-6)
+    weights = np.array([1.0, 2, 0, 3, 0, 0, 1])
+    np.testing.assert_allclose(mean_of_runs(runs, weights, 9_000), np.average(values, axis=0, weights=weights), rtol=0, atol=1e-7)
 
 
-def test_a_folder_without_room_for_the_result_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(maps.os, "posix_fallocate", full)
-    monkeypatch.setattr(maps, "_LARGE", 10)
-    with pytest.raises(EnsembleError, match="no space left on device"):
-        result_array((10, 10))
+def test_rows_that_nobody_has_are_nan_and_others_are_renormalised() -> None:
+    values = np.random.default_rng(0).dirichlet(np.ones(3), 3)
+    runs = [probability_run("a", values, rows=np.array([0, -1, -1])), probability_run("b", values[::-1].copy(), rows=np.array([0, 1, -1]))]
+    result = mean_of_runs(runs, np.array([3.0, 1.0]), 3)
+    np.testing.assert_allclose(result[0], (3 * values[0] + values[2]) / 4, atol=1e-7)
+    np.testing.assert_allclose(result[1], values[1], atol=1e-7)
+    assert np.isnan(result[2]).all()

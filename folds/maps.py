@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def let_go(values: NDArray[Any]) -> None:
         base = getattr(base, "base", None)
     if base is not None and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
+
+
+def blocks(values: NDArray[Any], numbers: int = 1 << 20) -> Iterator[NDArray[Any]]:
+    """Blocks of rows of an array (n, classes) in order, of about that many numbers; of a map each is let go of after its turn."""
+    size = max(1, numbers // max(1, values.shape[1]))
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+        let_go(values)
 
 
 def result_array(shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -51,10 +60,4 @@ def same_values(one: NDArray[Any], other: NDArray[Any]) -> bool:
     """Whether two arrays are equal, block by block."""
     if one.shape != other.shape:
         return False
-    size = max(1, _LARGE // 8 // max(1, one.shape[1]))
-    for start in range(0, len(one), size):
-        if not np.array_equal(one[start : start + size], other[start : start + size]):
-            return False
-        let_go(one)
-        let_go(other)
-    return True
+    return all(np.array_equal(mine, theirs) for mine, theirs in zip(blocks(one), blocks(other), strict=True))
