@@ -139,13 +139,15 @@ def predict_logits(
     deviation = torch.tensor(std, device=device)[:, None, None]
     centre = torch.tensor(mean, device=device)[:, None, None]
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    moves = [getattr(view, "moves_only", False) for view in views]
 
     def of(rows: NDArray[np.integer]) -> Tensor:
         batch = pixels.take(rows).permute(0, 3, 1, 2).float().div_(255)
-        normal = (batch - centre).div_(deviation)
+        # Plain pixels are kept only where a view wants them.
+        normal = batch.sub_(centre).div_(deviation) if all(moves) else (batch - centre).div_(deviation)
         seen = []
-        for view in views:
-            inputs = view(normal) if getattr(view, "moves_only", False) else (view(batch) - centre).div_(deviation)
+        for view, moved in zip(views, moves, strict=True):
+            inputs = view(normal) if moved else (view(batch) - centre).div_(deviation)
             with autocast(amp, device):
                 # Turns and flips lay their pixels out anew, which would slow convolutions down.
                 seen.append(model(inputs.contiguous(memory_format=layout)).float())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +67,14 @@ def augment_folds(
     first = next(iter(checkpoints.values())).architecture
     views = distinct(views, (first.height, first.width), console.warn)
     console.note(f"{len(views)} view{'s' if len(views) > 1 else ''}: {', '.join(view.name for view in views)}")
-    with ExitStack() as shown:
+    with StepsView("") as bar:
 
         def progress(title: str) -> Callable[[int, int], None]:
-            return shown.enter_context(StepsView(title))
+            def told(done: int, total: int) -> None:
+                bar.title = title
+                bar(done, total)
+
+            return told
 
         made = augment(checkpoints, views, open_data, request, device=device, force=force, progress=progress, note=console.note)
     if made.predicted:
