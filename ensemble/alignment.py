@@ -228,11 +228,16 @@ def _note_absent(splits: Mapping[str, Split], note: Note) -> None:
         for run in split.runs:
             everywhere.setdefault(_assignment(run), set()).update(run.folds)
     for split in splits.values():
+        lacking: dict[tuple[int, ...], list[Run]] = {}
         for run in split.runs:
             missing = sorted(everywhere[_assignment(run)] - set(run.folds)) if run.folds else []
             if missing:
-                listed, averaged = ", ".join(map(str, missing)), f": averaged over the {len(run.folds)} there are"
-                note(f"{run.name} ({split.name}) lacks fold{'s' if len(missing) > 1 else ''} {listed}" + averaged * (split.name == "test"))
+                lacking.setdefault(tuple(missing), []).append(run)
+        for folds, runs in lacking.items():
+            there = f": averaged over the {len(runs[0].folds)} there are" if split.name == "test" else ""
+            names = ", ".join(run.name for run in runs)
+            lack = "lacks" if len(runs) == 1 else "lack"
+            note(f"{names} ({split.name}) {lack} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}{there}")
 
 
 def _assignment(run: Run) -> str:

@@ -53,7 +53,7 @@ def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
     if not force and any(arrays[split].exists() for split in wanted):
         changed = next(arrays[split] for split in wanted if arrays[split].exists())
         raise EnsembleError(f"{changed} holds other predictions than this blend gives", hint="give another name with -o, or --force to replace it")
-    compared = ("identity", "runs", "blend", "weights", "combination", "fitted", "worth")
+    compared = ("identity", "runs", "blend", "weights", "combination", "fitted", "worth", "details")
     if not wanted and isinstance(before, dict) and all(before.get(key) == record[key] for key in compared):
         return []
     if force:

@@ -16,6 +16,7 @@ from ensemble.ballots import Options, Vote
 from ensemble.combination import Combination
 from ensemble.copies import named_apart, select_runs, without_copies
 from ensemble.cost import Costs, costs_of, parse_costs
+from ensemble.details import Details, details_of
 from ensemble.entries import Entry, entries_of, entry_of, ranking_of
 from ensemble.evaluation import Progress
 from ensemble.fitted import Fitted, fit_split
@@ -50,6 +51,7 @@ class Blend:
     combination : how it is done again on other samples; None where attributes are voted on apart.
     fitted : what was learnt, and how far it can be believed; None for plain voting.
     worths : what each run is worth, where that was asked for and labels are known.
+    details : split → its score taken apart, where that was asked for and labels are known.
     notes : what a reader of the scores must know.
     """
 
@@ -66,6 +68,7 @@ class Blend:
     combination: Combination | None = None
     fitted: Fitted | None = None
     worths: Worths | None = None
+    details: Mapping[str, Details] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=list)
 
     @property
@@ -103,6 +106,7 @@ class Blend:
             "combination": None if self.combination is None else self.combination.as_record(),
             "fitted": None if self.fitted is None else self.fitted.as_json(),
             "worth": None if self.worths is None else self.worths.as_json(),
+            "details": {split: one.as_json() for split, one in self.details.items()},
             "inputs": inputs,
             "labels": None if self.request.labels is None else str(self.request.labels),
             "notes": list(self.notes),
@@ -173,7 +177,8 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     if mixed:
         notes.append(f"{mixed:,} people carry several labels and are scored by their most frequent one")
     worths = worths_of(splits, truths, request, weights, fitted, costs, progress, notes.append) if request.told else None
-    return Blend(identity, request.name, request, weights, splits, votes, runs, total, members, costs, combination, fitted, worths, notes)
+    details = details_of(splits, votes, truths, request.scored) if request.detail else {}
+    return Blend(identity, request.name, request, weights, splits, votes, runs, total, members, costs, combination, fitted, worths, details, notes)
 
 
 def _learnable(names: Sequence[str], splits: Mapping[str, Split], note: Note) -> list[str]:

@@ -40,6 +40,7 @@ class Request:
     max_members, budget : how many runs, and what cost an image, at most.
     cost : what a pass of each run costs, as `ensemble.cost.parse_costs` reads it; forward passes without it.
     worth : say what each run is worth; None for where the method is ``auto``.
+    detail : take the scores apart.
     """
 
     method: str | None = None
@@ -58,6 +59,7 @@ class Request:
     budget: float | None = None
     cost: str | None = None
     worth: bool | None = None
+    detail: bool = False
 
     @property
     def name(self) -> str:

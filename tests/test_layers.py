@@ -32,7 +32,7 @@ ballots means mean_stream majority ranks marginals given_weights voting scoring
 stack combination evaluation
 greedy_kernels greedy_counts greedy weights class_weights calibration class_bias remembered stacking fitters auto learned_votes
 coalitions shapley diversity worth cost subsets pareto advice
-request entries fitted worths blends blend_recipe blend_files
+request entries fitted worths details blends blend_recipe blend_files
 view_files views view_merges view_weights view_predictions tta view_scores
 """.split()
 

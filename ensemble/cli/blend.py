@@ -20,7 +20,7 @@ from folds.scores import METRICS
 PANELS = {
     "How it is combined": ("method", "weights", "power", "trim", "by", "calibrate", "max_members", "budget", "cost"),
     "What is combined": ("run", "labels", "from_", "allow_duplicates"),
-    "What is said": ("metric", "per", "worth"),
+    "What is said": ("metric", "per", "worth", "detail"),
     "What is written": ("output", "csv", "force"),
 }
 
@@ -50,6 +50,7 @@ def blend(
     ] = "macro_f1",
     per: Annotated[str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")] = None,
     worth: Annotated[bool | None, typer.Option("--worth/--no-worth", help="say what each run is worth, and what can be left out [with auto]")] = None,
+    detail: Annotated[bool, typer.Option("--detail", help="scores by class and attribute, confidence against accuracy")] = False,
     labels: Annotated[Path | None, typer.Option(help="true labels by id: a CSV with id,label and, better, person", metavar="FILE.csv")] = None,
     from_: Annotated[
         str | None, typer.Option("--from", envvar="ENSEMBLE_FROM", help="what arrays without a sidecar hold: probability or logit [probability]")
@@ -90,6 +91,7 @@ def blend(
         budget=budget,
         cost=cost,
         worth=worth,
+        detail=detail,
     )
     made = _made(files, request)
     folder = blend_folder(made, output)
@@ -128,6 +130,10 @@ def described(made: Blend) -> str:
 
         parts += [worth_table(made.worths.worth), "\n".join(worth_notes(made.worths.worth)), pareto_table(made.worths.pareto)]
         parts.append("\n".join(made.worths.sentences))
+    if made.details:
+        from ensemble.cli.detail_tables import detail_tables
+
+        parts += [detail_tables(one) for one in made.details.values()]
     if made.notes:
         parts.append("\n".join(made.notes))
     return "\n\n".join(parts)
