@@ -17,7 +17,7 @@ from ensemble.means import geometric, largest, median, power_mean, soft, trimmed
 from ensemble.ranks import ranked
 from ensemble.runs import Run, Split
 from folds.errors import UsageError, unknown
-from folds.maps import let_go, result_array
+from folds.maps import blocks, let_go, result_array
 
 __all__ = ["METHODS", "Ballots", "Method", "Options", "Vote", "method_of", "vote"]
 
@@ -95,8 +95,9 @@ def vote(
     n, classes = len(split), len(split.classes)
     if how.combine is soft:
         mean = mean_of_runs(runs, share, n)
-        if np.isnan(mean[:, 0].sum()):
-            raise _unheard(split, int(np.argmax(np.isnan(mean[:, 0]))))
+        unheard = np.concatenate([np.isnan(block[:, 0]) for block in blocks(mean)])
+        if unheard.any():
+            raise _unheard(split, int(np.argmax(unheard)))
         return Vote(mean)
     combined = result_array((n, classes))
     ties = 0
