@@ -41,6 +41,7 @@ def test_the_demo_walks_the_whole_road_and_a_second_time_only_prints_it(
         "soft vote + TTA",
         "hard vote + TTA",
         "weighted vote 2:1 + TTA",
+        "auto + TTA, nested",
     ]
     assert all(line[part]["low"] <= line[part]["high"] for line in lines for part in ("oof", "test"))
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo/checkpoints").rglob("*.pt")}
