@@ -97,7 +97,8 @@ class Fitted:
             )
             said.append(f"believe the nested score {line.score.score:.3f}: of people it has not learnt from{flattery}")
         if self.chosen != SOFT and line.over_soft is not None:
-            said.append(_compared("soft voting", line.over_soft, self.metric))
+            plain = "" if is_real(line.over_soft) else "; as far as these people can tell, --method soft is as good, and learns nothing"
+            said.append(_compared("soft voting", line.over_soft, self.metric) + plain)
         if self.chosen != BEST:
             said.append(_compared("the best single run (chosen inside the nest, too)", self.over_best_single, self.metric))
         return said
