@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ensemble.attributes import join_attributes, label_classes
 from ensemble.class_order import class_order
+from ensemble.found_files import Note
 from ensemble.hard_labels import HardLabels
-from ensemble.members import Member, Note
-from ensemble.run_files import model_of, prefer_views, refuse_two_of_one
+from ensemble.members import Member
+from ensemble.run_files import folds_of, model_of, prefer_views, refuse_two_of_one
 from ensemble.runs import Part, Run, Split
 from ensemble.tables import Table, place_members, tables_of
 from folds.errors import EnsembleError
@@ -113,8 +114,7 @@ def _run(split: str, name: str, members: Sequence[Member], table: Table, classes
     parts.sort(key=lambda part: (model_of(part.member), part.member.sha))
     folds: set[int] = set()
     for part in parts:
-        found = np.unique(part.fold).tolist() if part.fold is not None else []
-        folds |= {int(fold) for fold in found if fold >= 0}
+        folds |= set() if part.fold is None else set(folds_of(part.fold))
     return Run(name, tuple(parts), len(classes), tuple(sorted(folds)))
 
 
@@ -228,11 +228,16 @@ def _note_absent(splits: Mapping[str, Split], note: Note) -> None:
         for run in split.runs:
             everywhere.setdefault(_assignment(run), set()).update(run.folds)
     for split in splits.values():
+        lacking: dict[tuple[int, ...], list[Run]] = {}
         for run in split.runs:
             missing = sorted(everywhere[_assignment(run)] - set(run.folds)) if run.folds else []
             if missing:
-                listed, averaged = ", ".join(map(str, missing)), f": averaged over the {len(run.folds)} there are"
-                note(f"{run.name} ({split.name}) lacks fold{'s' if len(missing) > 1 else ''} {listed}" + averaged * (split.name == "test"))
+                lacking.setdefault(tuple(missing), []).append(run)
+        for folds, runs in lacking.items():
+            there = f": averaged over the {len(runs[0].folds)} there are" if split.name == "test" else ""
+            names = ", ".join(run.name for run in runs)
+            lack = "lacks" if len(runs) == 1 else "lack"
+            note(f"{names} ({split.name}) {lack} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}{there}")
 
 
 def _assignment(run: Run) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.runs import Run
+from ensemble.runs import Grouping, Present, Run
 from folds.errors import EnsembleError
 from folds.predictions import sort_classes
 
@@ -42,6 +42,14 @@ class JointRun(Run):
             present &= sum((run.models(start, stop) for run in runs), np.zeros(stop - start, np.int64)) > 0
         return present.astype(np.int64)
 
+    def present(self, start: int, stop: int) -> Present | None:
+        """(stop − start,) whether every attribute has a prediction; None where that is so of all."""
+        present = self.models(start, stop) > 0
+        return None if present.all() else present
+
+    def stored(self, start: int, stop: int) -> None:
+        """None: its probabilities are computed."""
+
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop − start, classes) the normalised product; 0 where an attribute is absent."""
         product = np.ones((stop - start, self.classes))
@@ -54,10 +62,12 @@ class JointRun(Run):
         product[self.models(start, stop) == 0] = 0
         return product
 
-    def votes(self, start: int, stop: int) -> NDArray[np.float64]:
-        """(stop − start, classes) 1 for the most probable class; 0 where an attribute is absent."""
-        votes = np.zeros((stop - start, self.classes))
-        votes[np.arange(stop - start), self.probabilities(start, stop).argmax(axis=1)] = self.models(start, stop)
+    def votes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.float64]:
+        """(stop − start, classes or groups) 1 for the most probable; 0 where an attribute is absent."""
+        values = self.probabilities(start, stop)
+        values = values if grouping is None else grouping.sums(values)
+        votes = np.zeros(values.shape)
+        votes[np.arange(stop - start), values.argmax(axis=1)] = self.models(start, stop)
         return votes
 
     def take(self, index: NDArray[np.int64], length: int) -> JointRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +12,28 @@ import numpy as np
 
 from ensemble import __version__
 from ensemble.alignment import align
+from ensemble.ballots import Options, Vote
+from ensemble.combination import Combination
+from ensemble.copies import named_apart, select_runs, without_copies
+from ensemble.cost import Costs, costs_of, parse_costs
+from ensemble.details import Details, details_of
+from ensemble.entries import Entry, entries_of, entry_of, ranking_of
+from ensemble.evaluation import Progress
+from ensemble.fitted import Fitted, fit_split
+from ensemble.found_files import Note, find_files
+from ensemble.given_weights import parse_weights
 from ensemble.hard_labels import read_hard_labels
-from ensemble.members import Member, Note, find_files, read_members, select_runs
+from ensemble.learned_votes import vote_as_learnt
+from ensemble.members import Member, read_members
+from ensemble.request import Request
 from ensemble.runs import Split
-from ensemble.scoring import Score, Truth, score_vote, truth_of
-from ensemble.voting import METHODS, Vote, parse_weights, vote
-from folds.errors import EnsembleError, UsageError, unknown
-from folds.files import sha256_bytes, sha256_file
-from folds.scores import METRICS
+from ensemble.scoring import Truth, truth_of
+from ensemble.voting import vote
+from ensemble.worths import Worths, worths_of
+from folds.errors import EnsembleError
+from folds.files import sha256_bytes
 
 SCHEMA = 1
-# In the design, not built yet.
-LATER = ("rank", "median", "greedy", "stacking", "auto")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for; the defaults are those of the command.
-
-    Attributes
-    ----------
-    method : a key of `ensemble.voting.METHODS`; None for ``weighted`` where there are weights, otherwise ``soft``.
-    weights : as `ensemble.voting.parse_weights` reads them.
-    runs : only these.
-    labels : a CSV of true labels.
-    logits : arrays without a sidecar hold logits.
-    """
-
-    method: str | None = None
-    weights: str | None = None
-    runs: tuple[str, ...] | None = None
-    metric: str = "macro_f1"
-    per_person: bool = False
-    labels: Path | None = None
-    logits: bool = False
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A run, or the blend, on one split: the folds there are, its rows, its score where labels are known."""
-
-    folds: tuple[int, ...]
-    rows: int
-    score: Score | None
-
-    def as_json(self) -> dict[str, Any]:
-        """For --json and blend.json."""
-        return {"folds": list(self.folds), "rows": self.rows, "score": None if self.score is None else self.score.as_json()}
 
 
 @dataclass(frozen=True)
@@ -68,10 +43,15 @@ class Blend:
     Attributes
     ----------
     identity : SHA-256 of what goes in: the files' contents in their order, the options, the version of the program.
+    method : as asked for.
     weights : run → its share of the vote.
-    splits, votes : by split name, ``oof`` first.
+    splits, votes : by split name, ``oof`` first. Of what was learnt, the out-of-fold votes are nested: each by what had not seen the person.
     runs : run → split → `Entry`, in the order in which the runs first appear.
     total : split → `Entry` of the blend itself.
+    combination : how it is done again on other samples; None where attributes are voted on apart.
+    fitted : what was learnt, and how far it can be believed; None for plain voting.
+    worths : what each run is worth, where that was asked for and labels are known.
+    details : split → its score taken apart, where that was asked for and labels are known.
     notes : what a reader of the scores must know.
     """
 
@@ -84,6 +64,11 @@ class Blend:
     runs: Mapping[str, Mapping[str, Entry]]
     total: Mapping[str, Entry]
     members: Sequence[Member]
+    costs: Costs
+    combination: Combination | None = None
+    fitted: Fitted | None = None
+    worths: Worths | None = None
+    details: Mapping[str, Details] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=list)
 
     @property
@@ -96,7 +81,12 @@ class Blend:
         first = next(iter(self.splits.values()))
         inputs = [{"path": str(member.path), "run": member.run, "sha": member.sha} for member in self.members]
         runs = [
-            {"run": name, "weight": self.weights[name], **{split: entry.as_json() for split, entry in entries.items()}}
+            {
+                "run": name,
+                "weight": self.weights[name],
+                "cost": self.costs.of[name].as_json(),
+                **{split: entry.as_json() for split, entry in entries.items()},
+            }
             for name, entries in self.runs.items()
         ]
         blend = {split: entry.as_json() | {"ties": self.votes[split].ties} for split, entry in self.total.items()}
@@ -107,71 +97,116 @@ class Blend:
             "weights": dict(self.weights),
             "metric": self.request.metric,
             "per": "person" if self.request.per_person else None,
+            "by": self.request.by,
+            **self.request.told_method,
             "target": first.target,
             "classes": list(first.classes),
             "runs": runs,
             "blend": blend,
+            "combination": None if self.combination is None else self.combination.as_record(),
+            "fitted": None if self.fitted is None else self.fitted.as_json(),
+            "worth": None if self.worths is None else self.worths.as_json(),
+            "details": {split: one.as_json() for split, one in self.details.items()},
             "inputs": inputs,
             "labels": None if self.request.labels is None else str(self.request.labels),
             "notes": list(self.notes),
         }
 
 
-def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text: None) -> Blend:
-    """Read, line up, vote and score.
+def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text: None, progress: Progress = lambda done, of: None) -> Blend:
+    """Read, line up, learn what is to be learnt, vote and score.
 
     Parameters
     ----------
     files : prediction files, bare arrays, CSVs of hard labels, or patterns that match some.
     warn : is told at once what may be a mistake.
+    progress : called with what is done and what there is to do, where something is learnt.
 
     Raises
     ------
     UsageError : an unknown method, metric or run, impossible weights, a method that does not fit the members.
-    EnsembleError : a file cannot be used, or files do not line up.
+    EnsembleError : a file cannot be used, files do not line up, or there is nothing to learn from.
     """
-    method = _method(request)
-    if request.metric not in METRICS:
-        raise unknown("metric", request.metric, list(METRICS))
+    request.check()
     notes: list[str] = []
-    members = select_runs(read_members(find_files(files, warn), request.logits, notes.append, warn), request.runs)
+    found = find_files(files, warn, request.allow_duplicates)
+    members = select_runs(named_apart(read_members(found, request.logits, notes.append, warn, request.allow_duplicates)), request.runs)
+    members = members if request.allow_duplicates else without_copies(members, warn)
     labels = None if request.labels is None else read_hard_labels(request.labels)
     names = list(dict.fromkeys(member.run for member in members))
     splits = align(members, labels, notes.append)
     # Attribute runs that are joined to the label vote under one name of their own.
     voting = {run.name for split in splits.values() for run in split.runs}
     names = [*(name for name in names if name in voting), *sorted(voting - set(names))]
+    if request.learns:
+        names = _learnable(names, splits, notes.append)
     equal = {name: 1 / len(names) for name in names}
     weights = equal if request.weights is None else parse_weights(request.weights, names)
+    identity = _identity(members, request, weights)
     splits = _with_weight(splits, weights, notes.append)
     truths = {name: truth for name, split in splits.items() if (truth := truth_of(split, request.per_person, notes.append)) is not None}
     if request.labels is not None and not truths:
         raise EnsembleError(f"{request.labels} has labels of none of the samples", hint="its ids must be those of the predictions")
-    runs = {name: _entries(name, splits, truths, request) for name in names if weights[name] > 0}
-    ranking = _ranking(runs, request.metric)
-    votes = {name: vote(split, method, weights, ranking) for name, split in splits.items()}
-    total = {name: _entry(split, votes[name], truths.get(name), None, request) for name, split in splits.items()}
+    runs = {name: entries_of(name, splits, truths, request) for name in names if weights[name] > 0}
+    ranking = ranking_of(runs, request.scored.greater_is_better)
+    costs = costs_of(splits, None if request.cost is None else parse_costs(request.cost, sorted(voting)))
+    fitted = None
+    combination: Combination | None = None
+    if request.learns:
+        if "oof" not in truths:
+            raise EnsembleError(
+                f"--method {request.name} learns from out-of-fold predictions whose labels are known, and there are none",
+                hint="give runs/*.oof.npy as well, or --labels FILE.csv; --method soft learns nothing",
+            )
+        fitted = fit_split(splits["oof"], truths["oof"], request, costs, progress)
+        combination = fitted.combination
+        weights = dict(zip(combination.runs, combination.shares.tolist(), strict=True))
+        votes = {name: vote_as_learnt(split, combination, ranking) for name, split in splits.items()}
+        votes["oof"] = _honest(votes["oof"], fitted, truths["oof"])
+        notes += fitted.sentences()
+    else:
+        votes = {name: vote(split, request.name, weights, ranking, request.options()) for name, split in splits.items()}
+        if request.by == "class":
+            heard = sorted(name for name, weight in weights.items() if weight > 0)
+            combination = Combination(tuple(heard), request.name, np.array([weights[name] for name in heard]))
+    total = {name: entry_of(split, votes[name], truths.get(name), request) for name, split in splits.items()}
     for name, result in votes.items():
-        if method == "hard":
-            settled = "; they go to the class with the higher mean probability, else to the vote of the first-ranked run" if result.ties else ""
-            notes.append(f"{result.ties:,} of {len(splits[name]):,} {name} rows were ties{settled}")
+        notes += _said_of(result, request.name, request.options(), f"{len(splits[name]):,} {name} rows")
+    notes += [f"{name}: {entry.score.headline.warning}" for name, entry in total.items() if entry.score is not None and entry.score.headline.warning]
     mixed = next((entry.score.mixed_people for entry in total.values() if entry.score is not None and entry.score.mixed_people), 0)
     if mixed:
         notes.append(f"{mixed:,} people carry several labels and are scored by their most frequent one")
-    return Blend(_identity(members, method, request, weights), method, request, weights, splits, votes, runs, total, members, notes)
+    worths = worths_of(splits, truths, request, weights, fitted, costs, progress, notes.append) if request.told else None
+    details = details_of(splits, votes, truths, request.scored) if request.detail else {}
+    return Blend(identity, request.name, request, weights, splits, votes, runs, total, members, costs, combination, fitted, worths, details, notes)
 
 
-def _method(request: Request) -> str:
-    method = request.method or ("weighted" if request.weights is not None else "soft")
-    if method in LATER:
-        raise UsageError(f"--method {method} is not built yet", hint=f"there are {', '.join(METHODS)}")
-    if method not in METHODS:
-        raise unknown("method", method, list(METHODS))
-    if method == "weighted" and request.weights is None:
-        raise UsageError("--method weighted needs --weights", hint="--weights .7,.3, in the order of the runs, or --weights swin=.7,resnet18=.3")
-    if method == "soft" and request.weights is not None:
-        raise UsageError("--method soft counts all runs alike and takes no --weights", hint="--method weighted")
-    return method
+def _learnable(names: Sequence[str], splits: Mapping[str, Split], note: Note) -> list[str]:
+    """The runs that can be learnt of: those with out-of-fold predictions."""
+    known = {run.name for run in splits["oof"].runs} if "oof" in splits else set(names)
+    without = [name for name in names if name not in known]
+    if without:
+        note(f"{', '.join(without)} has no oof predictions to learn from, and takes no part")
+    return [name for name in names if name in known]
+
+
+def _honest(result: Vote, fitted: Fitted, truth: Truth) -> Vote:
+    """The vote whose labelled samples are predicted by what had not seen their people."""
+    probabilities = result.probabilities.copy()
+    probabilities[truth.labels >= 0] = fitted.nested.honest
+    return replace(result, probabilities=probabilities)
+
+
+def _said_of(result: Vote, method: str, options: Options, rows: str) -> list[str]:
+    """What a reader of a vote must know of its ties and of attributes that contradict each other."""
+    said = []
+    if method == "hard":
+        settled = "; they go to the class with the higher mean probability, else to the vote of the first-ranked run" if result.ties else ""
+        ties = f"{result.ties:,} of {rows} were ties" if options.by == "class" else f"{result.ties:,} ties among the attributes of {rows}"
+        said.append(ties + settled)
+    if result.undecided:
+        said.append(f"{result.undecided:,} of {rows} have attributes that no class has together: there the vote by class decides")
+    return said
 
 
 def _with_weight(splits: Mapping[str, Split], weights: Mapping[str, float], note: Note) -> dict[str, Split]:
@@ -187,44 +222,6 @@ def _with_weight(splits: Mapping[str, Split], weights: Mapping[str, float], note
     return kept
 
 
-def _entries(name: str, splits: Mapping[str, Split], truths: Mapping[str, Truth], request: Request) -> dict[str, Entry]:
-    entries = {}
-    for split_name, split in splits.items():
-        run = next((run for run in split.runs if run.name == name), None)
-        alone = None if run is None else split.only([name])
-        if run is None or alone is None:
-            continue
-        if split_name not in truths:
-            entries[split_name] = Entry(run.folds, len(alone), None)
-            continue
-        present = None if len(alone) == len(split) else np.flatnonzero(run.models(0, len(split)) > 0)
-        truth = truths[split_name] if present is None else truths[split_name].take(present)
-        entries[split_name] = _entry(alone, vote(alone, "hard" if run.hard else "soft"), truth, run.folds, request)
-    return entries
-
-
-def _entry(split: Split, result: Vote, truth: Truth | None, folds: tuple[int, ...] | None, request: Request) -> Entry:
-    if folds is None:
-        folds = tuple(sorted({fold for run in split.runs for fold in run.folds}))
-    score = None if truth is None else score_vote(result, truth, request.metric, request.per_person)
-    return Entry(folds, len(split), score)
-
-
-def _ranking(runs: Mapping[str, Mapping[str, Entry]], metric: str) -> list[str]:
-    """Run names, best out-of-fold score first; those without one keep their order, behind."""
-
-    def rank(name: str) -> tuple[bool, float]:
-        entry = runs[name].get("oof")
-        if entry is None or entry.score is None:
-            return True, 0.0
-        value = entry.score.headline.score
-        return False, -value if METRICS[metric].greater_is_better else value
-
-    return sorted(runs, key=rank)
-
-
-def _identity(members: Sequence[Member], method: str, request: Request, weights: Mapping[str, float]) -> str:
-    options = {"method": method, "weights": weights, "metric": request.metric, "per_person": request.per_person, "logits": request.logits}
-    options["labels"] = None if request.labels is None else sha256_file(request.labels)
+def _identity(members: Sequence[Member], request: Request, weights: Mapping[str, float]) -> str:
     inputs = [(member.run, member.sha) for member in members]
-    return sha256_bytes(json.dumps([SCHEMA, __version__, options, inputs]).encode())
+    return sha256_bytes(json.dumps([SCHEMA, __version__, request.identity(dict(weights)), inputs]).encode())

@@ -6,10 +6,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ensemble.members import Member, Note
+from ensemble.found_files import Note
+from ensemble.members import Member
 from ensemble.runs import Part
 from folds.errors import EnsembleError
+
+
+def folds_of(fold: NDArray[np.integer] | int) -> tuple[int, ...]:
+    """The folds, from 0 up, that rows are of."""
+    values = np.atleast_1d(fold)
+    values = values[values >= 0]
+    if not len(values):
+        return ()
+    # Counting is a hundred times as fast as sorting; but a file may say any number.
+    few = values.max() < len(values) + 1024
+    return tuple((np.flatnonzero(np.bincount(values)) if few else np.unique(values)).tolist())
 
 
 def model_of(member: Member) -> tuple[int, int, tuple[int, ...]]:
@@ -17,8 +30,7 @@ def model_of(member: Member) -> tuple[int, int, tuple[int, ...]]:
     sidecar = member.sidecar
     if sidecar is None or sidecar.fold is None:
         return 0, 0, ()
-    folds = np.unique(sidecar.fold).tolist()
-    return sidecar.repeat, sidecar.seed or 0, tuple(folds)
+    return sidecar.repeat, sidecar.seed or 0, folds_of(sidecar.fold)
 
 
 def refuse_two_of_one(split: str, name: str, members: Sequence[Member]) -> None:
@@ -79,5 +91,5 @@ def _checkpoints(member: Member) -> dict[str, str]:
         return {}
     if not isinstance(sidecar.checkpoint_sha, str):
         return dict(sidecar.checkpoint_sha)
-    folds = set() if sidecar.fold is None else set(np.unique(sidecar.fold).tolist())
+    folds = () if sidecar.fold is None else folds_of(sidecar.fold)
     return {str(fold): sidecar.checkpoint_sha for fold in folds} if len(folds) == 1 else {}

@@ -9,9 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.members import Member
+from folds.maps import let_go
 from folds.predictions import Rows
 
 Present = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Classes put together: (classes,) the group of each, and how many groups there are."""
+
+    value: NDArray[np.int64]
+    groups: int
+
+    def sums(self, block: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(m, classes) → (m, groups)."""
+        total = np.zeros((len(block), self.groups))
+        for column, group in enumerate(self.value):
+            total[:, group] += block[:, column]
+        return total
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,15 @@ class Part:
         values = self.member.values
         assert values is not None  # noqa: S101 - hard labels are read by `codes`
         block = values[start:stop] if self.rows is None else values[np.maximum(self.rows[start:stop], 0)]
-        return np.array(block if self.columns is None else block[:, self.columns], dtype=np.float64)
+        copied = np.array(block if self.columns is None else block[:, self.columns], dtype=np.float64)
+        let_go(values)
+        return copied
+
+    def stored(self, start: int, stop: int) -> NDArray[np.floating] | None:
+        """(stop − start, classes) the probabilities as they lie in the file, where they are the split's; otherwise None."""
+        if self.rows is not None or self.columns is not None or self.member.values is None or self.member.logit:
+            return None
+        return np.asarray(self.member.values)[start:stop]
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop − start, classes); 0 where the file has no such row."""
@@ -58,11 +82,13 @@ class Part:
             block[~present] = 0
         return block
 
-    def codes(self, start: int, stop: int) -> NDArray[np.int64]:
-        """(stop − start,) the class the file votes for; without meaning where it has no such row."""
+    def codes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.int64]:
+        """(stop − start,) the class, or group of classes, the file votes for; without meaning where it has no such row."""
         if self.answers is None:
-            return self.raw(start, stop).argmax(axis=1)
-        return self.answers[start:stop] if self.rows is None else self.answers[np.maximum(self.rows[start:stop], 0)]
+            block = self.raw(start, stop) if grouping is None else grouping.sums(self.probabilities(start, stop))
+            return block.argmax(axis=1)
+        codes = self.answers[start:stop] if self.rows is None else self.answers[np.maximum(self.rows[start:stop], 0)]
+        return codes if grouping is None else grouping.value[codes]
 
     def take(self, index: NDArray[np.int64], length: int) -> Part:
         """The part for the rows `index` of the `length` rows it was lined up with."""
@@ -106,6 +132,17 @@ class Run:
             count += 1 if present is None else present
         return count
 
+    def present(self, start: int, stop: int) -> Present | None:
+        """(stop − start,) whether the run has the row; None where it has all."""
+        if any(part.rows is None for part in self.parts):
+            return None
+        present = self.models(start, stop) > 0
+        return None if present.all() else present
+
+    def stored(self, start: int, stop: int) -> NDArray[np.floating] | None:
+        """(stop − start, classes) its probabilities as they lie in its one file; None where they must be computed."""
+        return self.parts[0].stored(start, stop) if len(self.parts) == 1 else None
+
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop − start, classes) the mean over the fold models that have the row; 0 where none has."""
         first, *others = self.parts
@@ -114,12 +151,12 @@ class Run:
             total += part.probabilities(start, stop)
         return total / np.maximum(self.models(start, stop), 1)[:, None] if others else total
 
-    def votes(self, start: int, stop: int) -> NDArray[np.float64]:
-        """(stop − start, classes) the share of its fold models that vote for each class; 0 where none has the row."""
-        total, index = np.zeros((stop - start, self.classes)), np.arange(stop - start)
+    def votes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.float64]:
+        """(stop − start, classes or groups) the share of its fold models that vote for each; 0 where none has the row."""
+        total, index = np.zeros((stop - start, self.classes if grouping is None else grouping.groups)), np.arange(stop - start)
         for part in self.parts:
             present = part.present(start, stop)
-            total[index, part.codes(start, stop)] += 1 if present is None else present
+            total[index, part.codes(start, stop, grouping)] += 1 if present is None else present
         return total / np.maximum(self.models(start, stop), 1)[:, None]
 
     def take(self, index: NDArray[np.int64], length: int) -> Run:

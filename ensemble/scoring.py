@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.members import Note
+from ensemble.found_files import Note
 from ensemble.runs import Split
 from ensemble.voting import Vote
+from folds.by_person import person_codes
 from folds.errors import EnsembleError, nearest
-from folds.scores import person_codes
 from folds.summary import Score, score
 
 

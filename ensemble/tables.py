@@ -9,10 +9,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.found_files import Note
 from ensemble.hard_labels import HardLabels
-from ensemble.members import Member, Note
+from ensemble.members import Member
 from folds.errors import EnsembleError
 from folds.predictions import SPLITS
+
+
+def _equal(one: NDArray[np.str_], other: NDArray[np.str_]) -> bool:
+    return one is other or np.array_equal(one, other)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Table:
 
     def locate(self, ids: NDArray[np.str_]) -> NDArray[np.int64] | None:
         """(n,) where each of `ids` is in the table, −1 where it is not; None where they are the table's, in its order."""
-        if ids is self.ids or np.array_equal(ids, self.ids):
+        if _equal(ids, self.ids):
             return None
         return np.array([self.position.get(name, -1) for name in ids.tolist()], dtype=np.int64)
 
@@ -91,7 +96,7 @@ def _coverages(members: Sequence[Member]) -> list[_Coverage]:
     found: list[_Coverage] = []
     for run, parts in by_run.items():
         coverage = _coverage(run, parts)
-        twin = next((other for other in found if other.whole is coverage.whole and np.array_equal(other.ids, coverage.ids)), None)
+        twin = next((other for other in found if other.whole is coverage.whole and _equal(other.ids, coverage.ids)), None)
         if twin is None:
             found.append(coverage)
         else:
@@ -129,7 +134,7 @@ def _coverage(run: str, parts: Sequence[Member]) -> _Coverage:
 def _union(columns: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
     """The ids of the longest column, then those that only others have."""
     longest = max(columns, key=len)
-    if all(column is longest or np.array_equal(column, longest) for column in columns):
+    if all(_equal(column, longest) for column in columns):
         return longest
     seen = dict.fromkeys(longest.tolist())
     for column in columns:

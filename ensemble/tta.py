@@ -1,59 +1,52 @@
-"""Test-time augmentation of trained folds: every view's logits kept, softmax before merging, scored against none."""
+"""Test-time augmentation of trained folds: every view's logits kept, merged as asked or as the out-of-fold labels say, applied to test."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ensemble.view_files import kept_logits, rows_of, stitch, write
-from ensemble.views import NONE, View
-from folds.architectures import is_convolutional
-from folds.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
-from folds.devices import place
-from folds.errors import EnsembleError, collected, unknown
-from folds.files import exclusive_lock, sha256_bytes, sha256_file
-from folds.images import load_images
-from folds.inference import Pixels, predict_logits, softmax
-from folds.plan import CACHE
-from folds.predictions import Sidecar, read_array, read_sidecar, samples_sha
-from folds.samples import Data, SampleTable
-from folds.summary import Score, score_rows
-
-MERGES = ("mean", "geometric")
-Note = Callable[[str], None]
+from ensemble.view_files import together, write
+from ensemble.view_merges import Merge, Request
+from ensemble.view_predictions import FoldViews, Note
+from ensemble.view_weights import Evidence, apply, fit, nested
+from ensemble.views import View
+from folds.checkpoint import Checkpoint, available_checkpoints
+from folds.errors import EnsembleError, UsageError
+from folds.files import exclusive_lock, remove
+from folds.predictions import Sidecar, fold_files, oof_file, read_sidecar, sidecar_path
+from folds.samples import Data
+from folds.softmax import softmax
+from folds.summary import truth_of
 
 
 @dataclass(frozen=True)
-class ViewScores:
-    """What the views of a run are worth on one split: by view name, and merged; None where labels are unknown."""
+class Augmented:
+    """What a run's views were merged to.
 
-    split: str
-    folds: tuple[int, ...]
-    views: Mapping[str, Score]
-    merged: Score | None
-    path: Path
-
-
-def merge_views(logits: NDArray[np.floating], how: str = "mean") -> NDArray[np.float64]:
-    """Logits of all views (views, n, classes) → probabilities (n, classes).
-
-    ``mean`` is the arithmetic mean of the views' probabilities; ``geometric`` their geometric mean, taken in log space
-    and renormalised (it has the argmax of the mean logits; the arithmetic mean may not).
+    Attributes
+    ----------
+    merge : fitted on all of its out-of-fold rows; what test is merged by.
+    evidence : what it was fitted on; None where labels are not known.
+    merged : (n, classes) the out-of-fold rows of `evidence`, each as the other folds say where anything was fitted.
+    full : (n, classes) the same with all views of the merge for all images, where it is adaptive.
+    oof_views, test_views : forward passes an image, on average; the latter None where there is no test.
+    predicted : forward passes that this command made.
     """
-    if how == "mean":
-        return softmax(logits).mean(axis=0)
-    if how == "geometric":
-        shifted = np.asarray(logits, np.float64)
-        shifted = shifted - shifted.max(axis=-1, keepdims=True)
-        # The normaliser of each view is the same for all classes, so the mean of the logits is enough.
-        return softmax(shifted.mean(axis=0))
-    raise unknown("--merge", how, MERGES)
+
+    run: str
+    request: Request
+    merge: Merge
+    evidence: Evidence | None
+    merged: NDArray[np.float64]
+    full: NDArray[np.float64] | None
+    oof_views: float
+    test_views: float | None = None
+    predicted: int = 0
 
 
 def find_checkpoints(target: str, checkpoints: Path = Path("checkpoints")) -> list[Path]:
@@ -73,207 +66,185 @@ def find_checkpoints(target: str, checkpoints: Path = Path("checkpoints")) -> li
     return found
 
 
-def augment_checkpoint(
-    path: Path,
+def augment(
+    checkpoints: Mapping[Path, Checkpoint],
     views: Sequence[View],
     open_data: Callable[[Checkpoint], Data],
+    request: Request,
     *,
-    merge: str = "mean",
     runs: Path = Path("runs"),
     device: str = "auto",
     force: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str], Callable[[int, int], None]] | None = None,
     note: Note = lambda text: None,
-) -> str:
-    """Predict a fold's out-of-fold and test rows in every view; write each view's logits and the merged probabilities.
+) -> Augmented:
+    """Predict folds of a run in every view, out of fold and on test; write each view's logits and the merged probabilities.
 
-    A view that an earlier command has predicted, with this checkpoint, of this table and these images, is kept.
+    A view that an earlier command has predicted, with this checkpoint, of this table and these images, is kept. Merged files
+    are made anew from what is kept, whatever merge they were of: all of a run's are of one merge, over the folds that have its views.
+    On test only the views that the budget leaves are predicted, and, if adaptive, only for the images that need them.
 
     Files, under ``runs/tta``: ``<run>/views/<view>.oof.npy`` and ``<view>.fold<i>.test.npy`` (logits), ``<run>.oof.npy``
-    (stitched over the folds done so far) and ``<run>.fold<i>.test.npy`` (probabilities).
+    (stitched over the folds done so far) and ``<run>.fold<i>.test.npy`` (probabilities; the sidecar's `merge` is `Merge.as_json`).
 
     Parameters
     ----------
+    checkpoints : by file, of one run.
     views : the plain image first.
     open_data : gives the table a checkpoint was trained on.
-    force : predict all views again, and replace a merge of other views or another checkpoint.
-
-    Returns
-    -------
-    The name of the run.
+    force : predict all views of these checkpoints again, also where those there are of another training.
+    progress : called with a checkpoint, gives what is told the rows done and the rows in all.
 
     Raises
     ------
-    EnsembleError : the table lacks the fold's rows or has other labels; a merge of other views or another checkpoint is there already.
+    EnsembleError : the table lacks a fold's rows or has other labels; predictions of another training of a fold are there already;
+        something is to be fitted, and labels are not known.
     """
-    if merge not in MERGES:
-        raise unknown("--merge", merge, MERGES)
-    checkpoint, sha = load_checkpoint(path), sha256_file(path)
-    data = open_data(checkpoint)
-    folder = runs / "tta" / checkpoint.run
-    with exclusive_lock(runs / "tta" / f".{checkpoint.run}.lock", f"the TTA of {checkpoint.run}"):
-        _refuse_other(folder, checkpoint, sha, views, merge, force)
-        if not _predict(path, checkpoint, sha, views, data, merge, folder, device, force, progress, note):
-            note(f"{checkpoint.run} fold {checkpoint.fold}: all views are there already; --force predicts them again")
-    return checkpoint.run
+    request.check()
+    if len(views) == 1:  # there is nothing to merge, to choose or to save
+        request = Request()
+    names = {checkpoint.run for checkpoint in checkpoints.values()}
+    if len(names) != 1:
+        raise UsageError(f"expected checkpoints of one run, found {', '.join(sorted(names))}", hint="one command a run: ensemble tta RUN")
+    run = names.pop()
+    folder, tables = runs / "tta" / run, dict[str, Any]()
+    with exclusive_lock(runs / "tta" / f".{run}.lock", f"the TTA of {run}"):
+        folds = []
+        for path in checkpoints:
+            told = None if progress is None else progress(str(path))
+            fold = FoldViews(path, open_data, folder, images=tables, device=device, again=force, progress=told, note=note)
+            _refuse_other_training(oof_file(runs / "tta", run), fold, force)
+            fold.out_of_fold(views)
+            if request.all_on_test(len(views)):
+                fold.test(views)
+            fold.release()
+            folds.append(fold)
+        files = [folder / "views" / f"{view.file_name}.oof.npy" for view in views]
+        found = together(files, {fold.fold: fold.sha for fold in folds})
+        if found is None:
+            raise EnsembleError(f"{files[0]}: the views of {run} have no row in common", hint=f"ensemble tta {run} --force predicts them again")
+        logits, sidecar = found
+        made = _decide(run, [view.name for view in views], logits, sidecar, request)
+        chosen = [next(view for view in views if view.name == name) for name in made.merge.views]
+        for fold in folds:
+            if not request.all_on_test(len(views)):
+                _test_where_needed(fold, chosen, made.merge)
+            fold.release()
+            if not fold.passes:
+                note(f"{run} fold {fold.fold}: all views are there already; --force predicts them again")
+        test_views = _write_merged(folds, chosen, made, sidecar, note)
+    return replace(made, test_views=test_views, predicted=sum(fold.passes for fold in folds))
 
 
-def _predict(
-    path: Path,
-    checkpoint: Checkpoint,
-    sha: str,
-    views: Sequence[View],
-    data: Data,
-    merge: str,
-    folder: Path,
-    device: str,
-    again: bool,
-    progress: Callable[[int, int], None] | None,
-    note: Note,
-) -> bool:
-    """Write what `augment_checkpoint` promises; whether anything had to be predicted for it."""
-    where = place(1, device).devices[0]
-    asked = checkpoint.recipe.get("channels_last")
-    # A checkpoint trained in half precision on a GPU is used in full precision on a CPU.
-    amp = checkpoint.amp if where != "cpu" else "off"
-
-    @cache
-    def model() -> tuple[torch.nn.Module, bool]:  # built where there is something to predict
-        built = checkpoint.build(path)
-        return built.to(where), is_convolutional(built) if asked is None else bool(asked)
-
-    def logits_of(table: SampleTable, index: NDArray[np.int64], shared: Sidecar, file_of: Callable[[str], Path]) -> NDArray[np.float32]:
-        """(views, n, classes): those that an earlier command has left, the others predicted and written."""
-        images = load_images(table.paths or (), checkpoint.image_settings, cache_dir=CACHE / "images", where=table.where, note=note)
-        seen = sha256_bytes("".join(images.content[i] for i in index.tolist()).encode())
-        shared = replace(shared, images_sha=seen if shared.split == "test" else {str(checkpoint.fold): seen})
-        sidecars = {view.name: replace(shared, views=(view.name,)) for view in views}
-        kept = {view.name: None if again else kept_logits(file_of(view.file_name), sidecars[view.name]) for view in views}
-        missing = [view for view in views if kept[view.name] is None]
-        if not missing:
-            return np.stack([found for found in kept.values() if found is not None])
-        network, channels_last = model()
-        predicted = predict_logits(
-            network,
-            Pixels(images.pixels, where),
-            index,
-            checkpoint.architecture.mean,
-            checkpoint.architecture.std,
-            device=where,
-            amp=amp,
-            channels_last=channels_last,
-            views=missing,
-            progress=progress,
-        )
-        for view, logits in zip(missing, predicted, strict=True):
-            put = stitch if shared.split == "oof" else write
-            put(file_of(view.file_name), logits, sidecars[view.name], table.rows())
-            kept[view.name] = logits
-        return np.stack([found for found in kept.values() if found is not None])
-
-    index = _positions(data.train, checkpoint)
-    shared = Sidecar(
-        kind="logit",
-        split="oof",
-        classes=checkpoint.classes,
-        rows=data.train.rows().take(index),
-        target=checkpoint.target,
-        class_attributes=checkpoint.class_attributes or data.train.class_attributes,
-        fold=np.full(len(index), checkpoint.fold),
-        run=checkpoint.run,
-        arch=checkpoint.architecture.timm_name,
-        seed=checkpoint.recipe.get("seed"),
-        folds_sha=checkpoint.folds_sha,
-        checkpoint_sha={str(checkpoint.fold): sha},
-        samples_sha=samples_sha(data.train.rows()),
-    )
-    oof = logits_of(data.train, index, shared, lambda name: folder / "views" / f"{name}.oof.npy")
-    names = tuple(view.name for view in views)
-    # The merge last: where it is, the views it was made of are there too.
-    merged = replace(shared, kind="probability", views=_labelled(names, merge))
-    stitch(folder.parent / f"{checkpoint.run}.oof.npy", merge_views(oof, merge), merged, data.train.rows())
-    if data.test is None:
-        return bool(model.cache_info().currsize)
-    of_fold = replace(
-        shared, split="test", rows=data.test.rows(), fold=checkpoint.fold, checkpoint_sha=sha, samples_sha=samples_sha(data.test.rows())
-    )
-    test = logits_of(data.test, np.arange(len(data.test)), of_fold, lambda name: folder / "views" / f"{name}.fold{checkpoint.fold}.test.npy")
-    merged = replace(of_fold, kind="probability", views=_labelled(names, merge))
-    write(folder.parent / f"{checkpoint.run}.fold{checkpoint.fold}.test.npy", merge_views(test, merge), merged, data.test.rows())
-    return bool(model.cache_info().currsize)
+def _decide(run: str, names: Sequence[str], logits: NDArray[np.float32], sidecar: Sidecar, request: Request) -> Augmented:
+    """What the out-of-fold rows say of the merge, before anything of it is written."""
+    try:
+        labels, persons = truth_of(sidecar)
+    except ValueError:
+        if request.fitted(len(names)):
+            raise EnsembleError(
+                f"views are chosen and weighed by labels, and those of {run}'s out-of-fold rows are not known",
+                hint="--merge mean or geometric, of all views, needs none",
+            ) from None
+        merge = Merge(request.how, dict.fromkeys(names, (1 / len(names),)))
+        return Augmented(run, request, merge, None, merge.merged(logits), None, len(names))
+    evidence = Evidence(tuple(names), logits, labels, persons, np.broadcast_to(np.asarray(sidecar.fold), len(labels)))
+    merge = fit(evidence, request)
+    merged, views = nested(evidence, request) if request.fitted(len(names)) else apply(merge, evidence)
+    full = nested(evidence, replace(request, adaptive=False, plain=True))[0] if request.adaptive else None
+    return Augmented(run, request, merge, evidence, merged, full, float(views.mean()))
 
 
-def _labelled(names: tuple[str, ...], merge: str) -> tuple[str, ...]:
-    """The views of a merged file; a merge other than the mean is part of what the file is."""
-    return names if merge == "mean" else (*names, f"merge={merge}")
-
-
-def _positions(table: SampleTable, checkpoint: Checkpoint) -> NDArray[np.int64]:
-    position = {name: i for i, name in enumerate(table.ids.tolist())}
-    missing = [name for name in checkpoint.validation_ids if name not in position]
-    if missing:
-        raise EnsembleError(
-            f"{table.source} lacks {len(missing):,} of the {len(checkpoint.validation_ids):,} validation samples of {checkpoint.run} "
-            f"fold {checkpoint.fold}, e.g. '{missing[0]}'",
-            hint="--data must name the table the checkpoint was trained on",
-        )
-    rows = [position[name] for name in checkpoint.validation_ids]
-    _check_labels(table, checkpoint, rows)
-    return np.array(sorted(rows))
-
-
-def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int]) -> None:
-    """The labels must be those it was validated on: scored against others, the numbers would be of no model."""
-    if checkpoint.validation_labels is None or table.labels is None:  # made before they were recorded
+def _test_where_needed(fold: FoldViews, chosen: Sequence[View], merge: Merge) -> None:
+    if fold.data.test is None:
         return
-    labels = table.labels.tolist()
-    pairs = zip(checkpoint.validation_ids, checkpoint.validation_labels, rows, strict=True)
-    other = [f"{table.where[row]}: '{name}' is '{labels[row]}', was '{label}'" for name, label, row in pairs if labels[row] != label]
-    if other:
-        raise collected(
-            other,
-            f"of the {len(rows):,} validation samples of {checkpoint.run} fold {checkpoint.fold} have another label in {table.source}",
-            hint="--data must name the table the checkpoint was trained on; train again if its labels were corrected",
+    if merge.threshold is None:
+        fold.test(chosen)
+        return
+    fold.test(chosen[:1])
+    plain = together([fold.file(chosen[0], "test")], {fold.fold: fold.sha})
+    if plain is not None and len(chosen) > 1:
+        fold.test(chosen[1:], only=merge.further(plain[0][0]))
+
+
+def _write_merged(folds: Sequence[FoldViews], chosen: Sequence[View], made: Augmented, sidecar: Sidecar, note: Note) -> float | None:
+    """The merged files of all folds that have the views, and none of any other merge; how many views a test image needed on average.
+
+    Out of fold the rows are merged by what the other folds say where anything was fitted (`nested` in the sidecar's `merge`): what
+    blends these files is not flattered.
+    """
+    first, merge, request = folds[0], made.merge, made.request
+    tta, run = first.folder.parent, first.checkpoint.run
+    labelled = merge.views if merge.how == "mean" else (*merge.views, f"merge={merge.how}")
+    record: dict[str, Any] = merge.as_json() | {"asked": request.how, "budget": request.budget, "adaptive": request.adaptive}
+    record["nested"] = made.evidence is not None and request.fitted(len(made.evidence.views))
+    out = oof_file(tta, run)
+    _say_what_changes(out, sidecar, labelled, record, note)
+    there = sorted(set(np.asarray(sidecar.fold).ravel().tolist()))
+    used, written = [], set()
+    # On test the same checkpoints must have predicted the views as out of fold.
+    shas = {int(i): sha for i, sha in sidecar.checkpoint_sha.items()} if isinstance(sidecar.checkpoint_sha, Mapping) else {}
+    for i in there if first.data.test is not None else ():
+        found = _merged_test(first, i, chosen, merge, shas)
+        if found is not None:
+            path = tta / f"{run}.fold{i}.test.npy"
+            values, of_fold, views = found
+            write(path, values, replace(of_fold, kind="probability", views=labelled, merge=record), first.data.test.rows())  # type: ignore[union-attr]
+            written.add(i)
+            used.append(views)
+    for i, path in fold_files(tta, run).items():
+        if i not in written:
+            # The array first: without its sidecar it would be taken on trust.
+            remove(path)
+            remove(sidecar_path(path))
+            note(f"{path} is removed: fold {i} lacks some of these views; ensemble tta {run} with the same options predicts them")
+    write(out, made.merged, replace(sidecar, kind="probability", views=labelled, merge=record), first.data.train.rows())
+    return float(np.mean(used)) if used else None
+
+
+def _merged_test(
+    first: FoldViews, fold: int, chosen: Sequence[View], merge: Merge, shas: Mapping[int, str]
+) -> tuple[NDArray[np.float64], Sidecar, float] | None:
+    """Probabilities of a fold's test rows, what they are, and views an image; None where views are missing."""
+    files = [first.folder / "views" / f"{view.file_name}.fold{fold}.test.npy" for view in chosen]
+    base = together(files[:1], shas)
+    if base is None or first.data.test is None or len(base[1].rows) != len(first.data.test):
+        return None
+    further = merge.further(base[0][0])
+    if not further.any():
+        return softmax(base[0][0]) if merge.threshold is not None else merge.merged(base[0]), base[1], 1.0
+    found = together(files, shas)
+    place = {} if found is None else {name: i for i, name in enumerate(found[1].rows.ids.tolist())}
+    at = np.array([place.get(name, -1) for name in base[1].rows.ids[further].tolist()])
+    if found is None or (at < 0).any():
+        return None
+    values = softmax(base[0][0])
+    values[further] = merge.merged(found[0][:, at])
+    return values, base[1], 1 + float(further.mean()) * (len(chosen) - 1)
+
+
+def _say_what_changes(path: Path, sidecar: Sidecar, views: tuple[str, ...], record: Mapping[str, Any], note: Note) -> None:
+    before = read_sidecar(path) if path.exists() else None
+    if before is None:
+        return
+    was = before.merge or {}
+    if before.views != views or was.get("threshold") != record["threshold"]:
+        note(f"{path} was of {', '.join(before.views)}; it is made anew from the views, which are all kept")
+    gone = sorted(set(np.asarray(before.fold).ravel().tolist()) - set(np.asarray(sidecar.fold).ravel().tolist()))
+    if gone:
+        listed = ", ".join(map(str, gone))
+        note(
+            f"{path} is without fold {listed}: some of these views are missing there; ensemble tta {sidecar.run} with the same options predicts them"
         )
 
 
-def _refuse_other(folder: Path, checkpoint: Checkpoint, sha: str, views: Sequence[View], merge: str, force: bool) -> None:
-    path = folder.parent / f"{checkpoint.run}.oof.npy"
+def _refuse_other_training(path: Path, fold: FoldViews, force: bool) -> None:
     there = read_sidecar(path) if path.exists() else None
-    if there is None:
+    if there is None or force:
         return
-    wanted = _labelled(tuple(view.name for view in views), merge)
-    before = there.checkpoint_sha if isinstance(there.checkpoint_sha, dict) else {}
-    retrained = before.get(str(checkpoint.fold), sha) != sha or there.folds_sha != checkpoint.folds_sha
-    if there.views == wanted and not retrained:
-        return
-    if force:
-        for stale in (*folder.glob("views/*"), *folder.parent.glob(f"{checkpoint.run}.oof.*"), *folder.parent.glob(f"{checkpoint.run}.fold*.test.*")):
-            stale.unlink()
-        return
-    what = "another training of this fold" if retrained else f"other views ({', '.join(there.views)})"
-    raise EnsembleError(f"{path} was made with {what}", hint="--force replaces it")
+    before = there.checkpoint_sha if isinstance(there.checkpoint_sha, Mapping) else {}
+    if before.get(str(fold.fold), fold.sha) != fold.sha or there.folds_sha != fold.checkpoint.folds_sha:
+        raise EnsembleError(f"{path} was made with another training of this fold", hint="--force replaces it")
 
 
-def score_views(run: str, views: Sequence[View], runs: Path = Path("runs"), per_person: bool = False) -> list[ViewScores]:
-    """Scores of each view and of the merge, out of fold and, where labels are known, on test, from the written files."""
-    folder, results = runs / "tta", []
-    oof = read_sidecar(folder / f"{run}.oof.npy")
-    if oof is None:
-        raise EnsembleError(f"{folder / f'{run}.oof.npy'} has no sidecar")
-    done = tuple(sorted(set(oof.fold.tolist()))) if isinstance(oof.fold, np.ndarray) else ()
-    for split, files in (("oof", ["oof"]), ("test", [f"fold{fold}.test" for fold in done])):
-        paths = [folder / f"{run}.{name}.npy" for name in files]
-        sidecar = read_sidecar(paths[0]) if all(path.exists() for path in paths) else None
-        if sidecar is None or sidecar.rows.labels is None:
-            continue
-        scores = {}
-        for view in views:
-            values = [softmax(rows_of(folder / run / "views" / f"{view.file_name}.{name}.npy", sidecar)) for name in files]
-            scores[view.name] = score_rows(np.mean(values, axis=0), sidecar, per_person=per_person)
-        merged = np.mean([np.asarray(read_array(path), np.float64) for path in paths], axis=0)
-        results.append(ViewScores(split, done, scores, score_rows(merged, sidecar, per_person=per_person), paths[0]))
-    return results
-
-
-__all__ = ["MERGES", "NONE", "augment_checkpoint", "find_checkpoints", "merge_views", "score_views"]
+__all__ = ["Augmented", "augment", "find_checkpoints"]

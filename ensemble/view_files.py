@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,22 @@ from folds.predictions import Rows, Sidecar, read_array, read_sidecar, sidecar_p
 _ALIKE = ("kind", "split", "target", "classes", "run", "views", "folds_sha")
 
 
-def kept_logits(path: Path, wanted: Sidecar) -> NDArray[np.float32] | None:
-    """The logits (n, classes) of the rows of `wanted`, in its order, that `path` holds; None where they must be predicted.
+@dataclass(frozen=True)
+class Kept:
+    """Which rows of what is wanted a file holds.
+
+    Attributes
+    ----------
+    there : (n,) whether the file has the row.
+    logits : (rows there, classes) float32, in the order wanted.
+    """
+
+    there: NDArray[np.bool_]
+    logits: NDArray[np.float32]
+
+
+def kept_logits(path: Path, wanted: Sidecar) -> Kept:
+    """The logits of the rows of `wanted` that `path` holds; the others must be predicted.
 
     They are kept where they are of this very checkpoint, view, table (labels and persons, too) and images. A file that
     does not say so, or is damaged, keeps nothing.
@@ -26,22 +40,22 @@ def kept_logits(path: Path, wanted: Sidecar) -> NDArray[np.float32] | None:
     ----------
     wanted : of one fold, with `samples_sha` and `images_sha`.
     """
+    nothing = Kept(np.zeros(len(wanted.rows), bool), np.zeros((0, len(wanted.classes)), np.float32))
     found = _readable(path)
     if found is None:
-        return None
+        return nothing
     there, values = found
     fold = str(_one_fold(wanted))
     if any(getattr(there, name) != getattr(wanted, name) for name in (*_ALIKE, "samples_sha")):
-        return None
+        return nothing
     if any(_of_fold(getattr(there, name), fold) != _of_fold(getattr(wanted, name), fold) for name in ("checkpoint_sha", "images_sha")):
-        return None
+        return nothing
     mine = np.flatnonzero(np.broadcast_to(np.equal(there.fold, int(fold)), len(there.rows)))  # type: ignore[arg-type]
     place = dict(zip(there.rows.ids[mine].tolist(), mine.tolist(), strict=True))
-    at = [place.get(name, -1) for name in wanted.rows.ids.tolist()]
-    if -1 in at:
-        return None
+    at = np.array([place.get(name, -1) for name in wanted.rows.ids.tolist()])
     logits = np.array(values[at], np.float32)
-    return logits if np.isfinite(logits).all() else None
+    kept = (at >= 0) & np.isfinite(logits).all(axis=1)
+    return Kept(kept, logits[kept])
 
 
 def stitch(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows) -> None:
@@ -69,7 +83,7 @@ def write(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: R
     found = _readable(path)
     if found is not None:
         there, before = found
-        names = (*_ALIKE, "checkpoint_sha", "images_sha")
+        names = (*_ALIKE, "checkpoint_sha", "images_sha", "merge")
         same = all(getattr(there, name) == getattr(sidecar, name) for name in names)
         rows = np.array_equal(there.rows.ids, sidecar.rows.ids) and np.array_equal(np.asarray(there.fold), np.asarray(sidecar.fold))
         if same and rows and there.samples_sha == sidecar.samples_sha and np.array_equal(before, np.asarray(values, np.float32)):
@@ -77,19 +91,44 @@ def write(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: R
     write_prediction(path, values, sidecar, samples=samples)
 
 
-def rows_of(path: Path, wanted: Sidecar) -> NDArray[np.floating]:
-    """The rows of a view's file that `wanted` names: an interrupted command can leave a view with a fold more than the merge.
+def together(paths: Sequence[Path], current: Mapping[int, str]) -> tuple[NDArray[np.float32], Sidecar] | None:
+    """The logits (views, n, classes) of the rows that all of the files hold, by the same checkpoints, in the order of the first.
 
-    Raises
-    ------
-    EnsembleError : it lacks one.
+    Parameters
+    ----------
+    current : the checkpoint of each fold that is known to be the right one; what another has predicted does not count.
+
+    Returns
+    -------
+    None where they have no row in common. The sidecar is that of the first file, without the rows that others lack.
     """
-    there = read_sidecar(path)
-    position = {} if there is None else {name: i for i, name in enumerate(there.rows.ids.tolist())}
-    try:
-        return read_array(path)[[position[name] for name in wanted.rows.ids.tolist()]]
-    except KeyError as error:
-        raise EnsembleError(f"{path} lacks sample {error}", hint=f"ensemble tta {wanted.run} predicts what is missing") from None
+    found = [_readable(path) for path in paths]
+    if not found or found[0] is None:
+        return None
+    base = found[0][0]
+    folds = np.broadcast_to(base.fold, len(base.rows))  # type: ignore[arg-type]
+    shas = {fold: _of_fold(base.checkpoint_sha, str(fold)) for fold in np.unique(folds).tolist()}
+    right = {fold for fold, sha in shas.items() if current.get(fold, sha) == sha}
+    places = []
+    for one in found:
+        if one is None or any(getattr(one[0], name) != getattr(base, name) for name in _ALIKE if name != "views"):
+            return None
+        right -= {fold for fold, sha in shas.items() if _of_fold(one[0].checkpoint_sha, str(fold)) != sha}
+        place = {name: i for i, name in enumerate(one[0].rows.ids.tolist())}
+        places.append(np.array([place.get(name, -1) for name in base.rows.ids.tolist()]))
+    common = np.flatnonzero(np.isin(folds, sorted(right)) & (np.stack(places) >= 0).all(axis=0))
+    if not len(common):
+        return None
+    logits = np.stack([np.array(one[1][place[common]], np.float32) for one, place in zip(found, places, strict=True) if one is not None])
+    fold = base.fold[common] if isinstance(base.fold, np.ndarray) else base.fold
+    return logits, _only_folds(replace(base, rows=base.rows.take(common), fold=fold), right)
+
+
+def _only_folds(sidecar: Sidecar, folds: set[int]) -> Sidecar:
+    def of(shas: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
+        return {fold: sha for fold, sha in shas.items() if int(fold) in folds} if isinstance(shas, Mapping) else shas
+
+    return replace(sidecar, checkpoint_sha=of(sidecar.checkpoint_sha), images_sha=of(sidecar.images_sha))
 
 
 def _readable(path: Path) -> tuple[Sidecar, NDArray[np.floating]] | None:

@@ -1,7 +1,7 @@
 """Test-time views: ttach's transforms, combined as the user wrote them, each distinct one once.
 
 Only the transforms are ttach's: its merging averages whatever the model returns, so merging is done here
-(`ensemble.tta.merge_views`), on probabilities.
+(`ensemble.view_weights.merge_views`), on probabilities. Shifts and contrast, which ttach 0.0.3 lacks, are made here, too.
 """
 
 from __future__ import annotations
@@ -18,23 +18,28 @@ from torch import Tensor
 from folds.errors import UsageError, unknown
 
 NONE = "none"
+Step = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class View:
     """One test-time augmentation: float (n, 3, height, width) with values 0–1 → the same shape.
 
-    `name` is the product of what it does (``hflip*scale:1.1``), ``none`` for the plain image.
+    Attributes
+    ----------
+    name : the product of what it does (``hflip*scale:1.1``), ``none`` for the plain image.
+    moves_only : it moves pixels and averages neighbours, and changes no values: it may see normalised pixels as well.
     """
 
     name: str
     steps: tuple[Callable[[Tensor], Tensor], ...] = ()
+    moves_only: bool = True
 
     def __call__(self, batch: Tensor) -> Tensor:
         size = batch.shape[-2:]
         for step in self.steps:
             batch = step(batch)
-        return _to_size(batch, size).clamp(0, 1) if self.steps else batch
+        return _to_size(batch, size) if self.moves_only else _to_size(batch, size).clamp(0, 1)
 
     @property
     def file_name(self) -> str:
@@ -48,8 +53,9 @@ def parse_views(text: str) -> tuple[View, ...]:
     Terms are separated by commas, the factors of a term by ``*``; a factor stands for all its values, so
     ``hflip*scale:0.9,1,1.1`` is 2 × 3 views.
 
-    Factors: ``hflip``, ``vflip``, ``rot90`` (0, 90, 180, 270°), ``d4`` (hflip × rot90), ``scale:F``, ``multiply:F``
-    (brightness), ``add:F`` (of values 0–1), ``fivecrop:F`` (four corners and the centre, F of each side).
+    Factors: ``hflip``, ``vflip``, ``rot90`` (0, 90, 180, 270°), ``d4`` (hflip × rot90), ``scale:F``, ``hshift:F`` and ``vshift:F``
+    (to the right and down by F of a side), ``multiply:F`` (brightness), ``add:F`` (of values 0–1), ``contrast:F``, ``fivecrop:F``
+    (four corners and the centre, F of each side), ``tencrop:F`` (these, and mirrored).
 
     Raises
     ------
@@ -59,9 +65,31 @@ def parse_views(text: str) -> tuple[View, ...]:
     for term in _terms(text):
         choices = [list(_factor(factor.strip())) for factor in term.split("*")]
         for combination in itertools.product(*choices):
-            chosen = [(name, step) for name, step in combination if step is not None]
-            views.append(View("*".join(name for name, _ in chosen) or NONE, tuple(step for _, step in chosen)))
+            views.append(_product(combination))
     return tuple(views)
+
+
+def view_named(name: str) -> View:
+    """The view of that `View.name`, as a merged file names it.
+
+    Raises
+    ------
+    UsageError : there is none.
+    """
+    found = []
+    for part in name.split("*"):
+        factor = "rot90" if part.startswith("rot") else part.rpartition("-")[0] if part.startswith("fivecrop") else part
+        step = next((one for label, one in _factor(factor) if label == part), None)
+        if step is None and part != NONE:
+            raise unknown("view", part, [*FACTORS])
+        found.append((part, step))
+    return _product(found)
+
+
+def _product(factors: Sequence[tuple[str, Step | None]]) -> View:
+    chosen = [(name, step) for name, step in factors if step is not None]
+    changed = any(part.partition(":")[0] in _OF_VALUES for name, _ in chosen for part in name.split("*"))
+    return View("*".join(name for name, _ in chosen) or NONE, tuple(step for _, step in chosen), not changed)
 
 
 def _terms(text: str) -> Iterator[str]:
@@ -83,9 +111,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-Step = Callable[[Tensor], Tensor]
 
 
 def _factor(text: str) -> Iterator[tuple[str, Step | None]]:
@@ -118,10 +143,19 @@ def _factor(text: str) -> Iterator[tuple[str, Step | None]]:
     elif name == "add":
         for value in values:
             yield f"add:{value:g}", _bound(ttach.Add([value]), value=value) if value else None
+    elif name == "contrast":
+        for value in values:
+            yield f"contrast:{value:g}", _contrast(value) if value != 1 else None
+    elif name in ("hshift", "vshift"):
+        for value in values:
+            yield f"{name}:{value:g}", _shift(value, across=name == "hshift") if value else None
     else:
         for value in values:
-            for corner in range(5):
-                yield f"fivecrop:{value:g}-{corner}", _crop(value, corner)
+            crops = [(f"fivecrop:{value:g}-{corner}", _crop(value, corner)) for corner in range(5)]
+            yield from crops
+            if name == "tencrop":
+                flip = _bound(ttach.HorizontalFlip(), apply=True)
+                yield from ((f"hflip*{label}", _sequence([flip, crop])) for label, crop in crops)
 
 
 # factor → the range of its values, None where it takes none
@@ -134,8 +168,13 @@ FACTORS: dict[str, tuple[float, float] | None] = {
     "scale": (0.5, 2.0),
     "multiply": (0.1, 10.0),
     "add": (-1.0, 1.0),
+    "contrast": (0.1, 10.0),
+    "hshift": (-0.5, 0.5),
+    "vshift": (-0.5, 0.5),
     "fivecrop": (0.3, 1.0),
+    "tencrop": (0.3, 1.0),
 }
+_OF_VALUES = {"multiply", "add", "contrast"}
 
 
 def _values(name: str, listed: str) -> list[float]:
@@ -149,6 +188,10 @@ def _values(name: str, listed: str) -> list[float]:
     except ValueError:
         raise UsageError(f"--views: {name} needs numbers, found '{listed}'", hint=f"--views {name}:0.9 or {name}:0.9,1,1.1") from None
     for value in values:
+        if name.endswith("crop") and value > 1:
+            raise UsageError(
+                f"--views: {name}:{value:g} is larger than the image, expected a share of each side, {bounds[0]:g} to 1", hint=f"--views {name}:0.9"
+            )
         if not bounds[0] <= value <= bounds[1]:
             raise UsageError(f"--views: {name}:{value:g} is out of range, expected {bounds[0]:g} to {bounds[1]:g}")
     return values
@@ -179,6 +222,26 @@ def _crop(share: float, corner: int) -> Step:
         cropped = transform.apply_aug_image(batch, crop_fn=transform.params[corner])
         # Back to the size the model was made for: a crop is a zoom.
         return functional.interpolate(cropped, size=batch.shape[-2:], mode="bilinear", align_corners=False)
+
+    return step
+
+
+def _shift(share: float, across: bool) -> Step:
+    def step(batch: Tensor) -> Tensor:
+        size = batch.shape[-1 if across else -2]
+        pixels = round(size * share)
+        sides = [max(pixels, 0), max(-pixels, 0)]
+        padded = functional.pad(batch, [*sides, 0, 0] if across else [0, 0, *sides], mode="replicate")
+        return padded.narrow(-1 if across else -2, max(-pixels, 0), size)
+
+    return step
+
+
+def _contrast(factor: float) -> Step:
+    def step(batch: Tensor) -> Tensor:
+        # About the mean of each image, as usual; all channels have one, so that grey stays grey.
+        centre = batch.mean(dim=(1, 2, 3), keepdim=True)
+        return (batch - centre) * factor + centre
 
     return step
 

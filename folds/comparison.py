@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.by_person import average_by_person, person_codes
 from folds.errors import EnsembleError, UsageError, nearest
 from folds.files import read_json
+from folds.intervals import Difference, difference_over_people
 from folds.predictions import Rows, Sidecar, oof_file, read_array, read_sidecar
-from folds.scores import METRICS, Difference, average_by_person, difference_over_people, person_codes
+from folds.scores import METRICS
 from folds.settings_file import read_record
 from folds.targets import LABEL
 
@@ -224,7 +226,7 @@ def _truth(
     elif theirs is not None and (persons != theirs).any():
         notes.append(f"{int((persons != theirs).sum()):,} samples have different persons in the two runs; those of {a.run} are used")
     if persons is None:
-        notes.append("persons are not known: images are drawn, which makes the intervals too narrow")
+        notes.append("persons are not known: each image counts as one, which makes the intervals too narrow")
         return labels, ids
     return labels, persons
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from folds.comparison import COMPARED, Comparison, compare, settings_between, settings_of
 from folds.errors import EnsembleError
 from folds.files import read_json, sha256_file, write_json
+from folds.intervals import interval_over_people
 from folds.kinds import NUMBER, TEXT, TRUTH, mapping_of, optional, whole, wrong_fields
 from folds.ledger import append, ledger_file, now, read_ledger
 from folds.predictions import Sidecar
 from folds.recipe import default_of
-from folds.scores import METRICS, interval_over_people
+from folds.scores import METRICS
 from folds.settings_file import read_record
 from folds.summary import mean_test_predictions, oof_predictions, truth_of
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.devices import autocast
+from folds.softmax import softmax
 
 # A view of a batch: float32 (n, 3, height, width) with values 0–1 → the same shape.
 View = Callable[[Tensor], Tensor]
@@ -126,7 +127,9 @@ def predict_logits(
     model : on `device`, in evaluation mode.
     pixels : of all images, shared by all folds and views.
     index : (n,) the rows to predict, in this order.
-    mean, std : of pixels scaled to 0–1; normalisation comes after the view, so views see plain pixels.
+    views : see plain pixels, values 0–1, and normalisation comes after them; those with a true `moves_only` see normalised ones,
+        which is the same and is done once for all of them. Each has passes of its own: its logits do not depend on the others.
+    mean, std : of pixels scaled to 0–1.
     progress : called with (rows done, rows in all).
 
     Returns
@@ -136,14 +139,18 @@ def predict_logits(
     deviation = torch.tensor(std, device=device)[:, None, None]
     centre = torch.tensor(mean, device=device)[:, None, None]
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    moves = [getattr(view, "moves_only", False) for view in views]
 
     def of(rows: NDArray[np.integer]) -> Tensor:
         batch = pixels.take(rows).permute(0, 3, 1, 2).float().div_(255)
+        # Plain pixels are kept only where a view wants them.
+        normal = batch.sub_(centre).div_(deviation) if all(moves) else (batch - centre).div_(deviation)
         seen = []
-        for view in views:
-            inputs = ((view(batch) - centre) / deviation).contiguous(memory_format=layout)
+        for view, moved in zip(views, moves, strict=True):
+            inputs = view(normal) if moved else (view(batch) - centre).div_(deviation)
             with autocast(amp, device):
-                seen.append(model(inputs).float())
+                # Turns and flips lay their pixels out anew, which would slow convolutions down.
+                seen.append(model(inputs.contiguous(memory_format=layout)).float())
         return torch.stack(seen)
 
     blocks: list[Tensor] = []
@@ -163,8 +170,4 @@ def predict_logits(
     return torch.cat(blocks, dim=1).cpu().numpy()
 
 
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities along the last axis, in float64, stable for any finite logits."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+__all__ = ["BATCH", "Change", "Pixels", "View", "identity", "predict_logits", "softmax"]

@@ -7,22 +7,21 @@ prediction files share (`samples`, `samples_sha`, and `rows` where only some of 
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.csv_table import csv_text
 from folds.errors import EnsembleError
-from folds.files import read_json, sha256_bytes, write_atomic, write_json
-from folds.kinds import NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
+from folds.files import read_json, write_atomic, write_json
+from folds.kinds import ANYTHING, NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
+from folds.maps import blocks
+from folds.samples_file import Rows, read_samples_file, write_samples
 
 SCHEMA = 1
 KINDS = ("probability", "logit")
@@ -33,6 +32,7 @@ SPLITS = ("oof", "test")
 _NAME = named(either(TEXT, NUMBER), "text or a number")
 _MEANING = named(mapping_of(mapping_of(either(TEXT, NUMBER, TRUTH))), "an object: class → attribute → value")
 _FOLD = named(either(whole(0, 2**31 - 1), list_of(whole(0, 2**31 - 1))), "a whole number from 0, or one for each row")
+_TRAINED = named(either(list_of(TEXT), mapping_of(list_of(TEXT))), "a list of ids, or an object: fold → list of ids")
 _SHA = named(either(TEXT, mapping_of(TEXT)), "text, or an object: fold → text")
 _FIELDS = {
     "kind": one_of(*KINDS),
@@ -48,32 +48,13 @@ _FIELDS = {
     "seed": optional(whole(0)),
     "repeat": optional(whole(0)),
     "views": optional(list_of(TEXT)),
+    "merge": optional(mapping_of(ANYTHING)),
     "folds_sha": optional(TEXT),
     "checkpoint_sha": optional(_SHA),
     "images_sha": optional(_SHA),
+    "trained_on": optional(_TRAINED),
     "created": optional(TEXT),
 }
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What the rows of a prediction file are: ids and, where known, labels and persons (each (n,) of str)."""
-
-    ids: NDArray[np.str_]
-    labels: NDArray[np.str_] | None = None
-    persons: NDArray[np.str_] | None = None
-    attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, index: NDArray[np.integer]) -> Rows:
-        """The rows at `index`, in that order."""
-
-        def of(column: NDArray[np.str_] | None) -> NDArray[np.str_] | None:
-            return None if column is None else column[index]
-
-        return Rows(self.ids[index], of(self.labels), of(self.persons), {k: v[index] for k, v in self.attributes.items()})
 
 
 @dataclass(frozen=True)
@@ -92,9 +73,11 @@ class Sidecar:
     seed: int | None = None
     repeat: int = 0
     views: tuple[str, ...] = ()
+    merge: Mapping[str, Any] | None = None  # how views became one prediction; whoever uses it checks it
     folds_sha: str | None = None
     checkpoint_sha: str | Mapping[str, str] | None = None  # by fold in a stitched file
     images_sha: str | Mapping[str, str] | None = None  # of the contents of the images that were predicted; likewise
+    trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = None  # ids of samples, or those by fold; where a file from elsewhere says so
     created: str | None = None
     samples_sha: str | None = None
 
@@ -113,64 +96,16 @@ def sidecar_path(path: Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
-def write_samples(folder: Path, rows: Rows) -> tuple[str, str]:
-    """Write ``samples-<sha>.csv`` into `folder` unless it is there; return its file name and the sha of its content."""
-    content = _samples_content(rows)
-    sha = sha256_bytes(content)
-    path = Path(folder) / f"samples-{sha[:12]}.csv"
-    if not path.exists():
-        write_atomic(path, content)
-    return path.name, sha
-
-
-def samples_sha(rows: Rows) -> str:
-    """The `samples_sha` of the files that refer to these rows."""
-    return sha256_bytes(_samples_content(rows))
-
-
-def _samples_content(rows: Rows) -> bytes:
-    columns: dict[str, NDArray[np.str_]] = {"id": rows.ids}
-    if rows.labels is not None:
-        columns["label"] = rows.labels
-    if rows.persons is not None:
-        columns["person"] = rows.persons
-    columns |= {name: values for name, values in rows.attributes.items() if name not in columns}
-    return csv_text({name: values.tolist() for name, values in columns.items()}).encode()
-
-
-def read_samples_file(path: Path, sha: str | None = None) -> Rows:
-    """The rows of a samples file; `sha` must be that of its content where it is given."""
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise EnsembleError(f"the samples file {path} is missing", hint="keep samples-*.csv beside the prediction files that name it") from None
-    except OSError as error:
-        raise EnsembleError(f"the samples file {path} cannot be read: {error.strerror}") from None
-    if sha is not None and sha256_bytes(content) != sha:
-        raise EnsembleError(f"the samples file {path} was changed after the predictions were written", hint="restore it: rows are lined up by it")
-    try:
-        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EnsembleError(f"the samples file {path} is not a CSV in UTF-8: {error}") from None
-    if not lines or "id" not in lines[0]:
-        raise EnsembleError(f"the samples file {path} has no column 'id'")
-    header, body = lines[0], [line for line in lines[1:] if line]
-    ragged = next((number for number, line in enumerate(body, 2) if len(line) != len(header)), None)
-    if ragged is not None:
-        raise EnsembleError(f"the samples file {path} has a different number of columns in row {ragged}")
-    columns = {name: np.array(values, dtype=str) for name, values in zip(header, zip(*body, strict=True), strict=True)} if body else {}
-    if not columns:
-        raise EnsembleError(f"the samples file {path} has no rows")
-    return Rows(columns.pop("id"), columns.pop("label", None), columns.pop("person", None), columns)
-
-
-def write_prediction(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows | None = None) -> Path:
+def write_prediction(
+    path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows | None = None, samples_file: Path | None = None
+) -> Path:
     """Write ``NAME.npy`` (float32) and ``NAME.json``, the sidecar first: an array that exists has its meaning beside it.
 
     Parameters
     ----------
     values : (n, classes), finite.
     samples : the whole table's rows, which the sidecar then refers to (one shared file); without it ids stand inline.
+    samples_file : a samples file that holds `samples` already.
 
     Raises
     ------
@@ -181,18 +116,26 @@ def write_prediction(path: Path, values: NDArray[np.floating], sidecar: Sidecar,
     expected = (len(sidecar.rows), len(sidecar.classes))
     if values.shape != expected:
         raise EnsembleError(f"{path}: predictions are {values.shape}, expected {expected} (samples, classes)")
-    if not np.isfinite(values).all():
+    # A sum in float64 of finite float32 is finite, and needs no array of its own.
+    if not all(np.isfinite(block.sum(dtype=np.float64)) for block in blocks(values)):
         row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise EnsembleError(
             f"{path}: the prediction of sample '{sidecar.rows.ids[row]}' is not finite", hint="the training diverged: try a lower --lr"
         )
     # An array that is replaced goes first: at no moment does an old one stand beside a new sidecar.
     path.unlink(missing_ok=True)
-    write_json(sidecar_path(path), _to_json(path, sidecar, samples))
-    return write_atomic(path, lambda file: np.save(file, values, allow_pickle=False))
+    write_json(sidecar_path(path), _to_json(path, sidecar, samples, samples_file))
+    return write_atomic(path, lambda file: _save(file, values))
 
 
-def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None) -> dict[str, Any]:
+def _save(file: IO[bytes], values: NDArray[np.float32]) -> None:
+    """What np.save writes, in blocks: an array may be a map larger than memory."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
+    for block in blocks(values):
+        file.write(block.data)
+
+
+def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None, samples_file: Path | None) -> dict[str, Any]:
     record: dict[str, Any] = {"schema": SCHEMA, "kind": sidecar.kind, "split": sidecar.split, "target": sidecar.target}
     record["classes"] = list(sidecar.classes)
     if sidecar.class_attributes:
@@ -204,16 +147,20 @@ def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None) -> dict[str, An
         if sidecar.rows.persons is not None:
             record["persons"] = sidecar.rows.persons.tolist()
     else:
-        record["samples"], record["samples_sha"] = write_samples(path.parent, samples)
-        if not np.array_equal(samples.ids, sidecar.rows.ids):
+        record["samples"], record["samples_sha"] = write_samples(path.parent, samples, samples_file)
+        if samples.ids is not sidecar.rows.ids and not np.array_equal(samples.ids, sidecar.rows.ids):
             position = {name: i for i, name in enumerate(samples.ids.tolist())}
             record["rows"] = [position[name] for name in sidecar.rows.ids.tolist()]
     fold = sidecar.fold
     record["fold"] = fold.tolist() if isinstance(fold, np.ndarray) else fold
     record |= {"run": sidecar.run, "arch": sidecar.arch, "seed": sidecar.seed, "repeat": sidecar.repeat, "views": list(sidecar.views)}
+    if sidecar.merge is not None:
+        record["merge"] = dict(sidecar.merge)
     record |= {"folds_sha": sidecar.folds_sha, "checkpoint_sha": sidecar.checkpoint_sha}
     if sidecar.images_sha is not None:
         record["images_sha"] = sidecar.images_sha
+    if sidecar.trained_on is not None:
+        record["trained_on"] = dict(sidecar.trained_on) if isinstance(sidecar.trained_on, Mapping) else list(sidecar.trained_on)
     record["created"] = sidecar.created or datetime.now(UTC).isoformat(timespec="seconds")
     return record
 
@@ -253,9 +200,11 @@ def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Si
         seed=record.get("seed"),
         repeat=record.get("repeat") or 0,
         views=tuple(record.get("views") or ()),
+        merge=record.get("merge"),
         folds_sha=record.get("folds_sha"),
         checkpoint_sha=record.get("checkpoint_sha"),
         images_sha=record.get("images_sha"),
+        trained_on=record.get("trained_on"),
         created=record.get("created"),
         samples_sha=record.get("samples_sha"),
     )

@@ -15,6 +15,7 @@ from typing import Any
 from folds.contradictions import displace
 from folds.errors import EnsembleError, UsageError, nearest
 from folds.recipe import Recipe, Settings, check, known_settings
+from folds.toml_text import toml_value
 
 CONFIG = Path("ensemble.toml")
 RUN = "run"
@@ -160,20 +161,8 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
 def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:
     """The record of a run: every setting that has a value, and what was decided automatically under [resolved]."""
     flat = {key: value for key, value in (asdict(settings) | asdict(recipe)).items() if value is not None and value not in ({}, ())}
-    lines = [f"{key} = {_toml(value)}" for key, value in flat.items()]
-    return "\n".join([*lines, "", "[resolved]", *(f"{key} = {_toml(value)}" for key, value in resolved.items() if value is not None), ""])
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_toml(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON lets it stand, TOML does not
+    lines = [f"{key} = {toml_value(value)}" for key, value in flat.items()]
+    return "\n".join([*lines, "", "[resolved]", *(f"{key} = {toml_value(value)}" for key, value in resolved.items() if value is not None), ""])
 
 
 def read_record(path: Path) -> dict[str, Any]:

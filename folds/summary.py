@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.by_person import average_by_person, person_codes
+from folds.intervals import Interval, interval_over_people
 from folds.predictions import Sidecar, fold_files, oof_file, read_array, read_sidecar
-from folds.scores import METRICS, Interval, accuracy, argmax_classes, average_by_person, interval_over_people, person_codes
+from folds.scores import accuracy, argmax_classes
 from folds.targets import LABEL
+from folds.user_metric import find_metric
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,10 @@ class Score:
 
     def as_json(self) -> dict[str, Any]:
         """For --json and blend.json."""
-        interval = {"score": self.headline.score, "low": self.headline.low, "high": self.headline.high}
+        ends = {"score": self.headline.score, "low": self.headline.low, "high": self.headline.high}
+        # JSON has no nan: what a single class leaves undefined is null.
+        interval: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in ends.items()}
+        interval |= {"warning": self.headline.warning} if self.headline.warning else {}
         return {self.metric: interval, "accuracy": self.accuracy, "rows": self.rows, "people": self.headline.people}
 
 
@@ -42,7 +49,7 @@ def score(
     mixed = 0
     if per_person:
         labels, probabilities, persons, mixed = average_by_person(labels, probabilities, persons, np.shape(probabilities)[1])
-    headline = interval_over_people(METRICS[metric], labels, probabilities, persons)
+    headline = interval_over_people(find_metric(metric), labels, probabilities, persons)
     return Score(metric, headline, accuracy(labels, argmax_classes(probabilities)), len(labels), mixed)
 
 

@@ -8,15 +8,12 @@ random numbers of its own from a seed of its own, so that the result depends nei
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import random
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from folds.errors import EnsembleError, UsageError, nearest
+from folds.errors import EnsembleError, UsageError
 from folds.files import sha256_file
+from folds.user_code import load_object
 
 Images = NDArray[np.uint8]
 _EXAMPLE = "--transform my_transforms:train takes train from my_transforms.py in this folder"
@@ -127,51 +125,14 @@ def load_transform(name: str) -> Transform:
     ------
     UsageError : the module or the object is not there, cannot be imported, or cannot be called with an image.
     """
-    module_name, _, path = name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
-        raise UsageError(f"--transform {name}: expected MODULE:OBJECT", hint=_EXAMPLE)
-    module = _imported(name, module_name)
-    found: Any = module
-    for part in path.split("."):
-        if not hasattr(found, part):
-            close = nearest(part, [other for other in vars(module) if not other.startswith("_")])
-            meant = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise UsageError(f"--transform {name}: {getattr(module, '__file__', module_name)} has no '{path}'{meant}", hint=_EXAMPLE)
-        found = getattr(found, part)
+    module, found = load_object(name, "--transform", _EXAMPLE)
     if inspect.isclass(found):
-        raise UsageError(f"--transform {name} is a class, expected an object of it", hint=f"write train = {path}(…) into {module_name} and name that")
+        hint = f"write train = {name.partition(':')[2]}(…) into {module.__name__} and name that"
+        raise UsageError(f"--transform {name} is a class, expected an object of it", hint=hint)
     if not callable(found):
         raise UsageError(f"--transform {name} is a {type(found).__name__}, expected something to call with an image", hint=_EXAMPLE)
     file = getattr(module, "__file__", None)
     return Transform(name, sha256_file(Path(file)) if file else "", _calling(name, found))
-
-
-def _imported(name: str, module: str) -> ModuleType:
-    with _current_folder_first():
-        try:
-            return importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
-                raise UsageError(
-                    f"--transform {name}: there is no module {error.name}, neither in {Path.cwd()} nor installed", hint=_EXAMPLE
-                ) from None
-            raise UsageError(f"--transform {name}: {module} needs {error.name}, which is not installed", hint=f"pip install {error.name}") from error
-        except Exception as error:
-            raise UsageError(
-                f"--transform {name}: importing {module} failed: {type(error).__name__}: {error}", hint=f"try it alone: python -c 'import {module}'"
-            ) from error
-
-
-@contextlib.contextmanager
-def _current_folder_first() -> Iterator[None]:
-    """For this import only: a file here may have the name of a module that is imported later, and must not take its place."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 def _calling(name: str, found: Callable[..., Any]) -> Callable[[Images, int], Any]:

@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
-errors files kinds ledger git_state scores csv_table predictions
+errors files kinds ledger git_state softmax
+scores by_person student left_out redrawn intervals class_scores reliability user_code user_metric
+csv_table maps samples_file predictions toml_text
 samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep space trials sources
 contents depth decode usable images
 strata stratified repair assignment split repeats
@@ -24,7 +26,15 @@ job tracking state fold_setup fitting training worker
 journal shared task patience lost cluster
 run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
 """.split()
-ENSEMBLE = "hard_labels members runs run_files tables class_order attributes alignment voting scoring blends blend_files view_files views tta".split()
+ENSEMBLE = """
+hard_labels found_files scans leaks members copies runs run_files tables class_order attributes alignment
+ballots means mean_stream majority ranks marginals given_weights voting scoring
+stack combination evaluation
+greedy_kernels greedy_counts greedy weights class_weights calibration class_bias remembered stacking fitters auto learned_votes
+coalitions shapley diversity worth cost subsets pareto advice
+request entries fitted worths details blends blend_recipe blend_files
+view_files views view_merges view_weights view_predictions tta view_scores
+""".split()
 
 
 def imported_by(path: Path, package: str) -> set[str]:

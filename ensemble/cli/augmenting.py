@@ -1,50 +1,59 @@
-"""Test-time augmentation as the commands `tta` and `demo` show it: progress, table of views."""
+"""Test-time augmentation as the commands `tta` and `demo` show it: progress, table of views, what the merge is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ensemble.cli import console
-from ensemble.cli.comparing import span
 from ensemble.cli.progress import StepsView
-from ensemble.tta import ViewScores, augment_checkpoint, find_checkpoints, score_views
+from ensemble.cli.spans import signed_span, span
+from ensemble.tta import Augmented, augment, find_checkpoints
+from ensemble.view_merges import Request
+from ensemble.view_scores import ViewScores, Worth, difference_record, score_views, worth_of
 from ensemble.views import View, distinct
 from folds.checkpoint import Checkpoint, load_checkpoint
+from folds.comparison import distinguishable
+from folds.intervals import Difference
 from folds.samples import Data
 from folds.sources import reopen_data
+from folds.summary import Score
 from folds.targets import LABEL
 
 
 def run_tta(
     target: str,
     views: Sequence[View],
+    request: Request | None = None,
     *,
-    merge: str = "mean",
     data: Path | None = None,
     per_person: bool = False,
     device: str = "auto",
     force: bool = False,
 ) -> str:
-    """Augment a checkpoint or all folds of a run, print the table, return the run's name."""
-    run, scored = augment_folds(target, views, merge=merge, data=data, per_person=per_person, device=device, force=force)
-    record = {"run": run, "merge": merge, "splits": [_record(s) for s in scored]}
-    console.result("\n\n".join(views_table(s, merge) for s in scored) or f"runs/tta/{run}.oof.npy is written", record)
-    return run
+    """Augment a checkpoint or all folds of a run, print what came of it, return the run's name."""
+    made, scored = augment_folds(target, views, request, data=data, per_person=per_person, device=device, force=force)
+    worth = worth_of(made, per_person)
+    parts = [_table(one, made, worth) for one in scored] + ["\n".join(_lines(made, worth))]
+    console.result("\n\n".join(parts), _record(made, scored, worth))
+    return made.run
 
 
 def augment_folds(
     target: str,
     views: Sequence[View],
+    request: Request | None = None,
     *,
-    merge: str = "mean",
     data: Path | None = None,
     per_person: bool = False,
     device: str = "auto",
     force: bool = False,
-) -> tuple[str, list[ViewScores]]:
-    """Augment a checkpoint or all folds of a run, shown live; returns the run's name and what its distinct views are worth."""
+) -> tuple[Augmented, list[ViewScores]]:
+    """Augment a checkpoint or all folds of a run, shown live; returns what was merged, and the scores of its distinct views."""
     tables: dict[str, Data] = {}
+    request = request or Request()
+    request.check()
 
     def open_data(checkpoint: Checkpoint) -> Data:
         # A model of an attribute knows the attribute's values, not the table's classes.
@@ -54,29 +63,134 @@ def augment_folds(
             tables[key] = reopen_data(checkpoint.data, data, classes=classes, note=console.note)
         return tables[key]
 
-    run, paths = "", find_checkpoints(target)
-    first = load_checkpoint(paths[0]).architecture
+    checkpoints = {path: load_checkpoint(path) for path in find_checkpoints(target)}
+    first = next(iter(checkpoints.values())).architecture
     views = distinct(views, (first.height, first.width), console.warn)
-    console.note(f"{len(views)} views: {', '.join(view.name for view in views)}")
-    for path in paths:
-        with StepsView(str(path)) as progress:
-            run = augment_checkpoint(path, views, open_data, merge=merge, device=device, force=force, progress=progress, note=console.note)
-    return run, score_views(run, views, per_person=per_person)
+    console.note(f"{len(views)} view{'s' if len(views) > 1 else ''}: {', '.join(view.name for view in views)}")
+    with StepsView("") as bar:
+
+        def progress(title: str) -> Callable[[int, int], None]:
+            def told(done: int, total: int) -> None:
+                bar.title = title
+                bar(done, total)
+
+            return told
+
+        made = augment(checkpoints, views, open_data, request, device=device, force=force, progress=progress, note=console.note)
+    if made.predicted:
+        console.note(f"{made.predicted:,} forward passes made")
+    return made, score_views(made.run, tuple(views), per_person=per_person)
 
 
-def views_table(scored: ViewScores, merge: str) -> str:
-    """One line a view and one for the merge."""
+def _table(scored: ViewScores, made: Augmented, worth: Worth | None) -> str:
+    """One line a view, one for the mean of all where that is not the merge, one for the merge."""
     title = {"oof": "OOF", "test": "test"}[scored.split]
-    header = ["view", f"{title} macro F1", "95 % over people", "accuracy", "rows"]
+    oof = scored.split == "oof" and worth is not None
+    header = ["view", f"{title} macro F1", "95 % over people", "accuracy", "rows", *(["weight", "without it"] if oof else [])]
     rows: list[list[object]] = []
-    merged = [(f"{merge} of {len(scored.views)}", scored.merged)] if scored.merged is not None and len(scored.views) > 1 else []
-    for name, score in [*scored.views.items(), *merged]:
-        rows.append([name, f"{score.headline.score:.3f}", span(score.headline), f"{score.accuracy:.3f}", f"{score.rows:,}"])
+
+    def line(name: str, score: Score, *more: str) -> None:
+        row: list[object] = [name, f"{score.headline.score:.3f}", span(score.headline), f"{score.accuracy:.3f}", f"{score.rows:,}"]
+        rows.append([*row, *(more or ("", "") if oof else ())])
+
+    for name, score in scored.views.items():
+        lost = worth.without.get(name) if worth is not None else None
+        line(name, score, *((_weight(made, name), "" if lost is None else f"{-lost:+.3f}") if oof else ()))
+    if worth is not None and oof and made.request.fitted(len(scored.views)):
+        line(f"mean of all {len(scored.views)}", worth.mean)
+    if scored.merged is not None and made.evidence is not None and len(made.evidence.views) > 1:
+        line(merge_name(made), scored.merged)
     folds = ", ".join(map(str, scored.folds))
     return f"{console.table(header, rows)}\nfold{'s' if len(scored.folds) > 1 else ''} {folds}"
 
 
-def _record(scored: ViewScores) -> dict[str, object]:
+def merge_name(made: Augmented) -> str:
+    """``mean of 4``; ``weighted of 3 of 8``, ``plain image alone`` where views were chosen."""
+    count, among = len(made.merge.views), 0 if made.evidence is None else len(made.evidence.views)
+    if count == 1 and among > 1:
+        return f"{made.merge.views[0]} alone"
+    name = f"{made.merge.how} of {count}{f' of {among}' if among > count else ''}"
+    return f"{name}, adaptive" if made.request.adaptive else name
+
+
+def _weight(made: Augmented, view: str) -> str:
+    """``.25``, ``.10–.40`` where classes differ, ``–`` for a view that is not used."""
+    weights = made.merge.weights.get(view)
+    if weights is None:
+        return "–"
+    if len(weights) == 1:
+        return f"{weights[0]:.2f}"
+    return f"{min(weights):.2f}–{max(weights):.2f}"
+
+
+def _lines(made: Augmented, worth: Worth | None) -> list[str]:
+    """What the merge gains, whether other people would show it, and what it costs."""
+    lines = []
+    if worth is not None:
+        merged = worth.against_plain.second
+        if worth.in_sample is not None:
+            optimism = worth.in_sample - merged
+            told = f"{merged:.3f} on people it was not fitted on, {worth.in_sample:.3f} on those it was (optimism {optimism:+.3f})"
+            lines.append(f"{merge_name(made)}: {told}")
+        lines.append(f"against no TTA: {_difference(worth.against_plain)}")
+        if made.merge.how != "mean" or made.request.fitted(len(made.evidence.views) if made.evidence else 0):
+            lines.append(f"against the mean of all views: {_difference(worth.against_mean)}")
+    if made.merge.threshold is not None:
+        count = len(made.merge.views)
+        within = (
+            "" if worth is None or worth.full is None else f"; macro F1 {worth.against_plain.second:.3f}, with all {count} views {worth.full:.3f}"
+        )
+        lines.append(f"further views where the margin of the plain image is below {made.merge.threshold:.3f}{within}")
+    lines.append(_passes(made))
+    return lines
+
+
+def _difference(found: Difference) -> str:
+    change = found.difference
+    verdict = distinguishable(change.low, change.high, found.chance)
+    told = "a gain" if change.score > 0 else "a loss"
+    words = f"{told} that is distinguishable from none" if verdict == "yes" else "not distinguishable from none"
+    why = verdict.partition(": ")[2]
+    return f"{change.score:+.3f} macro F1 (95 % over people, paired: {signed_span(change)}), {words}{f' ({why})' if why else ''}"
+
+
+def _passes(made: Augmented) -> str:
+    """Forward passes an image, and what adaptive views save of them."""
+    views = len(made.merge.views)
+    if made.merge.threshold is None:
+        return f"forward passes an image: {views}"
+
+    def of(passes: float) -> str:
+        return f"{passes:.2f} ({passes / views:.0%} of {views})"
+
+    test = "" if made.test_views is None else f", {of(made.test_views)} on test"
+    return f"forward passes an image: {of(made.oof_views)} out of fold{test}"
+
+
+def _record(made: Augmented, scored: Sequence[ViewScores], worth: Worth | None) -> dict[str, Any]:
+    passes: dict[str, Any] = {"oof": made.oof_views, "test": made.test_views, "all_views": len(made.merge.views)}
+    record: dict[str, Any] = {
+        "run": made.run,
+        "merge": made.merge.as_json() | {"asked": made.request.how, "budget": made.request.budget},
+        "passes": passes,
+    }
+    record["splits"] = [_split_record(one) for one in scored]
+    if worth is not None and made.evidence is not None:
+        record["worth"] = {
+            "nested": worth.against_plain.second,
+            "in_sample": worth.in_sample,
+            "plain": worth.against_plain.first,
+            "mean_of_all": worth.mean.as_json(),
+            "against_plain": difference_record(worth.against_plain),
+            "against_mean": difference_record(worth.against_mean),
+            "all_views_for_all_images": worth.full,
+            "without": {view: -lost for view, lost in worth.without.items()},
+            "per_class_f1": worth.per_class,
+        }
+    return record
+
+
+def _split_record(scored: ViewScores) -> dict[str, object]:
     return {
         "split": scored.split,
         "folds": list(scored.folds),

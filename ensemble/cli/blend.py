@@ -1,4 +1,4 @@
-"""`ensemble blend`: combine prediction files by voting."""
+"""`ensemble blend`: combine prediction files by voting, or by what is learnt out of fold."""
 
 from __future__ import annotations
 
@@ -9,33 +9,63 @@ from typing import Annotated, Any
 import typer
 
 from ensemble.blend_files import answers_of, blend_folder, refuse_answers, write_blend
-from ensemble.blends import Blend, Entry, Request, make_blend
+from ensemble.blends import Blend, make_blend
 from ensemble.cli import console
+from ensemble.cli.blend_tables import blend_table, methods_table
+from ensemble.request import ALL_METHODS, Request
 from folds.errors import UsageError
 from folds.files import write_atomic
 from folds.scores import METRICS
 
+PANELS = {
+    "How it is combined": ("method", "weights", "power", "trim", "by", "calibrate", "max_members", "budget", "cost"),
+    "What is combined": ("run", "labels", "from_", "allow_duplicates"),
+    "What is said": ("metric", "per", "worth", "detail"),
+    "What is written": ("output", "csv", "force"),
+}
+
 
 def blend(
     files: Annotated[list[Path], typer.Argument(help="prediction files (.npy), CSVs of hard labels (ImageID,ans)", metavar="FILES...")],
-    method: Annotated[str | None, typer.Option(help="soft, hard, weighted or geometric [soft; weighted with --weights]")] = None,
+    method: Annotated[str | None, typer.Option(help=f"{', '.join(ALL_METHODS)} [soft; weighted with --weights]")] = None,
     weights: Annotated[
         str | None, typer.Option(help="of the runs: swin=.7,resnet18=.3, or .7,.3 in the order they first appear", metavar="W")
     ] = None,
+    power: Annotated[
+        float | None, typer.Option(help="exponent of --method power: 1 mean, 0 geometric, -1 harmonic, large: the largest [2]", metavar="P")
+    ] = None,
+    trim: Annotated[float | None, typer.Option(help="share of the runs that --method trimmed leaves out at either end [.2]", metavar="SHARE")] = None,
+    by: Annotated[str, typer.Option(help="class, or attribute: mask, gender, age are voted on apart, then joined", metavar="WHAT")] = "class",
+    calibrate: Annotated[
+        str | None, typer.Option(help="temperature or vector, before or after pooling: after:temperature", metavar="WHERE:HOW")
+    ] = None,
+    max_members: Annotated[int | None, typer.Option(help="use the best so many runs at most", metavar="N")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="use runs that cost so much an image at most: forward passes, or --cost", metavar="COST")
+    ] = None,
+    cost: Annotated[str | None, typer.Option(help="what a pass of each run costs: swin=3,resnet18=1", metavar="C")] = None,
     run: Annotated[str | None, typer.Option(help="blend only these runs", metavar="A[,B]")] = None,
-    metric: Annotated[str, typer.Option(help=f"score: {', '.join(METRICS)}")] = "macro_f1",
+    metric: Annotated[
+        str, typer.Option(help=f"score, and what is learnt for: {', '.join(METRICS)}, or a function of yours", metavar="NAME|module:function")
+    ] = "macro_f1",
     per: Annotated[str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")] = None,
+    worth: Annotated[bool | None, typer.Option("--worth/--no-worth", help="say what each run is worth, and what can be left out [with auto]")] = None,
+    detail: Annotated[bool, typer.Option("--detail", help="scores by class and attribute, confidence against accuracy")] = False,
     labels: Annotated[Path | None, typer.Option(help="true labels by id: a CSV with id,label and, better, person", metavar="FILE.csv")] = None,
     from_: Annotated[
         str | None, typer.Option("--from", envvar="ENSEMBLE_FROM", help="what arrays without a sidecar hold: probability or logit [probability]")
     ] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="name: writes runs/blends/NAME [method and hash]", metavar="NAME")] = None,
     csv: Annotated[Path | None, typer.Option(help="write the decisions too: ImageID,ans of the test samples", metavar="FILE")] = None,
+    allow_duplicates: Annotated[
+        bool, typer.Option("--allow-duplicates", help="files of equal content vote as often as they are given, not once")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an existing blend or CSV")] = False,
 ) -> int:
-    """Combine predictions by voting, lined up by id and class name, and say what the combination is worth.
+    """Combine predictions, lined up by id and class name, and say what the combination is worth.
 
-    Folds of a run are averaged first, then runs vote. The same blend again prints the same result.
+    Folds of a run are averaged first, then runs vote. What is learnt (weights, a method) is learnt out of fold, and its score is
+    nested: each person is scored by what was learnt without them. The same blend again prints the same result.
     """
     if per not in (None, "person"):
         raise UsageError(f"--per {per}: expected person", hint="leave it out to score images")
@@ -44,63 +74,69 @@ def blend(
     runs = None if run is None else tuple(filter(None, (name.strip() for name in run.split(","))))
     if runs == ():
         raise UsageError("--run names no run", hint="--run A,B blends these; leave it out to blend all")
-    made = make_blend(
-        files,
-        Request(method, weights, runs, metric, per == "person", labels, from_ == "logit"),
-        warn=console.warn,
+    request = Request(
+        method=method,
+        weights=weights,
+        runs=runs,
+        metric=metric,
+        per_person=per == "person",
+        labels=labels,
+        logits=from_ == "logit",
+        power=power,
+        trim=trim,
+        by=by,
+        allow_duplicates=allow_duplicates,
+        calibrate=calibrate,
+        max_members=max_members,
+        budget=budget,
+        cost=cost,
+        worth=worth,
+        detail=detail,
     )
+    made = _made(files, request)
     folder = blend_folder(made, output)
-    answers = answers_of(made)
+    answers = None if csv is None else answers_of(made)
     # All that can be refused is, before anything is written.
-    if csv is not None:
+    if csv is not None and answers is not None:
         refuse_answers(answers, csv, force)
     written = write_blend(made, folder, force)
-    if csv is not None:
+    if csv is not None and answers is not None:
         write_atomic(csv, answers.content)
     record: dict[str, Any] = {"name": folder.name, "folder": str(folder)} | made.record()
-    lines = [blend_table(made), "", *made.notes] if made.notes else [blend_table(made)]
-    console.result("\n".join(lines), record | {"csv": None if csv is None else str(csv)})
+    console.result(described(made), record | {"csv": None if csv is None else str(csv)})
     console.note(f"\n{folder} {'is written' if written else 'holds this blend already'}")
-    if csv is not None:
+    if answers is not None:
         console.note(f"{csv} has the decisions for the {answers.rows:,} {answers.split} samples")
     console.next_step(_next(made, files, csv))
     return 0
 
 
-def blend_table(made: Blend) -> str:
-    """A line a run and one for the blend: folds, rows and score on each split."""
-    names = list(made.splits)
-    scored = {name: any(entries[name].score is not None for entries in [*made.runs.values(), made.total] if name in entries) for name in names}
-    weighted = len(set(made.weights.values())) > 1
-    title, unit = METRICS[made.request.metric].title, "people" if made.request.per_person else "rows"
-    header = ["run", *(["weight"] if weighted else [])]
-    for name in names:
-        shown = "OOF" if name == "oof" else name
-        header += [f"{shown} folds", f"{shown} {unit if scored[name] else 'rows'}"]
-        header += [f"{shown} {title}", "95 % over people" if made.splits[name].rows.persons is not None else "95 % over images"] * scored[name]
-        header += [f"{shown} accuracy"] * (scored[name] and made.request.metric != "accuracy")
-    rows = []
-    entries: Any
-    for run, entries in [*made.runs.items(), (f"{made.method} vote", made.total)]:
-        row = [run, *([f"{made.weights[run]:.3g}" if run in made.weights else ""] if weighted else [])]
-        for name in names:
-            row += _cells(entries.get(name), scored[name], made.request.metric != "accuracy")
-        rows.append(row)
-    return console.table(header, rows)
+def _made(files: list[Path], request: Request) -> Blend:
+    if not request.learns and not request.told:
+        return make_blend(files, request, warn=console.warn)
+    from ensemble.cli.progress import StepsView
+
+    with StepsView(f"{request.name}: learning, and scoring it on people who were left out") as progress:
+        return make_blend(files, request, warn=console.warn, progress=progress)
 
 
-def _cells(entry: Entry | None, scored: bool, with_accuracy: bool) -> list[str]:
-    width = 2 + (2 + with_accuracy) * scored
-    if entry is None:
-        return ["–"] * width
-    cells = [str(len(entry.folds)) if entry.folds else "–", f"{entry.rows if entry.score is None else entry.score.rows:,}"]
-    if not scored:
-        return cells
-    if entry.score is None:
-        return cells + ["–"] * (width - 2)
-    headline = entry.score.headline
-    cells += [f"{headline.score:.3f}", f"{headline.low:.3f}–{headline.high:.3f}"]
-    return cells + [f"{entry.score.accuracy:.3f}"] * with_accuracy
+def described(made: Blend) -> str:
+    """Everything that is said of a blend, for a person."""
+    parts = [blend_table(made)]
+    if made.fitted is not None:
+        parts.append(methods_table(made.fitted))
+    if made.worths is not None:
+        from ensemble.cli.worth_tables import pareto_table, worth_notes, worth_table
+
+        parts += [worth_table(made.worths.worth), "\n".join(worth_notes(made.worths.worth)), pareto_table(made.worths.pareto)]
+        parts.append("\n".join(made.worths.sentences))
+    if made.details:
+        from ensemble.cli.detail_tables import detail_tables
+
+        parts += [detail_tables(one) for one in made.details.values()]
+    if made.notes:
+        parts.append("\n".join(made.notes))
+    return "\n\n".join(parts)
 
 
 def _next(made: Blend, files: list[Path], csv: Path | None) -> str:

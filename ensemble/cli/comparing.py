@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ensemble.cli import console
+from ensemble.cli.spans import signed_span, span
 from folds.comparison import Comparison, compare, shown, varied_text
 from folds.errors import EnsembleError
 from folds.experiment import comparison_record
-from folds.scores import METRICS, Interval
+from folds.intervals import Interval
+from folds.scores import METRICS
 from folds.summary import RunSummary
 
 if TYPE_CHECKING:  # it imports torch, which comparing two runs does not need
@@ -108,13 +110,3 @@ def diff_tables(comparison: Comparison, unit: str = "images") -> str:
         "distinguishable from noise",
     ]
     return f"{first}\n\n{console.table(header, rows)}"
-
-
-def span(interval: Interval) -> str:
-    """``.612–.701``"""
-    return f"{interval.low:.3f}–{interval.high:.3f}"
-
-
-def signed_span(interval: Interval) -> str:
-    """``-0.012 to +0.031``"""
-    return f"{interval.low:+.3f} to {interval.high:+.3f}"

@@ -53,9 +53,11 @@ def demo(
     again = shlex.join(["ensemble", *(word for word in console.words if word != "--force")])
     lines = [*_runs(epochs, force, again), *_blends(["runs/*.npy"], "")]
     lines += [*_views(force), *_blends(["runs/*.npy", "runs/tta/*.npy"], " + TTA")]
+    line, told = _auto(["runs/*.npy", "runs/tta/*.npy"])
+    lines += line
     seconds = time.monotonic() - started
     record = {"lines": [_record(line) for line in lines], "seconds": seconds, "folder": str(folder)}
-    console.result(_table(lines) + "\n\n" + _verdict(lines), record)
+    console.result("\n\n".join([_table(lines), _verdict(lines), told]), record)
     console.note(f"\n{seconds:.0f} s")
     console.next_step("ensemble kfold --data YOUR.csv --k 5 --arch swin   (columns path, label, person)")
     return 0
@@ -76,7 +78,8 @@ def _runs(epochs: int, force: bool, again: str) -> list[Line]:
 
 def _blends(files: Sequence[str], added: str) -> list[Line]:
     from ensemble.blend_files import blend_folder, write_blend
-    from ensemble.blends import Request, make_blend
+    from ensemble.blends import make_blend
+    from ensemble.request import Request
 
     lines: list[Line] = []
     shown = " ".join(files)
@@ -90,6 +93,23 @@ def _blends(files: Sequence[str], added: str) -> list[Line]:
     return lines
 
 
+def _auto(files: Sequence[str]) -> tuple[list[Line], str]:
+    """The method that is best out of fold, as a line, and what is to be said of it."""
+    from ensemble.blend_files import blend_folder, write_blend
+    from ensemble.blends import make_blend
+    from ensemble.cli.blend_tables import methods_table
+    from ensemble.request import Request
+
+    _step(f"ensemble blend {' '.join(files)} --method auto")
+    made = make_blend([Path(file) for file in files], Request("auto", worth=False), warn=console.warn)
+    write_blend(made, blend_folder(made, None), False)
+    oof, test = made.total["oof"].score, made.total["test"].score
+    if made.fitted is None or oof is None or test is None:
+        return [], ""
+    console.note(methods_table(made.fitted))
+    return [Line("auto + TTA, nested", oof, test)], "--method auto\n" + "\n".join(f"  {line}" for line in made.fitted.sentences())
+
+
 def _views(force: bool) -> list[Line]:
     from ensemble.cli.augmenting import augment_folds
     from ensemble.views import parse_views
@@ -97,10 +117,10 @@ def _views(force: bool) -> list[Line]:
     lines: list[Line] = []
     for arch in ARCHS:
         _step(f"ensemble tta {arch} --views {VIEWS}")
-        run, scored = augment_folds(arch, parse_views(VIEWS), force=force)
+        made, scored = augment_folds(arch, parse_views(VIEWS), force=force)
         merged = {one.split: one.merged for one in scored}
         if merged.get("oof") is not None and merged.get("test") is not None:
-            lines.append(Line(f"{run} + TTA", merged["oof"], merged["test"]))  # type: ignore[arg-type]
+            lines.append(Line(f"{made.run} + TTA", merged["oof"], merged["test"]))  # type: ignore[arg-type]
     return lines
 
 

@@ -36,8 +36,7 @@ def runs(
     """List the runs of the ledger, runs/ledger.jsonl, and those beside it that have no line yet.
 
     With diff, two runs: the settings that differ, and the differences of their out-of-fold scores on the samples that both
-    have predicted, with a bootstrap interval over people who are drawn for both alike. With note, a line about a run for
-    those who read the ledger after you.
+    have predicted, with a paired interval over people. With note, a line about a run for those who read the ledger after you.
     """
     from folds.errors import UsageError
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from ensemble.cli import console
 from ensemble.cli.auditing import Audit
-from ensemble.cli.comparing import compare_runs, compared_records, compared_remarks, compared_table, span
+from ensemble.cli.comparing import compare_runs, compared_records, compared_remarks, compared_table
 from ensemble.cli.folds import folds_text
 from ensemble.cli.previewing import write_previews
 from ensemble.cli.progress import StepsView, TrainingView, duration
+from ensemble.cli.spans import span
 from folds.devices import Execution, resolve_amp
 from folds.errors import EnsembleError, FoldsFailed, Interrupted
 from folds.experiment import record_run, state_intent
@@ -236,7 +237,9 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[Pooled] = ()) -> N
     if any(len(s.folds) < s.k for s in summaries):
         console.note("folds that are not trained yet are absent from the out-of-fold score")
     if first.oof.headline.people < FEW_PEOPLE:
-        console.warn(f"{first.oof.headline.people} people say little: drawing among so few, the interval is too narrow")
+        console.warn(f"{first.oof.headline.people} people say little: with so few, the interval may be too narrow")
+    if first.oof.headline.warning:
+        console.note(f"the interval of {first.run}: {first.oof.headline.warning}")
     if first.oof.mixed_people:
         console.note(f"{first.oof.mixed_people:,} people carry several labels and are scored by their most frequent one")
 

@@ -152,6 +152,101 @@ def test_hard_votes_of_csvs_are_counted_by_id_and_their_ties_said(tmp_path: Path
     assert "hint: --method hard" in soft.err
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--method", "power", "--power", "3"], lambda a, b: ((a**3 + b**3) / 2) ** (1 / 3)),
+        (["--method", "power"], lambda a, b: ((a**2 + b**2) / 2) ** (1 / 2)),
+        (["--method", "median"], lambda a, b: (a + b) / 2),
+        (["--method", "trimmed", "--trim", ".1", "--weights", "swin=3,resnet18=1"], None),
+        (["--method", "max"], np.maximum),
+        (["--method", "rank"], None),
+        (["--method", "geometric", "--weights", "swin=2,resnet18=1"], lambda a, b: (a * b**2) ** (1 / 3)),
+    ],
+)
+def test_every_method_is_there_with_its_options(runs: Path, call: Call, words: list[str], expected: Callable[..., NDArray] | None) -> None:
+    done = call("blend", runs / "*.oof.npy", *words, "-o", "b", "--json")
+    assert done.code == 0, done.err
+    result = np.load(runs / "blends" / "b" / "oof.npy")
+    np.testing.assert_allclose(result.sum(1), 1, atol=1e-6)
+    if expected is not None:
+        values = expected(*arrays(runs, "*.oof.npy"))
+        np.testing.assert_allclose(result, values / values.sum(1, keepdims=True), atol=1e-6)
+    again = call("blend", runs / "*.oof.npy", *words, "--json")
+    assert json.loads(again.out)["blend"] == json.loads(done.out)["blend"]
+
+
+def test_options_of_the_method_are_part_of_what_a_blend_is(runs: Path, call: Call) -> None:
+    names = [
+        json.loads(call("blend", runs / "*.oof.npy", "--method", method, *words, "--json").out)["name"]
+        for method, words in (("power", []), ("power", ["--power", "2"]), ("power", ["--power", "3"]), ("trimmed", []), ("trimmed", ["--trim", ".1"]))
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 4
+    record = json.loads((runs / "blends" / names[2] / "blend.json").read_text())
+    assert (record["method"], record["power"], record["by"]) == ("power", 3, "class")
+
+
+def test_attributes_are_voted_on_apart_where_it_is_asked_for(runs: Path, call: Call) -> None:
+    meaning = {"cat": {"legs": "4", "fur": "yes"}, "dog": {"legs": "4", "fur": "short"}, "emu": {"legs": "2", "fur": "short"}}
+    refused = call("blend", runs / "*.oof.npy", "--by", "attribute")
+    assert refused.code == 2
+    assert "no file says what the classes are in attributes" in refused.err
+    for run in ("swin", "resnet18"):
+        values, sidecar = np.load(runs / f"{run}.oof.npy"), read_sidecar(runs / f"{run}.oof.npy")
+        assert sidecar is not None
+        write_prediction(runs / f"{run}.oof.npy", values, replace(sidecar, class_attributes=meaning), sidecar.rows)
+    done = call("blend", runs / "*.oof.npy", "--by", "attribute", "-o", "apart", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["by"] == "attribute"
+    mean = np.mean(arrays(runs, "*.oof.npy"), axis=0)
+    product = np.stack([(mean[:, 0] + mean[:, 1]) * mean[:, 0], (mean[:, 0] + mean[:, 1]) * (mean[:, 1] + mean[:, 2])], axis=1)
+    product = np.column_stack([product, mean[:, 2] * (mean[:, 1] + mean[:, 2])])
+    np.testing.assert_allclose(np.load(runs / "blends" / "apart" / "oof.npy"), product / product.sum(1, keepdims=True), atol=1e-6)
+    hard = call("blend", runs / "*.oof.npy", "--by", "attribute", "--method", "hard")
+    assert "ties among the attributes of 60 oof rows" in hard.out
+    assert call("blend", runs / "*.oof.npy", "--method", "soft", "--json").out != done.out
+
+
+def test_a_copy_counts_once_unless_it_is_to_vote(runs: Path, call: Call) -> None:
+    Path("copy.npy").write_bytes((runs / "swin.oof.npy").read_bytes())
+    files = [runs / "swin.oof.npy", runs / "resnet18.oof.npy", "copy.npy"]
+    once = call("blend", *files, "-o", "once")
+    assert once.code == 0, once.err
+    assert "copy.npy has the same content as" in once.err
+    resnet, swin = arrays(runs, "*.oof.npy")
+    np.testing.assert_allclose(np.load(runs / "blends" / "once" / "oof.npy"), (resnet + swin) / 2, atol=1e-6)
+    for more in (files, [*files[:2], files[0]]):
+        each = call("blend", *more, "--allow-duplicates", "-o", "each", "--force")
+        assert each.code == 0, each.err
+        np.testing.assert_allclose(np.load(runs / "blends" / "each" / "oof.npy"), (resnet + 2 * swin) / 3, atol=1e-6)
+
+
+def test_old_submissions_vote_beside_probabilities(runs: Path, call: Call) -> None:
+    rows = read_sidecar(runs / "swin.fold0.test.npy")
+    assert rows is not None
+    ids, rng = rows.rows.ids.tolist(), np.random.default_rng(3)
+    codes = rng.integers(0, 3, (2, 12))
+    marks = {"a.csv": (";", "\r\n", "utf-8-sig"), "b.csv": ("\t", "\n", "utf-8")}
+    for answers, (name, (mark, end, encoding)) in zip(codes, marks.items(), strict=True):
+        order = rng.permutation(12)
+        lines = [mark.join(["note", "ans", "ImageID"]), *(mark.join(["x", CLASSES[answers[i]], ids[i]]) for i in order)]
+        Path(name).write_bytes(end.join(lines).encode(encoding))
+    done = call("blend", runs / "swin.fold*.test.npy", "a.csv", "b.csv", "--method", "hard", "--csv", "out.csv")
+    assert done.code == 0, done.err
+    models = np.stack([values.argmax(1) for values in arrays(runs, "swin.*.test.npy")])
+    shares = np.eye(3)[models].mean(0) + np.eye(3)[codes].sum(0)
+    mean = np.mean(arrays(runs, "swin.*.test.npy"), axis=0)
+    best = shares >= shares.max(1, keepdims=True) - 1e-9
+    with open("out.csv") as file:
+        decided = [row[1] for row in list(csv.reader(file))[1:]]
+    assert decided == [CLASSES[c] for c in np.where(best, mean, -1).argmax(1)]
+    assert f"{(best.sum(1) > 1).sum()} of 12 test rows were ties" in done.out
+    Path("a.csv").write_text("ImageID,ans\n" + "".join(f"{name},bat\n" for name in ids))
+    refused = call("blend", runs / "swin.fold*.test.npy", "a.csv", "--method", "hard")
+    assert "'bat' (id 't0') is none of the 3 classes; did you mean cat" in refused.err
+
+
 def test_the_csv_holds_the_test_decisions_under_their_ids_and_is_not_overwritten(runs: Path, call: Call) -> None:
     assert call("blend", runs / "*.npy", "--csv", "out.csv").code == 0
     mean = np.mean(arrays(runs, "*.test.npy"), axis=0)
@@ -260,12 +355,32 @@ def bad_files(folder: Path) -> None:
         (["runs"], 1, "hint: ensemble blend runs/*.npy"),
         ([], 2, "Missing argument"),
         (["runs/swin.oof.npy", "--method", "sofd"], 2, "did you mean soft"),
-        (["runs/swin.oof.npy", "--method", "stacking"], 2, "not built yet"),
+        (["runs/swin.oof.npy", "--method", "max", "--weights", "1"], 2, "--method max counts all runs alike"),
+        (["runs/swin.oof.npy", "--power", "3"], 2, "--method soft takes no --power"),
+        (["runs/swin.oof.npy", "--method", "median", "--trim", ".1"], 2, "hint: --method trimmed --trim 0.1"),
+        (["runs/swin.oof.npy", "--method", "power", "--power", "nan"], 2, "--power nan: expected a finite number"),
+        (["runs/swin.oof.npy", "--method", "trimmed", "--trim", ".5"], 2, "--trim 0.5: expected a share"),
+        (["runs/swin.oof.npy", "--by", "mask"], 2, "--by mask: expected class or attribute"),
+        (["runs/swin.oof.npy", "runs/resnet18.oof.npy", "--weights", "nan,1"], 2, "found nan"),
+        (["runs/swin.oof.npy", "runs/resnet18.oof.npy", "--weights", "0,0"], 2, "the weights sum to 0"),
         (["runs/swin.oof.npy", "--method", "weighted"], 2, "needs --weights"),
         (["runs/swin.oof.npy", "--method", "soft", "--weights", "1"], 2, "--method weighted"),
         (["runs/swin.oof.npy", "--weights", "1,2"], 2, "got 2 weights for 1 runs"),
         (["runs/swin.oof.npy", "--run", "swim"], 2, "did you mean swin"),
         (["runs/swin.oof.npy", "--metric", "f1"], 2, "unknown metric 'f1'"),
+        (["runs/*.npy", "--method", "stackin"], 2, "did you mean stacking"),
+        (["runs/*.npy", "--method", "greedy", "--weights", "1,2"], 2, "learns its weights"),
+        (["runs/*.npy", "--method", "auto", "--calibrate", "after:temperature"], 2, "tries calibration by itself"),
+        (["runs/*.npy", "--method", "hard", "--calibrate", "after:temperature"], 2, "counts decisions"),
+        (["runs/*.npy", "--calibrate", "later:temperature"], 2, "place of --calibrate"),
+        (["runs/*.npy", "--calibrate", "after:temprature"], 2, "did you mean temperature"),
+        (["runs/*.npy", "--method", "greedy", "--by", "attribute"], 2, "--by attribute goes with plain voting"),
+        (["runs/*.npy", "--max-members", "0"], 2, "--max-members 0"),
+        (["runs/*.npy", "--budget", "0"], 2, "--budget 0"),
+        (["runs/*.npy", "--budget", "2"], 2, "costs 3 passes an image"),
+        (["runs/*.npy", "--budget", "2", "--weights", "1,2"], 2, "given weights are not learnt"),
+        (["runs/*.npy", "--budget", "9", "--cost", "swim=2"], 2, "did you mean swin"),
+        (["runs/*.test.npy", "--method", "greedy"], 1, "learns from out-of-fold predictions"),
         (["runs/swin.oof.npy", "--per", "image"], 2, "--per image: expected person"),
         (["runs/swin.oof.npy", "--from", "odds"], 2, "--from odds: expected probability or logit"),
         (["runs/swin.oof.npy", "-o", "../up"], 2, "-o ../up: expected a name"),
@@ -321,3 +436,22 @@ def test_views_of_an_earlier_training_are_refused_by_name_not_preferred(runs: Pa
         assert "are of different trainings of run 'swin': in fold 0 they name other checkpoints (new0 and old0)" in done.err
         assert "runs/tta/swin" in done.err.splitlines()[0]
         assert "hint: ensemble tta swin --force" in done.err
+
+
+def test_a_score_of_the_user_s_own_is_printed_and_is_part_of_what_the_blend_is(runs: Path, call: Call) -> None:
+    module = runs.parent / "their_cost.py"
+    module.write_text(
+        "def missed(labels, probabilities): return float((probabilities.argmax(1) != labels).mean())\nmissed.greater_is_better = False\n"
+    )
+    words = ["blend", *sorted(runs.glob("*.oof.npy")), "--metric", "their_cost:missed", "--json"]
+    done = call(*words)
+    sys.modules.pop("their_cost", None)
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    found = record["blend"]["oof"]["score"]
+    assert found["their_cost:missed"]["score"] == pytest.approx(1 - found["accuracy"])
+    assert found["their_cost:missed"]["low"] < found["their_cost:missed"]["score"] < found["their_cost:missed"]["high"]
+    module.write_text(module.read_text().replace("!=", "=="))
+    again = call(*words)
+    sys.modules.pop("their_cost", None)
+    assert json.loads(again.out)["identity"] != record["identity"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ensemble import tta
+from ensemble import view_predictions
 from folds import manager, sources
 from folds.people import draw_people
 from tests.conftest import Called
@@ -41,12 +41,13 @@ def test_the_demo_walks_the_whole_road_and_a_second_time_only_prints_it(
         "soft vote + TTA",
         "hard vote + TTA",
         "weighted vote 2:1 + TTA",
+        "auto + TTA, nested",
     ]
     assert all(line[part]["low"] <= line[part]["high"] for line in lines for part in ("oof", "test"))
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo/checkpoints").rglob("*.pt")}
     assert len(trained) == 10
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tta, "predict_logits", lambda *arguments, **named: pytest.fail("views were predicted again"))
+    monkeypatch.setattr(view_predictions, "predict_logits", lambda *arguments, **named: pytest.fail("views were predicted again"))
     again = call("demo", "--epochs", "1", "--json")
     assert again.code == 0, again.err
     assert json.loads(again.out)["lines"] == lines

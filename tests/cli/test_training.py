@@ -12,7 +12,7 @@ import pytest
 from ensemble.cli import console
 from ensemble.cli.training import FEW_PEOPLE, remarks, results_table
 from folds import manager
-from folds.scores import Interval
+from folds.intervals import Interval
 from folds.summary import Pooled, RunSummary, Score
 from tests.conftest import GRID, Called
 from tests.folds.test_manager import InProcess
@@ -34,7 +34,7 @@ def of(people: int, name: str = "swin", value: float = 0.5, **more: bool) -> Run
 @pytest.mark.parametrize(("people", "warned"), [(FEW_PEOPLE - 1, True), (FEW_PEOPLE, False)])
 def test_an_interval_over_few_people_is_said_to_be_too_narrow(capsys: pytest.CaptureFixture[str], people: int, warned: bool) -> None:
     remarks([of(people)])
-    expected = f"warning: {people} people say little: drawing among so few, the interval is too narrow\n"
+    expected = f"warning: {people} people say little: with so few, the interval may be too narrow\n"
     assert capsys.readouterr().err == (expected if warned else "")
 
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ensemble.alignment import align
+from ensemble.copies import named_apart, select_runs
+from ensemble.found_files import find_files
 from ensemble.hard_labels import read_hard_labels
-from ensemble.members import find_files, read_members, select_runs
+from ensemble.members import read_members
 from ensemble.runs import Split
-from ensemble.voting import vote
+from ensemble.voting import METHODS, vote
 from folds.errors import EnsembleError, UsageError
 from folds.predictions import Rows, Sidecar, write_prediction
 
@@ -53,7 +55,7 @@ def save(
 
 def lined_up(*paths: Path, notes: list[str] | None = None, **more: object) -> dict[str, Split]:
     said = [] if notes is None else notes
-    return align(read_members(find_files(paths), note=said.append, warn=said.append), note=said.append, **more)  # type: ignore[arg-type]
+    return align(named_apart(read_members(find_files(paths), note=said.append, warn=said.append)), note=said.append, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -113,11 +115,11 @@ def test_a_blend_is_invariant_to_the_order_of_files_rows_and_classes(tmp_path: P
     rng.shuffle(second)  # type: ignore[arg-type]
     one, other = lined_up(*first)["oof"], lined_up(*second)["oof"]
     position = [other.rows.ids.tolist().index(name) for name in one.rows.ids.tolist()]
-    for method in ("soft", "hard", "geometric"):
+    for method in METHODS:
         ranking = [f"r{run}" for run in range(runs)]
         a, b = vote(one, method, ranking=ranking), vote(other, method, ranking=ranking)
         assert a.ties == b.ties
-        assert np.array_equal(a.probabilities, b.probabilities[position]), method
+        np.testing.assert_allclose(a.probabilities, b.probabilities[position], rtol=0, atol=1e-7 if method == "rank" else 0, err_msg=method)
 
 
 @pytest.mark.parametrize("dtype", ["<f8", "<f4", "<f2", ">f4", ">f8"])
@@ -280,6 +282,14 @@ def test_two_different_files_for_the_same_predictions_are_refused(tmp_path: Path
     paths = [save(tmp_path, "a.oof", draw(6), table(6)), save(tmp_path / "old", "a.oof", draw(6, seed=1), table(6))]
     with pytest.raises(EnsembleError, match="both say they are the oof predictions of run 'a'"):
         lined_up(*paths)
+
+
+def test_rows_that_are_all_equal_are_probabilities_like_others(tmp_path: Path) -> None:
+    flat, rows = np.full((6, 4), 0.25, np.float32), table(6)
+    split = lined_up(save(tmp_path, "a.oof", flat, rows), save(tmp_path, "b.oof", draw(6), rows))["oof"]
+    np.testing.assert_allclose(vote(split).probabilities, (flat + draw(6)) / 2, atol=1e-7)
+    alone = vote(lined_up(save(tmp_path, "a.oof", flat, rows))["oof"], "hard")
+    assert alone.probabilities.argmax(1).tolist() == [0] * 6
 
 
 def test_the_same_file_given_twice_counts_once(tmp_path: Path) -> None:
@@ -482,6 +492,13 @@ def test_a_damaged_file_is_refused_by_name_and_reason(tmp_path: Path, spoil, mes
     with pytest.raises(EnsembleError, match=message) as caught:
         read_members([path])
     assert str(tmp_path) in caught.value.message
+
+
+def test_no_files_are_no_blend_and_one_is(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no files of predictions"):
+        find_files([])
+    assert read_members([]) == []
+    assert len(read_members([save(tmp_path, "a.oof", draw(4), table(4))])) == 1
 
 
 def test_a_pattern_that_the_shell_left_is_expanded_or_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

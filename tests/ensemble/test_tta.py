@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,12 +10,17 @@ import numpy as np
 import pytest
 import ttach
 
-from ensemble import tta
-from ensemble.tta import merge_views
-from ensemble.views import View
+from ensemble import tta, view_predictions, view_weights
+from ensemble.view_files import together
+from ensemble.view_merges import Merge, Request, margins
+from ensemble.view_weights import Evidence, apply, fit
+from ensemble.views import View, distinct, parse_views, view_named
+from folds.architectures import create
 from folds.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from folds.inference import softmax
-from folds.predictions import read_sidecar
+from folds.predictions import Sidecar, read_sidecar
+from folds.summary import truth_of
+from folds.targets import resolve_target
 from tests.conftest import Called
 
 Call = Callable[..., Called]
@@ -73,18 +79,55 @@ def test_the_logits_of_a_view_are_those_ttach_s_wrapper_feeds_to_its_merge(grid:
     np.testing.assert_allclose(np.mean(views, 0), expected, atol=1e-4)
 
 
-def test_the_same_views_again_change_nothing_and_other_views_want_force(grid: Path, call: Call) -> None:
-    first = call("tta", "test_resnet")
-    before = Path("runs/tta/test_resnet.oof.npy").read_bytes()
-    again = call("tta", "test_resnet")
-    assert (again.code, again.out) == (0, first.out)
-    other = call("tta", "test_resnet", "--views", "vflip")
-    assert other.code == 1
-    assert "other views (none, hflip)" in other.err
-    assert Path("runs/tta/test_resnet.oof.npy").read_bytes() == before
-    assert call("tta", "test_resnet", "--merge", "geometric").code == 1
-    assert call("tta", "test_resnet", "--views", "vflip", "--force").code == 0
-    assert not Path("runs/tta/test_resnet/views/hflip.oof.npy").exists()
+def test_other_views_and_other_merges_are_made_of_what_is_kept_and_back(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = call("tta", "test_resnet", "--views", "hflip")
+    before = merged_files()
+    assert call("tta", "test_resnet", "--views", "hflip,vflip").code == 0
+    assert sidecar_of("runs/tta/test_resnet.oof.npy").views == ("none", "hflip", "vflip")
+    monkeypatch.setattr(view_predictions, "predict_logits", never)
+    geometric = call("tta", "test_resnet", "--views", "hflip,vflip", "--merge", "geometric")
+    assert geometric.code == 0, geometric.err
+    assert "runs/tta/test_resnet.oof.npy was of none, hflip, vflip; it is made anew from the views, which are all kept" in geometric.err
+    views = [np.load(f"runs/tta/test_resnet/views/{name}.oof.npy") for name in ("none", "hflip", "vflip")]
+    np.testing.assert_allclose(np.load("runs/tta/test_resnet.oof.npy"), softmax(np.mean(views, 0)), atol=1e-6)
+    for path in ("runs/tta/test_resnet.oof.npy", *(f"runs/tta/test_resnet.fold{i}.test.npy" for i in range(3))):
+        assert sidecar_of(path).views == ("none", "hflip", "vflip", "merge=geometric")
+        assert (sidecar_of(path).merge or {})["how"] == "geometric"
+    again = call("tta", "test_resnet", "--views", "hflip")
+    assert (again.code, again.out, merged_files()) == (0, first.out, before)
+
+
+def merged_files() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path("runs/tta").glob("*.npy")}
+
+
+def sidecar_of(path: str) -> Sidecar:
+    found = read_sidecar(Path(path))
+    assert found is not None
+    return found
+
+
+def test_force_predicts_the_folds_that_are_named_again_and_leaves_the_others_alone(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("tta", "test_resnet", "--views", "hflip,vflip")
+    before = written()
+    made = counted(monkeypatch)
+    assert call("tta", "checkpoints/test_resnet/fold1.pt", "--views", "hflip,vflip", "--force").code == 0
+    assert made == [("oof", ["none", "hflip", "vflip"]), ("test", ["none", "hflip", "vflip"])]
+    assert {path: content for path, (content, _) in written().items() if path.suffix == ".npy"} == {
+        path: content for path, (content, _) in before.items() if path.suffix == ".npy"
+    }
+
+
+def test_one_fold_in_other_views_leaves_the_merge_of_that_fold_alone_and_says_so(grid: Path, call: Call) -> None:
+    call("tta", "test_resnet", "--views", "hflip")
+    before = merged_files()
+    alone = call("tta", "checkpoints/test_resnet/fold1.pt", "--views", "vflip")
+    assert alone.code == 0, alone.err
+    assert "runs/tta/test_resnet.oof.npy is without fold 0, 2: some of these views are missing there" in alone.err
+    assert sorted(path.name for path in merged_files()) == ["test_resnet.fold1.test.npy", "test_resnet.oof.npy"]
+    assert np.unique(sidecar_of("runs/tta/test_resnet.oof.npy").fold).tolist() == [1]
+    assert call("tta", "test_resnet", "--views", "hflip").code == 0
+    assert merged_files() == before
 
 
 def never(*arguments: object, **named: object) -> None:
@@ -94,13 +137,13 @@ def never(*arguments: object, **named: object) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     """Fills with (split, views) of each prediction that is made; there are 42 test samples, and no fold of 42."""
     made: list[tuple[str, list[str]]] = []
-    predict = tta.predict_logits
+    predict = view_predictions.predict_logits
 
     def remember(model: object, pixels: object, index: np.ndarray, *rest: object, views: list[View], **named: object) -> np.ndarray:
         made.append(("test" if len(index) == 42 else "oof", [view.name for view in views]))
         return predict(model, pixels, index, *rest, views=views, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tta, "predict_logits", remember)
+    monkeypatch.setattr(view_predictions, "predict_logits", remember)
     return made
 
 
@@ -112,7 +155,7 @@ def test_what_has_been_predicted_is_not_predicted_again_and_keeps_its_date(grid:
     first = call("tta", "test_resnet")
     before = written()
     with monkeypatch.context() as patch:
-        patch.setattr(tta, "predict_logits", never)
+        patch.setattr(view_predictions, "predict_logits", never)
         patch.setattr(Checkpoint, "build", never)
         again = call("tta", "test_resnet")
     assert (again.code, again.out) == (0, first.out), again.err
@@ -161,9 +204,11 @@ def test_a_single_fold_beside_a_damaged_view_says_how_to_make_the_others(grid: P
     call("tta", "test_resnet")
     Path("runs/tta/test_resnet/views/hflip.oof.npy").write_bytes(b"damaged")
     alone = call("tta", "checkpoints/test_resnet/fold0.pt")
-    assert alone.code == 1
-    assert "hint: ensemble tta test_resnet predicts what is missing" in alone.err
-    assert call("tta", "test_resnet").code == 0
+    assert alone.code == 0, alone.err
+    assert "is without fold 1, 2: some of these views are missing there; ensemble tta test_resnet with the same options predicts them" in alone.err
+    whole = call("tta", "test_resnet")
+    assert whole.code == 0
+    assert "folds 0, 1, 2" in whole.out
 
 
 def test_another_checkpoint_other_images_and_other_labels_are_predicted_again(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,18 +326,163 @@ def test_a_table_without_the_fold_s_people_is_refused(grid: Path, call: Call, tm
     assert "validation samples of test_vit fold 0" in called.err
 
 
-def test_the_mean_is_of_probabilities_and_the_geometric_mean_has_the_argmax_of_the_mean_logits() -> None:
-    logits = np.random.default_rng(0).normal(scale=3, size=(4, 200, 5))
-    probabilities = softmax(logits)
-    np.testing.assert_allclose(merge_views(logits, "mean"), probabilities.mean(0))
-    product = probabilities.prod(0) ** (1 / 4)
-    np.testing.assert_allclose(merge_views(logits, "geometric"), product / product.sum(1, keepdims=True))
-    assert (merge_views(logits, "geometric").argmax(1) == logits.mean(0).argmax(1)).all()
-    assert (merge_views(logits, "mean").argmax(1) != logits.mean(0).argmax(1)).any()
+BOTH = ("--views", "hflip*scale:0.8,1,1.2")
 
 
-@pytest.mark.parametrize("how", ["mean", "geometric"])
-def test_a_merge_of_extreme_logits_is_finite(how: str) -> None:
-    merged = merge_views(np.array([[[1e4, -1e4, 0.0]], [[-1e4, 1e4, 0.0]]]), how)
-    assert np.isfinite(merged).all()
-    np.testing.assert_allclose(merged.sum(1), 1)
+def test_under_a_budget_test_is_predicted_in_the_chosen_views_alone_by_weights_that_the_sidecar_records(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = counted(monkeypatch)
+    called = call("tta", "test_resnet", *BOTH, "--merge", "weighted", "--budget", "2", "--json")
+    assert called.code == 0, called.err
+    record = json.loads(called.out)
+    weights = record["merge"]["weights"]
+    assert 1 <= len(weights) <= 2
+    assert sum(weights.values()) == pytest.approx(1)
+    assert made == [("oof", [view.name for view in distinct(parse_views(BOTH[1]), (32, 32))])] * 3 + [("test", list(weights))] * 3
+    assert record["passes"]["test"] == len(weights)
+    sidecar = sidecar_of("runs/tta/test_resnet.fold2.test.npy")
+    assert Merge.from_json(sidecar.merge, 18).as_json()["weights"] == weights
+    views = {view: softmax(np.load(f"runs/tta/test_resnet/views/{view_named(view).file_name}.fold2.test.npy")) for view in weights}
+    expected = sum(weights[view] * values for view, values in views.items())
+    np.testing.assert_allclose(np.load("runs/tta/test_resnet.fold2.test.npy"), expected, atol=1e-6)
+
+
+def test_out_of_fold_the_rows_of_a_fold_are_merged_as_the_other_folds_say(grid: Path, call: Call) -> None:
+    call("tta", "test_resnet", *BOTH, "--merge", "weighted", "--json")
+    names = [view.name for view in distinct(parse_views(BOTH[1]), (32, 32))]
+    found = together([Path(f"runs/tta/test_resnet/views/{view_named(name).file_name}.oof.npy") for name in names], {})
+    assert found is not None
+    labels, persons = truth_of(found[1])
+    evidence = Evidence(tuple(names), found[0], labels, persons, np.asarray(found[1].fold))
+    mine = evidence.folds == 1
+    merge = fit(evidence.take(~mine), Request("weighted"))
+    np.testing.assert_allclose(np.load("runs/tta/test_resnet.oof.npy")[mine], apply(merge, evidence.take(mine))[0], atol=1e-6)
+    assert (sidecar_of("runs/tta/test_resnet.oof.npy").merge or {})["nested"] is True
+
+
+def test_adaptive_predicts_further_views_of_the_doubtful_images_alone(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = call("tta", "test_resnet", *BOTH)
+    assert whole.code == 0
+    full = merged_files()
+    plain = {i: np.load(f"runs/tta/test_resnet/views/none.fold{i}.test.npy") for i in range(3)}
+    for path in Path("runs/tta/test_resnet/views").glob("*.test.*"):
+        path.unlink()
+    level = float(np.median(margins(softmax(np.concatenate(list(plain.values()))))))
+    monkeypatch.setattr(view_weights, "fit_threshold", lambda *arguments: level)
+    predicted: list[int] = []
+    predict = view_predictions.predict_logits
+
+    def remember(model: object, pixels: object, index: np.ndarray, *rest: object, views: list[View], **named: object) -> np.ndarray:
+        predicted.append(len(index) * len(views))
+        return predict(model, pixels, index, *rest, views=views, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(view_predictions, "predict_logits", remember)
+    called = call("tta", "test_resnet", *BOTH, "--adaptive", "--json")
+    assert called.code == 0, called.err
+    doubtful = {i: margins(softmax(plain[i])) < level for i in range(3)}
+    count = sum(int(mask.sum()) for mask in doubtful.values())
+    assert 0 < count < 3 * 42
+    assert sum(predicted) == 3 * 42 + 5 * count
+    assert json.loads(called.out)["passes"]["test"] == pytest.approx(1 + 5 * count / (3 * 42))
+    for i in range(3):
+        view = Path(f"runs/tta/test_resnet/views/hflip-scale1.2.fold{i}.test.npy")
+        everyone = sidecar_of(f"runs/tta/test_resnet.fold{i}.test.npy").rows.ids
+        assert view.exists() == doubtful[i].any()
+        if view.exists():  # the other images are absent, no row is empty
+            assert sidecar_of(str(view)).rows.ids.tolist() == everyone[doubtful[i]].tolist()
+        path = Path(f"runs/tta/test_resnet.fold{i}.test.npy")
+        merged, all_views = np.load(path), np.load(io.BytesIO(full[path]))
+        np.testing.assert_allclose(merged[doubtful[i]], all_views[doubtful[i]], atol=1e-5)
+        np.testing.assert_allclose(merged[~doubtful[i]], softmax(plain[i])[~doubtful[i]], atol=1e-5)
+    # What is missing for all images is predicted later, and no more.
+    predicted.clear()
+    assert call("tta", "test_resnet", *BOTH).code == 0
+    assert sum(predicted) == 5 * (3 * 42 - count)
+    for path, content in full.items():
+        np.testing.assert_allclose(np.load(path), np.load(io.BytesIO(content)), atol=1e-5)
+
+
+def test_a_single_checkpoint_is_judged_by_groups_of_its_people(grid: Path, call: Call) -> None:
+    called = call("tta", "checkpoints/test_resnet/fold0.pt", *BOTH, "--merge", "auto", "--json")
+    assert called.code == 0, called.err
+    worth = json.loads(called.out)["worth"]
+    assert worth["against_plain"]["low"] <= worth["against_plain"]["difference"] <= worth["against_plain"]["high"]
+    assert worth["against_plain"]["distinguishable"].split(":")[0] in ("yes", "no")
+    assert set(worth["per_class_f1"]) == {"plain", "mean_of_all", "merged"}
+
+
+def test_the_table_tells_what_a_view_counts_and_costs(grid: Path, call: Call) -> None:
+    called = call("tta", "test_resnet", *BOTH, "--merge", "weighted", "--budget", "3")
+    assert called.code == 0, called.err
+    lines = called.out.splitlines()
+    assert lines[0].split("  ")[0] == "view"
+    assert lines[0].endswith("rows  weight  without it")
+    assert any(line.startswith("mean of all 6") for line in lines)
+    assert any("on people it was not fitted on" in line for line in lines)
+    assert any(line.startswith("against no TTA: ") and "distinguishable from none" in line for line in lines)
+    assert any(line.startswith("against the mean of all views: ") for line in lines)
+    assert lines[-1].startswith("forward passes an image: ")
+
+
+def test_a_view_set_of_one_is_the_plain_image_whatever_is_asked_of_its_merge(grid: Path, call: Call) -> None:
+    called = call("tta", "test_vit", "--views", "scale:1.02", "--merge", "auto", "--budget", "3", "--adaptive", "--json")
+    assert called.code == 0, called.err
+    assert "warning: left out" in called.err
+    record = json.loads(called.out)
+    assert record["merge"]["weights"] == {"none": 1.0}
+    assert "worth" not in record
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--budget", "0"], "--budget 0: expected at least 1 view an image"),
+        (["--merge", "wieghted"], "did you mean weighted"),
+        (["--views", "flip"], "unknown view 'flip'"),
+        (["--views", "fivecrop:1.2"], "larger than the image"),
+        (["--views", "tencrop:224"], "larger than the image"),
+        (["--views", "scale:7"], "out of range"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_predicted(grid: Path, call: Call, words: list[str], said: str) -> None:
+    called = call("tta", "test_resnet", *words)
+    assert called.code == 2
+    assert said in called.err
+    assert not Path("runs/tta").exists()
+
+
+@pytest.mark.parametrize("words", [["--merge", "weighted"], ["--merge", "auto"], ["--budget", "1"], ["--adaptive"]])
+def test_weights_want_labels(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    def unknown(sidecar: Sidecar) -> None:
+        raise ValueError("no labels to score on")
+
+    monkeypatch.setattr(tta, "truth_of", unknown)
+    called = call("tta", "test_resnet", *words)
+    assert called.code == 1
+    assert "views are chosen and weighed by labels, and those of test_resnet's out-of-fold rows are not known" in called.err
+    assert "hint: --merge mean or geometric, of all views, needs none" in called.err
+    assert not list(Path("runs/tta").glob("*.npy"))
+
+
+def test_checkpoints_of_two_runs_are_refused(grid: Path, call: Call) -> None:
+    Path("mixed").mkdir()
+    for i, run in enumerate(("test_resnet", "test_vit")):
+        Path(f"mixed/fold{i}.pt").write_bytes(Path(f"checkpoints/{run}/fold{i}.pt").read_bytes())
+    called = call("tta", "mixed")
+    assert called.code == 2
+    assert "expected checkpoints of one run, found test_resnet, test_vit" in called.err
+
+
+def test_a_model_of_several_heads_is_augmented_as_a_model_of_the_label(grid: Path, call: Call) -> None:
+    checkpoint = load_checkpoint(Path("checkpoints/test_resnet/fold0.pt"))
+    heads = ("mask", "gender", "age")
+    outputs = resolve_target("+".join(heads), checkpoint.classes, checkpoint.class_attributes).outputs
+    weights = create(checkpoint.architecture, outputs).state_dict()
+    save_checkpoint(Path("heads.pt"), replace(checkpoint, run="heads", heads=heads, weights=weights))
+    called = call("tta", "heads.pt", "--views", "hflip,multiply:0.8", "--merge", "classwise", "--json")
+    assert called.code == 0, called.err
+    weights_of = json.loads(called.out)["merge"]["weights"]
+    assert {len(some) for some in weights_of.values()} == {18}
+    assert np.load("runs/tta/heads/views/hflip.oof.npy").shape[1] == 18
+    np.testing.assert_allclose(np.load("runs/tta/heads.oof.npy").sum(1), 1, atol=1e-5)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.view_files import kept_logits, rows_of, stitch, write
-from folds.errors import EnsembleError
-from folds.predictions import Rows, Sidecar, read_sidecar, samples_sha, sidecar_path
+from ensemble.view_files import kept_logits, stitch, together, write
+from folds.predictions import Rows, Sidecar, read_sidecar, sidecar_path
+from folds.samples_file import samples_sha
 
 TABLE = Rows(np.array([f"i{n}" for n in range(8)]), np.array(list("abababab")), np.array(list("ppqqrrss")))
 FOLD = np.array([0, 1, 0, 1, 2, 2, 0, 1])
@@ -48,14 +48,26 @@ def test_each_fold_is_kept_in_the_order_that_is_asked_for(tmp_path: Path) -> Non
     put(path, 0, 2)
     for fold in (0, 2):
         found = kept_logits(path, of(fold))
-        assert found is not None
-        np.testing.assert_array_equal(found, LOGITS[fold == FOLD])
+        assert found.there.all()
+        np.testing.assert_array_equal(found.logits, LOGITS[fold == FOLD])
     backwards = of(0)
     backwards = replace(backwards, rows=backwards.rows.take(np.array([2, 1, 0])))
-    found = kept_logits(path, backwards)
-    assert found is not None
-    np.testing.assert_array_equal(found, LOGITS[[6, 2, 0]])
-    assert kept_logits(path, of(1)) is None
+    np.testing.assert_array_equal(kept_logits(path, backwards).logits, LOGITS[[6, 2, 0]])
+    assert not kept_logits(path, of(1)).there.any()
+
+
+def test_of_rows_that_are_there_in_part_those_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "hflip.fold0.test.npy"
+    sidecar = replace(of(0), split="test", rows=TABLE, fold=0, checkpoint_sha="c0", images_sha="m")
+    some = np.array([1, 4, 5])
+    write(path, LOGITS[some], replace(sidecar, rows=TABLE.take(some)), TABLE)
+    found = kept_logits(path, sidecar)
+    assert np.flatnonzero(found.there).tolist() == some.tolist()
+    np.testing.assert_array_equal(found.logits, LOGITS[some])
+    array = np.load(path)
+    array[1, 0] = np.nan
+    np.save(path, array)
+    assert np.flatnonzero(kept_logits(path, sidecar).there).tolist() == [1, 5]
 
 
 OTHERS: dict[str, Any] = {
@@ -74,26 +86,24 @@ OTHERS: dict[str, Any] = {
 def test_nothing_is_kept_of_anything_else(tmp_path: Path, name: str) -> None:
     path = tmp_path / "hflip.oof.npy"
     put(path, 0)
-    assert kept_logits(path, of(0)) is not None
-    assert kept_logits(path, replace(of(0), **{name: OTHERS[name]})) is None
+    assert kept_logits(path, of(0)).there.all()
+    assert not kept_logits(path, replace(of(0), **{name: OTHERS[name]})).there.any()
 
 
 def test_a_file_that_does_not_say_what_its_images_were_keeps_nothing(tmp_path: Path) -> None:
     path = tmp_path / "hflip.oof.npy"
     stitch(path, LOGITS[FOLD == 0], of(0, images_sha=None), TABLE)
     assert read_sidecar(path) is not None
-    assert kept_logits(path, of(0)) is None
+    assert not kept_logits(path, of(0)).there.any()
 
 
 def test_a_test_file_is_of_one_fold(tmp_path: Path) -> None:
     path = tmp_path / "hflip.fold0.test.npy"
     sidecar = replace(of(0), split="test", rows=TABLE, fold=0, checkpoint_sha="c0", images_sha="m")
     write(path, LOGITS, sidecar, TABLE)
-    found = kept_logits(path, sidecar)
-    assert found is not None
-    np.testing.assert_array_equal(found, LOGITS)
-    assert kept_logits(path, replace(sidecar, fold=1)) is None
-    assert kept_logits(path, replace(sidecar, checkpoint_sha="c1")) is None
+    np.testing.assert_array_equal(kept_logits(path, sidecar).logits, LOGITS)
+    assert not kept_logits(path, replace(sidecar, fold=1)).there.any()
+    assert not kept_logits(path, replace(sidecar, checkpoint_sha="c1")).there.any()
 
 
 @pytest.mark.parametrize("other", ["folds_sha", "views", "run"])
@@ -117,9 +127,26 @@ def test_a_file_that_is_right_keeps_its_date_and_one_that_is_not_is_replaced(tmp
     np.testing.assert_array_equal(np.load(path)[FOLD == 1], LOGITS[FOLD == 1] + 1)
 
 
-def test_a_view_that_lacks_a_row_names_it_and_the_command_that_makes_it(tmp_path: Path) -> None:
-    path = tmp_path / "hflip.oof.npy"
-    put(path, 0)
-    with pytest.raises(EnsembleError, match=r"hflip\.oof\.npy lacks sample 'i1'") as error:
-        rows_of(path, replace(of(0), rows=TABLE))
-    assert error.value.hint == "ensemble tta swin predicts what is missing"
+def test_views_stand_together_on_the_rows_that_all_of_them_have_of_the_same_checkpoints(tmp_path: Path) -> None:
+    first, second = tmp_path / "hflip.oof.npy", tmp_path / "vflip.oof.npy"
+    put(first, 0, 1, 2)
+    for fold in (2, 0):
+        stitch(second, -LOGITS[fold == FOLD], of(fold, views=("vflip",)), TABLE)
+    found = together([first, second], {})
+    assert found is not None
+    logits, sidecar = found
+    rows = np.flatnonzero(FOLD != 1)
+    np.testing.assert_array_equal(logits, np.stack([LOGITS[rows], -LOGITS[rows]]))
+    np.testing.assert_array_equal(sidecar.fold, FOLD[rows])
+    assert sidecar.rows.ids.tolist() == TABLE.ids[rows].tolist()
+    assert (sidecar.checkpoint_sha, sidecar.images_sha) == ({"0": "c0", "2": "c2"}, {"0": "m0", "2": "m2"})
+    # One of another training does not count, nor does what is not of the checkpoint that is known to be there.
+    stitch(second, -LOGITS[FOLD == 0], of(0, views=("vflip",), checkpoint_sha={"0": "another"}), TABLE)
+    for current, folds in (({}, [2]), ({0: "c0"}, [2]), ({2: "c2"}, [2])):
+        found = together([first, second], current)
+        assert found is not None
+        assert np.unique(found[1].fold).tolist() == folds
+    assert together([first, second], {2: "another"}) is None
+    second.write_bytes(b"damaged")
+    assert together([first, second], {}) is None
+    assert together([tmp_path / "none.oof.npy"], {}) is None

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
+import timm
 import torch
 
-from ensemble.views import View, distinct, parse_views
+from ensemble.views import View, distinct, parse_views, view_named
 from folds.errors import UsageError
+from folds.inference import Pixels, predict_logits
+
+EVERY = ["d4", "scale:0.7,1.3", "tencrop:0.8", "multiply:0.5,2", "add:-0.2,0.3", "contrast:0.5,2", "hshift:-0.1,0.1,vshift:0.2", "hflip*scale:1.2"]
 
 
 def chosen(text: str, size: tuple[int, int] = (24, 24)) -> tuple[View, ...]:
@@ -36,7 +41,7 @@ def test_sixteen_products_of_flips_and_turns_are_the_eight_distinct_ones() -> No
         assert sum(torch.equal(view, other) for other in expected) == 1
 
 
-@pytest.mark.parametrize("text", ["d4", "scale:0.7,1.3", "fivecrop:0.8", "multiply:0.5,2", "add:-0.2,0.3", "hflip*scale:1.2"])
+@pytest.mark.parametrize("text", EVERY)
 @pytest.mark.parametrize("size", [(32, 32), (33, 48)])
 def test_every_view_keeps_the_size_and_the_range_of_the_image(text: str, size: tuple[int, int]) -> None:
     image = torch.rand(2, 3, *size)
@@ -58,17 +63,109 @@ def test_views_do_what_their_names_say() -> None:
     torch.testing.assert_close(by_name["scale:2"], twice)
 
 
+def test_shifts_move_to_the_right_and_down_and_repeat_the_edge() -> None:
+    image = torch.rand(1, 3, 10, 20)
+    by_name = {view.name: view(image) for view in parse_views("hshift:0.1,-0.1,vshift:0.2")}
+    torch.testing.assert_close(by_name["hshift:0.1"][..., 2:], image[..., :-2])
+    torch.testing.assert_close(by_name["hshift:0.1"][..., :2], image[..., :1].expand(-1, -1, -1, 2))
+    torch.testing.assert_close(by_name["hshift:-0.1"][..., :-2], image[..., 2:])
+    torch.testing.assert_close(by_name["vshift:0.2"][..., 2:, :], image[..., :-2, :])
+
+
+def test_contrast_is_about_the_mean_of_each_image() -> None:
+    image = 0.25 + 0.5 * torch.rand(4, 3, 8, 8)
+    half = {view.name: view for view in parse_views("contrast:0.5")}["contrast:0.5"](image)
+    torch.testing.assert_close(half.mean((1, 2, 3)), image.mean((1, 2, 3)))
+    torch.testing.assert_close(half.amax((1, 2, 3)) - half.amin((1, 2, 3)), (image.amax((1, 2, 3)) - image.amin((1, 2, 3))) / 2)
+
+
+def test_ten_crops_are_five_and_five_of_the_mirrored_image() -> None:
+    image = torch.rand(1, 3, 20, 20)
+    five, ten = ({view.name: view(image) for view in parse_views(f"{name}:0.8")} for name in ("fivecrop", "tencrop"))
+    assert len(ten) == 11
+    for i in range(5):
+        torch.testing.assert_close(ten[f"fivecrop:0.8-{i}"], five[f"fivecrop:0.8-{i}"])
+    torch.testing.assert_close(ten["hflip*fivecrop:0.8-4"], five["fivecrop:0.8-4"].flip(3))
+
+
+@pytest.mark.parametrize("text", EVERY)
+def test_a_view_is_found_again_by_its_name(text: str) -> None:
+    image = torch.rand(2, 3, 12, 12)
+    for view in parse_views(text):
+        again = view_named(view.name)
+        assert (again.name, again.moves_only) == (view.name, view.moves_only)
+        assert torch.equal(again(image), view(image))
+
+
+@pytest.mark.parametrize("name", ["rot45", "fivecrop:0.8-7", "hflip*", "scale:9", "no"])
+def test_a_name_that_is_no_view_s_is_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        view_named(name)
+
+
+@pytest.mark.parametrize("text", EVERY)
+def test_a_view_that_only_moves_pixels_may_see_them_normalised(text: str) -> None:
+    image, centre, deviation = torch.rand(2, 3, 16, 16), torch.tensor([0.4, 0.5, 0.6])[:, None, None], 0.25
+    for view in parse_views(text):
+        after, before = (view(image) - centre) / deviation, view((image - centre) / deviation)
+        assert torch.allclose(after, before, atol=1e-5) == view.moves_only or view.name == "none"
+
+
+class Layouts(torch.nn.Module):
+    """Counts the batches that lie as convolutions like them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bool] = []
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.seen.append(batch.is_contiguous(memory_format=torch.channels_last) and not batch.requires_grad and torch.is_inference_mode_enabled())
+        return batch.mean((2, 3))
+
+
+def test_every_view_reaches_the_model_channels_last_and_without_gradients() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    views, model = [view for text in EVERY for view in parse_views(text)], Layouts()
+    found = predict_logits(model, Pixels(values, "cpu"), np.arange(3), (0.5,) * 3, (0.25,) * 3, device="cpu", channels_last=True, views=views)
+    assert model.seen == [True] * len(views)
+    for view, logits in zip(views, found, strict=True):
+        plain = view(torch.from_numpy(values).permute(0, 3, 1, 2) / 255)
+        np.testing.assert_allclose(logits, ((plain - 0.5) / 0.25).mean((2, 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("swin_tiny_patch4_window7_224", {"embed_dim": 32, "depths": (1, 1), "num_heads": (2, 4)}), ("test_vit", {})]
+)
+def test_models_of_one_size_take_views_of_any_scale(name: str, arguments: dict[str, object]) -> None:
+    model = timm.create_model(name, num_classes=4, img_size=56 if name.startswith("swin") else 32, **arguments).eval()
+    size = 56 if name.startswith("swin") else 32
+    values = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    views = parse_views("scale:0.5,0.9,1.1,2,fivecrop:0.7")
+    found = predict_logits(model, Pixels(values, "cpu"), np.arange(2), (0.5,) * 3, (0.25,) * 3, device="cpu", views=views)
+    assert found.shape == (len(views), 2, 4)
+    assert np.isfinite(found).all()
+
+
 def test_a_view_leaves_its_input_alone() -> None:
     image = torch.rand(1, 3, 8, 8)
     before = image.clone()
-    for view in parse_views("d4,multiply:2,add:0.5,fivecrop:0.5,scale:0.5"):
+    for view in parse_views("d4,multiply:2,add:0.5,contrast:2,fivecrop:0.5,scale:0.5,hshift:0.1"):
         view(image)
     assert torch.equal(image, before)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("hfilp", "did you mean hflip"), ("scale", "needs numbers"), ("scale:9", "out of range"), ("hflip:2", "takes no value"), ("", "names no view")],
+    [
+        ("hfilp", "did you mean hflip"),
+        ("scale", "needs numbers"),
+        ("scale:9", "out of range"),
+        ("hflip:2", "takes no value"),
+        ("", "names no view"),
+        ("fivecrop:1.1", "larger than the image"),
+        ("tencrop:200", "larger than the image"),
+        ("hshift:0.7", "out of range"),
+    ],
 )
 def test_a_wrong_view_is_refused_with_what_is_right(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,44 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ensemble import voting
-from ensemble.members import Member
-from ensemble.runs import Part, Run, Split
-from ensemble.voting import METHODS, parse_weights, vote
+from ensemble.voting import METHODS, vote
 from folds.errors import UsageError
-from folds.predictions import Rows
+from tests.ensemble.small_runs import answer_run, draw, grid, probability_run, split_of, values_of
 
 # Few distinct values, so that ties are frequent.
 COARSE = st.integers(0, 3)
-
-
-def member(values: NDArray | None, answers: NDArray | None = None) -> Member:
-    return Member(Path("x.npy"), "x", values, answers, False, None, None, None, "")
-
-
-def probability_run(name: str, *folds: NDArray, rows: NDArray | None = None) -> Run:
-    return Run(name, tuple(Part(member(values), rows) for values in folds), folds[0].shape[1], tuple(range(len(folds))))
-
-
-def answer_run(name: str, codes: NDArray, classes: int) -> Run:
-    return Run(name, (Part(member(None, codes.astype(str)), answers=np.asarray(codes, np.int64)),), classes)
-
-
-def split_of(*runs: Run, n: int) -> Split:
-    return Split("test", Rows(np.arange(n).astype(str)), tuple(map(str, range(runs[0].classes))), runs)
-
-
-def draw(n: int, classes: int, seed: int) -> NDArray[np.float64]:
-    values = np.random.default_rng(seed).integers(1, 4, (n, classes)).astype(float)
-    return values / values.sum(1, keepdims=True)
-
-
-def grid(n: int, classes: int, seed: int, sizes: list[int]) -> list[Run]:
-    return [probability_run(f"r{i}", *(draw(n, classes, seed + 100 * i + j) for j in range(size))) for i, size in enumerate(sizes)]
-
-
-def values_of(run: Run) -> list[NDArray]:
-    return [np.asarray(part.member.values) for part in run.parts]
-
 
 shapes = given(n=st.integers(1, 9), classes=st.integers(2, 5), seed=st.integers(0, 10**6), sizes=st.lists(st.integers(1, 3), min_size=1, max_size=4))
 
@@ -198,13 +165,56 @@ def test_a_run_that_is_absent_leaves_its_weight_to_the_others() -> None:
 def test_splitting_into_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [*grid(1000, 4, 0, [2, 1, 3]), answer_run("h", np.arange(1000) % 4, 4)]
     whole = vote(split_of(*runs, n=1000), "hard")
-    monkeypatch.setattr(voting, "_NUMBERS_AT_ONCE", 1)  # 256 rows, the least
+    monkeypatch.setattr(voting, "_NUMBERS_AT_ONCE", 1)  # 16 rows, the least
     blocks = vote(split_of(*runs, n=1000), "hard")
     assert np.array_equal(whole.probabilities, blocks.probabilities)
     assert whole.ties == blocks.ties > 0
 
 
-@pytest.mark.parametrize("method", ["soft", "weighted", "geometric"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+@settings(max_examples=8, deadline=None)
+@given(n=st.integers(1, 9), seed=st.integers(0, 10**6), runs=st.integers(1, 4))
+def test_votes_do_not_depend_on_the_order_of_runs_rows_or_classes(method: str, n: int, seed: int, runs: int) -> None:
+    rng, names = np.random.default_rng(seed), [f"r{i}" for i in range(runs)]
+    values = [rng.dirichlet(np.ones(4), n) for _ in names]
+    rows, columns = rng.permutation(n), rng.permutation(4)
+    one = split_of(*(probability_run(name, v) for name, v in zip(names, values)), n=n)
+    other = split_of(*(probability_run(name, v[rows][:, columns]) for name, v in reversed(list(zip(names, values)))), n=n)
+    weights = None if method == "soft" else {name: float(rng.integers(1, 4)) for name in names}
+    a, b = vote(one, method, weights, names), vote(other, method, weights, names)
+    assert a.ties == b.ties
+    np.testing.assert_allclose(b.probabilities, a.probabilities[rows][:, columns], atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"hard"}))
+def test_a_blend_of_one_member_is_that_member(method: str) -> None:
+    values = np.concatenate([np.random.default_rng(0).dirichlet(np.full(5, 0.1), 50), np.eye(5)]).astype(np.float32)
+    assert np.array_equal(vote(split_of(probability_run("a", values), n=55), method).probabilities, values)
+
+
+def test_hard_voting_of_one_member_is_its_decision() -> None:
+    values = np.random.default_rng(0).dirichlet(np.ones(5), 50)
+    assert np.array_equal(vote(split_of(probability_run("a", values), n=50), "hard").probabilities, np.eye(5)[values.argmax(1)])
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_rows_that_are_equal_stay_equal_and_undecided(method: str) -> None:
+    split = split_of(*(probability_run(f"r{i}", np.full((300, 4), 0.25)) for i in range(3)), n=300)
+    result = vote(split, method)
+    np.testing.assert_allclose(result.probabilities, np.eye(4)[[0] * 300] if method == "hard" else 0.25, atol=1e-6)
+    assert result.ties == 0, "each run's own largest is its first class"
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+def test_weights_that_are_no_weights_are_refused_here_too(bad: float) -> None:
+    split = split_of(*(probability_run(f"r{i}", draw(2, 3, i)) for i in range(2)), n=2)
+    with pytest.raises(UsageError, match="weights must be finite numbers from 0 up"):
+        vote(split, "weighted", {"r0": 1.0, "r1": bad})
+    with pytest.raises(ValueError, match="no run with a weight predicts the sample '0'"):
+        vote(split, "weighted", {"r0": 0.0})
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"hard"}))
 def test_methods_that_need_probabilities_refuse_hard_labels(method: str) -> None:
     with pytest.raises(UsageError, match="needs probabilities, and h has hard labels only"):
         vote(split_of(answer_run("h", np.array([0]), 2), n=1), method)
@@ -214,30 +224,3 @@ def test_an_unknown_method_offers_the_nearest() -> None:
     with pytest.raises(UsageError, match="unknown method 'sofd'; did you mean soft"):
         vote(split_of(answer_run("h", np.array([0]), 2), n=1), "sofd")
     assert set(METHODS) >= {"soft", "hard", "weighted"}
-
-
-def test_weights_are_read_by_name_or_by_order_and_sum_to_one() -> None:
-    assert parse_weights("swin=3, resnet18=1", ["resnet18", "swin"]) == {"resnet18": 0.25, "swin": 0.75}
-    assert parse_weights("3,1", ["swin", "resnet18"]) == {"swin": 0.75, "resnet18": 0.25}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (".7", "got 1 weights for 2 runs"),
-        (".7,.2,.1", "got 3 weights for 2 runs"),
-        ("swin=.7", "no weight for resnet18"),
-        ("swim=.7,resnet18=.3", "unknown run 'swim'; did you mean swin"),
-        ("swin=.7,.3", "some weights have a name"),
-        ("swin=.7,swin=.3", "names swin twice"),
-        ("0,0", "sum to 0"),
-        ("1,-1", "found -1"),
-        ("nan,1", "found nan"),
-        ("1,inf", "found inf"),
-        ("1,x", "'x' is not a number"),
-        ("1,", "'' is not a number"),
-    ],
-)
-def test_weights_that_mean_nothing_are_refused(text: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        parse_weights(text, ["swin", "resnet18"])

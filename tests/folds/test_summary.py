@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from folds.predictions import Rows, Sidecar, write_prediction
-from folds.summary import RunSummary, pool, summarise
+from folds.summary import RunSummary, pool, score, summarise
 
 CLASSES = ("0", "1", "2")
 IDS = [f"i{n}" for n in range(60)]
@@ -75,3 +75,12 @@ def test_scored_per_person_there_are_as_many_rows_as_people() -> None:
     pooled = pool("swin", [published("swin", 0, IDS), published("swin-s1", 1, IDS)], per_person=True)
     assert pooled is not None
     assert pooled.oof.rows == 15
+
+
+def test_a_score_that_a_single_class_leaves_undefined_is_null_and_a_warning_stands_beside_its_interval() -> None:
+    labels, values, persons = np.zeros(6, int), np.full((6, 2), 0.5), np.arange(6) // 2
+    assert score(labels, values, persons, "roc_auc").as_json()["roc_auc"]["score"] is None
+    found = score(labels, values, persons, "macro_f1").as_json()["macro_f1"]
+    assert set(found) == {"score", "low", "high", "warning"}
+    labels = np.array([0, 1, 1, 0, 1, 1])
+    assert set(score(labels, np.eye(2)[[0, 1, 0, 0, 1, 1]], persons, "macro_f1").as_json()["macro_f1"]) == {"score", "low", "high"}

@@ -1,0 +1,248 @@
+"""How runs become one prediction, as plain numbers: what every fitted method gives, and what is applied to new samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.ballots import FLOOR, Ballots
+from ensemble.stack import Stack
+from ensemble.voting import METHODS
+from folds.errors import EnsembleError
+from folds.kinds import NUMBER, TEXT, either, list_of, one_of, optional, wrong_fields
+from folds.scores import Metric
+
+_DIGITS = 9  # of a float32, to the bit
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """p → softmax(log p / temperature + offset): what turns confidences into frequencies.
+
+    Attributes
+    ----------
+    temperature : scalar, or (runs, 1, 1) before pooling; above 1 it makes predictions less sure.
+    offset : (classes,), or (runs, 1, classes) before pooling; None for none.
+    """
+
+    temperature: NDArray[np.float64]
+    offset: NDArray[np.float64] | None = None
+
+    def __call__(self, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(…, m, classes) probabilities, likewise; values below `FLOOR` count as `FLOOR`."""
+        logs = np.log(np.maximum(probabilities, FLOOR, dtype=np.float64))
+        logs /= self.temperature
+        if self.offset is not None:
+            logs += self.offset
+        logs -= logs.max(axis=-1, keepdims=True)
+        np.exp(logs, out=logs)
+        logs /= logs.sum(axis=-1, keepdims=True)
+        return logs
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How runs become one prediction.
+
+    In this order: `before` for each run, then the pool (or the stacked model), `after`, and `bias`, which is added to log p: it
+    moves decisions towards what a metric wants, and away from what the probabilities say.
+
+    Attributes
+    ----------
+    runs : their names, in order.
+    pool : a key of `ensemble.voting.METHODS`.
+    weights : (runs,), or (runs, classes) where each class has its own; ≥ 0.
+    before : calibration of each run; `after` of the pooled.
+    stacked : (runs × classes + 1, classes) coefficients of log p (each row's mean taken off) and, last, the intercept; instead of a pool.
+    bias : (classes,).
+    said : what was found, in a few words, for the reader.
+    """
+
+    runs: tuple[str, ...]
+    pool: str = "soft"
+    weights: NDArray[np.float64] | None = None
+    before: Calibration | None = None
+    after: Calibration | None = None
+    stacked: NDArray[np.float64] | None = None
+    bias: NDArray[np.float64] | None = None
+    said: str = ""
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """(runs,) what each run's word is worth on the whole; they sum to 1."""
+        if self.stacked is not None:
+            size = np.abs(self.stacked[:-1]).reshape(len(self.runs), -1).sum(axis=1)
+        elif self.weights is None:
+            size = np.ones(len(self.runs))
+        else:
+            size = self.weights if self.weights.ndim == 1 else self.weights.mean(axis=1)
+        return size / size.sum() if size.sum() > 0 else np.full(len(self.runs), 1 / len(self.runs))
+
+    def apply(self, ballots: Ballots) -> tuple[NDArray[np.float64], int]:
+        """(m, classes) values ≥ 0 whose rows sum to 1 and whose largest is the decision, and the number of ties of hard votes.
+
+        `ballots.weights` (runs, m) says who is present, by values above 0. Where none of those with a weight is, all who
+        are present count alike.
+        """
+        present = ballots.weights > 0
+        values = ballots.probabilities if self.before is None else np.where(present[:, :, None], self.before(ballots.probabilities), 0)
+        ties = 0
+        if self.stacked is not None:
+            pooled = _stacked(values, present, self.stacked)
+        elif self.weights is not None and self.weights.ndim == 2:
+            pooled = _by_class(values, present, self.weights)
+        else:
+            share = np.ones(len(self.runs)) if self.weights is None else self.weights
+            pooled, ties = METHODS[self.pool].combine(replace(ballots, probabilities=values, weights=_shares(share, present)))
+        pooled = np.maximum(pooled, 0)
+        nothing = np.flatnonzero(pooled.max(axis=1) <= 0)  # ranks and products can be 0 in every class: there the mean decides
+        if len(nothing):
+            pooled[nothing] = np.einsum("rm,rmc->mc", _shares(np.ones(len(self.runs)), present)[:, nothing], values[:, nothing])
+        pooled /= pooled.sum(axis=1, keepdims=True)
+        if self.after is not None:
+            pooled = self.after(pooled)
+        if self.bias is not None:
+            pooled = pooled * np.exp(self.bias - self.bias.max())
+            pooled /= pooled.sum(axis=1, keepdims=True)
+        return pooled, ties
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain values, for a file that says how to do it again; None where there is nothing."""
+        before, after = self.before, self.after
+        return {
+            "runs": list(self.runs),
+            "pool": self.pool,
+            "weights": _plain(self.weights),
+            "temperature_before": None if before is None else _plain(before.temperature.reshape(-1)),
+            "offset_before": None if before is None or before.offset is None else _plain(before.offset[:, 0]),
+            "temperature_after": None if after is None else float(after.temperature),
+            "offset_after": None if after is None else _plain(after.offset),
+            "stacked": _plain(self.stacked),
+            "bias": _plain(self.bias),
+            "said": self.said,
+        }
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any], classes: int, where: str) -> Combination:
+        """What `as_record` gave; `where` names the file in errors.
+
+        Raises
+        ------
+        EnsembleError : a field is missing, of another kind or of another size than `classes` and the runs make it.
+        """
+        vector, matrix = list_of(NUMBER), list_of(list_of(NUMBER))
+        fields = {"runs": list_of(TEXT), "pool": one_of(*METHODS), "temperature_after": optional(NUMBER), "said": optional(TEXT)}
+        fields |= dict.fromkeys(("temperature_before", "offset_after", "bias"), optional(vector))
+        fields |= dict.fromkeys(("offset_before", "stacked"), optional(matrix)) | {"weights": optional(either(vector, matrix))}
+        wrong = wrong_fields(record, fields)
+        if wrong:
+            raise EnsembleError(f"{where}: {wrong[0]}", hint="blend again, to have it written anew", details=wrong[1:6])
+        n = len(record["runs"])
+
+        def sized(name: str, *shapes: tuple[int, ...]) -> NDArray[np.float64] | None:
+            if record.get(name) is None:
+                return None
+            try:
+                values = np.array(record[name], dtype=np.float64)
+            except ValueError:  # rows of different lengths
+                values = np.zeros(0)
+            if values.shape not in shapes:
+                expected = " or ".join(" × ".join(map(str, shape)) for shape in shapes)
+                raise EnsembleError(f"{where}: '{name}' must be {expected} numbers", hint="blend again, to have it written anew")
+            return values
+
+        weights = sized("weights", (n,), (n, classes))
+        if weights is not None and ((weights < 0).any() or not (weights.reshape(n, -1).sum(axis=0) > 0).all()):
+            raise EnsembleError(f"{where}: 'weights' must be 0 or more, and not all 0", hint="blend again, to have it written anew")
+        heat, offsets, cooled = sized("temperature_before", (n,)), sized("offset_before", (n, classes)), record.get("temperature_after")
+        if any(value <= 0 for value in [*([] if heat is None else heat.tolist()), *([] if cooled is None else [cooled])]):
+            raise EnsembleError(f"{where}: a temperature must be above 0", hint="blend again, to have it written anew")
+        return Combination(
+            runs=tuple(record["runs"]),
+            pool=record["pool"],
+            weights=weights,
+            before=None if heat is None else Calibration(heat.reshape(-1, 1, 1), None if offsets is None else offsets[:, None]),
+            after=None if cooled is None else Calibration(np.array(float(cooled)), sized("offset_after", (classes,))),
+            stacked=sized("stacked", (n * classes + 1, classes)),
+            bias=sized("bias", (classes,)),
+            said=record.get("said") or "",
+        )
+
+
+Fit = Callable[[Stack, Metric, int], Combination]
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """A way to learn a combination.
+
+    Attributes
+    ----------
+    name : as ``--method`` takes it.
+    title : in words.
+    fit : (stack, metric, seed) → `Combination`.
+    learns : whether it learns anything; what does not has no optimism.
+    """
+
+    name: str
+    title: str
+    fit: Fit
+    learns: bool = True
+
+
+def combine(stack: Stack, combination: Combination) -> NDArray[np.float32]:
+    """(n, classes) the combination's predictions of a stack's samples, of the runs in the order of the stack."""
+    if combination.runs != stack.names:
+        raise ValueError(f"a combination of {combination.runs} for a stack of {stack.names}")
+    pool = METHODS[combination.pool]
+    out = np.empty((len(stack), stack.classes), np.float32)
+    for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.whole):
+        out[part] = combination.apply(ballots)[0]
+    return out
+
+
+def _shares(share: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(runs, m) weights that sum to 1 over the runs present; equal ones where none with a weight is."""
+    weights = share[:, None] * present
+    total = weights.sum(axis=0)
+    lonely = total <= 0
+    if lonely.any():
+        weights[:, lonely] = present[:, lonely]
+        total = weights.sum(axis=0)
+    return weights / np.where(total > 0, total, 1)
+
+
+def _by_class(values: NDArray[np.float64], present: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    if present.all():
+        return np.einsum("rmc,rc->mc", values, weights / weights.sum(axis=0))
+    each = weights[:, None, :] * present[:, :, None]
+    lonely = each.sum(axis=0) <= 0
+    each = np.where(lonely[None], present[:, :, None], each)
+    return (each * values).sum(axis=0) / each.sum(axis=0)
+
+
+def features(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(runs, m, classes) → (m, runs × classes): log p, each run's mean taken off; an absent run says what the others do on average."""
+    logs = np.log(np.maximum(values, FLOOR))
+    logs -= logs.mean(axis=2, keepdims=True)
+    if not present.all():
+        there = present[:, :, None]
+        mean = np.where(there, logs, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)[:, None]
+        logs = np.where(there, logs, mean)
+    return logs.transpose(1, 0, 2).reshape(values.shape[1], -1)
+
+
+def _stacked(values: NDArray[np.float64], present: NDArray[np.bool_], coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    logits = features(values, present) @ coefficients[:-1] + coefficients[-1]
+    logits -= logits.max(axis=1, keepdims=True)
+    return np.exp(logits)
+
+
+def _plain(values: NDArray[np.float64] | None) -> Any:
+    if values is None:
+        return None
+    return [_plain(row) for row in values] if values.ndim > 1 else [float(f"{value:.{_DIGITS}g}") for value in values]

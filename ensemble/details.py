@@ -1,0 +1,103 @@
+"""A blend's score taken apart: by class, by attribute, by how sure it was, and over images instead of people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.ballots import Vote
+from ensemble.runs import Split
+from ensemble.scoring import Truth
+from folds.class_scores import AttributeScore, ClassScore, attribute_scores, class_scores
+from folds.intervals import Interval, interval_over_images, interval_over_people
+from folds.reliability import Bin, calibration_error, classwise_calibration_error, reliability
+from folds.scores import METRICS, Metric
+
+
+@dataclass(frozen=True)
+class Details:
+    """What the votes on the labelled samples of one split are worth, image by image.
+
+    Attributes
+    ----------
+    people, images : the interval of the metric when people are drawn, and when images are: too narrow where people have several.
+    bins : confidence against accuracy, in bins of equal width; `equal_mass` with as many images each.
+    calibration_error, classwise_error, brier : how far probabilities are from frequencies (0 is best).
+    """
+
+    split: str
+    metric: Metric
+    people: Interval
+    images: Interval
+    classes: tuple[ClassScore, ...]
+    attributes: tuple[AttributeScore, ...]
+    bins: Sequence[Bin]
+    equal_mass: Sequence[Bin]
+    calibration_error: float
+    classwise_error: float
+    brier: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json and blend.json."""
+        return {
+            "metric": self.metric.name,
+            "over_people": _span(self.people),
+            "over_images": _span(self.images),
+            "classes": [_class(one) for one in self.classes],
+            "attributes": [
+                {"attribute": one.name, "values": [_class(value) for value in one.values]}
+                | {name: _span(getattr(one, name)) for name in ("macro_f1", "accuracy", "of_class")}
+                for one in self.attributes
+            ],
+            "calibration_error": self.calibration_error,
+            "calibration_error_equal_mass": calibration_error(self.equal_mass),
+            "classwise_calibration_error": self.classwise_error,
+            "brier": self.brier,
+            "reliability": [_known(asdict(one)) for one in self.bins],
+        }
+
+
+def details_of(splits: Mapping[str, Split], votes: Mapping[str, Vote], truths: Mapping[str, Truth], metric: Metric) -> dict[str, Details]:
+    """split → `Details`, where labels are known."""
+    found = {}
+    for name, truth in truths.items():
+        known = truth.labels >= 0
+        if known.any():
+            found[name] = _details(splits[name], votes[name].probabilities[known], truth.labels[known], truth.persons[known], metric)
+    return found
+
+
+def _details(split: Split, values: NDArray[np.float32], labels: NDArray[np.int64], persons: NDArray[np.int64], metric: Metric) -> Details:
+    people = interval_over_people(metric, labels, values, persons)
+    bins = reliability(labels, values)
+    return Details(
+        split.name,
+        metric,
+        people,
+        people if metric.of_all is not None else interval_over_images(metric, labels, values),  # a user's function may take its time
+        class_scores(labels, values, persons, split.classes),
+        attribute_scores(labels, values, persons, split.classes, split.class_attributes) if split.class_attributes else (),
+        bins,
+        reliability(labels, values, equal_mass=True),
+        calibration_error(bins),
+        classwise_calibration_error(labels, values),
+        METRICS["brier"](labels, values),
+    )
+
+
+def _class(one: ClassScore) -> dict[str, Any]:
+    record = {"class": one.name, "rows": one.rows, "people": one.people, "precision": one.precision, "recall": one.recall}
+    return record | {"f1": _span(one.f1), "roc_auc": one.roc_auc}
+
+
+def _span(one: Interval) -> dict[str, float | None]:
+    return _known({"score": one.score, "low": one.low, "high": one.high})
+
+
+def _known(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in record.items()}

@@ -1,0 +1,92 @@
+"""How alike the runs err: whoever is wrong where the others are wrong adds little; numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.stack import Stack
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Pairs of runs, over the rows that both predict; each (runs, runs), nan on rows and pairs where it is not defined.
+
+    The names are those of Kuncheva and Whitaker, *Measures of diversity in classifier ensembles* (2003).
+
+    Attributes
+    ----------
+    names : of the runs.
+    correlation : of being right, −1 to 1; nan where one of the two is always right or always wrong.
+    disagreement : share of rows on which one is right and the other wrong.
+    double_fault : share of rows on which both are wrong.
+    q : Yule's Q, (both right × both wrong − one × other) / (the sum of the two).
+    differing : share of rows on which the two name different classes.
+    """
+
+    names: tuple[str, ...]
+    correlation: Matrix
+    disagreement: Matrix
+    double_fault: Matrix
+    q: Matrix
+    differing: Matrix
+
+    def closest(self, run: int) -> tuple[str, float] | None:
+        """The run whose errors are most like those of run `run`, and their correlation; None where there is none."""
+        others = self.correlation[run].copy()
+        others[run] = np.nan
+        if np.isnan(others).all():
+            return None
+        at = int(np.nanargmax(others))
+        return self.names[at], float(others[at])
+
+    def mean(self, measure: str = "correlation") -> float | None:
+        """Mean of a measure over all pairs; None where no pair has it."""
+        values: Matrix = getattr(self, measure)
+        pairs = values[np.triu_indices(len(self.names), 1)]
+        return None if np.isnan(pairs).all() else float(np.nanmean(pairs))
+
+    def as_json(self) -> dict[str, object]:
+        """For --json: the means, and a matrix for each measure."""
+        measures = ("correlation", "disagreement", "double_fault", "q", "differing")
+        means = {measure: self.mean(measure) for measure in measures}
+        return {"runs": list(self.names), "mean": means} | {measure: _plain(getattr(self, measure)) for measure in measures}
+
+
+def diversity(stack: Stack) -> Diversity:
+    """How alike the runs of a stack err."""
+    there = np.ones((stack.runs, len(stack))) if stack.present is None else stack.present.astype(float)
+    # Row by row of the stack: argmax over a block of all runs would copy it.
+    decided = np.stack([values.argmax(axis=1) for values in stack.probabilities])
+    right = (decided == stack.labels) * there
+    wrong = there - right
+    both_right, both_wrong, first_only = right @ right.T, wrong @ wrong.T, right @ wrong.T
+    second_only, rows = first_only.T, there @ there.T
+    spread = np.sqrt(
+        (both_right + first_only) * (second_only + both_wrong) * (both_right + second_only) * (first_only + both_wrong)
+    )  # 0 where one of the two is always right or always wrong
+    alike, unlike = both_right * both_wrong, first_only * second_only
+    same = np.zeros_like(rows)
+    for label in range(stack.classes):
+        named = (decided == label) * there
+        same += named @ named.T
+    return Diversity(
+        stack.names,
+        _ratio(alike - unlike, spread),
+        _ratio(first_only + second_only, rows),
+        _ratio(both_wrong, rows),
+        _ratio(alike - unlike, alike + unlike),
+        _ratio(rows - same, rows),
+    )
+
+
+def _ratio(part: Matrix, whole: Matrix) -> Matrix:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def _plain(values: Matrix) -> list[list[float | None]]:
+    return [[None if np.isnan(value) else round(float(value), 6) for value in row] for row in values]

@@ -1,0 +1,66 @@
+"""What a run, or the blend, is on one split: its folds, its rows, its score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ensemble.ballots import Vote
+from ensemble.request import Request
+from ensemble.runs import Split
+from ensemble.scoring import Score, Truth, score_vote
+from ensemble.voting import vote
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run, or the blend, on one split: the folds there are, its rows, its score where labels are known."""
+
+    folds: tuple[int, ...]
+    rows: int
+    score: Score | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json and blend.json."""
+        return {"folds": list(self.folds), "rows": self.rows, "score": None if self.score is None else self.score.as_json()}
+
+
+def entries_of(name: str, splits: Mapping[str, Split], truths: Mapping[str, Truth], request: Request) -> dict[str, Entry]:
+    """split → `Entry` of the run alone, on the rows that it has."""
+    entries = {}
+    for split_name, split in splits.items():
+        run = next((run for run in split.runs if run.name == name), None)
+        alone = None if run is None else split.only([name])
+        if run is None or alone is None:
+            continue
+        if split_name not in truths:
+            entries[split_name] = Entry(run.folds, len(alone), None)
+            continue
+        present = None if len(alone) == len(split) else np.flatnonzero(run.models(0, len(split)) > 0)
+        truth = truths[split_name] if present is None else truths[split_name].take(present)
+        entries[split_name] = entry_of(alone, vote(alone, "hard" if run.hard else "soft"), truth, request, run.folds)
+    return entries
+
+
+def entry_of(split: Split, result: Vote, truth: Truth | None, request: Request, folds: tuple[int, ...] | None = None) -> Entry:
+    """The `Entry` of a vote of all runs of a split."""
+    if folds is None:
+        folds = tuple(sorted({fold for run in split.runs for fold in run.folds}))
+    return Entry(folds, len(split), None if truth is None else score_vote(result, truth, request.metric, request.per_person))
+
+
+def ranking_of(runs: Mapping[str, Mapping[str, Entry]], greater_is_better: bool) -> list[str]:
+    """Run names, best out-of-fold score first; those without one keep their order, behind."""
+
+    def rank(name: str) -> tuple[bool, float]:
+        entry = runs[name].get("oof")
+        if entry is None or entry.score is None or math.isnan(entry.score.headline.score):
+            return True, 0.0
+        value = entry.score.headline.score
+        return False, -value if greater_is_better else value
+
+    return sorted(runs, key=rank)

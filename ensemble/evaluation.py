@@ -1,0 +1,121 @@
+"""What a fitted combination is really worth: fitted on all people but some, scored on those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.combination import Combination, Fitter, combine
+from ensemble.stack import Stack
+from folds.files import derive_seed
+from folds.intervals import Difference, difference_over_people
+from folds.scores import Metric
+
+NESTS = 5
+FEWEST = 3  # a choice inside the nest leaves out two
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A fitter on one stack.
+
+    Attributes
+    ----------
+    combination : fitted on all samples: what is applied to new ones.
+    claimed : (n, classes) its predictions of the samples it was fitted on; their score flatters it.
+    honest : (n, classes) of each part, by what was fitted on the others; equal to `claimed` where nothing is learnt.
+    parts : what was fitted without each part, in order; () where nothing is learnt.
+    """
+
+    fitter: Fitter
+    combination: Combination
+    claimed: NDArray[np.float32]
+    honest: NDArray[np.float32]
+    parts: tuple[Combination, ...]
+
+    def optimism(self, labels: NDArray[np.int64], metric: Metric) -> float:
+        """What the score on the samples it was fitted on has too much; positive when it flatters, whichever way the metric goes."""
+        gained = metric(labels, self.claimed) - metric(labels, self.honest)
+        return gained if metric.greater_is_better else -gained
+
+
+def nests_of(persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArray[np.int64] | None, count: int = NESTS) -> NDArray[np.int64]:
+    """(n,) the part of each sample, whole people in each: the folds that the members agree on, else people dealt out by class.
+
+    Fewer than `FEWEST` folds are dealt again.
+
+    Parameters
+    ----------
+    persons : (n,) a number for each person.
+    labels : (n,) class indices; −1 where not known.
+    fold : (n,) of each sample, −1 where it is not known; None where the members disagree.
+    count : parts that people are dealt to where there are no folds.
+    """
+    if fold is not None and (fold >= 0).all() and len(np.unique(fold)) >= FEWEST:
+        return np.unique(fold, return_inverse=True)[1]
+    people = int(persons.max()) + 1
+    # Each person's most frequent class; those of one class are dealt in turn, in an order that is drawn.
+    tallies = np.zeros((people, int(max(labels.max(), 0)) + 1))
+    np.add.at(tallies, (persons, np.maximum(labels, 0)), labels >= 0)
+    order = np.random.default_rng(derive_seed(0, "nests")).permutation(people)
+    order = order[np.argsort(tallies.argmax(axis=1)[order], kind="stable")]
+    dealt = np.empty(people, np.int64)
+    dealt[order] = np.arange(people) % min(count, people)
+    return dealt[persons]
+
+
+def held_out(stack: Stack) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(rows of a part, all others) for each part of a stack: what a fitter chooses its own strength by.
+
+    Where there is one part only, its people are dealt out anew; [] where there is one person only.
+    """
+    parts = stack.nests
+    if len(np.unique(parts)) < 2:
+        parts = nests_of(np.unique(stack.persons, return_inverse=True)[1], stack.labels, None)
+    found = np.unique(parts)
+    return [(np.flatnonzero(parts == part), np.flatnonzero(parts != part)) for part in found] if len(found) > 1 else []
+
+
+def nested(stack: Stack, fitter: Fitter, metric: Metric, seed: int = 0, progress: Progress = lambda done, of: None) -> Nested:
+    """Fit on everything, and once without each part.
+
+    Raises
+    ------
+    ValueError : there are fewer than two parts, and something is to be learnt.
+    """
+    whole = fitter.fit(stack, metric, seed)
+    claimed = combine(stack, whole)
+    if not fitter.learns:
+        return Nested(fitter, whole, claimed, claimed, ())
+    parts = np.unique(stack.nests)
+    if len(parts) < 2:
+        raise ValueError("a nested score needs at least two parts")
+    honest, fitted = np.empty_like(claimed), []
+    for done, part in enumerate(parts):
+        progress(done, len(parts))
+        inside, outside = np.flatnonzero(stack.nests == part), np.flatnonzero(stack.nests != part)
+        fitted.append(fitter.fit(stack.take(outside), metric, seed))
+        honest[inside] = combine(stack.take(inside), fitted[-1])
+    progress(len(parts), len(parts))
+    return Nested(fitter, whole, claimed, honest, tuple(fitted))
+
+
+def gain(stack: Stack, metric: Metric, over: Nested, of: Nested) -> Difference:
+    """What the honest predictions `of` one have more than those `over` which it is compared, paired over people."""
+    return difference_over_people(metric, stack.labels, over.honest, of.honest, stack.persons)
+
+
+def is_real(difference: Difference) -> bool:
+    """Whether the interval of a difference leaves out 0."""
+    return difference.difference.low > 0 or difference.difference.high < 0
+
+
+def stability(parts: Sequence[Combination]) -> float:
+    """How far the shares of the vote move when other people are left out: half the mean absolute difference between two parts, 0 to 1."""
+    shares = np.array([part.shares for part in parts])
+    pairs = [(i, j) for i in range(len(shares)) for j in range(i)]
+    return float(np.mean([np.abs(shares[i] - shares[j]).sum() / 2 for i, j in pairs])) if pairs else 0.0

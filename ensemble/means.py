@@ -1,0 +1,102 @@
+"""Means of the runs' probabilities, class by class: arithmetic, geometric, power, median, trimmed, and the largest; numpy only."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.ballots import FLOOR, Ballots
+
+Combined = tuple[NDArray[np.float64], int]
+_ROUNDING = 1e-9  # of weights that are added up
+
+
+def soft(ballots: Ballots) -> Combined:
+    """The (weighted) arithmetic mean of probabilities."""
+    return _mean(ballots.weights, ballots.probabilities), 0
+
+
+def geometric(ballots: Ballots) -> Combined:
+    """The (weighted) geometric mean of the runs' probabilities, in log space, scaled so that the largest is 1.
+
+    Each run's own folds are averaged arithmetically before. Probabilities below `FLOOR` count as `FLOOR`.
+    """
+    logs = _mean(ballots.weights, np.log(np.maximum(ballots.probabilities, FLOOR)))
+    return np.exp(logs - logs.max(axis=1, keepdims=True)), 0
+
+
+def power_mean(ballots: Ballots, exponent: float) -> Combined:
+    """The (weighted) power mean (Σ w·p^P)^(1/P) for P = `exponent`; at 0, its limit, the geometric mean.
+
+    Above 1 it leans to the runs that are sure of a class, below 1 to those that are sure against it. From 0 down
+    probabilities below `FLOOR` count as `FLOOR`. Scaled so that the largest of a row is 1.
+    """
+    if abs(exponent) < 1e-6:
+        return geometric(ballots)
+    values = np.maximum(ballots.probabilities, 0.0 if exponent > 0 else FLOOR)
+    present = (ballots.weights > 0)[:, :, None]
+    # Powers of the ratio to the largest (or, from 0 down, of the smallest to each) lie in 0..1, and roots are taken of logs:
+    # nothing overflows, and of a row not all vanishes.
+    if exponent > 0:
+        end = np.where(present, values, 0).max(axis=0)
+        ratio = values / np.where(end > 0, end, 1)
+    else:
+        end = np.where(present, values, np.inf).min(axis=0)
+        ratio = end / values
+    with np.errstate(divide="ignore"):
+        logs = np.log(end) + np.log(_mean(ballots.weights, np.minimum(ratio, 1) ** abs(exponent))) / exponent
+    return np.exp(logs - logs.max(axis=1, keepdims=True)), 0
+
+
+def median(ballots: Ballots) -> Combined:
+    """The (weighted) median of each class: half the weight is below, half above; midway where two values are.
+
+    Medians of a row need not sum to 1 and are scaled to; where all of them are 0 the mean decides.
+    """
+    ordered, weights = _ordered(ballots)
+    below = np.cumsum(weights, axis=0)
+    low = (below >= 0.5 - _ROUNDING).argmax(axis=0)
+    high = (below > 0.5 + _ROUNDING).argmax(axis=0)
+    middle = (np.take_along_axis(ordered, low[None], 0)[0] + np.take_along_axis(ordered, high[None], 0)[0]) / 2
+    return _or_mean(middle, ballots), 0
+
+
+def trimmed(ballots: Ballots, trim: float) -> Combined:
+    """The (weighted) mean of each class without the lowest and the highest `trim` of the weight.
+
+    A run on the border counts with the part of its weight that is inside. So with equal weights and a whole number of
+    runs cut at either end it is the usual trimmed mean, at 0 the mean, and towards .5 the median. Rows whose values
+    are all 0 are decided by the mean.
+    """
+    ordered, weights = _ordered(ballots)
+    above = np.cumsum(weights, axis=0)
+    inside = np.maximum(np.minimum(above, 1 - trim) - np.maximum(above - weights, trim), 0)
+    inside[weights == 0] = 0
+    return _or_mean((inside * ordered).sum(axis=0) / (1 - 2 * trim), ballots), 0
+
+
+def largest(ballots: Ballots) -> Combined:
+    """The largest probability that any run with a weight gives to each class; how large the weight is plays no part."""
+    return np.where((ballots.weights > 0)[:, :, None], ballots.probabilities, 0).max(axis=0), 0
+
+
+def _mean(weights: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Run after run: the result does not depend on how many rows are in the block.
+    total = weights[0][:, None] * values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=True):
+        total += weight[:, None] * value
+    return total
+
+
+def _ordered(ballots: Ballots) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(runs, m, classes) probabilities from low to high, and the weight of each."""
+    order = np.argsort(ballots.probabilities, axis=0, kind="stable")
+    weights = np.broadcast_to(ballots.weights[:, :, None], order.shape)
+    return np.take_along_axis(ballots.probabilities, order, 0), np.take_along_axis(weights, order, 0)
+
+
+def _or_mean(values: NDArray[np.float64], ballots: Ballots) -> NDArray[np.float64]:
+    nothing = np.flatnonzero(values.max(axis=1) <= 0)
+    if len(nothing):
+        values[nothing] = _mean(ballots.weights[:, nothing], ballots.probabilities[:, nothing])
+    return values

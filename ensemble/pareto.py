@@ -1,0 +1,167 @@
+"""Score against cost: the best subsets of the runs, each scored on people who had no say in its choice; numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.combination import Combination, Fitter, combine
+from ensemble.cost import Costs
+from ensemble.evaluation import Progress, nested
+from ensemble.stack import Stack
+from ensemble.subsets import Candidate, best_of, candidates, fit_on
+from folds.intervals import Difference, Interval, difference_over_people, interval_over_people
+from folds.scores import Metric
+
+SOFT = Fitter("soft", "mean of probabilities", lambda stack, metric, seed: Combination(stack.names), learns=False)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The best runs within a cost.
+
+    Attributes
+    ----------
+    members : their names; chosen on everybody.
+    cost : what they cost an image.
+    fewer : share of the cost of all runs that is saved.
+    score : nested: in each part, of the runs that were chosen and fitted without it.
+    difference : to all runs, paired over people; positive where the subset is better, whichever way the metric goes. None for all runs.
+    alike : in how many of the parts the same runs were chosen; `parts` in all.
+    """
+
+    members: tuple[str, ...]
+    cost: float
+    fewer: float
+    score: Interval
+    difference: Difference | None
+    alike: int
+    parts: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json and records."""
+        record: dict[str, Any] = {"members": list(self.members), "cost": self.cost, "fewer": self.fewer, "score": _interval(self.score)}
+        if self.difference is None:
+            return record | {"difference": None, "alike": None}
+        return record | {"difference": _interval(self.difference.difference) | {"chance": self.difference.chance}, "alike": [self.alike, self.parts]}
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """Subsets of the runs, cheap ones first.
+
+    Attributes
+    ----------
+    rows : those that none is both cheaper (or as cheap) and better than.
+    everyone : all runs.
+    looked_at : all subsets that were scored, without `everyone`; rows and more.
+    """
+
+    metric: Metric
+    costs: Costs
+    rows: tuple[Subset, ...]
+    everyone: Subset
+    looked_at: tuple[Subset, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json and records."""
+        rows = [row.as_json() for row in self.rows]
+        return {"metric": self.metric.name, "costs": self.costs.as_json(), "rows": rows, "everyone": self.everyone.as_json()}
+
+
+def pareto(
+    stack: Stack,
+    metric: Metric,
+    costs: Costs,
+    fitter: Fitter = SOFT,
+    seed: int = 0,
+    most: int = 12,
+    progress: Progress = lambda done, of: None,
+) -> Pareto:
+    """The best score for each cost.
+
+    The costs to look at are those at which, on everybody, another subset becomes the best; at most `most` of them, closer
+    together where they are low. For each, and each part of the stack, the best subset within that cost is chosen by the plain
+    pool's score without the part, `fitter` learns on its runs without the part, and the part is predicted.
+
+    Raises
+    ------
+    ValueError : there are fewer than two parts.
+    """
+    parts = np.unique(stack.nests)
+    if len(parts) < 2:
+        raise ValueError("a nested score needs at least two parts")
+    pool = fitter.name if not fitter.learns else "soft"
+    progress(0, len(parts) + 1)
+    front = _front(candidates(stack, metric, costs, pool), most)
+    honest = np.empty((len(front), len(stack), stack.classes), np.float32)
+    alike = np.zeros(len(front), int)
+    for done, part in enumerate(parts):
+        progress(done + 1, len(parts) + 1)
+        inside, outside = np.flatnonzero(stack.nests == part), stack.take(np.flatnonzero(stack.nests != part))
+        held_out, found = stack.take(inside), candidates(outside, metric, costs, pool)
+        made: dict[tuple[int, ...], NDArray[np.float32]] = {}
+        for level, whole in enumerate(front):
+            chosen = best_of(found, whole.cost).members
+            if chosen not in made:
+                made[chosen] = combine(held_out, fit_on(outside, chosen, fitter, metric, seed))
+            honest[level, inside] = made[chosen]
+            alike[level] += chosen == whole.members
+    progress(len(parts) + 1, len(parts) + 1)
+    all_of_them = nested(stack, fitter, metric, seed).honest
+    everyone = _scored(stack, metric, costs, stack.names, all_of_them, None, len(parts), len(parts))
+    looked_at = tuple(
+        _scored(stack, metric, costs, tuple(stack.names[run] for run in one.members), honest[level], all_of_them, int(alike[level]), len(parts))
+        for level, one in enumerate(front)
+        if len(one.members) < stack.runs
+    )
+    return Pareto(metric, costs, undominated([*looked_at, everyone], metric), everyone, looked_at)
+
+
+def undominated(rows: Sequence[Subset], metric: Metric) -> tuple[Subset, ...]:
+    """Rows that none is at least as cheap and as good as, and one of the two more so; cheap ones first."""
+    sign = 1 if metric.greater_is_better else -1
+
+    def beats(one: Subset, other: Subset) -> bool:
+        better, cheaper = sign * (one.score.score - other.score.score), other.cost - one.cost
+        return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
+
+    return tuple(sorted((row for row in rows if not any(beats(other, row) for other in rows)), key=lambda row: (row.cost, row.members)))
+
+
+def _front(found: Sequence[Candidate], most: int) -> list[Candidate]:
+    """The best candidate at each cost at which it changes, thinned to `most`."""
+    front: list[Candidate] = []
+    for cost in sorted({one.cost for one in found}):
+        best = best_of(found, cost)
+        if not front or best.members != front[-1].members:
+            front.append(best)
+    if len(front) <= most:
+        return front
+    return [front[i] for i in sorted(set(np.geomspace(1, len(front), most).round().astype(int) - 1))]
+
+
+def _scored(
+    stack: Stack,
+    metric: Metric,
+    costs: Costs,
+    members: tuple[str, ...],
+    values: NDArray[np.float32],
+    everyone: NDArray[np.float32] | None,
+    alike: int,
+    parts: int,
+) -> Subset:
+    score = interval_over_people(metric, stack.labels, values, stack.persons)
+    difference = None
+    if everyone is not None:
+        first, second = (everyone, values) if metric.greater_is_better else (values, everyone)
+        difference = difference_over_people(metric, stack.labels, first, second, stack.persons)
+    return Subset(members, costs.total(members), costs.fewer(members), score, difference, alike, parts)
+
+
+def _interval(one: Interval) -> dict[str, float]:
+    return {"score": one.score, "low": one.low, "high": one.high}

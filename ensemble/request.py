@@ -1,0 +1,163 @@
+"""What a blend is asked for, and whether that can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ensemble.calibration import calibrated, parse_calibration
+from ensemble.combination import Fitter
+from ensemble.fitters import FITTERS, candidates
+from ensemble.voting import METHODS, Options
+from folds.errors import UsageError, unknown
+from folds.files import sha256_file
+from folds.scores import Metric
+from folds.user_metric import find_metric
+
+AUTO = "auto"
+# Option → the method that takes it.
+_TOLD = {"power": "power", "trim": "trimmed"}
+ALL_METHODS = (*METHODS, *(name for name, fitter in FITTERS.items() if fitter.learns), AUTO)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; the defaults are those of the command.
+
+    Attributes
+    ----------
+    method : one of `ALL_METHODS`; None for ``weighted`` where there are weights, otherwise ``soft``.
+    weights : as `ensemble.given_weights.parse_weights` reads them.
+    runs : only these.
+    metric : a key of `folds.scores.METRICS`, or ``module:function``; what is fitted is fitted to it.
+    labels : a CSV of true labels.
+    logits : arrays without a sidecar hold logits.
+    power, trim : of the methods of these names; None for their defaults.
+    by : ``class``, or ``attribute`` to vote on each attribute of the class by itself.
+    allow_duplicates : files of equal content vote as often as they are given.
+    calibrate : as `ensemble.calibration.parse_calibration` reads it.
+    max_members, budget : how many runs, and what cost an image, at most.
+    cost : what a pass of each run costs, as `ensemble.cost.parse_costs` reads it; forward passes without it.
+    worth : say what each run is worth; None for where the method is ``auto``.
+    detail : take the scores apart.
+    """
+
+    method: str | None = None
+    weights: str | None = None
+    runs: tuple[str, ...] | None = None
+    metric: str = "macro_f1"
+    per_person: bool = False
+    labels: Path | None = None
+    logits: bool = False
+    power: float | None = None
+    trim: float | None = None
+    by: str = "class"
+    allow_duplicates: bool = False
+    calibrate: str | None = None
+    max_members: int | None = None
+    budget: float | None = None
+    cost: str | None = None
+    worth: bool | None = None
+    detail: bool = False
+
+    @property
+    def name(self) -> str:
+        """The method that is meant."""
+        return self.method or ("weighted" if self.weights is not None else "soft")
+
+    @property
+    def scored(self) -> Metric:
+        """The metric; an unknown one is an error that offers the nearest."""
+        return find_metric(self.metric)
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is learnt from out-of-fold predictions."""
+        limited = self.max_members is not None or self.budget is not None
+        return self.name not in METHODS or self.calibrate is not None or limited
+
+    @property
+    def told(self) -> bool:
+        """Whether what each run is worth is to be said."""
+        return self.name == AUTO if self.worth is None else self.worth
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong before any file is read.
+
+        Raises
+        ------
+        UsageError : an unknown method or metric (the nearest are offered), options that do not go together, an impossible value.
+        """
+        name = self.name
+        if name not in ALL_METHODS:
+            raise unknown("method", name, list(ALL_METHODS))
+        _ = self.scored
+        if name == "weighted" and self.weights is None:
+            raise UsageError("--method weighted needs --weights", hint="--weights .7,.3, in the order of the runs, or --weights swin=.7,resnet18=.3")
+        if self.weights is not None and (name == "soft" or name not in METHODS or not METHODS[name].weighs):
+            found = "learns its weights" if name not in METHODS else "counts all runs alike"
+            raise UsageError(f"--method {name} {found} and takes no --weights", hint="--method weighted")
+        for option, owner in _TOLD.items():
+            if getattr(self, option) is not None and name != owner:
+                raise UsageError(f"--method {name} takes no --{option}", hint=f"--method {owner} --{option} {getattr(self, option):g}")
+        self.options()
+        if self.learns:
+            self._check_learning()
+
+    def _check_learning(self) -> None:
+        if self.weights is not None:
+            raise UsageError(
+                "given weights are not learnt: --weights goes with neither --calibrate, --max-members nor --budget", hint="leave --weights out"
+            )
+        if self.by != "class":
+            raise UsageError("--by attribute goes with plain voting alone", hint="--by class, or --method soft")
+        if self.power is not None or self.trim is not None:
+            raise UsageError("--power and --trim go with plain voting alone", hint="leave out --calibrate, --max-members and --budget")
+        if self.max_members is not None and self.max_members < 1:
+            raise UsageError(f"--max-members {self.max_members}: expected 1 or more", hint="leave it out to use all runs")
+        if self.budget is not None and not self.budget > 0:
+            raise UsageError(f"--budget {self.budget:g}: expected a cost above 0", hint="forward passes an image, or what --cost says")
+        if self.calibrate is not None:
+            parse_calibration(self.calibrate)
+            if self.name == AUTO:
+                raise UsageError("--method auto tries calibration by itself", hint="leave --calibrate out")
+            if self.name in METHODS and METHODS[self.name].counts_votes:
+                raise UsageError(f"--method {self.name} counts decisions, which calibration hardly changes", hint="--method soft")
+
+    @property
+    def told_method(self) -> dict[str, float]:
+        """What the method was told, where it listens."""
+        return {name: getattr(self.options(), name) for name, owner in _TOLD.items() if self.name == owner}
+
+    def options(self) -> Options:
+        """What a plain method is told.
+
+        Raises
+        ------
+        UsageError : an impossible value.
+        """
+        told = {name: value for name in ("power", "trim") if (value := getattr(self, name)) is not None}
+        return Options(**told, by=self.by)
+
+    def fitters(self) -> list[Fitter]:
+        """What is fitted: one, or all that ``auto`` tries; without the limits."""
+        if self.name == AUTO:
+            return candidates(self.scored)
+        fitter = FITTERS[self.name]
+        return [fitter if self.calibrate is None else calibrated(fitter, *parse_calibration(self.calibrate))]
+
+    def identity(self, weights: dict[str, float]) -> dict[str, Any]:
+        """What the result depends on besides the files; only what is not as it is by default: blends of before keep their names."""
+        record: dict[str, Any] = {
+            "method": self.name,
+            "weights": weights,
+            "metric": self.metric,
+            "per_person": self.per_person,
+            "logits": self.logits,
+        }
+        record["labels"] = None if self.labels is None else sha256_file(self.labels)
+        told: dict[str, Any] = self.told_method | {"by": self.by if self.by != "class" else None}
+        told |= {"calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
+        told |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
+        return record | {name: value for name, value in told.items() if value is not None}

@@ -1,0 +1,138 @@
+"""Shapley values of runs: how the score that all of them reach together divides among them; numpy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.coalitions import Floats, game_of
+from ensemble.evaluation import Progress
+from ensemble.stack import Stack
+from folds.files import derive_seed
+from folds.intervals import Interval
+from folds.scores import Metric
+
+# All subsets up to so many runs; beyond, orders in which they join are drawn.
+EXACT = 10
+# People are put into so many bags at random, and bags are drawn so often: a standard error is then known to 8 %.
+_BAGS = 128
+_DRAWS = 200
+_SUBSETS_TO_DRAW = 5000
+_NUMBERS_AT_ONCE = 1 << 24
+_LEVEL_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shapley values: how the score that all runs reach together, above guessing, divides among them.
+
+    A run's share is what it adds to those before it, averaged over all orders in which the runs can join (Shapley, 1953).
+
+    Attributes
+    ----------
+    nobody, everybody : the score of guessing by the class frequencies, and of all runs.
+    runs : one interval a run, positive where it helps, whichever way the metric goes; they sum to the difference of the two.
+    exact : whether all subsets were looked at.
+    error : standard error that comes of drawing orders, 0 where it is exact; the intervals contain it.
+    """
+
+    nobody: float
+    everybody: float
+    runs: tuple[Interval, ...]
+    exact: bool
+    error: float
+
+
+def shapley(
+    stack: Stack,
+    metric: Metric,
+    pool: str = "soft",
+    weights: Floats | None = None,
+    seed: int = 0,
+    exact: int = EXACT,
+    progress: Progress = lambda done, of: None,
+) -> Shares:
+    """Shapley values of the runs in a pool; exact up to `exact` runs (fewer where there are hundreds of classes).
+
+    With more, orders are drawn: all cyclic shifts of a random one, in which each run is once at each place, so that what
+    depends on the place alone cancels, and the reverse of each, whose errors go the other way. At least two such pairs.
+    The intervals are ±1.96 standard errors: a bootstrap over people, and the spread over the pairs where orders are drawn.
+
+    Parameters
+    ----------
+    pool : one of `ensemble.coalitions.ADDITIVE`.
+    weights : (runs,) of the runs; equal without it.
+
+    Raises
+    ------
+    ValueError : the pool is no sum over runs, or the metric is neither made of counts nor of a value a row.
+    """
+    if metric.of_counts is None and metric.of_rows is None:
+        raise ValueError(f"{metric.name} needs all rows at once: shares of it are not computed")
+    people, codes = np.unique(stack.persons, return_inverse=True)
+    units = len(people)
+    if units > _BAGS:
+        codes, units = np.random.default_rng(derive_seed(seed, "bags")).permutation(units)[codes] % _BAGS, _BAGS
+    game = game_of(stack, metric, pool, weights, codes, units)
+    draws = np.ones((_DRAWS + 1, units))  # the sample itself, then people drawn again
+    draws[1:] = np.random.default_rng(derive_seed(seed, "people")).multinomial(units, np.full(units, 1 / units), _DRAWS)
+    nobody = game.scores(game.nobody(), draws)
+    at_once = _NUMBERS_AT_ONCE // (units * game.width)  # subsets
+    whole = stack.runs <= exact and 2**stack.runs <= max(4 * at_once, 16)
+    if whole:
+        values = game.scores(game.all_subsets(), draws)
+        shares, everybody, error = values @ _weights_of_subsets(stack.runs), values[0, -1], 0.0
+    else:
+        pairs = min(8, max(2, _SUBSETS_TO_DRAW // (2 * stack.runs**2)))
+        each, everybody = [], 0.0
+        for done, orders in enumerate(_orders(stack.runs, pairs, seed)):
+            progress(done, 2 * pairs)
+            size = max(1, at_once // stack.runs)
+            blocks = [game.scores(game.along(orders[start : start + size]), draws) for start in range(0, len(orders), size)]
+            values = np.concatenate(blocks, axis=1)
+            everybody = float(values[0, stack.runs - 1])
+            each.append(_marginals(values, nobody, orders))
+        progress(2 * pairs, 2 * pairs)
+        both = (np.array(each[::2]) + np.array(each[1::2])) / 2
+        shares = both.mean(axis=0)
+        # One error for all runs: a run's own, of so few pairs, would be known badly.
+        error = math.sqrt(both[:, 0].var(axis=0, ddof=1).mean() / pairs)
+    if not metric.greater_is_better:
+        shares = -shares
+    half = _LEVEL_95 * np.sqrt(shares[1:].var(axis=0, ddof=1) + error**2)
+    runs = tuple(Interval(float(s), float(s - h), float(s + h), people=len(people)) for s, h in zip(shares[0], half, strict=True))
+    return Shares(float(nobody[0, 0]), float(everybody), runs, whole, error)
+
+
+def _orders(runs: int, pairs: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    rng = np.random.default_rng(derive_seed(seed, "orders"))
+    for _ in range(pairs):
+        one = rng.permutation(runs)
+        square = np.stack([np.roll(one, shift) for shift in range(runs)])
+        yield square
+        yield np.ascontiguousarray(square[:, ::-1])
+
+
+def _marginals(values: Floats, nobody: Floats, orders: NDArray[np.int64]) -> Floats:
+    """(draws, runs) what each run adds to those before it, averaged over the orders."""
+    along = values.reshape(len(values), *orders.shape)
+    before = np.concatenate([np.broadcast_to(nobody[:, :, None], (*along.shape[:2], 1)), along[:, :, :-1]], axis=2)
+    shares = np.zeros((len(values), orders.shape[1]))
+    for number, order in enumerate(orders):
+        shares[:, order] += along[:, number] - before[:, number]
+    return shares / len(orders)
+
+
+def _weights_of_subsets(runs: int) -> Floats:
+    """(2^runs, runs): what the score of each subset counts in each run's Shapley value."""
+    numbers = np.arange(2**runs)
+    inside = (numbers[:, None] >> np.arange(runs)) & 1
+    size = inside.sum(axis=1)
+    factorials = np.array([math.factorial(i) for i in range(runs + 1)], float)
+    joining = factorials[np.maximum(size - 1, 0)] * factorials[runs - size] / factorials[runs]
+    staying = factorials[size] * factorials[np.maximum(runs - size - 1, 0)] / factorials[runs]
+    return np.where(inside == 1, joining[:, None], -staying[:, None])

@@ -1,0 +1,211 @@
+"""The views of one fold's own rows and of the test rows: predicted where they are not there already, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ensemble.view_files import Kept, kept_logits, stitch, write
+from ensemble.views import View
+from folds.architectures import is_convolutional
+from folds.checkpoint import Checkpoint, load_checkpoint
+from folds.devices import place
+from folds.errors import EnsembleError, collected
+from folds.files import sha256_bytes, sha256_file
+from folds.images import load_images
+from folds.inference import Pixels, predict_logits
+from folds.plan import CACHE
+from folds.predictions import Sidecar
+from folds.samples import Data, SampleTable
+from folds.samples_file import samples_sha
+
+Note = Callable[[str], None]
+
+
+class FoldViews:
+    """One checkpoint, and the files of the views that it predicts under ``<folder>/views``.
+
+    Parameters
+    ----------
+    open_data : gives the table a checkpoint was trained on.
+    images : of tables that were read before, shared by the folds of a run.
+    again : predict also what is there already.
+    progress : called with (rows done, rows in all).
+
+    Raises
+    ------
+    EnsembleError : the table lacks the fold's rows or has other labels.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        open_data: Callable[[Checkpoint], Data],
+        folder: Path,
+        *,
+        images: dict[str, Any],
+        device: str = "auto",
+        again: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        note: Note = lambda text: None,
+    ) -> None:
+        self.path, self.folder, self.images, self.again, self.progress, self.note = path, folder, images, again, progress, note
+        self.checkpoint, self.sha = load_checkpoint(path), sha256_file(path)
+        self.data = open_data(self.checkpoint)
+        self.index = _positions(self.data.train, self.checkpoint)
+        self.device = place(1, device).devices[0]
+        self.passes = 0  # images × views that were predicted
+        self._made: set[Path] = set()
+
+    @property
+    def fold(self) -> int:
+        """The fold whose model it is."""
+        return self.checkpoint.fold
+
+    @cached_property
+    def model(self) -> tuple[torch.nn.Module, bool]:
+        """The model where it predicts, and whether it wants channels_last; built when something is to be predicted."""
+        built, asked = self.checkpoint.build(self.path), self.checkpoint.recipe.get("channels_last")
+        channels_last = is_convolutional(built) if asked is None else bool(asked)
+        built = built.to(self.device)
+        return built.to(memory_format=torch.channels_last) if channels_last else built, channels_last
+
+    def release(self) -> None:
+        """Let the model go: the next fold needs the memory."""
+        self.__dict__.pop("model", None)
+
+    def out_of_fold(self, views: Sequence[View]) -> None:
+        """Predict the fold's own validation rows."""
+        table, checkpoint = self.data.train, self.checkpoint
+        shared = Sidecar(
+            kind="logit",
+            split="oof",
+            classes=checkpoint.classes,
+            rows=table.rows().take(self.index),
+            target=checkpoint.target,
+            class_attributes=checkpoint.class_attributes or table.class_attributes,
+            fold=np.full(len(self.index), checkpoint.fold),
+            run=checkpoint.run,
+            arch=checkpoint.architecture.timm_name,
+            seed=checkpoint.recipe.get("seed"),
+            folds_sha=checkpoint.folds_sha,
+            checkpoint_sha={str(checkpoint.fold): self.sha},
+            samples_sha=samples_sha(table.rows()),
+        )
+        self._fill(table, self.index, shared, views, np.ones(len(self.index), bool))
+
+    def test(self, views: Sequence[View], only: NDArray[np.bool_] | None = None) -> None:
+        """Predict the test rows, if there are any; `only` those (of all, in the order of the table)."""
+        table, checkpoint = self.data.test, self.checkpoint
+        if table is None:
+            return
+        shared = Sidecar(
+            kind="logit",
+            split="test",
+            classes=checkpoint.classes,
+            rows=table.rows(),
+            target=checkpoint.target,
+            class_attributes=checkpoint.class_attributes or self.data.train.class_attributes,
+            fold=checkpoint.fold,
+            run=checkpoint.run,
+            arch=checkpoint.architecture.timm_name,
+            seed=checkpoint.recipe.get("seed"),
+            folds_sha=checkpoint.folds_sha,
+            checkpoint_sha=self.sha,
+            samples_sha=samples_sha(table.rows()),
+        )
+        self._fill(table, np.arange(len(table)), shared, views, np.ones(len(table), bool) if only is None else only)
+
+    def _fill(self, table: SampleTable, index: NDArray[np.int64], shared: Sidecar, views: Sequence[View], wanted: NDArray[np.bool_]) -> None:
+        """Predict those of the `wanted` rows (of `index`) that the files of `views` lack."""
+        key = repr((table.source, len(table), self.checkpoint.images))
+        if key not in self.images:
+            settings = self.checkpoint.image_settings
+            loaded = load_images(table.paths or (), settings, cache_dir=CACHE / "images", where=table.where, note=self.note)
+            self.images[key] = loaded, Pixels(loaded.pixels, self.device)
+        images, pixels = self.images[key]
+        seen = sha256_bytes("".join(images.content[i] for i in index.tolist()).encode())
+        shared = replace(shared, images_sha=seen if shared.split == "test" else {str(self.fold): seen})
+        kept = {view.name: self._kept(view, replace(shared, views=(view.name,))) for view in views}
+        # Views that lack the same rows are made of the same batches.
+        lacking: dict[bytes, list[View]] = {}
+        for view in views:
+            missing = wanted & ~kept[view.name].there
+            if missing.any():
+                lacking.setdefault(missing.tobytes(), []).append(view)
+        for mask, some in lacking.items():
+            missing = np.frombuffer(mask, bool)
+            for view, logits in zip(some, self._predicted(pixels, index[missing], some), strict=True):
+                before = kept[view.name]
+                values = np.empty((len(index), logits.shape[1]), np.float32)
+                values[before.there], values[missing] = before.logits, logits
+                there = np.flatnonzero(before.there | missing)
+                fold = shared.fold[there] if isinstance(shared.fold, np.ndarray) else shared.fold
+                sidecar = replace(shared, views=(view.name,), rows=shared.rows.take(there), fold=fold)
+                put, path = stitch if shared.split == "oof" else write, self.file(view, shared.split)
+                put(path, values[there], sidecar, table.rows())
+                self._made.add(path)
+
+    def file(self, view: View, split: str) -> Path:
+        """Where the logits of a view are."""
+        return self.folder / "views" / f"{view.file_name}.{'oof' if split == 'oof' else f'fold{self.fold}.test'}.npy"
+
+    def _kept(self, view: View, wanted: Sidecar) -> Kept:
+        path = self.file(view, wanted.split)
+        if self.again and path not in self._made:
+            return Kept(np.zeros(len(wanted.rows), bool), np.zeros((0, len(wanted.classes)), np.float32))
+        return kept_logits(path, wanted)
+
+    def _predicted(self, pixels: Pixels, index: NDArray[np.int64], views: Sequence[View]) -> NDArray[np.float32]:
+        """(views, n, classes)."""
+        network, channels_last = self.model
+        self.passes += len(index) * len(views)
+        return predict_logits(
+            network,
+            pixels,
+            index,
+            self.checkpoint.architecture.mean,
+            self.checkpoint.architecture.std,
+            device=self.device,
+            # A checkpoint trained in half precision on a GPU is used in full precision on a CPU.
+            amp=self.checkpoint.amp if self.device != "cpu" else "off",
+            channels_last=channels_last,
+            views=views,
+            progress=self.progress,
+        )
+
+
+def _positions(table: SampleTable, checkpoint: Checkpoint) -> NDArray[np.int64]:
+    position = {name: i for i, name in enumerate(table.ids.tolist())}
+    missing = [name for name in checkpoint.validation_ids if name not in position]
+    if missing:
+        raise EnsembleError(
+            f"{table.source} lacks {len(missing):,} of the {len(checkpoint.validation_ids):,} validation samples of {checkpoint.run} "
+            f"fold {checkpoint.fold}, e.g. '{missing[0]}'",
+            hint="--data must name the table the checkpoint was trained on",
+        )
+    rows = [position[name] for name in checkpoint.validation_ids]
+    _check_labels(table, checkpoint, rows)
+    return np.array(sorted(rows))
+
+
+def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int]) -> None:
+    """The labels must be those it was validated on: scored against others, the numbers would be of no model."""
+    if checkpoint.validation_labels is None or table.labels is None:  # made before they were recorded
+        return
+    labels = table.labels.tolist()
+    pairs = zip(checkpoint.validation_ids, checkpoint.validation_labels, rows, strict=True)
+    other = [f"{table.where[row]}: '{name}' is '{labels[row]}', was '{label}'" for name, label, row in pairs if labels[row] != label]
+    if other:
+        raise collected(
+            other,
+            f"of the {len(rows):,} validation samples of {checkpoint.run} fold {checkpoint.fold} have another label in {table.source}",
+            hint="--data must name the table the checkpoint was trained on; train again if its labels were corrected",
+        )

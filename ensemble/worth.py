@@ -1,0 +1,180 @@
+"""What each run of a combination is worth: alone, without it, and as its share of what all of them reach; numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.coalitions import ADDITIVE, Floats
+from ensemble.combination import Combination
+from ensemble.diversity import Diversity, diversity
+from ensemble.evaluation import Nested, Progress, nested
+from ensemble.shapley import Shares, shapley
+from ensemble.stack import Stack
+from ensemble.voting import METHODS
+from folds.intervals import Difference, Interval, difference_over_people, interval_over_people
+from folds.scores import Metric
+
+
+@dataclass(frozen=True)
+class MemberWorth:
+    """One run of a combination.
+
+    Attributes
+    ----------
+    score : of the run alone, on the rows that it has.
+    weight : its share of the vote, 0 to 1.
+    without : what the combination has more than the same without it; positive where the run helps.
+    share : its Shapley value; None where the pool or the metric does not allow it.
+    closest : the run whose errors are most like its own, and their correlation.
+    """
+
+    name: str
+    score: Interval
+    weight: float
+    without: Difference
+    share: Interval | None
+    closest: tuple[str, float] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json and records."""
+        gained = self.without.difference
+        return {
+            "run": self.name,
+            "score": _interval(self.score),
+            "weight": self.weight,
+            "without": _interval(gained) | {"chance": self.without.chance},
+            "shapley": None if self.share is None else _interval(self.share),
+            "closest": None if self.closest is None else {"run": self.closest[0], "correlation": self.closest[1]},
+        }
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What each run is worth: `members` in the order of the stack.
+
+    `refitted` : whether what is fitted was fitted again without each run.
+    """
+
+    metric: Metric
+    members: tuple[MemberWorth, ...]
+    shares: Shares | None
+    diversity: Diversity
+    refitted: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json and records."""
+        shares = self.shares
+        return {
+            "metric": self.metric.name,
+            "members": [member.as_json() for member in self.members],
+            "refitted": self.refitted,
+            "shapley": None
+            if shares is None
+            else {"nobody": shares.nobody, "everybody": shares.everybody, "exact": shares.exact, "sampling_error": shares.error},
+            "diversity": self.diversity.as_json(),
+        }
+
+
+def worth(stack: Stack, fitted: Nested, metric: Metric, refit: bool = False, seed: int = 0, progress: Progress = lambda done, of: None) -> Worth:
+    """What each run of a fitted (or plain) combination is worth.
+
+    Shares are of the plain pool of `fitted`, or of the soft one where that is no sum over runs: what a run brings, whatever is fitted.
+
+    Parameters
+    ----------
+    fitted : as `ensemble.evaluation.nested` gives it.
+    refit : fit again without each run, instead of leaving its weight to the others.
+    """
+    pool = fitted.combination.pool if fitted.combination.pool in ADDITIVE and fitted.combination.stacked is None else "soft"
+    shares = None
+    if metric.of_counts is not None or metric.of_rows is not None:
+        shares = shapley(stack, metric, pool, seed=seed, progress=progress)
+    alike = diversity(stack)
+    without = leave_one_out(stack, fitted, metric, refit, seed)
+    weights = fitted.combination.shares
+    each: Sequence[Interval | None] = [None] * stack.runs if shares is None else shares.runs
+    members = tuple(
+        MemberWorth(
+            name, _alone(stack, run, metric), float(weights[run]), without[run], None if shares is None else shares.runs[run], alike.closest(run)
+        )
+        for run, (name, share) in enumerate(zip(stack.names, each, strict=True))
+    )
+    return Worth(metric, members, shares, alike, refit and fitted.fitter.learns)
+
+
+def leave_one_out(stack: Stack, fitted: Nested, metric: Metric, refit: bool = False, seed: int = 0) -> list[Difference]:
+    """For each run, what the honest predictions of a combination have more than the same without it, paired over people.
+
+    Positive where the run helps, whichever way the metric goes: where less is better, `Difference.second` is the score without it, and
+    `Difference.first` otherwise. Rows that no other run predicts are guessed by the class frequencies of what was fitted on.
+
+    Parameters
+    ----------
+    refit : fit again without the run (as many fits as there are runs × parts); otherwise its weight goes to the others.
+    """
+    found = []
+    for run in range(stack.runs):
+        again = refit and fitted.fitter.learns
+        first, second = _refitted(stack, fitted, metric, run, seed) if again else _dropped(stack, fitted, run), fitted.honest
+        if not metric.greater_is_better:
+            first, second = second, first
+        found.append(difference_over_people(metric, stack.labels, first, second, stack.persons))
+    return found
+
+
+def _alone(stack: Stack, run: int, metric: Metric) -> Interval:
+    there = slice(None) if stack.present is None else np.flatnonzero(stack.present[run])
+    return interval_over_people(metric, stack.labels[there], stack.probabilities[run, there], stack.persons[there])
+
+
+def _guess(labels: NDArray[np.int64], classes: int) -> Floats:
+    return np.bincount(labels, minlength=classes) / max(len(labels), 1)
+
+
+def _dropped(stack: Stack, fitted: Nested, run: int) -> NDArray[np.float32]:
+    """(n, classes) honest predictions with the weight of a run left to the others."""
+    if not fitted.parts:
+        return combine_without(stack, fitted.combination, run, _guess(stack.labels, stack.classes))
+    out = np.empty_like(fitted.honest)
+    for part, combination in zip(np.unique(stack.nests), fitted.parts, strict=True):
+        inside = np.flatnonzero(stack.nests == part)
+        guess = _guess(stack.labels[stack.nests != part], stack.classes)
+        out[inside] = combine_without(stack.take(inside), combination, run, guess)
+    return out
+
+
+def combine_without(stack: Stack, combination: Combination, run: int, guess: Floats) -> NDArray[np.float32]:
+    """(n, classes) a combination in which a run is absent everywhere; `guess` (classes,) on rows that no other predicts."""
+    out = np.empty((len(stack), stack.classes), np.float32)
+    pool = METHODS[combination.pool]
+    for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.whole):
+        for values in (ballots.probabilities, ballots.weights, ballots.votes):
+            if values is not None:
+                values[run] = 0
+        heard = ballots.weights.sum(axis=0) > 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = combination.apply(ballots)[0]
+        out[part] = np.where(heard[:, None], values, guess)
+    return out
+
+
+def _refitted(stack: Stack, fitted: Nested, metric: Metric, run: int, seed: int) -> NDArray[np.float32]:
+    """(n, classes) honest predictions of what is fitted without a run."""
+    out = np.tile(_guess(stack.labels, stack.classes).astype(np.float32), (len(stack), 1))
+    others = [other for other in range(stack.runs) if other != run]
+    if not others:
+        return out
+    rest = stack.only(others)
+    covered = np.arange(len(stack)) if rest.present is None else np.flatnonzero(rest.present.any(axis=0))
+    rest = rest if len(covered) == len(stack) else rest.take(covered)
+    out[covered] = nested(rest, fitted.fitter, metric, seed).honest
+    return out
+
+
+def _interval(one: Interval) -> dict[str, float]:
+    return {"score": one.score, "low": one.low, "high": one.high}

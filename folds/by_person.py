@@ -1,0 +1,53 @@
+"""Rows put together by person: a number for each, what adds up over a person's rows, one row a person."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.scores import Labels, Probabilities
+
+
+def person_codes(persons: NDArray) -> NDArray[np.int64]:
+    """(n,) names → (n,) numbers in the order of the names.
+
+    Very many people are put into groups by number, so every score of the same rows numbers them alike, whatever their order.
+    """
+    names = persons.tolist()
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return np.array([numbers[name] for name in names], dtype=np.int64)
+
+
+def tally(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArray[np.int64]:
+    """(height, width): how often each pair of (row, column) occurs."""
+    return np.bincount(rows * width + columns, minlength=height * width).reshape(height, width)
+
+
+def counts_by_unit(labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int) -> NDArray[np.int64]:
+    """(units, 3, classes): what `folds.scores.class_counts` would say of the rows of each unit; they add up over units."""
+    hit = labels == predicted
+    parts = [tally(codes[hit], labels[hit], units, classes), tally(codes, labels, units, classes), tally(codes, predicted, units, classes)]
+    return np.stack(parts, axis=1)
+
+
+def people_with_class(labels: Labels, persons: NDArray, classes: int) -> NDArray[np.int64]:
+    """(classes,) how many people have at least one row of each class."""
+    _, codes = np.unique(persons, return_inverse=True)
+    pairs = np.unique(np.asarray(labels, np.int64) + classes * codes)
+    return np.bincount(pairs % classes, minlength=classes)
+
+
+def average_by_person(
+    labels: Labels, probabilities: Probabilities, persons: NDArray, classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray, int]:
+    """One row a person: the mean of its rows' probabilities, and its most frequent label (lowest index among equals).
+
+    Returns
+    -------
+    labels (people,), probabilities (people, classes), persons (people,), and how many people carry several labels.
+    """
+    names, codes = np.unique(persons, return_inverse=True)
+    tallies = tally(codes, labels, len(names), classes)
+    sums = np.zeros((len(names), classes))
+    np.add.at(sums, codes, probabilities)
+    return tallies.argmax(1), sums / tallies.sum(1, keepdims=True), names, int(np.sum((tallies > 0).sum(1) > 1))

@@ -1,0 +1,121 @@
+"""What a score is made of: each class, and each attribute that the classes are made of; numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.by_person import people_with_class
+from folds.intervals import Interval, bounds, interval_over_people, standard_error
+from folds.left_out import counts_left_out, units_of
+from folds.scores import METRICS, Labels, Probabilities, argmax_classes, class_counts, f1_of, precision_of, recall_of, roc_auc_per_class
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How one class fares.
+
+    Attributes
+    ----------
+    rows, people : that have it; people who also have other classes count.
+    f1 : with its interval over people; from 0 to 1 where fewer than two have it.
+    roc_auc : against all other classes; None where no row or every row has it.
+    """
+
+    name: str
+    rows: int
+    people: int
+    precision: float
+    recall: float
+    f1: Interval
+    roc_auc: float | None
+
+
+@dataclass(frozen=True)
+class AttributeScore:
+    """How one attribute of the classes fares, e.g. the age.
+
+    Attributes
+    ----------
+    macro_f1, accuracy : of the value with the highest marginal probability, the sum over its classes.
+    of_class : the accuracy of the value that the predicted class has, which need not be the same.
+    values : each value, as a class.
+    """
+
+    name: str
+    macro_f1: Interval
+    accuracy: Interval
+    of_class: Interval
+    values: tuple[ClassScore, ...]
+
+
+def class_scores(
+    labels: Labels, probabilities: Probabilities, persons: NDArray, classes: Sequence[str], *, level: float = 0.95
+) -> tuple[ClassScore, ...]:
+    """Precision, recall, F1 and ROC-AUC of each class; 0 where a class neither occurs nor is predicted.
+
+    Parameters
+    ----------
+    labels : (n,) class indices.
+    probabilities : (n, classes).
+    persons : (n,) any values; equal values are one person.
+    classes : their names in the order of the columns.
+    """
+    predicted = argmax_classes(probabilities)
+    codes, units, _ = units_of(persons)
+    counts = class_counts(labels, predicted, len(classes))
+    precision, recall, f1 = (of(counts) for of in (precision_of, recall_of, f1_of))
+    error = standard_error(f1_of(counts_left_out(labels, predicted, len(classes), codes, units)), f1)
+    with_class = people_with_class(labels, persons, len(classes))
+    low, high = bounds(f1, error, max(units - 1, 1), with_class, level, 0.0, 1.0)
+    # One person shows no spread.
+    low, high = np.where(with_class > 1, low, 0.0), np.where(with_class > 1, high, 1.0)
+    areas = roc_auc_per_class(labels, probabilities)
+    return tuple(
+        ClassScore(
+            name,
+            int(counts[1, i]),
+            int(with_class[i]),
+            float(precision[i]),
+            float(recall[i]),
+            Interval(float(f1[i]), float(low[i]), float(high[i]), level, int(with_class[i])),
+            None if np.isnan(areas[i]) else float(areas[i]),
+        )
+        for i, name in enumerate(classes)
+    )
+
+
+def attribute_scores(
+    labels: Labels,
+    probabilities: Probabilities,
+    persons: NDArray,
+    classes: Sequence[str],
+    class_attributes: Mapping[str, Mapping[str, str]],
+    *,
+    level: float = 0.95,
+) -> tuple[AttributeScore, ...]:
+    """The attributes that every class has a value of, in the order of the first class.
+
+    Parameters
+    ----------
+    class_attributes : class → attribute → value, as a sidecar has it.
+    """
+    first = class_attributes.get(classes[0], {})
+    names = [name for name in first if all(name in class_attributes.get(one, {}) for one in classes)]
+    return tuple(_attribute(name, labels, probabilities, persons, [class_attributes[one][name] for one in classes], level) for name in names)
+
+
+def _attribute(name: str, labels: Labels, probabilities: Probabilities, persons: NDArray, value_of: Sequence[str], level: float) -> AttributeScore:
+    values = list(dict.fromkeys(value_of))
+    column = np.array([values.index(value) for value in value_of])
+    projection = np.eye(len(values))[column]
+    marginal, truth = np.asarray(probabilities, np.float64) @ projection, column[labels]
+    decided = projection[argmax_classes(probabilities)]
+    macro_f1, accuracy, of_class = (
+        interval_over_people(METRICS[metric], truth, some, persons, level=level)
+        for metric, some in (("macro_f1", marginal), ("accuracy", marginal), ("accuracy", decided))
+    )
+    return AttributeScore(name, macro_f1, accuracy, of_class, class_scores(truth, marginal, persons, values, level=level))

@@ -1,0 +1,203 @@
+"""The range in which a score, or the difference of two, lies for other people from the same population."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds import student
+from folds.by_person import people_with_class
+from folds.left_out import left_out, units_of
+from folds.redrawn import redrawn
+from folds.scores import Labels, Metric, Probabilities
+
+# How many of 100 intervals at 95 % held the truth, by the people in the rarest class (docs/benchmarks.md).
+_HELD = {"macro_f1": {0: 50, 1: 90}, "balanced_accuracy": {0: 90, 1: 90, 2: 90}, "roc_auc": {0: 90, 1: 90, 2: 90}}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score and the range that holds it for other people from the same population, with probability `level`.
+
+    Attributes
+    ----------
+    warning : why it may hold it less often, empty where nothing speaks for that.
+    """
+
+    score: float
+    low: float
+    high: float
+    level: float = 0.95
+    people: int = 0
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two scores on the same rows, and what the second has more than the first.
+
+    Attributes
+    ----------
+    difference : second − first, with its interval over people.
+    chance : how likely people of whom both are equally good would show as much (two-sided); above 1 − level the interval holds 0.
+    """
+
+    first: float
+    second: float
+    difference: Interval
+    chance: float
+
+
+def interval_over_people(metric: Metric, labels: Labels, probabilities: Probabilities, persons: NDArray, *, level: float = 0.95) -> Interval:
+    """The interval of a score over people, not images: images of one person are right or wrong together.
+
+    By the jackknife: the score with each person left out in turn says how much people matter, Student's t makes an
+    interval of that (Tukey, 1958), on the scale of the logit where the score has bounds. Of the rules measured it holds
+    nearest to what it promises (``benchmarks/intervals.py``), draws nothing, and takes milliseconds. A user's function,
+    of which nothing is known, is computed on people drawn with replacement instead.
+
+    Parameters
+    ----------
+    labels : (n,) class indices.
+    probabilities : (n, classes).
+    persons : (n,) any values; equal values are one person.
+    """
+    score = metric(labels, probabilities)
+    codes, units, people = units_of(persons)
+    if metric.of_all is not None:
+        drawn, warning = redrawn(metric.of_all, labels, [probabilities], codes, units)
+        low, high = (float(value) for value in np.quantile(drawn[:, 0], [(1 - level) / 2, (1 + level) / 2]))
+    else:
+        without = left_out(metric, labels, probabilities, codes, units)
+        error, freedom = standard_error(without, score), freedom_of(without, metric)
+        low, high = (float(end) for end in bounds(score, error, freedom, units, level, metric.least, metric.most))
+        warning = warning_of(metric, labels, persons, np.shape(probabilities)[1], bool(error == 0 and low == high))
+    return Interval(score, low, high, level, people, warning)
+
+
+def interval_over_images(metric: Metric, labels: Labels, probabilities: Probabilities, *, level: float = 0.95) -> Interval:
+    """As `interval_over_people`, each image taken for a person of its own: too narrow where people have several, to be shown beside."""
+    return interval_over_people(metric, labels, probabilities, np.arange(len(labels)), level=level)
+
+
+def difference_over_people(
+    metric: Metric, labels: Labels, first: Probabilities, second: Probabilities, persons: NDArray, *, level: float = 0.95
+) -> Difference:
+    """The difference of two scores with its interval, paired: the same person is left out of both.
+
+    What is hard is hard for both, so the difference is known better than either score. It says whether other people would
+    show the difference, not whether other seeds of training would.
+
+    Parameters
+    ----------
+    labels : (n,) class indices.
+    first, second : (n, classes) of the same rows.
+    persons : (n,) any values; equal values are one person.
+    """
+    scores = metric(labels, first), metric(labels, second)
+    score = scores[1] - scores[0]
+    codes, units, people = units_of(persons)
+    if metric.of_all is not None:
+        drawn, warning = redrawn(metric.of_all, labels, [first, second], codes, units)
+        change = drawn[:, 1] - drawn[:, 0]
+        low, high = (float(value) for value in np.quantile(change, [(1 - level) / 2, (1 + level) / 2]))
+        # One is added to both: what was never seen in so many draws may still be.
+        beyond = min(int(np.sum(change <= 0)), int(np.sum(change >= 0)))
+        chance = min(1.0, 2 * (beyond + 1) / (len(change) + 1))
+    else:
+        without = left_out(metric, labels, second, codes, units) - left_out(metric, labels, first, codes, units)
+        error, freedom = standard_error(without, score), freedom_of(without, metric)
+        low, high = (float(end) for end in bounds(score, error, freedom, units, level))
+        warning = warning_of(metric, labels, persons, np.shape(first)[1], bool(error == 0 and score != 0))
+        chance = _chance(score, float(error), freedom, units)
+    return Difference(*scores, Interval(score, low, high, level, people, warning), chance)
+
+
+def standard_error(without: NDArray[np.float64], score: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """(…) the standard error of a score from (units, …) the scores with each unit left out (Efron and Stein, 1981, equation 1.2).
+
+    What cannot be scored without a unit (nan) counts as unchanged; 0 for one unit.
+    """
+    units = len(without)
+    known = np.where(np.isnan(without), score, without)
+    return np.sqrt((units - 1) / units * np.square(known - known.mean(axis=0)).sum(axis=0))
+
+
+def freedom_of(without: NDArray[np.float64], metric: Metric) -> int:
+    """The degrees of freedom of the standard error from (units,) the scores with each unit left out: one less than there are units.
+
+    Of a mean over classes the few people of a rare class make most of the spread, so that it is known as badly as from few
+    people; how few is seen from their influence (Satterthwaite, 1946).
+    """
+    most = max(len(without) - 1, 1)
+    if not metric.over_classes:
+        return most
+    squares = np.square(without - np.nanmean(without)) if not np.isnan(without).all() else np.zeros(1)
+    total, surplus = np.nansum(squares), np.nansum(squares**2) - np.nansum(squares) ** 2 / len(without)
+    return int(np.clip(2 * total**2 / surplus, 1, most)) if surplus > 0 else most
+
+
+def bounds(
+    score: float | NDArray[np.float64],
+    error: NDArray[np.float64],
+    freedom: int,
+    seen: int | NDArray[np.int64],
+    level: float = 0.95,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(…) the ends of the interval of a score with its standard error, by Student's t.
+
+    Of a score between `least` and `most` it is made on the scale of the logit: near its bounds the spread is lopsided.
+    At a bound all people are without a mistake, or none is: the other end is that of Clopper and Pearson (1934) for so many.
+
+    Parameters
+    ----------
+    freedom : degrees of freedom of the error.
+    seen : (…) how many people, or groups of them, the score is of.
+    """
+    score, seen = np.asarray(score, float), np.asarray(seen)
+    half = student.quantile(level, freedom) * error
+    if math.isinf(most - least):
+        return np.maximum(score - half, least), np.minimum(score + half, most)
+    share = np.clip((score - least) / (most - least), 0, 1)
+    inside = (share > 0) & (share < 1)
+    kept = np.where(inside, share, 0.5)
+    # Odds times and divided by the same factor; a wide interval must not overflow.
+    factor = np.exp(np.minimum(half / (most - least) / (kept * (1 - kept)), 500))
+    exact = np.where(seen > 0, ((1 - level) / 2) ** (1 / np.maximum(seen, 1)), 0)
+    low = np.where(inside, kept / (kept + (1 - kept) * factor), np.where(share == 1, exact, 0))
+    high = np.where(inside, kept / (kept + (1 - kept) / factor), np.where(share == 1, 1, 1 - exact))
+    known = np.where(np.isnan(score), np.nan, most - least)
+    return least + known * low, least + known * high
+
+
+def warning_of(metric: Metric, labels: Labels, persons: NDArray, classes: int, alike: bool) -> str:
+    """Why an interval of `metric` may hold the truth less often than it promises; empty where nothing speaks for that.
+
+    Parameters
+    ----------
+    alike : whether the score is the same whoever is left out.
+    """
+    people = len(np.unique(persons))
+    if people == 1:
+        return "one person says nothing of others: there is no interval"
+    if alike:
+        return f"all {people:,} people score alike, so how much people differ is not known: the interval is too narrow"
+    rarest = int(people_with_class(labels, persons, classes).min())
+    held = _HELD.get(metric.name, {}).get(rarest)
+    if held is None:
+        return ""
+    have = ("no sample", "one person", "two people")[rarest]
+    return f"a class has {have}: of 95 % intervals of {metric.title} about {held} in 100 were seen to hold the truth"
+
+
+def _chance(score: float, error: float, freedom: int, units: int) -> float:
+    if score == 0 or units == 1:
+        return 1.0
+    # All of so few people lean to one side by luck alone this often.
+    least = min(1.0, 2.0 ** (1 - min(units, 1000)))
+    return max(least, 1 - student.inside(abs(score) / error, freedom)) if error > 0 else least

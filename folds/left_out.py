@@ -1,0 +1,74 @@
+"""A score with each person left out in turn: of all people but one, computed from what each one adds to the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.by_person import counts_by_unit, person_codes
+from folds.scores import Labels, Metric, Probabilities, argmax_classes, mean_of_known
+
+# More people are put into that many groups, which are left out instead; the spread that so many show is known to 2 %.
+GROUPS = 4096
+
+
+def units_of(persons: NDArray) -> tuple[NDArray[np.int64], int, int]:
+    """(n,) the unit that each row is left out with, how many units, and how many people; the same whatever the order of the rows."""
+    codes = person_codes(persons)
+    people = int(codes.max()) + 1
+    if people <= GROUPS:
+        return codes, people, people
+    return np.random.default_rng(0).permutation(people)[codes] % GROUPS, GROUPS, people
+
+
+def left_out(metric: Metric, labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int) -> NDArray[np.float64]:
+    """(units,) the score of all rows but those of each unit; not for a function of the user."""
+    if metric.of_counts is not None:
+        return metric.of_counts(counts_left_out(labels, argmax_classes(probabilities), np.shape(probabilities)[1], codes, units))
+    if metric.of_rows is not None:
+        values = metric.of_rows(labels, probabilities)
+        rest = len(labels) - np.bincount(codes, minlength=units)
+        return (values.sum() - np.bincount(codes, values, units)) / np.maximum(rest, 1)
+    return mean_of_known(roc_auc_left_out(labels, probabilities, codes, units))
+
+
+def counts_left_out(labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int) -> NDArray[np.int64]:
+    """(units, 3, classes): the `folds.scores.class_counts` of all rows but those of each unit."""
+    counts = counts_by_unit(labels, predicted, classes, codes, units)
+    return counts.sum(axis=0) - counts
+
+
+def roc_auc_left_out(labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int) -> NDArray[np.float64]:
+    """(units, classes) `folds.scores.roc_auc_per_class` of all rows but those of each unit.
+
+    A unit takes away the pairs that its rows make with all others, and those within it, which are then taken away twice.
+    """
+    found = np.full((units, np.shape(probabilities)[1]), np.nan)
+    for one, column in enumerate(np.asarray(probabilities).T):
+        mine = labels == one
+        # What a row of the class wins: the rows of other classes below it. What another row loses: those of the class above it.
+        ranks = _mean_ranks(column, np.zeros_like(codes))
+        wins = ranks[mine] - _mean_ranks(column[mine], np.zeros_like(codes[mine]))
+        losses = mine.sum() - (ranks[~mine] - _mean_ranks(column[~mine], np.zeros_like(codes[~mine])))
+        positives, negatives = np.bincount(codes[mine], minlength=units), np.bincount(codes[~mine], minlength=units)
+        within = np.bincount(codes[mine], _mean_ranks(column, codes)[mine], units) - positives * (positives + 1) / 2
+        left = wins.sum() - np.bincount(codes[mine], wins, units) - np.bincount(codes[~mine], losses, units) + within
+        pairs = (mine.sum() - positives) * ((~mine).sum() - negatives)
+        np.divide(left, pairs, out=found[:, one], where=pairs > 0)
+    return found
+
+
+def _mean_ranks(values: NDArray, groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) the rank of each value within its group, from 1 on; equal values share their mean rank."""
+    if not len(values):
+        return np.zeros(0)
+    order = np.lexsort((values, groups))
+    value, group = values[order], groups[order]
+    new_group = np.concatenate([[True], group[1:] != group[:-1]])
+    new = np.concatenate([[True], (value[1:] != value[:-1]) | new_group[1:]])
+    start = np.flatnonzero(new)
+    count = np.diff(np.append(start, len(values)))
+    first_of_group = np.maximum.accumulate(np.where(new_group, np.arange(len(values)), 0))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(start + (count + 1) / 2, count) - first_of_group
+    return ranks

@@ -1,0 +1,110 @@
+"""What the rows of prediction files are, and the samples file in which many of them have it together; numpy only."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.csv_table import csv_text
+from folds.errors import EnsembleError
+from folds.files import sha256_bytes, write_atomic
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of a prediction file are: ids and, where known, labels and persons (each (n,) of str)."""
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.str_] | None = None
+    persons: NDArray[np.str_] | None = None
+    attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: NDArray[np.integer]) -> Rows:
+        """The rows at `index`, in that order."""
+
+        def of(column: NDArray[np.str_] | None) -> NDArray[np.str_] | None:
+            return None if column is None else column[index]
+
+        return Rows(self.ids[index], of(self.labels), of(self.persons), {k: v[index] for k, v in self.attributes.items()})
+
+
+def write_samples(folder: Path, rows: Rows, same: Path | None = None) -> tuple[str, str]:
+    """Write ``samples-<sha>.csv`` into `folder` unless it is there; return its file name and the sha of its content.
+
+    `same` is a samples file that holds these rows, which is copied.
+    """
+    content = _samples_content(rows) if same is None else same.read_bytes()
+    sha = sha256_bytes(content)
+    path = Path(folder) / f"samples-{sha[:12]}.csv"
+    if not path.exists():
+        write_atomic(path, content)
+    return path.name, sha
+
+
+def samples_sha(rows: Rows) -> str:
+    """The `samples_sha` of the files that refer to these rows."""
+    return sha256_bytes(_samples_content(rows))
+
+
+def _samples_content(rows: Rows) -> bytes:
+    columns: dict[str, NDArray[np.str_]] = {"id": rows.ids}
+    if rows.labels is not None:
+        columns["label"] = rows.labels
+    if rows.persons is not None:
+        columns["person"] = rows.persons
+    columns |= {name: values for name, values in rows.attributes.items() if name not in columns}
+    return csv_text({name: values.tolist() for name, values in columns.items()}).encode()
+
+
+def read_samples_file(path: Path, sha: str | None = None) -> Rows:
+    """The rows of a samples file; `sha` must be that of its content where it is given."""
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise EnsembleError(f"the samples file {path} is missing", hint="keep samples-*.csv beside the prediction files that name it") from None
+    except OSError as error:
+        raise EnsembleError(f"the samples file {path} cannot be read: {error.strerror}") from None
+    if sha is not None and sha256_bytes(content) != sha:
+        raise EnsembleError(f"the samples file {path} was changed after the predictions were written", hint="restore it: rows are lined up by it")
+    try:
+        text = content.decode("utf-8-sig")
+        header, cells = _plain_cells(text) or _cells(path, text)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EnsembleError(f"the samples file {path} is not a CSV in UTF-8: {error}") from None
+    if "id" not in header:
+        raise EnsembleError(f"the samples file {path} has no column 'id'")
+    columns = {name: np.array(values, dtype=str) for name, values in zip(header, cells, strict=True)} if cells else {}
+    if not columns:
+        raise EnsembleError(f"the samples file {path} has no rows")
+    return Rows(columns.pop("id"), columns.pop("label", None), columns.pop("person", None), columns)
+
+
+def _cells(path: Path, text: str) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The header and the columns of a CSV; [] where it has none."""
+    lines = list(csv.reader(io.StringIO(text, newline="")))
+    header, body = (lines or [[]])[0], [line for line in lines[1:] if line]
+    ragged = next((number for number, line in enumerate(body, 2) if len(line) != len(header)), None)
+    if ragged is not None:
+        raise EnsembleError(f"the samples file {path} has a different number of columns in row {ragged}")
+    return header, list(zip(*body, strict=True))
+
+
+def _plain_cells(text: str) -> tuple[list[str], list[list[str]]] | None:
+    """The same for a CSV without quotation marks, which is split at its commas ten times as fast; None for any other."""
+    lines = text.removesuffix("\n").split("\n")
+    commas = lines[0].count(",")
+    lengths = [len(line) for line in lines]
+    like_csv = '"' not in text and "\r" not in text and min(lengths) > 0 and max(lengths) <= csv.field_size_limit()
+    if not like_csv or len(lines) < 2 or any(line.count(",") != commas for line in lines):
+        return None
+    cells = text.removesuffix("\n").replace("\n", ",").split(",")
+    return cells[: commas + 1], [cells[commas + 1 + i :: commas + 1] for i in range(commas + 1)]

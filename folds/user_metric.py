@@ -1,0 +1,86 @@
+"""A score that the user brings, named as ``module:function``."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from folds.errors import EnsembleError, UsageError, unknown
+from folds.files import sha256_file
+from folds.scores import METRICS, Labels, Metric, Probabilities
+from folds.user_code import load_object
+
+_EXAMPLE = "--metric my_scores:cost takes cost from my_scores.py in this folder"
+
+
+def find_metric(name: str) -> Metric:
+    """A metric by its name in `METRICS`, or the user's ``module:function``.
+
+    Raises
+    ------
+    UsageError : there is none of that name; or as `load_metric`.
+    """
+    if ":" in name:
+        return load_metric(name)
+    if name not in METRICS:
+        raise unknown("metric", name, [*METRICS, "module:function"])
+    return METRICS[name]
+
+
+def load_metric(name: str) -> Metric:
+    """The user's function of labels (n,) int and probabilities (n, classes) → float, as a metric.
+
+    Greater is better, unless the function has an attribute ``greater_is_better = False``. It is imported from the current
+    folder first; importing a module runs it: only for a name that the user gave, never for one that was read from a file.
+
+    Raises
+    ------
+    UsageError : the module or the function is not there, cannot be imported, or cannot be called with two arguments.
+    """
+    module, found = load_object(name, "--metric", _EXAMPLE)
+    if inspect.isclass(found) or not callable(found):
+        what = "class" if inspect.isclass(found) else type(found).__name__
+        raise UsageError(f"--metric {name} is a {what}, expected a function of (labels, probabilities)", hint=_EXAMPLE)
+    try:
+        signature = inspect.signature(found)
+        signature.bind(None, None)
+    except ValueError:  # written in C: no signature
+        pass
+    except TypeError:
+        raise UsageError(
+            f"--metric {name} takes {signature}, expected (labels, probabilities)", hint="labels are class indices (n,), probabilities (n, classes)"
+        ) from None
+    better = getattr(found, "greater_is_better", True)
+    if not isinstance(better, bool):
+        raise UsageError(
+            f"--metric {name}: greater_is_better is {better!r}, expected True or False", hint=f"in {module.__name__}: cost.greater_is_better = False"
+        )
+    file = getattr(module, "__file__", None)
+    sha = sha256_file(Path(file)) if file else ""
+    return Metric(name, name.partition(":")[2], better, of_all=_checked(name, found), least=-math.inf, most=math.inf, sha=sha)
+
+
+def _checked(name: str, function: Callable[..., Any]) -> Callable[[Labels, Probabilities], float]:
+    def score(labels: Labels, probabilities: Probabilities) -> float:
+        # Copies: what it does to them must not reach other scores.
+        try:
+            value = function(np.array(labels), np.array(probabilities))
+        except Exception as error:
+            rows = f"{len(labels)} rows of {np.shape(probabilities)[1]} classes"
+            raise EnsembleError(
+                f"--metric {name} failed on {rows}: {type(error).__name__}: {error}", hint="it is called with labels (n,), probabilities (n, classes)"
+            ) from error
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise EnsembleError(f"--metric {name} returned {value!r}, expected a finite number", hint="return a float")
+        return number
+
+    return score

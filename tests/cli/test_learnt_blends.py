@@ -1,0 +1,197 @@
+"""`ensemble blend` where something is learnt: honest scores in the table and in the file, a recipe to follow, nothing learnt from test."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensemble.blend_recipe import read_recipe
+from ensemble.fitters import FITTERS
+from folds.errors import EnsembleError
+from folds.predictions import Rows, Sidecar, read_sidecar, write_prediction
+from folds.scores import METRICS
+from tests.ensemble.worlds import world
+
+Call = Callable[..., Any]
+CLASSES = ("ant", "bee", "cat", "dog")
+RUNS = ("run0", "run1", "run2")
+
+
+def rows_of(stack: Any, prefix: str) -> Rows:
+    names = np.array(CLASSES)[stack.labels]
+    return Rows(np.array([f"{prefix}{i}" for i in range(len(stack))]), names, np.array([f"{prefix}{p}" for p in stack.persons]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three runs of falling skill, the last near guessing, on 300 images of 60 people in five folds, and on 100 test images."""
+    monkeypatch.chdir(tmp_path)
+    oof, test = world(0, skill=2.0), world(1, people=20, skill=2.0)
+    blurred = oof.probabilities.copy()
+    blurred[2] = np.random.default_rng(2).dirichlet(np.ones(4), len(oof))
+    for i, run in enumerate(RUNS):
+        rows = rows_of(oof, "a")
+        write_prediction(tmp_path / f"runs/{run}.oof.npy", blurred[i], Sidecar("probability", "oof", CLASSES, rows, fold=oof.nests, run=run), rows)
+        rows = rows_of(test, "t")
+        for fold in range(5):
+            sidecar = Sidecar("probability", "test", CLASSES, rows, fold=fold, run=run, arch=f"arch{i}", checkpoint_sha=f"{i}{fold}" * 32)
+            write_prediction(tmp_path / f"runs/{run}.fold{fold}.test.npy", test.probabilities[i], sidecar, rows)
+    return tmp_path
+
+
+@pytest.mark.parametrize("method", [name for name, fitter in FITTERS.items() if fitter.learns and "bagged" not in name])
+def test_every_method_says_its_nested_score_and_writes_what_it_is_of(folder: Path, call: Call, method: str) -> None:
+    done = call("blend", "runs/*.npy", "--method", method, "-o", "it", "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    nested = next(line for line in record["fitted"]["methods"] if line["method"] == method)
+    sidecar = read_sidecar(folder / "runs/blends/it/oof.npy")
+    assert sidecar is not None
+    assert sidecar.rows.labels is not None
+    values = np.load(folder / "runs/blends/it/oof.npy")
+    truth = np.array([CLASSES.index(name) for name in sidecar.rows.labels])
+    # What is written, what the table says and what is believed are one score.
+    assert METRICS["macro_f1"](truth, values) == pytest.approx(nested["nested"]["score"])
+    assert record["blend"]["oof"]["score"]["macro_f1"]["score"] == pytest.approx(nested["nested"]["score"])
+    assert nested["optimism"] == pytest.approx(nested["in_sample"] - nested["nested"]["score"])
+    assert sum(record["weights"].values()) == pytest.approx(1)
+
+
+def test_the_words_say_what_to_believe(folder: Path, call: Call) -> None:
+    done = call("blend", "runs/*.npy", "--method", "greedy")
+    assert done.code == 0, done.err
+    assert "greedy, nested" in done.out
+    assert "believe the nested score" in done.out
+    assert "against soft voting:" in done.out
+    assert "against the best single run" in done.out
+
+
+def test_labels_of_test_samples_teach_nothing(folder: Path, call: Call) -> None:
+    weights = json.loads(call("blend", "runs/*.npy", "--method", "greedy", "--json").out)["weights"]
+    assert json.loads(call("blend", "runs/*.oof.npy", "--method", "greedy", "--json").out)["weights"] == weights
+    assert weights["run2"] < 0.15 < weights["run0"]
+
+
+def test_auto_tries_everything_and_the_choice_is_nested(folder: Path, call: Call) -> None:
+    done = call("blend", "runs/*.npy", "--method", "auto", "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    tried = {line["method"] for line in record["fitted"]["methods"]}
+    assert set(FITTERS) <= tried
+    assert record["fitted"]["chosen"] in tried
+    assert len(record["fitted"]["chosen_without_each_part"]) == 5
+    assert record["worth"]["pareto"]["rows"]
+    assert {member["run"] for member in record["worth"]["members"]} == set(RUNS)
+    again = call("blend", "runs/*.npy", "--method", "auto")
+    assert again.code == 0
+    assert "holds this blend already" in again.err
+    assert "chosen: " in again.out
+    assert "most valuable: run" in again.out
+
+
+def test_the_recipe_can_be_read_and_names_every_checkpoint(folder: Path, call: Call) -> None:
+    assert call("blend", "runs/*.npy", "--method", "greedy", "--calibrate", "before:vector", "-o", "it").code == 0
+    recipe = read_recipe(folder / "runs/blends/it/blend.toml")
+    assert recipe.classes == CLASSES
+    assert [run.name for run in recipe.runs] == list(RUNS)
+    assert recipe.runs[1].arch == "arch1"
+    assert recipe.runs[1].folds == (0, 1, 2, 3, 4)
+    assert recipe.runs[1].checkpoints == {str(fold): f"1{fold}" * 32 for fold in range(5)}
+    test = read_sidecar(folder / "runs/blends/it/test.npy")
+    assert test is not None
+    from ensemble.learned_votes import vote_as_learnt
+    from tests.ensemble.small_runs import probability_run, split_of
+
+    files = [probability_run(run, *(np.load(folder / f"runs/{run}.fold{fold}.test.npy") for fold in range(5))) for run in RUNS]
+    again = vote_as_learnt(split_of(*files, n=len(test.rows)), recipe.combination)
+    np.testing.assert_allclose(again.probabilities, np.load(folder / "runs/blends/it/test.npy"), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("schema = 1", "schema = 2", "has schema 2"),
+        ("[combination]", "[combinations]", "expected a table"),
+        ('pool = "soft"', 'pool = "swift"', "'pool'"),
+        ('name = "run1"', 'name = "run9"', "no table"),
+        ("folds = [0, 1, 2, 3, 4]", 'folds = ["../x"]', "run 0"),
+        ("schema = 1", "schema = ", "cannot be read"),
+    ],
+)
+def test_a_recipe_that_was_tampered_with_is_refused(folder: Path, call: Call, before: str, after: str, message: str) -> None:
+    assert call("blend", "runs/*.npy", "--method", "greedy", "-o", "it").code == 0
+    path = folder / "runs/blends/it/blend.toml"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(EnsembleError, match=message):
+        read_recipe(path)
+
+
+def test_every_vote_has_a_recipe(folder: Path, call: Call) -> None:
+    for method in ("soft", "hard", "median"):
+        assert call("blend", "runs/*.npy", "--method", method, "-o", method).code == 0
+        assert read_recipe(folder / f"runs/blends/{method}/blend.toml").combination.pool == method
+
+
+def test_limits_are_kept_and_their_choice_is_nested(folder: Path, call: Call) -> None:
+    record = json.loads(call("blend", "runs/*.npy", "--max-members", "1", "--json").out)
+    assert sorted(record["weights"].values()) == [0, 0, 1]
+    record = json.loads(call("blend", "runs/*.npy", "--budget", "10", "--json").out)
+    assert sum(weight > 0 for weight in record["weights"].values()) <= 2  # each takes five passes
+    record = json.loads(call("blend", "runs/*.npy", "--budget", "11", "--cost", "run0=3,run1=1,run2=1", "--json").out)
+    assert record["weights"]["run0"] == 0
+    assert "soft, all runs" in {line["method"] for line in record["fitted"]["methods"]}
+
+
+def test_calibration_leaves_decisions_and_makes_probabilities_true(folder: Path, call: Call) -> None:
+    plain = json.loads(call("blend", "runs/*.npy", "--metric", "log_loss", "--json").out)
+    cooled = json.loads(call("blend", "runs/*.npy", "--metric", "log_loss", "--calibrate", "after:temperature", "--json").out)
+    score = [record["blend"]["oof"]["score"] for record in (plain, cooled)]
+    assert score[1]["log_loss"]["score"] < score[0]["log_loss"]["score"]
+    assert score[1]["accuracy"] == score[0]["accuracy"]
+
+
+def test_worth_can_be_asked_of_a_plain_vote_and_left_out_of_auto(folder: Path, call: Call) -> None:
+    done = call("blend", "runs/*.npy", "--worth")
+    assert done.code == 0, done.err
+    assert "errs most like" in done.out
+    assert "run2" in next(line for line in done.out.splitlines() if line.startswith("least valuable"))
+    assert "errs most like" not in call("blend", "runs/*.npy", "--method", "simplex").out
+
+
+def test_a_run_without_out_of_fold_predictions_takes_no_part_in_what_is_learnt(folder: Path, call: Call) -> None:
+    (folder / "runs/run1.oof.npy").unlink()
+    done = call("blend", "runs/*.npy", "--method", "greedy", "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert set(record["weights"]) == {"run0", "run2"}
+    assert any("run1 has no oof predictions to learn from" in note for note in record["notes"])
+
+
+def test_people_are_dealt_out_where_members_have_no_folds(folder: Path, call: Call) -> None:
+    for run in RUNS:
+        (folder / f"runs/{run}.oof.json").unlink()
+    rows = rows_of(world(0), "a")
+    with (folder / "truth.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "label", "person"), *zip(rows.ids, rows.labels, rows.persons, strict=True)])
+    done = call("blend", "runs/*.oof.npy", "--labels", "truth.csv", "--method", "greedy", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["fitted"]["parts"] == 5
+
+
+def test_a_metric_of_the_user_s_own_is_what_is_learnt_for(folder: Path, call: Call) -> None:
+    Path("my_scores.py").write_text(
+        "import numpy as np\ndef second(labels, p):\n    return float(np.mean(np.argsort(-p, 1)[:, :2] == labels[:, None]))\n"
+    )
+    done = call("blend", "runs/*.npy", "--method", "greedy", "--metric", "my_scores:second", "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert record["metric"] == "my_scores:second"
+    assert 0 < record["blend"]["oof"]["score"]["my_scores:second"]["score"] < 1

@@ -1,0 +1,203 @@
+"""A calibration is the optimum of its log loss, whatever the probabilities, and keeps what it must keep."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
+
+from ensemble.calibration import COOLEST, HOTTEST, calibrated, parse_calibration, pooled_honestly, temperature, vector
+from ensemble.class_bias import MOST, _best_of_class, biased, expected_bias
+from ensemble.combination import Calibration, Combination, combine
+from ensemble.fitters import FITTERS
+from folds.errors import UsageError
+from folds.scores import METRICS, class_counts
+from tests.ensemble.stacks import drawn, with_gaps
+
+F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]
+
+
+def loss(values: NDArray, labels: NDArray, heat: float, offset: NDArray | None = None) -> float:
+    p = Calibration(np.array(heat), offset)(values)[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(p, 1e-300)).sum())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_temperature_is_the_optimum_of_a_scalar_solver(seed: int) -> None:
+    stack = drawn(seed, classes=2 + seed)
+    for values in stack.probabilities:
+        found = minimize_scalar(lambda b, values=values: loss(values, stack.labels, 1 / b), bounds=(1 / HOTTEST, 1 / COOLEST), method="bounded")
+        assert 1 / temperature(values, stack.labels) == pytest.approx(found.x, rel=1e-3)
+
+
+def test_a_known_temperature_is_found_again() -> None:
+    random = np.random.default_rng(0)
+    logits = 2 * random.normal(size=(20000, 3))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (p.cumsum(axis=1) > random.random((20000, 1))).argmax(axis=1)
+    for heat in (0.3, 1, 4):
+        sharpened = p**heat / (p**heat).sum(axis=1, keepdims=True)
+        assert temperature(sharpened, labels) == pytest.approx(heat, rel=0.05)
+
+
+def test_probabilities_of_0_and_1_have_a_temperature() -> None:
+    labels = np.array([0, 1, 2, 0, 1, 2] * 5)
+    sure = np.eye(3)[labels]
+    assert COOLEST <= temperature(sure, labels) < 1
+    wrong = np.eye(3)[(labels + 1) % 3]
+    assert temperature(wrong, labels) == pytest.approx(HOTTEST, rel=0.01)
+    mixed = np.where(np.arange(30)[:, None] % 3 > 0, sure, wrong)
+    # Two of three are right, so what is sure should say 2/3, and 1/6 for each of the others: ε of float32, 15.9 / T = log 4.
+    assert temperature(mixed, labels) == pytest.approx(-np.log(np.finfo(np.float32).eps) / np.log(4), rel=1e-3)
+    assert np.isfinite(loss(mixed, labels, *vector(mixed, labels, 1.0)))
+
+
+def test_rows_without_preference_and_no_rows_leave_it_at_one() -> None:
+    assert temperature(np.full((9, 3), 1 / 3), np.zeros(9, int)) == 1
+    assert temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1
+    heat, offset = vector(np.zeros((0, 3)), np.zeros(0, int), 10.0)
+    assert heat == 1
+    assert not offset.any()
+
+
+@pytest.mark.parametrize("strength", [0.5, 10.0])
+def test_the_vector_is_the_optimum_of_another_solver(strength: float) -> None:
+    stack = drawn(5)
+    values = stack.probabilities[1]
+
+    def penalised(x: NDArray[np.float64]) -> float:
+        return loss(values, stack.labels, 1 / x[0], x[1:]) + strength / 2 * float(x[1:] @ x[1:])
+
+    found = minimize(penalised, np.array([1.0, 0, 0, 0, 0]), bounds=[(0.05, 20), *[(None, None)] * 4])
+    heat, offset = vector(values, stack.labels, strength)
+    assert penalised(np.concatenate([[1 / heat], offset])) <= found.fun + 1e-4
+    assert offset == pytest.approx(found.x[1:], abs=1e-2)
+
+
+def test_where_the_temperature_is_at_its_bound_the_offsets_are_still_an_optimum() -> None:
+    labels = np.array([0] * 40 + [1] * 5)
+    values = np.tile([0.4, 0.6], (45, 1))
+    heat, offset = vector(values, labels, 1.0)
+    found = minimize(
+        lambda x: loss(values, labels, 1 / x[0], x[1:]) + x[1:] @ x[1:] / 2, np.array([1.0, 0, 0]), bounds=[(0.05, 20), (-9, 9), (-9, 9)]
+    )
+    assert loss(values, labels, heat, offset) + offset @ offset / 2 <= found.fun + 1e-3
+
+
+def test_a_class_without_labels_moves_no_further_than_its_penalty_allows() -> None:
+    stack = drawn(6)
+    labels = np.where(stack.labels == 3, 0, stack.labels)
+    _, offset = vector(stack.probabilities[0], labels, 10.0)
+    assert -3 < offset[3] < 0
+    _, held = vector(stack.probabilities[0], labels, 1e6)
+    assert np.abs(held).max() < 1e-3
+
+
+@pytest.mark.parametrize("how", ["temperature", "vector"])
+@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_calibration_lowers_the_log_loss_it_is_fitted_to(how: str, where: str, gaps: bool) -> None:
+    stack = drawn(7, runs=1 if where == "before" else 3)
+    stack = with_gaps(stack) if gaps and stack.runs > 1 else stack
+    plain = LOSS(stack.labels, combine(stack, FITTERS["soft"].fit(stack, LOSS, 0)))
+    found = calibrated(FITTERS["soft"], how, where).fit(stack, LOSS, 0)
+    assert LOSS(stack.labels, combine(stack, found)) < plain
+    assert "temperature" in found.said
+    again = Combination.from_record(found.as_record(), stack.classes, "x")
+    assert combine(stack, again) == pytest.approx(combine(stack, found), abs=1e-5)
+
+
+def test_each_run_is_calibrated_on_the_samples_where_it_is() -> None:
+    stack = with_gaps(drawn(8))
+    found = calibrated(FITTERS["soft"], "temperature", "before").fit(stack, LOSS, 0)
+    assert stack.present is not None
+    assert found.before is not None
+    for run in range(stack.runs):
+        rows = stack.present[run]
+        assert float(found.before.temperature[run, 0, 0]) == pytest.approx(temperature(stack.probabilities[run, rows], stack.labels[rows]))
+
+
+def test_what_learns_on_calibrated_runs_is_applied_to_calibrated_runs() -> None:
+    stack = drawn(9)
+    found = calibrated(FITTERS["simplex"], "temperature", "before").fit(stack, LOSS, 0)
+    assert found.before is not None
+    assert found.weights is not None
+    by_hand = sum(w * found.before(stack.probabilities)[i] for i, w in enumerate(found.weights))
+    assert combine(stack, found) == pytest.approx(np.asarray(by_hand), abs=1e-6)
+
+
+def test_a_temperature_after_what_learns_is_of_predictions_by_what_did_not_see_them() -> None:
+    stack = drawn(10)
+    found = calibrated(FITTERS["greedy"], "temperature", "after").fit(stack, F1, 3)
+    honest = np.empty_like(stack.probabilities[0])
+    for part in range(5):
+        inside, outside = np.flatnonzero(stack.nests == part), np.flatnonzero(stack.nests != part)
+        honest[inside] = combine(stack.take(inside), FITTERS["greedy"].fit(stack.take(outside), F1, 3))
+    assert found.after is not None
+    assert float(found.after.temperature) == pytest.approx(temperature(honest, stack.labels))
+
+
+def test_calibration_after_a_bias_leaves_the_decisions() -> None:
+    stack = drawn(11)
+    plain = FITTERS["bias"].fit(stack, F1, 0)
+    for how in ("temperature", "vector"):
+        found = calibrated(FITTERS["bias"], how, "after").fit(stack, F1, 0)
+        same = combine(stack, found).argmax(axis=1) == combine(stack, plain).argmax(axis=1)
+        assert same.mean() > 0.99  # but for float32 rounding
+
+
+def test_two_calibrations_after_are_refused() -> None:
+    once = calibrated(FITTERS["soft"])
+    with pytest.raises(ValueError, match="already"):
+        pooled_honestly(once, drawn(0), F1)
+
+
+def test_the_option_is_read_and_mistakes_are_answered() -> None:
+    assert parse_calibration("before:vector") == ("vector", "before")
+    assert parse_calibration(" temperature ") == ("temperature", "after")
+    with pytest.raises(UsageError, match="did you mean temperature"):
+        parse_calibration("after:temprature")
+    with pytest.raises(UsageError, match="did you mean before"):
+        parse_calibration("befor:vector")
+
+
+def test_the_best_bias_of_a_class_is_what_trying_all_finds() -> None:
+    random = np.random.default_rng(0)
+    p = random.dirichlet(np.ones(3), 40)
+    logs, bias = np.log(p), np.array([0.0, 0.4, -0.3])
+    onehot = np.eye(3)[random.integers(0, 3, 40)]
+    for metric in (F1, METRICS["balanced_accuracy"]):
+        found, best = _best_of_class(logs, onehot, bias, 1, metric, 1.0)
+
+        def score(b: float, metric: object = metric) -> float:
+            moved = (logs + np.array([0.0, b, -0.3])).argmax(axis=1)
+            return float(metric.of_counts(class_counts(onehot.argmax(axis=1), moved, 3)))  # type: ignore[attr-defined]
+
+        tried = max(score(b) for b in np.linspace(-MOST, MOST, 4001))
+        assert best == pytest.approx(tried)
+        assert score(found) == pytest.approx(tried)
+
+
+def test_a_bias_raises_the_expected_score_and_rare_classes_gain() -> None:
+    stack = drawn(12, n=2000, classes=6)
+    found, fresh = FITTERS["bias"].fit(stack, F1, 0), drawn(12 + 100, n=2000, classes=6)
+    assert found.bias is not None
+    assert found.bias.sum() == pytest.approx(0, abs=1e-6)
+    assert F1(fresh.labels, combine(fresh, found)) > F1(fresh.labels, combine(fresh, FITTERS["soft"].fit(fresh, F1, 0))) - 0.005
+
+
+def test_a_metric_where_less_is_better_moves_the_bias_the_same_way() -> None:
+    stack = drawn(13)
+    assert F1.of_counts is not None
+    missed = replace(F1, name="missed", greater_is_better=False, of_counts=lambda counts: 1 - F1.of_counts(counts))  # type: ignore[misc]
+    pooled = combine(stack, FITTERS["soft"].fit(stack, F1, 0))
+    assert expected_bias(pooled, stack.labels, missed) == pytest.approx(expected_bias(pooled, stack.labels, F1))
+
+
+def test_log_loss_gets_no_bias_and_says_so() -> None:
+    found = biased(FITTERS["soft"]).fit(drawn(14), LOSS, 0)
+    assert found.bias is None
+    assert "no bias" in found.said

@@ -1,0 +1,94 @@
+"""The same predictions count once, whatever the files are called, unless they are to count as often as they are given."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensemble.alignment import align
+from ensemble.copies import named_apart, without_copies
+from ensemble.found_files import find_files
+from ensemble.members import Member, read_members
+from ensemble.voting import vote
+from folds.predictions import Rows, Sidecar, write_prediction
+
+ROWS = Rows(np.array(["x", "y", "z"]))
+
+
+def draw(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet(np.ones(3), 3).astype(np.float32)
+
+
+def save(folder: Path, name: str, values: np.ndarray, **more: object) -> Path:
+    sidecar = Sidecar("probability", "test", ("a", "b", "c"), ROWS, run=name.split(".")[0])
+    return write_prediction(folder / f"{name}.npy", values, replace(sidecar, **more))  # type: ignore[arg-type]
+
+
+def read(paths: list[Path], said: list[str], allow: bool = False) -> list[Member]:
+    members = named_apart(read_members(find_files(paths, said.append, allow), warn=said.append, allow_duplicates=allow))
+    return members if allow else without_copies(members, said.append)
+
+
+@pytest.mark.parametrize("kind", ["bare", "sidecar", "csv", "bare beside sidecar", "the file itself"])
+def test_a_copy_counts_once_and_is_told_of(tmp_path: Path, kind: str) -> None:
+    if kind == "csv":
+        for name, text in (("a", "id,ans\nx,a\ny,b\nz,c\n"), ("b", "id,ans\nx,a\ny,a\nz,a\n")):
+            (tmp_path / f"{name}.csv").write_text(text)
+        one, other, copy = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "again.csv"
+        shutil.copy(one, copy)
+    else:
+        one, other, copy = save(tmp_path, "a", draw(0)), save(tmp_path, "b", draw(1)), tmp_path / "again.npy"
+        shutil.copy(one, copy)
+        if kind == "sidecar":
+            save(tmp_path, "again", draw(0))
+        if kind == "bare":
+            one.with_suffix(".json").unlink()
+            other.with_suffix(".json").unlink()
+        if kind == "the file itself":
+            copy = one
+    said: list[str] = []
+    assert [member.run for member in read([one, other, copy], said)] == ["a", "b"]
+    assert len(said) == 1
+    assert "--allow-duplicates" in said[0]
+    assert str(copy) in said[0]
+    quiet: list[str] = []
+    members = read([one, other, copy], quiet, allow=True)
+    assert quiet == []
+    split = align(members)["test"]
+    assert len(split.runs) == 3
+    alike = sum(np.array_equal(run.votes(0, 3), split.runs[0].votes(0, 3)) for run in split.runs)
+    assert alike == 2
+    if kind != "csv":
+        np.testing.assert_allclose(vote(split).probabilities, (2 * draw(0) + draw(1)) / 3, atol=1e-6)
+
+
+def test_folds_that_predict_the_same_are_no_copies_and_a_run_under_another_name_is(tmp_path: Path) -> None:
+    flat = np.full((3, 3), 1 / 3, np.float32)
+    mine = [save(tmp_path, f"a.fold{fold}", values, fold=fold) for fold, values in enumerate((flat, flat, draw(0)))]
+    said: list[str] = []
+    assert len(read(mine, said)) == 3
+    assert said == []
+    theirs = [save(tmp_path, f"b.fold{fold}", values, fold=fold) for fold, values in enumerate((flat, flat, draw(0)))]
+    assert [member.run for member in read([*mine, *theirs], said)] == ["a"] * 3
+    assert len(said) == 1
+    other = save(tmp_path, "b.fold1", draw(2), fold=1)
+    assert len(read([*mine, theirs[0], other, theirs[2]], said)) == 6, "a run that shares some files only is another run"
+
+
+def test_equal_numbers_of_other_samples_or_classes_are_no_copies(tmp_path: Path) -> None:
+    said: list[str] = []
+    paths = [save(tmp_path, "a", draw(0)), save(tmp_path, "b", draw(0), classes=("b", "a", "c"))]
+    paths.append(save(tmp_path, "c", draw(0), rows=Rows(ROWS.ids[::-1].copy())))
+    assert len(read(paths, said)) == 3
+    assert said == []
+
+
+def test_a_file_that_is_given_three_times_is_three_runs_if_it_must(tmp_path: Path) -> None:
+    path = save(tmp_path, "a", draw(0))
+    assert [member.run for member in read([path, path, path], [], allow=True)] == ["a", "a#2", "a#3"]
+    path.with_suffix(".json").unlink()
+    assert [member.run for member in read([path, path], [], allow=True)] == ["a", "a#2"]

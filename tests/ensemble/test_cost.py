@@ -1,0 +1,89 @@
+"""What a run costs: its models times its views, whichever files there are, or as the user says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ensemble.cost import Cost, Costs, costs_of, parse_costs
+from ensemble.members import Member
+from ensemble.runs import Part, Run, Split
+from folds.errors import UsageError
+from folds.predictions import Rows, Sidecar
+from tests.ensemble.small_runs import split_of
+
+ROWS = Rows(np.arange(6).astype(str))
+
+
+def part(views: tuple[str, ...] = (), fold: NDArray[np.int64] | int | None = None, rows: NDArray[np.int64] | None = None) -> Part:
+    values = np.full((6, 2), 0.5, np.float32)
+    sidecar = Sidecar("probability", "oof", ("0", "1"), ROWS, views=views)
+    return Part(Member(Path("x.npy"), "x", values, None, False, sidecar, ROWS, ROWS, ""), rows, fold=fold)
+
+
+def split(name: str, **runs: tuple[Part, ...]) -> Split:
+    return replace(split_of(*(Run(run, parts, 2) for run, parts in runs.items()), n=6), name=name)
+
+
+def test_test_files_are_models_and_views_are_passes_of_each() -> None:
+    found = costs_of({"test": split("test", plain=(part(),) * 5, views=(part(("none", "hflip")),) * 3)})
+    assert found.of == {"plain": Cost(5, 5), "views": Cost(3, 6)}
+    assert found.unit == "passes"
+
+
+def test_the_view_that_changes_nothing_is_one_pass() -> None:
+    assert costs_of({"test": split("test", a=(part(("none",)),))}).of["a"].passes == 1
+
+
+def test_without_test_files_the_folds_of_the_out_of_fold_file_are_counted() -> None:
+    folds = np.array([0, 0, 1, 1, 2, -1])
+    found = costs_of({"oof": split("oof", a=(part(fold=folds),), b=(part(("none", "hflip"), folds),), bare=(part(),))})
+    assert found.of == {"a": Cost(3, 3), "b": Cost(3, 6), "bare": Cost(1, 1)}
+    # Files of a fold each; and one whose rows of folds 1 and 2 another file replaces.
+    assert costs_of({"oof": split("oof", a=(part(fold=0), part(fold=1)))}).of["a"] == Cost(2, 2)
+    assert costs_of({"oof": split("oof", a=(part(fold=folds, rows=np.array([0, 1, -1, -1, -1, -1])),))}).of["a"] == Cost(1, 1)
+
+
+def test_test_files_come_before_what_out_of_fold_says() -> None:
+    oof = split("oof", a=(part(fold=np.array([0, 1, 2, 3, 4, 4])),))
+    assert costs_of({"oof": oof, "test": split("test", a=(part(),) * 2)}).of["a"] == Cost(2, 2)
+
+
+def test_what_the_user_says_weighs_passes() -> None:
+    found = costs_of({"test": split("test", swin=(part(),) * 5, resnet18=(part(),) * 5)}, parse_costs("swin=3, resnet18=.5", ["swin", "resnet18"]))
+    assert found.of["swin"].total == 15
+    assert found.total(["swin", "resnet18"]) == 17.5
+    assert found.fewer(["resnet18"]) == pytest.approx(15 / 17.5)
+    assert found.unit == "cost"
+    assert found.as_json()["runs"]["swin"] == {"models": 5, "passes": 5, "cost": 15.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("swin=3", "nothing of resnet18"),
+        ("swni=3,resnet18=1", "did you mean swin"),
+        ("swin=3,swin=1,resnet18=1", "twice"),
+        ("swin,resnet18=1", "RUN=NUMBER"),
+        ("swin=0,resnet18=1", "above 0"),
+        ("swin=nan,resnet18=1", "above 0"),
+        ("swin=inf,resnet18=1", "above 0"),
+        ("swin=much,resnet18=1", "'much'"),
+        ("", "nothing of swin, resnet18"),
+    ],
+)
+def test_costs_that_cannot_be_are_refused_in_a_line(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match="--cost") as caught:
+        parse_costs(text, ["swin", "resnet18"])
+    assert said in str(caught.value)
+    assert caught.value.hint
+
+
+def test_costs_add_up_whatever_the_order() -> None:
+    costs = Costs({name: Cost(1, 1, each) for name, each in (("a", 0.1), ("b", 0.2), ("c", 0.3))})
+    assert costs.total(["a", "b", "c"]) == costs.total(["c", "b", "a"])
+    assert costs.fewer(["a", "b", "c"]) == 0

@@ -1,0 +1,166 @@
+"""Honest scores: what is scored was not learnt from, people are never torn, and a choice is nested like what it chooses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from ensemble.auto import choose
+from ensemble.combination import Combination, Fitter, combine
+from ensemble.evaluation import gain, is_real, nested, nests_of, stability
+from ensemble.stack import Stack
+from folds.scores import METRICS, Metric
+from tests.ensemble.worlds import world
+
+F1 = METRICS["macro_f1"]
+
+
+def best(stack: Stack, metric: Metric, seed: int) -> Combination:
+    scores = [metric(stack.labels, values) for values in stack.probabilities]
+    winner = int(np.argmax(scores)) if metric.greater_is_better else int(np.argmin(scores))
+    return Combination(stack.names, weights=np.eye(stack.runs)[winner])
+
+
+BEST = Fitter("best", "the best single run", best)
+SOFT = Fitter("soft", "mean", lambda stack, metric, seed: Combination(stack.names), learns=False)
+
+
+def watching(seen: list[Stack]) -> Fitter:
+    def fit(stack: Stack, metric: Metric, seed: int) -> Combination:
+        seen.append(stack)
+        return best(stack, metric, seed)
+
+    return Fitter("watched", "", fit)
+
+
+def noise(people: int = 80, runs: int = 30) -> Stack:
+    """Members of one skill: whoever is best is so by luck."""
+    stack = world(people=people, runs=runs)
+    random = np.random.default_rng(5)
+    logits = random.normal(size=stack.probabilities.shape)
+    logits[:, np.arange(len(stack)), stack.labels] += 1
+    values = np.exp(logits)
+    return replace(stack, probabilities=(values / values.sum(2, keepdims=True)).astype(np.float32))
+
+
+def test_no_person_is_scored_by_what_has_seen_them() -> None:
+    seen: list[Stack] = []
+    stack = world()
+    nested(stack, watching(seen), F1)
+    assert len(seen) == 6  # all, then without each part
+    assert len(seen[0]) == len(stack)
+    for part, without in zip(np.unique(stack.nests), seen[1:], strict=True):
+        assert set(without.persons) == set(stack.persons[stack.nests != part])
+
+
+def test_the_honest_predictions_are_those_of_what_was_fitted_without_them() -> None:
+    stack = world()
+    result = nested(stack, BEST, F1)
+    for part, fitted in zip(np.unique(stack.nests), result.parts, strict=True):
+        rows = np.flatnonzero(stack.nests == part)
+        assert np.array_equal(result.honest[rows], combine(stack.take(rows), fitted))
+    assert np.array_equal(result.claimed, combine(stack, best(stack, F1, 0)))
+
+
+def test_a_choice_by_luck_is_optimistic_and_the_nested_score_is_not() -> None:
+    stack = noise()
+    result = nested(stack, BEST, F1)
+    typical = float(np.mean([F1(stack.labels, values) for values in stack.probabilities]))
+    assert result.optimism(stack.labels, F1) > 0.01
+    assert abs(F1(stack.labels, result.honest) - typical) < F1(stack.labels, result.claimed) - typical
+
+
+def test_optimism_is_positive_where_it_flatters_whichever_way_the_metric_goes() -> None:
+    stack = noise()
+    assert nested(stack, BEST, METRICS["log_loss"]).optimism(stack.labels, METRICS["log_loss"]) > 0
+
+
+def test_what_does_not_learn_has_no_optimism() -> None:
+    stack = world()
+    result = nested(stack, SOFT, F1)
+    assert result.parts == ()
+    assert result.optimism(stack.labels, F1) == 0
+
+
+def test_a_gain_is_told_from_none_only_where_it_is_real() -> None:
+    stack = world(people=200, runs=2)
+    worse = replace(stack, probabilities=np.stack([stack.probabilities[0], np.full_like(stack.probabilities[0], 0.25)]))
+    good, bad, same = (
+        Fitter(name, "", lambda stack, metric, seed, w=w: Combination(stack.names, weights=np.array(w)), learns=False)
+        for name, w in (("good", [1.0, 0.0]), ("bad", [0.0, 1.0]), ("same", [1.0, 0.01]))
+    )
+    results = {fitter.name: nested(worse, fitter, F1) for fitter in (good, bad, same)}
+    assert is_real(gain(worse, F1, results["bad"], results["good"]))
+    assert not is_real(gain(worse, F1, results["good"], results["same"]))
+
+
+def test_parts_are_the_folds_where_members_agree_and_whole_people_where_not() -> None:
+    stack = world()
+    assert np.array_equal(nests_of(stack.persons, stack.labels, stack.persons % 4 + 3), stack.persons % 4)
+    for fold in (None, np.where(stack.persons == 0, -1, 0), stack.persons % 2):
+        dealt = nests_of(stack.persons, stack.labels, fold)
+        assert len(np.unique(dealt)) == 5
+        assert all(len(np.unique(dealt[stack.persons == person])) == 1 for person in np.unique(stack.persons))
+        sizes = [len(np.unique(stack.persons[dealt == part])) for part in range(5)]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_rare_classes_are_spread_over_the_parts_that_people_are_dealt_to() -> None:
+    persons = np.arange(100)
+    labels = np.where(persons < 10, 1, 0)
+    dealt = nests_of(persons, labels, None)
+    assert all(np.sum(labels[dealt == part]) == 2 for part in range(5))
+
+
+def test_one_part_cannot_be_nested() -> None:
+    stack = world()
+    with pytest.raises(ValueError, match="at least two parts"):
+        nested(replace(stack, nests=np.zeros(len(stack), int)), BEST, F1)
+
+
+def test_weights_that_stay_do_not_move() -> None:
+    same = [Combination(("a", "b"), weights=np.array([1.0, 1.0]))] * 3
+    assert stability(same) == 0
+    assert stability([Combination(("a", "b"), weights=np.array(w)) for w in ([1.0, 0.0], [0.0, 1.0])]) == 1
+
+
+def test_soft_voting_is_taken_where_nothing_is_clearly_better() -> None:
+    choice = choose(noise(), [SOFT, BEST], F1)
+    assert choice.chosen == choice.best == "soft"
+    assert set(choice.by_part) == {"soft"}
+
+
+def test_what_is_clearly_better_is_chosen() -> None:
+    stack = world(people=200, runs=3)
+    useless = np.random.default_rng(0).dirichlet(np.ones(4) * 0.3, size=(2, len(stack))).astype(np.float32)
+    choice = choose(replace(stack, probabilities=np.concatenate([stack.probabilities[:1], useless])), [SOFT, BEST], F1)
+    assert choice.chosen == "best"
+    np.testing.assert_array_equal(choice.nested.honest, choice.results["best"].honest)
+
+
+def test_a_choice_is_scored_by_choices_that_have_not_seen_the_people() -> None:
+    """Each part gets what is chosen when its labels are not known: with them shuffled, the choice for it stays."""
+    stack = world(people=100, runs=4)
+    fitters = [SOFT, BEST, *(Fitter(f"only{i}", "", partial(_only, i), learns=False) for i in range(4))]
+    plain = choose(stack, fitters, F1)
+    for i, part in enumerate(np.unique(stack.nests)):
+        labels = stack.labels.copy()
+        inside = stack.nests == part
+        labels[inside] = np.random.default_rng(1).permutation(labels[inside])
+        other = choose(replace(stack, labels=labels), fitters, F1)
+        assert other.by_part[i] == plain.by_part[i]
+        np.testing.assert_array_equal(other.nested.honest[inside], plain.nested.honest[inside])
+
+
+def _only(run: int, stack: Stack, metric: Metric, seed: int) -> Combination:
+    return Combination(stack.names, weights=np.eye(stack.runs)[run])
+
+
+def test_progress_counts_every_fit() -> None:
+    told: list[tuple[int, int]] = []
+    choose(world(), [SOFT, BEST], F1, progress=lambda done, of: told.append((done, of)))
+    assert told[-1] == (16, 16)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)

@@ -1,0 +1,184 @@
+"""Every way to combine holds what is promised of all, on the stacks that are easy to forget."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from ensemble.calibration import calibrated
+from ensemble.combination import Combination, combine
+from ensemble.evaluation import held_out, nested
+from ensemble.fitters import FITTERS, GIVEN, fitter_of
+from ensemble.stack import Stack
+from ensemble.voting import METHODS
+from folds.errors import EnsembleError, UsageError
+from folds.scores import METRICS
+from tests.ensemble.stacks import drawn, with_gaps
+
+F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]
+
+
+def identical() -> Stack:
+    stack = small()
+    return replace(stack, probabilities=np.repeat(stack.probabilities[:1], 3, axis=0))
+
+
+def one_run() -> Stack:
+    return small().only([1])
+
+
+def missing_class() -> Stack:
+    stack = small()
+    return replace(stack, labels=np.where(stack.labels == 2, 1, stack.labels))
+
+
+def certain() -> Stack:
+    stack = small()
+    return replace(stack, probabilities=np.eye(3, dtype=np.float32)[stack.probabilities.argmax(axis=2)])
+
+
+def one_person_a_part() -> Stack:
+    stack = small()
+    return replace(stack, persons=np.arange(60) // 20, nests=np.arange(60) // 20)
+
+
+def one_part() -> Stack:
+    return replace(small(), nests=np.zeros(60, np.int64))
+
+
+def one_person() -> Stack:
+    return replace(small(), persons=np.zeros(60, np.int64), nests=np.zeros(60, np.int64))
+
+
+def two_classes() -> Stack:
+    return drawn(1, runs=3, n=60, classes=2)
+
+
+def one_class_in_a_part() -> Stack:
+    stack = small()
+    return replace(stack, nests=np.where(stack.labels == 2, 0, 1))
+
+
+def gappy() -> Stack:
+    return with_gaps(small(), 0.5)
+
+
+def a_run_that_is_nowhere() -> Stack:
+    stack = small()
+    present = np.ones((3, 60), bool)
+    present[2] = False
+    return replace(stack, probabilities=stack.probabilities * present[:, :, None], present=present)
+
+
+@cache
+def small() -> Stack:
+    return drawn(0, runs=3, n=60, classes=3, parts=3)
+
+
+EDGES = [one_run, identical, missing_class, certain, one_person_a_part, one_part, one_person]
+EDGES += [two_classes, one_class_in_a_part, gappy, a_run_that_is_nowhere]
+SLOW = ("greedy-bagged", "stacking-bias")  # made of others that are tried with both metrics
+LEARNT = [name for name, fitter in FITTERS.items() if fitter.learns]
+
+
+@pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.__name__)
+@pytest.mark.parametrize("name", FITTERS)
+def test_all_give_probabilities_and_a_record_that_does_it_again(name: str, edge: Callable[[], Stack]) -> None:
+    stack = edge()
+    for metric in (F1,) if name in SLOW else (F1, LOSS):
+        found = FITTERS[name].fit(stack, metric, 0)
+        values = combine(stack, found)
+        assert found.runs == stack.names
+        assert np.isfinite(values).all()
+        assert (values >= 0).all()
+        assert values.sum(axis=1) == pytest.approx(np.ones(len(stack)), abs=1e-5)
+        assert found.shares.sum() == pytest.approx(1)
+        assert bool(found.said) == FITTERS[name].learns
+        record = json.loads(json.dumps(found.as_record()))
+        assert combine(stack, Combination.from_record(record, stack.classes, "x")) == pytest.approx(values, abs=1e-5)
+
+
+@pytest.mark.parametrize("how", ["temperature", "vector"])
+@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.__name__)
+def test_all_stacks_can_be_calibrated(edge: Callable[[], Stack], where: str, how: str) -> None:
+    stack = edge()
+    for name in ("soft", "simplex", "bias"):
+        values = combine(stack, calibrated(FITTERS[name], how, where).fit(stack, F1, 0))
+        assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("name", LEARNT)
+def test_one_run_and_copies_of_one_decide_as_it_does(name: str) -> None:
+    if "bias" in name or name == "stacking":  # these move a single run's decisions too
+        return
+    for stack in (one_run(), identical()):
+        assert combine(stack, FITTERS[name].fit(stack, F1, 0)) == pytest.approx(stack.probabilities[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", LEARNT)
+def test_the_same_stack_and_seed_give_the_same_numbers(name: str) -> None:
+    first, second = (FITTERS[name].fit(small(), F1, 3).as_record() for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("name", LEARNT)
+def test_the_order_of_samples_hardly_matters(name: str) -> None:
+    order = np.random.default_rng(1).permutation(60)
+    first, second = (combine(small(), FITTERS[name].fit(stack, F1, 0)) for stack in (small(), small().take(order)))
+    assert first == pytest.approx(second, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", LEARNT)
+def test_a_part_is_scored_by_what_has_not_seen_it(name: str) -> None:
+    stack = small()
+    made = nested(stack, FITTERS[name], F1, 0)
+    other = stack.labels.copy()
+    inside = stack.nests == 2
+    other[inside] = (other[inside] + 1) % 3  # what its labels are changes nothing of its predictions
+    again = nested(replace(stack, labels=other), FITTERS[name], F1, 0)
+    assert np.array_equal(made.honest[inside], again.honest[inside])
+    assert not np.array_equal(made.honest[~inside], again.honest[~inside]) or name in ("best", "greedy-warm")
+
+
+@pytest.mark.parametrize("name", ["best", "greedy", "simplex", "exp"])
+def test_a_run_that_predicts_nothing_gets_no_weight(name: str) -> None:
+    assert FITTERS[name].fit(a_run_that_is_nowhere(), F1, 0).shares[2] == 0
+
+
+def test_parts_within_are_whole_people_and_dealt_anew_where_there_is_one() -> None:
+    assert [len(inside) for inside, _ in held_out(small())] == np.bincount(small().nests).tolist()
+    parts = held_out(one_part())
+    assert len(parts) == 5
+    for inside, outside in parts:
+        assert not set(small().persons[inside]) & set(small().persons[outside])
+    assert held_out(one_person()) == []
+
+
+def test_every_method_of_voting_is_there_but_the_one_whose_weights_are_given() -> None:
+    assert set(METHODS) - {GIVEN} == {name for name, fitter in FITTERS.items() if not fitter.learns}
+    assert all(name == fitter.name for name, fitter in FITTERS.items())
+    with pytest.raises(UsageError, match="did you mean greedy"):
+        fitter_of("gredy")
+
+
+@pytest.mark.parametrize("name", ["per-class", "stacking"])
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ensemble.stack._MOST_BYTES", 1000)
+    with pytest.raises(EnsembleError, match="GiB of memory") as refused:
+        FITTERS[name].fit(small(), F1, 1234)  # a seed that none has been asked for: what is remembered is not made again
+    assert refused.value.hint is not None
+    assert "simplex" in refused.value.hint
+
+
+def test_the_registry_is_light() -> None:
+    code = "import sys, ensemble.fitters\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"scipy", "sklearn", "torch", "pandas"} & set(loaded)

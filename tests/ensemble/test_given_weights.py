@@ -1,0 +1,35 @@
+"""Weights as they are typed, and those that mean nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from ensemble.given_weights import parse_weights
+from folds.errors import UsageError
+
+
+def test_weights_are_read_by_name_or_by_order_and_sum_to_one() -> None:
+    assert parse_weights("swin=3, resnet18=1", ["resnet18", "swin"]) == {"resnet18": 0.25, "swin": 0.75}
+    assert parse_weights("3,1", ["swin", "resnet18"]) == {"swin": 0.75, "resnet18": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (".7", "got 1 weights for 2 runs"),
+        (".7,.2,.1", "got 3 weights for 2 runs"),
+        ("swin=.7", "no weight for resnet18"),
+        ("swim=.7,resnet18=.3", "unknown run 'swim'; did you mean swin"),
+        ("swin=.7,.3", "some weights have a name"),
+        ("swin=.7,swin=.3", "names swin twice"),
+        ("0,0", "sum to 0"),
+        ("1,-1", "found -1"),
+        ("nan,1", "found nan"),
+        ("1,inf", "found inf"),
+        ("1,x", "'x' is not a number"),
+        ("1,", "'' is not a number"),
+    ],
+)
+def test_weights_that_mean_nothing_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_weights(text, ["swin", "resnet18"])

@@ -1,0 +1,114 @@
+"""Votes on mask, gender and age apart, joined to the class: against sums and products written out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ensemble.ballots import Options
+from ensemble.runs import Split
+from ensemble.voting import METHODS, vote
+from folds.errors import UsageError
+from tests.ensemble.small_runs import answer_run, draw, probability_run, split_of
+
+APART = Options(by="attribute")
+# (mask, age) of each class; "no mask, old" does not exist.
+MEANING = [("yes", "young"), ("yes", "old"), ("no", "young"), ("wrong", "old"), ("wrong", "young")]
+VALUES = {0: ("no", "wrong", "yes"), 1: ("old", "young")}
+
+
+def with_meaning(split: Split) -> Split:
+    meaning = {name: dict(zip(("mask", "age"), MEANING[i])) for i, name in enumerate(split.classes)}
+    return replace(split, class_attributes=meaning)
+
+
+def marginal(values: NDArray, attribute: int) -> NDArray:
+    return np.stack([sum(values[:, c] for c in range(5) if MEANING[c][attribute] == value) for value in VALUES[attribute]], axis=1)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "hard"])
+@settings(max_examples=10, deadline=None)
+@given(n=st.integers(1, 8), seed=st.integers(0, 10**6), runs=st.integers(1, 4))
+def test_a_class_gets_the_product_of_the_votes_on_its_attributes(method: str, n: int, seed: int, runs: int) -> None:
+    values = [draw(n, 5, seed + i) for i in range(runs)]
+    result = vote(with_meaning(split_of(*(probability_run(f"r{i}", v) for i, v in enumerate(values)), n=n)), method, options=APART)
+    apart = []
+    for attribute in VALUES:
+        sums = [marginal(v, attribute) for v in values]
+        apart.append(vote(split_of(*(probability_run(f"r{i}", v) for i, v in enumerate(sums)), n=n), method).probabilities)
+    expected = np.stack([apart[0][:, VALUES[0].index(mask)] * apart[1][:, VALUES[1].index(age)] for mask, age in MEANING], axis=1)
+    np.testing.assert_allclose(result.probabilities, expected / expected.sum(1, keepdims=True), atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(codes=st.lists(st.lists(st.integers(0, 4), min_size=2, max_size=2), min_size=1, max_size=7))
+def test_hard_votes_elect_the_class_whose_attributes_have_won(codes: list[list[int]]) -> None:
+    split = with_meaning(split_of(*(answer_run(f"r{i}", np.array(row), 5) for i, row in enumerate(codes)), n=2))
+    result = vote(split, "hard", options=APART)
+    ties = 0
+    for row in range(2):
+        won = []
+        for attribute in VALUES:
+            count = Counter(MEANING[answers[row]][attribute] for answers in codes)
+            tied = [value for value in count if count[value] == max(count.values())]
+            ties += len(tied) > 1
+            # r0 is ranked first, then r1: the first whose value is among the tied.
+            won.append(next(MEANING[answers[row]][attribute] for answers in codes if MEANING[answers[row]][attribute] in tied))
+        decided = MEANING[int(result.probabilities[row].argmax())]
+        if tuple(won) in MEANING:
+            assert decided == tuple(won)
+        else:
+            assert tuple(won) == ("no", "old")
+            shares = {c: np.prod([sum(MEANING[answers[row]][a] == c[a] for answers in codes) for a in VALUES]) for c in MEANING}
+            assert shares[decided] == max(shares.values())
+    assert result.ties == ties
+    assert result.undecided == 0, "a class that somebody votes for has a product"
+
+
+def test_a_fold_model_votes_for_the_value_with_the_largest_sum_not_that_of_its_best_class() -> None:
+    values = np.array([[0.3, 0.25, 0.45, 0.0, 0.0]])  # the best class wears no mask, .55 of the probability wears one
+    split = with_meaning(split_of(probability_run("a", values), n=1))
+    assert vote(split, "hard").probabilities.argmax() == 2
+    assert MEANING[int(vote(split, "hard", options=APART).probabilities.argmax())] == ("yes", "young")
+
+
+def test_where_no_class_has_the_attributes_the_vote_by_class_decides() -> None:
+    three = [("a", "x", "p"), ("a", "y", "q"), ("b", "x", "q")]  # the medians elect (a, x, q), which is no class
+    split = split_of(*(probability_run(f"r{i}", np.eye(3)[[i]]) for i in range(3)), n=1)
+    split = replace(split, class_attributes={str(i): dict(zip("stu", row)) for i, row in enumerate(three)})
+    result = vote(split, "median", options=APART)
+    assert result.undecided == 1
+    np.testing.assert_allclose(result.probabilities, vote(split, "median").probabilities)
+
+
+def test_attributes_that_are_not_known_or_do_not_tell_classes_apart_are_an_error() -> None:
+    split = split_of(probability_run("a", draw(2, 5, 0)), n=2)
+    with pytest.raises(UsageError, match=r"no file says what the classes are in attributes, e\.g\. class '0'"):
+        vote(split, options=APART)
+    twins = replace(split, class_attributes={name: {"mask": "yes" if name in "01" else name} for name in split.classes})
+    with pytest.raises(UsageError, match="classes '0' and '1' are the same in mask"):
+        vote(twins, options=APART)
+
+
+def test_one_attribute_value_for_all_has_no_say() -> None:
+    values = draw(4, 2, 0)
+    split = replace(split_of(probability_run("a", values), n=4), class_attributes={"0": {"k": "u", "m": "v"}, "1": {"k": "u", "m": "w"}})
+    np.testing.assert_allclose(vote(split, options=APART).probabilities, values, atol=1e-6)
+
+
+def test_the_product_over_all_combinations_is_the_joint_where_all_exist() -> None:
+    pairs = list(product("ab", "xyz"))
+    values = np.random.default_rng(0).dirichlet(np.ones(6), 5)
+    split = replace(
+        split_of(probability_run("r", values), n=5), class_attributes={str(i): dict(zip(("s", "t"), pair)) for i, pair in enumerate(pairs)}
+    )
+    grid = values.reshape(5, 2, 3)
+    expected = (grid.sum(2)[:, :, None] * grid.sum(1)[:, None, :]).reshape(5, 6)
+    np.testing.assert_allclose(vote(split, options=APART).probabilities, expected, atol=1e-6)

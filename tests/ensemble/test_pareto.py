@@ -1,0 +1,284 @@
+"""Score against cost: limits are kept, choices have not seen whom they are scored on, and what is dominated goes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from ensemble import subsets
+from ensemble.advice import advice, as_good, better
+from ensemble.combination import Calibration, Combination, Fitter, combine
+from ensemble.cost import Cost, Costs
+from ensemble.evaluation import nested
+from ensemble.pareto import SOFT, Pareto, Subset, pareto, undominated
+from ensemble.stack import Stack
+from ensemble.subsets import best_of, candidates, limited, select_runs_within, widened
+from ensemble.worth import worth
+from folds.errors import UsageError
+from folds.intervals import Difference, Interval
+from folds.scores import METRICS, Metric
+from tests.ensemble.worlds import world
+
+F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]
+
+
+def equal(stack: Stack) -> Costs:
+    return Costs({name: Cost(5, 5) for name in stack.names})
+
+
+def luck(people: int = 60, runs: int = 12) -> Stack:
+    """Runs of one skill, whose errors are their own: whoever is best is so by luck."""
+    stack = world(people=people, runs=runs)
+    logits = np.random.default_rng(5).normal(size=stack.probabilities.shape)
+    logits[:, np.arange(len(stack)), stack.labels] += 0.5
+    values = np.exp(logits)
+    return replace(stack, probabilities=(values / values.sum(2, keepdims=True)).astype(np.float32))
+
+
+def heard(combination: Combination) -> set[str]:
+    return {name for name, share in zip(combination.runs, combination.shares, strict=True) if share > 0}
+
+
+@pytest.mark.parametrize("runs", [4, 10])
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_no_more_members_than_allowed_in_any_part(runs: int, most: int) -> None:
+    stack = luck(runs=runs)
+    found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=most)
+    assert all(len(heard(one)) <= most for one in (found.nested.combination, *found.nested.parts))
+    assert set(found.names) == heard(found.nested.combination)
+    assert found.nested.combination.runs == stack.names
+
+
+@pytest.mark.parametrize("runs", [4, 10])
+def test_the_budget_is_kept_and_a_dear_run_left_out(runs: int) -> None:
+    stack = world(people=40, runs=runs)  # run0 is the best
+    costs = Costs({name: Cost(5, 5, 10.0 if name == "run0" else 1.0) for name in stack.names}, given=True)
+    found = select_runs_within(stack, SOFT, F1, costs, budget=15)
+    assert costs.total(found.names) <= 15
+    assert all(costs.total(sorted(heard(one))) <= 15 for one in found.nested.parts)
+    assert "run0" not in found.names
+    assert "run0" in select_runs_within(stack, SOFT, F1, costs, budget=50, max_members=1).names
+
+
+def test_limits_that_nothing_keeps_are_refused() -> None:
+    stack = world(people=20)
+    with pytest.raises(UsageError, match="cheapest run, run0, costs 5 passes"):
+        limited(SOFT, equal(stack), budget=4)
+    with pytest.raises(UsageError, match="--max-members 0"):
+        limited(SOFT, equal(stack), max_members=0)
+
+
+def test_the_best_subset_is_the_best_of_all() -> None:
+    stack = luck(runs=6)
+    found = best_of(candidates(stack, F1, equal(stack), max_members=3))
+    scores = {
+        members: F1(stack.labels, combine(stack.only(list(members)), Combination(tuple(stack.names[run] for run in members))))
+        for size in (1, 2, 3)
+        for members in combinations(range(6), size)
+    }
+    assert found.score == pytest.approx(max(scores.values()), abs=1e-9)
+    assert scores[found.members] == pytest.approx(found.score, abs=1e-9)
+
+
+def test_within_the_limits_the_best_subset_is_taken_whole() -> None:
+    stack = luck(runs=6)
+    best = best_of(candidates(stack, F1, equal(stack), max_members=3))
+    found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=3)
+    assert found.names == tuple(stack.names[run] for run in best.members)
+    assert len(found.names) > 1
+    assert F1(stack.labels, found.nested.claimed) == pytest.approx(best.score, abs=1e-9)
+
+
+def test_selection_one_by_one_comes_near_the_best_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = luck(people=100, runs=7)
+    best = best_of(candidates(stack, F1, equal(stack), max_members=3))
+    monkeypatch.setattr(subsets, "ALL_SUBSETS", 0)
+    found = candidates(stack, F1, equal(stack), max_members=3)
+    assert {one.members for one in found} >= {(run,) for run in range(7)}
+    assert all(len(one.members) <= 3 for one in found)
+    assert len(found) < 7 + 10
+    assert best.score - 0.02 < best_of(found).score <= best.score + 1e-9
+    for one in found:
+        names = tuple(stack.names[run] for run in one.members)
+        assert one.score == pytest.approx(F1(stack.labels, combine(stack.only(list(one.members)), Combination(names))), abs=1e-9)
+
+
+def test_the_choice_of_a_part_has_not_seen_it() -> None:
+    # In part 2 the last run is always right, elsewhere it is a little worse than another: whoever looks there chooses it.
+    stack = world(people=50, runs=4)
+    others = np.flatnonzero(stack.nests != 2)
+    best = int(np.argmax([F1(stack.labels[others], values[others]) for values in stack.probabilities[:3]]))
+    values = stack.probabilities.copy()
+    values[3] = values[best]
+    values[3, others[::15]] = np.eye(4, dtype=np.float32)[(stack.labels[others[::15]] + 1) % 4]
+    there = np.flatnonzero(stack.nests == 2)
+    values[3, there] = np.eye(4, dtype=np.float32)[stack.labels[there]]
+    stack = replace(stack, probabilities=values)
+    found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=1)
+    assert found.names == ("run3",)
+    assert heard(found.nested.parts[2]) == {f"run{best}"}
+    assert np.allclose(found.nested.honest[there], stack.probabilities[best, there])
+    row = next(row for row in pareto(stack, F1, equal(stack)).looked_at if len(row.members) == 1)
+    assert row.members == ("run3",)
+    assert row.score.score == F1(stack.labels, found.nested.honest)
+    assert row.alike < row.parts
+
+
+def test_the_score_of_a_lucky_choice_does_not_flatter_it() -> None:
+    stack = luck()
+    found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=1)
+    typical = float(np.mean([F1(stack.labels, values) for values in stack.probabilities]))
+    claimed = F1(stack.labels, found.nested.claimed)
+    assert found.nested.optimism(stack.labels, F1) > 0.01
+    front = pareto(stack, F1, equal(stack))
+    one = next(row for row in front.looked_at if len(row.members) == 1)
+    assert one.score.score == F1(stack.labels, found.nested.honest)
+    assert one.score.score - typical < (claimed - typical) / 2
+
+
+def test_rows_are_those_that_nothing_cheaper_beats() -> None:
+    stack = world(people=80, runs=5)
+    costs = Costs({name: Cost(1, 1, each) for name, each in zip(stack.names, (5.0, 1.0, 2.0, 1.0, 3.0), strict=True)}, given=True)
+    front = pareto(stack, F1, costs)
+    scores, prices = [row.score.score for row in front.rows], [row.cost for row in front.rows]
+    assert prices == sorted(prices)
+    assert scores == sorted(scores)
+    assert len(set(prices)) == len(prices)
+    for row in front.looked_at:
+        assert any(kept.cost <= row.cost and kept.score.score >= row.score.score for kept in front.rows)
+        assert row.cost == costs.total(row.members)
+
+
+def row(cost: float, score: float) -> Subset:
+    return Subset((f"{cost}-{score}",), cost, 0, Interval(score, 0, 1), None, 1, 1)
+
+
+def test_what_is_dominated_goes_whichever_way_the_metric_goes() -> None:
+    rows = [row(1, 0.5), row(2, 0.4), row(2, 0.6), row(3, 0.6), row(4, 0.7)]
+    assert [(one.cost, one.score.score) for one in undominated(rows, F1)] == [(1, 0.5), (2, 0.6), (4, 0.7)]
+    assert [(one.cost, one.score.score) for one in undominated(rows, LOSS)] == [(1, 0.5), (2, 0.4)]
+
+
+def table(*rows: tuple[float, float, float, float]) -> Pareto:
+    """Of (cost, difference, low, high)."""
+    made = tuple(
+        Subset((f"run{i}",), cost, 1 - cost / 10, Interval(0.5 + d, 0, 1), Difference(0.5, 0.5 + d, Interval(d, low, high), 0.001), 5, 5)
+        for i, (cost, d, low, high) in enumerate(rows)
+    )
+    everyone = Subset(tuple(f"run{i}" for i in range(9)), 10, 0, Interval(0.5, 0, 1), None, 5, 5)
+    return Pareto(F1, Costs({}), undominated([*made, everyone], F1), everyone, made)
+
+
+def test_as_good_is_what_is_shown_to_be_no_worse_and_the_cheapest_of_it() -> None:
+    assert as_good(table((5, -0.001, -0.004, 0.002))) is not None
+    assert as_good(table((5, 0.0, -0.02, 0.02))) is None  # not known to be worse, nor to be as good
+    found = as_good(table((2, -0.03, -0.04, -0.02), (4, -0.001, -0.004, 0.002), (6, 0.001, -0.003, 0.004)))
+    assert found is not None
+    assert found.cost == 4
+
+
+def test_trying_stops_at_the_first_that_is_not_shown_to_be_as_good() -> None:
+    found = as_good(table((2, 0.0, -0.004, 0.004), (4, 0.0, -0.02, 0.02), (6, 0.001, -0.003, 0.004)))
+    assert found is not None
+    assert found.cost == 6
+
+
+def test_better_is_the_best_score_among_those_that_are_shown_to_be_better() -> None:
+    found = better(table((2, 0.01, 0.002, 0.02), (4, 0.03, 0.01, 0.05), (6, 0.05, -0.01, 0.1)))
+    assert found is not None
+    assert found.cost == 4
+    assert better(table((6, 0.05, -0.01, 0.1))) is None
+    cheaper = better(table((2, 0.01, 0.002, 0.02), (4, 0.03, 0.01, 0.05), (8, 0.034, 0.02, 0.05)))
+    assert cheaper is not None
+    assert cheaper.cost == 4  # as good as the best, but for less than the margin
+
+
+def test_a_run_that_says_what_another_says_can_go() -> None:
+    stack = world(people=150, runs=2, skill=3.0)
+    stack = replace(stack, names=("a", "b", "c"), probabilities=stack.probabilities[[0, 1, 1]])
+    front = pareto(stack, LOSS, equal(stack))
+    cheap = as_good(front, margin=0.1)
+    assert cheap is not None
+    assert len(cheap.members) < 3
+    found = worth(stack, nested(stack, SOFT, LOSS), LOSS)
+    assert "fewer passes" in advice(found, front, margin=0.1)[0]
+    assert as_good(front, margin=-10) is None
+
+
+def shrinking(stack: Stack, metric: Metric, seed: int) -> Combination:
+    """Weights that depend on who is there."""
+    scores = np.array([metric(stack.labels, values) for values in stack.probabilities])
+    before = Calibration(np.linspace(1, 2, stack.runs).reshape(-1, 1, 1))
+    return Combination(stack.names, "weighted", weights=scores, before=before, bias=np.linspace(0, 0.5, stack.classes))
+
+
+def test_a_fitter_learns_on_the_chosen_runs_alone() -> None:
+    stack = luck(runs=5)
+    found = select_runs_within(stack, Fitter("shrinking", "", shrinking), F1, equal(stack), max_members=2)
+    at = [stack.names.index(name) for name in found.names]
+    alone = shrinking(stack.only(at), F1, 0)
+    assert np.allclose(found.nested.claimed, combine(stack.only(at), alone), atol=1e-6)
+    front = pareto(stack, F1, equal(stack), Fitter("shrinking", "", shrinking))
+    assert np.isclose(front.everyone.score.score, F1(stack.labels, nested(stack, Fitter("shrinking", "", shrinking), F1).honest))
+
+
+def test_a_combination_of_some_is_the_same_as_one_of_all_with_nothing_for_the_others() -> None:
+    stack = world(people=30, runs=4)
+    some = stack.only([1, 3])
+    random = np.random.default_rng(0)
+    ones = [
+        Combination(some.names),
+        Combination(some.names, "hard"),
+        Combination(some.names, "median"),
+        Combination(some.names, weights=random.random((2, 4)), after=Calibration(np.array(2.0))),
+        Combination(some.names, "geometric", before=Calibration(np.array([[[2.0]], [[0.5]]]), random.normal(size=(2, 1, 4)))),
+        Combination(some.names, stacked=random.normal(size=(9, 4))),
+    ]
+    for one in ones:
+        assert np.allclose(combine(stack, widened(one, stack.names)), combine(some, one), atol=1e-6), one
+
+
+def test_rows_that_none_of_the_chosen_has_are_still_predicted() -> None:
+    stack = world(people=40, runs=3)
+    present = np.random.default_rng(1).random((3, len(stack))) < 0.6
+    present[2] |= ~present.any(axis=0)
+    stack = replace(stack, present=present, probabilities=np.where(present[:, :, None], stack.probabilities, 0))
+    found = select_runs_within(stack, Fitter("shrinking", "", shrinking), F1, equal(stack), max_members=1)
+    assert np.isfinite(found.nested.honest).all()
+    assert np.allclose(found.nested.honest.sum(axis=1), 1, atol=1e-5)
+    assert np.isfinite(pareto(stack, LOSS, equal(stack)).everyone.score.score)
+
+
+def test_the_same_seed_gives_the_same_table_and_the_order_of_rows_no_other() -> None:
+    stack = luck(runs=5)
+    assert pareto(stack, F1, equal(stack)) == pareto(stack, F1, equal(stack))
+    turned = stack.take(np.random.default_rng(0).permutation(len(stack)))
+    one, two = pareto(stack, F1, equal(stack)), pareto(turned, F1, equal(stack))
+    assert [(a.members, a.score.score) for a in one.rows] == [(a.members, pytest.approx(a.score.score, abs=1e-9)) for a in two.rows]
+
+
+def test_two_parts_are_needed() -> None:
+    stack = world(people=20)
+    with pytest.raises(ValueError, match="two parts"):
+        pareto(replace(stack, nests=np.zeros(len(stack), np.int64)), F1, equal(stack))
+
+
+def test_where_a_metric_is_slow_log_loss_chooses_and_the_metric_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = luck(runs=4)
+    asked: list[int] = []
+
+    def slow(labels: np.ndarray, probabilities: np.ndarray) -> float:
+        asked.append(len(labels))
+        return float(METRICS["accuracy"](labels, probabilities))
+
+    metric = Metric("own", "own", of_all=slow)
+    by_itself = candidates(stack, metric, equal(stack))
+    assert len(asked) == 16
+    assert [one.score for one in by_itself] == pytest.approx([one.score for one in candidates(stack, METRICS["accuracy"], equal(stack))])
+    monkeypatch.setattr(subsets, "_SLOW_ROWS", 1000)
+    quick = candidates(stack, metric, equal(stack))
+    assert len(asked) == 16
+    assert best_of(quick) == best_of(candidates(stack, LOSS, equal(stack)))

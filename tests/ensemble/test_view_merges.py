@@ -1,0 +1,85 @@
+"""How logits of several views become one prediction, and how a merge is written down and read again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensemble.view_merges import Merge, Request, margins, merge_views
+from folds.errors import EnsembleError, UsageError
+from folds.softmax import softmax
+
+LOGITS = np.random.default_rng(0).normal(scale=3, size=(3, 40, 4)).astype(np.float32)
+
+
+def test_the_mean_is_of_probabilities_and_the_geometric_mean_has_the_argmax_of_the_mean_logits() -> None:
+    logits = np.random.default_rng(0).normal(scale=3, size=(4, 200, 5))
+    probabilities = softmax(logits)
+    np.testing.assert_allclose(merge_views(logits, "mean"), probabilities.mean(0))
+    product = probabilities.prod(0) ** (1 / 4)
+    np.testing.assert_allclose(merge_views(logits, "geometric"), product / product.sum(1, keepdims=True))
+    assert (merge_views(logits, "geometric").argmax(1) == logits.mean(0).argmax(1)).all()
+    assert (merge_views(logits, "mean").argmax(1) != logits.mean(0).argmax(1)).any()
+
+
+@pytest.mark.parametrize("how", ["mean", "geometric"])
+def test_a_merge_of_extreme_logits_is_finite(how: str) -> None:
+    merged = merge_views(np.array([[[1e4, -1e4, 0.0]], [[-1e4, 1e4, 0.0]]]), how)
+    assert np.isfinite(merged).all()
+    np.testing.assert_allclose(merged.sum(1), 1)
+
+
+def test_weights_weigh_probabilities_for_all_classes_or_each_and_rows_sum_to_one() -> None:
+    weights = np.array([0.5, 0.3, 0.2])
+    probabilities = softmax(LOGITS)
+    np.testing.assert_allclose(merge_views(LOGITS, "weighted", weights), np.einsum("v,vnc->nc", weights, probabilities))
+    by_class = np.random.default_rng(1).uniform(0.1, 1, (3, 4))
+    expected = np.einsum("vc,vnc->nc", by_class, probabilities)
+    np.testing.assert_allclose(merge_views(LOGITS, "classwise", by_class), expected / expected.sum(1, keepdims=True))
+    np.testing.assert_allclose(merge_views(LOGITS, "weighted", np.full(3, 1 / 3)), merge_views(LOGITS, "mean"))
+
+
+def test_an_unknown_merge_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean geometric"):
+        Request("geometrical").check()
+    with pytest.raises(UsageError, match="expected at least 1 view an image"):
+        Request(budget=0).check()
+
+
+@pytest.mark.parametrize("weights", [{"none": (0.25,), "hflip": (0.75,)}, {"none": (0.25, 0.5), "hflip": (0.75, 0.5)}])
+def test_a_merge_reads_as_it_was_written(weights: dict[str, tuple[float, ...]]) -> None:
+    merge = Merge("weighted" if len(weights["none"]) == 1 else "classwise", weights, threshold=0.125)
+    assert Merge.from_json(json.loads(json.dumps(merge.as_json())), 2) == merge
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"how": "exec"}, "'how' is 'exec'"),
+        ({"weights": {}}, "one view or more"),
+        ({"weights": {"none": "1"}}, "'weights' is"),
+        ({"weights": {"none": [0.5, 0.5, 0.5]}}, "'weights' is"),
+        ({"weights": {"none": 0.5, "hflip": [0.5, 0.5]}}, "each with as many"),
+        ({"weights": {"none": -0.5}}, "none below 0"),
+        ({"threshold": "low"}, "'threshold' is 'low'"),
+    ],
+)
+def test_a_record_from_anywhere_that_is_no_merge_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(EnsembleError, match="this is no merge of views") as error:
+        Merge.from_json(Merge("weighted", {"none": (1.0,)}).as_json() | change, 2)
+    assert said in error.value.message
+
+
+def test_the_margin_is_the_highest_probability_less_the_second() -> None:
+    np.testing.assert_allclose(margins(np.array([[0.2, 0.7, 0.1], [0.5, 0.5, 0.0]])), [0.5, 0])
+
+
+def test_further_views_are_for_images_below_the_threshold_or_for_all_without_one() -> None:
+    plain = np.log(np.array([[0.9, 0.1], [0.55, 0.45]]))
+    weights = {"none": (0.5,), "hflip": (0.5,)}
+    assert Merge("mean", weights, threshold=0.5).further(plain).tolist() == [False, True]
+    assert Merge("mean", weights).further(plain).tolist() == [True, True]
+    assert Merge("mean", {"none": (1.0,)}).further(plain).tolist() == [False, False]

@@ -1,0 +1,180 @@
+"""Which views are chosen, what they weigh, and that nothing is scored on labels that it was fitted on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ensemble import view_weights
+from ensemble.view_merges import Request, margins, merge_views
+from ensemble.view_weights import Evidence, apply, fit, fit_threshold, nested
+from folds.errors import EnsembleError
+from folds.scores import log_loss, macro_f1
+from folds.softmax import softmax
+
+CLASSES = 4
+
+
+def evidence(noise: tuple[float, ...], rows: int = 600, seed: int = 0, folds: int = 5) -> Evidence:
+    """Views whose logits are the truth with so much noise each; 3 rows a person, people dealt to folds."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, CLASSES, rows)
+    logits = np.stack([2.0 * np.eye(CLASSES)[labels] + random.normal(scale=scale, size=(rows, CLASSES)) for scale in noise])
+    persons = np.arange(rows) // 3
+    return Evidence(tuple(f"v{i}" for i in range(len(noise))), logits, labels, persons, persons % folds)
+
+
+def loss(known: Evidence, weights: NDArray) -> float:
+    return log_loss(known.labels, merge_views(known.logits, "weighted", weights))
+
+
+def test_greedy_weights_come_near_the_best_that_a_grid_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_weights, "EQUAL", 0.0)
+    known = evidence((1.0, 1.5, 3.0))
+    grid = [np.array([a, b, 1 - a - b]) for a in np.linspace(0, 1, 41) for b in np.linspace(0, 1, 41) if a + b <= 1]
+    best = min(loss(known, weights) for weights in grid)
+    merge = fit(known, Request("weighted"))
+    weights = np.array([merge.weights.get(view, (0.0,))[0] for view in known.views])
+    assert loss(known, weights) < best + 2e-4
+    assert weights[0] > weights[1] > weights[2]
+
+
+def test_fitted_weights_are_half_way_to_equal_ones_and_sum_to_one() -> None:
+    known = evidence((1.0, 1.5, 30.0))
+    weights = fit(known, Request("weighted")).weights
+    assert list(weights) == ["v0", "v1", "v2"]
+    assert sum(weight for (weight,) in weights.values()) == pytest.approx(1)
+    assert weights["v2"][0] == pytest.approx(0.5 / 3)
+
+
+def test_a_budget_of_one_is_the_best_single_view() -> None:
+    known = evidence((2.0, 1.0, 3.0))
+    for how in ("mean", "geometric", "weighted", "classwise"):
+        merge = fit(known, Request(how, budget=1))
+        assert merge.views == ("v1",)
+        np.testing.assert_allclose(apply(merge, known)[0], softmax(known.logits[1]))
+
+
+@pytest.mark.parametrize("how", ["mean", "geometric", "weighted", "classwise", "auto"])
+@pytest.mark.parametrize("budget", [1, 2, 3])
+def test_no_more_views_than_the_budget_and_the_plain_image_among_them_where_the_others_wait_for_it(how: str, budget: int) -> None:
+    known = evidence((3.0, 1.0, 1.2, 1.1, 2.0), rows=150)
+    free, waiting = fit(known, Request(how, budget)), fit(known, Request(how, budget, adaptive=True))
+    assert 1 <= len(free.views) <= budget
+    assert 1 <= len(waiting.views) <= budget
+    assert waiting.views[0] == "v0"
+    assert apply(waiting, known)[1].max() <= budget
+
+
+def test_a_mean_under_a_budget_takes_what_a_search_over_all_pairs_would() -> None:
+    known = evidence((3.0, 1.0, 1.2, 2.5))
+    pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
+    best = min(pairs, key=lambda pair: log_loss(known.labels, softmax(known.logits[list(pair)]).mean(0)))
+    assert fit(known, Request("mean", 2)).views == tuple(f"v{i}" for i in best)
+    assert fit(known, Request("mean", 2)).weights["v1"] == (0.5,)
+
+
+@pytest.mark.parametrize("request_", [Request("weighted"), Request("classwise"), Request("mean", 2), Request("auto"), Request("mean", adaptive=True)])
+def test_the_rows_of_a_fold_do_not_depend_on_their_own_labels(request_: Request) -> None:
+    known = evidence((1.5, 1.0, 1.2), rows=150, folds=3)
+    before, _ = nested(known, request_)
+    mine = known.folds == 1
+    after, _ = nested(replace(known, labels=np.where(mine, (known.labels + 1) % CLASSES, known.labels)), request_)
+    np.testing.assert_array_equal(before[mine], after[mine])
+    assert not np.array_equal(before[~mine], after[~mine]) or request_.adaptive
+
+
+def test_the_people_of_a_single_fold_are_dealt_to_five_groups_and_one_person_alone_cannot_be() -> None:
+    known = evidence((1.0, 1.0), rows=90, folds=1)
+    parts = list(known.parts())
+    assert len(parts) == 5
+    np.testing.assert_array_equal(np.sum(parts, axis=0), np.ones(90))
+    groups = np.argmax(parts, axis=0)
+    assert all(len(np.unique(groups[known.persons == person])) == 1 for person in np.unique(known.persons))
+    with pytest.raises(EnsembleError, match="there is one alone"):
+        nested(replace(known, persons=np.zeros(90, int)), Request("weighted"))
+
+
+def test_auto_takes_the_plain_image_alone_where_the_other_views_are_noise() -> None:
+    known = evidence((0.5, 8.0, 8.0))
+    merge = fit(known, Request("auto"))
+    np.testing.assert_allclose(apply(merge, known)[0].argmax(1), known.logits[0].argmax(1))
+
+
+def by_class(rare: int = 200) -> Evidence:
+    """Two views, each good at two of four classes, of the last of which there are `rare` rows."""
+    random = np.random.default_rng(3)
+    labels = np.repeat(np.arange(CLASSES), [200, 200, 200, rare])
+    noise = np.where(labels < 2, 0.7, 4.0), np.where(labels < 2, 4.0, 0.7)
+    logits = np.stack([2.5 * np.eye(CLASSES)[labels] + random.normal(size=(len(labels), CLASSES)) * scale[:, None] for scale in noise])
+    order = random.permutation(len(labels))
+    persons = np.arange(len(labels)) // 2
+    return Evidence(("v0", "v1"), logits[:, order], labels[order], persons, persons % 5)
+
+
+def test_weights_by_class_learn_which_view_knows_which_class_and_gain_on_people_they_were_not_fitted_on() -> None:
+    known = by_class()
+    weights = fit(known, Request("classwise")).weights
+    assert min(weights["v0"][:2]) > max(weights["v0"][2:])
+    shared, single = (log_loss(known.labels, nested(known, Request(how))[0]) for how in ("weighted", "classwise"))
+    assert single < shared
+
+
+def test_the_rarer_a_class_the_nearer_its_weights_are_to_those_of_all() -> None:
+    often, rare = (np.array(fit(by_class(rows), Request("classwise")).weights["v1"])[3] for rows in (200, 4))
+    assert abs(rare - 0.5) < abs(often - 0.5)
+
+
+def test_weights_by_class_lower_what_they_minimise() -> None:
+    known = by_class()
+    shared = np.array([0.5, 0.5])
+    found = view_weights._by_class(known, shared)
+
+    def objective(weights: NDArray) -> float:
+        moved = np.log(weights) - np.log(shared)[:, None]
+        penalty = ((moved - moved.mean(0)) ** 2).sum() / (2 * view_weights.SPREAD**2 * len(known.labels))
+        return log_loss(known.labels, merge_views(known.logits, "classwise", weights)) + float(penalty)
+
+    best = objective(found)
+    assert best < objective(np.tile(shared[:, None], CLASSES)) - 0.01
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        other = found * np.exp(random.normal(scale=0.05, size=found.shape))
+        assert objective(other / other.sum(0)) > best - 1e-4
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_threshold_is_the_smallest_that_keeps_the_score_with_all_larger_ones(seed: int) -> None:
+    known = evidence((1.6, 1.6, 1.6), rows=300, seed=seed)
+    plain, full = softmax(known.logits[0]), merge_views(known.logits)
+    margin = margins(plain)
+
+    def score(threshold: float) -> float:
+        merged = np.where((margin < threshold)[:, None], full, plain)
+        return macro_f1(known.labels, merged.argmax(1), CLASSES)
+
+    found = fit_threshold(plain, full, known.labels)
+    whole = macro_f1(known.labels, full.argmax(1), CLASSES)
+    steps = np.unique(np.append(margin, [0.0, 1.1]))
+    assert all(score(step) >= whole - 0.001 - 1e-9 for step in [found, *steps[steps >= found]])
+    below = steps[steps < found]
+    assert found == 0 or any(score(step) < whole - 0.001 for step in below[-60:])
+
+
+def test_no_further_view_is_needed_where_they_decide_nothing_otherwise() -> None:
+    plain = softmax(evidence((1.0,)).logits[0])
+    assert fit_threshold(plain, plain, evidence((1.0,)).labels) == 0
+
+
+def test_adaptive_views_keep_the_score_with_fewer_passes() -> None:
+    known = evidence((0.4,) * 8, rows=1500)
+    shared = np.random.default_rng(9).normal(scale=1.5, size=known.logits.shape[1:])  # views of an image err together
+    known = replace(known, logits=known.logits + shared)
+    merged, views = nested(known, Request("mean", adaptive=True))
+    full = macro_f1(known.labels, merge_views(known.logits).argmax(1), CLASSES)
+    assert macro_f1(known.labels, merged.argmax(1), CLASSES) > full - 0.005
+    assert set(np.unique(views).tolist()) == {1, 8}
+    assert views.mean() < 5

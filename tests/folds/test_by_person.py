@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given, settings
+
+from folds.by_person import average_by_person, counts_by_unit, people_with_class, person_codes
+from folds.scores import class_counts
+from tests.folds.scored_people import CLASSES, Data, scored
+
+
+def test_people_are_numbered_alike_whatever_the_order_of_the_rows() -> None:
+    names = np.array(["p9", "p10", "p1", "p9", "p1"])
+    order = [4, 2, 0, 3, 1]
+    assert person_codes(names).tolist() == [2, 1, 0, 2, 0]
+    assert person_codes(names[order]).tolist() == person_codes(names)[order].tolist()
+
+
+@settings(max_examples=60)
+@given(scored())
+def test_the_counts_of_a_person_are_those_of_its_rows(data: Data) -> None:
+    labels, probabilities, persons = data
+    predicted, codes = probabilities.argmax(1), person_codes(persons)
+    found = counts_by_unit(labels, predicted, CLASSES, codes, codes.max() + 1)
+    for one in range(codes.max() + 1):
+        rows = codes == one
+        np.testing.assert_array_equal(found[one], class_counts(labels[rows], predicted[rows], CLASSES))
+    expected = [len({person for person, label in zip(persons.tolist(), labels.tolist()) if label == one}) for one in range(CLASSES)]
+    assert people_with_class(labels, persons, CLASSES).tolist() == expected
+
+
+@settings(max_examples=60)
+@given(scored())
+def test_a_person_is_the_mean_of_the_rows_and_the_most_frequent_label(data: Data) -> None:
+    labels, probabilities, codes = data
+    persons = np.array([f"p{code}" for code in codes])
+    found_labels, found, names, mixed = average_by_person(labels, probabilities, persons, CLASSES)
+    assert names.tolist() == sorted(set(persons.tolist()))
+    several = 0
+    for i, name in enumerate(names):
+        rows = persons == name
+        np.testing.assert_allclose(found[i], probabilities[rows].mean(0), atol=1e-12)
+        counts = Counter(labels[rows].tolist())
+        assert found_labels[i] == min(label for label in counts if counts[label] == max(counts.values()))
+        several += len(counts) > 1
+    assert mixed == several

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from folds.errors import EnsembleError
+from folds.redrawn import ENOUGH, LEAST, RESAMPLES, SECONDS, redrawn
+
+CODES = np.repeat(np.arange(12), [1, 2, 3] * 4)
+
+
+def rows_drawn(labels: NDArray, probabilities: NDArray) -> float:
+    return float(len(labels) + probabilities.sum() / 1000)
+
+
+def test_a_drawn_person_comes_with_all_rows_and_all_predictions_are_scored_on_the_same_draw() -> None:
+    labels, ones = CODES.copy(), np.ones((len(CODES), 2))
+    seen: list[NDArray] = []
+
+    def score(labels: NDArray, probabilities: NDArray) -> float:
+        seen.append(np.bincount(labels, minlength=12))
+        return rows_drawn(labels, probabilities)
+
+    found, warning = redrawn(score, labels, [ones, 2 * ones], CODES, 12)
+    assert found.shape == (RESAMPLES, 2)
+    assert warning == ""
+    np.testing.assert_array_equal(seen[0::2], seen[1::2])
+    times = np.array(seen[0::2]) / np.bincount(CODES)  # how often each person was drawn
+    assert (times == times.astype(int)).all()
+    assert (times.sum(axis=1) == 12).all()
+    assert times.mean(axis=0) == pytest.approx(np.ones(12), abs=0.1)
+    assert (times.max(axis=1) > 1).all()
+    np.testing.assert_allclose(found[:, 1] - found[:, 0], 2 * np.floor(found[:, 0]) / 1000)
+
+
+@pytest.mark.parametrize(("seconds", "draws", "warned"), [(0.001, RESAMPLES, False), (0.1, 300, False), (0.2, 150, True), (60.0, LEAST, True)])
+def test_a_slow_score_is_drawn_less_often_and_it_is_said_when_that_is_too_seldom(seconds: float, draws: int, warned: bool) -> None:
+    ticks = itertools.count()
+    found, warning = redrawn(rows_drawn, CODES, [np.ones((len(CODES), 2))], CODES, 12, clock=lambda: next(ticks) * seconds)
+    assert len(found) == draws
+    assert draws <= max(LEAST, SECONDS / seconds)
+    assert (f"only {draws} draws" in warning) == warned == (draws < ENOUGH)
+
+
+def test_draws_that_cannot_be_scored_are_left_out_and_counted() -> None:
+    def score(labels: NDArray, probabilities: NDArray) -> float:
+        if 0 not in labels:
+            raise EnsembleError("there is no row of class 0")
+        return 1.0
+
+    found, warning = redrawn(score, CODES, [np.ones((len(CODES), 2))], CODES, 12)
+    failed = RESAMPLES - len(found)
+    assert failed == pytest.approx(RESAMPLES * (11 / 12) ** 12, rel=0.15)
+    assert warning == f"{failed:,} of 2,000 draws of people could not be scored and are left out"
+
+    def never(labels: NDArray, probabilities: NDArray) -> float:
+        raise EnsembleError("it wants all of them", hint="give all")
+
+    with pytest.raises(EnsembleError, match="of 2,000 draws of people 2,000 could not be scored: it wants all of them"):
+        redrawn(never, CODES, [np.ones((len(CODES), 2))], CODES, 12)
