@@ -18,7 +18,7 @@ from ensemble.copies import named_apart, select_runs, without_copies
 from ensemble.cost import Costs, costs_of, parse_costs
 from ensemble.details import Details, details_of
 from ensemble.entries import Entry, entries_of, entry_of, ranking_of
-from ensemble.evaluation import Progress
+from ensemble.evaluation import Progress, nests_of, torn
 from ensemble.fitted import Fitted, fit_split
 from ensemble.found_files import Note, find_files
 from ensemble.given_weights import parse_weights
@@ -145,6 +145,7 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     identity = _identity(members, request, weights)
     splits = _with_weight(splits, weights, notes.append)
     truths = {name: truth for name, split in splits.items() if (truth := truth_of(split, request.per_person, notes.append)) is not None}
+    _refuse_torn(splits, truths)
     if request.labels is not None and not truths:
         raise EnsembleError(f"{request.labels} has labels of none of the samples", hint="its ids must be those of the predictions")
     runs = {name: entries_of(name, splits, truths, request) for name in names if weights[name] > 0}
@@ -162,7 +163,7 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
         combination = fitted.combination
         weights = dict(zip(combination.runs, combination.shares.tolist(), strict=True))
         votes = {name: vote_as_learnt(split, combination, ranking) for name, split in splits.items()}
-        votes["oof"] = _honest(votes["oof"], fitted, truths["oof"])
+        votes["oof"] = _honest(votes["oof"], splits["oof"], fitted, truths["oof"])
         notes += fitted.sentences()
     else:
         votes = {name: vote(split, request.name, weights, ranking, request.options()) for name, split in splits.items()}
@@ -176,7 +177,7 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     mixed = next((entry.score.mixed_people for entry in total.values() if entry.score is not None and entry.score.mixed_people), 0)
     if mixed:
         notes.append(f"{mixed:,} people carry several labels and are scored by their most frequent one")
-    worths = worths_of(splits, truths, request, weights, fitted, costs, progress, notes.append) if request.told else None
+    worths = worths_of(splits, truths, request, combination, fitted, costs, progress, notes.append) if request.told else None
     details = details_of(splits, votes, truths, request.scored) if request.detail else {}
     return Blend(identity, request.name, request, weights, splits, votes, runs, total, members, costs, combination, fitted, worths, details, notes)
 
@@ -190,11 +191,33 @@ def _learnable(names: Sequence[str], splits: Mapping[str, Split], note: Note) ->
     return [name for name in names if name in known]
 
 
-def _honest(result: Vote, fitted: Fitted, truth: Truth) -> Vote:
-    """The vote whose labelled samples are predicted by what had not seen their people."""
+def _honest(result: Vote, split: Split, fitted: Fitted, truth: Truth) -> Vote:
+    """The vote in which everybody is predicted by what had not seen them, also where their labels are not known."""
     probabilities = result.probabilities.copy()
-    probabilities[truth.labels >= 0] = fitted.nested.honest
+    unknown = truth.labels < 0
+    probabilities[~unknown] = fitted.nested.honest
+    if unknown.any() and fitted.nested.parts:
+        nests = nests_of(truth.persons, truth.labels, split.fold)
+        for part, learnt in zip(np.unique(fitted.stack.nests).tolist(), fitted.nested.parts, strict=True):
+            rows = np.flatnonzero(unknown & (nests == part))
+            if len(rows):
+                probabilities[rows] = vote_as_learnt(split.take(rows), learnt).probabilities
     return replace(result, probabilities=probabilities)
+
+
+def _refuse_torn(splits: Mapping[str, Split], truths: Mapping[str, Truth]) -> None:
+    """Nobody may stand in two folds of a run, also where only ``--labels`` says who they are: models have seen whom they predict."""
+    for name, truth in truths.items():
+        folds = [(run.name, part.fold) for run in splits[name].runs for part in run.parts if isinstance(part.fold, np.ndarray)]
+        for run, fold in folds if name == "oof" else ():
+            found = torn(truth.persons, fold)
+            if found:
+                names = splits[name].rows.persons
+                row = int(np.flatnonzero(truth.persons == found[0])[0])
+                raise EnsembleError(
+                    f"{run}: {len(found):,} people stand in two folds or more, e.g. '{names[row] if names is not None else found[0]}'",
+                    hint="such a score is of people seen in training; split by person: ensemble folds",
+                )
 
 
 def _said_of(result: Vote, method: str, options: Options, rows: str) -> list[str]:

@@ -46,7 +46,7 @@ class Nested:
 def nests_of(persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArray[np.int64] | None, count: int = NESTS) -> NDArray[np.int64]:
     """(n,) the part of each sample, whole people in each: the folds that the members agree on, else people dealt out by class.
 
-    Fewer than `FEWEST` folds are dealt again.
+    Fewer than `FEWEST` folds are dealt again, and so are folds that a person stands in two of.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def nests_of(persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArra
     fold : (n,) of each sample, −1 where it is not known; None where the members disagree.
     count : parts that people are dealt to where there are no folds.
     """
-    if fold is not None and (fold >= 0).all() and len(np.unique(fold)) >= FEWEST:
+    if fold is not None and (fold >= 0).all() and len(np.unique(fold)) >= FEWEST and not torn(persons, fold):
         return np.unique(fold, return_inverse=True)[1]
     people = int(persons.max()) + 1
     # Each person's most frequent class; those of one class are dealt in turn, in an order that is drawn.
@@ -66,6 +66,14 @@ def nests_of(persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArra
     dealt = np.empty(people, np.int64)
     dealt[order] = np.arange(people) % min(count, people)
     return dealt[persons]
+
+
+def torn(persons: NDArray[np.int64], fold: NDArray[np.int64]) -> list[int]:
+    """The persons who stand in two folds; where the fold is not known (−1) nobody does."""
+    known = fold >= 0
+    of = np.full(int(persons.max()) + 1, -1)
+    of[persons[known]] = fold[known]
+    return np.unique(persons[known][of[persons[known]] != fold[known]]).tolist()
 
 
 def held_out(stack: Stack) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:

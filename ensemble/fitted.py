@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemble.auto import Choice, choose
-from ensemble.combination import Combination
+from ensemble.combination import Combination, Fitter
 from ensemble.cost import Costs
 from ensemble.evaluation import FEWEST, Nested, Progress, gain, is_real, nested, nests_of, stability
 from ensemble.fitters import BEST, FITTERS, SOFT
@@ -18,8 +19,9 @@ from ensemble.runs import Split
 from ensemble.scoring import Truth
 from ensemble.stack import Stack, stack_of
 from ensemble.subsets import limited
+from folds.by_person import average_by_person
 from folds.errors import EnsembleError
-from folds.intervals import Difference, Interval, interval_over_people
+from folds.intervals import Difference, Interval, difference_over_people, interval_over_people
 from folds.scores import Metric
 
 
@@ -58,6 +60,7 @@ class Fitted:
     lines : what it and others are worth: soft voting, the best single run (chosen inside the nest), all that were tried.
     chosen : the method that is applied.
     by_part : what was chosen without each part; () where nothing was.
+    fitters : what was fitted without each part, before any limits: what is learnt again on fewer runs.
     moved : how far the weights move when other people are left out, 0 to 1.
     """
 
@@ -70,7 +73,8 @@ class Fitted:
     best: str
     by_part: tuple[str, ...]
     moved: float
-    over_best_single: Difference
+    over_best_single: Difference | None
+    fitters: tuple[Fitter, ...] = ()
 
     @property
     def combination(self) -> Combination:
@@ -96,10 +100,10 @@ class Fitted:
                 f"; on the people it learnt from {line.claimed:.3f}, {abs(line.optimism):.3f} {'too good' if line.optimism >= 0 else 'too bad'}"
             )
             said.append(f"believe the nested score {line.score.score:.3f}: of people it has not learnt from{flattery}")
-        if self.chosen != SOFT and line.over_soft is not None:
+        if line.over_soft is not None:
             plain = "" if is_real(line.over_soft) else "; as far as these people can tell, --method soft is as good, and learns nothing"
             said.append(_compared("soft voting", line.over_soft, self.metric) + plain)
-        if self.chosen != BEST:
+        if self.over_best_single is not None:
             said.append(_compared("the best single run (chosen inside the nest, too)", self.over_best_single, self.metric))
         return said
 
@@ -111,7 +115,7 @@ class Fitted:
             "chosen_without_each_part": list(self.by_part),
             "parts": len(np.unique(self.stack.nests)),
             "methods": [line.as_json() for line in self.lines.values()],
-            "over_best_single": difference_json(self.over_best_single),
+            "over_best_single": None if self.over_best_single is None else difference_json(self.over_best_single),
             "weights_move": self.moved,
         }
 
@@ -128,31 +132,48 @@ def fit_split(split: Split, truth: Truth, request: Request, costs: Costs, progre
         raise EnsembleError(
             f"what is learnt is scored on people who are left out, and there are only {len(np.unique(stack.persons))}", hint="--method soft"
         )
-    fitters = request.fitters()
+    plain = request.fitters()
     limits = request.max_members is not None or request.budget is not None
-    if limits:
-        fitters = [limited(fitter, costs, request.max_members, request.budget) for fitter in fitters]
-    if request.name == AUTO:
+    fitters = [limited(fitter, costs, request.max_members, request.budget) for fitter in plain] if limits else plain
+    name = AUTO if request.name == AUTO else plain[0].name + (", limited" if limits else "")
+    if name == AUTO:
         choice = choose(stack, fitters, metric, seed, progress)
     else:
-        one = nested(stack, replace(fitters[0], name=request.name), metric, seed, progress)
-        choice = Choice({request.name: one}, request.name, request.name, one, ())
+        one = nested(stack, fitters[0], metric, seed, progress)
+        choice = Choice({name: one}, name, name, one, ())
     results = dict(choice.results)
-    # What it is compared with is of all runs, whatever the limits.
-    references = {name: results[name] if name in results and not limits else nested(stack, FITTERS[name], metric, seed) for name in (SOFT, BEST)}
-    results |= {f"{name}, all runs" if limits else name: one for name, one in references.items()}
-    if request.name == AUTO:
+    # What it is compared with is neither limited nor calibrated.
+    references = {one: results[one] if one in results and not limits else nested(stack, FITTERS[one], metric, seed) for one in (SOFT, BEST)}
+    results |= {f"{one}, all runs" if limits and one in results else one: found for one, found in references.items()}
+    if name == AUTO:
         results[AUTO] = choice.nested
-    lines = {name: _line(stack, metric, name, one, references[SOFT]) for name, one in results.items()}
-    final = results[request.name]
-    over_best = gain(stack, metric, references[BEST], final)
-    return Fitted(request.name, metric, stack, final, lines, choice.chosen, choice.best, choice.by_part, stability(final.parts), over_best)
+    final, by_person = results[name], request.per_person
+    lines = {one: _line(stack, metric, one, found, references[SOFT], by_person) for one, found in results.items()}
+    over_best = None if final is references[BEST] else _gain(stack, metric, references[BEST], final, by_person)
+    named = {fitter.name: fitter for fitter in plain}
+    by_part = choice.by_part or (plain[0].name,) * len(np.unique(stack.nests))
+    again = tuple(named[one] for one in by_part)
+    return Fitted(name, metric, stack, final, lines, choice.chosen, choice.best, choice.by_part, stability(final.parts), over_best, again)
 
 
-def _line(stack: Stack, metric: Metric, name: str, one: Nested, soft: Nested) -> Line:
-    score = interval_over_people(metric, stack.labels, one.honest, stack.persons)
-    compared = None if one is soft else gain(stack, metric, soft, one)
-    return Line(name, one.fitter.title, score, metric(stack.labels, one.claimed), one.optimism(stack.labels, metric), compared)
+def _line(stack: Stack, metric: Metric, name: str, one: Nested, soft: Nested, by_person: bool) -> Line:
+    labels, persons = stack.labels, stack.persons
+    honest: NDArray[np.floating[Any]] = one.honest
+    claimed: NDArray[np.floating[Any]] = one.claimed
+    if by_person:
+        labels, claimed, *_ = average_by_person(stack.labels, one.claimed, stack.persons, stack.classes)
+        labels, honest, persons, _ = average_by_person(stack.labels, one.honest, stack.persons, stack.classes)
+    score, own = interval_over_people(metric, labels, honest, persons), metric(labels, claimed)
+    flattery = own - score.score if metric.greater_is_better else score.score - own
+    return Line(name, one.fitter.title, score, own, flattery, None if one is soft else _gain(stack, metric, soft, one, by_person))
+
+
+def _gain(stack: Stack, metric: Metric, over: Nested, of: Nested, by_person: bool) -> Difference:
+    if not by_person:
+        return gain(stack, metric, over, of)
+    labels, first, persons, _ = average_by_person(stack.labels, over.honest, stack.persons, stack.classes)
+    second = average_by_person(stack.labels, of.honest, stack.persons, stack.classes)[1]
+    return difference_over_people(metric, labels, first, second, persons)
 
 
 def _compared(what: str, difference: Difference, metric: Metric) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.cost import Costs
-from ensemble.evaluation import Progress, nested
+from ensemble.evaluation import Progress
 from ensemble.stack import Stack
 from ensemble.subsets import Candidate, best_of, candidates, fit_on
 from folds.intervals import Difference, Interval, difference_over_people, interval_over_people
@@ -81,12 +81,17 @@ def pareto(
     seed: int = 0,
     most: int = 12,
     progress: Progress = lambda done, of: None,
+    by_part: Sequence[Fitter] | None = None,
 ) -> Pareto:
     """The best score for each cost.
 
     The costs to look at are those at which, on everybody, another subset becomes the best; at most `most` of them, closer
     together where they are low. For each, and each part of the stack, the best subset within that cost is chosen by the plain
     pool's score without the part, `fitter` learns on its runs without the part, and the part is predicted.
+
+    Parameters
+    ----------
+    by_part : what learns without each part, in order, where it was chosen without it; `fitter` without it.
 
     Raises
     ------
@@ -99,20 +104,23 @@ def pareto(
     progress(0, len(parts) + 1)
     front = _front(candidates(stack, metric, costs, pool), most)
     honest = np.empty((len(front), len(stack), stack.classes), np.float32)
+    all_of_them = np.empty((len(stack), stack.classes), np.float32)
+    everybody = tuple(range(stack.runs))
     alike = np.zeros(len(front), int)
     for done, part in enumerate(parts):
         progress(done + 1, len(parts) + 1)
         inside, outside = np.flatnonzero(stack.nests == part), stack.take(np.flatnonzero(stack.nests != part))
         held_out, found = stack.take(inside), candidates(outside, metric, costs, pool)
         made: dict[tuple[int, ...], NDArray[np.float32]] = {}
+        learner = fitter if by_part is None else by_part[done]
         for level, whole in enumerate(front):
             chosen = best_of(found, whole.cost).members
             if chosen not in made:
-                made[chosen] = combine(held_out, fit_on(outside, chosen, fitter, metric, seed))
+                made[chosen] = combine(held_out, fit_on(outside, chosen, learner, metric, seed))
             honest[level, inside] = made[chosen]
             alike[level] += chosen == whole.members
+        all_of_them[inside] = made[everybody] if everybody in made else combine(held_out, learner.fit(outside, metric, seed))
     progress(len(parts) + 1, len(parts) + 1)
-    all_of_them = nested(stack, fitter, metric, seed).honest
     everyone = _scored(stack, metric, costs, stack.names, all_of_them, None, len(parts), len(parts))
     looked_at = tuple(
         _scored(stack, metric, costs, tuple(stack.names[run] for run in one.members), honest[level], all_of_them, int(alike[level]), len(parts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,20 +39,23 @@ def worths_of(
     splits: Mapping[str, Split],
     truths: Mapping[str, Truth],
     request: Request,
-    weights: Mapping[str, float],
+    combination: Combination | None,
     fitted: Fitted | None,
     costs: Costs,
     progress: Progress,
     note: Note,
     seed: int = 0,
 ) -> Worths | None:
-    """What the runs are worth out of fold; None, and a note why, where that cannot be said.
+    """What the runs are worth out of fold, image by image; None, and a note why, where that cannot be said.
 
     Parameters
     ----------
-    weights : of a plain vote.
-    fitted : of one that was learnt; its method is learnt again on each subset of the runs.
+    combination : the vote; None where attributes are voted on apart.
+    fitted : what was learnt; its method is learnt again on each subset of the runs, in each part what was chosen without it.
     """
+    if combination is None:
+        note("what each run is worth is not said of a vote by attribute; --by class says it")
+        return None
     if "oof" not in truths:
         note("what each run is worth cannot be said without out-of-fold predictions whose labels are known")
         return None
@@ -61,23 +64,27 @@ def worths_of(
         note("what each run is worth cannot be said where some have hard labels only")
         return None
     stack = fitted.stack if fitted is not None else stack_of(split, truth, nests_of(truth.persons, truth.labels, split.fold))
+    silent = [] if stack.present is None else np.flatnonzero(~stack.present.any(axis=1)).tolist()
+    if silent:
+        note(f"what each run is worth cannot be said where one has no labelled sample: {', '.join(stack.names[i] for i in silent)}")
+        return None
     if stack.runs < 2 or len(np.unique(stack.nests)) < FEWEST:
         note("what each run is worth cannot be said of one run, or of so few people")
         return None
     if fitted is not None:
-        whole = fitted.nested
-        fitter = whole.fitter
+        whole, fitters = fitted.nested, fitted.fitters
     else:
-        plain = Combination(stack.names, request.name, np.array([weights[name] for name in stack.names]))
-        fitter = Fitter(request.name, request.name, lambda part, metric, seed: _of_those(plain, part.names), learns=False)
-        whole = nested(stack, fitter, metric, seed)
+        mine = _of_those(combination, stack.names)
+        plain = Fitter(request.name, request.name, lambda part, metric, seed: _of_those(mine, part.names), learns=False)
+        whole, fitters = nested(stack, plain, metric, seed), (plain,) * len(np.unique(stack.nests))
     contributions = worth(stack, whole, metric, seed=seed, progress=progress)
-    front = pareto(stack, metric, costs, fitter, seed, progress=progress)
+    front = pareto(stack, metric, costs, fitters[0], seed, progress=progress, by_part=fitters)
+    if request.per_person:
+        note("what each run is worth is told image by image")
     return Worths(contributions, front, tuple(advice(contributions, front)))
 
 
 def _of_those(plain: Combination, names: tuple[str, ...]) -> Combination:
     """A plain combination for fewer runs."""
-    assert plain.weights is not None  # noqa: S101 - given to it above
     kept = [plain.runs.index(name) for name in names]
-    return Combination(names, plain.pool, plain.weights[kept])
+    return replace(plain, runs=names, weights=None if plain.weights is None else plain.weights[kept])

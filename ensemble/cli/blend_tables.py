@@ -51,7 +51,7 @@ def _cells(entry: Entry | None, scored: bool, with_accuracy: bool) -> list[str]:
 
 def methods_table(fitted: Fitted) -> str:
     """A line a method, best nested score first, and what was chosen last."""
-    title = fitted.metric.title
+    title = fitted.metric.title + ("" if fitted.metric.greater_is_better else " (less is better)")
     header = ["method", f"nested {title}", "95 % over people", "on what it learnt from", "too good by", "against soft voting", "95 %"]
     lines = sorted(fitted.lines.values(), key=lambda line: -line.score.score if fitted.metric.greater_is_better else line.score.score)
     rows = []

@@ -12,7 +12,7 @@ _NAMED = 5
 
 def worth_table(worth: Worth) -> str:
     """A line a run, the most valuable first: score, share of the vote, what the vote loses without it, Shapley value, closest run."""
-    title = worth.metric.title
+    title = worth.metric.title + ("" if worth.metric.greater_is_better else " (less is better)")
     header = ["run", title, "weight", "worth in the vote" if not worth.refitted else "worth, refitted", "95 %, paired"]
     if worth.shares is not None:
         header += ["Shapley value", "95 %"]
@@ -29,7 +29,7 @@ def worth_table(worth: Worth) -> str:
 
 def worth_notes(worth: Worth) -> list[str]:
     """What a reader of the table must know."""
-    notes = []
+    notes = [] if worth.metric.greater_is_better else [f"worth, Shapley values and gains: positive is better, though less {worth.metric.title} is"]
     shares = worth.shares
     if shares is not None:
         drawn = "" if shares.exact else f"; orders are drawn, standard error {shares.error:.4f}, part of the intervals"
@@ -43,7 +43,8 @@ def worth_notes(worth: Worth) -> list[str]:
 def pareto_table(pareto: Pareto) -> str:
     """A line a subset that no other is both cheaper and better than, the cheapest first; last, all runs, where they are not one of them."""
     title, unit = pareto.metric.title, pareto.costs.unit
-    header = ["runs", unit, f"nested {title}", "95 %", "to all runs", "95 %, paired", "members"]
+    title += "" if pareto.metric.greater_is_better else " (less is better)"
+    header = ["runs", unit, f"nested {title}", "95 %", "gain over all", "95 %, paired", "members"]
     rows = []
     for row in [*pareto.rows, *([] if pareto.everyone in pareto.rows else [pareto.everyone])]:
         gained = None if row.difference is None else row.difference.difference

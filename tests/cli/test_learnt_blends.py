@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from ensemble.blend_recipe import read_recipe
+from ensemble.combination import combine
 from ensemble.fitters import FITTERS
 from folds.errors import EnsembleError
 from folds.predictions import Rows, Sidecar, read_sidecar, write_prediction
@@ -147,7 +149,11 @@ def test_limits_are_kept_and_their_choice_is_nested(folder: Path, call: Call) ->
     assert sum(weight > 0 for weight in record["weights"].values()) <= 2  # each takes five passes
     record = json.loads(call("blend", "runs/*.npy", "--budget", "11", "--cost", "run0=3,run1=1,run2=1", "--json").out)
     assert record["weights"]["run0"] == 0
-    assert "soft, all runs" in {line["method"] for line in record["fitted"]["methods"]}
+    assert {line["method"] for line in record["fitted"]["methods"]} == {"soft, limited", "soft", "best"}
+    done = call("blend", "runs/*.npy", "--budget", "11", "--cost", "run0=3,run1=1,run2=1", "--worth")
+    assert done.code == 0, done.err
+    assert "against soft voting:" in done.out
+    assert next(line for line in done.out.splitlines() if line.endswith("  all")).split()[:2] == ["3", "25"]
 
 
 def test_calibration_leaves_decisions_and_makes_probabilities_true(folder: Path, call: Call) -> None:
@@ -195,3 +201,87 @@ def test_a_metric_of_the_user_s_own_is_what_is_learnt_for(folder: Path, call: Ca
     record = json.loads(done.out)
     assert record["metric"] == "my_scores:second"
     assert 0 < record["blend"]["oof"]["score"]["my_scores:second"]["score"] < 1
+
+
+def inline(path: Path, **changes: Any) -> None:
+    """A sidecar with its samples written into it, and changed."""
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in record.items() if not key.startswith("samples")}))
+
+
+def write_truth(folder: Path, *columns: Any, names: tuple[str, ...] = ("id", "label", "person")) -> None:
+    with (folder / "truth.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *zip(*columns, strict=True)])
+
+
+def test_people_whom_only_labels_name_may_not_stand_in_two_folds_either(folder: Path, call: Call) -> None:
+    rows = rows_of(world(0), "a")
+    for run in RUNS:
+        inline(folder / f"runs/{run}.oof.json", ids=rows.ids.tolist(), fold=[i % 5 for i in range(len(rows))])
+    write_truth(folder, rows.ids, rows.labels, rows.persons)
+    done = call("blend", "runs/*.npy", "--labels", "truth.csv", "--method", "greedy")
+    assert done.code == 1
+    assert "run0: 60 people stand in two folds or more, e.g. 'a0'" in done.err
+
+
+def test_nobody_s_unlabelled_images_are_predicted_by_what_learnt_from_their_others(folder: Path, call: Call) -> None:
+    stack = world(0, skill=2.0)
+    rows, kept = rows_of(stack, "a"), np.arange(len(stack)) % 2 == 0
+    for run in RUNS:
+        labels = np.where(kept, rows.labels, "").tolist()
+        inline(folder / f"runs/{run}.oof.json", ids=rows.ids.tolist(), labels=labels, persons=rows.persons.tolist())  # type: ignore[union-attr]
+    assert call("blend", "runs/*.npy", "--method", "stacking", "-o", "it").code == 0
+    found = np.load(folder / "runs/blends/it/oof.npy")
+    blurred = stack.probabilities.copy()
+    blurred[2] = np.random.default_rng(2).dirichlet(np.ones(4), len(stack))
+    whole = replace(stack, names=RUNS, probabilities=blurred)
+    learnt = whole.take(np.flatnonzero(kept))
+    for part in range(5):
+        fitted = FITTERS["stacking"].fit(learnt.take(np.flatnonzero(learnt.nests != part)), METRICS["macro_f1"], 0)
+        inside = np.flatnonzero(~kept & (whole.nests == part))
+        np.testing.assert_allclose(found[inside], combine(whole.take(inside), fitted), atol=1e-5)
+
+
+def test_what_is_calibrated_is_compared_with_what_is_not(folder: Path, call: Call) -> None:
+    record = json.loads(call("blend", "runs/*.npy", "--calibrate", "after:vector", "--metric", "log_loss", "--json").out)
+    lines = {line["method"]: line for line in record["fitted"]["methods"]}
+    assert set(lines) == {"soft+after:vector", "soft", "best"}
+    assert lines["soft"]["over_soft"] is None
+    plain = json.loads(call("blend", "runs/*.npy", "--metric", "log_loss", "--json").out)
+    assert lines["soft"]["nested"]["score"] == pytest.approx(plain["blend"]["oof"]["score"]["log_loss"]["score"])
+    assert any(note.startswith("against soft voting:") for note in record["notes"])
+
+
+def test_score_against_cost_of_a_choice_is_of_choices_that_had_not_seen_the_people(folder: Path, call: Call) -> None:
+    record = json.loads(call("blend", "runs/*.npy", "--method", "auto", "--json").out)
+    everyone = record["worth"]["pareto"]["everyone"]["score"]["score"]
+    assert everyone == pytest.approx(next(line for line in record["fitted"]["methods"] if line["method"] == "auto")["nested"]["score"])
+
+
+def test_scores_per_person_are_of_persons_throughout(folder: Path, call: Call) -> None:
+    record = json.loads(call("blend", "runs/*.npy", "--method", "greedy", "--per", "person", "--json").out)
+    line = next(line for line in record["fitted"]["methods"] if line["method"] == "greedy")
+    assert line["nested"]["score"] == pytest.approx(record["blend"]["oof"]["score"]["macro_f1"]["score"])
+    assert record["blend"]["oof"]["score"]["rows"] == 60
+
+
+def test_a_run_without_a_labelled_sample_is_no_crash(folder: Path, call: Call) -> None:
+    rows = rows_of(world(0), "a")
+    kept = np.arange(len(rows)) >= 50
+    inline(folder / "runs/run2.oof.json", ids=rows.ids[:50].tolist(), persons=rows.persons[:50].tolist(), fold=world(0).nests[:50].tolist())  # type: ignore[index]
+    np.save(folder / "runs/run2.oof.npy", np.load(folder / "runs/run2.oof.npy")[:50])
+    for run in RUNS[:2]:
+        inline(folder / f"runs/{run}.oof.json", ids=rows.ids.tolist(), labels=np.where(kept, rows.labels, "").tolist(), persons=rows.persons.tolist())  # type: ignore[union-attr]
+    for words in (["--worth"], ["--method", "greedy", "--worth"]):
+        done = call("blend", "runs/*.oof.npy", *words)
+        assert "fault of the program" not in done.err
+        assert "no labelled sample: run2" in done.out or done.code == 1
+
+
+def test_a_vote_by_attribute_says_why_it_tells_no_worth(folder: Path, call: Call) -> None:
+    meaning = {name: {"legs": "six" if name in ("ant", "bee") else "four", "wings": "yes" if name in ("bee", "dog") else "no"} for name in CLASSES}
+    for path in (folder / "runs").glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"class_attributes": meaning}))
+    done = call("blend", "runs/*.npy", "--by", "attribute", "--worth")
+    assert done.code == 0, done.err
+    assert "is not said of a vote by attribute" in done.out
