@@ -45,3 +45,10 @@ def test_a_person_is_the_mean_of_the_rows_and_the_most_frequent_label(data: Data
         assert found_labels[i] == min(label for label in counts if counts[label] == max(counts.values()))
         several += len(counts) > 1
     assert mixed == several
+
+
+def test_numbers_of_people_are_numbered_like_any_names() -> None:
+    persons = np.array([30, 10, 20, 10])
+    assert person_codes(persons).tolist() == [2, 0, 1, 0]
+    for given in (persons.astype(np.uint8), persons * 10**9, -persons[::-1], np.array([], int)):
+        assert person_codes(given).tolist() == np.unique(given, return_inverse=True)[1].tolist()
