@@ -11,7 +11,9 @@ import pytest
 from ensemble.auto import choose
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.evaluation import gain, is_real, nested, nests_of, stability
+from ensemble.fitted import _compared
 from ensemble.stack import Stack
+from folds.intervals import difference_over_people
 from folds.scores import METRICS, Metric
 from tests.ensemble.worlds import world
 
@@ -95,6 +97,18 @@ def test_a_gain_is_told_from_none_only_where_it_is_real() -> None:
     results = {fitter.name: nested(worse, fitter, F1) for fitter in (good, bad, same)}
     assert is_real(gain(worse, F1, results["bad"], results["good"]))
     assert not is_real(gain(worse, F1, results["good"], results["same"]))
+
+
+@pytest.mark.parametrize(("people", "real"), [(3, False), (5, False), (6, True)])
+def test_a_few_people_who_lean_to_one_side_are_no_proof(people: int, real: bool) -> None:
+    labels, persons = np.zeros(people, int), np.arange(people)
+    first, second = np.tile([0.1, 0.9], (people, 1)), np.tile([0.9, 0.1], (people, 1))
+    found = difference_over_people(METRICS["accuracy"], labels, first, second, persons)
+    assert (found.difference.low, found.difference.high) == (1, 1)
+    assert is_real(found) == real  # chance 2^(1 − people): .25, .0625, .031
+    said = _compared("soft voting", found, METRICS["accuracy"])
+    assert ("better, beyond" in said) == real
+    assert f"; all {people} people score alike" in said
 
 
 def test_parts_are_the_folds_where_members_agree_and_whole_people_where_not() -> None:
