@@ -25,6 +25,7 @@ class Interval:
     Attributes
     ----------
     warning : why it may hold it less often, empty where nothing speaks for that.
+    error : the standard error of the score; None where none was computed.
     """
 
     score: float
@@ -33,6 +34,7 @@ class Interval:
     level: float = 0.95
     people: int = 0
     warning: str = ""
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,14 @@ def interval_over_people(metric: Metric, labels: Labels, probabilities: Probabil
     if metric.of_all is not None:
         drawn, warning = redrawn(metric.of_all, labels, [probabilities], codes, units)
         low, high = (float(value) for value in np.quantile(drawn[:, 0], [(1 - level) / 2, (1 + level) / 2]))
+        error = np.asarray(drawn[:, 0].std())
+        warning = _both(warning_of(metric, labels, persons, np.shape(probabilities)[1], _alike(drawn[:, 0], drawn)), warning)
     else:
         without = left_out(metric, labels, probabilities, codes, units)
         error, freedom = standard_error(without, score), freedom_of(without, metric)
         low, high = (float(end) for end in bounds(score, error, freedom, units, level, metric.least, metric.most))
         warning = warning_of(metric, labels, persons, np.shape(probabilities)[1], bool(error == 0 and low == high))
-    return Interval(score, low, high, level, people, warning)
+    return Interval(score, low, high, level, people, warning, float(error))
 
 
 def interval_over_images(metric: Metric, labels: Labels, probabilities: Probabilities, *, level: float = 0.95) -> Interval:
@@ -106,14 +110,16 @@ def difference_over_people(
         low, high = (float(value) for value in np.quantile(change, [(1 - level) / 2, (1 + level) / 2]))
         # One is added to both: what was never seen in so many draws may still be.
         beyond = min(int(np.sum(change <= 0)), int(np.sum(change >= 0)))
-        chance = min(1.0, 2 * (beyond + 1) / (len(change) + 1))
+        chance = 1.0 if score == 0 else max(_least_chance(units), min(1.0, 2 * (beyond + 1) / (len(change) + 1)))
+        error = np.asarray(change.std())
+        warning = _both(warning_of(metric, labels, persons, np.shape(first)[1], score != 0 and _alike(change, drawn)), warning)
     else:
         without = left_out(metric, labels, second, codes, units) - left_out(metric, labels, first, codes, units)
         error, freedom = standard_error(without, score), freedom_of(without, metric)
         low, high = (float(end) for end in bounds(score, error, freedom, units, level))
         warning = warning_of(metric, labels, persons, np.shape(first)[1], bool(error == 0 and score != 0))
         chance = _chance(score, float(error), freedom, units)
-    return Difference(*scores, Interval(score, low, high, level, people, warning), chance)
+    return Difference(*scores, Interval(score, low, high, level, people, warning, float(error)), chance)
 
 
 def standard_error(without: NDArray[np.float64], score: float | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -198,6 +204,19 @@ def warning_of(metric: Metric, labels: Labels, persons: NDArray, classes: int, a
 def _chance(score: float, error: float, freedom: int, units: int) -> float:
     if score == 0 or units == 1:
         return 1.0
-    # All of so few people lean to one side by luck alone this often.
-    least = min(1.0, 2.0 ** (1 - min(units, 1000)))
+    least = _least_chance(units)
     return max(least, 1 - student.inside(abs(score) / error, freedom)) if error > 0 else least
+
+
+def _least_chance(units: int) -> float:
+    """How often all of so few people lean to one side by luck alone; 1 for one."""
+    return 2.0 ** (1 - min(units, 1000))
+
+
+def _both(first: str, second: str) -> str:
+    return "; ".join(said for said in (first, second) if said)
+
+
+def _alike(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> bool:
+    """Whether the scores of all draws, or their differences, are the same but for rounding."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(drawn).max())

@@ -232,5 +232,27 @@ def test_a_user_s_score_is_computed_on_people_drawn_with_replacement() -> None:
     paired, drawn = (difference_over_people(metric, labels, probabilities, second, persons) for metric in (ours, theirs))
     width = paired.difference.high - paired.difference.low
     assert (drawn.difference.low, drawn.difference.high) == pytest.approx((paired.difference.low, paired.difference.high), abs=0.15 * width)
+    assert (found.error, drawn.difference.error) == (pytest.approx(expected.error, rel=0.15), pytest.approx(paired.difference.error, rel=0.15))
     assert replace(drawn, difference=paired.difference, chance=0) == replace(paired, chance=0)
     assert drawn.chance == pytest.approx(paired.chance, abs=0.05)
+
+
+def test_a_user_s_score_of_few_people_is_no_surer_than_ours() -> None:
+    theirs = Metric("m:f", "f", of_all=lambda labels, probabilities: float(np.mean(probabilities.argmax(1) == labels)))
+    labels, first, second = np.zeros(12, int), np.tile([0.1, 0.9], (12, 1)), np.tile([0.9, 0.1], (12, 1))
+    for people, chance, said in ((1, 1.0, "one person says nothing of others"), (3, 0.25, "all 3 people score alike")):
+        persons = np.arange(12) % people
+        found = difference_over_people(theirs, labels, first, second, persons)
+        assert found.chance == chance
+        assert found.difference.warning.startswith(said)
+        assert interval_over_people(theirs, labels, second, persons).warning.startswith(said)
+    assert difference_over_people(theirs, labels, first, first, persons).difference.warning == ""
+
+
+def test_an_interval_says_its_standard_error() -> None:
+    labels, probabilities, persons = people_data()
+    second = np.roll(probabilities, 1, axis=0)
+    one = interval_over_people(METRICS["accuracy"], labels, probabilities, persons)
+    two = difference_over_people(METRICS["log_loss"], labels, probabilities, second, persons).difference
+    assert one.error == pytest.approx(by_hand(METRICS["accuracy"], labels, persons, probabilities)[1])
+    assert two.error == pytest.approx(by_hand(METRICS["log_loss"], labels, persons, probabilities, second)[1])
