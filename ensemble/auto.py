@@ -20,7 +20,6 @@ from folds.scores import Metric
 PLAIN = "soft"
 # Soft voting is taken where the best is not better by this many standard errors of their difference.
 STANDARD_ERRORS = 0.5
-_WIDTH = 2 * 1.959964  # of a 95 % interval in standard errors
 _COPIES = 12  # of the predictions that one fit may hold
 _MOST_BYTES = 8 * 2**30
 
@@ -123,5 +122,5 @@ def _pick(stack: Stack, rows: NDArray[np.int64], predicted: Mapping[str, NDArray
     if best == PLAIN or PLAIN not in scores:
         return best, best
     gained = difference_over_people(metric, labels, predicted[PLAIN][rows], predicted[best][rows], stack.persons[rows]).difference
-    error = (gained.high - gained.low) / _WIDTH
-    return (PLAIN if abs(gained.score) <= STANDARD_ERRORS * error else best), best
+    assert gained.error is not None  # noqa: S101 - every difference over people has one
+    return (PLAIN if abs(gained.score) <= STANDARD_ERRORS * gained.error else best), best

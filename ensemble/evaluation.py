@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.stack import Stack
+from folds.comparison import distinguishable
 from folds.files import derive_seed
 from folds.intervals import Difference, difference_over_people
 from folds.scores import Metric
@@ -118,8 +119,9 @@ def gain(stack: Stack, metric: Metric, over: Nested, of: Nested) -> Difference:
 
 
 def is_real(difference: Difference) -> bool:
-    """Whether the interval of a difference leaves out 0."""
-    return difference.difference.low > 0 or difference.difference.high < 0
+    """Whether a difference is distinguishable from noise: its interval leaves out 0, and so few people would not lean so by chance."""
+    found = difference.difference
+    return distinguishable(found.low, found.high, difference.chance) == "yes"
 
 
 def stability(parts: Sequence[Combination]) -> float:

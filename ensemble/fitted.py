@@ -183,7 +183,8 @@ def _compared(what: str, difference: Difference, metric: Metric) -> str:
         verdict = "better, beyond what other people would change" if better else "worse, beyond what other people would change"
     else:
         verdict = "not distinguishable from none"
-    return f"against {what}: {found.score:+.3f} ({found.low:+.3f} to {found.high:+.3f}), {verdict}"
+    warning = f"; {found.warning}" if found.warning else ""
+    return f"against {what}: {found.score:+.3f} ({found.low:+.3f} to {found.high:+.3f}), {verdict}{warning}"
 
 
 def times(count: int) -> str:

@@ -77,10 +77,14 @@ def _checked(name: str, function: Callable[..., Any]) -> Callable[[Labels, Proba
             ) from error
         try:
             number = float(value)
+            shown = str(number)  # not np.float64(nan)
         except (TypeError, ValueError):
-            number = math.nan
+            number, shown = math.nan, repr(value)
         if not math.isfinite(number):
-            raise EnsembleError(f"--metric {name} returned {value!r}, expected a finite number", hint="return a float")
+            raise EnsembleError(
+                f"--metric {name} returned {shown} on {len(labels):,} rows of {np.shape(probabilities)[1]} classes, expected a finite number",
+                hint="return a float for any rows: parts of the people are scored, too, and may lack a class",
+            )
         return number
 
     return score

@@ -8,10 +8,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ensemble.auto import choose
+from ensemble.auto import _pick, choose
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.evaluation import gain, is_real, nested, nests_of, stability
+from ensemble.fitted import _compared
 from ensemble.stack import Stack
+from folds.intervals import difference_over_people
 from folds.scores import METRICS, Metric
 from tests.ensemble.worlds import world
 
@@ -97,6 +99,18 @@ def test_a_gain_is_told_from_none_only_where_it_is_real() -> None:
     assert not is_real(gain(worse, F1, results["good"], results["same"]))
 
 
+@pytest.mark.parametrize(("people", "real"), [(3, False), (5, False), (6, True)])
+def test_a_few_people_who_lean_to_one_side_are_no_proof(people: int, real: bool) -> None:
+    labels, persons = np.zeros(people, int), np.arange(people)
+    first, second = np.tile([0.1, 0.9], (people, 1)), np.tile([0.9, 0.1], (people, 1))
+    found = difference_over_people(METRICS["accuracy"], labels, first, second, persons)
+    assert (found.difference.low, found.difference.high) == (1, 1)
+    assert is_real(found) == real  # chance 2^(1 − people): .25, .0625, .031
+    said = _compared("soft voting", found, METRICS["accuracy"])
+    assert ("better, beyond" in said) == real
+    assert f"; all {people} people score alike" in said
+
+
 def test_parts_are_the_folds_where_members_agree_and_whole_people_where_not() -> None:
     stack = world()
     assert np.array_equal(nests_of(stack.persons, stack.labels, stack.persons % 4 + 3), stack.persons % 4)
@@ -131,6 +145,28 @@ def test_soft_voting_is_taken_where_nothing_is_clearly_better() -> None:
     choice = choose(noise(), [SOFT, BEST], F1)
     assert choice.chosen == choice.best == "soft"
     assert set(choice.by_part) == {"soft"}
+
+
+def test_half_a_standard_error_is_the_standard_error_s_half_however_few_people() -> None:
+    """Of seven people t is 2.45: a width of it divided by 2 · 1.96 would be a quarter too much."""
+    metric, taken = METRICS["accuracy"], []
+    stack = world(people=7, runs=2)
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        predicted = {name: random.dirichlet(np.ones(4), len(stack)).astype(np.float32) for name in ("soft", "other")}
+        chosen, best = _pick(stack, np.arange(len(stack)), predicted, metric)
+        if best == "other":
+            soft, other = (np.array([metric(stack.labels[rows], values[rows]) for rows in _without_each(stack)]) for values in predicted.values())
+            apart = other - soft
+            error = np.sqrt(6 / 7 * np.square(apart - apart.mean()).sum())
+            gained = metric(stack.labels, predicted["other"]) - metric(stack.labels, predicted["soft"])
+            taken.append((chosen == "soft", gained / error))
+    assert all(soft == (ratio <= 0.5) for soft, ratio in taken)
+    assert any(0.5 < ratio < 0.6 for _, ratio in taken)
+
+
+def _without_each(stack: Stack) -> list[np.ndarray]:
+    return [stack.persons != person for person in np.unique(stack.persons)]
 
 
 def test_what_is_clearly_better_is_chosen() -> None:

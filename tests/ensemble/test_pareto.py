@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ensemble import subsets
-from ensemble.advice import advice, as_good, better
+from ensemble.advice import MARGIN, advice, as_good, better, margin_of
 from ensemble.combination import Calibration, Combination, Fitter, combine
 from ensemble.cost import Cost, Costs
 from ensemble.evaluation import nested
@@ -184,6 +184,32 @@ def test_trying_stops_at_the_first_that_is_not_shown_to_be_as_good() -> None:
     found = as_good(table((2, 0.0, -0.004, 0.004), (4, 0.0, -0.02, 0.02), (6, 0.001, -0.003, 0.004)))
     assert found is not None
     assert found.cost == 6
+
+
+@pytest.mark.parametrize(("people", "shown"), [(3, False), (143, False), (700, False), (750, True)])
+def test_people_who_all_show_no_difference_prove_only_what_so_many_can(people: int, shown: bool) -> None:
+    front = table((5, 0.0, 0.0, 0.0))
+    same = Difference(0.5, 0.5, Interval(0.0, 0.0, 0.0, people=people), 1.0)
+    front = replace(front, looked_at=tuple(replace(one, difference=same) for one in front.looked_at))
+    assert (as_good(front) is not None) == shown
+    assert as_good(replace(front, metric=LOSS)) is None  # one person may lose any amount
+
+
+def test_the_margin_of_a_metric_without_bounds_is_a_share_of_what_is_gained_over_guessing() -> None:
+    stack = world(people=40, runs=2)
+    assert margin_of(worth(stack, nested(stack, SOFT, F1), F1)) == MARGIN
+    found = worth(stack, nested(stack, SOFT, LOSS), LOSS)
+    frequencies = np.bincount(stack.labels, minlength=4) / len(stack)
+    guessing, everyone = LOSS(stack.labels, np.tile(frequencies, (len(stack), 1))), LOSS(stack.labels, stack.probabilities.mean(axis=0))
+    assert margin_of(found) == pytest.approx(0.01 * (guessing - everyone), rel=1e-3)
+    thousands = Metric("m:f", "f", False, of_all=lambda labels, values: 1000 * LOSS(labels, values), least=-np.inf, most=np.inf)
+    unknown = worth(stack, nested(stack, SOFT, thousands), thousands)
+    assert margin_of(unknown) is None
+    front = replace(table((5, -0.001, -0.004, 0.002)), metric=thousands)
+    assert as_good(front, None) is None
+    assert better(table((2, 0.01, 0.002, 0.02)), None) is not None
+    assert advice(unknown, front)[0] == "keep all: no cheaper subset is shown to be better, and how much of f is little is not known"
+    assert advice(found, front)[0].startswith("drop ") == (margin_of(found) > 0.004)
 
 
 def test_better_is_the_best_score_among_those_that_are_shown_to_be_better() -> None:

@@ -77,7 +77,24 @@ def test_what_is_no_metric_is_refused_and_said_why(name: str, said: str) -> None
         load_metric(name)
 
 
-@pytest.mark.parametrize(("name", "said"), [("text", "returned 'good'"), ("undefined", "returned nan"), ("fails", "failed on 3 rows of 2 classes")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("text", "returned 'good' on 3 rows of 2 classes"),
+        ("undefined", "returned nan on 3 rows of 2 classes"),
+        ("fails", "failed on 3 rows of 2 classes"),
+    ],
+)
 def test_what_it_cannot_score_is_an_error_that_names_it(name: str, said: str) -> None:
     with pytest.raises(EnsembleError, match=f"--metric their_scores:{name} {said}"):
         load_metric(f"their_scores:{name}")(LABELS, PROBABILITIES)
+
+
+def test_what_it_cannot_score_without_a_class_is_said_to_be_a_part() -> None:
+    with Path("their_scores.py").open("a") as file:
+        file.write("\ndef halves(labels, probabilities): return np.min([np.nan if not np.sum(labels == one) else one for one in (0, 1)])\n")
+    metric = load_metric("their_scores:halves")
+    assert metric(LABELS, PROBABILITIES) == 0
+    with pytest.raises(EnsembleError, match="returned nan on 2 rows of 2 classes") as failed:
+        metric(LABELS[1:], PROBABILITIES[1:])
+    assert "parts of the people are scored" in str(failed.value.hint)
