@@ -140,6 +140,13 @@ def test_every_vote_has_a_recipe(folder: Path, call: Call) -> None:
         assert read_recipe(folder / f"runs/blends/{method}/blend.toml").combination.pool == method
 
 
+def test_a_recipe_says_what_the_method_was_told(folder: Path, call: Call) -> None:
+    for method, option, value in (("power", "--power", "-1"), ("trimmed", "--trim", ".1")):
+        assert call("blend", "runs/*.npy", "--method", method, option, value, "-o", method).code == 0
+        found = read_recipe(folder / f"runs/blends/{method}/blend.toml").combination
+        assert (found.power, found.trim) == ((-1.0, None) if method == "power" else (None, 0.1))
+
+
 def test_limits_are_kept_and_their_choice_is_nested(folder: Path, call: Call) -> None:
     record = json.loads(call("blend", "runs/*.npy", "--max-members", "1", "--json").out)
     assert sorted(record["weights"].values()) == [0, 0, 1]
