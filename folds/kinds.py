@@ -73,7 +73,8 @@ def mapping_of(kind: Kind, names: Kind | None = None) -> Kind:
     def holds(value: Any) -> bool:
         return isinstance(value, Mapping) and all(key.holds(name) and kind.holds(inside) for name, inside in value.items())
 
-    return Kind("names with values" if kind is ANYTHING else f"names with {kind.expected} each", holds)
+    which = "names" if names is None else f"names ({names.expected})"
+    return Kind(f"{which} with {'values' if kind is ANYTHING else f'{kind.expected} each'}", holds)
 
 
 def either(*kinds: Kind) -> Kind:
