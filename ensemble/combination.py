@@ -235,12 +235,14 @@ class Fitter:
     title : in words.
     fit : (stack, metric, seed) → `Combination`.
     learns : whether it learns anything; what does not has no optimism.
+    moves : whether it moves decisions by a bias, which is none where a metric is not of counts.
     """
 
     name: str
     title: str
     fit: Fit
     learns: bool = True
+    moves: bool = False
 
 
 def combine(stack: Stack, combination: Combination) -> NDArray[np.float32]:
