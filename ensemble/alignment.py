@@ -16,7 +16,7 @@ from ensemble.members import Member
 from ensemble.run_files import folds_of, model_of, prefer_views, refuse_two_of_one
 from ensemble.runs import Part, Run, Split
 from ensemble.tables import Table, place_members, tables_of
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, printable
 from folds.predictions import Rows
 
 
@@ -209,7 +209,7 @@ def _merged(table: Table, columns: Sequence[tuple[Member, Rows, NDArray[np.str_]
         differing = np.flatnonzero((merged != "") & (spread != "") & (merged != spread))
         if len(differing) and conflict is None:
             row = differing[0]
-            example = f"'{table.ids[row]}': {merged[row]} and {spread[row]}"
+            example = printable(f"'{table.ids[row]}': {merged[row]} and {spread[row]}")
             conflict = f"{first.path} and {member.path} differ for {len(differing):,} ids, e.g. {example}"
         merged = np.where(merged != "", merged, spread)
     return merged, conflict

@@ -15,6 +15,7 @@ import numpy as np
 from ensemble.ballots import Vote
 from ensemble.blend_recipe import recipe_of, to_text
 from ensemble.blends import Blend
+from ensemble.request import Request
 from folds.errors import EnsembleError, UsageError
 from folds.files import read_json, refuse_existing, refuse_folder, sha256_file, write_atomic, write_json
 from folds.maps import same_values
@@ -33,6 +34,8 @@ def blend_folder(blend: Blend, name: str | None) -> Path:
 
 def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
     """Write ``oof.npy``, ``test.npy``, their sidecars, ``blend.toml`` and, last, ``blend.json``; what is there already is left alone.
+
+    What an earlier command had said of the same blend with --worth, --detail or --cost stays in ``blend.json``, unless `force`.
 
     Of what was learnt, ``oof.npy`` holds the nested predictions: they can be scored, compared and blended like any other's.
 
@@ -53,6 +56,8 @@ def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
     if not force and any(arrays[split].exists() for split in wanted):
         changed = next(arrays[split] for split in wanted if arrays[split].exists())
         raise EnsembleError(f"{changed} holds other predictions than this blend gives", hint="give another name with -o, or --force to replace it")
+    if isinstance(before, dict) and not force:
+        record |= _kept(before, record, blend.request)
     compared = ("identity", "runs", "blend", "weights", "combination", "fitted", "worth", "details")
     if not wanted and isinstance(before, dict) and all(before.get(key) == record[key] for key in compared):
         return []
@@ -81,6 +86,21 @@ def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
         write_atomic(followed, to_text(recipe, folder.name).encode())
     write_json(path, record)
     return [*(arrays[split] for split in wanted), *([followed] if recipe is not None else []), path]
+
+
+def _kept(before: dict[str, Any], record: dict[str, Any], request: Request) -> dict[str, Any]:
+    """What the same blend's record says already and this command was not asked for."""
+    kept = {}
+    for name, asked in (("worth", request.told), ("details", request.detail)):
+        if not asked and before.get(name):
+            kept[name] = before[name]
+    runs, costs = before.get("runs"), {}
+    if isinstance(runs, list):
+        costs = {run.get("run"): run.get("cost") for run in runs if isinstance(run, dict)}
+    # What is said of worth now is in the costs of now.
+    if request.cost is None and not request.told and all(isinstance(costs.get(run["run"]), dict) for run in record["runs"]):
+        kept["runs"] = [run | {"cost": costs[run["run"]]} for run in record["runs"]]
+    return kept
 
 
 def _samples_file(blend: Blend, rows: Rows) -> Path | None:

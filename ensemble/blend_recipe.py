@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,25 @@ from ensemble.blends import Blend
 from ensemble.combination import Combination
 from ensemble.runs import Run, Split
 from folds.errors import EnsembleError
-from folds.kinds import TEXT, list_of, mapping_of, optional, whole, wrong_fields
+from folds.files import is_file_safe
+from folds.kinds import LINE, Kind, list_of, mapping_of, optional, shown, whole, wrong_fields
 from folds.toml_text import toml_value
 
 SCHEMA = 1
 _MENDED = "blend again, to have it written anew"
+_FOLD = Kind("the number of a fold", lambda value: isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII) is not None)
+_SHA = Kind("a SHA-256 in hex", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None)
+_TOP = {"identity": LINE, "classes": list_of(LINE), "target": optional(LINE), "class_attributes": optional(mapping_of(mapping_of(LINE, LINE), LINE))}
 _RUN = {
-    "name": TEXT,
-    "target": optional(TEXT),
-    "arch": optional(TEXT),
-    "folds": list_of(whole(0)),
-    "views": list_of(TEXT),
-    "checkpoints": mapping_of(TEXT),
-    "joined": optional(list_of(TEXT)),
+    "name": LINE,
+    "run": optional(LINE),
+    "target": optional(LINE),
+    "arch": optional(LINE),
+    "folds": list_of(whole(0, 2**31 - 1)),
+    "views": list_of(LINE),
+    "checkpoints": mapping_of(_SHA, _FOLD),
+    "classes": optional(list_of(LINE)),
+    "joined": optional(list_of(LINE)),
 }
 
 
@@ -38,7 +45,9 @@ class RunRecipe:
     folds : whose models predict; their probabilities are averaged.
     views : test-time views that are merged; () for the plain image.
     checkpoints : fold → SHA-256 of the checkpoint, where it is known.
+    classes : the columns of a run of an attribute, in the order of its files; () where they are those of the blend.
     joined : the runs of attributes that it is joined of; () for a run of its own.
+    run : the run whose files these are, where that is not `name`: one run can predict several attributes.
     """
 
     name: str
@@ -47,18 +56,27 @@ class RunRecipe:
     folds: tuple[int, ...] = ()
     views: tuple[str, ...] = ()
     checkpoints: Mapping[str, str] | None = None
+    classes: tuple[str, ...] = ()
     joined: tuple[str, ...] = ()
+    run: str = ""
 
 
 @dataclass(frozen=True)
 class BlendRecipe:
-    """What ``blend.toml`` says: the runs, how they are combined, and the classes that come out."""
+    """What ``blend.toml`` says: the runs, how they are combined, and the classes that come out.
+
+    Attributes
+    ----------
+    class_attributes : class → attribute → value, of the attributes whose runs are joined: P(class) ∝ Π P(its value), runs of one
+        attribute averaged before (`ensemble.attributes.JointRun`).
+    """
 
     identity: str
     classes: tuple[str, ...]
     combination: Combination
     runs: tuple[RunRecipe, ...]
     target: str = "label"
+    class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def recipe_of(blend: Blend) -> BlendRecipe | None:
@@ -66,18 +84,48 @@ def recipe_of(blend: Blend) -> BlendRecipe | None:
     if blend.combination is None:
         return None
     splits = [blend.splits[name] for name in ("test", "oof") if name in blend.splits]
+    first = splits[0]
     found: dict[str, RunRecipe] = {}
+    inside: dict[str, RunRecipe] = {}
+    meaning: dict[str, dict[str, str]] = {name: {} for name in first.classes}
     for name in blend.combination.runs:
         run, split = next((run, split) for split in splits for run in split.runs if run.name == name)
-        if isinstance(run, JointRun):
-            inside = [part for runs, _ in run.factors for part in runs]
-            found[name] = RunRecipe(name, split.target, joined=tuple(dict.fromkeys(one.name for one in inside)), folds=run.folds)
-            for one in inside:
-                found.setdefault(one.name, _recipe_of_run(one, split))
-        else:
+        if not isinstance(run, JointRun):
             found[name] = _recipe_of_run(run, split)
-    first = splits[0]
-    return BlendRecipe(blend.identity, first.classes, blend.combination, tuple(found.values()), first.target)
+            continue
+        parts: list[str] = []
+        for runs, columns in run.factors:
+            for one in runs:
+                recipe = _recipe_of_run(one, split)
+                label = _free_name(recipe, {*blend.combination.runs, *inside})
+                inside[label] = replace(recipe, name=label, run="" if label == recipe.name else recipe.name, classes=_columns_of(one))
+                parts.append(label)
+            values = _values_of(runs[0])
+            for of_class, column in zip(split.classes, columns.tolist(), strict=True):
+                meaning[of_class][inside[parts[-1]].target] = values[column]
+        found[name] = RunRecipe(name, split.target, folds=run.folds, joined=tuple(parts))
+    meant = meaning if inside else {}
+    return BlendRecipe(blend.identity, first.classes, blend.combination, (*found.values(), *inside.values()), first.target, meant)
+
+
+def _free_name(recipe: RunRecipe, taken: Collection[str]) -> str:
+    """The run's name, followed by what it predicts where it predicts several things."""
+    name = recipe.name if recipe.name not in taken else f"{recipe.name}.{recipe.target}"
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _columns_of(run: Run) -> tuple[str, ...]:
+    """The classes of a run's files, in their order."""
+    return next(part.member.sidecar.classes for part in run.parts if part.member.sidecar is not None)
+
+
+def _values_of(run: Run) -> list[str]:
+    """The classes of a run, in the order in which its probabilities are read."""
+    part = next(part for part in run.parts if part.member.sidecar is not None)
+    names = _columns_of(run)
+    return [names[column] for column in (range(len(names)) if part.columns is None else part.columns.tolist())]
 
 
 def _recipe_of_run(run: Run, split: Split) -> RunRecipe:
@@ -89,20 +137,29 @@ def _recipe_of_run(run: Run, split: Split) -> RunRecipe:
             checkpoints[str(sidecar.fold)] = sha
         elif isinstance(sha, Mapping):
             checkpoints |= sha
+    # Files from elsewhere may say anything; what names no checkpoint of a run's folder cannot be found by it.
+    known = {fold: sha for fold, sha in sorted(checkpoints.items()) if _names_files(run.name) and _FOLD.holds(fold) and _SHA.holds(sha)}
     target, arch = (sidecars[0].target, sidecars[0].arch) if sidecars else (split.target, "")
-    return RunRecipe(run.name, target, arch, run.folds, run.views, dict(sorted(checkpoints.items())))
+    return RunRecipe(run.name, target, arch, run.folds, run.views, known)
+
+
+def _names_files(name: str) -> bool:
+    """Whether a run's name can be part of a path; ``a+b`` is a blend's, ``a#2`` a run that votes twice."""
+    return is_file_safe(re.sub("[+#]", "_", name))
 
 
 def to_text(recipe: BlendRecipe, name: str) -> str:
     """The content of ``blend.toml``."""
     lines = [f"# How the blend {name} is made: the mean of each run's folds, then this combination."]
     top: dict[str, Any] = {"schema": SCHEMA, "identity": recipe.identity, "target": recipe.target, "classes": list(recipe.classes)}
+    top |= {"class_attributes": recipe.class_attributes} if recipe.class_attributes else {}
     lines += [f"{key} = {toml_value(value)}" for key, value in top.items()]
     lines += ["", "[combination]"]
     lines += [f"{key} = {toml_value(value)}" for key, value in recipe.combination.as_record().items() if value not in (None, "")]
     for run in recipe.runs:
-        values: dict[str, Any] = {"name": run.name, "target": run.target, "arch": run.arch, "folds": list(run.folds), "views": list(run.views)}
-        values |= {"checkpoints": dict(run.checkpoints or {}), "joined": list(run.joined)}
+        values: dict[str, Any] = {"name": run.name, "run": run.run, "target": run.target, "arch": run.arch}
+        values |= {"folds": list(run.folds), "views": list(run.views), "checkpoints": dict(run.checkpoints or {})}
+        values |= {"classes": list(run.classes), "joined": list(run.joined)}
         lines += ["", "[[run]]"]
         lines += [f"{key} = {toml_value(value)}" for key, value in values.items() if value not in ("", {}, []) or key in ("folds", "views")]
     return "\n".join([*lines, ""])
@@ -119,11 +176,11 @@ def read_recipe(path: Path) -> BlendRecipe:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EnsembleError(f"there is no blend {path}", hint="ensemble blend runs/*.npy writes runs/blends/NAME/blend.toml") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no TOML, no UTF-8, thousands of digits, thousands of brackets
         raise EnsembleError(f"{path} cannot be read: {error}", hint=_MENDED) from None
     if record.get("schema") != SCHEMA:
-        raise EnsembleError(f"{path} has schema {record.get('schema')}, this version reads {SCHEMA}", hint=_MENDED)
-    wrong = wrong_fields(record, {"identity": TEXT, "classes": list_of(TEXT), "target": optional(TEXT)})
+        raise EnsembleError(f"{path} has schema {shown(record.get('schema'))}, this version reads {SCHEMA}", hint=_MENDED)
+    wrong = wrong_fields(record, _TOP)
     tables = record.get("run", [])
     if not wrong and (not isinstance(record.get("combination"), dict) or not isinstance(tables, list) or not tables):
         wrong = ["expected a table [combination] and a table [[run]] for each run"]
@@ -140,13 +197,46 @@ def read_recipe(path: Path) -> BlendRecipe:
             tuple(table["folds"]),
             tuple(table.get("views", ())),
             dict(table.get("checkpoints", {})),
+            tuple(table.get("classes") or ()),
             tuple(table.get("joined") or ()),
+            table.get("run") or "",
         )
         for table in tables
     )
     combination = Combination.from_record(record["combination"], len(record["classes"]), str(path))
-    named = {run.name for run in runs}
-    missing = [name for name in (*combination.runs, *(name for run in runs for name in run.joined)) if name not in named]
-    if missing:
-        raise EnsembleError(f"{path}: run '{missing[0]}' is combined, and no table [[run]] describes it", hint=_MENDED)
-    return BlendRecipe(record["identity"], tuple(record["classes"]), combination, runs, record.get("target") or "label")
+    target, meaning = record.get("target") or "label", record.get("class_attributes") or {}
+    recipe = BlendRecipe(record["identity"], tuple(record["classes"]), combination, runs, target, meaning)
+    wrong = _impossible(recipe)
+    if wrong:
+        raise EnsembleError(f"{path}: {wrong[0]}", hint=_MENDED, details=wrong[1:6])
+    return recipe
+
+
+def _impossible(recipe: BlendRecipe) -> list[str]:
+    """What cannot be of fields that are each of their kind, a line each."""
+    wrong = [] if _all_names(recipe.classes) else ["'classes' must be one name or more, none of them empty and none twice"]
+    by_name = {run.name: run for run in recipe.runs}
+    if len(by_name) < len(recipe.runs):
+        wrong.append("two tables [[run]] have one name")
+    missing = [name for name in recipe.combination.runs if name not in by_name]
+    wrong += [f"run '{name}' is combined, and no table [[run]] describes it" for name in missing]
+    for run in recipe.runs:
+        if any(part in ("", ".", "..") for part in (run.run or run.name).split("/")) or (run.checkpoints and not _names_files(run.run or run.name)):
+            wrong.append(f"run '{run.run or run.name}': expected a name of letters, digits, '-', '_', '.', '+' or '#'")
+        if run.classes and not _all_names(run.classes):
+            wrong.append(f"run '{run.name}': 'classes' must be names, none of them empty and none twice")
+        if len(set(run.joined)) < len(run.joined):
+            wrong.append(f"run '{run.name}': 'joined' names a run twice")
+        for name in run.joined:
+            part = by_name.get(name)
+            if part is None:
+                wrong.append(f"run '{name}' is joined, and no table [[run]] describes it")
+            elif part.joined:
+                wrong.append(f"run '{run.name}' is joined of '{name}', which is joined itself")
+            elif not part.classes or any(recipe.class_attributes.get(of, {}).get(part.target) not in part.classes for of in recipe.classes):
+                wrong.append(f"run '{name}': 'classes' and 'class_attributes' must say the column of each class's {part.target}")
+    return wrong
+
+
+def _all_names(names: tuple[str, ...]) -> bool:
+    return bool(names) and all(names) and len(set(names)) == len(names)

@@ -168,8 +168,9 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     else:
         votes = {name: vote(split, request.name, weights, ranking, request.options()) for name, split in splits.items()}
         if request.by == "class":
-            heard = sorted(name for name, weight in weights.items() if weight > 0)
-            combination = Combination(tuple(heard), request.name, np.array([weights[name] for name in heard]))
+            heard, told = sorted(name for name, weight in weights.items() if weight > 0), request.told_method
+            of_heard = np.array([weights[name] for name in heard])
+            combination = Combination(tuple(heard), request.name, of_heard, power=told.get("power"), trim=told.get("trim"))
     total = {name: entry_of(split, votes[name], truths.get(name), request) for name, split in splits.items()}
     for name, result in votes.items():
         notes += _said_of(result, request.name, request.options(), f"{len(splits[name]):,} {name} rows")

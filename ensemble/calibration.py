@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.ballots import FLOOR
-from ensemble.combination import Calibration, Combination, Fit, Fitter, combine
+from ensemble.combination import COOLEST, HOTTEST, Calibration, Combination, Fit, Fitter, combine
 from ensemble.evaluation import held_out
 from ensemble.stack import Stack
 from folds.errors import unknown
@@ -16,7 +16,6 @@ from folds.scores import Metric
 
 HOWS = {"temperature": "one temperature", "vector": "a temperature, and an offset for each class"}
 WHERES = {"before": "each run before pooling", "after": "the pooled prediction"}
-COOLEST, HOTTEST = 0.05, 20.0
 # How hard the offsets are held to 0: Σ offset² · strength / 2 beside the log losses, summed. So a class needs labels to move.
 # Before pooling harder: what each of many runs takes off a rare class, none of them says any more.
 OFFSET_STRENGTH = {"before": 30.0, "after": 10.0}

@@ -36,7 +36,7 @@ def biased(fitter: Fitter) -> Fitter:
         said = f"bias {bias.min():+.2f} to {bias.max():+.2f}"
         return replace(inner, bias=bias, said="; ".join(filter(None, [inner.said, said])))
 
-    return Fitter(f"{fitter.name}+bias", f"{fitter.title}, and a bias for each class", fit)
+    return Fitter(f"{fitter.name}+bias", f"{fitter.title}, and a bias for each class", fit, moves=True)
 
 
 def expected_bias(probabilities: NDArray[np.floating], labels: NDArray[np.int64], metric: Metric) -> NDArray[np.float64]:

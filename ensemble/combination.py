@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.ballots import FLOOR, Ballots
+from ensemble.ballots import FLOOR, Ballots, Options
 from ensemble.stack import Stack
-from ensemble.voting import METHODS
+from ensemble.voting import DEFAULTS, METHODS, method_of
 from folds.errors import EnsembleError
-from folds.kinds import NUMBER, TEXT, either, list_of, one_of, optional, wrong_fields
+from folds.kinds import LINE, NUMBER, TEXT, either, list_of, one_of, optional, wrong_fields
 from folds.scores import Metric
 
+# Temperatures that are looked for, and that a file may hold.
+COOLEST, HOTTEST = 0.05, 20.0
 _DIGITS = 9  # of a float32, to the bit
+_MOST = 1e6  # of any number in a file: what is learnt stays far below, and sums and products of these stay finite
+_MENDED = "blend again, to have it written anew"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Combination:
     before : calibration of each run; `after` of the pooled.
     stacked : (runs × classes + 1, classes) coefficients of log p (each row's mean taken off) and, last, the intercept; instead of a pool.
     bias : (classes,).
+    power, trim : what the pools of these names are told; None for others, and for their defaults.
     said : what was found, in a few words, for the reader.
     """
 
@@ -70,6 +75,13 @@ class Combination:
     stacked: NDArray[np.float64] | None = None
     bias: NDArray[np.float64] | None = None
     said: str = ""
+    power: float | None = None
+    trim: float | None = None
+
+    @property
+    def options(self) -> Options:
+        """What the pool is told."""
+        return replace(DEFAULTS, power=DEFAULTS.power if self.power is None else self.power, trim=DEFAULTS.trim if self.trim is None else self.trim)
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -97,7 +109,7 @@ class Combination:
             pooled = _by_class(values, present, self.weights)
         else:
             share = np.ones(len(self.runs)) if self.weights is None else self.weights
-            pooled, ties = METHODS[self.pool].combine(replace(ballots, probabilities=values, weights=_shares(share, present)))
+            pooled, ties = method_of(self.pool, self.options).combine(replace(ballots, probabilities=values, weights=_shares(share, present)))
         pooled = np.maximum(pooled, 0)
         nothing = np.flatnonzero(pooled.max(axis=1) <= 0)  # ranks and products can be 0 in every class: there the mean decides
         if len(nothing):
@@ -116,6 +128,8 @@ class Combination:
         return {
             "runs": list(self.runs),
             "pool": self.pool,
+            "power": self.power,
+            "trim": self.trim,
             "weights": _plain(self.weights),
             "temperature_before": None if before is None else _plain(before.temperature.reshape(-1)),
             "offset_before": None if before is None or before.offset is None else _plain(before.offset[:, 0]),
@@ -132,16 +146,12 @@ class Combination:
 
         Raises
         ------
-        EnsembleError : a field is missing, of another kind or of another size than `classes` and the runs make it.
+        EnsembleError : a field is missing, of another kind or size than `classes` and the runs make it, or a number cannot be.
         """
-        vector, matrix = list_of(NUMBER), list_of(list_of(NUMBER))
-        fields = {"runs": list_of(TEXT), "pool": one_of(*METHODS), "temperature_after": optional(NUMBER), "said": optional(TEXT)}
-        fields |= dict.fromkeys(("temperature_before", "offset_after", "bias"), optional(vector))
-        fields |= dict.fromkeys(("offset_before", "stacked"), optional(matrix)) | {"weights": optional(either(vector, matrix))}
-        wrong = wrong_fields(record, fields)
+        n = len(record["runs"]) if isinstance(record.get("runs"), list) else 0
+        wrong = wrong_fields(record, _FIELDS) or _impossible(record)
         if wrong:
-            raise EnsembleError(f"{where}: {wrong[0]}", hint="blend again, to have it written anew", details=wrong[1:6])
-        n = len(record["runs"])
+            raise EnsembleError(f"{where}: {wrong[0]}", hint=_MENDED, details=wrong[1:6])
 
         def sized(name: str, *shapes: tuple[int, ...]) -> NDArray[np.float64] | None:
             if record.get(name) is None:
@@ -152,15 +162,19 @@ class Combination:
                 values = np.zeros(0)
             if values.shape not in shapes:
                 expected = " or ".join(" × ".join(map(str, shape)) for shape in shapes)
-                raise EnsembleError(f"{where}: '{name}' must be {expected} numbers", hint="blend again, to have it written anew")
+                raise EnsembleError(f"{where}: '{name}' must be {expected} numbers", hint=_MENDED)
+            if not (np.abs(values) <= _MOST).all():
+                raise EnsembleError(f"{where}: '{name}' must be numbers up to {_MOST:,.0f}, either way", hint=_MENDED)
             return values
 
         weights = sized("weights", (n,), (n, classes))
         if weights is not None and ((weights < 0).any() or not (weights.reshape(n, -1).sum(axis=0) > 0).all()):
-            raise EnsembleError(f"{where}: 'weights' must be 0 or more, and not all 0", hint="blend again, to have it written anew")
+            raise EnsembleError(f"{where}: 'weights' must be 0 or more, and not all 0", hint=_MENDED)
         heat, offsets, cooled = sized("temperature_before", (n,)), sized("offset_before", (n, classes)), record.get("temperature_after")
-        if any(value <= 0 for value in [*([] if heat is None else heat.tolist()), *([] if cooled is None else [cooled])]):
-            raise EnsembleError(f"{where}: a temperature must be above 0", hint="blend again, to have it written anew")
+        heats = np.array([*([] if heat is None else heat.tolist()), *([] if cooled is None else [cooled])])
+        slack = 1e-6  # numbers are written rounded
+        if ((heats < COOLEST * (1 - slack)) | (heats > HOTTEST * (1 + slack))).any():
+            raise EnsembleError(f"{where}: a temperature must be from {COOLEST:g} to {HOTTEST:g}", hint=_MENDED)
         return Combination(
             runs=tuple(record["runs"]),
             pool=record["pool"],
@@ -170,7 +184,42 @@ class Combination:
             stacked=sized("stacked", (n * classes + 1, classes)),
             bias=sized("bias", (classes,)),
             said=record.get("said") or "",
+            power=None if record.get("power") is None else float(record["power"]),
+            trim=None if record.get("trim") is None else float(record["trim"]),
         )
+
+
+_VECTOR, _MATRIX = optional(list_of(NUMBER)), optional(list_of(list_of(NUMBER)))
+_FIELDS = {
+    "runs": list_of(LINE),
+    "pool": one_of(*METHODS),
+    "power": optional(NUMBER),
+    "trim": optional(NUMBER),
+    "weights": optional(either(_VECTOR, _MATRIX)),
+    "temperature_before": _VECTOR,
+    "offset_before": _MATRIX,
+    "temperature_after": optional(NUMBER),
+    "offset_after": _VECTOR,
+    "stacked": _MATRIX,
+    "bias": _VECTOR,
+    "said": optional(TEXT),
+}
+
+
+def _impossible(record: Mapping[str, Any]) -> list[str]:
+    """What cannot be of fields that are each of their kind, a line each."""
+    runs, wrong = record["runs"], []
+    if not runs or not all(runs) or len(set(runs)) < len(runs):
+        wrong.append("'runs' must be one name or more, none of them empty and none twice")
+    for place in ("before", "after"):
+        if record.get(f"offset_{place}") is not None and record.get(f"temperature_{place}") is None:
+            wrong.append(f"'offset_{place}' needs 'temperature_{place}'")
+    for name, pool in (("power", "power"), ("trim", "trimmed")):
+        if record.get(name) is not None and record["pool"] != pool:
+            wrong.append(f"'{name}' goes with the pool {pool}, found {record['pool']}")
+    if record.get("trim") is not None and not 0 <= record["trim"] < 0.5:
+        wrong.append("'trim' must be from 0 to below .5")
+    return wrong
 
 
 Fit = Callable[[Stack, Metric, int], Combination]
@@ -186,12 +235,14 @@ class Fitter:
     title : in words.
     fit : (stack, metric, seed) → `Combination`.
     learns : whether it learns anything; what does not has no optimism.
+    moves : whether it moves decisions by a bias, which is none where a metric is not of counts.
     """
 
     name: str
     title: str
     fit: Fit
     learns: bool = True
+    moves: bool = False
 
 
 def combine(stack: Stack, combination: Combination) -> NDArray[np.float32]:

@@ -12,6 +12,8 @@ import numpy as np
 from ensemble.runs import Part, Run, Split
 from folds.errors import UsageError, nearest
 
+LEAST, MOST = 1e-6, 1e12  # of what a pass costs: sums and shares of costs stay finite and keep their digits
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -109,7 +111,7 @@ def parse_costs(text: str, runs: Sequence[str]) -> dict[str, float]:
 
     Raises
     ------
-    UsageError : a run that is unknown, named twice or left out, or a cost that is not a number above 0.
+    UsageError : a run that is unknown, named twice or left out, or a cost that is not a number from 1e-6 to 1e12.
     """
     example = ",".join(f"{name}=1" for name in runs[:4]) + (",…" if len(runs) > 4 else "")
     given: dict[str, float] = {}
@@ -124,6 +126,8 @@ def parse_costs(text: str, runs: Sequence[str]) -> dict[str, float]:
         if name in given:
             raise UsageError(f"--cost names {name} twice", hint=f"--cost {example}")
         given[name] = positive(value, f"--cost {text}", "what a pass costs")
+        if not LEAST <= given[name] <= MOST:
+            raise UsageError(f"--cost: what a pass of {name} costs must be from {LEAST:g} to {MOST:g}, found {value}", hint="take another unit")
     missing = [name for name in runs if name not in given]
     if missing:
         raise UsageError(f"--cost says nothing of {', '.join(missing)}", hint=f"--cost {example}; without it, passes are counted")

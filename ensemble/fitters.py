@@ -68,8 +68,8 @@ def fitter_of(name: str) -> Fitter:
 
 
 def candidates(metric: Metric) -> list[Fitter]:
-    """What ``auto`` tries: everything there is, and calibration where a metric is of probabilities and not of decisions."""
+    """What ``auto`` tries: everything there is; where a metric is not of decisions, calibration in place of what moves those."""
     if metric.of_counts is not None:
         return list(FITTERS.values())
     calibrations = [calibrated(FITTERS[name], "temperature", where) for name in ("soft", "geometric", "greedy") for where in ("before", "after")]
-    return [*(fitter for name, fitter in FITTERS.items() if not name.startswith("bias")), *calibrations]
+    return [*(fitter for fitter in FITTERS.values() if not fitter.moves), *calibrations]

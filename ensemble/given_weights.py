@@ -43,10 +43,13 @@ def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
         missing = [name for name in runs if name not in given]
         if missing:
             raise UsageError(f"--weights has no weight for {', '.join(missing)}", hint=f"{missing[0]}=0 leaves it out, and so does --run")
-    total = sum(given.values())
-    if total <= 0:
+    largest = max(given.values())
+    if largest <= 0:
         raise UsageError(f"--weights {text}: the weights sum to 0", hint=f"--weights {example}")
-    return {name: given[name] / total for name in runs}
+    # By a power of two first, which changes no digit: the sum of the largest floats is infinite.
+    scaled = {name: math.ldexp(value, -math.frexp(largest)[1]) for name, value in given.items()}
+    total = sum(scaled.values())
+    return {name: scaled[name] / total for name in runs}
 
 
 def _number(part: str, text: str) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.csv_table import CsvTable, read_csv
-from folds.errors import EnsembleError
+from folds.errors import CONTROL, EnsembleError, printable
 
 ID_COLUMNS = ("imageid", "id", "image_id", "image", "filename", "file", "path")
 LABEL_COLUMNS = ("ans", "label", "class", "prediction", "answer", "target")
@@ -32,7 +32,7 @@ def read_hard_labels(path: Path) -> HardLabels:
 
     Raises
     ------
-    EnsembleError : no column of ids or of labels, no header, an empty cell, an id that stands twice.
+    EnsembleError : no column of ids or of labels, no header, an empty cell, a class with control characters, an id that stands twice.
     """
     table = read_csv(path)
     id_column, label_column = _columns(table)
@@ -42,6 +42,11 @@ def read_hard_labels(path: Path) -> HardLabels:
     for what, cells in (("id", ids), ("label", labels)):
         if "" in cells:
             raise EnsembleError(f"{path} row {table.numbers[cells.index('')]} has no {what}", hint="every row needs an id and a class")
+    # Names of classes are printed in tables. Ids may be paths of any characters, and are escaped where one is printed.
+    strange = next((name for name in dict.fromkeys(labels) if CONTROL.search(name)), None)
+    if strange is not None:
+        row = table.numbers[labels.index(strange)]
+        raise EnsembleError(f"{path} row {row}: the class '{printable(strange)}' has control characters", hint="rename it")
     if len(set(ids)) < len(ids):
         first: dict[str, int] = {}
         name, again = next((name, i) for i, name in enumerate(ids) if first.setdefault(name, i) != i)

@@ -44,7 +44,7 @@ def vote_as_learnt(split: Split, combination: Combination, ranking: Sequence[str
         heard = [name for name, weight in weights.items() if weight > 0]
         kept = split.only(heard)
         if kept is not None and len(kept) == len(split):  # nobody is left to those without a weight
-            return vote(split, combination.pool, weights, ranking)
+            return vote(split, combination.pool, weights, ranking, combination.options)
     if method.whole:
         raise UsageError(f"{combination.pool} voting compares all samples and takes neither calibration nor samples without a run that has a weight")
     runs = [there.get(name) for name in combination.runs]

@@ -124,6 +124,8 @@ class Request:
                 raise UsageError("--method auto tries calibration by itself", hint="leave --calibrate out")
             if self.name in METHODS and METHODS[self.name].counts_votes:
                 raise UsageError(f"--method {self.name} counts decisions, which calibration hardly changes", hint="--method soft")
+            if self.name in METHODS and METHODS[self.name].whole:
+                raise UsageError(f"--method {self.name} compares all samples with each other and takes no calibration", hint="--method soft")
 
     @property
     def told_method(self) -> dict[str, float]:

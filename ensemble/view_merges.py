@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,8 @@ class Merge:
         weights = {} if wrong else {view: tuple(np.atleast_1d(weight).tolist()) for view, weight in record["weights"].items()}
         if not wrong and (not weights or len({*map(len, weights.values())}) > 1 or min(map(min, weights.values())) < 0):
             wrong = ["'weights' must be of one view or more, each with as many, and none below 0"]
+        if not wrong and not all(0 < sum(of_class) < math.inf for of_class in zip(*weights.values(), strict=True)):
+            wrong = ["'weights' of all views together must be a finite number above 0, for each class"]
         if wrong:
             raise EnsembleError(f"this is no merge of views: {wrong[0]}", hint="ensemble tta RUN makes the merge again")
         return cls(record["how"], weights, record.get("threshold"))

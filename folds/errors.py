@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+# What is no text but moves a terminal's cursor, begins a line, turns the direction of writing or cannot be encoded.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """The text with its control characters escaped (``\\n``, ``\\x1b``): names of samples, files and runs may hold any."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class EnsembleError(Exception):
@@ -27,7 +36,7 @@ class EnsembleError(Exception):
     def lines(self) -> list[str]:
         """What the command line prints on stderr, a line each."""
         printed = [f"error: {self.message}", *(f"  {line}" for line in self.details)]
-        return printed + ([f"hint: {self.hint}"] if self.hint else [])
+        return [*map(printable, printed + ([f"hint: {self.hint}"] if self.hint else []))]
 
 
 class UsageError(EnsembleError):

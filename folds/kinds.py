@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from folds.errors import CONTROL
 from folds.files import is_file_safe
 
 
@@ -64,13 +65,16 @@ def list_of(kind: Kind, length: int | None = None) -> Kind:
     return Kind(f"a list of {'' if length is None else f'{length} '}{_plural(kind)}", holds)
 
 
-def mapping_of(kind: Kind) -> Kind:
-    """Names (text) with a value of `kind` each."""
+def mapping_of(kind: Kind, names: Kind | None = None) -> Kind:
+    """Names (text, or of the kind `names`) with a value of `kind` each."""
+
+    key = TEXT if names is None else names
 
     def holds(value: Any) -> bool:
-        return isinstance(value, Mapping) and all(isinstance(name, str) and kind.holds(inside) for name, inside in value.items())
+        return isinstance(value, Mapping) and all(key.holds(name) and kind.holds(inside) for name, inside in value.items())
 
-    return Kind("names with values" if kind is ANYTHING else f"names with {kind.expected} each", holds)
+    which = "names" if names is None else f"names ({names.expected})"
+    return Kind(f"{which} with {'values' if kind is ANYTHING else f'{kind.expected} each'}", holds)
 
 
 def either(*kinds: Kind) -> Kind:
@@ -79,13 +83,17 @@ def either(*kinds: Kind) -> Kind:
 
 
 def _plural(kind: Kind) -> str:
-    return {"text": "texts", "a number": "numbers", "anything": "values"}.get(kind.expected, f"entries ({kind.expected})")
+    known = {"text": "texts", LINE.expected: "texts without control characters", "a number": "numbers", "anything": "values"}
+    return known.get(kind.expected, f"entries ({kind.expected})")
 
 
 ANYTHING = Kind("anything", lambda value: True)
 TEXT = Kind("text", lambda value: isinstance(value, str))
 TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
-NUMBER = Kind("a number", lambda value: type(value) is int or (type(value) is float and math.isfinite(value)))
+# What is printed: control characters would move a terminal's cursor or begin a line of their own; half a surrogate cannot be printed.
+LINE = Kind("text without control characters", lambda value: isinstance(value, str) and CONTROL.search(value) is None)
+# A whole number of TOML or JSON may be one that no float can hold.
+NUMBER = Kind("a number", lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max)
 # It becomes part of paths that are written to.
 FILE_SAFE = Kind("a name of letters, digits, '-', '_' or '.'", lambda value: isinstance(value, str) and is_file_safe(value))
 

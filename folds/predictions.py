@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.files import read_json, write_atomic, write_json
-from folds.kinds import ANYTHING, NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
+from folds.kinds import ANYTHING, LINE, NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
 from folds.maps import blocks
 from folds.samples_file import Rows, read_samples_file, write_samples
 
@@ -28,26 +28,26 @@ KINDS = ("probability", "logit")
 SPLITS = ("oof", "test")
 
 
-# What stands in a sidecar, from anywhere. Class names and what they mean may be numbers: 0, 1, 2.
-_NAME = named(either(TEXT, NUMBER), "text or a number")
-_MEANING = named(mapping_of(mapping_of(either(TEXT, NUMBER, TRUTH))), "an object: class → attribute → value")
+# What stands in a sidecar, from anywhere. Class names and what they mean may be numbers: 0, 1, 2. Names are printed.
+_NAME = named(either(LINE, NUMBER), "text without control characters, or a number")
+_MEANING = named(mapping_of(mapping_of(either(LINE, NUMBER, TRUTH), LINE), LINE), "an object: class → attribute → value, without control characters")
 _FOLD = named(either(whole(0, 2**31 - 1), list_of(whole(0, 2**31 - 1))), "a whole number from 0, or one for each row")
 _TRAINED = named(either(list_of(TEXT), mapping_of(list_of(TEXT))), "a list of ids, or an object: fold → list of ids")
 _SHA = named(either(TEXT, mapping_of(TEXT)), "text, or an object: fold → text")
 _FIELDS = {
     "kind": one_of(*KINDS),
     "split": one_of(*SPLITS),
-    "target": optional(TEXT),
+    "target": optional(LINE),
     "classes": list_of(_NAME),
     "class_attributes": optional(_MEANING),
     "samples": optional(TEXT),
     "samples_sha": optional(TEXT),
     "fold": optional(_FOLD),
-    "run": optional(TEXT),
-    "arch": optional(TEXT),
+    "run": optional(LINE),
+    "arch": optional(LINE),
     "seed": optional(whole(0)),
     "repeat": optional(whole(0)),
-    "views": optional(list_of(TEXT)),
+    "views": optional(list_of(LINE)),
     "merge": optional(mapping_of(ANYTHING)),
     "folds_sha": optional(TEXT),
     "checkpoint_sha": optional(_SHA),

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from folds.errors import CONTROL, printable
+
 as_json = False  # --json: one object on stdout
 quiet = False  # --quiet: no notes
 words: list[str] = []  # the command as it was typed, without the program's name
@@ -15,17 +17,24 @@ words: list[str] = []  # the command as it was typed, without the program's name
 def note(text: str) -> None:
     """A line about what is being done, on stderr."""
     if not quiet:
-        print(text, file=sys.stderr, flush=True)
+        print(_safe(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Something the user should know, on stderr, also under --quiet."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(_safe(f"warning: {text}"), file=sys.stderr, flush=True)
 
 
 def result(text: str, record: dict[str, Any]) -> None:
     """The result of a command: `text` for a person, or `record` under --json."""
-    print(json.dumps(record, ensure_ascii=False) if as_json else text, flush=True)
+    # JSON escapes the first 32 characters by itself, and the others that move a cursor only if all of Unicode is escaped.
+    dumped = CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=False)) if as_json else ""
+    print(dumped if as_json else _safe(text), flush=True)
+
+
+def _safe(text: str) -> str:
+    """The text in its lines, with whatever else in it would move the cursor escaped: names of files may hold anything."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def next_step(command: str) -> None:

@@ -222,6 +222,18 @@ def test_a_copy_counts_once_unless_it_is_to_vote(runs: Path, call: Call) -> None
         np.testing.assert_allclose(np.load(runs / "blends" / "each" / "oof.npy"), (resnet + 2 * swin) / 3, atol=1e-6)
 
 
+def test_names_of_files_move_no_cursor(runs: Path, call: Call) -> None:
+    name = "e\x1b[31mvil\x9b2J"
+    Path(f"{name}.npy").write_bytes((runs / "swin.oof.npy").read_bytes())
+    for words in ([f"{name}.npy", runs / "resnet18.oof.npy"], [f"{name}.npy", runs / "swin.oof.npy", "--run", "swni"]):
+        done = call("blend", *words)
+        assert "e\\x1b[31mvil\\x9b2J" in done.out + done.err
+        assert not {"\x1b", "\x9b"} & set(done.out + done.err)
+    done = call("blend", f"{name}.npy", runs / "resnet18.oof.npy", "--json")
+    assert not {"\x1b", "\x9b"} & set(done.out)
+    assert name in json.loads(done.out)["weights"]
+
+
 def test_old_submissions_vote_beside_probabilities(runs: Path, call: Call) -> None:
     rows = read_sidecar(runs / "swin.fold0.test.npy")
     assert rows is not None

@@ -142,6 +142,13 @@ def test_every_vote_has_a_recipe(folder: Path, call: Call) -> None:
         assert read_recipe(folder / f"runs/blends/{method}/blend.toml").combination.pool == method
 
 
+def test_a_recipe_says_what_the_method_was_told(folder: Path, call: Call) -> None:
+    for method, option, value in (("power", "--power", "-1"), ("trimmed", "--trim", ".1")):
+        assert call("blend", "runs/*.npy", "--method", method, option, value, "-o", method).code == 0
+        found = read_recipe(folder / f"runs/blends/{method}/blend.toml").combination
+        assert (found.power, found.trim) == ((-1.0, None) if method == "power" else (None, 0.1))
+
+
 def test_limits_are_kept_and_their_choice_is_nested(folder: Path, call: Call) -> None:
     record = json.loads(call("blend", "runs/*.npy", "--max-members", "1", "--json").out)
     assert sorted(record["weights"].values()) == [0, 0, 1]
@@ -170,6 +177,34 @@ def test_worth_can_be_asked_of_a_plain_vote_and_left_out_of_auto(folder: Path, c
     assert "errs most like" in done.out
     assert "run2" in next(line for line in done.out.splitlines() if line.startswith("least valuable"))
     assert "errs most like" not in call("blend", "runs/*.npy", "--method", "simplex").out
+
+
+def test_what_was_said_of_a_blend_stays_until_it_is_asked_for_again(folder: Path, call: Call) -> None:
+    def told(*words: str) -> dict[str, Any]:
+        assert call("blend", "runs/*.npy", "-o", "it", *words).code == 0
+        return json.loads((folder / "runs/blends/it/blend.json").read_text())
+
+    first = told("--worth", "--cost", "run0=3,run1=1,run2=1")
+    assert first["worth"]
+    assert first["runs"][0]["cost"]["cost"] == 15
+    again = told("--detail")
+    assert again["details"]
+    assert (again["worth"], again["runs"]) == (first["worth"], first["runs"])
+    assert told() == again
+    passes = told("--worth")
+    assert passes["details"] == again["details"]
+    assert passes["runs"][0]["cost"]["cost"] == 5
+    assert passes["worth"] != first["worth"]
+    bare = told("--force")
+    assert (bare["worth"], bare["details"]) == (None, {})
+
+
+def test_methods_that_take_no_calibration_say_so_before_anything_is_read(folder: Path, call: Call) -> None:
+    for method, why in (("rank", "compares all samples with each other"), ("hard", "counts decisions")):
+        refused = call("blend", "nothing/*.npy", "--method", method, "--calibrate", "after:temperature")
+        assert refused.code == 2
+        assert why in refused.err
+        assert "hint: --method soft" in refused.err
 
 
 def test_a_run_without_out_of_fold_predictions_takes_no_part_in_what_is_learnt(folder: Path, call: Call) -> None:

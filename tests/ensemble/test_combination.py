@@ -114,9 +114,11 @@ def everything() -> Combination:
     )
 
 
-@pytest.mark.parametrize(
-    "combination", [everything(), Combination(NAMES), Combination(NAMES, weights=np.ones((3, 4))), Combination(NAMES, stacked=np.ones((13, 4)))]
-)
+WRITTEN = [everything(), Combination(NAMES), Combination(NAMES, weights=np.ones((3, 4))), Combination(NAMES, stacked=np.ones((13, 4)))]
+WRITTEN += [Combination(NAMES, pool="power", power=-1.0), Combination(NAMES, pool="trimmed", trim=0.4)]
+
+
+@pytest.mark.parametrize("combination", WRITTEN)
 def test_a_record_says_everything(combination: Combination) -> None:
     read = Combination.from_record(json.loads(json.dumps(combination.as_record())), 4, "blend.toml")
     stack = world()
@@ -134,8 +136,21 @@ def test_a_record_says_everything(combination: Combination) -> None:
         ({"weights": [float("nan")] * 3}, "'weights'"),
         ({"bias": [1.0]}, "'bias' must be 4 numbers"),
         ({"stacked": [[1.0, 2.0], [1.0]]}, "'stacked' must be 13 × 4 numbers"),
-        ({"temperature_before": [1.0, 0.0, 1.0]}, "a temperature must be above 0"),
-        ({"temperature_after": -1.0}, "a temperature must be above 0"),
+        ({"temperature_before": [1.0, 0.0, 1.0]}, "a temperature must be from 0.05 to 20"),
+        ({"temperature_after": -1.0}, "a temperature must be from 0.05 to 20"),
+        ({"temperature_after": 1e-320}, "a temperature must be from"),
+        ({"temperature_after": 10**400}, "'temperature_after' is "),
+        ({"weights": [10**400, 1, 1]}, "'weights' is "),
+        ({"weights": [1e308] * 3}, "'weights' must be numbers up to 1,000,000"),
+        ({"bias": [1e308, -1e308, 0, 0]}, "'bias' must be numbers up to"),
+        ({"runs": [], "weights": []}, "'runs' must be one name or more"),
+        ({"runs": ["run0", "run0", "run2"]}, "none twice"),
+        ({"runs": ["run0", "", "run2"]}, "none of them empty"),
+        ({"runs": ["run0", "a\nb", "run2"]}, "'runs' is "),
+        ({"temperature_after": None}, "'offset_after' needs 'temperature_after'"),
+        ({"temperature_before": None}, "'offset_before' needs 'temperature_before'"),
+        ({"power": 2.0}, "'power' goes with the pool power"),
+        ({"pool": "trimmed", "trim": 0.5}, "'trim' must be from 0 to below .5"),
         ({"runs": "run0"}, "'runs'"),
     ],
 )

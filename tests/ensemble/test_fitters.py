@@ -15,7 +15,7 @@ import pytest
 from ensemble.calibration import calibrated
 from ensemble.combination import Combination, combine
 from ensemble.evaluation import held_out, nested
-from ensemble.fitters import FITTERS, GIVEN, fitter_of
+from ensemble.fitters import FITTERS, GIVEN, candidates, fitter_of
 from ensemble.stack import Stack
 from ensemble.voting import METHODS
 from folds.errors import EnsembleError, UsageError
@@ -176,6 +176,12 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(name: str, 
         FITTERS[name].fit(small(), F1, 1234)  # a seed that none has been asked for: what is remembered is not made again
     assert refused.value.hint is not None
     assert "simplex" in refused.value.hint
+
+
+def test_auto_tries_no_bias_where_a_metric_is_not_of_decisions() -> None:
+    names = {fitter.name for fitter in candidates(LOSS)}
+    assert {name for name in FITTERS if name not in names} == {"bias", "bias-geometric", "stacking-bias"}
+    assert set(FITTERS) == {fitter.name for fitter in candidates(F1)}
 
 
 def test_the_registry_is_light() -> None:

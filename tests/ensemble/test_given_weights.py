@@ -13,6 +13,12 @@ def test_weights_are_read_by_name_or_by_order_and_sum_to_one() -> None:
     assert parse_weights("3,1", ["swin", "resnet18"]) == {"swin": 0.75, "resnet18": 0.25}
 
 
+@pytest.mark.parametrize("size", ["1e308", "1e-320", "5e-324", "3"])
+def test_weights_of_any_size_are_shares(size: str) -> None:
+    assert parse_weights(f"{size},{size},{size}", ["a", "b", "c"]) == dict.fromkeys("abc", 1 / 3)
+    assert parse_weights(f"{size},0", ["a", "b"]) == {"a": 1, "b": 0}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

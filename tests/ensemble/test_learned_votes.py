@@ -11,7 +11,7 @@ from ensemble.combination import Calibration, Combination, combine
 from ensemble.learned_votes import vote_as_learnt
 from ensemble.runs import Split
 from ensemble.stack import Stack
-from ensemble.voting import METHODS
+from ensemble.voting import METHODS, Options, vote
 from folds.errors import UsageError
 from tests.ensemble.small_runs import answer_run, probability_run, split_of
 from tests.ensemble.worlds import world
@@ -52,6 +52,19 @@ def test_files_and_memory_give_the_same(stack: Stack, combination: Combination) 
     if combination.pool == "hard":  # a tie is settled in float64 from the same numbers
         assert np.array_equal(vote_as_learnt(as_split(stack), combination).probabilities.argmax(1), combine(stack, combination).argmax(1))
     np.testing.assert_allclose(vote_as_learnt(as_split(stack), combination).probabilities, combine(stack, combination), atol=2e-6)
+
+
+@pytest.mark.parametrize("stack", [world(people=30), with_gaps()], ids=["whole", "gaps"])
+@pytest.mark.parametrize("options", [Options(), Options(power=-1.0, trim=0.4), Options(power=5.0, trim=0.0)], ids=lambda o: f"{o.power:g}-{o.trim:g}")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_plain_vote_is_done_again_from_its_record(stack: Stack, method: str, options: Options) -> None:
+    weights = dict(zip(NAMES, (0.2, 0.3, 0.5), strict=True))
+    told = {"power": {"power": options.power}, "trimmed": {"trim": options.trim}}.get(method, {})
+    made = Combination.from_record(Combination(NAMES, method, np.array([0.2, 0.3, 0.5]), **told).as_record(), 4, "blend.toml")
+    expected = vote(as_split(stack), method, weights, options=options).probabilities
+    assert np.array_equal(vote_as_learnt(as_split(stack), made).probabilities, expected)
+    if method in ("power", "trimmed"):  # by blocks as well
+        np.testing.assert_allclose(combine(stack, made), expected, atol=2e-6)
 
 
 def test_a_run_that_the_split_lacks_leaves_its_word_to_the_others() -> None:

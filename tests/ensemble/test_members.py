@@ -364,6 +364,14 @@ def test_hard_labels_are_lined_up_by_id(tmp_path: Path) -> None:
         lined_up(path, tmp_path / "info.csv")
 
 
+def test_classes_of_a_csv_are_printable_and_ids_may_be_anything(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,label\n"x\ny",cat\nz,"do\x1b[2Jg"\n')
+    with pytest.raises(EnsembleError, match=r"row 3: the class 'do\\x1b\[2Jg' has control characters"):
+        read_hard_labels(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text('id,label\n"x\ny",cat\nz,dog\n')
+    assert read_hard_labels(tmp_path / "a.csv").ids.tolist() == ["x\ny", "z"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -64,6 +64,10 @@ def test_a_merge_reads_as_it_was_written(weights: dict[str, tuple[float, ...]]) 
         ({"weights": {"none": [0.5, 0.5, 0.5]}}, "'weights' is"),
         ({"weights": {"none": 0.5, "hflip": [0.5, 0.5]}}, "each with as many"),
         ({"weights": {"none": -0.5}}, "none below 0"),
+        ({"weights": {"none": 0, "hflip": 0}}, "above 0, for each class"),
+        ({"weights": {"none": [0.5, 0], "hflip": [0.5, 0.0]}}, "above 0, for each class"),
+        ({"weights": {"none": 1e308, "hflip": 1e308}}, "above 0, for each class"),
+        ({"weights": {"none": 10**400}}, "'weights' is"),
         ({"threshold": "low"}, "'threshold' is 'low'"),
     ],
 )

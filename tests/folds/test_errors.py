@@ -15,6 +15,11 @@ def test_an_error_without_a_hint_prints_no_empty_hint() -> None:
     assert EnsembleError("the table is empty").lines() == ["error: the table is empty"]
 
 
+def test_control_characters_are_escaped_and_forge_no_line() -> None:
+    error = EnsembleError("no 'a\nerror: b'", hint="rm \x1b[2J\x9b", details=["\ud800\u202e", "Ärmel 不"])
+    assert error.lines() == ["error: no 'a\\nerror: b'", "  \\ud800\\u202e", "  Ärmel 不", "hint: rm \\x1b[2J\\x9b"]
+
+
 def test_exit_codes_tell_wrong_data_wrong_usage_and_failed_folds_apart() -> None:
     assert [kind("x").exit_code for kind in (EnsembleError, UsageError, FoldsFailed)] == [1, 2, 3]
     assert issubclass(UsageError, EnsembleError)

@@ -7,10 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folds.errors import UsageError
-from folds.kinds import ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, Kind, either, list_of, mapping_of, one_of, optional, shown, whole, wrong_fields
+from folds.kinds import (
+    ANYTHING,
+    FILE_SAFE,
+    LINE,
+    NUMBER,
+    TEXT,
+    TRUTH,
+    Kind,
+    either,
+    list_of,
+    mapping_of,
+    one_of,
+    optional,
+    shown,
+    whole,
+    wrong_fields,
+)
 from folds.run import file_safe
 
-KINDS = [ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, whole(0, 9), one_of("a", "b"), list_of(TEXT, 2), mapping_of(NUMBER), either(TEXT, TRUTH)]
+KINDS = [ANYTHING, FILE_SAFE, LINE, NUMBER, TEXT, TRUTH, whole(0, 9), one_of("a", "b"), list_of(TEXT, 2), mapping_of(NUMBER), either(TEXT, TRUTH)]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inside: st.lists(inside) | st.dictionaries(st.text() | st.integers(), inside) | st.tuples(inside),
@@ -29,7 +45,9 @@ def test_any_value_is_of_a_kind_or_not_and_can_be_shown_in_one_line(value: Any) 
     ("kind", "right", "wrong"),
     [
         (whole(1, 3), [1, 3], [0, 4, True, 2.0, "2", None]),
-        (NUMBER, [1, -2.5], [True, float("nan"), float("inf"), "1"]),
+        (NUMBER, [1, -2.5, 10**300], [True, float("nan"), float("inf"), "1", 10**400, -(10**400)]),
+        (LINE, ["", "a b", "Ärmel", "不"], ["a\nb", "\x1b[31m", "\x7f", "\x9b2J", "\u2028", "\u202eabc", "\ud800", 1, None]),
+        (mapping_of(NUMBER, LINE), [{"a": 1}], [{"a\n": 1}]),
         (FILE_SAFE, ["swin", "a.b-c_d", "resnet18.a1_in1k", "_"], ["", ".", "..", "-x", ".x", "a/b", "a b", "a\n", "a-", "ä", "/", "\0"]),
         (list_of(TEXT, 2), [["a", "b"], ("a", "b")], ["ab", ["a"], ["a", 1], {"a": 1, "b": 2}]),
         (mapping_of(NUMBER), [{}, {"a": 1}], [{1: 1}, {"a": "b"}, [], None]),

@@ -287,7 +287,7 @@ def inline(tmp_path: Path) -> Path:
         *(({name: ["a"]}, f"'{name}' is ['a'], expected ") for name in ("run", "seed", "repeat", "target", "folds_sha", "checkpoint_sha", "arch")),
         *(({name: {"a": 1}}, f"'{name}' is {{'a': 1}}, expected ") for name in ("run", "seed", "repeat", "target", "folds_sha", "created", "views")),
         ({"seed": 10**30}, "'seed' is 1000000000000000000000000000000, expected a whole number"),
-        ({"views": [["a"]]}, "'views' is [['a']], expected a list of texts"),
+        ({"views": [["a"]]}, "'views' is [['a']], expected a list of texts without control characters"),
         ({"classes": [["a"], "b", "c"]}, "'classes' is [['a'], 'b', 'c'], expected a list"),
         ({"class_attributes": {"0": None}}, "'class_attributes' is {'0': None}, expected an object: class → attribute → value"),
         ({"class_attributes": {"0": "abc"}}, "'class_attributes' is {'0': 'abc'}, expected an object"),
@@ -299,6 +299,11 @@ def inline(tmp_path: Path) -> Path:
         ({"ids": None, "samples": "s.csv"}, "names no samples"),
         ({"views": "hflip"}, "'views' is 'hflip', expected a list"),
         ({"class_attributes": ["mask"]}, "'class_attributes' is ['mask'], expected an object"),
+        *(({name: "a\nerror: b"}, f"'{name}' is 'a\\nerror: b', expected text without control characters") for name in ("run", "target", "arch")),
+        ({"classes": ["0", "1", "\x1b[2J"]}, "'classes' is ['0', '1', '\\x1b[2J'], expected a list of entries (text without control characters"),
+        ({"views": ["none", "\ud800"]}, "'views' is ['none', '\\ud800'], expected a list of texts without control characters"),
+        ({"class_attributes": {"0": {"mask": "\x9b2J"}}}, "'class_attributes' is"),
+        ({"class_attributes": {"0": {"\x7f": "worn"}}}, "'class_attributes' is"),
     ],
 )
 def test_a_sidecar_that_is_wrong_is_an_error_that_names_file_and_entry(inline: Path, entries: dict[str, Any], says: str) -> None:
