@@ -12,7 +12,7 @@ from folds import student
 from folds.by_person import people_with_class
 from folds.left_out import left_out, units_of
 from folds.redrawn import redrawn
-from folds.scores import Labels, Metric, Probabilities
+from folds.scores import Labels, Metric, Probabilities, argmax_classes, class_counts
 
 # How many of 100 intervals at 95 % held the truth, by the people in the rarest class (docs/benchmarks.md).
 # Degrees of freedom that few mistakes alone do not fall below; a class that few people have may.
@@ -55,7 +55,9 @@ class Difference:
     chance: float
 
 
-def interval_over_people(metric: Metric, labels: Labels, probabilities: Probabilities, persons: NDArray, *, level: float = 0.95) -> Interval:
+def interval_over_people(
+    metric: Metric, labels: Labels, probabilities: Probabilities, persons: NDArray, *, level: float = 0.95, predicted: Labels | None = None
+) -> Interval:
     """The interval of a score over people, not images: images of one person are right or wrong together.
 
     By the jackknife: the score with each person left out in turn says how much people matter, Student's t makes an
@@ -70,8 +72,13 @@ def interval_over_people(metric: Metric, labels: Labels, probabilities: Probabil
     labels : (n,) class indices.
     probabilities : (n, classes).
     persons : (n,) any values; equal values are one person.
+    predicted : (n,) the largest of each row, where the caller has looked for it already.
     """
-    score = metric(labels, probabilities)
+    if metric.of_counts is not None:  # to look for the largest takes most of the time
+        predicted = argmax_classes(probabilities) if predicted is None else predicted
+        score = float(metric.of_counts(class_counts(labels, predicted, np.shape(probabilities)[1])))
+    else:
+        score = metric(labels, probabilities)
     codes, units, people = units_of(persons)
     if metric.of_all is not None:
         drawn, warning = redrawn(metric.of_all, labels, [probabilities], codes, units)
@@ -79,7 +86,7 @@ def interval_over_people(metric: Metric, labels: Labels, probabilities: Probabil
         error = np.asarray(drawn[:, 0].std())
         warning = _both(warning_of(metric, labels, persons, np.shape(probabilities)[1], _alike(drawn[:, 0], drawn)), warning)
     else:
-        without = left_out(metric, labels, probabilities, codes, units)
+        without = left_out(metric, labels, probabilities, codes, units, predicted)
         weighed, at_least = _weighed(metric, labels, codes, units)
         error, freedom = standard_error(without, score), max(freedom_of(without, metric), at_least)
         ends = [float(end) for end in bounds(score, error, freedom, np.asarray(weighed), level, metric.least, metric.most)]

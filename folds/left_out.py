@@ -21,10 +21,13 @@ def units_of(persons: NDArray) -> tuple[NDArray[np.int64], int, int]:
     return np.random.default_rng(0).permutation(people)[codes] % GROUPS, GROUPS, people
 
 
-def left_out(metric: Metric, labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int) -> NDArray[np.float64]:
-    """(units,) the score of all rows but those of each unit; not for a function of the user."""
+def left_out(
+    metric: Metric, labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int, predicted: Labels | None = None
+) -> NDArray[np.float64]:
+    """(units,) the score of all rows but those of each unit; not for a function of the user. `predicted` (n,) spares to look for the largest."""
     if metric.of_counts is not None:
-        return metric.of_counts(counts_left_out(labels, argmax_classes(probabilities), np.shape(probabilities)[1], codes, units))
+        predicted = argmax_classes(probabilities) if predicted is None else predicted
+        return metric.of_counts(counts_left_out(labels, predicted, np.shape(probabilities)[1], codes, units))
     if metric.of_rows is not None:
         values = metric.of_rows(labels, probabilities)
         rest = len(labels) - np.bincount(codes, minlength=units)

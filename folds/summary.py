@@ -49,8 +49,9 @@ def score(
     mixed = 0
     if per_person:
         labels, probabilities, persons, mixed = average_by_person(labels, probabilities, persons, np.shape(probabilities)[1])
-    headline = interval_over_people(find_metric(metric), labels, probabilities, persons)
-    return Score(metric, headline, accuracy(labels, argmax_classes(probabilities)), len(labels), mixed)
+    predicted = argmax_classes(probabilities)
+    headline = interval_over_people(find_metric(metric), labels, probabilities, persons, predicted=predicted)
+    return Score(metric, headline, accuracy(labels, predicted), len(labels), mixed)
 
 
 @dataclass(frozen=True)

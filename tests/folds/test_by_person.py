@@ -50,5 +50,5 @@ def test_a_person_is_the_mean_of_the_rows_and_the_most_frequent_label(data: Data
 def test_numbers_of_people_are_numbered_like_any_names() -> None:
     persons = np.array([30, 10, 20, 10])
     assert person_codes(persons).tolist() == [2, 0, 1, 0]
-    for given in (persons.astype(np.uint8), persons * 10**9, -persons[::-1], np.array([], int)):
-        assert person_codes(given).tolist() == np.unique(given, return_inverse=True)[1].tolist()
+    for names in (persons.astype(np.uint8), persons * 10**9, -persons[::-1], np.array([], int)):
+        assert person_codes(names).tolist() == np.unique(names, return_inverse=True)[1].tolist()
