@@ -96,9 +96,8 @@ class Fitted:
         if self.combination.said:
             said.append(f"{self.chosen}: {self.combination.said}")
         if self.nested.parts:
-            flattery = (
-                f"; on the people it learnt from {line.claimed:.3f}, {abs(line.optimism):.3f} {'too good' if line.optimism >= 0 else 'too bad'}"
-            )
+            much = f"{line.optimism:.3f} too good" if line.optimism >= 0.0005 else "not flattered"
+            flattery = f"; on the people it learnt from {line.claimed:.3f}, {much}"
             said.append(f"believe the nested score {line.score.score:.3f}: of people it has not learnt from{flattery}")
         if line.over_soft is not None:
             plain = "" if is_real(line.over_soft) else "; as far as these people can tell, --method soft is as good, and learns nothing"
