@@ -94,7 +94,7 @@ def _subsets(pareto: Pareto, margin: float | None) -> list[str]:
     if found is None and margin is None:
         return [f"keep all: no cheaper subset is shown to be better, and how much of {pareto.metric.title} is little is not known"]
     if found is None:
-        return [f"keep all: no cheaper subset is shown to be within {margin:g} of all {len(pareto.everyone.members)} runs"]
+        return [f"keep all: no cheaper subset is shown to be within {margin:.2g} of all {len(pareto.everyone.members)} runs"]
     return [_sentence(pareto, found)]
 
 

@@ -183,7 +183,8 @@ def _compared(what: str, difference: Difference, metric: Metric) -> str:
     else:
         verdict = "not distinguishable from none"
     warning = f"; {found.warning}" if found.warning else ""
-    return f"against {what}: {found.score:+.3f} ({found.low:+.3f} to {found.high:+.3f}), {verdict}{warning}"
+    less = "" if metric.greater_is_better else f" of {metric.title}, of which less is better"
+    return f"against {what}: {found.score:+.3f} ({found.low:+.3f} to {found.high:+.3f}){less}, {verdict}{warning}"
 
 
 def times(count: int) -> str:

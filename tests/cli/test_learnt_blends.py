@@ -284,7 +284,7 @@ def test_what_is_calibrated_is_compared_with_what_is_not(folder: Path, call: Cal
     assert lines["soft"]["over_soft"] is None
     plain = json.loads(call("blend", "runs/*.npy", "--metric", "log_loss", "--json").out)
     assert lines["soft"]["nested"]["score"] == pytest.approx(plain["blend"]["oof"]["score"]["log_loss"]["score"])
-    assert any(note.startswith("against soft voting:") for note in record["notes"])
+    assert any(note.startswith("against soft voting:") and "of log loss, of which less is better" in note for note in record["notes"])
 
 
 def test_score_against_cost_of_a_choice_is_of_choices_that_had_not_seen_the_people(folder: Path, call: Call) -> None:
