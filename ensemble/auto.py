@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.evaluation import Nested, Progress, nested
 from ensemble.stack import Stack
+from folds.cores import usable_cores
 from folds.intervals import difference_over_people
 from folds.scores import Metric
 
@@ -111,7 +111,7 @@ def choose(stack: Stack, fitters: Sequence[Fitter], metric: Metric, seed: int = 
 def _at_once(stack: Stack) -> int:
     """How many fits: as many as there are cores, and as memory holds. numpy leaves Python's lock while it works on large arrays."""
     held = _COPIES * stack.probabilities.nbytes
-    return max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _MOST_BYTES // held))
+    return max(1, min(usable_cores(), _MOST_BYTES // held))
 
 
 def _pick(stack: Stack, rows: NDArray[np.int64], predicted: Mapping[str, NDArray[np.float32]], metric: Metric) -> tuple[str, str]:

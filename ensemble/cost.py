@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.runs import Part, Run, Split
-from folds.errors import UsageError, nearest
+from folds.errors import UsageError, unknown
 
 LEAST, MOST = 1e-6, 1e12  # of what a pass costs: sums and shares of costs stay finite and keep their digits
 
@@ -120,9 +120,7 @@ def parse_costs(text: str, runs: Sequence[str]) -> dict[str, float]:
         if not equals:
             raise UsageError(f"--cost {text}: expected RUN=NUMBER, found '{part}'", hint=f"--cost {example}")
         if name not in runs:
-            close = nearest(name, runs)
-            meant = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise UsageError(f"--cost: unknown run '{name}'{meant}", hint=f"the runs are {', '.join(runs)}")
+            raise unknown("run in --cost", name, runs)
         if name in given:
             raise UsageError(f"--cost names {name} twice", hint=f"--cost {example}")
         given[name] = positive(value, f"--cost {text}", "what a pass costs")

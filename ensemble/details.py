@@ -46,12 +46,12 @@ class Details:
         """For --json and blend.json."""
         return {
             "metric": self.metric.name,
-            "over_people": _span(self.people),
-            "over_images": _span(self.images),
+            "over_people": self.people.as_json(),
+            "over_images": self.images.as_json(),
             "classes": [_class(one) for one in self.classes],
             "attributes": [
                 {"attribute": one.name, "values": [_class(value) for value in one.values]}
-                | {name: _span(getattr(one, name)) for name in ("macro_f1", "accuracy", "of_class")}
+                | {name: getattr(one, name).as_json() for name in ("macro_f1", "accuracy", "of_class")}
                 for one in self.attributes
             ],
             "calibration_error": self.calibration_error,
@@ -92,11 +92,7 @@ def _details(split: Split, values: NDArray[np.float32], labels: NDArray[np.int64
 
 def _class(one: ClassScore) -> dict[str, Any]:
     record = {"class": one.name, "rows": one.rows, "people": one.people, "precision": one.precision, "recall": one.recall}
-    return record | {"f1": _span(one.f1), "roc_auc": one.roc_auc}
-
-
-def _span(one: Interval) -> dict[str, float | None]:
-    return _known({"score": one.score, "low": one.low, "high": one.high})
+    return record | {"f1": one.f1.as_json(), "roc_auc": one.roc_auc}
 
 
 def _known(record: dict[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Line:
         record = {
             "method": self.method,
             "title": self.title,
-            "nested": interval_json(self.score),
+            "nested": self.score.as_json(),
             "in_sample": self.claimed,
             "optimism": self.optimism,
         }
@@ -192,11 +192,6 @@ def times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
-def interval_json(interval: Interval) -> dict[str, float]:
-    """An interval as plain values."""
-    return {"score": interval.score, "low": interval.low, "high": interval.high}
-
-
 def difference_json(difference: Difference) -> dict[str, Any]:
     """A difference as plain values."""
-    return interval_json(difference.difference) | {"distinguishable": is_real(difference), "chance": difference.chance}
+    return difference.difference.as_json() | {"distinguishable": is_real(difference), "chance": difference.chance}

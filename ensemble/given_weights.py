@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from folds.errors import UsageError, nearest
+from folds.errors import UsageError, unknown
 
 
 def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
@@ -34,9 +34,7 @@ def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
             name, _, value = part.rpartition("=")
             name = name.strip()
             if name not in runs:
-                close = nearest(name, runs)
-                meant = f"; did you mean {' or '.join(close)}?" if close else ""
-                raise UsageError(f"--weights: unknown run '{name}'{meant}", hint=f"the runs are {', '.join(runs)}")
+                raise unknown("run in --weights", name, runs)
             if name in given:
                 raise UsageError(f"--weights names {name} twice", hint=f"--weights {example}")
             given[name] = _number(value.strip(), text)

@@ -44,10 +44,10 @@ class Subset:
 
     def as_json(self) -> dict[str, Any]:
         """For --json and records."""
-        record: dict[str, Any] = {"members": list(self.members), "cost": self.cost, "fewer": self.fewer, "score": _interval(self.score)}
+        record: dict[str, Any] = {"members": list(self.members), "cost": self.cost, "fewer": self.fewer, "score": self.score.as_json()}
         if self.difference is None:
             return record | {"difference": None, "alike": None}
-        return record | {"difference": _interval(self.difference.difference) | {"chance": self.difference.chance}, "alike": [self.alike, self.parts]}
+        return record | {"difference": self.difference.difference.as_json() | {"chance": self.difference.chance}, "alike": [self.alike, self.parts]}
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,3 @@ def _scored(
         first, second = (everyone, values) if metric.greater_is_better else (values, everyone)
         difference = difference_over_people(metric, stack.labels, first, second, stack.persons)
     return Subset(members, costs.total(members), costs.fewer(members), score, difference, alike, parts)
-
-
-def _interval(one: Interval) -> dict[str, float]:
-    return {"score": one.score, "low": one.low, "high": one.high}

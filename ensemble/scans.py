@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.cores import usable_cores
 from folds.files import sha256_file
 from folds.maps import let_go
 
@@ -47,7 +47,7 @@ class Scan:
 @contextmanager
 def scanned(arrays: Sequence[tuple[Path, NDArray]]) -> Iterator[list[Future[Scan]]]:
     """The scans of several arrays, under way on all cores (hashing and numpy's loops let other threads run), in order."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     pool = ThreadPoolExecutor(max(1, min(cores, 8, len(arrays))))
     try:
         yield [pool.submit(scan, path, values) for path, values in arrays]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ensemble.coalitions import ADDITIVE, Floats, Game, game_of
 from ensemble.combination import Calibration, Combination, Fitter
 from ensemble.cost import Costs
-from ensemble.evaluation import Nested, nested
 from ensemble.stack import Stack
 from folds.errors import UsageError
 from folds.scores import METRICS, Metric
@@ -29,20 +28,6 @@ class Candidate:
     members: tuple[int, ...]
     score: float
     cost: float
-
-
-@dataclass(frozen=True)
-class Within:
-    """The best runs within limits, and what they are worth.
-
-    Attributes
-    ----------
-    names : of the runs that are used.
-    nested : its honest predictions come of choices made without the people they are of.
-    """
-
-    names: tuple[str, ...]
-    nested: Nested
 
 
 def candidates(
@@ -131,21 +116,6 @@ def limited(fitter: Fitter, costs: Costs, max_members: int | None = None, budget
     words = [f"at most {max_members} runs"] if max_members is not None else []
     words += [f"at most {budget:g} {costs.unit}"] if budget is not None else []
     return replace(fitter, title=", ".join([fitter.title, *words]), fit=fit, learns=True)
-
-
-def select_runs_within(
-    stack: Stack,
-    fitter: Fitter,
-    metric: Metric,
-    costs: Costs,
-    max_members: int | None = None,
-    budget: float | None = None,
-    seed: int = 0,
-) -> Within:
-    """The best runs within limits, what is fitted on them, and its nested score; see `limited`."""
-    found = nested(stack, limited(fitter, costs, max_members, budget), metric, seed)
-    shares = found.combination.shares
-    return Within(tuple(name for name, share in zip(stack.names, shares, strict=True) if share > 0), found)
 
 
 def fit_on(stack: Stack, members: Sequence[int], fitter: Fitter, metric: Metric, seed: int) -> Combination:

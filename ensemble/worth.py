@@ -45,10 +45,10 @@ class MemberWorth:
         gained = self.without.difference
         return {
             "run": self.name,
-            "score": _interval(self.score),
+            "score": self.score.as_json(),
             "weight": self.weight,
-            "without": _interval(gained) | {"chance": self.without.chance},
-            "shapley": None if self.share is None else _interval(self.share),
+            "without": gained.as_json() | {"chance": self.without.chance},
+            "shapley": None if self.share is None else self.share.as_json(),
             "closest": None if self.closest is None else {"run": self.closest[0], "correlation": self.closest[1]},
         }
 
@@ -174,7 +174,3 @@ def _refitted(stack: Stack, fitted: Nested, metric: Metric, run: int, seed: int)
     rest = rest if len(covered) == len(stack) else rest.take(covered)
     out[covered] = nested(rest, fitted.fitter, metric, seed).honest
     return out
-
-
-def _interval(one: Interval) -> dict[str, float]:
-    return {"score": one.score, "low": one.low, "high": one.high}

@@ -14,9 +14,9 @@ from folds.left_out import left_out, units_of
 from folds.redrawn import redrawn
 from folds.scores import Labels, Metric, Probabilities, argmax_classes, class_counts
 
-# How many of 100 intervals at 95 % held the truth, by the people in the rarest class (docs/benchmarks.md).
 # Degrees of freedom that few mistakes alone do not fall below; a class that few people have may.
 _FREEDOM = 8
+# How many of 100 intervals at 95 % held the truth, by the people in the rarest class (docs/benchmarks.md).
 _HELD = {"macro_f1": {0: 50, 1: 90}, "balanced_accuracy": {0: 90, 1: 90, 2: 90}, "roc_auc": {0: 90, 1: 90, 2: 90}}
 
 
@@ -37,6 +37,11 @@ class Interval:
     people: int = 0
     warning: str = ""
     error: float | None = None
+
+    def as_json(self) -> dict[str, float | None]:
+        """Score and range as plain values; JSON has no nan, so what is undefined is null."""
+        ends = {"score": self.score, "low": self.low, "high": self.high}
+        return {name: value if math.isfinite(value) else None for name, value in ends.items()}
 
 
 @dataclass(frozen=True)

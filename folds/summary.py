@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,10 +34,7 @@ class Score:
 
     def as_json(self) -> dict[str, Any]:
         """For --json and blend.json."""
-        ends = {"score": self.headline.score, "low": self.headline.low, "high": self.headline.high}
-        # JSON has no nan: what a single class leaves undefined is null.
-        interval: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in ends.items()}
-        interval |= {"warning": self.headline.warning} if self.headline.warning else {}
+        interval: dict[str, Any] = self.headline.as_json() | ({"warning": self.headline.warning} if self.headline.warning else {})
         return {self.metric: interval, "accuracy": self.accuracy, "rows": self.rows, "people": self.headline.people}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from folds.contents import MISSING, Unreadable, open_regular, read_content
+from folds.cores import usable_cores
 from folds.decode import ImageSettings, decode_image, identify_image
 from folds.depth import show
 from folds.errors import EnsembleError, collected
@@ -75,7 +75,7 @@ def in_threads(task: Callable[[int], Result], count: int, threads: int | None, p
     When a task raises, or the user interrupts, what is running ends first: nothing works on after this returns.
     """
     results: list[Result] = []
-    pool = ThreadPoolExecutor(max_workers=threads or _cores())
+    pool = ThreadPoolExecutor(max_workers=threads or usable_cores())
     with warnings.catch_warnings():  # Pillow's remarks about metadata would print one line a file
         warnings.simplefilter("ignore")
         try:
@@ -86,10 +86,6 @@ def in_threads(task: Callable[[int], Result], count: int, threads: int | None, p
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return results
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _problems(paths: Sequence[Path], settings: ImageSettings | None, threads: int | None, progress: Progress | None) -> list[tuple[int, Unreadable]]:

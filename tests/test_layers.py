@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A file imports only files before it. docs/architecture.md says what each is for.
 FOLDS = """
-errors files kinds ledger git_state softmax
+errors cores files kinds ledger git_state softmax
 scores by_person student left_out redrawn intervals class_scores reliability user_code user_metric
 csv_table maps samples_file predictions toml_text
 samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep space trials sources

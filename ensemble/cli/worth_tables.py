@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ensemble.cli import console
+from ensemble.cli.spans import signed_span
 from ensemble.pareto import Pareto
 from ensemble.worth import Worth
-from folds.intervals import Interval
 
 _NAMED = 5
 
@@ -20,9 +20,9 @@ def worth_table(worth: Worth) -> str:
     order = sorted(worth.members, key=lambda one: (-(one.without.difference if one.share is None else one.share).score, one.name))
     for member in order:
         gained = member.without.difference
-        row = [member.name, f"{member.score.score:.3f}", f"{member.weight:.3f}", f"{gained.score:+.3f}", _span(gained)]
+        row = [member.name, f"{member.score.score:.3f}", f"{member.weight:.3f}", f"{gained.score:+.3f}", signed_span(gained)]
         if worth.shares is not None:
-            row += ["–", "–"] if member.share is None else [f"{member.share.score:+.3f}", _span(member.share)]
+            row += ["–", "–"] if member.share is None else [f"{member.share.score:+.3f}", signed_span(member.share)]
         rows.append([*row, "–" if member.closest is None else f"{member.closest[0]} ({member.closest[1]:.2f})"])
     return console.table([*header, "errs most like"], rows)
 
@@ -50,13 +50,9 @@ def pareto_table(pareto: Pareto) -> str:
         gained = None if row.difference is None else row.difference.difference
         listed = "all" if row is pareto.everyone else _members(row.members)
         cells = [str(len(row.members)), f"{row.cost:g}", f"{row.score.score:.3f}", f"{row.score.low:.3f}–{row.score.high:.3f}"]
-        rows.append([*cells, "–" if gained is None else f"{gained.score:+.3f}", "–" if gained is None else _span(gained), listed])
+        rows.append([*cells, "–" if gained is None else f"{gained.score:+.3f}", "–" if gained is None else signed_span(gained), listed])
     return console.table(header, rows, left=0)
 
 
 def _members(names: tuple[str, ...]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-
-
-def _span(one: Interval) -> str:
-    return f"{one.low:+.3f} to {one.high:+.3f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -12,10 +12,10 @@ from ensemble import subsets
 from ensemble.advice import MARGIN, advice, as_good, better, margin_of
 from ensemble.combination import Calibration, Combination, Fitter, combine
 from ensemble.cost import Cost, Costs
-from ensemble.evaluation import nested
+from ensemble.evaluation import Nested, nested
 from ensemble.pareto import SOFT, Pareto, Subset, pareto, undominated
 from ensemble.stack import Stack
-from ensemble.subsets import best_of, candidates, limited, select_runs_within, widened
+from ensemble.subsets import best_of, candidates, limited, widened
 from ensemble.worth import worth
 from folds.errors import UsageError
 from folds.intervals import Difference, Interval
@@ -23,6 +23,29 @@ from folds.scores import METRICS, Metric
 from tests.ensemble.worlds import world
 
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]
+
+
+@dataclass(frozen=True)
+class Within:
+    """The best runs within limits, and what they are worth."""
+
+    names: tuple[str, ...]
+    nested: Nested
+
+
+def select_runs_within(
+    stack: Stack,
+    fitter: Fitter,
+    metric: Metric,
+    costs: Costs,
+    max_members: int | None = None,
+    budget: float | None = None,
+    seed: int = 0,
+) -> Within:
+    """The best runs within limits, what is fitted on them, and its nested score; see `limited`."""
+    found = nested(stack, limited(fitter, costs, max_members, budget), metric, seed)
+    shares = found.combination.shares
+    return Within(tuple(name for name, share in zip(stack.names, shares, strict=True) if share > 0), found)
 
 
 def equal(stack: Stack) -> Costs:
