@@ -33,8 +33,8 @@ from ensemble.view_predictions import FoldViews
 from ensemble.views import NONE, View, _to_size, distinct, parse_views, view_named
 from folds.inference import Pixels, predict_logits
 from folds.predictions import read_sidecar
-from folds.softmax import softmax
 from folds.sources import reopen_data
+from folds.utils.numeric import softmax
 
 SIZE, CLASSES = 64, 18
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.evaluation import Nested, Progress, nested
 from ensemble.stack import Stack
-from folds.cores import usable_cores
 from folds.intervals import difference_over_people
 from folds.scores import Metric
+from folds.utils.parallel import usable_cores
 
 PLAIN = "soft"
 # Soft voting is taken where the best is not better by this many standard errors of their difference.

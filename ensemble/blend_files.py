@@ -17,9 +17,9 @@ from ensemble.blend_recipe import recipe_of, to_text
 from ensemble.blends import Blend
 from ensemble.request import Request
 from folds.errors import EnsembleError, UsageError
-from folds.files import read_json, refuse_existing, refuse_folder, sha256_file, write_atomic, write_json
-from folds.maps import same_values
 from folds.predictions import Rows, Sidecar, read_array, sidecar_path, write_prediction
+from folds.utils.files import read_json, refuse_existing, refuse_folder, sha256_file, write_atomic, write_json
+from folds.utils.memmap import same_values
 
 FOLDER = Path("runs/blends")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

@@ -14,9 +14,9 @@ from ensemble.blends import Blend
 from ensemble.combination import Combination
 from ensemble.runs import Run, Split
 from folds.errors import EnsembleError
-from folds.files import is_file_safe
-from folds.kinds import LINE, Kind, list_of, mapping_of, optional, shown, whole, wrong_fields
-from folds.toml_text import toml_value
+from folds.utils.files import is_file_safe
+from folds.utils.schema import LINE, Kind, list_of, mapping_of, optional, shown, whole, wrong_fields
+from folds.utils.toml import toml_value
 
 SCHEMA = 1
 _MENDED = "blend again, to have it written anew"

@@ -31,7 +31,7 @@ from ensemble.scoring import Truth, truth_of
 from ensemble.voting import vote
 from ensemble.worths import Worths, worths_of
 from folds.errors import EnsembleError
-from folds.files import sha256_bytes
+from folds.utils.files import sha256_bytes
 
 SCHEMA = 1
 

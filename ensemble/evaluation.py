@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.stack import Stack
 from folds.comparison import distinguishable
-from folds.files import derive_seed
 from folds.intervals import Difference, difference_over_people
 from folds.scores import Metric
+from folds.utils.files import derive_seed
 
 NESTS = 5
 FEWEST = 3  # a choice inside the nest leaves out two

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ensemble.hard_labels import lists_samples
-from folds.csv_table import read_header
 from folds.errors import EnsembleError, UsageError, nearest
+from folds.utils.csv_table import read_header
 
 Note = Callable[[str], None]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.csv_table import CsvTable, read_csv
 from folds.errors import CONTROL, EnsembleError, printable
+from folds.utils.csv_table import CsvTable, read_csv
 
 ID_COLUMNS = ("imageid", "id", "image_id", "image", "filename", "file", "path")
 LABEL_COLUMNS = ("ans", "label", "class", "prediction", "answer", "target")

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.csv_table import read_csv
 from folds.errors import EnsembleError
-from folds.files import is_file_safe, sha256_file
 from folds.predictions import Rows, Sidecar
+from folds.utils.csv_table import read_csv
+from folds.utils.files import is_file_safe, sha256_file
 
 
 class LeakCheck:

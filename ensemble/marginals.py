@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ensemble.runs import Grouping, Present, Run, Split
 from folds.errors import UsageError
-from folds.maps import let_go, result_array
 from folds.predictions import sort_classes
+from folds.utils.memmap import let_go, result_array
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ensemble.ballots import normalised
 from ensemble.runs import Run
-from folds.maps import let_go, result_array
+from folds.utils.memmap import let_go, result_array
 
 _NUMBERS_AT_ONCE = 1 << 17  # a block and its sums stay in the processor's cache
 

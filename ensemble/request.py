@@ -11,9 +11,9 @@ from ensemble.combination import Fitter
 from ensemble.fitters import FITTERS, candidates
 from ensemble.voting import METHODS, Options
 from folds.errors import UsageError, unknown
-from folds.files import sha256_file
 from folds.scores import Metric
 from folds.user_metric import find_metric
+from folds.utils.files import sha256_file
 
 AUTO = "auto"
 # Option → the method that takes it.

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.members import Member
-from folds.maps import let_go
 from folds.predictions import Rows
+from folds.utils.memmap import let_go
 
 Present = NDArray[np.bool_]
 

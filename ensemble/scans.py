@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.cores import usable_cores
-from folds.files import sha256_file
-from folds.maps import let_go
+from folds.utils.files import sha256_file
+from folds.utils.memmap import let_go
+from folds.utils.parallel import usable_cores
 
 # How far a row may be from summing to 1: what rounding to that type can do, with room for products of softmaxes in bf16.
 SUM_TOLERANCE = {"float16": 5e-3, "float32": 2e-3, "float64": 2e-3}

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ensemble.coalitions import Floats, game_of
 from ensemble.evaluation import Progress
 from ensemble.stack import Stack
-from folds.files import derive_seed
 from folds.intervals import Interval
 from folds.scores import Metric
+from folds.utils.files import derive_seed
 
 # All subsets up to so many runs; beyond, orders in which they join are drawn.
 EXACT = 10

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.kinds import NUMBER, either, list_of, mapping_of, one_of, optional, wrong_fields
-from folds.softmax import softmax
+from folds.utils.numeric import softmax
+from folds.utils.schema import NUMBER, either, list_of, mapping_of, one_of, optional, wrong_fields
 
 MERGES = ("mean", "geometric", "weighted", "classwise", "auto")
 

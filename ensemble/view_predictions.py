@@ -18,13 +18,13 @@ from folds.architectures import is_convolutional
 from folds.checkpoint import Checkpoint, load_checkpoint
 from folds.devices import place
 from folds.errors import EnsembleError, collected
-from folds.files import sha256_bytes, sha256_file
 from folds.images import load_images
 from folds.inference import Pixels, predict_logits
 from folds.plan import CACHE
 from folds.predictions import Sidecar
 from folds.samples import Data, SampleTable
 from folds.samples_file import samples_sha
+from folds.utils.files import sha256_bytes, sha256_file
 
 Note = Callable[[str], None]
 

@@ -21,8 +21,8 @@ from folds.errors import EnsembleError
 from folds.intervals import Difference, difference_over_people
 from folds.predictions import fold_files, oof_file, read_array, read_sidecar
 from folds.scores import argmax_classes, f1_per_class
-from folds.softmax import softmax
 from folds.summary import Score, score, score_rows
+from folds.utils.numeric import softmax
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ensemble.means import geometric, largest, median, power_mean, soft, trimmed
 from ensemble.ranks import ranked
 from ensemble.runs import Run, Split
 from folds.errors import UsageError, unknown
-from folds.maps import blocks, let_go, result_array
+from folds.utils.memmap import blocks, let_go, result_array
 
 __all__ = ["METHODS", "Ballots", "Method", "Options", "Vote", "method_of", "vote"]
 

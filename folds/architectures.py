@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.kinds import NUMBER, TEXT, TRUTH, either, list_of, shown
+from folds.utils.schema import NUMBER, TEXT, TRUTH, either, list_of, shown
 
 if TYPE_CHECKING:
     import torch

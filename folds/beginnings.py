@@ -11,8 +11,8 @@ import numpy as np
 
 from folds.checkpoint import Checkpoint, load_checkpoint
 from folds.errors import EnsembleError, UsageError
-from folds.files import sha256_bytes
 from folds.run import Run
+from folds.utils.files import sha256_bytes
 
 
 @dataclass(frozen=True)

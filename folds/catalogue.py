@@ -13,9 +13,9 @@ from typing import Any
 from folds.comparison import distinguishable, shown, varied_text
 from folds.errors import EnsembleError, UsageError, unknown
 from folds.experiment import entry_from_files, trained_folds
-from folds.files import sha256_file
 from folds.ledger import Ledger
 from folds.recipe import default_of, known_keys
+from folds.utils.files import sha256_file
 
 NOT_IN_LEDGER, REMOVED = "not in the ledger", "its files are gone"
 CHANGED, BASELINE_CHANGED = "trained further since", "its baseline was trained since"

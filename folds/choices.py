@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from folds.criterion import check_head_losses
 from folds.errors import UsageError, unknown
-from folds.kinds import NUMBER, list_of
 from folds.loss_terms import parse_loss
 from folds.mixing import Mixing
 from folds.presets import Augmentation, choose_presets, preset
@@ -19,6 +18,7 @@ from folds.samples import SampleTable
 from folds.sampling import Epochs, Sampling, parse_sampler, parse_sampling
 from folds.targets import LABEL, Meaning, Target, determined_attributes, rebinned, resolve_target
 from folds.transform import load_transform
+from folds.utils.schema import NUMBER, list_of
 
 
 def check_choices(recipe: Recipe) -> None:

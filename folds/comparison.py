@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from folds.by_person import average_by_person, person_codes
 from folds.errors import EnsembleError, UsageError, nearest
-from folds.files import read_json
 from folds.intervals import Difference, difference_over_people
 from folds.predictions import Rows, Sidecar, oof_file, read_array, read_sidecar
 from folds.scores import METRICS
 from folds.settings_file import read_record
 from folds.targets import LABEL
+from folds.utils.files import read_json
 
 COMPARED = ("macro_f1", "accuracy", "log_loss")
 LEVEL = 0.95

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from folds.audit import WARNING, Finding, Row
 from folds.contents import Unreadable, read_content
 from folds.decode import ImageSettings, decode_image
-from folds.files import write_atomic
+from folds.utils.files import write_atomic
 
 MOST = 60  # cases on a sheet
 _SIDE, _GAP, _LINE = 224, 8, 13  # pixels

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from folds.errors import EnsembleError
-from folds.files import read_json, sha256_bytes, write_atomic
+from folds.utils.files import read_json, sha256_bytes, write_atomic
 
 INDEX_NAME = "contents.json"
 MISSING = "does not exist"

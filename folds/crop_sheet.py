@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from folds.contents import read_content
-from folds.files import write_atomic
 from folds.originals import read_original
 from folds.prepared_files import SHEET
 from folds.prepared_images import PreparedImage
+from folds.utils.files import write_atomic
 
 MOST = 48  # cases on a sheet
 _SIDE, _GAP, _LINE, _ACROSS = 144, 8, 13, 4  # pixels; cases in a row

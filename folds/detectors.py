@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from folds.boxes import Box
 from folds.cascades import CascadeDetector, import_cv2
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.files import sha256_file
 from folds.mediapipe_faces import MediapipeDetector, import_mediapipe
+from folds.utils.files import sha256_file
 
 DETECTORS = ("opencv", "mediapipe")
 

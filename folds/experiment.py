@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from folds.comparison import COMPARED, Comparison, compare, settings_between, settings_of
 from folds.errors import EnsembleError
-from folds.files import read_json, sha256_file, write_json
 from folds.intervals import interval_over_people
-from folds.kinds import NUMBER, TEXT, TRUTH, mapping_of, optional, whole, wrong_fields
 from folds.ledger import append, ledger_file, now, read_ledger
 from folds.predictions import Sidecar
 from folds.recipe import default_of
 from folds.scores import METRICS
 from folds.settings_file import read_record
 from folds.summary import mean_test_predictions, oof_predictions, truth_of
+from folds.utils.files import read_json, sha256_file, write_json
+from folds.utils.schema import NUMBER, TEXT, TRUTH, mapping_of, optional, whole, wrong_fields
 
 if TYPE_CHECKING:  # it imports torch, which reading a run's files does not need
     from folds.run import Run

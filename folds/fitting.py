@@ -15,13 +15,13 @@ from folds.augment import apply
 from folds.criterion import build_criterion, one_hot
 from folds.devices import autocast
 from folds.errors import EnsembleError
-from folds.files import derive_seed
 from folds.fold_setup import Setup
 from folds.inference import softmax
 from folds.mixing import mix
 from folds.optimise import Freezer
 from folds.scores import accuracy, argmax_classes, log_loss, macro_f1
 from folds.state import Learner, StateFile
+from folds.utils.files import derive_seed
 
 Report = Callable[[dict[str, Any]], None]
 LossOf = Callable[[Tensor, Tensor], Tensor]  # images or outputs, truth (n, heads) → scalar

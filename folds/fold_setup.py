@@ -15,7 +15,6 @@ from torch import Tensor
 from folds.architectures import Architecture
 from folds.augment import ahead, draw
 from folds.errors import Diverged, EnsembleError
-from folds.files import derive_seed
 from folds.inference import Change, Pixels, predict_logits
 from folds.job import Job
 from folds.joined import joined
@@ -26,6 +25,7 @@ from folds.sampling import Epochs
 from folds.schedule import Schedule
 from folds.targets import Target
 from folds.transform_pool import TransformPool
+from folds.utils.files import derive_seed
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.files import derive_seed
+from folds.utils.files import derive_seed
 
 FEWEST = 6  # trials with a score; of fewer, hardly anything can be predicted from the others
 ENOUGH = 10  # trials a setting, below which it is said that they are few

@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from folds.contact_sheet import plain
-from folds.files import write_atomic
 from folds.importance import Importance, encoded
 from folds.space import Axis, TuneOptions
 from folds.trials import FINISHED, Trial, best_of, cell
+from folds.utils.files import write_atomic
 
 _WIDTH, _EDGE, _ROW = 1020, 24, 30  # pixels
 _ACROSS, _HIGH = 3, 250  # panels in a row, and the height of one

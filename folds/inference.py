@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.devices import autocast
-from folds.softmax import softmax
+from folds.utils.numeric import softmax
 
 # A view of a batch: float32 (n, 3, height, width) with values 0–1 → the same shape.
 View = Callable[[Tensor], Tensor]

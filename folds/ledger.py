@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError
-from folds.files import cannot_write, make_folder
-from folds.kinds import ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, Kind, list_of, mapping_of, one_of, optional, whole, wrong_fields
+from folds.utils.files import cannot_write, make_folder
+from folds.utils.schema import ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, Kind, list_of, mapping_of, one_of, optional, whole, wrong_fields
 
 LEDGER = "ledger.jsonl"
 SCHEMA = 1

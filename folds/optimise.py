@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from folds.errors import UsageError, unknown
-from folds.kinds import NUMBER, TRUTH, either, list_of
+from folds.utils.schema import NUMBER, TRUTH, either, list_of
 
 # The names people say first; any other of timm's is taken as well.
 COMMON = ("adamw", "adam", "sgd", "lion")

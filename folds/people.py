@@ -18,8 +18,8 @@ from PIL import Image
 
 from folds.errors import EnsembleError, UsageError
 from folds.faces import AGE_CLASSES, GENDERS, random_face
-from folds.files import cannot_write, derive_seed, exclusive_lock, read_json, write_atomic, write_json
 from folds.portraits import MASK_STATES, draw_portrait
+from folds.utils.files import cannot_write, derive_seed, exclusive_lock, read_json, write_atomic, write_json
 
 VERSION = 1  # raised when the pictures change
 MARKER = "people.json"

@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 from folds.assignment import FoldAssignment, load_folds, save_folds
 from folds.beginnings import Beginning, beginnings
 from folds.choices import check_choices, check_for_classes, doubtful_choices, trained_labels
-from folds.csv_table import csv_text
 from folds.decode import ImageSettings
 from folds.devices import Execution, Placement, place, resolve_amp
 from folds.errors import UsageError
-from folds.files import sha256_bytes, write_atomic, write_json
 from folds.grid import Variant, compared_with, make_runs
 from folds.images import ImageCache, load_images
 from folds.job import Job
@@ -29,6 +27,8 @@ from folds.split import check_folds
 from folds.sweep import Asked
 from folds.targets import Target
 from folds.transform import load_transform
+from folds.utils.csv_table import csv_text
+from folds.utils.files import sha256_bytes, write_atomic, write_json
 from folds.versions import environment, version_warnings
 
 CACHE = Path(".ensemble")

@@ -13,7 +13,7 @@ from folds.boxes import CHOICES
 from folds.decode import DECODER_VERSION
 from folds.detectors import DetectorSettings, describe_detector
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.files import sha256_file
+from folds.utils.files import sha256_file
 
 VERSION = 1  # raised when the same settings would give other images
 FALLBACKS = ("center", "typical", "keep")

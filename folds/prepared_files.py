@@ -24,9 +24,9 @@ from typing import Any
 
 from folds.contents import Unreadable, read_content
 from folds.errors import EnsembleError
-from folds.files import cannot_write, read_json, write_atomic, write_json
 from folds.image_folders import is_image, stem_of
 from folds.samples import SampleTable
+from folds.utils.files import cannot_write, read_json, write_atomic, write_json
 
 WHAT = "images prepared by ensemble"
 SOURCE = "prepared_from"  # the column with the original's path

@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 
 from folds.augment import apply, draw
 from folds.contact_sheet import plain
-from folds.files import derive_seed, write_atomic
 from folds.mixing import Mixing, draw_mixing, mix
 from folds.predictions import sort_classes
 from folds.presets import preset
 from folds.transform import Transform
+from folds.utils.files import derive_seed, write_atomic
 
 MOST = 8  # images on a sheet, one a row
 _LEAST_SIDE, _MOST_SIDE, _GAP, _LINE = 112, 224, 8, 13  # pixels

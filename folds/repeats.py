@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from folds.assignment import FoldAssignment
 from folds.errors import EnsembleError, UsageError
-from folds.files import derive_seed
 from folds.recipe import Settings
 from folds.repair import balance
 from folds.samples import SampleTable
 from folds.split import Columns, assigned, hold_out, people_for_folds, split_by_person
 from folds.strata import People, columns_named
+from folds.utils.files import derive_seed
 
 ALIKE = 0.1  # adjusted Rand index up to which two partitions count as independent
 BEGINNINGS = 10

@@ -13,11 +13,11 @@ from folds.architectures import Architecture
 from folds.assignment import FoldAssignment
 from folds.decode import ImageSettings
 from folds.errors import EnsembleError, UsageError
-from folds.files import read_json, remove
 from folds.predictions import fold_files, oof_file, sidecar_path
 from folds.recipe import Recipe, default_of
 from folds.settings_file import DAMAGED, read_record
 from folds.targets import Target
+from folds.utils.files import read_json, remove
 
 # Where a file lies does not change what is trained; its content is compared by hash.
 _NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "init", "resolved", "name"}

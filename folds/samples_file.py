@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.csv_table import csv_text
 from folds.errors import EnsembleError
-from folds.files import sha256_bytes, write_atomic
+from folds.utils.csv_table import csv_text
+from folds.utils.files import sha256_bytes, write_atomic
 
 
 @dataclass(frozen=True)

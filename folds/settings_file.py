@@ -15,7 +15,7 @@ from typing import Any
 from folds.contradictions import displace
 from folds.errors import EnsembleError, UsageError, nearest
 from folds.recipe import Recipe, Settings, check, known_settings
-from folds.toml_text import toml_value
+from folds.utils.toml import toml_value
 
 CONFIG = Path("ensemble.toml")
 RUN = "run"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError
-from folds.files import remove_leftovers, sha256_bytes, write_atomic
 from folds.job import Job
+from folds.utils.files import remove_leftovers, sha256_bytes, write_atomic
 
 _EDGE = 1 << 16  # bytes at the beginning and the end of a file; archives of weights have the sums of all their parts there
 

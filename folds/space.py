@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError, nearest
-from folds.files import derive_seed
 from folds.recipe import Recipe, known_settings
+from folds.utils.files import derive_seed
 
 METRICS = ("macro_f1", "accuracy", "log_loss")
 _EXAMPLE = "[space], then lr = {low = 1e-4, high = 1e-2, log = true} or batch_size = [16, 32, 64]"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from folds.errors import EnsembleError
-from folds.files import write_atomic
+from folds.utils.files import write_atomic
 
 
 @dataclass

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import Busy, EnsembleError
-from folds.files import exclusive_lock
 from folds.job import Job, job_from_dict
 from folds.journal import Journal
 from folds.shared import unseen
+from folds.utils.files import exclusive_lock
 
 _MOMENT = 1.0  # seconds in which a process that is on its way out leaves; who must wait longer gives its slot to another job
 

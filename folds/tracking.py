@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.files import read_json, write_json
 from folds.job import Job
+from folds.utils.files import read_json, write_json
 
 TRACKERS = ("tensorboard", "mlflow")
 EXPERIMENT = "ensemble"

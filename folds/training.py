@@ -19,10 +19,8 @@ from folds.architectures import Architecture, create, is_convolutional
 from folds.assignment import read_folds
 from folds.checkpoint import Checkpoint, save_checkpoint
 from folds.choices import augmentations, epochs_of
-from folds.csv_table import read_csv
 from folds.devices import resolve_amp
 from folds.errors import EnsembleError
-from folds.files import derive_seed, exclusive_lock, read_json, remove_leftovers, write_atomic, write_json
 from folds.fitting import Report, fit
 from folds.fold_setup import Setup
 from folds.images import mean_std
@@ -34,6 +32,8 @@ from folds.scores import accuracy, argmax_classes, macro_f1
 from folds.state import Learner, StateFile
 from folds.targets import LABEL, resolve_target
 from folds.transform_pool import TransformPool
+from folds.utils.csv_table import read_csv
+from folds.utils.files import derive_seed, exclusive_lock, read_json, remove_leftovers, write_atomic, write_json
 
 # The compiled model of this process: compiling takes a minute, and the folds of a run need the same one.
 _compiled: dict[str, tuple[torch.nn.Module, Callable[[Tensor], Tensor]]] = {}

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from folds.errors import EnsembleError, UsageError
-from folds.files import sha256_file
-from folds.user_code import load_object
+from folds.utils.files import sha256_file
+from folds.utils.plugins import load_object
 
 Images = NDArray[np.uint8]
 _EXAMPLE = "--transform my_transforms:train takes train from my_transforms.py in this folder"

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from folds.assignment import read_folds
-from folds.csv_table import read_csv
 from folds.errors import Diverged, EnsembleError
 from folds.job import Job, job_from_dict
 from folds.predictions import read_array
@@ -21,6 +20,7 @@ from folds.targets import resolve_target
 from folds.task import refuse_without_gpu
 from folds.training import train_job
 from folds.trials import FAILED, FINISHED, Trial, write_trial
+from folds.utils.csv_table import read_csv
 
 # What a trial says of itself: the share of its course in epochs of the longest trial, by which it is compared; the score; why it
 # could not be trained, which is no fault of its settings.

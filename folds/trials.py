@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from folds.csv_table import csv_text
 from folds.errors import EnsembleError
-from folds.files import read_json, write_atomic, write_json
-from folds.kinds import ANYTHING, NUMBER, TEXT, Kind, mapping_of, one_of, optional, whole, wrong_fields
 from folds.recipe import Recipe, Settings
 from folds.settings_file import to_toml
 from folds.space import TuneOptions
+from folds.utils.csv_table import csv_text
+from folds.utils.files import read_json, write_atomic, write_json
+from folds.utils.schema import ANYTHING, NUMBER, TEXT, Kind, mapping_of, one_of, optional, whole, wrong_fields
 
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 RECORD = "trial.json"

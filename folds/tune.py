@@ -19,7 +19,6 @@ from typing import Any
 from folds.cluster import RETRIES, connect, disconnect, variables_of
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
-from folds.files import remove
 from folds.images import ImageCache
 from folds.job import Job, job_as_dict
 from folds.manager import locked
@@ -30,6 +29,7 @@ from folds.sweep import Asked
 from folds.trial_task import LOST, PROGRESS, SCORE, run_trial
 from folds.trials import STOPPED, Trial, trial_name, write_trial
 from folds.tuning import RAY, Candidate, Tuning
+from folds.utils.files import remove
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # what they write is in the trials' own files
@@ -225,7 +225,7 @@ class _Past:
 
 def _course(tuning: Tuning, trial: Trial) -> list[tuple[float, float]]:
     """(progress, mean score so far) after each epoch of a trial that has ended."""
-    from folds.csv_table import read_csv
+    from folds.utils.csv_table import read_csv
 
     course: list[tuple[float, float]] = []
     before: list[float] = []

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError, UsageError
-from folds.files import exclusive_lock, make_folder, read_json, remove, write_json
 from folds.job import LOCK_SECONDS, lock_of
 from folds.recipe import Recipe, Settings
 from folds.run import file_safe
 from folds.settings_file import gather, read_record, runs_of, tuning_of
 from folds.space import Axis, TuneOptions, draw, read_options, read_space
 from folds.trials import Trial, best_of, read_trial, trial_name
+from folds.utils.files import exclusive_lock, make_folder, read_json, remove, write_json
 
 TUNE = Path("runs/tune")
 RECORD = "tuning.json"

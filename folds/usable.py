@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from folds.contents import MISSING, Unreadable, open_regular, read_content
-from folds.cores import usable_cores
 from folds.decode import ImageSettings, decode_image, identify_image
 from folds.depth import show
 from folds.errors import EnsembleError, collected
+from folds.utils.parallel import usable_cores
 
 Progress = Callable[[int, int], None]  # images done, images in all
 Result = TypeVar("Result")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.files import sha256_file
 from folds.scores import METRICS, Labels, Metric, Probabilities
-from folds.user_code import load_object
+from folds.utils.files import sha256_file
+from folds.utils.plugins import load_object
 
 _EXAMPLE = "--metric my_scores:cost takes cost from my_scores.py in this folder"
 

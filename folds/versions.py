@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from folds.errors import EnsembleError
-from folds.files import read_json
+from folds.utils.files import read_json
 
 # Where the folds are saved, what made them does not matter any more.
 _NOT_OF_TRAINING = {"scikit-learn"}

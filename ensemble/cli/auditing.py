@@ -16,9 +16,9 @@ from folds.assignment import FoldAssignment, load_folds
 from folds.audit import ERROR, MOST_COMPARED, NOTE, WARNING, Case, Finding, Pictures, Row, audit_images, audit_table, pictures
 from folds.duplicates import SIDE
 from folds.errors import EnsembleError, UsageError, collected
-from folds.files import refuse_existing
 from folds.images import ImageCache, ImageSettings, load_images, unusable_images
 from folds.samples import Data, DataSpec, SampleTable
+from folds.utils.files import refuse_existing
 
 if TYPE_CHECKING:
     from folds.plan import Plan

@@ -14,8 +14,8 @@ from ensemble.cli import console
 from ensemble.cli.blend_tables import blend_table, methods_table
 from ensemble.request import ALL_METHODS, Request
 from folds.errors import UsageError
-from folds.files import write_atomic
 from folds.scores import METRICS
+from folds.utils.files import write_atomic
 
 PANELS = {
     "How it is combined": ("method", "weights", "power", "trim", "by", "calibrate", "max_members", "budget", "cost"),

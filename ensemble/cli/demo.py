@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from ensemble.cli import console
-from folds.files import make_folder
+from folds.utils.files import make_folder
 
 ARCHS = ("swin", "resnet18")
 EPOCHS = 10

@@ -10,12 +10,12 @@ from ensemble.cli import console
 from ensemble.cli.progress import StepsView
 from folds.choices import presets_of, trained_labels
 from folds.errors import UsageError
-from folds.files import refuse_existing
 from folds.images import load_images
 from folds.mixing import Mixing
 from folds.plan import CACHE, Plan
 from folds.preview import Augmented, preview_rows, write_preview
 from folds.transform import load_transform
+from folds.utils.files import refuse_existing
 
 
 def write_previews(plan: Plan, path: Path, force: bool) -> None:

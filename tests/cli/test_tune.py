@@ -21,7 +21,6 @@ from PIL import Image
 
 from folds import manager
 from folds.assignment import read_folds
-from folds.csv_table import read_csv
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
 from folds.plan import open_runs
@@ -29,6 +28,7 @@ from folds.scores import argmax_classes, macro_f1
 from folds.space import TuneOptions
 from folds.tune import Heard, _place, _plan, require_tune
 from folds.tuning import make_tuning
+from folds.utils.csv_table import read_csv
 from tests.conftest import ROOT, Called, call_process
 from tests.folds.test_manager import InProcess, wait_for
 

@@ -16,7 +16,7 @@ CHILD = """
 import sys
 import numpy as np
 from pathlib import Path
-from folds import maps
+from folds.utils import memmap as maps
 from ensemble.alignment import align
 from ensemble.members import read_members
 from ensemble.voting import vote

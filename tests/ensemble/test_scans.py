@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ensemble import scans
 from ensemble.scans import scan, scanned
-from folds.files import sha256_file
+from folds.utils.files import sha256_file
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

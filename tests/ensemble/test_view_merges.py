@@ -10,7 +10,7 @@ import pytest
 
 from ensemble.view_merges import Merge, Request, margins, merge_views
 from folds.errors import EnsembleError, UsageError
-from folds.softmax import softmax
+from folds.utils.numeric import softmax
 
 LOGITS = np.random.default_rng(0).normal(scale=3, size=(3, 40, 4)).astype(np.float32)
 

@@ -13,7 +13,7 @@ from ensemble.view_merges import Request, margins, merge_views
 from ensemble.view_weights import Evidence, apply, fit, fit_threshold, nested
 from folds.errors import EnsembleError
 from folds.scores import log_loss, macro_f1
-from folds.softmax import softmax
+from folds.utils.numeric import softmax
 
 CLASSES = 4
 

@@ -11,12 +11,12 @@ import pytest
 from folds.by_person import average_by_person, person_codes
 from folds.comparison import compare, distinguishable, known_runs, refuse_incomparable, refuse_unknown, settings_of, shown, varied_text
 from folds.errors import EnsembleError, UsageError
-from folds.files import write_atomic
 from folds.intervals import difference_over_people
 from folds.predictions import Rows, Sidecar, oof_file, write_prediction
 from folds.recipe import Recipe, Settings
 from folds.scores import METRICS
 from folds.settings_file import to_toml
+from folds.utils.files import write_atomic
 
 CLASSES = ("cat", "dog", "owl")
 Writer = Callable[..., Path]

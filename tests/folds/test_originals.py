@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from folds.contents import Unreadable
 from folds.errors import EnsembleError
-from folds.files import sha256_file
 from folds.originals import read_original, survey
+from folds.utils.files import sha256_file
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 32, 3), dtype=np.uint8)
 

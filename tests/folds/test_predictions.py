@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from folds import predictions
 from folds.errors import EnsembleError
-from folds.files import sha256_bytes
 from folds.predictions import (
     Rows,
     Sidecar,
@@ -28,6 +27,7 @@ from folds.predictions import (
     write_prediction,
     write_samples,
 )
+from folds.utils.files import sha256_bytes
 
 CLASSES = ("0", "1", "10")
 

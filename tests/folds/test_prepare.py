@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from folds.boxes import Box
-from folds.csv_table import read_csv
 from folds.detectors import DetectorSettings
 from folds.errors import EnsembleError, UsageError
 from folds.people import draw_people
@@ -29,6 +28,7 @@ from folds.prepared_files import JOURNAL, LOCK, RECORD
 from folds.prepared_images import PreparedImage, uneven_misses
 from folds.readers import read_data, read_test
 from folds.samples import Data, DataSpec
+from folds.utils.csv_table import read_csv
 from tests.folds.tiny_models import write_model
 
 FACES = Preparation(detector=DetectorSettings())
@@ -206,7 +206,7 @@ def test_files_of_equal_bytes_are_looked_at_once_and_made_twice(photos: Path, tm
 
 
 def test_a_second_process_in_the_same_folder_is_refused(photos: Path, tmp_path: Path) -> None:
-    from folds.files import exclusive_lock
+    from folds.utils.files import exclusive_lock
 
     (tmp_path / "out").mkdir()
     with exclusive_lock(tmp_path / "out" / LOCK, "test"), pytest.raises(EnsembleError, match="is in use by process"):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.errors import UsageError
-from folds.files import derive_seed
 from folds.sampling import Epochs, Sampling, parse_sampler, parse_sampling
+from folds.utils.files import derive_seed
 
 CLASSES = ["wear-m", "wear-f", "normal-m", "normal-f", "nobody"]
 ATTRIBUTES = {name: dict(zip(("mask", "gender"), name.split("-"))) for name in CLASSES[:4]}

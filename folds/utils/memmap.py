@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.files import cannot_write
+from folds.utils.files import cannot_write
 
 _LARGE = 1 << 25  # numbers: 128 MiB of float32
 

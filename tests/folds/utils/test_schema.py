@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folds.errors import UsageError
-from folds.kinds import (
+from folds.run import file_safe
+from folds.utils.schema import (
     ANYTHING,
     FILE_SAFE,
     LINE,
@@ -24,7 +25,6 @@ from folds.kinds import (
     whole,
     wrong_fields,
 )
-from folds.run import file_safe
 
 KINDS = [ANYTHING, FILE_SAFE, LINE, NUMBER, TEXT, TRUTH, whole(0, 9), one_of("a", "b"), list_of(TEXT, 2), mapping_of(NUMBER), either(TEXT, TRUTH)]
 VALUES = st.recursive(

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from folds import maps
 from folds.errors import EnsembleError
-from folds.maps import let_go, result_array, same_values
 from folds.predictions import Rows, Sidecar, write_prediction
+from folds.utils import memmap as maps
+from folds.utils.memmap import let_go, result_array, same_values
 
 
 def test_what_is_let_go_of_is_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

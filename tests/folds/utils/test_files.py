@@ -18,9 +18,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folds import files
 from folds.errors import Busy, EnsembleError
-from folds.files import derive_seed, exclusive_lock, read_json, refuse_existing, remove, sha256_bytes, sha256_file, write_atomic, write_json
+from folds.utils import files
+from folds.utils.files import derive_seed, exclusive_lock, read_json, refuse_existing, remove, sha256_bytes, sha256_file, write_atomic, write_json
 from tests.conftest import holding
 
 ROOT = Path(__file__).parent.parent.parent
@@ -74,7 +74,7 @@ def test_a_process_killed_in_the_middle_leaves_the_old_file_and_nothing_a_patter
     path = tmp_path / "a.npy"
     write_atomic(path, "old")
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom folds.files import write_atomic\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom folds.utils.files import write_atomic\n"
         "def content(file):\n file.write(b'x' * 100_000)\n file.flush()\n os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_atomic(Path(sys.argv[1]), content)"
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from folds.errors import CONTROL
-from folds.files import is_file_safe
+from folds.utils.files import is_file_safe
 
 
 @dataclass(frozen=True)
