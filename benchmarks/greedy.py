@@ -27,7 +27,7 @@ import numpy as np
 
 from ensemble.cli.console import table
 from ensemble.greedy import prepare, select
-from folds.scores import METRICS
+from folds.metrics.classification import METRICS
 
 THEIR_NAMES = {"log_loss": "log_loss", "accuracy": "accuracy", "macro_f1": "f1_macro", "balanced_accuracy": "balanced_accuracy"}
 

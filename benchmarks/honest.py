@@ -27,7 +27,7 @@ from ensemble.combination import Fitter, combine
 from ensemble.evaluation import nested
 from ensemble.fitters import FITTERS, candidates, fitter_of
 from ensemble.stack import Stack
-from folds.scores import METRICS
+from folds.metrics.classification import METRICS
 
 IMAGES = np.array([2765, 2045, 415, 3640, 4090, 545, 553, 409, 83, 728, 818, 109, 553, 409, 83, 728, 818, 109], float)
 EVERYTHING = Fitter("auto", "the best of all, chosen inside the nest", FITTERS["soft"].fit)  # a name; `choose` does it

@@ -20,9 +20,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.by_person import counts_by_unit
-from folds.intervals import Interval, difference_over_people, interval_over_images, interval_over_people
-from folds.scores import METRICS, Metric, argmax_classes
+from folds.metrics.classification import METRICS, Metric, argmax_classes
+from folds.metrics.grouping import counts_by_unit
+from folds.metrics.intervals import Interval, difference_over_people, interval_over_images, interval_over_people
 
 # Images of each of the 18 classes of the mask competition.
 MASK_TASK = np.array([2765, 2045, 415, 3640, 4090, 545, 553, 409, 83, 728, 818, 109, 553, 409, 83, 728, 818, 109], float)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from ensemble.evaluation import is_real
 from ensemble.pareto import Pareto, Subset
 from ensemble.worth import MemberWorth, Worth
-from folds.intervals import Difference, Interval
-from folds.scores import Metric
+from folds.metrics.classification import Metric
+from folds.metrics.intervals import Difference, Interval
 
 # A subset is as good as all runs where even the low end of the interval of its difference is not this far below 0.
 MARGIN = 0.005

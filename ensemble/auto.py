@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.evaluation import Nested, Progress, nested
 from ensemble.stack import Stack
-from folds.intervals import difference_over_people
-from folds.scores import Metric
+from folds.metrics.classification import Metric
+from folds.metrics.intervals import difference_over_people
 from folds.utils.parallel import usable_cores
 
 PLAIN = "soft"

@@ -12,7 +12,7 @@ from ensemble.combination import COOLEST, HOTTEST, Calibration, Combination, Fit
 from ensemble.evaluation import held_out
 from ensemble.stack import Stack
 from folds.errors import unknown
-from folds.scores import Metric
+from folds.metrics.classification import Metric
 
 HOWS = {"temperature": "one temperature", "vector": "a temperature, and an offset for each class"}
 WHERES = {"before": "each run before pooling", "after": "the pooled prediction"}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ensemble.calibration import pooled_honestly, vector
 from ensemble.combination import Calibration, Combination, Fitter
 from ensemble.stack import Stack
-from folds.scores import Metric
+from folds.metrics.classification import Metric
 
 # Of the calibration that says how probable each class is, see `ensemble.calibration.vector`.
 OFFSET_STRENGTH = 3.0

@@ -10,7 +10,7 @@ from ensemble.combination import Combination
 from ensemble.evaluation import held_out
 from ensemble.stack import Stack
 from ensemble.weights import simplex_weights, told, true_class
-from folds.scores import Metric
+from folds.metrics.classification import Metric
 
 # How hard log weights are held to the shared ones, from the strongest: Σ log loss + strength/2 · Σ (log weight − log shared weight)².
 # Below 10 they turn into a correction of how frequent the classes are: log loss falls, and so does macro F1 on new people; calibration and a

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ensemble.ballots import FLOOR
 from ensemble.stack import Stack
-from folds.scores import Metric
+from folds.metrics.classification import Metric
 
 # Pools whose decision is the largest of a sum over the runs.
 ADDITIVE = ("soft", "weighted", "geometric", "hard")

@@ -13,7 +13,7 @@ from ensemble.ballots import FLOOR, Ballots, Options
 from ensemble.stack import Stack
 from ensemble.voting import DEFAULTS, METHODS, method_of
 from folds.errors import EnsembleError
-from folds.scores import Metric
+from folds.metrics.classification import Metric
 from folds.utils.schema import LINE, NUMBER, TEXT, either, list_of, one_of, optional, wrong_fields
 
 # Temperatures that are looked for, and that a file may hold.

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ensemble.ballots import Vote
 from ensemble.runs import Split
 from ensemble.scoring import Truth
-from folds.class_scores import AttributeScore, ClassScore, attribute_scores, class_scores
-from folds.intervals import Interval, interval_over_images, interval_over_people
-from folds.reliability import Bin, calibration_error, classwise_calibration_error, reliability
-from folds.scores import METRICS, Metric
+from folds.metrics.calibration import Bin, calibration_error, classwise_calibration_error, reliability
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.intervals import Interval, interval_over_images, interval_over_people
+from folds.metrics.per_class import AttributeScore, ClassScore, attribute_scores, class_scores
 
 
 @dataclass(frozen=True)

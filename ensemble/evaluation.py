@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.stack import Stack
 from folds.comparison import distinguishable
-from folds.intervals import Difference, difference_over_people
-from folds.scores import Metric
+from folds.metrics.classification import Metric
+from folds.metrics.intervals import Difference, difference_over_people
 from folds.utils.files import derive_seed
 
 NESTS = 5

@@ -19,10 +19,10 @@ from ensemble.runs import Split
 from ensemble.scoring import Truth
 from ensemble.stack import Stack, stack_of
 from ensemble.subsets import limited
-from folds.by_person import average_by_person
 from folds.errors import EnsembleError
-from folds.intervals import Difference, Interval, difference_over_people, interval_over_people
-from folds.scores import Metric
+from folds.metrics.classification import Metric
+from folds.metrics.grouping import average_by_person
+from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ensemble.stacking import stacking
 from ensemble.voting import METHODS
 from ensemble.weights import BAGS, WARM, best_single, exponential, greedy, simplex
 from folds.errors import unknown
-from folds.scores import Metric
+from folds.metrics.classification import Metric
 
 # Of `METHODS`, the one whose weights a user has to give.
 GIVEN = "weighted"

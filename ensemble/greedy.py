@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ensemble.greedy_counts import CountsCourse, Decisions
 from ensemble.greedy_kernels import AnyCourse, Course, LogLossCourse, normalised
 from folds.errors import EnsembleError, UsageError
-from folds.scores import METRICS, Metric, argmax_classes
+from folds.metrics.classification import METRICS, Metric, argmax_classes
 
 # Scores are compared at so many decimals: what is nearer is no reason for another member.
 DECIMALS = 6
@@ -280,6 +280,6 @@ def _shares(order: Sequence[int], members: int) -> NDArray[np.float64]:
 
 
 def _counts(labels: NDArray[np.int64], decided: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """(3, classes) as `folds.scores.class_counts`, where a decision may be −1."""
+    """(3, classes) as `folds.metrics.classification.class_counts`, where a decision may be −1."""
     hits = np.bincount(labels[decided == labels], minlength=classes)
     return np.stack([hits, np.bincount(labels, minlength=classes), np.bincount(decided[decided >= 0], minlength=classes)])

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.scores import Metric
+from folds.metrics.classification import Metric
 
 # Probabilities multiplied before a logarithm is taken of them: at least 1e-10 each, so the product is a normal float64.
 FACTORS = 16

@@ -14,8 +14,8 @@ from ensemble.cost import Costs
 from ensemble.evaluation import Progress
 from ensemble.stack import Stack
 from ensemble.subsets import Candidate, best_of, candidates, fit_on
-from folds.intervals import Difference, Interval, difference_over_people, interval_over_people
-from folds.scores import Metric
+from folds.metrics.classification import Metric
+from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 
 SOFT = Fitter("soft", "mean of probabilities", lambda stack, metric, seed: Combination(stack.names), learns=False)
 

@@ -9,7 +9,7 @@ from threading import Lock
 
 from ensemble.combination import Combination, Fit
 from ensemble.stack import Stack
-from folds.scores import Metric
+from folds.metrics.classification import Metric
 
 _MOST = 64
 

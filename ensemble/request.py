@@ -11,8 +11,8 @@ from ensemble.combination import Fitter
 from ensemble.fitters import FITTERS, candidates
 from ensemble.voting import METHODS, Options
 from folds.errors import UsageError, unknown
-from folds.scores import Metric
-from folds.user_metric import find_metric
+from folds.metrics.classification import Metric
+from folds.metrics.custom import find_metric
 from folds.utils.files import sha256_file
 
 AUTO = "auto"
@@ -30,7 +30,7 @@ class Request:
     method : one of `ALL_METHODS`; None for ``weighted`` where there are weights, otherwise ``soft``.
     weights : as `ensemble.given_weights.parse_weights` reads them.
     runs : only these.
-    metric : a key of `folds.scores.METRICS`, or ``module:function``; what is fitted is fitted to it.
+    metric : a key of `folds.metrics.classification.METRICS`, or ``module:function``; what is fitted is fitted to it.
     labels : a CSV of true labels.
     logits : arrays without a sidecar hold logits.
     power, trim : of the methods of these names; None for their defaults.

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ensemble.found_files import Note
 from ensemble.runs import Split
 from ensemble.voting import Vote
-from folds.by_person import person_codes
 from folds.errors import EnsembleError, nearest
+from folds.metrics.grouping import person_codes
 from folds.summary import Score, score
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ensemble.coalitions import Floats, game_of
 from ensemble.evaluation import Progress
 from ensemble.stack import Stack
-from folds.intervals import Interval
-from folds.scores import Metric
+from folds.metrics.classification import Metric
+from folds.metrics.intervals import Interval
 from folds.utils.files import derive_seed
 
 # All subsets up to so many runs; beyond, orders in which they join are drawn.

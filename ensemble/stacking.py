@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ensemble.combination import Combination, features
 from ensemble.evaluation import held_out
 from ensemble.stack import Stack
-from folds.scores import Metric
+from folds.metrics.classification import Metric
 
 STRUCTURES = ("own class", "all classes")
 # How hard coefficients are held to the geometric vote, from the strongest: Σ log loss + strength/2 · (runs · Σ Δ² + Σ intercept²).

@@ -13,7 +13,7 @@ from ensemble.combination import Calibration, Combination, Fitter
 from ensemble.cost import Costs
 from ensemble.stack import Stack
 from folds.errors import UsageError
-from folds.scores import METRICS, Metric
+from folds.metrics.classification import METRICS, Metric
 
 # All subsets up to so many runs; beyond, runs are added or left out one by one.
 ALL_SUBSETS = 8

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ensemble.view_merges import MERGES, Merge, Request, margins
 from folds.errors import EnsembleError
-from folds.scores import METRICS, argmax_classes, class_counts
+from folds.metrics.classification import METRICS, argmax_classes, class_counts
 from folds.utils.numeric import softmax
 
 PLAIN = "plain"  # what `auto` can choose besides: no other view than the plain image

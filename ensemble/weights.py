@@ -11,7 +11,7 @@ from ensemble.ballots import FLOOR
 from ensemble.combination import Combination
 from ensemble.greedy import select
 from ensemble.stack import Stack
-from folds.scores import Metric
+from folds.metrics.classification import Metric
 
 STEPS = 100
 BAGS = 20

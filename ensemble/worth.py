@@ -16,8 +16,8 @@ from ensemble.evaluation import Nested, Progress, nested
 from ensemble.shapley import Shares, shapley
 from ensemble.stack import Stack
 from ensemble.voting import METHODS
-from folds.intervals import Difference, Interval, difference_over_people, interval_over_people
-from folds.scores import Metric
+from folds.metrics.classification import Metric
+from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 
 
 @dataclass(frozen=True)

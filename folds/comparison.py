@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.by_person import average_by_person, person_codes
 from folds.errors import EnsembleError, UsageError, nearest
-from folds.intervals import Difference, difference_over_people
+from folds.metrics.classification import METRICS
+from folds.metrics.grouping import average_by_person, person_codes
+from folds.metrics.intervals import Difference, difference_over_people
 from folds.predictions import Rows, Sidecar, oof_file, read_array, read_sidecar
-from folds.scores import METRICS
 from folds.settings_file import read_record
 from folds.targets import LABEL
 from folds.utils.files import read_json

@@ -17,9 +17,9 @@ from folds.devices import autocast
 from folds.errors import EnsembleError
 from folds.fold_setup import Setup
 from folds.inference import softmax
+from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.mixing import mix
 from folds.optimise import Freezer
-from folds.scores import accuracy, argmax_classes, log_loss, macro_f1
 from folds.state import Learner, StateFile
 from folds.utils.files import derive_seed
 

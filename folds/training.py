@@ -26,9 +26,9 @@ from folds.fold_setup import Setup
 from folds.images import mean_std
 from folds.inference import Pixels, softmax
 from folds.job import LOCK_SECONDS, Job
+from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.optimise import build_optimizer
 from folds.recipe import Recipe
-from folds.scores import accuracy, argmax_classes, macro_f1
 from folds.state import Learner, StateFile
 from folds.targets import LABEL, resolve_target
 from folds.transform_pool import TransformPool

@@ -13,8 +13,8 @@ import numpy as np
 from folds.assignment import read_folds
 from folds.errors import Diverged, EnsembleError
 from folds.job import Job, job_from_dict
+from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.predictions import read_array
-from folds.scores import accuracy, argmax_classes, log_loss, macro_f1
 from folds.shared import unseen
 from folds.targets import resolve_target
 from folds.task import refuse_without_gpu

@@ -15,7 +15,7 @@ from ensemble.view_scores import ViewScores, Worth, difference_record, score_vie
 from ensemble.views import View, distinct
 from folds.checkpoint import Checkpoint, load_checkpoint
 from folds.comparison import distinguishable
-from folds.intervals import Difference
+from folds.metrics.intervals import Difference
 from folds.samples import Data
 from folds.sources import reopen_data
 from folds.summary import Score

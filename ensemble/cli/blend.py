@@ -14,7 +14,7 @@ from ensemble.cli import console
 from ensemble.cli.blend_tables import blend_table, methods_table
 from ensemble.request import ALL_METHODS, Request
 from folds.errors import UsageError
-from folds.scores import METRICS
+from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic
 
 PANELS = {

@@ -11,8 +11,8 @@ from ensemble.cli.spans import signed_span, span
 from folds.comparison import Comparison, compare, shown, varied_text
 from folds.errors import EnsembleError
 from folds.experiment import comparison_record
-from folds.intervals import Interval
-from folds.scores import METRICS
+from folds.metrics.classification import METRICS
+from folds.metrics.intervals import Interval
 from folds.summary import RunSummary
 
 if TYPE_CHECKING:  # it imports torch, which comparing two runs does not need

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ensemble.cli import console
 from ensemble.cli.spans import span
 from ensemble.details import Details
-from folds.class_scores import ClassScore
-from folds.reliability import Bin
+from folds.metrics.calibration import Bin
+from folds.metrics.per_class import ClassScore
 
 _WIDTH = 30  # of the bar that stands for all rows of a bin being right
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from folds.intervals import Interval
+from folds.metrics.intervals import Interval
 
 
 def span(interval: Interval) -> str:

@@ -16,8 +16,8 @@ from ensemble.blend_recipe import read_recipe
 from ensemble.combination import combine
 from ensemble.fitters import FITTERS
 from folds.errors import EnsembleError
+from folds.metrics.classification import METRICS
 from folds.predictions import Rows, Sidecar, read_sidecar, write_prediction
-from folds.scores import METRICS
 from tests.ensemble.worlds import world
 
 Call = Callable[..., Any]

@@ -14,7 +14,7 @@ from ensemble.class_bias import MOST, _best_of_class, biased, expected_bias
 from ensemble.combination import Calibration, Combination, combine
 from ensemble.fitters import FITTERS
 from folds.errors import UsageError
-from folds.scores import METRICS, class_counts
+from folds.metrics.classification import METRICS, class_counts
 from tests.ensemble.stacks import drawn, with_gaps
 
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]

@@ -13,8 +13,8 @@ from ensemble.combination import Combination, Fitter, combine
 from ensemble.evaluation import gain, is_real, nested, nests_of, stability
 from ensemble.fitted import _compared
 from ensemble.stack import Stack
-from folds.intervals import difference_over_people
-from folds.scores import METRICS, Metric
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.intervals import difference_over_people
 from tests.ensemble.worlds import world
 
 F1 = METRICS["macro_f1"]

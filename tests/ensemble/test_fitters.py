@@ -19,7 +19,7 @@ from ensemble.fitters import FITTERS, GIVEN, candidates, fitter_of
 from ensemble.stack import Stack
 from ensemble.voting import METHODS
 from folds.errors import EnsembleError, UsageError
-from folds.scores import METRICS
+from folds.metrics.classification import METRICS
 from tests.ensemble.stacks import drawn, with_gaps
 
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]

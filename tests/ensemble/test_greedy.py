@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ensemble.greedy import prepare, select
 from folds.errors import EnsembleError, UsageError
-from folds.scores import METRICS, Metric, class_counts
+from folds.metrics.classification import METRICS, Metric, class_counts
 
 
 def _row_brier(labels: NDArray, probabilities: NDArray) -> NDArray:

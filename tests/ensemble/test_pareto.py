@@ -18,8 +18,8 @@ from ensemble.stack import Stack
 from ensemble.subsets import best_of, candidates, limited, widened
 from ensemble.worth import worth
 from folds.errors import UsageError
-from folds.intervals import Difference, Interval
-from folds.scores import METRICS, Metric
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.intervals import Difference, Interval
 from tests.ensemble.worlds import world
 
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]

@@ -9,7 +9,7 @@ import numpy as np
 from ensemble.combination import Combination
 from ensemble.remembered import remembered
 from ensemble.stack import Stack
-from folds.scores import METRICS, Metric
+from folds.metrics.classification import METRICS, Metric
 from tests.ensemble.worlds import world
 
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]

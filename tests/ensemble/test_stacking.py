@@ -14,7 +14,7 @@ from ensemble import stacking as module
 from ensemble.combination import Combination, combine
 from ensemble.stack import Stack
 from ensemble.stacking import coefficients, fit, rotated, stacking
-from folds.scores import METRICS
+from folds.metrics.classification import METRICS
 from tests.ensemble.stacks import drawn, with_gaps
 
 LOSS = METRICS["log_loss"]

@@ -12,7 +12,7 @@ from ensemble import view_weights
 from ensemble.view_merges import Request, margins, merge_views
 from ensemble.view_weights import Evidence, apply, fit, fit_threshold, nested
 from folds.errors import EnsembleError
-from folds.scores import log_loss, macro_f1
+from folds.metrics.classification import log_loss, macro_f1
 from folds.utils.numeric import softmax
 
 CLASSES = 4

@@ -13,7 +13,7 @@ from ensemble.class_weights import per_class
 from ensemble.combination import Combination, combine
 from ensemble.stack import Stack
 from ensemble.weights import best_single, exponential, greedy, simplex, simplex_weights, told, true_class
-from folds.scores import METRICS
+from folds.metrics.classification import METRICS
 from tests.ensemble.stacks import drawn, with_gaps
 
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]

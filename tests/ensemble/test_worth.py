@@ -20,8 +20,8 @@ from ensemble.pareto import SOFT, pareto
 from ensemble.shapley import _orders, shapley
 from ensemble.stack import Stack
 from ensemble.worth import leave_one_out, worth
-from folds.intervals import difference_over_people
-from folds.scores import METRICS, Metric
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.intervals import difference_over_people
 from tests.ensemble.worlds import world
 
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]

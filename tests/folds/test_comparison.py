@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from folds.by_person import average_by_person, person_codes
 from folds.comparison import compare, distinguishable, known_runs, refuse_incomparable, refuse_unknown, settings_of, shown, varied_text
 from folds.errors import EnsembleError, UsageError
-from folds.intervals import difference_over_people
+from folds.metrics.classification import METRICS
+from folds.metrics.grouping import average_by_person, person_codes
+from folds.metrics.intervals import difference_over_people
 from folds.predictions import Rows, Sidecar, oof_file, write_prediction
 from folds.recipe import Recipe, Settings
-from folds.scores import METRICS
 from folds.settings_file import to_toml
 from folds.utils.files import write_atomic
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.scores import METRICS, Labels, Metric, Probabilities
+from folds.metrics.classification import METRICS, Labels, Metric, Probabilities
 from folds.utils.files import sha256_file
 from folds.utils.plugins import load_object
 

@@ -1,7 +1,7 @@
 import pytest
 import scipy.stats
 
-from folds.student import inside, quantile
+from folds.metrics.distributions import inside, quantile
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 20, 21, 142, 4095])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.by_person import counts_by_unit, person_codes
-from folds.scores import Labels, Metric, Probabilities, argmax_classes, mean_of_known
+from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, mean_of_known
+from folds.metrics.grouping import counts_by_unit, person_codes
 
 # More people are put into that many groups, which are left out instead; the spread that so many show is known to 2 %.
 GROUPS = 4096
@@ -36,13 +36,13 @@ def left_out(
 
 
 def counts_left_out(labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int) -> NDArray[np.int64]:
-    """(units, 3, classes): the `folds.scores.class_counts` of all rows but those of each unit."""
+    """(units, 3, classes): the `folds.metrics.classification.class_counts` of all rows but those of each unit."""
     counts = counts_by_unit(labels, predicted, classes, codes, units)
     return counts.sum(axis=0) - counts
 
 
 def roc_auc_left_out(labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int) -> NDArray[np.float64]:
-    """(units, classes) `folds.scores.roc_auc_per_class` of all rows but those of each unit.
+    """(units, classes) `folds.metrics.classification.roc_auc_per_class` of all rows but those of each unit.
 
     A unit takes away the pairs that its rows make with all others, and those within it, which are then taken away twice.
     """

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from folds import left_out
-from folds.intervals import _at_least, bounds, difference_over_people, interval_over_images, interval_over_people
-from folds.scores import METRICS, Metric
+from folds.metrics import resampling as left_out
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.intervals import _at_least, bounds, difference_over_people, interval_over_images, interval_over_people
 from tests.folds.scored_people import Data, people_data, scored
 
 

@@ -6,9 +6,9 @@ import scipy.stats
 import sklearn.metrics
 from hypothesis import given, settings
 
-from folds.class_scores import attribute_scores, class_scores
-from folds.intervals import interval_over_people
-from folds.scores import METRICS
+from folds.metrics.classification import METRICS
+from folds.metrics.intervals import interval_over_people
+from folds.metrics.per_class import attribute_scores, class_scores
 from tests.folds.scored_people import CLASSES, Data, people_data, scored
 
 NAMES = [f"c{i}" for i in range(CLASSES)]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from folds.errors import EnsembleError, UsageError
-from folds.scores import METRICS
-from folds.user_metric import find_metric, load_metric
+from folds.metrics.classification import METRICS
+from folds.metrics.custom import find_metric, load_metric
 
 SCORES = """
 import numpy as np

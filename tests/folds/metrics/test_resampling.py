@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folds import left_out as module
-from folds.left_out import left_out, roc_auc_left_out, units_of
-from folds.scores import METRICS, roc_auc_per_class
+from folds.metrics import resampling as module
+from folds.metrics.classification import METRICS, roc_auc_per_class
+from folds.metrics.resampling import left_out, roc_auc_left_out, units_of
 from tests.folds.scored_people import Data, people_data, scored
 
 

@@ -1,7 +1,7 @@
 """Metrics of label and prediction arrays; numpy only.
 
 Training, the combiner and the reports share these, so that one number means one thing everywhere. Their intervals over
-people are in `folds/intervals.py`.
+people are in `folds/metrics/intervals.py`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.scores import Labels, Probabilities
+from folds.metrics.classification import Labels, Probabilities
 
 RESAMPLES = 2000
 # Fewer say little about the ends of an interval, which is then said.

@@ -8,10 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.by_person import people_with_class
-from folds.intervals import Interval, bounds, interval_over_people, standard_error
-from folds.left_out import counts_left_out, units_of
-from folds.scores import METRICS, Labels, Probabilities, argmax_classes, class_counts, f1_of, precision_of, recall_of, roc_auc_per_class
+from folds.metrics.classification import (
+    METRICS,
+    Labels,
+    Probabilities,
+    argmax_classes,
+    class_counts,
+    f1_of,
+    precision_of,
+    recall_of,
+    roc_auc_per_class,
+)
+from folds.metrics.grouping import people_with_class
+from folds.metrics.intervals import Interval, bounds, interval_over_people, standard_error
+from folds.metrics.resampling import counts_left_out, units_of
 
 
 @dataclass(frozen=True)

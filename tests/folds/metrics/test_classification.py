@@ -6,7 +6,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folds.scores import METRICS, accuracy, argmax_classes, class_counts, f1_per_class, log_loss, macro_f1, roc_auc_per_class
+from folds.metrics.classification import METRICS, accuracy, argmax_classes, class_counts, f1_per_class, log_loss, macro_f1, roc_auc_per_class
 from tests.folds.scored_people import CLASSES, Data, scored
 
 

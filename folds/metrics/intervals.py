@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from folds import student
-from folds.by_person import people_with_class
-from folds.left_out import left_out, units_of
-from folds.redrawn import redrawn
-from folds.scores import Labels, Metric, Probabilities, argmax_classes, class_counts
+from folds.metrics import distributions as student
+from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, class_counts
+from folds.metrics.grouping import people_with_class
+from folds.metrics.redrawn import redrawn
+from folds.metrics.resampling import left_out, units_of
 
 # Degrees of freedom that few mistakes alone do not fall below; a class that few people have may.
 _FREEDOM = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.scores import Labels, Probabilities
+from folds.metrics.classification import Labels, Probabilities
 
 
 def person_codes(persons: NDArray) -> NDArray[np.int64]:
@@ -27,7 +27,7 @@ def tally(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArray[n
 
 
 def counts_by_unit(labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int) -> NDArray[np.int64]:
-    """(units, 3, classes): what `folds.scores.class_counts` would say of the rows of each unit; they add up over units."""
+    """(units, 3, classes): what `folds.metrics.classification.class_counts` would say of the rows of each unit; they add up over units."""
     hit = labels == predicted
     parts = [tally(codes[hit], labels[hit], units, classes), tally(codes, labels, units, classes), tally(codes, predicted, units, classes)]
     return np.stack(parts, axis=1)

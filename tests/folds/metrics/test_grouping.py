@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 from hypothesis import given, settings
 
-from folds.by_person import average_by_person, counts_by_unit, people_with_class, person_codes
-from folds.scores import class_counts
+from folds.metrics.classification import class_counts
+from folds.metrics.grouping import average_by_person, counts_by_unit, people_with_class, person_codes
 from tests.folds.scored_people import CLASSES, Data, scored
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from sklearn.calibration import calibration_curve
 
-from folds.reliability import binned, calibration_error, classwise_calibration_error, reliability
+from folds.metrics.calibration import binned, calibration_error, classwise_calibration_error, reliability
 from tests.folds.scored_people import CLASSES, Data, scored
 
 
