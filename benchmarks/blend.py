@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.cli.console import table
-from folds.predictions import Rows, Sidecar, write_prediction
+from folds.predictions.files import Rows, Sidecar, write_prediction
 
 ALONE = """
 import sys, time
@@ -38,7 +38,7 @@ from pathlib import Path
 from ensemble.mean_stream import mean_of_runs
 from ensemble.members import Member
 from ensemble.runs import Part, Run
-from folds.predictions import read_array
+from folds.predictions.files import read_array
 def run(file):
     values = read_array(Path(file))
     return Run(file, (Part(Member(Path(file), file, values, None, False, None, None, None, "")),), values.shape[1])

@@ -17,7 +17,7 @@ from ensemble.run_files import folds_of, model_of, prefer_views, refuse_two_of_o
 from ensemble.runs import Part, Run, Split
 from ensemble.tables import Table, place_members, tables_of
 from folds.errors import EnsembleError, printable
-from folds.predictions import Rows
+from folds.predictions.files import Rows
 
 
 def align(members: Sequence[Member], labels: HardLabels | None = None, note: Note = lambda text: None) -> dict[str, Split]:

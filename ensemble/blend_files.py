@@ -17,7 +17,7 @@ from ensemble.blend_recipe import recipe_of, to_text
 from ensemble.blends import Blend
 from ensemble.request import Request
 from folds.errors import EnsembleError, UsageError
-from folds.predictions import Rows, Sidecar, read_array, sidecar_path, write_prediction
+from folds.predictions.files import Rows, Sidecar, read_array, sidecar_path, write_prediction
 from folds.utils.files import read_json, refuse_existing, refuse_folder, sha256_file, write_atomic, write_json
 from folds.utils.memmap import same_values
 

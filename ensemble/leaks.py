@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.predictions import Rows, Sidecar
+from folds.predictions.files import Rows, Sidecar
 from folds.utils.csv_table import read_csv
 from folds.utils.files import is_file_safe, sha256_file
 

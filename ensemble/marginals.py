@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ensemble.runs import Grouping, Present, Run, Split
 from folds.errors import UsageError
-from folds.predictions import sort_classes
+from folds.predictions.files import sort_classes
 from folds.utils.memmap import let_go, result_array
 
 

@@ -15,7 +15,7 @@ from ensemble.hard_labels import read_hard_labels
 from ensemble.leaks import LeakCheck
 from ensemble.scans import NEGATIVE, Scan, scanned
 from folds.errors import EnsembleError
-from folds.predictions import Rows, Sidecar, read_array, read_sidecar, sidecar_path
+from folds.predictions.files import Rows, Sidecar, read_array, read_sidecar, sidecar_path
 from folds.utils.files import sha256_bytes, sha256_file
 
 PLAIN_VIEWS = ((), ("none",))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.members import Member
-from folds.predictions import Rows
+from folds.predictions.files import Rows
 from folds.utils.memmap import let_go
 
 Present = NDArray[np.bool_]

@@ -13,7 +13,7 @@ from ensemble.found_files import Note
 from ensemble.hard_labels import HardLabels
 from ensemble.members import Member
 from folds.errors import EnsembleError
-from folds.predictions import SPLITS
+from folds.predictions.files import SPLITS
 
 
 def _equal(one: NDArray[np.str_], other: NDArray[np.str_]) -> bool:

@@ -17,7 +17,7 @@ from ensemble.view_weights import Evidence, apply, fit, nested
 from ensemble.views import View
 from folds.checkpoint import Checkpoint, available_checkpoints
 from folds.errors import EnsembleError, UsageError
-from folds.predictions import Sidecar, fold_files, oof_file, read_sidecar, sidecar_path
+from folds.predictions.files import Sidecar, fold_files, oof_file, read_sidecar, sidecar_path
 from folds.samples import Data
 from folds.summary import truth_of
 from folds.utils.files import exclusive_lock, remove

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.predictions import Rows, Sidecar, read_array, read_sidecar, sidecar_path, write_prediction
+from folds.predictions.files import Rows, Sidecar, read_array, read_sidecar, sidecar_path, write_prediction
 
 # What two files must have in common to hold predictions of the same thing.
 _ALIKE = ("kind", "split", "target", "classes", "run", "views", "folds_sha")

@@ -21,9 +21,9 @@ from folds.errors import EnsembleError, collected
 from folds.images import load_images
 from folds.inference import Pixels, predict_logits
 from folds.plan import CACHE
-from folds.predictions import Sidecar
+from folds.predictions.files import Sidecar
+from folds.predictions.rows import samples_sha
 from folds.samples import Data, SampleTable
-from folds.samples_file import samples_sha
 from folds.utils.files import sha256_bytes, sha256_file
 
 Note = Callable[[str], None]

@@ -20,7 +20,7 @@ from folds.errors import EnsembleError
 from folds.metrics.classification import argmax_classes, f1_per_class
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, difference_over_people
-from folds.predictions import fold_files, oof_file, read_array, read_sidecar
+from folds.predictions.files import fold_files, oof_file, read_array, read_sidecar
 from folds.summary import Score, score, score_rows
 from folds.utils.numeric import softmax
 

@@ -15,7 +15,7 @@ from folds.errors import EnsembleError
 from folds.ledger import append, ledger_file, now, read_ledger
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
-from folds.predictions import Sidecar
+from folds.predictions.files import Sidecar
 from folds.recipe import default_of
 from folds.settings_file import read_record
 from folds.summary import mean_test_predictions, oof_predictions, truth_of

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from folds.augment import apply, draw
 from folds.contact_sheet import plain
 from folds.mixing import Mixing, draw_mixing, mix
-from folds.predictions import sort_classes
+from folds.predictions.files import sort_classes
 from folds.presets import preset
 from folds.transform import Transform
 from folds.utils.files import derive_seed, write_atomic

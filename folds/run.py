@@ -13,7 +13,7 @@ from folds.architectures import Architecture
 from folds.assignment import FoldAssignment
 from folds.decode import ImageSettings
 from folds.errors import EnsembleError, UsageError
-from folds.predictions import fold_files, oof_file, sidecar_path
+from folds.predictions.files import fold_files, oof_file, sidecar_path
 from folds.recipe import Recipe, default_of
 from folds.settings_file import DAMAGED, read_record
 from folds.targets import Target

@@ -210,7 +210,7 @@ def honest_score(tuning: Tuning, runs: Path = Path("runs")) -> dict[str, Any] | 
     """
     import numpy as np
 
-    from folds.predictions import oof_file
+    from folds.predictions.files import oof_file
     from folds.summary import oof_predictions, score_rows
 
     best = best_of(list(tuning.ended().values()), tuning.options)

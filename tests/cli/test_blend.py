@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from folds.predictions import Rows, Sidecar, read_sidecar, write_prediction
+from folds.predictions.files import Rows, Sidecar, read_sidecar, write_prediction
 
 CLASSES = ("cat", "dog", "emu")
 K = 3

@@ -17,7 +17,7 @@ from ensemble.combination import combine
 from ensemble.fitters import FITTERS
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
-from folds.predictions import Rows, Sidecar, read_sidecar, write_prediction
+from folds.predictions.files import Rows, Sidecar, read_sidecar, write_prediction
 from tests.ensemble.worlds import world
 
 Call = Callable[..., Any]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from folds.predictions import read_sidecar
+from folds.predictions.files import read_sidecar
 from tests.conftest import ROOT, Called
 
 Call = Callable[..., Called]

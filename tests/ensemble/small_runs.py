@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ensemble.members import Member
 from ensemble.runs import Part, Run, Split
-from folds.predictions import Rows
+from folds.predictions.files import Rows
 
 
 def member(values: NDArray | None, answers: NDArray | None = None) -> Member:

@@ -12,7 +12,7 @@ from ensemble.blends import make_blend
 from ensemble.combination import Calibration, Combination
 from ensemble.request import Request
 from folds.errors import EnsembleError
-from folds.predictions import Rows, Sidecar, write_prediction
+from folds.predictions.files import Rows, Sidecar, write_prediction
 
 CLASSES = ("ant", "bee")
 SHA = "0a" * 32

@@ -14,7 +14,7 @@ from ensemble.copies import named_apart, without_copies
 from ensemble.found_files import find_files
 from ensemble.members import Member, read_members
 from ensemble.voting import vote
-from folds.predictions import Rows, Sidecar, write_prediction
+from folds.predictions.files import Rows, Sidecar, write_prediction
 
 ROWS = Rows(np.array(["x", "y", "z"]))
 

@@ -13,7 +13,7 @@ from ensemble.cost import Cost, Costs, costs_of, parse_costs
 from ensemble.members import Member
 from ensemble.runs import Part, Run, Split
 from folds.errors import UsageError
-from folds.predictions import Rows, Sidecar
+from folds.predictions.files import Rows, Sidecar
 from tests.ensemble.small_runs import split_of
 
 ROWS = Rows(np.arange(6).astype(str))

@@ -11,7 +11,7 @@ import pytest
 
 from ensemble.members import read_members
 from folds.errors import EnsembleError
-from folds.predictions import Rows, Sidecar, write_prediction
+from folds.predictions.files import Rows, Sidecar, write_prediction
 
 FOLD = np.array([0, 0, 1, 1, 2, 2])
 ROWS = Rows(np.array([f"im{i}" for i in range(6)]), np.array(list("ababab")), np.array([f"p{i // 2}" for i in range(6)]))

@@ -21,7 +21,7 @@ from ensemble.members import read_members
 from ensemble.runs import Split
 from ensemble.voting import METHODS, vote
 from folds.errors import EnsembleError, UsageError
-from folds.predictions import Rows, Sidecar, write_prediction
+from folds.predictions.files import Rows, Sidecar, write_prediction
 
 CLASSES = ("0", "1", "2", "10")
 

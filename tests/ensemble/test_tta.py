@@ -18,7 +18,7 @@ from ensemble.views import View, distinct, parse_views, view_named
 from folds.architectures import create
 from folds.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from folds.inference import softmax
-from folds.predictions import Sidecar, read_sidecar
+from folds.predictions.files import Sidecar, read_sidecar
 from folds.summary import truth_of
 from folds.targets import resolve_target
 from tests.conftest import Called

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ensemble.view_files import kept_logits, stitch, together, write
-from folds.predictions import Rows, Sidecar, read_sidecar, sidecar_path
-from folds.samples_file import samples_sha
+from folds.predictions.files import Rows, Sidecar, read_sidecar, sidecar_path
+from folds.predictions.rows import samples_sha
 
 TABLE = Rows(np.array([f"i{n}" for n in range(8)]), np.array(list("abababab")), np.array(list("ppqqrrss")))
 FOLD = np.array([0, 1, 0, 1, 2, 2, 0, 1])

@@ -13,7 +13,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person, person_codes
 from folds.metrics.intervals import difference_over_people
-from folds.predictions import Rows, Sidecar, oof_file, write_prediction
+from folds.predictions.files import Rows, Sidecar, oof_file, write_prediction
 from folds.recipe import Recipe, Settings
 from folds.settings_file import to_toml
 from folds.utils.files import write_atomic

@@ -14,7 +14,7 @@ from folds import manager
 from folds.errors import EnsembleError
 from folds.experiment import entry_from_files, trained_folds
 from folds.ledger import read_ledger
-from folds.predictions import read_sidecar
+from folds.predictions.files import read_sidecar
 from tests.conftest import GRID, Called
 from tests.folds.test_manager import InProcess
 

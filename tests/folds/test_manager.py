@@ -21,7 +21,7 @@ from folds.errors import EnsembleError
 from folds.job import Job, Outcome, job_from_dict
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
-from folds.predictions import read_sidecar
+from folds.predictions.files import read_sidecar
 from folds.recipe import Recipe, Settings
 from folds.run import file_safe
 from folds.samples import DataSpec

@@ -13,7 +13,7 @@ from folds import run as run_module
 from folds.architectures import Architecture
 from folds.assignment import FoldAssignment
 from folds.errors import EnsembleError
-from folds.predictions import oof_file
+from folds.predictions.files import oof_file
 from folds.recipe import Recipe
 from folds.run import Recorded, Run, recorded_start
 from folds.targets import resolve_target

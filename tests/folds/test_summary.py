@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from folds.predictions import Rows, Sidecar, write_prediction
+from folds.predictions.files import Rows, Sidecar, write_prediction
 from folds.summary import RunSummary, pool, score, summarise
 
 CLASSES = ("0", "1", "2")

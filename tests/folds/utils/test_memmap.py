@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from folds.errors import EnsembleError
-from folds.predictions import Rows, Sidecar, write_prediction
+from folds.predictions.files import Rows, Sidecar, write_prediction
 from folds.utils import memmap as maps
 from folds.utils.memmap import let_go, result_array, same_values
 

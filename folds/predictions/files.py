@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.samples_file import Rows, read_samples_file, write_samples
+from folds.predictions.rows import Rows, read_samples_file, write_samples
 from folds.utils.files import read_json, write_atomic, write_json
 from folds.utils.memmap import blocks
 from folds.utils.schema import ANYTHING, LINE, NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields

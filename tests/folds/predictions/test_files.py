@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from folds import predictions
 from folds.errors import EnsembleError
-from folds.predictions import (
+from folds.predictions.files import (
     Rows,
     Sidecar,
     read_array,
@@ -27,6 +26,7 @@ from folds.predictions import (
     write_prediction,
     write_samples,
 )
+from folds.predictions.files import files as predictions
 from folds.utils.files import sha256_bytes
 
 CLASSES = ("0", "1", "10")

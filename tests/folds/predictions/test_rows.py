@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.errors import EnsembleError
-from folds.samples_file import Rows, _cells, _plain_cells, read_samples_file, write_samples
+from folds.predictions.rows import Rows, _cells, _plain_cells, read_samples_file, write_samples
 
 CELL = st.text(alphabet='ab é;\t,"\n\r', max_size=4)
 
