@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from folds import decode
-from folds.decode import ImageSettings, decode_image
-from folds.images import load_images, mean_std
+from folds.images.cache import decode, load_images, mean_std
+from folds.images.decode import ImageSettings, decode_image
 
 
 def photograph(seed: int, height: int = 512, width: int = 384) -> bytes:

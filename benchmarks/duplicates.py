@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from folds.decode import ImageSettings, decode_image
 from folds.duplicates import identical, near_duplicates, thumbnails
-from folds.images import load_images
+from folds.images.cache import load_images
+from folds.images.decode import ImageSettings, decode_image
 from folds.people import draw_people
 from folds.readers import read_data
 from folds.samples import DataSpec

@@ -18,7 +18,7 @@ from folds.architectures import is_convolutional
 from folds.checkpoint import Checkpoint, load_checkpoint
 from folds.devices import place
 from folds.errors import EnsembleError, collected
-from folds.images import load_images
+from folds.images.cache import load_images
 from folds.inference import Pixels, predict_logits
 from folds.plan import CACHE
 from folds.predictions.files import Sidecar

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from folds.assignment import FoldAssignment
 from folds.duplicates import Pair, identical, near_duplicates, thumbnails
-from folds.images import ImageCache
+from folds.images.cache import ImageCache
 from folds.samples import Data, SampleTable
 from folds.split import check_folds
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from folds.decode import BACKGROUND
 from folds.errors import EnsembleError
+from folds.images.decode import BACKGROUND
 
 SIDE = 320  # pixels of the model's input, along both sides
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from folds.audit import WARNING, Finding, Row
-from folds.contents import Unreadable, read_content
-from folds.decode import ImageSettings, decode_image
+from folds.images.content_index import Unreadable, read_content
+from folds.images.decode import ImageSettings, decode_image
 from folds.utils.files import write_atomic
 
 MOST = 60  # cases on a sheet
@@ -25,7 +25,7 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
     Parameters
     ----------
     file_of : the image file of a row; None where the table names none.
-    window : as in `folds.decode.ImageSettings`.
+    window : as in `folds.images.cache.decode.ImageSettings`.
 
     Returns
     -------

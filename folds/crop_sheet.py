@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from folds.contents import read_content
+from folds.images.content_index import read_content
 from folds.originals import read_original
 from folds.prepared_files import SHEET
 from folds.prepared_images import PreparedImage

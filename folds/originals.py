@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from folds.contents import Unreadable, read_content
-from folds.decode import FORMATS, ImageSettings, decode_image, identify_image
-from folds.depth import Depth
-from folds.usable import Progress, in_threads, refusal
+from folds.images.bit_depth import Depth
+from folds.images.checks import Progress, in_threads, refusal
+from folds.images.content_index import Unreadable, read_content
+from folds.images.decode import FORMATS, ImageSettings, decode_image, identify_image
 
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from folds.assignment import FoldAssignment, load_folds, save_folds
 from folds.beginnings import Beginning, beginnings
 from folds.choices import check_choices, check_for_classes, doubtful_choices, trained_labels
-from folds.decode import ImageSettings
 from folds.devices import Execution, Placement, place, resolve_amp
 from folds.errors import UsageError
 from folds.grid import Variant, compared_with, make_runs
-from folds.images import ImageCache, load_images
+from folds.images.cache import ImageCache, load_images
+from folds.images.decode import ImageSettings
 from folds.job import Job
 from folds.recipe import Recipe, Settings
 from folds.repeats import make_splits

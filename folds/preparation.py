@@ -10,9 +10,9 @@ import PIL
 
 from folds.background import FILLS, import_onnxruntime
 from folds.boxes import CHOICES
-from folds.decode import DECODER_VERSION
 from folds.detectors import DetectorSettings, describe_detector
 from folds.errors import EnsembleError, UsageError, unknown
+from folds.images.decode import DECODER_VERSION
 from folds.utils.files import sha256_file
 
 VERSION = 1  # raised when the same settings would give other images

@@ -23,7 +23,7 @@ from folds.devices import resolve_amp
 from folds.errors import EnsembleError
 from folds.fitting import Report, fit
 from folds.fold_setup import Setup
-from folds.images import mean_std
+from folds.images.cache import mean_std
 from folds.inference import Pixels, softmax
 from folds.job import LOCK_SECONDS, Job
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1

@@ -19,7 +19,7 @@ from typing import Any
 from folds.cluster import RETRIES, connect, disconnect, variables_of
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
-from folds.images import ImageCache
+from folds.images.cache import ImageCache
 from folds.job import Job, job_as_dict
 from folds.manager import locked
 from folds.plan import Note, Plan, make_plan, open_runs

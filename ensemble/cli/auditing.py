@@ -16,7 +16,7 @@ from folds.assignment import FoldAssignment, load_folds
 from folds.audit import ERROR, MOST_COMPARED, NOTE, WARNING, Case, Finding, Pictures, Row, audit_images, audit_table, pictures
 from folds.duplicates import SIDE
 from folds.errors import EnsembleError, UsageError, collected
-from folds.images import ImageCache, ImageSettings, load_images, unusable_images
+from folds.images.cache import ImageCache, ImageSettings, load_images, unusable_images
 from folds.samples import Data, DataSpec, SampleTable
 from folds.utils.files import refuse_existing
 

@@ -10,7 +10,7 @@ from ensemble.cli import console
 from ensemble.cli.progress import StepsView
 from folds.choices import presets_of, trained_labels
 from folds.errors import UsageError
-from folds.images import load_images
+from folds.images.cache import load_images
 from folds.mixing import Mixing
 from folds.plan import CACHE, Plan
 from folds.preview import Augmented, preview_rows, write_preview

@@ -90,7 +90,7 @@ def _announce(tuning: Tuning) -> None:
 def _train(tuning: Tuning, devices: str, address: str | None) -> list[str]:
     from ensemble.cli.auditing import Audit
     from ensemble.cli.progress import StepsView
-    from folds.images import ImageCache
+    from folds.images.cache import ImageCache
     from folds.plan import Plan
     from folds.tune import Heard, train_trials
 

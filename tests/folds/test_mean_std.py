@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from folds.errors import EnsembleError
-from folds.images import mean_std
+from folds.images.cache import mean_std
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 7), st.integers(1, 4), st.integers(1, 4), st.just(3))), st.integers(1, 9), st.data())

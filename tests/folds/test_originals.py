@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from folds.contents import Unreadable
 from folds.errors import EnsembleError
+from folds.images.content_index import Unreadable
 from folds.originals import read_original, survey
 from folds.utils.files import sha256_file
 

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from folds.contents import MISSING, Unreadable, open_regular, read_content
-from folds.decode import ImageSettings, decode_image, identify_image
-from folds.depth import show
 from folds.errors import EnsembleError, collected
+from folds.images.bit_depth import show
+from folds.images.content_index import MISSING, Unreadable, open_regular, read_content
+from folds.images.decode import ImageSettings, decode_image, identify_image
 from folds.utils.parallel import usable_cores
 
 Progress = Callable[[int, int], None]  # images done, images in all

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from folds.errors import EnsembleError
-from folds.images import ImageSettings, check_images, load_images, unusable_images
+from folds.images.cache import ImageSettings, check_images, load_images, unusable_images
 
 SMALL = ImageSettings(16, 12)
 

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from folds import contents, images
-from folds.decode import decode_image
 from folds.errors import EnsembleError
-from folds.images import ImageSettings, load_images
+from folds.images.cache import ImageSettings, load_images
+from folds.images.cache import cache as images
+from folds.images.cache import content_index as contents
+from folds.images.decode import decode_image
 
 SMALL = ImageSettings(16, 12)
 
@@ -247,7 +248,7 @@ def test_processes_that_build_the_same_cache_at_once_all_end_with_a_good_one(pho
     program = f"""
 import sys
 from pathlib import Path
-from folds.images import ImageSettings, load_images
+from folds.images.cache import ImageSettings, load_images
 print("ready", flush=True)
 sys.stdin.readline()
 cache = load_images(sorted(Path({str(photos[0].parent)!r}).iterdir()), ImageSettings(16, 12), cache_dir=Path({str(tmp_path / "cache")!r}))

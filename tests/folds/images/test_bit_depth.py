@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from folds.depth import DepthGroup, depth_notes
-from folds.images import ImageSettings, load_images
+from folds.images.bit_depth import DepthGroup, depth_notes
+from folds.images.cache import ImageSettings, load_images
 
 SMALL = ImageSettings(16, 12)
 

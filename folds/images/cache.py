@@ -18,11 +18,11 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from folds.contents import Entry, Unreadable, add_to_index, load_index, read_content, unchanged_digest
-from folds.decode import DECODER_VERSION, ImageSettings, decode_image
-from folds.depth import Depth, DepthGroup, depth_notes, group_depths
 from folds.errors import EnsembleError
-from folds.usable import Progress, check_images, in_threads, refusal, unusable_images
+from folds.images.bit_depth import Depth, DepthGroup, depth_notes, group_depths
+from folds.images.checks import Progress, check_images, in_threads, refusal, unusable_images
+from folds.images.content_index import Entry, Unreadable, add_to_index, load_index, read_content, unchanged_digest
+from folds.images.decode import DECODER_VERSION, ImageSettings, decode_image
 from folds.utils.files import cannot_write, read_json, sha256_bytes, write_json
 
 __all__ = ["ImageCache", "ImageSettings", "check_images", "load_images", "mean_std", "unusable_images"]

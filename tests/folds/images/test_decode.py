@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from folds.contents import Unreadable
-from folds.decode import BACKGROUND, ImageSettings, decode_image
 from folds.errors import UsageError
+from folds.images.content_index import Unreadable
+from folds.images.decode import BACKGROUND, ImageSettings, decode_image
 
 FOUR = ImageSettings(4, 4)
 
@@ -253,7 +253,7 @@ def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_the_one_decoded_in_full(
     data = encoded(Image.fromarray(picture), "JPEG", quality=95, exif=exif)
     settings = ImageSettings(24, 32, fit=fit)
     drafted = decode_image(data, settings).pixels.astype(int)
-    monkeypatch.setattr("folds.decode._draft", lambda image, settings: None)
+    monkeypatch.setattr("folds.images.cache.decode._draft", lambda image, settings: None)
     whole = decode_image(data, settings).pixels.astype(int)
     difference = np.abs(drafted - whole)[..., :2]  # the third channel jumps at every 256
     assert difference.mean() < 1.5
