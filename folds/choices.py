@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.augmentation.custom import load_transform
+from folds.augmentation.mixup import Mixing
+from folds.augmentation.presets import Augmentation, choose_presets, preset
 from folds.criterion import check_head_losses
 from folds.errors import UsageError, unknown
 from folds.loss_terms import parse_loss
-from folds.mixing import Mixing
-from folds.presets import Augmentation, choose_presets, preset
 from folds.recipe import Recipe
 from folds.samples import SampleTable
 from folds.sampling import Epochs, Sampling, parse_sampler, parse_sampling
 from folds.targets import LABEL, Meaning, Target, determined_attributes, rebinned, resolve_target
-from folds.transform import load_transform
 from folds.utils.schema import NUMBER, list_of
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from folds.augment import apply
+from folds.augmentation.batch import apply
+from folds.augmentation.mixup import mix
 from folds.criterion import build_criterion, one_hot
 from folds.devices import autocast
 from folds.errors import EnsembleError
 from folds.fold_setup import Setup
 from folds.inference import softmax
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
-from folds.mixing import mix
 from folds.optimise import Freezer
 from folds.state import Learner, StateFile
 from folds.utils.files import derive_seed

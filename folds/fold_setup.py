@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.architectures import Architecture
-from folds.augment import ahead, draw
+from folds.augmentation.batch import ahead, draw
+from folds.augmentation.mixup import Mixing, draw_mixing
+from folds.augmentation.presets import Augmentation
+from folds.augmentation.transform_pool import TransformPool
 from folds.errors import Diverged, EnsembleError
 from folds.inference import Change, Pixels, predict_logits
 from folds.job import Job
 from folds.joined import joined
-from folds.mixing import Mixing, draw_mixing
-from folds.presets import Augmentation
 from folds.recipe import Recipe
 from folds.sampling import Epochs
 from folds.schedule import Schedule
 from folds.targets import Target
-from folds.transform_pool import TransformPool
 from folds.utils.files import derive_seed
 
 

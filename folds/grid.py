@@ -9,6 +9,7 @@ from typing import Any
 
 from folds.architectures import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
 from folds.assignment import FoldAssignment
+from folds.augmentation.custom import load_transform
 from folds.comparison import refuse_incomparable, refuse_unknown
 from folds.errors import UsageError
 from folds.optimise import build_optimizer
@@ -16,7 +17,6 @@ from folds.recipe import Recipe, Settings
 from folds.run import Run, file_safe
 from folds.samples import SampleTable
 from folds.targets import LABEL, Target
-from folds.transform import load_transform
 
 
 @dataclass(frozen=True)

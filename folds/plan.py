@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from folds.assignment import FoldAssignment, load_folds, save_folds
+from folds.augmentation.custom import load_transform
 from folds.beginnings import Beginning, beginnings
 from folds.choices import check_choices, check_for_classes, doubtful_choices, trained_labels
 from folds.devices import Execution, Placement, place, resolve_amp
@@ -26,7 +27,6 @@ from folds.sources import open_data
 from folds.split import check_folds
 from folds.sweep import Asked
 from folds.targets import Target
-from folds.transform import load_transform
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json
 from folds.versions import environment, version_warnings

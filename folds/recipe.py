@@ -32,8 +32,8 @@ class Recipe:
 
     `sampler` ``none``, ``balanced``, ``sqrt`` or ``power:A``; `sample_counts` class → images an epoch; `per_person` class or ``attribute=value`` →
     images of one person an epoch, the same in every epoch with `per_person_fixed` (folds/sampling.py). `erase` the probability of an erased
-    rectangle (None: the preset's), `mixup` and `cutmix` their α (folds/mixing.py), `augment_more` class or ``attribute=value`` → a stronger
-    preset, `transform` ``module:object`` of the user's own (folds/transform.py).
+    rectangle (None: the preset's), `mixup` and `cutmix` their α (folds/augmentation/mixup.py), `augment_more` class or ``attribute=value`` → a stronger
+    preset, `transform` ``module:object`` of the user's own (folds/augmentation/custom.py).
 
     `target` ``label``, an attribute, or ``mask+gender+age``: one head each (folds/targets.py). `head_loss` a loss for heads that have their
     own. `rebin` attribute → ``{column, cuts}``: what is trained on where it is cut at other places than for the score.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from folds.architectures import Architecture, create, is_convolutional
 from folds.assignment import read_folds
+from folds.augmentation.transform_pool import TransformPool
 from folds.checkpoint import Checkpoint, save_checkpoint
 from folds.choices import augmentations, epochs_of
 from folds.devices import resolve_amp
@@ -31,7 +32,6 @@ from folds.optimise import build_optimizer
 from folds.recipe import Recipe
 from folds.state import Learner, StateFile
 from folds.targets import LABEL, resolve_target
-from folds.transform_pool import TransformPool
 from folds.utils.csv_table import read_csv
 from folds.utils.files import derive_seed, exclusive_lock, read_json, remove_leftovers, write_atomic, write_json
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
+from folds.augmentation.presets import PRESETS, Augmentation, choose_presets, preset, strongest
 from folds.errors import UsageError
-from folds.presets import PRESETS, Augmentation, choose_presets, preset, strongest
 
 LABELS = ["0", "1", "2", "0"]
 ATTRIBUTES = {"age": [">=60", "<30", "30-59", ">=60"], "mask": ["wear", "wear", "normal", "wear"]}

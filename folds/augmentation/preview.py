@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from folds.augment import apply, draw
+from folds.augmentation.batch import apply, draw
+from folds.augmentation.custom import Transform
+from folds.augmentation.mixup import Mixing, draw_mixing, mix
+from folds.augmentation.presets import preset
 from folds.contact_sheet import plain
-from folds.mixing import Mixing, draw_mixing, mix
 from folds.predictions.files import sort_classes
-from folds.presets import preset
-from folds.transform import Transform
 from folds.utils.files import derive_seed, write_atomic
 
 MOST = 8  # images on a sheet, one a row

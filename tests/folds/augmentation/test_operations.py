@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from folds import policies
-from folds.policies import OPERATIONS, choose, erase, inside, recode, rectangles, sharpen
+from folds.augmentation import operations as policies
+from folds.augmentation.operations import OPERATIONS, choose, erase, inside, recode, rectangles, sharpen
 
 
 def images(n: int = 5, height: int = 14, width: int = 11, seed: int = 0) -> torch.Tensor:

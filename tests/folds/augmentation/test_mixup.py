@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from folds import augment as blocks_of
+from folds.augmentation import batch as blocks_of
+from folds.augmentation.mixup import Mixing, draw_mixing, mix
 from folds.errors import UsageError
-from folds.mixing import Mixing, draw_mixing, mix
 
 BOTH = Mixing(mixup=0.4, cutmix=1.0)
 

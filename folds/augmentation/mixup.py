@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from folds.augment import blocks
+from folds.augmentation.batch import blocks
+from folds.augmentation.operations import inside
 from folds.errors import UsageError
-from folds.policies import inside
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class Augmentation:
 
     `flip` the probability of a mirror image; `zoom` ± share of the scale; `shift` ± share of the width and height;
     `turn` ± degrees; `brightness`, `contrast`, `saturation` ± share. `operation` the probability of one further operation
-    out of `folds.policies.OPERATIONS`, of random strength; `erase` the probability of an erased rectangle.
+    out of `folds.augmentation.operations.OPERATIONS`, of random strength; `erase` the probability of an erased rectangle.
     """
 
     flip: float = 0.0

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from folds import policies
-from folds.presets import PRESETS, Augmentation, preset, strongest
+from folds.augmentation import operations as policies
+from folds.augmentation.presets import PRESETS, Augmentation, preset, strongest
 
 __all__ = ["PRESETS", "Augmentation", "ahead", "apply", "blocks", "draw", "preset", "to_input"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from folds.augmentation.custom import Transform, load_transform
 from folds.errors import EnsembleError, UsageError
-from folds.transform import Transform, load_transform
 
 # The calling convention of albumentations: by keyword alone, a dictionary back, random numbers from a state of its own.
 ALBUMENTATIONS = """

@@ -14,8 +14,8 @@ from types import TracebackType
 
 import numpy as np
 
+from folds.augmentation.custom import Images, Transform, load_transform
 from folds.errors import EnsembleError
-from folds.transform import Images, Transform, load_transform
 
 _loaded: Transform | None = None  # of a worker
 

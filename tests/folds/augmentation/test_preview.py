@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from folds.augment import apply, draw
-from folds.mixing import Mixing
-from folds.presets import PRESETS
-from folds.preview import Augmented, augmented_versions, preview_rows, write_preview
-from folds.transform import Transform
+from folds.augmentation.batch import apply, draw
+from folds.augmentation.custom import Transform
+from folds.augmentation.mixup import Mixing
+from folds.augmentation.presets import PRESETS
+from folds.augmentation.preview import Augmented, augmented_versions, preview_rows, write_preview
 from folds.utils.files import derive_seed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -14,11 +14,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 
-from folds import augment as module
-from folds import policies
-from folds.augment import PRESETS, Augmentation, ahead, apply, blocks, draw, to_input
-from folds.mixing import mix
-from folds.policies import OPERATIONS
+from folds.augmentation import batch as module
+from folds.augmentation import operations as policies
+from folds.augmentation.batch import PRESETS, Augmentation, ahead, apply, blocks, draw, to_input
+from folds.augmentation.mixup import mix
+from folds.augmentation.operations import OPERATIONS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Pixels out of the normalisation, so that what comes out can be compared with pixels.
