@@ -13,7 +13,7 @@ from folds.augmentation.mixup import Mixing
 from folds.augmentation.presets import Augmentation, choose_presets, preset
 from folds.criterion import check_head_losses
 from folds.errors import UsageError, unknown
-from folds.loss_terms import parse_loss
+from folds.optim.loss_spec import parse_loss
 from folds.recipe import Recipe
 from folds.samples import SampleTable
 from folds.sampling import Epochs, Sampling, parse_sampler, parse_sampling

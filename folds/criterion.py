@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from folds.errors import unknown
-from folds.losses import Loss, build_loss
+from folds.optim.losses import Loss, build_loss
 from folds.targets import Target
 
 Counts = Sequence[Tensor]  # for each head (values,) images of the training part that an epoch shows

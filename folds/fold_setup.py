@@ -21,9 +21,9 @@ from folds.errors import Diverged, EnsembleError
 from folds.inference import Change, Pixels, predict_logits
 from folds.job import Job
 from folds.joined import joined
+from folds.optim.schedules import Schedule
 from folds.recipe import Recipe
 from folds.sampling import Epochs
-from folds.schedule import Schedule
 from folds.targets import Target
 from folds.utils.files import derive_seed
 

@@ -12,7 +12,7 @@ from folds.assignment import FoldAssignment
 from folds.augmentation.custom import load_transform
 from folds.comparison import refuse_incomparable, refuse_unknown
 from folds.errors import UsageError
-from folds.optimise import build_optimizer
+from folds.optim.optimizers import build_optimizer
 from folds.recipe import Recipe, Settings
 from folds.run import Run, file_safe
 from folds.samples import SampleTable

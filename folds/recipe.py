@@ -11,7 +11,7 @@ from typing import Any
 
 from folds.contradictions import refuse_contradictions
 from folds.errors import UsageError, unknown
-from folds.schedule import RISING, check_schedule
+from folds.optim.schedules import RISING, check_schedule
 
 FITS = ("squash", "crop", "letterbox")
 KEEP = ("last", "best")
@@ -37,7 +37,7 @@ class Recipe:
 
     `target` ``label``, an attribute, or ``mask+gender+age``: one head each (folds/targets.py). `head_loss` a loss for heads that have their
     own. `rebin` attribute → ``{column, cuts}``: what is trained on where it is cut at other places than for the score.
-    `opt` and `opt_args` an optimizer of timm's; `schedule` and `schedule_args` (folds/schedule.py); `layer_decay` of the learning rate, block by
+    `opt` and `opt_args` an optimizer of timm's; `schedule` and `schedule_args` (folds/optim/schedules.py); `layer_decay` of the learning rate, block by
     block; `accumulate` parts that a batch is computed in; `freeze` epochs in which only the head learns; `patience` epochs without a better
     validation score after which a fold stops (optimistic like `keep` ``best``; 0: off). `normalise` ``model``, ``imagenet``, or ``data``:
     mean and deviation of the fold's own training part. `init_run` a run whose folds these begin with: fine-tuning at another size.

@@ -28,7 +28,7 @@ from folds.images.cache import mean_std
 from folds.inference import Pixels, softmax
 from folds.job import LOCK_SECONDS, Job
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
-from folds.optimise import build_optimizer
+from folds.optim.optimizers import build_optimizer
 from folds.recipe import Recipe
 from folds.state import Learner, StateFile
 from folds.targets import LABEL, resolve_target

@@ -7,8 +7,8 @@ import torch
 from folds.criterion import build_criterion, check_head_losses
 from folds.errors import UsageError
 from folds.joined import Joined, joined
-from folds.losses import build_loss
 from folds.mask_layout import CLASS_ATTRIBUTES, CLASSES
+from folds.optim.losses import build_loss
 from folds.targets import rebinned, resolve_target
 
 

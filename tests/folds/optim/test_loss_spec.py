@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folds.errors import UsageError
-from folds.loss_terms import LOSSES, WEIGHTS, Term, parse_loss
+from folds.optim.loss_spec import LOSSES, WEIGHTS, Term, parse_loss
 
 
 def test_a_name_alone_has_the_defaults_and_the_smoothing_of_the_recipe() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from folds.errors import UsageError
-from folds.schedule import SCHEDULES, Schedule, check_schedule
+from folds.optim.schedules import SCHEDULES, Schedule, check_schedule
 
 
 def of_torch(kind: Callable[..., Any], steps: int, **options: Any) -> list[float]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, softplus
 
 from folds.errors import UsageError
-from folds.loss_terms import Term, parse_loss
+from folds.optim.loss_spec import Term, parse_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 PerClass = Callable[[Tensor], Tensor]  # float32 logits (n, classes) → what each class would cost (n, classes), were it the true one

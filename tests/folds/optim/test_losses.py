@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from folds.errors import UsageError
-from folds.losses import build_loss, class_margins, class_weights
+from folds.optim.losses import build_loss, class_margins, class_weights
 
 Numbers = NDArray[np.float64]
 CLASSES = 5

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from folds.errors import UsageError
-from folds.optimise import COMMON, Freezer, build_optimizer, optimizers
+from folds.optim.optimizers import COMMON, Freezer, build_optimizer, optimizers
 
 
 @pytest.fixture
