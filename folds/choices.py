@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from folds.augmentation.custom import load_transform
 from folds.augmentation.mixup import Mixing
 from folds.augmentation.presets import Augmentation, choose_presets, preset
+from folds.config.recipe import Recipe
 from folds.criterion import check_head_losses
 from folds.errors import UsageError, unknown
 from folds.optim.loss_spec import parse_loss
-from folds.recipe import Recipe
 from folds.samples import SampleTable
 from folds.sampling import Epochs, Sampling, parse_sampler, parse_sampling
 from folds.targets import LABEL, Meaning, Target, determined_attributes, rebinned, resolve_target

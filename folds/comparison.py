@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.config.files import read_record
 from folds.errors import EnsembleError, UsageError, nearest
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person, person_codes
 from folds.metrics.intervals import Difference, difference_over_people
 from folds.predictions.files import Rows, Sidecar, oof_file, read_array, read_sidecar
-from folds.settings_file import read_record
 from folds.targets import LABEL
 from folds.utils.files import read_json
 

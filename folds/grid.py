@@ -11,9 +11,9 @@ from folds.architectures import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, che
 from folds.assignment import FoldAssignment
 from folds.augmentation.custom import load_transform
 from folds.comparison import refuse_incomparable, refuse_unknown
+from folds.config.recipe import Recipe, Settings
 from folds.errors import UsageError
 from folds.optim.optimizers import build_optimizer
-from folds.recipe import Recipe, Settings
 from folds.run import Run, file_safe
 from folds.samples import SampleTable
 from folds.targets import LABEL, Target

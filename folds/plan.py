@@ -12,20 +12,20 @@ from folds.assignment import FoldAssignment, load_folds, save_folds
 from folds.augmentation.custom import load_transform
 from folds.beginnings import Beginning, beginnings
 from folds.choices import check_choices, check_for_classes, doubtful_choices, trained_labels
+from folds.config.files import to_toml
+from folds.config.recipe import Recipe, Settings
+from folds.config.sweep import Asked
 from folds.devices import Execution, Placement, place, resolve_amp
 from folds.errors import UsageError
 from folds.grid import Variant, compared_with, make_runs
 from folds.images.cache import ImageCache, load_images
 from folds.images.decode import ImageSettings
 from folds.job import Job
-from folds.recipe import Recipe, Settings
 from folds.repeats import make_splits
 from folds.run import Recorded, Run, recorded_start
 from folds.samples import Data, DataSpec, SampleTable
-from folds.settings_file import to_toml
 from folds.sources import open_data
 from folds.split import check_folds
-from folds.sweep import Asked
 from folds.targets import Target
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json

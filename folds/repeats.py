@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.assignment import FoldAssignment
+from folds.config.recipe import Settings
 from folds.errors import EnsembleError, UsageError
-from folds.recipe import Settings
 from folds.repair import balance
 from folds.samples import SampleTable
 from folds.split import Columns, assigned, hold_out, people_for_folds, split_by_person

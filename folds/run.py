@@ -11,11 +11,11 @@ from typing import Any
 
 from folds.architectures import Architecture
 from folds.assignment import FoldAssignment
+from folds.config.files import DAMAGED, read_record
+from folds.config.recipe import Recipe, default_of
 from folds.errors import EnsembleError, UsageError
 from folds.images.decode import ImageSettings
 from folds.predictions.files import fold_files, oof_file, sidecar_path
-from folds.recipe import Recipe, default_of
-from folds.settings_file import DAMAGED, read_record
 from folds.targets import Target
 from folds.utils.files import read_json, remove
 

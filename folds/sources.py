@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from folds.config.recipe import Settings
 from folds.readers import read_data
-from folds.recipe import Settings
 from folds.samples import Data, DataSpec
 
 HERE = Path("data")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from folds.config.recipe import Recipe, known_settings
 from folds.errors import EnsembleError, nearest
-from folds.recipe import Recipe, known_settings
 from folds.utils.files import derive_seed
 
 METRICS = ("macro_f1", "accuracy", "log_loss")

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from folds.config.files import to_toml
+from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
-from folds.recipe import Recipe, Settings
-from folds.settings_file import to_toml
 from folds.space import TuneOptions
 from folds.utils.csv_table import csv_text
 from folds.utils.files import read_json, write_atomic, write_json

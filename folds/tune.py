@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from folds.cluster import RETRIES, connect, disconnect, variables_of
+from folds.config.sweep import Asked
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
 from folds.images.cache import ImageCache
@@ -25,7 +26,6 @@ from folds.manager import locked
 from folds.plan import Note, Plan, make_plan, open_runs
 from folds.shared import marked, proof
 from folds.space import TuneOptions
-from folds.sweep import Asked
 from folds.trial_task import LOST, PROGRESS, SCORE, run_trial
 from folds.trials import STOPPED, Trial, trial_name, write_trial
 from folds.tuning import RAY, Candidate, Tuning

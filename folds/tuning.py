@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from folds.config.files import gather, read_record, runs_of, tuning_of
+from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
 from folds.job import LOCK_SECONDS, lock_of
-from folds.recipe import Recipe, Settings
 from folds.run import file_safe
-from folds.settings_file import gather, read_record, runs_of, tuning_of
 from folds.space import Axis, TuneOptions, draw, read_options, read_space
 from folds.trials import Trial, best_of, read_trial, trial_name
 from folds.utils.files import exclusive_lock, make_folder, read_json, remove, write_json
@@ -91,7 +91,7 @@ def make_tuning(flags: Mapping[str, Any], config: Path | None = None, trials: in
 
     Parameters
     ----------
-    flags : as for `folds.settings_file.gather`.
+    flags : as for `folds.config.files.gather`.
     config : a TOML file with a table ``[space]``; None for ./ensemble.toml.
     trials : instead of the file's.
 

@@ -41,7 +41,7 @@ def check_environment(command: Callable[..., Any]) -> None:
 
 def _known() -> set[str]:
     from ensemble.cli import COMMANDS
-    from folds.recipe import known_keys
+    from folds.config.recipe import known_keys
 
     commands = [getattr(importlib.import_module(f"ensemble.cli.{name}"), name) for name in COMMANDS]
     return set(map(_variable, known_keys())).union(*map(_variables_of, commands)) - set(map(_variable, NOT_FROM_ENVIRONMENT))

@@ -55,10 +55,10 @@ def folds(
     the data by id; FILE without --data is looked at by itself.
     """
     from ensemble.cli import auditing
+    from folds.config.files import gather
     from folds.errors import UsageError
     from folds.readers import read_data
     from folds.repeats import make_splits
-    from folds.settings_file import gather
     from folds.sources import find_data, spec_of
     from folds.split import check_folds
 

@@ -110,10 +110,10 @@ def kfold(
     """
     given = dict(locals())
     from ensemble.cli.training import run_training
+    from folds.config.files import gather, runs_of
+    from folds.config.sweep import Asked, parse_sweep
     from folds.devices import Execution
     from folds.errors import UsageError
-    from folds.settings_file import gather, runs_of
-    from folds.sweep import Asked, parse_sweep
 
     if per not in (None, "person"):
         raise UsageError(f"--per {per}: expected person")

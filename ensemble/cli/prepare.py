@@ -58,12 +58,12 @@ def prepare(
     from ensemble.cli.arguments import jobs_asked, resuming
     from ensemble.cli.progress import StepsView
     from folds.boxes import parse_aspect
+    from folds.config.files import gather
     from folds.detectors import DetectorSettings
     from folds.errors import Interrupted, UsageError, unknown
     from folds.preparation import Preparation
     from folds.prepare import prepare as make_set
     from folds.prepared_files import check_place
-    from folds.settings_file import gather
     from folds.sources import open_data
 
     if resume and force:

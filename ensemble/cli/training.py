@@ -14,6 +14,8 @@ from ensemble.cli.folds import folds_text
 from ensemble.cli.previewing import write_previews
 from ensemble.cli.progress import StepsView, TrainingView, duration
 from ensemble.cli.spans import span
+from folds.config.recipe import Recipe, Settings
+from folds.config.sweep import Asked
 from folds.devices import Execution, resolve_amp
 from folds.errors import EnsembleError, FoldsFailed, Interrupted
 from folds.experiment import record_run, state_intent
@@ -21,10 +23,8 @@ from folds.git_state import git_state
 from folds.job import Job, Outcome
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
-from folds.recipe import Recipe, Settings
 from folds.run import Run
 from folds.summary import Pooled, RunSummary, pool, summarise
-from folds.sweep import Asked
 from folds.tracking import Tracker, open_tracker
 
 FEW_PEOPLE = 10

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from folds.config.recipe import check_fit
 from folds.errors import UsageError
 from folds.images.bit_depth import Depth, colour_depth, windowed
 from folds.images.content_index import Unreadable
-from folds.recipe import check_fit
 
 DECODER_VERSION = 1  # part of every cache's key: raise it when the same file would give other pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF")

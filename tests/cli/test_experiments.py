@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from folds import manager
+from folds.config.recipe import Recipe, Settings
+from folds.config.sweep import Asked
 from folds.ledger import read_ledger
 from folds.plan import make_plan
-from folds.recipe import Recipe, Settings
-from folds.sweep import Asked
 from tests.conftest import Called
 from tests.folds.test_manager import InProcess
 

@@ -15,7 +15,7 @@ import pytest
 
 from ensemble.cli.kfold import kfold
 from folds import devices, manager
-from folds.recipe import known_keys
+from folds.config.recipe import known_keys
 from tests.conftest import GRID, ROOT, Called
 from tests.folds.test_manager import InProcess, wait_for
 

@@ -13,11 +13,11 @@ import torch
 from folds.beginnings import beginnings
 from folds.checkpoint import load_checkpoint
 from folds.comparison import compare
+from folds.config.recipe import Recipe, Settings
+from folds.config.sweep import Asked
 from folds.errors import EnsembleError
 from folds.manager import publish
 from folds.plan import Plan, make_plan, open_runs
-from folds.recipe import Recipe, Settings
-from folds.sweep import Asked
 from folds.training import train_job
 
 

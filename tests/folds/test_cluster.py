@@ -17,12 +17,12 @@ import pytest
 from folds import cluster as cluster_module
 from folds import devices, patience
 from folds.cluster import connect, place_on_cluster, train_on_cluster
+from folds.config.recipe import Recipe, Settings
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
 from folds.job import Job, Outcome, job_as_dict, job_from_dict
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
-from folds.recipe import Recipe, Settings
 from folds.training import train_job
 from tests.conftest import holding, start_over
 

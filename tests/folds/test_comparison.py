@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from folds.comparison import compare, distinguishable, known_runs, refuse_incomparable, refuse_unknown, settings_of, shown, varied_text
+from folds.config.files import to_toml
+from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person, person_codes
 from folds.metrics.intervals import difference_over_people
 from folds.predictions.files import Rows, Sidecar, oof_file, write_prediction
-from folds.recipe import Recipe, Settings
-from folds.settings_file import to_toml
 from folds.utils.files import write_atomic
 
 CLASSES = ("cat", "dog", "owl")

@@ -17,12 +17,12 @@ from sklearn.metrics import f1_score
 
 from folds import devices, fold_setup, manager
 from folds import worker as worker_module
+from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
 from folds.job import Job, Outcome, job_from_dict
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.predictions.files import read_sidecar
-from folds.recipe import Recipe, Settings
 from folds.run import file_safe
 from folds.samples import DataSpec
 from folds.summary import summarise

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from folds import devices, plan
+from folds.config.files import gather
+from folds.config.recipe import Recipe, Settings
+from folds.config.sweep import Asked
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
 from folds.plan import Plan, make_plan, open_runs
-from folds.recipe import Recipe, Settings
 from folds.repeats import ALIKE, likeness
-from folds.settings_file import gather
 from folds.split import read_folds
-from folds.sweep import Asked
 
 Planner = Callable[..., Plan]
 

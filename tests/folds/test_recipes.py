@@ -12,10 +12,10 @@ import pytest
 from folds import fitting
 from folds.architectures import resolve
 from folds.checkpoint import load_checkpoint
+from folds.config.recipe import Recipe, Settings
 from folds.errors import UsageError
 from folds.job import Job
 from folds.plan import make_plan, open_runs
-from folds.recipe import Recipe, Settings
 from folds.training import train_job
 
 

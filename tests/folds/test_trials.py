@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from folds.config.files import gather
+from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
-from folds.recipe import Recipe, Settings
-from folds.settings_file import gather
 from folds.space import TuneOptions
 from folds.trials import Trial, best_of, ordered, read_trial, write_best, write_table, write_trial
 

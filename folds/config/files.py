@@ -12,9 +12,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from folds.contradictions import displace
+from folds.config.contradictions import displace
+from folds.config.recipe import Recipe, Settings, check, known_settings
 from folds.errors import EnsembleError, UsageError, nearest
-from folds.recipe import Recipe, Settings, check, known_settings
 from folds.utils.toml import toml_value
 
 CONFIG = Path("ensemble.toml")

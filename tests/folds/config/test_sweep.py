@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from folds.config.sweep import parse_sweep
 from folds.errors import UsageError
-from folds.sweep import parse_sweep
 
 
 def test_every_combination_the_first_values_first() -> None:

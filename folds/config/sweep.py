@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+from folds.config.recipe import Recipe, known_keys
 from folds.errors import UsageError, nearest
-from folds.recipe import Recipe, known_keys
 
 # They have a way of their own to be several.
 _ELSEWHERE = {"arch": "--arch A,B trains several architectures", "seed": "--seeds N trains with several seeds on the same folds"}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from folds.config.files import gather, read_record, to_toml
+from folds.config.recipe import FITS, KEEP, Recipe, Settings, check, default_of, parse_size
 from folds.errors import EnsembleError, UsageError
-from folds.recipe import FITS, KEEP, Recipe, Settings, check, default_of, parse_size
-from folds.settings_file import gather, read_record, to_toml
 
 
 @pytest.fixture(autouse=True)

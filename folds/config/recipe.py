@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from folds.contradictions import refuse_contradictions
+from folds.config.contradictions import refuse_contradictions
 from folds.errors import UsageError, unknown
 from folds.optim.schedules import RISING, check_schedule
 
