@@ -3,7 +3,7 @@
     python benchmarks/faces.py [--people 60] [--size 384x512] [--mediapipe MODEL.tflite]
 
 The place is right when the middle of the box lies on the face and its width is between a quarter and five sixths of the picture's: where
-people are drawn is known (`folds/portraits.py`). "one cascade" is the usual call: haarcascade_frontalface_default, scale 1.1, five neighbours.
+people are drawn is known (`folds/data/synthetic/portraits.py`). "one cascade" is the usual call: haarcascade_frontalface_default, scale 1.1, five neighbours.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from folds.boxes import Box, choose
 from folds.cascades import CascadeDetector, cascade_file, import_cv2
-from folds.faces import random_face
+from folds.data.synthetic.faces import random_face
+from folds.data.synthetic.portraits import MASK_STATES, draw_portrait
 from folds.mediapipe_faces import MediapipeDetector
-from folds.portraits import MASK_STATES, draw_portrait
 
 Find = Callable[[NDArray[np.uint8]], list[Box]]
 

@@ -124,7 +124,7 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=2, help="rounds at a time")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from folds.people import draw_people
+    from folds.data.synthetic.people import draw_people
 
     base = Path(tempfile.mkdtemp(prefix="kill-"))
     draw_people(base / "people", people=30, test_people=6, size=(48, 64))

@@ -15,10 +15,10 @@ from pathlib import Path
 from ensemble.cli.training import results_table, summaries_of, train_plan
 from folds.architectures import SMALL_SIBLINGS
 from folds.config.recipe import Recipe, Settings
-from folds.people import draw_people
+from folds.data.readers import read_data
+from folds.data.synthetic.people import draw_people
+from folds.data.table import DataSpec
 from folds.plan import make_plan
-from folds.readers import read_data
-from folds.samples import DataSpec
 
 
 def built_in_table(folder: Path) -> Path:

@@ -30,10 +30,10 @@ import torch  # noqa: E402
 from alone import pace  # noqa: E402
 from kfold import ours, plan_of, theirs  # noqa: E402
 
+from folds.data.readers import read_data  # noqa: E402
+from folds.data.synthetic.people import draw_people  # noqa: E402
+from folds.data.table import DataSpec  # noqa: E402
 from folds.devices import Execution, available_cores  # noqa: E402
-from folds.people import draw_people  # noqa: E402
-from folds.readers import read_data  # noqa: E402
-from folds.samples import DataSpec  # noqa: E402
 
 
 def table_of(folder: Path, people: int, copies: int) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ensemble.cli.console import table
-from folds.samples import SampleTable
+from folds.data.table import SampleTable
 from folds.split import split_by_person
 
 # Images of each of the 18 classes of the mask competition.

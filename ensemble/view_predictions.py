@@ -16,6 +16,7 @@ from ensemble.view_files import Kept, kept_logits, stitch, write
 from ensemble.views import View
 from folds.architectures import is_convolutional
 from folds.checkpoint import Checkpoint, load_checkpoint
+from folds.data.table import Data, SampleTable
 from folds.devices import place
 from folds.errors import EnsembleError, collected
 from folds.images.cache import load_images
@@ -23,7 +24,6 @@ from folds.inference import Pixels, predict_logits
 from folds.plan import CACHE
 from folds.predictions.files import Sidecar
 from folds.predictions.rows import samples_sha
-from folds.samples import Data, SampleTable
 from folds.utils.files import sha256_bytes, sha256_file
 
 Note = Callable[[str], None]

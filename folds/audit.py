@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.assignment import FoldAssignment
+from folds.data.table import Data, SampleTable
 from folds.duplicates import Pair, identical, near_duplicates, thumbnails
 from folds.images.cache import ImageCache
-from folds.samples import Data, SampleTable
 from folds.split import check_folds
 
 NOTE, WARNING, ERROR = "note", "warning", "error"

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.config.files import read_record
+from folds.data.targets import LABEL
 from folds.errors import EnsembleError, UsageError, nearest
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person, person_codes
 from folds.metrics.intervals import Difference, difference_over_people
 from folds.predictions.files import Rows, Sidecar, oof_file, read_array, read_sidecar
-from folds.targets import LABEL
 from folds.utils.files import read_json
 
 COMPARED = ("macro_f1", "accuracy", "log_loss")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from folds.data.targets import Target
 from folds.errors import unknown
 from folds.optim.losses import Loss, build_loss
-from folds.targets import Target
 
 Counts = Sequence[Tensor]  # for each head (values,) images of the training part that an epoch shows
 

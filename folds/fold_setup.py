@@ -18,13 +18,13 @@ from folds.augmentation.mixup import Mixing, draw_mixing
 from folds.augmentation.presets import Augmentation
 from folds.augmentation.transform_pool import TransformPool
 from folds.config.recipe import Recipe
+from folds.data.targets import Target
 from folds.errors import Diverged, EnsembleError
 from folds.inference import Change, Pixels, predict_logits
 from folds.job import Job
 from folds.joined import joined
 from folds.optim.schedules import Schedule
 from folds.sampling import Epochs
-from folds.targets import Target
 from folds.utils.files import derive_seed
 
 

@@ -12,11 +12,11 @@ from folds.assignment import FoldAssignment
 from folds.augmentation.custom import load_transform
 from folds.comparison import refuse_incomparable, refuse_unknown
 from folds.config.recipe import Recipe, Settings
+from folds.data.table import SampleTable
+from folds.data.targets import LABEL, Target
 from folds.errors import UsageError
 from folds.optim.optimizers import build_optimizer
 from folds.run import Run, file_safe
-from folds.samples import SampleTable
-from folds.targets import LABEL, Target
 
 
 @dataclass(frozen=True)

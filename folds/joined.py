@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from folds.targets import Target
+from folds.data.targets import Target
 
 
 class Joined(torch.nn.Module):

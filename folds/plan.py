@@ -15,6 +15,9 @@ from folds.choices import check_choices, check_for_classes, doubtful_choices, tr
 from folds.config.files import to_toml
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
+from folds.data.sources import open_data
+from folds.data.table import Data, DataSpec, SampleTable
+from folds.data.targets import Target
 from folds.devices import Execution, Placement, place, resolve_amp
 from folds.errors import UsageError
 from folds.grid import Variant, compared_with, make_runs
@@ -23,10 +26,7 @@ from folds.images.decode import ImageSettings
 from folds.job import Job
 from folds.repeats import make_splits
 from folds.run import Recorded, Run, recorded_start
-from folds.samples import Data, DataSpec, SampleTable
-from folds.sources import open_data
 from folds.split import check_folds
-from folds.targets import Target
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json
 from folds.versions import environment, version_warnings

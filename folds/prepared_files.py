@@ -22,10 +22,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from folds.data.image_folder import is_image, stem_of
+from folds.data.table import SampleTable
 from folds.errors import EnsembleError
-from folds.image_folders import is_image, stem_of
 from folds.images.content_index import Unreadable, read_content
-from folds.samples import SampleTable
 from folds.utils.files import cannot_write, read_json, write_atomic, write_json
 
 WHAT = "images prepared by ensemble"

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from folds.assignment import FoldAssignment
 from folds.config.recipe import Settings
+from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.repair import balance
-from folds.samples import SampleTable
 from folds.split import Columns, assigned, hold_out, people_for_folds, split_by_person
 from folds.strata import People, columns_named
 from folds.utils.files import derive_seed

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.assignment import FoldAssignment, load_folds, read_folds, save_folds
+from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, collected
 from folds.repair import balance, repair
-from folds.samples import SampleTable
 from folds.strata import People, people_of
 from folds.stratified import fill_empty, greedy_folds
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.data.table import SampleTable
 from folds.errors import EnsembleError, unknown
-from folds.samples import SampleTable
 
 Counts = NDArray[np.float64]
 

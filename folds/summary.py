@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.data.targets import LABEL
 from folds.metrics.classification import accuracy, argmax_classes
 from folds.metrics.custom import find_metric
 from folds.metrics.grouping import average_by_person, person_codes
 from folds.metrics.intervals import Interval, interval_over_people
 from folds.predictions.files import Sidecar, fold_files, oof_file, read_array, read_sidecar
-from folds.targets import LABEL
 
 
 @dataclass(frozen=True)

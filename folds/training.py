@@ -21,6 +21,7 @@ from folds.augmentation.transform_pool import TransformPool
 from folds.checkpoint import Checkpoint, save_checkpoint
 from folds.choices import augmentations, epochs_of
 from folds.config.recipe import Recipe
+from folds.data.targets import LABEL, resolve_target
 from folds.devices import resolve_amp
 from folds.errors import EnsembleError
 from folds.fitting import Report, fit
@@ -31,7 +32,6 @@ from folds.job import LOCK_SECONDS, Job
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.optim.optimizers import build_optimizer
 from folds.state import Learner, StateFile
-from folds.targets import LABEL, resolve_target
 from folds.utils.csv_table import read_csv
 from folds.utils.files import derive_seed, exclusive_lock, read_json, remove_leftovers, write_atomic, write_json
 

@@ -70,7 +70,7 @@ def start_over() -> None:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small competition: 30 people to train on, 6 to test on."""
-    from folds.people import draw_people
+    from folds.data.synthetic.people import draw_people
 
     return draw_people(tmp_path_factory.mktemp("drawn") / "people", people=30, test_people=6, size=(48, 64))
 

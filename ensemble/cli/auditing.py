@@ -14,10 +14,10 @@ from ensemble.cli import console
 from ensemble.cli.progress import StepsView
 from folds.assignment import FoldAssignment, load_folds
 from folds.audit import ERROR, MOST_COMPARED, NOTE, WARNING, Case, Finding, Pictures, Row, audit_images, audit_table, pictures
+from folds.data.table import Data, DataSpec, SampleTable
 from folds.duplicates import SIDE
 from folds.errors import EnsembleError, UsageError, collected
 from folds.images.cache import ImageCache, ImageSettings, load_images, unusable_images
-from folds.samples import Data, DataSpec, SampleTable
 from folds.utils.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def check(
 
 
 def _read(file: Path | None, spec: DataSpec | None) -> tuple[Data, FoldAssignment | None]:
-    from folds.readers import read_data
+    from folds.data.readers import read_data
 
     if spec is not None:
         data = read_data(spec, need_images=False)

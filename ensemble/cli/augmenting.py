@@ -15,11 +15,11 @@ from ensemble.view_scores import ViewScores, Worth, difference_record, score_vie
 from ensemble.views import View, distinct
 from folds.checkpoint import Checkpoint, load_checkpoint
 from folds.comparison import distinguishable
+from folds.data.sources import reopen_data
+from folds.data.table import Data
+from folds.data.targets import LABEL
 from folds.metrics.intervals import Difference
-from folds.samples import Data
-from folds.sources import reopen_data
 from folds.summary import Score
-from folds.targets import LABEL
 
 
 def run_tta(

@@ -56,10 +56,10 @@ def folds(
     """
     from ensemble.cli import auditing
     from folds.config.files import gather
+    from folds.data.readers import read_data
+    from folds.data.sources import find_data, spec_of
     from folds.errors import UsageError
-    from folds.readers import read_data
     from folds.repeats import make_splits
-    from folds.sources import find_data, spec_of
     from folds.split import check_folds
 
     columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}

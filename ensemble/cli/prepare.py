@@ -13,10 +13,10 @@ from ensemble.cli import console
 from ensemble.cli.options import DataOption, IdOption, LabelOption, PathOption, PersonOption, PersonRegexOption, SplitOption, TestOption, WindowOption
 
 if TYPE_CHECKING:
+    from folds.data.table import Data
     from folds.preparation import Preparation
     from folds.prepare import Prepared
     from folds.prepared_images import PreparedImage
-    from folds.samples import Data
 
 CROPS = ("faces",)
 
@@ -59,12 +59,12 @@ def prepare(
     from ensemble.cli.progress import StepsView
     from folds.boxes import parse_aspect
     from folds.config.files import gather
+    from folds.data.sources import open_data
     from folds.detectors import DetectorSettings
     from folds.errors import Interrupted, UsageError, unknown
     from folds.preparation import Preparation
     from folds.prepare import prepare as make_set
     from folds.prepared_files import check_place
-    from folds.sources import open_data
 
     if resume and force:
         raise UsageError("--resume and --force contradict each other", hint="give one of them")

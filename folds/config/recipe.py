@@ -35,7 +35,7 @@ class Recipe:
     rectangle (None: the preset's), `mixup` and `cutmix` their α (folds/augmentation/mixup.py), `augment_more` class or ``attribute=value`` → a stronger
     preset, `transform` ``module:object`` of the user's own (folds/augmentation/custom.py).
 
-    `target` ``label``, an attribute, or ``mask+gender+age``: one head each (folds/targets.py). `head_loss` a loss for heads that have their
+    `target` ``label``, an attribute, or ``mask+gender+age``: one head each (folds/data/targets.py). `head_loss` a loss for heads that have their
     own. `rebin` attribute → ``{column, cuts}``: what is trained on where it is cut at other places than for the score.
     `opt` and `opt_args` an optimizer of timm's; `schedule` and `schedule_args` (folds/optim/schedules.py); `layer_decay` of the learning rate, block by
     block; `accumulate` parts that a batch is computed in; `freeze` epochs in which only the head learns; `patience` epochs without a better

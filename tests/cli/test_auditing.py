@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from ensemble.cli import auditing, console
-from folds.people import draw_people
-from folds.readers import read_data
-from folds.samples import DataSpec
+from folds.data.readers import read_data
+from folds.data.synthetic.people import draw_people
+from folds.data.table import DataSpec
 from tests.conftest import Called
 
 Call = Callable[..., Called]

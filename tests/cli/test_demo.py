@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ensemble import view_predictions
-from folds import manager, sources
-from folds.people import draw_people
+from folds import manager
+from folds.data import sources
+from folds.data.synthetic.people import draw_people
 from tests.conftest import Called
 from tests.folds.test_manager import InProcess
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from folds.faces import random_face
-from folds.portraits import draw_portrait
+from folds.data.synthetic.faces import random_face
+from folds.data.synthetic.portraits import draw_portrait
 from folds.utils.csv_table import read_csv
 from tests.conftest import Called, call_process
 from tests.folds.tiny_models import write_model

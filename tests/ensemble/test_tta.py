@@ -17,10 +17,10 @@ from ensemble.view_weights import Evidence, apply, fit
 from ensemble.views import View, distinct, parse_views, view_named
 from folds.architectures import create
 from folds.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from folds.data.targets import resolve_target
 from folds.inference import softmax
 from folds.predictions.files import Sidecar, read_sidecar
 from folds.summary import truth_of
-from folds.targets import resolve_target
 from tests.conftest import Called
 
 Call = Callable[..., Called]
@@ -263,8 +263,8 @@ def relabelled(folder: Path, change: Callable[[list[str]], list[str]]) -> Path:
     assert sidecar is not None
     assert sidecar.rows.labels is not None
     assert sidecar.rows.persons is not None
-    from folds.readers import read_data
-    from folds.samples import DataSpec
+    from folds.data.readers import read_data
+    from folds.data.table import DataSpec
 
     paths = read_data(DataSpec(folder / "people")).train.paths or ()
     rows = zip(sidecar.rows.ids, paths, change(sidecar.rows.labels.tolist()), sidecar.rows.persons, strict=True)
@@ -317,7 +317,7 @@ def test_a_checkpoint_cannot_have_anything_written_outside_runs(grid: Path, call
 
 
 def test_a_table_without_the_fold_s_people_is_refused(grid: Path, call: Call, tmp_path: Path) -> None:
-    from folds.people import draw_people
+    from folds.data.synthetic.people import draw_people
 
     draw_people(tmp_path / "others", people=20, test_people=2, seed=5, size=(48, 64))
     called = call("tta", "checkpoints/test_vit/fold0.pt", "--data", tmp_path / "others")

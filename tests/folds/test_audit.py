@@ -14,12 +14,12 @@ from PIL import Image
 from folds.assignment import FoldAssignment
 from folds.audit import Finding, audit_images, audit_table, pictures
 from folds.contact_sheet import write_sheet
+from folds.data.readers import read_data
+from folds.data.synthetic.people import draw_people
+from folds.data.table import Data, DataSpec, SampleTable
 from folds.errors import EnsembleError
 from folds.images.cache import load_images
 from folds.images.decode import ImageSettings
-from folds.people import draw_people
-from folds.readers import read_data
-from folds.samples import Data, DataSpec, SampleTable
 
 Line = tuple[str, str, str]  # file, person, label
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from folds.boxes import Box
 from folds.cascades import CascadeDetector, cascade_file, import_cv2
+from folds.data.synthetic.faces import random_face
+from folds.data.synthetic.portraits import draw_portrait
 from folds.errors import EnsembleError
-from folds.faces import random_face
-from folds.portraits import draw_portrait
 
 WIDTH, HEIGHT = 192, 256
 

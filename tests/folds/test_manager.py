@@ -18,13 +18,13 @@ from sklearn.metrics import f1_score
 from folds import devices, fold_setup, manager
 from folds import worker as worker_module
 from folds.config.recipe import Recipe, Settings
+from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.job import Job, Outcome, job_from_dict
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.predictions.files import read_sidecar
 from folds.run import file_safe
-from folds.samples import DataSpec
 from folds.summary import summarise
 from folds.training import train_job
 from tests.conftest import start_over
@@ -328,7 +328,7 @@ def test_two_runs_of_one_architecture_get_different_names(plan: Planner) -> None
 
 def test_the_data_spec_survives_the_checkpoint(grid: Path) -> None:
     from folds.checkpoint import load_checkpoint
-    from folds.sources import reopen_data
+    from folds.data.sources import reopen_data
 
     record = load_checkpoint(grid / "checkpoints/test_vit/fold0.pt").data
     assert set(record) == set(DataSpec.__dataclass_fields__)

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from folds.boxes import Box
+from folds.data.readers import read_data, read_test
+from folds.data.synthetic.people import draw_people
+from folds.data.table import Data, DataSpec
 from folds.detectors import DetectorSettings
 from folds.errors import EnsembleError, UsageError
-from folds.people import draw_people
 from folds.preparation import Preparation
 from folds.prepare import Prepared, encode, prepare
 from folds.prepared_files import JOURNAL, LOCK, RECORD
 from folds.prepared_images import PreparedImage, uneven_misses
-from folds.readers import read_data, read_test
-from folds.samples import Data, DataSpec
 from folds.utils.csv_table import read_csv
 from tests.folds.tiny_models import write_model
 
@@ -219,8 +219,8 @@ from pathlib import Path
 from folds.detectors import DetectorSettings
 from folds.preparation import Preparation
 from folds.prepare import prepare
-from folds.readers import read_data
-from folds.samples import DataSpec
+from folds.data.readers import read_data
+from folds.data.table import DataSpec
 from tests.folds.test_prepare import Marked
 
 class Slow(Marked):

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
 from folds.assignment import FoldAssignment
+from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.repair import quality
 from folds.repeats import ALIKE, likeness, rand_index, repeated_splits
-from folds.samples import SampleTable
 from folds.split import check_folds, split_by_person
 from folds.strata import people_of
 from tests.folds.skewed import skewed_people

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folds.samples import Columns, SampleTable, build_table
+from folds.data.table import Columns, SampleTable, build_table
 from folds.strata import codes_of, people_of
 
 

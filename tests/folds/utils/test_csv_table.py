@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from folds.data.readers import read_data
+from folds.data.table import Data, DataSpec
 from folds.errors import EnsembleError, UsageError
-from folds.readers import read_data
-from folds.samples import Data, DataSpec
 from folds.utils import csv_table
 
 GOOD = "path,label,person\na.jpg,cat,p\nb.jpg,dog,q\nc.jpg,cat,p\n"

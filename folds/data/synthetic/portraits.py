@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from folds.faces import Colour, Face, hsv, mix, pick, shade
+from folds.data.synthetic.faces import Colour, Face, hsv, mix, pick, shade
 
 MASK_STATES = ("wear", "incorrect", "normal")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from folds.data.readers import read_data, read_test
+from folds.data.table import Data, DataSpec
 from folds.errors import EnsembleError, UsageError
-from folds.readers import read_data, read_test
-from folds.samples import Data, DataSpec
 
 
 def touch(*paths: Path) -> None:

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from folds.criterion import build_criterion, check_head_losses
+from folds.data.mask_competition import CLASS_ATTRIBUTES, CLASSES
+from folds.data.targets import rebinned, resolve_target
 from folds.errors import UsageError
 from folds.joined import Joined, joined
-from folds.mask_layout import CLASS_ATTRIBUTES, CLASSES
 from folds.optim.losses import build_loss
-from folds.targets import rebinned, resolve_target
 
 
 def test_the_label_is_one_head_with_all_classes() -> None:

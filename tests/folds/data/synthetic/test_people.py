@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import folds.people as people
+from folds.data.synthetic import people
+from folds.data.synthetic.faces import random_face
+from folds.data.synthetic.people import VERSION, Drawing, apportion, draw_people, people_of
+from folds.data.synthetic.portraits import draw_portrait
 from folds.errors import EnsembleError, UsageError
-from folds.faces import random_face
-from folds.people import VERSION, Drawing, apportion, draw_people, people_of
-from folds.portraits import draw_portrait
 
 PEOPLE, TEST_PEOPLE, SIZE = 20, 10, (48, 64)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from folds import mask_layout
+from folds.data import mask_competition as mask_layout
+from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, read_class_folders, read_plain_folder
+from folds.data.table import MISSING, Columns, Data, DataSpec, SampleTable, build_table, normal_path
 from folds.errors import EnsembleError, UsageError, nearest
-from folds.image_folders import EACH_ITS_OWN, is_image, persons_by_regex, read_class_folders, read_plain_folder
-from folds.samples import MISSING, Columns, Data, DataSpec, SampleTable, build_table, normal_path
 from folds.utils.csv_table import CsvTable, read_csv, read_header
 
 

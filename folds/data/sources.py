@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.recipe import Settings
-from folds.readers import read_data
-from folds.samples import Data, DataSpec
+from folds.data.readers import read_data
+from folds.data.table import Data, DataSpec
 
 HERE = Path("data")
 BUILT_IN = Path(".ensemble/people")
@@ -35,7 +35,7 @@ def find_data(data: Path | None) -> tuple[Path, str]:
 
 
 def _draw() -> None:
-    from folds.people import draw_people
+    from folds.data.synthetic.people import draw_people
 
     draw_people(BUILT_IN)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from folds.data.table import IMAGE_SUFFIXES, Columns, DataSpec
 from folds.errors import EnsembleError, UsageError, collected
-from folds.samples import IMAGE_SUFFIXES, Columns, DataSpec
 from folds.utils.csv_table import cannot_read
 
 EACH_ITS_OWN = "--person-regex '(.+)' makes every image its own person"

@@ -1,7 +1,7 @@
 """The built-in data: people drawn by the program, in the layout of the mask competition (the embedded default).
 
 Seven pictures a person, in the competition's real imbalance. Who a person is shows in every picture and is constant; gender and age
-show through weak, noisy cues; the mask state is clear (`folds/faces.py`, `folds/portraits.py`). So a split by image looks far better than a split by
+show through weak, noisy cues; the mask state is clear (`folds/data/synthetic/faces.py`, `folds/data/synthetic/portraits.py`). So a split by image looks far better than a split by
 person, as in life, and the test people, whom no fold ever sees, tell which of the two was right.
 """
 
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from folds.data.synthetic.faces import AGE_CLASSES, GENDERS, random_face
+from folds.data.synthetic.portraits import MASK_STATES, draw_portrait
 from folds.errors import EnsembleError, UsageError
-from folds.faces import AGE_CLASSES, GENDERS, random_face
-from folds.portraits import MASK_STATES, draw_portrait
 from folds.utils.files import cannot_write, derive_seed, exclusive_lock, read_json, write_atomic, write_json
 
 VERSION = 1  # raised when the pictures change

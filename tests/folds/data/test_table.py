@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from folds.data.readers import read_data, read_test
+from folds.data.table import Data, DataSpec
 from folds.errors import EnsembleError, UsageError
-from folds.readers import read_data, read_test
-from folds.samples import Data, DataSpec
 
 XRAY = Path(__file__).parents[2].parent / "shared" / "data" / "xray" / "index.csv"
 GOOD = "path,label,person\na.jpg,cat,p\nb.jpg,dog,q\nc.jpg,cat,p\n"

@@ -11,9 +11,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from folds.data.image_folder import entries_of, is_image, stem_of
+from folds.data.table import MISSING, Columns
 from folds.errors import EnsembleError, collected
-from folds.image_folders import entries_of, is_image, stem_of
-from folds.samples import MISSING, Columns
 from folds.utils.csv_table import CsvTable, read_csv, read_header
 
 MASKS, GENDERS, AGES = ("wear", "incorrect", "normal"), ("male", "female"), ("<30", "30-59", ">=60")

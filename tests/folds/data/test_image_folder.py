@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from folds.data.readers import read_data
+from folds.data.table import Data, DataSpec
 from folds.errors import EnsembleError, UsageError
-from folds.readers import read_data
-from folds.samples import Data, DataSpec
 
 
 def touch(*paths: Path) -> None:
