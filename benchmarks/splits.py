@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from ensemble.cli.console import table
 from folds.data.table import SampleTable
-from folds.split import split_by_person
+from folds.splits.kfold import split_by_person
 
 # Images of each of the 18 classes of the mask competition.
 MASK_TASK = np.array([2765, 2045, 415, 3640, 4090, 545, 553, 409, 83, 728, 818, 109, 553, 409, 83, 728, 818, 109], float)

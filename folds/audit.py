@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.assignment import FoldAssignment
 from folds.data.table import Data, SampleTable
 from folds.duplicates import Pair, identical, near_duplicates, thumbnails
 from folds.images.cache import ImageCache
-from folds.split import check_folds
+from folds.splits.assignment import FoldAssignment
+from folds.splits.kfold import check_folds
 
 NOTE, WARNING, ERROR = "note", "warning", "error"
 # Above it comparing every image with every other takes minutes: done by the audit that is asked for, not before each training.

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from folds.architectures import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
-from folds.assignment import FoldAssignment
 from folds.augmentation.custom import load_transform
 from folds.comparison import refuse_incomparable, refuse_unknown
 from folds.config.recipe import Recipe, Settings
@@ -17,6 +16,7 @@ from folds.data.targets import LABEL, Target
 from folds.errors import UsageError
 from folds.optim.optimizers import build_optimizer
 from folds.run import Run, file_safe
+from folds.splits.assignment import FoldAssignment
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from folds.assignment import FoldAssignment, load_folds, save_folds
 from folds.augmentation.custom import load_transform
 from folds.beginnings import Beginning, beginnings
 from folds.choices import check_choices, check_for_classes, doubtful_choices, trained_labels
@@ -24,9 +23,10 @@ from folds.grid import Variant, compared_with, make_runs
 from folds.images.cache import ImageCache, load_images
 from folds.images.decode import ImageSettings
 from folds.job import Job
-from folds.repeats import make_splits
 from folds.run import Recorded, Run, recorded_start
-from folds.split import check_folds
+from folds.splits.assignment import FoldAssignment, load_folds, save_folds
+from folds.splits.kfold import check_folds
+from folds.splits.repeated import make_splits
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json
 from folds.versions import environment, version_warnings

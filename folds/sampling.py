@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import UsageError, unknown
-from folds.strata import codes_of
+from folds.splits.strata import codes_of
 from folds.utils.files import derive_seed
 
 Rows = NDArray[np.int64]

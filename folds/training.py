@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.architectures import Architecture, create, is_convolutional
-from folds.assignment import read_folds
 from folds.augmentation.transform_pool import TransformPool
 from folds.checkpoint import Checkpoint, save_checkpoint
 from folds.choices import augmentations, epochs_of
@@ -31,6 +30,7 @@ from folds.inference import Pixels, softmax
 from folds.job import LOCK_SECONDS, Job
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.optim.optimizers import build_optimizer
+from folds.splits.assignment import read_folds
 from folds.state import Learner, StateFile
 from folds.utils.csv_table import read_csv
 from folds.utils.files import derive_seed, exclusive_lock, read_json, remove_leftovers, write_atomic, write_json

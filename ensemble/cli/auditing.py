@@ -12,12 +12,12 @@ import numpy as np
 
 from ensemble.cli import console
 from ensemble.cli.progress import StepsView
-from folds.assignment import FoldAssignment, load_folds
 from folds.audit import ERROR, MOST_COMPARED, NOTE, WARNING, Case, Finding, Pictures, Row, audit_images, audit_table, pictures
 from folds.data.table import Data, DataSpec, SampleTable
 from folds.duplicates import SIDE
 from folds.errors import EnsembleError, UsageError, collected
 from folds.images.cache import ImageCache, ImageSettings, load_images, unusable_images
+from folds.splits.assignment import FoldAssignment, load_folds
 from folds.utils.files import refuse_existing
 
 if TYPE_CHECKING:

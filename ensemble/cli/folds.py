@@ -59,8 +59,8 @@ def folds(
     from folds.data.readers import read_data
     from folds.data.sources import find_data, spec_of
     from folds.errors import UsageError
-    from folds.repeats import make_splits
-    from folds.split import check_folds
+    from folds.splits.kfold import check_folds
+    from folds.splits.repeated import make_splits
 
     columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}
     how = {"k": k, "seed": seed, "stratify": stratify, "repair": repair, "repeats": repeats, "holdout": holdout}
@@ -109,7 +109,7 @@ def repeat_path(output: Path, repeat: int) -> Path:
 
 
 def _save(output: Path, assignments: Sequence[Any], force: bool) -> None:
-    from folds.split import save_folds
+    from folds.splits.kfold import save_folds
 
     for each in assignments:
         save_folds(repeat_path(output, each.repeat), each, force)
@@ -117,7 +117,7 @@ def _save(output: Path, assignments: Sequence[Any], force: bool) -> None:
 
 def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]]) -> str:
     """Classes × folds (or the held-out part and the rest), in images, with the people of each class and of each fold."""
-    from folds.split import fold_table, people_per_class
+    from folds.splits.kfold import fold_table, people_per_class
 
     images, people = fold_table(assignment, classes)
     having = people_per_class(assignment, classes)
@@ -139,7 +139,7 @@ def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Ma
 def _print(file: Path, assignments: Sequence[Any], classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]], warnings: Sequence[str]) -> None:
     from dataclasses import asdict
 
-    from folds.split import fold_table, people_per_class
+    from folds.splits.kfold import fold_table, people_per_class
 
     assignment = assignments[0]
     images, people = fold_table(assignment, classes)

@@ -14,7 +14,7 @@ import pytest
 from ensemble import cli
 from ensemble.cli import console
 from folds.data.synthetic import people
-from folds.split import read_folds
+from folds.splits.kfold import read_folds
 from tests.folds.skewed import skewed_people
 
 

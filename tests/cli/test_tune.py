@@ -20,12 +20,12 @@ import pytest
 from PIL import Image
 
 from folds import manager
-from folds.assignment import read_folds
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import argmax_classes, macro_f1
 from folds.plan import open_runs
 from folds.space import TuneOptions
+from folds.splits.assignment import read_folds
 from folds.tune import Heard, _place, _plan, require_tune
 from folds.tuning import make_tuning
 from folds.utils.csv_table import read_csv

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.strata import People, count_strata
+from folds.splits.strata import People, count_strata
 
 
 def skewed_people(seed: int, people: int = 30, classes: int = 18) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from folds.assignment import FoldAssignment
 from folds.audit import Finding, audit_images, audit_table, pictures
 from folds.contact_sheet import write_sheet
 from folds.data.readers import read_data
@@ -20,6 +19,7 @@ from folds.data.table import Data, DataSpec, SampleTable
 from folds.errors import EnsembleError
 from folds.images.cache import load_images
 from folds.images.decode import ImageSettings
+from folds.splits.assignment import FoldAssignment
 
 Line = tuple[str, str, str]  # file, person, label
 

@@ -19,8 +19,8 @@ from folds.config.sweep import Asked
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
 from folds.plan import Plan, make_plan, open_runs
-from folds.repeats import ALIKE, likeness
-from folds.split import read_folds
+from folds.splits.kfold import read_folds
+from folds.splits.repeated import ALIKE, likeness
 
 Planner = Callable[..., Plan]
 

@@ -11,12 +11,12 @@ import pytest
 
 from folds import run as run_module
 from folds.architectures import Architecture
-from folds.assignment import FoldAssignment
 from folds.config.recipe import Recipe
 from folds.data.targets import resolve_target
 from folds.errors import EnsembleError
 from folds.predictions.files import oof_file
 from folds.run import Recorded, Run, recorded_start
+from folds.splits.assignment import FoldAssignment
 
 
 @pytest.fixture

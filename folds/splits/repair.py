@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.strata import Counts, People
+from folds.splits.strata import Counts, People
 
 # When it is worth looking (a share of a fold's samples), and worth changing anything (a part of that deviation).
 DEVIATION_TO_TRY = 0.01

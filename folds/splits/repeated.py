@@ -9,13 +9,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.assignment import FoldAssignment
 from folds.config.recipe import Settings
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
-from folds.repair import balance
-from folds.split import Columns, assigned, hold_out, people_for_folds, split_by_person
-from folds.strata import People, columns_named
+from folds.splits.assignment import FoldAssignment
+from folds.splits.kfold import Columns, assigned, hold_out, people_for_folds, split_by_person
+from folds.splits.repair import balance
+from folds.splits.strata import People, columns_named
 from folds.utils.files import derive_seed
 
 ALIKE = 0.1  # adjusted Rand index up to which two partitions count as independent
@@ -61,7 +61,7 @@ def repeated_splits(
 
     Another seed does not do that: the greedy assignment is decided by the large and uneven people, and shuffling breaks
     ties only, so that twenty seeds can give one partition. Here people are sorted by size, every k of them in
-    a row are dealt to the k folds at random, and moves and swaps (`folds.repair.balance`) spread the classes from there.
+    a row are dealt to the k folds at random, and moves and swaps (`folds.splits.repair.balance`) spread the classes from there.
     Of up to ten such beginnings the first is taken whose adjusted Rand index with all earlier repeats is at most
     `ALIKE`, else the lowest.
 

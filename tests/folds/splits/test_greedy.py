@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
-from folds.stratified import fill_empty, greedy_folds
+from folds.splits.greedy import fill_empty, greedy_folds
 from tests.folds.skewed import counted
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.strata import Counts
+from folds.splits.strata import Counts
 
 
 def greedy_folds(counts: Counts, sizes: NDArray[np.integer], shares: int | Sequence[float], seed: int) -> NDArray[np.int64]:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folds import repair as repair_module
-from folds.repair import DEVIATION_TO_TRY, SIZE_TOLERANCE, balance, quality, repair
-from folds.strata import People
-from folds.stratified import fill_empty, greedy_folds
+from folds.splits import repair as repair_module
+from folds.splits.greedy import fill_empty, greedy_folds
+from folds.splits.repair import DEVIATION_TO_TRY, SIZE_TOLERANCE, balance, quality, repair
+from folds.splits.strata import People
 from tests.folds.skewed import counted, skewed_people
 
 

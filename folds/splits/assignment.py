@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, collected
-from folds.repair import Quality, Repair
+from folds.splits.repair import Quality, Repair
 from folds.utils.csv_table import CsvTable, csv_text, read_bytes, read_csv
 from folds.utils.files import read_json, sha256_bytes, write_atomic, write_json
 

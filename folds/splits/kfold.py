@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.assignment import FoldAssignment, load_folds, read_folds, save_folds
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, collected
-from folds.repair import balance, repair
-from folds.strata import People, people_of
-from folds.stratified import fill_empty, greedy_folds
+from folds.splits.assignment import FoldAssignment, load_folds, read_folds, save_folds
+from folds.splits.greedy import fill_empty, greedy_folds
+from folds.splits.repair import balance, repair
+from folds.splits.strata import People, people_of
 
 __all__ = [
     "FoldAssignment",
@@ -36,11 +36,11 @@ def split_by_person(
 
     The assignment is that of ``sklearn.model_selection.StratifiedGroupKFold(k, shuffle=True, random_state=seed)``, save
     that no fold is left empty, and that it is improved where a fold lacks a class that it could have, or the balance is
-    poor (`folds.repair.repair` has the rule). It depends on the persons' names and samples, not on the order of the rows.
+    poor (`folds.splits.repair.repair` has the rule). It depends on the persons' names and samples, not on the order of the rows.
 
     Parameters
     ----------
-    stratify : (n,) str, or several such columns: what to spread evenly instead of the labels (`folds.strata.people_of`).
+    stratify : (n,) str, or several such columns: what to spread evenly instead of the labels (`folds.splits.strata.people_of`).
     repaired : False leaves the assignment as scikit-learn makes it.
 
     Raises

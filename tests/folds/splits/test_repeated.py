@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from folds.assignment import FoldAssignment
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
-from folds.repair import quality
-from folds.repeats import ALIKE, likeness, rand_index, repeated_splits
-from folds.split import check_folds, split_by_person
-from folds.strata import people_of
+from folds.splits.assignment import FoldAssignment
+from folds.splits.kfold import check_folds, split_by_person
+from folds.splits.repair import quality
+from folds.splits.repeated import ALIKE, likeness, rand_index, repeated_splits
+from folds.splits.strata import people_of
 from tests.folds.skewed import skewed_people
-from tests.folds.test_strata import table_of
+from tests.folds.splits.test_strata import table_of
 
 
 @pytest.fixture(scope="module")
