@@ -15,8 +15,8 @@ def pace(arch: str, size: int, batch: int, classes: int, device: str, validated:
     import timm
     import torch
 
-    from folds.architectures import is_convolutional
-    from folds.inference import BATCH
+    from folds.models.factory import is_convolutional
+    from folds.models.inference import BATCH
 
     gpu = device != "cpu"
     model = timm.create_model(arch, num_classes=classes).to(device)

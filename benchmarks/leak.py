@@ -13,11 +13,11 @@ import csv
 from pathlib import Path
 
 from ensemble.cli.training import results_table, summaries_of, train_plan
-from folds.architectures import SMALL_SIBLINGS
 from folds.config.recipe import Recipe, Settings
 from folds.data.readers import read_data
 from folds.data.synthetic.people import draw_people
 from folds.data.table import DataSpec
+from folds.models.factory import SMALL_SIBLINGS
 from folds.plan import make_plan
 
 

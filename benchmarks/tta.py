@@ -32,7 +32,7 @@ from ensemble.view_merges import Merge, merge_views
 from ensemble.view_predictions import FoldViews
 from ensemble.views import NONE, View, _to_size, distinct, parse_views, view_named
 from folds.data.sources import reopen_data
-from folds.inference import Pixels, predict_logits
+from folds.models.inference import Pixels, predict_logits
 from folds.predictions.files import read_sidecar
 from folds.utils.numeric import softmax
 

@@ -15,9 +15,9 @@ from ensemble.view_merges import Merge, Request
 from ensemble.view_predictions import FoldViews, Note
 from ensemble.view_weights import Evidence, apply, fit, nested
 from ensemble.views import View
-from folds.checkpoint import Checkpoint, available_checkpoints
 from folds.data.table import Data
 from folds.errors import EnsembleError, UsageError
+from folds.models.checkpoint import Checkpoint, available_checkpoints
 from folds.predictions.files import Sidecar, fold_files, oof_file, read_sidecar, sidecar_path
 from folds.summary import truth_of
 from folds.utils.files import exclusive_lock, remove

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from ensemble.view_files import Kept, kept_logits, stitch, write
 from ensemble.views import View
-from folds.architectures import is_convolutional
-from folds.checkpoint import Checkpoint, load_checkpoint
 from folds.data.table import Data, SampleTable
 from folds.devices import place
 from folds.errors import EnsembleError, collected
 from folds.images.cache import load_images
-from folds.inference import Pixels, predict_logits
+from folds.models.checkpoint import Checkpoint, load_checkpoint
+from folds.models.factory import is_convolutional
+from folds.models.inference import Pixels, predict_logits
 from folds.plan import CACHE
 from folds.predictions.files import Sidecar
 from folds.predictions.rows import samples_sha

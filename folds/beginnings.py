@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from folds.checkpoint import Checkpoint, load_checkpoint
 from folds.errors import EnsembleError, UsageError
+from folds.models.checkpoint import Checkpoint, load_checkpoint
 from folds.run import Run
 from folds.utils.files import sha256_bytes
 

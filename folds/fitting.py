@@ -17,8 +17,8 @@ from folds.criterion import build_criterion, one_hot
 from folds.devices import autocast
 from folds.errors import EnsembleError
 from folds.fold_setup import Setup
-from folds.inference import softmax
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
+from folds.models.inference import softmax
 from folds.optim.optimizers import Freezer
 from folds.state import Learner, StateFile
 from folds.utils.files import derive_seed

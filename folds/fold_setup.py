@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from folds.architectures import Architecture
 from folds.augmentation.batch import ahead, draw
 from folds.augmentation.mixup import Mixing, draw_mixing
 from folds.augmentation.presets import Augmentation
@@ -20,9 +19,10 @@ from folds.augmentation.transform_pool import TransformPool
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import Diverged, EnsembleError
-from folds.inference import Change, Pixels, predict_logits
 from folds.job import Job
-from folds.joined import joined
+from folds.models.factory import Architecture
+from folds.models.inference import Change, Pixels, predict_logits
+from folds.models.multi_head import joined
 from folds.optim.schedules import Schedule
 from folds.sampling import Epochs
 from folds.utils.files import derive_seed

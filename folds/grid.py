@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from folds.architectures import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
 from folds.augmentation.custom import load_transform
 from folds.comparison import refuse_incomparable, refuse_unknown
 from folds.config.recipe import Recipe, Settings
 from folds.data.table import SampleTable
 from folds.data.targets import LABEL, Target
 from folds.errors import UsageError
+from folds.models.factory import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
 from folds.optim.optimizers import build_optimizer
 from folds.run import Run, file_safe
 from folds.splits.assignment import FoldAssignment

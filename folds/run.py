@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from folds.architectures import Architecture
 from folds.config.files import DAMAGED, read_record
 from folds.config.recipe import Recipe, default_of
 from folds.data.targets import Target
 from folds.errors import EnsembleError, UsageError
 from folds.images.decode import ImageSettings
+from folds.models.factory import Architecture
 from folds.predictions.files import fold_files, oof_file, sidecar_path
 from folds.splits.assignment import FoldAssignment
 from folds.utils.files import read_json, remove

@@ -15,9 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from folds.architectures import Architecture, create, is_convolutional
 from folds.augmentation.transform_pool import TransformPool
-from folds.checkpoint import Checkpoint, save_checkpoint
 from folds.choices import augmentations, epochs_of
 from folds.config.recipe import Recipe
 from folds.data.targets import LABEL, resolve_target
@@ -26,9 +24,11 @@ from folds.errors import EnsembleError
 from folds.fitting import Report, fit
 from folds.fold_setup import Setup
 from folds.images.cache import mean_std
-from folds.inference import Pixels, softmax
 from folds.job import LOCK_SECONDS, Job
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
+from folds.models.checkpoint import Checkpoint, save_checkpoint
+from folds.models.factory import Architecture, create, is_convolutional
+from folds.models.inference import Pixels, softmax
 from folds.optim.optimizers import build_optimizer
 from folds.splits.assignment import read_folds
 from folds.state import Learner, StateFile

@@ -9,7 +9,7 @@ import torch
 
 from ensemble.views import View, distinct, parse_views, view_named
 from folds.errors import UsageError
-from folds.inference import Pixels, predict_logits
+from folds.models.inference import Pixels, predict_logits
 
 EVERY = ["d4", "scale:0.7,1.3", "tencrop:0.8", "multiply:0.5,2", "add:-0.2,0.3", "contrast:0.5,2", "hshift:-0.1,0.1,vshift:0.2", "hflip*scale:1.2"]
 

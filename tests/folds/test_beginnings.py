@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from folds.beginnings import beginnings
-from folds.checkpoint import load_checkpoint
 from folds.comparison import compare
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
 from folds.errors import EnsembleError
 from folds.manager import publish
+from folds.models.checkpoint import load_checkpoint
 from folds.plan import Plan, make_plan, open_runs
 from folds.training import train_job
 

@@ -96,7 +96,7 @@ def test_runs_of_one_command_share_folds_samples_and_pixels(grid: Path) -> None:
 
 
 def test_no_person_is_in_the_training_part_of_the_fold_that_predicts_it(grid: Path) -> None:
-    from folds.checkpoint import load_checkpoint
+    from folds.models.checkpoint import load_checkpoint
 
     sidecar = read_sidecar(grid / "runs/test_vit.oof.npy")
     assert sidecar is not None
@@ -327,8 +327,8 @@ def test_two_runs_of_one_architecture_get_different_names(plan: Planner) -> None
 
 
 def test_the_data_spec_survives_the_checkpoint(grid: Path) -> None:
-    from folds.checkpoint import load_checkpoint
     from folds.data.sources import reopen_data
+    from folds.models.checkpoint import load_checkpoint
 
     record = load_checkpoint(grid / "checkpoints/test_vit/fold0.pt").data
     assert set(record) == set(DataSpec.__dataclass_fields__)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from folds import fitting
-from folds.architectures import resolve
-from folds.checkpoint import load_checkpoint
 from folds.config.recipe import Recipe, Settings
 from folds.errors import UsageError
 from folds.job import Job
+from folds.models.checkpoint import load_checkpoint
+from folds.models.factory import resolve
 from folds.plan import make_plan, open_runs
 from folds.training import train_job
 

@@ -16,10 +16,10 @@ import torch
 from sklearn.metrics import f1_score
 
 from folds import fitting, fold_setup, sampling, training
-from folds.checkpoint import load_checkpoint
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
 from folds.job import Job, job_as_dict, job_from_dict
+from folds.models.checkpoint import load_checkpoint
 from folds.plan import make_plan, open_runs
 from folds.state import Learner, Progress, StateFile
 from folds.training import train_job

@@ -8,7 +8,7 @@ from folds.criterion import build_criterion, check_head_losses
 from folds.data.mask_competition import CLASS_ATTRIBUTES, CLASSES
 from folds.data.targets import rebinned, resolve_target
 from folds.errors import UsageError
-from folds.joined import Joined, joined
+from folds.models.multi_head import Joined, joined
 from folds.optim.losses import build_loss
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from folds.architectures import create, resolve
-from folds.checkpoint import _FIELDS, FORMAT, Checkpoint, available_checkpoints, load_checkpoint, save_checkpoint
 from folds.errors import EnsembleError
+from folds.models.checkpoint import _FIELDS, FORMAT, Checkpoint, available_checkpoints, load_checkpoint, save_checkpoint
+from folds.models.factory import create, resolve
 
 
 @pytest.fixture(autouse=True)

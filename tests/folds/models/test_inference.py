@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy.special import softmax as softmax_of_scipy
 
-from folds import inference
-from folds.inference import BATCH, Pixels, identity, predict_logits, softmax
+from folds.models import inference
+from folds.models.inference import BATCH, Pixels, identity, predict_logits, softmax
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -11,9 +11,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from folds.architectures import SHORT_NAMES, SMALL_SIBLINGS, SMALL_SIZE, Architecture, create, is_convolutional, read_weights, resolve
-from folds.checkpoint import Checkpoint, save_checkpoint
 from folds.errors import EnsembleError, UsageError
+from folds.models.checkpoint import Checkpoint, save_checkpoint
+from folds.models.factory import SHORT_NAMES, SMALL_SIBLINGS, SMALL_SIZE, Architecture, create, is_convolutional, read_weights, resolve
 
 
 @pytest.mark.parametrize("name", SHORT_NAMES)
