@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.boxes import Box, choose
-from folds.cascades import CascadeDetector, cascade_file, import_cv2
 from folds.data.synthetic.faces import random_face
 from folds.data.synthetic.portraits import MASK_STATES, draw_portrait
-from folds.mediapipe_faces import MediapipeDetector
+from folds.preparation.boxes import Box, choose
+from folds.preparation.mediapipe_detector import MediapipeDetector
+from folds.preparation.opencv_detector import CascadeDetector, cascade_file, import_cv2
 
 Find = Callable[[NDArray[np.uint8]], list[Box]]
 

@@ -14,9 +14,9 @@ from ensemble.cli.options import DataOption, IdOption, LabelOption, PathOption, 
 
 if TYPE_CHECKING:
     from folds.data.table import Data
-    from folds.preparation import Preparation
-    from folds.prepare import Prepared
-    from folds.prepared_images import PreparedImage
+    from folds.preparation.pipeline import Prepared
+    from folds.preparation.results import PreparedImage
+    from folds.preparation.settings import Preparation
 
 CROPS = ("faces",)
 
@@ -57,14 +57,14 @@ def prepare(
     """
     from ensemble.cli.arguments import jobs_asked, resuming
     from ensemble.cli.progress import StepsView
-    from folds.boxes import parse_aspect
     from folds.config.files import gather
     from folds.data.sources import open_data
-    from folds.detectors import DetectorSettings
     from folds.errors import Interrupted, UsageError, unknown
-    from folds.preparation import Preparation
-    from folds.prepare import prepare as make_set
-    from folds.prepared_files import check_place
+    from folds.preparation.boxes import parse_aspect
+    from folds.preparation.detectors import DetectorSettings
+    from folds.preparation.output import check_place
+    from folds.preparation.pipeline import prepare as make_set
+    from folds.preparation.settings import Preparation
 
     if resume and force:
         raise UsageError("--resume and --force contradict each other", hint="give one of them")
@@ -142,7 +142,7 @@ def _print(made: Prepared, data: Data) -> None:
 
 
 def _counts(images: Sequence[PreparedImage], looked_for: bool, masked: bool) -> list[object]:
-    from folds.background import NOTHING
+    from folds.preparation.background import NOTHING
 
     cells: list[object] = [f"{len(images):,}"]
     if looked_for:
@@ -154,7 +154,7 @@ def _counts(images: Sequence[PreparedImage], looked_for: bool, masked: bool) -> 
 
 
 def _record(made: Prepared, train: Sequence[PreparedImage], test: Sequence[PreparedImage]) -> dict[str, Any]:
-    from folds.prepared_images import count
+    from folds.preparation.results import count
 
     labels = dict.fromkeys(image.label for image in train if image.label is not None)
     return {

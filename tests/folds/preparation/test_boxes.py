@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from folds.boxes import CHOICES, Box, centre_window, choose, parse_aspect, typical_window, window_round
 from folds.errors import UsageError
+from folds.preparation.boxes import CHOICES, Box, centre_window, choose, parse_aspect, typical_window, window_round
 
 sides = st.integers(1, 2000)
 sizes = st.tuples(sides, sides)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from folds.boxes import Box
-from folds.crop_sheet import MOST, worst, write_crop_sheet
-from folds.prepared_images import PreparedImage
+from folds.preparation.boxes import Box
+from folds.preparation.contact_sheet import MOST, worst, write_crop_sheet
+from folds.preparation.results import PreparedImage
 
 
 def image(id: str, confidence: float | None, foreground: float | None = None, looked_for: bool = True) -> PreparedImage:

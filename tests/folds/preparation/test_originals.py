@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from folds.errors import EnsembleError
 from folds.images.content_index import Unreadable
-from folds.originals import read_original, survey
+from folds.preparation.originals import read_original, survey
 from folds.utils.files import sha256_file
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 32, 3), dtype=np.uint8)

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.boxes import Box
-from folds.cascades import CascadeDetector, import_cv2
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.mediapipe_faces import MediapipeDetector, import_mediapipe
+from folds.preparation.boxes import Box
+from folds.preparation.mediapipe_detector import MediapipeDetector, import_mediapipe
+from folds.preparation.opencv_detector import CascadeDetector, import_cv2
 from folds.utils.files import sha256_file
 
 DETECTORS = ("opencv", "mediapipe")

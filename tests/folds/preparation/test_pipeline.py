@@ -18,16 +18,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from folds.boxes import Box
 from folds.data.readers import read_data, read_test
 from folds.data.synthetic.people import draw_people
 from folds.data.table import Data, DataSpec
-from folds.detectors import DetectorSettings
 from folds.errors import EnsembleError, UsageError
-from folds.preparation import Preparation
-from folds.prepare import Prepared, encode, prepare
-from folds.prepared_files import JOURNAL, LOCK, RECORD
-from folds.prepared_images import PreparedImage, uneven_misses
+from folds.preparation.boxes import Box
+from folds.preparation.detectors import DetectorSettings
+from folds.preparation.output import JOURNAL, LOCK, RECORD
+from folds.preparation.pipeline import Prepared, encode, prepare
+from folds.preparation.results import PreparedImage, uneven_misses
+from folds.preparation.settings import Preparation
 from folds.utils.csv_table import read_csv
 from tests.folds.tiny_models import write_model
 
@@ -216,12 +216,12 @@ def test_a_second_process_in_the_same_folder_is_refused(photos: Path, tmp_path: 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from folds.detectors import DetectorSettings
-from folds.preparation import Preparation
-from folds.prepare import prepare
+from folds.preparation.detectors import DetectorSettings
+from folds.preparation.settings import Preparation
+from folds.preparation.pipeline import prepare
 from folds.data.readers import read_data
 from folds.data.table import DataSpec
-from tests.folds.test_prepare import Marked
+from tests.folds.preparation.test_pipeline import Marked
 
 class Slow(Marked):
     def find(self, image):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.boxes import Box
 from folds.errors import EnsembleError
+from folds.preparation.boxes import Box
 
 _quiet = threading.Lock()
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import PIL
 
-from folds.background import FILLS, import_onnxruntime
-from folds.boxes import CHOICES
-from folds.detectors import DetectorSettings, describe_detector
 from folds.errors import EnsembleError, UsageError, unknown
 from folds.images.decode import DECODER_VERSION
+from folds.preparation.background import FILLS, import_onnxruntime
+from folds.preparation.boxes import CHOICES
+from folds.preparation.detectors import DetectorSettings, describe_detector
 from folds.utils.files import sha256_file
 
 VERSION = 1  # raised when the same settings would give other images

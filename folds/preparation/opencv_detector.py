@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.boxes import Box
 from folds.errors import EnsembleError
+from folds.preparation.boxes import Box
 
 Windows = NDArray[np.float64]  # (n, 4): left, top, width, height
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError
-from folds.prepared_files import JOURNAL, RECORD, PreparedFolder, check_place, differences, image_names, write_table
+from folds.preparation.output import JOURNAL, RECORD, PreparedFolder, check_place, differences, image_names, write_table
 from folds.utils.csv_table import read_csv
 from folds.utils.files import sha256_bytes
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from folds.boxes import Box
-from folds.cascades import CascadeDetector, cascade_file, import_cv2
 from folds.data.synthetic.faces import random_face
 from folds.data.synthetic.portraits import draw_portrait
 from folds.errors import EnsembleError
+from folds.preparation.boxes import Box
+from folds.preparation.opencv_detector import CascadeDetector, cascade_file, import_cv2
 
 WIDTH, HEIGHT = 192, 256
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from folds.background import FILLS, BackgroundModel, replace_background
 from folds.errors import EnsembleError
+from folds.preparation.background import FILLS, BackgroundModel, replace_background
 from tests.folds.tiny_models import write_model
 
 

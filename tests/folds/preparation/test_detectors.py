@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from folds.boxes import Box
-from folds.detectors import DetectorSettings, OnePerThread, describe_detector
 from folds.errors import UsageError
+from folds.preparation.boxes import Box
+from folds.preparation.detectors import DetectorSettings, OnePerThread, describe_detector
 
 
 @pytest.mark.parametrize(

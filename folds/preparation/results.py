@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from folds.background import NOTHING
-from folds.boxes import Box, Window
-from folds.prepared_files import SOURCE
+from folds.preparation.background import NOTHING
+from folds.preparation.boxes import Box, Window
+from folds.preparation.output import SOURCE
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from folds.images.content_index import read_content
-from folds.originals import read_original
-from folds.prepared_files import SHEET
-from folds.prepared_images import PreparedImage
+from folds.preparation.originals import read_original
+from folds.preparation.output import SHEET
+from folds.preparation.results import PreparedImage
 from folds.utils.files import write_atomic
 
 MOST = 48  # cases on a sheet

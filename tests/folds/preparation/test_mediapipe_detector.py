@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from folds.boxes import Box
-from folds.detectors import DetectorSettings, describe_detector, open_detector
 from folds.errors import EnsembleError
-from folds.mediapipe_faces import MediapipeDetector
+from folds.preparation.boxes import Box
+from folds.preparation.detectors import DetectorSettings, describe_detector, open_detector
+from folds.preparation.mediapipe_detector import MediapipeDetector
 
 
 class StandIn:
