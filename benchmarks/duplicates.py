@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from folds.auditing.duplicates import identical, near_duplicates, thumbnails
 from folds.data.readers import read_data
 from folds.data.synthetic.people import draw_people
 from folds.data.table import DataSpec
-from folds.duplicates import identical, near_duplicates, thumbnails
 from folds.images.cache import load_images
 from folds.images.decode import ImageSettings, decode_image
 

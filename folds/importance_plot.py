@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from folds.contact_sheet import plain
+from folds.auditing.contact_sheet import plain
 from folds.importance import Importance, encoded
 from folds.space import Axis, TuneOptions
 from folds.trials import FINISHED, Trial, best_of, cell

@@ -12,9 +12,9 @@ import numpy as np
 
 from ensemble.cli import console
 from ensemble.cli.progress import StepsView
-from folds.audit import ERROR, MOST_COMPARED, NOTE, WARNING, Case, Finding, Pictures, Row, audit_images, audit_table, pictures
+from folds.auditing.checks import ERROR, MOST_COMPARED, NOTE, WARNING, Case, Finding, Pictures, Row, audit_images, audit_table, pictures
+from folds.auditing.duplicates import SIDE
 from folds.data.table import Data, DataSpec, SampleTable
-from folds.duplicates import SIDE
 from folds.errors import EnsembleError, UsageError, collected
 from folds.images.cache import ImageCache, ImageSettings, load_images, unusable_images
 from folds.splits.assignment import FoldAssignment, load_folds
@@ -202,7 +202,7 @@ def _print(data: Data, assignment: FoldAssignment | None, file: Path | None, fin
 
 
 def _write_sheet(sheet: Path, findings: Sequence[Finding], data: Data, window: tuple[float, float] | None) -> None:
-    from folds.contact_sheet import write_sheet
+    from folds.auditing.contact_sheet import write_sheet
 
     def file_of(row: Row) -> Path | None:
         # By id: rows with unusable images were taken out before positions were counted.

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from folds.auditing.contact_sheet import plain
 from folds.augmentation.batch import apply, draw
 from folds.augmentation.custom import Transform
 from folds.augmentation.mixup import Mixing, draw_mixing, mix
 from folds.augmentation.presets import preset
-from folds.contact_sheet import plain
 from folds.predictions.files import sort_classes
 from folds.utils.files import derive_seed, write_atomic
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from folds.audit import Finding, audit_images, audit_table, pictures
-from folds.contact_sheet import write_sheet
+from folds.auditing.checks import Finding, audit_images, audit_table, pictures
+from folds.auditing.contact_sheet import write_sheet
 from folds.data.readers import read_data
 from folds.data.synthetic.people import draw_people
 from folds.data.table import Data, DataSpec, SampleTable

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.auditing.duplicates import Pair, identical, near_duplicates, thumbnails
 from folds.data.table import Data, SampleTable
-from folds.duplicates import Pair, identical, near_duplicates, thumbnails
 from folds.images.cache import ImageCache
 from folds.splits.assignment import FoldAssignment
 from folds.splits.kfold import check_folds

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from folds.audit import WARNING, Finding, Row
+from folds.auditing.checks import WARNING, Finding, Row
 from folds.images.content_index import Unreadable, read_content
 from folds.images.decode import ImageSettings, decode_image
 from folds.utils.files import write_atomic

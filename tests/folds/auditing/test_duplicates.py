@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from folds import duplicates
-from folds.duplicates import SIDE, Pair, fingerprints, identical, near_duplicates, thumbnails
+from folds.auditing import duplicates
+from folds.auditing.duplicates import SIDE, Pair, fingerprints, identical, near_duplicates, thumbnails
 
 N = 60
 
