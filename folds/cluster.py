@@ -20,12 +20,12 @@ from typing import Any
 
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
-from folds.job import Job, Outcome, job_as_dict
 from folds.journal import Listener
 from folds.lost import explained
 from folds.patience import Held, Room
 from folds.shared import marked, proof
 from folds.task import progress_file, run_task
+from folds.training.job import Job, Outcome, job_as_dict
 
 Report = Callable[[Job, dict[str, Any]], None]
 RETRIES = 5  # of a job whose machine or process is lost; it goes on from its last saved state

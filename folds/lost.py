@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from folds.errors import EnsembleError
-from folds.job import Job
+from folds.training.job import Job
 
 # By Ray's name of it. {where} is the machine's address, {first} and {last} a line of what Ray says.
 _ENDS = {

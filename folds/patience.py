@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from folds.errors import EnsembleError
-from folds.job import Job
+from folds.training.job import Job
 
 AGAIN_SECONDS = 10.0  # between two tries to take a lock
 LOOK_SECONDS = 5.0  # between two looks at which machines there are

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from folds.augmentation.custom import load_transform
 from folds.beginnings import Beginning, beginnings
-from folds.choices import check_choices, check_for_classes, doubtful_choices, trained_labels
 from folds.config.files import to_toml
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
@@ -22,11 +21,12 @@ from folds.errors import UsageError
 from folds.grid import Variant, compared_with, make_runs
 from folds.images.cache import ImageCache, load_images
 from folds.images.decode import ImageSettings
-from folds.job import Job
 from folds.run import Recorded, Run, recorded_start
 from folds.splits.assignment import FoldAssignment, load_folds, save_folds
 from folds.splits.kfold import check_folds
 from folds.splits.repeated import make_splits
+from folds.training.job import Job
+from folds.training.resolve import check_choices, check_for_classes, doubtful_choices, trained_labels
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json
 from folds.versions import environment, version_warnings

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import EnsembleError
-from folds.job import Job
+from folds.training.job import Job
 from folds.utils.files import remove_leftovers, sha256_bytes, write_atomic
 
 _EDGE = 1 << 16  # bytes at the beginning and the end of a file; archives of weights have the sums of all their parts there

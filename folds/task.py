@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import Busy, EnsembleError
-from folds.job import Job, job_from_dict
 from folds.journal import Journal
 from folds.shared import unseen
+from folds.training.job import Job, job_from_dict
 from folds.utils.files import exclusive_lock
 
 _MOMENT = 1.0  # seconds in which a process that is on its way out leaves; who must wait longer gives its slot to another job
@@ -41,7 +41,7 @@ def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
     try:
         _refuse_blind(job, proof, node)
         refuse_without_gpu(job, node)
-        from folds.training import train_job
+        from folds.training.trainer import train_job
 
         with exclusive_lock(job.lock, job.title, wait=_MOMENT):
             pass  # of a process on a machine that was cut off, say

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.job import Job
+from folds.training.job import Job
 from folds.utils.files import read_json, write_json
 
 TRACKERS = ("tensorboard", "mlflow")

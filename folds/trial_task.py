@@ -12,13 +12,13 @@ import numpy as np
 
 from folds.data.targets import resolve_target
 from folds.errors import Diverged, EnsembleError
-from folds.job import Job, job_from_dict
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.predictions.files import read_array
 from folds.shared import unseen
 from folds.splits.assignment import read_folds
 from folds.task import refuse_without_gpu
-from folds.training import train_job
+from folds.training.job import Job, job_from_dict
+from folds.training.trainer import train_job
 from folds.trials import FAILED, FINISHED, Trial, write_trial
 from folds.utils.csv_table import read_csv
 

@@ -21,11 +21,11 @@ from folds.config.sweep import Asked
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
 from folds.images.cache import ImageCache
-from folds.job import Job, job_as_dict
 from folds.manager import locked
 from folds.plan import Note, Plan, make_plan, open_runs
 from folds.shared import marked, proof
 from folds.space import TuneOptions
+from folds.training.job import Job, job_as_dict
 from folds.trial_task import LOST, PROGRESS, SCORE, run_trial
 from folds.trials import STOPPED, Trial, trial_name, write_trial
 from folds.tuning import RAY, Candidate, Tuning

@@ -11,9 +11,9 @@ from typing import Any
 from folds.config.files import gather, read_record, runs_of, tuning_of
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
-from folds.job import LOCK_SECONDS, lock_of
 from folds.run import file_safe
 from folds.space import Axis, TuneOptions, draw, read_options, read_space
+from folds.training.job import LOCK_SECONDS, lock_of
 from folds.trials import Trial, best_of, read_trial, trial_name
 from folds.utils.files import exclusive_lock, make_folder, read_json, remove, write_json
 
@@ -99,7 +99,7 @@ def make_tuning(flags: Mapping[str, Any], config: Path | None = None, trials: in
     ------
     EnsembleError : what is wrong in the file; a setting that stands both in the space and beside it; a value that cannot be.
     """
-    from folds.choices import check_choices
+    from folds.training.resolve import check_choices
 
     path, table, more = tuning_of(config)
     if runs_of(config):

@@ -110,8 +110,8 @@ class Worker:
 
 
 def _serve() -> None:
-    from folds.job import job_from_dict
-    from folds.training import train_job
+    from folds.training.job import job_from_dict
+    from folds.training.trainer import train_job
 
     # Libraries print to standard output; the events have a descriptor of their own.
     events = os.fdopen(os.dup(1), "w", buffering=1)

@@ -11,10 +11,10 @@ from ensemble.cli.progress import StepsView
 from folds.augmentation.custom import load_transform
 from folds.augmentation.mixup import Mixing
 from folds.augmentation.preview import Augmented, preview_rows, write_preview
-from folds.choices import presets_of, trained_labels
 from folds.errors import UsageError
 from folds.images.cache import load_images
 from folds.plan import CACHE, Plan
+from folds.training.resolve import presets_of, trained_labels
 from folds.utils.files import refuse_existing
 
 

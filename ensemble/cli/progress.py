@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ensemble.cli import console
 
 if TYPE_CHECKING:  # they import torch, which not every command that shows a bar needs
-    from folds.job import Job, Outcome
+    from folds.training.job import Job, Outcome
 
 
 class TrainingView:

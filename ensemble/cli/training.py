@@ -20,12 +20,12 @@ from folds.devices import Execution, resolve_amp
 from folds.errors import EnsembleError, FoldsFailed, Interrupted
 from folds.experiment import record_run, state_intent
 from folds.git_state import git_state
-from folds.job import Job, Outcome
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.run import Run
 from folds.summary import Pooled, RunSummary, pool, summarise
 from folds.tracking import Tracker, open_tracker
+from folds.training.job import Job, Outcome
 
 FEW_PEOPLE = 10
 

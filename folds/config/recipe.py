@@ -31,7 +31,7 @@ class Recipe:
     ``HEIGHTxWIDTH`` (None: the model's own). `window` ``LO,HI`` for images of more than 8 bits.
 
     `sampler` ``none``, ``balanced``, ``sqrt`` or ``power:A``; `sample_counts` class → images an epoch; `per_person` class or ``attribute=value`` →
-    images of one person an epoch, the same in every epoch with `per_person_fixed` (folds/sampling.py). `erase` the probability of an erased
+    images of one person an epoch, the same in every epoch with `per_person_fixed` (folds/training/sampler.py). `erase` the probability of an erased
     rectangle (None: the preset's), `mixup` and `cutmix` their α (folds/augmentation/mixup.py), `augment_more` class or ``attribute=value`` → a stronger
     preset, `transform` ``module:object`` of the user's own (folds/augmentation/custom.py).
 

@@ -18,7 +18,7 @@ from folds.errors import EnsembleError
 from folds.manager import publish
 from folds.models.checkpoint import load_checkpoint
 from folds.plan import Plan, make_plan, open_runs
-from folds.training import train_job
+from folds.training.trainer import train_job
 
 
 def a_plan(data: Path, name: str, *, arch: str = "test_resnet", k: int = 3, more: dict[str, Any] | None = None, **recipe: Any) -> Plan:

@@ -20,10 +20,10 @@ from folds.cluster import connect, place_on_cluster, train_on_cluster
 from folds.config.recipe import Recipe, Settings
 from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
-from folds.job import Job, Outcome, job_as_dict, job_from_dict
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
-from folds.training import train_job
+from folds.training.job import Job, Outcome, job_as_dict, job_from_dict
+from folds.training.trainer import train_job
 from tests.conftest import holding, start_over
 
 # Loss of a machine is noticed within seconds, not the minute that suits a real network.
@@ -253,9 +253,9 @@ def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(cluster: Any
 
         import torch
 
-        from folds import training
         from folds.devices import resolve_amp
         from folds.task import run_task
+        from folds.training.trainer import trainer as training
 
         def train_job(job: Any, report: Any) -> dict[str, Any]:
             report({"event": "note", "text": "on it"})

@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from folds import devices, fold_setup, manager
+from folds import devices, manager
 from folds import worker as worker_module
 from folds.config.recipe import Recipe, Settings
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
-from folds.job import Job, Outcome, job_from_dict
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.predictions.files import read_sidecar
 from folds.run import file_safe
 from folds.summary import summarise
-from folds.training import train_job
+from folds.training.job import Job, Outcome, job_from_dict
+from folds.training.trainer import context as fold_setup
+from folds.training.trainer import train_job
 from tests.conftest import start_over
 
 Planner = Callable[..., Plan]

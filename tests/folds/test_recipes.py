@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from folds import fitting
 from folds.config.recipe import Recipe, Settings
 from folds.errors import UsageError
-from folds.job import Job
 from folds.models.checkpoint import load_checkpoint
 from folds.models.factory import resolve
 from folds.plan import make_plan, open_runs
-from folds.training import train_job
+from folds.training.job import Job
+from folds.training.trainer import loop as fitting
+from folds.training.trainer import train_job
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from folds.errors import EnsembleError
-from folds.job import Job
 from folds.shared import marked, proof, unseen
+from folds.training.job import Job
 
 
 @pytest.fixture

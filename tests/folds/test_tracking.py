@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from folds.errors import EnsembleError, UsageError
-from folds.job import Job
 from folds.tracking import MLflow, TensorBoard, Tracker, open_tracker
+from folds.training.job import Job
 from tests.folds.ledger_lines import against, line
 
 COURSES = {"loss/training", "loss/validation", "score/macro_f1", "score/accuracy", "course/learning_rate", "course/seconds_an_epoch"}

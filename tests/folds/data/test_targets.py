@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from folds.criterion import build_criterion, check_head_losses
 from folds.data.mask_competition import CLASS_ATTRIBUTES, CLASSES
 from folds.data.targets import rebinned, resolve_target
 from folds.errors import UsageError
 from folds.models.multi_head import Joined, joined
 from folds.optim.losses import build_loss
+from folds.training.criterion import build_criterion, check_head_losses
 
 
 def test_the_label_is_one_head_with_all_classes() -> None:

@@ -19,12 +19,12 @@ from folds.augmentation.transform_pool import TransformPool
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import Diverged, EnsembleError
-from folds.job import Job
 from folds.models.factory import Architecture
 from folds.models.inference import Change, Pixels, predict_logits
 from folds.models.multi_head import joined
 from folds.optim.schedules import Schedule
-from folds.sampling import Epochs
+from folds.training.job import Job
+from folds.training.sampler import Epochs
 from folds.utils.files import derive_seed
 
 

@@ -15,14 +15,17 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from folds import fitting, fold_setup, sampling, training
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
-from folds.job import Job, job_as_dict, job_from_dict
 from folds.models.checkpoint import load_checkpoint
 from folds.plan import make_plan, open_runs
-from folds.state import Learner, Progress, StateFile
-from folds.training import train_job
+from folds.training.job import Job, job_as_dict, job_from_dict
+from folds.training.state import Learner, Progress, StateFile
+from folds.training.trainer import context as fold_setup
+from folds.training.trainer import loop as fitting
+from folds.training.trainer import sampler as sampling
+from folds.training.trainer import train_job
+from folds.training.trainer import trainer as training
 from folds.utils.files import derive_seed, exclusive_lock
 from tests.conftest import start_over
 

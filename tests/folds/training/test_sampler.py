@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.errors import UsageError
-from folds.sampling import Epochs, Sampling, parse_sampler, parse_sampling
+from folds.training.sampler import Epochs, Sampling, parse_sampler, parse_sampling
 from folds.utils.files import derive_seed
 
 CLASSES = ["wear-m", "wear-f", "normal-m", "normal-f", "nobody"]

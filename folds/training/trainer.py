@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.augmentation.transform_pool import TransformPool
-from folds.choices import augmentations, epochs_of
 from folds.config.recipe import Recipe
 from folds.data.targets import LABEL, resolve_target
 from folds.devices import resolve_amp
 from folds.errors import EnsembleError
-from folds.fitting import Report, fit
-from folds.fold_setup import Setup
 from folds.images.cache import mean_std
-from folds.job import LOCK_SECONDS, Job
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.models.checkpoint import Checkpoint, save_checkpoint
 from folds.models.factory import Architecture, create, is_convolutional
 from folds.models.inference import Pixels, softmax
 from folds.optim.optimizers import build_optimizer
 from folds.splits.assignment import read_folds
-from folds.state import Learner, StateFile
+from folds.training.context import Setup
+from folds.training.job import LOCK_SECONDS, Job
+from folds.training.loop import Report, fit
+from folds.training.resolve import augmentations, epochs_of
+from folds.training.state import Learner, StateFile
 from folds.utils.csv_table import read_csv
 from folds.utils.files import derive_seed, exclusive_lock, read_json, remove_leftovers, write_atomic, write_json
 

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from folds.augmentation.batch import apply
 from folds.augmentation.mixup import mix
-from folds.criterion import build_criterion, one_hot
 from folds.devices import autocast
 from folds.errors import EnsembleError
-from folds.fold_setup import Setup
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.models.inference import softmax
 from folds.optim.optimizers import Freezer
-from folds.state import Learner, StateFile
+from folds.training.context import Setup
+from folds.training.criterion import build_criterion, one_hot
+from folds.training.state import Learner, StateFile
 from folds.utils.files import derive_seed
 
 Report = Callable[[dict[str, Any]], None]
