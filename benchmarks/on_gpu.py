@@ -33,7 +33,7 @@ from kfold import ours, plan_of, theirs  # noqa: E402
 from folds.data.readers import read_data  # noqa: E402
 from folds.data.synthetic.people import draw_people  # noqa: E402
 from folds.data.table import DataSpec  # noqa: E402
-from folds.devices import Execution, available_cores  # noqa: E402
+from folds.execution.placement import Execution, available_cores  # noqa: E402
 
 
 def table_of(folder: Path, people: int, copies: int) -> Path:

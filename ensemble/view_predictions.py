@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ensemble.view_files import Kept, kept_logits, stitch, write
 from ensemble.views import View
 from folds.data.table import Data, SampleTable
-from folds.devices import place
 from folds.errors import EnsembleError, collected
+from folds.execution.placement import place
 from folds.images.cache import load_images
 from folds.models.checkpoint import Checkpoint, load_checkpoint
 from folds.models.factory import is_convolutional

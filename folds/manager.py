@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from folds.errors import EnsembleError
+from folds.execution.worker import Worker, WorkerDied
 from folds.plan import Plan
 from folds.predictions.files import Sidecar, oof_file, read_array, sidecar_path, write_prediction
 from folds.run import Run
 from folds.training.job import LOCK_SECONDS, Job, Outcome, job_as_dict, lock_of
 from folds.utils.files import exclusive_lock, read_json, remove_leftovers
-from folds.worker import Worker, WorkerDied
 
 Report = Callable[[Job, dict[str, Any]], None]
 RETRIES = 2  # of a job whose process was killed and that has saved nothing new since
@@ -61,7 +61,7 @@ def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: N
 
 
 def _on_cluster(plan: Plan, jobs: Sequence[Job], report: Report) -> Generator[Outcome]:
-    from folds.cluster import train_on_cluster
+    from folds.execution.ray_cluster import train_on_cluster
 
     if jobs:
         yield from train_on_cluster(jobs, plan.placement, plan.execution.address, report)

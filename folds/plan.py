@@ -16,8 +16,8 @@ from folds.config.sweep import Asked
 from folds.data.sources import open_data
 from folds.data.table import Data, DataSpec, SampleTable
 from folds.data.targets import Target
-from folds.devices import Execution, Placement, place, resolve_amp
 from folds.errors import UsageError
+from folds.execution.placement import Execution, Placement, place, resolve_amp
 from folds.grid import Variant, compared_with, make_runs
 from folds.images.cache import ImageCache, load_images
 from folds.images.decode import ImageSettings
@@ -155,7 +155,7 @@ def _started(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple[Recipe
 
 def _place(jobs: int, execution: Execution, threads: int | None = None) -> Placement:
     if execution.backend == "ray":
-        from folds.cluster import place_on_cluster
+        from folds.execution.ray_cluster import place_on_cluster
 
         return place_on_cluster(jobs, execution, threads)
     return place(jobs, execution.devices, execution.per_device, threads)

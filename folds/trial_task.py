@@ -12,11 +12,11 @@ import numpy as np
 
 from folds.data.targets import resolve_target
 from folds.errors import Diverged, EnsembleError
+from folds.execution.ray_task import refuse_without_gpu
+from folds.execution.shared_files import unseen
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.predictions.files import read_array
-from folds.shared import unseen
 from folds.splits.assignment import read_folds
-from folds.task import refuse_without_gpu
 from folds.training.job import Job, job_from_dict
 from folds.training.trainer import train_job
 from folds.trials import FAILED, FINISHED, Trial, write_trial
@@ -37,7 +37,7 @@ def run_trial(config: Mapping[str, Any]) -> None:
     Parameters
     ----------
     config : ``{"trial": …}``, a JSON of `number`, `settings`, `metric`, `longest` (epochs of the longest trial), `jobs` and
-        `proof` (of `folds.shared`).
+        `proof` (of `folds.execution.shared_files`).
     """
     task = json.loads(config["trial"])
     jobs = [job_from_dict(record) for record in task["jobs"]]

@@ -16,14 +16,14 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
-from folds.cluster import RETRIES, connect, disconnect, variables_of
 from folds.config.sweep import Asked
-from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
+from folds.execution.placement import Execution, Placement
+from folds.execution.ray_cluster import RETRIES, connect, disconnect, variables_of
+from folds.execution.shared_files import marked, proof
 from folds.images.cache import ImageCache
 from folds.manager import locked
 from folds.plan import Note, Plan, make_plan, open_runs
-from folds.shared import marked, proof
 from folds.space import TuneOptions
 from folds.training.job import Job, job_as_dict
 from folds.trial_task import LOST, PROGRESS, SCORE, run_trial

@@ -112,8 +112,8 @@ def kfold(
     from ensemble.cli.training import run_training
     from folds.config.files import gather, runs_of
     from folds.config.sweep import Asked, parse_sweep
-    from folds.devices import Execution
     from folds.errors import UsageError
+    from folds.execution.placement import Execution
 
     if per not in (None, "person"):
         raise UsageError(f"--per {per}: expected person")

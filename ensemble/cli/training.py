@@ -16,8 +16,8 @@ from ensemble.cli.progress import StepsView, TrainingView, duration
 from ensemble.cli.spans import span
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
-from folds.devices import Execution, resolve_amp
 from folds.errors import EnsembleError, FoldsFailed, Interrupted
+from folds.execution.placement import Execution, resolve_amp
 from folds.experiment import record_run, state_intent
 from folds.git_state import git_state
 from folds.manager import locked, train

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from folds.augmentation.batch import apply
 from folds.augmentation.mixup import mix
-from folds.devices import autocast
 from folds.errors import EnsembleError
+from folds.execution.placement import autocast
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.models.inference import softmax
 from folds.optim.optimizers import Freezer

@@ -18,8 +18,8 @@ from torch import Tensor
 from folds.augmentation.transform_pool import TransformPool
 from folds.config.recipe import Recipe
 from folds.data.targets import LABEL, resolve_target
-from folds.devices import resolve_amp
 from folds.errors import EnsembleError
+from folds.execution.placement import resolve_amp
 from folds.images.cache import mean_std
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.models.checkpoint import Checkpoint, save_checkpoint

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from ensemble.cli.kfold import kfold
-from folds import devices, manager
+from folds import manager
 from folds.config.recipe import known_keys
+from folds.execution import placement as devices
 from tests.conftest import GRID, ROOT, Called
 from tests.folds.test_manager import InProcess, wait_for
 

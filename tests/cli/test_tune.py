@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from folds import manager
-from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
+from folds.execution.placement import Execution, Placement
 from folds.metrics.classification import argmax_classes, macro_f1
 from folds.plan import open_runs
 from folds.space import TuneOptions

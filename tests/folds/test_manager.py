@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from folds import devices, manager
-from folds import worker as worker_module
+from folds import manager
 from folds.config.recipe import Recipe, Settings
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
+from folds.execution import placement as devices
+from folds.execution import worker as worker_module
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.predictions.files import read_sidecar

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from folds.errors import Busy, EnsembleError
-from folds.journal import Journal
-from folds.shared import unseen
+from folds.execution.progress_log import Journal
+from folds.execution.shared_files import unseen
 from folds.training.job import Job, job_from_dict
 from folds.utils.files import exclusive_lock
 
@@ -27,7 +27,7 @@ def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     record : the job as JSON. Text, as for a worker of the same machine: which strings are one object shows in the bytes of a checkpoint.
-    proof : what the machine must see, from `folds.shared.proof`.
+    proof : what the machine must see, from `folds.execution.shared_files.proof`.
 
     Returns
     -------

@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
-from folds.journal import Listener
-from folds.lost import explained
-from folds.patience import Held, Room
-from folds.shared import marked, proof
-from folds.task import progress_file, run_task
+from folds.execution.lost import explained
+from folds.execution.placement import Execution, Placement
+from folds.execution.progress_log import Listener
+from folds.execution.ray_task import progress_file, run_task
+from folds.execution.shared_files import marked, proof
+from folds.execution.waiting import Held, Room
 from folds.training.job import Job, Outcome, job_as_dict
 
 Report = Callable[[Job, dict[str, Any]], None]

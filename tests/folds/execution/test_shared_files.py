@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from folds.errors import EnsembleError
-from folds.shared import marked, proof, unseen
+from folds.execution.shared_files import marked, proof, unseen
 from folds.training.job import Job
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from folds import journal as journal_module
-from folds.journal import Journal, Listener
+from folds.execution import progress_log as journal_module
+from folds.execution.progress_log import Journal, Listener
 
 STEP = {"event": "step", "done": 1, "total": 9}
 

@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
-from folds import devices
-from folds.devices import AMP, Execution, autocast, available_cores, place, resolve_amp
 from folds.errors import UsageError
+from folds.execution import placement as devices
+from folds.execution.placement import AMP, Execution, autocast, available_cores, place, resolve_amp
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from folds import cluster as cluster_module
-from folds import devices, patience
-from folds.cluster import connect, place_on_cluster, train_on_cluster
 from folds.config.recipe import Recipe, Settings
-from folds.devices import Execution, Placement
 from folds.errors import EnsembleError, UsageError
+from folds.execution import placement as devices
+from folds.execution import ray_cluster as cluster_module
+from folds.execution import waiting as patience
+from folds.execution.placement import Execution, Placement
+from folds.execution.ray_cluster import connect, place_on_cluster, train_on_cluster
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.training.job import Job, Outcome, job_as_dict, job_from_dict
@@ -253,8 +254,8 @@ def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(cluster: Any
 
         import torch
 
-        from folds.devices import resolve_amp
-        from folds.task import run_task
+        from folds.execution.placement import resolve_amp
+        from folds.execution.ray_task import run_task
         from folds.training.trainer import trainer as training
 
         def train_job(job: Any, report: Any) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Worker:
         self.words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         # A session of its own: Ctrl-C goes to the parent, which decides what happens to the jobs.
         return subprocess.Popen(
-            [sys.executable, "-m", "folds.worker"],
+            [sys.executable, "-m", "folds.execution.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.words,

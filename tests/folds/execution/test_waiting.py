@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from folds import patience
-from folds.patience import Held, Room, duration
+from folds.execution import waiting as patience
+from folds.execution.waiting import Held, Room, duration
 
 BUSY = "swin fold 0 is in use by process 12 on elsewhere"
 
