@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ensemble.combination import Combination, Fitter, combine
 from ensemble.stack import Stack
-from folds.comparison import distinguishable
+from folds.experiments.comparison import distinguishable
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, difference_over_people
 from folds.utils.files import derive_seed

@@ -11,8 +11,8 @@ from ensemble.found_files import Note
 from ensemble.runs import Split
 from ensemble.voting import Vote
 from folds.errors import EnsembleError, nearest
+from folds.experiments.summary import Score, score
 from folds.metrics.grouping import person_codes
-from folds.summary import Score, score
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from ensemble.view_weights import Evidence, apply, fit, nested
 from ensemble.views import View
 from folds.data.table import Data
 from folds.errors import EnsembleError, UsageError
+from folds.experiments.summary import truth_of
 from folds.models.checkpoint import Checkpoint, available_checkpoints
 from folds.predictions.files import Sidecar, fold_files, oof_file, read_sidecar, sidecar_path
-from folds.summary import truth_of
 from folds.utils.files import exclusive_lock, remove
 from folds.utils.numeric import softmax
 

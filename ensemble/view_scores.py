@@ -15,13 +15,13 @@ from ensemble.view_files import together
 from ensemble.view_merges import Merge, merge_views
 from ensemble.view_weights import METRIC, apply
 from ensemble.views import View
-from folds.comparison import distinguishable
 from folds.errors import EnsembleError
+from folds.experiments.comparison import distinguishable
+from folds.experiments.summary import Score, score, score_rows
 from folds.metrics.classification import argmax_classes, f1_per_class
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, difference_over_people
 from folds.predictions.files import fold_files, oof_file, read_array, read_sidecar
-from folds.summary import Score, score, score_rows
 from folds.utils.numeric import softmax
 
 

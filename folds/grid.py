@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from folds.augmentation.custom import load_transform
-from folds.comparison import refuse_incomparable, refuse_unknown
 from folds.config.recipe import Recipe, Settings
 from folds.data.table import SampleTable
 from folds.data.targets import LABEL, Target
 from folds.errors import UsageError
+from folds.experiments.comparison import refuse_incomparable, refuse_unknown
 from folds.models.factory import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
 from folds.optim.optimizers import build_optimizer
 from folds.run import Run, file_safe

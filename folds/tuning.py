@@ -210,8 +210,8 @@ def honest_score(tuning: Tuning, runs: Path = Path("runs")) -> dict[str, Any] | 
     """
     import numpy as np
 
+    from folds.experiments.summary import oof_predictions, score_rows
     from folds.predictions.files import oof_file
-    from folds.summary import oof_predictions, score_rows
 
     best = best_of(list(tuning.ended().values()), tuning.options)
     path = runs / tuning.best_run / "config.toml"

@@ -13,13 +13,13 @@ from ensemble.tta import Augmented, augment, find_checkpoints
 from ensemble.view_merges import Request
 from ensemble.view_scores import ViewScores, Worth, difference_record, score_views, worth_of
 from ensemble.views import View, distinct
-from folds.comparison import distinguishable
 from folds.data.sources import reopen_data
 from folds.data.table import Data
 from folds.data.targets import LABEL
+from folds.experiments.comparison import distinguishable
+from folds.experiments.summary import Score
 from folds.metrics.intervals import Difference
 from folds.models.checkpoint import Checkpoint, load_checkpoint
-from folds.summary import Score
 
 
 def run_tta(

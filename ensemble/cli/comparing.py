@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ensemble.cli import console
 from ensemble.cli.spans import signed_span, span
-from folds.comparison import Comparison, compare, shown, varied_text
 from folds.errors import EnsembleError
-from folds.experiment import comparison_record
+from folds.experiments.comparison import Comparison, compare, shown, varied_text
+from folds.experiments.record import comparison_record
+from folds.experiments.summary import RunSummary
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Interval
-from folds.summary import RunSummary
 
 if TYPE_CHECKING:  # it imports torch, which comparing two runs does not need
     from folds.run import Run

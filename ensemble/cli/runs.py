@@ -11,8 +11,8 @@ import typer
 from ensemble.cli import console
 
 if TYPE_CHECKING:
-    from folds.catalogue import Listed
-    from folds.ledger import Ledger
+    from folds.experiments.ledger import Ledger
+    from folds.experiments.listing import Listed
 
 RUNS = Path("runs")
 
@@ -65,8 +65,8 @@ def _act(words: Sequence[str], per_person: bool) -> int:
 
 
 def _read() -> tuple[Ledger, list[Listed]]:
-    from folds.catalogue import list_runs
-    from folds.ledger import ledger_file, read_ledger
+    from folds.experiments.ledger import ledger_file, read_ledger
+    from folds.experiments.listing import list_runs
 
     ledger = read_ledger(ledger_file(RUNS))
     for line in ledger.passed_over():
@@ -75,7 +75,7 @@ def _read() -> tuple[Ledger, list[Listed]]:
 
 
 def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool) -> int:
-    from folds.catalogue import NOT_IN_LEDGER, USUAL, chosen, column, ordered
+    from folds.experiments.listing import NOT_IN_LEDGER, USUAL, chosen, column, ordered
 
     ledger, listed = _read()
     names = [name for name in (columns or "").split(",") if name.strip()] or list(USUAL)
@@ -106,8 +106,8 @@ def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool
 
 def _diff(first: str, second: str, per_person: bool) -> int:
     from ensemble.cli.comparing import diff_tables
-    from folds.comparison import compare
-    from folds.experiment import comparison_record
+    from folds.experiments.comparison import compare
+    from folds.experiments.record import comparison_record
 
     for name in (first, second):
         _refuse_gone(name)
@@ -124,9 +124,9 @@ def _diff(first: str, second: str, per_person: bool) -> int:
 
 def _refuse_gone(run: str) -> None:
     """An error of its own for a run of which nothing but its line is left."""
-    from folds.comparison import known_runs
     from folds.errors import EnsembleError
-    from folds.ledger import ledger_file, read_ledger
+    from folds.experiments.comparison import known_runs
+    from folds.experiments.ledger import ledger_file, read_ledger
 
     if run not in known_runs(RUNS) and run in read_ledger(ledger_file(RUNS)).latest() and not (RUNS / run).is_dir():
         message = f"the predictions of {run} are gone, only its line in the ledger is left"
@@ -135,7 +135,7 @@ def _refuse_gone(run: str) -> None:
 
 def _note(run: str, text: str) -> int:
     from folds.errors import UsageError, unknown
-    from folds.ledger import append, ledger_file, now
+    from folds.experiments.ledger import append, ledger_file, now
 
     names = sorted(one.run for one in _read()[1])
     if run not in names:
@@ -172,7 +172,7 @@ def _cell(text: str) -> str:
 
 def _section(one: Listed) -> str:
     """What a run was for and came to; nothing for a run of which nothing was said."""
-    from folds.comparison import shown
+    from folds.experiments.comparison import shown
 
     entry, baseline = one.entry, one.entry.get("baseline")
     if not (entry.get("hypothesis") or baseline or one.notes):

@@ -18,13 +18,13 @@ from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
 from folds.errors import EnsembleError, FoldsFailed, Interrupted
 from folds.execution.placement import Execution, resolve_amp
-from folds.experiment import record_run, state_intent
-from folds.git_state import git_state
+from folds.experiments.git_state import git_state
+from folds.experiments.loggers import Tracker, open_tracker
+from folds.experiments.record import record_run, state_intent
+from folds.experiments.summary import Pooled, RunSummary, pool, summarise
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.run import Run
-from folds.summary import Pooled, RunSummary, pool, summarise
-from folds.tracking import Tracker, open_tracker
 from folds.training.job import Job, Outcome
 
 FEW_PEOPLE = 10

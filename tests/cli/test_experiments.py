@@ -11,7 +11,7 @@ import pytest
 from folds import manager
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
-from folds.ledger import read_ledger
+from folds.experiments.ledger import read_ledger
 from folds.plan import make_plan
 from tests.conftest import Called
 from tests.folds.test_manager import InProcess

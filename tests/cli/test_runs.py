@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from folds.ledger import append, read_ledger
+from folds.experiments.ledger import append, read_ledger
 from tests.conftest import ROOT, Called
 from tests.folds.ledger_lines import against, line, scores
 

@@ -12,8 +12,8 @@ import pytest
 from ensemble.cli import console
 from ensemble.cli.training import FEW_PEOPLE, remarks, results_table
 from folds import manager
+from folds.experiments.summary import Pooled, RunSummary, Score
 from folds.metrics.intervals import Interval
-from folds.summary import Pooled, RunSummary, Score
 from tests.conftest import GRID, Called
 from tests.folds.test_manager import InProcess
 

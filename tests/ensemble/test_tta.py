@@ -16,11 +16,11 @@ from ensemble.view_merges import Merge, Request, margins
 from ensemble.view_weights import Evidence, apply, fit
 from ensemble.views import View, distinct, parse_views, view_named
 from folds.data.targets import resolve_target
+from folds.experiments.summary import truth_of
 from folds.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from folds.models.factory import create
 from folds.models.inference import softmax
 from folds.predictions.files import Sidecar, read_sidecar
-from folds.summary import truth_of
 from tests.conftest import Called
 
 Call = Callable[..., Called]

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from folds.beginnings import beginnings
-from folds.comparison import compare
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
 from folds.errors import EnsembleError
+from folds.experiments.comparison import compare
 from folds.manager import publish
 from folds.models.checkpoint import load_checkpoint
 from folds.plan import Plan, make_plan, open_runs

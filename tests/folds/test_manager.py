@@ -21,11 +21,11 @@ from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.execution import placement as devices
 from folds.execution import worker as worker_module
+from folds.experiments.summary import summarise
 from folds.manager import locked, train
 from folds.plan import Plan, make_plan, open_runs
 from folds.predictions.files import read_sidecar
 from folds.run import file_safe
-from folds.summary import summarise
 from folds.training.job import Job, Outcome, job_from_dict
 from folds.training.trainer import context as fold_setup
 from folds.training.trainer import train_job

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.comparison import COMPARED, Comparison, compare, settings_between, settings_of
 from folds.config.files import read_record
 from folds.config.recipe import default_of
 from folds.errors import EnsembleError
-from folds.ledger import append, ledger_file, now, read_ledger
+from folds.experiments.comparison import COMPARED, Comparison, compare, settings_between, settings_of
+from folds.experiments.ledger import append, ledger_file, now, read_ledger
+from folds.experiments.summary import mean_test_predictions, oof_predictions, truth_of
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
 from folds.predictions.files import Sidecar
-from folds.summary import mean_test_predictions, oof_predictions, truth_of
 from folds.utils.files import read_json, sha256_file, write_json
 from folds.utils.schema import NUMBER, TEXT, TRUTH, mapping_of, optional, whole, wrong_fields
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from folds.comparison import compare, distinguishable, known_runs, refuse_incomparable, refuse_unknown, settings_of, shown, varied_text
 from folds.config.files import to_toml
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
+from folds.experiments.comparison import compare, distinguishable, known_runs, refuse_incomparable, refuse_unknown, settings_of, shown, varied_text
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person, person_codes
 from folds.metrics.intervals import difference_over_people

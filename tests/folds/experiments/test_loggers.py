@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from folds.errors import EnsembleError, UsageError
-from folds.tracking import MLflow, TensorBoard, Tracker, open_tracker
+from folds.experiments.loggers import MLflow, TensorBoard, Tracker, open_tracker
 from folds.training.job import Job
 from tests.folds.ledger_lines import against, line
 

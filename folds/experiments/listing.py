@@ -10,11 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from folds.comparison import distinguishable, shown, varied_text
 from folds.config.recipe import default_of, known_keys
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.experiment import entry_from_files, trained_folds
-from folds.ledger import Ledger
+from folds.experiments.comparison import distinguishable, shown, varied_text
+from folds.experiments.ledger import Ledger
+from folds.experiments.record import entry_from_files, trained_folds
 from folds.utils.files import sha256_file
 
 NOT_IN_LEDGER, REMOVED = "not in the ledger", "its files are gone"

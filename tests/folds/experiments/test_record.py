@@ -12,8 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from folds import manager
 from folds.errors import EnsembleError
-from folds.experiment import entry_from_files, trained_folds
-from folds.ledger import read_ledger
+from folds.experiments.ledger import read_ledger
+from folds.experiments.record import entry_from_files, trained_folds
 from folds.predictions.files import read_sidecar
 from tests.conftest import GRID, Called
 from tests.folds.test_manager import InProcess

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from folds.catalogue import BASELINE_CHANGED, CHANGED, COLUMNS, NOT_IN_LEDGER, REMOVED, USUAL, Listed, chosen, column, list_runs, ordered
 from folds.errors import UsageError
-from folds.ledger import append, read_ledger
+from folds.experiments.ledger import append, read_ledger
+from folds.experiments.listing import BASELINE_CHANGED, CHANGED, COLUMNS, NOT_IN_LEDGER, REMOVED, USUAL, Listed, chosen, column, list_runs, ordered
 from tests.folds.ledger_lines import against, line, scores
 
 LEDGER = Path("runs/ledger.jsonl")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from folds.experiments.summary import RunSummary, pool, score, summarise
 from folds.predictions.files import Rows, Sidecar, write_prediction
-from folds.summary import RunSummary, pool, score, summarise
 
 CLASSES = ("0", "1", "2")
 IDS = [f"i{n}" for n in range(60)]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.errors import EnsembleError
-from folds.ledger import append, ledger_file, now, read_ledger
+from folds.experiments.ledger import append, ledger_file, now, read_ledger
 from tests.conftest import ROOT
 from tests.folds.ledger_lines import against, line
 
@@ -50,7 +50,7 @@ def test_what_is_appended_is_read_and_the_last_line_of_a_run_counts(path: Path) 
 
 def test_writers_that_come_at_once_lose_no_line(path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom folds.ledger import append\nfrom tests.folds.ledger_lines import line\n"
+        "import sys\nfrom pathlib import Path\nfrom folds.experiments.ledger import append\nfrom tests.folds.ledger_lines import line\n"
         "for i in range(25): append(Path(sys.argv[1]), 'run', line(f'{sys.argv[2]}-{i}', hypothesis='x' * 20_000))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
