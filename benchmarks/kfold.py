@@ -37,8 +37,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from folds.config.recipe import Recipe, Settings  # noqa: E402
 from folds.data.synthetic.people import draw_people  # noqa: E402
 from folds.execution.placement import Execution, available_cores  # noqa: E402
-from folds.manager import locked, train  # noqa: E402
-from folds.plan import Plan, make_plan, open_runs  # noqa: E402
+from folds.runs.execute import locked, train  # noqa: E402
+from folds.runs.plan import Plan, make_plan, open_runs  # noqa: E402
 
 BATCH = 32
 

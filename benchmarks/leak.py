@@ -18,7 +18,7 @@ from folds.data.readers import read_data
 from folds.data.synthetic.people import draw_people
 from folds.data.table import DataSpec
 from folds.models.factory import SMALL_SIBLINGS
-from folds.plan import make_plan
+from folds.runs.plan import make_plan
 
 
 def built_in_table(folder: Path) -> Path:

@@ -21,9 +21,9 @@ from folds.images.cache import load_images
 from folds.models.checkpoint import Checkpoint, load_checkpoint
 from folds.models.factory import is_convolutional
 from folds.models.inference import Pixels, predict_logits
-from folds.plan import CACHE
 from folds.predictions.files import Sidecar
 from folds.predictions.rows import samples_sha
+from folds.runs.plan import CACHE
 from folds.utils.files import sha256_bytes, sha256_file
 
 Note = Callable[[str], None]

@@ -22,8 +22,8 @@ from folds.execution.placement import Execution, Placement
 from folds.execution.ray_cluster import RETRIES, connect, disconnect, variables_of
 from folds.execution.shared_files import marked, proof
 from folds.images.cache import ImageCache
-from folds.manager import locked
-from folds.plan import Note, Plan, make_plan, open_runs
+from folds.runs.execute import locked
+from folds.runs.plan import Note, Plan, make_plan, open_runs
 from folds.space import TuneOptions
 from folds.training.job import Job, job_as_dict
 from folds.trial_task import LOST, PROGRESS, SCORE, run_trial

@@ -21,9 +21,9 @@ from folds.splits.assignment import FoldAssignment, load_folds
 from folds.utils.files import refuse_existing
 
 if TYPE_CHECKING:
-    from folds.plan import Plan
+    from folds.runs.plan import Plan
 
-CACHE = Path(".ensemble/images")  # as in folds/plan.py, which imports torch
+CACHE = Path(".ensemble/images")  # as in folds/runs/plan.py, which imports torch
 FOLDS = Path("folds.csv")
 
 

@@ -16,7 +16,7 @@ from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Interval
 
 if TYPE_CHECKING:  # it imports torch, which comparing two runs does not need
-    from folds.run import Run
+    from folds.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def demo(
 def _runs(epochs: int, force: bool, again: str) -> list[Line]:
     from ensemble.cli.training import describe, refuse_failed, summaries_of, train_plan
     from folds.config.recipe import Recipe, Settings
-    from folds.plan import make_plan
+    from folds.runs.plan import make_plan
 
     command = f"ensemble kfold --k 5 --arch {','.join(ARCHS)} --epochs {epochs}"
     _step(command)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # they import torch, which not every command that shows a bar
 
 
 class TrainingView:
-    """Shows the events of `folds.manager.train`; a context manager. Its methods may be called from any thread."""
+    """Shows the events of `folds.runs.execute.train`; a context manager. Its methods may be called from any thread."""
 
     def __init__(self, jobs: Sequence[Job], slots: int) -> None:
         self.jobs = list(jobs)

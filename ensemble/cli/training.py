@@ -11,7 +11,6 @@ from ensemble.cli import console
 from ensemble.cli.auditing import Audit
 from ensemble.cli.comparing import compare_runs, compared_records, compared_remarks, compared_table
 from ensemble.cli.folds import folds_text
-from ensemble.cli.previewing import write_previews
 from ensemble.cli.progress import StepsView, TrainingView, duration
 from ensemble.cli.spans import span
 from folds.config.recipe import Recipe, Settings
@@ -22,9 +21,10 @@ from folds.experiments.git_state import git_state
 from folds.experiments.loggers import Tracker, open_tracker
 from folds.experiments.record import record_run, state_intent
 from folds.experiments.summary import Pooled, RunSummary, pool, summarise
-from folds.manager import locked, train
-from folds.plan import Plan, make_plan, open_runs
-from folds.run import Run
+from folds.runs.execute import locked, train
+from folds.runs.plan import Plan, make_plan, open_runs
+from folds.runs.preview import write_previews
+from folds.runs.run import Run
 from folds.training.job import Job, Outcome
 
 FEW_PEOPLE = 10

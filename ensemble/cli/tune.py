@@ -91,7 +91,7 @@ def _train(tuning: Tuning, devices: str, address: str | None) -> list[str]:
     from ensemble.cli.auditing import Audit
     from ensemble.cli.progress import StepsView
     from folds.images.cache import ImageCache
-    from folds.plan import Plan
+    from folds.runs.plan import Plan
     from folds.tune import Heard, train_trials
 
     audit = Audit()

@@ -23,7 +23,7 @@ from folds.utils.files import read_json, sha256_file, write_json
 from folds.utils.schema import NUMBER, TEXT, TRUTH, mapping_of, optional, whole, wrong_fields
 
 if TYPE_CHECKING:  # it imports torch, which reading a run's files does not need
-    from folds.run import Run
+    from folds.runs.run import Run
 
 INTENT = "experiment.json"
 _INTENT = {"hypothesis": optional(TEXT), "stated": optional(TEXT), "stated_after": optional(whole()), "baseline": optional(TEXT)}

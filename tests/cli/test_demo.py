@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from ensemble import view_predictions
-from folds import manager
 from folds.data import sources
 from folds.data.synthetic.people import draw_people
+from folds.runs import execute as manager
 from tests.conftest import Called
-from tests.folds.test_manager import InProcess
+from tests.folds.runs.test_execute import InProcess
 
 
 def test_a_file_in_the_place_of_the_demo_s_folder_is_said(call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from folds import manager
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
 from folds.experiments.ledger import read_ledger
-from folds.plan import make_plan
+from folds.runs import execute as manager
+from folds.runs.plan import make_plan
 from tests.conftest import Called
-from tests.folds.test_manager import InProcess
+from tests.folds.runs.test_execute import InProcess
 
 Call = Callable[..., Called]
 LEDGER = Path("runs/ledger.jsonl")
@@ -120,7 +120,7 @@ def test_a_run_of_the_command_may_be_the_baseline_of_the_others(grid: Path) -> N
 def test_what_cannot_be_is_refused_before_anything_is_read(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, said: str
 ) -> None:
-    from folds import plan
+    from folds.runs import plan
 
     def read(*arguments: object, **named: object) -> None:
         raise AssertionError("the data were read")

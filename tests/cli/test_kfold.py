@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from ensemble.cli.kfold import kfold
-from folds import manager
 from folds.config.recipe import known_keys
 from folds.execution import placement as devices
+from folds.runs import execute as manager
 from tests.conftest import GRID, ROOT, Called
-from tests.folds.test_manager import InProcess, wait_for
+from tests.folds.runs.test_execute import InProcess, wait_for
 
 Call = Callable[..., Called]
 QUICK = ["--arch", "test_resnet", "--k", "3", "--epochs", "1", "--img-size", "32", "--no-pretrained"]

@@ -11,11 +11,11 @@ import pytest
 
 from ensemble.cli import console
 from ensemble.cli.training import FEW_PEOPLE, remarks, results_table
-from folds import manager
 from folds.experiments.summary import Pooled, RunSummary, Score
 from folds.metrics.intervals import Interval
+from folds.runs import execute as manager
 from tests.conftest import GRID, Called
-from tests.folds.test_manager import InProcess
+from tests.folds.runs.test_execute import InProcess
 
 Call = Callable[..., Called]
 REPEATED = ["--repeats", "2", "--seeds", "2", "--arch", "test_resnet"]

@@ -19,18 +19,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from folds import manager
 from folds.errors import EnsembleError, UsageError
 from folds.execution.placement import Execution, Placement
 from folds.metrics.classification import argmax_classes, macro_f1
-from folds.plan import open_runs
+from folds.runs import execute as manager
+from folds.runs.plan import open_runs
 from folds.space import TuneOptions
 from folds.splits.assignment import read_folds
 from folds.tune import Heard, _place, _plan, require_tune
 from folds.tuning import make_tuning
 from folds.utils.csv_table import read_csv
 from tests.conftest import ROOT, Called, call_process
-from tests.folds.test_manager import InProcess, wait_for
+from tests.folds.runs.test_execute import InProcess, wait_for
 
 Call = Callable[..., Called]
 SPACE = """

@@ -21,8 +21,8 @@ from folds.execution import ray_cluster as cluster_module
 from folds.execution import waiting as patience
 from folds.execution.placement import Execution, Placement
 from folds.execution.ray_cluster import connect, place_on_cluster, train_on_cluster
-from folds.manager import locked, train
-from folds.plan import Plan, make_plan, open_runs
+from folds.runs.execute import locked, train
+from folds.runs.plan import Plan, make_plan, open_runs
 from folds.training.job import Job, Outcome, job_as_dict, job_from_dict
 from folds.training.trainer import train_job
 from tests.conftest import holding, start_over

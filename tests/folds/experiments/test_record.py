@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from folds import manager
 from folds.errors import EnsembleError
 from folds.experiments.ledger import read_ledger
 from folds.experiments.record import entry_from_files, trained_folds
 from folds.predictions.files import read_sidecar
+from folds.runs import execute as manager
 from tests.conftest import GRID, Called
-from tests.folds.test_manager import InProcess
+from tests.folds.runs.test_execute import InProcess
 
 Call = Callable[..., Called]
 LEDGER = Path("runs/ledger.jsonl")

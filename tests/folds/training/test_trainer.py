@@ -18,7 +18,7 @@ from sklearn.metrics import f1_score
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
 from folds.models.checkpoint import load_checkpoint
-from folds.plan import make_plan, open_runs
+from folds.runs.plan import make_plan, open_runs
 from folds.training.job import Job, job_as_dict, job_from_dict
 from folds.training.state import Learner, Progress, StateFile
 from folds.training.trainer import context as fold_setup

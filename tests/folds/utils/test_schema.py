@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folds.errors import UsageError
-from folds.run import file_safe
+from folds.runs.run import file_safe
 from folds.utils.schema import (
     ANYTHING,
     FILE_SAFE,

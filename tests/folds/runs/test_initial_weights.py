@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from folds.beginnings import beginnings
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
 from folds.errors import EnsembleError
 from folds.experiments.comparison import compare
-from folds.manager import publish
 from folds.models.checkpoint import load_checkpoint
-from folds.plan import Plan, make_plan, open_runs
+from folds.runs.execute import publish
+from folds.runs.initial_weights import beginnings
+from folds.runs.plan import Plan, make_plan, open_runs
 from folds.training.trainer import train_job
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from folds.errors import EnsembleError
 from folds.execution.worker import Worker, WorkerDied
-from folds.plan import Plan
 from folds.predictions.files import Sidecar, oof_file, read_array, sidecar_path, write_prediction
-from folds.run import Run
+from folds.runs.plan import Plan
+from folds.runs.run import Run
 from folds.training.job import LOCK_SECONDS, Job, Outcome, job_as_dict, lock_of
 from folds.utils.files import exclusive_lock, read_json, remove_leftovers
 

@@ -15,7 +15,7 @@ from folds.errors import UsageError
 from folds.experiments.comparison import refuse_incomparable, refuse_unknown
 from folds.models.factory import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
 from folds.optim.optimizers import build_optimizer
-from folds.run import Run, file_safe
+from folds.runs.run import Run, file_safe
 from folds.splits.assignment import FoldAssignment
 
 

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from folds import manager
 from folds.config.recipe import Recipe, Settings
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.execution import placement as devices
 from folds.execution import worker as worker_module
 from folds.experiments.summary import summarise
-from folds.manager import locked, train
-from folds.plan import Plan, make_plan, open_runs
 from folds.predictions.files import read_sidecar
-from folds.run import file_safe
+from folds.runs import execute as manager
+from folds.runs.execute import locked, train
+from folds.runs.plan import Plan, make_plan, open_runs
+from folds.runs.run import file_safe
 from folds.training.job import Job, Outcome, job_from_dict
 from folds.training.trainer import context as fold_setup
 from folds.training.trainer import train_job

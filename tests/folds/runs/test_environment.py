@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from folds.versions import environment, version_warnings
+from folds.runs.environment import environment, version_warnings
 
 NOW = {"python": "3.12.1", "torch": "2.12", "numpy": "2.4", "scikit-learn": "1.9", "cuda device": "B"}
 

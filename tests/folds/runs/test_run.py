@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from folds import run as run_module
 from folds.config.recipe import Recipe
 from folds.data.targets import resolve_target
 from folds.errors import EnsembleError
 from folds.models.factory import Architecture
 from folds.predictions.files import oof_file
-from folds.run import Recorded, Run, recorded_start
+from folds.runs import run as run_module
+from folds.runs.run import Recorded, Run, recorded_start
 from folds.splits.assignment import FoldAssignment
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from folds import plan
 from folds.config.files import gather
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
 from folds.errors import EnsembleError, UsageError
 from folds.execution import placement as devices
 from folds.execution.placement import Execution, Placement
-from folds.plan import Plan, make_plan, open_runs
+from folds.runs import plan
+from folds.runs.plan import Plan, make_plan, open_runs
 from folds.splits.kfold import read_folds
 from folds.splits.repeated import ALIKE, likeness
 

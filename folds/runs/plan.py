@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from folds.augmentation.custom import load_transform
-from folds.beginnings import Beginning, beginnings
 from folds.config.files import to_toml
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
@@ -18,10 +17,12 @@ from folds.data.table import Data, DataSpec, SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.execution.placement import Execution, Placement, place, resolve_amp
-from folds.grid import Variant, compared_with, make_runs
 from folds.images.cache import ImageCache, load_images
 from folds.images.decode import ImageSettings
-from folds.run import Recorded, Run, recorded_start
+from folds.runs.environment import environment, version_warnings
+from folds.runs.initial_weights import Beginning, beginnings
+from folds.runs.matrix import Variant, compared_with, make_runs
+from folds.runs.run import Recorded, Run, recorded_start
 from folds.splits.assignment import FoldAssignment, load_folds, save_folds
 from folds.splits.kfold import check_folds
 from folds.splits.repeated import make_splits
@@ -29,7 +30,6 @@ from folds.training.job import Job
 from folds.training.resolve import check_choices, check_for_classes, doubtful_choices, trained_labels
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json
-from folds.versions import environment, version_warnings
 
 CACHE = Path(".ensemble")
 TRAINED = "trained.csv"  # in the run's folder: what is trained on, where that is not what is scored

@@ -11,7 +11,7 @@ import numpy as np
 
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import Checkpoint, load_checkpoint
-from folds.run import Run
+from folds.runs.run import Run
 from folds.utils.files import sha256_bytes
 
 
