@@ -11,9 +11,9 @@ import typer
 from ensemble.cli import console
 
 if TYPE_CHECKING:
-    from folds.importance import Importance
-    from folds.trials import Trial
-    from folds.tuning import Tuning
+    from folds.tuning.importance import Importance
+    from folds.tuning.study import Tuning
+    from folds.tuning.trials import Trial
 
 # What `ensemble kfold` takes as settings, too.
 SETTINGS = ("data", "arch", "name")
@@ -45,7 +45,7 @@ def tune(
     """
     from ensemble.cli.arguments import resuming
     from folds.errors import FoldsFailed, Interrupted, UsageError
-    from folds.tuning import begun, make_tuning
+    from folds.tuning.study import begun, make_tuning
 
     if resume and force:
         raise UsageError("--resume and --force contradict each other", hint="give one of them")
@@ -68,7 +68,7 @@ def tune(
 
 
 def _show_plan(tuning: Tuning) -> int:
-    from folds.trials import cell
+    from folds.tuning.trials import cell
 
     keys = [axis.key for axis in tuning.space]
     rows = [[one.name, *(cell(one.values[key]) for key in keys)] for one in tuning.candidates]
@@ -92,7 +92,7 @@ def _train(tuning: Tuning, devices: str, address: str | None) -> list[str]:
     from ensemble.cli.progress import StepsView
     from folds.images.cache import ImageCache
     from folds.runs.plan import Plan
-    from folds.tune import Heard, train_trials
+    from folds.tuning.search import Heard, train_trials
 
     audit = Audit()
 
@@ -136,7 +136,7 @@ class _View:
 
     def ended(self, trial: Trial) -> None:
         """A trial has ended; what it was not trained for counts as done."""
-        from folds.trials import cell, trial_name
+        from folds.tuning.trials import cell, trial_name
 
         self.epoch(trial.number, self.left.get(trial.number, 0), 0, 0.0)
         settings = ", ".join(f"{key} {cell(value)}" for key, value in trial.settings.items())
@@ -147,10 +147,10 @@ class _View:
 
 def _show(tuning: Tuning) -> None:
     from folds.errors import EnsembleError
-    from folds.importance import measure
-    from folds.importance_plot import draw_importance
-    from folds.trials import best_of, ordered, trial_records, write_best, write_table
-    from folds.tuning import honest_score
+    from folds.tuning.importance import measure
+    from folds.tuning.importance_plot import draw_importance
+    from folds.tuning.study import honest_score
+    from folds.tuning.trials import best_of, ordered, trial_records, write_best, write_table
 
     options = tuning.options
     trials = ordered(list(tuning.ended().values()), options)
@@ -181,7 +181,7 @@ def _folds(folds: Sequence[int]) -> str:
 
 def _table(tuning: Tuning, trials: Sequence[Trial]) -> str:
     from ensemble.cli.progress import duration
-    from folds.trials import cell, trial_name
+    from folds.tuning.trials import cell, trial_name
 
     keys = [axis.key for axis in tuning.space]
     rows = []
@@ -200,8 +200,8 @@ def _importance_table(importance: Importance) -> str:
 
 
 def _remark(tuning: Tuning, trials: Sequence[Trial], importance: Importance | None, checked: Mapping[str, Any] | None) -> None:
-    from folds.importance import FEWEST
-    from folds.trials import best_of
+    from folds.tuning.importance import FEWEST
+    from folds.tuning.trials import best_of
 
     options, best = tuning.options, best_of(trials, tuning.options)
     assert best is not None  # noqa: S101 - _show has seen to it

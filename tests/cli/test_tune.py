@@ -24,10 +24,10 @@ from folds.execution.placement import Execution, Placement
 from folds.metrics.classification import argmax_classes, macro_f1
 from folds.runs import execute as manager
 from folds.runs.plan import open_runs
-from folds.space import TuneOptions
 from folds.splits.assignment import read_folds
-from folds.tune import Heard, _place, _plan, require_tune
-from folds.tuning import make_tuning
+from folds.tuning.search import Heard, _place, _plan, require_tune
+from folds.tuning.space import TuneOptions
+from folds.tuning.study import make_tuning
 from folds.utils.csv_table import read_csv
 from tests.conftest import ROOT, Called, call_process
 from tests.folds.runs.test_execute import InProcess, wait_for

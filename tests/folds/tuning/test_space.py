@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from folds.errors import EnsembleError
-from folds.space import Axis, TuneOptions, draw, read_options, read_space
+from folds.tuning.space import Axis, TuneOptions, draw, read_options, read_space
 
 HERE = Path("space.toml")
 SPACE = (Axis("lr", low=1e-5, high=1e-1, log=True), Axis("epochs", low=2, high=5, whole=True), Axis("batch_size", (8, 16, 32)))

@@ -12,9 +12,9 @@ from folds.config.files import gather, read_record, runs_of, tuning_of
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
 from folds.runs.run import file_safe
-from folds.space import Axis, TuneOptions, draw, read_options, read_space
 from folds.training.job import LOCK_SECONDS, lock_of
-from folds.trials import Trial, best_of, read_trial, trial_name
+from folds.tuning.space import Axis, TuneOptions, draw, read_options, read_space
+from folds.tuning.trials import Trial, best_of, read_trial, trial_name
 from folds.utils.files import exclusive_lock, make_folder, read_json, remove, write_json
 
 TUNE = Path("runs/tune")

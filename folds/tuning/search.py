@@ -24,11 +24,11 @@ from folds.execution.shared_files import marked, proof
 from folds.images.cache import ImageCache
 from folds.runs.execute import locked
 from folds.runs.plan import Note, Plan, make_plan, open_runs
-from folds.space import TuneOptions
 from folds.training.job import Job, job_as_dict
-from folds.trial_task import LOST, PROGRESS, SCORE, run_trial
-from folds.trials import STOPPED, Trial, trial_name, write_trial
-from folds.tuning import RAY, Candidate, Tuning
+from folds.tuning.space import TuneOptions
+from folds.tuning.study import RAY, Candidate, Tuning
+from folds.tuning.trainable import LOST, PROGRESS, SCORE, run_trial
+from folds.tuning.trials import STOPPED, Trial, trial_name, write_trial
 from folds.utils.files import remove
 
 _QUIET = {
@@ -69,7 +69,7 @@ def require_tune() -> None:
 def train_trials(tuning: Tuning, devices: str = "auto", address: str | None = None, heard: Heard | None = None) -> list[str]:
     """Train the trials that have not ended, as many side by side as the cluster has room for; how each ended is in its folder.
 
-    The caller holds the tuning (`folds.tuning.begun`).
+    The caller holds the tuning (`folds.tuning.study.begun`).
 
     Parameters
     ----------

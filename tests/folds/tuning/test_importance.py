@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from folds.importance import encoded, measure
-from folds.importance_plot import draw_importance
-from folds.space import Axis, TuneOptions
-from folds.trials import Trial
+from folds.tuning.importance import encoded, measure
+from folds.tuning.importance_plot import draw_importance
+from folds.tuning.space import Axis, TuneOptions
+from folds.tuning.trials import Trial
 
 SPACE = (Axis("lr", low=1e-5, high=1e-2, log=True), Axis("loss", ("ce", "focal")), Axis("epochs", low=2, high=9, whole=True))
 

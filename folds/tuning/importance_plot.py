@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from folds.auditing.contact_sheet import plain
-from folds.importance import Importance, encoded
-from folds.space import Axis, TuneOptions
-from folds.trials import FINISHED, Trial, best_of, cell
+from folds.tuning.importance import Importance, encoded
+from folds.tuning.space import Axis, TuneOptions
+from folds.tuning.trials import FINISHED, Trial, best_of, cell
 from folds.utils.files import write_atomic
 
 _WIDTH, _EDGE, _ROW = 1020, 24, 30  # pixels

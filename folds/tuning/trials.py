@@ -11,7 +11,7 @@ from typing import Any
 from folds.config.files import to_toml
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
-from folds.space import TuneOptions
+from folds.tuning.space import TuneOptions
 from folds.utils.csv_table import csv_text
 from folds.utils.files import read_json, write_atomic, write_json
 from folds.utils.schema import ANYTHING, NUMBER, TEXT, Kind, mapping_of, one_of, optional, whole, wrong_fields

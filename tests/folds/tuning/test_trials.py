@@ -11,8 +11,8 @@ import pytest
 from folds.config.files import gather
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
-from folds.space import TuneOptions
-from folds.trials import Trial, best_of, ordered, read_trial, write_best, write_table, write_trial
+from folds.tuning.space import TuneOptions
+from folds.tuning.trials import Trial, best_of, ordered, read_trial, write_best, write_table, write_trial
 
 
 def trial(number: int, score: float | None, state: str = "finished", **more: Any) -> Trial:

@@ -19,7 +19,7 @@ from folds.predictions.files import read_array
 from folds.splits.assignment import read_folds
 from folds.training.job import Job, job_from_dict
 from folds.training.trainer import train_job
-from folds.trials import FAILED, FINISHED, Trial, write_trial
+from folds.tuning.trials import FAILED, FINISHED, Trial, write_trial
 from folds.utils.csv_table import read_csv
 
 # What a trial says of itself: the share of its course in epochs of the longest trial, by which it is compared; the score; why it
