@@ -36,7 +36,7 @@ print(time.perf_counter() - start)
 IMPORTS = """
 from pathlib import Path
 from ensemble.mean_stream import mean_of_runs
-from ensemble.members import Member
+from ensemble.members.reading import Member
 from ensemble.runs import Part, Run
 from folds.predictions.files import read_array
 def run(file):

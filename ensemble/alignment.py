@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ensemble.attributes import join_attributes, label_classes
 from ensemble.class_order import class_order
-from ensemble.found_files import Note
-from ensemble.hard_labels import HardLabels
-from ensemble.members import Member
+from ensemble.members.discovery import Note
+from ensemble.members.hard_labels import HardLabels
+from ensemble.members.reading import Member
 from ensemble.run_files import folds_of, model_of, prefer_views, refuse_two_of_one
 from ensemble.runs import Part, Run, Split
 from ensemble.tables import Table, place_members, tables_of
@@ -25,7 +25,7 @@ def align(members: Sequence[Member], labels: HardLabels | None = None, note: Not
 
     Parameters
     ----------
-    members : checked (`ensemble.members.read_members`).
+    members : checked (`ensemble.members.reading.read_members`).
     labels : true labels by id, which come before those beside the predictions.
     note : is told what the user should know: what was taken on trust, what is absent.
 

@@ -14,17 +14,17 @@ from ensemble import __version__
 from ensemble.alignment import align
 from ensemble.ballots import Options, Vote
 from ensemble.combination import Combination
-from ensemble.copies import named_apart, select_runs, without_copies
 from ensemble.cost import Costs, costs_of, parse_costs
 from ensemble.details import Details, details_of
 from ensemble.entries import Entry, entries_of, entry_of, ranking_of
 from ensemble.evaluation import Progress, nests_of, torn
 from ensemble.fitted import Fitted, fit_split
-from ensemble.found_files import Note, find_files
 from ensemble.given_weights import parse_weights
-from ensemble.hard_labels import read_hard_labels
 from ensemble.learned_votes import vote_as_learnt
-from ensemble.members import Member, read_members
+from ensemble.members.deduplication import named_apart, select_runs, without_copies
+from ensemble.members.discovery import Note, find_files
+from ensemble.members.hard_labels import read_hard_labels
+from ensemble.members.reading import Member, read_members
 from ensemble.request import Request
 from ensemble.runs import Split
 from ensemble.scoring import Truth, truth_of

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ensemble.hard_labels import HardLabels
-from ensemble.members import Member
+from ensemble.members.hard_labels import HardLabels
+from ensemble.members.reading import Member
 from folds.errors import EnsembleError, nearest
 from folds.predictions.files import sort_classes
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.found_files import Note
-from ensemble.members import Member
+from ensemble.members.discovery import Note
+from ensemble.members.reading import Member
 from ensemble.runs import Part
 from folds.errors import EnsembleError
 

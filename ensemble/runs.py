@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.members import Member
+from ensemble.members.reading import Member
 from folds.predictions.files import Rows
 from folds.utils.memmap import let_go
 

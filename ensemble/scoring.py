@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.found_files import Note
+from ensemble.members.discovery import Note
 from ensemble.runs import Split
 from ensemble.voting import Vote
 from folds.errors import EnsembleError, nearest

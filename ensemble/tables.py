@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.found_files import Note
-from ensemble.hard_labels import HardLabels
-from ensemble.members import Member
+from ensemble.members.discovery import Note
+from ensemble.members.hard_labels import HardLabels
+from ensemble.members.reading import Member
 from folds.errors import EnsembleError
 from folds.predictions.files import SPLITS
 

@@ -13,7 +13,7 @@ from ensemble.combination import Combination, Fitter
 from ensemble.cost import Costs
 from ensemble.evaluation import FEWEST, Progress, nested, nests_of
 from ensemble.fitted import Fitted
-from ensemble.found_files import Note
+from ensemble.members.discovery import Note
 from ensemble.pareto import Pareto, pareto
 from ensemble.request import Request
 from ensemble.runs import Split

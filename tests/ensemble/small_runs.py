@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.members import Member
+from ensemble.members.reading import Member
 from ensemble.runs import Part, Run, Split
 from folds.predictions.files import Rows
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ensemble.cost import Cost, Costs, costs_of, parse_costs
-from ensemble.members import Member
+from ensemble.members.reading import Member
 from ensemble.runs import Part, Run, Split
 from folds.errors import UsageError
 from folds.predictions.files import Rows, Sidecar

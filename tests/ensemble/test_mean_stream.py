@@ -18,7 +18,7 @@ import numpy as np
 from pathlib import Path
 from folds.utils import memmap as maps
 from ensemble.alignment import align
-from ensemble.members import read_members
+from ensemble.members.reading import read_members
 from ensemble.voting import vote
 maps._LARGE = 1 << 20
 def peak():  # since the program began; what getrusage says of a child begins with its parent's

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.found_files import Note
-from ensemble.hard_labels import read_hard_labels
-from ensemble.leaks import LeakCheck
-from ensemble.scans import NEGATIVE, Scan, scanned
+from ensemble.members.discovery import Note
+from ensemble.members.hard_labels import read_hard_labels
+from ensemble.members.leakage import LeakCheck
+from ensemble.members.scan import NEGATIVE, Scan, scanned
 from folds.errors import EnsembleError
 from folds.predictions.files import Rows, Sidecar, read_array, read_sidecar, sidecar_path
 from folds.utils.files import sha256_bytes, sha256_file
@@ -78,12 +78,12 @@ def read_members(
     paths : ``.npy`` arrays, with or without a sidecar, and ``.csv`` files of hard labels.
     logits : arrays without a sidecar hold logits; so does one whose sidecar says probabilities where it cannot be right.
     allow_duplicates : a file that repeats another of its run votes as a run of its own, ``<run>#2``; without it, it is
-        left out. (Equal files of runs with other names: `ensemble.copies`.)
+        left out. (Equal files of runs with other names: `ensemble.members.deduplication`.)
 
     Raises
     ------
     EnsembleError : a file is not a 2-D array of finite numbers, its rows do not sum to 1 (unless they are logits), it
-        does not fit its sidecar, repeats an id, or its models have seen in training what they predict (`ensemble.leaks`).
+        does not fit its sidecar, repeats an id, or its models have seen in training what they predict (`ensemble.members.reading.leakage`).
     """
     samples: dict[str, Rows] = {}
     checked: dict[int, tuple[Rows, str]] = {}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble import scans
-from ensemble.scans import scan, scanned
+from ensemble.members.reading import scan as scans
+from ensemble.members.scan import scan, scanned
 from folds.utils.files import sha256_file
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.members import read_members
+from ensemble.members.reading import read_members
 from folds.errors import EnsembleError
 from folds.predictions.files import Rows, Sidecar, write_prediction
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ensemble.hard_labels import lists_samples
+from ensemble.members.hard_labels import lists_samples
 from folds.errors import EnsembleError, UsageError, nearest
 from folds.utils.csv_table import read_header
 

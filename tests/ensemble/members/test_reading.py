@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ensemble.alignment import align
-from ensemble.copies import named_apart, select_runs
-from ensemble.found_files import find_files
-from ensemble.hard_labels import read_hard_labels
-from ensemble.members import read_members
+from ensemble.members.deduplication import named_apart, select_runs
+from ensemble.members.discovery import find_files
+from ensemble.members.hard_labels import read_hard_labels
+from ensemble.members.reading import read_members
 from ensemble.runs import Split
 from ensemble.voting import METHODS, vote
 from folds.errors import EnsembleError, UsageError

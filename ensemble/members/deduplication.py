@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ensemble.found_files import Note
-from ensemble.members import Member
+from ensemble.members.discovery import Note
+from ensemble.members.reading import Member
 from folds.errors import unknown
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ensemble.alignment import align
-from ensemble.copies import named_apart, without_copies
-from ensemble.found_files import find_files
-from ensemble.members import Member, read_members
+from ensemble.members.deduplication import named_apart, without_copies
+from ensemble.members.discovery import find_files
+from ensemble.members.reading import Member, read_members
 from ensemble.voting import vote
 from folds.predictions.files import Rows, Sidecar, write_prediction
 
