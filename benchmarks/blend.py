@@ -37,7 +37,7 @@ IMPORTS = """
 from pathlib import Path
 from ensemble.mean_stream import mean_of_runs
 from ensemble.members.reading import Member
-from ensemble.runs import Part, Run
+from ensemble.alignment.split import Part, Run
 from folds.predictions.files import read_array
 def run(file):
     values = read_array(Path(file))

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ensemble.attributes import JointRun
+from ensemble.alignment.attributes import JointRun
+from ensemble.alignment.split import Run, Split
 from ensemble.blends import Blend
 from ensemble.combination import Combination
-from ensemble.runs import Run, Split
 from folds.errors import EnsembleError
 from folds.utils.files import is_file_safe
 from folds.utils.schema import LINE, Kind, list_of, mapping_of, optional, shown, whole, wrong_fields
@@ -68,7 +68,7 @@ class BlendRecipe:
     Attributes
     ----------
     class_attributes : class → attribute → value, of the attributes whose runs are joined: P(class) ∝ Π P(its value), runs of one
-        attribute averaged before (`ensemble.attributes.JointRun`).
+        attribute averaged before (`ensemble.alignment.align.attributes.JointRun`).
     """
 
     identity: str

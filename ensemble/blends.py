@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from ensemble import __version__
-from ensemble.alignment import align
+from ensemble.alignment.align import align
+from ensemble.alignment.split import Split
+from ensemble.alignment.truth import Truth, truth_of
 from ensemble.ballots import Options, Vote
 from ensemble.combination import Combination
 from ensemble.cost import Costs, costs_of, parse_costs
@@ -26,8 +28,6 @@ from ensemble.members.discovery import Note, find_files
 from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.reading import Member, read_members
 from ensemble.request import Request
-from ensemble.runs import Split
-from ensemble.scoring import Truth, truth_of
 from ensemble.voting import vote
 from ensemble.worths import Worths, worths_of
 from folds.errors import EnsembleError

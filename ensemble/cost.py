@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.runs import Part, Run, Split
+from ensemble.alignment.split import Part, Run, Split
 from folds.errors import UsageError, unknown
 
 LEAST, MOST = 1e-6, 1e12  # of what a pass costs: sums and shares of costs stay finite and keep their digits

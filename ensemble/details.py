@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.alignment.split import Split
+from ensemble.alignment.truth import Truth
 from ensemble.ballots import Vote
-from ensemble.runs import Split
-from ensemble.scoring import Truth
 from folds.metrics.calibration import Bin, calibration_error, classwise_calibration_error, reliability
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.intervals import Interval, interval_over_images, interval_over_people

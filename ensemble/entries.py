@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.alignment.split import Split
+from ensemble.alignment.truth import Score, Truth, score_vote
 from ensemble.ballots import Vote
 from ensemble.request import Request
-from ensemble.runs import Split
-from ensemble.scoring import Score, Truth, score_vote
 from ensemble.voting import vote
 
 

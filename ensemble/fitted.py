@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.alignment.split import Split
+from ensemble.alignment.truth import Truth
 from ensemble.auto import Choice, choose
 from ensemble.combination import Combination, Fitter
 from ensemble.cost import Costs
 from ensemble.evaluation import FEWEST, Nested, Progress, gain, is_real, nested, nests_of, stability
 from ensemble.fitters import BEST, FITTERS, SOFT
 from ensemble.request import AUTO, Request
-from ensemble.runs import Split
-from ensemble.scoring import Truth
 from ensemble.stack import Stack, stack_of
 from ensemble.subsets import limited
 from folds.errors import EnsembleError

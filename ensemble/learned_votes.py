@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ensemble.alignment.split import Split
 from ensemble.ballots import Ballots, Vote
 from ensemble.combination import Combination
-from ensemble.runs import Split
 from ensemble.voting import METHODS, vote
 from folds.errors import UsageError
 

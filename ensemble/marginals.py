@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.runs import Grouping, Present, Run, Split
+from ensemble.alignment.split import Grouping, Present, Run, Split
 from folds.errors import UsageError
 from folds.predictions.files import sort_classes
 from folds.utils.memmap import let_go, result_array

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.alignment.split import Split
+from ensemble.alignment.truth import Truth
 from ensemble.ballots import Ballots
-from ensemble.runs import Split
-from ensemble.scoring import Truth
 from folds.errors import EnsembleError, UsageError
 
 _NUMBERS_AT_ONCE = 1 << 20

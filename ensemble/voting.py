@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.alignment.split import Run, Split
 from ensemble.ballots import Ballots, Method, Options, Vote, normalised
 from ensemble.majority import hard
 from ensemble.marginals import join_marginals, marginal_splits
 from ensemble.mean_stream import mean_of_runs
 from ensemble.means import geometric, largest, median, power_mean, soft, trimmed
 from ensemble.ranks import ranked
-from ensemble.runs import Run, Split
 from folds.errors import UsageError, unknown
 from folds.utils.memmap import blocks, let_go, result_array
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ensemble.advice import advice
+from ensemble.alignment.split import Split
+from ensemble.alignment.truth import Truth
 from ensemble.combination import Combination, Fitter
 from ensemble.cost import Costs
 from ensemble.evaluation import FEWEST, Progress, nested, nests_of
@@ -16,8 +18,6 @@ from ensemble.fitted import Fitted
 from ensemble.members.discovery import Note
 from ensemble.pareto import Pareto, pareto
 from ensemble.request import Request
-from ensemble.runs import Split
-from ensemble.scoring import Truth
 from ensemble.stack import stack_of
 from ensemble.worth import Worth, worth
 

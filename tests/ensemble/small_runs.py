@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.alignment.split import Part, Run, Split
 from ensemble.members.reading import Member
-from ensemble.runs import Part, Run, Split
 from folds.predictions.files import Rows
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ensemble.alignment.split import Part, Run, Split
 from ensemble.cost import Cost, Costs, costs_of, parse_costs
 from ensemble.members.reading import Member
-from ensemble.runs import Part, Run, Split
 from folds.errors import UsageError
 from folds.predictions.files import Rows, Sidecar
 from tests.ensemble.small_runs import split_of

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ensemble.alignment.split import Split
 from ensemble.combination import Calibration, Combination, combine
 from ensemble.learned_votes import vote_as_learnt
-from ensemble.runs import Split
 from ensemble.stack import Stack
 from ensemble.voting import METHODS, Options, vote
 from folds.errors import UsageError

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ensemble.alignment.split import Split
 from ensemble.ballots import Options
-from ensemble.runs import Split
 from ensemble.voting import METHODS, vote
 from folds.errors import UsageError
 from tests.ensemble.small_runs import answer_run, draw, probability_run, split_of

@@ -17,7 +17,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from folds.utils import memmap as maps
-from ensemble.alignment import align
+from ensemble.alignment.align import align
 from ensemble.members.reading import read_members
 from ensemble.voting import vote
 maps._LARGE = 1 << 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.alignment import align
+from ensemble.alignment.align import align
 from ensemble.members.deduplication import named_apart, without_copies
 from ensemble.members.discovery import find_files
 from ensemble.members.reading import Member, read_members

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensemble.alignment import align
+from ensemble.alignment.align import align
+from ensemble.alignment.split import Split
 from ensemble.members.deduplication import named_apart, select_runs
 from ensemble.members.discovery import find_files
 from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.reading import read_members
-from ensemble.runs import Split
 from ensemble.voting import METHODS, vote
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import Rows, Sidecar, write_prediction

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.runs import Grouping, Present, Run
+from ensemble.alignment.split import Grouping, Present, Run
 from folds.errors import EnsembleError
 from folds.predictions.files import sort_classes
 

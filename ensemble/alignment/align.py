@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.attributes import join_attributes, label_classes
-from ensemble.class_order import class_order
+from ensemble.alignment.attributes import join_attributes, label_classes
+from ensemble.alignment.classes import class_order
+from ensemble.alignment.coverage import Table, place_members, tables_of
+from ensemble.alignment.precedence import folds_of, model_of, prefer_views, refuse_two_of_one
+from ensemble.alignment.split import Part, Run, Split
 from ensemble.members.discovery import Note
 from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
-from ensemble.run_files import folds_of, model_of, prefer_views, refuse_two_of_one
-from ensemble.runs import Part, Run, Split
-from ensemble.tables import Table, place_members, tables_of
 from folds.errors import EnsembleError, printable
 from folds.predictions.files import Rows
 

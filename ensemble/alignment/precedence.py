@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.alignment.split import Part
 from ensemble.members.discovery import Note
 from ensemble.members.reading import Member
-from ensemble.runs import Part
 from folds.errors import EnsembleError
 
 

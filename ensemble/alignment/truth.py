@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.alignment.split import Split
 from ensemble.members.discovery import Note
-from ensemble.runs import Split
 from ensemble.voting import Vote
 from folds.errors import EnsembleError, nearest
 from folds.experiments.summary import Score, score
