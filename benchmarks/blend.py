@@ -35,7 +35,7 @@ print(time.perf_counter() - start)
 """
 IMPORTS = """
 from pathlib import Path
-from ensemble.mean_stream import mean_of_runs
+from ensemble.voting.mean_stream import mean_of_runs
 from ensemble.members.reading import Member
 from ensemble.alignment.split import Part, Run
 from folds.predictions.files import read_array
@@ -148,7 +148,7 @@ def large(folder: Path, rows: int, repeats: int) -> None:
 
 def methods(folder: Path, rows: int, repeats: int) -> None:
     """Every method on 20 files of `rows` × 18."""
-    from ensemble.voting import METHODS
+    from ensemble.voting.vote import METHODS
 
     files = [str(file) for file in write_files(folder, "test", rows, 18, 20, False)]
     start = ["blend", "-q", *files, "-o", "b", "--method"]

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.ballots import Vote
 from ensemble.blend_recipe import recipe_of, to_text
 from ensemble.blends import Blend
 from ensemble.request import Request
+from ensemble.voting.base import Vote
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import Rows, Sidecar, read_array, sidecar_path, write_prediction
 from folds.utils.files import read_json, refuse_existing, refuse_folder, sha256_file, write_atomic, write_json

@@ -14,7 +14,6 @@ from ensemble import __version__
 from ensemble.alignment.align import align
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth, truth_of
-from ensemble.ballots import Options, Vote
 from ensemble.combination import Combination
 from ensemble.cost import Costs, costs_of, parse_costs
 from ensemble.details import Details, details_of
@@ -28,7 +27,8 @@ from ensemble.members.discovery import Note, find_files
 from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.reading import Member, read_members
 from ensemble.request import Request
-from ensemble.voting import vote
+from ensemble.voting.base import Options, Vote
+from ensemble.voting.vote import vote
 from ensemble.worths import Worths, worths_of
 from folds.errors import EnsembleError
 from folds.utils.files import sha256_bytes

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.ballots import FLOOR
 from ensemble.combination import Combination
 from ensemble.evaluation import held_out
 from ensemble.stack import Stack
+from ensemble.voting.base import FLOOR
 from ensemble.weights import simplex_weights, told, true_class
 from folds.metrics.classification import Metric
 

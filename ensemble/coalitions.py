@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.ballots import FLOOR
 from ensemble.stack import Stack
+from ensemble.voting.base import FLOOR
 from folds.metrics.classification import Metric
 
 # Pools whose decision is the largest of a sum over the runs.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.ballots import FLOOR, Ballots, Options
 from ensemble.stack import Stack
-from ensemble.voting import DEFAULTS, METHODS, method_of
+from ensemble.voting.base import FLOOR, Ballots, Options
+from ensemble.voting.vote import DEFAULTS, METHODS, method_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
 from folds.utils.schema import LINE, NUMBER, TEXT, either, list_of, one_of, optional, wrong_fields

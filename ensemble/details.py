@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth
-from ensemble.ballots import Vote
+from ensemble.voting.base import Vote
 from folds.metrics.calibration import Bin, calibration_error, classwise_calibration_error, reliability
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.intervals import Interval, interval_over_images, interval_over_people

@@ -11,9 +11,9 @@ import numpy as np
 
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Score, Truth, score_vote
-from ensemble.ballots import Vote
 from ensemble.request import Request
-from ensemble.voting import vote
+from ensemble.voting.base import Vote
+from ensemble.voting.vote import vote
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ensemble.combination import Combination, Fitter
 from ensemble.remembered import remembered
 from ensemble.stack import Stack
 from ensemble.stacking import stacking
-from ensemble.voting import METHODS
+from ensemble.voting.vote import METHODS
 from ensemble.weights import BAGS, WARM, best_single, exponential, greedy, simplex
 from folds.errors import unknown
 from folds.metrics.classification import Metric

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensemble.alignment.split import Split
-from ensemble.ballots import Ballots, Vote
 from ensemble.combination import Combination
-from ensemble.voting import METHODS, vote
+from ensemble.voting.base import Ballots, Vote
+from ensemble.voting.vote import METHODS, vote
 from folds.errors import UsageError
 
 _NUMBERS_AT_ONCE = 1 << 20

@@ -9,7 +9,7 @@ from typing import Any
 from ensemble.calibration import calibrated, parse_calibration
 from ensemble.combination import Fitter
 from ensemble.fitters import FITTERS, candidates
-from ensemble.voting import METHODS, Options
+from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown
 from folds.metrics.classification import Metric
 from folds.metrics.custom import find_metric

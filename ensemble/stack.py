@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth
-from ensemble.ballots import Ballots
+from ensemble.voting.base import Ballots
 from folds.errors import EnsembleError, UsageError
 
 _NUMBERS_AT_ONCE = 1 << 20

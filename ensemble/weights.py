@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.ballots import FLOOR
 from ensemble.combination import Combination
 from ensemble.greedy import select
 from ensemble.stack import Stack
+from ensemble.voting.base import FLOOR
 from folds.metrics.classification import Metric
 
 STEPS = 100

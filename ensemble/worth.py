@@ -15,7 +15,7 @@ from ensemble.diversity import Diversity, diversity
 from ensemble.evaluation import Nested, Progress, nested
 from ensemble.shapley import Shares, shapley
 from ensemble.stack import Stack
-from ensemble.voting import METHODS
+from ensemble.voting.vote import METHODS
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import Split
 from ensemble.members.discovery import Note
-from ensemble.voting import Vote
+from ensemble.voting.vote import Vote
 from folds.errors import EnsembleError, nearest
 from folds.experiments.summary import Score, score
 from folds.metrics.grouping import person_codes

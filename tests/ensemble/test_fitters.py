@@ -17,7 +17,7 @@ from ensemble.combination import Combination, combine
 from ensemble.evaluation import held_out, nested
 from ensemble.fitters import FITTERS, GIVEN, candidates, fitter_of
 from ensemble.stack import Stack
-from ensemble.voting import METHODS
+from ensemble.voting.vote import METHODS
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS
 from tests.ensemble.stacks import drawn, with_gaps

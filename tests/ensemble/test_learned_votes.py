@@ -11,7 +11,7 @@ from ensemble.alignment.split import Split
 from ensemble.combination import Calibration, Combination, combine
 from ensemble.learned_votes import vote_as_learnt
 from ensemble.stack import Stack
-from ensemble.voting import METHODS, Options, vote
+from ensemble.voting.vote import METHODS, Options, vote
 from folds.errors import UsageError
 from tests.ensemble.small_runs import answer_run, probability_run, split_of
 from tests.ensemble.worlds import world

@@ -19,7 +19,7 @@ from ensemble.members.deduplication import named_apart, select_runs
 from ensemble.members.discovery import find_files
 from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.reading import read_members
-from ensemble.voting import METHODS, vote
+from ensemble.voting.vote import METHODS, vote
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import Rows, Sidecar, write_prediction
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.ballots import Ballots
+from ensemble.voting.base import Ballots
 
 
 def rank_column(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ensemble.alignment.split import Run
-from ensemble.ballots import normalised
+from ensemble.voting.base import normalised
 from folds.utils.memmap import let_go, result_array
 
 _NUMBERS_AT_ONCE = 1 << 17  # a block and its sums stay in the processor's cache

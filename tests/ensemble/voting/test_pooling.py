@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensemble.ballots import FLOOR, Options
-from ensemble.voting import vote
+from ensemble.voting.base import FLOOR, Options
+from ensemble.voting.vote import vote
 from folds.errors import UsageError
 from tests.ensemble.small_runs import draw, probability_run, split_of
 

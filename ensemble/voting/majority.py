@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.ballots import TIE, TIE_MARGIN, Ballots
+from ensemble.voting.base import TIE, TIE_MARGIN, Ballots
 
 
 def hard(ballots: Ballots) -> tuple[NDArray[np.float64], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.ballots import FLOOR, Ballots
+from ensemble.voting.base import FLOOR, Ballots
 
 Combined = tuple[NDArray[np.float64], int]
 _ROUNDING = 1e-9  # of weights that are added up

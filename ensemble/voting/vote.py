@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import Run, Split
-from ensemble.ballots import Ballots, Method, Options, Vote, normalised
-from ensemble.majority import hard
-from ensemble.marginals import join_marginals, marginal_splits
-from ensemble.mean_stream import mean_of_runs
-from ensemble.means import geometric, largest, median, power_mean, soft, trimmed
-from ensemble.ranks import ranked
+from ensemble.voting.base import Ballots, Method, Options, Vote, normalised
+from ensemble.voting.by_attribute import join_marginals, marginal_splits
+from ensemble.voting.majority import hard
+from ensemble.voting.mean_stream import mean_of_runs
+from ensemble.voting.pooling import geometric, largest, median, power_mean, soft, trimmed
+from ensemble.voting.ranks import ranked
 from folds.errors import UsageError, unknown
 from folds.utils.memmap import blocks, let_go, result_array
 

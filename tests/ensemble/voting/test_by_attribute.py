@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import Split
-from ensemble.ballots import Options
-from ensemble.voting import METHODS, vote
+from ensemble.voting.base import Options
+from ensemble.voting.vote import METHODS, vote
 from folds.errors import UsageError
 from tests.ensemble.small_runs import answer_run, draw, probability_run, split_of
 
