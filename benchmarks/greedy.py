@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.cli.console import table
-from ensemble.greedy import prepare, select
+from ensemble.learning.greedy import prepare, select
 from folds.metrics.classification import METRICS
 
 THEIR_NAMES = {"log_loss": "log_loss", "accuracy": "accuracy", "macro_f1": "f1_macro", "balanced_accuracy": "balanced_accuracy"}

@@ -21,12 +21,12 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.auto import choose
-from ensemble.calibration import calibrated, parse_calibration
-from ensemble.combination import Fitter, combine
-from ensemble.evaluation import nested
-from ensemble.fitters import FITTERS, candidates, fitter_of
-from ensemble.stack import Stack
+from ensemble.learning.auto import choose
+from ensemble.learning.calibration import calibrated, parse_calibration
+from ensemble.learning.combination import Fitter, combine
+from ensemble.learning.nested import nested
+from ensemble.learning.registry import FITTERS, candidates, fitter_of
+from ensemble.learning.stack import Stack
 from folds.metrics.classification import METRICS
 
 IMAGES = np.array([2765, 2045, 415, 3640, 4090, 545, 553, 409, 83, 728, 818, 109, 553, 409, 83, 728, 818, 109], float)

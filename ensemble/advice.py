@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ensemble.evaluation import is_real
+from ensemble.learning.nested import is_real
 from ensemble.pareto import Pareto, Subset
 from ensemble.worth import MemberWorth, Worth
 from folds.metrics.classification import Metric

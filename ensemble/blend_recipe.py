@@ -12,7 +12,7 @@ from typing import Any
 from ensemble.alignment.attributes import JointRun
 from ensemble.alignment.split import Run, Split
 from ensemble.blends import Blend
-from ensemble.combination import Combination
+from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError
 from folds.utils.files import is_file_safe
 from folds.utils.schema import LINE, Kind, list_of, mapping_of, optional, shown, whole, wrong_fields

@@ -14,14 +14,14 @@ from ensemble import __version__
 from ensemble.alignment.align import align
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth, truth_of
-from ensemble.combination import Combination
 from ensemble.cost import Costs, costs_of, parse_costs
 from ensemble.details import Details, details_of
 from ensemble.entries import Entry, entries_of, entry_of, ranking_of
-from ensemble.evaluation import Progress, nests_of, torn
 from ensemble.fitted import Fitted, fit_split
 from ensemble.given_weights import parse_weights
-from ensemble.learned_votes import vote_as_learnt
+from ensemble.learning.apply import vote_as_learnt
+from ensemble.learning.combination import Combination
+from ensemble.learning.nested import Progress, nests_of, torn
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
 from ensemble.members.discovery import Note, find_files
 from ensemble.members.hard_labels import read_hard_labels

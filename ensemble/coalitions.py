@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.stack import Stack
+from ensemble.learning.stack import Stack
 from ensemble.voting.base import FLOOR
 from folds.metrics.classification import Metric
 

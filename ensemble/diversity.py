@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.stack import Stack
+from ensemble.learning.stack import Stack
 
 Matrix = NDArray[np.float64]
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth
-from ensemble.auto import Choice, choose
-from ensemble.combination import Combination, Fitter
 from ensemble.cost import Costs
-from ensemble.evaluation import FEWEST, Nested, Progress, gain, is_real, nested, nests_of, stability
-from ensemble.fitters import BEST, FITTERS, SOFT
+from ensemble.learning.auto import Choice, choose
+from ensemble.learning.combination import Combination, Fitter
+from ensemble.learning.nested import FEWEST, Nested, Progress, gain, is_real, nested, nests_of, stability
+from ensemble.learning.registry import BEST, FITTERS, SOFT
+from ensemble.learning.stack import Stack, stack_of
 from ensemble.request import AUTO, Request
-from ensemble.stack import Stack, stack_of
 from ensemble.subsets import limited
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
@@ -124,7 +124,7 @@ def fit_split(split: Split, truth: Truth, request: Request, costs: Costs, progre
 
     Raises
     ------
-    UsageError, EnsembleError : as `ensemble.stack.stack_of`; no run fits within the limits; there are too few people.
+    UsageError, EnsembleError : as `ensemble.learning.stack.stack_of`; no run fits within the limits; there are too few people.
     """
     metric, stack = request.scored, stack_of(split, truth, nests_of(truth.persons, truth.labels, split.fold))
     if len(np.unique(stack.nests)) < FEWEST:

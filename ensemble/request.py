@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.calibration import calibrated, parse_calibration
-from ensemble.combination import Fitter
-from ensemble.fitters import FITTERS, candidates
+from ensemble.learning.calibration import calibrated, parse_calibration
+from ensemble.learning.combination import Fitter
+from ensemble.learning.registry import FITTERS, candidates
 from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown
 from folds.metrics.classification import Metric
@@ -36,7 +36,7 @@ class Request:
     power, trim : of the methods of these names; None for their defaults.
     by : ``class``, or ``attribute`` to vote on each attribute of the class by itself.
     allow_duplicates : files of equal content vote as often as they are given.
-    calibrate : as `ensemble.calibration.parse_calibration` reads it.
+    calibrate : as `ensemble.learning.calibration.parse_calibration` reads it.
     max_members, budget : how many runs, and what cost an image, at most.
     cost : what a pass of each run costs, as `ensemble.cost.parse_costs` reads it; forward passes without it.
     worth : say what each run is worth; None for where the method is ``auto``.

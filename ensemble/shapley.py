@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.coalitions import Floats, game_of
-from ensemble.evaluation import Progress
-from ensemble.stack import Stack
+from ensemble.learning.nested import Progress
+from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Interval
 from folds.utils.files import derive_seed

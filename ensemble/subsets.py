@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.coalitions import ADDITIVE, Floats, Game, game_of
-from ensemble.combination import Calibration, Combination, Fitter
 from ensemble.cost import Costs
-from ensemble.stack import Stack
+from ensemble.learning.combination import Calibration, Combination, Fitter
+from ensemble.learning.stack import Stack
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS, Metric
 
@@ -88,7 +88,7 @@ def limited(fitter: Fitter, costs: Costs, max_members: int | None = None, budget
     """A fitter of the best runs within limits: others have weight 0.
 
     The subset is chosen by the plain pool's score on what it is fitted on, then `fitter` learns on these runs alone. So in
-    `ensemble.evaluation.nested` neither choice nor fit has seen the people that are scored.
+    `ensemble.learning.nested.nested` neither choice nor fit has seen the people that are scored.
 
     Parameters
     ----------

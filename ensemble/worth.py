@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.coalitions import ADDITIVE, Floats
-from ensemble.combination import Combination
 from ensemble.diversity import Diversity, diversity
-from ensemble.evaluation import Nested, Progress, nested
+from ensemble.learning.combination import Combination
+from ensemble.learning.nested import Nested, Progress, nested
+from ensemble.learning.stack import Stack
 from ensemble.shapley import Shares, shapley
-from ensemble.stack import Stack
 from ensemble.voting.vote import METHODS
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
@@ -87,7 +87,7 @@ def worth(stack: Stack, fitted: Nested, metric: Metric, refit: bool = False, see
 
     Parameters
     ----------
-    fitted : as `ensemble.evaluation.nested` gives it.
+    fitted : as `ensemble.learning.nested.nested` gives it.
     refit : fit again without each run, instead of leaving its weight to the others.
     """
     pool = fitted.combination.pool if fitted.combination.pool in ADDITIVE and fitted.combination.stacked is None else "soft"

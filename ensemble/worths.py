@@ -11,14 +11,14 @@ import numpy as np
 from ensemble.advice import advice
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth
-from ensemble.combination import Combination, Fitter
 from ensemble.cost import Costs
-from ensemble.evaluation import FEWEST, Progress, nested, nests_of
 from ensemble.fitted import Fitted
+from ensemble.learning.combination import Combination, Fitter
+from ensemble.learning.nested import FEWEST, Progress, nested, nests_of
+from ensemble.learning.stack import stack_of
 from ensemble.members.discovery import Note
 from ensemble.pareto import Pareto, pareto
 from ensemble.request import Request
-from ensemble.stack import stack_of
 from ensemble.worth import Worth, worth
 
 

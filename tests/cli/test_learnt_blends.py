@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from ensemble.blend_recipe import read_recipe
-from ensemble.combination import combine
-from ensemble.fitters import FITTERS
+from ensemble.learning.combination import combine
+from ensemble.learning.registry import FITTERS
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
 from folds.predictions.files import Rows, Sidecar, read_sidecar, write_prediction
@@ -107,7 +107,7 @@ def test_the_recipe_can_be_read_and_names_every_checkpoint(folder: Path, call: C
     assert recipe.runs[1].checkpoints == {str(fold): f"1{fold}" * 32 for fold in range(5)}
     test = read_sidecar(folder / "runs/blends/it/test.npy")
     assert test is not None
-    from ensemble.learned_votes import vote_as_learnt
+    from ensemble.learning.apply import vote_as_learnt
     from tests.ensemble.small_runs import probability_run, split_of
 
     files = [probability_run(run, *(np.load(folder / f"runs/{run}.fold{fold}.test.npy") for fold in range(5))) for run in RUNS]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ensemble.stack import Stack
+from ensemble.learning.stack import Stack
 
 
 def drawn(seed: int = 0, runs: int = 4, n: int = 300, classes: int = 4, per_person: int = 3, parts: int = 5) -> Stack:

@@ -9,7 +9,7 @@ import pytest
 
 from ensemble.blend_recipe import BlendRecipe, RunRecipe, read_recipe, recipe_of, to_text
 from ensemble.blends import make_blend
-from ensemble.combination import Calibration, Combination
+from ensemble.learning.combination import Calibration, Combination
 from ensemble.request import Request
 from folds.errors import EnsembleError
 from folds.predictions.files import Rows, Sidecar, write_prediction

@@ -10,11 +10,11 @@ import pytest
 
 from ensemble import subsets
 from ensemble.advice import MARGIN, advice, as_good, better, margin_of
-from ensemble.combination import Calibration, Combination, Fitter, combine
 from ensemble.cost import Cost, Costs
-from ensemble.evaluation import Nested, nested
+from ensemble.learning.combination import Calibration, Combination, Fitter, combine
+from ensemble.learning.nested import Nested, nested
+from ensemble.learning.stack import Stack
 from ensemble.pareto import SOFT, Pareto, Subset, pareto, undominated
-from ensemble.stack import Stack
 from ensemble.subsets import best_of, candidates, limited, widened
 from ensemble.worth import worth
 from folds.errors import UsageError

@@ -12,13 +12,13 @@ import pytest
 from ensemble.advice import advice, as_good, better
 from ensemble.cli.worth_tables import pareto_table, worth_notes, worth_table
 from ensemble.coalitions import ADDITIVE, game_of
-from ensemble.combination import Calibration, Combination, Fitter, combine
 from ensemble.cost import Cost, Costs
 from ensemble.diversity import diversity
-from ensemble.evaluation import nested
+from ensemble.learning.combination import Calibration, Combination, Fitter, combine
+from ensemble.learning.nested import nested
+from ensemble.learning.stack import Stack
 from ensemble.pareto import SOFT, pareto
 from ensemble.shapley import _orders, shapley
-from ensemble.stack import Stack
 from ensemble.worth import leave_one_out, worth
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.intervals import difference_over_people

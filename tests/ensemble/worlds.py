@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensemble.stack import Stack
+from ensemble.learning.stack import Stack
 
 
 def world(seed: int = 0, people: int = 60, per_person: int = 5, classes: int = 4, runs: int = 3, skill: float = 1.5, nests: int = 5) -> Stack:

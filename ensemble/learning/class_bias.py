@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.calibration import pooled_honestly, vector
-from ensemble.combination import Calibration, Combination, Fitter
-from ensemble.stack import Stack
+from ensemble.learning.calibration import pooled_honestly, vector
+from ensemble.learning.combination import Calibration, Combination, Fitter
+from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 
-# Of the calibration that says how probable each class is, see `ensemble.calibration.vector`.
+# Of the calibration that says how probable each class is, see `ensemble.learning.calibration.vector`.
 OFFSET_STRENGTH = 3.0
 # Largest bias, either way: e⁵ is 150 times the probability.
 MOST = 5.0

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
-from ensemble.calibration import COOLEST, HOTTEST, calibrated, parse_calibration, pooled_honestly, temperature, vector
-from ensemble.class_bias import MOST, _best_of_class, biased, expected_bias
-from ensemble.combination import Calibration, Combination, combine
-from ensemble.fitters import FITTERS
+from ensemble.learning.calibration import COOLEST, HOTTEST, calibrated, parse_calibration, pooled_honestly, temperature, vector
+from ensemble.learning.class_bias import MOST, _best_of_class, biased, expected_bias
+from ensemble.learning.combination import Calibration, Combination, combine
+from ensemble.learning.registry import FITTERS
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS, class_counts
 from tests.ensemble.stacks import drawn, with_gaps

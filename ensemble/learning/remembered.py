@@ -7,8 +7,8 @@ from collections import OrderedDict
 from functools import wraps
 from threading import Lock
 
-from ensemble.combination import Combination, Fit
-from ensemble.stack import Stack
+from ensemble.learning.combination import Combination, Fit
+from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 
 _MOST = 64

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.combination import Calibration, Combination, combine
-from ensemble.stack import Stack
+from ensemble.learning.combination import Calibration, Combination, combine
+from ensemble.learning.stack import Stack
 from folds.errors import EnsembleError
 from tests.ensemble.worlds import world
 

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
-from ensemble.class_weights import per_class
-from ensemble.combination import Combination, combine
-from ensemble.stack import Stack
-from ensemble.weights import best_single, exponential, greedy, simplex, simplex_weights, told, true_class
+from ensemble.learning.class_weights import per_class
+from ensemble.learning.combination import Combination, combine
+from ensemble.learning.stack import Stack
+from ensemble.learning.weights import best_single, exponential, greedy, simplex, simplex_weights, told, true_class
 from folds.metrics.classification import METRICS
 from tests.ensemble.stacks import drawn, with_gaps
 
@@ -146,7 +146,7 @@ def test_weights_for_each_class_lower_the_log_loss_of_shared_ones_and_rare_class
 
 
 def test_weights_for_each_class_are_a_minimum_of_the_penalised_loss_of_what_is_applied() -> None:
-    from ensemble import class_weights
+    from ensemble.learning import class_weights
 
     stack = with_gaps(drawn(11, runs=3, n=120))
     shared = np.array([0.5, 0.3, 0.2])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensemble.alignment.split import Split
-from ensemble.combination import Combination
+from ensemble.learning.combination import Combination
 from ensemble.voting.base import Ballots, Vote
 from ensemble.voting.vote import METHODS, vote
 from folds.errors import UsageError

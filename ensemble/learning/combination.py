@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.stack import Stack
+from ensemble.learning.stack import Stack
 from ensemble.voting.base import FLOOR, Ballots, Options
 from ensemble.voting.vote import DEFAULTS, METHODS, method_of
 from folds.errors import EnsembleError

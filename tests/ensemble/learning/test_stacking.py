@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
-from ensemble import stacking as module
-from ensemble.combination import Combination, combine
-from ensemble.stack import Stack
-from ensemble.stacking import coefficients, fit, rotated, stacking
+from ensemble.learning import stacking as module
+from ensemble.learning.combination import Combination, combine
+from ensemble.learning.stack import Stack
+from ensemble.learning.stacking import coefficients, fit, rotated, stacking
 from folds.metrics.classification import METRICS
 from tests.ensemble.stacks import drawn, with_gaps
 

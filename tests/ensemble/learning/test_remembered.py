@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ensemble.combination import Combination
-from ensemble.remembered import remembered
-from ensemble.stack import Stack
+from ensemble.learning.combination import Combination
+from ensemble.learning.remembered import remembered
+from ensemble.learning.stack import Stack
 from folds.metrics.classification import METRICS, Metric
 from tests.ensemble.worlds import world
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combination import Combination, Fitter, combine
-from ensemble.stack import Stack
+from ensemble.learning.combination import Combination, Fitter, combine
+from ensemble.learning.stack import Stack
 from folds.experiments.comparison import distinguishable
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, difference_over_people

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensemble.greedy import prepare, select
+from ensemble.learning.greedy import prepare, select
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS, Metric, class_counts
 

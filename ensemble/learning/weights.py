@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combination import Combination
-from ensemble.greedy import select
-from ensemble.stack import Stack
+from ensemble.learning.combination import Combination
+from ensemble.learning.greedy import select
+from ensemble.learning.stack import Stack
 from ensemble.voting.base import FLOOR
 from folds.metrics.classification import Metric
 

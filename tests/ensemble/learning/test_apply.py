@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ensemble.alignment.split import Split
-from ensemble.combination import Calibration, Combination, combine
-from ensemble.learned_votes import vote_as_learnt
-from ensemble.stack import Stack
+from ensemble.learning.apply import vote_as_learnt
+from ensemble.learning.combination import Calibration, Combination, combine
+from ensemble.learning.stack import Stack
 from ensemble.voting.vote import METHODS, Options, vote
 from folds.errors import UsageError
 from tests.ensemble.small_runs import answer_run, probability_run, split_of

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ensemble.auto import _pick, choose
-from ensemble.combination import Combination, Fitter, combine
-from ensemble.evaluation import gain, is_real, nested, nests_of, stability
 from ensemble.fitted import _compared
-from ensemble.stack import Stack
+from ensemble.learning.auto import _pick, choose
+from ensemble.learning.combination import Combination, Fitter, combine
+from ensemble.learning.nested import gain, is_real, nested, nests_of, stability
+from ensemble.learning.stack import Stack
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.intervals import difference_over_people
 from tests.ensemble.worlds import world

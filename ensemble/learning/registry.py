@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ensemble.calibration import calibrated
-from ensemble.class_bias import biased
-from ensemble.class_weights import per_class
-from ensemble.combination import Combination, Fitter
-from ensemble.remembered import remembered
-from ensemble.stack import Stack
-from ensemble.stacking import stacking
+from ensemble.learning.calibration import calibrated
+from ensemble.learning.class_bias import biased
+from ensemble.learning.class_weights import per_class
+from ensemble.learning.combination import Combination, Fitter
+from ensemble.learning.remembered import remembered
+from ensemble.learning.stack import Stack
+from ensemble.learning.stacking import stacking
+from ensemble.learning.weights import BAGS, WARM, best_single, exponential, greedy, simplex
 from ensemble.voting.vote import METHODS
-from ensemble.weights import BAGS, WARM, best_single, exponential, greedy, simplex
 from folds.errors import unknown
 from folds.metrics.classification import Metric
 

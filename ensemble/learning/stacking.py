@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combination import Combination, features
-from ensemble.evaluation import held_out
-from ensemble.stack import Stack
+from ensemble.learning.combination import Combination, features
+from ensemble.learning.nested import held_out
+from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 
 STRUCTURES = ("own class", "all classes")

@@ -12,11 +12,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from ensemble.calibration import calibrated
-from ensemble.combination import Combination, combine
-from ensemble.evaluation import held_out, nested
-from ensemble.fitters import FITTERS, GIVEN, candidates, fitter_of
-from ensemble.stack import Stack
+from ensemble.learning.calibration import calibrated
+from ensemble.learning.combination import Combination, combine
+from ensemble.learning.nested import held_out, nested
+from ensemble.learning.registry import FITTERS, GIVEN, candidates, fitter_of
+from ensemble.learning.stack import Stack
 from ensemble.voting.vote import METHODS
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS
@@ -171,7 +171,7 @@ def test_every_method_of_voting_is_there_but_the_one_whose_weights_are_given() -
 
 @pytest.mark.parametrize("name", ["per-class", "stacking"])
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ensemble.stack._MOST_BYTES", 1000)
+    monkeypatch.setattr("ensemble.learning.stack._MOST_BYTES", 1000)
     with pytest.raises(EnsembleError, match="GiB of memory") as refused:
         FITTERS[name].fit(small(), F1, 1234)  # a seed that none has been asked for: what is remembered is not made again
     assert refused.value.hint is not None

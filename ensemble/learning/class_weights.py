@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combination import Combination
-from ensemble.evaluation import held_out
-from ensemble.stack import Stack
+from ensemble.learning.combination import Combination
+from ensemble.learning.nested import held_out
+from ensemble.learning.stack import Stack
+from ensemble.learning.weights import simplex_weights, told, true_class
 from ensemble.voting.base import FLOOR
-from ensemble.weights import simplex_weights, told, true_class
 from folds.metrics.classification import Metric
 
 # How hard log weights are held to the shared ones, from the strongest: Σ log loss + strength/2 · Σ (log weight − log shared weight)².

@@ -10,9 +10,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combination import Combination, Fitter, combine
-from ensemble.evaluation import Nested, Progress, nested
-from ensemble.stack import Stack
+from ensemble.learning.combination import Combination, Fitter, combine
+from ensemble.learning.nested import Nested, Progress, nested
+from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import difference_over_people
 from folds.utils.parallel import usable_cores

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combination import COOLEST, HOTTEST, Calibration, Combination, Fit, Fitter, combine
-from ensemble.evaluation import held_out
-from ensemble.stack import Stack
+from ensemble.learning.combination import COOLEST, HOTTEST, Calibration, Combination, Fit, Fitter, combine
+from ensemble.learning.nested import held_out
+from ensemble.learning.stack import Stack
 from ensemble.voting.base import FLOOR
 from folds.errors import unknown
 from folds.metrics.classification import Metric

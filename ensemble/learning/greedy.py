@@ -20,8 +20,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.greedy_counts import CountsCourse, Decisions
-from ensemble.greedy_kernels import AnyCourse, Course, LogLossCourse, normalised
+from ensemble.learning.greedy_kernels import AnyCourse, Course, LogLossCourse, normalised
+from ensemble.learning.greedy_objectives import CountsCourse, Decisions
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 
