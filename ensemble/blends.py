@@ -14,7 +14,7 @@ from ensemble import __version__
 from ensemble.alignment.align import align
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth, truth_of
-from ensemble.cost import Costs, costs_of, parse_costs
+from ensemble.analysis.cost import Costs, costs_of, parse_costs
 from ensemble.details import Details, details_of
 from ensemble.entries import Entry, entries_of, entry_of, ranking_of
 from ensemble.fitted import Fitted, fit_split

@@ -38,7 +38,7 @@ class Request:
     allow_duplicates : files of equal content vote as often as they are given.
     calibrate : as `ensemble.learning.calibration.parse_calibration` reads it.
     max_members, budget : how many runs, and what cost an image, at most.
-    cost : what a pass of each run costs, as `ensemble.cost.parse_costs` reads it; forward passes without it.
+    cost : what a pass of each run costs, as `ensemble.analysis.cost.parse_costs` reads it; forward passes without it.
     worth : say what each run is worth; None for where the method is ``auto``.
     detail : take the scores apart.
     """

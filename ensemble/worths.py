@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.advice import advice
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth
-from ensemble.cost import Costs
+from ensemble.analysis.advice import advice
+from ensemble.analysis.contributions import Worth, worth
+from ensemble.analysis.cost import Costs
+from ensemble.analysis.pareto import Pareto, pareto
 from ensemble.fitted import Fitted
 from ensemble.learning.combination import Combination, Fitter
 from ensemble.learning.nested import FEWEST, Progress, nested, nests_of
 from ensemble.learning.stack import stack_of
 from ensemble.members.discovery import Note
-from ensemble.pareto import Pareto, pareto
 from ensemble.request import Request
-from ensemble.worth import Worth, worth
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ensemble.analysis.contributions import Worth
+from ensemble.analysis.pareto import Pareto
 from ensemble.cli import console
 from ensemble.cli.spans import signed_span
-from ensemble.pareto import Pareto
-from ensemble.worth import Worth
 
 _NAMED = 5
 

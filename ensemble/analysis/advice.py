@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ensemble.analysis.contributions import MemberWorth, Worth
+from ensemble.analysis.pareto import Pareto, Subset
 from ensemble.learning.nested import is_real
-from ensemble.pareto import Pareto, Subset
-from ensemble.worth import MemberWorth, Worth
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.coalitions import ADDITIVE, Floats, Game, game_of
-from ensemble.cost import Costs
+from ensemble.analysis.cost import Costs
+from ensemble.analysis.subset_scores import ADDITIVE, Floats, Game, game_of
 from ensemble.learning.combination import Calibration, Combination, Fitter
 from ensemble.learning.stack import Stack
 from folds.errors import UsageError

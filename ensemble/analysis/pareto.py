@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.cost import Costs
+from ensemble.analysis.cost import Costs
+from ensemble.analysis.subset_selection import Candidate, best_of, candidates, fit_on
 from ensemble.learning.combination import Combination, Fitter, combine
 from ensemble.learning.nested import Progress
 from ensemble.learning.stack import Stack
-from ensemble.subsets import Candidate, best_of, candidates, fit_on
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 

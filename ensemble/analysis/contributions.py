@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.coalitions import ADDITIVE, Floats
-from ensemble.diversity import Diversity, diversity
+from ensemble.analysis.diversity import Diversity, diversity
+from ensemble.analysis.shapley import Shares, shapley
+from ensemble.analysis.subset_scores import ADDITIVE, Floats
 from ensemble.learning.combination import Combination
 from ensemble.learning.nested import Nested, Progress, nested
 from ensemble.learning.stack import Stack
-from ensemble.shapley import Shares, shapley
 from ensemble.voting.vote import METHODS
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import Part, Run, Split
-from ensemble.cost import Cost, Costs, costs_of, parse_costs
+from ensemble.analysis.cost import Cost, Costs, costs_of, parse_costs
 from ensemble.members.reading import Member
 from folds.errors import UsageError
 from folds.predictions.files import Rows, Sidecar

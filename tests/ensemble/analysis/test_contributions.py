@@ -9,17 +9,17 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from ensemble.advice import advice, as_good, better
+from ensemble.analysis.advice import advice, as_good, better
+from ensemble.analysis.contributions import leave_one_out, worth
+from ensemble.analysis.cost import Cost, Costs
+from ensemble.analysis.diversity import diversity
+from ensemble.analysis.pareto import SOFT, pareto
+from ensemble.analysis.shapley import _orders, shapley
+from ensemble.analysis.subset_scores import ADDITIVE, game_of
 from ensemble.cli.worth_tables import pareto_table, worth_notes, worth_table
-from ensemble.coalitions import ADDITIVE, game_of
-from ensemble.cost import Cost, Costs
-from ensemble.diversity import diversity
 from ensemble.learning.combination import Calibration, Combination, Fitter, combine
 from ensemble.learning.nested import nested
 from ensemble.learning.stack import Stack
-from ensemble.pareto import SOFT, pareto
-from ensemble.shapley import _orders, shapley
-from ensemble.worth import leave_one_out, worth
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.intervals import difference_over_people
 from tests.ensemble.worlds import world
@@ -145,7 +145,7 @@ def test_in_the_orders_each_run_is_once_at_each_place_and_each_order_is_also_rev
 def test_orders_in_small_blocks_give_the_same_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = world(people=30, runs=6)
     whole = shapley(stack, F1, exact=0)
-    monkeypatch.setattr("ensemble.shapley._NUMBERS_AT_ONCE", 30 * 8 * 6 * 2)  # two orders, 48 subsets
+    monkeypatch.setattr("ensemble.analysis.shapley._NUMBERS_AT_ONCE", 30 * 8 * 6 * 2)  # two orders, 48 subsets
     assert shapley(stack, F1, exact=0) == whole
     assert not shapley(stack, F1).exact  # all subsets would not fit
 

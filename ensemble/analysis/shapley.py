@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.coalitions import Floats, game_of
+from ensemble.analysis.subset_scores import Floats, game_of
 from ensemble.learning.nested import Progress
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
@@ -64,7 +64,7 @@ def shapley(
 
     Parameters
     ----------
-    pool : one of `ensemble.coalitions.ADDITIVE`.
+    pool : one of `ensemble.analysis.subset_scores.ADDITIVE`.
     weights : (runs,) of the runs; equal without it.
 
     Raises

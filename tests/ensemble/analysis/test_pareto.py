@@ -8,15 +8,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ensemble import subsets
-from ensemble.advice import MARGIN, advice, as_good, better, margin_of
-from ensemble.cost import Cost, Costs
+from ensemble.analysis import subset_selection as subsets
+from ensemble.analysis.advice import MARGIN, advice, as_good, better, margin_of
+from ensemble.analysis.contributions import worth
+from ensemble.analysis.cost import Cost, Costs
+from ensemble.analysis.pareto import SOFT, Pareto, Subset, pareto, undominated
+from ensemble.analysis.subset_selection import best_of, candidates, limited, widened
 from ensemble.learning.combination import Calibration, Combination, Fitter, combine
 from ensemble.learning.nested import Nested, nested
 from ensemble.learning.stack import Stack
-from ensemble.pareto import SOFT, Pareto, Subset, pareto, undominated
-from ensemble.subsets import best_of, candidates, limited, widened
-from ensemble.worth import worth
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.intervals import Difference, Interval
