@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ensemble.blend_files import answers_of, blend_folder, refuse_answers, write_blend
-from ensemble.blends import Blend, make_blend
+from ensemble.blending.blend import Blend, make_blend
+from ensemble.blending.output import answers_of, blend_folder, refuse_answers, write_blend
+from ensemble.blending.request import ALL_METHODS, Request
 from ensemble.cli import console
 from ensemble.cli.blend_tables import blend_table, methods_table
-from ensemble.request import ALL_METHODS, Request
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ensemble.blends import Blend
+from ensemble.blending.blend import Blend
+from ensemble.blending.fit import Fitted
+from ensemble.blending.scores import Entry
 from ensemble.cli import console
 from ensemble.cli.spans import signed_span, span
-from ensemble.entries import Entry
-from ensemble.fitted import Fitted
 
 
 def blend_table(made: Blend) -> str:

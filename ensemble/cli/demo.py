@@ -77,9 +77,9 @@ def _runs(epochs: int, force: bool, again: str) -> list[Line]:
 
 
 def _blends(files: Sequence[str], added: str) -> list[Line]:
-    from ensemble.blend_files import blend_folder, write_blend
-    from ensemble.blends import make_blend
-    from ensemble.request import Request
+    from ensemble.blending.blend import make_blend
+    from ensemble.blending.output import blend_folder, write_blend
+    from ensemble.blending.request import Request
 
     lines: list[Line] = []
     shown = " ".join(files)
@@ -95,10 +95,10 @@ def _blends(files: Sequence[str], added: str) -> list[Line]:
 
 def _auto(files: Sequence[str]) -> tuple[list[Line], str]:
     """The method that is best out of fold, as a line, and what is to be said of it."""
-    from ensemble.blend_files import blend_folder, write_blend
-    from ensemble.blends import make_blend
+    from ensemble.blending.blend import make_blend
+    from ensemble.blending.output import blend_folder, write_blend
+    from ensemble.blending.request import Request
     from ensemble.cli.blend_tables import methods_table
-    from ensemble.request import Request
 
     _step(f"ensemble blend {' '.join(files)} --method auto")
     made = make_blend([Path(file) for file in files], Request("auto", worth=False), warn=console.warn)

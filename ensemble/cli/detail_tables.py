@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ensemble.blending.details import Details
 from ensemble.cli import console
 from ensemble.cli.spans import span
-from ensemble.details import Details
 from folds.metrics.calibration import Bin
 from folds.metrics.per_class import ClassScore
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.blend_recipe import read_recipe
+from ensemble.blending.recipe import read_recipe
 from ensemble.learning.combination import combine
 from ensemble.learning.registry import FITTERS
 from folds.errors import EnsembleError

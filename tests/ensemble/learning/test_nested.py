@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ensemble.fitted import _compared
+from ensemble.blending.fit import _compared
 from ensemble.learning.auto import _pick, choose
 from ensemble.learning.combination import Combination, Fitter, combine
 from ensemble.learning.nested import gain, is_real, nested, nests_of, stability

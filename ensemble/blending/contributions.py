@@ -14,12 +14,12 @@ from ensemble.analysis.advice import advice
 from ensemble.analysis.contributions import Worth, worth
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.pareto import Pareto, pareto
-from ensemble.fitted import Fitted
+from ensemble.blending.fit import Fitted
+from ensemble.blending.request import Request
 from ensemble.learning.combination import Combination, Fitter
 from ensemble.learning.nested import FEWEST, Progress, nested, nests_of
 from ensemble.learning.stack import stack_of
 from ensemble.members.discovery import Note
-from ensemble.request import Request
 
 
 @dataclass(frozen=True)

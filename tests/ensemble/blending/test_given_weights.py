@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ensemble.given_weights import parse_weights
+from ensemble.blending.given_weights import parse_weights
 from folds.errors import UsageError
 
 

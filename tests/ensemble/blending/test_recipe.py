@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.blend_recipe import BlendRecipe, RunRecipe, read_recipe, recipe_of, to_text
-from ensemble.blends import make_blend
+from ensemble.blending.blend import make_blend
+from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe, recipe_of, to_text
+from ensemble.blending.request import Request
 from ensemble.learning.combination import Calibration, Combination
-from ensemble.request import Request
 from folds.errors import EnsembleError
 from folds.predictions.files import Rows, Sidecar, write_prediction
 

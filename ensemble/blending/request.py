@@ -28,7 +28,7 @@ class Request:
     Attributes
     ----------
     method : one of `ALL_METHODS`; None for ``weighted`` where there are weights, otherwise ``soft``.
-    weights : as `ensemble.given_weights.parse_weights` reads them.
+    weights : as `ensemble.blending.given_weights.parse_weights` reads them.
     runs : only these.
     metric : a key of `folds.metrics.classification.METRICS`, or ``module:function``; what is fitted is fitted to it.
     labels : a CSV of true labels.

@@ -11,7 +11,7 @@ import numpy as np
 
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Score, Truth, score_vote
-from ensemble.request import Request
+from ensemble.blending.request import Request
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
 

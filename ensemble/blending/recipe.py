@@ -11,7 +11,7 @@ from typing import Any
 
 from ensemble.alignment.attributes import JointRun
 from ensemble.alignment.split import Run, Split
-from ensemble.blends import Blend
+from ensemble.blending.blend import Blend
 from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError
 from folds.utils.files import is_file_safe

@@ -13,12 +13,12 @@ from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.subset_selection import limited
+from ensemble.blending.request import AUTO, Request
 from ensemble.learning.auto import Choice, choose
 from ensemble.learning.combination import Combination, Fitter
 from ensemble.learning.nested import FEWEST, Nested, Progress, gain, is_real, nested, nests_of, stability
 from ensemble.learning.registry import BEST, FITTERS, SOFT
 from ensemble.learning.stack import Stack, stack_of
-from ensemble.request import AUTO, Request
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
 from folds.metrics.grouping import average_by_person

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.blend_recipe import recipe_of, to_text
-from ensemble.blends import Blend
-from ensemble.request import Request
+from ensemble.blending.blend import Blend
+from ensemble.blending.recipe import recipe_of, to_text
+from ensemble.blending.request import Request
 from ensemble.voting.base import Vote
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import Rows, Sidecar, read_array, sidecar_path, write_prediction
