@@ -27,10 +27,10 @@ import ttach
 from torch import Tensor
 
 from ensemble.cli.console import table
-from ensemble.view_files import together
-from ensemble.view_merges import Merge, merge_views
-from ensemble.view_predictions import FoldViews
-from ensemble.views import NONE, View, _to_size, distinct, parse_views, view_named
+from ensemble.tta.files import together
+from ensemble.tta.merge import Merge, merge_views
+from ensemble.tta.predict import FoldViews
+from ensemble.tta.views import NONE, View, _to_size, distinct, parse_views, view_named
 from folds.data.sources import reopen_data
 from folds.models.inference import Pixels, predict_logits
 from folds.predictions.files import read_sidecar

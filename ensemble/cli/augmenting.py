@@ -9,10 +9,10 @@ from typing import Any
 from ensemble.cli import console
 from ensemble.cli.progress import StepsView
 from ensemble.cli.spans import signed_span, span
-from ensemble.tta import Augmented, augment, find_checkpoints
-from ensemble.view_merges import Request
-from ensemble.view_scores import ViewScores, Worth, difference_record, score_views, worth_of
-from ensemble.views import View, distinct
+from ensemble.tta.merge import Request
+from ensemble.tta.run import Augmented, augment, find_checkpoints
+from ensemble.tta.scores import ViewScores, Worth, difference_record, score_views, worth_of
+from ensemble.tta.views import View, distinct
 from folds.data.sources import reopen_data
 from folds.data.table import Data
 from folds.data.targets import LABEL

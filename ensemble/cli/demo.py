@@ -112,7 +112,7 @@ def _auto(files: Sequence[str]) -> tuple[list[Line], str]:
 
 def _views(force: bool) -> list[Line]:
     from ensemble.cli.augmenting import augment_folds
-    from ensemble.views import parse_views
+    from ensemble.tta.views import parse_views
 
     lines: list[Line] = []
     for arch in ARCHS:

@@ -38,8 +38,8 @@ def tta(
     same checkpoint, table and images, is not predicted again, so that another merge costs nothing. What is fitted is scored on
     people it was not fitted on.
     """
-    from ensemble.view_merges import Request
-    from ensemble.views import parse_views
+    from ensemble.tta.merge import Request
+    from ensemble.tta.views import parse_views
     from folds.errors import UsageError
 
     if per not in (None, "person"):

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ensemble.view_files import Kept, kept_logits, stitch, write
-from ensemble.views import View
+from ensemble.tta.files import Kept, kept_logits, stitch, write
+from ensemble.tta.views import View
 from folds.data.table import Data, SampleTable
 from folds.errors import EnsembleError, collected
 from folds.execution.placement import place

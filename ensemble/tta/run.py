@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.view_files import together, write
-from ensemble.view_merges import Merge, Request
-from ensemble.view_predictions import FoldViews, Note
-from ensemble.view_weights import Evidence, apply, fit, nested
-from ensemble.views import View
+from ensemble.tta.files import together, write
+from ensemble.tta.merge import Merge, Request
+from ensemble.tta.predict import FoldViews, Note
+from ensemble.tta.views import View
+from ensemble.tta.weights import Evidence, apply, fit, nested
 from folds.data.table import Data
 from folds.errors import EnsembleError, UsageError
 from folds.experiments.summary import truth_of

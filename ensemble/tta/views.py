@@ -1,7 +1,7 @@
 """Test-time views: ttach's transforms, combined as the user wrote them, each distinct one once.
 
 Only the transforms are ttach's: its merging averages whatever the model returns, so merging is done here
-(`ensemble.view_weights.merge_views`), on probabilities. Shifts and contrast, which ttach 0.0.3 lacks, are made here, too.
+(`ensemble.tta.weights.merge_views`), on probabilities. Shifts and contrast, which ttach 0.0.3 lacks, are made here, too.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ensemble import view_weights
-from ensemble.view_merges import Request, margins, merge_views
-from ensemble.view_weights import Evidence, apply, fit, fit_threshold, nested
+from ensemble.tta.merge import Request, margins, merge_views
+from ensemble.tta.run import weights as view_weights
+from ensemble.tta.weights import Evidence, apply, fit, fit_threshold, nested
 from folds.errors import EnsembleError
 from folds.metrics.classification import log_loss, macro_f1
 from folds.utils.numeric import softmax

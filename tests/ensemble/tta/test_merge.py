@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.view_merges import Merge, Request, margins, merge_views
+from ensemble.tta.merge import Merge, Request, margins, merge_views
 from folds.errors import EnsembleError, UsageError
 from folds.utils.numeric import softmax
 

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from ensemble.views import View, distinct, parse_views, view_named
+from ensemble.tta.views import View, distinct, parse_views, view_named
 from folds.errors import UsageError
 from folds.models.inference import Pixels, predict_logits
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.tta import Augmented
-from ensemble.view_files import together
-from ensemble.view_merges import Merge, merge_views
-from ensemble.view_weights import METRIC, apply
-from ensemble.views import View
+from ensemble.tta.files import together
+from ensemble.tta.merge import Merge, merge_views
+from ensemble.tta.run import Augmented
+from ensemble.tta.views import View
+from ensemble.tta.weights import METRIC, apply
 from folds.errors import EnsembleError
 from folds.experiments.comparison import distinguishable
 from folds.experiments.summary import Score, score, score_rows

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import ttach
 
-from ensemble import tta, view_predictions, view_weights
-from ensemble.view_files import together
-from ensemble.view_merges import Merge, Request, margins
-from ensemble.view_weights import Evidence, apply, fit
-from ensemble.views import View, distinct, parse_views, view_named
+from ensemble.tta.files import together
+from ensemble.tta.merge import Merge, Request, margins
+from ensemble.tta.run import predict as view_predictions
+from ensemble.tta.run import run as tta
+from ensemble.tta.run import weights as view_weights
+from ensemble.tta.views import View, distinct, parse_views, view_named
+from ensemble.tta.weights import Evidence, apply, fit
 from folds.data.targets import resolve_target
 from folds.experiments.summary import truth_of
 from folds.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.view_files import kept_logits, stitch, together, write
+from ensemble.tta.files import kept_logits, stitch, together, write
 from folds.predictions.files import Rows, Sidecar, read_sidecar, sidecar_path
 from folds.predictions.rows import samples_sha
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.view_merges import MERGES, Merge, Request, margins
+from ensemble.tta.merge import MERGES, Merge, Request, margins
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS, argmax_classes, class_counts
 from folds.utils.numeric import softmax
