@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.cli.console import table
+from ensemble.cli.terminal.console import table
 from folds.predictions.files import Rows, Sidecar, write_prediction
 
 ALONE = """

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.cli.console import table
+from ensemble.cli.terminal.console import table
 from ensemble.learning.greedy import prepare, select
 from folds.metrics.classification import METRICS
 

@@ -12,7 +12,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from ensemble.cli.training import results_table, summaries_of, train_plan
+from ensemble.cli.reports.training import results_table, summaries_of, train_plan
 from folds.config.recipe import Recipe, Settings
 from folds.data.readers import read_data
 from folds.data.synthetic.people import draw_people

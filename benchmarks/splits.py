@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ensemble.cli.console import table
+from ensemble.cli.terminal.console import table
 from folds.data.table import SampleTable
 from folds.splits.kfold import split_by_person
 

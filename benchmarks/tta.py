@@ -26,7 +26,7 @@ import torch
 import ttach
 from torch import Tensor
 
-from ensemble.cli.console import table
+from ensemble.cli.terminal.console import table
 from ensemble.tta.files import together
 from ensemble.tta.merge import Merge, merge_views
 from ensemble.tta.predict import FoldViews

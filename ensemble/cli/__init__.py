@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ensemble import __version__
-from ensemble.cli import console
 from ensemble.cli.environment import NOT_FROM_ENVIRONMENT, check_environment
 from ensemble.cli.help import in_panels
+from ensemble.cli.terminal import console
 from folds.errors import EnsembleError, Interrupted, UsageError, unknown
 
 # name → the line in `ensemble --help`. The module ensemble.cli.<name> holds a function of that name; nothing of it is

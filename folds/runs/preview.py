@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.cli import console
-from ensemble.cli.progress import StepsView
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.progress import StepsView
 from folds.augmentation.custom import load_transform
 from folds.augmentation.mixup import Mixing
 from folds.augmentation.preview import Augmented, preview_rows, write_preview

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.cli import auditing, console
+from ensemble.cli.reports import audit as auditing
+from ensemble.cli.terminal import console
 from folds.data.readers import read_data
 from folds.data.synthetic.people import draw_people
 from folds.data.table import DataSpec

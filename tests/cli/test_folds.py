@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ensemble import cli
-from ensemble.cli import console
+from ensemble.cli.terminal import console
 from folds.data.synthetic import people
 from folds.splits.kfold import read_folds
 from tests.folds.skewed import skewed_people

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.cli.kfold import kfold
+from ensemble.cli.commands.kfold import kfold
 from folds.config.recipe import known_keys
 from folds.execution import placement as devices
 from folds.runs import execute as manager

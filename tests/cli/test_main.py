@@ -113,7 +113,7 @@ def test_settings_from_the_environment_are_heard(call: Call, drawn: Path, tmp_pa
 def test_every_option_of_kfold_stands_in_one_group_of_its_help(call: Call) -> None:
     from inspect import signature
 
-    from ensemble.cli.kfold import PANELS, kfold
+    from ensemble.cli.commands.kfold import PANELS, kfold
 
     named = [name for names in PANELS.values() for name in names]
     assert sorted(named) == sorted(signature(kfold).parameters)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.cli import console
-from ensemble.cli.training import FEW_PEOPLE, remarks, results_table
+from ensemble.cli.reports.training import FEW_PEOPLE, remarks, results_table
+from ensemble.cli.terminal import console
 from folds.experiments.summary import Pooled, RunSummary, Score
 from folds.metrics.intervals import Interval
 from folds.runs import execute as manager

@@ -7,8 +7,8 @@ from typing import Any
 from ensemble.blending.blend import Blend
 from ensemble.blending.fit import Fitted
 from ensemble.blending.scores import Entry
-from ensemble.cli import console
-from ensemble.cli.spans import signed_span, span
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.spans import signed_span, span
 
 
 def blend_table(made: Blend) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
-from ensemble.cli import console
+from ensemble.cli.terminal import console
 from folds.utils.files import make_folder
 
 ARCHS = ("swin", "resnet18")
@@ -64,7 +64,7 @@ def demo(
 
 
 def _runs(epochs: int, force: bool, again: str) -> list[Line]:
-    from ensemble.cli.training import describe, refuse_failed, summaries_of, train_plan
+    from ensemble.cli.reports.training import describe, refuse_failed, summaries_of, train_plan
     from folds.config.recipe import Recipe, Settings
     from folds.runs.plan import make_plan
 
@@ -98,7 +98,7 @@ def _auto(files: Sequence[str]) -> tuple[list[Line], str]:
     from ensemble.blending.blend import make_blend
     from ensemble.blending.output import blend_folder, write_blend
     from ensemble.blending.request import Request
-    from ensemble.cli.blend_tables import methods_table
+    from ensemble.cli.reports.blend import methods_table
 
     _step(f"ensemble blend {' '.join(files)} --method auto")
     made = make_blend([Path(file) for file in files], Request("auto", worth=False), warn=console.warn)
@@ -111,7 +111,7 @@ def _auto(files: Sequence[str]) -> tuple[list[Line], str]:
 
 
 def _views(force: bool) -> list[Line]:
-    from ensemble.cli.augmenting import augment_folds
+    from ensemble.cli.reports.tta import augment_folds
     from ensemble.tta.views import parse_views
 
     lines: list[Line] = []

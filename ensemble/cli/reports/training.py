@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from ensemble.cli import console
-from ensemble.cli.auditing import Audit
-from ensemble.cli.comparing import compare_runs, compared_records, compared_remarks, compared_table
-from ensemble.cli.folds import folds_text
-from ensemble.cli.progress import StepsView, TrainingView, duration
-from ensemble.cli.spans import span
+from ensemble.cli.commands.folds import folds_text
+from ensemble.cli.reports.audit import Audit
+from ensemble.cli.reports.compare import compare_runs, compared_records, compared_remarks, compared_table
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.progress import StepsView, TrainingView, duration
+from ensemble.cli.terminal.spans import span
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
 from folds.errors import EnsembleError, FoldsFailed, Interrupted

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli import console
+from ensemble.cli.terminal import console
 
 
 def tta(
@@ -48,7 +48,7 @@ def tta(
     request.check()
     chosen = parse_views(views)
 
-    from ensemble.cli.augmenting import run_tta
+    from ensemble.cli.reports.tta import run_tta
 
     run = run_tta(target, chosen, request, data=data, per_person=per == "person", device=devices, force=force)
     console.next_step(f"ensemble blend runs/*.npy runs/tta/{run}.*.npy --method soft")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ensemble.cli import console
-from ensemble.cli.progress import StepsView
-from ensemble.cli.spans import signed_span, span
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.progress import StepsView
+from ensemble.cli.terminal.spans import signed_span, span
 from ensemble.tta.merge import Request
 from ensemble.tta.run import Augmented, augment, find_checkpoints
 from ensemble.tta.scores import ViewScores, Worth, difference_record, score_views, worth_of

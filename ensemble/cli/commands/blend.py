@@ -11,8 +11,8 @@ import typer
 from ensemble.blending.blend import Blend, make_blend
 from ensemble.blending.output import answers_of, blend_folder, refuse_answers, write_blend
 from ensemble.blending.request import ALL_METHODS, Request
-from ensemble.cli import console
-from ensemble.cli.blend_tables import blend_table, methods_table
+from ensemble.cli.reports.blend import blend_table, methods_table
+from ensemble.cli.terminal import console
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic
@@ -114,7 +114,7 @@ def blend(
 def _made(files: list[Path], request: Request) -> Blend:
     if not request.learns and not request.told:
         return make_blend(files, request, warn=console.warn)
-    from ensemble.cli.progress import StepsView
+    from ensemble.cli.terminal.progress import StepsView
 
     with StepsView(f"{request.name}: learning, and scoring it on people who were left out") as progress:
         return make_blend(files, request, warn=console.warn, progress=progress)
@@ -126,12 +126,12 @@ def described(made: Blend) -> str:
     if made.fitted is not None:
         parts.append(methods_table(made.fitted))
     if made.worths is not None:
-        from ensemble.cli.worth_tables import pareto_table, worth_notes, worth_table
+        from ensemble.cli.reports.worth_tables import pareto_table, worth_notes, worth_table
 
         parts += [worth_table(made.worths.worth), "\n".join(worth_notes(made.worths.worth)), pareto_table(made.worths.pareto)]
         parts.append("\n".join(made.worths.sentences))
     if made.details:
-        from ensemble.cli.detail_tables import detail_tables
+        from ensemble.cli.reports.detail_tables import detail_tables
 
         parts += [detail_tables(one) for one in made.details.values()]
     if made.notes:

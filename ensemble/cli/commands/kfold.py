@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli.arguments import fold_numbers, jobs_asked, resuming
-from ensemble.cli.options import DataOption, IdOption, LabelOption, PathOption, PersonOption, PersonRegexOption, SplitOption, TestOption, WindowOption
+from ensemble.cli.terminal.arguments import fold_numbers, jobs_asked, resuming
+from ensemble.cli.terminal.options import (
+    DataOption,
+    IdOption,
+    LabelOption,
+    PathOption,
+    PersonOption,
+    PersonRegexOption,
+    SplitOption,
+    TestOption,
+    WindowOption,
+)
 
 # How a command is run, which changes nothing that comes out of it.
 NOT_SETTINGS = {"fold", "per", "jobs", "devices", "backend", "ray_address", "save_every", "resume", "force", "strict", "preview", "dry_run", "config"}
@@ -109,7 +119,7 @@ def kfold(
     --preview, --dry-run and -c. Defaults are in brackets.
     """
     given = dict(locals())
-    from ensemble.cli.training import run_training
+    from ensemble.cli.reports.training import run_training
     from folds.config.files import gather, runs_of
     from folds.config.sweep import Asked, parse_sweep
     from folds.errors import UsageError

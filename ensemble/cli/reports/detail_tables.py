@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.blending.details import Details
-from ensemble.cli import console
-from ensemble.cli.spans import span
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.spans import span
 from folds.metrics.calibration import Bin
 from folds.metrics.per_class import ClassScore
 

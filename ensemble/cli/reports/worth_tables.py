@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ensemble.analysis.contributions import Worth
 from ensemble.analysis.pareto import Pareto
-from ensemble.cli import console
-from ensemble.cli.spans import signed_span
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.spans import signed_span
 
 _NAMED = 5
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ensemble.cli import console
-from ensemble.cli.spans import signed_span, span
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.spans import signed_span, span
 from folds.errors import EnsembleError
 from folds.experiments.comparison import Comparison, compare, shown, varied_text
 from folds.experiments.record import comparison_record

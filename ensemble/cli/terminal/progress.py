@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ensemble.cli import console
+from ensemble.cli.terminal import console
 
 if TYPE_CHECKING:  # they import torch, which not every command that shows a bar needs
     from folds.training.job import Job, Outcome

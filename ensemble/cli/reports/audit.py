@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble.cli import console
-from ensemble.cli.progress import StepsView
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.progress import StepsView
 from folds.auditing.checks import ERROR, MOST_COMPARED, NOTE, WARNING, Case, Finding, Pictures, Row, audit_images, audit_table, pictures
 from folds.auditing.duplicates import SIDE
 from folds.data.table import Data, DataSpec, SampleTable

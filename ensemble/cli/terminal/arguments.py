@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemble.cli import console
+from ensemble.cli.terminal import console
 
 
 def fold_numbers(text: str | None) -> list[int] | None:

@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 import platform
 
-from ensemble.cli import console
+from ensemble.cli.terminal import console
 
 PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "pandas", "joblib", "ttach", "pillow", "typer", "rich")
 IMPORTS = {"scikit-learn": "sklearn", "pillow": "PIL"}

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensemble.cli import console
-from ensemble.cli.options import DataOption, IdOption, LabelOption, PathOption, PersonOption, PersonRegexOption, SplitOption, TestOption, WindowOption
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.options import (
+    DataOption,
+    IdOption,
+    LabelOption,
+    PathOption,
+    PersonOption,
+    PersonRegexOption,
+    SplitOption,
+    TestOption,
+    WindowOption,
+)
 
 if TYPE_CHECKING:
     from folds.data.table import Data
@@ -55,8 +65,8 @@ def prepare(
     ensemble kfold. OUT/worst.png shows the images to look at: those without a face, then the least certain. The background is told on the whole
     image, before it is cut. The extra [faces] brings what --crop needs, [background] what --background needs.
     """
-    from ensemble.cli.arguments import jobs_asked, resuming
-    from ensemble.cli.progress import StepsView
+    from ensemble.cli.terminal.arguments import jobs_asked, resuming
+    from ensemble.cli.terminal.progress import StepsView
     from folds.config.files import gather
     from folds.data.sources import open_data
     from folds.errors import Interrupted, UsageError, unknown

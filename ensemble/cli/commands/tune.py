@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensemble.cli import console
+from ensemble.cli.terminal import console
 
 if TYPE_CHECKING:
     from folds.tuning.importance import Importance
@@ -43,7 +43,7 @@ def tune(
     score of the best is optimistic on the folds that it was chosen on; the other folds of ensemble kfold -c best.toml say what it is worth.
     Needs Ray Tune: pip install 'ray[tune]'.
     """
-    from ensemble.cli.arguments import resuming
+    from ensemble.cli.terminal.arguments import resuming
     from folds.errors import FoldsFailed, Interrupted, UsageError
     from folds.tuning.study import begun, make_tuning
 
@@ -88,8 +88,8 @@ def _announce(tuning: Tuning) -> None:
 
 
 def _train(tuning: Tuning, devices: str, address: str | None) -> list[str]:
-    from ensemble.cli.auditing import Audit
-    from ensemble.cli.progress import StepsView
+    from ensemble.cli.reports.audit import Audit
+    from ensemble.cli.terminal.progress import StepsView
     from folds.images.cache import ImageCache
     from folds.runs.plan import Plan
     from folds.tuning.search import Heard, train_trials
@@ -180,7 +180,7 @@ def _folds(folds: Sequence[int]) -> str:
 
 
 def _table(tuning: Tuning, trials: Sequence[Trial]) -> str:
-    from ensemble.cli.progress import duration
+    from ensemble.cli.terminal.progress import duration
     from folds.tuning.trials import cell, trial_name
 
     keys = [axis.key for axis in tuning.space]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensemble.cli import console
+from ensemble.cli.terminal import console
 
 if TYPE_CHECKING:
     from folds.experiments.ledger import Ledger
@@ -105,7 +105,7 @@ def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool
 
 
 def _diff(first: str, second: str, per_person: bool) -> int:
-    from ensemble.cli.comparing import diff_tables
+    from ensemble.cli.reports.compare import diff_tables
     from folds.experiments.comparison import compare
     from folds.experiments.record import comparison_record
 

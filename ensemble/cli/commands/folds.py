@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ensemble.cli import console
-from ensemble.cli.options import DataOption, IdOption, LabelOption, PathOption, PersonOption, PersonRegexOption, SplitOption
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.options import DataOption, IdOption, LabelOption, PathOption, PersonOption, PersonRegexOption, SplitOption
 
 
 def folds(
@@ -54,7 +54,7 @@ def folds(
     different people, labels, or in training and test, and for classes that cannot be in every fold. The split is lined up with
     the data by id; FILE without --data is looked at by itself.
     """
-    from ensemble.cli import auditing
+    from ensemble.cli.reports import audit as auditing
     from folds.config.files import gather
     from folds.data.readers import read_data
     from folds.data.sources import find_data, spec_of
