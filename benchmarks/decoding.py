@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from folds.images.cache import decode, load_images, mean_std
+from folds.images import decode, load_images, mean_std
 from folds.images.decode import ImageSettings, decode_image
 
 

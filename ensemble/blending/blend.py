@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ensemble import __version__
-from ensemble.alignment.align import align
+from ensemble.alignment import align
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth, truth_of
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
@@ -29,7 +29,7 @@ from ensemble.members.discovery import Note, find_files
 from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.reading import Member, read_members
 from ensemble.voting.base import Options, Vote
-from ensemble.voting.vote import vote
+from ensemble.voting import vote
 from folds.errors import EnsembleError
 from folds.utils.files import sha256_bytes
 

@@ -68,7 +68,7 @@ class BlendRecipe:
     Attributes
     ----------
     class_attributes : class → attribute → value, of the attributes whose runs are joined: P(class) ∝ Π P(its value), runs of one
-        attribute averaged before (`ensemble.alignment.align.attributes.JointRun`).
+        attribute averaged before (`ensemble.alignment.attributes.JointRun`).
     """
 
     identity: str

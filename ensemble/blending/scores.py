@@ -13,7 +13,7 @@ from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Score, Truth, score_vote
 from ensemble.blending.request import Request
 from ensemble.voting.base import Vote
-from ensemble.voting.vote import vote
+from ensemble.voting import vote
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def read_members(
     Raises
     ------
     EnsembleError : a file is not a 2-D array of finite numbers, its rows do not sum to 1 (unless they are logits), it
-        does not fit its sidecar, repeats an id, or its models have seen in training what they predict (`ensemble.members.reading.leakage`).
+        does not fit its sidecar, repeats an id, or its models have seen in training what they predict (`ensemble.members.leakage`).
     """
     samples: dict[str, Rows] = {}
     checked: dict[int, tuple[Rows, str]] = {}

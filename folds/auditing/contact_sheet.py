@@ -25,7 +25,7 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
     Parameters
     ----------
     file_of : the image file of a row; None where the table names none.
-    window : as in `folds.images.cache.decode.ImageSettings`.
+    window : as in `folds.images.decode.ImageSettings`.
 
     Returns
     -------

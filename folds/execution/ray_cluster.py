@@ -177,7 +177,7 @@ def _submitting(ray: Any, placement: Placement) -> Callable[[str, dict[str, Any]
 
 def variables_of(threads: int) -> dict[str, str]:
     """The environment of a process that trains with so many threads."""
-    source = str(Path(__file__).resolve().parent.parent)  # also when run from a source tree that is not installed
+    source = str(source_root())
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     return {"PYTHONPATH": path, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))}
 

@@ -44,7 +44,7 @@ class Worker:
         self.stopped = False
 
     def _start(self) -> subprocess.Popen[str]:
-        source = str(Path(__file__).resolve().parent.parent)  # also when run from a source tree that is not installed
+        source = str(source_root())
         variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
         # Threads that have nothing to do sleep instead of spinning: on shared cores a spin takes time from those that work.
         variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")

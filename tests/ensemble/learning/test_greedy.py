@@ -253,5 +253,5 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 
 def test_it_needs_nothing_heavier_than_numpy() -> None:
     code = "import sys, ensemble.greedy\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     assert not set(done.stdout.split()) & {"scipy", "sklearn", "pandas", "torch"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.members.reading import scan as scans
+from ensemble.members import scan as scans
 from ensemble.members.scan import scan, scanned
 from folds.utils.files import sha256_file
 

@@ -12,9 +12,9 @@ import ttach
 
 from ensemble.tta.files import together
 from ensemble.tta.merge import Merge, Request, margins
-from ensemble.tta.run import predict as view_predictions
-from ensemble.tta.run import run as tta
-from ensemble.tta.run import weights as view_weights
+from ensemble.tta import predict as view_predictions
+from ensemble.tta import run as tta
+from ensemble.tta import weights as view_weights
 from ensemble.tta.views import View, distinct, parse_views, view_named
 from ensemble.tta.weights import Evidence, apply, fit
 from folds.data.targets import resolve_target

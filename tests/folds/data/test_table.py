@@ -13,7 +13,7 @@ from folds.data.readers import read_data, read_test
 from folds.data.table import Data, DataSpec
 from folds.errors import EnsembleError, UsageError
 
-XRAY = Path(__file__).parents[2].parent / "shared" / "data" / "xray" / "index.csv"
+XRAY = Path(__file__).parents[4] / "shared" / "data" / "xray" / "index.csv"
 GOOD = "path,label,person\na.jpg,cat,p\nb.jpg,dog,q\nc.jpg,cat,p\n"
 
 

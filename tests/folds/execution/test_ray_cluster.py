@@ -256,7 +256,7 @@ def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(cluster: Any
 
         from folds.execution.placement import resolve_amp
         from folds.execution.ray_task import run_task
-        from folds.training.trainer import trainer as training
+        from folds.training import trainer as training
 
         def train_job(job: Any, report: Any) -> dict[str, Any]:
             report({"event": "note", "text": "on it"})

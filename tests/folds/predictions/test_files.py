@@ -26,7 +26,7 @@ from folds.predictions.files import (
     write_prediction,
     write_samples,
 )
-from folds.predictions.files import files as predictions
+from folds.predictions import files as predictions
 from folds.utils.files import sha256_bytes
 
 CLASSES = ("0", "1", "10")

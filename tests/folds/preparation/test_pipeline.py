@@ -234,7 +234,7 @@ prepare(data, Path(sys.argv[2]), Preparation(detector=DetectorSettings()), detec
 
 
 def test_killed_and_resumed_it_ends_with_the_same_bytes(photos: Path, tmp_path: Path) -> None:
-    root = Path(__file__).parent.parent.parent
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     out = tmp_path / "out"
     command = [sys.executable, "-c", SCRIPT, str(photos / "index.csv"), str(out), "0.4"]

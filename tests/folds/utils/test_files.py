@@ -23,7 +23,7 @@ from folds.utils import files
 from folds.utils.files import derive_seed, exclusive_lock, read_json, refuse_existing, remove, sha256_bytes, sha256_file, write_atomic, write_json
 from tests.conftest import holding
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def names(folder: Path) -> list[str]:

@@ -167,14 +167,14 @@ def test_an_image_that_cannot_be_read_is_named_before_anything_is_written(here: 
 
 def test_the_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
     code = "import sys\nfrom ensemble.cli import main\ntry: main(['prepare', '--help'])\nexcept SystemExit: pass\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent.parent)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     assert "Usage: ensemble prepare" in done.stdout
     assert not set(done.stdout.split()) & {"torch", "numpy", "cv2", "onnxruntime", "PIL", "pandas"}
 
 
 def test_interrupted_it_says_how_to_go_on(here: Path) -> None:
     code = "import folds.prepare as p\ndef stop(*a, **k): raise KeyboardInterrupt\np._look = stop\nfrom ensemble.cli import main\nmain()"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
         [sys.executable, "-c", code, "prepare", "--crop", "faces"], capture_output=True, text=True, cwd=here, env=environment, check=False
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.tta.run import predict as view_predictions
+from ensemble.tta import predict as view_predictions
 from folds.data import sources
 from folds.data.synthetic.people import draw_people
 from folds.runs import execute as manager
