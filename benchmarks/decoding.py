@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from folds.images import decode, load_images, mean_std
-from folds.images.decode import ImageSettings, decode_image
+from folds.images import decode
+from folds.images.cache import load_images, mean_std
+from folds.images.decode import decode_image
+from folds.images.settings import ImageSettings
 
 
 def photograph(seed: int, height: int = 512, width: int = 384) -> bytes:

@@ -25,7 +25,8 @@ from folds.data.readers import read_data
 from folds.data.synthetic.people import draw_people
 from folds.data.table import DataSpec
 from folds.images.cache import load_images
-from folds.images.decode import ImageSettings, decode_image
+from folds.images.decode import decode_image
+from folds.images.settings import ImageSettings
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 

@@ -34,11 +34,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from folds.config.recipe import Recipe, Settings  # noqa: E402
-from folds.data.synthetic.people import draw_people  # noqa: E402
-from folds.execution.placement import Execution, available_cores  # noqa: E402
-from folds.runs.execute import locked, train  # noqa: E402
-from folds.runs.plan import Plan, make_plan, open_runs  # noqa: E402
+from folds.config.recipe import Recipe, Settings
+from folds.data.synthetic.people import draw_people
+from folds.execution.placement import Execution
+from folds.runs.execute import locked, train
+from folds.runs.plan import Plan, make_plan, open_runs
+from folds.utils.parallel import available_cores
 
 BATCH = 32
 

@@ -26,14 +26,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import torch  # noqa: E402
-from alone import pace  # noqa: E402
-from kfold import ours, plan_of, theirs  # noqa: E402
+import torch
+from alone import pace
+from kfold import ours, plan_of, theirs
 
-from folds.data.readers import read_data  # noqa: E402
-from folds.data.synthetic.people import draw_people  # noqa: E402
-from folds.data.table import DataSpec  # noqa: E402
-from folds.execution.placement import Execution, available_cores  # noqa: E402
+from folds.data.readers import read_data
+from folds.data.synthetic.people import draw_people
+from folds.data.table import DataSpec
+from folds.execution.placement import Execution
+from folds.utils.parallel import available_cores
 
 
 def table_of(folder: Path, people: int, copies: int) -> Path:

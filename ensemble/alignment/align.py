@@ -13,11 +13,11 @@ from ensemble.alignment.classes import class_order
 from ensemble.alignment.coverage import Table, place_members, tables_of
 from ensemble.alignment.precedence import folds_of, model_of, prefer_views, refuse_two_of_one
 from ensemble.alignment.split import Part, Run, Split
-from ensemble.members.discovery import Note
 from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError, printable
 from folds.predictions.files import Rows
+from folds.utils.text import Note
 
 
 def align(members: Sequence[Member], labels: HardLabels | None = None, note: Note = lambda text: None) -> dict[str, Split]:

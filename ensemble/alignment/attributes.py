@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import Grouping, Present, Run
 from folds.errors import EnsembleError
-from folds.predictions.files import sort_classes
+from folds.utils.text import sort_classes
 
 Factors = Mapping[str, tuple[tuple[str, ...], Sequence[Run]]]
 Meaning = Mapping[str, Mapping[str, str]]

@@ -9,7 +9,7 @@ import numpy as np
 from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError, nearest
-from folds.predictions.files import sort_classes
+from folds.utils.text import sort_classes
 
 
 def class_order(members: Sequence[Member], labels: HardLabels | None) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.members.discovery import Note
 from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError
 from folds.predictions.files import SPLITS
+from folds.utils.text import Note
 
 
 def _equal(one: NDArray[np.str_], other: NDArray[np.str_]) -> bool:

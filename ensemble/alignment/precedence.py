@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import Part
-from ensemble.members.discovery import Note
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError
+from folds.utils.text import Note
 
 
 def folds_of(fold: NDArray[np.integer] | int) -> tuple[int, ...]:

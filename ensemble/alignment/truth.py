@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import Split
-from ensemble.members.discovery import Note
-from ensemble.voting.vote import Vote
 from folds.errors import EnsembleError, nearest
-from folds.experiments.summary import Score, score
-from folds.metrics.grouping import person_codes
+from folds.utils.numeric import person_codes
+from folds.utils.text import Note
 
 
 @dataclass(frozen=True)
@@ -58,14 +56,3 @@ def truth_of(split: Split, per_person: bool = False, note: Note = lambda text: N
     if unlabelled:
         note(f"{unlabelled:,} of {len(truth):,} {split.name} samples have no label and are not scored")
     return Truth(truth, people)
-
-
-def score_vote(vote: Vote, truth: Truth, metric: str = "macro_f1", per_person: bool = False) -> Score | None:
-    """Score a vote; with `per_person` the probabilities of a person's images are averaged first. None without labelled rows."""
-    known = truth.labels >= 0
-    labels, persons, probabilities = truth.labels, truth.persons, vote.probabilities
-    if not known.all():
-        labels, persons, probabilities = labels[known], persons[known], probabilities[known]
-    if not len(labels):
-        return None
-    return score(labels, probabilities, persons, metric, per_person)

@@ -11,27 +11,27 @@ from typing import Any
 import numpy as np
 
 from ensemble import __version__
-from ensemble.alignment import align
+from ensemble.alignment.align import align
 from ensemble.alignment.split import Split
 from ensemble.alignment.truth import Truth, truth_of
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
 from ensemble.blending.contributions import Worths, worths_of
 from ensemble.blending.details import Details, details_of
 from ensemble.blending.fit import Fitted, fit_split
-from ensemble.blending.given_weights import parse_weights
-from ensemble.blending.request import Request
+from ensemble.blending.request import Request, parse_weights
 from ensemble.blending.scores import Entry, entries_of, entry_of, ranking_of
 from ensemble.learning.apply import vote_as_learnt
 from ensemble.learning.combination import Combination
 from ensemble.learning.nested import Progress, nests_of, torn
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
-from ensemble.members.discovery import Note, find_files
+from ensemble.members.discovery import find_files
 from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.reading import Member, read_members
 from ensemble.voting.base import Options, Vote
-from ensemble.voting import vote
+from ensemble.voting.vote import vote
 from folds.errors import EnsembleError
 from folds.utils.files import sha256_bytes
+from folds.utils.text import Note
 
 SCHEMA = 1
 

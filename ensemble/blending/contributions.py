@@ -19,7 +19,7 @@ from ensemble.blending.request import Request
 from ensemble.learning.combination import Combination, Fitter
 from ensemble.learning.nested import FEWEST, Progress, nested, nests_of
 from ensemble.learning.stack import stack_of
-from ensemble.members.discovery import Note
+from folds.utils.text import Note
 
 
 @dataclass(frozen=True)

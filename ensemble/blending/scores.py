@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ensemble.alignment.split import Split
-from ensemble.alignment.truth import Score, Truth, score_vote
+from ensemble.alignment.truth import Truth
 from ensemble.blending.request import Request
 from ensemble.voting.base import Vote
-from ensemble.voting import vote
+from ensemble.voting.vote import vote
+from folds.metrics.report import Score, score
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,14 @@ def ranking_of(runs: Mapping[str, Mapping[str, Entry]], greater_is_better: bool)
         return False, -value if greater_is_better else value
 
     return sorted(runs, key=rank)
+
+
+def score_vote(vote: Vote, truth: Truth, metric: str = "macro_f1", per_person: bool = False) -> Score | None:
+    """Score a vote; with `per_person` the probabilities of a person's images are averaged first. None without labelled rows."""
+    known = truth.labels >= 0
+    labels, persons, probabilities = truth.labels, truth.persons, vote.probabilities
+    if not known.all():
+        labels, persons, probabilities = labels[known], persons[known], probabilities[known]
+    if not len(labels):
+        return None
+    return score(labels, probabilities, persons, metric, per_person)

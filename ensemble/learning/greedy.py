@@ -20,8 +20,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.learning.greedy_kernels import AnyCourse, Course, LogLossCourse, normalised
-from ensemble.learning.greedy_objectives import CountsCourse, Decisions
+from ensemble.learning.greedy_objectives import AnyCourse, CountsCourse, Course, Decisions, LogLossCourse, normalised
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 

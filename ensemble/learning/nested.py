@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from ensemble.learning.combination import Combination, Fitter, combine
 from ensemble.learning.stack import Stack
-from folds.experiments.comparison import distinguishable
 from folds.metrics.classification import Metric
-from folds.metrics.intervals import Difference, difference_over_people
+from folds.metrics.intervals import Difference, difference_over_people, distinguishable
 from folds.utils.files import derive_seed
 
 NESTS = 5

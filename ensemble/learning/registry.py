@@ -7,19 +7,58 @@ far as its tolerance; greedy takes another run only where two score alike to six
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from dataclasses import replace
+from functools import wraps
+from threading import Lock
 
 from ensemble.learning.calibration import calibrated
 from ensemble.learning.class_bias import biased
 from ensemble.learning.class_weights import per_class
-from ensemble.learning.combination import Combination, Fitter
-from ensemble.learning.remembered import remembered
+from ensemble.learning.combination import Combination, Fit, Fitter
 from ensemble.learning.stack import Stack
 from ensemble.learning.stacking import stacking
 from ensemble.learning.weights import BAGS, WARM, best_single, exponential, greedy, simplex
 from ensemble.voting.vote import METHODS
 from folds.errors import unknown
 from folds.metrics.classification import Metric
+
+_MOST = 64
+
+
+def remembered(fit: Fit) -> Fit:
+    """The fit, of which the last results are kept by the content of what it learnt on.
+
+    A combination is a few numbers; to hash what it is learnt on takes a hundredth of the time that learning takes.
+    """
+    known: OrderedDict[tuple[str, str, int], Combination] = OrderedDict()
+    lock = Lock()
+
+    @wraps(fit)
+    def once(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
+        key = (_content(stack), f"{metric.name} {metric.sha}", seed)
+        with lock:
+            if key in known:
+                known.move_to_end(key)
+                return known[key]
+        found = fit(stack, metric, seed)
+        with lock:
+            known[key] = found
+            while len(known) > _MOST:
+                known.popitem(last=False)
+        return found
+
+    return once
+
+
+def _content(stack: Stack) -> str:
+    digest = hashlib.blake2b(repr((stack.names, stack.probabilities.shape)).encode())
+    for values in (stack.probabilities, stack.present, stack.labels, stack.persons, stack.nests):
+        if values is not None:
+            digest.update(values.tobytes() if not values.flags.c_contiguous else values.data)
+    return digest.hexdigest()
+
 
 # Of `METHODS`, the one whose weights a user has to give.
 GIVEN = "weighted"

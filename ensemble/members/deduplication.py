@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ensemble.members.discovery import Note
 from ensemble.members.reading import Member
 from folds.errors import unknown
+from folds.utils.text import Note
 
 
 def without_copies(members: Sequence[Member], warn: Note = lambda text: None) -> list[Member]:

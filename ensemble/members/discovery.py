@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.members.hard_labels import lists_samples
 from folds.errors import EnsembleError, UsageError, nearest
 from folds.utils.csv_table import read_header
-
-Note = Callable[[str], None]
+from folds.utils.text import Note
 
 
 def find_files(given: Sequence[Path], warn: Note = lambda text: None, allow_duplicates: bool = False) -> list[Path]:

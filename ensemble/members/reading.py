@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.members.discovery import Note
 from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.leakage import LeakCheck
 from ensemble.members.scan import NEGATIVE, Scan, scanned
 from folds.errors import EnsembleError
 from folds.predictions.files import Rows, Sidecar, read_array, read_sidecar, sidecar_path
 from folds.utils.files import sha256_bytes, sha256_file
+from folds.utils.text import Note
 
 PLAIN_VIEWS = ((), ("none",))
 

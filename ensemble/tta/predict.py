@@ -18,12 +18,12 @@ from folds.data.table import Data, SampleTable
 from folds.errors import EnsembleError, collected
 from folds.execution.placement import place
 from folds.images.cache import load_images
+from folds.images.settings import CACHE
 from folds.models.checkpoint import Checkpoint, load_checkpoint
 from folds.models.factory import is_convolutional
 from folds.models.inference import Pixels, predict_logits
 from folds.predictions.files import Sidecar
 from folds.predictions.rows import samples_sha
-from folds.runs.plan import CACHE
 from folds.utils.files import sha256_bytes, sha256_file
 
 Note = Callable[[str], None]

@@ -17,10 +17,11 @@ from ensemble.tta.views import View
 from ensemble.tta.weights import Evidence, apply, fit, nested
 from folds.data.table import Data
 from folds.errors import EnsembleError, UsageError
-from folds.experiments.summary import truth_of
 from folds.models.checkpoint import Checkpoint, available_checkpoints
 from folds.predictions.files import Sidecar, fold_files, oof_file, read_sidecar, sidecar_path
-from folds.utils.files import exclusive_lock, remove
+from folds.predictions.reading import truth_of
+from folds.utils.files import remove
+from folds.utils.locks import exclusive_lock
 from folds.utils.numeric import softmax
 
 

@@ -16,12 +16,12 @@ from ensemble.tta.run import Augmented
 from ensemble.tta.views import View
 from ensemble.tta.weights import METRIC, apply
 from folds.errors import EnsembleError
-from folds.experiments.comparison import distinguishable
-from folds.experiments.summary import Score, score, score_rows
 from folds.metrics.classification import argmax_classes, f1_per_class
 from folds.metrics.grouping import average_by_person
-from folds.metrics.intervals import Difference, difference_over_people
+from folds.metrics.intervals import Difference, difference_over_people, distinguishable
+from folds.metrics.report import Score, score
 from folds.predictions.files import fold_files, oof_file, read_array, read_sidecar
+from folds.predictions.reading import score_rows
 from folds.utils.numeric import softmax
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import Grouping, Present, Run, Split
 from folds.errors import UsageError
-from folds.predictions.files import sort_classes
 from folds.utils.memmap import let_go, result_array
+from folds.utils.text import sort_classes
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from folds.auditing.duplicates import Pair, identical, near_duplicates, thumbnai
 from folds.data.table import Data, SampleTable
 from folds.images.cache import ImageCache
 from folds.splits.assignment import FoldAssignment
-from folds.splits.kfold import check_folds
+from folds.splits.checks import check_folds
 
 NOTE, WARNING, ERROR = "note", "warning", "error"
 # Above it comparing every image with every other takes minutes: done by the audit that is asked for, not before each training.

@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw
 
 from folds.auditing.checks import WARNING, Finding, Row
 from folds.images.content_index import Unreadable, read_content
-from folds.images.decode import ImageSettings, decode_image
+from folds.images.decode import decode_image
+from folds.images.settings import ImageSettings
+from folds.utils.drawing import plain
 from folds.utils.files import write_atomic
 
 MOST = 60  # cases on a sheet
@@ -25,7 +27,7 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
     Parameters
     ----------
     file_of : the image file of a row; None where the table names none.
-    window : as in `folds.images.decode.ImageSettings`.
+    window : as in `folds.images.settings.ImageSettings`.
 
     Returns
     -------
@@ -69,9 +71,3 @@ def _caption(row: Row) -> list[str]:
     side = "test" if row.part == "test" else "" if row.fold is None else f"fold {row.fold}"
     name = row.id if len(row.id) <= _LETTERS else "…" + row.id[1 - _LETTERS :]  # the end tells files apart
     return [name, f"person {row.person or 'unknown'}"[:_LETTERS], f"{row.label or 'no label'}  {side}"[:_LETTERS]]
-
-
-def plain(text: str) -> str:
-    """`text` in the letters of the built-in font."""
-    # The built-in font of a Pillow without FreeType knows no more than this.
-    return text.replace("…", "...").encode("latin-1", "replace").decode("latin-1")

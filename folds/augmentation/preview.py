@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from folds.auditing.contact_sheet import plain
 from folds.augmentation.batch import apply, draw
 from folds.augmentation.custom import Transform
 from folds.augmentation.mixup import Mixing, draw_mixing, mix
 from folds.augmentation.presets import preset
-from folds.predictions.files import sort_classes
+from folds.utils.drawing import plain
 from folds.utils.files import derive_seed, write_atomic
+from folds.utils.text import sort_classes
 
 MOST = 8  # images on a sheet, one a row
 _LEAST_SIDE, _MOST_SIDE, _GAP, _LINE = 112, 224, 8, 13  # pixels

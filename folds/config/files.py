@@ -12,8 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from folds.config.contradictions import displace
-from folds.config.recipe import Recipe, Settings, check, known_settings
+from folds.config.recipe import Recipe, Settings, check, displace, known_settings
 from folds.errors import EnsembleError, UsageError, nearest
 from folds.utils.toml import toml_value
 

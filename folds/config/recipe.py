@@ -4,16 +4,49 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from folds.config.contradictions import refuse_contradictions
 from folds.errors import UsageError, unknown
+from folds.images.settings import _parse_window, check_fit, parse_size
 from folds.optim.schedules import RISING, check_schedule
 
-FITS = ("squash", "crop", "letterbox")
+# A split is made in one way, or is there already.
+CONTRADICTIONS = {
+    ("folds", "holdout"): "give one of them",
+    ("folds", "stratify"): "--folds FILE is a split that is made: ensemble folds --stratify makes one",
+    ("folds", "repeats"): "--folds FILE is one split: train each of its repeats by itself, or leave --folds out",
+    ("holdout", "repeats"): "--holdout makes one split: give one of them",
+}
+
+
+# A recorded `k` stands beside the `folds` or the `holdout` that it was counted in, so it contradicts neither in one place.
+_INSTEAD_OF = {
+    "k": ("holdout",),
+    "holdout": ("folds", "repeats"),
+    "folds": ("holdout", "stratify", "repeats"),
+    "stratify": ("folds",),
+    "repeats": ("folds", "holdout"),
+}
+
+
+def refuse_contradictions(given: Mapping[str, bool]) -> None:
+    """Refuse two settings that contradict each other; `given` says of each key of `CONTRADICTIONS` whether it is set."""
+    for (one, other), hint in CONTRADICTIONS.items():
+        if given[one] and given[other]:
+            raise UsageError(f"--{one} and --{other} contradict each other", hint=hint)
+
+
+def displace(values: MutableMapping[str, Any], layer: Mapping[str, Any]) -> None:
+    """Take out of `values`, which come from further down in precedence, what those of `layer` stand in the place of."""
+    for key in layer:
+        for other in _INSTEAD_OF.get(key, ()):
+            if other not in layer:
+                values.pop(other, None)
+
+
 KEEP = ("last", "best")
 NORMALISE = ("model", "imagenet", "data")
 # Peak learning rates of other optimizers, relative to AdamW's.
@@ -147,33 +180,6 @@ class Settings:
     seeds: int = 1
     arch: tuple[str, ...] = ("swin",)
     name: str | None = None
-
-
-def check_fit(fit: str) -> None:
-    """Refuse what is neither one of `FITS` nor ``crop:PIXELS``."""
-    name, colon, pixels = fit.partition(":")
-    if name not in FITS or (colon and name != "crop"):
-        raise unknown("--fit", fit, FITS, hint="squash, crop, crop:PIXELS (of the centre) or letterbox")
-    if colon and not (pixels.isdecimal() and 1 <= int(pixels) <= 2**16):
-        raise UsageError(f"--fit {fit}: expected a number of pixels after crop:", hint="--fit crop:380 takes the central 380 × 380 pixels")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """``"224"`` → (224, 224); ``"288x384"`` → (288, 384), height first."""
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and 8 <= int(part) <= 4096 for part in parts):
-        raise UsageError(f"--img-size {text}: expected a number of pixels (8–4096) or HEIGHTxWIDTH", hint="--img-size 224, --img-size 288x384")
-    return int(parts[0]), int(parts[-1])
-
-
-def _parse_window(text: str) -> tuple[float, float]:
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        raise UsageError(f"--window {text}: expected two numbers", hint="--window 0,4095 for 12-bit images") from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UsageError(f"--window {text}: the first number must be below the second", hint="--window 0,4095 for 12-bit images")
-    return low, high
 
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {

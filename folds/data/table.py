@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, collected
-from folds.predictions.files import Rows, sort_classes
+from folds.predictions.files import Rows
+from folds.utils.text import sort_classes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 # What an absent value looks like in a CSV. Only these: "NA" and "None" are names that classes and people have.

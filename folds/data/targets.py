@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import UsageError, unknown
+from folds.predictions.files import LABEL
 
-LABEL = "label"
 Meaning = Mapping[str, Mapping[str, str]]  # class → {attribute: value}
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from folds.errors import UsageError, unknown
+from folds.utils.parallel import available_cores
 
 if TYPE_CHECKING:
-    import torch
-
-AMP = ("auto", "bf16", "fp16", "off")
+    pass
 
 
 BACKENDS = ("local", "ray")
@@ -66,13 +65,6 @@ class Placement:
         return self.devices[0].split(":")[0]
 
 
-def available_cores() -> int:
-    """CPU cores this process may use (an affinity mask or container limit counts)."""
-    from joblib import cpu_count
-
-    return int(cpu_count())
-
-
 def place(jobs: int, devices: str = "auto", per_device: int | None = None, threads: int | None = None) -> Placement:
     """Slots for `jobs` jobs.
 
@@ -109,29 +101,3 @@ def place(jobs: int, devices: str = "auto", per_device: int | None = None, threa
     spread = tuple(name for _ in range(slots_each) for name in names)[: max(jobs, 1)]
     each = threads or max(1, cores // len(spread))
     return Placement(spread, each, f"{len(spread)} jobs at a time on {', '.join(names)} ({slots_each} a GPU)")
-
-
-def resolve_amp(choice: str, device: str) -> tuple[str, str]:
-    """(``bf16``, ``fp16`` or ``off``, the reason) for a device."""
-    import torch
-
-    if choice not in AMP:
-        raise unknown("--amp", choice, AMP)
-    if choice != "auto":
-        return choice, "as asked"
-    if device == "cpu":
-        return "off", "a CPU is not faster in half precision"
-    if device == "cuda" and not torch.cuda.is_available():  # some GPU of a cluster
-        return "auto", "decided by the GPU that a job gets"
-    major, minor = torch.cuda.get_device_capability(torch.device(device))
-    if major >= 8:
-        return "bf16", f"CUDA compute capability {major}.{minor} has bf16"
-    return "fp16", f"CUDA compute capability {major}.{minor} has no fast bf16"
-
-
-def autocast(amp: str, device: str) -> torch.autocast:
-    """The autocast context of a resolved number format; a no-op for ``off``."""
-    import torch
-
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp]
-    return torch.autocast(device.split(":")[0], dtype=dtype, enabled=amp != "off")

@@ -11,7 +11,7 @@ from folds.errors import Busy, EnsembleError
 from folds.execution.progress_log import Journal
 from folds.execution.shared_files import unseen
 from folds.training.job import Job, job_from_dict
-from folds.utils.files import exclusive_lock
+from folds.utils.locks import exclusive_lock
 
 _MOMENT = 1.0  # seconds in which a process that is on its way out leaves; who must wait longer gives its slot to another job
 

@@ -18,10 +18,10 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, Any
 
 from folds.errors import EnsembleError
+from folds.utils.parallel import source_root
 
 
 class WorkerDied(Exception):

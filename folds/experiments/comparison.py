@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.config.files import read_record
-from folds.data.targets import LABEL
 from folds.errors import EnsembleError, UsageError, nearest
 from folds.metrics.classification import METRICS
-from folds.metrics.grouping import average_by_person, person_codes
-from folds.metrics.intervals import Difference, difference_over_people
-from folds.predictions.files import Rows, Sidecar, oof_file, read_array, read_sidecar
+from folds.metrics.grouping import average_by_person
+from folds.metrics.intervals import LEVEL, Difference, difference_over_people, distinguishable
+from folds.predictions.files import LABEL, Rows, Sidecar, oof_file, read_array, read_sidecar
 from folds.utils.files import read_json
+from folds.utils.numeric import person_codes
+from folds.utils.text import shown
 
 COMPARED = ("macro_f1", "accuracy", "log_loss")
-LEVEL = 0.95
 # Where something lies, and how it was asked for; what is in it is compared by its hash.
 _ASKED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "name", "init", "resolved"}
 _ASKED |= {"holdout", "repair", "stratify", "repeats", "seeds"}
@@ -252,15 +251,6 @@ def refuse_incomparable(baseline: str, rows: Rows, classes: Sequence[str], targe
     _truth(known, planned, at_known, at_planned, [])
 
 
-def distinguishable(low: float, high: float, chance: float, among: int = 1) -> str:
-    """Whether a difference with this interval is distinguishable from noise: ``yes``, or ``no`` and why (see `Comparison.verdict`)."""
-    if low == high == 0:
-        return "no: no sample is decided otherwise"
-    if low <= 0 <= high:
-        return "no"
-    return "yes" if chance * among <= 1 - LEVEL + 1e-9 else f"no: one of {among} may seem so by chance"
-
-
 def varied_text(varied: Mapping[str, Sequence[Any]], most: int = 60) -> str:
     """``loss: ce → focal``; names alone where that is longer than `most` characters."""
     text = ", ".join(f"{name}: {shown(before)} → {shown(after)}" for name, (before, after) in varied.items())
@@ -274,11 +264,3 @@ def varied_text(varied: Mapping[str, Sequence[Any]], most: int = 60) -> str:
 
 def _listed(names: Sequence[str], of: int) -> str:
     return ", ".join(names) + (f" and {of - len(names)} more" if len(names) < of else "")
-
-
-def shown(value: Any) -> str:
-    """A setting's value in one short line; ``–`` where it is not set."""
-    if value is None:
-        return "–"
-    text = re.sub(r"\s+", " ", f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value))
-    return text if len(text) <= 40 else text[:39] + "…"

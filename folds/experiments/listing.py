@@ -12,10 +12,12 @@ from typing import Any
 
 from folds.config.recipe import default_of, known_keys
 from folds.errors import EnsembleError, UsageError, unknown
-from folds.experiments.comparison import distinguishable, shown, varied_text
+from folds.experiments.comparison import varied_text
 from folds.experiments.ledger import Ledger
 from folds.experiments.record import entry_from_files, trained_folds
+from folds.metrics.intervals import distinguishable
 from folds.utils.files import sha256_file
+from folds.utils.text import shown
 
 NOT_IN_LEDGER, REMOVED = "not in the ledger", "its files are gone"
 CHANGED, BASELINE_CHANGED = "trained further since", "its baseline was trained since"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +17,10 @@ from folds.config.recipe import default_of
 from folds.errors import EnsembleError
 from folds.experiments.comparison import COMPARED, Comparison, compare, settings_between, settings_of
 from folds.experiments.ledger import append, ledger_file, now, read_ledger
-from folds.experiments.summary import mean_test_predictions, oof_predictions, truth_of
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
 from folds.predictions.files import Sidecar
+from folds.predictions.reading import mean_test_predictions, oof_predictions, truth_of
 from folds.utils.files import read_json, sha256_file, write_json
 from folds.utils.schema import NUMBER, TEXT, TRUTH, mapping_of, optional, whole, wrong_fields
 
@@ -213,3 +215,30 @@ def _measured(values: NDArray[np.floating], sidecar: Sidecar) -> dict[str, Any]:
         found = asdict(interval_over_people(METRICS[name], truth, values, persons))
         measured[name] = {key: found[key] for key in ("score", "low", "high")}
     return measured
+
+
+SECONDS = 5.0  # a huge working tree on a slow drive is not worth more
+
+
+def git_state(folder: Path = Path()) -> dict[str, Any] | None:
+    """``{"commit": …, "dirty": …}`` of the working tree that `folder` is in; None where there is none, or no git.
+
+    `dirty`: a file that git keeps differs from the commit; what it does not keep (data, results) does not count.
+    Nothing is sent or fetched, nothing in the tree is run, and it says nothing about who made it.
+    """
+    commit = _git(folder, "rev-parse", "--verify", "HEAD")
+    if commit is None:
+        return None
+    status = _git(folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
+    return None if status is None else {"commit": commit.strip(), "dirty": bool(status.strip())}
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    # Neither a monitor nor hooks that a working tree names are run; no lock is taken that a command of the user would meet.
+    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *words]
+    variables = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=SECONDS, env=variables, stdin=subprocess.DEVNULL, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None

@@ -9,45 +9,9 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from folds.data.targets import LABEL
-from folds.metrics.classification import accuracy, argmax_classes
-from folds.metrics.custom import find_metric
-from folds.metrics.grouping import average_by_person, person_codes
-from folds.metrics.intervals import Interval, interval_over_people
-from folds.predictions.files import Sidecar, fold_files, oof_file, read_array, read_sidecar
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score with its interval over people, and the accuracy beside it.
-
-    `rows` are images, or people if scored per person; `mixed_people` carry several labels and are scored by their most frequent one.
-    """
-
-    metric: str
-    headline: Interval
-    accuracy: float
-    rows: int
-    mixed_people: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """For --json and blend.json."""
-        interval: dict[str, Any] = self.headline.as_json() | ({"warning": self.headline.warning} if self.headline.warning else {})
-        return {self.metric: interval, "accuracy": self.accuracy, "rows": self.rows, "people": self.headline.people}
-
-
-def score(
-    labels: NDArray[np.int64], probabilities: NDArray[np.floating], persons: NDArray[Any], metric: str = "macro_f1", per_person: bool = False
-) -> Score:
-    """Score probabilities (n, classes) on class indices (n,); with `per_person` a person's images are averaged first."""
-    mixed = 0
-    if per_person:
-        labels, probabilities, persons, mixed = average_by_person(labels, probabilities, persons, np.shape(probabilities)[1])
-    predicted = argmax_classes(probabilities)
-    headline = interval_over_people(find_metric(metric), labels, probabilities, persons, predicted=predicted)
-    return Score(metric, headline, accuracy(labels, predicted), len(labels), mixed)
+from folds.metrics.report import Score
+from folds.predictions.reading import mean_test_predictions, oof_predictions, score_rows
 
 
 @dataclass(frozen=True)
@@ -121,28 +85,6 @@ def pool(name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), 
     )
 
 
-def truth_of(sidecar: Sidecar) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(n,) class indices and (n,) a number for each person; of a prediction of an attribute, its values.
-
-    Raises
-    ------
-    ValueError : the rows have no labels.
-    """
-    labels, persons = sidecar.rows.labels, sidecar.rows.persons
-    if sidecar.target != LABEL:
-        labels = sidecar.rows.attributes.get(sidecar.target)
-    if labels is None:
-        raise ValueError("no labels to score on")
-    code = {name: i for i, name in enumerate(sidecar.classes)}
-    return np.array([code[label] for label in labels.tolist()]), person_codes(sidecar.rows.ids if persons is None else persons)
-
-
-def score_rows(probabilities: np.ndarray, sidecar: Sidecar, metric: str = "macro_f1", per_person: bool = False) -> Score:
-    """Score predictions (n, classes) on the labels in their sidecar; those of an attribute on its values."""
-    truth, persons = truth_of(sidecar)
-    return score(truth, probabilities, persons, metric, per_person)
-
-
 def summarise(run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Path = Path("runs"), per_person: bool = False) -> RunSummary:
     """Score a run from the files it has published.
 
@@ -157,20 +99,3 @@ def summarise(run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Pa
         None if test is None else score_rows(test[0], test[1], per_person=per_person),
         sum(float(done["seconds"]) for done in folds.values()),
     )
-
-
-def oof_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar]:
-    """The out-of-fold predictions (n, classes) that a run has published, and what they are."""
-    path = oof_file(runs, run)
-    sidecar = read_sidecar(path)
-    if sidecar is None:
-        raise ValueError(f"{path} has no sidecar")
-    return np.asarray(read_array(path)), sidecar
-
-
-def mean_test_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar] | None:
-    """The mean of the fold models' probabilities on labelled test samples; None where there are none."""
-    tests = [(p, s) for p in fold_files(runs, run).values() if (s := read_sidecar(p)) is not None]
-    if not tests or tests[0][1].rows.labels is None:
-        return None
-    return np.mean([np.asarray(read_array(p), np.float64) for p, _ in tests], axis=0), tests[0][1]

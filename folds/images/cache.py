@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.images.bit_depth import Depth, DepthGroup, depth_notes, group_depths
-from folds.images.checks import Progress, check_images, in_threads, refusal, unusable_images
+from folds.images.checks import check_images, refusal, unusable_images
 from folds.images.content_index import Entry, Unreadable, add_to_index, load_index, read_content, unchanged_digest
-from folds.images.decode import DECODER_VERSION, ImageSettings, decode_image
+from folds.images.decode import DECODER_VERSION, decode_image
+from folds.images.settings import ImageSettings
 from folds.utils.files import cannot_write, read_json, sha256_bytes, write_json
+from folds.utils.parallel import Progress, in_threads
 
 __all__ = ["ImageCache", "ImageSettings", "check_images", "load_images", "mean_std", "unusable_images"]
 

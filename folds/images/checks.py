@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from folds.errors import EnsembleError, collected
 from folds.images.bit_depth import show
 from folds.images.content_index import MISSING, Unreadable, open_regular, read_content
-from folds.images.decode import ImageSettings, decode_image, identify_image
-from folds.utils.parallel import usable_cores
-
-Progress = Callable[[int, int], None]  # images done, images in all
-Result = TypeVar("Result")
-
-_BLOCK = 8  # images a thread takes at a time
+from folds.images.decode import decode_image, identify_image
+from folds.images.settings import ImageSettings
+from folds.utils.parallel import Progress, in_threads
 
 
 def unusable_images(
@@ -67,25 +60,6 @@ def refusal(problems: Sequence[tuple[int, Unreadable]], paths: Sequence[Path], w
 def problem_line(at: int, paths: Sequence[Path], where: Sequence[str] | None, problem: Unreadable) -> str:
     """``train.csv row 3: images/a.jpg does not exist``."""
     return f"{where[at] + ': ' if where else ''}{paths[at]} {problem.reason}"
-
-
-def in_threads(task: Callable[[int], Result], count: int, threads: int | None, progress: Progress | None) -> list[Result]:
-    """``[task(0), …, task(count - 1)]``, computed in threads (Pillow decodes outside Python's lock).
-
-    When a task raises, or the user interrupts, what is running ends first: nothing works on after this returns.
-    """
-    results: list[Result] = []
-    pool = ThreadPoolExecutor(max_workers=threads or usable_cores())
-    with warnings.catch_warnings():  # Pillow's remarks about metadata would print one line a file
-        warnings.simplefilter("ignore")
-        try:
-            for done in pool.map(lambda start: [task(at) for at in range(start, min(start + _BLOCK, count))], range(0, count, _BLOCK)):
-                results += done
-                if progress is not None:
-                    progress(len(results), count)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    return results
 
 
 def _problems(paths: Sequence[Path], settings: ImageSettings | None, threads: int | None, progress: Progress | None) -> list[tuple[int, Unreadable]]:

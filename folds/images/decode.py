@@ -13,16 +13,15 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from folds.config.recipe import check_fit
-from folds.errors import UsageError
 from folds.images.bit_depth import Depth, colour_depth, windowed
 from folds.images.content_index import Unreadable
+from folds.images.settings import ImageSettings
 
 DECODER_VERSION = 1  # part of every cache's key: raise it when the same file would give other pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF")
@@ -44,49 +43,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """What every image becomes.
-
-    Attributes
-    ----------
-    height, width : pixels.
-    fit : ``squash`` (the whole image, its proportions not kept), ``crop`` (scaled to cover, the centre kept),
-        ``crop:380`` (the same of the central 380 × 380 pixels of the file; of what there is of them)
-        or ``letterbox`` (the whole image, padded with `BACKGROUND`).
-    window : for grey images of more than 8 bits, the values in the file that become 0 and 255; those outside are clipped.
-        None is the full range of the file's type, 0 to 65535 for 16 bits. Images of 32 bits or of floats have no such range and need it.
-
-    Raises
-    ------
-    UsageError : an unknown fit, a size below 1, a window that is not LO < HI.
-    """
-
-    height: int
-    width: int
-    fit: str = "squash"
-    window: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        check_fit(self.fit)
-        if min(self.height, self.width) < 1:
-            raise UsageError(f"images must be at least 1 pixel high and wide, not {self.height}×{self.width}")
-        if self.window is not None:
-            low, high = self.window
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise UsageError(f"a window is two values LO,HI with LO < HI, not {low:g},{high:g}", hint="for example --window 0,4095")
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(height, width, 3)."""
-        return (self.height, self.width, 3)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON holds them; equal settings give equal dicts."""
-        window = None if self.window is None else [float(value) for value in self.window]
-        return {"height": self.height, "width": self.width, "fit": self.fit, "window": window}
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.metrics.classification import Labels, Probabilities
-
-
-def person_codes(persons: NDArray) -> NDArray[np.int64]:
-    """(n,) names → (n,) numbers in the order of the names.
-
-    Very many people are put into groups by number, so every score of the same rows numbers them alike, whatever their order.
-    """
-    if persons.dtype.kind in "iu" and len(persons) and persons.min() >= 0 and int(persons.max()) <= 4 * len(persons):
-        there = np.bincount(persons) > 0  # numbers already, so to count is quicker than to sort
-        return (np.cumsum(there) - 1)[persons]
-    names = persons.tolist()
-    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    return np.array([numbers[name] for name in names], dtype=np.int64)
+from folds.utils.numeric import person_codes
 
 
 def tally(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArray[np.int64]:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from folds.metrics import distributions as student
 from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, class_counts
 from folds.metrics.grouping import people_with_class
-from folds.metrics.redrawn import redrawn
-from folds.metrics.resampling import left_out, units_of
+from folds.metrics.resampling import left_out, redrawn, units_of
 
 # Degrees of freedom that few mistakes alone do not fall below; a class that few people have may.
 _FREEDOM = 8
@@ -293,3 +292,15 @@ def _both(first: str, second: str) -> str:
 def _alike(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> bool:
     """Whether the scores of all draws, or their differences, are the same but for rounding."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(drawn).max())
+
+
+LEVEL = 0.95
+
+
+def distinguishable(low: float, high: float, chance: float, among: int = 1) -> str:
+    """Whether a difference with this interval is distinguishable from noise: ``yes``, or ``no`` and why (see `Comparison.verdict`)."""
+    if low == high == 0:
+        return "no: no sample is decided otherwise"
+    if low <= 0 <= high:
+        return "no"
+    return "yes" if chance * among <= 1 - LEVEL + 1e-9 else f"no: one of {among} may seem so by chance"

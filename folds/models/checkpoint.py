@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from folds.data.targets import LABEL, Target, resolve_target
+from folds.data.targets import Target, resolve_target
 from folds.errors import EnsembleError
-from folds.images.decode import ImageSettings
+from folds.images.settings import ImageSettings
 from folds.models.factory import Architecture, check_arguments, create, is_known
 from folds.models.multi_head import joined
+from folds.predictions.files import LABEL
 from folds.utils.files import sha256_file, write_atomic
 from folds.utils.schema import ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, Kind, list_of, mapping_of, one_of, optional, shown, whole, wrong_fields
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from folds.execution.placement import autocast
+from folds.models.precision import autocast
 from folds.utils.numeric import softmax
 
 # A view of a batch: float32 (n, 3, height, width) with values 0–1 → the same shape.

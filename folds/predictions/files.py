@@ -23,6 +23,9 @@ from folds.utils.files import read_json, write_atomic, write_json
 from folds.utils.memmap import blocks
 from folds.utils.schema import ANYTHING, LINE, NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
 
+LABEL = "label"
+
+
 SCHEMA = 1
 KINDS = ("probability", "logit")
 SPLITS = ("oof", "test")
@@ -80,15 +83,6 @@ class Sidecar:
     trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = None  # ids of samples, or those by fold; where a file from elsewhere says so
     created: str | None = None
     samples_sha: str | None = None
-
-
-def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """Class names in order: integers as numbers (``"2"`` before ``"10"``), otherwise by text."""
-    unique = set(names)
-    try:
-        return tuple(sorted(unique, key=lambda name: (int(name), name)))  # "1" and "01" in one order, too
-    except ValueError:
-        return tuple(sorted(unique))
 
 
 def sidecar_path(path: Path) -> Path:

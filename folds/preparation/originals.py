@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from folds.images.bit_depth import Depth
-from folds.images.checks import Progress, in_threads, refusal
+from folds.images.checks import refusal
 from folds.images.content_index import Unreadable, read_content
-from folds.images.decode import FORMATS, ImageSettings, decode_image, identify_image
+from folds.images.decode import FORMATS, decode_image, identify_image
+from folds.images.settings import ImageSettings
+from folds.utils.parallel import Progress, in_threads
 
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF
 

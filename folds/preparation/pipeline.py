@@ -22,7 +22,6 @@ from PIL import Image
 from folds.data.table import Data, SampleTable
 from folds.errors import EnsembleError
 from folds.images.bit_depth import depth_notes, group_depths
-from folds.images.checks import Progress, in_threads
 from folds.preparation.background import BackgroundModel, replace_background
 from folds.preparation.boxes import Box, Window, centre_window, choose, typical_window, window_round
 from folds.preparation.contact_sheet import write_crop_sheet
@@ -31,7 +30,9 @@ from folds.preparation.originals import Original, read_original, survey
 from folds.preparation.output import LOCK, TABLES, PreparedFolder, image_names, write_table
 from folds.preparation.results import PreparedImage, count, uneven_misses
 from folds.preparation.settings import Preparation
-from folds.utils.files import exclusive_lock, make_folder, remove_leftovers, sha256_bytes, write_atomic
+from folds.utils.files import make_folder, remove_leftovers, sha256_bytes, write_atomic
+from folds.utils.locks import exclusive_lock
+from folds.utils.parallel import Progress, in_threads
 
 Step = Callable[[str], AbstractContextManager[Progress]]  # the name of a pass → what its progress is told to
 

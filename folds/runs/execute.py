@@ -17,7 +17,8 @@ from folds.predictions.files import Sidecar, oof_file, read_array, sidecar_path,
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.job import LOCK_SECONDS, Job, Outcome, job_as_dict, lock_of
-from folds.utils.files import exclusive_lock, read_json, remove_leftovers
+from folds.utils.files import read_json, remove_leftovers
+from folds.utils.locks import exclusive_lock
 
 Report = Callable[[Job, dict[str, Any]], None]
 RETRIES = 2  # of a job whose process was killed and that has saved nothing new since

@@ -10,11 +10,12 @@ from typing import Any
 from folds.augmentation.custom import load_transform
 from folds.config.recipe import Recipe, Settings
 from folds.data.table import SampleTable
-from folds.data.targets import LABEL, Target
+from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.experiments.comparison import refuse_incomparable, refuse_unknown
 from folds.models.factory import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
 from folds.optim.optimizers import build_optimizer
+from folds.predictions.files import LABEL
 from folds.runs.run import Run, file_safe
 from folds.splits.assignment import FoldAssignment
 

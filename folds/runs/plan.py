@@ -16,22 +16,22 @@ from folds.data.sources import open_data
 from folds.data.table import Data, DataSpec, SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
-from folds.execution.placement import Execution, Placement, place, resolve_amp
+from folds.execution.placement import Execution, Placement, place
 from folds.images.cache import ImageCache, load_images
-from folds.images.decode import ImageSettings
+from folds.images.settings import CACHE, ImageSettings
+from folds.models.precision import resolve_amp
 from folds.runs.environment import environment, version_warnings
 from folds.runs.initial_weights import Beginning, beginnings
 from folds.runs.matrix import Variant, compared_with, make_runs
 from folds.runs.run import Recorded, Run, recorded_start
 from folds.splits.assignment import FoldAssignment, load_folds, save_folds
-from folds.splits.kfold import check_folds
+from folds.splits.checks import check_folds
 from folds.splits.repeated import make_splits
 from folds.training.job import Job
 from folds.training.resolve import check_choices, check_for_classes, doubtful_choices, trained_labels
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json
 
-CACHE = Path(".ensemble")
 TRAINED = "trained.csv"  # in the run's folder: what is trained on, where that is not what is scored
 Note = Callable[[str], None]
 _Images = tuple[ImageCache, ImageCache | None]  # decoded: training, test

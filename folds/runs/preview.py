@@ -13,7 +13,8 @@ from folds.augmentation.mixup import Mixing
 from folds.augmentation.preview import Augmented, preview_rows, write_preview
 from folds.errors import UsageError
 from folds.images.cache import load_images
-from folds.runs.plan import CACHE, Plan
+from folds.images.settings import CACHE
+from folds.runs.plan import Plan
 from folds.training.resolve import presets_of, trained_labels
 from folds.utils.files import refuse_existing
 

@@ -13,7 +13,7 @@ from folds.config.files import DAMAGED, read_record
 from folds.config.recipe import Recipe, default_of
 from folds.data.targets import Target
 from folds.errors import EnsembleError, UsageError
-from folds.images.decode import ImageSettings
+from folds.images.settings import ImageSettings
 from folds.models.factory import Architecture
 from folds.predictions.files import fold_files, oof_file, sidecar_path
 from folds.splits.assignment import FoldAssignment

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, unknown
+from folds.utils.numeric import codes_of
 
 Counts = NDArray[np.float64]
 
@@ -83,14 +84,6 @@ def columns_named(table: SampleTable, names: Sequence[str]) -> list[NDArray[np.s
         if name not in known:
             raise unknown("column", name, list(known), hint=f"--stratify takes: {', '.join(known)}")
     return [known[name] for name in wanted]
-
-
-def codes_of(values: NDArray[np.str_]) -> tuple[list[str], NDArray[np.int64]]:
-    """``np.unique(values, return_inverse=True)`` for (n,) str, without sorting n strings: a set and a dict are several times as quick."""
-    names = values.tolist()
-    distinct = sorted(set(names))
-    code = {name: i for i, name in enumerate(distinct)}
-    return distinct, np.fromiter(map(code.__getitem__, names), np.int64, len(names))
 
 
 def count_strata(groups: NDArray[np.int64], codes: NDArray[np.int64]) -> Counts:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.augmentation.batch import ahead, draw
+from folds.augmentation.custom import TransformPool
 from folds.augmentation.mixup import Mixing, draw_mixing
 from folds.augmentation.presets import Augmentation
-from folds.augmentation.transform_pool import TransformPool
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
 from folds.errors import Diverged, EnsembleError

@@ -14,9 +14,9 @@ from torch import Tensor
 from folds.augmentation.batch import apply
 from folds.augmentation.mixup import mix
 from folds.errors import EnsembleError
-from folds.execution.placement import autocast
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.models.inference import softmax
+from folds.models.precision import autocast
 from folds.optim.optimizers import Freezer
 from folds.training.context import Setup
 from folds.training.criterion import build_criterion, one_hot

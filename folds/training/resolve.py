@@ -13,9 +13,10 @@ from folds.augmentation.mixup import Mixing
 from folds.augmentation.presets import Augmentation, choose_presets, preset
 from folds.config.recipe import Recipe
 from folds.data.table import SampleTable
-from folds.data.targets import LABEL, Meaning, Target, determined_attributes, rebinned, resolve_target
+from folds.data.targets import Meaning, Target, determined_attributes, rebinned, resolve_target
 from folds.errors import UsageError, unknown
 from folds.optim.loss_spec import parse_loss
+from folds.predictions.files import LABEL
 from folds.training.criterion import check_head_losses
 from folds.training.sampler import Epochs, Sampling, parse_sampler, parse_sampling
 from folds.utils.schema import NUMBER, list_of

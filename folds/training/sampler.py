@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import UsageError, unknown
-from folds.splits.strata import codes_of
 from folds.utils.files import derive_seed
+from folds.utils.numeric import codes_of
 
 Rows = NDArray[np.int64]
 

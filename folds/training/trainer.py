@@ -15,17 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from folds.augmentation.transform_pool import TransformPool
+from folds.augmentation.custom import TransformPool
 from folds.config.recipe import Recipe
-from folds.data.targets import LABEL, resolve_target
+from folds.data.targets import resolve_target
 from folds.errors import EnsembleError
-from folds.execution.placement import resolve_amp
 from folds.images.cache import mean_std
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.models.checkpoint import Checkpoint, save_checkpoint
 from folds.models.factory import Architecture, create, is_convolutional
 from folds.models.inference import Pixels, softmax
+from folds.models.precision import resolve_amp
 from folds.optim.optimizers import build_optimizer
+from folds.predictions.files import LABEL
 from folds.splits.assignment import read_folds
 from folds.training.context import Setup
 from folds.training.job import LOCK_SECONDS, Job
@@ -33,7 +34,8 @@ from folds.training.loop import Report, fit
 from folds.training.resolve import augmentations, epochs_of
 from folds.training.state import Learner, StateFile
 from folds.utils.csv_table import read_csv
-from folds.utils.files import derive_seed, exclusive_lock, read_json, remove_leftovers, write_atomic, write_json
+from folds.utils.files import derive_seed, read_json, remove_leftovers, write_atomic, write_json
+from folds.utils.locks import exclusive_lock
 
 # The compiled model of this process: compiling takes a minute, and the folds of a run need the same one.
 _compiled: dict[str, tuple[torch.nn.Module, Callable[[Tensor], Tensor]]] = {}

@@ -10,10 +10,10 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from folds.auditing.contact_sheet import plain
 from folds.tuning.importance import Importance, encoded
 from folds.tuning.space import Axis, TuneOptions
 from folds.tuning.trials import FINISHED, Trial, best_of, cell
+from folds.utils.drawing import plain
 from folds.utils.files import write_atomic
 
 _WIDTH, _EDGE, _ROW = 1020, 24, 30  # pixels

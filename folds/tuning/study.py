@@ -15,7 +15,8 @@ from folds.runs.run import file_safe
 from folds.training.job import LOCK_SECONDS, lock_of
 from folds.tuning.space import Axis, TuneOptions, draw, read_options, read_space
 from folds.tuning.trials import Trial, best_of, read_trial, trial_name
-from folds.utils.files import exclusive_lock, make_folder, read_json, remove, write_json
+from folds.utils.files import make_folder, read_json, remove, write_json
+from folds.utils.locks import exclusive_lock
 
 TUNE = Path("runs/tune")
 RECORD = "tuning.json"
@@ -210,8 +211,8 @@ def honest_score(tuning: Tuning, runs: Path = Path("runs")) -> dict[str, Any] | 
     """
     import numpy as np
 
-    from folds.experiments.summary import oof_predictions, score_rows
     from folds.predictions.files import oof_file
+    from folds.predictions.reading import oof_predictions, score_rows
 
     best = best_of(list(tuning.ended().values()), tuning.options)
     path = runs / tuning.best_run / "config.toml"

@@ -14,8 +14,8 @@ from folds.errors import UsageError
 from folds.models.checkpoint import load_checkpoint
 from folds.models.factory import resolve
 from folds.runs.plan import make_plan, open_runs
-from folds.training.job import Job
 from folds.training import loop as fitting
+from folds.training.job import Job
 from folds.training.trainer import train_job
 
 

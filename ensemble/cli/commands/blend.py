@@ -126,12 +126,12 @@ def described(made: Blend) -> str:
     if made.fitted is not None:
         parts.append(methods_table(made.fitted))
     if made.worths is not None:
-        from ensemble.cli.reports.worth_tables import pareto_table, worth_notes, worth_table
+        from ensemble.cli.reports.blend import pareto_table, worth_notes, worth_table
 
         parts += [worth_table(made.worths.worth), "\n".join(worth_notes(made.worths.worth)), pareto_table(made.worths.pareto)]
         parts.append("\n".join(made.worths.sentences))
     if made.details:
-        from ensemble.cli.reports.detail_tables import detail_tables
+        from ensemble.cli.reports.blend import detail_tables
 
         parts += [detail_tables(one) for one in made.details.values()]
     if made.notes:

@@ -14,7 +14,7 @@ IMPORTS = {"scikit-learn": "sklearn", "pillow": "PIL"}
 
 def doctor() -> int:
     """Say which versions and devices there are, and what does not fit together (exit 1)."""
-    from folds.execution.placement import available_cores
+    from folds.utils.parallel import available_cores
 
     rows: list[list[str]] = [["python", platform.python_version(), ""]]
     problems: list[str] = []

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ensemble.cli.reports.folds import folds_text
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import DataOption, IdOption, LabelOption, PathOption, PersonOption, PersonRegexOption, SplitOption
 
@@ -59,7 +60,7 @@ def folds(
     from folds.data.readers import read_data
     from folds.data.sources import find_data, spec_of
     from folds.errors import UsageError
-    from folds.splits.kfold import check_folds
+    from folds.splits.checks import check_folds
     from folds.splits.repeated import make_splits
 
     columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}
@@ -115,31 +116,10 @@ def _save(output: Path, assignments: Sequence[Any], force: bool) -> None:
         save_folds(repeat_path(output, each.repeat), each, force)
 
 
-def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]]) -> str:
-    """Classes × folds (or the held-out part and the rest), in images, with the people of each class and of each fold."""
-    from folds.splits.kfold import fold_table, people_per_class
-
-    images, people = fold_table(assignment, classes)
-    having = people_per_class(assignment, classes)
-    rows: list[list[object]] = []
-    for i, name in enumerate(classes):
-        rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts(images[i]), f"{having[i]:,}"])
-    rows.append(["images", "", *_counts(images.sum(axis=0)), ""])
-    rows.append(["people", "", *_counts(people), f"{people.sum():,}"])
-    parts = ["held out", "training"] if assignment.held_out else [f"fold {i}" for i in range(assignment.k)]
-    header = ["class", "", *parts, "all", "people"]
-    if not any(meaning.values()):
-        header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
-        left = 1
-    else:
-        left = 2
-    return console.table(header, rows, left)
-
-
 def _print(file: Path, assignments: Sequence[Any], classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]], warnings: Sequence[str]) -> None:
     from dataclasses import asdict
 
-    from folds.splits.kfold import fold_table, people_per_class
+    from folds.splits.checks import fold_table, people_per_class
 
     assignment = assignments[0]
     images, people = fold_table(assignment, classes)
@@ -160,7 +140,3 @@ def _print(file: Path, assignments: Sequence[Any], classes: Sequence[str], meani
     files = ", ".join([str(file), *record["repeats"]])
     said = "nobody stands on both sides" if assignment.held_out else "nobody stands in two folds"
     console.result(f"{folds_text(assignment, classes, meaning)}\n\n{files}: {said}", record)
-
-
-def _counts(numbers: Any) -> list[str]:
-    return [f"{int(n):,}" for n in [*numbers, numbers.sum()]]

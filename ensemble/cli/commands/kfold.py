@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ensemble.cli.terminal.arguments import fold_numbers, jobs_asked, resuming
 from ensemble.cli.terminal.options import (
     DataOption,
     IdOption,
@@ -18,6 +17,9 @@ from ensemble.cli.terminal.options import (
     SplitOption,
     TestOption,
     WindowOption,
+    fold_numbers,
+    jobs_asked,
+    resuming,
 )
 
 # How a command is run, which changes nothing that comes out of it.

@@ -65,7 +65,7 @@ def prepare(
     ensemble kfold. OUT/worst.png shows the images to look at: those without a face, then the least certain. The background is told on the whole
     image, before it is cut. The extra [faces] brings what --crop needs, [background] what --background needs.
     """
-    from ensemble.cli.terminal.arguments import jobs_asked, resuming
+    from ensemble.cli.terminal.options import jobs_asked, resuming
     from ensemble.cli.terminal.progress import StepsView
     from folds.config.files import gather
     from folds.data.sources import open_data

@@ -172,7 +172,7 @@ def _cell(text: str) -> str:
 
 def _section(one: Listed) -> str:
     """What a run was for and came to; nothing for a run of which nothing was said."""
-    from folds.experiments.comparison import shown
+    from folds.utils.text import shown
 
     entry, baseline = one.entry, one.entry.get("baseline")
     if not (entry.get("hypothesis") or baseline or one.notes):

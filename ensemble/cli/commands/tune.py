@@ -43,7 +43,7 @@ def tune(
     score of the best is optimistic on the folds that it was chosen on; the other folds of ensemble kfold -c best.toml say what it is worth.
     Needs Ray Tune: pip install 'ray[tune]'.
     """
-    from ensemble.cli.terminal.arguments import resuming
+    from ensemble.cli.terminal.options import resuming
     from folds.errors import FoldsFailed, Interrupted, UsageError
     from folds.tuning.study import begun, make_tuning
 

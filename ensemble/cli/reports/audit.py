@@ -139,7 +139,7 @@ def _read(file: Path | None, spec: DataSpec | None) -> tuple[Data, FoldAssignmen
 
 def _table_of(assignment: FoldAssignment, file: Path) -> SampleTable:
     """A split made elsewhere, as a table without images."""
-    from folds.predictions.files import sort_classes
+    from folds.utils.text import sort_classes
 
     where = tuple(f"{file.name}: id {name}" for name in assignment.ids.tolist())
     classes = sort_classes(assignment.labels.tolist())

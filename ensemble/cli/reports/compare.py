@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.spans import signed_span, span
 from folds.errors import EnsembleError
-from folds.experiments.comparison import Comparison, compare, shown, varied_text
+from folds.experiments.comparison import Comparison, compare, varied_text
 from folds.experiments.record import comparison_record
 from folds.experiments.summary import RunSummary
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Interval
+from folds.utils.text import shown
 
 if TYPE_CHECKING:  # it imports torch, which comparing two runs does not need
     from folds.runs.run import Run

@@ -7,20 +7,20 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from ensemble.cli.commands.folds import folds_text
 from ensemble.cli.reports.audit import Audit
 from ensemble.cli.reports.compare import compare_runs, compared_records, compared_remarks, compared_table
+from ensemble.cli.reports.folds import folds_text
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import StepsView, TrainingView, duration
 from ensemble.cli.terminal.spans import span
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import Asked
 from folds.errors import EnsembleError, FoldsFailed, Interrupted
-from folds.execution.placement import Execution, resolve_amp
-from folds.experiments.git_state import git_state
+from folds.execution.placement import Execution
 from folds.experiments.loggers import Tracker, open_tracker
-from folds.experiments.record import record_run, state_intent
+from folds.experiments.record import git_state, record_run, state_intent
 from folds.experiments.summary import Pooled, RunSummary, pool, summarise
+from folds.models.precision import resolve_amp
 from folds.runs.execute import locked, train
 from folds.runs.plan import Plan, make_plan, open_runs
 from folds.runs.preview import write_previews

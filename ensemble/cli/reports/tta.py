@@ -15,11 +15,10 @@ from ensemble.tta.scores import ViewScores, Worth, difference_record, score_view
 from ensemble.tta.views import View, distinct
 from folds.data.sources import reopen_data
 from folds.data.table import Data
-from folds.data.targets import LABEL
-from folds.experiments.comparison import distinguishable
-from folds.experiments.summary import Score
-from folds.metrics.intervals import Difference
+from folds.metrics.intervals import Difference, distinguishable
+from folds.metrics.report import Score
 from folds.models.checkpoint import Checkpoint, load_checkpoint
+from folds.predictions.files import LABEL
 
 
 def run_tta(

@@ -19,7 +19,8 @@ from PIL import Image
 from folds.data.synthetic.faces import AGE_CLASSES, GENDERS, random_face
 from folds.data.synthetic.portraits import MASK_STATES, draw_portrait
 from folds.errors import EnsembleError, UsageError
-from folds.utils.files import cannot_write, derive_seed, exclusive_lock, read_json, write_atomic, write_json
+from folds.utils.files import cannot_write, derive_seed, read_json, write_atomic, write_json
+from folds.utils.locks import exclusive_lock
 
 VERSION = 1  # raised when the pictures change
 MARKER = "people.json"

@@ -16,7 +16,7 @@ from ensemble.analysis.diversity import diversity
 from ensemble.analysis.pareto import SOFT, pareto
 from ensemble.analysis.shapley import _orders, shapley
 from ensemble.analysis.subset_scores import ADDITIVE, game_of
-from ensemble.cli.reports.worth_tables import pareto_table, worth_notes, worth_table
+from ensemble.cli.reports.blend import pareto_table, worth_notes, worth_table
 from ensemble.learning.combination import Calibration, Combination, Fitter, combine
 from ensemble.learning.nested import nested
 from ensemble.learning.stack import Stack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ensemble.blending.given_weights import parse_weights
+from ensemble.blending.request import parse_weights
 from folds.errors import UsageError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ensemble import __version__
-from ensemble.cli import COMMANDS
+from ensemble.cli.app import COMMANDS
 from tests.conftest import Called, call_process
 
 Call = Callable[..., Called]

@@ -11,8 +11,9 @@ import pytest
 
 from ensemble.cli.reports.training import FEW_PEOPLE, remarks, results_table
 from ensemble.cli.terminal import console
-from folds.experiments.summary import Pooled, RunSummary, Score
+from folds.experiments.summary import Pooled, RunSummary
 from folds.metrics.intervals import Interval
+from folds.metrics.report import Score
 from folds.runs import execute as manager
 from tests.conftest import GRID, Called
 from tests.folds.runs.test_execute import InProcess

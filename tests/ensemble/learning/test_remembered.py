@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ensemble.learning.combination import Combination
-from ensemble.learning.remembered import remembered
+from ensemble.learning.registry import remembered
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import METRICS, Metric
 from tests.ensemble.worlds import world

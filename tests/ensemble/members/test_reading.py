@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensemble.alignment import align
+from ensemble.alignment.align import align
 from ensemble.alignment.split import Split
 from ensemble.members.deduplication import named_apart, select_runs
 from ensemble.members.discovery import find_files

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import ttach
 
-from ensemble.tta.files import together
-from ensemble.tta.merge import Merge, Request, margins
 from ensemble.tta import predict as view_predictions
 from ensemble.tta import run as tta
 from ensemble.tta import weights as view_weights
+from ensemble.tta.files import together
+from ensemble.tta.merge import Merge, Request, margins
 from ensemble.tta.views import View, distinct, parse_views, view_named
 from ensemble.tta.weights import Evidence, apply, fit
 from folds.data.targets import resolve_target
-from folds.experiments.summary import truth_of
 from folds.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from folds.models.factory import create
 from folds.models.inference import softmax
 from folds.predictions.files import Sidecar, read_sidecar
+from folds.predictions.reading import truth_of
 from tests.conftest import Called
 
 Call = Callable[..., Called]

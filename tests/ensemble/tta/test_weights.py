@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ensemble.tta.merge import Request, margins, merge_views
 from ensemble.tta import weights as view_weights
+from ensemble.tta.merge import Request, margins, merge_views
 from ensemble.tta.weights import Evidence, apply, fit, fit_threshold, nested
 from folds.errors import EnsembleError
 from folds.metrics.classification import log_loss, macro_f1

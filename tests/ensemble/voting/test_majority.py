@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensemble.voting import vote
+from ensemble.voting.vote import vote
 from tests.ensemble.small_runs import answer_run, draw, probability_run, split_of
 
 CLASSES = 3

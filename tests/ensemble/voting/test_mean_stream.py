@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.voting.mean_stream import mean_of_runs
+from ensemble.voting.vote import mean_of_runs
 from tests.ensemble.small_runs import probability_run
 
 CHILD = """
@@ -17,9 +17,9 @@ import sys
 import numpy as np
 from pathlib import Path
 from folds.utils import memmap as maps
-from ensemble.alignment import align
+from ensemble.alignment.align import align
 from ensemble.members.reading import read_members
-from ensemble.voting import vote
+from ensemble.voting.vote import vote
 maps._LARGE = 1 << 20
 def peak():  # since the program began; what getrusage says of a child begins with its parent's
     return float(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))

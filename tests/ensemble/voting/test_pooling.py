@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ensemble.voting.base import FLOOR, Options
-from ensemble.voting import vote
+from ensemble.voting.vote import vote
 from folds.errors import UsageError
 from tests.ensemble.small_runs import draw, probability_run, split_of
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from ensemble.voting.ranks import rank_column
-from ensemble.voting import vote
 from ensemble.voting import vote as voting
+from ensemble.voting.pooling import rank_column
+from ensemble.voting.vote import vote
 from tests.ensemble.small_runs import draw, probability_run, split_of
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensemble.voting.vote import METHODS, vote
 from ensemble.voting import vote as voting
+from ensemble.voting.vote import METHODS, vote
 from folds.errors import UsageError
 from tests.ensemble.small_runs import answer_run, draw, grid, probability_run, split_of, values_of
 

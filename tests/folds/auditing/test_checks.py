@@ -18,7 +18,7 @@ from folds.data.synthetic.people import draw_people
 from folds.data.table import Data, DataSpec, SampleTable
 from folds.errors import EnsembleError
 from folds.images.cache import load_images
-from folds.images.decode import ImageSettings
+from folds.images.settings import ImageSettings
 from folds.splits.assignment import FoldAssignment
 
 Line = tuple[str, str, str]  # file, person, label

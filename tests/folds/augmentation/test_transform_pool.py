@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from folds.augmentation.transform_pool import TransformPool
+from folds.augmentation.custom import TransformPool
 from folds.errors import EnsembleError, UsageError
 
 MODULE = """

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.config.files import gather, read_record, to_toml
-from folds.config.recipe import FITS, KEEP, Recipe, Settings, check, default_of, parse_size
+from folds.config.recipe import KEEP, Recipe, Settings, check, default_of
 from folds.errors import EnsembleError, UsageError
+from folds.images.settings import FITS, parse_size
 
 
 @pytest.fixture(autouse=True)

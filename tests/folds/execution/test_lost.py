@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from folds.execution.lost import explained
+from folds.execution.ray_cluster import explained
 
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 JOB: Any = type("JobOfATitle", (), {"title": "swin fold 2"})()

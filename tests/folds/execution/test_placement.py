@@ -7,7 +7,9 @@ import torch
 
 from folds.errors import UsageError
 from folds.execution import placement as devices
-from folds.execution.placement import AMP, Execution, autocast, available_cores, place, resolve_amp
+from folds.execution.placement import Execution, place
+from folds.models.precision import AMP, autocast, resolve_amp
+from folds.utils.parallel import available_cores
 
 
 @pytest.fixture(autouse=True)

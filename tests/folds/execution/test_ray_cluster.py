@@ -254,8 +254,8 @@ def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(cluster: Any
 
         import torch
 
-        from folds.execution.placement import resolve_amp
         from folds.execution.ray_task import run_task
+        from folds.models.precision import resolve_amp
         from folds.training import trainer as training
 
         def train_job(job: Any, report: Any) -> dict[str, Any]:

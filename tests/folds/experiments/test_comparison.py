@@ -11,12 +11,14 @@ import pytest
 from folds.config.files import to_toml
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
-from folds.experiments.comparison import compare, distinguishable, known_runs, refuse_incomparable, refuse_unknown, settings_of, shown, varied_text
+from folds.experiments.comparison import compare, known_runs, refuse_incomparable, refuse_unknown, settings_of, varied_text
 from folds.metrics.classification import METRICS
-from folds.metrics.grouping import average_by_person, person_codes
-from folds.metrics.intervals import difference_over_people
+from folds.metrics.grouping import average_by_person
+from folds.metrics.intervals import difference_over_people, distinguishable
 from folds.predictions.files import Rows, Sidecar, oof_file, write_prediction
 from folds.utils.files import write_atomic
+from folds.utils.numeric import person_codes
+from folds.utils.text import shown
 
 CLASSES = ("cat", "dog", "owl")
 Writer = Callable[..., Path]

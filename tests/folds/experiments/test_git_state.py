@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from folds.experiments import git_state as module
-from folds.experiments.git_state import git_state
+from folds.experiments import record as module
+from folds.experiments.record import git_state
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

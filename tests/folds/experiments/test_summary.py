@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from folds.experiments.summary import RunSummary, pool, score, summarise
+from folds.experiments.summary import RunSummary, pool, summarise
+from folds.metrics.report import score
 from folds.predictions.files import Rows, Sidecar, write_prediction
 
 CLASSES = ("0", "1", "2")

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from folds.errors import EnsembleError
-from folds.images.cache import ImageSettings, load_images
 from folds.images import cache as images
 from folds.images import content_index as contents
+from folds.images.cache import ImageSettings, load_images
 from folds.images.decode import decode_image
 
 SMALL = ImageSettings(16, 12)

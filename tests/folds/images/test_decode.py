@@ -12,7 +12,8 @@ from PIL import Image
 
 from folds.errors import UsageError
 from folds.images.content_index import Unreadable
-from folds.images.decode import BACKGROUND, ImageSettings, decode_image
+from folds.images.decode import BACKGROUND, decode_image
+from folds.images.settings import ImageSettings
 
 FOUR = ImageSettings(4, 4)
 

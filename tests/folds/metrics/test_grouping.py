@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 
 from folds.metrics.classification import class_counts
-from folds.metrics.grouping import average_by_person, counts_by_unit, people_with_class, person_codes
+from folds.metrics.grouping import average_by_person, counts_by_unit, people_with_class
+from folds.utils.numeric import person_codes
 from tests.folds.scored_people import CLASSES, Data, scored
 
 

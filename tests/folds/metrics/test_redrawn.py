@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.metrics.redrawn import ENOUGH, LEAST, RESAMPLES, SECONDS, redrawn
+from folds.metrics.resampling import ENOUGH, LEAST, RESAMPLES, SECONDS, redrawn
 
 CODES = np.repeat(np.arange(12), [1, 2, 3] * 4)
 

@@ -15,19 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.predictions.files import (
-    Rows,
-    Sidecar,
-    read_array,
-    read_samples_file,
-    read_sidecar,
-    sidecar_path,
-    sort_classes,
-    write_prediction,
-    write_samples,
-)
 from folds.predictions import files as predictions
+from folds.predictions.files import Rows, Sidecar, read_array, read_samples_file, read_sidecar, sidecar_path, write_prediction, write_samples
 from folds.utils.files import sha256_bytes
+from folds.utils.text import sort_classes
 
 CLASSES = ("0", "1", "10")
 

@@ -206,7 +206,7 @@ def test_files_of_equal_bytes_are_looked_at_once_and_made_twice(photos: Path, tm
 
 
 def test_a_second_process_in_the_same_folder_is_refused(photos: Path, tmp_path: Path) -> None:
-    from folds.utils.files import exclusive_lock
+    from folds.utils.locks import exclusive_lock
 
     (tmp_path / "out").mkdir()
     with exclusive_lock(tmp_path / "out" / LOCK, "test"), pytest.raises(EnsembleError, match="is in use by process"):

@@ -26,8 +26,8 @@ from folds.runs import execute as manager
 from folds.runs.execute import locked, train
 from folds.runs.plan import Plan, make_plan, open_runs
 from folds.runs.run import file_safe
-from folds.training.job import Job, Outcome, job_from_dict
 from folds.training import context as fold_setup
+from folds.training.job import Job, Outcome, job_from_dict
 from folds.training.trainer import train_job
 from tests.conftest import start_over
 

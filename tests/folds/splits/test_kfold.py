@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from folds.data.table import MISSING, Columns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError
 from folds.splits.assignment import FoldAssignment, load_folds, read_folds, save_folds
-from folds.splits.kfold import check_folds, fold_table, hold_out, split_by_person
+from folds.splits.checks import check_folds, fold_table
+from folds.splits.kfold import hold_out, split_by_person
 from tests.folds.skewed import skewed_people
 
 

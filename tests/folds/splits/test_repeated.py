@@ -11,7 +11,8 @@ from sklearn.metrics import adjusted_rand_score
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.splits.assignment import FoldAssignment
-from folds.splits.kfold import check_folds, split_by_person
+from folds.splits.checks import check_folds
+from folds.splits.kfold import split_by_person
 from folds.splits.repair import quality
 from folds.splits.repeated import ALIKE, likeness, rand_index, repeated_splits
 from folds.splits.strata import people_of

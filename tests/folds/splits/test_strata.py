@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folds.data.table import Columns, SampleTable, build_table
-from folds.splits.strata import codes_of, people_of
+from folds.splits.strata import people_of
+from folds.utils.numeric import codes_of
 
 
 def table_of(persons: list[str], labels: list[str]) -> SampleTable:

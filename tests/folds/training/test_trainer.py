@@ -19,14 +19,15 @@ from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
 from folds.models.checkpoint import load_checkpoint
 from folds.runs.plan import make_plan, open_runs
-from folds.training.job import Job, job_as_dict, job_from_dict
-from folds.training.state import Learner, Progress, StateFile
 from folds.training import context as fold_setup
 from folds.training import loop as fitting
 from folds.training import sampler as sampling
-from folds.training.trainer import train_job
 from folds.training import trainer as training
-from folds.utils.files import derive_seed, exclusive_lock
+from folds.training.job import Job, job_as_dict, job_from_dict
+from folds.training.state import Learner, Progress, StateFile
+from folds.training.trainer import train_job
+from folds.utils.files import derive_seed
+from folds.utils.locks import exclusive_lock
 from tests.conftest import start_over
 
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from folds.errors import Busy, EnsembleError
 from folds.utils import files
-from folds.utils.files import derive_seed, exclusive_lock, read_json, refuse_existing, remove, sha256_bytes, sha256_file, write_atomic, write_json
+from folds.utils.files import derive_seed, read_json, refuse_existing, remove, sha256_bytes, sha256_file, write_atomic, write_json
+from folds.utils.locks import exclusive_lock
 from tests.conftest import holding
 
 ROOT = Path(__file__).parents[3]

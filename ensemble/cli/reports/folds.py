@@ -1,0 +1,33 @@
+"""Text and tables of `ensemble folds`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ensemble.cli.terminal import console
+
+
+def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]]) -> str:
+    """Classes × folds (or the held-out part and the rest), in images, with the people of each class and of each fold."""
+    from folds.splits.checks import fold_table, people_per_class
+
+    images, people = fold_table(assignment, classes)
+    having = people_per_class(assignment, classes)
+    rows: list[list[object]] = []
+    for i, name in enumerate(classes):
+        rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts(images[i]), f"{having[i]:,}"])
+    rows.append(["images", "", *_counts(images.sum(axis=0)), ""])
+    rows.append(["people", "", *_counts(people), f"{people.sum():,}"])
+    parts = ["held out", "training"] if assignment.held_out else [f"fold {i}" for i in range(assignment.k)]
+    header = ["class", "", *parts, "all", "people"]
+    if not any(meaning.values()):
+        header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
+        left = 1
+    else:
+        left = 2
+    return console.table(header, rows, left)
+
+
+def _counts(numbers: Any) -> list[str]:
+    return [f"{int(n):,}" for n in [*numbers, numbers.sum()]]

@@ -1,0 +1,86 @@
+"""How images are read: size, fit, range of values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from folds.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """What every image becomes.
+
+    Attributes
+    ----------
+    height, width : pixels.
+    fit : ``squash`` (the whole image, its proportions not kept), ``crop`` (scaled to cover, the centre kept),
+        ``crop:380`` (the same of the central 380 × 380 pixels of the file; of what there is of them)
+        or ``letterbox`` (the whole image, padded with `BACKGROUND`).
+    window : for grey images of more than 8 bits, the values in the file that become 0 and 255; those outside are clipped.
+        None is the full range of the file's type, 0 to 65535 for 16 bits. Images of 32 bits or of floats have no such range and need it.
+
+    Raises
+    ------
+    UsageError : an unknown fit, a size below 1, a window that is not LO < HI.
+    """
+
+    height: int
+    width: int
+    fit: str = "squash"
+    window: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_fit(self.fit)
+        if min(self.height, self.width) < 1:
+            raise UsageError(f"images must be at least 1 pixel high and wide, not {self.height}×{self.width}")
+        if self.window is not None:
+            low, high = self.window
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise UsageError(f"a window is two values LO,HI with LO < HI, not {low:g},{high:g}", hint="for example --window 0,4095")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, 3)."""
+        return (self.height, self.width, 3)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as JSON holds them; equal settings give equal dicts."""
+        window = None if self.window is None else [float(value) for value in self.window]
+        return {"height": self.height, "width": self.width, "fit": self.fit, "window": window}
+
+
+FITS = ("squash", "crop", "letterbox")
+
+
+def check_fit(fit: str) -> None:
+    """Refuse what is neither one of `FITS` nor ``crop:PIXELS``."""
+    name, colon, pixels = fit.partition(":")
+    if name not in FITS or (colon and name != "crop"):
+        raise unknown("--fit", fit, FITS, hint="squash, crop, crop:PIXELS (of the centre) or letterbox")
+    if colon and not (pixels.isdecimal() and 1 <= int(pixels) <= 2**16):
+        raise UsageError(f"--fit {fit}: expected a number of pixels after crop:", hint="--fit crop:380 takes the central 380 × 380 pixels")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``"224"`` → (224, 224); ``"288x384"`` → (288, 384), height first."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 8 <= int(part) <= 4096 for part in parts):
+        raise UsageError(f"--img-size {text}: expected a number of pixels (8–4096) or HEIGHTxWIDTH", hint="--img-size 224, --img-size 288x384")
+    return int(parts[0]), int(parts[-1])
+
+
+def _parse_window(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"--window {text}: expected two numbers", hint="--window 0,4095 for 12-bit images") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"--window {text}: the first number must be below the second", hint="--window 0,4095 for 12-bit images")
+    return low, high
+
+
+CACHE = Path(".ensemble")

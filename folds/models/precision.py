@@ -1,0 +1,39 @@
+"""Number formats of training and prediction: what is chosen for a device, with the reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from folds.errors import unknown
+
+if TYPE_CHECKING:
+    import torch
+
+
+AMP = ("auto", "bf16", "fp16", "off")
+
+
+def resolve_amp(choice: str, device: str) -> tuple[str, str]:
+    """(``bf16``, ``fp16`` or ``off``, the reason) for a device."""
+    import torch
+
+    if choice not in AMP:
+        raise unknown("--amp", choice, AMP)
+    if choice != "auto":
+        return choice, "as asked"
+    if device == "cpu":
+        return "off", "a CPU is not faster in half precision"
+    if device == "cuda" and not torch.cuda.is_available():  # some GPU of a cluster
+        return "auto", "decided by the GPU that a job gets"
+    major, minor = torch.cuda.get_device_capability(torch.device(device))
+    if major >= 8:
+        return "bf16", f"CUDA compute capability {major}.{minor} has bf16"
+    return "fp16", f"CUDA compute capability {major}.{minor} has no fast bf16"
+
+
+def autocast(amp: str, device: str) -> torch.autocast:
+    """The autocast context of a resolved number format; a no-op for ``off``."""
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp]
+    return torch.autocast(device.split(":")[0], dtype=dtype, enabled=amp != "off")

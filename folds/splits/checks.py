@@ -1,0 +1,122 @@
+"""What a split lacks: classes absent from folds, persons in two of them, counts of images and people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.errors import EnsembleError, collected
+from folds.splits.assignment import FoldAssignment
+
+
+def check_folds(assignment: FoldAssignment, classes: Sequence[str], class_attributes: Mapping[str, Mapping[str, str]] | None = None) -> list[str]:
+    """What is wrong with an assignment: an error for what makes its scores untrue, a warning for what weakens them.
+
+    Returns
+    -------
+    warnings : a line for each class that is missing from a fold's training or validation part, counted in people.
+
+    Raises
+    ------
+    EnsembleError : a person stands in two folds, a fold number is outside 0 … k-1, or a fold is empty.
+    """
+    fold, k = assignment.fold, assignment.k
+    least = -1 if assignment.held_out else 0
+    outside = np.flatnonzero((fold < least) | (fold >= k))
+    if len(outside):
+        raise collected([f"id {assignment.ids[i]}: fold {fold[i]}" for i in outside], f"samples are in none of the folds {least} to {k - 1}")
+    _check_persons(assignment)
+    empty = sorted(set(range(least, k)) - set(fold.tolist()))
+    if assignment.held_out and empty:
+        raise EnsembleError(
+            f"all {len(fold):,} samples are in fold {-1 - empty[0]}", hint="fold 0 is held out, fold -1 is trained on: neither is empty"
+        )
+    if empty:
+        raise EnsembleError(
+            f"{'folds' if len(empty) > 1 else 'fold'} {_listed(empty)} of {k} {'are' if len(empty) > 1 else 'is'} empty",
+            hint="folds are counted from 0 without a gap; make them again with fewer: ensemble folds --k",
+        )
+    presence = _people(assignment, classes)
+    found = []
+    for name, everywhere in zip(classes, presence):
+        people, total = everywhere[:k], int(everywhere.sum())
+        where = [f"validation of {_folds(absent)}" for absent in [np.flatnonzero(people == 0)] if len(absent)]
+        where += [f"training of {_folds(absent)}" for absent in [np.flatnonzero(people == total)] if len(absent)]
+        if total == 0:
+            found.append(f"class {_meaning(name, class_attributes)}: nobody has it")
+        elif where:
+            parts = 2 if assignment.held_out else k
+            advice = "; another --seed may spread it" if total >= parts else ""
+            counted = f"{total:,} {'person' if total == 1 else 'people'} for {'the held-out part' if assignment.held_out else f'{k} folds'}"
+            found.append(f"class {_meaning(name, class_attributes)}: {counted}: absent from {' and from '.join(where)}{advice}")
+    return found
+
+
+def _check_persons(assignment: FoldAssignment) -> None:
+    people, codes = np.unique(assignment.persons, return_inverse=True)
+    pairs, counts = np.unique(np.stack([codes, assignment.fold]), axis=1, return_counts=True)
+    if pairs.shape[1] == len(people):
+        return
+    lines = []
+    for code in np.flatnonzero(np.bincount(pairs[0]) > 1):
+        mine = pairs[0] == code
+        lines.append(f"{people[code]}: " + ", ".join(f"fold {f} ({n} samples)" for f, n in zip(pairs[1][mine], counts[mine])))
+    raise collected(
+        lines,
+        f"of {len(people):,} people stand in more than one fold: what is trained on them is scored on them",
+        hint="split by person: ensemble folds -o folds.csv",
+    )
+
+
+def _meaning(name: str, class_attributes: Mapping[str, Mapping[str, str]] | None) -> str:
+    meaning = " ".join((class_attributes or {}).get(name, {}).values())
+    return f"{name} ({meaning})" if meaning and meaning != name else name
+
+
+def _listed(numbers: Sequence[int] | NDArray[np.integer]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _folds(numbers: NDArray[np.integer]) -> str:
+    return f"fold{'s' if len(numbers) > 1 else ''} {_listed(numbers)}"
+
+
+def _codes(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.int64]:
+    code = {name: i for i, name in enumerate(classes)}
+    outside = sorted(set(assignment.labels.tolist()) - set(code))
+    if outside:
+        raise EnsembleError(f"labels of the folds are none of the declared classes: {', '.join(outside[:10])}", hint=f"classes: {', '.join(classes)}")
+    return np.array([code[label] for label in assignment.labels.tolist()], dtype=np.int64)
+
+
+def _people(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.int64]:
+    """(classes, k + 1): the people who have the class, by fold; in the last column those who are only trained on (fold -1)."""
+    _, persons = np.unique(assignment.persons, return_inverse=True)
+    unique = np.unique(np.stack([persons, _codes(assignment, classes), assignment.fold]), axis=1)
+    counts = np.zeros((len(classes), assignment.k + 1), dtype=np.int64)
+    np.add.at(counts, (unique[1], unique[2]), 1)  # fold -1 counts from the end
+    return counts
+
+
+def people_per_class(assignment: FoldAssignment, classes: Sequence[str]) -> list[int]:
+    """How many people have at least one sample of each class."""
+    return [len(np.unique(assignment.persons[assignment.labels == name])) for name in classes]
+
+
+def fold_table(assignment: FoldAssignment, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counts for printing.
+
+    Returns
+    -------
+    images : (classes, k) the images of each class in each fold.
+    people : (k,) the people in each fold.
+        Where one part is held out, both have a second column: what is only trained on.
+    """
+    columns = 2 if assignment.held_out else assignment.k
+    images = np.zeros((len(classes), columns), dtype=np.int64)
+    fold = assignment.fold % columns  # -1 is the last
+    np.add.at(images, (_codes(assignment, classes), fold), 1)
+    _, first = np.unique(assignment.persons, return_index=True)
+    return images, np.bincount(fold[first], minlength=columns)

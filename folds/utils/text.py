@@ -1,0 +1,27 @@
+"""Text as people read it: names in order, durations, lists, values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Class names in order: integers as numbers (``"2"`` before ``"10"``), otherwise by text."""
+    unique = set(names)
+    try:
+        return tuple(sorted(unique, key=lambda name: (int(name), name)))  # "1" and "01" in one order, too
+    except ValueError:
+        return tuple(sorted(unique))
+
+
+def shown(value: Any) -> str:
+    """A setting's value in one short line; ``–`` where it is not set."""
+    if value is None:
+        return "–"
+    text = re.sub(r"\s+", " ", f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value))
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+Note = Callable[[str], None]
