@@ -173,7 +173,7 @@ def test_the_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_interrupted_it_says_how_to_go_on(here: Path) -> None:
-    code = "import folds.prepare as p\ndef stop(*a, **k): raise KeyboardInterrupt\np._look = stop\nfrom ensemble.cli import main\nmain()"
+    code = "import folds.preparation.pipeline as p\ndef stop(*a, **k): raise KeyboardInterrupt\np._look = stop\nfrom ensemble.cli import main\nmain()"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
         [sys.executable, "-c", code, "prepare", "--crop", "faces"], capture_output=True, text=True, cwd=here, env=environment, check=False
