@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.cli.terminal.console import table
-from folds.predictions.files import Rows, Sidecar, write_prediction
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 
 ALONE = """
 import sys, time
@@ -62,13 +62,18 @@ def peak():
 """
 
 
-def write_files(folder: Path, split: str, rows: int, classes: int, members: int, known: bool = True, dtype: str = "f4") -> list[Path]:
+def write_files(
+    folder: Path, split: str, rows: int, classes: int, members: int, known: bool = True, dtype: str = "f4"
+) -> list[Path]:
     """Members of one table, seven images a person; `known`: with labels, persons and, out of fold, folds."""
     random = np.random.default_rng(0)
     number, truth = np.arange(rows), random.integers(0, classes, rows)
-    names, people = np.array([str(i) for i in range(classes)]), np.array([f"person{i:06d}" for i in range(rows // 7 + 1)])
+    names, people = (
+        np.array([str(i) for i in range(classes)]),
+        np.array([f"person{i:06d}" for i in range(rows // 7 + 1)]),
+    )
     ids = np.array([f"images/person{i // 7:06d}_{i % 7}.jpg" for i in range(rows)])
-    described = Rows(ids, names[truth], people[number // 7]) if known else Rows(ids)
+    described = SampleRows(ids, names[truth], people[number // 7]) if known else SampleRows(ids)
     files = []
     for member in range(members):
         values = random.standard_normal((rows, classes), np.float32)
@@ -76,7 +81,9 @@ def write_files(folder: Path, split: str, rows: int, classes: int, members: int,
         np.exp(values, out=values)
         values /= values.sum(1, keepdims=True)
         fold = number // 7 % 5 if split == "oof" and known else None
-        sidecar = Sidecar("probability", split, tuple(names), described, fold=fold, run=f"m{member:02d}", folds_sha="f" * 64)
+        sidecar = PredictionMetadata(
+            "probability", split, tuple(names), described, fold=fold, run=f"m{member:02d}", folds_sha="f" * 64
+        )
         files.append(write_prediction(folder / f"m{member:02d}.{split}.npy", values, sidecar, described))
         if dtype != "f4":
             np.save(files[-1], values.astype(dtype))
@@ -88,7 +95,12 @@ def timed(code: str, words: list[str], folder: Path) -> tuple[float, float, floa
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = os.times()
     process = subprocess.Popen(
-        [sys.executable, "-c", PEAK + code, *words], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", PEAK + code, *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout is not None
     printed = process.stdout.read()
@@ -96,10 +108,17 @@ def timed(code: str, words: list[str], folder: Path) -> tuple[float, float, floa
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, words
     *said, memory = printed.splitlines()
-    return os.times().elapsed - before.elapsed, usage.ru_utime + usage.ru_stime, int(memory) / 1024, said[0] if said else ""
+    return (
+        os.times().elapsed - before.elapsed,
+        usage.ru_utime + usage.ru_stime,
+        int(memory) / 1024,
+        said[0] if said else "",
+    )
 
 
-def alternating(commands: dict[str, tuple[str, list[str], Path]], repeats: int, inside: bool) -> dict[str, tuple[float, float, float]]:
+def alternating(
+    commands: dict[str, tuple[str, list[str], Path]], repeats: int, inside: bool
+) -> dict[str, tuple[float, float, float]]:
     """For each of (code, words, folder) the medians of its seconds (`inside`: those it printed), processor seconds and MiB."""
     runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
     for _ in range(repeats + 1):  # the first warms the caches
@@ -115,14 +134,30 @@ def shown(measured: dict[str, tuple[float, float, float]], first: str) -> str:
     lines = []
     base = measured[first]
     for name, (seconds, busy, memory) in measured.items():
-        lines.append([name, f"{seconds:.3f} s", f"{base[0] / seconds:.2f}×", f"{busy:.2f} s", f"{memory:.0f} MiB", f"{memory / base[2]:.2f}"])
+        lines.append(
+            [
+                name,
+                f"{seconds:.3f} s",
+                f"{base[0] / seconds:.2f}×",
+                f"{busy:.2f} s",
+                f"{memory:.0f} MiB",
+                f"{memory / base[2]:.2f}",
+            ]
+        )
     return table(["", "time", "as fast", "processors", "peak memory", "of it"], lines)
 
 
 def small(folder: Path, rows: int, repeats: int) -> None:
     """20 files of `rows` × 18."""
-    kinds = {"test, no labels": ("test", False), "test, labels, persons": ("test", True), "out of fold, labels, persons, folds": ("oof", True)}
-    files = {name: write_files(folder / str(i), split, rows, 18, 20, known) for i, (name, (split, known)) in enumerate(kinds.items())}
+    kinds = {
+        "test, no labels": ("test", False),
+        "test, labels, persons": ("test", True),
+        "out of fold, labels, persons, folds": ("oof", True),
+    }
+    files = {
+        name: write_files(folder / str(i), split, rows, 18, 20, known)
+        for i, (name, (split, known)) in enumerate(kinds.items())
+    }
     given = [str(file) for file in files["test, no labels"]]
     mean = np.mean([np.load(file).astype(np.float64) for file in given], 0).astype(np.float32)
     commands = {name: (ALONE.format(imports=i, work=w), given, folder) for name, (i, w) in VOTES.items()}
@@ -131,7 +166,10 @@ def small(folder: Path, rows: int, repeats: int) -> None:
     for i, (name, inside) in enumerate(files.items()):
         commands[f"ensemble blend ({name})"] = (COMMAND, ["blend", "-q", *map(str, inside), "-o", "b"], folder / str(i))
     print(f"the whole command\n{shown(alternating(commands, repeats, False), next(iter(commands)))}")
-    print("equal to the float64 mean, to the bit:", np.array_equal(np.load(folder / "0" / "runs" / "blends" / "b" / "test.npy"), mean))
+    print(
+        "equal to the float64 mean, to the bit:",
+        np.array_equal(np.load(folder / "0" / "runs" / "blends" / "b" / "test.npy"), mean),
+    )
 
 
 def large(folder: Path, rows: int, repeats: int) -> None:
@@ -141,7 +179,9 @@ def large(folder: Path, rows: int, repeats: int) -> None:
         files = write_files(folder / f"{part}-{members}", "test", part, 1000, members, False, "f2")
         words = ["blend", "-q", *map(str, files), "-o", "b"]
         measured = alternating({"": (COMMAND, words, folder / f"{part}-{members}")}, repeats, False)[""]
-        lines.append([f"{members} × {part:,} × 1,000", f"{measured[0]:.2f} s", f"{measured[1]:.2f} s", f"{measured[2]:.0f} MiB"])
+        lines.append(
+            [f"{members} × {part:,} × 1,000", f"{measured[0]:.2f} s", f"{measured[1]:.2f} s", f"{measured[2]:.0f} MiB"]
+        )
         shutil.rmtree(folder / f"{part}-{members}")
     print(table(["ensemble blend, float16", "time", "processors", "peak memory"], lines))
 
@@ -153,7 +193,14 @@ def methods(folder: Path, rows: int, repeats: int) -> None:
     files = [str(file) for file in write_files(folder, "test", rows, 18, 20, False)]
     start = ["blend", "-q", *files, "-o", "b", "--method"]
     extra = {"weighted": ["--weights", ",".join(str(i + 1) for i in range(20))]}
-    print(shown(alternating({name: (COMMAND, [*start, name, *extra.get(name, [])], folder) for name in METHODS}, repeats, False), "soft"))
+    print(
+        shown(
+            alternating(
+                {name: (COMMAND, [*start, name, *extra.get(name, [])], folder) for name in METHODS}, repeats, False
+            ),
+            "soft",
+        )
+    )
 
 
 def main() -> None:

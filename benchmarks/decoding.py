@@ -28,13 +28,18 @@ def photograph(seed: int, height: int = 512, width: int = 384) -> bytes:
     picture = np.zeros((height, width, 3))
     for scale in (4, 8, 16, 32, 64, 128, 256):
         grid = rng.normal(size=(height // scale + 2, width // scale + 2, 3)).astype(np.float32)
-        layers = [np.asarray(Image.fromarray(grid[..., channel]).resize((width, height), Image.Resampling.BICUBIC)) for channel in range(3)]
+        layers = [
+            np.asarray(Image.fromarray(grid[..., channel]).resize((width, height), Image.Resampling.BICUBIC))
+            for channel in range(3)
+        ]
         picture += np.stack(layers, axis=-1) * scale**0.8
     picture = (picture - picture.min()) / (picture.max() - picture.min()) * 255
     y, x = np.mgrid[:height, :width]
     picture[((x - width / 2) / 80) ** 2 + ((y - height / 2) / 120) ** 2 < 1] *= 0.6
     buffer = io.BytesIO()
-    Image.fromarray((picture + rng.normal(size=picture.shape) * 4).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    Image.fromarray((picture + rng.normal(size=picture.shape) * 4).clip(0, 255).astype(np.uint8)).save(
+        buffer, "JPEG", quality=90
+    )
     return buffer.getvalue()
 
 
@@ -74,7 +79,9 @@ def main() -> None:
             for what in ("built", "found"):
                 start = time.perf_counter()
                 cache = load_images(paths, ImageSettings(64, 64), cache_dir=folder / str(threads), threads=threads)
-                print(f"cache of {len(paths):,} images at 64, {threads} threads: {what} in {time.perf_counter() - start:.3f} s")
+                print(
+                    f"cache of {len(paths):,} images at 64, {threads} threads: {what} in {time.perf_counter() - start:.3f} s"
+                )
         start = time.perf_counter()
         mean_std(cache.pixels)
         print(f"mean and deviation: {cache.pixels.nbytes / (time.perf_counter() - start) / 1e9:.1f} GB/s")

@@ -22,7 +22,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from folds.auditing.duplicates import identical, near_duplicates, thumbnails
 from folds.data.readers import read_data
-from folds.data.synthetic.people import draw_people
+from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
 from folds.images.cache import load_images
 from folds.images.decode import decode_image
@@ -32,7 +32,9 @@ Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 def scaled(factor: float) -> Change:
-    return lambda image, rng: image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
+    return lambda image, rng: image.resize(
+        (round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC
+    )
 
 
 def brighter(factor: float) -> Change:
@@ -44,7 +46,9 @@ def cropped(share: float) -> Change:
 
     def crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         x, y = rng.uniform(0, share, 2) * image.size
-        return image.crop((round(x), round(y), round(x + image.width * (1 - share)), round(y + image.height * (1 - share))))
+        return image.crop(
+            (round(x), round(y), round(x + image.width * (1 - share)), round(y + image.height * (1 - share)))
+        )
 
     return crop
 
@@ -101,7 +105,7 @@ def main() -> None:
     settings = ImageSettings(arguments.size, arguments.size, arguments.fit)
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        table = read_data(DataSpec(arguments.data or draw_people(Path(folder) / "people"))).train
+        table = read_data(DataSpec(arguments.data or generate_people(Path(folder) / "people"))).train
         assert table.paths is not None
         assert table.persons is not None
         cache = load_images(table.paths, settings, cache_dir=Path(folder) / "cache")
@@ -117,7 +121,9 @@ def main() -> None:
         alarms = [pair for pair in found.pairs if cache.content[pair.first] != cache.content[pair.second]]
         print(f"pairs found among the untouched images of different people, besides identical files: {len(alarms)}")
         for pair in alarms[:20]:
-            print(f"  {table.ids[pair.first]}  {table.ids[pair.second]}  {pair.similarity:.3f}{' mirrored' if pair.mirrored else ''}")
+            print(
+                f"  {table.ids[pair.first]}  {table.ids[pair.second]}  {pair.similarity:.3f}{' mirrored' if pair.mirrored else ''}"
+            )
 
         chosen = rng.choice(len(table), min(arguments.images, len(table)), replace=False)
         n, strangers = len(table), len(people) + np.arange(len(chosen))
@@ -128,17 +134,30 @@ def main() -> None:
             hits = {pair.second - n for pair in pairs if pair.second >= n and pair.first == chosen[pair.second - n]}
             wrong = [p for p in pairs if p.second >= n and p.first < n and p.first != chosen[p.second - n]]
             wrong = [
-                p for p in wrong if cache.content[p.first] != cache.content[chosen[p.second - n]] and person[p.first] != person[chosen[p.second - n]]
+                p
+                for p in wrong
+                if cache.content[p.first] != cache.content[chosen[p.second - n]]
+                and person[p.first] != person[chosen[p.second - n]]
             ]
-            print(f"{name:40}  {len(hits) / len(chosen):6.1%}" + (f"  and {len(wrong)} pairs with other people's images" if wrong else ""))
+            print(
+                f"{name:40}  {len(hits) / len(chosen):6.1%}"
+                + (f"  and {len(wrong)} pairs with other people's images" if wrong else "")
+            )
 
         # The same people with other noise: as many pairs of different people that look alike as so many images of this kind have.
         again = np.arange(arguments.many) % n
-        many = (thumbs[again].astype(np.int16) + rng.integers(-2, 3, (arguments.many, *thumbs.shape[1:]))).clip(0, 255).astype(np.uint8)
+        many = (
+            (thumbs[again].astype(np.int16) + rng.integers(-2, 3, (arguments.many, *thumbs.shape[1:])))
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
         start = time.process_time()
         result = near_duplicates(many, person[again])
         seconds = time.process_time() - start
-        print(f"\n{arguments.many:,} images: thumbnails {shrinking * arguments.many:.1f} s, comparing {seconds:.1f} s (of one core)", end="; ")
+        print(
+            f"\n{arguments.many:,} images: thumbnails {shrinking * arguments.many:.1f} s, comparing {seconds:.1f} s (of one core)",
+            end="; ",
+        )
         print(f"{len(result.pairs):,} pairs, candidates left off: {result.left_off:,}")
 
 

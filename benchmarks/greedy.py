@@ -29,7 +29,12 @@ from ensemble.cli.terminal.console import table
 from ensemble.learning.greedy import prepare, select
 from folds.metrics.classification import METRICS
 
-THEIR_NAMES = {"log_loss": "log_loss", "accuracy": "accuracy", "macro_f1": "f1_macro", "balanced_accuracy": "balanced_accuracy"}
+THEIR_NAMES = {
+    "log_loss": "log_loss",
+    "accuracy": "accuracy",
+    "macro_f1": "f1_macro",
+    "balanced_accuracy": "balanced_accuracy",
+}
 
 OPPONENT = """
 import json, sys, time
@@ -58,7 +63,9 @@ print(json.dumps({"seconds": seconds, "dtype": faster, "score": float(score), "o
 """
 
 
-def correlated(seed: int, images: int, classes: int, members: int, per_person: int = 7) -> tuple[np.ndarray, np.ndarray]:
+def correlated(
+    seed: int, images: int, classes: int, members: int, per_person: int = 7
+) -> tuple[np.ndarray, np.ndarray]:
     """(members, images, classes) float32 and (images,) labels.
 
     Members err alike: half of what misleads them belongs to the person, half to the image, and each adds noise, a temper
@@ -67,7 +74,9 @@ def correlated(seed: int, images: int, classes: int, members: int, per_person: i
     random = np.random.default_rng(seed)
     labels = random.choice(classes, images, p=random.dirichlet(np.full(classes, 2.0)))
     persons = np.arange(images) // per_person
-    common = (random.normal(size=(persons[-1] + 1, classes))[persons] + random.normal(size=(images, classes))) / np.sqrt(2)
+    common = (
+        random.normal(size=(persons[-1] + 1, classes))[persons] + random.normal(size=(images, classes))
+    ) / np.sqrt(2)
     out = np.empty((members, images, classes), np.float32)
     for member in out:
         z = common + random.uniform(0.8, 1.6) * random.normal(size=common.shape) + random.normal(0, 0.3, classes)
@@ -78,7 +87,9 @@ def correlated(seed: int, images: int, classes: int, members: int, per_person: i
     return out, labels
 
 
-def ours(values: np.ndarray, labels: np.ndarray, name: str, steps: int, clock: str) -> tuple[float, float, float, list[int]]:
+def ours(
+    values: np.ndarray, labels: np.ndarray, name: str, steps: int, clock: str
+) -> tuple[float, float, float, list[int]]:
     """Seconds of one selection and of six, the best score, and the members taken."""
     metric, now = METRICS[name], getattr(time, clock)
     started = now()
@@ -111,14 +122,40 @@ def common(first: list[int], second: list[int]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--autogluon", metavar="PYTHON", help="interpreter that has autogluon.core")
-    parser.add_argument("--metric", choices=list(THEIR_NAMES), action="append", help="may be given several times [log_loss, macro_f1, accuracy]")
-    for name, default in (("images", 20_000), ("classes", 18), ("members", 50), ("steps", 100), ("repeats", 3), ("seed", 0)):
+    parser.add_argument(
+        "--metric",
+        choices=list(THEIR_NAMES),
+        action="append",
+        help="may be given several times [log_loss, macro_f1, accuracy]",
+    )
+    for name, default in (
+        ("images", 20_000),
+        ("classes", 18),
+        ("members", 50),
+        ("steps", 100),
+        ("repeats", 3),
+        ("seed", 0),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"[{default}]")
-    parser.add_argument("--cpu", action="store_true", help="CPU seconds of all threads, for a machine that others use; wall seconds without it")
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="CPU seconds of all threads, for a machine that others use; wall seconds without it",
+    )
     options = parser.parse_args()
     clock = "process_time" if options.cpu else "perf_counter"
     values, labels = correlated(options.seed, options.images, options.classes, options.members)
-    header = ["", "AutoGluon", "dtype", "ours", "times as quick", "six of ours", "times as quick", "its best score", "ours"]
+    header = [
+        "",
+        "AutoGluon",
+        "dtype",
+        "ours",
+        "times as quick",
+        "six of ours",
+        "times as quick",
+        "its best score",
+        "ours",
+    ]
     header += ["steps kept", "the same members"]
     rows: list[list[object]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -134,14 +171,30 @@ def main() -> None:
             one, six = (median(run[i] for run in mine) for i in (0, 1))
             score, order = mine[0][2:]
             if not other:
-                rows.append([metric, "–", "–", f"{one:.3f}", "–", f"{six:.3f}", "–", "–", f"{score:.6f}", len(order), "–"])
+                rows.append(
+                    [metric, "–", "–", f"{one:.3f}", "–", f"{six:.3f}", "–", "–", f"{score:.6f}", len(order), "–"]
+                )
                 continue
             assert abs(other[0]["score"] - score) < 1.01e-6, (other[0], score)
             quicker = [f"{median(b['seconds'] / run[i] for run, b in zip(mine, other)):.1f}" for i in (0, 1)]
             seconds, dtype = median(b["seconds"] for b in other), "/".join(sorted({str(b["dtype"]) for b in other}))
             same = "yes" if other[0]["order"] == order else f"up to step {common(other[0]['order'], order)}"
             its = f"{other[0]['score']:.6f}"
-            rows.append([metric, f"{seconds:.1f}", dtype, f"{one:.3f}", quicker[0], f"{six:.3f}", quicker[1], its, f"{score:.6f}", len(order), same])
+            rows.append(
+                [
+                    metric,
+                    f"{seconds:.1f}",
+                    dtype,
+                    f"{one:.3f}",
+                    quicker[0],
+                    f"{six:.3f}",
+                    quicker[1],
+                    its,
+                    f"{score:.6f}",
+                    len(order),
+                    same,
+                ]
+            )
     print("CPU seconds;" if options.cpu else "seconds;", end=" ")
     print(f"{options.images:,} images × {options.classes} classes × {options.members} members, {options.steps} steps")
     print(table(header, rows))

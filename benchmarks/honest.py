@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ensemble.learning.auto import choose
 from ensemble.learning.calibration import calibrated, parse_calibration
 from ensemble.learning.combination import Fitter, combine
-from ensemble.learning.nested import nested
+from ensemble.learning.nested import nested_cv
 from ensemble.learning.registry import FITTERS, candidates, fitter_of
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import METRICS
@@ -44,7 +44,9 @@ def worlds(seed: int, sizes: list[int], members: int) -> list[Stack]:
     return [_drawn(random, n, skill, noise, sureness, favour) for n in sizes]
 
 
-def _drawn(random: np.random.Generator, n: int, skill: NDArray, noise: NDArray, sureness: NDArray, favour: NDArray) -> Stack:
+def _drawn(
+    random: np.random.Generator, n: int, skill: NDArray, noise: NDArray, sureness: NDArray, favour: NDArray
+) -> Stack:
     members, classes = favour.shape
     persons = np.arange(n) // PER_PERSON
     people = int(persons[-1]) + 1
@@ -83,13 +85,19 @@ def main() -> None:
     seconds = dict.fromkeys(found, 0.0)
     for seed in range(arguments.seeds):
         stack, fresh = worlds(seed, [arguments.rows, arguments.fresh], arguments.members)
-        vote = nested(stack, FITTERS["soft"], metric)
+        vote = nested_cv(stack, FITTERS["soft"], metric)
         luck = [metric(stack.labels, vote.claimed), metric(fresh.labels, combine(fresh, vote.combination))]
         for fitter in chosen:
             began = time.process_time()
-            made = choose(stack, candidates(metric), metric, seed).nested if fitter is EVERYTHING else nested(stack, fitter, metric, seed)
+            made = (
+                choose(stack, candidates(metric), metric, seed).nested
+                if fitter is EVERYTHING
+                else nested_cv(stack, fitter, metric, seed)
+            )
             seconds[fitter.name] += time.process_time() - began
-            claimed, honest = (sign * (metric(stack.labels, values) - luck[0]) for values in (made.claimed, made.honest))
+            claimed, honest = (
+                sign * (metric(stack.labels, values) - luck[0]) for values in (made.claimed, made.out_of_sample)
+            )
             true = sign * (metric(fresh.labels, combine(fresh, made.combination)) - luck[1])
             found[fitter.name].append((claimed - true, honest - true, true))
     print(

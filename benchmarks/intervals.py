@@ -21,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.metrics.classification import METRICS, Metric, argmax_classes
-from folds.metrics.grouping import counts_by_unit
+from folds.metrics.grouping import confusion_counts_by_group
 from folds.metrics.intervals import Interval, difference_over_people, interval_over_images, interval_over_people
 
 # Images of each of the 18 classes of the mask competition.
-MASK_TASK = np.array([2765, 2045, 415, 3640, 4090, 545, 553, 409, 83, 728, 818, 109, 553, 409, 83, 728, 818, 109], float)
+MASK_TASK = np.array(
+    [2765, 2045, 415, 3640, 4090, 545, 553, 409, 83, 728, 818, 109, 553, 409, 83, 728, 818, 109], float
+)
 CLASSES, MEMBERS, PER_PERSON, SHARED, DRAWS = 18, 3, 7, 0.5, 1000
 TAILS = np.array([0.025, 0.975])
 SINGLE = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "log_loss", "brier", "roc_auc")
@@ -54,18 +56,27 @@ class Found:
 def members_of(random: np.random.Generator, stronger: float) -> list[Member]:
     """The members of a world."""
     return [
-        Member(random.uniform(1.6, 2.6) + stronger, random.uniform(0.8, 1.6), random.uniform(0.5, 1.6), random.normal(0, 0.3, CLASSES))
+        Member(
+            random.uniform(1.6, 2.6) + stronger,
+            random.uniform(0.8, 1.6),
+            random.uniform(0.5, 1.6),
+            random.normal(0, 0.3, CLASSES),
+        )
         for _ in range(MEMBERS)
     ]
 
 
-def predicted(random: np.random.Generator, members: Sequence[Member], labels: NDArray, persons: NDArray) -> list[NDArray]:
+def predicted(
+    random: np.random.Generator, members: Sequence[Member], labels: NDArray, persons: NDArray
+) -> list[NDArray]:
     """(n, classes) probabilities of each member, and of their mean."""
 
     def normal(*shape: int) -> NDArray:
         return random.standard_normal(shape, dtype=np.float32)
 
-    hard = SHARED**0.5 * normal(int(persons.max()) + 1, CLASSES)[persons] + (1 - SHARED) ** 0.5 * normal(len(labels), CLASSES)
+    hard = SHARED**0.5 * normal(int(persons.max()) + 1, CLASSES)[persons] + (1 - SHARED) ** 0.5 * normal(
+        len(labels), CLASSES
+    )
     found = []
     for member in members:
         logits = hard + np.float32(member.noise) * normal(len(labels), CLASSES) + member.favour.astype(np.float32)
@@ -78,11 +89,11 @@ def predicted(random: np.random.Generator, members: Sequence[Member], labels: ND
 def true_score(metric: Metric, labels: NDArray, probabilities: NDArray, prior: NDArray) -> float:
     """The score where class c has the share prior[c], from rows that have equally many of each."""
     weights = prior * CLASSES
-    if metric.of_counts is not None:
-        counts = counts_by_unit(labels, argmax_classes(probabilities), CLASSES, labels, CLASSES)
-        return float(metric.of_counts(np.tensordot(weights, counts, axes=1)))
-    if metric.of_rows is not None:
-        return float(np.average(metric.of_rows(labels, probabilities), weights=weights[labels]))
+    if metric.from_counts is not None:
+        counts = confusion_counts_by_group(labels, argmax_classes(probabilities), CLASSES, labels, CLASSES)
+        return float(metric.from_counts(np.tensordot(weights, counts, axes=1)))
+    if metric.per_row is not None:
+        return float(np.average(metric.per_row(labels, probabilities), weights=weights[labels]))
     areas = []
     labels, probabilities = labels[:12_000], probabilities[:12_000]  # sorting takes long
     for one, column in enumerate(probabilities.T):
@@ -93,24 +104,38 @@ def true_score(metric: Metric, labels: NDArray, probabilities: NDArray, prior: N
     return float(np.mean(areas))
 
 
-def bootstrapped(metric: Metric, labels: NDArray, values: Sequence[NDArray], persons: NDArray, weights: NDArray) -> NDArray | None:
+def bootstrapped(
+    metric: Metric, labels: NDArray, values: Sequence[NDArray], persons: NDArray, weights: NDArray
+) -> NDArray | None:
     """(draws, len(values)) the scores of people drawn with replacement; None for ROC-AUC."""
     people = weights.shape[1]
-    if metric.of_counts is not None:
-        stats = [counts_by_unit(labels, argmax_classes(one), CLASSES, persons, people).reshape(people, -1) for one in values]
-        return np.stack([metric.of_counts((weights @ one).reshape(len(weights), 3, CLASSES)) for one in stats], axis=1)
-    if metric.of_rows is not None:
+    if metric.from_counts is not None:
+        stats = [
+            confusion_counts_by_group(labels, argmax_classes(one), CLASSES, persons, people).reshape(people, -1)
+            for one in values
+        ]
+        return np.stack(
+            [metric.from_counts((weights @ one).reshape(len(weights), 3, CLASSES)) for one in stats], axis=1
+        )
+    if metric.per_row is not None:
         rows = weights @ np.bincount(persons)
-        return np.stack([weights @ np.bincount(persons, metric.of_rows(labels, one)) / rows for one in values], axis=1)
+        return np.stack([weights @ np.bincount(persons, metric.per_row(labels, one)) / rows for one in values], axis=1)
     return None
 
 
-def rules(drawn: NDArray | None, score: float, chosen: Interval, by_image: Interval | None) -> dict[str, tuple[float, float]]:
+def rules(
+    drawn: NDArray | None, score: float, chosen: Interval, by_image: Interval | None
+) -> dict[str, tuple[float, float]]:
     """The ends of the interval by each rule."""
-    ends = {"this program's": (chosen.low, chosen.high)} | ({} if by_image is None else {"over images": (by_image.low, by_image.high)})
+    ends = {"this program's": (chosen.low, chosen.high)} | (
+        {} if by_image is None else {"over images": (by_image.low, by_image.high)}
+    )
     if drawn is None:
         return ends
-    normal, below = NormalDist(), np.clip(np.mean(drawn < score) + np.mean(drawn == score) / 2, 1 / DRAWS, 1 - 1 / DRAWS)
+    normal, below = (
+        NormalDist(),
+        np.clip(np.mean(drawn < score) + np.mean(drawn == score) / 2, 1 / DRAWS, 1 - 1 / DRAWS),
+    )
     shifted = [normal.cdf(2 * normal.inv_cdf(float(below)) + normal.inv_cdf(tail)) for tail in TAILS]
     low, high = np.quantile(drawn, TAILS)
     corrected = np.quantile(drawn, shifted)
@@ -125,7 +150,9 @@ def labelled(random: np.random.Generator, people: int, prior: NDArray, by_person
     return (kinds[:, None] + 6 * np.array([0, 0, 0, 0, 0, 1, 2])).ravel()
 
 
-def study(seeds: range, people: int, prior: NDArray, by_person: bool, stronger: float) -> Iterator[tuple[str, str, Found]]:
+def study(
+    seeds: range, people: int, prior: NDArray, by_person: bool, stronger: float
+) -> Iterator[tuple[str, str, Found]]:
     """What is scored, the rule and how its interval was, for each seed."""
     for seed in seeds:
         random = np.random.default_rng(seed)
@@ -150,9 +177,11 @@ def study(seeds: range, people: int, prior: NDArray, by_person: bool, stronger: 
             truth = true_score(metric, many, truths[MEMBERS], prior) - true_score(metric, many, truths[0], prior)
             found = difference_over_people(metric, labels, values[0], values[MEMBERS], persons).difference
             drawn = bootstrapped(metric, labels, [values[0], values[MEMBERS]], persons, weights)
-            by_image = difference_over_people(metric, labels, values[0], values[MEMBERS], np.arange(len(labels))).difference
+            by_image = difference_over_people(
+                metric, labels, values[0], values[MEMBERS], np.arange(len(labels))
+            ).difference
             assert drawn is not None
-            for rule, (low, high) in rules(drawn[:, 1] - drawn[:, 0], found.score, found, by_image).items():
+            for rule, (low, high) in rules(drawn[:, 1] - drawn[:, 0], found.value, found, by_image).items():
                 yield f"{metric.title}, difference", rule, Found(low <= truth <= high, high - low, rarest)
 
 
@@ -185,7 +214,8 @@ def main() -> None:
     print("\nby the people in the rarest class, this program's, all worlds\n")
     groups = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 9), (10, 10**9))
     rows = [
-        [what, *(shown([one for one in every if low <= one.rarest <= high], counted=True) for low, high in groups)] for what, every in pooled.items()
+        [what, *(shown([one for one in every if low <= one.rarest <= high], counted=True) for low, high in groups)]
+        for what, every in pooled.items()
     ]
     print(markdown(["", "0", "1", "2", "3–4", "5–9", "10 and more"], rows))
     print(f"\n{time.perf_counter() - began:.0f} s")

@@ -35,10 +35,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from folds.config.recipe import Recipe, Settings
-from folds.data.synthetic.people import draw_people
+from folds.data.synthetic.people import generate_people
 from folds.execution.placement import Execution
-from folds.runs.execute import locked, train
-from folds.runs.plan import Plan, make_plan, open_runs
+from folds.runs.execute import lock_runs, train
+from folds.runs.plan import Plan, build_plan, prepare_jobs
 from folds.utils.parallel import available_cores
 
 BATCH = 32
@@ -61,10 +61,12 @@ def plan_of(
 ) -> Plan:
     settings = Settings(data=data, arch=tuple(arch.split(",")), k=k, name=name)
     whole = Recipe(epochs=epochs, img_size=str(size), pretrained=False, batch_size=batch, **recipe)
-    return make_plan(settings, whole, folds=folds, execution=execution)
+    return build_plan(settings, whole, folds=folds, execution=execution)
 
 
-def ours(data: Path, arch: str, size: int, epochs: int, name: str, folds: Sequence[int], **how: Any) -> tuple[float, float, float]:
+def ours(
+    data: Path, arch: str, size: int, epochs: int, name: str, folds: Sequence[int], **how: Any
+) -> tuple[float, float, float]:
     """(training images a second of all slots in steady state, seconds until the first step, seconds in all)."""
     began = time.perf_counter()
     plan = plan_of(data, arch, size, epochs, name, folds, **how)
@@ -78,8 +80,8 @@ def ours(data: Path, arch: str, size: int, epochs: int, name: str, folds: Sequen
         if event["event"] == "epoch" or job.fold not in ends:
             ends.setdefault(job.fold, []).append(now)
 
-    with locked(plan):
-        for outcome in train(plan, open_runs(plan), report):
+    with lock_runs(plan):
+        for outcome in train(plan, prepare_jobs(plan), report):
             if outcome.error is not None:
                 raise outcome.error
     whole = time.perf_counter() - began
@@ -121,15 +123,28 @@ def theirs(
     table, labels = plan.table, plan.table.label_codes().tolist()
     trained = seconds = 0.0
     for fold in range(folds):
-        rows = plan.assignment.training_index(fold)[:most].tolist(), plan.assignment.validation_index(fold)[: most and most // 4].tolist()
-        options = {"arch": plan.runs[0].architecture.timm_name, "size": size, "classes": len(table.classes), "epochs": epochs, "batch": batch}
-        records = train_fold(table.paths or (), labels, *rows, **options, workers=workers, threads=threads, device=device, draft=draft)
+        rows = (
+            plan.assignment.training_index(fold)[:most].tolist(),
+            plan.assignment.validation_index(fold)[: most and most // 4].tolist(),
+        )
+        options = {
+            "arch": plan.runs[0].architecture.timm_name,
+            "size": size,
+            "classes": len(table.classes),
+            "epochs": epochs,
+            "batch": batch,
+        }
+        records = train_fold(
+            table.paths or (), labels, *rows, **options, workers=workers, threads=threads, device=device, draft=draft
+        )
         trained += sum(record.trained for record in records[1:])
         seconds += sum(record.seconds for record in records[1:])
     return trained / seconds
 
 
-def _alone(arch: str, size: int, classes: int, steps: int, validated: float, threads: int, barrier: Any, results: Any) -> None:
+def _alone(
+    arch: str, size: int, classes: int, steps: int, validated: float, threads: int, barrier: Any, results: Any
+) -> None:
     import torch
     from alone import pace
 
@@ -144,7 +159,16 @@ def ceiling(arch: str, size: int, images: int, validated: float, slots: int, cla
     """Training images a second of `slots` models with one thread each and no data path; validation is in."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(slots), context.Queue()
-    arguments = (arch, size, classes, max(1, round(images / BATCH)), validated, max(1, available_cores() // slots), barrier, results)
+    arguments = (
+        arch,
+        size,
+        classes,
+        max(1, round(images / BATCH)),
+        validated,
+        max(1, available_cores() // slots),
+        barrier,
+        results,
+    )
     processes = [context.Process(target=_alone, args=arguments) for _ in range(slots)]
     for process in processes:
         process.start()
@@ -172,7 +196,9 @@ def compare(data: Path, arch: str, size: int, epochs: int, repeats: int, busy: b
     plan = plan_of(data, arch, size, epochs, "count", None)
     training, validation = len(plan.assignment.training_index(0)), len(plan.assignment.validation_index(0))
     with neighbour(busy):
-        settings = [(w, t, d) for w in sorted({0, 1, cores, cores + 1}) for t in sorted({1, cores}) for d in (False, True)]
+        settings = [
+            (w, t, d) for w in sorted({0, 1, cores, cores + 1}) for t in sorted({1, cores}) for d in (False, True)
+        ]
         tried = {setting: theirs(data, arch, size, 2, *setting, most=320) for setting in settings}
         best = {draft: max((key for key in tried if key[2] == draft), key=tried.__getitem__) for draft in (False, True)}
         rows = []
@@ -205,8 +231,8 @@ def compare(data: Path, arch: str, size: int, epochs: int, repeats: int, busy: b
 def growth(folder: Path) -> Iterator[str]:
     """Seconds of a whole command as it grows, one thing at a time; the first line is what the others are compared with."""
     small, large = (
-        draw_people(folder / "p1", people=40, test_people=2, size=(96, 128)),
-        draw_people(folder / "p2", people=80, test_people=2, size=(96, 128)),
+        generate_people(folder / "p1", people=40, test_people=2, size=(96, 128)),
+        generate_people(folder / "p2", people=80, test_people=2, size=(96, 128)),
     )
     cases = [
         ("k=4, 4 epochs, 1 architecture, 280 images", small, 4, 4, "test_resnet"),
@@ -220,8 +246,8 @@ def growth(folder: Path) -> Iterator[str]:
         began = time.perf_counter()
         plan = plan_of(data, arch, 64, epochs, "run", None, k)
         decoding = time.perf_counter()
-        with locked(plan):
-            jobs = open_runs(plan)
+        with lock_runs(plan):
+            jobs = prepare_jobs(plan)
             decoding = time.perf_counter() - decoding
             done = [outcome.result for outcome in train(plan, jobs)]
         whole = time.perf_counter() - began
@@ -241,11 +267,13 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="kfold-"))
     try:
         if arguments.growth:
-            print("| | jobs | decoding | training, all jobs | training, a job | whole command |\n|---|---|---|---|---|---|")
+            print(
+                "| | jobs | decoding | training, all jobs | training, a job | whole command |\n|---|---|---|---|---|---|"
+            )
             for line in growth(folder):
                 print(line, flush=True)
             return
-        data = draw_people(folder / "people", people=arguments.people, test_people=2, size=(384, 512))
+        data = generate_people(folder / "people", people=arguments.people, test_people=2, size=(384, 512))
         os.chdir(folder)
         print(
             "| model | this program, images/s | usual loop | ratio | usual loop with draft | ratio "

@@ -46,7 +46,9 @@ def one_core() -> None:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    files = {path: path.read_bytes() for pattern in ("runs/*.npy", "checkpoints/*/*.pt") for path in folder.glob(pattern)}
+    files = {
+        path: path.read_bytes() for pattern in ("runs/*.npy", "checkpoints/*/*.pt") for path in folder.glob(pattern)
+    }
     for path in folder.glob("runs/*.json"):
         record = json.loads(path.read_text())
         record.pop("created", None)
@@ -56,7 +58,11 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def descendants(pid: int) -> Iterator[int]:
     try:
-        children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+        children = [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
     except OSError:
         return
     for child in children:
@@ -64,7 +70,9 @@ def descendants(pid: int) -> Iterator[int]:
         yield from descendants(child)
 
 
-def one_round(number: int, seed: int, base: Path, usual: float, expected: dict[str, dict[str, bytes]]) -> tuple[Counter[str], list[str]]:
+def one_round(
+    number: int, seed: int, base: Path, usual: float, expected: dict[str, dict[str, bytes]]
+) -> tuple[Counter[str], list[str]]:
     """What was killed, and which files differ in the end."""
     variant = VARIANTS[number % len(VARIANTS)]
     tries = itertools.count()
@@ -79,7 +87,11 @@ def one_round(number: int, seed: int, base: Path, usual: float, expected: dict[s
             break
         shutil.rmtree(folder)
     found = results(folder)
-    differing = [name for name in sorted(found.keys() | expected[variant].keys()) if found.get(name) != expected[variant].get(name)]
+    differing = [
+        name
+        for name in sorted(found.keys() | expected[variant].keys())
+        if found.get(name) != expected[variant].get(name)
+    ]
     leftovers = [str(path) for path in folder.rglob("*.tmp")]
     if not differing and not leftovers:
         shutil.rmtree(folder)
@@ -124,10 +136,10 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=2, help="rounds at a time")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from folds.data.synthetic.people import draw_people
+    from folds.data.synthetic.people import generate_people
 
     base = Path(tempfile.mkdtemp(prefix="kill-"))
-    draw_people(base / "people", people=30, test_people=6, size=(48, 64))
+    generate_people(base / "people", people=30, test_people=6, size=(48, 64))
     usual, expected = 0.0, {}
     for i, variant in enumerate(VARIANTS):
         reference = base / f"reference{i}"

@@ -15,15 +15,15 @@ from pathlib import Path
 from ensemble.cli.reports.training import results_table, summaries_of, train_plan
 from folds.config.recipe import Recipe, Settings
 from folds.data.readers import read_data
-from folds.data.synthetic.people import draw_people
+from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
-from folds.models.factory import SMALL_SIBLINGS
-from folds.runs.plan import make_plan
+from folds.models.factory import SMALL_VARIANTS
+from folds.runs.plan import build_plan
 
 
 def built_in_table(folder: Path) -> Path:
     """The built-in people as a CSV, so that another column can be named as the person."""
-    data = read_data(DataSpec(draw_people(folder / "people")))
+    data = read_data(DataSpec(generate_people(folder / "people")))
     path = folder / "people.csv"
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
@@ -46,13 +46,13 @@ def main() -> None:
     data, split, model_args, own = arguments.data, None, {}, {}
     if data is None:
         data, split = built_in_table(arguments.folder), "split"
-        sibling = SMALL_SIBLINGS[arguments.arch]
+        sibling = SMALL_VARIANTS[arguments.arch]
         model_args, own = dict(sibling.arguments), dict(sibling.recipe)
     summaries = []
     for name, person in (("by-person", "person"), ("by-image", "path")):
         settings = Settings(data=data, person=person, split=split, arch=(arguments.arch,), k=arguments.k, name=name)
         recipe = Recipe(epochs=arguments.epochs, img_size="64", pretrained=False, model_args=model_args, **own)
-        plan = make_plan(settings, recipe, note=print)
+        plan = build_plan(settings, recipe, note=print)
         train_plan(plan, True, False, "python benchmarks/leak.py, with the same options")
         summaries += summaries_of(plan)
     print(results_table(summaries))

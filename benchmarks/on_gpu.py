@@ -31,7 +31,7 @@ from alone import pace
 from kfold import ours, plan_of, theirs
 
 from folds.data.readers import read_data
-from folds.data.synthetic.people import draw_people
+from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
 from folds.execution.placement import Execution
 from folds.utils.parallel import available_cores
@@ -39,14 +39,16 @@ from folds.utils.parallel import available_cores
 
 def table_of(folder: Path, people: int, copies: int) -> Path:
     """A CSV of drawn photographs, each copied so that every copy is a file and a person of its own."""
-    drawn = read_data(DataSpec(draw_people(folder / "people", people=people, test_people=2, size=(384, 512)))).train
+    drawn = read_data(DataSpec(generate_people(folder / "people", people=people, test_people=2, size=(384, 512)))).train
     path = folder / "table.csv"
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "person"])
         for copy in range(copies):
             (folder / f"copy{copy}").mkdir()
-            for i, (image, label, person) in enumerate(zip(drawn.paths or (), drawn.labels, drawn.persons, strict=True)):
+            for i, (image, label, person) in enumerate(
+                zip(drawn.paths or (), drawn.labels, drawn.persons, strict=True)
+            ):
                 to = folder / f"copy{copy}/{i}{image.suffix}"
                 shutil.copyfile(image, to)
                 writer.writerow([to.relative_to(folder), label, f"{person}/{copy}"])
@@ -69,7 +71,11 @@ def main() -> None:
     began = time.monotonic()
     on_cpu = arguments.device == "cpu" or not torch.cuda.is_available()
     device, name = ("cpu", platform.processor() or "CPU") if on_cpu else ("cuda:0", torch.cuda.get_device_name(0))
-    cases = [("test_resnet", 64, 16)] if arguments.quick else [("resnet18", 224, 128), ("swin_tiny_patch4_window7_224", 224, 64)]
+    cases = (
+        [("test_resnet", 64, 16)]
+        if arguments.quick
+        else [("resnet18", 224, 128), ("swin_tiny_patch4_window7_224", 224, 64)]
+    )
     people, copies, epochs, repeats = (20, 1, 2, 1) if arguments.quick else (150, 8, 4, 3)
     workers = max(1, available_cores() - 1)
     folder = Path(tempfile.mkdtemp(prefix="on-gpu-"))
@@ -86,24 +92,47 @@ def main() -> None:
                 for jobs, compiled in ((1, False), (1, True), (2, False)):
                     if time.monotonic() - began > 60 * arguments.minutes - 45:
                         continue
-                    key = f"this program, {jobs} job{'s' if jobs > 1 else ''} a device{', compiled' if compiled else ''}"
-                    how = {"execution": Execution(devices=arguments.device, per_device=jobs), "batch": batch, "compile": compiled}
+                    key = (
+                        f"this program, {jobs} job{'s' if jobs > 1 else ''} a device{', compiled' if compiled else ''}"
+                    )
+                    how = {
+                        "execution": Execution(devices=arguments.device, per_device=jobs),
+                        "batch": batch,
+                        "compile": compiled,
+                    }
                     rate, seconds, _ = ours(data, arch, size, epochs, f"r{i}{jobs}{compiled}", list(range(2)), **how)
                     measured.setdefault(key, []).append(rate)
                     first.setdefault(key, []).append(seconds)
-                measured.setdefault("usual loop", []).append(theirs(data, arch, size, 2, workers, 2, False, device, batch=batch))
+                measured.setdefault("usual loop", []).append(
+                    theirs(data, arch, size, 2, workers, 2, False, device, batch=batch)
+                )
                 for compiled in (False, True):
                     key = f"model alone{', compiled' if compiled else ''}"
-                    measured.setdefault(key, []).append(alone(arch, size, batch, device, compiled, 1 if arguments.quick else 4))
+                    measured.setdefault(key, []).append(
+                        alone(arch, size, batch, device, compiled, 1 if arguments.quick else 4)
+                    )
             usual, ceiling = statistics.median(measured["usual loop"]), statistics.median(measured["model alone"])
             for key, rates in measured.items():
                 rate = statistics.median(rates)
                 start = f"{statistics.median(first[key]):.1f} s" if key in first else ""
-                rows.append([f"{arch} {size} px, {images:,} images", key, f"{rate:,.0f}", f"{rate / usual:.2f}×", f"{rate / ceiling:.2f}", start])
+                rows.append(
+                    [
+                        f"{arch} {size} px, {images:,} images",
+                        key,
+                        f"{rate:,.0f}",
+                        f"{rate / usual:.2f}×",
+                        f"{rate / ceiling:.2f}",
+                        start,
+                    ]
+                )
     finally:
         shutil.rmtree(folder)
-        print(f"\n{name}, {available_cores()} cores, torch {torch.__version__}; {workers} loader workers; {time.monotonic() - began:.0f} s\n")
-        print("| model | | images/s | of the usual loop | of the model alone | first step after |\n|---|---|---|---|---|---|")
+        print(
+            f"\n{name}, {available_cores()} cores, torch {torch.__version__}; {workers} loader workers; {time.monotonic() - began:.0f} s\n"
+        )
+        print(
+            "| model | | images/s | of the usual loop | of the model alone | first step after |\n|---|---|---|---|---|---|"
+        )
         for row in rows:
             print(f"| {' | '.join(row)} |")
 

@@ -33,7 +33,13 @@ class Files(Dataset[tuple[torch.Tensor, int]]):
     """Image files, decoded each time they are needed."""
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[int], transform: Any, size: int, draft: bool) -> None:
-        self.paths, self.labels, self.transform, self.size, self.draft = list(paths), list(labels), transform, size, draft
+        self.paths, self.labels, self.transform, self.size, self.draft = (
+            list(paths),
+            list(labels),
+            transform,
+            size,
+            draft,
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -107,7 +113,9 @@ def train_fold(
         right = torch.zeros((), device=device)
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=gpu):
             for images, targets in check:
-                right += (model(images.to(device, non_blocking=True)).argmax(1) == targets.to(device, non_blocking=True)).sum()
+                right += (
+                    model(images.to(device, non_blocking=True)).argmax(1) == targets.to(device, non_blocking=True)
+                ).sum()
         float(right)
         records.append(Epoch(len(training), len(validation), time.perf_counter() - began))
     return records

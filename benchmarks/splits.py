@@ -21,7 +21,9 @@ from folds.data.table import SampleTable
 from folds.splits.kfold import split_by_person
 
 # Images of each of the 18 classes of the mask competition.
-MASK_TASK = np.array([2765, 2045, 415, 3640, 4090, 545, 553, 409, 83, 728, 818, 109, 553, 409, 83, 728, 818, 109], float)
+MASK_TASK = np.array(
+    [2765, 2045, 415, 3640, 4090, 545, 553, 409, 83, 728, 818, 109, 553, 409, 83, 728, 818, 109], float
+)
 
 
 def skewed_people(seed: int, people: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +47,9 @@ def of_scikit_learn(labels: np.ndarray, persons: np.ndarray, k: int) -> np.ndarr
     fold = np.full(len(labels), -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for i, (_, index) in enumerate(StratifiedGroupKFold(k, shuffle=True, random_state=0).split(labels, labels, persons)):
+        for i, (_, index) in enumerate(
+            StratifiedGroupKFold(k, shuffle=True, random_state=0).split(labels, labels, persons)
+        ):
             fold[index] = i
     return fold
 
@@ -58,7 +62,12 @@ def judged(labels: np.ndarray, persons: np.ndarray, fold: np.ndarray, k: int) ->
         if len(np.unique(persons[mine])) >= k:
             lacking += k - len(np.unique(fold[mine]))
         deviations += [abs(mine[fold == i].mean() - mine.mean()) for i in range(k)]
-    return lacking, max(deviations), float(np.mean(deviations)), float(np.abs(np.bincount(fold, minlength=k) / len(fold) * k - 1).max())
+    return (
+        lacking,
+        max(deviations),
+        float(np.mean(deviations)),
+        float(np.abs(np.bincount(fold, minlength=k) / len(fold) * k - 1).max()),
+    )
 
 
 def skewed(people: int, classes: int, k: int = 5, sets: int = 60) -> list[list[object]]:
@@ -81,7 +90,13 @@ def skewed(people: int, classes: int, k: int = 5, sets: int = 60) -> list[list[o
         results[way] = np.array(found)
         lacking, worst, mean, size = results[way].T
         worse = (results[way][:, :3] > results["scikit-learn"][:, :3] + 1e-12).any(axis=1).sum()
-        row = [f"{people} people, {classes} classes", way, f"{(lacking > 0).sum()} of {sets}", f"{worst.mean():.4f}", f"{worst.max():.4f}"]
+        row = [
+            f"{people} people, {classes} classes",
+            way,
+            f"{(lacking > 0).sum()} of {sets}",
+            f"{worst.mean():.4f}",
+            f"{worst.max():.4f}",
+        ]
         rows.append([*row, f"{mean.mean():.4f}", f"{size.mean():.3f}", worse, f"{seconds / sets:.3f}"])
     return rows
 
@@ -113,8 +128,24 @@ def main() -> None:
     parser.add_argument("--part", choices=["skewed", "large"])
     part = parser.parse_args().part
     if part != "large":
-        header = ["60 sets of", "", "sets lacking a class", "worst deviation, mean", "max", "mean deviation", "size off", "sets worse", "CPU s a set"]
-        print(table(header, [row for people, classes in ((30, 18), (26, 10), (100, 18)) for row in skewed(people, classes)], 2))
+        header = [
+            "60 sets of",
+            "",
+            "sets lacking a class",
+            "worst deviation, mean",
+            "max",
+            "mean deviation",
+            "size off",
+            "sets worse",
+            "CPU s a set",
+        ]
+        print(
+            table(
+                header,
+                [row for people, classes in ((30, 18), (26, 10), (100, 18)) for row in skewed(people, classes)],
+                2,
+            )
+        )
     if part != "skewed":
         print("\na million images of 140,000 people, 18 classes, k=5")
         print(table(["", "s", "CPU s", "times as quick", "same folds"], large()))

@@ -27,12 +27,12 @@ import ttach
 from torch import Tensor
 
 from ensemble.cli.terminal.console import table
-from ensemble.tta.files import together
+from ensemble.tta.files import load_common_rows
 from ensemble.tta.merge import Merge, merge_views
-from ensemble.tta.predict import FoldViews
-from ensemble.tta.views import NONE, View, _to_size, distinct, parse_views, view_named
-from folds.data.sources import reopen_data
-from folds.models.inference import Pixels, predict_logits
+from ensemble.tta.predict import FoldPredictor
+from ensemble.tta.views import NONE, View, _to_size, deduplicate_views, parse_views, view_named
+from folds.data.sources import load_checkpoint_data
+from folds.models.inference import PixelSource, predict_logits
 from folds.predictions.files import read_sidecar
 from folds.utils.numeric import softmax
 
@@ -69,11 +69,15 @@ class Fitting(torch.nn.Module):
         return self.model((batch - self.mean) / self.std if self.normalise else batch)
 
 
-def of_ttach(model: torch.nn.Module, pixels: np.ndarray, text: str, batch: int, probabilities: bool = False) -> np.ndarray:
+def of_ttach(
+    model: torch.nn.Module, pixels: np.ndarray, text: str, batch: int, probabilities: bool = False
+) -> np.ndarray:
     """(n, classes): the mean of logits, or of probabilities, as its wrapper merges."""
     values = "multiply" in text
     inner: torch.nn.Module = Fitting(model, "crop" in text, values)
-    wrapper = ttach.ClassificationTTAWrapper(torch.nn.Sequential(inner, torch.nn.Softmax(1)) if probabilities else inner, ttach.Compose(SETS[text]))
+    wrapper = ttach.ClassificationTTAWrapper(
+        torch.nn.Sequential(inner, torch.nn.Softmax(1)) if probabilities else inner, ttach.Compose(SETS[text])
+    )
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
     found = []
     with torch.inference_mode():
@@ -83,9 +87,11 @@ def of_ttach(model: torch.nn.Module, pixels: np.ndarray, text: str, batch: int, 
     return torch.cat(found).numpy()
 
 
-def ours(model: torch.nn.Module, pixels: Pixels, views: list[View]) -> np.ndarray:
+def ours(model: torch.nn.Module, pixels: PixelSource, views: list[View]) -> np.ndarray:
     """(views, n, classes) logits, all kept."""
-    return predict_logits(model, pixels, np.arange(len(pixels)), MEAN, STD, device="cpu", channels_last=True, views=views)
+    return predict_logits(
+        model, pixels, np.arange(len(pixels)), MEAN, STD, device="cpu", channels_last=True, views=views
+    )
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:
@@ -102,23 +108,33 @@ def compare(arch: str, text: str, images: int, repeats: int) -> list[object]:
     with torch.no_grad():  # a fresh head answers the same to everything: merged values would agree whatever was merged
         model.get_classifier().weight.mul_(100)
     pixels = np.random.default_rng(0).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
-    views = list(distinct(parse_views(text), (SIZE, SIZE)))
+    views = list(deduplicate_views(parse_views(text), (SIZE, SIZE)))
     if "crop" in text:  # ttach's crops are without the whole image
         views = [view for view in views if view.name != NONE]
-    mine = Pixels(pixels, "cpu")
+    mine = PixelSource(pixels, "cpu")
     best = min(BATCHES, key=lambda batch: min(timed(lambda: of_ttach(model, pixels, text, batch))[0] for _ in range(2)))
     times: dict[str, list[tuple[float, float]]] = {"ours": [], "ttach": []}
     for _ in range(repeats):
         times["ours"].append(timed(lambda: merge_views(ours(model, mine, views))))
         times["ttach"].append(timed(lambda: of_ttach(model, pixels, text, best)))
-    (cpu, wall), (their_cpu, their_wall) = ([median(one[i] for one in times[name]) for i in (0, 1)] for name in ("ours", "ttach"))
+    (cpu, wall), (their_cpu, their_wall) = (
+        [median(one[i] for one in times[name]) for i in (0, 1)] for name in ("ours", "ttach")
+    )
     logits = ours(model, mine, views)
     geometric = np.abs(merge_views(logits, "geometric") - softmax(of_ttach(model, pixels, text, best))).max()
     mean = np.abs(merge_views(logits) - of_ttach(model, pixels, text, best, probabilities=True)).max()
     assert max(geometric, mean) < 1e-4, (text, geometric, mean)
     theirs = len(ttach.Compose(SETS[text]))
     spread = sorted(b[0] / a[0] for a, b in zip(times["ours"], times["ttach"], strict=True))
-    row: list[object] = [arch, text, theirs, len(views), f"{cpu:.2f}", f"{their_cpu:.2f} (batch {best})", f"{their_cpu / cpu:.2f}×"]
+    row: list[object] = [
+        arch,
+        text,
+        theirs,
+        len(views),
+        f"{cpu:.2f}",
+        f"{their_cpu:.2f} (batch {best})",
+        f"{their_cpu / cpu:.2f}×",
+    ]
     return [*row, f"{spread[0]:.2f}–{spread[-1]:.2f}", f"{their_wall / wall:.2f}×", f"{geometric:.0e}", f"{mean:.0e}"]
 
 
@@ -131,12 +147,17 @@ def adaptive(run: str, text: str, repeats: int) -> None:
     sidecar = read_sidecar(Path(f"runs/tta/{run}.oof.npy"))
     assert sidecar is not None
     merge = Merge.from_json(sidecar.merge, len(sidecar.classes))
-    fold = FoldViews(Path(f"checkpoints/{run}/fold0.pt"), lambda c: reopen_data(c.data, None, classes=c.classes), Path("runs/tta") / run, images={})
+    fold = FoldPredictor(
+        Path(f"checkpoints/{run}/fold0.pt"),
+        lambda c: load_checkpoint_data(c.data, None, classes=c.classes),
+        Path("runs/tta") / run,
+        images={},
+    )
     assert fold.data.test is not None
     fold.test([view_named(NONE)])
-    plain = together([fold.file(view_named(NONE), "test")], {})
+    plain = load_common_rows([fold.file(view_named(NONE), "test")], {})
     assert plain is not None
-    index, needed = np.arange(len(fold.data.test)), np.flatnonzero(merge.further(plain[0][0]))
+    index, needed = np.arange(len(fold.data.test)), np.flatnonzero(merge.needs_more_views(plain[0][0]))
     views = [view_named(name) for name in merge.views]
     fold.again, fold.progress = True, None
     fold.test(views[:1])  # its images are at hand now
@@ -144,7 +165,9 @@ def adaptive(run: str, text: str, repeats: int) -> None:
     times: dict[str, list[tuple[float, float]]] = {"all views": [], "adaptive": []}
     for _ in range(repeats):
         times["all views"].append(timed(lambda: fold._predicted(pixels, index, views)))
-        times["adaptive"].append(timed(lambda: (fold._predicted(pixels, index, views[:1]), fold._predicted(pixels, needed, views[1:]))))
+        times["adaptive"].append(
+            timed(lambda: (fold._predicted(pixels, index, views[:1]), fold._predicted(pixels, needed, views[1:])))
+        )
     rows = []
     for name in times:
         record, oof = told[name], told[name]["splits"][0]["merged"]["macro_f1"]["score"]
@@ -152,7 +175,11 @@ def adaptive(run: str, text: str, repeats: int) -> None:
         passes = record["passes"]
         cpu = median(one[0] for one in times[name])
         rows.append([name, f"{oof:.4f}", f"{passes['oof']:.2f}", f"{test:.4f}", f"{passes['test']:.2f}", f"{cpu:.2f}"])
-    print(table(["", "OOF macro F1", "passes an image", "test macro F1", "passes an image", "CPU s, fold 0 on test"], rows))
+    print(
+        table(
+            ["", "OOF macro F1", "passes an image", "test macro F1", "passes an image", "CPU s, fold 0 on test"], rows
+        )
+    )
     share = told["adaptive"]["passes"]["oof"] / told["adaptive"]["passes"]["all_views"]
     print(f"{share:.0%} of the passes out of fold; margin below {merge.threshold:.3f}")
 
@@ -169,7 +196,17 @@ def main() -> None:
     if asked.run:
         adaptive(asked.run, asked.views or "hflip*scale:0.9,1,1.1", asked.repeats)
         return
-    header = ["model", "views", "ttach's", "distinct", "CPU s", "ttach CPU s", "ratio", "of single runs", "by the clock"]
+    header = [
+        "model",
+        "views",
+        "ttach's",
+        "distinct",
+        "CPU s",
+        "ttach CPU s",
+        "ratio",
+        "of single runs",
+        "by the clock",
+    ]
     rows = [compare(asked.arch, text, asked.images, asked.repeats) for text in ([asked.views] if asked.views else SETS)]
     print(table([*header, "off from mean of logits", "of probabilities"], rows, left=2))
 

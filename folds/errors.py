@@ -51,11 +51,11 @@ class FoldsFailed(EnsembleError):
     exit_code = 3
 
 
-class Busy(EnsembleError):
+class ResourceLockedError(EnsembleError):
     """Another living process holds what is needed (exit 1); when it is gone, the same will do."""
 
 
-class Diverged(EnsembleError):
+class TrainingDivergedError(EnsembleError):
     """A training that has left the numbers (exit 1): what its settings lead to, and no fault of files or machines."""
 
 
@@ -69,22 +69,22 @@ class Interrupted(EnsembleError):
         return [f"interrupted: {self.message}", *(["", f"next: {self.hint}"] if self.hint else [])]
 
 
-def nearest(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
+def close_matches(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
     """The choices that `name` was probably meant to be, best first."""
     folded = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(name.lower(), folded, n=most, cutoff=0.5)
     return [folded[match] for match in found]
 
 
-def unknown(kind: str, name: str, choices: Sequence[str], hint: str | None = None) -> UsageError:
+def unknown_name(kind: str, name: str, choices: Sequence[str], hint: str | None = None) -> UsageError:
     """An error for a name that is none of `choices`, with the nearest ones offered."""
-    close = nearest(name, choices)
+    close = close_matches(name, choices)
     meant = f"; did you mean {' or '.join(close)}?" if close else ""
     listed = hint or f"known: {', '.join(list(choices)[:20])}{' …' if len(choices) > 20 else ''}"
     return UsageError(f"unknown {kind} '{name}'{meant}", hint=listed)
 
 
-def collected(problems: Sequence[str], summary: str, hint: str | None = None, shown: int = 10) -> EnsembleError:
+def combine_errors(problems: Sequence[str], summary: str, hint: str | None = None, shown: int = 10) -> EnsembleError:
     """One error out of many problems: the first `shown`, and how many there are.
 
     `summary` is completed by the count, e.g. ``"images cannot be used"`` gives ``"12 images cannot be used"``.

@@ -19,7 +19,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-GRID = ["kfold", "--data", "people", "--arch", "test_resnet,test_vit", "--k", "3", "--epochs", "1", "--img-size", "32", "--no-pretrained"]
+GRID = [
+    "kfold",
+    "--data",
+    "people",
+    "--arch",
+    "test_resnet,test_vit",
+    "--k",
+    "3",
+    "--epochs",
+    "1",
+    "--img-size",
+    "32",
+    "--no-pretrained",
+]
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,9 @@ def call_process(arguments: Sequence[object], folder: Path, **variables: str) ->
     """Run a command in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     command = [sys.executable, "-m", "ensemble.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=environment, check=False, stdin=subprocess.DEVNULL
+    )
     return Called(done.returncode, done.stdout, done.stderr)
 
 
@@ -70,9 +85,9 @@ def start_over() -> None:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small competition: 30 people to train on, 6 to test on."""
-    from folds.data.synthetic.people import draw_people
+    from folds.data.synthetic.people import generate_people
 
-    return draw_people(tmp_path_factory.mktemp("drawn") / "people", people=30, test_people=6, size=(48, 64))
+    return generate_people(tmp_path_factory.mktemp("drawn") / "people", people=30, test_people=6, size=(48, 64))
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +120,9 @@ def holding(path: Path) -> Iterator[subprocess.Popen[str]]:
         "import sys, time\nfrom pathlib import Path\nfrom folds.utils.files import exclusive_lock\n"
         "with exclusive_lock(Path(sys.argv[1]), 'the run'):\n print('held', flush=True)\n time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(path.resolve())], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path.resolve())], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"

@@ -1,76 +1,139 @@
-"""The architecture, held: one arrow between the packages, one order within, and light starts."""
+"""The architecture: one arrow between the packages, ranks of packages within, no circles, and light starts."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# A file imports only files before it. docs/architecture.md says what each is for.
-FOLDS = """
-errors cores files kinds ledger git_state softmax
-scores by_person student left_out redrawn intervals class_scores reliability user_code user_metric
-csv_table maps samples_file predictions toml_text
-samples image_folders mask_layout readers faces portraits people schedule loss_terms contradictions recipe settings_file sweep space trials sources
-contents depth decode usable images
-strata stratified repair assignment split repeats
-duplicates audit contact_sheet
-boxes cascades mediapipe_faces detectors background originals preparation prepared_files prepared_images crop_sheet prepare
-presets policies augment mixing transform transform_pool preview
-sampling losses targets comparison criterion choices devices architectures joined optimise checkpoint inference
-job tracking state fold_setup fitting training worker
-journal shared task patience lost cluster
-run versions beginnings grid plan manager summary tuning trial_task tune importance importance_plot experiment catalogue
-""".split()
-ENSEMBLE = """
-hard_labels found_files scans leaks members copies runs run_files tables class_order attributes alignment
-ballots means mean_stream majority ranks marginals given_weights voting scoring
-stack combination evaluation
-greedy_kernels greedy_counts greedy weights class_weights calibration class_bias remembered stacking fitters auto learned_votes
-coalitions shapley diversity worth cost subsets pareto advice
-request entries fitted worths details blends blend_recipe blend_files
-view_files views view_merges view_weights view_predictions tta view_scores
-""".split()
+# Packages (and modules at the top) from low to high: one imports only lower ones. docs/architecture.md says what each is for.
+RANKS = {
+    "folds": (
+        ("errors",),
+        ("utils",),
+        ("metrics", "images", "augmentation", "optim", "data.synthetic"),
+        ("predictions", "config"),
+        ("data",),
+        ("models", "splits", "preparation"),
+        ("auditing", "training"),
+        ("execution", "experiments"),
+        ("runs",),
+        ("tuning",),
+    ),
+    "ensemble": (
+        ("members",),
+        ("alignment",),
+        ("voting",),
+        ("learning",),
+        ("analysis",),
+        ("blending",),
+        ("tta",),
+        ("cli.terminal",),
+        ("cli.reports",),
+        ("cli.commands",),
+        ("cli",),
+    ),
+}
+NESTED = ("data.synthetic", "cli.terminal", "cli.reports", "cli.commands")
+# What may be imported by whoever only blends: no torch, and half of `folds` could be taken away.
+COMBINER_USES = {"errors", "utils", "metrics", "predictions"}
+TTA_USES = COMBINER_USES | {"data", "images", "models"}
 
 
-def imported_by(path: Path, package: str) -> set[str]:
-    """The modules of `package` that a file imports, wherever in the file."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            parts = node.module.split(".")
-            if parts[0] == package:
-                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith(f"{package}.")}
+def package_of(module: str) -> tuple[str, str]:
+    """``folds.data.synthetic.people`` → (``folds``, ``data.synthetic``); ``folds.errors`` → (``folds``, ``errors``)."""
+    top, *rest = module.split(".")
+    two = ".".join(rest[:2])
+    return top, two if two in NESTED else (rest[0] if rest else "")
+
+
+def modules(top: str) -> dict[str, Path]:
+    found = {}
+    for path in sorted((ROOT / top).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
     return found
 
 
+def imports(path: Path, known: set[str]) -> Iterator[str]:
+    """The modules of the two packages that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [one if one in known else node.module for one in inside]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        yield from (name for name in names if name.split(".")[0] in RANKS)
+
+
+MODULES = {top: modules(top) for top in RANKS}
+KNOWN = {name for found in MODULES.values() for name in found}
+EDGES = [
+    (name, target)
+    for found in MODULES.values()
+    for name, path in found.items()
+    for target in imports(path, KNOWN)
+    if "." in name and "." in target  # the two faces import from everywhere, lazily
+]
+
+
 def test_folds_never_imports_ensemble() -> None:
-    for path in (ROOT / "folds").rglob("*.py"):
-        assert not imported_by(path, "ensemble"), path
+    assert not [edge for edge in EDGES if edge[0].startswith("folds.") and edge[1].startswith("ensemble.")]
+    assert not list(filter(lambda name: name.startswith("ensemble"), imports(ROOT / "folds/__init__.py", KNOWN)))
 
 
-@pytest.mark.parametrize(("package", "order"), [("folds", FOLDS), ("ensemble", ENSEMBLE)])
-def test_a_file_imports_only_files_above_it(package: str, order: list[str]) -> None:
-    files = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
-    assert files == set(order), "a file that the order does not name, or the reverse"
-    for i, name in enumerate(order):
-        below = imported_by(ROOT / package / f"{name}.py", package) - set(order[:i]) - {"__version__", name}
-        assert not below, f"{package}/{name}.py imports {sorted(below)}, which come after it"
+@pytest.mark.parametrize("top", RANKS)
+def test_every_package_has_a_rank(top: str) -> None:
+    found = {package_of(name)[1] for name in MODULES[top] if "." in name} - {"_lazy"}
+    assert found - {"cli"} == {name for rank in RANKS[top] for name in rank} - {"cli"}
+
+
+@pytest.mark.parametrize("top", RANKS)
+def test_a_package_imports_only_lower_ones(top: str) -> None:
+    rank = {package: i for i, packages in enumerate(RANKS[top]) for package in packages}
+    wrong = []
+    for name, target in EDGES:
+        (own_top, own), (target_top, other) = package_of(name), package_of(target)
+        if own_top == target_top == top and own != other and "_lazy" not in (own, other) and rank[other] >= rank[own]:
+            wrong.append(f"{name} imports {target}")
+    assert not wrong
+
+
+def test_whoever_only_blends_needs_four_packages_of_folds() -> None:
+    wrong = []
+    for name, target in EDGES:
+        (top, own), (target_top, other) = package_of(name), package_of(target)
+        if top == "ensemble" and target_top == "folds" and own.split(".")[0] != "cli":
+            uses = TTA_USES if own == "tta" else COMBINER_USES
+            wrong += [f"{name} imports {target}"] if other not in uses else []
+    assert not wrong
+
+
+def test_no_circles() -> None:
+    """Among modules; `prepare` raises CycleError, which names the circle."""
+    graph: dict[str, set[str]] = {}
+    for name, target in EDGES:
+        if name != target and target in KNOWN:
+            graph.setdefault(name, set()).add(target)
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def modules_after(code: str) -> set[str]:
-    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"], capture_output=True, text=True, check=True, cwd=ROOT)
+    command = [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.split())
 
 
 def test_the_packages_import_nothing_heavy() -> None:
-    assert not modules_after("import ensemble, folds") & {"torch", "timm", "sklearn", "pandas", "numpy", "scipy"}
+    heavy = {"torch", "timm", "sklearn", "pandas", "numpy", "scipy"}
+    assert not modules_after("import ensemble, folds") & heavy
 
 
 def test_help_imports_neither_numpy_nor_typer() -> None:

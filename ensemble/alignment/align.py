@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 from ensemble.alignment.attributes import join_attributes, label_classes
 from ensemble.alignment.classes import class_order
 from ensemble.alignment.coverage import Table, place_members, tables_of
-from ensemble.alignment.precedence import folds_of, model_of, prefer_views, refuse_two_of_one
-from ensemble.alignment.split import Part, Run, Split
+from ensemble.alignment.precedence import check_one_of_each, folds_of, model_of, prefer_views
+from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError, printable
-from folds.predictions.files import Rows
+from folds.predictions.files import SampleRows
 from folds.utils.text import Note
 
 
-def align(members: Sequence[Member], labels: HardLabels | None = None, note: Note = lambda text: None) -> dict[str, Split]:
+def align(
+    members: Sequence[Member], labels: HardLabels | None = None, note: Note = lambda text: None
+) -> dict[str, AlignedSplit]:
     """Line members up by id and by class.
 
     Parameters
@@ -51,31 +53,47 @@ def _check_labels_fit(labels: HardLabels, tables: Mapping[str, Table]) -> None:
     ids = set(labels.ids.tolist())
     missing = {split: [name for name in table.ids.tolist() if name not in ids] for split, table in tables.items()}
     if all(missing.values()):
-        lines = [f"{split}: {len(names):,} of {len(tables[split]):,} ids are missing, e.g. '{names[0]}'" for split, names in missing.items()]
-        raise EnsembleError(f"{labels.path} has the labels of no split", hint="it needs one row, id and label, for each sample", details=lines)
+        lines = [
+            f"{split}: {len(names):,} of {len(tables[split]):,} ids are missing, e.g. '{names[0]}'"
+            for split, names in missing.items()
+        ]
+        raise EnsembleError(
+            f"{labels.path} has the labels of no split",
+            hint="it needs one row, id and label, for each sample",
+            details=lines,
+        )
 
 
-def _align_split(split: str, table: Table, members: Sequence[Member], labels: HardLabels | None, note: Note) -> Split:
+def _align_split(
+    split: str, table: Table, members: Sequence[Member], labels: HardLabels | None, note: Note
+) -> AlignedSplit:
     targets = list(dict.fromkeys(member.target for member in members))
     target = targets[0] if len(targets) == 1 else "label"
     meaning = _meanings(members)
     groups = {name: [member for member in members if member.target == name] for name in targets}
     own = groups.pop(target, [])
     classes, order = class_order(own, labels) if own else (label_classes(targets, meaning), ())
-    runs: list[Run] = [_run(split, name, parts, table, classes, order, note) for name, parts in _by_run(own).items()]
+    runs: list[RunPredictions] = [
+        _run(split, name, parts, table, classes, order, note) for name, parts in _by_run(own).items()
+    ]
     if groups:
         factors = {}
         for attribute, inside in groups.items():
             values, given = class_order(inside, None)
-            factors[attribute] = (values, [_run(split, name, parts, table, values, given, note) for name, parts in _by_run(inside).items()])
+            factors[attribute] = (
+                values,
+                [_run(split, name, parts, table, values, given, note) for name, parts in _by_run(inside).items()],
+            )
         for joined in join_attributes(factors, classes, meaning):
-            note(f"{joined.name} ({split}): {', '.join(joined.factor_names)}, joined by {', '.join(factors)} to the {len(classes)} classes")
+            note(
+                f"{joined.name} ({split}): {', '.join(joined.factor_names)}, joined by {', '.join(factors)} to the {len(classes)} classes"
+            )
             runs.append(joined)
     whole = _rows_of(table, members, labels, target, classes, note)
     shas = {member.sidecar.folds_sha for member in members if member.sidecar is not None} - {None}
     if len(shas) > 1:
         note(f"the {split} members come from {len(shas)} different fold assignments")
-    full = Split(
+    full = AlignedSplit(
         name=split,
         rows=whole,
         classes=classes,
@@ -83,7 +101,9 @@ def _align_split(split: str, table: Table, members: Sequence[Member], labels: Ha
         target=target,
         class_attributes={name: meaning[name] for name in classes if name in meaning} if target == "label" else {},
         fold=_agreed_fold(runs),
-        folds_sha=shas.pop() if len(shas) == 1 and all(m.sidecar is not None and m.sidecar.folds_sha for m in members) else None,
+        folds_sha=shas.pop()
+        if len(shas) == 1 and all(m.sidecar is not None and m.sidecar.folds_sha for m in members)
+        else None,
         table_rows=len(table),
     )
     covered = sum((run.models(0, len(table)) for run in runs), np.zeros(len(table), np.int64)) > 0
@@ -106,8 +126,16 @@ def _by_run(members: Sequence[Member]) -> dict[str, list[Member]]:
     return runs
 
 
-def _run(split: str, name: str, members: Sequence[Member], table: Table, classes: tuple[str, ...], order: tuple[str, ...], note: Note) -> Run:
-    refuse_two_of_one(split, name, members)
+def _run(
+    split: str,
+    name: str,
+    members: Sequence[Member],
+    table: Table,
+    classes: tuple[str, ...],
+    order: tuple[str, ...],
+    note: Note,
+) -> RunPredictions:
+    check_one_of_each(split, name, members)
     parts = [_part(split, member, table, classes, order) for member in members]
     parts = prefer_views(split, name, parts, len(table), note)
     # In the order of the folds, whatever the order of the files: sums are then the same to the bit.
@@ -115,10 +143,10 @@ def _run(split: str, name: str, members: Sequence[Member], table: Table, classes
     folds: set[int] = set()
     for part in parts:
         folds |= set() if part.fold is None else set(folds_of(part.fold))
-    return Run(name, tuple(parts), len(classes), tuple(sorted(folds)))
+    return RunPredictions(name, tuple(parts), len(classes), tuple(sorted(folds)))
 
 
-def _part(split: str, member: Member, table: Table, classes: tuple[str, ...], order: tuple[str, ...]) -> Part:
+def _part(split: str, member: Member, table: Table, classes: tuple[str, ...], order: tuple[str, ...]) -> AlignedFile:
     rows = None
     located = None if member.rows is None else table.locate(member.rows.ids)
     if located is not None:
@@ -126,17 +154,19 @@ def _part(split: str, member: Member, table: Table, classes: tuple[str, ...], or
         rows[located] = np.arange(len(located))
     if member.answers is not None:
         code = {name: i for i, name in enumerate(classes)}
-        return Part(member, rows, answers=np.array([code[name] for name in member.answers.tolist()], dtype=np.int64))
+        return AlignedFile(
+            member, rows, answers=np.array([code[name] for name in member.answers.tolist()], dtype=np.int64)
+        )
     theirs = order if member.sidecar is None else member.sidecar.classes
     columns = None if theirs == classes else np.array([theirs.index(name) for name in classes], dtype=np.int64)
     stated = None if member.sidecar is None else member.sidecar.fold
     if stated is None or (split == "test" and not isinstance(stated, np.ndarray)):
-        return Part(member, rows, columns, fold=stated)
+        return AlignedFile(member, rows, columns, fold=stated)
     each = np.broadcast_to(stated, len(member)).astype(np.int64)  # out of fold there may be one file a fold
-    return Part(member, rows, columns, fold=each if rows is None else np.where(rows >= 0, each[rows], -1))
+    return AlignedFile(member, rows, columns, fold=each if rows is None else np.where(rows >= 0, each[rows], -1))
 
 
-def _agreed_fold(runs: Sequence[Run]) -> NDArray[np.int64] | None:
+def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:
     """(n,) the fold of each sample, −1 where unknown; None where members disagree or none says."""
     agreed: NDArray[np.int64] | None = None
     for part in (part for run in runs for part in run.parts):
@@ -152,7 +182,9 @@ def _agreed_fold(runs: Sequence[Run]) -> NDArray[np.int64] | None:
     return agreed
 
 
-def _rows_of(table: Table, members: Sequence[Member], labels: HardLabels | None, target: str, classes: Sequence[str], note: Note) -> Rows:
+def _rows_of(
+    table: Table, members: Sequence[Member], labels: HardLabels | None, target: str, classes: Sequence[str], note: Note
+) -> SampleRows:
     """What is known of the samples of a table: labels and persons from the members, or from `labels`, which comes first."""
     distinct: dict[int, Member] = {}
     for member in members:
@@ -168,17 +200,24 @@ def _rows_of(table: Table, members: Sequence[Member], labels: HardLabels | None,
     if conflict is not None:
         note(f"different persons: {conflict}; the first file's are used")
     names = dict.fromkeys(name for _, rows in sources for name in rows.attributes)
-    attributes = {name: _merged(table, [(member, rows, rows.attributes.get(name)) for member, rows in sources])[0] for name in names}
+    attributes = {
+        name: _merged(table, [(member, rows, rows.attributes.get(name)) for member, rows in sources])[0]
+        for name in names
+    }
     if labels is not None:
         index = Table(labels.ids).locate(table.ids)
         index = np.arange(len(table)) if index is None else index
         if (index >= 0).all():
             given = labels.labels[index]
             if truth is not None and (truth != given).any():
-                note(f"{int((truth != given).sum()):,} labels in {labels.path} differ from those beside the predictions; {labels.path} is used")
+                note(
+                    f"{int((truth != given).sum()):,} labels in {labels.path} differ from those beside the predictions; {labels.path} is used"
+                )
             truth = given
             persons = persons if labels.persons is None else labels.persons[index]
-    return Rows(table.ids, truth, persons, {name: values for name, values in attributes.items() if values is not None})
+    return SampleRows(
+        table.ids, truth, persons, {name: values for name, values in attributes.items() if values is not None}
+    )
 
 
 def _labels_of(member: Member, target: str, classes: Sequence[str]) -> NDArray[np.str_] | None:
@@ -190,7 +229,9 @@ def _labels_of(member: Member, target: str, classes: Sequence[str]) -> NDArray[n
     return values if values is not None and set(values.tolist()) <= {*classes, ""} else None
 
 
-def _merged(table: Table, columns: Sequence[tuple[Member, Rows, NDArray[np.str_] | None]]) -> tuple[NDArray[np.str_] | None, str | None]:
+def _merged(
+    table: Table, columns: Sequence[tuple[Member, SampleRows, NDArray[np.str_] | None]]
+) -> tuple[NDArray[np.str_] | None, str | None]:
     """One column in the table's order ("" where nobody knows), and where two files contradict each other."""
     merged: NDArray[np.str_] | None = None
     first: Member | None = None
@@ -215,20 +256,24 @@ def _merged(table: Table, columns: Sequence[tuple[Member, Rows, NDArray[np.str_]
     return merged, conflict
 
 
-def _note_absent(splits: Mapping[str, Split], note: Note) -> None:
+def _note_absent(splits: Mapping[str, AlignedSplit], note: Note) -> None:
     """Say which rows and folds are absent."""
     for split in splits.values():
         if len(split) < split.table_rows:
-            note(f"{split.table_rows - len(split):,} of {split.table_rows:,} {split.name} samples have no prediction yet and are absent")
+            note(
+                f"{split.table_rows - len(split):,} of {split.table_rows:,} {split.name} samples have no prediction yet and are absent"
+            )
         partial = [f"{run.name} has {run.rows:,}" for run in split.runs if run.rows < len(split)]
         if partial:
-            note(f"not every run has all {len(split):,} {split.name} samples ({', '.join(partial)}): the others share its vote where it is absent")
+            note(
+                f"not every run has all {len(split):,} {split.name} samples ({', '.join(partial)}): the others share its vote where it is absent"
+            )
     everywhere: dict[str, set[int]] = {}
     for split in splits.values():
         for run in split.runs:
             everywhere.setdefault(_assignment(run), set()).update(run.folds)
     for split in splits.values():
-        lacking: dict[tuple[int, ...], list[Run]] = {}
+        lacking: dict[tuple[int, ...], list[RunPredictions]] = {}
         for run in split.runs:
             missing = sorted(everywhere[_assignment(run)] - set(run.folds)) if run.folds else []
             if missing:
@@ -237,10 +282,12 @@ def _note_absent(splits: Mapping[str, Split], note: Note) -> None:
             there = f": averaged over the {len(runs[0].folds)} there are" if split.name == "test" else ""
             names = ", ".join(run.name for run in runs)
             lack = "lacks" if len(runs) == 1 else "lack"
-            note(f"{names} ({split.name}) {lack} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}{there}")
+            note(
+                f"{names} ({split.name}) {lack} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}{there}"
+            )
 
 
-def _assignment(run: Run) -> str:
+def _assignment(run: RunPredictions) -> str:
     """What tells which folds a run could have: its fold assignment, otherwise its own name."""
     sidecar = run.parts[0].member.sidecar
     return (sidecar.folds_sha if sidecar is not None else None) or run.name

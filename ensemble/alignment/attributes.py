@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.alignment.split import Grouping, Present, Run
+from ensemble.alignment.split import Grouping, Present, RunPredictions
 from folds.errors import EnsembleError
 from folds.utils.text import sort_classes
 
-Factors = Mapping[str, tuple[tuple[str, ...], Sequence[Run]]]
-Meaning = Mapping[str, Mapping[str, str]]
+Factors = Mapping[str, tuple[tuple[str, ...], Sequence[RunPredictions]]]
+ClassAttributes = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class JointRun(Run):
+class JointRun(RunPredictions):
     """Runs of several attributes as one run of the label: P(class) ∝ Π P(its value of the attribute).
 
     That takes the attributes for independent given the image. Runs of one attribute are averaged first; where the
@@ -28,7 +28,7 @@ class JointRun(Run):
     factors : for each attribute its runs, and (classes,) the column of each class's value in them.
     """
 
-    factors: tuple[tuple[tuple[Run, ...], NDArray[np.int64]], ...] = ()
+    factors: tuple[tuple[tuple[RunPredictions, ...], NDArray[np.int64]], ...] = ()
 
     @property
     def factor_names(self) -> list[str]:
@@ -47,7 +47,7 @@ class JointRun(Run):
         present = self.models(start, stop) > 0
         return None if present.all() else present
 
-    def stored(self, start: int, stop: int) -> None:
+    def raw_block(self, start: int, stop: int) -> None:
         """None: its probabilities are computed."""
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
@@ -72,10 +72,13 @@ class JointRun(Run):
 
     def take(self, index: NDArray[np.int64], length: int) -> JointRun:
         """The run on the rows `index` of `length`."""
-        return replace(self, factors=tuple((tuple(run.take(index, length) for run in runs), columns) for runs, columns in self.factors))
+        return replace(
+            self,
+            factors=tuple((tuple(run.take(index, length) for run in runs), columns) for runs, columns in self.factors),
+        )
 
 
-def label_classes(targets: Sequence[str], meaning: Meaning) -> tuple[str, ...]:
+def label_classes(targets: Sequence[str], meaning: ClassAttributes) -> tuple[str, ...]:
     """The classes that attribute members alone can be joined to.
 
     Raises
@@ -91,7 +94,7 @@ def label_classes(targets: Sequence[str], meaning: Meaning) -> tuple[str, ...]:
     return classes
 
 
-def join_attributes(factors: Factors, classes: Sequence[str], meaning: Meaning) -> list[JointRun]:
+def join_attributes(factors: Factors, classes: Sequence[str], meaning: ClassAttributes) -> list[JointRun]:
     """Attribute runs as runs of the label: one for each run that predicts every attribute, the others together as one.
 
     Parameters
@@ -116,26 +119,35 @@ def join_attributes(factors: Factors, classes: Sequence[str], meaning: Meaning) 
     rest = {attribute: [run for run in runs if run.name not in everywhere] for attribute, (_, runs) in factors.items()}
     if not all(rest.values()) and any(rest.values()):
         everywhere, rest = set(), {attribute: list(runs) for attribute, (_, runs) in factors.items()}
-    chosen = [(name, {a: [run for run in runs if run.name == name] for a, (_, runs) in factors.items()}) for name in sorted(everywhere)]
+    chosen = [
+        (name, {a: [run for run in runs if run.name == name] for a, (_, runs) in factors.items()})
+        for name in sorted(everywhere)
+    ]
     if any(rest.values()):
         chosen.append(("+".join(factors), rest))
     return [_joined(name, parts, columns, len(classes)) for name, parts in chosen]
 
 
-def _joined(name: str, parts: Mapping[str, Sequence[Run]], columns: Mapping[str, NDArray[np.int64]], classes: int) -> JointRun:
+def _joined(
+    name: str, parts: Mapping[str, Sequence[RunPredictions]], columns: Mapping[str, NDArray[np.int64]], classes: int
+) -> JointRun:
     folds = set.intersection(*({fold for run in runs for fold in run.folds} for runs in parts.values()))
     files = tuple(part for runs in parts.values() for run in runs for part in run.parts)
     factors = tuple((tuple(runs), columns[attribute]) for attribute, runs in parts.items())
     return JointRun(name, files, classes, tuple(sorted(folds)), factors=factors)
 
 
-def _columns(attribute: str, values: Sequence[str], classes: Sequence[str], meaning: Meaning) -> NDArray[np.int64]:
+def _columns(
+    attribute: str, values: Sequence[str], classes: Sequence[str], meaning: ClassAttributes
+) -> NDArray[np.int64]:
     unknown = [name for name in classes if attribute not in meaning.get(name, {})]
     if unknown:
         known = sorted({key for name in classes for key in meaning.get(name, {})})
         raise EnsembleError(
             f"predictions of {attribute} cannot be joined to the label: class_attributes do not say what class '{unknown[0]}' is in {attribute}",
-            hint=f"they tell {', '.join(known)}" if known else "blend the label runs alone with --run; their sidecars have no class_attributes",
+            hint=f"they tell {', '.join(known)}"
+            if known
+            else "blend the label runs alone with --run; their sidecars have no class_attributes",
         )
     wanted = [meaning[name][attribute] for name in classes]
     missing = [value for value in dict.fromkeys(wanted) if value not in values]

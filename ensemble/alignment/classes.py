@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
-from folds.errors import EnsembleError, nearest
+from folds.errors import EnsembleError, close_matches
 from folds.utils.text import sort_classes
 
 
@@ -27,7 +27,9 @@ def class_order(members: Sequence[Member], labels: HardLabels | None) -> tuple[t
             theirs = member.sidecar.classes if member.sidecar is not None else given
             if set(theirs) != set(given):
                 difference = _difference(given, theirs)
-                raise EnsembleError(f"{first.path} and {member.path} have different classes: {difference}", hint="blend one with --run")
+                raise EnsembleError(
+                    f"{first.path} and {member.path} have different classes: {difference}", hint="blend one with --run"
+                )
     elif widths:
         count = next(iter(widths))
         given = _bare_classes(next(iter(widths.values())), count, labels)
@@ -35,14 +37,16 @@ def class_order(members: Sequence[Member], labels: HardLabels | None) -> tuple[t
         given = _answered_classes(members, labels)
     for count, member in widths.items():
         if count != len(given):
-            raise EnsembleError(f"{member.path} has {count} columns, expected one for each of the {len(given)} classes: {', '.join(given[:20])}")
+            raise EnsembleError(
+                f"{member.path} has {count} columns, expected one for each of the {len(given)} classes: {', '.join(given[:20])}"
+            )
     classes = sort_classes(given)
     for member in members:
         if member.answers is not None:
             unknown = sorted(set(member.answers.tolist()) - set(classes))
             if unknown:
                 row = int(np.flatnonzero(member.answers == unknown[0])[0])
-                close = nearest(unknown[0], classes)
+                close = close_matches(unknown[0], classes)
                 assert member.rows is not None  # noqa: S101
                 raise EnsembleError(
                     f"{member.path}: '{unknown[0]}' (id '{member.rows.ids[row]}') is none of the {len(classes)} classes"
@@ -54,8 +58,15 @@ def class_order(members: Sequence[Member], labels: HardLabels | None) -> tuple[t
 
 
 def _difference(one: Sequence[str], other: Sequence[str]) -> str:
-    only = [("first", [name for name in one if name not in other]), ("second", [name for name in other if name not in one])]
-    return "; ".join(f"only the {which} has {', '.join(names[:10])}{' …' if len(names) > 10 else ''}" for which, names in only if names)
+    only = [
+        ("first", [name for name in one if name not in other]),
+        ("second", [name for name in other if name not in one]),
+    ]
+    return "; ".join(
+        f"only the {which} has {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"
+        for which, names in only
+        if names
+    )
 
 
 def _bare_classes(member: Member, count: int, labels: HardLabels | None) -> tuple[str, ...]:

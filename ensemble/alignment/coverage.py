@@ -56,13 +56,17 @@ def tables_of(members: Sequence[Member]) -> dict[str, Table]:
         inside = [member for member in members if member.sidecar is not None and member.sidecar.split == split]
         groups: list[list[_Coverage]] = []
         for coverage in _coverages(inside):
-            home = next((group for group in groups if any(_same_table(coverage, other, split) for other in group)), None)
+            home = next(
+                (group for group in groups if any(_same_table(coverage, other, split) for other in group)), None
+            )
             if home is None:
                 groups.append([coverage])
             else:
                 home.append(coverage)
         if len(groups) > 1:
-            raise _different(split, [(group[0].ids, [run for coverage in group for run in coverage.runs]) for group in groups])
+            raise _different(
+                split, [(group[0].ids, [run for coverage in group for run in coverage.runs]) for group in groups]
+            )
         if groups:
             tables[split] = Table(_union([coverage.whole for coverage in groups[0]]))
     return tables
@@ -96,7 +100,9 @@ def _coverages(members: Sequence[Member]) -> list[_Coverage]:
     found: list[_Coverage] = []
     for run, parts in by_run.items():
         coverage = _coverage(run, parts)
-        twin = next((other for other in found if other.whole is coverage.whole and _equal(other.ids, coverage.ids)), None)
+        twin = next(
+            (other for other in found if other.whole is coverage.whole and _equal(other.ids, coverage.ids)), None
+        )
         if twin is None:
             found.append(coverage)
         else:
@@ -116,7 +122,9 @@ def _coverage(run: str, parts: Sequence[Member]) -> _Coverage:
         if not any(sidecar.rows.ids is seen for seen in ids):
             ids.append(sidecar.rows.ids)
             fold = sidecar.fold
-            folds.append(np.full(len(sidecar.rows), -1 if fold is None else fold) if not isinstance(fold, np.ndarray) else fold)
+            folds.append(
+                np.full(len(sidecar.rows), -1 if fold is None else fold) if not isinstance(fold, np.ndarray) else fold
+            )
         if not any(part.whole.ids is seen for seen in wholes):
             wholes.append(part.whole.ids)
         if sidecar.samples_sha is not None:
@@ -161,7 +169,11 @@ def _different(split: str, groups: Sequence[tuple[NDArray[np.str_], Sequence[str
     lines = []
     for runs, mine, theirs in ((first, a, b), (second, b, a)):
         alone = sorted(mine - theirs)
-        example = f", {len(alone):,} of them not in the other group (e.g. '{alone[0]}')" if alone else ", all of them in the other group"
+        example = (
+            f", {len(alone):,} of them not in the other group (e.g. '{alone[0]}')"
+            if alone
+            else ", all of them in the other group"
+        )
         lines.append(f"{', '.join(runs)}: {len(mine):,} ids{example}")
     lines += [f"{', '.join(runs)}: {len(ids):,} ids" for ids, runs in groups[2:]]
     return EnsembleError(
@@ -198,7 +210,9 @@ def place_members(
         placed[member.sidecar.split if member.sidecar is not None else where[id(member)]].append(member)
     if bare:
         found = list(dict.fromkeys(where[id(member)] for member in bare))
-        names = ", ".join(str(member.path) for member in bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
+        names = ", ".join(str(member.path) for member in bare[:3]) + (
+            f" and {len(bare) - 3} more" if len(bare) > 3 else ""
+        )
         note(f"row and column order taken on trust ({' and '.join(found)}): {names}")
     return {split: inside for split, inside in placed.items() if inside}
 
@@ -223,9 +237,16 @@ def _split_of_length(member: Member, first: Member, tables: dict[str, Table], tr
     fitting = [split for split, table in tables.items() if len(table) == len(member)]
     if len(fitting) == 1:
         return fitting[0]
-    known = f"{first.path} has {len(first):,}" if trusted else ", ".join(f"{split} has {len(table):,} samples" for split, table in tables.items())
+    known = (
+        f"{first.path} has {len(first):,}"
+        if trusted
+        else ", ".join(f"{split} has {len(table):,} samples" for split, table in tables.items())
+    )
     if fitting:
-        raise EnsembleError(f"{member.path} has {len(member):,} rows and no sidecar, and fits two splits: {known}", hint="write a sidecar beside it")
+        raise EnsembleError(
+            f"{member.path} has {len(member):,} rows and no sidecar, and fits two splits: {known}",
+            hint="write a sidecar beside it",
+        )
     raise EnsembleError(
         f"{member.path} has {len(member):,} rows and no sidecar, so it must have as many as there are samples: {known}",
         hint="blend arrays of one length, or write a sidecar with the ids beside it",

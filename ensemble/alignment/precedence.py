@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.alignment.split import Part
+from ensemble.alignment.split import AlignedFile
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError
 from folds.utils.text import Note
@@ -33,7 +33,7 @@ def model_of(member: Member) -> tuple[int, int, tuple[int, ...]]:
     return sidecar.repeat, sidecar.seed or 0, folds_of(sidecar.fold)
 
 
-def refuse_two_of_one(split: str, name: str, members: Sequence[Member]) -> None:
+def check_one_of_each(split: str, name: str, members: Sequence[Member]) -> None:
     """Two files may not both be the same models' predictions over the same views."""
     seen: dict[object, Member] = {}
     for member in members:
@@ -46,12 +46,12 @@ def refuse_two_of_one(split: str, name: str, members: Sequence[Member]) -> None:
             )
 
 
-def prefer_views(split: str, name: str, parts: list[Part], length: int, note: Note) -> list[Part]:
+def prefer_views(split: str, name: str, parts: list[AlignedFile], length: int, note: Note) -> list[AlignedFile]:
     """Without the plain predictions of models whose predictions over views are there as well."""
     with_views = [part for part in parts if part.member.views]
     if not with_views or len(with_views) == len(parts):
         return parts
-    _refuse_other_models(name, parts)
+    _check_same_models(name, parts)
     kept = list(with_views)
     for part in parts:
         if part.member.views:
@@ -59,7 +59,9 @@ def prefer_views(split: str, name: str, parts: list[Part], length: int, note: No
         replaced = np.zeros(length, bool)
         for other in with_views:
             same_model = model_of(part.member)[:2] == model_of(other.member)[:2]
-            same_fold = True if part.fold is None or other.fold is None else np.broadcast_to(part.fold == other.fold, length)
+            same_fold = (
+                True if part.fold is None or other.fold is None else np.broadcast_to(part.fold == other.fold, length)
+            )
             present = np.ones(length, bool) if other.rows is None else other.rows >= 0
             replaced |= same_model & same_fold & present
         rows = np.where(replaced, -1, np.arange(length) if part.rows is None else part.rows)
@@ -70,9 +72,9 @@ def prefer_views(split: str, name: str, parts: list[Part], length: int, note: No
     return kept
 
 
-def _refuse_other_models(name: str, parts: Sequence[Part]) -> None:
+def _check_same_models(name: str, parts: Sequence[AlignedFile]) -> None:
     """A run trained again has other models than its older predictions over views: these would silently vote it down."""
-    first: dict[tuple[int, int, str], tuple[Part, str]] = {}
+    first: dict[tuple[int, int, str], tuple[AlignedFile, str]] = {}
     for part in sorted(parts, key=lambda part: bool(part.member.views)):
         for fold, sha in _checkpoints(part.member).items():
             other, theirs = first.setdefault((*model_of(part.member)[:2], fold), (part, sha))

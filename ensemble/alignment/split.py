@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.members.reading import Member
-from folds.predictions.files import Rows
-from folds.utils.memmap import let_go
+from folds.predictions.files import SampleRows
+from folds.utils.memmap import release_pages
 
 Present = NDArray[np.bool_]
 
@@ -31,7 +31,7 @@ class Grouping:
 
 
 @dataclass(frozen=True)
-class Part:
+class AlignedFile:
     """One file, lined up.
 
     Attributes
@@ -55,16 +55,16 @@ class Part:
         present = self.rows[start:stop] >= 0
         return None if present.all() else present
 
-    def raw(self, start: int, stop: int) -> NDArray[np.float64]:
+    def read_block(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop − start, classes) as stored, classes in order; any row of the file where it has none."""
         values = self.member.values
         assert values is not None  # noqa: S101 - hard labels are read by `codes`
         block = values[start:stop] if self.rows is None else values[np.maximum(self.rows[start:stop], 0)]
         copied = np.array(block if self.columns is None else block[:, self.columns], dtype=np.float64)
-        let_go(values)
+        release_pages(values)
         return copied
 
-    def stored(self, start: int, stop: int) -> NDArray[np.floating] | None:
+    def raw_block(self, start: int, stop: int) -> NDArray[np.floating] | None:
         """(stop − start, classes) the probabilities as they lie in the file, where they are the split's; otherwise None."""
         if self.rows is not None or self.columns is not None or self.member.values is None or self.member.logit:
             return None
@@ -72,7 +72,7 @@ class Part:
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop − start, classes); 0 where the file has no such row."""
-        block = self.raw(start, stop)
+        block = self.read_block(start, stop)
         if self.member.logit:
             block -= block.max(axis=1, keepdims=True)
             np.exp(block, out=block)
@@ -85,19 +85,19 @@ class Part:
     def codes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.int64]:
         """(stop − start,) the class, or group of classes, the file votes for; without meaning where it has no such row."""
         if self.answers is None:
-            block = self.raw(start, stop) if grouping is None else grouping.sums(self.probabilities(start, stop))
+            block = self.read_block(start, stop) if grouping is None else grouping.sums(self.probabilities(start, stop))
             return block.argmax(axis=1)
         codes = self.answers[start:stop] if self.rows is None else self.answers[np.maximum(self.rows[start:stop], 0)]
         return codes if grouping is None else grouping.value[codes]
 
-    def take(self, index: NDArray[np.int64], length: int) -> Part:
+    def take(self, index: NDArray[np.int64], length: int) -> AlignedFile:
         """The part for the rows `index` of the `length` rows it was lined up with."""
         rows = np.arange(length)[index] if self.rows is None else self.rows[index]
         return replace(self, rows=rows, fold=self.fold[index] if isinstance(self.fold, np.ndarray) else self.fold)
 
 
 @dataclass(frozen=True)
-class Run:
+class RunPredictions:
     """One architecture and recipe: its files on one split.
 
     Attributes
@@ -109,7 +109,7 @@ class Run:
     """
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[AlignedFile, ...]
     classes: int
     folds: tuple[int, ...] = ()
     rows: int = 0
@@ -139,9 +139,9 @@ class Run:
         present = self.models(start, stop) > 0
         return None if present.all() else present
 
-    def stored(self, start: int, stop: int) -> NDArray[np.floating] | None:
+    def raw_block(self, start: int, stop: int) -> NDArray[np.floating] | None:
         """(stop − start, classes) its probabilities as they lie in its one file; None where they must be computed."""
-        return self.parts[0].stored(start, stop) if len(self.parts) == 1 else None
+        return self.parts[0].raw_block(start, stop) if len(self.parts) == 1 else None
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
         """(stop − start, classes) the mean over the fold models that have the row; 0 where none has."""
@@ -153,19 +153,22 @@ class Run:
 
     def votes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.float64]:
         """(stop − start, classes or groups) the share of its fold models that vote for each; 0 where none has the row."""
-        total, index = np.zeros((stop - start, self.classes if grouping is None else grouping.groups)), np.arange(stop - start)
+        total, index = (
+            np.zeros((stop - start, self.classes if grouping is None else grouping.groups)),
+            np.arange(stop - start),
+        )
         for part in self.parts:
             present = part.present(start, stop)
             total[index, part.codes(start, stop, grouping)] += 1 if present is None else present
         return total / np.maximum(self.models(start, stop), 1)[:, None]
 
-    def take(self, index: NDArray[np.int64], length: int) -> Run:
+    def take(self, index: NDArray[np.int64], length: int) -> RunPredictions:
         """The run on the rows `index` of `length`."""
         return replace(self, parts=tuple(part.take(index, length) for part in self.parts))
 
 
 @dataclass(frozen=True)
-class Split:
+class AlignedSplit:
     """The samples of one split that have a prediction, and the runs that predict them.
 
     Attributes
@@ -180,9 +183,9 @@ class Split:
     """
 
     name: str
-    rows: Rows
+    rows: SampleRows
     classes: tuple[str, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[RunPredictions, ...]
     target: str = "label"
     class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     fold: NDArray[np.int64] | None = None
@@ -192,12 +195,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, index: NDArray[np.int64]) -> Split:
+    def take(self, index: NDArray[np.int64]) -> AlignedSplit:
         """The split on the rows `index`."""
         fold = None if self.fold is None else self.fold[index]
-        return replace(self, rows=self.rows.take(index), runs=tuple(run.take(index, len(self)) for run in self.runs), fold=fold)
+        return replace(
+            self, rows=self.rows.take(index), runs=tuple(run.take(index, len(self)) for run in self.runs), fold=fold
+        )
 
-    def only(self, names: Sequence[str]) -> Split | None:
+    def select_runs(self, names: Sequence[str]) -> AlignedSplit | None:
         """The split with these runs alone, on the rows that they have; None where none of them is in it."""
         runs = tuple(run for run in self.runs if run.name in names)
         if len(runs) == len(self.runs) or not runs:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.alignment.split import Split
-from folds.errors import EnsembleError, nearest
-from folds.utils.numeric import person_codes
+from ensemble.alignment.split import AlignedSplit
+from folds.errors import EnsembleError, close_matches
+from folds.utils.numeric import group_codes
 from folds.utils.text import Note
 
 
@@ -25,7 +25,7 @@ class Truth:
         return Truth(self.labels[index], self.persons[index])
 
 
-def truth_of(split: Split, per_person: bool = False, note: Note = lambda text: None) -> Truth | None:
+def labels_and_groups(split: AlignedSplit, per_person: bool = False, note: Note = lambda text: None) -> Truth | None:
     """The true classes and the people of a split; None where no label is known.
 
     Raises
@@ -38,7 +38,7 @@ def truth_of(split: Split, per_person: bool = False, note: Note = lambda text: N
     code: dict[str, int] = {name: i for i, name in enumerate(split.classes)} | {"": -1}
     strange = sorted(set(labels.tolist()) - set(code))
     if strange:
-        close = nearest(strange[0], split.classes)
+        close = close_matches(strange[0], split.classes)
         raise EnsembleError(
             f"{int(np.isin(labels, strange).sum()):,} {split.name} labels are none of the {len(split.classes)} classes, e.g. '{strange[0]}'"
             + (f"; did you mean {' or '.join(close)}?" if close else ""),
@@ -47,10 +47,13 @@ def truth_of(split: Split, per_person: bool = False, note: Note = lambda text: N
     if persons is None:
         if per_person:
             raise EnsembleError(
-                f"--per person: the persons of the {split.name} samples are not known", hint="--labels FILE.csv with id, label, person"
+                f"--per person: the persons of the {split.name} samples are not known",
+                hint="--labels FILE.csv with id, label, person",
             )
-        note(f"persons of the {split.name} samples are not known: the interval is over images, and too narrow if people have several")
-    people = person_codes(split.rows.ids if persons is None else persons)
+        note(
+            f"persons of the {split.name} samples are not known: the interval is over images, and too narrow if people have several"
+        )
+    people = group_codes(split.rows.ids if persons is None else persons)
     truth = np.array([code[name] for name in labels.tolist()], dtype=np.int64)
     unlabelled = int((truth < 0).sum())
     if unlabelled:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ensemble.analysis.contributions import MemberWorth, Worth
+from ensemble.analysis.contributions import Contributions, RunContribution
 from ensemble.analysis.pareto import Pareto, Subset
-from ensemble.learning.nested import is_real
+from ensemble.learning.nested import is_significant
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
 
@@ -21,7 +21,7 @@ _NAMED = 6
 _DECIMALS = 3
 
 
-def advice(worth: Worth, pareto: Pareto | None = None, margin: float | None = None) -> list[str]:
+def advice(worth: Contributions, pareto: Pareto | None = None, margin: float | None = None) -> list[str]:
     """What to do without, and which run is worth the most and the least; positive numbers are better, whichever way the metric goes.
 
     A cheaper subset is recommended where it is shown to be no worse than all runs by more than `margin`: the 95 % interval of the
@@ -39,14 +39,14 @@ def advice(worth: Worth, pareto: Pareto | None = None, margin: float | None = No
     return lines
 
 
-def margin_of(worth: Worth) -> float | None:
+def margin_of(worth: Contributions) -> float | None:
     """By how much a subset may be worse and is still as good: `MARGIN` of a metric with bounds, else `MARGIN_SHARE` of the gain over guessing.
 
     None where that gain is not known (a user's function): what a difference means cannot be told then.
     """
-    if not math.isinf(worth.metric.most - worth.metric.least):
+    if not math.isinf(worth.metric.upper_bound - worth.metric.lower_bound):
         return MARGIN
-    return None if worth.shares is None else MARGIN_SHARE * abs(worth.shares.everybody - worth.shares.nobody)
+    return None if worth.shares is None else MARGIN_SHARE * abs(worth.shares.full - worth.shares.empty)
 
 
 def as_good(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
@@ -54,7 +54,7 @@ def as_good(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
     if margin is None:
         return None
     found = None
-    for row in sorted(pareto.looked_at, key=lambda row: -row.cost):
+    for row in sorted(pareto.evaluated, key=lambda row: -row.cost):
         if row.difference is None or _low(row.difference, pareto.metric) < -margin:
             break
         if row.cost < pareto.everyone.cost:
@@ -71,7 +71,7 @@ def _low(difference: Difference, metric: Metric) -> float:
     found = difference.difference
     if found.low < found.high:
         return found.low
-    return found.low - (1 - _TAIL ** (1 / max(found.people, 1))) * (metric.most - metric.least)
+    return found.low - (1 - _TAIL ** (1 / max(found.people, 1))) * (metric.upper_bound - metric.lower_bound)
 
 
 def better(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
@@ -80,10 +80,18 @@ def better(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
     Shown: `chance` times the number of subsets is below .05 (Bonferroni's correction).
     """
     sign = 1 if pareto.metric.greater_is_better else -1
-    tries = len(pareto.looked_at)
-    real = [row for row in pareto.looked_at if row.difference and row.difference.difference.low > 0 and row.difference.chance * tries <= _CHANCE]
-    top = max((sign * row.score.score for row in real), default=0.0)
-    return min((row for row in real if sign * row.score.score >= top - (margin or 0)), key=lambda row: (row.cost, row.members), default=None)
+    tries = len(pareto.evaluated)
+    real = [
+        row
+        for row in pareto.evaluated
+        if row.difference and row.difference.difference.low > 0 and row.difference.p_value * tries <= _CHANCE
+    ]
+    top = max((sign * row.score.value for row in real), default=0.0)
+    return min(
+        (row for row in real if sign * row.score.value >= top - (margin or 0)),
+        key=lambda row: (row.cost, row.members),
+        default=None,
+    )
 
 
 def _subsets(pareto: Pareto, margin: float | None) -> list[str]:
@@ -92,48 +100,64 @@ def _subsets(pareto: Pareto, margin: float | None) -> list[str]:
         return [f"for the score, {_sentence(pareto, best)}", f"for the cost, {_sentence(pareto, cheap)}"]
     found = best or cheap
     if found is None and margin is None:
-        return [f"keep all: no cheaper subset is shown to be better, and how much of {pareto.metric.title} is little is not known"]
+        return [
+            f"keep all: no cheaper subset is shown to be better, and how much of {pareto.metric.title} is little is not known"
+        ]
     if found is None:
-        return [f"keep all: no cheaper subset is shown to be within {margin:.2g} of all {len(pareto.everyone.members)} runs"]
+        return [
+            f"keep all: no cheaper subset is shown to be within {margin:.2g} of all {len(pareto.everyone.members)} runs"
+        ]
     return [_sentence(pareto, found)]
 
 
 def _sentence(pareto: Pareto, subset: Subset) -> str:
     assert subset.difference is not None  # noqa: S101 - it is not all runs
     dropped = [name for name in pareto.everyone.members if name not in subset.members]
-    saved = f"{100 * subset.fewer:.0f} % {'less cost' if pareto.costs.given else 'fewer passes'}"
+    saved = f"{100 * subset.saved:.0f} % {'less cost' if pareto.costs.given else 'fewer passes'}"
     # What is shorter to say.
-    what = f"drop {_listed(dropped)}" if len(dropped) <= max(len(subset.members), 3) else f"keep only {_listed(subset.members)}"
-    unsure = "" if 2 * subset.alike > subset.parts else f"; with other people others are chosen ({subset.alike} of {subset.parts} parts chose these)"
+    what = (
+        f"drop {_listed(dropped)}"
+        if len(dropped) <= max(len(subset.members), 3)
+        else f"keep only {_listed(subset.members)}"
+    )
+    unsure = (
+        ""
+        if 2 * subset.times_chosen > subset.parts
+        else f"; with other people others are chosen ({subset.times_chosen} of {subset.parts} parts chose these)"
+    )
     return f"{what}: {signed(subset.difference.difference)}, {saved}{unsure}"
 
 
-def _extremes(worth: Worth) -> list[str]:
+def _extremes(worth: Contributions) -> list[str]:
     name = worth.metric.title
     ranked = sorted(worth.members, key=lambda member: (_value(member), member.name))
     most, least = ranked[-1], ranked[0]
     if most.name == least.name:
         return []
     lines = [f"most valuable: {most.name}, {_told(most, name)}"]
-    gained = least.without.difference
+    gained = least.leave_one_out.difference
     seen = "it does harm" if gained.high < 0 else "it helps all the same"
-    verdict = seen if is_real(least.without) else "no gain is to be seen"
-    twin = "" if least.closest is None or least.closest[1] < 0.5 else f"; it errs most like {least.closest[0]} (correlation {least.closest[1]:.2f})"
+    verdict = seen if is_significant(least.leave_one_out) else "no gain is to be seen"
+    twin = (
+        ""
+        if least.most_similar is None or least.most_similar[1] < 0.5
+        else f"; it errs most like {least.most_similar[0]} (correlation {least.most_similar[1]:.2f})"
+    )
     return [*lines, f"least valuable: {least.name}, {_told(least, name)}; {verdict}{twin}"]
 
 
-def _value(member: MemberWorth) -> float:
-    return member.without.difference.score if member.share is None else member.share.score
+def _value(member: RunContribution) -> float:
+    return member.leave_one_out.difference.value if member.share is None else member.share.value
 
 
-def _told(member: MemberWorth, metric: str) -> str:
-    own = "" if member.share is None else f"its share of the {metric} is {member.share.score:+.{_DECIMALS}f}, and "
-    return f"{own}it adds {signed(member.without.difference)} to the vote"
+def _told(member: RunContribution, metric: str) -> str:
+    own = "" if member.share is None else f"its share of the {metric} is {member.share.value:+.{_DECIMALS}f}, and "
+    return f"{own}it adds {signed(member.leave_one_out.difference)} to the vote"
 
 
 def signed(one: Interval) -> str:
     """``+0.012 (+0.006 to +0.018)``."""
-    return f"{one.score:+.{_DECIMALS}f} ({one.low:+.{_DECIMALS}f} to {one.high:+.{_DECIMALS}f})"
+    return f"{one.value:+.{_DECIMALS}f} ({one.low:+.{_DECIMALS}f} to {one.high:+.{_DECIMALS}f})"
 
 
 def _listed(names: Sequence[str]) -> str:

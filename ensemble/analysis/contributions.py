@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.analysis.diversity import Diversity, diversity
-from ensemble.analysis.shapley import Shares, shapley
+from ensemble.analysis.shapley import ShapleyResult, shapley
 from ensemble.analysis.subset_scores import ADDITIVE, Floats
 from ensemble.learning.combination import Combination
-from ensemble.learning.nested import Nested, Progress, nested
+from ensemble.learning.nested import NestedResult, Progress, nested_cv
 from ensemble.learning.stack import Stack
 from ensemble.voting.vote import METHODS
 from folds.metrics.classification import Metric
@@ -21,7 +21,7 @@ from folds.metrics.intervals import Difference, Interval, difference_over_people
 
 
 @dataclass(frozen=True)
-class MemberWorth:
+class RunContribution:
     """One run of a combination.
 
     Attributes
@@ -36,51 +36,65 @@ class MemberWorth:
     name: str
     score: Interval
     weight: float
-    without: Difference
+    leave_one_out: Difference
     share: Interval | None
-    closest: tuple[str, float] | None
+    most_similar: tuple[str, float] | None
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and records."""
-        gained = self.without.difference
+        gained = self.leave_one_out.difference
         return {
             "run": self.name,
-            "score": self.score.as_json(),
+            "score": self.score.to_dict(),
             "weight": self.weight,
-            "without": gained.as_json() | {"chance": self.without.chance},
-            "shapley": None if self.share is None else self.share.as_json(),
-            "closest": None if self.closest is None else {"run": self.closest[0], "correlation": self.closest[1]},
+            "without": gained.to_dict() | {"chance": self.leave_one_out.p_value},
+            "shapley": None if self.share is None else self.share.to_dict(),
+            "closest": None
+            if self.most_similar is None
+            else {"run": self.most_similar[0], "correlation": self.most_similar[1]},
         }
 
 
 @dataclass(frozen=True)
-class Worth:
+class Contributions:
     """What each run is worth: `members` in the order of the stack.
 
     `refitted` : whether what is fitted was fitted again without each run.
     """
 
     metric: Metric
-    members: tuple[MemberWorth, ...]
-    shares: Shares | None
+    members: tuple[RunContribution, ...]
+    shares: ShapleyResult | None
     diversity: Diversity
     refitted: bool = False
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and records."""
         shares = self.shares
         return {
             "metric": self.metric.name,
-            "members": [member.as_json() for member in self.members],
+            "members": [member.to_dict() for member in self.members],
             "refitted": self.refitted,
             "shapley": None
             if shares is None
-            else {"nobody": shares.nobody, "everybody": shares.everybody, "exact": shares.exact, "sampling_error": shares.error},
-            "diversity": self.diversity.as_json(),
+            else {
+                "nobody": shares.empty,
+                "everybody": shares.full,
+                "exact": shares.exact,
+                "sampling_error": shares.standard_error,
+            },
+            "diversity": self.diversity.to_dict(),
         }
 
 
-def worth(stack: Stack, fitted: Nested, metric: Metric, refit: bool = False, seed: int = 0, progress: Progress = lambda done, of: None) -> Worth:
+def worth(
+    stack: Stack,
+    fitted: NestedResult,
+    metric: Metric,
+    refit: bool = False,
+    seed: int = 0,
+    progress: Progress = lambda done, of: None,
+) -> Contributions:
     """What each run of a fitted (or plain) combination is worth.
 
     Shares are of the plain pool of `fitted`, or of the soft one where that is no sum over runs: what a run brings, whatever is fitted.
@@ -90,24 +104,35 @@ def worth(stack: Stack, fitted: Nested, metric: Metric, refit: bool = False, see
     fitted : as `ensemble.learning.nested.nested` gives it.
     refit : fit again without each run, instead of leaving its weight to the others.
     """
-    pool = fitted.combination.pool if fitted.combination.pool in ADDITIVE and fitted.combination.stacked is None else "soft"
+    pool = (
+        fitted.combination.pool
+        if fitted.combination.pool in ADDITIVE and fitted.combination.stacked is None
+        else "soft"
+    )
     shares = None
-    if metric.of_counts is not None or metric.of_rows is not None:
+    if metric.from_counts is not None or metric.per_row is not None:
         shares = shapley(stack, metric, pool, seed=seed, progress=progress)
     alike = diversity(stack)
     without = leave_one_out(stack, fitted, metric, refit, seed)
     weights = fitted.combination.shares
     each: Sequence[Interval | None] = [None] * stack.runs if shares is None else shares.runs
     members = tuple(
-        MemberWorth(
-            name, _alone(stack, run, metric), float(weights[run]), without[run], None if shares is None else shares.runs[run], alike.closest(run)
+        RunContribution(
+            name,
+            _alone(stack, run, metric),
+            float(weights[run]),
+            without[run],
+            None if shares is None else shares.runs[run],
+            alike.most_similar(run),
         )
         for run, (name, share) in enumerate(zip(stack.names, each, strict=True))
     )
-    return Worth(metric, members, shares, alike, refit and fitted.fitter.learns)
+    return Contributions(metric, members, shares, alike, refit and fitted.fitter.is_fitted)
 
 
-def leave_one_out(stack: Stack, fitted: Nested, metric: Metric, refit: bool = False, seed: int = 0) -> list[Difference]:
+def leave_one_out(
+    stack: Stack, fitted: NestedResult, metric: Metric, refit: bool = False, seed: int = 0
+) -> list[Difference]:
     """For each run, what the honest predictions of a combination have more than the same without it, paired over people.
 
     Positive where the run helps, whichever way the metric goes: where less is better, `Difference.second` is the score without it, and
@@ -119,8 +144,11 @@ def leave_one_out(stack: Stack, fitted: Nested, metric: Metric, refit: bool = Fa
     """
     found = []
     for run in range(stack.runs):
-        again = refit and fitted.fitter.learns
-        first, second = _refitted(stack, fitted, metric, run, seed) if again else _dropped(stack, fitted, run), fitted.honest
+        again = refit and fitted.fitter.is_fitted
+        first, second = (
+            _refitted(stack, fitted, metric, run, seed) if again else _dropped(stack, fitted, run),
+            fitted.out_of_sample,
+        )
         if not metric.greater_is_better:
             first, second = second, first
         found.append(difference_over_people(metric, stack.labels, first, second, stack.persons))
@@ -136,14 +164,14 @@ def _guess(labels: NDArray[np.int64], classes: int) -> Floats:
     return np.bincount(labels, minlength=classes) / max(len(labels), 1)
 
 
-def _dropped(stack: Stack, fitted: Nested, run: int) -> NDArray[np.float32]:
+def _dropped(stack: Stack, fitted: NestedResult, run: int) -> NDArray[np.float32]:
     """(n, classes) honest predictions with the weight of a run left to the others."""
     if not fitted.parts:
         return combine_without(stack, fitted.combination, run, _guess(stack.labels, stack.classes))
-    out = np.empty_like(fitted.honest)
-    for part, combination in zip(np.unique(stack.nests), fitted.parts, strict=True):
-        inside = np.flatnonzero(stack.nests == part)
-        guess = _guess(stack.labels[stack.nests != part], stack.classes)
+    out = np.empty_like(fitted.out_of_sample)
+    for part, combination in zip(np.unique(stack.outer_folds), fitted.parts, strict=True):
+        inside = np.flatnonzero(stack.outer_folds == part)
+        guess = _guess(stack.labels[stack.outer_folds != part], stack.classes)
         out[inside] = combine_without(stack.take(inside), combination, run, guess)
     return out
 
@@ -152,7 +180,7 @@ def combine_without(stack: Stack, combination: Combination, run: int, guess: Flo
     """(n, classes) a combination in which a run is absent everywhere; `guess` (classes,) on rows that no other predicts."""
     out = np.empty((len(stack), stack.classes), np.float32)
     pool = METHODS[combination.pool]
-    for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.whole):
+    for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.needs_all_rows):
         for values in (ballots.probabilities, ballots.weights, ballots.votes):
             if values is not None:
                 values[run] = 0
@@ -163,14 +191,14 @@ def combine_without(stack: Stack, combination: Combination, run: int, guess: Flo
     return out
 
 
-def _refitted(stack: Stack, fitted: Nested, metric: Metric, run: int, seed: int) -> NDArray[np.float32]:
+def _refitted(stack: Stack, fitted: NestedResult, metric: Metric, run: int, seed: int) -> NDArray[np.float32]:
     """(n, classes) honest predictions of what is fitted without a run."""
     out = np.tile(_guess(stack.labels, stack.classes).astype(np.float32), (len(stack), 1))
     others = [other for other in range(stack.runs) if other != run]
     if not others:
         return out
-    rest = stack.only(others)
+    rest = stack.select_runs(others)
     covered = np.arange(len(stack)) if rest.present is None else np.flatnonzero(rest.present.any(axis=0))
     rest = rest if len(covered) == len(stack) else rest.take(covered)
-    out[covered] = nested(rest, fitted.fitter, metric, seed).honest
+    out[covered] = nested_cv(rest, fitted.fitter, metric, seed).out_of_sample
     return out

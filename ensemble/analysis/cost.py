@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.alignment.split import Part, Run, Split
-from folds.errors import UsageError, unknown
+from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
+from folds.errors import UsageError, unknown_name
 
-LEAST, MOST = 1e-6, 1e12  # of what a pass costs: sums and shares of costs stay finite and keep their digits
+MIN_PASSES, MOST = 1e-6, 1e12  # of what a pass costs: sums and shares of costs stay finite and keep their digits
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Cost:
         """Passes × what each costs."""
         return self.passes * self.each
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and records."""
         return {"models": self.models, "passes": self.passes, "cost": self.total}
 
@@ -56,7 +56,7 @@ class Costs:
         """What these runs cost together."""
         return math.fsum(self.of[run].total for run in runs)
 
-    def fewer(self, runs: Sequence[str]) -> float:
+    def saved(self, runs: Sequence[str]) -> float:
         """Share of the cost of all that is saved when only these are used, 0 to 1."""
         return 1 - self.total(runs) / self.total(list(self.of))
 
@@ -65,12 +65,12 @@ class Costs:
         """What is counted, in a word."""
         return "cost" if self.given else "passes"
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and records."""
-        return {"unit": self.unit, "runs": {run: cost.as_json() for run, cost in self.of.items()}}
+        return {"unit": self.unit, "runs": {run: cost.to_dict() for run, cost in self.of.items()}}
 
 
-def costs_of(splits: Mapping[str, Split], each: Mapping[str, float] | None = None) -> Costs:
+def costs_of(splits: Mapping[str, AlignedSplit], each: Mapping[str, float] | None = None) -> Costs:
     """What the runs of all splits cost, in the order of their names.
 
     A run's test files are its models; where it has none, its out-of-fold file says which folds there are, and on new images all of
@@ -89,7 +89,7 @@ def costs_of(splits: Mapping[str, Split], each: Mapping[str, float] | None = Non
     return Costs(dict(sorted(found.items())), each is not None)
 
 
-def _models(run: Run, test: bool) -> tuple[int, int]:
+def _models(run: RunPredictions, test: bool) -> tuple[int, int]:
     models = passes = 0
     for part in run.parts:
         count = 1 if test else _folds(part)
@@ -98,7 +98,7 @@ def _models(run: Run, test: bool) -> tuple[int, int]:
     return models, passes
 
 
-def _folds(part: Part) -> int:
+def _folds(part: AlignedFile) -> int:
     """How many models have predicted the rows of an out-of-fold file; one where it does not say."""
     if part.fold is None or isinstance(part.fold, int):
         return 1
@@ -120,15 +120,20 @@ def parse_costs(text: str, runs: Sequence[str]) -> dict[str, float]:
         if not equals:
             raise UsageError(f"--cost {text}: expected RUN=NUMBER, found '{part}'", hint=f"--cost {example}")
         if name not in runs:
-            raise unknown("run in --cost", name, runs)
+            raise unknown_name("run in --cost", name, runs)
         if name in given:
             raise UsageError(f"--cost names {name} twice", hint=f"--cost {example}")
         given[name] = positive(value, f"--cost {text}", "what a pass costs")
-        if not LEAST <= given[name] <= MOST:
-            raise UsageError(f"--cost: what a pass of {name} costs must be from {LEAST:g} to {MOST:g}, found {value}", hint="take another unit")
+        if not MIN_PASSES <= given[name] <= MOST:
+            raise UsageError(
+                f"--cost: what a pass of {name} costs must be from {MIN_PASSES:g} to {MOST:g}, found {value}",
+                hint="take another unit",
+            )
     missing = [name for name in runs if name not in given]
     if missing:
-        raise UsageError(f"--cost says nothing of {', '.join(missing)}", hint=f"--cost {example}; without it, passes are counted")
+        raise UsageError(
+            f"--cost says nothing of {', '.join(missing)}", hint=f"--cost {example}; without it, passes are counted"
+        )
     return {name: given[name] for name in runs}
 
 
@@ -139,5 +144,8 @@ def positive(value: str, option: str, what: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or number <= 0:
-        raise UsageError(f"{option}: {what} must be a number above 0, found '{value}'", hint="any unit: costs are only compared with each other")
+        raise UsageError(
+            f"{option}: {what} must be a number above 0, found '{value}'",
+            hint="any unit: costs are only compared with each other",
+        )
     return number

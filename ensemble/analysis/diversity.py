@@ -35,7 +35,7 @@ class Diversity:
     q: Matrix
     differing: Matrix
 
-    def closest(self, run: int) -> tuple[str, float] | None:
+    def most_similar(self, run: int) -> tuple[str, float] | None:
         """The run whose errors are most like those of run `run`, and their correlation; None where there is none."""
         others = self.correlation[run].copy()
         others[run] = np.nan
@@ -50,11 +50,13 @@ class Diversity:
         pairs = values[np.triu_indices(len(self.names), 1)]
         return None if np.isnan(pairs).all() else float(np.nanmean(pairs))
 
-    def as_json(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """For --json: the means, and a matrix for each measure."""
         measures = ("correlation", "disagreement", "double_fault", "q", "differing")
         means = {measure: self.mean(measure) for measure in measures}
-        return {"runs": list(self.names), "mean": means} | {measure: _plain(getattr(self, measure)) for measure in measures}
+        return {"runs": list(self.names), "mean": means} | {
+            measure: _plain(getattr(self, measure)) for measure in measures
+        }
 
 
 def diversity(stack: Stack) -> Diversity:

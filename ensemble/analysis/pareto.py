@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.analysis.cost import Costs
-from ensemble.analysis.subset_selection import Candidate, best_of, candidates, fit_on
+from ensemble.analysis.subset_selection import SubsetCandidate, best_of, candidates, fit_on
 from ensemble.learning.combination import Combination, Fitter, combine
 from ensemble.learning.nested import Progress
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 
-SOFT = Fitter("soft", "mean of probabilities", lambda stack, metric, seed: Combination(stack.names), learns=False)
+SOFT = Fitter("soft", "mean of probabilities", lambda stack, metric, seed: Combination(stack.names), is_fitted=False)
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,26 @@ class Subset:
 
     members: tuple[str, ...]
     cost: float
-    fewer: float
+    saved: float
     score: Interval
     difference: Difference | None
-    alike: int
+    times_chosen: int
     parts: int
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and records."""
-        record: dict[str, Any] = {"members": list(self.members), "cost": self.cost, "fewer": self.fewer, "score": self.score.as_json()}
+        record: dict[str, Any] = {
+            "members": list(self.members),
+            "cost": self.cost,
+            "fewer": self.saved,
+            "score": self.score.to_dict(),
+        }
         if self.difference is None:
             return record | {"difference": None, "alike": None}
-        return record | {"difference": self.difference.difference.as_json() | {"chance": self.difference.chance}, "alike": [self.alike, self.parts]}
+        return record | {
+            "difference": self.difference.difference.to_dict() | {"chance": self.difference.p_value},
+            "alike": [self.times_chosen, self.parts],
+        }
 
 
 @dataclass(frozen=True)
@@ -65,12 +73,17 @@ class Pareto:
     costs: Costs
     rows: tuple[Subset, ...]
     everyone: Subset
-    looked_at: tuple[Subset, ...]
+    evaluated: tuple[Subset, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and records."""
-        rows = [row.as_json() for row in self.rows]
-        return {"metric": self.metric.name, "costs": self.costs.as_json(), "rows": rows, "everyone": self.everyone.as_json()}
+        rows = [row.to_dict() for row in self.rows]
+        return {
+            "metric": self.metric.name,
+            "costs": self.costs.to_dict(),
+            "rows": rows,
+            "everyone": self.everyone.to_dict(),
+        }
 
 
 def pareto(
@@ -97,10 +110,10 @@ def pareto(
     ------
     ValueError : there are fewer than two parts.
     """
-    parts = np.unique(stack.nests)
+    parts = np.unique(stack.outer_folds)
     if len(parts) < 2:
         raise ValueError("a nested score needs at least two parts")
-    pool = fitter.name if not fitter.learns else "soft"
+    pool = fitter.name if not fitter.is_fitted else "soft"
     progress(0, len(parts) + 1)
     front = _front(candidates(stack, metric, costs, pool), most)
     honest = np.empty((len(front), len(stack), stack.classes), np.float32)
@@ -109,7 +122,10 @@ def pareto(
     alike = np.zeros(len(front), int)
     for done, part in enumerate(parts):
         progress(done + 1, len(parts) + 1)
-        inside, outside = np.flatnonzero(stack.nests == part), stack.take(np.flatnonzero(stack.nests != part))
+        inside, outside = (
+            np.flatnonzero(stack.outer_folds == part),
+            stack.take(np.flatnonzero(stack.outer_folds != part)),
+        )
         held_out, found = stack.take(inside), candidates(outside, metric, costs, pool)
         made: dict[tuple[int, ...], NDArray[np.float32]] = {}
         learner = fitter if by_part is None else by_part[done]
@@ -119,11 +135,22 @@ def pareto(
                 made[chosen] = combine(held_out, fit_on(outside, chosen, learner, metric, seed))
             honest[level, inside] = made[chosen]
             alike[level] += chosen == whole.members
-        all_of_them[inside] = made[everybody] if everybody in made else combine(held_out, learner.fit(outside, metric, seed))
+        all_of_them[inside] = (
+            made[everybody] if everybody in made else combine(held_out, learner.fit(outside, metric, seed))
+        )
     progress(len(parts) + 1, len(parts) + 1)
     everyone = _scored(stack, metric, costs, stack.names, all_of_them, None, len(parts), len(parts))
     looked_at = tuple(
-        _scored(stack, metric, costs, tuple(stack.names[run] for run in one.members), honest[level], all_of_them, int(alike[level]), len(parts))
+        _scored(
+            stack,
+            metric,
+            costs,
+            tuple(stack.names[run] for run in one.members),
+            honest[level],
+            all_of_them,
+            int(alike[level]),
+            len(parts),
+        )
         for level, one in enumerate(front)
         if len(one.members) < stack.runs
     )
@@ -135,15 +162,20 @@ def undominated(rows: Sequence[Subset], metric: Metric) -> tuple[Subset, ...]:
     sign = 1 if metric.greater_is_better else -1
 
     def beats(one: Subset, other: Subset) -> bool:
-        better, cheaper = sign * (one.score.score - other.score.score), other.cost - one.cost
+        better, cheaper = sign * (one.score.value - other.score.value), other.cost - one.cost
         return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
 
-    return tuple(sorted((row for row in rows if not any(beats(other, row) for other in rows)), key=lambda row: (row.cost, row.members)))
+    return tuple(
+        sorted(
+            (row for row in rows if not any(beats(other, row) for other in rows)),
+            key=lambda row: (row.cost, row.members),
+        )
+    )
 
 
-def _front(found: Sequence[Candidate], most: int) -> list[Candidate]:
+def _front(found: Sequence[SubsetCandidate], most: int) -> list[SubsetCandidate]:
     """The best candidate at each cost at which it changes, thinned to `most`."""
-    front: list[Candidate] = []
+    front: list[SubsetCandidate] = []
     for cost in sorted({one.cost for one in found}):
         best = best_of(found, cost)
         if not front or best.members != front[-1].members:
@@ -168,4 +200,4 @@ def _scored(
     if everyone is not None:
         first, second = (everyone, values) if metric.greater_is_better else (values, everyone)
         difference = difference_over_people(metric, stack.labels, first, second, stack.persons)
-    return Subset(members, costs.total(members), costs.fewer(members), score, difference, alike, parts)
+    return Subset(members, costs.total(members), costs.saved(members), score, difference, alike, parts)

@@ -27,7 +27,7 @@ _LEVEL_95 = 1.959964
 
 
 @dataclass(frozen=True)
-class Shares:
+class ShapleyResult:
     """Shapley values: how the score that all runs reach together, above guessing, divides among them.
 
     A run's share is what it adds to those before it, averaged over all orders in which the runs can join (Shapley, 1953).
@@ -40,11 +40,11 @@ class Shares:
     error : standard error that comes of drawing orders, 0 where it is exact; the intervals contain it.
     """
 
-    nobody: float
-    everybody: float
+    empty: float
+    full: float
     runs: tuple[Interval, ...]
     exact: bool
-    error: float
+    standard_error: float
 
 
 def shapley(
@@ -55,7 +55,7 @@ def shapley(
     seed: int = 0,
     exact: int = EXACT,
     progress: Progress = lambda done, of: None,
-) -> Shares:
+) -> ShapleyResult:
     """Shapley values of the runs in a pool; exact up to `exact` runs (fewer where there are hundreds of classes).
 
     With more, orders are drawn: all cyclic shifts of a random one, in which each run is once at each place, so that what
@@ -71,7 +71,7 @@ def shapley(
     ------
     ValueError : the pool is no sum over runs, or the metric is neither made of counts nor of a value a row.
     """
-    if metric.of_counts is None and metric.of_rows is None:
+    if metric.from_counts is None and metric.per_row is None:
         raise ValueError(f"{metric.name} needs all rows at once: shares of it are not computed")
     people, codes = np.unique(stack.persons, return_inverse=True)
     units = len(people)
@@ -80,7 +80,7 @@ def shapley(
     game = game_of(stack, metric, pool, weights, codes, units)
     draws = np.ones((_DRAWS + 1, units))  # the sample itself, then people drawn again
     draws[1:] = np.random.default_rng(derive_seed(seed, "people")).multinomial(units, np.full(units, 1 / units), _DRAWS)
-    nobody = game.scores(game.nobody(), draws)
+    nobody = game.scores(game.empty(), draws)
     at_once = _NUMBERS_AT_ONCE // (units * game.width)  # subsets
     whole = stack.runs <= exact and 2**stack.runs <= max(4 * at_once, 16)
     if whole:
@@ -92,7 +92,9 @@ def shapley(
         for done, orders in enumerate(_orders(stack.runs, pairs, seed)):
             progress(done, 2 * pairs)
             size = max(1, at_once // stack.runs)
-            blocks = [game.scores(game.along(orders[start : start + size]), draws) for start in range(0, len(orders), size)]
+            blocks = [
+                game.scores(game.along(orders[start : start + size]), draws) for start in range(0, len(orders), size)
+            ]
             values = np.concatenate(blocks, axis=1)
             everybody = float(values[0, stack.runs - 1])
             each.append(_marginals(values, nobody, orders))
@@ -104,8 +106,10 @@ def shapley(
     if not metric.greater_is_better:
         shares = -shares
     half = _LEVEL_95 * np.sqrt(shares[1:].var(axis=0, ddof=1) + error**2)
-    runs = tuple(Interval(float(s), float(s - h), float(s + h), people=len(people)) for s, h in zip(shares[0], half, strict=True))
-    return Shares(float(nobody[0, 0]), float(everybody), runs, whole, error)
+    runs = tuple(
+        Interval(float(s), float(s - h), float(s + h), people=len(people)) for s, h in zip(shares[0], half, strict=True)
+    )
+    return ShapleyResult(float(nobody[0, 0]), float(everybody), runs, whole, error)
 
 
 def _orders(runs: int, pairs: int, seed: int) -> Iterator[NDArray[np.int64]]:

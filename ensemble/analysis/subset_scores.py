@@ -21,7 +21,7 @@ _NUMBERS_AT_ONCE = 1 << 23
 
 
 @dataclass(frozen=True)
-class Game:
+class SubsetScorer:
     """What every subset of the runs is worth; where none of a subset predicts a row, the class frequencies stand for it.
 
     Attributes
@@ -55,7 +55,7 @@ class Game:
     @cached_property
     def width(self) -> int:
         """How many numbers a unit is reduced to: hits and predictions of each class, or a sum of row values."""
-        return 2 * self.classes if self.metric.of_counts is not None else 1
+        return 2 * self.classes if self.metric.from_counts is not None else 1
 
     @cached_property
     def known(self) -> Floats:
@@ -77,7 +77,7 @@ class Game:
     def parts(self) -> Iterator[slice]:
         """Blocks of rows; all at once where the metric needs them together."""
         n = len(self.labels)
-        size = _ROWS_AT_ONCE if self.metric.of_counts is not None or self.metric.of_rows is not None else n
+        size = _ROWS_AT_ONCE if self.metric.from_counts is not None or self.metric.per_row is not None else n
         for start in range(0, n, size):
             yield slice(start, min(start + size, n))
 
@@ -93,7 +93,7 @@ class Game:
         if silent.any():
             total, weight = np.where(silent, self.guess, total), np.where(silent, 1, weight)
         labels, codes = self.labels[rows], self.codes[rows]
-        if self.metric.of_counts is not None:
+        if self.metric.from_counts is not None:
             predicted = _largest(total)
             hit = predicted == labels
             keys = codes * self.width
@@ -101,8 +101,8 @@ class Game:
             stats += np.bincount(keys, minlength=self.units * self.width).reshape(self.units, self.width)
             return
         pooled = self._pooled(total, weight)
-        if self.metric.of_rows is not None:
-            stats[:, 0] += np.bincount(codes, self.metric.of_rows(labels, pooled), minlength=self.units)
+        if self.metric.per_row is not None:
+            stats[:, 0] += np.bincount(codes, self.metric.per_row(labels, pooled), minlength=self.units)
         else:
             stats[:, 0] += self.metric(labels, pooled)
 
@@ -121,7 +121,7 @@ class Game:
         draws : (draws, units) how often each unit counts; once where it is None.
         """
         draws = np.ones((1, self.units)) if draws is None else draws
-        if self.metric.of_counts is None and self.metric.of_rows is None:
+        if self.metric.from_counts is None and self.metric.per_row is None:
             return np.repeat(stats.sum(axis=0)[None, :, 0], len(draws), axis=0)
         known = draws @ self.known
         subsets = stats.shape[1]
@@ -130,15 +130,19 @@ class Game:
         for start in range(0, subsets, size):
             block = stats[:, start : start + size]
             sums = (draws @ block.reshape(self.units, -1)).reshape(len(draws), block.shape[1], self.width)
-            if self.metric.of_counts is None:
+            if self.metric.from_counts is None:
                 out[:, start : start + size] = sums[..., 0] / np.maximum(known.sum(axis=1)[:, None], 1)
                 continue
             counts = np.empty((*sums.shape[:2], 3, self.classes))
-            counts[..., 0, :], counts[..., 1, :], counts[..., 2, :] = sums[..., : self.classes], known[:, None], sums[..., self.classes :]
-            out[:, start : start + size] = self.metric.of_counts(counts)
+            counts[..., 0, :], counts[..., 1, :], counts[..., 2, :] = (
+                sums[..., : self.classes],
+                known[:, None],
+                sums[..., self.classes :],
+            )
+            out[:, start : start + size] = self.metric.from_counts(counts)
         return out
 
-    def nobody(self) -> Floats:
+    def empty(self) -> Floats:
         """(units, 1, width) what guessing by the class frequencies is worth."""
         stats = np.zeros((self.units, 1, self.width))
         for part in self.parts():
@@ -157,7 +161,14 @@ class Game:
         """A subset, and all that have further runs from `first` on: each sum is one addition away from another."""
         self.record(stats[:, number], total, weight, part)
         for run in range(first, self.runs):
-            self._visit(stats, part, number | 1 << run, run + 1, total + self.terms[run, :, part], weight + self.weights[run, part])
+            self._visit(
+                stats,
+                part,
+                number | 1 << run,
+                run + 1,
+                total + self.terms[run, :, part],
+                weight + self.weights[run, part],
+            )
 
     def along(self, orders: NDArray[np.int64]) -> Floats:
         """(units, orders × runs, width): as the runs join in each order (orders, runs), after each has."""
@@ -186,14 +197,19 @@ class Game:
         change: Callable[..., Floats] = np.subtract if leaving else np.add
         for part in self.parts():
             rows: slice | NDArray[np.int64] = part
-            if self.metric.of_counts is not None:
+            if self.metric.from_counts is not None:
                 rows, settled = self._open_rows(total[:, part], part)
                 decided = np.zeros((self.units, self.width))
                 self.record(decided, total[:, settled], weight[settled], settled)
                 stats += decided[:, None]
             sums, heard = total[:, rows], weight[rows]
             for place, run in enumerate(others):
-                self.record(stats[:, place], change(sums, self.terms[run][:, rows]), change(heard, self.weights[run, rows]), rows)
+                self.record(
+                    stats[:, place],
+                    change(sums, self.terms[run][:, rows]),
+                    change(heard, self.weights[run, rows]),
+                    rows,
+                )
         return self.scores(stats)[0]
 
     def _open_rows(self, total: Floats, part: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -204,8 +220,13 @@ class Game:
 
 
 def game_of(
-    stack: Stack, metric: Metric, pool: str = "soft", weights: Floats | None = None, codes: NDArray[np.int64] | None = None, units: int = 1
-) -> Game:
+    stack: Stack,
+    metric: Metric,
+    pool: str = "soft",
+    weights: Floats | None = None,
+    codes: NDArray[np.int64] | None = None,
+    units: int = 1,
+) -> SubsetScorer:
     """The game of a stack.
 
     Parameters
@@ -232,10 +253,10 @@ def game_of(
             votes = np.zeros_like(values)
             np.put_along_axis(votes, values.argmax(axis=1)[:, None], 1, axis=1)
             # The mean probabilities of all runs together move no majority.
-            values = votes + (values / (2 * stack.runs) if metric.of_counts is not None and weights is None else 0)
+            values = votes + (values / (2 * stack.runs) if metric.from_counts is not None and weights is None else 0)
         terms[run] = values.T * heard[run]
     codes = np.zeros(len(stack), np.int64) if codes is None else codes
-    return Game(terms, heard, stack.labels, codes, units, metric, pool == "geometric")
+    return SubsetScorer(terms, heard, stack.labels, codes, units, metric, pool == "geometric")
 
 
 def _largest(total: Floats) -> NDArray[np.int64]:

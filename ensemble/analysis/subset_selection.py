@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.analysis.cost import Costs
-from ensemble.analysis.subset_scores import ADDITIVE, Floats, Game, game_of
+from ensemble.analysis.subset_scores import ADDITIVE, Floats, SubsetScorer, game_of
 from ensemble.learning.combination import Calibration, Combination, Fitter
 from ensemble.learning.stack import Stack
 from folds.errors import UsageError
@@ -22,7 +22,7 @@ _SLOW_ROWS = 2_000_000  # subsets × samples
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SubsetCandidate:
     """A subset of the runs: their indices in ascending order, the score of its pool (greater is better), its cost."""
 
     members: tuple[int, ...]
@@ -38,7 +38,7 @@ def candidates(
     max_members: int | None = None,
     budget: float | None = None,
     backward: bool = True,
-) -> list[Candidate]:
+) -> list[SubsetCandidate]:
     """Subsets within the limits that are worth a look, scored by a plain pool on the stack itself (which flatters them).
 
     All of them up to `ALL_SUBSETS` runs. With more: each run alone, and what forward selection passes through; with `backward`, what
@@ -53,7 +53,10 @@ def candidates(
     game = game_of(stack, metric, pool if pool in ADDITIVE else "soft")
     sign = 1.0 if metric.greater_is_better else -1.0
     price = np.array([costs.of[name].total for name in stack.names])
-    most, limit = stack.runs if max_members is None else max_members, np.inf if budget is None else budget * (1 + _EQUAL)
+    most, limit = (
+        stack.runs if max_members is None else max_members,
+        np.inf if budget is None else budget * (1 + _EQUAL),
+    )
 
     def allowed(members: Sequence[int]) -> bool:
         return 0 < len(members) <= most and float(price[list(members)].sum()) <= limit
@@ -66,7 +69,7 @@ def candidates(
             if allowed(members):
                 found[members] = float(score)
     else:
-        nobody = sign * float(game.scores(game.nobody())[0, 0])
+        nobody = sign * float(game.scores(game.empty())[0, 0])
         rates = [np.ones(stack.runs), price] if np.ptp(price) > 0 else [np.ones(stack.runs)]
         for rate in rates:
             for members, score in _forward(game, sign, nobody, rate, allowed):
@@ -74,17 +77,19 @@ def candidates(
             for members, score in _backward(game, sign, rate) if backward else ():
                 if allowed(members):
                     found[members] = score
-    return [Candidate(members, score, float(price[list(members)].sum())) for members, score in found.items()]
+    return [SubsetCandidate(members, score, float(price[list(members)].sum())) for members, score in found.items()]
 
 
-def best_of(found: Sequence[Candidate], budget: float | None = None) -> Candidate:
+def best_of(found: Sequence[SubsetCandidate], budget: float | None = None) -> SubsetCandidate:
     """The best candidate within a cost; the cheaper, then the smaller, then the first by index, of those that are equally good."""
     within = [one for one in found if budget is None or one.cost <= budget * (1 + _EQUAL)]
     top = max(one.score for one in within)
-    return min((one for one in within if one.score >= top - _EQUAL), key=lambda one: (one.cost, len(one.members), one.members))
+    return min(
+        (one for one in within if one.score >= top - _EQUAL), key=lambda one: (one.cost, len(one.members), one.members)
+    )
 
 
-def limited(fitter: Fitter, costs: Costs, max_members: int | None = None, budget: float | None = None) -> Fitter:
+def within_budget(fitter: Fitter, costs: Costs, max_members: int | None = None, budget: float | None = None) -> Fitter:
     """A fitter of the best runs within limits: others have weight 0.
 
     The subset is chosen by the plain pool's score on what it is fitted on, then `fitter` learns on these runs alone. So in
@@ -115,14 +120,14 @@ def limited(fitter: Fitter, costs: Costs, max_members: int | None = None, budget
 
     words = [f"at most {max_members} runs"] if max_members is not None else []
     words += [f"at most {budget:g} {costs.unit}"] if budget is not None else []
-    return replace(fitter, title=", ".join([fitter.title, *words]), fit=fit, learns=True)
+    return replace(fitter, title=", ".join([fitter.title, *words]), fit=fit, is_fitted=True)
 
 
 def fit_on(stack: Stack, members: Sequence[int], fitter: Fitter, metric: Metric, seed: int) -> Combination:
     """What a fitter makes of some runs, as a combination of all in which the others have weight 0."""
     if len(members) == stack.runs:
         return fitter.fit(stack, metric, seed)
-    chosen = stack.only(list(members))
+    chosen = stack.select_runs(list(members))
     if chosen.present is not None:
         covered = np.flatnonzero(chosen.present.any(axis=0))
         chosen = chosen if len(covered) == len(chosen) else chosen.take(covered)
@@ -157,7 +162,7 @@ def widened(combination: Combination, names: Sequence[str]) -> Combination:
 
 def _quick(metric: Metric, stack: Stack) -> Metric:
     """What candidates are scored by: log loss for a metric that takes milliseconds a subset, where there are many."""
-    if metric.of_counts is not None or metric.of_rows is not None:
+    if metric.from_counts is not None or metric.per_row is not None:
         return metric
     subsets = 2**stack.runs if stack.runs <= ALL_SUBSETS else stack.runs**2
     return metric if subsets * len(stack) <= _SLOW_ROWS else METRICS["log_loss"]
@@ -165,11 +170,11 @@ def _quick(metric: Metric, stack: Stack) -> Metric:
 
 def _plain_pool(fitter: Fitter) -> str:
     """What subsets are scored by: the pool itself where the fitter is one, otherwise the mean of probabilities."""
-    return fitter.name if not fitter.learns and fitter.name in ADDITIVE else "soft"
+    return fitter.name if not fitter.is_fitted and fitter.name in ADDITIVE else "soft"
 
 
 def _forward(
-    game: Game, sign: float, nobody: float, rate: Floats, allowed: Callable[[Sequence[int]], bool]
+    game: SubsetScorer, sign: float, nobody: float, rate: Floats, allowed: Callable[[Sequence[int]], bool]
 ) -> Iterator[tuple[tuple[int, ...], float]]:
     inside: list[int] = []
     now, (total, weight) = nobody, game.total_of([])
@@ -185,7 +190,7 @@ def _forward(
         yield tuple(inside), now
 
 
-def _backward(game: Game, sign: float, rate: Floats) -> Iterator[tuple[tuple[int, ...], float]]:
+def _backward(game: SubsetScorer, sign: float, rate: Floats) -> Iterator[tuple[tuple[int, ...], float]]:
     inside = list(range(game.runs))
     now = sign * float(game.scores(game.along(np.arange(game.runs)[None]))[0, -1])
     yield tuple(inside), now

@@ -12,17 +12,17 @@ import numpy as np
 
 from ensemble import __version__
 from ensemble.alignment.align import align
-from ensemble.alignment.split import Split
-from ensemble.alignment.truth import Truth, truth_of
+from ensemble.alignment.split import AlignedSplit
+from ensemble.alignment.truth import Truth, labels_and_groups
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
-from ensemble.blending.contributions import Worths, worths_of
+from ensemble.blending.contributions import ContributionReport, analyze_contributions
 from ensemble.blending.details import Details, details_of
-from ensemble.blending.fit import Fitted, fit_split
-from ensemble.blending.request import Request, parse_weights
-from ensemble.blending.scores import Entry, entries_of, entry_of, ranking_of
-from ensemble.learning.apply import vote_as_learnt
+from ensemble.blending.fit import FittedBlend, fit_split
+from ensemble.blending.request import BlendConfig, parse_weights
+from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_run
+from ensemble.learning.apply import apply_combination
 from ensemble.learning.combination import Combination
-from ensemble.learning.nested import Progress, nests_of, torn
+from ensemble.learning.nested import Progress, outer_fold_ids, people_in_several_folds
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
 from ensemble.members.discovery import find_files
 from ensemble.members.hard_labels import read_hard_labels
@@ -57,17 +57,17 @@ class Blend:
 
     identity: str
     method: str
-    request: Request
+    request: BlendConfig
     weights: Mapping[str, float]
-    splits: Mapping[str, Split]
+    splits: Mapping[str, AlignedSplit]
     votes: Mapping[str, Vote]
-    runs: Mapping[str, Mapping[str, Entry]]
-    total: Mapping[str, Entry]
+    runs: Mapping[str, Mapping[str, RunScore]]
+    total: Mapping[str, RunScore]
     members: Sequence[Member]
     costs: Costs
     combination: Combination | None = None
-    fitted: Fitted | None = None
-    worths: Worths | None = None
+    fitted: FittedBlend | None = None
+    worths: ContributionReport | None = None
     details: Mapping[str, Details] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=list)
 
@@ -84,12 +84,12 @@ class Blend:
             {
                 "run": name,
                 "weight": self.weights[name],
-                "cost": self.costs.of[name].as_json(),
-                **{split: entry.as_json() for split, entry in entries.items()},
+                "cost": self.costs.of[name].to_dict(),
+                **{split: entry.to_dict() for split, entry in entries.items()},
             }
             for name, entries in self.runs.items()
         ]
-        blend = {split: entry.as_json() | {"ties": self.votes[split].ties} for split, entry in self.total.items()}
+        blend = {split: entry.to_dict() | {"ties": self.votes[split].ties} for split, entry in self.total.items()}
         return {
             "schema": SCHEMA,
             "identity": self.identity,
@@ -98,22 +98,27 @@ class Blend:
             "metric": self.request.metric,
             "per": "person" if self.request.per_person else None,
             "by": self.request.by,
-            **self.request.told_method,
+            **self.request.method_params,
             "target": first.target,
             "classes": list(first.classes),
             "runs": runs,
             "blend": blend,
             "combination": None if self.combination is None else self.combination.as_record(),
-            "fitted": None if self.fitted is None else self.fitted.as_json(),
-            "worth": None if self.worths is None else self.worths.as_json(),
-            "details": {split: one.as_json() for split, one in self.details.items()},
+            "fitted": None if self.fitted is None else self.fitted.to_dict(),
+            "worth": None if self.worths is None else self.worths.to_dict(),
+            "details": {split: one.to_dict() for split, one in self.details.items()},
             "inputs": inputs,
             "labels": None if self.request.labels is None else str(self.request.labels),
             "notes": list(self.notes),
         }
 
 
-def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text: None, progress: Progress = lambda done, of: None) -> Blend:
+def make_blend(
+    files: Sequence[Path],
+    request: BlendConfig,
+    warn: Note = lambda text: None,
+    progress: Progress = lambda done, of: None,
+) -> Blend:
     """Read, line up, learn what is to be learnt, vote and score.
 
     Parameters
@@ -130,7 +135,9 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     request.check()
     notes: list[str] = []
     found = find_files(files, warn, request.allow_duplicates)
-    members = select_runs(named_apart(read_members(found, request.logits, notes.append, warn, request.allow_duplicates)), request.runs)
+    members = select_runs(
+        named_apart(read_members(found, request.logits, notes.append, warn, request.allow_duplicates)), request.runs
+    )
     members = members if request.allow_duplicates else without_copies(members, warn)
     labels = None if request.labels is None else read_hard_labels(request.labels)
     names = list(dict.fromkeys(member.run for member in members))
@@ -138,22 +145,28 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
     # Attribute runs that are joined to the label vote under one name of their own.
     voting = {run.name for split in splits.values() for run in split.runs}
     names = [*(name for name in names if name in voting), *sorted(voting - set(names))]
-    if request.learns:
+    if request.is_fitted:
         names = _learnable(names, splits, notes.append)
     equal = {name: 1 / len(names) for name in names}
     weights = equal if request.weights is None else parse_weights(request.weights, names)
     identity = _identity(members, request, weights)
     splits = _with_weight(splits, weights, notes.append)
-    truths = {name: truth for name, split in splits.items() if (truth := truth_of(split, request.per_person, notes.append)) is not None}
-    _refuse_torn(splits, truths)
+    truths = {
+        name: truth
+        for name, split in splits.items()
+        if (truth := labels_and_groups(split, request.per_person, notes.append)) is not None
+    }
+    _check_people(splits, truths)
     if request.labels is not None and not truths:
-        raise EnsembleError(f"{request.labels} has labels of none of the samples", hint="its ids must be those of the predictions")
-    runs = {name: entries_of(name, splits, truths, request) for name in names if weights[name] > 0}
+        raise EnsembleError(
+            f"{request.labels} has labels of none of the samples", hint="its ids must be those of the predictions"
+        )
+    runs = {name: score_run(name, splits, truths, request) for name in names if weights[name] > 0}
     ranking = ranking_of(runs, request.scored.greater_is_better)
     costs = costs_of(splits, None if request.cost is None else parse_costs(request.cost, sorted(voting)))
     fitted = None
     combination: Combination | None = None
-    if request.learns:
+    if request.is_fitted:
         if "oof" not in truths:
             raise EnsembleError(
                 f"--method {request.name} learns from out-of-fold predictions whose labels are known, and there are none",
@@ -162,28 +175,61 @@ def make_blend(files: Sequence[Path], request: Request, warn: Note = lambda text
         fitted = fit_split(splits["oof"], truths["oof"], request, costs, progress)
         combination = fitted.combination
         weights = dict(zip(combination.runs, combination.shares.tolist(), strict=True))
-        votes = {name: vote_as_learnt(split, combination, ranking) for name, split in splits.items()}
+        votes = {name: apply_combination(split, combination, ranking) for name, split in splits.items()}
         votes["oof"] = _honest(votes["oof"], splits["oof"], fitted, truths["oof"])
-        notes += fitted.sentences()
+        notes += fitted.summary_lines()
     else:
         votes = {name: vote(split, request.name, weights, ranking, request.options()) for name, split in splits.items()}
         if request.by == "class":
-            heard, told = sorted(name for name, weight in weights.items() if weight > 0), request.told_method
+            heard, told = sorted(name for name, weight in weights.items() if weight > 0), request.method_params
             of_heard = np.array([weights[name] for name in heard])
-            combination = Combination(tuple(heard), request.name, of_heard, power=told.get("power"), trim=told.get("trim"))
+            combination = Combination(
+                tuple(heard), request.name, of_heard, power=told.get("power"), trim=told.get("trim")
+            )
     total = {name: entry_of(split, votes[name], truths.get(name), request) for name, split in splits.items()}
     for name, result in votes.items():
         notes += _said_of(result, request.name, request.options(), f"{len(splits[name]):,} {name} rows")
-    notes += [f"{name}: {entry.score.headline.warning}" for name, entry in total.items() if entry.score is not None and entry.score.headline.warning]
-    mixed = next((entry.score.mixed_people for entry in total.values() if entry.score is not None and entry.score.mixed_people), 0)
+    notes += [
+        f"{name}: {entry.score.interval.warning}"
+        for name, entry in total.items()
+        if entry.score is not None and entry.score.interval.warning
+    ]
+    mixed = next(
+        (
+            entry.score.people_with_several_labels
+            for entry in total.values()
+            if entry.score is not None and entry.score.people_with_several_labels
+        ),
+        0,
+    )
     if mixed:
         notes.append(f"{mixed:,} people carry several labels and are scored by their most frequent one")
-    worths = worths_of(splits, truths, request, combination, fitted, costs, progress, notes.append) if request.told else None
+    worths = (
+        analyze_contributions(splits, truths, request, combination, fitted, costs, progress, notes.append)
+        if request.report_contributions
+        else None
+    )
     details = details_of(splits, votes, truths, request.scored) if request.detail else {}
-    return Blend(identity, request.name, request, weights, splits, votes, runs, total, members, costs, combination, fitted, worths, details, notes)
+    return Blend(
+        identity,
+        request.name,
+        request,
+        weights,
+        splits,
+        votes,
+        runs,
+        total,
+        members,
+        costs,
+        combination,
+        fitted,
+        worths,
+        details,
+        notes,
+    )
 
 
-def _learnable(names: Sequence[str], splits: Mapping[str, Split], note: Note) -> list[str]:
+def _learnable(names: Sequence[str], splits: Mapping[str, AlignedSplit], note: Note) -> list[str]:
     """The runs that can be learnt of: those with out-of-fold predictions."""
     known = {run.name for run in splits["oof"].runs} if "oof" in splits else set(names)
     without = [name for name in names if name not in known]
@@ -192,26 +238,31 @@ def _learnable(names: Sequence[str], splits: Mapping[str, Split], note: Note) ->
     return [name for name in names if name in known]
 
 
-def _honest(result: Vote, split: Split, fitted: Fitted, truth: Truth) -> Vote:
+def _honest(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth: Truth) -> Vote:
     """The vote in which everybody is predicted by what had not seen them, also where their labels are not known."""
     probabilities = result.probabilities.copy()
     unknown = truth.labels < 0
-    probabilities[~unknown] = fitted.nested.honest
+    probabilities[~unknown] = fitted.nested.out_of_sample
     if unknown.any() and fitted.nested.parts:
-        nests = nests_of(truth.persons, truth.labels, split.fold)
-        for part, learnt in zip(np.unique(fitted.stack.nests).tolist(), fitted.nested.parts, strict=True):
+        nests = outer_fold_ids(truth.persons, truth.labels, split.fold)
+        for part, learnt in zip(np.unique(fitted.stack.outer_folds).tolist(), fitted.nested.parts, strict=True):
             rows = np.flatnonzero(unknown & (nests == part))
             if len(rows):
-                probabilities[rows] = vote_as_learnt(split.take(rows), learnt).probabilities
+                probabilities[rows] = apply_combination(split.take(rows), learnt).probabilities
     return replace(result, probabilities=probabilities)
 
 
-def _refuse_torn(splits: Mapping[str, Split], truths: Mapping[str, Truth]) -> None:
+def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, Truth]) -> None:
     """Nobody may stand in two folds of a run, also where only ``--labels`` says who they are: models have seen whom they predict."""
     for name, truth in truths.items():
-        folds = [(run.name, part.fold) for run in splits[name].runs for part in run.parts if isinstance(part.fold, np.ndarray)]
+        folds = [
+            (run.name, part.fold)
+            for run in splits[name].runs
+            for part in run.parts
+            if isinstance(part.fold, np.ndarray)
+        ]
         for run, fold in folds if name == "oof" else ():
-            found = torn(truth.persons, fold)
+            found = people_in_several_folds(truth.persons, fold)
             if found:
                 names = splits[name].rows.persons
                 row = int(np.flatnonzero(truth.persons == found[0])[0])
@@ -225,27 +276,43 @@ def _said_of(result: Vote, method: str, options: Options, rows: str) -> list[str
     """What a reader of a vote must know of its ties and of attributes that contradict each other."""
     said = []
     if method == "hard":
-        settled = "; they go to the class with the higher mean probability, else to the vote of the first-ranked run" if result.ties else ""
-        ties = f"{result.ties:,} of {rows} were ties" if options.by == "class" else f"{result.ties:,} ties among the attributes of {rows}"
+        settled = (
+            "; they go to the class with the higher mean probability, else to the vote of the first-ranked run"
+            if result.ties
+            else ""
+        )
+        ties = (
+            f"{result.ties:,} of {rows} were ties"
+            if options.by == "class"
+            else f"{result.ties:,} ties among the attributes of {rows}"
+        )
         said.append(ties + settled)
     if result.undecided:
-        said.append(f"{result.undecided:,} of {rows} have attributes that no class has together: there the vote by class decides")
+        said.append(
+            f"{result.undecided:,} of {rows} have attributes that no class has together: there the vote by class decides"
+        )
     return said
 
 
-def _with_weight(splits: Mapping[str, Split], weights: Mapping[str, float], note: Note) -> dict[str, Split]:
+def _with_weight(
+    splits: Mapping[str, AlignedSplit], weights: Mapping[str, float], note: Note
+) -> dict[str, AlignedSplit]:
     """The splits with the runs that have a weight."""
     heard = [name for name, weight in weights.items() if weight > 0]
-    kept = {name: split for name, whole in splits.items() if (split := whole.only(heard)) is not None}
+    kept = {name: split for name, whole in splits.items() if (split := whole.select_runs(heard)) is not None}
     for name, split in kept.items():
         absent = [run for run in heard if run not in {own.name for own in split.runs}]
         if absent:
-            note(f"{', '.join(absent)} has no {name} predictions: the {name} blend is of {', '.join(run.name for run in split.runs)} alone")
+            note(
+                f"{', '.join(absent)} has no {name} predictions: the {name} blend is of {', '.join(run.name for run in split.runs)} alone"
+            )
         if len(split) < len(splits[name]):
-            note(f"{len(splits[name]) - len(split):,} {name} samples are predicted only by runs of weight 0 and are left out")
+            note(
+                f"{len(splits[name]) - len(split):,} {name} samples are predicted only by runs of weight 0 and are left out"
+            )
     return kept
 
 
-def _identity(members: Sequence[Member], request: Request, weights: Mapping[str, float]) -> str:
+def _identity(members: Sequence[Member], request: BlendConfig, weights: Mapping[str, float]) -> str:
     inputs = [(member.run, member.sha) for member in members]
     return sha256_bytes(json.dumps([SCHEMA, __version__, request.identity(dict(weights)), inputs]).encode())

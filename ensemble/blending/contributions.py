@@ -8,44 +8,44 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.alignment.split import Split
+from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import Truth
 from ensemble.analysis.advice import advice
-from ensemble.analysis.contributions import Worth, worth
+from ensemble.analysis.contributions import Contributions, worth
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.pareto import Pareto, pareto
-from ensemble.blending.fit import Fitted
-from ensemble.blending.request import Request
+from ensemble.blending.fit import FittedBlend
+from ensemble.blending.request import BlendConfig
 from ensemble.learning.combination import Combination, Fitter
-from ensemble.learning.nested import FEWEST, Progress, nested, nests_of
+from ensemble.learning.nested import FEWEST, Progress, nested_cv, outer_fold_ids
 from ensemble.learning.stack import stack_of
 from folds.utils.text import Note
 
 
 @dataclass(frozen=True)
-class Worths:
+class ContributionReport:
     """Contributions of the runs, the best subsets for each cost, and both in sentences."""
 
-    worth: Worth
+    worth: Contributions
     pareto: Pareto
-    sentences: tuple[str, ...]
+    summary_lines: tuple[str, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and blend.json."""
-        return self.worth.as_json() | {"pareto": self.pareto.as_json(), "sentences": list(self.sentences)}
+        return self.worth.to_dict() | {"pareto": self.pareto.to_dict(), "sentences": list(self.summary_lines)}
 
 
-def worths_of(
-    splits: Mapping[str, Split],
+def analyze_contributions(
+    splits: Mapping[str, AlignedSplit],
     truths: Mapping[str, Truth],
-    request: Request,
+    request: BlendConfig,
     combination: Combination | None,
-    fitted: Fitted | None,
+    fitted: FittedBlend | None,
     costs: Costs,
     progress: Progress,
     note: Note,
     seed: int = 0,
-) -> Worths | None:
+) -> ContributionReport | None:
     """What the runs are worth out of fold, image by image; None, and a note why, where that cannot be said.
 
     Parameters
@@ -63,25 +63,33 @@ def worths_of(
     if fitted is None and any(run.hard for run in split.runs):
         note("what each run is worth cannot be said where some have hard labels only")
         return None
-    stack = fitted.stack if fitted is not None else stack_of(split, truth, nests_of(truth.persons, truth.labels, split.fold))
+    stack = (
+        fitted.stack
+        if fitted is not None
+        else stack_of(split, truth, outer_fold_ids(truth.persons, truth.labels, split.fold))
+    )
     silent = [] if stack.present is None else np.flatnonzero(~stack.present.any(axis=1)).tolist()
     if silent:
-        note(f"what each run is worth cannot be said where one has no labelled sample: {', '.join(stack.names[i] for i in silent)}")
+        note(
+            f"what each run is worth cannot be said where one has no labelled sample: {', '.join(stack.names[i] for i in silent)}"
+        )
         return None
-    if stack.runs < 2 or len(np.unique(stack.nests)) < FEWEST:
+    if stack.runs < 2 or len(np.unique(stack.outer_folds)) < FEWEST:
         note("what each run is worth cannot be said of one run, or of so few people")
         return None
     if fitted is not None:
         whole, fitters = fitted.nested, fitted.fitters
     else:
         mine = _of_those(combination, stack.names)
-        plain = Fitter(request.name, request.name, lambda part, metric, seed: _of_those(mine, part.names), learns=False)
-        whole, fitters = nested(stack, plain, metric, seed), (plain,) * len(np.unique(stack.nests))
+        plain = Fitter(
+            request.name, request.name, lambda part, metric, seed: _of_those(mine, part.names), is_fitted=False
+        )
+        whole, fitters = nested_cv(stack, plain, metric, seed), (plain,) * len(np.unique(stack.outer_folds))
     contributions = worth(stack, whole, metric, seed=seed, progress=progress)
     front = pareto(stack, metric, costs, fitters[0], seed, progress=progress, by_part=fitters)
     if request.per_person:
         note("what each run is worth is told image by image")
-    return Worths(contributions, front, tuple(advice(contributions, front)))
+    return ContributionReport(contributions, front, tuple(advice(contributions, front)))
 
 
 def _of_those(plain: Combination, names: tuple[str, ...]) -> Combination:

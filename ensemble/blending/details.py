@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.alignment.split import Split
+from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import Truth
 from ensemble.voting.base import Vote
 from folds.metrics.calibration import Bin, calibration_error, classwise_calibration_error, reliability
@@ -42,16 +42,16 @@ class Details:
     classwise_error: float
     brier: float
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and blend.json."""
         return {
             "metric": self.metric.name,
-            "over_people": self.people.as_json(),
-            "over_images": self.images.as_json(),
+            "over_people": self.people.to_dict(),
+            "over_images": self.images.to_dict(),
             "classes": [_class(one) for one in self.classes],
             "attributes": [
                 {"attribute": one.name, "values": [_class(value) for value in one.values]}
-                | {name: getattr(one, name).as_json() for name in ("macro_f1", "accuracy", "of_class")}
+                | {name: getattr(one, name).to_dict() for name in ("macro_f1", "accuracy", "of_class")}
                 for one in self.attributes
             ],
             "calibration_error": self.calibration_error,
@@ -62,26 +62,40 @@ class Details:
         }
 
 
-def details_of(splits: Mapping[str, Split], votes: Mapping[str, Vote], truths: Mapping[str, Truth], metric: Metric) -> dict[str, Details]:
+def details_of(
+    splits: Mapping[str, AlignedSplit], votes: Mapping[str, Vote], truths: Mapping[str, Truth], metric: Metric
+) -> dict[str, Details]:
     """split → `Details`, where labels are known."""
     found = {}
     for name, truth in truths.items():
         known = truth.labels >= 0
         if known.any():
-            found[name] = _details(splits[name], votes[name].probabilities[known], truth.labels[known], truth.persons[known], metric)
+            found[name] = _details(
+                splits[name], votes[name].probabilities[known], truth.labels[known], truth.persons[known], metric
+            )
     return found
 
 
-def _details(split: Split, values: NDArray[np.float32], labels: NDArray[np.int64], persons: NDArray[np.int64], metric: Metric) -> Details:
+def _details(
+    split: AlignedSplit,
+    values: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    persons: NDArray[np.int64],
+    metric: Metric,
+) -> Details:
     people = interval_over_people(metric, labels, values, persons)
     bins = reliability(labels, values)
     return Details(
         split.name,
         metric,
         people,
-        people if metric.of_all is not None else interval_over_images(metric, labels, values),  # a user's function may take its time
+        people
+        if metric.function is not None
+        else interval_over_images(metric, labels, values),  # a user's function may take its time
         class_scores(labels, values, persons, split.classes),
-        attribute_scores(labels, values, persons, split.classes, split.class_attributes) if split.class_attributes else (),
+        attribute_scores(labels, values, persons, split.classes, split.class_attributes)
+        if split.class_attributes
+        else (),
         bins,
         reliability(labels, values, equal_mass=True),
         calibration_error(bins),
@@ -91,8 +105,14 @@ def _details(split: Split, values: NDArray[np.float32], labels: NDArray[np.int64
 
 
 def _class(one: ClassScore) -> dict[str, Any]:
-    record = {"class": one.name, "rows": one.rows, "people": one.people, "precision": one.precision, "recall": one.recall}
-    return record | {"f1": one.f1.as_json(), "roc_auc": one.roc_auc}
+    record = {
+        "class": one.name,
+        "rows": one.rows,
+        "people": one.people,
+        "precision": one.precision,
+        "recall": one.recall,
+    }
+    return record | {"f1": one.f1.to_dict(), "roc_auc": one.roc_auc}
 
 
 def _known(record: dict[str, Any]) -> dict[str, Any]:

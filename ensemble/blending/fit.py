@@ -9,14 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.alignment.split import Split
+from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import Truth
 from ensemble.analysis.cost import Costs
-from ensemble.analysis.subset_selection import limited
-from ensemble.blending.request import AUTO, Request
+from ensemble.analysis.subset_selection import within_budget
+from ensemble.blending.request import AUTO, BlendConfig
 from ensemble.learning.auto import Choice, choose
 from ensemble.learning.combination import Combination, Fitter
-from ensemble.learning.nested import FEWEST, Nested, Progress, gain, is_real, nested, nests_of, stability
+from ensemble.learning.nested import (
+    FEWEST,
+    NestedResult,
+    Progress,
+    gain,
+    is_significant,
+    nested_cv,
+    outer_fold_ids,
+    weight_instability,
+)
 from ensemble.learning.registry import BEST, FITTERS, SOFT
 from ensemble.learning.stack import Stack, stack_of
 from folds.errors import EnsembleError
@@ -26,30 +35,30 @@ from folds.metrics.intervals import Difference, Interval, difference_over_people
 
 
 @dataclass(frozen=True)
-class Line:
+class MethodScore:
     """What one method is worth: `claimed` is its score on the samples it was fitted on, `score` the nested one."""
 
     method: str
     title: str
     score: Interval
-    claimed: float
+    in_sample: float
     optimism: float
     over_soft: Difference | None
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and blend.json."""
         record = {
             "method": self.method,
             "title": self.title,
-            "nested": self.score.as_json(),
-            "in_sample": self.claimed,
+            "nested": self.score.to_dict(),
+            "in_sample": self.in_sample,
             "optimism": self.optimism,
         }
         return record | {"over_soft": None if self.over_soft is None else difference_json(self.over_soft)}
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedBlend:
     """A learnt combination.
 
     Attributes
@@ -67,12 +76,12 @@ class Fitted:
     method: str
     metric: Metric
     stack: Stack
-    nested: Nested
-    lines: Mapping[str, Line]
+    nested: NestedResult
+    lines: Mapping[str, MethodScore]
     chosen: str
     best: str
     by_part: tuple[str, ...]
-    moved: float
+    weight_instability: float
     over_best_single: Difference | None
     fitters: tuple[Fitter, ...] = ()
 
@@ -81,7 +90,7 @@ class Fitted:
         """What is applied to new samples."""
         return self.nested.combination
 
-    def sentences(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """What a reader must know, in plain words."""
         line = self.lines[self.method]
         said = []
@@ -93,56 +102,75 @@ class Fitted:
                 said.append(
                     f"{self.best} has the best score, but not by half a standard error of its difference to soft voting, so soft voting is taken"
                 )
-        if self.combination.said:
-            said.append(f"{self.chosen}: {self.combination.said}")
+        if self.combination.summary:
+            said.append(f"{self.chosen}: {self.combination.summary}")
         if self.nested.parts:
             much = f"{line.optimism:.3f} too good" if line.optimism >= 0.0005 else "not flattered"
-            flattery = f"; on the people it learnt from {line.claimed:.3f}, {much}"
-            said.append(f"believe the nested score {line.score.score:.3f}: of people it has not learnt from{flattery}")
+            flattery = f"; on the people it learnt from {line.in_sample:.3f}, {much}"
+            said.append(f"believe the nested score {line.score.value:.3f}: of people it has not learnt from{flattery}")
         if line.over_soft is not None:
-            plain = "" if is_real(line.over_soft) else "; as far as these people can tell, --method soft is as good, and learns nothing"
+            plain = (
+                ""
+                if is_significant(line.over_soft)
+                else "; as far as these people can tell, --method soft is as good, and learns nothing"
+            )
             said.append(_compared("soft voting", line.over_soft, self.metric) + plain)
         if self.over_best_single is not None:
-            said.append(_compared("the best single run (chosen inside the nest, too)", self.over_best_single, self.metric))
+            said.append(
+                _compared("the best single run (chosen inside the nest, too)", self.over_best_single, self.metric)
+            )
         return said
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and blend.json."""
         return {
             "chosen": self.chosen,
             "best_score": self.best,
             "chosen_without_each_part": list(self.by_part),
-            "parts": len(np.unique(self.stack.nests)),
-            "methods": [line.as_json() for line in self.lines.values()],
+            "parts": len(np.unique(self.stack.outer_folds)),
+            "methods": [line.to_dict() for line in self.lines.values()],
             "over_best_single": None if self.over_best_single is None else difference_json(self.over_best_single),
-            "weights_move": self.moved,
+            "weights_move": self.weight_instability,
         }
 
 
-def fit_split(split: Split, truth: Truth, request: Request, costs: Costs, progress: Progress = lambda done, of: None, seed: int = 0) -> Fitted:
+def fit_split(
+    split: AlignedSplit,
+    truth: Truth,
+    request: BlendConfig,
+    costs: Costs,
+    progress: Progress = lambda done, of: None,
+    seed: int = 0,
+) -> FittedBlend:
     """Learn a combination on the labelled samples of the out-of-fold split and score it honestly.
 
     Raises
     ------
     UsageError, EnsembleError : as `ensemble.learning.stack.stack_of`; no run fits within the limits; there are too few people.
     """
-    metric, stack = request.scored, stack_of(split, truth, nests_of(truth.persons, truth.labels, split.fold))
-    if len(np.unique(stack.nests)) < FEWEST:
+    metric, stack = request.scored, stack_of(split, truth, outer_fold_ids(truth.persons, truth.labels, split.fold))
+    if len(np.unique(stack.outer_folds)) < FEWEST:
         raise EnsembleError(
-            f"what is learnt is scored on people who are left out, and there are only {len(np.unique(stack.persons))}", hint="--method soft"
+            f"what is learnt is scored on people who are left out, and there are only {len(np.unique(stack.persons))}",
+            hint="--method soft",
         )
     plain = request.fitters()
     limits = request.max_members is not None or request.budget is not None
-    fitters = [limited(fitter, costs, request.max_members, request.budget) for fitter in plain] if limits else plain
+    fitters = (
+        [within_budget(fitter, costs, request.max_members, request.budget) for fitter in plain] if limits else plain
+    )
     name = AUTO if request.name == AUTO else plain[0].name + (", limited" if limits else "")
     if name == AUTO:
         choice = choose(stack, fitters, metric, seed, progress)
     else:
-        one = nested(stack, fitters[0], metric, seed, progress)
+        one = nested_cv(stack, fitters[0], metric, seed, progress)
         choice = Choice({name: one}, name, name, one, ())
     results = dict(choice.results)
     # What it is compared with is neither limited nor calibrated.
-    references = {one: results[one] if one in results and not limits else nested(stack, FITTERS[one], metric, seed) for one in (SOFT, BEST)}
+    references = {
+        one: results[one] if one in results and not limits else nested_cv(stack, FITTERS[one], metric, seed)
+        for one in (SOFT, BEST)
+    }
     results |= {f"{one}, all runs" if limits and one in results else one: found for one, found in references.items()}
     if name == AUTO:
         results[AUTO] = choice.nested
@@ -150,41 +178,66 @@ def fit_split(split: Split, truth: Truth, request: Request, costs: Costs, progre
     lines = {one: _line(stack, metric, one, found, references[SOFT], by_person) for one, found in results.items()}
     over_best = None if final is references[BEST] else _gain(stack, metric, references[BEST], final, by_person)
     named = {fitter.name: fitter for fitter in plain}
-    by_part = choice.by_part or (plain[0].name,) * len(np.unique(stack.nests))
+    by_part = choice.by_part or (plain[0].name,) * len(np.unique(stack.outer_folds))
     again = tuple(named[one] for one in by_part)
-    return Fitted(name, metric, stack, final, lines, choice.chosen, choice.best, choice.by_part, stability(final.parts), over_best, again)
+    return FittedBlend(
+        name,
+        metric,
+        stack,
+        final,
+        lines,
+        choice.chosen,
+        choice.best,
+        choice.by_part,
+        weight_instability(final.parts),
+        over_best,
+        again,
+    )
 
 
-def _line(stack: Stack, metric: Metric, name: str, one: Nested, soft: Nested, by_person: bool) -> Line:
+def _line(
+    stack: Stack, metric: Metric, name: str, one: NestedResult, soft: NestedResult, by_person: bool
+) -> MethodScore:
     labels, persons = stack.labels, stack.persons
-    honest: NDArray[np.floating[Any]] = one.honest
-    claimed: NDArray[np.floating[Any]] = one.claimed
+    honest: NDArray[np.floating[Any]] = one.out_of_sample
+    claimed: NDArray[np.floating[Any]] = one.in_sample
     if by_person:
-        labels, claimed, *_ = average_by_person(stack.labels, one.claimed, stack.persons, stack.classes)
-        labels, honest, persons, _ = average_by_person(stack.labels, one.honest, stack.persons, stack.classes)
+        labels, claimed, *_ = average_by_person(stack.labels, one.in_sample, stack.persons, stack.classes)
+        labels, honest, persons, _ = average_by_person(stack.labels, one.out_of_sample, stack.persons, stack.classes)
     score, own = interval_over_people(metric, labels, honest, persons), metric(labels, claimed)
-    flattery = own - score.score if metric.greater_is_better else score.score - own
-    return Line(name, one.fitter.title, score, own, flattery, None if one is soft else _gain(stack, metric, soft, one, by_person))
+    flattery = own - score.value if metric.greater_is_better else score.value - own
+    return MethodScore(
+        name,
+        one.fitter.title,
+        score,
+        own,
+        flattery,
+        None if one is soft else _gain(stack, metric, soft, one, by_person),
+    )
 
 
-def _gain(stack: Stack, metric: Metric, over: Nested, of: Nested, by_person: bool) -> Difference:
+def _gain(stack: Stack, metric: Metric, over: NestedResult, of: NestedResult, by_person: bool) -> Difference:
     if not by_person:
         return gain(stack, metric, over, of)
-    labels, first, persons, _ = average_by_person(stack.labels, over.honest, stack.persons, stack.classes)
-    second = average_by_person(stack.labels, of.honest, stack.persons, stack.classes)[1]
+    labels, first, persons, _ = average_by_person(stack.labels, over.out_of_sample, stack.persons, stack.classes)
+    second = average_by_person(stack.labels, of.out_of_sample, stack.persons, stack.classes)[1]
     return difference_over_people(metric, labels, first, second, persons)
 
 
 def _compared(what: str, difference: Difference, metric: Metric) -> str:
     found = difference.difference
-    if is_real(difference):
-        better = (found.score > 0) == metric.greater_is_better
-        verdict = "better, beyond what other people would change" if better else "worse, beyond what other people would change"
+    if is_significant(difference):
+        better = (found.value > 0) == metric.greater_is_better
+        verdict = (
+            "better, beyond what other people would change"
+            if better
+            else "worse, beyond what other people would change"
+        )
     else:
         verdict = "not distinguishable from none"
     warning = f"; {found.warning}" if found.warning else ""
     less = "" if metric.greater_is_better else f" of {metric.title}, of which less is better"
-    return f"against {what}: {found.score:+.3f} ({found.low:+.3f} to {found.high:+.3f}){less}, {verdict}{warning}"
+    return f"against {what}: {found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f}){less}, {verdict}{warning}"
 
 
 def times(count: int) -> str:
@@ -194,4 +247,7 @@ def times(count: int) -> str:
 
 def difference_json(difference: Difference) -> dict[str, Any]:
     """A difference as plain values."""
-    return difference.difference.as_json() | {"distinguishable": is_real(difference), "chance": difference.chance}
+    return difference.difference.to_dict() | {
+        "distinguishable": is_significant(difference),
+        "chance": difference.p_value,
+    }

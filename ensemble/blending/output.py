@@ -14,11 +14,11 @@ import numpy as np
 
 from ensemble.blending.blend import Blend
 from ensemble.blending.recipe import recipe_of, to_text
-from ensemble.blending.request import Request
+from ensemble.blending.request import BlendConfig
 from ensemble.voting.base import Vote
 from folds.errors import EnsembleError, UsageError
-from folds.predictions.files import Rows, Sidecar, read_array, sidecar_path, write_prediction
-from folds.utils.files import read_json, refuse_existing, refuse_folder, sha256_file, write_atomic, write_json
+from folds.predictions.files import PredictionMetadata, SampleRows, read_array, sidecar_path, write_prediction
+from folds.utils.files import check_not_existing, check_not_folder, read_json, sha256_file, write_atomic, write_json
 from folds.utils.memmap import same_values
 
 FOLDER = Path("runs/blends")
@@ -28,7 +28,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 def blend_folder(blend: Blend, name: str | None) -> Path:
     """``runs/blends/<name>``; the default name is made of the method and the inputs."""
     if name is not None and not _NAME.fullmatch(name):
-        raise UsageError(f"-o {name}: expected a name of letters, digits and . _ + -", hint=f"-o final writes {FOLDER / 'final'}")
+        raise UsageError(
+            f"-o {name}: expected a name of letters, digits and . _ + -", hint=f"-o final writes {FOLDER / 'final'}"
+        )
     return FOLDER / (name or blend.name)
 
 
@@ -50,23 +52,31 @@ def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
     path, record, recipe = folder / "blend.json", blend.record(), recipe_of(blend)
     before = read_json(path) if path.exists() else None
     if before is not None and not force and (not isinstance(before, dict) or before.get("identity") != blend.identity):
-        raise EnsembleError(f"{folder} holds another blend: {_described(before)}", hint="give another name with -o, or --force to replace it")
+        raise EnsembleError(
+            f"{folder} holds another blend: {_described(before)}",
+            hint="give another name with -o, or --force to replace it",
+        )
     arrays = {split: folder / f"{split}.npy" for split in blend.votes}
     wanted = [split for split, file in arrays.items() if not _holds(file, blend.votes[split])]
     if not force and any(arrays[split].exists() for split in wanted):
         changed = next(arrays[split] for split in wanted if arrays[split].exists())
-        raise EnsembleError(f"{changed} holds other predictions than this blend gives", hint="give another name with -o, or --force to replace it")
+        raise EnsembleError(
+            f"{changed} holds other predictions than this blend gives",
+            hint="give another name with -o, or --force to replace it",
+        )
     if isinstance(before, dict) and not force:
         record |= _kept(before, record, blend.request)
     compared = ("identity", "runs", "blend", "weights", "combination", "fitted", "worth", "details")
     if not wanted and isinstance(before, dict) and all(before.get(key) == record[key] for key in compared):
         return []
     if force:
-        for stale in (folder / f"{split}{end}" for split in ("oof", "test") if split not in arrays for end in (".npy", ".json")):
+        for stale in (
+            folder / f"{split}{end}" for split in ("oof", "test") if split not in arrays for end in (".npy", ".json")
+        ):
             stale.unlink(missing_ok=True)
     for split in wanted:
         rows = blend.splits[split]
-        sidecar = Sidecar(
+        sidecar = PredictionMetadata(
             kind="probability",
             split=split,
             classes=rows.classes,
@@ -78,7 +88,9 @@ def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
             arch="blend",
             folds_sha=rows.folds_sha,
         )
-        write_prediction(arrays[split], blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows))
+        write_prediction(
+            arrays[split], blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows)
+        )
     followed = folder / "blend.toml"
     if recipe is None:
         followed.unlink(missing_ok=True)
@@ -88,26 +100,34 @@ def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
     return [*(arrays[split] for split in wanted), *([followed] if recipe is not None else []), path]
 
 
-def _kept(before: dict[str, Any], record: dict[str, Any], request: Request) -> dict[str, Any]:
+def _kept(before: dict[str, Any], record: dict[str, Any], request: BlendConfig) -> dict[str, Any]:
     """What the same blend's record says already and this command was not asked for."""
     kept = {}
-    for name, asked in (("worth", request.told), ("details", request.detail)):
+    for name, asked in (("worth", request.report_contributions), ("details", request.detail)):
         if not asked and before.get(name):
             kept[name] = before[name]
     runs, costs = before.get("runs"), {}
     if isinstance(runs, list):
         costs = {run.get("run"): run.get("cost") for run in runs if isinstance(run, dict)}
     # What is said of worth now is in the costs of now.
-    if request.cost is None and not request.told and all(isinstance(costs.get(run["run"]), dict) for run in record["runs"]):
+    if (
+        request.cost is None
+        and not request.report_contributions
+        and all(isinstance(costs.get(run["run"]), dict) for run in record["runs"])
+    ):
         kept["runs"] = [run | {"cost": costs[run["run"]]} for run in record["runs"]]
     return kept
 
 
-def _samples_file(blend: Blend, rows: Rows) -> Path | None:
+def _samples_file(blend: Blend, rows: SampleRows) -> Path | None:
     """The samples file beside a member that holds exactly these rows: to copy 200,000 takes a tenth of the time of writing them."""
     for member in blend.members:
         table, sha = member.whole, member.sidecar.samples_sha if member.sidecar is not None else None
-        if table is None or sha is None or any(mine is not theirs for mine, theirs in zip(_columns(rows), _columns(table), strict=False)):
+        if (
+            table is None
+            or sha is None
+            or any(mine is not theirs for mine, theirs in zip(_columns(rows), _columns(table), strict=False))
+        ):
             continue
         file = member.path.parent / f"samples-{sha[:12]}.csv"
         if rows.attributes.keys() == table.attributes.keys() and file.is_file() and sha256_file(file) == sha:
@@ -115,7 +135,7 @@ def _samples_file(blend: Blend, rows: Rows) -> Path | None:
     return None
 
 
-def _columns(rows: Rows) -> list[Any]:
+def _columns(rows: SampleRows) -> list[Any]:
     return [rows.ids, rows.labels, rows.persons, *rows.attributes.values()]
 
 
@@ -126,7 +146,9 @@ def _holds(path: Path, result: Vote) -> bool:
 def _described(record: Any) -> str:
     if not isinstance(record, dict) or not isinstance(record.get("runs"), list):
         return "its blend.json is of another kind"
-    return f"{record.get('method')} of {', '.join(str(run.get('run')) for run in record['runs'] if isinstance(run, dict))}"
+    return (
+        f"{record.get('method')} of {', '.join(str(run.get('run')) for run in record['runs'] if isinstance(run, dict))}"
+    )
 
 
 @dataclass(frozen=True)
@@ -149,10 +171,12 @@ def answers_of(blend: Blend) -> Answers:
     return Answers(split, len(names), text.getvalue().encode())
 
 
-def refuse_answers(answers: Answers, path: Path, force: bool = False) -> None:
+def check_answers_file(answers: Answers, path: Path, force: bool = False) -> None:
     """Refuse to write where something else is, or in a folder that is not there: a mistyped path is not made."""
     if not path.parent.is_dir():
-        raise EnsembleError(f"--csv {path}: there is no folder {path.parent}", hint=f"mkdir -p {shlex.quote(str(path.parent))}")
-    refuse_folder(path)
+        raise EnsembleError(
+            f"--csv {path}: there is no folder {path.parent}", hint=f"mkdir -p {shlex.quote(str(path.parent))}"
+        )
+    check_not_folder(path)
     if not (path.is_file() and path.read_bytes() == answers.content):
-        refuse_existing(path, "the file", force)
+        check_not_existing(path, "the file", force)

@@ -10,29 +10,39 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.alignment.attributes import JointRun
-from ensemble.alignment.split import Run, Split
+from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.blending.blend import Blend
 from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError
 from folds.utils.files import is_file_safe
-from folds.utils.schema import LINE, Kind, list_of, mapping_of, optional, shown, whole, wrong_fields
+from folds.utils.schema import ONE_LINE, FieldType, integer, list_of, mapping_of, optional, shown, validate_fields
 from folds.utils.toml import toml_value
 
 SCHEMA = 1
 _MENDED = "blend again, to have it written anew"
-_FOLD = Kind("the number of a fold", lambda value: isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII) is not None)
-_SHA = Kind("a SHA-256 in hex", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None)
-_TOP = {"identity": LINE, "classes": list_of(LINE), "target": optional(LINE), "class_attributes": optional(mapping_of(mapping_of(LINE, LINE), LINE))}
+_FOLD = FieldType(
+    "the number of a fold",
+    lambda value: isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII) is not None,
+)
+_SHA = FieldType(
+    "a SHA-256 in hex", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+)
+_TOP = {
+    "identity": ONE_LINE,
+    "classes": list_of(ONE_LINE),
+    "target": optional(ONE_LINE),
+    "class_attributes": optional(mapping_of(mapping_of(ONE_LINE, ONE_LINE), ONE_LINE)),
+}
 _RUN = {
-    "name": LINE,
-    "run": optional(LINE),
-    "target": optional(LINE),
-    "arch": optional(LINE),
-    "folds": list_of(whole(0, 2**31 - 1)),
-    "views": list_of(LINE),
+    "name": ONE_LINE,
+    "run": optional(ONE_LINE),
+    "target": optional(ONE_LINE),
+    "arch": optional(ONE_LINE),
+    "folds": list_of(integer(0, 2**31 - 1)),
+    "views": list_of(ONE_LINE),
     "checkpoints": mapping_of(_SHA, _FOLD),
-    "classes": optional(list_of(LINE)),
-    "joined": optional(list_of(LINE)),
+    "classes": optional(list_of(ONE_LINE)),
+    "joined": optional(list_of(ONE_LINE)),
 }
 
 
@@ -98,14 +108,18 @@ def recipe_of(blend: Blend) -> BlendRecipe | None:
             for one in runs:
                 recipe = _recipe_of_run(one, split)
                 label = _free_name(recipe, {*blend.combination.runs, *inside})
-                inside[label] = replace(recipe, name=label, run="" if label == recipe.name else recipe.name, classes=_columns_of(one))
+                inside[label] = replace(
+                    recipe, name=label, run="" if label == recipe.name else recipe.name, classes=_columns_of(one)
+                )
                 parts.append(label)
             values = _values_of(runs[0])
             for of_class, column in zip(split.classes, columns.tolist(), strict=True):
                 meaning[of_class][inside[parts[-1]].target] = values[column]
         found[name] = RunRecipe(name, split.target, folds=run.folds, joined=tuple(parts))
     meant = meaning if inside else {}
-    return BlendRecipe(blend.identity, first.classes, blend.combination, (*found.values(), *inside.values()), first.target, meant)
+    return BlendRecipe(
+        blend.identity, first.classes, blend.combination, (*found.values(), *inside.values()), first.target, meant
+    )
 
 
 def _free_name(recipe: RunRecipe, taken: Collection[str]) -> str:
@@ -116,19 +130,19 @@ def _free_name(recipe: RunRecipe, taken: Collection[str]) -> str:
     return name
 
 
-def _columns_of(run: Run) -> tuple[str, ...]:
+def _columns_of(run: RunPredictions) -> tuple[str, ...]:
     """The classes of a run's files, in their order."""
     return next(part.member.sidecar.classes for part in run.parts if part.member.sidecar is not None)
 
 
-def _values_of(run: Run) -> list[str]:
+def _values_of(run: RunPredictions) -> list[str]:
     """The classes of a run, in the order in which its probabilities are read."""
     part = next(part for part in run.parts if part.member.sidecar is not None)
     names = _columns_of(run)
     return [names[column] for column in (range(len(names)) if part.columns is None else part.columns.tolist())]
 
 
-def _recipe_of_run(run: Run, split: Split) -> RunRecipe:
+def _recipe_of_run(run: RunPredictions, split: AlignedSplit) -> RunRecipe:
     sidecars = [part.member.sidecar for part in run.parts if part.member.sidecar is not None]
     checkpoints: dict[str, str] = {}
     for sidecar in sidecars:
@@ -138,7 +152,11 @@ def _recipe_of_run(run: Run, split: Split) -> RunRecipe:
         elif isinstance(sha, Mapping):
             checkpoints |= sha
     # Files from elsewhere may say anything; what names no checkpoint of a run's folder cannot be found by it.
-    known = {fold: sha for fold, sha in sorted(checkpoints.items()) if _names_files(run.name) and _FOLD.holds(fold) and _SHA.holds(sha)}
+    known = {
+        fold: sha
+        for fold, sha in sorted(checkpoints.items())
+        if _names_files(run.name) and _FOLD.holds(fold) and _SHA.holds(sha)
+    }
     target, arch = (sidecars[0].target, sidecars[0].arch) if sidecars else (split.target, "")
     return RunRecipe(run.name, target, arch, run.folds, run.views, known)
 
@@ -151,17 +169,30 @@ def _names_files(name: str) -> bool:
 def to_text(recipe: BlendRecipe, name: str) -> str:
     """The content of ``blend.toml``."""
     lines = [f"# How the blend {name} is made: the mean of each run's folds, then this combination."]
-    top: dict[str, Any] = {"schema": SCHEMA, "identity": recipe.identity, "target": recipe.target, "classes": list(recipe.classes)}
+    top: dict[str, Any] = {
+        "schema": SCHEMA,
+        "identity": recipe.identity,
+        "target": recipe.target,
+        "classes": list(recipe.classes),
+    }
     top |= {"class_attributes": recipe.class_attributes} if recipe.class_attributes else {}
     lines += [f"{key} = {toml_value(value)}" for key, value in top.items()]
     lines += ["", "[combination]"]
-    lines += [f"{key} = {toml_value(value)}" for key, value in recipe.combination.as_record().items() if value not in (None, "")]
+    lines += [
+        f"{key} = {toml_value(value)}"
+        for key, value in recipe.combination.as_record().items()
+        if value not in (None, "")
+    ]
     for run in recipe.runs:
         values: dict[str, Any] = {"name": run.name, "run": run.run, "target": run.target, "arch": run.arch}
         values |= {"folds": list(run.folds), "views": list(run.views), "checkpoints": dict(run.checkpoints or {})}
         values |= {"classes": list(run.classes), "joined": list(run.joined)}
         lines += ["", "[[run]]"]
-        lines += [f"{key} = {toml_value(value)}" for key, value in values.items() if value not in ("", {}, []) or key in ("folds", "views")]
+        lines += [
+            f"{key} = {toml_value(value)}"
+            for key, value in values.items()
+            if value not in ("", {}, []) or key in ("folds", "views")
+        ]
     return "\n".join([*lines, ""])
 
 
@@ -175,17 +206,29 @@ def read_recipe(path: Path) -> BlendRecipe:
     try:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise EnsembleError(f"there is no blend {path}", hint="ensemble blend runs/*.npy writes runs/blends/NAME/blend.toml") from None
-    except (OSError, ValueError, RecursionError) as error:  # no TOML, no UTF-8, thousands of digits, thousands of brackets
+        raise EnsembleError(
+            f"there is no blend {path}", hint="ensemble blend runs/*.npy writes runs/blends/NAME/blend.toml"
+        ) from None
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # no TOML, no UTF-8, thousands of digits, thousands of brackets
         raise EnsembleError(f"{path} cannot be read: {error}", hint=_MENDED) from None
     if record.get("schema") != SCHEMA:
-        raise EnsembleError(f"{path} has schema {shown(record.get('schema'))}, this version reads {SCHEMA}", hint=_MENDED)
-    wrong = wrong_fields(record, _TOP)
+        raise EnsembleError(
+            f"{path} has schema {shown(record.get('schema'))}, this version reads {SCHEMA}", hint=_MENDED
+        )
+    wrong = validate_fields(record, _TOP)
     tables = record.get("run", [])
     if not wrong and (not isinstance(record.get("combination"), dict) or not isinstance(tables, list) or not tables):
         wrong = ["expected a table [combination] and a table [[run]] for each run"]
     for i, table in enumerate(tables if not wrong else ()):
-        run = wrong_fields({"views": [], "checkpoints": {}} | table, _RUN) if isinstance(table, dict) else ["expected a table"]
+        run = (
+            validate_fields({"views": [], "checkpoints": {}} | table, _RUN)
+            if isinstance(table, dict)
+            else ["expected a table"]
+        )
         wrong += [f"run {i}: {line}" for line in run]
     if wrong:
         raise EnsembleError(f"{path}: {wrong[0]}", hint=_MENDED, details=wrong[1:6])
@@ -214,14 +257,18 @@ def read_recipe(path: Path) -> BlendRecipe:
 
 def _impossible(recipe: BlendRecipe) -> list[str]:
     """What cannot be of fields that are each of their kind, a line each."""
-    wrong = [] if _all_names(recipe.classes) else ["'classes' must be one name or more, none of them empty and none twice"]
+    wrong = (
+        [] if _all_names(recipe.classes) else ["'classes' must be one name or more, none of them empty and none twice"]
+    )
     by_name = {run.name: run for run in recipe.runs}
     if len(by_name) < len(recipe.runs):
         wrong.append("two tables [[run]] have one name")
     missing = [name for name in recipe.combination.runs if name not in by_name]
     wrong += [f"run '{name}' is combined, and no table [[run]] describes it" for name in missing]
     for run in recipe.runs:
-        if any(part in ("", ".", "..") for part in (run.run or run.name).split("/")) or (run.checkpoints and not _names_files(run.run or run.name)):
+        if any(part in ("", ".", "..") for part in (run.run or run.name).split("/")) or (
+            run.checkpoints and not _names_files(run.run or run.name)
+        ):
             wrong.append(f"run '{run.run or run.name}': expected a name of letters, digits, '-', '_', '.', '+' or '#'")
         if run.classes and not _all_names(run.classes):
             wrong.append(f"run '{run.name}': 'classes' must be names, none of them empty and none twice")
@@ -233,8 +280,12 @@ def _impossible(recipe: BlendRecipe) -> list[str]:
                 wrong.append(f"run '{name}' is joined, and no table [[run]] describes it")
             elif part.joined:
                 wrong.append(f"run '{run.name}' is joined of '{name}', which is joined itself")
-            elif not part.classes or any(recipe.class_attributes.get(of, {}).get(part.target) not in part.classes for of in recipe.classes):
-                wrong.append(f"run '{name}': 'classes' and 'class_attributes' must say the column of each class's {part.target}")
+            elif not part.classes or any(
+                recipe.class_attributes.get(of, {}).get(part.target) not in part.classes for of in recipe.classes
+            ):
+                wrong.append(
+                    f"run '{name}': 'classes' and 'class_attributes' must say the column of each class's {part.target}"
+                )
     return wrong
 
 

@@ -12,7 +12,7 @@ from ensemble.learning.calibration import calibrated, parse_calibration
 from ensemble.learning.combination import Fitter
 from ensemble.learning.registry import FITTERS, candidates
 from ensemble.voting.vote import METHODS, Options
-from folds.errors import UsageError, unknown
+from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
 from folds.metrics.custom import find_metric
 from folds.utils.files import sha256_file
@@ -20,11 +20,11 @@ from folds.utils.files import sha256_file
 AUTO = "auto"
 # Option → the method that takes it.
 _TOLD = {"power": "power", "trim": "trimmed"}
-ALL_METHODS = (*METHODS, *(name for name, fitter in FITTERS.items() if fitter.learns), AUTO)
+ALL_METHODS = (*METHODS, *(name for name, fitter in FITTERS.items() if fitter.is_fitted), AUTO)
 
 
 @dataclass(frozen=True)
-class Request:
+class BlendConfig:
     """What is asked for; the defaults are those of the command.
 
     Attributes
@@ -74,13 +74,13 @@ class Request:
         return find_metric(self.metric)
 
     @property
-    def learns(self) -> bool:
+    def is_fitted(self) -> bool:
         """Whether anything is learnt from out-of-fold predictions."""
         limited = self.max_members is not None or self.budget is not None
         return self.name not in METHODS or self.calibrate is not None or limited
 
     @property
-    def told(self) -> bool:
+    def report_contributions(self) -> bool:
         """Whether what each run is worth is to be said."""
         return self.name == AUTO if self.worth is None else self.worth
 
@@ -93,44 +93,64 @@ class Request:
         """
         name = self.name
         if name not in ALL_METHODS:
-            raise unknown("method", name, list(ALL_METHODS))
+            raise unknown_name("method", name, list(ALL_METHODS))
         _ = self.scored
         if name == "weighted" and self.weights is None:
-            raise UsageError("--method weighted needs --weights", hint="--weights .7,.3, in the order of the runs, or --weights swin=.7,resnet18=.3")
-        if self.weights is not None and (name == "soft" or name not in METHODS or not METHODS[name].weighs):
+            raise UsageError(
+                "--method weighted needs --weights",
+                hint="--weights .7,.3, in the order of the runs, or --weights swin=.7,resnet18=.3",
+            )
+        if self.weights is not None and (name == "soft" or name not in METHODS or not METHODS[name].supports_weights):
             found = "learns its weights" if name not in METHODS else "counts all runs alike"
             raise UsageError(f"--method {name} {found} and takes no --weights", hint="--method weighted")
         for option, owner in _TOLD.items():
             if getattr(self, option) is not None and name != owner:
-                raise UsageError(f"--method {name} takes no --{option}", hint=f"--method {owner} --{option} {getattr(self, option):g}")
+                raise UsageError(
+                    f"--method {name} takes no --{option}",
+                    hint=f"--method {owner} --{option} {getattr(self, option):g}",
+                )
         self.options()
-        if self.learns:
+        if self.is_fitted:
             self._check_learning()
 
     def _check_learning(self) -> None:
         if self.weights is not None:
             raise UsageError(
-                "given weights are not learnt: --weights goes with neither --calibrate, --max-members nor --budget", hint="leave --weights out"
+                "given weights are not learnt: --weights goes with neither --calibrate, --max-members nor --budget",
+                hint="leave --weights out",
             )
         if self.by != "class":
             raise UsageError("--by attribute goes with plain voting alone", hint="--by class, or --method soft")
         if self.power is not None or self.trim is not None:
-            raise UsageError("--power and --trim go with plain voting alone", hint="leave out --calibrate, --max-members and --budget")
+            raise UsageError(
+                "--power and --trim go with plain voting alone",
+                hint="leave out --calibrate, --max-members and --budget",
+            )
         if self.max_members is not None and self.max_members < 1:
-            raise UsageError(f"--max-members {self.max_members}: expected 1 or more", hint="leave it out to use all runs")
+            raise UsageError(
+                f"--max-members {self.max_members}: expected 1 or more", hint="leave it out to use all runs"
+            )
         if self.budget is not None and not self.budget > 0:
-            raise UsageError(f"--budget {self.budget:g}: expected a cost above 0", hint="forward passes an image, or what --cost says")
+            raise UsageError(
+                f"--budget {self.budget:g}: expected a cost above 0",
+                hint="forward passes an image, or what --cost says",
+            )
         if self.calibrate is not None:
             parse_calibration(self.calibrate)
             if self.name == AUTO:
                 raise UsageError("--method auto tries calibration by itself", hint="leave --calibrate out")
             if self.name in METHODS and METHODS[self.name].counts_votes:
-                raise UsageError(f"--method {self.name} counts decisions, which calibration hardly changes", hint="--method soft")
-            if self.name in METHODS and METHODS[self.name].whole:
-                raise UsageError(f"--method {self.name} compares all samples with each other and takes no calibration", hint="--method soft")
+                raise UsageError(
+                    f"--method {self.name} counts decisions, which calibration hardly changes", hint="--method soft"
+                )
+            if self.name in METHODS and METHODS[self.name].needs_all_rows:
+                raise UsageError(
+                    f"--method {self.name} compares all samples with each other and takes no calibration",
+                    hint="--method soft",
+                )
 
     @property
-    def told_method(self) -> dict[str, float]:
+    def method_params(self) -> dict[str, float]:
         """What the method was told, where it listens."""
         return {name: getattr(self.options(), name) for name, owner in _TOLD.items() if self.name == owner}
 
@@ -161,7 +181,7 @@ class Request:
             "logits": self.logits,
         }
         record["labels"] = None if self.labels is None else sha256_file(self.labels)
-        told: dict[str, Any] = self.told_method | {"by": self.by if self.by != "class" else None}
+        told: dict[str, Any] = self.method_params | {"by": self.by if self.by != "class" else None}
         told |= {"calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
         told |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
         return record | {name: value for name, value in told.items() if value is not None}
@@ -193,13 +213,16 @@ def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
             name, _, value = part.rpartition("=")
             name = name.strip()
             if name not in runs:
-                raise unknown("run in --weights", name, runs)
+                raise unknown_name("run in --weights", name, runs)
             if name in given:
                 raise UsageError(f"--weights names {name} twice", hint=f"--weights {example}")
             given[name] = _number(value.strip(), text)
         missing = [name for name in runs if name not in given]
         if missing:
-            raise UsageError(f"--weights has no weight for {', '.join(missing)}", hint=f"{missing[0]}=0 leaves it out, and so does --run")
+            raise UsageError(
+                f"--weights has no weight for {', '.join(missing)}",
+                hint=f"{missing[0]}=0 leaves it out, and so does --run",
+            )
     largest = max(given.values())
     if largest <= 0:
         raise UsageError(f"--weights {text}: the weights sum to 0", hint=f"--weights {example}")
@@ -213,7 +236,12 @@ def _number(part: str, text: str) -> float:
     try:
         value = float(part)
     except ValueError:
-        raise UsageError(f"--weights {text}: '{part}' is not a number", hint="--weights .7,.3 or --weights swin=.7,resnet18=.3") from None
+        raise UsageError(
+            f"--weights {text}: '{part}' is not a number", hint="--weights .7,.3 or --weights swin=.7,resnet18=.3"
+        ) from None
     if not math.isfinite(value) or value < 0:
-        raise UsageError(f"--weights {text}: a weight must be a finite number from 0 up, found {part}", hint="weights are scaled to sum to 1")
+        raise UsageError(
+            f"--weights {text}: a weight must be a finite number from 0 up, found {part}",
+            hint="weights are scaled to sum to 1",
+        )
     return value

@@ -9,37 +9,43 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.alignment.split import Split
+from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import Truth
-from ensemble.blending.request import Request
+from ensemble.blending.request import BlendConfig
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
-from folds.metrics.report import Score, score
+from folds.metrics.report import ScoreReport, score_predictions
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunScore:
     """A run, or the blend, on one split: the folds there are, its rows, its score where labels are known."""
 
     folds: tuple[int, ...]
     rows: int
-    score: Score | None
+    score: ScoreReport | None
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json and blend.json."""
-        return {"folds": list(self.folds), "rows": self.rows, "score": None if self.score is None else self.score.as_json()}
+        return {
+            "folds": list(self.folds),
+            "rows": self.rows,
+            "score": None if self.score is None else self.score.to_dict(),
+        }
 
 
-def entries_of(name: str, splits: Mapping[str, Split], truths: Mapping[str, Truth], request: Request) -> dict[str, Entry]:
+def score_run(
+    name: str, splits: Mapping[str, AlignedSplit], truths: Mapping[str, Truth], request: BlendConfig
+) -> dict[str, RunScore]:
     """split → `Entry` of the run alone, on the rows that it has."""
     entries = {}
     for split_name, split in splits.items():
         run = next((run for run in split.runs if run.name == name), None)
-        alone = None if run is None else split.only([name])
+        alone = None if run is None else split.select_runs([name])
         if run is None or alone is None:
             continue
         if split_name not in truths:
-            entries[split_name] = Entry(run.folds, len(alone), None)
+            entries[split_name] = RunScore(run.folds, len(alone), None)
             continue
         present = None if len(alone) == len(split) else np.flatnonzero(run.models(0, len(split)) > 0)
         truth = truths[split_name] if present is None else truths[split_name].take(present)
@@ -47,27 +53,31 @@ def entries_of(name: str, splits: Mapping[str, Split], truths: Mapping[str, Trut
     return entries
 
 
-def entry_of(split: Split, result: Vote, truth: Truth | None, request: Request, folds: tuple[int, ...] | None = None) -> Entry:
+def entry_of(
+    split: AlignedSplit, result: Vote, truth: Truth | None, request: BlendConfig, folds: tuple[int, ...] | None = None
+) -> RunScore:
     """The `Entry` of a vote of all runs of a split."""
     if folds is None:
         folds = tuple(sorted({fold for run in split.runs for fold in run.folds}))
-    return Entry(folds, len(split), None if truth is None else score_vote(result, truth, request.metric, request.per_person))
+    return RunScore(
+        folds, len(split), None if truth is None else score_vote(result, truth, request.metric, request.per_person)
+    )
 
 
-def ranking_of(runs: Mapping[str, Mapping[str, Entry]], greater_is_better: bool) -> list[str]:
+def ranking_of(runs: Mapping[str, Mapping[str, RunScore]], greater_is_better: bool) -> list[str]:
     """Run names, best out-of-fold score first; those without one keep their order, behind."""
 
     def rank(name: str) -> tuple[bool, float]:
         entry = runs[name].get("oof")
-        if entry is None or entry.score is None or math.isnan(entry.score.headline.score):
+        if entry is None or entry.score is None or math.isnan(entry.score.interval.value):
             return True, 0.0
-        value = entry.score.headline.score
+        value = entry.score.interval.value
         return False, -value if greater_is_better else value
 
     return sorted(runs, key=rank)
 
 
-def score_vote(vote: Vote, truth: Truth, metric: str = "macro_f1", per_person: bool = False) -> Score | None:
+def score_vote(vote: Vote, truth: Truth, metric: str = "macro_f1", per_person: bool = False) -> ScoreReport | None:
     """Score a vote; with `per_person` the probabilities of a person's images are averaged first. None without labelled rows."""
     known = truth.labels >= 0
     labels, persons, probabilities = truth.labels, truth.persons, vote.probabilities
@@ -75,4 +85,4 @@ def score_vote(vote: Vote, truth: Truth, metric: str = "macro_f1", per_person: b
         labels, persons, probabilities = labels[known], persons[known], probabilities[known]
     if not len(labels):
         return None
-    return score(labels, probabilities, persons, metric, per_person)
+    return score_predictions(labels, probabilities, persons, metric, per_person)

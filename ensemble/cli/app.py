@@ -10,7 +10,7 @@ from typing import Any
 
 from ensemble import __version__
 from ensemble.cli.terminal import console
-from folds.errors import EnsembleError, Interrupted, UsageError, nearest, unknown
+from folds.errors import EnsembleError, Interrupted, UsageError, close_matches, unknown_name
 
 Panels = Mapping[str, Sequence[str]]  # title → names of parameters, in the order shown
 
@@ -58,7 +58,8 @@ def check_environment(command: Callable[..., Any]) -> None:
         if name in map(_variable, NOT_FROM_ENVIRONMENT):
             option = name.removeprefix(PREFIX).lower()
             raise UsageError(
-                f"{name} is set, but --{option} is not taken from the environment", hint=f"unset {name}; type --{option} where it is meant"
+                f"{name} is set, but --{option} is not taken from the environment",
+                hint=f"unset {name}; type --{option} where it is meant",
             )
     if set(given) <= _variables_of(command):
         return
@@ -66,9 +67,12 @@ def check_environment(command: Callable[..., Any]) -> None:
     known = _known()
     for name in given:
         if name not in known:
-            close = nearest(name.removeprefix(PREFIX), [other.removeprefix(PREFIX) for other in known], most=1)
+            close = close_matches(name.removeprefix(PREFIX), [other.removeprefix(PREFIX) for other in known], most=1)
             meant = f"; did you mean {PREFIX}{close[0]}?" if close else ""
-            raise UsageError(f"unknown environment variable {name}{meant}", hint=f"unset {name}, or name it after an option, as {PREFIX}EPOCHS")
+            raise UsageError(
+                f"unknown environment variable {name}{meant}",
+                hint=f"unset {name}, or name it after an option, as {PREFIX}EPOCHS",
+            )
 
 
 def _known() -> set[str]:
@@ -76,7 +80,9 @@ def _known() -> set[str]:
     from folds.config.recipe import known_keys
 
     commands = [getattr(importlib.import_module(f"ensemble.cli.commands.{name}"), name) for name in COMMANDS]
-    return set(map(_variable, known_keys())).union(*map(_variables_of, commands)) - set(map(_variable, NOT_FROM_ENVIRONMENT))
+    return set(map(_variable, known_keys())).union(*map(_variables_of, commands)) - set(
+        map(_variable, NOT_FROM_ENVIRONMENT)
+    )
 
 
 def _variables_of(command: Callable[..., Any]) -> set[str]:
@@ -162,7 +168,7 @@ def _run(words: list[str]) -> int:
         return 0
     name, *rest = words
     if name not in COMMANDS:
-        raise unknown("command", name, list(COMMANDS), hint="ensemble --help lists the commands")
+        raise unknown_name("command", name, list(COMMANDS), hint="ensemble --help lists the commands")
     module = importlib.import_module(f"ensemble.cli.commands.{name}")
     command: Callable[..., Any] = getattr(module, name)
 
@@ -202,8 +208,12 @@ def _explain(error: Exception) -> int:
         for line in error.lines():
             print(line, file=sys.stderr)
         return error.exit_code
-    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # typer's own usage errors, under any of its versions
-        usage = UsageError(" ".join(error.format_message().split()).rstrip("."), hint="add --help to see what the command takes")
+    if hasattr(error, "format_message") and hasattr(
+        error, "exit_code"
+    ):  # typer's own usage errors, under any of its versions
+        usage = UsageError(
+            " ".join(error.format_message().split()).rstrip("."), hint="add --help to see what the command takes"
+        )
         return _explain(usage)
     if type(error).__name__ == "Exit":
         return int(getattr(error, "exit_code", 0))

@@ -7,11 +7,19 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.learning.combination import COOLEST, HOTTEST, Calibration, Combination, Fit, Fitter, combine
+from ensemble.learning.combination import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    Calibration,
+    Combination,
+    Fit,
+    Fitter,
+    combine,
+)
 from ensemble.learning.nested import held_out
 from ensemble.learning.stack import Stack
 from ensemble.voting.base import FLOOR
-from folds.errors import unknown
+from folds.errors import unknown_name
 from folds.metrics.classification import Metric
 
 HOWS = {"temperature": "one temperature", "vector": "a temperature, and an offset for each class"}
@@ -35,7 +43,9 @@ def temperature(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) 
     return _scaled(_logs(probabilities), labels)
 
 
-def vector(probabilities: NDArray[np.floating], labels: NDArray[np.int64], strength: float) -> tuple[float, NDArray[np.float64]]:
+def vector(
+    probabilities: NDArray[np.floating], labels: NDArray[np.int64], strength: float
+) -> tuple[float, NDArray[np.float64]]:
     """(T, offset (classes,)) of p → softmax(log p / T + offset) with the least Σ log loss + strength/2 · Σ offset².
 
     Newton's method on both at once; the penalty does not grow with the samples, so a class with few labels hardly moves.
@@ -56,7 +66,9 @@ def vector(probabilities: NDArray[np.floating], labels: NDArray[np.int64], stren
         curve[0, 0] = (p * logs**2).sum() - (mean**2).sum() + 1e-9 * n
         curve[0, 1:] = curve[1:, 0] = (p * (logs - mean[:, None])).sum(axis=0)
         curve[1:, 1:] = np.diag(p.sum(axis=0) + strength) - p.T @ p
-        if (x[0] <= 1 / HOTTEST and slope[0] > 0) or (x[0] >= 1 / COOLEST and slope[0] < 0):  # it stays at its bound
+        if (x[0] <= 1 / MAX_TEMPERATURE and slope[0] > 0) or (
+            x[0] >= 1 / MIN_TEMPERATURE and slope[0] < 0
+        ):  # it stays at its bound
             slope[0] = 0
             curve[0, 1:] = curve[1:, 0] = 0
         step = -np.linalg.solve(curve, slope)
@@ -65,7 +77,7 @@ def vector(probabilities: NDArray[np.floating], labels: NDArray[np.int64], stren
             break
         while length > 1e-6:
             moved = x + length * step
-            moved[0] = min(max(moved[0], 1 / HOTTEST), 1 / COOLEST)
+            moved[0] = min(max(moved[0], 1 / MAX_TEMPERATURE), 1 / MIN_TEMPERATURE)
             changed = _vector_loss(moved, logs, true, counts, strength)
             if changed <= value + 1e-4 * length * rise:
                 break
@@ -125,8 +137,10 @@ def _before(fitter: Fitter, how: str) -> Fit:
         calibration = of_runs(stack, how)
         inner = fitter.fit(transformed(stack, calibration), metric, seed)
         heats = calibration.temperature.reshape(-1)
-        said = f"temperatures {heats.min():.2g} to {heats.max():.2g}" if stack.runs > 1 else f"temperature {heats[0]:.2g}"
-        return replace(inner, before=calibration, said="; ".join(filter(None, [said, inner.said])))
+        said = (
+            f"temperatures {heats.min():.2g} to {heats.max():.2g}" if stack.runs > 1 else f"temperature {heats[0]:.2g}"
+        )
+        return replace(inner, before=calibration, summary="; ".join(filter(None, [said, inner.summary])))
 
     return fit
 
@@ -139,18 +153,20 @@ def _after(fitter: Fitter, how: str) -> Fit:
         if bias is not None:
             bias = bias / calibration.temperature - (0 if calibration.offset is None else calibration.offset)
         said = f"temperature {float(calibration.temperature):.2g}"
-        return replace(inner, after=calibration, bias=bias, said="; ".join(filter(None, [inner.said, said])))
+        return replace(inner, after=calibration, bias=bias, summary="; ".join(filter(None, [inner.summary, said])))
 
     return fit
 
 
-def pooled_honestly(fitter: Fitter, stack: Stack, metric: Metric, seed: int = 0) -> tuple[Combination, NDArray[np.float32]]:
+def pooled_honestly(
+    fitter: Fitter, stack: Stack, metric: Metric, seed: int = 0
+) -> tuple[Combination, NDArray[np.float32]]:
     """What a fitter finds, and (n, classes) what it predicts, without calibration after and bias: each part by what was fitted without it."""
     whole = fitter.fit(stack, metric, seed)
     if whole.after is not None:
         raise ValueError(f"{fitter.name} is calibrated after pooling already")
     pooled = combine(stack, replace(whole, bias=None))
-    for inside, outside in held_out(stack) if fitter.learns else []:
+    for inside, outside in held_out(stack) if fitter.is_fitted else []:
         part = fitter.fit(stack.take(outside), metric, seed)
         pooled[inside] = combine(stack.take(inside), replace(part, bias=None))
     return whole, pooled
@@ -168,9 +184,9 @@ def parse_calibration(text: str) -> tuple[str, str]:
     how = how.strip()
     hint = "--calibrate before:temperature; " + ", ".join(f"{a}:{b}" for a in WHERES for b in HOWS)
     if where not in WHERES:
-        raise unknown("place of --calibrate", where, list(WHERES), hint)
+        raise unknown_name("place of --calibrate", where, list(WHERES), hint)
     if how not in HOWS:
-        raise unknown("calibration", how, list(HOWS), hint)
+        raise unknown_name("calibration", how, list(HOWS), hint)
     return how, where
 
 
@@ -189,7 +205,7 @@ def _scaled(logs: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     if not len(labels):
         return 1.0
     true = logs[np.arange(len(labels)), labels]
-    low, high, beta = 1 / HOTTEST, 1 / COOLEST, 1.0
+    low, high, beta = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE, 1.0
     for _ in range(_STEPS):
         p = np.exp(beta * logs)
         p /= p.sum(axis=1, keepdims=True)
@@ -207,7 +223,13 @@ def _scaled(logs: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     return 1 / beta
 
 
-def _vector_loss(x: NDArray[np.float64], logs: NDArray[np.float64], true: NDArray[np.float64], counts: NDArray[np.int64], strength: float) -> float:
+def _vector_loss(
+    x: NDArray[np.float64],
+    logs: NDArray[np.float64],
+    true: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    strength: float,
+) -> float:
     logits = x[0] * logs + x[1:]
     top = logits.max(axis=1)
     total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top

@@ -30,16 +30,20 @@ def biased(fitter: Fitter) -> Fitter:
 
     def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         inner, pooled = pooled_honestly(fitter, stack, metric, seed)
-        if metric.of_counts is None:
-            return replace(inner, said="; ".join(filter(None, [inner.said, f"no bias: {metric.title} is not of decisions"])))
+        if metric.from_counts is None:
+            return replace(
+                inner, summary="; ".join(filter(None, [inner.summary, f"no bias: {metric.title} is not of decisions"]))
+            )
         bias = expected_bias(pooled, stack.labels, metric)
         said = f"bias {bias.min():+.2f} to {bias.max():+.2f}"
-        return replace(inner, bias=bias, said="; ".join(filter(None, [inner.said, said])))
+        return replace(inner, bias=bias, summary="; ".join(filter(None, [inner.summary, said])))
 
     return Fitter(f"{fitter.name}+bias", f"{fitter.title}, and a bias for each class", fit, moves=True)
 
 
-def expected_bias(probabilities: NDArray[np.floating], labels: NDArray[np.int64], metric: Metric) -> NDArray[np.float64]:
+def expected_bias(
+    probabilities: NDArray[np.floating], labels: NDArray[np.int64], metric: Metric
+) -> NDArray[np.float64]:
     """(classes,) the bias on log p with the best expected score, their mean 0.
 
     It starts at the offsets of the calibration, whose largest probability is the most probable class, and goes up by one
@@ -68,7 +72,12 @@ def expected_bias(probabilities: NDArray[np.floating], labels: NDArray[np.int64]
 
 
 def _best_of_class(
-    logs: NDArray[np.float64], calibrated: NDArray[np.float64], bias: NDArray[np.float64], c: int, metric: Metric, sign: float
+    logs: NDArray[np.float64],
+    calibrated: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    c: int,
+    metric: Metric,
+    sign: float,
 ) -> tuple[float, float]:
     """The bias of class `c` with the best expected score, the others' as they are, and that score times `sign`.
 
@@ -88,9 +97,11 @@ def _best_of_class(
     hits[1:, c] += calibrated[order, c]
     decided[steps, rival] -= 1
     decided[1:, c] += 1
-    counts = np.stack([hits.cumsum(axis=0), np.broadcast_to(calibrated.sum(axis=0), hits.shape), decided.cumsum(axis=0)], axis=1)
-    assert metric.of_counts is not None  # noqa: S101 - the caller sees to it
-    scores = sign * metric.of_counts(counts)
+    counts = np.stack(
+        [hits.cumsum(axis=0), np.broadcast_to(calibrated.sum(axis=0), hits.shape), decided.cumsum(axis=0)], axis=1
+    )
+    assert metric.from_counts is not None  # noqa: S101 - the caller sees to it
+    scores = sign * metric.from_counts(counts)
     edges = np.concatenate([[-MOST], np.clip(needed, -MOST, MOST), [MOST]])
     between = (edges[:-1] + edges[1:]) / 2
     scores[edges[1:] - edges[:-1] <= 1e-9] = -np.inf  # no bias tells these samples apart

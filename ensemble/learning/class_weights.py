@@ -34,12 +34,15 @@ def per_class(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     ------
     EnsembleError : it does not fit into memory.
     """
-    stack.refuse_copies(2, "weights for each class")
+    stack.check_memory(2, "weights for each class")
     values = stack.probabilities.transpose(2, 0, 1).astype(np.float64)  # a class's are one block
     there = None if stack.present is None else stack.present.astype(np.float64)
     losses = np.zeros(len(STRENGTHS) + 1)
     for inside, outside in held_out(stack):
-        learnt, scored = ((values[:, :, rows], None if there is None else there[:, rows], stack.labels[rows]) for rows in (outside, inside))
+        learnt, scored = (
+            (values[:, :, rows], None if there is None else there[:, rows], stack.labels[rows])
+            for rows in (outside, inside)
+        )
         shared, at = _shared(stack.take(outside)), np.zeros((stack.runs, stack.classes))
         losses[0] += _loss(at, shared, *scored)[0]
         for i, strength in enumerate(STRENGTHS, start=1):
@@ -48,10 +51,20 @@ def per_class(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     chosen, shared = int(np.argmin(losses)), _shared(stack)
     at = np.zeros((stack.runs, stack.classes))
     for strength in STRENGTHS[:chosen]:
-        at = _fitted(at, shared, values, there, stack.labels, strength, _EXACT if strength == STRENGTHS[chosen - 1] else _ON_THE_WAY)
+        at = _fitted(
+            at,
+            shared,
+            values,
+            there,
+            stack.labels,
+            strength,
+            _EXACT if strength == STRENGTHS[chosen - 1] else _ON_THE_WAY,
+        )
     weights = _weights(at, shared)
     how = f"strength {STRENGTHS[chosen - 1]:g}" if chosen else "the same for all classes"
-    return Combination(stack.names, weights=weights, said=f"{how}; on the mean {told(stack.names, weights.mean(axis=1))}")
+    return Combination(
+        stack.names, weights=weights, summary=f"{how}; on the mean {told(stack.names, weights.mean(axis=1))}"
+    )
 
 
 def _shared(stack: Stack) -> NDArray[np.float64]:
@@ -65,7 +78,11 @@ def _weights(at: NDArray[np.float64], shared: NDArray[np.float64]) -> NDArray[np
 
 
 def _loss(
-    at: NDArray[np.float64], shared: NDArray[np.float64], values: NDArray[np.float64], there: NDArray[np.float64] | None, labels: NDArray[np.int64]
+    at: NDArray[np.float64],
+    shared: NDArray[np.float64],
+    values: NDArray[np.float64],
+    there: NDArray[np.float64] | None,
+    labels: NDArray[np.int64],
 ) -> tuple[float, NDArray[np.float64]]:
     """Σ log loss of the pool that `Combination.apply` makes of values (classes, runs, n), and its slope (runs, classes)."""
     weights, rows = _weights(at, shared), np.arange(len(labels))

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.learning.stack import Stack
-from ensemble.voting.base import FLOOR, Ballots, Options
+from ensemble.voting.base import FLOOR, Options, VoteInput
 from ensemble.voting.vote import DEFAULTS, METHODS, method_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
-from folds.utils.schema import LINE, NUMBER, TEXT, either, list_of, one_of, optional, wrong_fields
+from folds.utils.schema import NUMBER, ONE_LINE, TEXT, either, list_of, one_of, optional, validate_fields
 
 # Temperatures that are looked for, and that a file may hold.
-COOLEST, HOTTEST = 0.05, 20.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 _DIGITS = 9  # of a float32, to the bit
 _MOST = 1e6  # of any number in a file: what is learnt stays far below, and sums and products of these stay finite
 _MENDED = "blend again, to have it written anew"
@@ -74,14 +74,18 @@ class Combination:
     after: Calibration | None = None
     stacked: NDArray[np.float64] | None = None
     bias: NDArray[np.float64] | None = None
-    said: str = ""
+    summary: str = ""
     power: float | None = None
     trim: float | None = None
 
     @property
     def options(self) -> Options:
         """What the pool is told."""
-        return replace(DEFAULTS, power=DEFAULTS.power if self.power is None else self.power, trim=DEFAULTS.trim if self.trim is None else self.trim)
+        return replace(
+            DEFAULTS,
+            power=DEFAULTS.power if self.power is None else self.power,
+            trim=DEFAULTS.trim if self.trim is None else self.trim,
+        )
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -94,14 +98,18 @@ class Combination:
             size = self.weights if self.weights.ndim == 1 else self.weights.mean(axis=1)
         return size / size.sum() if size.sum() > 0 else np.full(len(self.runs), 1 / len(self.runs))
 
-    def apply(self, ballots: Ballots) -> tuple[NDArray[np.float64], int]:
+    def apply(self, ballots: VoteInput) -> tuple[NDArray[np.float64], int]:
         """(m, classes) values ≥ 0 whose rows sum to 1 and whose largest is the decision, and the number of ties of hard votes.
 
         `ballots.weights` (runs, m) says who is present, by values above 0. Where none of those with a weight is, all who
         are present count alike.
         """
         present = ballots.weights > 0
-        values = ballots.probabilities if self.before is None else np.where(present[:, :, None], self.before(ballots.probabilities), 0)
+        values = (
+            ballots.probabilities
+            if self.before is None
+            else np.where(present[:, :, None], self.before(ballots.probabilities), 0)
+        )
         ties = 0
         if self.stacked is not None:
             pooled = _stacked(values, present, self.stacked)
@@ -109,11 +117,17 @@ class Combination:
             pooled = _by_class(values, present, self.weights)
         else:
             share = np.ones(len(self.runs)) if self.weights is None else self.weights
-            pooled, ties = method_of(self.pool, self.options).combine(replace(ballots, probabilities=values, weights=_shares(share, present)))
+            pooled, ties = method_of(self.pool, self.options).combine(
+                replace(ballots, probabilities=values, weights=_shares(share, present))
+            )
         pooled = np.maximum(pooled, 0)
-        nothing = np.flatnonzero(pooled.max(axis=1) <= 0)  # ranks and products can be 0 in every class: there the mean decides
+        nothing = np.flatnonzero(
+            pooled.max(axis=1) <= 0
+        )  # ranks and products can be 0 in every class: there the mean decides
         if len(nothing):
-            pooled[nothing] = np.einsum("rm,rmc->mc", _shares(np.ones(len(self.runs)), present)[:, nothing], values[:, nothing])
+            pooled[nothing] = np.einsum(
+                "rm,rmc->mc", _shares(np.ones(len(self.runs)), present)[:, nothing], values[:, nothing]
+            )
         pooled /= pooled.sum(axis=1, keepdims=True)
         if self.after is not None:
             pooled = self.after(pooled)
@@ -137,7 +151,7 @@ class Combination:
             "offset_after": None if after is None else _plain(after.offset),
             "stacked": _plain(self.stacked),
             "bias": _plain(self.bias),
-            "said": self.said,
+            "said": self.summary,
         }
 
     @staticmethod
@@ -149,7 +163,7 @@ class Combination:
         EnsembleError : a field is missing, of another kind or size than `classes` and the runs make it, or a number cannot be.
         """
         n = len(record["runs"]) if isinstance(record.get("runs"), list) else 0
-        wrong = wrong_fields(record, _FIELDS) or _impossible(record)
+        wrong = validate_fields(record, _FIELDS) or _impossible(record)
         if wrong:
             raise EnsembleError(f"{where}: {wrong[0]}", hint=_MENDED, details=wrong[1:6])
 
@@ -170,20 +184,28 @@ class Combination:
         weights = sized("weights", (n,), (n, classes))
         if weights is not None and ((weights < 0).any() or not (weights.reshape(n, -1).sum(axis=0) > 0).all()):
             raise EnsembleError(f"{where}: 'weights' must be 0 or more, and not all 0", hint=_MENDED)
-        heat, offsets, cooled = sized("temperature_before", (n,)), sized("offset_before", (n, classes)), record.get("temperature_after")
+        heat, offsets, cooled = (
+            sized("temperature_before", (n,)),
+            sized("offset_before", (n, classes)),
+            record.get("temperature_after"),
+        )
         heats = np.array([*([] if heat is None else heat.tolist()), *([] if cooled is None else [cooled])])
         slack = 1e-6  # numbers are written rounded
-        if ((heats < COOLEST * (1 - slack)) | (heats > HOTTEST * (1 + slack))).any():
-            raise EnsembleError(f"{where}: a temperature must be from {COOLEST:g} to {HOTTEST:g}", hint=_MENDED)
+        if ((heats < MIN_TEMPERATURE * (1 - slack)) | (heats > MAX_TEMPERATURE * (1 + slack))).any():
+            raise EnsembleError(
+                f"{where}: a temperature must be from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}", hint=_MENDED
+            )
         return Combination(
             runs=tuple(record["runs"]),
             pool=record["pool"],
             weights=weights,
-            before=None if heat is None else Calibration(heat.reshape(-1, 1, 1), None if offsets is None else offsets[:, None]),
+            before=None
+            if heat is None
+            else Calibration(heat.reshape(-1, 1, 1), None if offsets is None else offsets[:, None]),
             after=None if cooled is None else Calibration(np.array(float(cooled)), sized("offset_after", (classes,))),
             stacked=sized("stacked", (n * classes + 1, classes)),
             bias=sized("bias", (classes,)),
-            said=record.get("said") or "",
+            summary=record.get("said") or "",
             power=None if record.get("power") is None else float(record["power"]),
             trim=None if record.get("trim") is None else float(record["trim"]),
         )
@@ -191,7 +213,7 @@ class Combination:
 
 _VECTOR, _MATRIX = optional(list_of(NUMBER)), optional(list_of(list_of(NUMBER)))
 _FIELDS = {
-    "runs": list_of(LINE),
+    "runs": list_of(ONE_LINE),
     "pool": one_of(*METHODS),
     "power": optional(NUMBER),
     "trim": optional(NUMBER),
@@ -241,7 +263,7 @@ class Fitter:
     name: str
     title: str
     fit: Fit
-    learns: bool = True
+    is_fitted: bool = True
     moves: bool = False
 
 
@@ -251,7 +273,7 @@ def combine(stack: Stack, combination: Combination) -> NDArray[np.float32]:
         raise ValueError(f"a combination of {combination.runs} for a stack of {stack.names}")
     pool = METHODS[combination.pool]
     out = np.empty((len(stack), stack.classes), np.float32)
-    for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.whole):
+    for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.needs_all_rows):
         out[part] = combination.apply(ballots)[0]
     return out
 
@@ -267,7 +289,9 @@ def _shares(share: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[n
     return weights / np.where(total > 0, total, 1)
 
 
-def _by_class(values: NDArray[np.float64], present: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _by_class(
+    values: NDArray[np.float64], present: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
     if present.all():
         return np.einsum("rmc,rc->mc", values, weights / weights.sum(axis=0))
     each = weights[:, None, :] * present[:, :, None]
@@ -287,7 +311,9 @@ def features(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray
     return logs.transpose(1, 0, 2).reshape(values.shape[1], -1)
 
 
-def _stacked(values: NDArray[np.float64], present: NDArray[np.bool_], coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+def _stacked(
+    values: NDArray[np.float64], present: NDArray[np.bool_], coefficients: NDArray[np.float64]
+) -> NDArray[np.float64]:
     logits = features(values, present) @ coefficients[:-1] + coefficients[-1]
     logits -= logits.max(axis=1, keepdims=True)
     return np.exp(logits)

@@ -66,7 +66,9 @@ def select(
 ) -> Selection:
     """Greedy selection on one set of rows; see `Prepared.select` for the parameters, and `Prepared` for the arrays."""
     prepared = Prepared(probabilities, labels, present)
-    return prepared.select(metric, steps=steps, bags=bags, bag_share=bag_share, warm=warm, patience=patience, seed=seed, rows=rows)
+    return prepared.select(
+        metric, steps=steps, bags=bags, bag_share=bag_share, warm=warm, patience=patience, seed=seed, rows=rows
+    )
 
 
 def prepare(probabilities: NDArray, labels: NDArray[np.integer], present: NDArray[np.bool_] | None = None) -> Prepared:
@@ -88,16 +90,22 @@ class Prepared:
     EnsembleError : shapes that do not fit, labels that are no class, values that are no probabilities.
     """
 
-    def __init__(self, probabilities: NDArray, labels: NDArray[np.integer], present: NDArray[np.bool_] | None = None) -> None:
+    def __init__(
+        self, probabilities: NDArray, labels: NDArray[np.integer], present: NDArray[np.bool_] | None = None
+    ) -> None:
         values = np.ascontiguousarray(probabilities)
         if values.ndim != 3 or 0 in values.shape or values.dtype not in (np.float32, np.float64):
-            raise EnsembleError(f"expected probabilities (members, n, classes) of float32 or float64, found {values.shape} of {values.dtype}")
+            raise EnsembleError(
+                f"expected probabilities (members, n, classes) of float32 or float64, found {values.shape} of {values.dtype}"
+            )
         self.probabilities, self.labels = values, np.asarray(labels).astype(np.int64)
         self.members, self.n, self.classes = values.shape
         if self.labels.shape != (self.n,):
             raise EnsembleError(f"expected a label for each of {self.n:,} rows, found labels {self.labels.shape}")
         if self.labels.min() < 0 or self.labels.max() >= self.classes:
-            raise EnsembleError(f"expected labels from 0 to {self.classes - 1}, found {self.labels.min()} to {self.labels.max()}")
+            raise EnsembleError(
+                f"expected labels from 0 to {self.classes - 1}, found {self.labels.min()} to {self.labels.max()}"
+            )
         if present is not None and np.shape(present) != (self.members, self.n):
             raise EnsembleError(f"expected `present` ({self.members}, {self.n}), found {np.shape(present)}")
         whole = present is None or bool(np.all(present))
@@ -166,14 +174,16 @@ class Prepared:
         sums = np.zeros((len(labels), self.classes))
         for member in np.flatnonzero(weights):
             sums += weights[member] * self.probabilities[member][chosen].astype(np.float64)
-        if metric.of_counts is None:
+        if metric.from_counts is None:
             return float(metric(labels, normalised(sums)))
         decided = np.where(sums.any(axis=1), argmax_classes(sums), -1)
-        return float(metric.of_counts(_counts(labels, decided, self.classes)))
+        return float(metric.from_counts(_counts(labels, decided, self.classes)))
 
     def only(self, members: NDArray[np.int64]) -> Prepared:
         """Some of the members, copied."""
-        return Prepared(self.probabilities[members], self.labels, None if self.present is None else self.present[members])
+        return Prepared(
+            self.probabilities[members], self.labels, None if self.present is None else self.present[members]
+        )
 
     def _index(self, rows: NDArray | None) -> NDArray[np.int64] | None:
         """The rows in order; None for all."""
@@ -184,11 +194,19 @@ class Prepared:
             raise EnsembleError(f"expected a mask of {self.n:,} rows, found {rows.shape}")
         index = np.flatnonzero(rows) if rows.dtype == bool else np.sort(rows.astype(np.int64))
         if not len(index) or index[0] < 0 or index[-1] >= self.n or (np.diff(index) == 0).any():
-            raise EnsembleError(f"expected different rows from 0 to {self.n - 1} to fit on, at least one; found {len(index)}")
+            raise EnsembleError(
+                f"expected different rows from 0 to {self.n - 1} to fit on, at least one; found {len(index)}"
+            )
         return None if len(index) == self.n else index
 
     def _walk(
-        self, metric: Metric, rows: NDArray[np.int64] | None, steps: int, warm: int, patience: int | None, random: np.random.RandomState
+        self,
+        metric: Metric,
+        rows: NDArray[np.int64] | None,
+        steps: int,
+        warm: int,
+        patience: int | None,
+        random: np.random.RandomState,
     ) -> tuple[list[int], list[float]]:
         """The members taken up to the first best score, and the score after each step tried."""
         course = self._course(metric, rows)
@@ -220,13 +238,13 @@ class Prepared:
         return order[: best + 1], scores
 
     def _course(self, metric: Metric, rows: NDArray[np.int64] | None) -> Course:
-        if metric.of_counts is not None:
+        if metric.from_counts is not None:
             selected = np.ones(self.n, bool)
             if rows is not None:
                 selected = np.zeros(self.n, bool)
                 selected[rows] = True
-            return CountsCourse(self._decisions, self.labels, selected, metric.of_counts)
-        if metric.of_rows is not None and metric.of_rows is METRICS["log_loss"].of_rows:
+            return CountsCourse(self._decisions, self.labels, selected, metric.from_counts)
+        if metric.per_row is not None and metric.per_row is METRICS["log_loss"].per_row:
             true, totals, whole = self._true_class
             chosen = slice(None) if rows is None else rows
             return LogLossCourse(true[:, chosen], totals[:, chosen], self.classes, whole)
@@ -254,13 +272,20 @@ class Prepared:
         return decisions
 
     def _no_probabilities(self) -> EnsembleError:
-        bad = next(i for i, values in enumerate(self.probabilities) if not (np.isfinite(values).all() and values.min() >= 0))
+        bad = next(
+            i for i, values in enumerate(self.probabilities) if not (np.isfinite(values).all() and values.min() >= 0)
+        )
         return EnsembleError(f"expected probabilities, found values below 0 or no number in member {bad}")
 
 
 def _check(steps: int, bags: int, bag_share: float, warm: int, patience: int | None) -> None:
     """Raise UsageError for a number out of its range."""
-    for name, value, least in (("steps", steps, 1), ("bags", bags, 0), ("warm", warm, 0), ("patience", 1 if patience is None else patience, 1)):
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("bags", bags, 0),
+        ("warm", warm, 0),
+        ("patience", 1 if patience is None else patience, 1),
+    ):
         if value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")
     if not 0 < bag_share <= 1:
@@ -281,4 +306,6 @@ def _shares(order: Sequence[int], members: int) -> NDArray[np.float64]:
 def _counts(labels: NDArray[np.int64], decided: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """(3, classes) as `folds.metrics.classification.class_counts`, where a decision may be −1."""
     hits = np.bincount(labels[decided == labels], minlength=classes)
-    return np.stack([hits, np.bincount(labels, minlength=classes), np.bincount(decided[decided >= 0], minlength=classes)])
+    return np.stack(
+        [hits, np.bincount(labels, minlength=classes), np.bincount(decided[decided >= 0], minlength=classes)]
+    )

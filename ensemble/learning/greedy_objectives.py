@@ -62,7 +62,9 @@ class Decisions:
             decided[:, part], first[:, part], second[:, part] = which.T, one.T, two.T
         if present is not None:
             decided[~present] = -1
-        return Decisions(probabilities.reshape(members, -1), by_row.reshape(-1, members), decided, first, second, lowest, highest)
+        return Decisions(
+            probabilities.reshape(members, -1), by_row.reshape(-1, members), decided, first, second, lowest, highest
+        )
 
 
 class CountsCourse:
@@ -81,7 +83,13 @@ class CountsCourse:
     of_counts : (…, 3, classes) → (…).
     """
 
-    def __init__(self, members: Decisions, labels: NDArray[np.int64], selected: NDArray[np.bool_], of_counts: Callable[[NDArray], NDArray]) -> None:
+    def __init__(
+        self,
+        members: Decisions,
+        labels: NDArray[np.int64],
+        selected: NDArray[np.bool_],
+        of_counts: Callable[[NDArray], NDArray],
+    ) -> None:
         self.of, self.labels, self.of_counts = members, labels, of_counts
         self.members, self.n = members.decided.shape
         self.classes = members.lowest.shape[1]
@@ -245,10 +253,14 @@ class LogLossCourse:
             assert self.divisors is not None  # noqa: S101
             padded = np.ones(len(self.sums))
             padded[: self.n] = self.below
-            below = _log_products(self.divisors, _with_ones(padded, small)) - np.log1p(self.totals[:, small]).sum(axis=1)
+            below = _log_products(self.divisors, _with_ones(padded, small)) - np.log1p(self.totals[:, small]).sum(
+                axis=1
+            )
         if len(small):
             logs -= np.log1p(self.true[:, small]).sum(axis=1)
-            means = np.divide(numerators, denominators, out=np.full(numerators.shape, 1 / self.classes), where=denominators > 0)
+            means = np.divide(
+                numerators, denominators, out=np.full(numerators.shape, 1 / self.classes), where=denominators > 0
+            )
             smallest = np.finfo(np.float64).eps
             logs += np.log(np.clip(means, smallest, 1 - smallest)).sum(axis=1)
         return (below - logs) / self.n
@@ -295,14 +307,19 @@ class AnyCourse:
     probabilities : (members, n, classes), 0 where a member is absent.
     """
 
-    def __init__(self, probabilities: NDArray, labels: NDArray[np.int64], metric: Metric, rows: NDArray[np.int64] | None) -> None:
+    def __init__(
+        self, probabilities: NDArray, labels: NDArray[np.int64], metric: Metric, rows: NDArray[np.int64] | None
+    ) -> None:
         self.probabilities, self.metric, self.rows = probabilities, metric, rows
         self.labels = labels if rows is None else labels[rows]
         self.sums = np.zeros((len(self.labels), probabilities.shape[2]))
 
     def scores(self) -> NDArray[np.float64]:
         """(members,) the score with one more of each member."""
-        return np.array([self.metric(self.labels, normalised(self.sums + self._of(i))) for i in range(len(self.probabilities))], np.float64)
+        return np.array(
+            [self.metric(self.labels, normalised(self.sums + self._of(i))) for i in range(len(self.probabilities))],
+            np.float64,
+        )
 
     def take(self, member: int) -> None:
         """Add a member."""

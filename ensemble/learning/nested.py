@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ensemble.learning.combination import Combination, Fitter, combine
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
-from folds.metrics.intervals import Difference, difference_over_people, distinguishable
+from folds.metrics.intervals import Difference, difference_over_people, significance_text
 from folds.utils.files import derive_seed
 
 NESTS = 5
@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Nested:
+class NestedResult:
     """A fitter on one stack.
 
     Attributes
@@ -33,17 +33,19 @@ class Nested:
 
     fitter: Fitter
     combination: Combination
-    claimed: NDArray[np.float32]
-    honest: NDArray[np.float32]
+    in_sample: NDArray[np.float32]
+    out_of_sample: NDArray[np.float32]
     parts: tuple[Combination, ...]
 
     def optimism(self, labels: NDArray[np.int64], metric: Metric) -> float:
         """What the score on the samples it was fitted on has too much; positive when it flatters, whichever way the metric goes."""
-        gained = metric(labels, self.claimed) - metric(labels, self.honest)
+        gained = metric(labels, self.in_sample) - metric(labels, self.out_of_sample)
         return gained if metric.greater_is_better else -gained
 
 
-def nests_of(persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArray[np.int64] | None, count: int = NESTS) -> NDArray[np.int64]:
+def outer_fold_ids(
+    persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArray[np.int64] | None, count: int = NESTS
+) -> NDArray[np.int64]:
     """(n,) the part of each sample, whole people in each: the folds that the members agree on, else people dealt out by class.
 
     Fewer than `FEWEST` folds are dealt again, and so are folds that a person stands in two of.
@@ -55,7 +57,12 @@ def nests_of(persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArra
     fold : (n,) of each sample, −1 where it is not known; None where the members disagree.
     count : parts that people are dealt to where there are no folds.
     """
-    if fold is not None and (fold >= 0).all() and len(np.unique(fold)) >= FEWEST and not torn(persons, fold):
+    if (
+        fold is not None
+        and (fold >= 0).all()
+        and len(np.unique(fold)) >= FEWEST
+        and not people_in_several_folds(persons, fold)
+    ):
         return np.unique(fold, return_inverse=True)[1]
     people = int(persons.max()) + 1
     # Each person's most frequent class; those of one class are dealt in turn, in an order that is drawn.
@@ -68,7 +75,7 @@ def nests_of(persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArra
     return dealt[persons]
 
 
-def torn(persons: NDArray[np.int64], fold: NDArray[np.int64]) -> list[int]:
+def people_in_several_folds(persons: NDArray[np.int64], fold: NDArray[np.int64]) -> list[int]:
     """The persons who stand in two folds; where the fold is not known (−1) nobody does."""
     known = fold >= 0
     of = np.full(int(persons.max()) + 1, -1)
@@ -81,14 +88,16 @@ def held_out(stack: Stack) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
 
     Where there is one part only, its people are dealt out anew; [] where there is one person only.
     """
-    parts = stack.nests
+    parts = stack.outer_folds
     if len(np.unique(parts)) < 2:
-        parts = nests_of(np.unique(stack.persons, return_inverse=True)[1], stack.labels, None)
+        parts = outer_fold_ids(np.unique(stack.persons, return_inverse=True)[1], stack.labels, None)
     found = np.unique(parts)
     return [(np.flatnonzero(parts == part), np.flatnonzero(parts != part)) for part in found] if len(found) > 1 else []
 
 
-def nested(stack: Stack, fitter: Fitter, metric: Metric, seed: int = 0, progress: Progress = lambda done, of: None) -> Nested:
+def nested_cv(
+    stack: Stack, fitter: Fitter, metric: Metric, seed: int = 0, progress: Progress = lambda done, of: None
+) -> NestedResult:
     """Fit on everything, and once without each part.
 
     Raises
@@ -97,33 +106,33 @@ def nested(stack: Stack, fitter: Fitter, metric: Metric, seed: int = 0, progress
     """
     whole = fitter.fit(stack, metric, seed)
     claimed = combine(stack, whole)
-    if not fitter.learns:
-        return Nested(fitter, whole, claimed, claimed, ())
-    parts = np.unique(stack.nests)
+    if not fitter.is_fitted:
+        return NestedResult(fitter, whole, claimed, claimed, ())
+    parts = np.unique(stack.outer_folds)
     if len(parts) < 2:
         raise ValueError("a nested score needs at least two parts")
     honest, fitted = np.empty_like(claimed), []
     for done, part in enumerate(parts):
         progress(done, len(parts))
-        inside, outside = np.flatnonzero(stack.nests == part), np.flatnonzero(stack.nests != part)
+        inside, outside = np.flatnonzero(stack.outer_folds == part), np.flatnonzero(stack.outer_folds != part)
         fitted.append(fitter.fit(stack.take(outside), metric, seed))
         honest[inside] = combine(stack.take(inside), fitted[-1])
     progress(len(parts), len(parts))
-    return Nested(fitter, whole, claimed, honest, tuple(fitted))
+    return NestedResult(fitter, whole, claimed, honest, tuple(fitted))
 
 
-def gain(stack: Stack, metric: Metric, over: Nested, of: Nested) -> Difference:
+def gain(stack: Stack, metric: Metric, over: NestedResult, of: NestedResult) -> Difference:
     """What the honest predictions `of` one have more than those `over` which it is compared, paired over people."""
-    return difference_over_people(metric, stack.labels, over.honest, of.honest, stack.persons)
+    return difference_over_people(metric, stack.labels, over.out_of_sample, of.out_of_sample, stack.persons)
 
 
-def is_real(difference: Difference) -> bool:
+def is_significant(difference: Difference) -> bool:
     """Whether a difference is distinguishable from noise: its interval leaves out 0, and so few people would not lean so by chance."""
     found = difference.difference
-    return distinguishable(found.low, found.high, difference.chance) == "yes"
+    return significance_text(found.low, found.high, difference.p_value) == "yes"
 
 
-def stability(parts: Sequence[Combination]) -> float:
+def weight_instability(parts: Sequence[Combination]) -> float:
     """How far the shares of the vote move when other people are left out: half the mean absolute difference between two parts, 0 to 1."""
     shares = np.array([part.shares for part in parts])
     pairs = [(i, j) for i in range(len(shares)) for j in range(i)]

@@ -21,13 +21,13 @@ from ensemble.learning.stack import Stack
 from ensemble.learning.stacking import stacking
 from ensemble.learning.weights import BAGS, WARM, best_single, exponential, greedy, simplex
 from ensemble.voting.vote import METHODS
-from folds.errors import unknown
+from folds.errors import unknown_name
 from folds.metrics.classification import Metric
 
 _MOST = 64
 
 
-def remembered(fit: Fit) -> Fit:
+def memoize_fit(fit: Fit) -> Fit:
     """The fit, of which the last results are kept by the content of what it learnt on.
 
     A combination is a few numbers; to hash what it is learnt on takes a hundredth of the time that learning takes.
@@ -54,7 +54,7 @@ def remembered(fit: Fit) -> Fit:
 
 def _content(stack: Stack) -> str:
     digest = hashlib.blake2b(repr((stack.names, stack.probabilities.shape)).encode())
-    for values in (stack.probabilities, stack.present, stack.labels, stack.persons, stack.nests):
+    for values in (stack.probabilities, stack.present, stack.labels, stack.persons, stack.outer_folds):
         if values is not None:
             digest.update(values.tobytes() if not values.flags.c_contiguous else values.data)
     return digest.hexdigest()
@@ -71,11 +71,11 @@ def plain(method: str) -> Fitter:
     def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         return Combination(stack.names, pool=method)
 
-    return Fitter(method, METHODS[method].title, fit, learns=False)
+    return Fitter(method, METHODS[method].title, fit, is_fitted=False)
 
 
 PLAIN: dict[str, Fitter] = {name: plain(name) for name in METHODS if name != GIVEN}
-STACKING = Fitter("stacking", "logistic regression on log probabilities", remembered(stacking))
+STACKING = Fitter("stacking", "logistic regression on log probabilities", memoize_fit(stacking))
 FITTERS: dict[str, Fitter] = PLAIN | {
     fitter.name: fitter
     for fitter in (
@@ -102,13 +102,17 @@ def fitter_of(name: str) -> Fitter:
     UsageError : there is none; the nearest are offered.
     """
     if name not in FITTERS:
-        raise unknown("method", name, list(FITTERS))
+        raise unknown_name("method", name, list(FITTERS))
     return FITTERS[name]
 
 
 def candidates(metric: Metric) -> list[Fitter]:
     """What ``auto`` tries: everything there is; where a metric is not of decisions, calibration in place of what moves those."""
-    if metric.of_counts is not None:
+    if metric.from_counts is not None:
         return list(FITTERS.values())
-    calibrations = [calibrated(FITTERS[name], "temperature", where) for name in ("soft", "geometric", "greedy") for where in ("before", "after")]
+    calibrations = [
+        calibrated(FITTERS[name], "temperature", where)
+        for name in ("soft", "geometric", "greedy")
+        for where in ("before", "after")
+    ]
     return [*(fitter for fitter in FITTERS.values() if not fitter.moves), *calibrations]

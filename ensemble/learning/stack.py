@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.alignment.split import Split
+from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import Truth
-from ensemble.voting.base import Ballots
+from ensemble.voting.base import VoteInput
 from folds.errors import EnsembleError, UsageError
 
 _NUMBERS_AT_ONCE = 1 << 20
@@ -36,7 +36,7 @@ class Stack:
     present: NDArray[np.bool_] | None
     labels: NDArray[np.int64]
     persons: NDArray[np.int64]
-    nests: NDArray[np.int64]
+    outer_folds: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,16 +62,18 @@ class Stack:
             present=present,
             labels=self.labels[rows],
             persons=self.persons[rows],
-            nests=self.nests[rows],
+            outer_folds=self.outer_folds[rows],
         )
 
-    def only(self, runs: NDArray[np.int64] | list[int]) -> Stack:
+    def select_runs(self, runs: NDArray[np.int64] | list[int]) -> Stack:
         """These runs alone, in ascending order of their index; on all samples."""
         chosen = sorted(int(run) for run in runs)
         present = None if self.present is None else self.present[chosen]
-        return replace(self, names=tuple(self.names[i] for i in chosen), probabilities=self.probabilities[chosen], present=present)
+        return replace(
+            self, names=tuple(self.names[i] for i in chosen), probabilities=self.probabilities[chosen], present=present
+        )
 
-    def refuse_copies(self, copies: int, what: str) -> None:
+    def check_memory(self, copies: int, what: str) -> None:
         """Raise EnsembleError where so many copies in float64, which `what` needs, are more than should be held in memory."""
         if (size := 8 * copies * self.probabilities.size) > _MOST_BYTES:
             raise EnsembleError(
@@ -79,7 +81,7 @@ class Stack:
                 hint="--method simplex, which needs little, or fewer runs with --run",
             )
 
-    def ballots(self, counts_votes: bool = False, whole: bool = False) -> Iterator[tuple[slice, Ballots]]:
+    def ballots(self, counts_votes: bool = False, whole: bool = False) -> Iterator[tuple[slice, VoteInput]]:
         """Blocks of samples (one of all with `whole`) and what the runs say on them, every run worth the same."""
         size = len(self) if whole else max(256, _NUMBERS_AT_ONCE // (self.runs * self.classes))
         hard, ranking = np.zeros(self.runs, bool), np.arange(self.runs)
@@ -91,10 +93,10 @@ class Stack:
             if counts_votes:  # out of fold a sample has one model of each run
                 votes = np.zeros(values.shape)
                 np.put_along_axis(votes, values.argmax(axis=2)[:, :, None], there[:, :, None], axis=2)
-            yield part, Ballots(values, votes, there, hard, ranking)
+            yield part, VoteInput(values, votes, there, hard, ranking)
 
 
-def stack_of(split: Split, truth: Truth, nests: NDArray[np.int64]) -> Stack:
+def stack_of(split: AlignedSplit, truth: Truth, nests: NDArray[np.int64]) -> Stack:
     """The labelled samples of a split that every fitted method needs.
 
     Parameters
@@ -114,7 +116,10 @@ def stack_of(split: Split, truth: Truth, nests: NDArray[np.int64]) -> Stack:
         )
     rows = np.flatnonzero(truth.labels >= 0)
     if not len(rows):
-        raise EnsembleError(f"no {split.name} sample has a label, and fitting needs them", hint="--labels FILE.csv with id, label, person")
+        raise EnsembleError(
+            f"no {split.name} sample has a label, and fitting needs them",
+            hint="--labels FILE.csv with id, label, person",
+        )
     runs = sorted(split.runs, key=lambda run: run.name)
     shape = (len(runs), len(rows), len(split.classes))
     if (size := 4 * shape[0] * shape[1] * shape[2]) > _MOST_BYTES:
@@ -131,4 +136,11 @@ def stack_of(split: Split, truth: Truth, nests: NDArray[np.int64]) -> Stack:
             stop = min(start + size, shape[1])
             values[i, start:stop] = of_name[run.name].probabilities(start, stop)
             present[i, start:stop] = of_name[run.name].models(start, stop) > 0
-    return Stack(tuple(run.name for run in runs), values, None if present.all() else present, truth.labels[rows], truth.persons[rows], nests[rows])
+    return Stack(
+        tuple(run.name for run in runs),
+        values,
+        None if present.all() else present,
+        truth.labels[rows],
+        truth.persons[rows],
+        nests[rows],
+    )

@@ -72,7 +72,7 @@ def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     ------
     EnsembleError : it does not fit into memory.
     """
-    stack.refuse_copies(4, "stacking")
+    stack.check_memory(4, "stacking")
     logs = _features(stack)
     parts = held_out(stack)
     vote = logs.reshape(len(stack), stack.runs, -1).mean(axis=1)
@@ -87,11 +87,18 @@ def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         chosen, bases = _path(found, bases, stack.labels, parts)
         at = found.start
         for strength in STRENGTHS[:chosen]:
-            at = fit(found, base, stack.labels, strength, at, tolerance=1e-10 if strength == STRENGTHS[chosen - 1] else _ON_THE_WAY)
+            at = fit(
+                found,
+                base,
+                stack.labels,
+                strength,
+                at,
+                tolerance=1e-10 if strength == STRENGTHS[chosen - 1] else _ON_THE_WAY,
+            )
         base = base + found.logits(at)
         stacked += coefficients(found, at)
         said += [f"{structure}, strength {STRENGTHS[chosen - 1]:g}"] if chosen else []
-    return Combination(stack.names, pool="geometric", stacked=stacked, said="; ".join(said) or "the geometric vote")
+    return Combination(stack.names, pool="geometric", stacked=stacked, summary="; ".join(said) or "the geometric vote")
 
 
 def rotated(logs: NDArray[np.float64], runs: int, structure: str) -> Rotated:
@@ -164,11 +171,18 @@ def coefficients(found: Rotated, at: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def _path(
-    found: Rotated, bases: list[NDArray[np.float64]], labels: NDArray[np.int64], parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    found: Rotated,
+    bases: list[NDArray[np.float64]],
+    labels: NDArray[np.int64],
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
 ) -> tuple[int, list[NDArray[np.float64]]]:
     """How many of the strengths to go through, by the log loss on held-out people, and the logits without each part then."""
     now = [found.start for _ in parts]
-    best, least, logits = 0, sum(_total_loss(base[inside], labels[inside]) for base, (inside, _) in zip(bases, parts)), bases
+    best, least, logits = (
+        0,
+        sum(_total_loss(base[inside], labels[inside]) for base, (inside, _) in zip(bases, parts)),
+        bases,
+    )
     for step, strength in enumerate(STRENGTHS, start=1):
         for i, (inside, _) in enumerate(parts):
             there = np.ones(len(labels), bool)
@@ -185,7 +199,9 @@ def _path(
 
 def _total_loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     top = logits.max(axis=1)
-    return float((np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - logits[np.arange(len(labels)), labels]).sum())
+    return float(
+        (np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - logits[np.arange(len(labels)), labels]).sum()
+    )
 
 
 def _features(stack: Stack) -> NDArray[np.float64]:

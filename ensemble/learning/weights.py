@@ -36,7 +36,7 @@ def best_single(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
             scores[i] = score if metric.greater_is_better else -score
     weights = np.zeros(stack.runs)
     weights[int(np.argmax(scores))] = 1
-    return Combination(stack.names, weights=weights, said=f"took {told(stack.names, weights)}")
+    return Combination(stack.names, weights=weights, summary=f"took {told(stack.names, weights)}")
 
 
 def greedy(*, bags: int = 0, warm: int = 0) -> Callable[[Stack, Metric, int], Combination]:
@@ -50,10 +50,17 @@ def greedy(*, bags: int = 0, warm: int = 0) -> Callable[[Stack, Metric, int], Co
 
     def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         found = select(
-            stack.probabilities, stack.labels, metric, steps=STEPS, present=stack.present, bags=bags, warm=min(warm, stack.runs), seed=seed
+            stack.probabilities,
+            stack.labels,
+            metric,
+            steps=STEPS,
+            present=stack.present,
+            bags=bags,
+            warm=min(warm, stack.runs),
+            seed=seed,
         )
         weights = np.asarray(found.weights, float)
-        return Combination(stack.names, weights=weights / weights.sum(), said=f"took {told(stack.names, weights)}")
+        return Combination(stack.names, weights=weights / weights.sum(), summary=f"took {told(stack.names, weights)}")
 
     return fit
 
@@ -61,7 +68,7 @@ def greedy(*, bags: int = 0, warm: int = 0) -> Callable[[Stack, Metric, int], Co
 def simplex(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     """Weights that minimise the log loss of the arithmetic mean, whatever the metric: a convex problem, so without luck."""
     weights = simplex_weights(true_class(stack), stack.present)
-    return Combination(stack.names, weights=weights, said=f"took {told(stack.names, weights)}")
+    return Combination(stack.names, weights=weights, summary=f"took {told(stack.names, weights)}")
 
 
 def exponential(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
@@ -81,9 +88,11 @@ def exponential(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         weights = np.maximum(np.exp(-t * losses), 1e-300) * (counts > 0)
         return weights / weights.sum()
 
-    t = _bounded_minimum(lambda t: pool_loss(weights_of(t), columns, there), np.concatenate([[0.0], np.geomspace(0.05, 500, 33)]))
+    t = _bounded_minimum(
+        lambda t: pool_loss(weights_of(t), columns, there), np.concatenate([[0.0], np.geomspace(0.05, 500, 33)])
+    )
     weights = weights_of(t)
-    return Combination(stack.names, weights=weights, said=f"t {t:.3g}: {told(stack.names, weights)}")
+    return Combination(stack.names, weights=weights, summary=f"t {t:.3g}: {told(stack.names, weights)}")
 
 
 def true_class(stack: Stack) -> NDArray[np.float64]:
@@ -91,7 +100,9 @@ def true_class(stack: Stack) -> NDArray[np.float64]:
     return stack.probabilities[:, np.arange(len(stack)), stack.labels].astype(np.float64)
 
 
-def simplex_weights(columns: NDArray[np.float64], present: NDArray[np.bool_] | None = None, tolerance: float = 1e-5) -> NDArray[np.float64]:
+def simplex_weights(
+    columns: NDArray[np.float64], present: NDArray[np.bool_] | None = None, tolerance: float = 1e-5
+) -> NDArray[np.float64]:
     """(runs,) weights ≥ 0 with sum 1 that minimise the mean −log of the arithmetic mean's probability of the label.
 
     Sequential quadratic programming, then steps of EM for a mixture's weights until the duality gap, by which the loss can
@@ -105,7 +116,9 @@ def simplex_weights(columns: NDArray[np.float64], present: NDArray[np.bool_] | N
     """
     from scipy.optimize import minimize
 
-    if present is not None and not (seen := present.any(axis=1)).all():  # of a run that predicts nothing here nothing is known
+    if (
+        present is not None and not (seen := present.any(axis=1)).all()
+    ):  # of a run that predicts nothing here nothing is known
         weights = np.zeros(len(columns))
         weights[seen] = simplex_weights(columns[seen], present[seen], tolerance)
         return weights
@@ -121,7 +134,15 @@ def simplex_weights(columns: NDArray[np.float64], present: NDArray[np.bool_] | N
         return pool_loss(weights, columns, there), slope
 
     one = {"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": lambda weights: np.ones(runs)}
-    found = minimize(loss, np.full(runs, 1 / runs), jac=True, method="SLSQP", bounds=[(0, 1)] * runs, constraints=one, options={"ftol": 1e-12})
+    found = minimize(
+        loss,
+        np.full(runs, 1 / runs),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * runs,
+        constraints=one,
+        options={"ftol": 1e-12},
+    )
     weights = np.maximum(found.x, 1e-9) if np.isfinite(found.x).all() else np.ones(runs)  # a weight of 0 would stay 0
     for _ in range(_EM_STEPS):
         weights /= weights.sum()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ensemble.members.reading import Member
-from folds.errors import unknown
+from folds.errors import unknown_name
 from folds.utils.text import Note
 
 
@@ -25,7 +25,9 @@ def without_copies(members: Sequence[Member], warn: Note = lambda text: None) ->
         if twin is None:
             kept[run] = files
         else:
-            warn(f"{files[0].path} has the same content as {twin[0].path}; the two count once (--allow-duplicates: each votes)")
+            warn(
+                f"{files[0].path} has the same content as {twin[0].path}; the two count once (--allow-duplicates: each votes)"
+            )
     return [member for member in members if member.run in kept]
 
 
@@ -64,5 +66,5 @@ def select_runs(members: Sequence[Member], runs: Sequence[str] | None) -> list[M
     known = list(dict.fromkeys(member.run for member in members))
     for name in runs:
         if name not in known:
-            raise unknown("run", name, known)
+            raise unknown_name("run", name, known)
     return [member for member in members if member.run in runs]

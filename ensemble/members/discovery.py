@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.members.hard_labels import lists_samples
-from folds.errors import EnsembleError, UsageError, nearest
+from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import read_header
 from folds.utils.text import Note
 
@@ -45,7 +45,10 @@ def _expand(pattern: Path) -> list[Path]:
     if others:
         listed = ", ".join(map(str, others[:5])) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
         raise EnsembleError(f"no file matches {pattern}", hint=f"there are: {listed}")
-    raise EnsembleError(f"no file matches {pattern}, and there are no predictions below this folder", hint="ensemble kfold --k 5 --arch swin")
+    raise EnsembleError(
+        f"no file matches {pattern}, and there are no predictions below this folder",
+        hint="ensemble kfold --k 5 --arch swin",
+    )
 
 
 def _check_name(path: Path) -> None:
@@ -53,14 +56,18 @@ def _check_name(path: Path) -> None:
         raise EnsembleError(f"{path} is a folder, expected files of predictions", hint=f"ensemble blend {path}/*.npy")
     if not path.exists():
         beside = [str(other) for other in path.parent.glob("*.npy")] if path.parent.is_dir() else []
-        close = nearest(str(path), beside)
+        close = close_matches(str(path), beside)
         raise EnsembleError(
             f"there is no file {path}" + (f"; did you mean {' or '.join(close)}?" if close else ""),
-            hint=f"{path.parent} has {', '.join(sorted(beside)[:5])}" if beside else "ensemble kfold --k 5 --arch swin writes predictions to runs/",
+            hint=f"{path.parent} has {', '.join(sorted(beside)[:5])}"
+            if beside
+            else "ensemble kfold --k 5 --arch swin writes predictions to runs/",
         )
     if path.suffix not in (".npy", ".csv"):
         which = " (a sidecar is found by itself)" if path.suffix == ".json" else ""
-        raise EnsembleError(f"{path}: expected a .npy array or a .csv of hard labels{which}", hint=f"ensemble blend {path.parent}/*.npy")
+        raise EnsembleError(
+            f"{path}: expected a .npy array or a .csv of hard labels{which}", hint=f"ensemble blend {path.parent}/*.npy"
+        )
     if path.suffix == ".csv" and (path.name.startswith("samples-") or lists_samples(read_header(path))):
         raise EnsembleError(
             f"{path} lists samples with their true labels, it is no prediction",

@@ -38,15 +38,21 @@ def read_hard_labels(path: Path) -> HardLabels:
     id_column, label_column = _columns(table)
     ids, labels = table.columns[id_column], table.columns[label_column]
     if label_column in labels:
-        raise EnsembleError(f"{path} has no header: its first row is '{id_column},{label_column}'", hint="add a first row: ImageID,ans")
+        raise EnsembleError(
+            f"{path} has no header: its first row is '{id_column},{label_column}'", hint="add a first row: ImageID,ans"
+        )
     for what, cells in (("id", ids), ("label", labels)):
         if "" in cells:
-            raise EnsembleError(f"{path} row {table.numbers[cells.index('')]} has no {what}", hint="every row needs an id and a class")
+            raise EnsembleError(
+                f"{path} row {table.numbers[cells.index('')]} has no {what}", hint="every row needs an id and a class"
+            )
     # Names of classes are printed in tables. Ids may be paths of any characters, and are escaped where one is printed.
     strange = next((name for name in dict.fromkeys(labels) if CONTROL.search(name)), None)
     if strange is not None:
         row = table.numbers[labels.index(strange)]
-        raise EnsembleError(f"{path} row {row}: the class '{printable(strange)}' has control characters", hint="rename it")
+        raise EnsembleError(
+            f"{path} row {row}: the class '{printable(strange)}' has control characters", hint="rename it"
+        )
     if len(set(ids)) < len(ids):
         first: dict[str, int] = {}
         name, again = next((name, i) for i, name in enumerate(ids) if first.setdefault(name, i) != i)
@@ -55,7 +61,11 @@ def read_hard_labels(path: Path) -> HardLabels:
             hint="rows are lined up by id: each sample needs one row",
         )
     person = _first(table, PERSON_COLUMNS)
-    persons = np.array(table.columns[person], dtype=str) if person is not None and person not in (id_column, label_column) else None
+    persons = (
+        np.array(table.columns[person], dtype=str)
+        if person is not None and person not in (id_column, label_column)
+        else None
+    )
     return HardLabels(Path(path), np.array(ids, dtype=str), np.array(labels, dtype=str), persons)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.predictions.files import Rows, Sidecar
+from folds.predictions.files import PredictionMetadata, SampleRows
 from folds.utils.csv_table import read_csv
 from folds.utils.files import is_file_safe, sha256_file
 
@@ -28,11 +28,11 @@ class LeakCheck:
 
     def __init__(self) -> None:
         self._persons: dict[int, NDArray[np.int64]] = {}
-        self._rows: list[Rows] = []
+        self._rows: list[SampleRows] = []
         self._folds: dict[str, dict[str, str]] = {}
         self._seen: set[tuple[int, bytes, str]] = set()
 
-    def check(self, path: Path, sidecar: Sidecar) -> None:
+    def check(self, path: Path, sidecar: PredictionMetadata) -> None:
         """Check one member.
 
         Raises
@@ -58,12 +58,14 @@ class LeakCheck:
         self._seen.add(key)
         self._rows.append(sidecar.rows)  # they stay, so that no others get their id
 
-    def _check_persons(self, path: Path, rows: Rows, fold: NDArray[np.integer]) -> None:
+    def _check_persons(self, path: Path, rows: SampleRows, fold: NDArray[np.integer]) -> None:
         if rows.persons is None:
             return
         if id(rows) not in self._persons:
             position: dict[str, int] = {}
-            self._persons[id(rows)] = np.array([position.setdefault(name, len(position)) for name in rows.persons.tolist()])
+            self._persons[id(rows)] = np.array(
+                [position.setdefault(name, len(position)) for name in rows.persons.tolist()]
+            )
         person = self._persons[id(rows)]
         fold_of = np.zeros(int(person.max()) + 1, fold.dtype)
         fold_of[person] = fold
@@ -78,10 +80,18 @@ class LeakCheck:
             )
 
 
-def _check_folds(path: Path, rows: Rows, fold: NDArray[np.integer], kept: Path, known: Mapping[str, str]) -> None:
+def _check_folds(path: Path, rows: SampleRows, fold: NDArray[np.integer], kept: Path, known: Mapping[str, str]) -> None:
     """The model of a fold is trained on all rows of the other folds of ``folds.csv``."""
     said = map(str, fold.tolist())
-    wrong = [(name, one, known[name]) for name, one in zip(rows.ids.tolist(), said, strict=True) if known.get(name, one) != one] if known else []
+    wrong = (
+        [
+            (name, one, known[name])
+            for name, one in zip(rows.ids.tolist(), said, strict=True)
+            if known.get(name, one) != one
+        ]
+        if known
+        else []
+    )
     if wrong:
         name, one, other = wrong[0]
         raise EnsembleError(
@@ -91,7 +101,7 @@ def _check_folds(path: Path, rows: Rows, fold: NDArray[np.integer], kept: Path, 
         )
 
 
-def _check_trained_on(path: Path, sidecar: Sidecar) -> None:
+def _check_trained_on(path: Path, sidecar: PredictionMetadata) -> None:
     if sidecar.trained_on is None:
         return
     ids = sidecar.rows.ids.tolist()
@@ -100,11 +110,17 @@ def _check_trained_on(path: Path, sidecar: Sidecar) -> None:
         seen = [name for name in ids if name in trained]
     else:
         by_fold = {fold: set(names) for fold, names in sidecar.trained_on.items()}
-        fold = [None] * len(ids) if sidecar.fold is None else np.broadcast_to(np.asarray(sidecar.fold), len(ids)).tolist()
+        fold = (
+            [None] * len(ids) if sidecar.fold is None else np.broadcast_to(np.asarray(sidecar.fold), len(ids)).tolist()
+        )
         nobody: set[str] = set()
         # Where it is not known which fold's model predicted a row, no fold's may have been trained on it.
         everybody = set().union(*by_fold.values())
-        seen = [name for name, one in zip(ids, fold, strict=True) if name in (everybody if one is None else by_fold.get(str(one), nobody))]
+        seen = [
+            name
+            for name, one in zip(ids, fold, strict=True)
+            if name in (everybody if one is None else by_fold.get(str(one), nobody))
+        ]
     if seen:
         raise EnsembleError(
             f"{path}: by its sidecar ('trained_on') its model was trained on {len(seen):,} of {len(ids):,} rows that it predicts, e.g. '{seen[0]}'",

@@ -14,7 +14,7 @@ from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.leakage import LeakCheck
 from ensemble.members.scan import NEGATIVE, Scan, scanned
 from folds.errors import EnsembleError
-from folds.predictions.files import Rows, Sidecar, read_array, read_sidecar, sidecar_path
+from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar, sidecar_path
 from folds.utils.files import sha256_bytes, sha256_file
 from folds.utils.text import Note
 
@@ -43,9 +43,9 @@ class Member:
     values: NDArray | None
     answers: NDArray[np.str_] | None
     logit: bool
-    sidecar: Sidecar | None
-    rows: Rows | None
-    whole: Rows | None
+    sidecar: PredictionMetadata | None
+    rows: SampleRows | None
+    whole: SampleRows | None
     sha: str
     content: str = ""
     meaning: str = ""
@@ -85,8 +85,8 @@ def read_members(
     EnsembleError : a file is not a 2-D array of finite numbers, its rows do not sum to 1 (unless they are logits), it
         does not fit its sidecar, repeats an id, or its models have seen in training what they predict (`ensemble.members.leakage`).
     """
-    samples: dict[str, Rows] = {}
-    checked: dict[int, tuple[Rows, str]] = {}
+    samples: dict[str, SampleRows] = {}
+    checked: dict[int, tuple[SampleRows, str]] = {}
     members: list[Member] = []
     leaks = LeakCheck()
     arrays = [(path, read_array(path)) for path in paths if path.suffix != ".csv"]
@@ -108,9 +108,15 @@ def read_members(
                 member = replace(member, sha=_joined(member.sha, who), meaning=_joined(member.meaning, who))
             if member.sidecar is not None:
                 leaks.check(path, member.sidecar)
-            same = [other for other in members if other.sha == member.sha and (member.sidecar is not None or _one_file(path, other.path))]
+            same = [
+                other
+                for other in members
+                if other.sha == member.sha and (member.sidecar is not None or _one_file(path, other.path))
+            ]
             if same and not allow_duplicates:
-                warn(f"{path} holds the same predictions as {same[0].path}; they count once (--allow-duplicates: each votes)")
+                warn(
+                    f"{path} holds the same predictions as {same[0].path}; they count once (--allow-duplicates: each votes)"
+                )
                 continue
             if same:
                 member = replace(member, run=f"{member.run}#{len(same) + 1}")
@@ -120,12 +126,20 @@ def read_members(
 
 def _read_hard(path: Path) -> Member:
     table = read_hard_labels(path)
-    rows = Rows(table.ids)
+    rows = SampleRows(table.ids)
     found = sha256_file(path)
     return Member(path, path.stem, None, table.labels, False, None, rows, rows, found, found)
 
 
-def _of_array(path: Path, values: NDArray, sidecar: Sidecar | None, scan: Scan, logits: bool, samples: dict[str, Rows], note: Note) -> Member:
+def _of_array(
+    path: Path,
+    values: NDArray,
+    sidecar: PredictionMetadata | None,
+    scan: Scan,
+    logits: bool,
+    samples: dict[str, SampleRows],
+    note: Note,
+) -> Member:
     if sidecar is None:
         if _are_probabilities(path, scan, None, logits) and logits:
             note(f"{path}: rows sum to 1 as probabilities do; read as logits, because --from says so")
@@ -135,13 +149,26 @@ def _of_array(path: Path, values: NDArray, sidecar: Sidecar | None, scan: Scan, 
         return Member(path, name, values, None, logits, None, None, None, scan.sha, scan.sha)
     logit = sidecar.kind == "logit"
     if not _are_probabilities(path, scan, sidecar, logit or logits) and logits and not logit:
-        note(f"{path}: its sidecar says probabilities, its rows do not sum to 1; read as logits, because --from says so")
+        note(
+            f"{path}: its sidecar says probabilities, its rows do not sum to 1; read as logits, because --from says so"
+        )
         logit = True
-    meaning = (sidecar.kind, sidecar.split, sidecar.classes, sidecar.target, sidecar.run, sidecar.views, sidecar.seed, sidecar.repeat)
+    meaning = (
+        sidecar.kind,
+        sidecar.split,
+        sidecar.classes,
+        sidecar.target,
+        sidecar.run,
+        sidecar.views,
+        sidecar.seed,
+        sidecar.repeat,
+    )
     folds = sha256_bytes(sidecar.fold.tobytes()) if isinstance(sidecar.fold, np.ndarray) else sidecar.fold
     sha = sha256_bytes(repr((scan.sha, meaning, sidecar.folds_sha, folds, sorted(sidecar.class_attributes))).encode())
     whole = samples.get(sidecar.samples_sha or "", sidecar.rows)
-    return Member(path, sidecar.run, values, None, logit, sidecar, sidecar.rows, whole, sha, scan.sha, repr(meaning[:4]))
+    return Member(
+        path, sidecar.run, values, None, logit, sidecar, sidecar.rows, whole, sha, scan.sha, repr(meaning[:4])
+    )
 
 
 def _one_file(one: Path, other: Path) -> bool:
@@ -152,10 +179,12 @@ def _joined(*parts: str) -> str:
     return sha256_bytes(" ".join(parts).encode())
 
 
-def _check_shape(path: Path, values: NDArray, sidecar: Sidecar) -> None:
+def _check_shape(path: Path, values: NDArray, sidecar: PredictionMetadata) -> None:
     beside, expected = sidecar_path(path), (len(sidecar.rows), len(sidecar.classes))
     if len(set(sidecar.classes)) < len(sidecar.classes):
-        raise EnsembleError(f"{beside} repeats a class: {', '.join(sidecar.classes)}", hint="every column needs a name of its own")
+        raise EnsembleError(
+            f"{beside} repeats a class: {', '.join(sidecar.classes)}", hint="every column needs a name of its own"
+        )
     if values.shape != expected:
         raise EnsembleError(
             f"{path} is {values.shape[0]:,} × {values.shape[1]}, but {beside.name} describes {expected[0]:,} samples × {expected[1]} classes",
@@ -163,7 +192,7 @@ def _check_shape(path: Path, values: NDArray, sidecar: Sidecar) -> None:
         )
 
 
-def _are_probabilities(path: Path, scan: Scan, sidecar: Sidecar | None, logits: bool) -> bool:
+def _are_probabilities(path: Path, scan: Scan, sidecar: PredictionMetadata | None, logits: bool) -> bool:
     """Whether all rows are probabilities; an error where a number is not finite, or where they are not and `logits` is not said."""
     if scan.not_finite is not None:
         row, column, value = scan.not_finite
@@ -181,11 +210,11 @@ def _are_probabilities(path: Path, scan: Scan, sidecar: Sidecar | None, logits: 
     return not scan.wrong
 
 
-def _place(sidecar: Sidecar | None, row: int) -> str:
+def _place(sidecar: PredictionMetadata | None, row: int) -> str:
     return f"row {row}" if sidecar is None else f"row {row} (id '{sidecar.rows.ids[row]}')"
 
 
-def _check_rows(path: Path, rows: Rows) -> str:
+def _check_rows(path: Path, rows: SampleRows) -> str:
     """The hash of ids, labels and persons; an error where an id stands twice."""
     names = rows.ids.tolist()
     if len(set(names)) < len(names):

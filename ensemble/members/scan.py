@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.utils.files import sha256_file
-from folds.utils.memmap import let_go
+from folds.utils.memmap import release_pages
 from folds.utils.parallel import usable_cores
 
 # How far a row may be from summing to 1: what rounding to that type can do, with room for products of softmaxes in bf16.
@@ -63,7 +63,11 @@ def scan(path: Path, values: NDArray) -> Scan:
     digest = hashlib.sha256(header or b"")
     plain, wrong, first, found, lowest = np.asarray(values), 0, -1, 1.0, 0.0
     # Whole numbers and half floats are summed as float32, which holds what a probability can be.
-    kind = values.dtype.newbyteorder("=") if values.dtype.itemsize >= 4 and values.dtype.kind == "f" else np.dtype(np.float32)
+    kind = (
+        values.dtype.newbyteorder("=")
+        if values.dtype.itemsize >= 4 and values.dtype.kind == "f"
+        else np.dtype(np.float32)
+    )
     ones, tolerance = np.ones(values.shape[1], kind), SUM_TOLERANCE.get(values.dtype.name, 2e-3)
     size = max(1, _CHECKED_AT_ONCE // values.shape[1])
     for start in range(0, len(plain), size):
@@ -86,13 +90,17 @@ def scan(path: Path, values: NDArray) -> Scan:
             wrong += len(bad)
             if first < 0 and len(bad):
                 first, found, lowest = start + int(bad[0]), float(sums[bad[0]]), float(least[bad[0]])
-        let_go(plain)
+        release_pages(plain)
     return Scan(sha256_file(path) if header is None else digest.hexdigest(), len(plain), wrong, first, found, lowest)
 
 
 def _header(path: Path, values: NDArray) -> bytes | None:
     """What stands in the file before the numbers of a map; None where more than that and the map, in its order, is in the file."""
-    if not isinstance(values, np.memmap) or not values.flags.c_contiguous or path.stat().st_size != values.offset + values.nbytes:
+    if (
+        not isinstance(values, np.memmap)
+        or not values.flags.c_contiguous
+        or path.stat().st_size != values.offset + values.nbytes
+    ):
         return None
     with open(path, "rb") as file:
         return file.read(values.offset)

@@ -10,14 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.predictions.files import Rows, Sidecar, read_array, read_sidecar, sidecar_path, write_prediction
+from folds.predictions.files import (
+    PredictionMetadata,
+    SampleRows,
+    read_array,
+    read_sidecar,
+    sidecar_path,
+    write_prediction,
+)
 
 # What two files must have in common to hold predictions of the same thing.
 _ALIKE = ("kind", "split", "target", "classes", "run", "views", "folds_sha")
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedView:
     """Which rows of what is wanted a file holds.
 
     Attributes
@@ -30,7 +37,7 @@ class Kept:
     logits: NDArray[np.float32]
 
 
-def kept_logits(path: Path, wanted: Sidecar) -> Kept:
+def load_cached_logits(path: Path, wanted: PredictionMetadata) -> CachedView:
     """The logits of the rows of `wanted` that `path` holds; the others must be predicted.
 
     They are kept where they are of this very checkpoint, view, table (labels and persons, too) and images. A file that
@@ -40,7 +47,7 @@ def kept_logits(path: Path, wanted: Sidecar) -> Kept:
     ----------
     wanted : of one fold, with `samples_sha` and `images_sha`.
     """
-    nothing = Kept(np.zeros(len(wanted.rows), bool), np.zeros((0, len(wanted.classes)), np.float32))
+    nothing = CachedView(np.zeros(len(wanted.rows), bool), np.zeros((0, len(wanted.classes)), np.float32))
     found = _readable(path)
     if found is None:
         return nothing
@@ -48,17 +55,20 @@ def kept_logits(path: Path, wanted: Sidecar) -> Kept:
     fold = str(_one_fold(wanted))
     if any(getattr(there, name) != getattr(wanted, name) for name in (*_ALIKE, "samples_sha")):
         return nothing
-    if any(_of_fold(getattr(there, name), fold) != _of_fold(getattr(wanted, name), fold) for name in ("checkpoint_sha", "images_sha")):
+    if any(
+        _of_fold(getattr(there, name), fold) != _of_fold(getattr(wanted, name), fold)
+        for name in ("checkpoint_sha", "images_sha")
+    ):
         return nothing
     mine = np.flatnonzero(np.broadcast_to(np.equal(there.fold, int(fold)), len(there.rows)))  # type: ignore[arg-type]
     place = dict(zip(there.rows.ids[mine].tolist(), mine.tolist(), strict=True))
     at = np.array([place.get(name, -1) for name in wanted.rows.ids.tolist()])
     logits = np.array(values[at], np.float32)
     kept = (at >= 0) & np.isfinite(logits).all(axis=1)
-    return Kept(kept, logits[kept])
+    return CachedView(kept, logits[kept])
 
 
-def stitch(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows) -> None:
+def stitch(path: Path, values: NDArray[np.floating], sidecar: PredictionMetadata, samples: SampleRows) -> None:
     """Put a fold's rows (n, classes) beside those of the other folds that `path` holds, in the order of `samples`, the rows of the table."""
     found, fold = _readable(path), _one_fold(sidecar)
     ids, folds = sidecar.rows.ids, np.full(len(sidecar.rows), fold)
@@ -74,24 +84,35 @@ def stitch(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: 
     rows = np.array([position[name] for name in ids.tolist()])
     order = np.argsort(rows, kind="stable")
     whole = replace(sidecar, rows=samples.take(rows[order]), fold=folds[order])
-    whole = replace(whole, checkpoint_sha=dict(sorted(checkpoints.items())), images_sha=dict(sorted(images.items())) or None)
+    whole = replace(
+        whole, checkpoint_sha=dict(sorted(checkpoints.items())), images_sha=dict(sorted(images.items())) or None
+    )
     write(path, values[order], whole, samples)
 
 
-def write(path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows) -> None:
+def write(path: Path, values: NDArray[np.floating], sidecar: PredictionMetadata, samples: SampleRows) -> None:
     """Write a prediction file, unless it says and holds exactly this already: a file that is right keeps its date."""
     found = _readable(path)
     if found is not None:
         there, before = found
         names = (*_ALIKE, "checkpoint_sha", "images_sha", "merge")
         same = all(getattr(there, name) == getattr(sidecar, name) for name in names)
-        rows = np.array_equal(there.rows.ids, sidecar.rows.ids) and np.array_equal(np.asarray(there.fold), np.asarray(sidecar.fold))
-        if same and rows and there.samples_sha == sidecar.samples_sha and np.array_equal(before, np.asarray(values, np.float32)):
+        rows = np.array_equal(there.rows.ids, sidecar.rows.ids) and np.array_equal(
+            np.asarray(there.fold), np.asarray(sidecar.fold)
+        )
+        if (
+            same
+            and rows
+            and there.samples_sha == sidecar.samples_sha
+            and np.array_equal(before, np.asarray(values, np.float32))
+        ):
             return
     write_prediction(path, values, sidecar, samples=samples)
 
 
-def together(paths: Sequence[Path], current: Mapping[int, str]) -> tuple[NDArray[np.float32], Sidecar] | None:
+def load_common_rows(
+    paths: Sequence[Path], current: Mapping[int, str]
+) -> tuple[NDArray[np.float32], PredictionMetadata] | None:
     """The logits (views, n, classes) of the rows that all of the files hold, by the same checkpoints, in the order of the first.
 
     Parameters
@@ -119,19 +140,25 @@ def together(paths: Sequence[Path], current: Mapping[int, str]) -> tuple[NDArray
     common = np.flatnonzero(np.isin(folds, sorted(right)) & (np.stack(places) >= 0).all(axis=0))
     if not len(common):
         return None
-    logits = np.stack([np.array(one[1][place[common]], np.float32) for one, place in zip(found, places, strict=True) if one is not None])
+    logits = np.stack(
+        [
+            np.array(one[1][place[common]], np.float32)
+            for one, place in zip(found, places, strict=True)
+            if one is not None
+        ]
+    )
     fold = base.fold[common] if isinstance(base.fold, np.ndarray) else base.fold
     return logits, _only_folds(replace(base, rows=base.rows.take(common), fold=fold), right)
 
 
-def _only_folds(sidecar: Sidecar, folds: set[int]) -> Sidecar:
+def _only_folds(sidecar: PredictionMetadata, folds: set[int]) -> PredictionMetadata:
     def of(shas: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
         return {fold: sha for fold, sha in shas.items() if int(fold) in folds} if isinstance(shas, Mapping) else shas
 
     return replace(sidecar, checkpoint_sha=of(sidecar.checkpoint_sha), images_sha=of(sidecar.images_sha))
 
 
-def _readable(path: Path) -> tuple[Sidecar, NDArray[np.floating]] | None:
+def _readable(path: Path) -> tuple[PredictionMetadata, NDArray[np.floating]] | None:
     """A prediction file that is whole; None where there is none, or it is damaged and will be made again."""
     if not (path.exists() and sidecar_path(path).exists()):
         return None
@@ -143,7 +170,7 @@ def _readable(path: Path) -> tuple[Sidecar, NDArray[np.floating]] | None:
     return (there, values) if there is not None and whole else None
 
 
-def _one_fold(sidecar: Sidecar) -> int:
+def _one_fold(sidecar: PredictionMetadata) -> int:
     return int(sidecar.fold[0] if isinstance(sidecar.fold, np.ndarray) else sidecar.fold or 0)
 
 

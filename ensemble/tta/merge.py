@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import EnsembleError, UsageError, unknown
+from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.utils.numeric import softmax
-from folds.utils.schema import NUMBER, either, list_of, mapping_of, one_of, optional, wrong_fields
+from folds.utils.schema import NUMBER, either, list_of, mapping_of, one_of, optional, validate_fields
 
 MERGES = ("mean", "geometric", "weighted", "classwise", "auto")
 
 
-def merge_views(logits: NDArray[np.floating], how: str = "mean", weights: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
+def merge_views(
+    logits: NDArray[np.floating], how: str = "mean", weights: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
     """Logits of all views (views, n, classes) → probabilities (n, classes).
 
     ``mean`` is the arithmetic mean of the views' probabilities; ``geometric`` their geometric mean, taken in log space
@@ -36,14 +38,14 @@ def merge_views(logits: NDArray[np.floating], how: str = "mean", weights: NDArra
         # The normaliser of each view is the same for all classes, so the mean of the logits is enough.
         return softmax(shifted.mean(axis=0))
     if how not in MERGES or weights is None:
-        raise unknown("--merge", how, MERGES)
+        raise unknown_name("--merge", how, MERGES)
     weighed = np.reshape(np.asarray(weights, np.float64), (len(logits), 1, -1))
     merged = (softmax(logits) * weighed).sum(axis=0)
     return merged / merged.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
-class Request:
+class MergeConfig:
     """What a merge shall be.
 
     Attributes
@@ -61,9 +63,12 @@ class Request:
     def check(self) -> None:
         """Refuse what cannot be."""
         if self.how not in MERGES:
-            raise unknown("--merge", self.how, MERGES)
+            raise unknown_name("--merge", self.how, MERGES)
         if self.budget is not None and self.budget < 1:
-            raise UsageError(f"--budget {self.budget}: expected at least 1 view an image", hint="--budget 1 takes the best single view")
+            raise UsageError(
+                f"--budget {self.budget}: expected at least 1 view an image",
+                hint="--budget 1 takes the best single view",
+            )
 
     def fitted(self, views: int) -> bool:
         """Whether anything of it is learnt from labels, given so many views."""
@@ -98,28 +103,34 @@ class Merge:
         """Logits of `views` (views, n, classes) → probabilities (n, classes), as if all views were there for all images."""
         return merge_views(logits, self.how, np.array(list(self.weights.values())))
 
-    def further(self, plain: NDArray[np.floating]) -> NDArray[np.bool_]:
+    def needs_more_views(self, plain: NDArray[np.floating]) -> NDArray[np.bool_]:
         """(n,) which images need more than the plain image, whose logits (n, classes) are given."""
         if self.threshold is None:
             return np.full(len(plain), len(self.weights) > 1)
         return margins(softmax(plain)) < self.threshold
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For the sidecar of what was merged, and for --json."""
         listed = {view: weights[0] if len(weights) == 1 else list(weights) for view, weights in self.weights.items()}
         return {"how": self.how, "weights": listed, "threshold": self.threshold}
 
     @classmethod
     def from_json(cls, record: Any, classes: int) -> Merge:
-        """The reverse of `as_json`, of a record from anywhere.
+        """The reverse of `to_dict`, of a record from anywhere.
 
         Raises
         ------
         EnsembleError : it is no merge of so many classes; what is wrong is said.
         """
-        table = {"how": one_of(*MERGES[:-1]), "weights": mapping_of(either(NUMBER, list_of(NUMBER, classes))), "threshold": optional(NUMBER)}
-        wrong = wrong_fields(record, table)
-        weights = {} if wrong else {view: tuple(np.atleast_1d(weight).tolist()) for view, weight in record["weights"].items()}
+        table = {
+            "how": one_of(*MERGES[:-1]),
+            "weights": mapping_of(either(NUMBER, list_of(NUMBER, classes))),
+            "threshold": optional(NUMBER),
+        }
+        wrong = validate_fields(record, table)
+        weights = (
+            {} if wrong else {view: tuple(np.atleast_1d(weight).tolist()) for view, weight in record["weights"].items()}
+        )
         if not wrong and (not weights or len({*map(len, weights.values())}) > 1 or min(map(min, weights.values())) < 0):
             wrong = ["'weights' must be of one view or more, each with as many, and none below 0"]
         if not wrong and not all(0 < sum(of_class) < math.inf for of_class in zip(*weights.values(), strict=True)):

@@ -12,24 +12,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ensemble.tta.files import Kept, kept_logits, stitch, write
+from ensemble.tta.files import CachedView, load_cached_logits, stitch, write
 from ensemble.tta.views import View
-from folds.data.table import Data, SampleTable
-from folds.errors import EnsembleError, collected
-from folds.execution.placement import place
+from folds.data.table import Dataset, SampleTable
+from folds.errors import EnsembleError, combine_errors
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
 from folds.models.checkpoint import Checkpoint, load_checkpoint
 from folds.models.factory import is_convolutional
-from folds.models.inference import Pixels, predict_logits
-from folds.predictions.files import Sidecar
+from folds.models.inference import PixelSource, predict_logits
+from folds.models.precision import resolve_devices
+from folds.predictions.files import PredictionMetadata
 from folds.predictions.rows import samples_sha
 from folds.utils.files import sha256_bytes, sha256_file
 
 Note = Callable[[str], None]
 
 
-class FoldViews:
+class FoldPredictor:
     """One checkpoint, and the files of the views that it predicts under ``<folder>/views``.
 
     Parameters
@@ -47,7 +47,7 @@ class FoldViews:
     def __init__(
         self,
         path: Path,
-        open_data: Callable[[Checkpoint], Data],
+        open_data: Callable[[Checkpoint], Dataset],
         folder: Path,
         *,
         images: dict[str, Any],
@@ -56,11 +56,18 @@ class FoldViews:
         progress: Callable[[int, int], None] | None = None,
         note: Note = lambda text: None,
     ) -> None:
-        self.path, self.folder, self.images, self.again, self.progress, self.note = path, folder, images, again, progress, note
+        self.path, self.folder, self.images, self.again, self.progress, self.note = (
+            path,
+            folder,
+            images,
+            again,
+            progress,
+            note,
+        )
         self.checkpoint, self.sha = load_checkpoint(path), sha256_file(path)
         self.data = open_data(self.checkpoint)
         self.index = _positions(self.data.train, self.checkpoint)
-        self.device = place(1, device).devices[0]
+        self.device = resolve_devices(device)[0]
         self.passes = 0  # images × views that were predicted
         self._made: set[Path] = set()
 
@@ -84,7 +91,7 @@ class FoldViews:
     def out_of_fold(self, views: Sequence[View]) -> None:
         """Predict the fold's own validation rows."""
         table, checkpoint = self.data.train, self.checkpoint
-        shared = Sidecar(
+        shared = PredictionMetadata(
             kind="logit",
             split="oof",
             classes=checkpoint.classes,
@@ -106,7 +113,7 @@ class FoldViews:
         table, checkpoint = self.data.test, self.checkpoint
         if table is None:
             return
-        shared = Sidecar(
+        shared = PredictionMetadata(
             kind="logit",
             split="test",
             classes=checkpoint.classes,
@@ -123,13 +130,22 @@ class FoldViews:
         )
         self._fill(table, np.arange(len(table)), shared, views, np.ones(len(table), bool) if only is None else only)
 
-    def _fill(self, table: SampleTable, index: NDArray[np.int64], shared: Sidecar, views: Sequence[View], wanted: NDArray[np.bool_]) -> None:
+    def _fill(
+        self,
+        table: SampleTable,
+        index: NDArray[np.int64],
+        shared: PredictionMetadata,
+        views: Sequence[View],
+        wanted: NDArray[np.bool_],
+    ) -> None:
         """Predict those of the `wanted` rows (of `index`) that the files of `views` lack."""
         key = repr((table.source, len(table), self.checkpoint.images))
         if key not in self.images:
             settings = self.checkpoint.image_settings
-            loaded = load_images(table.paths or (), settings, cache_dir=CACHE / "images", where=table.where, note=self.note)
-            self.images[key] = loaded, Pixels(loaded.pixels, self.device)
+            loaded = load_images(
+                table.paths or (), settings, cache_dir=CACHE / "images", where=table.locations, note=self.note
+            )
+            self.images[key] = loaded, PixelSource(loaded.pixels, self.device)
         images, pixels = self.images[key]
         seen = sha256_bytes("".join(images.content[i] for i in index.tolist()).encode())
         shared = replace(shared, images_sha=seen if shared.split == "test" else {str(self.fold): seen})
@@ -157,13 +173,13 @@ class FoldViews:
         """Where the logits of a view are."""
         return self.folder / "views" / f"{view.file_name}.{'oof' if split == 'oof' else f'fold{self.fold}.test'}.npy"
 
-    def _kept(self, view: View, wanted: Sidecar) -> Kept:
+    def _kept(self, view: View, wanted: PredictionMetadata) -> CachedView:
         path = self.file(view, wanted.split)
         if self.again and path not in self._made:
-            return Kept(np.zeros(len(wanted.rows), bool), np.zeros((0, len(wanted.classes)), np.float32))
-        return kept_logits(path, wanted)
+            return CachedView(np.zeros(len(wanted.rows), bool), np.zeros((0, len(wanted.classes)), np.float32))
+        return load_cached_logits(path, wanted)
 
-    def _predicted(self, pixels: Pixels, index: NDArray[np.int64], views: Sequence[View]) -> NDArray[np.float32]:
+    def _predicted(self, pixels: PixelSource, index: NDArray[np.int64], views: Sequence[View]) -> NDArray[np.float32]:
         """(views, n, classes)."""
         network, channels_last = self.model
         self.passes += len(index) * len(views)
@@ -202,9 +218,13 @@ def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int
         return
     labels = table.labels.tolist()
     pairs = zip(checkpoint.validation_ids, checkpoint.validation_labels, rows, strict=True)
-    other = [f"{table.where[row]}: '{name}' is '{labels[row]}', was '{label}'" for name, label, row in pairs if labels[row] != label]
+    other = [
+        f"{table.locations[row]}: '{name}' is '{labels[row]}', was '{label}'"
+        for name, label, row in pairs
+        if labels[row] != label
+    ]
     if other:
-        raise collected(
+        raise combine_errors(
             other,
             f"of the {len(rows):,} validation samples of {checkpoint.run} fold {checkpoint.fold} have another label in {table.source}",
             hint="--data must name the table the checkpoint was trained on; train again if its labels were corrected",

@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.tta.files import together, write
-from ensemble.tta.merge import Merge, Request
-from ensemble.tta.predict import FoldViews, Note
+from ensemble.tta.files import load_common_rows, write
+from ensemble.tta.merge import Merge, MergeConfig
+from ensemble.tta.predict import FoldPredictor, Note
 from ensemble.tta.views import View
-from ensemble.tta.weights import Evidence, apply, fit, nested
-from folds.data.table import Data
+from ensemble.tta.weights import OOFViews, apply, fit, nested_view_scores
+from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import Checkpoint, available_checkpoints
-from folds.predictions.files import Sidecar, fold_files, oof_file, read_sidecar, sidecar_path
-from folds.predictions.reading import truth_of
+from folds.predictions.files import PredictionMetadata, fold_files, oof_file, read_sidecar, sidecar_path
+from folds.predictions.reading import labels_and_groups
 from folds.utils.files import remove
 from folds.utils.locks import exclusive_lock
 from folds.utils.numeric import softmax
 
 
 @dataclass(frozen=True)
-class Augmented:
+class TTAResult:
     """What a run's views were merged to.
 
     Attributes
@@ -40,9 +40,9 @@ class Augmented:
     """
 
     run: str
-    request: Request
+    request: MergeConfig
     merge: Merge
-    evidence: Evidence | None
+    evidence: OOFViews | None
     merged: NDArray[np.float64]
     full: NDArray[np.float64] | None
     oof_views: float
@@ -70,15 +70,15 @@ def find_checkpoints(target: str, checkpoints: Path = Path("checkpoints")) -> li
 def augment(
     checkpoints: Mapping[Path, Checkpoint],
     views: Sequence[View],
-    open_data: Callable[[Checkpoint], Data],
-    request: Request,
+    open_data: Callable[[Checkpoint], Dataset],
+    request: MergeConfig,
     *,
     runs: Path = Path("runs"),
     device: str = "auto",
     force: bool = False,
     progress: Callable[[str], Callable[[int, int], None]] | None = None,
     note: Note = lambda text: None,
-) -> Augmented:
+) -> TTAResult:
     """Predict folds of a run in every view, out of fold and on test; write each view's logits and the merged probabilities.
 
     A view that an earlier command has predicted, with this checkpoint, of this table and these images, is kept. Merged files
@@ -86,7 +86,7 @@ def augment(
     On test only the views that the budget leaves are predicted, and, if adaptive, only for the images that need them.
 
     Files, under ``runs/tta``: ``<run>/views/<view>.oof.npy`` and ``<view>.fold<i>.test.npy`` (logits), ``<run>.oof.npy``
-    (stitched over the folds done so far) and ``<run>.fold<i>.test.npy`` (probabilities; the sidecar's `merge` is `Merge.as_json`).
+    (stitched over the folds done so far) and ``<run>.fold<i>.test.npy`` (probabilities; the sidecar's `merge` is `Merge.to_dict`).
 
     Parameters
     ----------
@@ -103,27 +103,35 @@ def augment(
     """
     request.check()
     if len(views) == 1:  # there is nothing to merge, to choose or to save
-        request = Request()
+        request = MergeConfig()
     names = {checkpoint.run for checkpoint in checkpoints.values()}
     if len(names) != 1:
-        raise UsageError(f"expected checkpoints of one run, found {', '.join(sorted(names))}", hint="one command a run: ensemble tta RUN")
+        raise UsageError(
+            f"expected checkpoints of one run, found {', '.join(sorted(names))}",
+            hint="one command a run: ensemble tta RUN",
+        )
     run = names.pop()
     folder, tables = runs / "tta" / run, dict[str, Any]()
     with exclusive_lock(runs / "tta" / f".{run}.lock", f"the TTA of {run}"):
         folds = []
         for path in checkpoints:
             told = None if progress is None else progress(str(path))
-            fold = FoldViews(path, open_data, folder, images=tables, device=device, again=force, progress=told, note=note)
-            _refuse_other_training(oof_file(runs / "tta", run), fold, force)
+            fold = FoldPredictor(
+                path, open_data, folder, images=tables, device=device, again=force, progress=told, note=note
+            )
+            _check_same_training(oof_file(runs / "tta", run), fold, force)
             fold.out_of_fold(views)
             if request.all_on_test(len(views)):
                 fold.test(views)
             fold.release()
             folds.append(fold)
         files = [folder / "views" / f"{view.file_name}.oof.npy" for view in views]
-        found = together(files, {fold.fold: fold.sha for fold in folds})
+        found = load_common_rows(files, {fold.fold: fold.sha for fold in folds})
         if found is None:
-            raise EnsembleError(f"{files[0]}: the views of {run} have no row in common", hint=f"ensemble tta {run} --force predicts them again")
+            raise EnsembleError(
+                f"{files[0]}: the views of {run} have no row in common",
+                hint=f"ensemble tta {run} --force predicts them again",
+            )
         logits, sidecar = found
         made = _decide(run, [view.name for view in views], logits, sidecar, request)
         chosen = [next(view for view in views if view.name == name) for name in made.merge.views]
@@ -137,10 +145,12 @@ def augment(
     return replace(made, test_views=test_views, predicted=sum(fold.passes for fold in folds))
 
 
-def _decide(run: str, names: Sequence[str], logits: NDArray[np.float32], sidecar: Sidecar, request: Request) -> Augmented:
+def _decide(
+    run: str, names: Sequence[str], logits: NDArray[np.float32], sidecar: PredictionMetadata, request: MergeConfig
+) -> TTAResult:
     """What the out-of-fold rows say of the merge, before anything of it is written."""
     try:
-        labels, persons = truth_of(sidecar)
+        labels, persons = labels_and_groups(sidecar)
     except ValueError:
         if request.fitted(len(names)):
             raise EnsembleError(
@@ -148,27 +158,29 @@ def _decide(run: str, names: Sequence[str], logits: NDArray[np.float32], sidecar
                 hint="--merge mean or geometric, of all views, needs none",
             ) from None
         merge = Merge(request.how, dict.fromkeys(names, (1 / len(names),)))
-        return Augmented(run, request, merge, None, merge.merged(logits), None, len(names))
-    evidence = Evidence(tuple(names), logits, labels, persons, np.broadcast_to(np.asarray(sidecar.fold), len(labels)))
+        return TTAResult(run, request, merge, None, merge.merged(logits), None, len(names))
+    evidence = OOFViews(tuple(names), logits, labels, persons, np.broadcast_to(np.asarray(sidecar.fold), len(labels)))
     merge = fit(evidence, request)
-    merged, views = nested(evidence, request) if request.fitted(len(names)) else apply(merge, evidence)
-    full = nested(evidence, replace(request, adaptive=False, plain=True))[0] if request.adaptive else None
-    return Augmented(run, request, merge, evidence, merged, full, float(views.mean()))
+    merged, views = nested_view_scores(evidence, request) if request.fitted(len(names)) else apply(merge, evidence)
+    full = nested_view_scores(evidence, replace(request, adaptive=False, plain=True))[0] if request.adaptive else None
+    return TTAResult(run, request, merge, evidence, merged, full, float(views.mean()))
 
 
-def _test_where_needed(fold: FoldViews, chosen: Sequence[View], merge: Merge) -> None:
+def _test_where_needed(fold: FoldPredictor, chosen: Sequence[View], merge: Merge) -> None:
     if fold.data.test is None:
         return
     if merge.threshold is None:
         fold.test(chosen)
         return
     fold.test(chosen[:1])
-    plain = together([fold.file(chosen[0], "test")], {fold.fold: fold.sha})
+    plain = load_common_rows([fold.file(chosen[0], "test")], {fold.fold: fold.sha})
     if plain is not None and len(chosen) > 1:
-        fold.test(chosen[1:], only=merge.further(plain[0][0]))
+        fold.test(chosen[1:], only=merge.needs_more_views(plain[0][0]))
 
 
-def _write_merged(folds: Sequence[FoldViews], chosen: Sequence[View], made: Augmented, sidecar: Sidecar, note: Note) -> float | None:
+def _write_merged(
+    folds: Sequence[FoldPredictor], chosen: Sequence[View], made: TTAResult, sidecar: PredictionMetadata, note: Note
+) -> float | None:
     """The merged files of all folds that have the views, and none of any other merge; how many views a test image needed on average.
 
     Out of fold the rows are merged by what the other folds say where anything was fitted (`nested` in the sidecar's `merge`): what
@@ -177,20 +189,31 @@ def _write_merged(folds: Sequence[FoldViews], chosen: Sequence[View], made: Augm
     first, merge, request = folds[0], made.merge, made.request
     tta, run = first.folder.parent, first.checkpoint.run
     labelled = merge.views if merge.how == "mean" else (*merge.views, f"merge={merge.how}")
-    record: dict[str, Any] = merge.as_json() | {"asked": request.how, "budget": request.budget, "adaptive": request.adaptive}
+    record: dict[str, Any] = merge.to_dict() | {
+        "asked": request.how,
+        "budget": request.budget,
+        "adaptive": request.adaptive,
+    }
     record["nested"] = made.evidence is not None and request.fitted(len(made.evidence.views))
     out = oof_file(tta, run)
     _say_what_changes(out, sidecar, labelled, record, note)
     there = sorted(set(np.asarray(sidecar.fold).ravel().tolist()))
     used, written = [], set()
     # On test the same checkpoints must have predicted the views as out of fold.
-    shas = {int(i): sha for i, sha in sidecar.checkpoint_sha.items()} if isinstance(sidecar.checkpoint_sha, Mapping) else {}
-    for i in there if first.data.test is not None else ():
+    shas = (
+        {int(i): sha for i, sha in sidecar.checkpoint_sha.items()}
+        if isinstance(sidecar.checkpoint_sha, Mapping)
+        else {}
+    )
+    for i in there:
+        if first.data.test is None:
+            break
         found = _merged_test(first, i, chosen, merge, shas)
         if found is not None:
             path = tta / f"{run}.fold{i}.test.npy"
             values, of_fold, views = found
-            write(path, values, replace(of_fold, kind="probability", views=labelled, merge=record), first.data.test.rows())  # type: ignore[union-attr]
+            sidecar_of_fold = replace(of_fold, kind="probability", views=labelled, merge=record)
+            write(path, values, sidecar_of_fold, first.data.test.rows())
             written.add(i)
             used.append(views)
     for i, path in fold_files(tta, run).items():
@@ -198,23 +221,25 @@ def _write_merged(folds: Sequence[FoldViews], chosen: Sequence[View], made: Augm
             # The array first: without its sidecar it would be taken on trust.
             remove(path)
             remove(sidecar_path(path))
-            note(f"{path} is removed: fold {i} lacks some of these views; ensemble tta {run} with the same options predicts them")
+            note(
+                f"{path} is removed: fold {i} lacks some of these views; ensemble tta {run} with the same options predicts them"
+            )
     write(out, made.merged, replace(sidecar, kind="probability", views=labelled, merge=record), first.data.train.rows())
     return float(np.mean(used)) if used else None
 
 
 def _merged_test(
-    first: FoldViews, fold: int, chosen: Sequence[View], merge: Merge, shas: Mapping[int, str]
-) -> tuple[NDArray[np.float64], Sidecar, float] | None:
+    first: FoldPredictor, fold: int, chosen: Sequence[View], merge: Merge, shas: Mapping[int, str]
+) -> tuple[NDArray[np.float64], PredictionMetadata, float] | None:
     """Probabilities of a fold's test rows, what they are, and views an image; None where views are missing."""
     files = [first.folder / "views" / f"{view.file_name}.fold{fold}.test.npy" for view in chosen]
-    base = together(files[:1], shas)
+    base = load_common_rows(files[:1], shas)
     if base is None or first.data.test is None or len(base[1].rows) != len(first.data.test):
         return None
-    further = merge.further(base[0][0])
+    further = merge.needs_more_views(base[0][0])
     if not further.any():
         return softmax(base[0][0]) if merge.threshold is not None else merge.merged(base[0]), base[1], 1.0
-    found = together(files, shas)
+    found = load_common_rows(files, shas)
     place = {} if found is None else {name: i for i, name in enumerate(found[1].rows.ids.tolist())}
     at = np.array([place.get(name, -1) for name in base[1].rows.ids[further].tolist()])
     if found is None or (at < 0).any():
@@ -224,7 +249,9 @@ def _merged_test(
     return values, base[1], 1 + float(further.mean()) * (len(chosen) - 1)
 
 
-def _say_what_changes(path: Path, sidecar: Sidecar, views: tuple[str, ...], record: Mapping[str, Any], note: Note) -> None:
+def _say_what_changes(
+    path: Path, sidecar: PredictionMetadata, views: tuple[str, ...], record: Mapping[str, Any], note: Note
+) -> None:
     before = read_sidecar(path) if path.exists() else None
     if before is None:
         return
@@ -239,7 +266,7 @@ def _say_what_changes(path: Path, sidecar: Sidecar, views: tuple[str, ...], reco
         )
 
 
-def _refuse_other_training(path: Path, fold: FoldViews, force: bool) -> None:
+def _check_same_training(path: Path, fold: FoldPredictor, force: bool) -> None:
     there = read_sidecar(path) if path.exists() else None
     if there is None or force:
         return
@@ -248,4 +275,4 @@ def _refuse_other_training(path: Path, fold: FoldViews, force: bool) -> None:
         raise EnsembleError(f"{path} was made with another training of this fold", hint="--force replaces it")
 
 
-__all__ = ["Augmented", "augment", "find_checkpoints"]
+__all__ = ["TTAResult", "augment", "find_checkpoints"]

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.tta.files import together
+from ensemble.tta.files import load_common_rows
 from ensemble.tta.merge import Merge, merge_views
-from ensemble.tta.run import Augmented
+from ensemble.tta.run import TTAResult
 from ensemble.tta.views import View
 from ensemble.tta.weights import METRIC, apply
 from folds.errors import EnsembleError
 from folds.metrics.classification import argmax_classes, f1_per_class
 from folds.metrics.grouping import average_by_person
-from folds.metrics.intervals import Difference, difference_over_people, distinguishable
-from folds.metrics.report import Score, score
+from folds.metrics.intervals import Difference, difference_over_people, significance_text
+from folds.metrics.report import ScoreReport, score_predictions
 from folds.predictions.files import fold_files, oof_file, read_array, read_sidecar
 from folds.predictions.reading import score_rows
 from folds.utils.numeric import softmax
@@ -38,13 +38,13 @@ class ViewScores:
 
     split: str
     folds: tuple[int, ...]
-    views: Mapping[str, Score]
-    merged: Score | None
+    views: Mapping[str, ScoreReport]
+    merged: ScoreReport | None
     path: Path
 
 
 @dataclass(frozen=True)
-class Worth:
+class TTAGain:
     """What the merge is worth out of fold, and against what; all on the same rows.
 
     Attributes
@@ -59,15 +59,17 @@ class Worth:
     """
 
     in_sample: float | None
-    mean: Score
+    mean: ScoreReport
     against_plain: Difference
     against_mean: Difference
     full: float | None
-    without: Mapping[str, float]
+    leave_one_out: Mapping[str, float]
     per_class: Mapping[str, Sequence[float]]
 
 
-def score_views(run: str, views: tuple[View, ...], runs: Path = Path("runs"), per_person: bool = False) -> list[ViewScores]:
+def score_views(
+    run: str, views: tuple[View, ...], runs: Path = Path("runs"), per_person: bool = False
+) -> list[ViewScores]:
     """Scores of each view and of the merge, out of fold and, where labels are known, on test, from the written files."""
     folder, results = runs / "tta", []
     oof = read_sidecar(oof_file(folder, run))
@@ -82,9 +84,11 @@ def score_views(run: str, views: tuple[View, ...], runs: Path = Path("runs"), pe
         scores = {}
         for view in views:
             files = [folder / run / "views" / f"{view.file_name}.{path.name.removeprefix(f'{run}.')}" for path in paths]
-            found = [together([file], {}) for file in files]
+            found = [load_common_rows([file], {}) for file in files]
             if all(one is not None and np.isin(sidecar.rows.ids, one[1].rows.ids).all() for one in found):
-                values = [softmax(_in_order(one[0][0], one[1].rows.ids, sidecar.rows.ids)) for one in found if one is not None]
+                values = [
+                    softmax(_in_order(one[0][0], one[1].rows.ids, sidecar.rows.ids)) for one in found if one is not None
+                ]
                 scores[view.name] = score_rows(np.mean(values, axis=0), sidecar, per_person=per_person)
         merged = np.mean([np.asarray(read_array(path), np.float64) for path in paths], axis=0)
         folds = done if split == "oof" else tuple(fold for fold in done if fold in tests)
@@ -97,7 +101,7 @@ def _in_order(values: NDArray[np.floating], ids: NDArray[np.str_], wanted: NDArr
     return values[[place[name] for name in wanted.tolist()]]
 
 
-def worth_of(made: Augmented, per_person: bool = False) -> Worth | None:
+def worth_of(made: TTAResult, per_person: bool = False) -> TTAGain | None:
     """What a merge is worth out of fold; None where labels are not known, or there is one view alone."""
     evidence = made.evidence
     if evidence is None or len(evidence.views) < 2:
@@ -113,7 +117,11 @@ def worth_of(made: Augmented, per_person: bool = False) -> Worth | None:
         return difference_over_people(METRIC, some[0], some[2][0], some[2][1], some[1])
 
     def flat(values: NDArray[np.float64]) -> float:
-        return score(labels, values, persons, per_person=per_person).headline.score if per_person else METRIC(labels, values)
+        return (
+            score_predictions(labels, values, persons, per_person=per_person).interval.value
+            if per_person
+            else METRIC(labels, values)
+        )
 
     whole = Merge(made.merge.how, made.merge.weights)
     full = None if made.full is None else flat(made.full)
@@ -127,11 +135,25 @@ def worth_of(made: Augmented, per_person: bool = False) -> Worth | None:
         name: f1_per_class(labels, argmax_classes(values), values.shape[1]).tolist()
         for name, values in (("plain", plain), ("mean_of_all", mean), ("merged", made.merged))
     }
-    return Worth(fitted, score(labels, mean, persons, per_person=per_person), against(plain), against(mean), full, without, per_class)
+    return TTAGain(
+        fitted,
+        score_predictions(labels, mean, persons, per_person=per_person),
+        against(plain),
+        against(mean),
+        full,
+        without,
+        per_class,
+    )
 
 
 def difference_record(found: Difference) -> dict[str, Any]:
     """For --json: a difference of macro F1, and whether other people would show it."""
     change = found.difference
-    verdict = distinguishable(change.low, change.high, found.chance)
-    return {"difference": change.score, "low": change.low, "high": change.high, "chance": found.chance, "distinguishable": verdict}
+    verdict = significance_text(change.low, change.high, found.p_value)
+    return {
+        "difference": change.value,
+        "low": change.low,
+        "high": change.high,
+        "chance": found.p_value,
+        "distinguishable": verdict,
+    }

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from folds.errors import UsageError, unknown
+from folds.errors import UsageError, unknown_name
 
 NONE = "none"
 Step = Callable[[Tensor], Tensor]
@@ -33,13 +33,13 @@ class View:
 
     name: str
     steps: tuple[Callable[[Tensor], Tensor], ...] = ()
-    moves_only: bool = True
+    geometric_only: bool = True
 
     def __call__(self, batch: Tensor) -> Tensor:
         size = batch.shape[-2:]
         for step in self.steps:
             batch = step(batch)
-        return _to_size(batch, size) if self.moves_only else _to_size(batch, size).clamp(0, 1)
+        return _to_size(batch, size) if self.geometric_only else _to_size(batch, size).clamp(0, 1)
 
     @property
     def file_name(self) -> str:
@@ -81,7 +81,7 @@ def view_named(name: str) -> View:
         factor = "rot90" if part.startswith("rot") else part.rpartition("-")[0] if part.startswith("fivecrop") else part
         step = next((one for label, one in _factor(factor) if label == part), None)
         if step is None and part != NONE:
-            raise unknown("view", part, [*FACTORS])
+            raise unknown_name("view", part, [*FACTORS])
         found.append((part, step))
     return _product(found)
 
@@ -119,7 +119,7 @@ def _factor(text: str) -> Iterator[tuple[str, Step | None]]:
 
     name, _, listed = text.partition(":")
     if name not in FACTORS:
-        raise unknown("view", name, [*FACTORS])
+        raise unknown_name("view", name, [*FACTORS])
     values = _values(name, listed)
     if name == NONE:
         yield NONE, None
@@ -136,7 +136,10 @@ def _factor(text: str) -> Iterator[tuple[str, Step | None]]:
             yield label or NONE, _sequence(steps) if steps else None
     elif name == "scale":
         for value in values:
-            yield f"scale:{value:g}", _bound(ttach.Scale([value], interpolation="bilinear"), scale=value) if value != 1 else None
+            yield (
+                f"scale:{value:g}",
+                _bound(ttach.Scale([value], interpolation="bilinear"), scale=value) if value != 1 else None,
+            )
     elif name == "multiply":
         for value in values:
             yield f"multiply:{value:g}", _bound(ttach.Multiply([value]), factor=value) if value != 1 else None
@@ -186,11 +189,14 @@ def _values(name: str, listed: str) -> list[float]:
     try:
         values = [float(value) for value in listed.split(",")]
     except ValueError:
-        raise UsageError(f"--views: {name} needs numbers, found '{listed}'", hint=f"--views {name}:0.9 or {name}:0.9,1,1.1") from None
+        raise UsageError(
+            f"--views: {name} needs numbers, found '{listed}'", hint=f"--views {name}:0.9 or {name}:0.9,1,1.1"
+        ) from None
     for value in values:
         if name.endswith("crop") and value > 1:
             raise UsageError(
-                f"--views: {name}:{value:g} is larger than the image, expected a share of each side, {bounds[0]:g} to 1", hint=f"--views {name}:0.9"
+                f"--views: {name}:{value:g} is larger than the image, expected a share of each side, {bounds[0]:g} to 1",
+                hint=f"--views {name}:0.9",
             )
         if not bounds[0] <= value <= bounds[1]:
             raise UsageError(f"--views: {name}:{value:g} is out of range, expected {bounds[0]:g} to {bounds[1]:g}")
@@ -260,7 +266,9 @@ def _to_size(batch: Tensor, size: torch.Size) -> Tensor:
     return functional.pad(batch, [max(side, 0) for side in sides], mode="replicate")
 
 
-def distinct(views: Sequence[View], size: tuple[int, int], note: Callable[[str], None] = lambda text: None) -> tuple[View, ...]:
+def deduplicate_views(
+    views: Sequence[View], size: tuple[int, int], note: Callable[[str], None] = lambda text: None
+) -> tuple[View, ...]:
     """The views without those that repeat an earlier one, found by trying them on a random image.
 
     Parameters

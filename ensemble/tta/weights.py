@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.tta.merge import MERGES, Merge, Request, margins
+from ensemble.tta.merge import MERGES, Merge, MergeConfig, margins
 from folds.errors import EnsembleError
-from folds.metrics.classification import METRICS, argmax_classes, class_counts
+from folds.metrics.classification import METRICS, argmax_classes, confusion_counts
 from folds.utils.numeric import softmax
 
 PLAIN = "plain"  # what `auto` can choose besides: no other view than the plain image
@@ -23,7 +23,7 @@ SPREAD = 0.5  # standard deviation of the logarithm of a class's weight about th
 
 
 @dataclass(frozen=True)
-class Evidence:
+class OOFViews:
     """Out-of-fold logits of all views, and what was right.
 
     Attributes
@@ -39,9 +39,9 @@ class Evidence:
     persons: NDArray[np.int64]
     folds: NDArray[np.int64]
 
-    def take(self, mine: NDArray[np.bool_]) -> Evidence:
+    def take(self, mine: NDArray[np.bool_]) -> OOFViews:
         """These rows."""
-        return Evidence(self.views, self.logits[:, mine], self.labels[mine], self.persons[mine], self.folds[mine])
+        return OOFViews(self.views, self.logits[:, mine], self.labels[mine], self.persons[mine], self.folds[mine])
 
     def parts(self) -> Iterator[NDArray[np.bool_]]:
         """(n,) the rows of each part that is scored by what the others say: the folds, or five groups of the people of a single one.
@@ -54,39 +54,49 @@ class Evidence:
         if len(np.unique(groups)) < 2:
             people, codes = np.unique(self.persons, return_inverse=True)
             if len(people) < 2:
-                raise EnsembleError("views are chosen and weighed on other people than they are scored on, and there is one alone")
+                raise EnsembleError(
+                    "views are chosen and weighed on other people than they are scored on, and there is one alone"
+                )
             groups = (np.random.default_rng(0).permutation(len(people)) % GROUPS)[codes]
         for group in np.unique(groups):
             yield groups == group
 
 
-def fit(evidence: Evidence, request: Request) -> Merge:
+def fit(evidence: OOFViews, request: MergeConfig) -> Merge:
     """The merge that suits all of the evidence; what it is worth is what `nested` says, not the score on these rows."""
     how, views = request.how, evidence.views
     if how == "auto":
         how = _best(evidence, request)
-    weights = np.eye(len(views))[0] if how == PLAIN else _weights(evidence, how, request.budget, request.adaptive or request.plain)
-    used = {view: tuple(np.atleast_1d(weight).tolist()) for view, weight in zip(views, weights, strict=True) if np.any(weight > 0)}
+    weights = (
+        np.eye(len(views))[0]
+        if how == PLAIN
+        else _weights(evidence, how, request.budget, request.adaptive or request.plain)
+    )
+    used = {
+        view: tuple(np.atleast_1d(weight).tolist())
+        for view, weight in zip(views, weights, strict=True)
+        if np.any(weight > 0)
+    }
     merge = Merge("mean" if how == PLAIN else how, used)
     if not request.adaptive:
         return merge
     if len(used) == 1:
         return replace(merge, threshold=0.0)
-    full, _ = nested(evidence, Request(how, request.budget, plain=True))
+    full, _ = nested_view_scores(evidence, MergeConfig(how, request.budget, plain=True))
     return replace(merge, threshold=fit_threshold(softmax(evidence.logits[0]), full, evidence.labels))
 
 
-def apply(merge: Merge, evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def apply(merge: Merge, evidence: OOFViews) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Probabilities (n, classes), and how many views each image needs (n,)."""
     logits = evidence.logits[[evidence.views.index(view) for view in merge.views]]
     merged = merge.merged(logits)
     if merge.threshold is None:
         return merged, np.full(merged.shape[0], len(merge.weights))
-    further = merge.further(logits[0])
+    further = merge.needs_more_views(logits[0])
     return np.where(further[:, None], merged, softmax(logits[0])), np.where(further, len(merge.weights), 1)
 
 
-def nested(evidence: Evidence, request: Request) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def nested_view_scores(evidence: OOFViews, request: MergeConfig) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Each part's rows merged as the other parts say: probabilities (n, classes), and views used (n,); nothing saw its own labels."""
     probabilities, views = np.empty(evidence.logits.shape[1:]), np.empty(len(evidence.labels), np.int64)
     for mine in evidence.parts():
@@ -94,15 +104,17 @@ def nested(evidence: Evidence, request: Request) -> tuple[NDArray[np.float64], N
     return probabilities, views
 
 
-def _best(evidence: Evidence, request: Request) -> str:
+def _best(evidence: OOFViews, request: MergeConfig) -> str:
     """The way to merge with the highest nested score; the simpler among equals."""
     scores = {PLAIN: METRIC(evidence.labels, softmax(evidence.logits[0]))}
     for how in MERGES[:-1]:
-        scores[how] = METRIC(evidence.labels, nested(evidence, replace(request, how=how, adaptive=False))[0])
+        scores[how] = METRIC(
+            evidence.labels, nested_view_scores(evidence, replace(request, how=how, adaptive=False))[0]
+        )
     return max(scores, key=lambda how: scores[how])
 
 
-def _weights(evidence: Evidence, how: str, budget: int | None, plain: bool) -> NDArray[np.float64]:
+def _weights(evidence: OOFViews, how: str, budget: int | None, plain: bool) -> NDArray[np.float64]:
     """(views,) or (views, classes), 0 for a view that is not used."""
     views = len(evidence.views)
     limit = views if budget is None else min(budget, views)
@@ -115,7 +127,7 @@ def _weights(evidence: Evidence, how: str, budget: int | None, plain: bool) -> N
     return shared if how == "weighted" else _by_class(evidence, shared)
 
 
-def _greedy(evidence: Evidence, how: str, limit: int, plain: bool, again: bool) -> NDArray[np.int64]:
+def _greedy(evidence: OOFViews, how: str, limit: int, plain: bool, again: bool) -> NDArray[np.int64]:
     """(views,) how often each view is taken, one after the other, whichever lowers the log loss most (Caruana et al., 2004).
 
     Log loss, because it says something about every row; the score that is reported may move by single rows.
@@ -127,7 +139,9 @@ def _greedy(evidence: Evidence, how: str, limit: int, plain: bool, again: bool) 
     """
     index, geometric = np.arange(len(evidence.labels)), how == "geometric"
     # Of the arithmetic mean only the probability of the true class matters.
-    values = np.asarray(evidence.logits, np.float64) if geometric else softmax(evidence.logits)[:, index, evidence.labels]
+    values = (
+        np.asarray(evidence.logits, np.float64) if geometric else softmax(evidence.logits)[:, index, evidence.labels]
+    )
 
     def loss(total: NDArray[np.float64], count: int) -> float:
         mean = total / count
@@ -150,7 +164,9 @@ def _greedy(evidence: Evidence, how: str, limit: int, plain: bool, again: bool) 
     return kept
 
 
-def _by_class(evidence: Evidence, shared: NDArray[np.float64], rate: float = 0.1, steps: int = 100) -> NDArray[np.float64]:
+def _by_class(
+    evidence: OOFViews, shared: NDArray[np.float64], rate: float = 0.1, steps: int = 100
+) -> NDArray[np.float64]:
     """(views, classes) weights of least log loss, held near those of all classes: the rarer a class, the nearer.
 
     Gradient descent (Adam) on the logarithms of the weights, with a normal prior of deviation `SPREAD` about the shared ones.
@@ -169,7 +185,9 @@ def _by_class(evidence: Evidence, shared: NDArray[np.float64], rate: float = 0.1
         pull = np.broadcast_to(1 / sums.sum(axis=0), (classes, n)).copy()
         pull[labels, index] -= 1 / np.maximum(sums[labels, index], np.finfo(np.float64).eps)
         gradient = (probabilities @ pull[:, :, None])[:, :, 0] / n
-        gradient = weights * (gradient - (weights * gradient).sum(axis=1, keepdims=True)) + (theta - prior) / (SPREAD**2 * n)
+        gradient = weights * (gradient - (weights * gradient).sum(axis=1, keepdims=True)) + (theta - prior) / (
+            SPREAD**2 * n
+        )
         slope, square = 0.9 * slope + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
         theta = theta - rate * (slope / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
     whole = np.zeros((len(shared), classes))
@@ -177,7 +195,9 @@ def _by_class(evidence: Evidence, shared: NDArray[np.float64], rate: float = 0.1
     return whole
 
 
-def fit_threshold(plain: NDArray[np.floating], full: NDArray[np.floating], labels: NDArray[np.int64], tolerance: float = TOLERANCE) -> float:
+def fit_threshold(
+    plain: NDArray[np.floating], full: NDArray[np.floating], labels: NDArray[np.int64], tolerance: float = TOLERANCE
+) -> float:
     """The smallest margin of the plain image below which further views are made.
 
     With it, and with any larger one, the score is within `tolerance` of that of all views for all images: a smaller one
@@ -198,10 +218,10 @@ def fit_threshold(plain: NDArray[np.floating], full: NDArray[np.floating], label
     change[step, 0, right] = (after[moved] == right).astype(int) - (before[moved] == right)
     change[step, 2, after[moved]] = 1
     change[step, 2, before[moved]] = -1
-    assert METRIC.of_counts is not None  # noqa: S101 - macro F1 is made of counts
-    whole = class_counts(labels, before, np.shape(plain)[1])
-    scores = METRIC.of_counts(whole + change.cumsum(axis=0)) if len(moved) else np.zeros(0)
-    worse = np.flatnonzero(scores < METRIC.of_counts(whole) - tolerance - 1e-12)
+    assert METRIC.from_counts is not None  # noqa: S101 - macro F1 is made of counts
+    whole = confusion_counts(labels, before, np.shape(plain)[1])
+    scores = METRIC.from_counts(whole + change.cumsum(axis=0)) if len(moved) else np.zeros(0)
+    worse = np.flatnonzero(scores < METRIC.from_counts(whole) - tolerance - 1e-12)
     if not len(worse):
         return 0.0
     first = int(worse[0])

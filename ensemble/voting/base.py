@@ -21,7 +21,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Ballots:
+class VoteInput:
     """What the runs say on a block of m rows.
 
     Attributes
@@ -40,11 +40,11 @@ class Ballots:
     ranking: NDArray[np.int64]
 
 
-Combine = Callable[[Ballots], tuple[NDArray[np.float64], int]]
+Combine = Callable[[VoteInput], tuple[NDArray[np.float64], int]]
 
 
 @dataclass(frozen=True)
-class Method:
+class PoolingRule:
     """A way to combine: `combine` gives (m, classes) values ≥ 0, whose largest is the decision, and the number of ties.
 
     Attributes
@@ -57,8 +57,8 @@ class Method:
     combine: Combine
     title: str
     counts_votes: bool = False
-    weighs: bool = True
-    whole: bool = False
+    supports_weights: bool = True
+    needs_all_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,19 @@ class Options:
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.power):
-            raise UsageError(f"--power {self.power}: expected a finite number", hint="--power 2; for the largest of all: --method max")
+            raise UsageError(
+                f"--power {self.power}: expected a finite number",
+                hint="--power 2; for the largest of all: --method max",
+            )
         if not 0 <= self.trim < 0.5:
-            raise UsageError(f"--trim {self.trim:g}: expected a share from 0 to below .5", hint="--trim .2; for the middle alone: --method median")
+            raise UsageError(
+                f"--trim {self.trim:g}: expected a share from 0 to below .5",
+                hint="--trim .2; for the middle alone: --method median",
+            )
         if self.by not in BY:
-            raise UsageError(f"--by {self.by}: expected {' or '.join(BY)}", hint="--by attribute votes on mask, gender and age apart")
+            raise UsageError(
+                f"--by {self.by}: expected {' or '.join(BY)}", hint="--by attribute votes on mask, gender and age apart"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.alignment.split import Grouping, Present, Run, Split
+from ensemble.alignment.split import AlignedSplit, Grouping, Present, RunPredictions
 from folds.errors import UsageError
-from folds.utils.memmap import let_go, result_array
+from folds.utils.memmap import allocate_result, release_pages
 from folds.utils.text import sort_classes
 
 
 @dataclass(frozen=True)
-class MarginalRun(Run):
+class MarginalRun(RunPredictions):
     """A run that predicts classes, as one that predicts an attribute: P(value) is the sum over the classes that have it.
 
     A fold model's vote goes to the value with the largest sum, which need not be that of its most probable class; a hard
     label's to the value of its class.
     """
 
-    inner: Run | None = None
+    inner: RunPredictions | None = None
     grouping: Grouping | None = None
 
     def models(self, start: int, stop: int) -> NDArray[np.int64]:
@@ -33,7 +33,7 @@ class MarginalRun(Run):
         """(stop − start,) whether the run has the row; None where that is so of all."""
         return self._inner[0].present(start, stop)
 
-    def stored(self, start: int, stop: int) -> None:
+    def raw_block(self, start: int, stop: int) -> None:
         """None: its probabilities are computed."""
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
@@ -51,13 +51,13 @@ class MarginalRun(Run):
         return replace(self, inner=self._inner[0].take(index, length))
 
     @property
-    def _inner(self) -> tuple[Run, Grouping]:
+    def _inner(self) -> tuple[RunPredictions, Grouping]:
         assert self.inner is not None  # noqa: S101
         assert self.grouping is not None  # noqa: S101
         return self.inner, self.grouping
 
 
-def marginal_splits(split: Split) -> dict[str, tuple[Split, Grouping]]:
+def marginal_splits(split: AlignedSplit) -> dict[str, tuple[AlignedSplit, Grouping]]:
     """attribute → the split whose classes are its values, and the value that each class has.
 
     Raises
@@ -65,7 +65,9 @@ def marginal_splits(split: Split) -> dict[str, tuple[Split, Grouping]]:
     UsageError : it is not known what the classes are in attributes, or two classes are the same in all of them.
     """
     meaning = split.class_attributes
-    attributes = [name for name in next(iter(meaning.values()), {}) if all(name in meaning.get(one, {}) for one in split.classes)]
+    attributes = [
+        name for name in next(iter(meaning.values()), {}) if all(name in meaning.get(one, {}) for one in split.classes)
+    ]
     if not attributes:
         without = next((name for name in split.classes if name not in meaning), split.classes[0])
         raise UsageError(
@@ -77,15 +79,21 @@ def marginal_splits(split: Split) -> dict[str, tuple[Split, Grouping]]:
         twin = seen.setdefault(tuple(meaning[name][attribute] for attribute in attributes), name)
         if twin != name:
             raise UsageError(
-                f"--by attribute: classes '{twin}' and '{name}' are the same in {', '.join(attributes)}", hint="leave --by out to vote by class"
+                f"--by attribute: classes '{twin}' and '{name}' are the same in {', '.join(attributes)}",
+                hint="leave --by out to vote by class",
             )
     return {name: _marginal(split, name) for name in attributes}
 
 
-def _marginal(split: Split, attribute: str) -> tuple[Split, Grouping]:
+def _marginal(split: AlignedSplit, attribute: str) -> tuple[AlignedSplit, Grouping]:
     values = sort_classes([split.class_attributes[name][attribute] for name in split.classes])
-    grouping = Grouping(np.array([values.index(split.class_attributes[name][attribute]) for name in split.classes]), len(values))
-    runs = tuple(MarginalRun(run.name, run.parts, len(values), run.folds, run.rows, inner=run, grouping=grouping) for run in split.runs)
+    grouping = Grouping(
+        np.array([values.index(split.class_attributes[name][attribute]) for name in split.classes]), len(values)
+    )
+    runs = tuple(
+        MarginalRun(run.name, run.parts, len(values), run.folds, run.rows, inner=run, grouping=grouping)
+        for run in split.runs
+    )
     return replace(split, classes=values, runs=runs, target=attribute, class_attributes={}), grouping
 
 
@@ -96,7 +104,7 @@ def join_marginals(votes: Mapping[str, NDArray[np.float32]], groupings: Mapping[
     the classes that there are decides.
     """
     first = next(iter(groupings))
-    joined = result_array((len(votes[first]), len(groupings[first].value)))
+    joined = allocate_result((len(votes[first]), len(groupings[first].value)))
     size = max(16, (1 << 18) // joined.shape[1])
     for start in range(0, len(joined), size):
         block = np.ones((len(joined[start : start + size]), joined.shape[1]))
@@ -104,5 +112,5 @@ def join_marginals(votes: Mapping[str, NDArray[np.float32]], groupings: Mapping[
             block *= votes[attribute][start : start + size][:, grouping.value]
         total = block.sum(axis=1, keepdims=True)
         joined[start : start + size] = block / np.where(total > 0, total, 1)
-        let_go(joined)
+        release_pages(joined)
     return joined

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.voting.base import FLOOR, TIE, TIE_MARGIN, Ballots
+from ensemble.voting.base import FLOOR, TIE, TIE_MARGIN, VoteInput
 
 Combined = tuple[NDArray[np.float64], int]
 _ROUNDING = 1e-9  # of weights that are added up
 
 
-def soft(ballots: Ballots) -> Combined:
+def soft(ballots: VoteInput) -> Combined:
     """The (weighted) arithmetic mean of probabilities."""
     return _mean(ballots.weights, ballots.probabilities), 0
 
 
-def geometric(ballots: Ballots) -> Combined:
+def geometric(ballots: VoteInput) -> Combined:
     """The (weighted) geometric mean of the runs' probabilities, in log space, scaled so that the largest is 1.
 
     Each run's own folds are averaged arithmetically before. Probabilities below `FLOOR` count as `FLOOR`.
@@ -25,7 +25,7 @@ def geometric(ballots: Ballots) -> Combined:
     return np.exp(logs - logs.max(axis=1, keepdims=True)), 0
 
 
-def power_mean(ballots: Ballots, exponent: float) -> Combined:
+def power_mean(ballots: VoteInput, exponent: float) -> Combined:
     """The (weighted) power mean (Σ w·p^P)^(1/P) for P = `exponent`; at 0, its limit, the geometric mean.
 
     Above 1 it leans to the runs that are sure of a class, below 1 to those that are sure against it. From 0 down
@@ -48,7 +48,7 @@ def power_mean(ballots: Ballots, exponent: float) -> Combined:
     return np.exp(logs - logs.max(axis=1, keepdims=True)), 0
 
 
-def median(ballots: Ballots) -> Combined:
+def median(ballots: VoteInput) -> Combined:
     """The (weighted) median of each class: half the weight is below, half above; midway where two values are.
 
     Medians of a row need not sum to 1 and are scaled to; where all of them are 0 the mean decides.
@@ -61,7 +61,7 @@ def median(ballots: Ballots) -> Combined:
     return _or_mean(middle, ballots), 0
 
 
-def trimmed(ballots: Ballots, trim: float) -> Combined:
+def trimmed(ballots: VoteInput, trim: float) -> Combined:
     """The (weighted) mean of each class without the lowest and the highest `trim` of the weight.
 
     A run on the border counts with the part of its weight that is inside. So with equal weights and a whole number of
@@ -75,7 +75,7 @@ def trimmed(ballots: Ballots, trim: float) -> Combined:
     return _or_mean((inside * ordered).sum(axis=0) / (1 - 2 * trim), ballots), 0
 
 
-def largest(ballots: Ballots) -> Combined:
+def maximum(ballots: VoteInput) -> Combined:
     """The largest probability that any run with a weight gives to each class; how large the weight is plays no part."""
     return np.where((ballots.weights > 0)[:, :, None], ballots.probabilities, 0).max(axis=0), 0
 
@@ -88,21 +88,21 @@ def _mean(weights: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[
     return total
 
 
-def _ordered(ballots: Ballots) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _ordered(ballots: VoteInput) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(runs, m, classes) probabilities from low to high, and the weight of each."""
     order = np.argsort(ballots.probabilities, axis=0, kind="stable")
     weights = np.broadcast_to(ballots.weights[:, :, None], order.shape)
     return np.take_along_axis(ballots.probabilities, order, 0), np.take_along_axis(weights, order, 0)
 
 
-def _or_mean(values: NDArray[np.float64], ballots: Ballots) -> NDArray[np.float64]:
+def _or_mean(values: NDArray[np.float64], ballots: VoteInput) -> NDArray[np.float64]:
     nothing = np.flatnonzero(values.max(axis=1) <= 0)
     if len(nothing):
         values[nothing] = _mean(ballots.weights[:, nothing], ballots.probabilities[:, nothing])
     return values
 
 
-def hard(ballots: Ballots) -> tuple[NDArray[np.float64], int]:
+def hard(ballots: VoteInput) -> tuple[NDArray[np.float64], int]:
     """The share of the vote of each class: a run's weight, divided equally among its fold models.
 
     A tie goes to the class with the higher mean probability; where there is none or it is equal too, to the class for
@@ -120,7 +120,9 @@ def hard(ballots: Ballots) -> tuple[NDArray[np.float64], int]:
     return shares, len(tied)
 
 
-def _settle(ballots: Ballots, votes: NDArray[np.float64], best: NDArray[np.bool_], tied: NDArray[np.int64]) -> NDArray[np.int64]:
+def _settle(
+    ballots: VoteInput, votes: NDArray[np.float64], best: NDArray[np.bool_], tied: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """The class that wins each tied row."""
     open_ = best[tied]
     if not ballots.hard.all():
@@ -131,7 +133,9 @@ def _settle(ballots: Ballots, votes: NDArray[np.float64], best: NDArray[np.bool_
         open_ = open_ & (means >= means.max(axis=1, keepdims=True) - 1e-12)
     for run in ballots.ranking:
         cast = np.where(open_, votes[run, tied], 0)
-        narrowed = (cast > 0) & (cast >= cast.max(axis=1, keepdims=True) - TIE) & (ballots.weights[run, tied] > 0)[:, None]
+        narrowed = (
+            (cast > 0) & (cast >= cast.max(axis=1, keepdims=True) - TIE) & (ballots.weights[run, tied] > 0)[:, None]
+        )
         open_ = np.where(narrowed.any(axis=1, keepdims=True), narrowed, open_)
     return open_.argmax(axis=1)
 
@@ -167,9 +171,12 @@ def rank_column(values: NDArray[np.float64], weights: NDArray[np.float64]) -> ND
     return np.interp(place, grid, level)
 
 
-def ranked(ballots: Ballots) -> tuple[NDArray[np.float64], int]:
+def rank_mean(ballots: VoteInput) -> tuple[NDArray[np.float64], int]:
     """The rank vote on each class; the ballots must hold all rows. Rows need not sum to 1, and may be all 0."""
-    return np.stack([rank_column(ballots.probabilities[:, :, c], ballots.weights) for c in range(ballots.probabilities.shape[2])], axis=1), 0
+    return np.stack(
+        [rank_column(ballots.probabilities[:, :, c], ballots.weights) for c in range(ballots.probabilities.shape[2])],
+        axis=1,
+    ), 0
 
 
 def _ranked(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.auditing.duplicates import Pair, identical, near_duplicates, thumbnails
-from folds.data.table import Data, SampleTable
-from folds.images.cache import ImageCache
+from folds.data.table import Dataset, SampleTable
+from folds.images.cache import DecodedImages
 from folds.splits.assignment import FoldAssignment
 from folds.splits.checks import check_folds
 
@@ -21,12 +21,12 @@ MOST_COMPARED = 40_000
 
 
 @dataclass(frozen=True)
-class Row:
+class SampleRef:
     """One sample as a finding names it; `part` is train or test, `position` its place in that table."""
 
     part: str
     position: int
-    where: str
+    location: str
     id: str
     person: str | None
     label: str | None
@@ -35,21 +35,23 @@ class Row:
     def __str__(self) -> str:
         about = [f"person {self.person}" if self.person is not None else "", self.label or ""]
         about += ["test"] if self.part == "test" else [f"fold {self.fold}"] if self.fold is not None else []
-        return f"{self.where}: {self.id} ({', '.join(filter(None, about))})"
+        return f"{self.location}: {self.id} ({', '.join(filter(None, about))})"
 
 
 @dataclass(frozen=True)
-class Case:
+class Occurrence:
     """One instance of a finding: the rows concerned, and how alike they are where that was measured, or a line where there are no rows."""
 
-    rows: tuple[Row, ...] = ()
+    rows: tuple[SampleRef, ...] = ()
     detail: str = ""
     similarity: float | None = None
 
     def __str__(self) -> str:
         # One placeholder picture can stand under thousands of people.
         rest = len(self.rows) - 4
-        named = "  =  ".join(map(str, self.rows if rest < 2 else self.rows[:4])) + (f"  and {rest:,} more rows" if rest > 1 else "")
+        named = "  =  ".join(map(str, self.rows if rest < 2 else self.rows[:4])) + (
+            f"  and {rest:,} more rows" if rest > 1 else ""
+        )
         return "  ".join(filter(None, (named, self.detail)))
 
 
@@ -68,7 +70,7 @@ class Finding:
     count: int
     unit: str
     message: str
-    cases: tuple[Case, ...] = ()
+    cases: tuple[Occurrence, ...] = ()
 
     @property
     def amount(self) -> str:
@@ -79,15 +81,19 @@ class Finding:
     def lines(self, shown: int = 3) -> list[str]:
         """The message and its first cases, the rest counted."""
         rest = len(self.cases) - shown
-        return [self.message, *(f"  {case}" for case in self.cases[:shown]), *([f"  … and {rest:,} more"] if rest > 0 else [])]
+        return [
+            self.message,
+            *(f"  {case}" for case in self.cases[:shown]),
+            *([f"  … and {rest:,} more"] if rest > 0 else []),
+        ]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Everything, for --json."""
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class AuditImages:
     """The images of one table: its samples, the hash of each file (n), grey thumbnails (n, SIDE, SIDE) uint8, each sample's fold where known."""
 
     table: SampleTable
@@ -96,19 +102,29 @@ class Pictures:
     fold: NDArray[np.integer] | None = None
     part: str = "train"
 
-    def row(self, at: int) -> Row:
+    def row(self, at: int) -> SampleRef:
         """The sample at position `at`."""
         table = self.table
         person, label = (None if column is None else str(column[at]) for column in (table.persons, table.labels))
-        return Row(self.part, at, table.where[at], str(table.ids[at]), person, label, None if self.fold is None else int(self.fold[at]))
+        return SampleRef(
+            self.part,
+            at,
+            table.locations[at],
+            str(table.ids[at]),
+            person,
+            label,
+            None if self.fold is None else int(self.fold[at]),
+        )
 
 
-def pictures(table: SampleTable, cache: ImageCache, fold: NDArray[np.integer] | None = None, part: str = "train") -> Pictures:
+def pictures(
+    table: SampleTable, cache: DecodedImages, fold: NDArray[np.integer] | None = None, part: str = "train"
+) -> AuditImages:
     """What the audit looks at, from the cache of decoded images."""
-    return Pictures(table, cache.content, thumbnails(cache.pixels), fold, part)
+    return AuditImages(table, cache.content, thumbnails(cache.pixels), fold, part)
 
 
-def audit_table(data: Data, assignment: FoldAssignment | None = None, k: int = 5) -> list[Finding]:
+def audit_table(data: Dataset, assignment: FoldAssignment | None = None, k: int = 5) -> list[Finding]:
     """What the table and the folds show without any image.
 
     Parameters
@@ -123,10 +139,17 @@ def audit_table(data: Data, assignment: FoldAssignment | None = None, k: int = 5
     found = [Finding("the table", WARNING, 1, "remark", line) for line in data.warnings]
     lines = _rare(train, k) if assignment is None else check_folds(assignment, train.classes, train.class_attributes)
     if lines:
-        message = (
-            f"{_counted(len(lines), 'class', 'classes')} cannot be, or {'is' if len(lines) == 1 else 'are'} not, in every fold, counted in people"
+        message = f"{_counted(len(lines), 'class', 'classes')} cannot be, or {'is' if len(lines) == 1 else 'are'} not, in every fold, counted in people"
+        found.append(
+            Finding(
+                "classes not in every fold",
+                WARNING,
+                len(lines),
+                "class",
+                message,
+                tuple(Occurrence(detail=line) for line in lines),
+            )
         )
-        found.append(Finding("classes not in every fold", WARNING, len(lines), "class", message, tuple(Case(detail=line) for line in lines)))
     found += _people(train)
     if test is not None and test.labels is not None and train.labels is not None:
         found += _contradicted(train, test)
@@ -137,7 +160,11 @@ def _rare(train: SampleTable, k: int) -> list[str]:
     if train.labels is None or train.persons is None:
         return []
     people = {name: len(np.unique(train.persons[train.labels == name])) for name in train.classes}
-    return [f"class {name}: {_counted(count, 'person', 'people')} for {k} folds" for name, count in people.items() if count < k]
+    return [
+        f"class {name}: {_counted(count, 'person', 'people')} for {k} folds"
+        for name, count in people.items()
+        if count < k
+    ]
 
 
 def _people(train: SampleTable) -> list[Finding]:
@@ -162,17 +189,22 @@ def _people(train: SampleTable) -> list[Finding]:
 def _contradicted(train: SampleTable, test: SampleTable) -> list[Finding]:
     place = {name: at for at, name in enumerate(train.ids.tolist())}
     none = np.empty((0, 0, 0), np.uint8)
-    sides = Pictures(train, (), none), Pictures(test, (), none, part="test")
+    sides = AuditImages(train, (), none), AuditImages(test, (), none, part="test")
     cases = []
     for at, name in enumerate(test.ids.tolist()):
         there = place.get(name)
-        if there is not None and train.labels is not None and test.labels is not None and train.labels[there] != test.labels[at]:
-            cases.append(Case((sides[0].row(there), sides[1].row(at))))
+        if (
+            there is not None
+            and train.labels is not None
+            and test.labels is not None
+            and train.labels[there] != test.labels[at]
+        ):
+            cases.append(Occurrence((sides[0].row(there), sides[1].row(at))))
     message = f"{_counted(len(cases), 'id has', 'ids have')} one label in training and another in test"
     return [Finding("ids with two labels", WARNING, len(cases), "id", message, tuple(cases))] if cases else []
 
 
-def audit_images(train: Pictures, test: Pictures | None = None, near: bool = True) -> list[Finding]:
+def audit_images(train: AuditImages, test: AuditImages | None = None, near: bool = True) -> list[Finding]:
     """Copies: identical files and altered ones, between people, labels, folds, training and test.
 
     Parameters
@@ -184,44 +216,64 @@ def audit_images(train: Pictures, test: Pictures | None = None, near: bool = Tru
     every = [(side, at) for side in sides for at in range(len(side.content))]
     content = [side.content[at] for side, at in every]
 
-    def rows(positions: Iterable[int]) -> tuple[Row, ...]:
+    def rows(positions: Iterable[int]) -> tuple[SampleRef, ...]:
         return tuple(side.row(at) for side, at in (every[i] for i in positions))
 
     sets = [rows(positions) for positions in identical(content)]
     inside = [own for own in (tuple(row for row in one if row.part == "train") for one in sets) if len(own) > 1]
     found = _identical(inside)
-    crossing = [Case(one) for one in sets if {row.part for row in one} == {"train", "test"}]
+    crossing = [Occurrence(one) for one in sets if {row.part for row in one} == {"train", "test"}]
     if crossing:
         shared = sum(row.part == "test" for case in crossing for row in case.rows)
         message = f"{_counted(shared, 'test image is', 'test images are')} identical to training images: test scores will flatter"
-        found.append(Finding("identical images in training and test", WARNING, len(crossing), "set", message, tuple(crossing)))
+        found.append(
+            Finding("identical images in training and test", WARNING, len(crossing), "set", message, tuple(crossing))
+        )
     if not near:
         message = f"altered copies were not looked for among {len(content):,} images"
         return [*found, Finding("altered copies", NOTE, len(content), "image", message)]
     return found + _near(sides, content, rows)
 
 
-def _identical(inside: Sequence[tuple[Row, ...]]) -> list[Finding]:
+def _identical(inside: Sequence[tuple[SampleRef, ...]]) -> list[Finding]:
     """What sets of identical training images mean, by whose they are."""
     across = [one for one in inside if len({row.person for row in one}) > 1]
     found = []
     if across:
         message = f"{_counted(len(across), 'set of identical images stands', 'sets of identical images stand')} under different people"
-        found.append(Finding("identical images, different people", WARNING, len(across), "set", message + _leak(across), tuple(map(Case, across))))
+        found.append(
+            Finding(
+                "identical images, different people",
+                WARNING,
+                len(across),
+                "set",
+                message + _leak(across),
+                tuple(map(Occurrence, across)),
+            )
+        )
     differ = [one for one in inside if len({row.label for row in one}) > 1]
     if differ:
         message = f"{_counted(len(differ), 'set of identical images has', 'sets of identical images have')} more than one label: at most one is right"
-        found.append(Finding("identical images, different labels", WARNING, len(differ), "set", message, tuple(map(Case, differ))))
+        found.append(
+            Finding(
+                "identical images, different labels",
+                WARNING,
+                len(differ),
+                "set",
+                message,
+                tuple(map(Occurrence, differ)),
+            )
+        )
     within = [one for one in inside if one not in across and one not in differ]
     if within:
-        message = (
-            f"{_counted(len(within), 'set of identical images stands', 'sets of identical images stand')} within one person: counted more than once"
+        message = f"{_counted(len(within), 'set of identical images stands', 'sets of identical images stand')} within one person: counted more than once"
+        found.append(
+            Finding("identical images, same person", NOTE, len(within), "set", message, tuple(map(Occurrence, within)))
         )
-        found.append(Finding("identical images, same person", NOTE, len(within), "set", message, tuple(map(Case, within))))
     return found
 
 
-def _near(sides: Sequence[Pictures], content: Sequence[str], rows: Any) -> list[Finding]:
+def _near(sides: Sequence[AuditImages], content: Sequence[str], rows: Any) -> list[Finding]:
     """Altered copies, among the first of each identical file (copies of copies are named once)."""
     own = sides[0].table.persons
     # Test images are one group of their own: among each other they harm nobody.
@@ -230,10 +282,14 @@ def _near(sides: Sequence[Pictures], content: Sequence[str], rows: Any) -> list[
     first = np.sort(np.unique(np.array(content), return_index=True)[1])
     result = near_duplicates(np.concatenate([side.thumbs for side in sides])[first], groups[first])
 
-    def case(pair: Pair) -> Case:
+    def case(pair: Pair) -> Occurrence:
         both = rows((int(first[pair.first]), int(first[pair.second])))
-        label = ", labels differ" if None not in (both[0].label, both[1].label) and both[0].label != both[1].label else ""
-        return Case(both, f"[{'mirrored, ' if pair.mirrored else ''}similarity {pair.similarity:.2f}{label}]", pair.similarity)
+        label = (
+            ", labels differ" if None not in (both[0].label, both[1].label) and both[0].label != both[1].label else ""
+        )
+        return Occurrence(
+            both, f"[{'mirrored, ' if pair.mirrored else ''}similarity {pair.similarity:.2f}{label}]", pair.similarity
+        )
 
     cases = [case(pair) for pair in result.pairs]
     people = [one for one in cases if one.rows[1].part == "train"]
@@ -247,11 +303,20 @@ def _near(sides: Sequence[Pictures], content: Sequence[str], rows: Any) -> list[
         images = len({one.rows[1].position for one in apart})
         message = f"{_counted(images, 'test image is an altered copy of a training image', 'test images are altered copies of training images')}"
         found.append(
-            Finding("altered copies in training and test", WARNING, len(apart), "pair", f"{message}: test scores will flatter", tuple(apart))
+            Finding(
+                "altered copies in training and test",
+                WARNING,
+                len(apart),
+                "pair",
+                f"{message}: test scores will flatter",
+                tuple(apart),
+            )
         )
     if result.flat:
-        message = f"{_counted(len(result.flat), 'image shows', 'images show')} next to nothing and could not be compared"
-        empty = tuple(Case(rows((int(first[at]),))) for at in result.flat)
+        message = (
+            f"{_counted(len(result.flat), 'image shows', 'images show')} next to nothing and could not be compared"
+        )
+        empty = tuple(Occurrence(rows((int(first[at]),))) for at in result.flat)
         found.append(Finding("images without structure", NOTE, len(result.flat), "image", message, empty))
     if result.left_off:
         message = f"the images are so alike that {result.left_off:,} pairs were left off, the least alike: there may be more copies"
@@ -259,7 +324,7 @@ def _near(sides: Sequence[Pictures], content: Sequence[str], rows: Any) -> list[
     return found
 
 
-def _leak(sets: Iterable[tuple[Row, ...]]) -> str:
+def _leak(sets: Iterable[tuple[SampleRef, ...]]) -> str:
     """What it means for the scores, where the folds are known."""
     apart = [len({row.fold for row in one}) > 1 for one in sets]
     if not any(apart):

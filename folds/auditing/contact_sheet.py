@@ -8,20 +8,25 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from folds.auditing.checks import WARNING, Finding, Row
-from folds.images.content_index import Unreadable, read_content
+from folds.auditing.checks import WARNING, Finding, SampleRef
+from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import decode_image
 from folds.images.settings import ImageSettings
-from folds.utils.drawing import plain
+from folds.utils.drawing import drawable
 from folds.utils.files import write_atomic
 
-MOST = 60  # cases on a sheet
+MAX_CASES = 60  # cases on a sheet
 _SIDE, _GAP, _LINE = 224, 8, 13  # pixels
 _ACROSS, _WIDEST = 4, 6  # images of a set that are shown; images in a row of the sheet
 _LETTERS = 36  # of the built-in font, about as wide as an image
 
 
-def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row], Path | None], window: tuple[float, float] | None = None) -> int:
+def write_sheet(
+    path: Path,
+    findings: Sequence[Finding],
+    file_of: Callable[[SampleRef], Path | None],
+    window: tuple[float, float] | None = None,
+) -> int:
     """Write a PNG of the images of each case of each warning.
 
     Parameters
@@ -33,7 +38,13 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
     -------
     shown : the cases on the sheet, at most `MOST`; 0, and no file, where no finding has images to compare.
     """
-    cases = [(finding, case) for finding in findings if finding.severity == WARNING for case in finding.cases if len(case.rows) > 1][:MOST]
+    cases = [
+        (finding, case)
+        for finding in findings
+        if finding.severity == WARNING
+        for case in finding.cases
+        if len(case.rows) > 1
+    ][:MAX_CASES]
     if not cases:
         return 0
     height = _SIDE + 5 * _LINE + _GAP
@@ -45,15 +56,17 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
     pen = ImageDraw.Draw(sheet)
     for number, (finding, case) in enumerate(cases):
         top, start = _GAP + number // beside * height, _GAP + number % beside * width
-        title = f"{finding.kind} {case.detail}" + (f" ({len(case.rows) - across} more)" if len(case.rows) > across else "")
-        pen.text((start, top), plain(title), "black")
+        title = f"{finding.kind} {case.detail}" + (
+            f" ({len(case.rows) - across} more)" if len(case.rows) > across else ""
+        )
+        pen.text((start, top), drawable(title), "black")
         for column, row in enumerate(case.rows[:across]):
             left = start + column * (_SIDE + _GAP)
             picture = _picture(file_of(row), settings)
             if picture is not None:
                 sheet.paste(picture, (left, top + _LINE + 2))
             for line, text in enumerate(_caption(row)):
-                pen.text((left, top + _SIDE + (line + 1) * _LINE + 2), plain(text), "black")
+                pen.text((left, top + _SIDE + (line + 1) * _LINE + 2), drawable(text), "black")
     png = io.BytesIO()
     sheet.save(png, "PNG")
     write_atomic(path, png.getvalue())
@@ -63,11 +76,11 @@ def write_sheet(path: Path, findings: Sequence[Finding], file_of: Callable[[Row]
 def _picture(path: Path | None, settings: ImageSettings) -> Image.Image | None:
     try:
         return None if path is None else Image.fromarray(decode_image(read_content(path).data, settings).pixels)
-    except Unreadable:
+    except UnreadableImageError:
         return None
 
 
-def _caption(row: Row) -> list[str]:
+def _caption(row: SampleRef) -> list[str]:
     side = "test" if row.part == "test" else "" if row.fold is None else f"fold {row.fold}"
     name = row.id if len(row.id) <= _LETTERS else "…" + row.id[1 - _LETTERS :]  # the end tells files apart
     return [name, f"person {row.person or 'unknown'}"[:_LETTERS], f"{row.label or 'no label'}  {side}"[:_LETTERS]]

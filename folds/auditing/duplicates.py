@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from folds.utils.parallel import in_threads
+from folds.utils.parallel import map_threads
 
 SIDE = 64  # of the thumbnails, pixels
 # Fingerprints of copies agree at least so far, also after a crop of 3 %; of 17 million pairs of radiographs, 1 in 3,000 does.
@@ -89,7 +89,9 @@ def thumbnails(pixels: NDArray[np.uint8], threads: int | None = None) -> NDArray
         grey = Image.fromarray(np.asarray(pixels[at])).convert("L")
         return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC if small else Image.Resampling.BOX))
 
-    return np.stack(in_threads(one, len(pixels), threads, None)) if len(pixels) else np.empty((0, SIDE, SIDE), np.uint8)
+    return (
+        np.stack(map_threads(one, len(pixels), threads, None)) if len(pixels) else np.empty((0, SIDE, SIDE), np.uint8)
+    )
 
 
 def near_duplicates(thumbs: NDArray[np.uint8], groups: NDArray[np.integer]) -> NearDuplicates:
@@ -129,7 +131,9 @@ def fingerprints(thumbs: NDArray[np.uint8]) -> Array:
     basis = _cosines(SIDE, _COARSE)
     prints = np.empty((len(thumbs), _COARSE**2), np.float32)
     for start in range(0, len(thumbs), _BLOCK):
-        prints[start : start + _BLOCK] = _unit(_weighted(basis @ thumbs[start : start + _BLOCK].astype(np.float32) @ basis.T))
+        prints[start : start + _BLOCK] = _unit(
+            _weighted(basis @ thumbs[start : start + _BLOCK].astype(np.float32) @ basis.T)
+        )
     return prints
 
 
@@ -137,7 +141,11 @@ def _without_frame(thumbs: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The thumbnails without the bars or the frame that nine in ten of them have (letterboxing): an edge in common would outweigh the pictures."""
     box = []
     for axis in (2, 1):
-        plain = (thumbs.max(axis=axis) - thumbs.min(axis=axis) <= _PLAIN).mean(axis=0) >= 0.9 if len(thumbs) else np.zeros(SIDE, bool)
+        plain = (
+            (thumbs.max(axis=axis) - thumbs.min(axis=axis) <= _PLAIN).mean(axis=0) >= 0.9
+            if len(thumbs)
+            else np.zeros(SIDE, bool)
+        )
         inside = np.flatnonzero(~plain)
         if len(inside) < SIDE // 2:
             return thumbs
@@ -147,10 +155,17 @@ def _without_frame(thumbs: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if (top, bottom, left, right) == (0, SIDE, 0, SIDE):
         return thumbs
     size = (SIDE, SIDE)
-    return np.stack([np.asarray(Image.fromarray(thumb[top:bottom, left:right]).resize(size, Image.Resampling.BICUBIC)) for thumb in thumbs])
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(thumb[top:bottom, left:right]).resize(size, Image.Resampling.BICUBIC))
+            for thumb in thumbs
+        ]
+    )
 
 
-def _candidates(prints: Array, groups: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_], int]:
+def _candidates(
+    prints: Array, groups: NDArray[np.integer]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_], int]:
     """Pairs of different groups whose fingerprints agree, as they are or mirrored: first < second."""
     # Mirrored left to right, every odd horizontal frequency changes its sign.
     flipped = prints * np.tile(np.where(np.arange(_COARSE) % 2, -1, 1).astype(np.float32), _COARSE)
@@ -185,7 +200,9 @@ def _agreement(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
     agreement = np.zeros(len(first))
     left = np.arange(len(first))
     target, picture = fingerprints(first), second.astype(np.float32)
-    placed = np.tile(np.array([0, 1, 0, 1], np.float32), (len(first), 1))  # shift and scale down, shift and scale across
+    placed = np.tile(
+        np.array([0, 1, 0, 1], np.float32), (len(first), 1)
+    )  # shift and scale down, shift and scale across
     for _ in range(2):
         promise, step = _step(target, picture)
         good = promise >= PROMISING
@@ -197,7 +214,9 @@ def _agreement(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
     # A crop leaves nothing to compare at the edges.
     inner = slice(_MARGIN, SIDE - _MARGIN)
     basis = _cosines(SIDE - 2 * _MARGIN, _FINE)
-    fine = [_unit(_weighted(basis @ part[:, inner, inner] @ basis.T)) for part in (first[left].astype(np.float32), picture)]
+    fine = [
+        _unit(_weighted(basis @ part[:, inner, inner] @ basis.T)) for part in (first[left].astype(np.float32), picture)
+    ]
     agreement[left] = (fine[0] * fine[1]).sum(axis=1)
     return agreement
 
@@ -227,7 +246,9 @@ def _step(target: Array, picture: Array) -> tuple[Array, Array]:
     nearest = (weights * tangents).sum(axis=1)
     promise = (_unit(nearest) * target).sum(axis=1)
     weights = weights[:, :, 0] / lengths[:, :, 0]
-    gain = np.where(weights[:, :1] > 1e-9, weights[:, :1], np.inf)  # a negative is no copy: it does not move, and fails later
+    gain = np.where(
+        weights[:, :1] > 1e-9, weights[:, :1], np.inf
+    )  # a negative is no copy: it does not move, and fails later
     return promise, (weights[:, 1:] / gain).clip([-2, -0.05, -2, -0.05], [2, 0.05, 2, 0.05]).astype(np.float32)
 
 
@@ -241,7 +262,11 @@ def _composed(placed: Array, step: Array) -> Array:
 
 def _resampled(thumbs: NDArray[np.uint8], placed: Array) -> Array:
     """The thumbnails shifted and scaled by `placed`, between pixels linearly, beyond the edge repeating it."""
-    return _lookup(placed[:, 0], placed[:, 1]) @ thumbs.astype(np.float32) @ _lookup(placed[:, 2], placed[:, 3]).transpose(0, 2, 1)
+    return (
+        _lookup(placed[:, 0], placed[:, 1])
+        @ thumbs.astype(np.float32)
+        @ _lookup(placed[:, 2], placed[:, 3]).transpose(0, 2, 1)
+    )
 
 
 def _lookup(shift: Array, scale: Array) -> Array:

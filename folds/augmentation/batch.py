@@ -19,7 +19,16 @@ from torch import Tensor
 from folds.augmentation import operations as policies
 from folds.augmentation.presets import PRESETS, Augmentation, preset, strongest
 
-__all__ = ["PRESETS", "Augmentation", "ahead", "apply", "blocks", "draw", "preset", "to_input"]
+__all__ = [
+    "PRESETS",
+    "Augmentation",
+    "augment_batch",
+    "blocks",
+    "preset",
+    "sample_batches",
+    "sample_parameters",
+    "to_input",
+]
 
 Ways = Augmentation | Sequence[Augmentation]
 # Numbers a sample: flip, zoom, turn, shift in x and y, saturation, contrast, brightness; where there are operations or erased
@@ -30,14 +39,16 @@ _PLAIN, _FURTHER = 8, 8
 _BLOCK = 1_250_000
 
 
-def to_input(batch: Tensor, mean: Sequence[float], std: Sequence[float], layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+def to_input(
+    batch: Tensor, mean: Sequence[float], std: Sequence[float], layout: torch.memory_format = torch.contiguous_format
+) -> Tensor:
     """uint8 (n, height, width, 3) → float32 (n, 3, height, width) in that layout, normalised; no augmentation."""
     n, height, width, _ = batch.shape
     inputs = torch.empty((n, 3, height, width), device=batch.device, memory_format=layout)
     return _normalise(inputs.copy_(batch.permute(0, 3, 1, 2)), tuple(mean), tuple(std))
 
 
-def draw(n: int, how: Ways, generator: torch.Generator) -> Tensor:
+def sample_parameters(n: int, how: Ways, generator: torch.Generator) -> Tensor:
     """The random numbers behind the augmentation of a batch: float32 (n, numbers), 0…1, on the CPU.
 
     Parameters
@@ -52,7 +63,12 @@ def draw(n: int, how: Ways, generator: torch.Generator) -> Tensor:
     return torch.cat([plain, torch.rand((n, _FURTHER), generator=generator)], 1)
 
 
-def ahead(drawing: Callable[[int, torch.Generator], Tensor], sizes: Sequence[int], seeds: Sequence[int], device: torch.device | str) -> list[Tensor]:
+def sample_batches(
+    drawing: Callable[[int, torch.Generator], Tensor],
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    device: torch.device | str,
+) -> list[Tensor]:
     """What `drawing` draws for many steps, on the device, sent in one copy: a copy a step would have the host wait for the device.
 
     Parameters
@@ -64,7 +80,7 @@ def ahead(drawing: Callable[[int, torch.Generator], Tensor], sizes: Sequence[int
     return list(torch.cat(drawn).to(device).split(list(sizes)))
 
 
-def apply(
+def augment_batch(
     batch: Tensor,
     draws: Tensor,
     how: Ways,
@@ -115,9 +131,9 @@ class _Ranges(NamedTuple):
     """The fields of `Augmentation`, each (n,): the ranges of each sample's own."""
 
     flip: Tensor
-    zoom: Tensor
+    scale: Tensor
     shift: Tensor
-    turn: Tensor
+    rotate: Tensor
     brightness: Tensor
     contrast: Tensor
     saturation: Tensor
@@ -150,7 +166,9 @@ def _table(ways: tuple[Augmentation, ...], device: torch.device) -> Tensor:
     return torch.tensor([astuple(way) for way in ways], dtype=torch.float32).T.contiguous().to(device)
 
 
-def _parameters(batch: Tensor, draws: Tensor, most: Augmentation, how: Augmentation | _Ranges) -> tuple[Tensor, _Parameters]:
+def _parameters(
+    batch: Tensor, draws: Tensor, most: Augmentation, how: Augmentation | _Ranges
+) -> tuple[Tensor, _Parameters]:
     """The batch with its levels recoded where an operation does that, and what is still to be done to it."""
     _, height, width, _ = batch.shape
     chosen = policies.choose(draws[:, 8:11], how.operation) if most.operation else None
@@ -158,12 +176,16 @@ def _parameters(batch: Tensor, draws: Tensor, most: Augmentation, how: Augmentat
     if chosen is not None:
         batch = policies.recode(batch, chosen)
         found = found._replace(sharpness=chosen.effects["sharpness"])
-    if most.zoom or most.shift or most.turn or chosen is not None:
+    if most.scale or most.shift or most.rotate or chosen is not None:
         found = found._replace(affine=_affine(draws, how, height / width, chosen))
     elif most.flip:
         found = found._replace(mirrored=(draws[:, 0] < how.flip)[:, None, None, None])
     if most.brightness or most.contrast or most.saturation or chosen is not None:
-        colours = {"saturation": (how.saturation, draws[:, 5]), "contrast": (how.contrast, draws[:, 6]), "brightness": (how.brightness, draws[:, 7])}
+        colours = {
+            "saturation": (how.saturation, draws[:, 5]),
+            "contrast": (how.contrast, draws[:, 6]),
+            "brightness": (how.brightness, draws[:, 7]),
+        }
         factors = {name: 1 + strength * (2 * uniform - 1) for name, (strength, uniform) in colours.items()}
         if chosen is not None:
             factors = {name: factor * (1 + chosen.effects[name]) for name, factor in factors.items()}
@@ -176,8 +198,8 @@ def _parameters(batch: Tensor, draws: Tensor, most: Augmentation, how: Augmentat
 def _affine(uniform: Tensor, how: Augmentation | _Ranges, aspect: float, chosen: policies.Chosen | None) -> Tensor:
     """(n, 2, 3) maps from output to input coordinates, both in −1…1."""
     sign = torch.where(uniform[:, 0] < how.flip, -1.0, 1.0)
-    zoom = 1 + how.zoom * (2 * uniform[:, 1] - 1)
-    angle = math.pi / 180 * how.turn * (2 * uniform[:, 2] - 1)
+    zoom = 1 + how.scale * (2 * uniform[:, 1] - 1)
+    angle = math.pi / 180 * how.rotate * (2 * uniform[:, 2] - 1)
     x, y = 2 * how.shift * (2 * uniform[:, 3] - 1), 2 * how.shift * (2 * uniform[:, 4] - 1)
     if chosen is not None:
         angle = angle + chosen.effects["turn"]
@@ -188,15 +210,25 @@ def _affine(uniform: Tensor, how: Augmentation | _Ranges, aspect: float, chosen:
         shear_x, shear_y = chosen.effects["shear-x"], chosen.effects["shear-y"]
         turned = (cos - sin * shear_y, cos * shear_x - sin, sin + cos * shear_y, sin * shear_x + cos)
     # The aspect keeps a turn a turn where pixels are not square in these coordinates.
-    return torch.stack([torch.stack([sign * turned[0], turned[1] * aspect, x], 1), torch.stack([sign * turned[2] / aspect, turned[3], y], 1)], 1)
+    return torch.stack(
+        [
+            torch.stack([sign * turned[0], turned[1] * aspect, x], 1),
+            torch.stack([sign * turned[2] / aspect, turned[3], y], 1),
+        ],
+        1,
+    )
 
 
 def _apply(batch: Tensor, how: _Parameters, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     n, height, width, _ = batch.shape
     pixels = batch.permute(0, 3, 1, 2).float()
     if how.affine is not None:
-        grid = torch.bmm(_centres(height, width, pixels.device).expand(n, -1, -1), how.affine.transpose(1, 2)).view(n, height, width, 2)
-        pixels = torch.nn.functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        grid = torch.bmm(_centres(height, width, pixels.device).expand(n, -1, -1), how.affine.transpose(1, 2)).view(
+            n, height, width, 2
+        )
+        pixels = torch.nn.functional.grid_sample(
+            pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        )
     elif how.mirrored is not None:
         pixels = torch.where(how.mirrored, pixels.flip(3), pixels)
     if how.sharpness is not None:
@@ -204,7 +236,9 @@ def _apply(batch: Tensor, how: _Parameters, mean: tuple[float, ...], std: tuple[
     if how.saturation is not None and how.contrast is not None and how.brightness is not None:
         grey = pixels.mean(1, keepdim=True)
         torch.lerp(grey, pixels, how.saturation, out=pixels)
-        torch.lerp(grey.mean((2, 3), keepdim=True), pixels, how.contrast, out=pixels).mul_(how.brightness).clamp_(0, 255)
+        torch.lerp(grey.mean((2, 3), keepdim=True), pixels, how.contrast, out=pixels).mul_(how.brightness).clamp_(
+            0, 255
+        )
     pixels = _normalise(pixels, mean, std)
     return pixels if how.erased is None else policies.erase(pixels, how.erased)
 
@@ -232,7 +266,9 @@ def _normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
 
 # Kept: a tensor made from numbers is sent to the device, and the sending waits for every kernel before it.
 @lru_cache(maxsize=64)
-def _normalisation(mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _normalisation(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Scale and offset of each channel, `width` times one after the other."""
     deviation = torch.tensor(std, device=device)
     scale = 1 / (255 * deviation)

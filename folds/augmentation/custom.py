@@ -101,7 +101,10 @@ class Transform:
 
     def _checked(self, result: Any, shape: tuple[int, ...]) -> Images:
         if not isinstance(result, torch.Tensor | np.ndarray | Image.Image):
-            raise self._wrong(f"a {type(result).__name__}", "return the image: an array (height, width, 3) or a tensor (3, height, width)")
+            raise self._wrong(
+                f"a {type(result).__name__}",
+                "return the image: an array (height, width, 3) or a tensor (3, height, width)",
+            )
         of_torch = isinstance(result, torch.Tensor)
         values = result.detach().cpu().numpy() if isinstance(result, torch.Tensor) else np.asarray(result)
         expected = (shape[2], *shape[:2]) if of_torch else shape
@@ -112,11 +115,15 @@ class Transform:
             low, high = float(values.min()), float(values.max())
             if not (low >= -1e-3 and high <= 1 + 1e-3):  # also what is no number
                 raise self._wrong(
-                    f"floats from {low:g} to {high:g}, expected 0 to 1", "leave out Normalize, which comes later anyway, or return uint8"
+                    f"floats from {low:g} to {high:g}, expected 0 to 1",
+                    "leave out Normalize, which comes later anyway, or return uint8",
                 )
             values = (values.clip(0, 1) * 255).round().astype(np.uint8)
         if values.dtype != np.uint8:
-            raise self._wrong(f"values of type {values.dtype}, expected uint8 or floats from 0 to 1", "return image.astype(numpy.uint8)")
+            raise self._wrong(
+                f"values of type {values.dtype}, expected uint8 or floats from 0 to 1",
+                "return image.astype(numpy.uint8)",
+            )
         return values.transpose(1, 2, 0) if of_torch else values
 
     def _wrong(self, found: str, hint: str) -> EnsembleError:
@@ -137,7 +144,9 @@ def load_transform(name: str) -> Transform:
         hint = f"write train = {name.partition(':')[2]}(…) into {module.__name__} and name that"
         raise UsageError(f"--transform {name} is a class, expected an object of it", hint=hint)
     if not callable(found):
-        raise UsageError(f"--transform {name} is a {type(found).__name__}, expected something to call with an image", hint=_EXAMPLE)
+        raise UsageError(
+            f"--transform {name} is a {type(found).__name__}, expected something to call with an image", hint=_EXAMPLE
+        )
     file = getattr(module, "__file__", None)
     return Transform(name, sha256_file(Path(file)) if file else "", _calling(name, found))
 
@@ -175,9 +184,12 @@ def _wanted(name: str, found: Callable[..., Any]) -> str:
     starred = any(p.kind == p.VAR_POSITIONAL for p in parameters)
     if len(needed) > 2 or not (by_position or starred) or set(keywords) - {"rng"}:
         raise UsageError(
-            f"--transform {name} takes {inspect.signature(found)}, expected (image) or (image, rng)", hint="rng is a numpy.random.Generator"
+            f"--transform {name} takes {inspect.signature(found)}, expected (image) or (image, rng)",
+            hint="rng is a numpy.random.Generator",
         )
-    if any(p.name == "rng" and p.kind != p.POSITIONAL_ONLY for p in (p for p in parameters if p not in by_position[:1])):
+    if any(
+        p.name == "rng" and p.kind != p.POSITIONAL_ONLY for p in (p for p in parameters if p not in by_position[:1])
+    ):
         return "named"
     return "positional" if len(needed) == 2 else "image"
 
@@ -218,7 +230,9 @@ class TransformPool:
         if workers:
             # Not forked: torch's threads and the GPU do not survive it.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(name, os.getpid()))
+            self._pool = ProcessPoolExecutor(
+                workers, mp_context=context, initializer=_begin, initargs=(name, os.getpid())
+            )
 
     def batch(self, images: Images, seeds: Sequence[int]) -> Images:
         """As `Transform.batch`: uint8 (n, height, width, 3) → the same shape."""
@@ -226,7 +240,9 @@ class TransformPool:
             return self.transform.batch(images, seeds)
         parts = np.array_split(np.arange(len(images)), self.workers)
         try:
-            sent = [self._pool.submit(_transformed, images[rows], [seeds[i] for i in rows]) for rows in parts if len(rows)]
+            sent = [
+                self._pool.submit(_transformed, images[rows], [seeds[i] for i in rows]) for rows in parts if len(rows)
+            ]
             done = [one.result() for one in sent]
         except BrokenProcessPool as error:
             raise EnsembleError(
@@ -243,7 +259,9 @@ class TransformPool:
     def __enter__(self) -> TransformPool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -18,7 +18,7 @@ from folds.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Mixing:
+class MixupCutmix:
     """The α of Beta(α, α), of which an image's weight is drawn: 0 off, 0.2 mostly one of the two images, 1 any weight as likely.
 
     `mixup` blends two images (Zhang et al. 2018), `cutmix` pastes a rectangle of one into the other (Yun et al. 2019). With
@@ -31,27 +31,31 @@ class Mixing:
     def __post_init__(self) -> None:
         for name, alpha in (("mixup", self.mixup), ("cutmix", self.cutmix)):
             if not 0 <= alpha <= 100:
-                raise UsageError(f"--{name} must be from 0 (off) to 100, found {alpha}", hint="usual are --mixup 0.2 and --cutmix 1")
+                raise UsageError(
+                    f"--{name} must be from 0 (off) to 100, found {alpha}", hint="usual are --mixup 0.2 and --cutmix 1"
+                )
 
     def __bool__(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
 
 
-def draw_mixing(n: int, how: Mixing, generator: torch.Generator) -> Tensor:
+def draw_mixing(n: int, how: MixupCutmix, generator: torch.Generator) -> Tensor:
     """The random numbers behind the mixing of a batch: float32 (n, 5) on the CPU, (n, 2) without cutmix.
 
     The partner of each sample (one permutation of the batch: every image is used as often as before), the sample's own weight,
     whether a rectangle is pasted, and the middle of that rectangle as shares of height and width.
     """
     partner = torch.randperm(n, generator=generator).numpy()
-    rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))  # no Beta of torch takes a generator
+    rng = np.random.default_rng(
+        int(torch.randint(2**62, (), generator=generator))
+    )  # no Beta of torch takes a generator
     cut = rng.random(n) < (0.5 if how.mixup and how.cutmix else float(how.cutmix > 0))
     weight = np.where(cut, _beta(rng, how.cutmix, n), _beta(rng, how.mixup, n))
     middle = [cut, rng.random(n), rng.random(n)] if how.cutmix else []
     return torch.from_numpy(np.stack([partner, weight, *middle], axis=1).astype(np.float32))
 
 
-def mix(inputs: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+def mix_batch(inputs: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Each image mixed with its partner, and the targets in the same shares.
 
     Parameters
@@ -94,6 +98,12 @@ def _beta(rng: np.random.Generator, alpha: float, n: int) -> NDArray[np.float64]
 def _rectangles(draws: Tensor, height: int, width: int) -> Tensor:
     """(n, 4) int64 top, bottom, left, right: 1 − weight of the area round the middle, less what would be outside."""
     side = (1 - draws[:, 1]).sqrt()
-    edges = [((draws[:, 3 + i] + sign * side / 2) * size).round() for i, size in ((0, height), (1, width)) for sign in (-1, 1)]
-    top, bottom, left, right = (edge.clamp(0, size) for edge, size in zip(edges, (height, height, width, width), strict=True))
+    edges = [
+        ((draws[:, 3 + i] + sign * side / 2) * size).round()
+        for i, size in ((0, height), (1, width))
+        for sign in (-1, 1)
+    ]
+    top, bottom, left, right = (
+        edge.clamp(0, size) for edge, size in zip(edges, (height, height, width, width), strict=True)
+    )
     return torch.stack([top, bottom, left, right], 1).long()

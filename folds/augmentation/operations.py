@@ -86,7 +86,9 @@ def recode(batch: Tensor, chosen: Chosen) -> Tensor:
     if n == 0:
         return batch
     # Rows of 3·width numbers: three at a time take ten times as long on a CPU.
-    tables = 256 * (torch.arange(0, 3 * n, 3, device=device)[:, None, None] + torch.arange(3, device=device).repeat(width))
+    tables = 256 * (
+        torch.arange(0, 3 * n, 3, device=device)[:, None, None] + torch.arange(3, device=device).repeat(width)
+    )
     address = (some.reshape(n, height, 3 * width).long() + tables).flatten()
     ones = torch.ones((), dtype=torch.int64, device=device).expand(address.numel())
     counts = torch.zeros(3 * n * 256, dtype=torch.int64, device=device).scatter_add_(0, address, ones).view(n, 3, 256)

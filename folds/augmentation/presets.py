@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import unknown
+from folds.errors import unknown_name
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Augmentation:
     """
 
     flip: float = 0.0
-    zoom: float = 0.0
+    scale: float = 0.0
     shift: float = 0.0
-    turn: float = 0.0
+    rotate: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
@@ -34,7 +34,7 @@ class Augmentation:
 
 # For upright photographs: people do not stand on their heads, so there is no vertical flip and little turning.
 # From weak to strong.
-_STANDARD = Augmentation(flip=0.5, zoom=0.12, shift=0.06, turn=8.0, brightness=0.2, contrast=0.2, saturation=0.2)
+_STANDARD = Augmentation(flip=0.5, scale=0.12, shift=0.06, rotate=8.0, brightness=0.2, contrast=0.2, saturation=0.2)
 PRESETS = {
     "none": Augmentation(),
     "light": Augmentation(flip=0.5, shift=0.04),
@@ -51,7 +51,7 @@ def preset(name: str, erase: float | None = None) -> Augmentation:
     UsageError : there is none of that name.
     """
     if name not in PRESETS:
-        raise unknown("--augment", name, list(PRESETS))
+        raise unknown_name("--augment", name, list(PRESETS))
     return PRESETS[name] if erase is None else replace(PRESETS[name], erase=erase)
 
 
@@ -91,11 +91,11 @@ def choose_presets(
     found = np.full(len(labels), -1, dtype=np.int64)
     for key, name in more.items():
         if name not in PRESETS:
-            raise unknown(f"augmentation of '{key}':", name, list(PRESETS))
+            raise unknown_name(f"augmentation of '{key}':", name, list(PRESETS))
         if key in classes:
             continue
         if key not in pairs:
-            raise unknown("class or attribute=value in augment_more", key, [*classes, *pairs])
+            raise unknown_name("class or attribute=value in augment_more", key, [*classes, *pairs])
         attribute = next(a for a in attributes if key.startswith(f"{a}=") and key[len(a) + 1 :] in attributes[a])
         has = np.array([value == key[len(attribute) + 1 :] for value in attributes[attribute]])
         found[has] = np.maximum(found[has], strength[name])

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from folds.augmentation.batch import apply, draw
+from folds.augmentation.batch import augment_batch, sample_parameters
 from folds.augmentation.custom import Transform
-from folds.augmentation.mixup import Mixing, draw_mixing, mix
+from folds.augmentation.mixup import MixupCutmix, draw_mixing, mix_batch
 from folds.augmentation.presets import preset
-from folds.utils.drawing import plain
+from folds.utils.drawing import drawable
 from folds.utils.files import derive_seed, write_atomic
 from folds.utils.text import sort_classes
 
@@ -26,7 +26,7 @@ _LETTER = 6  # pixels, of the built-in font
 
 
 @dataclass(frozen=True)
-class Augmented:
+class PreviewSettings:
     """How the images of a sheet are augmented.
 
     Attributes
@@ -42,7 +42,7 @@ class Augmented:
     presets: tuple[str, ...]
     codes: NDArray[np.int64]
     erase: float | None = None
-    mixing: Mixing = field(default_factory=Mixing)
+    mixing: MixupCutmix = field(default_factory=MixupCutmix)
     transform: Transform | None = None
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -63,7 +63,10 @@ def preview_rows(labels: Sequence[str], codes: NDArray[np.int64], seed: int = 0,
     for row in rng.permutation(len(labels)).tolist():
         first.setdefault((int(codes[row]), labels[row]), row)
     # In turn from each preset, so that none is crowded out by one that has many classes.
-    queues = [sorted((order[label], row) for (code, label), row in first.items() if code == each) for each in sorted({code for code, _ in first})]
+    queues = [
+        sorted((order[label], row) for (code, label), row in first.items() if code == each)
+        for each in sorted({code for code, _ in first})
+    ]
     turns = [queue[i] for i in range(max(map(len, queues), default=0)) for queue in queues if i < len(queue)]
     chosen: dict[int, int] = {}
     for position, row in turns:
@@ -73,7 +76,7 @@ def preview_rows(labels: Sequence[str], codes: NDArray[np.int64], seed: int = 0,
 
 
 def augmented_versions(
-    pixels: NDArray[np.uint8], labels: Sequence[str], how: Augmented, versions: int
+    pixels: NDArray[np.uint8], labels: Sequence[str], how: PreviewSettings, versions: int
 ) -> tuple[NDArray[np.uint8], list[list[dict[str, float]]]]:
     """Each image `versions` times as training would see it, but for the normalisation, which is undone.
 
@@ -89,18 +92,29 @@ def augmented_versions(
     for version in range(versions):
         batch = pixels
         if how.transform is not None:
-            batch = how.transform.batch(pixels, [derive_seed(how.seed, "preview", version, row, "transform") for row in range(len(pixels))])
+            batch = how.transform.batch(
+                pixels, [derive_seed(how.seed, "preview", version, row, "transform") for row in range(len(pixels))]
+            )
         generator = torch.Generator().manual_seed(derive_seed(how.seed, "preview", version))
-        draws = draw(len(batch), ways, generator)
-        inputs, mixed = apply(torch.from_numpy(np.array(batch)), draws, ways, how.mean, how.std, torch.from_numpy(how.codes)), targets
+        draws = sample_parameters(len(batch), ways, generator)
+        inputs, mixed = (
+            augment_batch(
+                torch.from_numpy(np.array(batch)), draws, ways, how.mean, how.std, torch.from_numpy(how.codes)
+            ),
+            targets,
+        )
         if how.mixing:
-            inputs, mixed = mix(inputs, targets, draw_mixing(len(batch), how.mixing, generator))
-        shown.append(inputs.mul(std).add(mean).mul(255).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8).numpy())
+            inputs, mixed = mix_batch(inputs, targets, draw_mixing(len(batch), how.mixing, generator))
+        shown.append(
+            inputs.mul(std).add(mean).mul(255).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8).numpy()
+        )
         shares.append([{classes[i]: share for i, share in enumerate(row) if share >= 0.005} for row in mixed.tolist()])
     return np.stack(shown), shares
 
 
-def write_preview(path: Path, pixels: NDArray[np.uint8], labels: Sequence[str], how: Augmented, versions: int = 8) -> Path:
+def write_preview(
+    path: Path, pixels: NDArray[np.uint8], labels: Sequence[str], how: PreviewSettings, versions: int = 8
+) -> Path:
     """Write a PNG: a row an image, first as it is decoded, then `versions` times augmented; mixed ones say of what.
 
     Parameters
@@ -121,7 +135,7 @@ def write_preview(path: Path, pixels: NDArray[np.uint8], labels: Sequence[str], 
     letters = max(4, step[0] // _LETTER)
 
     def write(left: int, top: int, text: str) -> None:
-        pen.text((left, top), plain(text if len(text) <= letters else text[: letters - 1] + "…"), "black")
+        pen.text((left, top), drawable(text if len(text) <= letters else text[: letters - 1] + "…"), "black")
 
     write(_GAP, _GAP // 2, "as decoded")
     write(_GAP + step[0], _GAP // 2, "as training sees it")
@@ -130,7 +144,9 @@ def write_preview(path: Path, pixels: NDArray[np.uint8], labels: Sequence[str], 
         for column in range(versions + 1):
             left = _GAP + column * step[0]
             picture = Image.fromarray(pixels[row] if column == 0 else shown[column - 1, row])
-            sheet.paste(picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS), (left, top))
+            sheet.paste(
+                picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS), (left, top)
+            )
             if column == 0:
                 named = [labels[row], how.presets[how.codes[row]]]
                 caption = named if lines == 2 else ["  ".join(named)]

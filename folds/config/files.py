@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.recipe import Recipe, Settings, check, displace, known_settings
-from folds.errors import EnsembleError, UsageError, nearest
+from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.toml import toml_value
 
 CONFIG = Path("ensemble.toml")
@@ -23,7 +23,7 @@ TUNING = ("space", "tune")  # the tables of `ensemble tune`
 DAMAGED = "--force, with all folds, trains it again from nothing; --name NEW begins another run"
 
 
-def gather(
+def load_settings(
     flags: Mapping[str, Any], config: Path | None = None, run: Mapping[str, Any] | None = None, tuning: bool = False
 ) -> tuple[Settings, Recipe, dict[str, str]]:
     """Settings and recipe by precedence: flag > ENSEMBLE_* > `run` > `config` > ./ensemble.toml > default.
@@ -49,11 +49,21 @@ def gather(
         layers.append((str(config), _read_toml(config)))
     wrong = next(((origin, key) for origin, layer in layers for key in TUNING if key in layer and not tuning), None)
     if wrong is not None:
-        raise EnsembleError(f"{wrong[0]}: [{wrong[1]}] is not a setting of one training", hint=f"ensemble tune -c {wrong[0]} chooses from it")
-    layers = [(origin, {key: value for key, value in layer.items() if key not in (RUN, *TUNING)}) for origin, layer in layers]
+        raise EnsembleError(
+            f"{wrong[0]}: [{wrong[1]}] is not a setting of one training",
+            hint=f"ensemble tune -c {wrong[0]} chooses from it",
+        )
+    layers = [
+        (origin, {key: value for key, value in layer.items() if key not in (RUN, *TUNING)}) for origin, layer in layers
+    ]
     if run is not None:
         layers.append(("[[run]]", run))
-    layers.append(("environment", {key: os.environ[f"ENSEMBLE_{key.upper()}"] for key in known if f"ENSEMBLE_{key.upper()}" in os.environ}))
+    layers.append(
+        (
+            "environment",
+            {key: os.environ[f"ENSEMBLE_{key.upper()}"] for key in known if f"ENSEMBLE_{key.upper()}" in os.environ},
+        )
+    )
     layers.append(("flag", {key: value for key, value in flags.items() if value is not None}))
 
     values: dict[str, Any] = {}
@@ -69,7 +79,7 @@ def gather(
     return settings, recipe, {key: origin for key, origin in origins.items() if key in values}
 
 
-def runs_of(config: Path | None = None) -> list[dict[str, Any]]:
+def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
     """The ``[[run]]`` tables of `config`, otherwise of ./ensemble.toml: what several runs of one command have each of their own.
 
     Raises
@@ -86,13 +96,16 @@ def runs_of(config: Path | None = None) -> list[dict[str, Any]]:
     for number, table in enumerate(tables, 1):
         wrong = next((key for key in table if key.replace("-", "_") not in own), None)
         if wrong is not None:
-            close = nearest(wrong, own)
+            close = close_matches(wrong, own)
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
             hint = "runs of one command share data and folds; each has its own arch, name and settings of training"
             raise EnsembleError(f"{path}: [[run]] {number}: '{wrong}' is not a setting of one run{meant}", hint=hint)
         name = table.get("name")
         if name is not None and name in [other.get("name") for other in read]:
-            raise EnsembleError(f"{path}: [[run]] {number}: there is a run '{name}' already", hint="each [[run]] has a name of its own, or none")
+            raise EnsembleError(
+                f"{path}: [[run]] {number}: there is a run '{name}' already",
+                hint="each [[run]] has a name of its own, or none",
+            )
         read.append({key.replace("-", "_"): value for key, value in table.items()})
     return read
 
@@ -106,7 +119,9 @@ def tuning_of(config: Path | None = None) -> tuple[Path, Any, Any]:
     """
     path = config if config is not None else CONFIG
     if not path.is_file():
-        raise EnsembleError(f"there is no settings file {path}", hint="ensemble tune -c FILE, where FILE has a table [space]")
+        raise EnsembleError(
+            f"there is no settings file {path}", hint="ensemble tune -c FILE, where FILE has a table [space]"
+        )
     content = _read_toml(path)
     return path, content.get(TUNING[0], {}), content.get(TUNING[1], {})
 
@@ -126,7 +141,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         if key == "resolved":  # what a run recorded beside its settings; a recorded config can be given again
             continue
         if name not in known:
-            close = nearest(name, known)
+            close = close_matches(name, known)
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
             raise EnsembleError(f"{path}: unknown key '{key}'{meant}", hint="known: " + ", ".join(known))
         read[name] = value
@@ -149,7 +164,9 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
             return tuple(str(part).strip() for part in parts if str(part).strip())
         if typing.get_origin(target) is dict:
             return dict(json.loads(value) if isinstance(value, str) else value)
-        if isinstance(value, bool | list | dict) or (target is int and isinstance(value, float) and not value.is_integer()):
+        if isinstance(value, bool | list | dict) or (
+            target is int and isinstance(value, float) and not value.is_integer()
+        ):
             raise ValueError
         return target(value)
     except (ValueError, KeyError, TypeError):
@@ -159,9 +176,21 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
 
 def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:
     """The record of a run: every setting that has a value, and what was decided automatically under [resolved]."""
-    flat = {key: value for key, value in (asdict(settings) | asdict(recipe)).items() if value is not None and value not in ({}, ())}
+    flat = {
+        key: value
+        for key, value in (asdict(settings) | asdict(recipe)).items()
+        if value is not None and value not in ({}, ())
+    }
     lines = [f"{key} = {toml_value(value)}" for key, value in flat.items()]
-    return "\n".join([*lines, "", "[resolved]", *(f"{key} = {toml_value(value)}" for key, value in resolved.items() if value is not None), ""])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "[resolved]",
+            *(f"{key} = {toml_value(value)}" for key, value in resolved.items() if value is not None),
+            "",
+        ]
+    )
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from folds.errors import UsageError, unknown
+from folds.errors import UsageError, unknown_name
 from folds.images.settings import _parse_window, check_fit, parse_size
 from folds.optim.schedules import RISING, check_schedule
 
@@ -32,7 +32,7 @@ _INSTEAD_OF = {
 }
 
 
-def refuse_contradictions(given: Mapping[str, bool]) -> None:
+def check_contradictions(given: Mapping[str, bool]) -> None:
     """Refuse two settings that contradict each other; `given` says of each key of `CONTRADICTIONS` whether it is set."""
     for (one, other), hint in CONTRADICTIONS.items():
         if given[one] and given[other]:
@@ -138,11 +138,17 @@ class Recipe:
             why = "suits this small model"
         if self.opt != "adamw":
             own = {key: value for key, value in own.items() if key != "lr"}
-        defaults = {"lr": usual, "batch_size": 32, "augment": "standard", "warmup": 0.0 if self.schedule in RISING else 1.0, **own}
+        defaults = {
+            "lr": usual,
+            "batch_size": 32,
+            "augment": "standard",
+            "warmup": 0.0 if self.schedule in RISING else 1.0,
+            **own,
+        }
         return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), why
 
     @property
-    def optimistic(self) -> bool:
+    def selected_on_validation(self) -> bool:
         """Whether something is chosen on the fold that is scored."""
         return self.keep == "best" or self.patience > 0
 
@@ -217,18 +223,19 @@ def check(settings: Settings, recipe: Recipe) -> None:
             raise UsageError(f"--{key.replace('_', '-')} must be {expected}, found {values[key]}", hint=hint)
     given = {"folds": settings.folds is not None, "holdout": settings.holdout is not None}
     given |= {"stratify": bool(settings.stratify), "repeats": settings.repeats > 1}
-    refuse_contradictions(given)
+    check_contradictions(given)
     if recipe.seed + settings.seeds > 2**32:
         raise UsageError(f"--seeds {settings.seeds} from --seed {recipe.seed} on go beyond 2**32")
     if recipe.batch_size is not None and recipe.accumulate > recipe.batch_size:
         raise UsageError(
-            f"accumulate = {recipe.accumulate}: a batch of {recipe.batch_size} has no so many parts", hint=f"accumulate = {recipe.batch_size} at most"
+            f"accumulate = {recipe.accumulate}: a batch of {recipe.batch_size} has no so many parts",
+            hint=f"accumulate = {recipe.batch_size} at most",
         )
     check_fit(recipe.fit)
     if recipe.keep not in KEEP:
-        raise unknown("--keep", recipe.keep, KEEP)
+        raise unknown_name("--keep", recipe.keep, KEEP)
     if recipe.normalise not in NORMALISE:
-        raise unknown("--normalise", recipe.normalise, NORMALISE)
+        raise unknown_name("--normalise", recipe.normalise, NORMALISE)
     check_schedule(recipe.schedule, recipe.schedule_args)
     recipe.size()
     recipe.value_window()

@@ -11,15 +11,21 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from folds.config.recipe import Recipe, known_keys
-from folds.errors import UsageError, nearest
+from folds.errors import UsageError, close_matches
 
 # They have a way of their own to be several.
-_ELSEWHERE = {"arch": "--arch A,B trains several architectures", "seed": "--seeds N trains with several seeds on the same folds"}
-_ELSEWHERE |= {"repeats": "--repeats R makes several splits", "seeds": "--seeds N trains with several seeds on the same folds"}
+_ELSEWHERE = {
+    "arch": "--arch A,B trains several architectures",
+    "seed": "--seeds N trains with several seeds on the same folds",
+}
+_ELSEWHERE |= {
+    "repeats": "--repeats R makes several splits",
+    "seeds": "--seeds N trains with several seeds on the same folds",
+}
 
 
 @dataclass(frozen=True)
-class Variant:
+class SweepPoint:
     """One combination of the values.
 
     Attributes
@@ -32,7 +38,7 @@ class Variant:
     suffix: str
 
 
-class Asked(NamedTuple):
+class RequestedRecipe(NamedTuple):
     """A recipe to train: with every architecture, `suffix` added to the runs' names; or with `arch`, as a run of that name."""
 
     suffix: str
@@ -40,7 +46,7 @@ class Asked(NamedTuple):
     arch: str | None = None
 
 
-def parse_sweep(texts: Sequence[str]) -> tuple[Variant, ...]:
+def parse_sweep(texts: Sequence[str]) -> tuple[SweepPoint, ...]:
     """The variants of ``["loss=ce,focal", "lr=1e-3,3e-4"]``: every combination, the first values first.
 
     All combinations, and not one setting at a time: two settings that are each better alone need not be so together,
@@ -54,10 +60,15 @@ def parse_sweep(texts: Sequence[str]) -> tuple[Variant, ...]:
     for text in texts:
         key, values = _parse(text)
         if key in axes:
-            raise UsageError(f"--sweep {key} is given twice", hint=f"--sweep {key}={','.join(map(_text, [*axes[key], *values]))}")
+            raise UsageError(
+                f"--sweep {key} is given twice", hint=f"--sweep {key}={','.join(map(_text, [*axes[key], *values]))}"
+            )
         axes[key] = values
     combinations = itertools.product(*axes.values())
-    return tuple(Variant(dict(zip(axes, some)), "-".join(_part(key, value) for key, value in zip(axes, some))) for some in combinations)
+    return tuple(
+        SweepPoint(dict(zip(axes, some)), "-".join(_part(key, value) for key, value in zip(axes, some)))
+        for some in combinations
+    )
 
 
 def _parse(text: str) -> tuple[str, list[Any]]:
@@ -68,10 +79,11 @@ def _parse(text: str) -> tuple[str, list[Any]]:
         raise UsageError(f"--sweep {name.strip()}: not a setting of a recipe", hint=_ELSEWHERE[key])
     if key in known_keys() and key not in known:
         raise UsageError(
-            f"--sweep {name.strip()}: it decides the data or the folds, which the variants share", hint="one command for each, with --name"
+            f"--sweep {name.strip()}: it decides the data or the folds, which the variants share",
+            hint="one command for each, with --name",
         )
     if key not in known:
-        close = nearest(key, known)
+        close = close_matches(key, known)
         meant = f"; did you mean {' or '.join(close)}?" if close else ""
         raise UsageError(f"--sweep {name.strip()}: unknown setting{meant}", hint=f"known: {', '.join(known)}")
     values = _values(key, listed.strip()) if equals else []
@@ -99,4 +111,6 @@ def _text(value: Any) -> str:
 
 def _part(key: str, value: Any) -> str:
     text = _text(value)
-    return text if re.match(r"[A-Za-z]", text) and text.lower() not in ("true", "false", "yes", "no") else f"{key}-{text}"
+    return (
+        text if re.match(r"[A-Za-z]", text) and text.lower() not in ("true", "false", "yes", "no") else f"{key}-{text}"
+    )

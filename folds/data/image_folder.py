@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from folds.data.table import IMAGE_SUFFIXES, Columns, DataSpec
-from folds.errors import EnsembleError, UsageError, collected
+from folds.data.table import IMAGE_SUFFIXES, DataSpec, RawColumns
+from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.utils.csv_table import cannot_read
 
 EACH_ITS_OWN = "--person-regex '(.+)' makes every image its own person"
@@ -28,10 +28,16 @@ class Found:
 
     def notes(self) -> list[str]:
         """What was passed over, in words."""
-        said = [f"{self.hidden:,} hidden files and folders ('._*' and other names with a dot) skipped"] if self.hidden else []
+        said = (
+            [f"{self.hidden:,} hidden files and folders ('._*' and other names with a dot) skipped"]
+            if self.hidden
+            else []
+        )
         if self.others:
             kinds = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in self.others.most_common(5))
-            said.append(f"{sum(self.others.values()):,} files below {self.folder} are no images and were ignored ({kinds})")
+            said.append(
+                f"{sum(self.others.values()):,} files below {self.folder} are no images and were ignored ({kinds})"
+            )
         return said
 
 
@@ -102,9 +108,17 @@ def persons_by_regex(names: Sequence[str], regex: str, where: Sequence[str]) -> 
     group: str | int = "person" if "person" in pattern.groupindex else min(1, pattern.groups)
     matches = [pattern.search(name) for name in names]
     persons = [(match.group(group) or "").strip() if match else "" for match in matches]
-    unmatched = [place if place == name else f"{place}: {name}" for person, name, place in zip(persons, names, where) if not person]
+    unmatched = [
+        place if place == name else f"{place}: {name}"
+        for person, name, place in zip(persons, names, where)
+        if not person
+    ]
     if unmatched:
-        raise collected(unmatched, f"of {len(names):,} images get no person from --person-regex '{regex}'", hint=example_regex(names[0]))
+        raise combine_errors(
+            unmatched,
+            f"of {len(names):,} images get no person from --person-regex '{regex}'",
+            hint=example_regex(names[0]),
+        )
     return persons
 
 
@@ -119,7 +133,7 @@ def example_regex(name: str) -> str:
     return f"{example}{EACH_ITS_OWN}"
 
 
-def read_class_folders(folder: Path, spec: DataSpec, source: str) -> tuple[Columns, list[str]]:
+def read_class_folders(folder: Path, spec: DataSpec, source: str) -> tuple[RawColumns, list[str]]:
     """Training samples from a folder whose subfolders are the classes; ids are relative paths.
 
     Returns
@@ -149,23 +163,34 @@ def read_class_folders(folder: Path, spec: DataSpec, source: str) -> tuple[Colum
         last = last or next((f" --test {folder / top}" for top in tops if top.lower().startswith("test")), "")
         train = next((top for top in tops if top.lower().startswith("train")), tops[0])
         raise EnsembleError(
-            f"the subfolders of {source} are splits, not classes: {', '.join(tops)}", hint=f"name them apart: --data {folder / train}{last}"
+            f"the subfolders of {source} are splits, not classes: {', '.join(tops)}",
+            hint=f"name them apart: --data {folder / train}{last}",
         )
     if len(tops) == 1:
         tables = [path for path in sorted(folder.glob("*.csv")) if path.name[0] != "."]
-        hint = f"is a CSV meant? --data {tables[0]} --path COLUMN --label COLUMN" if tables else "one subfolder a class is expected"
+        hint = (
+            f"is a CSV meant? --data {tables[0]} --path COLUMN --label COLUMN"
+            if tables
+            else "one subfolder a class is expected"
+        )
         raise EnsembleError(f"all images of {source} lie in one subfolder, '{tops[0]}': nothing to learn", hint=hint)
     if spec.person_regex is None:
-        raise EnsembleError(f"nothing says whose images those in {source} are, e.g. '{names[0]}'", hint=example_regex(names[0]))
+        raise EnsembleError(
+            f"nothing says whose images those in {source} are, e.g. '{names[0]}'", hint=example_regex(names[0])
+        )
     persons = persons_by_regex(names, spec.person_regex, names)
-    return Columns(source, names, names, [path for _, path in inside], labels, persons), notes
+    return RawColumns(source, names, names, [path for _, path in inside], labels, persons), notes
 
 
-def read_plain_folder(folder: Path, spec: DataSpec, source: str, classes: Sequence[str] | None) -> tuple[Columns, list[str]]:
+def read_plain_folder(
+    folder: Path, spec: DataSpec, source: str, classes: Sequence[str] | None
+) -> tuple[RawColumns, list[str]]:
     """Images to predict: all below `folder`, labelled where its subfolders are exactly classes of the training."""
     found = find_images(folder)
     if not found.images:
-        raise EnsembleError(f"there are no images in {source}", hint=f"known suffixes: {' '.join(sorted(IMAGE_SUFFIXES))}")
+        raise EnsembleError(
+            f"there are no images in {source}", hint=f"known suffixes: {' '.join(sorted(IMAGE_SUFFIXES))}"
+        )
     names = [name.strip() for name, _ in found.images]
     notes = found.notes()
     tops = [name.split("/", 1)[0].strip() if "/" in name else "" for name in names]
@@ -173,6 +198,8 @@ def read_plain_folder(folder: Path, spec: DataSpec, source: str, classes: Sequen
     labels = tops if set(tops) <= known else None
     if labels is None and set(tops) & known:
         strange = sorted(set(tops) - known)[0]
-        notes.append(f"{source}: taken as unlabelled, since not all its subfolders are classes ('{strange or 'images without a subfolder'}')")
+        notes.append(
+            f"{source}: taken as unlabelled, since not all its subfolders are classes ('{strange or 'images without a subfolder'}')"
+        )
     persons = persons_by_regex(names, spec.person_regex, names) if spec.person_regex is not None else None
-    return Columns(source, names, names, [path for _, path in found.images], labels, persons), notes
+    return RawColumns(source, names, names, [path for _, path in found.images], labels, persons), notes

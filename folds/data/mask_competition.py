@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from folds.data.image_folder import entries_of, is_image, stem_of
-from folds.data.table import MISSING, Columns
-from folds.errors import EnsembleError, collected
+from folds.data.table import MISSING, RawColumns
+from folds.errors import EnsembleError, combine_errors
 from folds.utils.csv_table import CsvTable, read_csv, read_header
 
 MASKS, GENDERS, AGES = ("wear", "incorrect", "normal"), ("male", "female"), ("<30", "30-59", ">=60")
@@ -65,14 +65,14 @@ def is_evaluation(path: Path) -> Path | None:
 @dataclass(frozen=True)
 class _Person:
     folder: str
-    where: str
+    location: str
     id: str
     gender: str
     years: int
     others: dict[str, str]  # further columns, e.g. race
 
 
-def read_train(folder: Path, source: str, need_images: bool) -> tuple[Columns, list[str]]:
+def read_train(folder: Path, source: str, need_images: bool) -> tuple[RawColumns, list[str]]:
     """The training samples and notes; ids are ``<folder>/<stem>``.
 
     Where train.csv and a folder's name disagree about gender or age, the name wins: it travels with the images. Without
@@ -88,23 +88,37 @@ def read_train(folder: Path, source: str, need_images: bool) -> tuple[Columns, l
     images = folder / "images"
     if not images.is_dir():
         if need_images:
-            raise EnsembleError(f"{source} is there, its images are not: no folder {images}", hint="unpack the images beside train.csv")
-        notes.append(f"no folder {images}: each person is taken to have the {len(STANDARD_STEMS)} images of the competition")
+            raise EnsembleError(
+                f"{source} is there, its images are not: no folder {images}", hint="unpack the images beside train.csv"
+            )
+        notes.append(
+            f"no folder {images}: each person is taken to have the {len(STANDARD_STEMS)} images of the competition"
+        )
         files = {person.folder: [(stem, images) for stem in STANDARD_STEMS] for person in people}
     else:
         files = _files(images, people, source, notes)
-    columns = Columns(source, [], [], [] if images.is_dir() else None, [], [])
+    columns = RawColumns(source, [], [], [] if images.is_dir() else None, [], [])
     rows: dict[str, list[str]] = defaultdict(list)
     for person in people:
         age = age_group(person.years)
         for stem, path in files[person.folder]:
             mask = _mask_of(stem) or ""
             columns.ids.append(f"{person.folder}/{stem}")
-            columns.where.append(f"{person.where}, {stem}")
-            for values, value in ((columns.paths, path), (columns.labels, class_of(mask, person.gender, age)), (columns.persons, person.folder)):
+            columns.locations.append(f"{person.location}, {stem}")
+            for values, value in (
+                (columns.paths, path),
+                (columns.labels, class_of(mask, person.gender, age)),
+                (columns.persons, person.folder),
+            ):
                 if values is not None:
                     values.append(value)  # type: ignore[arg-type]
-            for name, value in {"mask": mask, "gender": person.gender, "age": age, "years": str(person.years), **person.others}.items():
+            for name, value in {
+                "mask": mask,
+                "gender": person.gender,
+                "age": age,
+                "years": str(person.years),
+                **person.others,
+            }.items():
                 rows[name].append(value)
     columns.attributes = dict(rows)
     return columns, notes
@@ -113,10 +127,14 @@ def read_train(folder: Path, source: str, need_images: bool) -> tuple[Columns, l
 def _people(table: CsvTable, notes: list[str]) -> list[_Person]:
     folders, csv_genders, csv_ages = (table.column(name) for name in ("path", "gender", "age"))
     csv_ids = table.columns.get("id", [""] * len(folders))
-    others = {name: cells for name, cells in table.columns.items() if name not in {"id", "path", "gender", "age", "mask", "years"}}
+    others = {
+        name: cells
+        for name, cells in table.columns.items()
+        if name not in {"id", "path", "gender", "age", "mask", "years"}
+    }
     people, problems, disagree = [], [], []
     first: dict[str, str] = {}
-    for i, (folder, where) in enumerate(zip(folders, table.where())):
+    for i, (folder, where) in enumerate(zip(folders, table.location())):
         if folder in MISSING:
             problems.append(f"{where}: no path")
             continue
@@ -130,12 +148,16 @@ def _people(table: CsvTable, notes: list[str]) -> list[_Person]:
                 disagree.append(folder)
             gender, years = named["gender"].lower(), named["age"]
         if gender not in GENDERS or not years.isdecimal():
-            problems.append(f"{where}: gender '{csv_genders[i]}' and age '{csv_ages[i]}', expected male or female and a whole number")
+            problems.append(
+                f"{where}: gender '{csv_genders[i]}' and age '{csv_ages[i]}', expected male or female and a whole number"
+            )
             continue
         name = named["id"] if named else csv_ids[i] or folder
-        people.append(_Person(folder, where, name, gender, int(years), {name: cells[i] for name, cells in others.items()}))
+        people.append(
+            _Person(folder, where, name, gender, int(years), {name: cells[i] for name, cells in others.items()})
+        )
     if problems:
-        raise collected(problems, f"rows of {table.source} cannot be used", "correct or remove these rows")
+        raise combine_errors(problems, f"rows of {table.source} cannot be used", "correct or remove these rows")
     if disagree:
         notes.append(
             f"{len(disagree):,} rows of {table.source} disagree with their folder's name about gender or age; the name was taken ({_some(disagree)})"
@@ -153,7 +175,9 @@ def _note_ids(people: list[_Person], notes: list[str]) -> None:
             notes.append(f"id {name} belongs to {count} folders: persons are told apart by folder")
     both = [name for name in folders if (match := _SUFFIXED.fullmatch(name)) and match["plain"] in folders]
     if both:
-        notes.append(f"{len(both):,} ids with a suffix ({_some(both)}) stand beside the plain id: persons are told apart by folder")
+        notes.append(
+            f"{len(both):,} ids with a suffix ({_some(both)}) stand beside the plain id: persons are told apart by folder"
+        )
 
 
 def _some(names: list[str]) -> str:
@@ -162,7 +186,14 @@ def _some(names: list[str]) -> str:
 
 def _mask_of(stem: str) -> str | None:
     stem = stem.lower()
-    return next((mask for start, mask in (("incorrect", "incorrect"), ("normal", "normal"), ("mask", "wear")) if stem.startswith(start)), None)
+    return next(
+        (
+            mask
+            for start, mask in (("incorrect", "incorrect"), ("normal", "normal"), ("mask", "wear"))
+            if stem.startswith(start)
+        ),
+        None,
+    )
 
 
 def _files(images: Path, people: list[_Person], source: str, notes: list[str]) -> dict[str, list[tuple[str, Path]]]:
@@ -173,7 +204,7 @@ def _files(images: Path, people: list[_Person], source: str, notes: list[str]) -
     problems, strange, hidden = [], [], sum(name.startswith("._") for name in listed)
     for person in people:
         if person.folder not in present:
-            problems.append(f"{person.where}: no folder {images / person.folder}")
+            problems.append(f"{person.location}: no folder {images / person.folder}")
             continue
         stems: dict[str, Path] = {}
         for entry in sorted(entries_of(images / person.folder), key=lambda entry: entry.name):
@@ -183,25 +214,31 @@ def _files(images: Path, people: list[_Person], source: str, notes: list[str]) -
             elif not is_image(entry.name) or _mask_of(stem) is None:
                 strange.append(f"{person.folder}/{entry.name}")
             elif stem in stems:
-                problems.append(f"{person.where}: {person.folder} holds both {stems[stem].name} and {entry.name}")
+                problems.append(f"{person.location}: {person.folder} holds both {stems[stem].name} and {entry.name}")
             else:
                 stems[stem] = Path(entry.path)
         if not stems:
-            problems.append(f"{person.where}: no images in {images / person.folder}")
+            problems.append(f"{person.location}: no images in {images / person.folder}")
         files[person.folder] = sorted(stems.items())
     if problems:
-        raise collected(problems, f"rows of {source} do not fit the images", "restore the images, or remove these rows from train.csv")
+        raise combine_errors(
+            problems,
+            f"rows of {source} do not fit the images",
+            "restore the images, or remove these rows from train.csv",
+        )
     if hidden:
         notes.append(f"{hidden:,} '._' files skipped")
     if strange:
-        notes.append(f"{len(strange):,} files that are neither mask*, incorrect_mask nor normal were ignored ({_some(strange)})")
+        notes.append(
+            f"{len(strange):,} files that are neither mask*, incorrect_mask nor normal were ignored ({_some(strange)})"
+        )
     unnamed = sorted(present - set(files))
     if unnamed:
         notes.append(f"{len(unnamed):,} folders of {images} are not in {source} and were ignored ({_some(unnamed)})")
     return files
 
 
-def read_evaluation(folder: Path, source: str, need_images: bool) -> tuple[Columns, list[str]]:
+def read_evaluation(folder: Path, source: str, need_images: bool) -> tuple[RawColumns, list[str]]:
     """The test samples, in the order of info.csv; its `ans` is a form to fill in, never a label.
 
     Labels and persons come from ``answers.csv`` (``ImageID,ans[,person]``) where there is one, matched by ImageID.
@@ -212,23 +249,33 @@ def read_evaluation(folder: Path, source: str, need_images: bool) -> tuple[Colum
     images = folder / "images"
     paths: list[Path] | None = None
     if images.is_dir():
-        by_stem = {stem_of(entry.name): entry.name for entry in entries_of(images) if is_image(entry.name) and entry.name[0] != "."}
+        by_stem = {
+            stem_of(entry.name): entry.name
+            for entry in entries_of(images)
+            if is_image(entry.name) and entry.name[0] != "."
+        }
         paths = [images / (name if is_image(name) else by_stem.get(name, name)) for name in ids]
     elif need_images:
-        raise EnsembleError(f"{source} is there, its images are not: no folder {images}", hint="unpack the images beside info.csv")
-    columns = Columns(source, ids, table.where(), paths)
+        raise EnsembleError(
+            f"{source} is there, its images are not: no folder {images}", hint="unpack the images beside info.csv"
+        )
+    columns = RawColumns(source, ids, table.location(), paths)
     if (folder / "answers.csv").is_file():
         answers = read_csv(folder / "answers.csv")
         position = {name: i for i, name in enumerate(answers.column("ImageID"))}
-        absent = [f"{where}: {name}" for name, where in zip(ids, columns.where) if name not in position]
+        absent = [f"{where}: {name}" for name, where in zip(ids, columns.locations) if name not in position]
         if absent:
-            raise collected(
-                absent, f"of {len(ids):,} images in {source} have no answer in {folder / 'answers.csv'}", "complete or remove answers.csv"
+            raise combine_errors(
+                absent,
+                f"of {len(ids):,} images in {source} have no answer in {folder / 'answers.csv'}",
+                "complete or remove answers.csv",
             )
         columns.labels = [answers.column("ans")[position[name]] for name in ids]
         if "person" in answers.columns:
             columns.persons = [answers.columns["person"][position[name]] for name in ids]
         for attribute in ("mask", "gender", "age"):
-            columns.attributes[attribute] = [CLASS_ATTRIBUTES.get(label, {}).get(attribute, "") for label in columns.labels]
+            columns.attributes[attribute] = [
+                CLASS_ATTRIBUTES.get(label, {}).get(attribute, "") for label in columns.labels
+            ]
         notes.append(f"labels of {source} were taken from {folder / 'answers.csv'}")
     return columns, notes

@@ -10,12 +10,12 @@ import numpy as np
 
 from folds.data import mask_competition as mask_layout
 from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, read_class_folders, read_plain_folder
-from folds.data.table import MISSING, Columns, Data, DataSpec, SampleTable, build_table, normal_path
-from folds.errors import EnsembleError, UsageError, nearest
+from folds.data.table import MISSING, Dataset, DataSpec, RawColumns, SampleTable, build_table, normal_path
+from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import CsvTable, read_csv, read_header
 
 
-def read_data(spec: DataSpec, *, need_images: bool = True) -> Data:
+def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
     """Read the training samples, and the test samples where there are any.
 
     What `spec.data` is, is seen from what is there: train/train.csv in it (the mask-competition layout), a CSV, a folder
@@ -41,7 +41,7 @@ def read_data(spec: DataSpec, *, need_images: bool = True) -> Data:
     layout = mask_layout.train_folder(data, spec.label)
     csv_file = data if data.is_file() else None if layout else _only_csv(data, spec)
     if layout is not None:
-        _refuse(spec, "the mask-competition layout", person_regex=spec.person_regex)
+        _check_unused_options(spec, "the mask-competition layout", person_regex=spec.person_regex)
         source = str(layout / "train.csv")
         columns, notes = mask_layout.read_train(layout, source, need_images)
         declared = spec.classes or mask_layout.CLASSES
@@ -57,16 +57,18 @@ def read_data(spec: DataSpec, *, need_images: bool = True) -> Data:
         train, test, said = _csv_data(csv_file, spec, need_images)
         notes += said
     else:
-        _refuse(spec, "a folder of class folders")
+        _check_unused_options(spec, "a folder of class folders")
         columns, notes = read_class_folders(data, spec, str(data))
         train = build_table(columns, training=True, classes=spec.classes, need_images=False)
     if spec.test is not None:
         if layout is not None and mask_layout.is_evaluation(layout.parent):
             notes.append(f"--test given: {layout.parent / 'eval'} is not read")
-        test, more = read_test(spec.test, spec, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images)
+        test, more = read_test(
+            spec.test, spec, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images
+        )
         notes += more
     _look_for_leaks(train, test, warnings)
-    return Data(train, test, tuple(notes), tuple(warnings))
+    return Dataset(train, test, tuple(notes), tuple(warnings))
 
 
 def read_test(
@@ -99,21 +101,32 @@ def read_test(
     if csv_file is None:
         columns, notes = read_plain_folder(path, spec, str(path), classes)
     elif is_image(csv_file.name):
-        columns, notes = Columns(str(path), [path.name], [path.name], [path.absolute()]), []
+        columns, notes = RawColumns(str(path), [path.name], [path.name], [path.absolute()]), []
     else:
         table = read_csv(csv_file)
-        notes = [f"{table.source} has no column '{spec.label}': taken as unlabelled"] if spec.label not in table.columns else []
+        notes = (
+            [f"{table.source} has no column '{spec.label}': taken as unlabelled"]
+            if spec.label not in table.columns
+            else []
+        )
         columns = _csv_columns(table, range(len(table.numbers)), spec, training=False, need_images=need_images)
-    return build_table(columns, training=False, classes=classes, class_attributes=class_attributes, need_images=need_images), tuple(notes)
+    return build_table(
+        columns, training=False, classes=classes, class_attributes=class_attributes, need_images=need_images
+    ), tuple(notes)
 
 
 def _evaluation(
-    folder: Path, classes: Sequence[str] | None, class_attributes: Mapping[str, Mapping[str, str]] | None, need_images: bool
+    folder: Path,
+    classes: Sequence[str] | None,
+    class_attributes: Mapping[str, Mapping[str, str]] | None,
+    need_images: bool,
 ) -> tuple[SampleTable, tuple[str, ...]]:
     columns, notes = mask_layout.read_evaluation(folder, str(folder / "info.csv"), need_images)
     if classes is None:
         classes, class_attributes = mask_layout.CLASSES, mask_layout.CLASS_ATTRIBUTES
-    table = build_table(columns, training=False, classes=classes, class_attributes=class_attributes, need_images=need_images)
+    table = build_table(
+        columns, training=False, classes=classes, class_attributes=class_attributes, need_images=need_images
+    )
     return table, tuple(notes)
 
 
@@ -124,21 +137,26 @@ def not_there(path: Path) -> EnsembleError:
         parent = parent.parent
     missing = path.relative_to(parent).parts[0]
     try:
-        close = nearest(missing, sorted(entry.name for entry in parent.iterdir()))
+        close = close_matches(missing, sorted(entry.name for entry in parent.iterdir()))
     except OSError:
         close = []
     meant = f"; did you mean {' or '.join(str(parent / name) for name in close)}?" if close else ""
     return EnsembleError(f"there is no {path}{meant}", hint="--data and --test take a CSV or a folder")
 
 
-def _refuse(spec: DataSpec, form: str, **more: str | None) -> None:
+def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None:
     """What was said about a CSV's columns must not be passed over in silence where there is none."""
     plain = DataSpec(spec.data)
-    given = {name: getattr(spec, name) for name in ("path", "label", "person", "id", "split") if getattr(spec, name) != getattr(plain, name)}
+    given = {
+        name: getattr(spec, name)
+        for name in ("path", "label", "person", "id", "split")
+        if getattr(spec, name) != getattr(plain, name)
+    }
     for name, value in {**given, **more}.items():
         if value is not None:
             raise UsageError(
-                f"--{name.replace('_', '-')} '{value}' does not apply to {form}, which {spec.data} is", hint="leave it out, or name a CSV"
+                f"--{name.replace('_', '-')} '{value}' does not apply to {form}, which {spec.data} is",
+                hint="leave it out, or name a CSV",
             )
 
 
@@ -164,20 +182,32 @@ def _csv_data(path: Path, spec: DataSpec, need_images: bool) -> tuple[SampleTabl
         listed = ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(20))
         if not apart or len(apart) == len(values):
             problem = "has no value 'test'" if not apart else "has no value but 'test'"
-            raise EnsembleError(f"column '{spec.split}' of {table.source} {problem}; its values: {listed}", hint="leave --split out, or name another")
-        notes.append(f"rows of {table.source} by column '{spec.split}': {listed}; test is kept apart, all others are for training")
+            raise EnsembleError(
+                f"column '{spec.split}' of {table.source} {problem}; its values: {listed}",
+                hint="leave --split out, or name another",
+            )
+        notes.append(
+            f"rows of {table.source} by column '{spec.split}': {listed}; test is kept apart, all others are for training"
+        )
     kept = sorted(set(everything) - set(apart))
     train = build_table(
-        _csv_columns(table, kept, spec, training=True, need_images=need_images), training=True, classes=spec.classes, need_images=need_images
+        _csv_columns(table, kept, spec, training=True, need_images=need_images),
+        training=True,
+        classes=spec.classes,
+        need_images=need_images,
     )
     if not apart:
         return train, None, notes
     columns = _csv_columns(table, apart, spec, training=False, need_images=need_images)
-    test = build_table(columns, training=False, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images)
+    test = build_table(
+        columns, training=False, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images
+    )
     return train, test, notes
 
 
-def _csv_columns(table: CsvTable, index: Sequence[int], spec: DataSpec, *, training: bool, need_images: bool) -> Columns:
+def _csv_columns(
+    table: CsvTable, index: Sequence[int], spec: DataSpec, *, training: bool, need_images: bool
+) -> RawColumns:
     def cells(name: str, option: str, required: bool, advice: str = "") -> list[str] | None:
         if name not in table.columns and not required:
             return None
@@ -188,7 +218,7 @@ def _csv_columns(table: CsvTable, index: Sequence[int], spec: DataSpec, *, train
         # Test rows say nothing about a column that they all leave empty; a few empty cells are an error all the same.
         return None if column is not None and not training and all(cell in MISSING for cell in column) else column
 
-    where = table.where()
+    where = table.location()
     places = [where[i] for i in index]
     id_column = spec.id or ("id" if "id" in table.columns else None)
     written = cells(spec.path, "--path", required=need_images or id_column is None or spec.person_regex is not None)
@@ -199,31 +229,42 @@ def _csv_columns(table: CsvTable, index: Sequence[int], spec: DataSpec, *, train
     if spec.person_regex is not None and written is not None:
         persons: list[str] | None = persons_by_regex(written, spec.person_regex, places)
     else:
-        persons = known(cells(spec.person, "--person", training, f"or take it from the paths by --person-regex; {EACH_ITS_OWN}"))
+        persons = known(
+            cells(spec.person, "--person", training, f"or take it from the paths by --person-regex; {EACH_ITS_OWN}")
+        )
     folder = table.path.absolute().parent
     paths = None
     if written is not None:
         missing = next((i for i, name in enumerate(written) if name in MISSING), None)
         if missing is not None:
-            raise EnsembleError(f"{places[missing]} of {table.source} names no image in column '{spec.path}'", hint="fill it in or remove the row")
+            raise EnsembleError(
+                f"{places[missing]} of {table.source} names no image in column '{spec.path}'",
+                hint="fill it in or remove the row",
+            )
         paths = [folder / name for name in written]
     taken = {spec.path, spec.label, spec.person, spec.split, id_column}
     attributes = {name: [column[i] for i in index] for name, column in table.columns.items() if name not in taken}
-    return Columns(table.source, ids or [], places, paths, labels, persons, attributes)
+    return RawColumns(table.source, ids or [], places, paths, labels, persons, attributes)
 
 
 def _look_for_leaks(train: SampleTable, test: SampleTable | None, warnings: list[str]) -> None:
     if train.persons is not None:
         people = np.unique(train.persons)
         if len(people) == len(train):
-            warnings.append(f"every one of the {len(train):,} images of {train.source} is its own person: nothing is kept together")
+            warnings.append(
+                f"every one of the {len(train):,} images of {train.source} is its own person: nothing is kept together"
+            )
         if test is not None and test.persons is not None:
             both = np.intersect1d(people, test.persons)
             if len(both):
                 images = int(np.isin(test.persons, both).sum())
                 names = ", ".join(both[:3].tolist()) + (", …" if len(both) > 3 else "")
-                warnings.append(f"{len(both):,} people stand in both training and test ({names}; {images:,} test images): test scores will flatter")
+                warnings.append(
+                    f"{len(both):,} people stand in both training and test ({names}; {images:,} test images): test scores will flatter"
+                )
     if test is not None and train.paths is not None and test.paths is not None:
         same = set(map(normal_path, train.paths)) & set(map(normal_path, test.paths))
         if same:
-            warnings.append(f"{len(same):,} images stand in both training and test (first {min(same)}): test scores will flatter")
+            warnings.append(
+                f"{len(same):,} images stand in both training and test (first {min(same)}): test scores will flatter"
+            )

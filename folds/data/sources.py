@@ -9,18 +9,18 @@ from typing import Any
 
 from folds.config.recipe import Settings
 from folds.data.readers import read_data
-from folds.data.table import Data, DataSpec
+from folds.data.table import Dataset, DataSpec
 
 HERE = Path("data")
 BUILT_IN = Path(".ensemble/people")
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedData:
     """The data of a command: what was asked for, what was read, and whether it is the built-in people."""
 
     spec: DataSpec
-    data: Data
+    data: Dataset
     built_in: bool
 
 
@@ -35,17 +35,17 @@ def find_data(data: Path | None) -> tuple[Path, str]:
 
 
 def _draw() -> None:
-    from folds.data.synthetic.people import draw_people
+    from folds.data.synthetic.people import generate_people
 
-    draw_people(BUILT_IN)
+    generate_people(BUILT_IN)
 
 
-def open_data(settings: Settings, note: Callable[[str], None] = lambda text: None) -> Opened:
+def open_data(settings: Settings, note: Callable[[str], None] = lambda text: None) -> LoadedData:
     """Find and read the data of `ensemble kfold`; the first note says which they are."""
     found, line = find_data(settings.data)
     note(line)
     spec = spec_of(settings, found)
-    return Opened(spec, read_data(spec), found == BUILT_IN)
+    return LoadedData(spec, read_data(spec), found == BUILT_IN)
 
 
 def spec_of(settings: Settings, data: Path) -> DataSpec:
@@ -62,13 +62,13 @@ def spec_of(settings: Settings, data: Path) -> DataSpec:
     )
 
 
-def reopen_data(
+def load_checkpoint_data(
     record: Mapping[str, Any],
     data: Path | None = None,
     *,
     classes: Sequence[str] | None = None,
     note: Callable[[str], None] = lambda text: None,
-) -> Data:
+) -> Dataset:
     """Read the table that a checkpoint was trained on.
 
     Parameters

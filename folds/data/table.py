@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import EnsembleError, collected
-from folds.predictions.files import Rows
+from folds.errors import EnsembleError, combine_errors
+from folds.predictions.files import SampleRows
 from folds.utils.text import sort_classes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
@@ -51,7 +51,7 @@ class SampleTable:
     classes: tuple[str, ...]
     attributes: Mapping[str, NDArray[np.str_]]
     class_attributes: Mapping[str, Mapping[str, str]]
-    where: tuple[str, ...]
+    locations: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,9 +63,9 @@ class SampleTable:
         code = {name: i for i, name in enumerate(self.classes)}
         return np.array([code[label] for label in self.labels.tolist()], dtype=np.int64)
 
-    def rows(self) -> Rows:
+    def rows(self) -> SampleRows:
         """What a prediction file says about these samples."""
-        return Rows(self.ids, self.labels, self.persons, dict(self.attributes))
+        return SampleRows(self.ids, self.labels, self.persons, dict(self.attributes))
 
     def take(self, index: NDArray[np.integer]) -> SampleTable:
         """The samples at `index`, in that order; the declared classes stay."""
@@ -84,7 +84,7 @@ class SampleTable:
             self.classes,
             {name: values[index] for name, values in self.attributes.items()},
             self.class_attributes,
-            tuple(self.where[i] for i in positions),
+            tuple(self.locations[i] for i in positions),
         )
 
     @cached_property
@@ -120,7 +120,7 @@ class DataSpec:
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
+class Dataset:
     """What was read: the training samples, the test samples where there are any, and what the user should be told."""
 
     train: SampleTable
@@ -130,12 +130,12 @@ class Data:
 
 
 @dataclass
-class Columns:
+class RawColumns:
     """What a reader found, before it is checked; every list has one entry a sample."""
 
     source: str
     ids: list[str]
-    where: list[str]
+    locations: list[str]
     paths: list[Path] | None = None
     labels: list[str] | None = None
     persons: list[str] | None = None
@@ -143,7 +143,7 @@ class Columns:
 
 
 def build_table(
-    columns: Columns,
+    columns: RawColumns,
     *,
     training: bool,
     classes: Sequence[str] | None = None,
@@ -163,7 +163,7 @@ def build_table(
     ------
     EnsembleError : one kind of problem at a time, its first ten cases with their place in the table.
     """
-    source, where = columns.source, columns.where
+    source, where = columns.source, columns.locations
     if not columns.ids:
         raise EnsembleError(f"{source} holds no samples")
     _check_text(columns.ids, source)
@@ -171,7 +171,12 @@ def build_table(
     if columns.labels is not None:
         _check_present(columns.labels, "label", columns)
     if columns.persons is not None:
-        _check_present(columns.persons, "person", columns, "give every image the person it shows; an image of nobody else gets a name of its own")
+        _check_present(
+            columns.persons,
+            "person",
+            columns,
+            "give every image the person it shows; an image of nobody else gets a name of its own",
+        )
     _check_unique(columns)
     labels = columns.labels
     declared = tuple(classes) if classes is not None else sort_classes(labels or ())
@@ -185,13 +190,15 @@ def build_table(
     return SampleTable(
         source=source,
         ids=np.array(columns.ids, dtype=str),
-        paths=None if columns.paths is None else tuple(path if path.is_absolute() else path.absolute() for path in columns.paths),
+        paths=None
+        if columns.paths is None
+        else tuple(path if path.is_absolute() else path.absolute() for path in columns.paths),
         labels=None if labels is None else np.array(labels, dtype=str),
         persons=None if columns.persons is None else np.array(columns.persons, dtype=str),
         classes=declared,
         attributes=attributes,
         class_attributes=class_attributes,
-        where=tuple(where),
+        locations=tuple(where),
     )
 
 
@@ -202,18 +209,25 @@ def _check_text(ids: list[str], source: str) -> None:
         return
     lines = [ascii(name) for name in ids if "\r" in name or any("\ud800" <= letter <= "\udfff" for letter in name)]
     if lines:
-        raise collected(lines, f"file names of {source} are not UTF-8 or hold a line break", "rename these files")
+        raise combine_errors(lines, f"file names of {source} are not UTF-8 or hold a line break", "rename these files")
 
 
-def _check_present(values: list[str], what: str, columns: Columns, hint: str | None = None) -> None:
+def _check_present(values: list[str], what: str, columns: RawColumns, hint: str | None = None) -> None:
     empty = [i for i, value in enumerate(values) if value in MISSING]
     if empty:
-        lines = [f"{columns.where[i]}: '{values[i]}'" + ("" if what == "id" else f" (id {columns.ids[i]})") for i in empty]
-        raise collected(lines, f"of {len(values):,} rows of {columns.source} have no {what}", hint or f"fill in the {what} or remove the rows")
+        lines = [
+            f"{columns.locations[i]}: '{values[i]}'" + ("" if what == "id" else f" (id {columns.ids[i]})")
+            for i in empty
+        ]
+        raise combine_errors(
+            lines,
+            f"of {len(values):,} rows of {columns.source} have no {what}",
+            hint or f"fill in the {what} or remove the rows",
+        )
 
 
-def _check_unique(columns: Columns) -> None:
-    where, ids = columns.where, columns.ids
+def _check_unique(columns: RawColumns) -> None:
+    where, ids = columns.locations, columns.ids
     if columns.paths is not None:
         first: dict[str, int] = {}
         lines = []
@@ -223,12 +237,22 @@ def _check_unique(columns: Columns) -> None:
                 if j != i and values is not None and values[i] != values[j]:
                     lines.append(f"{where[i]}: {path.name} has {what} '{values[i]}', in {where[j]} '{values[j]}'")
         if lines:
-            raise collected(lines, f"rows of {columns.source} contradict an earlier row about the same image", "keep the right one of the rows")
+            raise combine_errors(
+                lines,
+                f"rows of {columns.source} contradict an earlier row about the same image",
+                "keep the right one of the rows",
+            )
     if len(set(ids)) < len(ids):
         seen: dict[str, int] = {}
-        lines = [f"{where[i]}: '{name}' stands in {where[j]} too" for i, name in enumerate(ids) if (j := seen.setdefault(name, i)) != i]
-        raise collected(
-            lines, f"ids of {columns.source} are not unique", "an id names one sample: remove the repeated rows, or name another column with --id"
+        lines = [
+            f"{where[i]}: '{name}' stands in {where[j]} too"
+            for i, name in enumerate(ids)
+            if (j := seen.setdefault(name, i)) != i
+        ]
+        raise combine_errors(
+            lines,
+            f"ids of {columns.source} are not unique",
+            "an id names one sample: remove the repeated rows, or name another column with --id",
         )
 
 
@@ -244,12 +268,16 @@ def _check_classes(labels: list[str], classes: tuple[str, ...], source: str, whe
     if outside:
         lines = [f"'{name}': {counts[name]:,} samples, first {where[labels.index(name)]}" for name in outside]
         known = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
-        raise collected(
-            lines, f"labels of {source} are none of the {len(classes)} declared classes", f"the classes are {known}; correct or remove the rows"
+        raise combine_errors(
+            lines,
+            f"labels of {source} are none of the {len(classes)} declared classes",
+            f"the classes are {known}; correct or remove the rows",
         )
     if training and len(counts) < 2:
         hint = "two classes at least are needed; is --label the right column?"
-        raise EnsembleError(f"all {len(labels):,} samples of {source} have the label '{labels[0]}': nothing to learn", hint=hint)
+        raise EnsembleError(
+            f"all {len(labels):,} samples of {source} have the label '{labels[0]}': nothing to learn", hint=hint
+        )
 
 
 def _check_images(paths: Sequence[Path], source: str, where: list[str]) -> None:
@@ -262,11 +290,13 @@ def _check_images(paths: Sequence[Path], source: str, where: list[str]) -> None:
             listed[folder] = _file_names(folder)
         # The second look: names can differ in their Unicode form and still be the same file.
         if name not in listed[folder] and not path.is_file():
-            other = next((n for n in listed[folder] if n.startswith(f"{path.stem}.")), None) if len(lines) < 10 else None
+            other = (
+                next((n for n in listed[folder] if n.startswith(f"{path.stem}.")), None) if len(lines) < 10 else None
+            )
             lines.append(f"{where[i]}: {path}" + (f" (there is {other})" if other else ""))
     if lines:
         hint = f"paths are taken relative to the folder of {source}; is --path the right column?"
-        raise collected(lines, f"of {len(paths):,} images named by {source} are not there", hint)
+        raise combine_errors(lines, f"of {len(paths):,} images named by {source} are not there", hint)
 
 
 def _file_names(folder: str) -> set[str]:
@@ -277,13 +307,19 @@ def _file_names(folder: str) -> set[str]:
         return set()
 
 
-def _determined(labels: list[str], attributes: Mapping[str, list[str]], classes: tuple[str, ...]) -> dict[str, dict[str, str]]:
+def _determined(
+    labels: list[str], attributes: Mapping[str, list[str]], classes: tuple[str, ...]
+) -> dict[str, dict[str, str]]:
     """Class → {attribute: value} for attributes with one value in each class, and more than one over all."""
     meaning: dict[str, dict[str, str]] = {name: {} for name in classes}
     for attribute, values in attributes.items():
         pairs = set(zip(labels, values))
         distinct = {value for _, value in pairs}
-        if len(pairs) == len({label for label, _ in pairs}) == len(classes) and len(distinct) > 1 and not distinct & MISSING:
+        if (
+            len(pairs) == len({label for label, _ in pairs}) == len(classes)
+            and len(distinct) > 1
+            and not distinct & MISSING
+        ):
             for label, value in pairs:
                 meaning[label][attribute] = value
     return meaning if any(meaning.values()) else {}

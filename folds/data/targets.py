@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import UsageError, unknown
+from folds.errors import UsageError, unknown_name
 from folds.predictions.files import LABEL
 
-Meaning = Mapping[str, Mapping[str, str]]  # class → {attribute: value}
+ClassAttributes = Mapping[str, Mapping[str, str]]  # class → {attribute: value}
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,22 @@ class Target:
         """The attributes that are joined; () for a plain model."""
         return tuple(head.name for head in self.heads) if self.joined else ()
 
-    def scored(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def encode_scored(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) label codes → (n,) codes of the classes that are predicted."""
         return codes if self.name == LABEL else np.array(self.heads[0].of_label, np.int64)[codes]
 
-    def trained(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def encode_heads(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) label codes → (n, heads) codes of each head's values."""
         return np.stack([np.array(head.of_label, np.int64)[codes] for head in self.heads], axis=1)
 
 
-def determined_attributes(classes: Sequence[str], meaning: Meaning) -> list[str]:
+def determined_attributes(classes: Sequence[str], meaning: ClassAttributes) -> list[str]:
     """The attributes that every class has a value of, in the order in which they come."""
     names = dict.fromkeys(key for values in meaning.values() for key in values)
     return [name for name in names if all(name in meaning.get(label, {}) for label in classes)]
 
 
-def resolve_target(text: str, classes: Sequence[str], meaning: Meaning) -> Target:
+def resolve_target(text: str, classes: Sequence[str], meaning: ClassAttributes) -> Target:
     """The target a name stands for.
 
     Parameters
@@ -94,8 +94,17 @@ def resolve_target(text: str, classes: Sequence[str], meaning: Meaning) -> Targe
     known = determined_attributes(classes, meaning)
     for name in names:
         if name not in known:
-            hint = f"attributes that the label determines: {', '.join(known)}; joined by +, one head each" if known else None
-            raise unknown("--target", name, [LABEL, *known], hint=hint or "this table has no attributes that the label determines: --target label")
+            hint = (
+                f"attributes that the label determines: {', '.join(known)}; joined by +, one head each"
+                if known
+                else None
+            )
+            raise unknown_name(
+                "--target",
+                name,
+                [LABEL, *known],
+                hint=hint or "this table has no attributes that the label determines: --target label",
+            )
     if len(set(names)) < len(names):
         raise UsageError(f"--target {text}: an attribute stands in it twice")
     heads = tuple(_head(name, classes, meaning) for name in names)
@@ -104,7 +113,9 @@ def resolve_target(text: str, classes: Sequence[str], meaning: Meaning) -> Targe
         return Target(names[0], values, heads)
     combinations = list(zip(*(head.of_label for head in heads), strict=True))
     if len(set(combinations)) < len(combinations):
-        twice = [name for name, combination in zip(classes, combinations, strict=True) if combinations.count(combination) > 1]
+        twice = [
+            name for name, combination in zip(classes, combinations, strict=True) if combinations.count(combination) > 1
+        ]
         raise UsageError(
             f"--target {text}: {len(twice)} classes are the same in {', '.join(names)}, e.g. {twice[0]} and {twice[1]}",
             hint=f"name all attributes that make the label: {'+'.join(known)}",
@@ -112,7 +123,7 @@ def resolve_target(text: str, classes: Sequence[str], meaning: Meaning) -> Targe
     return Target(LABEL, tuple(classes), heads)
 
 
-def _head(name: str, classes: Sequence[str], meaning: Meaning) -> Head:
+def _head(name: str, classes: Sequence[str], meaning: ClassAttributes) -> Head:
     of_class = [meaning[label][name] for label in classes]
     values = tuple(dict.fromkeys(of_class))  # in the order in which the classes have them
     if len(values) < 2:
@@ -121,7 +132,12 @@ def _head(name: str, classes: Sequence[str], meaning: Meaning) -> Head:
 
 
 def rebinned(
-    labels: Sequence[str], meaning: Meaning, attribute: str, numbers: Sequence[str], cuts: Sequence[float], where: Sequence[str]
+    labels: Sequence[str],
+    meaning: ClassAttributes,
+    attribute: str,
+    numbers: Sequence[str],
+    cuts: Sequence[float],
+    where: Sequence[str],
 ) -> list[str]:
     """The label that each sample is *trained* on where an attribute is cut at other places than for the score.
 
@@ -144,7 +160,7 @@ def rebinned(
     """
     known = determined_attributes(labels, meaning)
     if attribute not in known:
-        raise unknown("rebin", attribute, known)
+        raise unknown_name("rebin", attribute, known)
     wrong = next((i for i, number in enumerate(numbers) if not _is_number(number)), None)
     if wrong is not None:
         raise UsageError(f"rebin of {attribute}: {where[wrong]}: '{numbers[wrong]}' is no number")

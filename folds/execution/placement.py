@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from folds.errors import UsageError, unknown
+from folds.errors import UsageError, unknown_name
+from folds.models.precision import resolve_devices
 from folds.utils.parallel import available_cores
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ class Execution:
     def check(self) -> None:
         """Refuse what cannot be."""
         if self.backend not in BACKENDS:
-            raise unknown("--backend", self.backend, BACKENDS)
+            raise unknown_name("--backend", self.backend, BACKENDS)
         if self.address is not None and self.backend != "ray":
-            raise UsageError("--ray-address belongs to --backend ray", hint=f"--backend ray --ray-address {self.address}")
+            raise UsageError(
+                "--ray-address belongs to --backend ray", hint=f"--backend ray --ray-address {self.address}"
+            )
         if self.per_device is not None and self.per_device < 1:
             raise UsageError(f"--jobs must be 1 or more, found {self.per_device}")
         if self.save_seconds <= 0:
@@ -47,7 +50,7 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class Placement:
+class DevicePlan:
     """The slots of a command.
 
     `devices` names one slot each; `threads` CPU threads a slot; `reason` is printed; `gpu_share` of a GPU that a Ray task asks for.
@@ -65,7 +68,9 @@ class Placement:
         return self.devices[0].split(":")[0]
 
 
-def place(jobs: int, devices: str = "auto", per_device: int | None = None, threads: int | None = None) -> Placement:
+def plan_devices(
+    jobs: int, devices: str = "auto", per_device: int | None = None, threads: int | None = None
+) -> DevicePlan:
     """Slots for `jobs` jobs.
 
     On a GPU, one job a device: two processes on one GPU take turns. On a CPU, one thread a job in parallel processes
@@ -78,26 +83,14 @@ def place(jobs: int, devices: str = "auto", per_device: int | None = None, threa
     per_device : slots a device, instead of the rule.
     threads : CPU threads a slot, instead of the rule (a run that is resumed keeps its own).
     """
-    import torch
-
-    names: list[str]
-    if devices == "auto":
-        names = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
-    elif devices == "cpu":
-        names = ["cpu"]
-    else:
-        names = [f"cuda:{number.strip().removeprefix('cuda:')}" for number in devices.split(",")]
-        found = torch.cuda.device_count()
-        bad = [name for name in names if not name[5:].isdigit() or int(name[5:]) >= found]
-        if bad:
-            raise UsageError(f"--devices {devices}: no device {bad[0]}; this machine has {found} CUDA devices", hint="--devices auto, cpu, or 0,1")
+    names = resolve_devices(devices)
     cores = available_cores()
     if names == ["cpu"]:
         slots = min(jobs, per_device or max(1, cores // (threads or 1)))
         each = threads or max(1, cores // max(slots, 1))
         reason = f"{slots} jobs at a time on the CPU, {each} thread{'s' if each > 1 else ''} each ({cores} cores; jobs side by side beat threads)"
-        return Placement(("cpu",) * slots, each, reason)
+        return DevicePlan(("cpu",) * slots, each, reason)
     slots_each = per_device or 1
     spread = tuple(name for _ in range(slots_each) for name in names)[: max(jobs, 1)]
     each = threads or max(1, cores // len(spread))
-    return Placement(spread, each, f"{len(spread)} jobs at a time on {', '.join(names)} ({slots_each} a GPU)")
+    return DevicePlan(spread, each, f"{len(spread)} jobs at a time on {', '.join(names)} ({slots_each} a GPU)")

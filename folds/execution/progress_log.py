@@ -16,7 +16,7 @@ from typing import Any
 STEP_SECONDS = 1.0  # between two steps that are written; notes and epochs are all written
 
 
-class Journal:
+class ProgressWriter:
     """The writing side; the process holds the lock of the job.
 
     What it says first is ``{"event": "begun"}``: a second one in a file is of a process that has taken the job over.
@@ -57,7 +57,7 @@ class Journal:
             self._written = time.monotonic()
 
 
-class Listener:
+class ProgressReader:
     """The reading side: every event once, in order."""
 
     def __init__(self, path: Path) -> None:

@@ -19,11 +19,11 @@ from functools import partial
 from typing import Any
 
 from folds.errors import EnsembleError, UsageError
-from folds.execution.placement import Execution, Placement
-from folds.execution.progress_log import Listener
+from folds.execution.placement import DevicePlan, Execution
+from folds.execution.progress_log import ProgressReader
 from folds.execution.ray_task import progress_file, run_task
-from folds.execution.shared_files import marked, proof
-from folds.execution.waiting import Held, Room
+from folds.execution.shared_files import file_manifest, mark_folders
+from folds.execution.waiting import LockedJobs, ResourceWatch
 from folds.training.job import Job, Outcome, job_as_dict
 from folds.utils.parallel import source_root
 
@@ -50,7 +50,10 @@ _ENDS = {
         "Ray could not set up its process: {last}",
         "runtime_env_setup*.log among Ray's logs of that machine says why; --resume when it is mended",
     ),
-    "LocalRayletDiedError": ("Ray has ended on this machine", "ray start begins it again, --resume goes on from what is saved"),
+    "LocalRayletDiedError": (
+        "Ray has ended on this machine",
+        "ray start begins it again, --resume goes on from what is saved",
+    ),
     "RayTaskError": (
         "it could not begin on the machine{where}: {last}",
         "all machines need this program and what it needs, in the same versions; --resume tries it again",
@@ -58,7 +61,7 @@ _ENDS = {
 }
 
 
-def explained(job: Job, error: Exception, retries: int) -> EnsembleError:
+def error_from_ray(job: Job, error: Exception, retries: int) -> EnsembleError:
     """The error for a job whose task ended with one of `ray.exceptions`.
 
     Parameters
@@ -71,7 +74,9 @@ def explained(job: Job, error: Exception, retries: int) -> EnsembleError:
     name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ENDS), None)
     what, hint = _ENDS[name] if name else (f"{type(error).__name__}: {{first}}", "--resume goes on from what is saved")
     where = f" {address[1]}" if address else ""
-    return EnsembleError(f"{job.title}: {what.format(where=where, first=lines[0], last=lines[-1], retries=retries)}", hint=hint)
+    return EnsembleError(
+        f"{job.title}: {what.format(where=where, first=lines[0], last=lines[-1], retries=retries)}", hint=hint
+    )
 
 
 Report = Callable[[Job, dict[str, Any]], None]
@@ -119,12 +124,13 @@ def connect(address: str | None, variables: Mapping[str, str] | None = None) -> 
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise EnsembleError(
-                f"--ray-address {address}: {reason}", hint="ray status --address HOST:PORT shows whether it runs; ray start --head starts one"
+                f"--ray-address {address}: {reason}",
+                hint="ray status --address HOST:PORT shows whether it runs; ray start --head starts one",
             ) from None
     return ray
 
 
-def place_on_cluster(jobs: int, execution: Execution, threads: int | None = None) -> Placement:
+def place_on_cluster(jobs: int, execution: Execution, threads: int | None = None) -> DevicePlan:
     """The slots that a cluster has for `jobs` jobs: one a GPU where there are GPUs, else one a core.
 
     Parameters
@@ -136,21 +142,30 @@ def place_on_cluster(jobs: int, execution: Execution, threads: int | None = None
     cores = int(sum(node.get("CPU", 0) for node in nodes))
     gpus = int(sum(node.get("GPU", 0) for node in nodes)) if execution.devices != "cpu" else 0
     if execution.devices not in ("auto", "cpu"):
-        raise UsageError(f"--devices {execution.devices}: on a cluster Ray chooses the GPUs", hint="--devices auto or cpu, --jobs N a GPU")
+        raise UsageError(
+            f"--devices {execution.devices}: on a cluster Ray chooses the GPUs",
+            hint="--devices auto or cpu, --jobs N a GPU",
+        )
     largest = int(min((node["CPU"] for node in nodes if node.get("CPU")), default=1))
     each = threads or max(1, min(cores // max(jobs, 1), largest))
     many = _counted(len(nodes), "machine")
     if gpus:
         per_gpu = execution.per_device or 1
         slots = max(1, min(jobs, gpus * per_gpu))
-        return Placement(("cuda",) * slots, each, f"{slots} jobs at a time on {_counted(gpus, 'GPU')} of {many} (Ray)", "ray", 1 / per_gpu)
+        return DevicePlan(
+            ("cuda",) * slots,
+            each,
+            f"{slots} jobs at a time on {_counted(gpus, 'GPU')} of {many} (Ray)",
+            "ray",
+            1 / per_gpu,
+        )
     slots = max(1, min(jobs, execution.per_device or cores, cores // each))
     reason = f"{slots} jobs at a time on {many} with {_counted(cores, 'core')} (Ray), {_counted(each, 'thread')} each"
-    return Placement(("cpu",) * slots, each, reason, "ray")
+    return DevicePlan(("cpu",) * slots, each, reason, "ray")
 
 
 def train_on_cluster(
-    jobs: Sequence[Job], placement: Placement, address: str | None, report: Report, patience: float | None = None
+    jobs: Sequence[Job], placement: DevicePlan, address: str | None, report: Report, patience: float | None = None
 ) -> Iterator[Outcome]:
     """Train `jobs`, each a task that Ray runs where there is room, and yield how each ended, as they end.
 
@@ -165,19 +180,22 @@ def train_on_cluster(
     ray = connect(address)
     submit = _submitting(ray, placement)
     token = secrets.token_hex(8)
-    waiting = [replace(job.anywhere(), device=placement.devices[0], share=placement.gpu_share or 1.0) for job in reversed(jobs)]
+    waiting = [
+        replace(job.with_absolute_paths(), device=placement.devices[0], memory_fraction=placement.gpu_share or 1.0)
+        for job in reversed(jobs)
+    ]
     pending: dict[Any, Job] = {}
-    held = Held(patience)
-    heard = _Heard(waiting, report, held)
-    room = Room({"GPU": placement.gpu_share} if placement.gpu_share else {"CPU": placement.threads}, ray.nodes)
+    held = LockedJobs(patience)
+    heard = _ProgressMonitor(waiting, report, held)
+    room = ResourceWatch({"GPU": placement.gpu_share} if placement.gpu_share else {"CPU": placement.threads}, ray.nodes)
     try:
-        with marked(waiting, token):
+        with mark_folders(waiting, token):
             while pending or waiting or held.jobs:
                 waiting += held.due()
                 while waiting and len(pending) < len(placement.devices):
                     job = waiting.pop()
                     try:
-                        pending[submit(json.dumps(job_as_dict(job)), proof(job, token))] = job
+                        pending[submit(json.dumps(job_as_dict(job)), file_manifest(job, token))] = job
                     except EnsembleError as error:
                         yield Outcome(job, error=error)
                 ready = _ready(ray, pending)
@@ -210,7 +228,7 @@ def disconnect(address: str | None) -> None:
         _own.clear()
 
 
-def _submitting(ray: Any, placement: Placement) -> Callable[[str, dict[str, Any]], Any]:
+def _submitting(ray: Any, placement: DevicePlan) -> Callable[[str, dict[str, Any]], Any]:
     """What gives Ray a job, as its record and its proof, and returns a reference to what becomes of it."""
     task = ray.remote(run_task).options(
         num_cpus=0 if placement.gpu_share else placement.threads,
@@ -237,12 +255,12 @@ def _ready(ray: Any, pending: Mapping[Any, Job]) -> list[Any]:
     return []
 
 
-def _outcome(ray: Any, reference: Any, job: Job, held: Held, report: Report) -> Outcome | None:
+def _outcome(ray: Any, reference: Any, job: Job, held: LockedJobs, report: Report) -> Outcome | None:
     """How a task ended; None for a job that is tried again later."""
     try:
         value = ray.get(reference)
     except ray.exceptions.RayError as error:
-        return Outcome(job, error=explained(job, error, RETRIES))
+        return Outcome(job, error=error_from_ray(job, error, RETRIES))
     if "busy" in value:
         given_up = held.add(job, value["busy"], partial(_note, report, job))
         return None if given_up is None else Outcome(job, error=given_up)
@@ -255,15 +273,15 @@ def _note(report: Report, job: Job, text: str) -> None:
     report(job, {"event": "note", "text": text})
 
 
-class _Heard:
+class _ProgressMonitor:
     """What the jobs say, passed on."""
 
-    def __init__(self, jobs: Sequence[Job], report: Report, held: Held) -> None:
+    def __init__(self, jobs: Sequence[Job], report: Report, held: LockedJobs) -> None:
         self._report = report
         self._held = held
         self._begun: set[str] = set()
         self._next = 0.0
-        self._listeners = {job.title: Listener(progress_file(job)) for job in jobs}
+        self._listeners = {job.title: ProgressReader(progress_file(job)) for job in jobs}
         for listener in self._listeners.values():
             listener.forget()  # what an earlier command has left
 
@@ -281,7 +299,11 @@ class _Heard:
                 continue
             self._held.taken(job)
             if job.title in self._begun:
-                _note(self._report, job, f"{job.title}: its process or machine was lost; going on from what is saved, on {event['node']}")
+                _note(
+                    self._report,
+                    job,
+                    f"{job.title}: its process or machine was lost; going on from what is saved, on {event['node']}",
+                )
             self._begun.add(job.title)
 
     def forget(self, job: Job) -> None:

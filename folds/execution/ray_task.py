@@ -7,18 +7,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-from folds.errors import Busy, EnsembleError
-from folds.execution.progress_log import Journal
-from folds.execution.shared_files import unseen
+from folds.errors import EnsembleError, ResourceLockedError
+from folds.execution.progress_log import ProgressWriter
+from folds.execution.shared_files import missing_here
 from folds.training.job import Job, job_from_dict
 from folds.utils.locks import exclusive_lock
 
-_MOMENT = 1.0  # seconds in which a process that is on its way out leaves; who must wait longer gives its slot to another job
+_MOMENT = (
+    1.0  # seconds in which a process that is on its way out leaves; who must wait longer gives its slot to another job
+)
 
 
 def progress_file(job: Job) -> Path:
     """``runs/<run>/fold<i>/progress.jsonl``, what a job that is under way says."""
-    return job.place / "progress.jsonl"
+    return job.fold_dir / "progress.jsonl"
 
 
 def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
@@ -39,14 +41,14 @@ def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
     job = job_from_dict(json.loads(record))
     node = f"{os.uname().nodename} ({ray.get_runtime_context().get_node_id()[:6]})"
     try:
-        _refuse_blind(job, proof, node)
-        refuse_without_gpu(job, node)
-        from folds.training.trainer import train_job
+        _check_shared_files(job, proof, node)
+        require_gpu(job, node)
+        from folds.training.trainer import train_fold
 
         with exclusive_lock(job.lock, job.title, wait=_MOMENT):
             pass  # of a process on a machine that was cut off, say
-        return {"done": train_job(job, Journal(progress_file(job), {"node": node}).add) | {"node": node}}
-    except Busy as error:
+        return {"done": train_fold(job, ProgressWriter(progress_file(job), {"node": node}).add) | {"node": node}}
+    except ResourceLockedError as error:
         return {"busy": error.message}
     except EnsembleError as error:
         details = error.details if node in error.message else (*error.details, f"on the machine {node}")
@@ -59,8 +61,8 @@ def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
         return {"message": f"{job.title}: {type(error).__name__}: {reason}", "hint": hint, "details": []}
 
 
-def _refuse_blind(job: Job, proof: dict[str, Any], node: str) -> None:
-    lacking = unseen(proof)
+def _check_shared_files(job: Job, proof: dict[str, Any], node: str) -> None:
+    lacking = missing_here(proof)
     if lacking:
         raise EnsembleError(
             f"{job.title}: the machine {node} {lacking[0]}",
@@ -69,7 +71,7 @@ def _refuse_blind(job: Job, proof: dict[str, Any], node: str) -> None:
         )
 
 
-def refuse_without_gpu(job: Job, node: str) -> None:
+def require_gpu(job: Job, node: str) -> None:
     """Refuse a job for a GPU on a machine whose torch finds none; `node` names the machine."""
     if not job.device.startswith("cuda"):
         return

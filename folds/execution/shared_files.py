@@ -14,13 +14,15 @@ from typing import Any
 
 from folds.errors import EnsembleError
 from folds.training.job import Job
-from folds.utils.files import remove_leftovers, sha256_bytes, write_atomic
+from folds.utils.files import remove_stale_temporaries, sha256_bytes, write_atomic
 
-_EDGE = 1 << 16  # bytes at the beginning and the end of a file; archives of weights have the sums of all their parts there
+_EDGE = (
+    1 << 16
+)  # bytes at the beginning and the end of a file; archives of weights have the sums of all their parts there
 
 
 @contextlib.contextmanager
-def marked(jobs: Sequence[Job], token: str) -> Iterator[None]:
+def mark_folders(jobs: Sequence[Job], token: str) -> Iterator[None]:
     """Keep a mark in every folder that the jobs write to while the block runs.
 
     The caller holds the locks of the jobs' runs: marks that a command which was killed has left under them are removed.
@@ -32,7 +34,7 @@ def marked(jobs: Sequence[Job], token: str) -> Iterator[None]:
     runs = {mark: job.run for job in jobs for mark in _marks(job, token)}
     try:
         for mark, run in runs.items():
-            remove_leftovers(mark.parent, f"{run}.shared-")
+            remove_stale_temporaries(mark.parent, f"{run}.shared-")
             write_atomic(mark, "")
         yield
     finally:
@@ -41,7 +43,7 @@ def marked(jobs: Sequence[Job], token: str) -> Iterator[None]:
                 mark.unlink()
 
 
-def proof(job: Job, token: str) -> dict[str, Any]:
+def file_manifest(job: Job, token: str) -> dict[str, Any]:
     """What a machine must find in order to train the job, as plain values: ``{"marks": [path, …], "files": {path: [bytes, hash]}}``.
 
     Raises
@@ -54,11 +56,13 @@ def proof(job: Job, token: str) -> dict[str, Any]:
             files[path] = _fingerprint(path)
         except OSError as error:
             hint = "it was there when the command began; run it again with --resume"
-            raise EnsembleError(f"{job.title}: cannot read {path}: {os.strerror(error.errno or 0).lower()}", hint=hint) from None
+            raise EnsembleError(
+                f"{job.title}: cannot read {path}: {os.strerror(error.errno or 0).lower()}", hint=hint
+            ) from None
     return {"marks": [str(mark) for mark in _marks(job, token)], "files": files}
 
 
-def unseen(proof: dict[str, Any]) -> list[str]:
+def missing_here(proof: dict[str, Any]) -> list[str]:
     """What this machine lacks of a proof, one line a path: ``does not see runs/swin``; empty where it sees all of it."""
     found: list[str] = []
     for mark in map(Path, proof["marks"]):

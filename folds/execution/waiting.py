@@ -14,7 +14,7 @@ AGAIN_SECONDS = 10.0  # between two tries to take a lock
 LOOK_SECONDS = 5.0  # between two looks at which machines there are
 
 
-class Held:
+class LockedJobs:
     """Jobs whose lock another process holds: of a machine that was cut off, or that is on its way out.
 
     Parameters
@@ -59,7 +59,7 @@ class Held:
         self._since.pop(job.title, None)
 
 
-class Room:
+class ResourceWatch:
     """Whether any machine that is left could run a job, were it idle; a task that none could run is pending for ever.
 
     Parameters

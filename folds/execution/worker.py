@@ -111,7 +111,7 @@ class Worker:
 
 def _serve() -> None:
     from folds.training.job import job_from_dict
-    from folds.training.trainer import train_job
+    from folds.training.trainer import train_fold
 
     # Libraries print to standard output; the events have a descriptor of their own.
     events = os.fdopen(os.dup(1), "w", buffering=1)
@@ -131,23 +131,25 @@ def _serve() -> None:
     while True:
         job = job_from_dict(json.loads(jobs.get()))
         try:
-            send({"event": "done", "result": train_job(job, send)})
+            send({"event": "done", "result": train_fold(job, send)})
         except EnsembleError as error:
             send({"event": "failed", "message": error.message, "hint": error.hint, "details": list(error.details)})
         except Exception as error:
             trace = traceback.format_exc()
             with contextlib.suppress(OSError):
-                job.place.mkdir(parents=True, exist_ok=True)
-                (job.place / "error.txt").write_text(trace)
+                job.fold_dir.mkdir(parents=True, exist_ok=True)
+                (job.fold_dir / "error.txt").write_text(trace)
             send(
                 {
                     "event": "failed",
                     "message": f"{job.run} fold {job.fold}: {type(error).__name__}: {' '.join(str(error).split())[:300]}",
-                    "hint": f"the traceback is in {job.place / 'error.txt'}",
+                    "hint": f"the traceback is in {job.fold_dir / 'error.txt'}",
                     "details": [],
                 }
             )
-            os._exit(1)  # after an error nobody foresaw (of a GPU, say) nothing here can be relied on: the next job gets a new process
+            os._exit(
+                1
+            )  # after an error nobody foresaw (of a GPU, say) nothing here can be relied on: the next job gets a new process
 
 
 if __name__ == "__main__":

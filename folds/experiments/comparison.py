@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.config.files import read_record
-from folds.errors import EnsembleError, UsageError, nearest
+from folds.errors import EnsembleError, UsageError, close_matches
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person
-from folds.metrics.intervals import LEVEL, Difference, difference_over_people, distinguishable
-from folds.predictions.files import LABEL, Rows, Sidecar, oof_file, read_array, read_sidecar
+from folds.metrics.intervals import LEVEL, Difference, difference_over_people, significance_text
+from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, oof_file, read_array, read_sidecar
 from folds.utils.files import read_json
-from folds.utils.numeric import person_codes
-from folds.utils.text import shown
+from folds.utils.numeric import group_codes
+from folds.utils.text import value_text
 
 COMPARED = ("macro_f1", "accuracy", "log_loss")
 # Where something lies, and how it was asked for; what is in it is compared by its hash.
@@ -26,7 +26,14 @@ _ASKED = {"data", "test", "folds", "path", "label", "person", "id", "split", "pe
 _ASKED |= {"holdout", "repair", "stratify", "repeats", "seeds"}
 # What was decided at the start, as a setting: the number format instead of "auto", contents by the beginning of their hash.
 _DECIDED = {"amp": "amp", "device": "device"}
-_CONTENT = {"table_sha": "data", "test_sha": "test", "folds_sha": "folds", "images_sha": "images", "init_sha": "init", "trained_sha": "trained"}
+_CONTENT = {
+    "table_sha": "data",
+    "test_sha": "test",
+    "folds_sha": "folds",
+    "images_sha": "images",
+    "init_sha": "init",
+    "trained_sha": "trained",
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,8 @@ class Comparison:
 
     first: str
     second: str
-    varied: Mapping[str, tuple[Any, Any]]
-    controlled: tuple[str, ...]
+    changed: Mapping[str, tuple[Any, Any]]
+    unchanged: tuple[str, ...]
     differences: Mapping[str, Difference]
     rows: int
     people: int
@@ -59,7 +66,7 @@ class Comparison:
         among : comparisons that are looked at together: the more there are, the likelier one stands out by chance (Bonferroni).
         """
         found = self.differences[metric]
-        return distinguishable(found.difference.low, found.difference.high, found.chance, among)
+        return significance_text(found.difference.low, found.difference.high, found.p_value, among)
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,14 +83,16 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def settings_between(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[dict[str, tuple[Any, Any]], tuple[str, ...]]:
+def settings_between(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> tuple[dict[str, tuple[Any, Any]], tuple[str, ...]]:
     """The settings that differ, with both values, and the names of those that are the same."""
     names = [*first, *(name for name in second if name not in first)]
     varied = {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
     return varied, tuple(name for name in names if name not in varied)
 
 
-def compare(first: str, second: str, runs: Path = Path("runs"), per_person: bool = False) -> Comparison:
+def compare_runs(first: str, second: str, runs: Path = Path("runs"), per_person: bool = False) -> Comparison:
     """Compare what two runs have published, lined up by id and class name.
 
     Raises
@@ -93,17 +102,20 @@ def compare(first: str, second: str, runs: Path = Path("runs"), per_person: bool
     """
     a, b = (_published(name, runs) for name in (first, second))
     notes: list[str] = []
-    _refuse_other_meaning(a, b)
+    _check_same_target(a, b)
     rows, at_a, at_b = _common(a, b, notes)
     labels, persons = _truth(a, b, at_a, at_b, notes)
     code = {name: i for i, name in enumerate(a.sidecar.classes)}
     strange = sorted(set(labels.tolist()) - set(code))
     if strange:
-        raise EnsembleError(f"{a.path}: the label '{strange[0]}' is none of its {len(code)} classes", hint="restore the file, or train the run again")
+        raise EnsembleError(
+            f"{a.path}: the label '{strange[0]}' is none of its {len(code)} classes",
+            hint="restore the file, or train the run again",
+        )
     truth = np.array([code[label] for label in labels.tolist()])
     order = [b.sidecar.classes.index(name) for name in a.sidecar.classes]
     values = [np.asarray(a.values)[at_a], np.asarray(b.values)[at_b][:, order]]
-    people = person_codes(persons)
+    people = group_codes(persons)
     if per_person:
         averaged = [average_by_person(truth, some, people, len(code)) for some in values]
         truth, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
@@ -113,9 +125,19 @@ def compare(first: str, second: str, runs: Path = Path("runs"), per_person: bool
     if missing:
         notes.append(f"{' and '.join(missing)}: no config.toml, so the settings are not known")
         varied, controlled = {}, ()
-    differences = {name: difference_over_people(METRICS[name], truth, values[0], values[1], people, level=LEVEL) for name in COMPARED}
+    differences = {
+        name: difference_over_people(METRICS[name], truth, values[0], values[1], people, level=LEVEL)
+        for name in COMPARED
+    }
     return Comparison(
-        first, second, varied, controlled, differences, len(truth) if per_person else rows, differences[COMPARED[0]].difference.people, tuple(notes)
+        first,
+        second,
+        varied,
+        controlled,
+        differences,
+        len(truth) if per_person else rows,
+        differences[COMPARED[0]].difference.people,
+        tuple(notes),
     )
 
 
@@ -124,7 +146,7 @@ def known_runs(runs: Path = Path("runs")) -> list[str]:
     return sorted(path.name.removesuffix(".oof.npy") for path in runs.glob("*.oof.npy"))
 
 
-def refuse_unknown(name: str, runs: Path = Path("runs"), option: str = "run") -> None:
+def require_run(name: str, runs: Path = Path("runs"), option: str = "run") -> None:
     """An error for a run that has published nothing, with the nearest that have.
 
     Parameters
@@ -134,11 +156,18 @@ def refuse_unknown(name: str, runs: Path = Path("runs"), option: str = "run") ->
     known = known_runs(runs)
     if name in known:
         return
-    close = nearest(name, known)
+    close = close_matches(name, known)
     meant = f"; did you mean {' or '.join(close)}?" if close else ""
-    listed = f"there are {', '.join(known[:20])}{' …' if len(known) > 20 else ''}" if known else f"{runs} has no runs yet: ensemble kfold trains one"
+    listed = (
+        f"there are {', '.join(known[:20])}{' …' if len(known) > 20 else ''}"
+        if known
+        else f"{runs} has no runs yet: ensemble kfold trains one"
+    )
     if (runs / name / "config.toml").is_file():
-        raise EnsembleError(f"{option} {name}: none of its folds is trained yet", hint=f"ensemble kfold … --name {name} --resume trains them")
+        raise EnsembleError(
+            f"{option} {name}: none of its folds is trained yet",
+            hint=f"ensemble kfold … --name {name} --resume trains them",
+        )
     raise UsageError(f"unknown {option} '{name}'{meant}", hint=listed)
 
 
@@ -147,33 +176,44 @@ class _Published:
     run: str
     path: Path
     values: NDArray[np.floating]
-    sidecar: Sidecar
+    sidecar: PredictionMetadata
     settings: Mapping[str, Any]
-    optimistic: bool = False
+    selected_on_validation: bool = False
 
     @property
     def labels(self) -> NDArray[np.str_]:
         rows = self.sidecar.rows
         labels = rows.labels if self.sidecar.target == LABEL else rows.attributes.get(self.sidecar.target)
         if labels is None:
-            raise EnsembleError(f"{self.path} has no labels: it cannot be scored", hint="only runs on labelled samples are compared")
+            raise EnsembleError(
+                f"{self.path} has no labels: it cannot be scored", hint="only runs on labelled samples are compared"
+            )
         return labels
 
 
 def _published(run: str, runs: Path) -> _Published:
-    refuse_unknown(run, runs)
+    require_run(run, runs)
     path = oof_file(runs, run)
     sidecar = read_sidecar(path)
     if sidecar is None:
-        raise EnsembleError(f"{path} has no sidecar, so its rows have no names", hint="ensemble blend takes bare arrays, a comparison does not")
+        raise EnsembleError(
+            f"{path} has no sidecar, so its rows have no names",
+            hint="ensemble blend takes bare arrays, a comparison does not",
+        )
     values = read_array(path)
     if values.shape != (len(sidecar.rows), len(sidecar.classes)):
         expected = f"{len(sidecar.rows)} × {len(sidecar.classes)}"
-        raise EnsembleError(f"{path} is {values.shape[0]} × {values.shape[1]}, its sidecar says {expected}", hint="restore both files")
+        raise EnsembleError(
+            f"{path} is {values.shape[0]} × {values.shape[1]}, its sidecar says {expected}", hint="restore both files"
+        )
     config = runs / run / "config.toml"
     settings = settings_of(read_record(config)) if config.is_file() else {}
     # What it began with may be as well, which the folds say.
-    chosen = settings.get("keep") == "best" or settings.get("patience", 0) > 0 or any(map(_says_optimistic, (runs / run).glob("fold*/done.json")))
+    chosen = (
+        settings.get("keep") == "best"
+        or settings.get("patience", 0) > 0
+        or any(map(_says_optimistic, (runs / run).glob("fold*/done.json")))
+    )
     return _Published(run, path, values, sidecar, settings, chosen)
 
 
@@ -182,7 +222,7 @@ def _says_optimistic(path: Path) -> bool:
     return isinstance(done, dict) and done.get("optimistic") is True
 
 
-def _refuse_other_meaning(a: _Published, b: _Published) -> None:
+def _check_same_target(a: _Published, b: _Published) -> None:
     if a.sidecar.target != b.sidecar.target:
         raise EnsembleError(
             f"{a.run} predicts the {a.sidecar.target}, {b.run} the {b.sidecar.target}: their scores mean different things",
@@ -190,7 +230,10 @@ def _refuse_other_meaning(a: _Published, b: _Published) -> None:
         )
     if set(a.sidecar.classes) != set(b.sidecar.classes):
         only = sorted(set(a.sidecar.classes) ^ set(b.sidecar.classes))
-        raise EnsembleError(f"{a.run} and {b.run} have different classes, e.g. '{only[0]}' in one alone", hint="compare runs of one table")
+        raise EnsembleError(
+            f"{a.run} and {b.run} have different classes, e.g. '{only[0]}' in one alone",
+            hint="compare runs of one table",
+        )
 
 
 def _common(a: _Published, b: _Published, notes: list[str]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
@@ -198,7 +241,10 @@ def _common(a: _Published, b: _Published, notes: list[str]) -> tuple[int, NDArra
     _, at_a, at_b = np.intersect1d(a.sidecar.rows.ids, b.sidecar.rows.ids, return_indices=True)
     if not len(at_a):
         example = f"'{a.sidecar.rows.ids[0]}' and '{b.sidecar.rows.ids[0]}'"
-        raise EnsembleError(f"{a.run} and {b.run} have no sample in common, e.g. {example}", hint="compare runs of one table, with the same --id")
+        raise EnsembleError(
+            f"{a.run} and {b.run} have no sample in common, e.g. {example}",
+            hint="compare runs of one table, with the same --id",
+        )
     order = np.argsort(at_a)
     sizes = {one.run: len(one.sidecar.rows) for one in (a, b)}
     if set(sizes.values()) != {len(at_a)}:
@@ -219,11 +265,16 @@ def _truth(
             f"{a.run} and {b.run} have different labels for {len(differing):,} samples, e.g. '{ids[first]}': {labels[first]} and {others[first]}",
             hint="train both on the table that is right",
         )
-    persons, theirs = (None if rows.persons is None else rows.persons[at] for rows, at in ((a.sidecar.rows, at_a), (b.sidecar.rows, at_b)))
+    persons, theirs = (
+        None if rows.persons is None else rows.persons[at]
+        for rows, at in ((a.sidecar.rows, at_a), (b.sidecar.rows, at_b))
+    )
     if persons is None:
         persons = theirs
     elif theirs is not None and (persons != theirs).any():
-        notes.append(f"{int((persons != theirs).sum()):,} samples have different persons in the two runs; those of {a.run} are used")
+        notes.append(
+            f"{int((persons != theirs).sum()):,} samples have different persons in the two runs; those of {a.run} are used"
+        )
     if persons is None:
         notes.append("persons are not known: each image counts as one, which makes the intervals too narrow")
         return labels, ids
@@ -233,10 +284,16 @@ def _truth(
 def _note_splits(a: _Published, b: _Published, notes: list[str]) -> None:
     if a.sidecar.folds_sha != b.sidecar.folds_sha:
         notes.append("the folds differ: the luck of the split is part of the difference")
-    notes += [f"{one.run} is optimistic: it chose its epoch on the folds that are scored" for one in (a, b) if one.optimistic]
+    notes += [
+        f"{one.run} is optimistic: it chose its epoch on the folds that are scored"
+        for one in (a, b)
+        if one.selected_on_validation
+    ]
 
 
-def refuse_incomparable(baseline: str, rows: Rows, classes: Sequence[str], target: str, runs: Path = Path("runs")) -> None:
+def check_comparable(
+    baseline: str, rows: SampleRows, classes: Sequence[str], target: str, runs: Path = Path("runs")
+) -> None:
     """Before anything is trained: whether a run on these rows could be compared with `baseline`.
 
     Raises
@@ -244,16 +301,16 @@ def refuse_incomparable(baseline: str, rows: Rows, classes: Sequence[str], targe
     EnsembleError : as `compare` would, after hours.
     """
     known = _published(baseline, runs)
-    sidecar = Sidecar(kind="probability", split="oof", classes=tuple(classes), rows=rows, target=target)
+    sidecar = PredictionMetadata(kind="probability", split="oof", classes=tuple(classes), rows=rows, target=target)
     planned = _Published("this run", known.path, known.values, sidecar, {})
-    _refuse_other_meaning(known, planned)
+    _check_same_target(known, planned)
     _, at_known, at_planned = _common(known, planned, [])
     _truth(known, planned, at_known, at_planned, [])
 
 
-def varied_text(varied: Mapping[str, Sequence[Any]], most: int = 60) -> str:
+def changes_text(varied: Mapping[str, Sequence[Any]], most: int = 60) -> str:
     """``loss: ce → focal``; names alone where that is longer than `most` characters."""
-    text = ", ".join(f"{name}: {shown(before)} → {shown(after)}" for name, (before, after) in varied.items())
+    text = ", ".join(f"{name}: {value_text(before)} → {value_text(after)}" for name, (before, after) in varied.items())
     if len(text) <= most:
         return text
     names = list(varied)

@@ -17,21 +17,41 @@ from typing import Any
 
 from folds.errors import EnsembleError
 from folds.utils.files import cannot_write, make_folder
-from folds.utils.schema import ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, Kind, list_of, mapping_of, one_of, optional, whole, wrong_fields
+from folds.utils.schema import (
+    ANYTHING,
+    BOOL,
+    FILE_SAFE,
+    NUMBER,
+    TEXT,
+    FieldType,
+    integer,
+    list_of,
+    mapping_of,
+    one_of,
+    optional,
+    validate_fields,
+)
 
 LEDGER = "ledger.jsonl"
 SCHEMA = 1
 
 
-def _record(table: Mapping[str, Kind]) -> Kind:
-    return Kind("an object", lambda value: isinstance(value, Mapping) and not wrong_fields(value, table))
+def _record(table: Mapping[str, FieldType]) -> FieldType:
+    return FieldType("an object", lambda value: isinstance(value, Mapping) and not validate_fields(value, table))
 
 
 _INTERVAL = _record({"score": NUMBER, "low": NUMBER, "high": NUMBER})
-_SCORES = _record({"rows": whole(1), "people": whole(1), "macro_f1": _INTERVAL, "accuracy": _INTERVAL, "log_loss": _INTERVAL})
-_DIFFERENCE = _record({"first": NUMBER, "second": NUMBER, "difference": NUMBER, "low": NUMBER, "high": NUMBER, "chance": NUMBER})
+_SCORES = _record(
+    {"rows": integer(1), "people": integer(1), "macro_f1": _INTERVAL, "accuracy": _INTERVAL, "log_loss": _INTERVAL}
+)
+_DIFFERENCE = _record(
+    {"first": NUMBER, "second": NUMBER, "difference": NUMBER, "low": NUMBER, "high": NUMBER, "chance": NUMBER}
+)
 _TRAINED = mapping_of(TEXT)
-_FOLDS = Kind("an object: fold → hash of its checkpoint", lambda value: _TRAINED.holds(value) and all(fold.isdecimal() for fold in value))
+_FOLDS = FieldType(
+    "an object: fold → hash of its checkpoint",
+    lambda value: _TRAINED.holds(value) and all(fold.isdecimal() for fold in value),
+)
 _BASELINE = _record(
     {
         "run": FILE_SAFE,
@@ -45,30 +65,30 @@ _BASELINE = _record(
 _COST = _record(
     {
         "seconds": NUMBER,
-        "images": whole(),
-        "parameters": optional(whole()),
+        "images": integer(),
+        "parameters": optional(integer()),
         "devices": list_of(TEXT),
-        "jobs": optional(whole(1)),
-        "threads": optional(whole(1)),
+        "jobs": optional(integer(1)),
+        "threads": optional(integer(1)),
     }
 )
-_TABLES: dict[str, dict[str, Kind]] = {
+_TABLES: dict[str, dict[str, FieldType]] = {
     "run": {
         "run": FILE_SAFE,
         "time": TEXT,
         "arch": TEXT,
         "folds": _FOLDS,
-        "k": whole(1),
+        "k": integer(1),
         "settings": mapping_of(ANYTHING),
         "hypothesis": optional(TEXT),
-        "stated_after": optional(whole()),
+        "stated_after": optional(integer()),
         "baseline": optional(_BASELINE),
         "oof": _SCORES,
         "test": optional(_SCORES),
         "cost": _COST,
-        "optimistic": TRUTH,
+        "optimistic": BOOL,
         "versions": mapping_of(TEXT),
-        "git": optional(_record({"commit": TEXT, "dirty": TRUTH})),
+        "git": optional(_record({"commit": TEXT, "dirty": BOOL})),
         "folds_sha": TEXT,
         "table_sha": TEXT,
         "config_sha": TEXT,
@@ -116,7 +136,11 @@ class Ledger:
         for numbers, what in ((self.damaged, "damaged"), (self.newer, "written by a later version")):
             if numbers:
                 which = f"line {numbers[0]} is" if len(numbers) == 1 else f"{len(numbers)} lines are"
-                listed = "" if len(numbers) == 1 else f" ({', '.join(map(str, numbers[:5]))}{', …' if len(numbers) > 5 else ''})"
+                listed = (
+                    ""
+                    if len(numbers) == 1
+                    else f" ({', '.join(map(str, numbers[:5]))}{', …' if len(numbers) > 5 else ''})"
+                )
                 said.append(f"{self.path}: {which} {what} and passed over{listed}")
         return said
 
@@ -142,7 +166,7 @@ def append(path: Path, kind: str, record: Mapping[str, Any]) -> None:
     EnsembleError : the file cannot be written.
     ValueError : `record` is not what `read_ledger` would read.
     """
-    wrong = wrong_fields(record, _TABLES[kind])
+    wrong = validate_fields(record, _TABLES[kind])
     if wrong:
         raise ValueError(f"not a line of the ledger: {'; '.join(wrong)}")
     line = json.dumps({"schema": SCHEMA, "kind": kind, **record}, ensure_ascii=False, allow_nan=False)
@@ -209,7 +233,7 @@ def read_ledger(path: Path) -> Ledger:
             damaged.append(number)
         elif schema > SCHEMA:
             newer.append(number)
-        elif not _KIND.holds(record.get("kind")) or wrong_fields(record, _TABLES[record["kind"]]):
+        elif not _KIND.holds(record.get("kind")) or validate_fields(record, _TABLES[record["kind"]]):
             damaged.append(number)
         else:
             found[record["kind"]].append(record)

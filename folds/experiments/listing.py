@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.recipe import default_of, known_keys
-from folds.errors import EnsembleError, UsageError, unknown
-from folds.experiments.comparison import varied_text
+from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.experiments.comparison import changes_text
 from folds.experiments.ledger import Ledger
 from folds.experiments.record import entry_from_files, trained_folds
-from folds.metrics.intervals import distinguishable
+from folds.metrics.intervals import significance_text
 from folds.utils.files import sha256_file
-from folds.utils.text import shown
+from folds.utils.text import value_text
 
 NOT_IN_LEDGER, REMOVED = "not in the ledger", "its files are gone"
 CHANGED, BASELINE_CHANGED = "trained further since", "its baseline was trained since"
 
 
 @dataclass(frozen=True)
-class Listed:
+class RunListing:
     """A run as the ledger or, where it says nothing, its files have it.
 
     Attributes
@@ -38,7 +38,7 @@ class Listed:
     run: str
     entry: Mapping[str, Any]
     notes: tuple[str, ...] = ()
-    marks: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     among: int = 1
 
     @property
@@ -52,13 +52,15 @@ class Listed:
         return ((self.entry.get("baseline") or {}).get("differences") or {}).get("macro_f1")
 
     @property
-    def distinguishable(self) -> str:
+    def significance(self) -> str:
         """Whether that difference is distinguishable from noise, in words; nothing where there is none."""
         found = self.difference
-        return "" if found is None else distinguishable(found["low"], found["high"], found["chance"], self.among)
+        return "" if found is None else significance_text(found["low"], found["high"], found["chance"], self.among)
 
 
-def list_runs(ledger: Ledger, runs: Path = Path("runs"), warn: Callable[[str], None] = lambda text: None) -> list[Listed]:
+def list_runs(
+    ledger: Ledger, runs: Path = Path("runs"), warn: Callable[[str], None] = lambda text: None
+) -> list[RunListing]:
     """Every run that has a trained fold, in the order of its last line; those without a line last, by name.
 
     Parameters
@@ -70,7 +72,7 @@ def list_runs(ledger: Ledger, runs: Path = Path("runs"), warn: Callable[[str], N
     listed = []
     for name, entry in latest.items():
         marks = _marks(entry, runs) if name in there else [REMOVED]
-        listed.append(Listed(name, entry, tuple(ledger.notes_of(name)), tuple(marks)))
+        listed.append(RunListing(name, entry, tuple(ledger.notes_of(name)), tuple(marks)))
     for name in sorted(there - set(latest)):
         try:
             found = entry_from_files(name, runs)
@@ -78,7 +80,7 @@ def list_runs(ledger: Ledger, runs: Path = Path("runs"), warn: Callable[[str], N
             warn(f"{name}: {error.message}")
             continue
         if found is not None:
-            listed.append(Listed(name, found, tuple(ledger.notes_of(name)), (NOT_IN_LEDGER, *_marks(found, runs))))
+            listed.append(RunListing(name, found, tuple(ledger.notes_of(name)), (NOT_IN_LEDGER, *_marks(found, runs))))
     counted = Counter(one.baseline for one in listed if one.difference is not None)
     return [replace(one, among=max(1, counted[one.baseline])) for one in listed]
 
@@ -87,7 +89,10 @@ def _marks(entry: Mapping[str, Any], runs: Path) -> list[str]:
     marks = ["optimistic"] if entry["optimistic"] else []
     baseline = entry.get("baseline")
     try:
-        if trained_folds(entry["run"], runs) != entry["folds"] or sha256_file(runs / entry["run"] / "config.toml") != entry["config_sha"]:
+        if (
+            trained_folds(entry["run"], runs) != entry["folds"]
+            or sha256_file(runs / entry["run"] / "config.toml") != entry["config_sha"]
+        ):
             marks.append(CHANGED)
         if baseline is not None and (now := trained_folds(baseline["run"], runs)) and now != baseline["folds"]:
             marks.append(BASELINE_CHANGED)
@@ -108,21 +113,21 @@ def _span(value: Mapping[str, float]) -> str:
     return f"{value['low']:.3f}–{value['high']:.3f}"
 
 
-def _against(listed: Listed, text: Callable[[Mapping[str, Any]], str]) -> str:
+def _against(listed: RunListing, text: Callable[[Mapping[str, Any]], str]) -> str:
     return "" if listed.difference is None else text(listed.difference)
 
 
-def _folds(listed: Listed) -> str:
+def _folds(listed: RunListing) -> str:
     return f"{len(listed.entry['folds'])}/{listed.entry['k']}"
 
 
-def _commit(listed: Listed) -> str:
+def _commit(listed: RunListing) -> str:
     git = listed.entry.get("git")
     return "" if git is None else git["commit"][:10] + ("+" if git["dirty"] else "")
 
 
 # Name → title in a table, and the text of a cell. Settings are columns, too, under their own names.
-COLUMNS: dict[str, tuple[str, Callable[[Listed], str]]] = {
+COLUMNS: dict[str, tuple[str, Callable[[RunListing], str]]] = {
     "run": ("run", lambda one: one.run),
     "arch": ("arch", lambda one: one.entry["arch"]),
     "date": ("date (UTC)", lambda one: one.entry["time"][:16].replace("T", " ")),
@@ -134,24 +139,40 @@ COLUMNS: dict[str, tuple[str, Callable[[Listed], str]]] = {
     "test": ("test macro F1", lambda one: _interval(one.entry.get("test"), "macro_f1", _score)),
     "test_interval": ("test 95 %", lambda one: _interval(one.entry.get("test"), "macro_f1", _span)),
     "baseline": ("baseline", lambda one: one.baseline),
-    "varied": ("varied", lambda one: varied_text((one.entry.get("baseline") or {}).get("varied", {}))),
+    "varied": ("varied", lambda one: changes_text((one.entry.get("baseline") or {}).get("varied", {}))),
     "difference": ("difference", lambda one: _against(one, lambda found: f"{found['difference']:+.3f}")),
     "paired": ("95 %, paired", lambda one: _against(one, lambda found: f"{found['low']:+.3f} to {found['high']:+.3f}")),
-    "distinguishable": ("distinguishable", lambda one: one.distinguishable),
+    "distinguishable": ("distinguishable", lambda one: one.significance),
     "hypothesis": ("hypothesis", lambda one: one.entry.get("hypothesis") or ""),
     "notes": ("notes", lambda one: "; ".join(one.notes)),
     "time": ("time", lambda one: str(timedelta(seconds=round(one.entry["cost"]["seconds"])))),
     "images": ("images trained on", lambda one: f"{one.entry['cost']['images']:,}"),
-    "parameters": ("parameters", lambda one: "" if not (n := one.entry["cost"].get("parameters")) else f"{n / 1e6:.1f} M"),
+    "parameters": (
+        "parameters",
+        lambda one: "" if not (n := one.entry["cost"].get("parameters")) else f"{n / 1e6:.1f} M",
+    ),
     "devices": ("devices", lambda one: ", ".join(one.entry["cost"]["devices"])),
     "jobs": ("jobs", lambda one: str(one.entry["cost"].get("jobs") or "")),
     "commit": ("commit", _commit),
-    "marks": ("", lambda one: ", ".join(one.marks)),
+    "marks": ("", lambda one: ", ".join(one.flags)),
 }
-USUAL = ("run", "folds", "macro_f1", "interval", "accuracy", "baseline", "difference", "paired", "distinguishable", "time", "date", "marks")
+USUAL = (
+    "run",
+    "folds",
+    "macro_f1",
+    "interval",
+    "accuracy",
+    "baseline",
+    "difference",
+    "paired",
+    "distinguishable",
+    "time",
+    "date",
+    "marks",
+)
 
 
-SORTS: dict[str, Callable[[Listed], Any]] = {
+SORTS: dict[str, Callable[[RunListing], Any]] = {
     "score": lambda one: -one.entry["oof"]["macro_f1"]["score"],
     "date": lambda one: one.entry["time"],
     "name": lambda one: one.run,
@@ -159,14 +180,14 @@ SORTS: dict[str, Callable[[Listed], Any]] = {
 }
 
 
-def ordered(listed: Sequence[Listed], key: str) -> list[Listed]:
+def sort_runs(listed: Sequence[RunListing], key: str) -> list[RunListing]:
     """The best first (`score`), the newest last (`date`), the quickest first (`time`), or by `name`."""
     if key not in SORTS:
-        raise unknown("--sort", key, list(SORTS))
+        raise unknown_name("--sort", key, list(SORTS))
     return sorted(listed, key=SORTS[key])
 
 
-def column(name: str, listed: Sequence[Listed]) -> tuple[str, Callable[[Listed], str]]:
+def column(name: str, listed: Sequence[RunListing]) -> tuple[str, Callable[[RunListing], str]]:
     """A column by name: one of `COLUMNS`, or a setting of any of the runs.
 
     Raises
@@ -178,15 +199,15 @@ def column(name: str, listed: Sequence[Listed]) -> tuple[str, Callable[[Listed],
         return COLUMNS[key]
     settings = {setting for one in listed for setting in one.entry["settings"]}
     if key not in settings and key not in known_keys():
-        raise unknown("column", name.strip(), [*COLUMNS, *sorted(settings - set(COLUMNS))])
-    return key, lambda one: "" if (value := _setting(one, key)) is None else shown(value)
+        raise unknown_name("column", name.strip(), [*COLUMNS, *sorted(settings - set(COLUMNS))])
+    return key, lambda one: "" if (value := _setting(one, key)) is None else value_text(value)
 
 
-def _setting(one: Listed, key: str) -> Any:
+def _setting(one: RunListing, key: str) -> Any:
     return one.entry["settings"].get(key, default_of(key))
 
 
-def chosen(listed: Sequence[Listed], filters: Sequence[str]) -> list[Listed]:
+def filter_runs(listed: Sequence[RunListing], filters: Sequence[str]) -> list[RunListing]:
     """The runs that all of ``loss=focal`` (is), ``loss!=ce`` (is not) and ``run~swin`` (contains) hold for; numbers are compared as numbers.
 
     Raises
@@ -197,7 +218,10 @@ def chosen(listed: Sequence[Listed], filters: Sequence[str]) -> list[Listed]:
     for text in filters:
         match = re.fullmatch(r"\s*([\w-]+)\s*(!=|=|~)(.*)", text, flags=re.DOTALL)
         if match is None:
-            raise UsageError(f"--filter {text}: expected KEY=VALUE, KEY!=VALUE or KEY~PART", hint="--filter loss=focal, --filter run~swin")
+            raise UsageError(
+                f"--filter {text}: expected KEY=VALUE, KEY!=VALUE or KEY~PART",
+                hint="--filter loss=focal, --filter run~swin",
+            )
         key, how, wanted = match[1], match[2], match[3].strip()
         cell = column(key, listed)[1]
         kept = [one for one in kept if _holds(cell(one), _setting(one, key.replace("-", "_")), how, wanted)]
@@ -208,7 +232,9 @@ def _holds(cell: str, raw: Any, how: str, wanted: str) -> bool:
     texts = [cell.lower(), *([] if raw is None else [str(raw).lower()])]
     if how == "~":
         return any(wanted.lower() in text for text in texts)
-    same = wanted.lower() in texts or any(_number(text) is not None and _number(text) == _number(wanted) for text in texts)
+    same = wanted.lower() in texts or any(
+        _number(text) is not None and _number(text) == _number(wanted) for text in texts
+    )
     return same if how == "=" else not same
 
 

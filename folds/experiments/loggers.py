@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from folds.errors import EnsembleError, UsageError, unknown
+from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.training.job import Job
 from folds.utils.files import read_json, write_json
 
@@ -66,11 +66,14 @@ class Tracker:
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise EnsembleError(
-                f"--track cannot be begun: {type(error).__name__}: {reason}", hint="mend what it says, or leave --track out"
+                f"--track cannot be begun: {type(error).__name__}: {reason}",
+                hint="mend what it says, or leave --track out",
             ) from None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._safely(self._close)
 
     def event(self, job: Job, event: Mapping[str, Any]) -> None:
@@ -90,16 +93,22 @@ class Tracker:
                 act()
             except Exception as error:
                 self._broken = True
-                self._warn(f"--track has stopped, the training goes on: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+                self._warn(
+                    f"--track has stopped, the training goes on: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                )
 
     def _epoch(self, job: Job, event: Mapping[str, Any]) -> None:
         key = job.run, job.fold
         if key not in self._last:
             self._last[key] = self._begin(job)
         # Those before it that were reported to nobody, then its own; one that is trained again after a crash gives the same numbers.
-        earlier = [record for record in _history(job.place) if record["epoch"] < event["epoch"]]
+        earlier = [record for record in _history(job.fold_dir) if record["epoch"] < event["epoch"]]
         for record in [one for one in [*earlier, event] if one["epoch"] > self._last[key]]:
-            self._write(job, int(record["epoch"]), {name: float(record[column]) for column, name in _COURSES.items() if column in record})
+            self._write(
+                job,
+                int(record["epoch"]),
+                {name: float(record[column]) for column, name in _COURSES.items() if column in record},
+            )
         self._last[key] = max(self._last[key], int(event["epoch"]))
 
     def _connect(self) -> None:
@@ -128,7 +137,7 @@ class TensorBoard(Tracker):
         self._open: dict[tuple[str, int], Any] = {}
 
     def _begin(self, job: Job) -> int:
-        self._open[job.run, job.fold] = self._writer(job.place)
+        self._open[job.run, job.fold] = self._writer(job.fold_dir)
         return 0
 
     def _writer(self, place: Path) -> Any:
@@ -148,7 +157,10 @@ class TensorBoard(Tracker):
 
         writer = self._writer(self._runs / entry["run"])
         scores = _scores(entry)
-        settings = {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in entry["settings"].items()}
+        settings = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in entry["settings"].items()
+        }
         for summary in hparams(settings, dict(scores)):
             writer.file_writer.add_summary(summary)
         for name, value in scores.items():
@@ -198,7 +210,9 @@ class MLflow(Tracker):
             if run not in self._numbers:
                 found = self._client.get_experiment_by_name(EXPERIMENT)
                 experiment = self._client.create_experiment(EXPERIMENT) if found is None else found.experiment_id
-                self._numbers[run] = self._client.create_run(experiment, run_name=run, tags={"ensemble.run": run}).info.run_id
+                self._numbers[run] = self._client.create_run(
+                    experiment, run_name=run, tags={"ensemble.run": run}
+                ).info.run_id
                 write_json(file, {"uri": self._uri, "run_id": self._numbers[run]})
         return self._numbers[run]
 
@@ -234,7 +248,7 @@ def open_tracker(name: str | None, runs: Path = Path("runs"), warn: Warn = lambd
     if name is None:
         return Tracker()
     if name not in TRACKERS:
-        raise unknown("--track", name, TRACKERS)
+        raise unknown_name("--track", name, TRACKERS)
     try:
         if name == "tensorboard":
             import torch.utils.tensorboard  # noqa: F401
@@ -272,7 +286,9 @@ def _words(entry: Mapping[str, Any]) -> dict[str, str]:
     words = {
         "hypothesis": entry.get("hypothesis") or "",
         "baseline": baseline["run"] if baseline else "",
-        "varied": ", ".join(f"{name}: {before} → {after}" for name, (before, after) in baseline["varied"].items()) if baseline else "",
+        "varied": ", ".join(f"{name}: {before} → {after}" for name, (before, after) in baseline["varied"].items())
+        if baseline
+        else "",
         "optimistic": "chosen on the fold that is scored" if entry["optimistic"] else "",
         "commit": f"{git['commit']}{' and changes' if git['dirty'] else ''}" if git else "",
     }

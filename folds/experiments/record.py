@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,25 +14,40 @@ from numpy.typing import NDArray
 from folds.config.files import read_record
 from folds.config.recipe import default_of
 from folds.errors import EnsembleError
-from folds.experiments.comparison import COMPARED, Comparison, compare, settings_between, settings_of
+from folds.experiments.comparison import COMPARED, Comparison, compare_runs, settings_between, settings_of
 from folds.experiments.ledger import append, ledger_file, now, read_ledger
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
-from folds.predictions.files import Sidecar
-from folds.predictions.reading import mean_test_predictions, oof_predictions, truth_of
+from folds.predictions.files import PredictionMetadata
+from folds.predictions.reading import labels_and_groups, mean_test_predictions, oof_predictions
 from folds.utils.files import read_json, sha256_file, write_json
-from folds.utils.schema import NUMBER, TEXT, TRUTH, mapping_of, optional, whole, wrong_fields
-
-if TYPE_CHECKING:  # it imports torch, which reading a run's files does not need
-    from folds.runs.run import Run
+from folds.utils.schema import BOOL, NUMBER, TEXT, integer, mapping_of, optional, validate_fields
 
 INTENT = "experiment.json"
-_INTENT = {"hypothesis": optional(TEXT), "stated": optional(TEXT), "stated_after": optional(whole()), "baseline": optional(TEXT)}
-_DONE = {"checkpoint_sha": TEXT, "seconds": NUMBER, "images": whole(), "epochs": whole()}
-_DONE |= {"device": optional(TEXT), "threads": optional(whole(1)), "optimistic": optional(TRUTH)}
+_INTENT = {
+    "hypothesis": optional(TEXT),
+    "stated": optional(TEXT),
+    "stated_after": optional(integer()),
+    "baseline": optional(TEXT),
+}
+_DONE = {"checkpoint_sha": TEXT, "seconds": NUMBER, "images": integer(), "epochs": integer()}
+_DONE |= {"device": optional(TEXT), "threads": optional(integer(1)), "optimistic": optional(BOOL)}
 
 
-def state_intent(run: Run, hypothesis: str | None) -> None:
+class RunLike(Protocol):
+    """What is needed of a run (`folds.runs.run.Run`), which knows how to train and is of a higher rank."""
+
+    name: str
+    runs: Path
+    baseline: str | None
+    parameters: int
+
+    @property
+    def folder(self) -> Path:
+        """Return ``runs/<run>``."""
+
+
+def save_hypothesis(run: RunLike, hypothesis: str | None) -> None:
     """Write down what a run is for, before it is trained; what was stated when it was begun stays where nothing new is given.
 
     A hypothesis that is stated when folds are trained already is recorded as such: it may be a description of them.
@@ -48,7 +62,9 @@ def state_intent(run: Run, hypothesis: str | None) -> None:
         write_json(run.folder / INTENT, said)
 
 
-def record_run(run: Run, *, jobs: int | None = None, git: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+def record_run(
+    run: RunLike, *, jobs: int | None = None, git: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Append what a run has come to; the entry, or None where nothing was appended.
 
     What the last line of the run says already is not said again, so a `--resume` that has nothing to do adds nothing; and
@@ -94,11 +110,17 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
     differences = {}
     for name, found in comparison.differences.items():
         interval = found.difference
-        differences[name] = {"first": found.first, "second": found.second, "difference": interval.score, "low": interval.low, "high": interval.high}
-        differences[name]["chance"] = found.chance
+        differences[name] = {
+            "first": found.first,
+            "second": found.second,
+            "difference": interval.value,
+            "low": interval.low,
+            "high": interval.high,
+        }
+        differences[name]["chance"] = found.p_value
     return {
-        "varied": {name: list(values) for name, values in comparison.varied.items()},
-        "controlled": list(comparison.controlled),
+        "varied": {name: list(values) for name, values in comparison.changed.items()},
+        "controlled": list(comparison.unchanged),
         "differences": differences,
         "rows": comparison.rows,
         "people": comparison.people,
@@ -111,7 +133,7 @@ def _intent(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     said = read_json(path)
-    wrong = wrong_fields(said, _INTENT)
+    wrong = validate_fields(said, _INTENT)
     if wrong:
         raise EnsembleError(f"{path}: {wrong[0]}", hint="remove it, and give --hypothesis and --baseline again")
     return dict(said)
@@ -122,10 +144,13 @@ def _done(folder: Path) -> dict[int, dict[str, Any]]:
     found = {}
     for path in folder.glob("fold*/done.json"):
         record = read_json(path)
-        wrong = wrong_fields(record, _DONE)
+        wrong = validate_fields(record, _DONE)
         number = path.parent.name.removeprefix("fold")
         if wrong or not number.isdecimal():
-            raise EnsembleError(f"{path} is damaged: {wrong[0] if wrong else 'not in the folder of a fold'}", hint="--resume trains this fold again")
+            raise EnsembleError(
+                f"{path} is damaged: {wrong[0] if wrong else 'not in the folder of a fold'}",
+                hint="--resume trains this fold again",
+            )
         found[int(number)] = record
     return dict(sorted(found.items()))
 
@@ -178,7 +203,8 @@ def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
         scores = {"oof": _measured(values, sidecar), "test": None if test is None else _measured(*test)}
     except (ValueError, LookupError) as error:
         raise EnsembleError(
-            f"the predictions of {run} cannot be scored: {error}", hint=f"ensemble kfold … --name {run} --resume publishes them"
+            f"the predictions of {run} cannot be scored: {error}",
+            hint=f"ensemble kfold … --name {run} --resume publishes them",
         ) from None
     versions = runs / run / "environment.json"
     known = read_json(versions) if versions.is_file() else {}
@@ -198,22 +224,24 @@ def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
 def _against(baseline: str, run: str, runs: Path) -> dict[str, Any]:
     """What differs from the baseline; where the scores cannot be compared, the settings alone, and why."""
     try:
-        return comparison_record(compare(baseline, run, runs))
+        return comparison_record(compare_runs(baseline, run, runs))
     except EnsembleError as error:
         config = runs / baseline / "config.toml"
         first = settings_of(read_record(config)) if config.is_file() else {}
-        varied, controlled = settings_between(first, settings_of(read_record(runs / run / "config.toml"))) if first else ({}, ())
+        varied, controlled = (
+            settings_between(first, settings_of(read_record(runs / run / "config.toml"))) if first else ({}, ())
+        )
         differing = {name: list(values) for name, values in varied.items()}
         return {"varied": differing, "controlled": list(controlled), "differences": None, "notes": [error.message]}
 
 
-def _measured(values: NDArray[np.floating], sidecar: Sidecar) -> dict[str, Any]:
+def _measured(values: NDArray[np.floating], sidecar: PredictionMetadata) -> dict[str, Any]:
     """Scores of predictions (n, classes) with their intervals over people."""
-    truth, persons = truth_of(sidecar)
+    truth, persons = labels_and_groups(sidecar)
     measured: dict[str, Any] = {"rows": len(truth), "people": int(persons.max()) + 1}
     for name in COMPARED:
-        found = asdict(interval_over_people(METRICS[name], truth, values, persons))
-        measured[name] = {key: found[key] for key in ("score", "low", "high")}
+        found = interval_over_people(METRICS[name], truth, values, persons)
+        measured[name] = {"score": found.value, "low": found.low, "high": found.high}
     return measured
 
 
@@ -238,7 +266,9 @@ def _git(folder: Path, *words: str) -> str | None:
     command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *words]
     variables = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=SECONDS, env=variables, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command, capture_output=True, timeout=SECONDS, env=variables, stdin=subprocess.DEVNULL, check=False
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode(errors="replace") if done.returncode == 0 else None

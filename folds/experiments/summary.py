@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from folds.metrics.report import Score
+from folds.metrics.report import ScoreReport
 from folds.predictions.reading import mean_test_predictions, oof_predictions, score_rows
 
 
@@ -21,12 +21,12 @@ class RunSummary:
     run: str
     folds: Mapping[int, Mapping[str, Any]]
     k: int
-    oof: Score
-    test: Score | None
+    oof: ScoreReport
+    test: ScoreReport | None
     seconds: float
 
     @property
-    def optimistic(self) -> bool:
+    def selected_on_validation(self) -> bool:
         """Whether the epoch was chosen on the fold that is scored."""
         return any(done.get("optimistic") for done in self.folds.values())
 
@@ -37,7 +37,7 @@ class RunSummary:
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledRuns:
     """Runs that differ in repeat or seed alone: their own out-of-fold scores, and those of the mean of their probabilities.
 
     Attributes
@@ -52,8 +52,8 @@ class Pooled:
     runs: tuple[str, ...]
     scores: tuple[float, ...]
     folds: tuple[float, ...]
-    oof: Score
-    test: Score | None
+    oof: ScoreReport
+    test: ScoreReport | None
     seconds: float
 
     def spread(self) -> tuple[float, float]:
@@ -61,7 +61,9 @@ class Pooled:
         return mean(self.scores), stdev(self.scores)
 
 
-def pool(name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), per_person: bool = False) -> Pooled | None:
+def pool_runs(
+    name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), per_person: bool = False
+) -> PooledRuns | None:
     """What several runs are worth together; None for a single one, or where they have no sample in common yet."""
     if len(summaries) < 2:
         return None
@@ -71,21 +73,28 @@ def pool(name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), 
     common = [name for name in first.rows.ids.tolist() if all(name in known for known in place)]
     if not common:
         return None
-    average = np.mean([np.asarray(values, np.float64)[[known[name] for name in common]] for (values, _), known in zip(files, place)], axis=0)
+    average = np.mean(
+        [np.asarray(values, np.float64)[[known[name] for name in common]] for (values, _), known in zip(files, place)],
+        axis=0,
+    )
     shared = replace(first, rows=first.rows.take(np.array([place[0][name] for name in common])))
     tests = [test for summary in summaries if (test := mean_test_predictions(runs, summary.run)) is not None]
-    return Pooled(
+    return PooledRuns(
         name,
         tuple(summary.run for summary in summaries),
-        tuple(summary.oof.headline.score for summary in summaries),
+        tuple(summary.oof.interval.value for summary in summaries),
         tuple(float(done["macro_f1"]) for summary in summaries for done in summary.folds.values()),
         score_rows(average, shared, per_person=per_person),
-        score_rows(np.mean([values for values, _ in tests], axis=0), tests[0][1], per_person=per_person) if len(tests) == len(summaries) else None,
+        score_rows(np.mean([values for values, _ in tests], axis=0), tests[0][1], per_person=per_person)
+        if len(tests) == len(summaries)
+        else None,
         sum(summary.seconds for summary in summaries),
     )
 
 
-def summarise(run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Path = Path("runs"), per_person: bool = False) -> RunSummary:
+def summarize_run(
+    run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Path = Path("runs"), per_person: bool = False
+) -> RunSummary:
     """Score a run from the files it has published.
 
     On test samples with labels, the fold models' probabilities are averaged: what `blend` does with one run.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from folds.images.content_index import Unreadable
+from folds.images.content_index import UnreadableImageError
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _COLOUR = "16-bit colour"
@@ -52,11 +52,14 @@ def windowed(image: Image.Image, window: tuple[float, float] | None) -> tuple[Im
         values = values.view(np.uint32)
     lowest, highest = float(values.min()), float(values.max())
     if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise Unreadable(f"holds {np.count_nonzero(~np.isfinite(values)):,} pixels that are not finite numbers")
+        raise UnreadableImageError(
+            f"holds {np.count_nonzero(~np.isfinite(values)):,} pixels that are not finite numbers"
+        )
     used = window or full
     if used is None:
-        raise Unreadable(
-            f"is {kind} (values {show(lowest)} to {show(highest)}) and no window says which values are black and white", (lowest, highest)
+        raise UnreadableImageError(
+            f"is {kind} (values {show(lowest)} to {show(highest)}) and no window says which values are black and white",
+            (lowest, highest),
         )
     # float32 holds every 16-bit value exactly; 32-bit integers need the larger type.
     scaled: NDArray[np.floating] = values.astype(np.float32 if full else np.float64)
@@ -79,7 +82,11 @@ def _grey_kind(image: Image.Image) -> tuple[str, tuple[float, float] | None]:
     signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
     if bits > 16:
         return f"{'signed' if signed else 'unsigned'} {bits}-bit grey", None
-    return (f"signed {bits}-bit grey", (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)) if signed else (f"{bits}-bit grey", (0.0, 2.0**bits - 1))
+    return (
+        (f"signed {bits}-bit grey", (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1))
+        if signed
+        else (f"{bits}-bit grey", (0.0, 2.0**bits - 1))
+    )
 
 
 def group_depths(depths: Iterable[Depth]) -> tuple[DepthGroup, ...]:
@@ -88,7 +95,9 @@ def group_depths(depths: Iterable[Depth]) -> tuple[DepthGroup, ...]:
     for depth in depths:
         groups.setdefault((depth.kind, depth.window), []).append(depth)
     return tuple(
-        DepthGroup(kind, len(found), min(depth.lowest for depth in found), max(depth.highest for depth in found), window)
+        DepthGroup(
+            kind, len(found), min(depth.lowest for depth in found), max(depth.highest for depth in found), window
+        )
         for (kind, window), found in sorted(groups.items())
     )
 
@@ -104,7 +113,11 @@ def depth_notes(groups: Iterable[DepthGroup]) -> list[str]:
         used = max(0.0, min(group.highest, high) - max(group.lowest, low)) / (high - low)
         if used < _LITTLE:
             found = f"the values found in {group.kind} run from {show(group.lowest)} to {show(group.highest)}, {used:.1%} of that window"
-            mend = "convert these files to 8 bits" if group.kind == _COLOUR else f"--window {show(group.lowest)},{show(group.highest)} spreads them"
+            mend = (
+                "convert these files to 8 bits"
+                if group.kind == _COLOUR
+                else f"--window {show(group.lowest)},{show(group.highest)} spreads them"
+            )
             lines.append(f"{found}, so these images come out nearly uniform: {mend}")
     return lines
 

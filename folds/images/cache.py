@@ -21,17 +21,24 @@ from numpy.typing import NDArray
 from folds.errors import EnsembleError
 from folds.images.bit_depth import Depth, DepthGroup, depth_notes, group_depths
 from folds.images.checks import check_images, refusal, unusable_images
-from folds.images.content_index import Entry, Unreadable, add_to_index, load_index, read_content, unchanged_digest
+from folds.images.content_index import (
+    Entry,
+    UnreadableImageError,
+    add_to_index,
+    load_index,
+    read_content,
+    unchanged_digest,
+)
 from folds.images.decode import DECODER_VERSION, decode_image
 from folds.images.settings import ImageSettings
 from folds.utils.files import cannot_write, read_json, sha256_bytes, write_json
-from folds.utils.parallel import Progress, in_threads
+from folds.utils.parallel import Progress, map_threads
 
-__all__ = ["ImageCache", "ImageSettings", "check_images", "load_images", "mean_std", "unusable_images"]
+__all__ = ["DecodedImages", "ImageSettings", "check_images", "load_images", "mean_std", "unusable_images"]
 
 
 @dataclass(frozen=True)
-class ImageCache:
+class DecodedImages:
     """The decoded images of one table.
 
     Attributes
@@ -59,7 +66,7 @@ def load_images(
     threads: int | None = None,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
-) -> ImageCache:
+) -> DecodedImages:
     """The images of a table, decoded at most once for the same contents in the same order under the same settings.
 
     A first run reads each file once. Later runs ask for sizes and times only. The pixels depend on the files, the settings and
@@ -145,36 +152,46 @@ def _cache_path(cache_dir: Path, settings: ImageSettings, digests: Sequence[str]
     return cache_dir / f"{_settings_key(settings, len(digests))}-{content}.npy"
 
 
-def _reuse(cache_dir: Path, settings: ImageSettings, digests: Sequence[str | None]) -> ImageCache | None:
+def _reuse(cache_dir: Path, settings: ImageSettings, digests: Sequence[str | None]) -> DecodedImages | None:
     known = tuple(digest for digest in digests if digest is not None)
-    return _open_cache(_cache_path(cache_dir, settings, known), settings, known, decoded=0) if len(known) == len(digests) else None
+    return (
+        _open_cache(_cache_path(cache_dir, settings, known), settings, known, decoded=0)
+        if len(known) == len(digests)
+        else None
+    )
 
 
-def _open_cache(path: Path, settings: ImageSettings, digests: tuple[str, ...], decoded: int) -> ImageCache | None:
+def _open_cache(path: Path, settings: ImageSettings, digests: tuple[str, ...], decoded: int) -> DecodedImages | None:
     """The cache at `path` if it is whole and what its name says, else None."""
     try:
         record = read_json(path.with_suffix(".json"))
         depths = tuple(DepthGroup(**{**group, "window": tuple(group["window"])}) for group in record["depths"])
         pixels = np.lib.format.open_memmap(path, mode="r")  # refuses pickled arrays
-        whole = path.stat().st_size == pixels.offset + pixels.nbytes and pixels.flags.c_contiguous and pixels.dtype == np.uint8
+        whole = (
+            path.stat().st_size == pixels.offset + pixels.nbytes
+            and pixels.flags.c_contiguous
+            and pixels.dtype == np.uint8
+        )
         if not whole or pixels.shape != (len(digests), *settings.shape) or tuple(record["content"]) != digests:
             return None
     except Exception:  # absent, or damaged in whatever way: it is built again
         return None
-    return ImageCache(pixels, digests, path, depths, decoded)
+    return DecodedImages(pixels, digests, path, depths, decoded)
 
 
-def _hash_missing(paths: Sequence[Path], digests: Sequence[str | None], read: dict[str, Entry], threads: int | None) -> list[str | None]:
+def _hash_missing(
+    paths: Sequence[Path], digests: Sequence[str | None], read: dict[str, Entry], threads: int | None
+) -> list[str | None]:
     missing = [at for at, digest in enumerate(digests) if digest is None]
 
     def one(at: int) -> str | None:
         try:
             return _remembered(paths[missing[at]], read)[1]
-        except Unreadable:
+        except UnreadableImageError:
             return None  # building reads it again and says what is wrong, with all the others
 
     filled = list(digests)
-    for at, digest in zip(missing, in_threads(one, len(missing), threads, None)):
+    for at, digest in zip(missing, map_threads(one, len(missing), threads, None)):
         filled[at] = digest
     return filled
 
@@ -194,37 +211,42 @@ def _build(
     threads: int | None,
     progress: Progress | None,
     read: dict[str, Entry],
-) -> ImageCache:
+) -> DecodedImages:
     """Read, hash and decode every file once, into a temporary file that is then named by what was found."""
     row_bytes = math.prod(settings.shape)
     path = cache_dir / f"{_settings_key(settings, len(paths))}-*.npy"  # the rest of the name is known at the end
     try:
         with _temporary_file(cache_dir) as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (len(paths), *settings.shape)})
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "|u1", "fortran_order": False, "shape": (len(paths), *settings.shape)}
+            )
             file.flush()
             start = file.tell()
             _reserve(file.fileno(), start + len(paths) * row_bytes)
 
-            def one(at: int) -> tuple[str, Depth | None] | Unreadable:
+            def one(at: int) -> tuple[str, Depth | None] | UnreadableImageError:
                 try:
                     data, digest = _remembered(paths[at], read)
                     image = decode_image(data, settings)
-                except Unreadable as problem:
+                except UnreadableImageError as problem:
                     return problem
                 _write_at(file.fileno(), image.pixels.tobytes(), start + at * row_bytes)
                 return digest, image.depth
 
-            results = in_threads(one, len(paths), threads, progress)
-            problems = [(at, result) for at, result in enumerate(results) if isinstance(result, Unreadable)]
+            results = map_threads(one, len(paths), threads, progress)
+            problems = [(at, result) for at, result in enumerate(results) if isinstance(result, UnreadableImageError)]
             if problems:
                 raise refusal(problems, paths, where)
-            good = [result for result in results if not isinstance(result, Unreadable)]
+            good = [result for result in results if not isinstance(result, UnreadableImageError)]
             digests = tuple(digest for digest, _ in good)
             path = _cache_path(cache_dir, settings, digests)
             os.fsync(file.fileno())
             versions = {"decoder": DECODER_VERSION, "pillow": PIL.__version__}
             depths = [asdict(group) for group in group_depths(depth for _, depth in good if depth is not None)]
-            write_json(path.with_suffix(".json"), {"schema": 1, **settings.as_dict(), "versions": versions, "depths": depths, "content": digests})
+            write_json(
+                path.with_suffix(".json"),
+                {"schema": 1, **settings.as_dict(), "versions": versions, "depths": depths, "content": digests},
+            )
             Path(file.name).replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error

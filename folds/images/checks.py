@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from folds.errors import EnsembleError, collected
+from folds.errors import EnsembleError, combine_errors
 from folds.images.bit_depth import show
-from folds.images.content_index import MISSING, Unreadable, open_regular, read_content
+from folds.images.content_index import MISSING, UnreadableImageError, open_regular, read_content
 from folds.images.decode import decode_image, identify_image
 from folds.images.settings import ImageSettings
-from folds.utils.parallel import Progress, in_threads
+from folds.utils.parallel import Progress, map_threads
 
 
 def unusable_images(
@@ -22,7 +22,9 @@ def unusable_images(
     progress: Progress | None = None,
 ) -> list[tuple[int, str]]:
     """(position, problem) of each image that cannot be used. Without `settings` only headers are read; with them all images are decoded."""
-    return [(at, problem_line(at, paths, where, problem)) for at, problem in _problems(paths, settings, threads, progress)]
+    return [
+        (at, problem_line(at, paths, where, problem)) for at, problem in _problems(paths, settings, threads, progress)
+    ]
 
 
 def check_images(
@@ -43,7 +45,9 @@ def check_images(
         raise refusal(problems, paths, where)
 
 
-def refusal(problems: Sequence[tuple[int, Unreadable]], paths: Sequence[Path], where: Sequence[str] | None) -> EnsembleError:
+def refusal(
+    problems: Sequence[tuple[int, UnreadableImageError]], paths: Sequence[Path], where: Sequence[str] | None
+) -> EnsembleError:
     """One error out of the (position, problem) of many images, with the hint that fits them all."""
     lines = [problem_line(at, paths, where, problem) for at, problem in problems]
     values = [problem.values for _, problem in problems if problem.values is not None]
@@ -54,25 +58,27 @@ def refusal(problems: Sequence[tuple[int, Unreadable]], paths: Sequence[Path], w
         hint = "paths are relative to the table's folder: check --data and the path column (--path)"
     else:
         hint = "replace these files, or take their rows out of the table"
-    return collected(lines, f"image{'s' if len(lines) > 1 else ''} cannot be used", hint=hint)
+    return combine_errors(lines, f"image{'s' if len(lines) > 1 else ''} cannot be used", hint=hint)
 
 
-def problem_line(at: int, paths: Sequence[Path], where: Sequence[str] | None, problem: Unreadable) -> str:
+def problem_line(at: int, paths: Sequence[Path], where: Sequence[str] | None, problem: UnreadableImageError) -> str:
     """``train.csv row 3: images/a.jpg does not exist``."""
     return f"{where[at] + ': ' if where else ''}{paths[at]} {problem.reason}"
 
 
-def _problems(paths: Sequence[Path], settings: ImageSettings | None, threads: int | None, progress: Progress | None) -> list[tuple[int, Unreadable]]:
-    def one(at: int) -> Unreadable | None:
+def _problems(
+    paths: Sequence[Path], settings: ImageSettings | None, threads: int | None, progress: Progress | None
+) -> list[tuple[int, UnreadableImageError]]:
+    def one(at: int) -> UnreadableImageError | None:
         try:
             if settings is None:
                 with open_regular(Path(paths[at])) as file:
                     identify_image(file)
             else:
                 decode_image(read_content(Path(paths[at])).data, settings)
-        except Unreadable as problem:
+        except UnreadableImageError as problem:
             return problem
         return None
 
-    found = in_threads(one, len(paths), threads, progress)
+    found = map_threads(one, len(paths), threads, progress)
     return [(at, problem) for at, problem in enumerate(found) if problem is not None]

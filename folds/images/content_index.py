@@ -23,7 +23,7 @@ _SETTLED_NS = 2_000_000_000
 Entry = tuple[int, int, int, str]  # size, mtime and ctime in nanoseconds, digest
 
 
-class Unreadable(Exception):
+class UnreadableImageError(Exception):
     """Why a file cannot be used, as the end of a sentence that starts with its name.
 
     `values` are its lowest and highest value where all that is missing is a window.
@@ -41,16 +41,16 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
     try:
         # Asked before opening: opening a pipe would wait for its writer.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise Unreadable("is a folder, not an image" if path.is_dir() else "is not a regular file")
+            raise UnreadableImageError("is a folder, not an image" if path.is_dir() else "is not a regular file")
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
-        raise Unreadable(MISSING) from None
+        raise UnreadableImageError(MISSING) from None
     except MemoryError:
-        raise Unreadable("needs more memory than there is") from None
+        raise UnreadableImageError("needs more memory than there is") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
-        raise Unreadable(f"cannot be read: {reason}") from None
+        raise UnreadableImageError(f"cannot be read: {reason}") from None
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ def load_index(folder: Path) -> dict[str, Entry]:
     """The index in `folder` by absolute path; a lost or damaged one is empty, which costs a reading of the files and nothing else."""
     with contextlib.suppress(EnsembleError, AttributeError, KeyError, TypeError, ValueError):
         entries = read_json(folder / INDEX_NAME)["files"].items()
-        return {name: (int(size), int(mtime), int(ctime), str(digest)) for name, (size, mtime, ctime, digest) in entries}
+        return {
+            name: (int(size), int(mtime), int(ctime), str(digest)) for name, (size, mtime, ctime, digest) in entries
+        }
     return {}
 
 

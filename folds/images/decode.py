@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from folds.images.bit_depth import Depth, colour_depth, windowed
-from folds.images.content_index import Unreadable
+from folds.images.content_index import UnreadableImageError
 from folds.images.settings import ImageSettings
 
 DECODER_VERSION = 1  # part of every cache's key: raise it when the same file would give other pixels
@@ -66,7 +66,7 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
     """
     with _reasons(data[:12]):
         if not data:
-            raise Unreadable("is empty (0 bytes)")
+            raise UnreadableImageError("is empty (0 bytes)")
         image = Image.open(io.BytesIO(data), formats=_formats())
         deep_colour = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         stored = image.width
@@ -88,7 +88,7 @@ def identify_image(file: IO[bytes]) -> tuple[int, int]:
     start = file.read(12)
     with _reasons(start):
         if not start:
-            raise Unreadable("is empty (0 bytes)")
+            raise UnreadableImageError("is empty (0 bytes)")
         width, height = Image.open(file, formats=_formats()).size
     return height, width
 
@@ -97,17 +97,21 @@ def identify_image(file: IO[bytes]) -> tuple[int, int]:
 def _reasons(start: bytes) -> Iterator[None]:
     try:
         yield
-    except Unreadable:
+    except UnreadableImageError:
         raise
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise Unreadable(f"has more than {limit:,} pixels, which is not decoded (a decompression bomb?)") from None
+        raise UnreadableImageError(
+            f"has more than {limit:,} pixels, which is not decoded (a decompression bomb?)"
+        ) from None
     except UnidentifiedImageError:
-        raise Unreadable(f"is not an image of a known format ({', '.join(_formats())}); it begins with {start!r}") from None
+        raise UnreadableImageError(
+            f"is not an image of a known format ({', '.join(_formats())}); it begins with {start!r}"
+        ) from None
     except MemoryError:
-        raise Unreadable("needs more memory than there is") from None
+        raise UnreadableImageError("needs more memory than there is") from None
     except Exception as error:  # damaged files make Pillow raise nearly anything
-        raise Unreadable(f"cannot be decoded: {error or type(error).__name__}") from error
+        raise UnreadableImageError(f"cannot be decoded: {error or type(error).__name__}") from error
 
 
 @functools.cache
@@ -162,7 +166,9 @@ def _draft(image: Image.Image, settings: ImageSettings) -> tuple[float, float] |
     return None if drafted is None else (drafted[1][2], drafted[1][3])
 
 
-def _fit(image: Image.Image, extent: tuple[float, float], drafted: float, orientation: int, settings: ImageSettings) -> NDArray[np.uint8]:
+def _fit(
+    image: Image.Image, extent: tuple[float, float], drafted: float, orientation: int, settings: ImageSettings
+) -> NDArray[np.uint8]:
     # Resized first and turned after: turning a small image is cheaper.
     box, target = _placed(extent, settings, turned=orientation >= 5, drafted=drafted)
     image = image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP)

@@ -43,7 +43,9 @@ def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS, 
     return binned(values.max(axis=1), argmax_classes(probabilities) == labels, bins, equal_mass)
 
 
-def binned(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS, equal_mass: bool = False) -> list[Bin]:
+def binned(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS, equal_mass: bool = False
+) -> list[Bin]:
     """(n,) confidences from 0 to 1 and (n,) whether it came true → bins in rising order."""
     if equal_mass:
         ordered = np.sort(confidence)
@@ -52,9 +54,14 @@ def binned(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int 
     else:
         edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
-    count, confident, hits = (np.bincount(place, weights, len(edges) - 1) for weights in (None, confidence, right.astype(float)))
+    count, confident, hits = (
+        np.bincount(place, weights, len(edges) - 1) for weights in (None, confidence, right.astype(float))
+    )
     means = [np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0) for total in (confident, hits)]
-    return [Bin(float(edges[i]), float(edges[i + 1]), float(means[0][i]), float(means[1][i]), int(count[i])) for i in range(len(count))]
+    return [
+        Bin(float(edges[i]), float(edges[i + 1]), float(means[0][i]), float(means[1][i]), int(count[i]))
+        for i in range(len(count))
+    ]
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
@@ -63,7 +70,9 @@ def calibration_error(bins: Sequence[Bin]) -> float:
     return sum(one.count * abs(one.accuracy - one.confidence) for one in bins if one.count) / max(rows, 1)
 
 
-def classwise_calibration_error(labels: Labels, probabilities: Probabilities, bins: int = BINS, equal_mass: bool = False) -> float:
+def classwise_calibration_error(
+    labels: Labels, probabilities: Probabilities, bins: int = BINS, equal_mass: bool = False
+) -> float:
     """The mean over classes of the calibration error of that class's probability (Kull et al., 2019, equation 3).
 
     The error of the confidence hides what all but the predicted class get.

@@ -22,7 +22,7 @@ def argmax_classes(probabilities: Probabilities) -> NDArray[np.int64]:
     return np.asarray(probabilities).argmax(axis=1)
 
 
-def class_counts(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
+def confusion_counts(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
     """(3, classes): hits, labels and predictions of each class; what F1, accuracy, recall and kappa are made of."""
     hits = np.bincount(labels[labels == predicted], minlength=classes)
     return np.stack([hits, np.bincount(labels, minlength=classes), np.bincount(predicted, minlength=classes)])
@@ -68,12 +68,12 @@ def _kappa_of(counts: NDArray) -> NDArray[np.float64]:
 
 def f1_per_class(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.float64]:
     """(classes,) F1 of each class, 0 where a class neither occurs nor is predicted."""
-    return f1_of(class_counts(labels, predicted, classes))
+    return f1_of(confusion_counts(labels, predicted, classes))
 
 
 def macro_f1(labels: Labels, predicted: Labels, classes: int) -> float:
     """Macro F1 over all declared classes, as ``f1_score(labels=range(classes), average="macro", zero_division=0)``."""
-    return float(_macro_f1_of(class_counts(labels, predicted, classes)))
+    return float(_macro_f1_of(confusion_counts(labels, predicted, classes)))
 
 
 def accuracy(labels: Labels, predicted: Labels) -> float:
@@ -81,7 +81,7 @@ def accuracy(labels: Labels, predicted: Labels) -> float:
     return float(np.mean(np.asarray(labels) == np.asarray(predicted)))
 
 
-def log_losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+def per_row_log_loss(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """(n,) −log p of the true class, p kept off 0 by the machine epsilon of its dtype (as scikit-learn)."""
     p = np.asarray(probabilities)[np.arange(len(labels)), labels]
     smallest = np.finfo(p.dtype).eps
@@ -90,10 +90,10 @@ def log_losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float
 
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
     """Mean of `log_losses`."""
-    return float(log_losses(labels, probabilities).mean())
+    return float(per_row_log_loss(labels, probabilities).mean())
 
 
-def squared_errors(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+def per_row_brier(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """(n,) Σ over classes of (p − 1 for the true class, p for the others)²: from 0 to 2.
 
     Their mean is Brier's score as he wrote it (1950), ``brier_score_loss(scale_by_half=False)`` in scikit-learn; with
@@ -152,35 +152,37 @@ class Metric:
     name: str
     title: str
     greater_is_better: bool = True
-    of_counts: Callable[[NDArray], NDArray] | None = None
-    of_rows: Callable[[Labels, Probabilities], NDArray] | None = None
-    of_ranks: bool = False
-    of_all: Callable[[Labels, Probabilities], float] | None = None
-    least: float = 0.0
-    most: float = 1.0
-    over_classes: bool = False
+    from_counts: Callable[[NDArray], NDArray] | None = None
+    per_row: Callable[[Labels, Probabilities], NDArray] | None = None
+    rank_based: bool = False
+    function: Callable[[Labels, Probabilities], float] | None = None
+    lower_bound: float = 0.0
+    upper_bound: float = 1.0
+    macro_averaged: bool = False
     sha: str = ""
 
     def __call__(self, labels: Labels, probabilities: Probabilities) -> float:
         """The score of `probabilities` (n, classes) against `labels` (n,) class indices."""
-        if self.of_counts is not None:
-            return float(self.of_counts(class_counts(labels, argmax_classes(probabilities), np.shape(probabilities)[1])))
-        if self.of_rows is not None:
-            return float(self.of_rows(labels, probabilities).mean())
-        if self.of_all is not None:
-            return self.of_all(labels, probabilities)
+        if self.from_counts is not None:
+            return float(
+                self.from_counts(confusion_counts(labels, argmax_classes(probabilities), np.shape(probabilities)[1]))
+            )
+        if self.per_row is not None:
+            return float(self.per_row(labels, probabilities).mean())
+        if self.function is not None:
+            return self.function(labels, probabilities)
         return roc_auc(labels, probabilities)
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("macro_f1", "macro F1", of_counts=_macro_f1_of, over_classes=True),
-        Metric("accuracy", "accuracy", of_counts=accuracy_of),
-        Metric("balanced_accuracy", "balanced accuracy", of_counts=_balanced_accuracy_of, over_classes=True),
-        Metric("kappa", "kappa", of_counts=_kappa_of, least=-1.0),
-        Metric("log_loss", "log loss", greater_is_better=False, of_rows=log_losses, most=math.inf),
-        Metric("brier", "Brier score", greater_is_better=False, of_rows=squared_errors, most=2.0),
-        Metric("roc_auc", "ROC-AUC", of_ranks=True, over_classes=True),
+        Metric("macro_f1", "macro F1", from_counts=_macro_f1_of, macro_averaged=True),
+        Metric("accuracy", "accuracy", from_counts=accuracy_of),
+        Metric("balanced_accuracy", "balanced accuracy", from_counts=_balanced_accuracy_of, macro_averaged=True),
+        Metric("kappa", "kappa", from_counts=_kappa_of, lower_bound=-1.0),
+        Metric("log_loss", "log loss", greater_is_better=False, per_row=per_row_log_loss, upper_bound=math.inf),
+        Metric("brier", "Brier score", greater_is_better=False, per_row=per_row_brier, upper_bound=2.0),
+        Metric("roc_auc", "ROC-AUC", rank_based=True, macro_averaged=True),
     )
 }

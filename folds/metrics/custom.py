@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from folds.errors import EnsembleError, UsageError, unknown
+from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.metrics.classification import METRICS, Labels, Metric, Probabilities
 from folds.utils.files import sha256_file
 from folds.utils.plugins import load_object
@@ -28,7 +28,7 @@ def find_metric(name: str) -> Metric:
     if ":" in name:
         return load_metric(name)
     if name not in METRICS:
-        raise unknown("metric", name, [*METRICS, "module:function"])
+        raise unknown_name("metric", name, [*METRICS, "module:function"])
     return METRICS[name]
 
 
@@ -53,16 +53,26 @@ def load_metric(name: str) -> Metric:
         pass
     except TypeError:
         raise UsageError(
-            f"--metric {name} takes {signature}, expected (labels, probabilities)", hint="labels are class indices (n,), probabilities (n, classes)"
+            f"--metric {name} takes {signature}, expected (labels, probabilities)",
+            hint="labels are class indices (n,), probabilities (n, classes)",
         ) from None
     better = getattr(found, "greater_is_better", True)
     if not isinstance(better, bool):
         raise UsageError(
-            f"--metric {name}: greater_is_better is {better!r}, expected True or False", hint=f"in {module.__name__}: cost.greater_is_better = False"
+            f"--metric {name}: greater_is_better is {better!r}, expected True or False",
+            hint=f"in {module.__name__}: cost.greater_is_better = False",
         )
     file = getattr(module, "__file__", None)
     sha = sha256_file(Path(file)) if file else ""
-    return Metric(name, name.partition(":")[2], better, of_all=_checked(name, found), least=-math.inf, most=math.inf, sha=sha)
+    return Metric(
+        name,
+        name.partition(":")[2],
+        better,
+        function=_checked(name, found),
+        lower_bound=-math.inf,
+        upper_bound=math.inf,
+        sha=sha,
+    )
 
 
 def _checked(name: str, function: Callable[..., Any]) -> Callable[[Labels, Probabilities], float]:
@@ -73,7 +83,8 @@ def _checked(name: str, function: Callable[..., Any]) -> Callable[[Labels, Proba
         except Exception as error:
             rows = f"{len(labels)} rows of {np.shape(probabilities)[1]} classes"
             raise EnsembleError(
-                f"--metric {name} failed on {rows}: {type(error).__name__}: {error}", hint="it is called with labels (n,), probabilities (n, classes)"
+                f"--metric {name} failed on {rows}: {type(error).__name__}: {error}",
+                hint="it is called with labels (n,), probabilities (n, classes)",
             ) from error
         try:
             number = float(value)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 
-def inside(t: float, freedom: int) -> float:
+def t_two_sided(t: float, freedom: int) -> float:
     """P(|T| ≤ t) for t ≥ 0 and `freedom` ≥ 1 degrees of freedom (Abramowitz and Stegun, 1964, 26.7.3 and 26.7.4)."""
     angle = math.atan2(t, math.sqrt(freedom))
     sine, cosine = math.sin(angle), math.cos(angle)
@@ -22,12 +22,12 @@ def inside(t: float, freedom: int) -> float:
 
 
 @lru_cache
-def quantile(level: float, freedom: int) -> float:
+def t_quantile(level: float, freedom: int) -> float:
     """The t that `inside` gives `level` for: 2.262 for .95 and 9."""
     low, high = 0.0, 1.0
-    while inside(high, freedom) < level:
+    while t_two_sided(high, freedom) < level:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle, freedom) < level else (low, middle)
+        low, high = (middle, high) if t_two_sided(middle, freedom) < level else (low, middle)
     return high

@@ -6,25 +6,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.metrics.classification import Labels, Probabilities
-from folds.utils.numeric import person_codes
+from folds.utils.numeric import group_codes
 
 
-def tally(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArray[np.int64]:
+def crosstab(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArray[np.int64]:
     """(height, width): how often each pair of (row, column) occurs."""
     return np.bincount(rows * width + columns, minlength=height * width).reshape(height, width)
 
 
-def counts_by_unit(labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int) -> NDArray[np.int64]:
+def confusion_counts_by_group(
+    labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
+) -> NDArray[np.int64]:
     """(units, 3, classes): what `folds.metrics.classification.class_counts` would say of the rows of each unit; they add up over units."""
     hit = labels == predicted
-    parts = [tally(codes[hit], labels[hit], units, classes), tally(codes, labels, units, classes), tally(codes, predicted, units, classes)]
+    parts = [
+        crosstab(codes[hit], labels[hit], units, classes),
+        crosstab(codes, labels, units, classes),
+        crosstab(codes, predicted, units, classes),
+    ]
     return np.stack(parts, axis=1)
 
 
 def people_with_class(labels: Labels, persons: NDArray, classes: int) -> NDArray[np.int64]:
     """(classes,) how many people have at least one row of each class."""
-    codes = person_codes(persons)
-    return (tally(codes, np.asarray(labels, np.int64), int(codes.max()) + 1, classes) > 0).sum(axis=0)
+    codes = group_codes(persons)
+    return (crosstab(codes, np.asarray(labels, np.int64), int(codes.max()) + 1, classes) > 0).sum(axis=0)
 
 
 def average_by_person(
@@ -37,7 +43,7 @@ def average_by_person(
     labels (people,), probabilities (people, classes), persons (people,), and how many people carry several labels.
     """
     names, codes = np.unique(persons, return_inverse=True)
-    tallies = tally(codes, labels, len(names), classes)
+    tallies = crosstab(codes, labels, len(names), classes)
     sums = np.zeros((len(names), classes))
     np.add.at(sums, codes, probabilities)
     return tallies.argmax(1), sums / tallies.sum(1, keepdims=True), names, int(np.sum((tallies > 0).sum(1) > 1))

@@ -9,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.metrics import distributions as student
-from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, class_counts
+from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, confusion_counts
 from folds.metrics.grouping import people_with_class
-from folds.metrics.resampling import left_out, redrawn, units_of
+from folds.metrics.resampling import bootstrap_scores, jackknife_groups, leave_one_group_out
 
 # Degrees of freedom that few mistakes alone do not fall below; a class that few people have may.
-_FREEDOM = 8
+_MIN_DOF = 8
 # How many of 100 intervals at 95 % held the truth, by the people in the rarest class (docs/benchmarks.md).
-_HELD = {"macro_f1": {0: 50, 1: 90}, "balanced_accuracy": {0: 90, 1: 90, 2: 90}, "roc_auc": {0: 90, 1: 90, 2: 90}}
+_EMPIRICAL_COVERAGE = {
+    "macro_f1": {0: 50, 1: 90},
+    "balanced_accuracy": {0: 90, 1: 90, 2: 90},
+    "roc_auc": {0: 90, 1: 90, 2: 90},
+}
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,17 @@ class Interval:
     error : the standard error of the score; None where none was computed.
     """
 
-    score: float
+    value: float
     low: float
     high: float
     level: float = 0.95
     people: int = 0
     warning: str = ""
-    error: float | None = None
+    standard_error: float | None = None
 
-    def as_json(self) -> dict[str, float | None]:
+    def to_dict(self) -> dict[str, float | None]:
         """Score and range as plain values; JSON has no nan, so what is undefined is null."""
-        ends = {"score": self.score, "low": self.low, "high": self.high}
+        ends = {"score": self.value, "low": self.low, "high": self.high}
         return {name: value if math.isfinite(value) else None for name, value in ends.items()}
 
 
@@ -56,11 +60,17 @@ class Difference:
     first: float
     second: float
     difference: Interval
-    chance: float
+    p_value: float
 
 
 def interval_over_people(
-    metric: Metric, labels: Labels, probabilities: Probabilities, persons: NDArray, *, level: float = 0.95, predicted: Labels | None = None
+    metric: Metric,
+    labels: Labels,
+    probabilities: Probabilities,
+    persons: NDArray,
+    *,
+    level: float = 0.95,
+    predicted: Labels | None = None,
 ) -> Interval:
     """The interval of a score over people, not images: images of one person are right or wrong together.
 
@@ -78,34 +88,55 @@ def interval_over_people(
     persons : (n,) any values; equal values are one person.
     predicted : (n,) the largest of each row, where the caller has looked for it already.
     """
-    if metric.of_counts is not None:  # to look for the largest takes most of the time
+    if metric.from_counts is not None:  # to look for the largest takes most of the time
         predicted = argmax_classes(probabilities) if predicted is None else predicted
-        score = float(metric.of_counts(class_counts(labels, predicted, np.shape(probabilities)[1])))
+        score = float(metric.from_counts(confusion_counts(labels, predicted, np.shape(probabilities)[1])))
     else:
         score = metric(labels, probabilities)
-    codes, units, people = units_of(persons)
-    if metric.of_all is not None:
-        drawn, warning = redrawn(metric.of_all, labels, [probabilities], codes, units)
+    codes, units, people = jackknife_groups(persons)
+    if metric.function is not None:
+        drawn, warning = bootstrap_scores(metric.function, labels, [probabilities], codes, units)
         low, high = (float(value) for value in np.quantile(drawn[:, 0], [(1 - level) / 2, (1 + level) / 2]))
         error = np.asarray(drawn[:, 0].std())
-        warning = _both(warning_of(metric, labels, persons, np.shape(probabilities)[1], _alike(drawn[:, 0], drawn)), warning)
+        warning = _both(
+            coverage_warning(metric, labels, persons, np.shape(probabilities)[1], _alike(drawn[:, 0], drawn)), warning
+        )
     else:
-        without = left_out(metric, labels, probabilities, codes, units, predicted)
-        weighed, at_least = _weighed(metric, labels, codes, units)
-        error, freedom = standard_error(without, score), max(freedom_of(without, metric), at_least)
-        ends = [float(end) for end in bounds(score, error, freedom, np.asarray(weighed), level, metric.least, metric.most)]
-        warning = warning_of(metric, labels, persons, np.shape(probabilities)[1], bool(error == 0 and ends[0] == ends[1]))
-        low, high = (ends[0], ends[1]) if error == 0 else _as_people_may_be(metric, score, ends[0], ends[1], weighed, level)
+        without = leave_one_group_out(metric, labels, probabilities, codes, units, predicted)
+        weighed, at_least = _effective_sample_size(metric, labels, codes, units)
+        error, freedom = jackknife_standard_error(without, score), max(degrees_of_freedom(without, metric), at_least)
+        ends = [
+            float(end)
+            for end in t_interval(
+                score, error, freedom, np.asarray(weighed), level, metric.lower_bound, metric.upper_bound
+            )
+        ]
+        warning = coverage_warning(
+            metric, labels, persons, np.shape(probabilities)[1], bool(error == 0 and ends[0] == ends[1])
+        )
+        low, high = (
+            (ends[0], ends[1])
+            if error == 0
+            else _clip_to_clopper_pearson(metric, score, ends[0], ends[1], weighed, level)
+        )
     return Interval(score, low, high, level, people, warning, float(error))
 
 
-def interval_over_images(metric: Metric, labels: Labels, probabilities: Probabilities, *, level: float = 0.95) -> Interval:
+def interval_over_images(
+    metric: Metric, labels: Labels, probabilities: Probabilities, *, level: float = 0.95
+) -> Interval:
     """As `interval_over_people`, each image taken for a person of its own: too narrow where people have several, to be shown beside."""
     return interval_over_people(metric, labels, probabilities, np.arange(len(labels)), level=level)
 
 
 def difference_over_people(
-    metric: Metric, labels: Labels, first: Probabilities, second: Probabilities, persons: NDArray, *, level: float = 0.95
+    metric: Metric,
+    labels: Labels,
+    first: Probabilities,
+    second: Probabilities,
+    persons: NDArray,
+    *,
+    level: float = 0.95,
 ) -> Difference:
     """The difference of two scores with its interval, paired: the same person is left out of both.
 
@@ -120,26 +151,30 @@ def difference_over_people(
     """
     scores = metric(labels, first), metric(labels, second)
     score = scores[1] - scores[0]
-    codes, units, people = units_of(persons)
-    if metric.of_all is not None:
-        drawn, warning = redrawn(metric.of_all, labels, [first, second], codes, units)
+    codes, units, people = jackknife_groups(persons)
+    if metric.function is not None:
+        drawn, warning = bootstrap_scores(metric.function, labels, [first, second], codes, units)
         change = drawn[:, 1] - drawn[:, 0]
         low, high = (float(value) for value in np.quantile(change, [(1 - level) / 2, (1 + level) / 2]))
         # One is added to both: what was never seen in so many draws may still be.
         beyond = min(int(np.sum(change <= 0)), int(np.sum(change >= 0)))
-        chance = 1.0 if score == 0 else max(_least_chance(units), min(1.0, 2 * (beyond + 1) / (len(change) + 1)))
+        chance = 1.0 if score == 0 else max(_smallest_p_value(units), min(1.0, 2 * (beyond + 1) / (len(change) + 1)))
         error = np.asarray(change.std())
-        warning = _both(warning_of(metric, labels, persons, np.shape(first)[1], score != 0 and _alike(change, drawn)), warning)
+        warning = _both(
+            coverage_warning(metric, labels, persons, np.shape(first)[1], score != 0 and _alike(change, drawn)), warning
+        )
     else:
-        without = left_out(metric, labels, second, codes, units) - left_out(metric, labels, first, codes, units)
-        error, freedom = standard_error(without, score), freedom_of(without, metric)
-        low, high = (float(end) for end in bounds(score, error, freedom, units, level))
-        warning = warning_of(metric, labels, persons, np.shape(first)[1], bool(error == 0 and score != 0))
-        chance = _chance(score, float(error), freedom, units)
+        without = leave_one_group_out(metric, labels, second, codes, units) - leave_one_group_out(
+            metric, labels, first, codes, units
+        )
+        error, freedom = jackknife_standard_error(without, score), degrees_of_freedom(without, metric)
+        low, high = (float(end) for end in t_interval(score, error, freedom, units, level))
+        warning = coverage_warning(metric, labels, persons, np.shape(first)[1], bool(error == 0 and score != 0))
+        chance = _p_value(score, float(error), freedom, units)
     return Difference(*scores, Interval(score, low, high, level, people, warning, float(error)), chance)
 
 
-def standard_error(without: NDArray[np.float64], score: float | NDArray[np.float64]) -> NDArray[np.float64]:
+def jackknife_standard_error(without: NDArray[np.float64], score: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """(…) the standard error of a score from (units, …) the scores with each unit left out (Efron and Stein, 1981, equation 1.2).
 
     What cannot be scored without a unit (nan) counts as unchanged; 0 for one unit.
@@ -149,21 +184,21 @@ def standard_error(without: NDArray[np.float64], score: float | NDArray[np.float
     return np.sqrt((units - 1) / units * np.square(known - known.mean(axis=0)).sum(axis=0))
 
 
-def freedom_of(without: NDArray[np.float64], metric: Metric) -> int:
+def degrees_of_freedom(without: NDArray[np.float64], metric: Metric) -> int:
     """The degrees of freedom of the standard error from (units,) the scores with each unit left out: one less than there are units.
 
     Of a mean over classes the few people of a rare class make most of the spread, so that it is known as badly as from few
     people; how few is seen from their influence (Satterthwaite, 1946).
     """
     most = max(len(without) - 1, 1)
-    if not metric.over_classes:
+    if not metric.macro_averaged:
         return most
     squares = np.square(without - np.nanmean(without)) if not np.isnan(without).all() else np.zeros(1)
     total, surplus = np.nansum(squares), np.nansum(squares**2) - np.nansum(squares) ** 2 / len(without)
     return int(np.clip(2 * total**2 / surplus, 1, most)) if surplus > 0 else most
 
 
-def bounds(
+def t_interval(
     score: float | NDArray[np.float64],
     error: NDArray[np.float64],
     freedom: int,
@@ -183,7 +218,7 @@ def bounds(
     seen : (…) how many people, or groups of them, the score is of.
     """
     score, seen = np.asarray(score, float), np.asarray(seen)
-    half = student.quantile(level, freedom) * error
+    half = student.t_quantile(level, freedom) * error
     if math.isinf(most - least):
         return np.maximum(score - half, least), np.minimum(score + half, most)
     share = np.clip((score - least) / (most - least), 0, 1)
@@ -198,32 +233,39 @@ def bounds(
     return least + known * low, least + known * high
 
 
-def _weighed(metric: Metric, labels: Labels, codes: NDArray[np.int64], units: int) -> tuple[float, int]:
+def _effective_sample_size(metric: Metric, labels: Labels, codes: NDArray[np.int64], units: int) -> tuple[float, int]:
     """How many people of equal weight know as much (Kish, 1965), and the degrees of freedom that so many leave, at most `_FREEDOM`.
 
     A row counts as much as another, in a mean over classes as much as its class is rare.
     """
-    weights = np.bincount(codes, 1 / np.bincount(labels)[labels] if metric.over_classes else None, units)
+    weights = np.bincount(codes, 1 / np.bincount(labels)[labels] if metric.macro_averaged else None, units)
     squares = np.square(weights)
-    return float(weights.sum() ** 2 / squares.sum()), int(np.clip(squares.sum() ** 2 / np.square(squares).sum() - 1, 1, _FREEDOM))
+    return float(weights.sum() ** 2 / squares.sum()), int(
+        np.clip(squares.sum() ** 2 / np.square(squares).sum() - 1, 1, _MIN_DOF)
+    )
 
 
-def _as_people_may_be(metric: Metric, score: float, low: float, high: float, people: float, level: float) -> tuple[float, float]:
+def _clip_to_clopper_pearson(
+    metric: Metric, score: float, low: float, high: float, people: float, level: float
+) -> tuple[float, float]:
     """The ends of an interval, neither wilder than `people` who are all right or all wrong can show, nor nearer than theirs without a mistake.
 
     The first of what is a mean of values between its bounds (not of kappa), the second of what counts right and wrong.
     """
-    scale, tail = metric.most - metric.least, (1 - level) / 2
-    share = (score - metric.least) / scale
+    scale, tail = metric.upper_bound - metric.lower_bound, (1 - level) / 2
+    share = (score - metric.lower_bound) / scale
     if not 0 < share < 1 or math.isinf(scale):
         return low, high
-    if metric.least == 0:
+    if metric.lower_bound == 0:
         right, wrong = people * share, people * (1 - share)
         low = min(score, scale * _at_least((low / scale), tail, right, wrong + 1))
         high = max(score, scale * (1 - _at_least(1 - high / scale, tail, wrong, right + 1)))
-    if metric.of_counts is not None:
+    if metric.from_counts is not None:
         without_mistake = tail ** (1 / people)
-        low, high = min(low, metric.least + scale * without_mistake), max(high, metric.most - scale * without_mistake)
+        low, high = (
+            min(low, metric.lower_bound + scale * without_mistake),
+            max(high, metric.upper_bound - scale * without_mistake),
+        )
     return low, high
 
 
@@ -253,7 +295,7 @@ def _beta_below(x: float, a: float, b: float) -> float:
     return front / value
 
 
-def warning_of(metric: Metric, labels: Labels, persons: NDArray, classes: int, alike: bool) -> str:
+def coverage_warning(metric: Metric, labels: Labels, persons: NDArray, classes: int, alike: bool) -> str:
     """Why an interval of `metric` may hold the truth less often than it promises; empty where nothing speaks for that.
 
     Parameters
@@ -266,21 +308,21 @@ def warning_of(metric: Metric, labels: Labels, persons: NDArray, classes: int, a
     if alike:
         return f"all {people:,} people score alike, so how much people differ is not known: the interval is too narrow"
     rarest = int(people_with_class(labels, persons, classes).min())
-    held = _HELD.get(metric.name, {}).get(rarest)
+    held = _EMPIRICAL_COVERAGE.get(metric.name, {}).get(rarest)
     if held is None:
         return ""
     have = ("no sample", "one person", "two people")[rarest]
     return f"a class has {have}: of 95 % intervals of {metric.title} about {held} in 100 were seen to hold the truth"
 
 
-def _chance(score: float, error: float, freedom: int, units: int) -> float:
+def _p_value(score: float, error: float, freedom: int, units: int) -> float:
     if score == 0 or units == 1:
         return 1.0
-    least = _least_chance(units)
-    return max(least, 1 - student.inside(abs(score) / error, freedom)) if error > 0 else least
+    least = _smallest_p_value(units)
+    return max(least, 1 - student.t_two_sided(abs(score) / error, freedom)) if error > 0 else least
 
 
-def _least_chance(units: int) -> float:
+def _smallest_p_value(units: int) -> float:
     """How often all of so few people lean to one side by luck alone; 1 for one."""
     return 2.0 ** (1 - min(units, 1000))
 
@@ -297,7 +339,7 @@ def _alike(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> bool:
 LEVEL = 0.95
 
 
-def distinguishable(low: float, high: float, chance: float, among: int = 1) -> str:
+def significance_text(low: float, high: float, chance: float, among: int = 1) -> str:
     """Whether a difference with this interval is distinguishable from noise: ``yes``, or ``no`` and why (see `Comparison.verdict`)."""
     if low == high == 0:
         return "no: no sample is decided otherwise"

@@ -13,15 +13,15 @@ from folds.metrics.classification import (
     Labels,
     Probabilities,
     argmax_classes,
-    class_counts,
+    confusion_counts,
     f1_of,
     precision_of,
     recall_of,
     roc_auc_per_class,
 )
 from folds.metrics.grouping import people_with_class
-from folds.metrics.intervals import Interval, bounds, interval_over_people, standard_error
-from folds.metrics.resampling import counts_left_out, units_of
+from folds.metrics.intervals import Interval, interval_over_people, jackknife_standard_error, t_interval
+from folds.metrics.resampling import jackknife_groups, leave_one_group_out_counts
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,14 @@ def class_scores(
     classes : their names in the order of the columns.
     """
     predicted = argmax_classes(probabilities)
-    codes, units, _ = units_of(persons)
-    counts = class_counts(labels, predicted, len(classes))
+    codes, units, _ = jackknife_groups(persons)
+    counts = confusion_counts(labels, predicted, len(classes))
     precision, recall, f1 = (of(counts) for of in (precision_of, recall_of, f1_of))
-    error = standard_error(f1_of(counts_left_out(labels, predicted, len(classes), codes, units)), f1)
+    error = jackknife_standard_error(
+        f1_of(leave_one_group_out_counts(labels, predicted, len(classes), codes, units)), f1
+    )
     with_class = people_with_class(labels, persons, len(classes))
-    low, high = bounds(f1, error, max(units - 1, 1), with_class, level, 0.0, 1.0)
+    low, high = t_interval(f1, error, max(units - 1, 1), with_class, level, 0.0, 1.0)
     # One person shows no spread.
     low, high = np.where(with_class > 1, low, 0.0), np.where(with_class > 1, high, 1.0)
     areas = roc_auc_per_class(labels, probabilities)
@@ -115,10 +117,15 @@ def attribute_scores(
     """
     first = class_attributes.get(classes[0], {})
     names = [name for name in first if all(name in class_attributes.get(one, {}) for one in classes)]
-    return tuple(_attribute(name, labels, probabilities, persons, [class_attributes[one][name] for one in classes], level) for name in names)
+    return tuple(
+        _attribute(name, labels, probabilities, persons, [class_attributes[one][name] for one in classes], level)
+        for name in names
+    )
 
 
-def _attribute(name: str, labels: Labels, probabilities: Probabilities, persons: NDArray, value_of: Sequence[str], level: float) -> AttributeScore:
+def _attribute(
+    name: str, labels: Labels, probabilities: Probabilities, persons: NDArray, value_of: Sequence[str], level: float
+) -> AttributeScore:
     values = list(dict.fromkeys(value_of))
     column = np.array([values.index(value) for value in value_of])
     projection = np.eye(len(values))[column]
@@ -128,4 +135,6 @@ def _attribute(name: str, labels: Labels, probabilities: Probabilities, persons:
         interval_over_people(METRICS[metric], truth, some, persons, level=level)
         for metric, some in (("macro_f1", marginal), ("accuracy", marginal), ("accuracy", decided))
     )
-    return AttributeScore(name, macro_f1, accuracy, of_class, class_scores(truth, marginal, persons, values, level=level))
+    return AttributeScore(
+        name, macro_f1, accuracy, of_class, class_scores(truth, marginal, persons, values, level=level)
+    )

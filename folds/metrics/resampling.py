@@ -10,43 +10,54 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, mean_of_known
-from folds.metrics.grouping import counts_by_unit
-from folds.utils.numeric import person_codes
+from folds.metrics.grouping import confusion_counts_by_group
+from folds.utils.numeric import group_codes
 
 # More people are put into that many groups, which are left out instead; the spread that so many show is known to 2 %.
-GROUPS = 4096
+MAX_GROUPS = 4096
 
 
-def units_of(persons: NDArray) -> tuple[NDArray[np.int64], int, int]:
+def jackknife_groups(persons: NDArray) -> tuple[NDArray[np.int64], int, int]:
     """(n,) the unit that each row is left out with, how many units, and how many people; the same whatever the order of the rows."""
-    codes = person_codes(persons)
+    codes = group_codes(persons)
     people = int(codes.max()) + 1
-    if people <= GROUPS:
+    if people <= MAX_GROUPS:
         return codes, people, people
-    return np.random.default_rng(0).permutation(people)[codes] % GROUPS, GROUPS, people
+    return np.random.default_rng(0).permutation(people)[codes] % MAX_GROUPS, MAX_GROUPS, people
 
 
-def left_out(
-    metric: Metric, labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int, predicted: Labels | None = None
+def leave_one_group_out(
+    metric: Metric,
+    labels: Labels,
+    probabilities: Probabilities,
+    codes: NDArray[np.int64],
+    units: int,
+    predicted: Labels | None = None,
 ) -> NDArray[np.float64]:
     """(units,) the score of all rows but those of each unit; not for a function of the user. `predicted` (n,) spares to look for the largest."""
-    if metric.of_counts is not None:
+    if metric.from_counts is not None:
         predicted = argmax_classes(probabilities) if predicted is None else predicted
-        return metric.of_counts(counts_left_out(labels, predicted, np.shape(probabilities)[1], codes, units))
-    if metric.of_rows is not None:
-        values = metric.of_rows(labels, probabilities)
+        return metric.from_counts(
+            leave_one_group_out_counts(labels, predicted, np.shape(probabilities)[1], codes, units)
+        )
+    if metric.per_row is not None:
+        values = metric.per_row(labels, probabilities)
         rest = len(labels) - np.bincount(codes, minlength=units)
         return (values.sum() - np.bincount(codes, values, units)) / np.maximum(rest, 1)
-    return mean_of_known(roc_auc_left_out(labels, probabilities, codes, units))
+    return mean_of_known(leave_one_group_out_roc_auc(labels, probabilities, codes, units))
 
 
-def counts_left_out(labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int) -> NDArray[np.int64]:
+def leave_one_group_out_counts(
+    labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
+) -> NDArray[np.int64]:
     """(units, 3, classes): the `folds.metrics.classification.class_counts` of all rows but those of each unit."""
-    counts = counts_by_unit(labels, predicted, classes, codes, units)
+    counts = confusion_counts_by_group(labels, predicted, classes, codes, units)
     return counts.sum(axis=0) - counts
 
 
-def roc_auc_left_out(labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int) -> NDArray[np.float64]:
+def leave_one_group_out_roc_auc(
+    labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int
+) -> NDArray[np.float64]:
     """(units, classes) `folds.metrics.classification.roc_auc_per_class` of all rows but those of each unit.
 
     A unit takes away the pairs that its rows make with all others, and those within it, which are then taken away twice.
@@ -82,20 +93,20 @@ def _mean_ranks(values: NDArray, groups: NDArray[np.int64]) -> NDArray[np.float6
     return ranks
 
 
-RESAMPLES = 2000
+N_RESAMPLES = 2000
 
 
 # Fewer say little about the ends of an interval, which is then said.
-ENOUGH = 200
+MIN_ADVISED = 200
 
 
-LEAST = 20
+MIN_RESAMPLES = 20
 
 
-SECONDS = 30.0
+TIME_LIMIT_SECONDS = 30.0
 
 
-def redrawn(
+def bootstrap_scores(
     score: Callable[[Labels, Probabilities], float],
     labels: Labels,
     probabilities: Sequence[Probabilities],
@@ -122,7 +133,7 @@ def redrawn(
     ends = np.cumsum(np.bincount(codes, minlength=units))
     rows_of = np.split(order, ends[:-1])
     found: list[list[float]] = []
-    wanted, failed = RESAMPLES, 0
+    wanted, failed = N_RESAMPLES, 0
     began = clock()
     while len(found) + failed < wanted:
         rows = np.concatenate([rows_of[unit] for unit in rng.integers(0, units, units)])
@@ -131,9 +142,15 @@ def redrawn(
         except EnsembleError as error:
             failed, last = failed + 1, error
         if len(found) + failed == 1:
-            wanted = int(min(RESAMPLES, max(LEAST, SECONDS / max(clock() - began, 1e-9))))
-    if len(found) < LEAST // 2:
-        raise EnsembleError(f"of {wanted:,} draws of people {failed:,} could not be scored: {last.message}", hint=last.hint) from last
-    said = [f"one call takes so long that only {wanted:,} draws of people were made, {ENOUGH} would be better"] if wanted < ENOUGH else []
+            wanted = int(min(N_RESAMPLES, max(MIN_RESAMPLES, TIME_LIMIT_SECONDS / max(clock() - began, 1e-9))))
+    if len(found) < MIN_RESAMPLES // 2:
+        raise EnsembleError(
+            f"of {wanted:,} draws of people {failed:,} could not be scored: {last.message}", hint=last.hint
+        ) from last
+    said = (
+        [f"one call takes so long that only {wanted:,} draws of people were made, {MIN_ADVISED} would be better"]
+        if wanted < MIN_ADVISED
+        else []
+    )
     said += [f"{failed:,} of {wanted:,} draws of people could not be scored and are left out"] if failed else []
     return np.array(found), "; ".join(said)

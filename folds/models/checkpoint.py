@@ -10,11 +10,25 @@ from typing import TYPE_CHECKING, Any
 from folds.data.targets import Target, resolve_target
 from folds.errors import EnsembleError
 from folds.images.settings import ImageSettings
-from folds.models.factory import Architecture, check_arguments, create, is_known
-from folds.models.multi_head import joined
+from folds.models.factory import Architecture, check_arguments, create_model, is_known
+from folds.models.multi_head import join_heads
 from folds.predictions.files import LABEL
 from folds.utils.files import sha256_file, write_atomic
-from folds.utils.schema import ANYTHING, FILE_SAFE, NUMBER, TEXT, TRUTH, Kind, list_of, mapping_of, one_of, optional, shown, whole, wrong_fields
+from folds.utils.schema import (
+    ANYTHING,
+    BOOL,
+    FILE_SAFE,
+    NUMBER,
+    TEXT,
+    FieldType,
+    integer,
+    list_of,
+    mapping_of,
+    one_of,
+    optional,
+    shown,
+    validate_fields,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -22,24 +36,27 @@ if TYPE_CHECKING:
 FORMAT = "ensemble checkpoint 1"
 
 
-_POSITIVE = Kind("a number above 0", lambda value: NUMBER.holds(value) and value > 0)
-_IMAGES = {"height": whole(1, 2**16), "width": whole(1, 2**16), "fit": TEXT, "window": optional(list_of(NUMBER, 2))}
+_POSITIVE = FieldType("a number above 0", lambda value: NUMBER.holds(value) and value > 0)
+_IMAGES = {"height": integer(1, 2**16), "width": integer(1, 2**16), "fit": TEXT, "window": optional(list_of(NUMBER, 2))}
 _ARCHITECTURE = {
-    **{"name": TEXT, "timm_name": TEXT, "height": whole(1, 2**16), "width": whole(1, 2**16)},
+    **{"name": TEXT, "timm_name": TEXT, "height": integer(1, 2**16), "width": integer(1, 2**16)},
     **{"mean": list_of(NUMBER, 3), "std": list_of(_POSITIVE, 3), "arguments": mapping_of(ANYTHING)},
 }
 _DATA = {
     **{"data": TEXT, "path": TEXT, "label": TEXT, "person": TEXT, "id": optional(TEXT), "split": optional(TEXT)},
     **{"person_regex": optional(TEXT), "test": optional(TEXT), "classes": optional(list_of(TEXT))},
 }
-_RECIPE = {"seed": optional(whole(0, 2**32 - 1)), "channels_last": optional(TRUTH)}  # what is used again; the rest is a record
+_RECIPE = {
+    "seed": optional(integer(0, 2**32 - 1)),
+    "channels_last": optional(BOOL),
+}  # what is used again; the rest is a record
 # Every field, since a checkpoint may come from anywhere: `run` and `fold` become paths, the rest is handed on as it is.
-_FIELDS: dict[str, Kind] = {
+_FIELDS: dict[str, FieldType] = {
     "run": FILE_SAFE,
-    "fold": whole(0, 9999),
-    "k": whole(0, 10000),
+    "fold": integer(0, 9999),
+    "k": integer(0, 10000),
     "architecture": mapping_of(ANYTHING),
-    "weights": mapping_of(Kind("a tensor", lambda value: _is_tensor(value))),
+    "weights": mapping_of(FieldType("a tensor", lambda value: _is_tensor(value))),
     "classes": list_of(TEXT),
     "class_attributes": mapping_of(mapping_of(TEXT)),
     "target": TEXT,
@@ -53,7 +70,7 @@ _FIELDS: dict[str, Kind] = {
     "versions": mapping_of(TEXT),
     "validation_labels": optional(list_of(TEXT)),
     "heads": optional(list_of(TEXT)),
-    "optimistic": optional(TRUTH),
+    "optimistic": optional(BOOL),
 }
 _TUPLES = ("classes", "training_ids", "validation_ids", "validation_labels", "heads")
 
@@ -97,7 +114,7 @@ class Checkpoint:
     def build(self, path: Path | None = None) -> torch.nn.Module:
         """The model of `classes` with its weights, in evaluation mode, on the CPU; `path` is named where they do not fit."""
         target = self._outputs()
-        model = create(self.architecture, target.outputs)
+        model = create_model(self.architecture, target.outputs)
         wrong = _misfits(self.weights, model.state_dict())
         if wrong:
             raise EnsembleError(
@@ -105,7 +122,7 @@ class Checkpoint:
                 hint=train_again(self),
             )
         model.load_state_dict(dict(self.weights))
-        return joined(model.eval(), target)
+        return join_heads(model.eval(), target)
 
     def _outputs(self) -> Target:
         """What the outputs of the model are."""
@@ -116,7 +133,9 @@ class Checkpoint:
 
 def train_again(checkpoint: Checkpoint) -> str:
     """The command that makes this fold's checkpoint again, and leaves the other folds alone."""
-    return f"train this fold again: ensemble kfold -c runs/{checkpoint.run}/config.toml --fold {checkpoint.fold} --force"
+    return (
+        f"train this fold again: ensemble kfold -c runs/{checkpoint.run}/config.toml --fold {checkpoint.fold} --force"
+    )
 
 
 def _misfits(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
@@ -168,19 +187,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
         # torch's advice about weights_only stands below every error, also for a picture renamed to .pt.
         if any(sign in str(error) for sign in ("GLOBAL", "unsupported class", "Unsupported class", "persistent id")):
             raise EnsembleError(f"{path} holds more than plain values and is refused: it could run code") from None
-        raise EnsembleError(f"{path} is not a checkpoint: {type(error).__name__} while reading", hint=available_checkpoints()) from None
+        raise EnsembleError(
+            f"{path} is not a checkpoint: {type(error).__name__} while reading", hint=available_checkpoints()
+        ) from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise EnsembleError(
-            f"{path} is not a checkpoint of this program", hint="weights from elsewhere start a training: ensemble kfold --arch NAME --init FILE"
+            f"{path} is not a checkpoint of this program",
+            hint="weights from elsewhere start a training: ensemble kfold --arch NAME --init FILE",
         )
     return _checked(path, record)
 
 
 def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
-    wrong = wrong_fields(record, _FIELDS)
+    wrong = validate_fields(record, _FIELDS)
     for part, table in (("architecture", _ARCHITECTURE), ("images", _IMAGES), ("data", _DATA), ("recipe", _RECIPE)):
         if isinstance(record.get(part), Mapping):
-            wrong += [f"{part}: {line}" for line in wrong_fields(record[part], table, others=part == "recipe")]
+            wrong += [f"{part}: {line}" for line in validate_fields(record[part], table, others=part == "recipe")]
     if not wrong:
         if len(set(record["classes"])) < max(2, len(record["classes"])):
             wrong.append(f"'classes' is {shown(record['classes'])}, expected two or more, each once")
@@ -188,7 +210,9 @@ def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
         if not record["validation_ids"] or (labels is not None and len(labels) != len(record["validation_ids"])):
             wrong.append("'validation_ids' must not be empty, and 'validation_labels' as many")
     if wrong:
-        raise EnsembleError(f"{path} is a damaged checkpoint: {wrong[0]}", hint=available_checkpoints(), details=wrong[1:6])
+        raise EnsembleError(
+            f"{path} is a damaged checkpoint: {wrong[0]}", hint=available_checkpoints(), details=wrong[1:6]
+        )
     architecture = {**record["architecture"], **{name: tuple(record["architecture"][name]) for name in ("mean", "std")}}
     # What an earlier version did not record has its default.
     values = {name: record[name] for name in Checkpoint.__dataclass_fields__ if record.get(name) is not None}
@@ -202,7 +226,10 @@ def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
         raise EnsembleError(f"{path} is a damaged checkpoint: {error.message}", hint=available_checkpoints()) from None
     if not is_known(checkpoint.architecture.timm_name):
         what = f"timm has no model {shown(checkpoint.architecture.timm_name)}"
-        raise EnsembleError(f"{path} is of no use here: {what}", hint="only models that timm itself builds are loaded; pip install --upgrade timm")
+        raise EnsembleError(
+            f"{path} is of no use here: {what}",
+            hint="only models that timm itself builds are loaded; pip install --upgrade timm",
+        )
     return checkpoint
 
 

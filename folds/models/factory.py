@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from folds.errors import EnsembleError, UsageError, unknown
-from folds.utils.schema import NUMBER, TEXT, TRUTH, either, list_of, shown
+from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ SHORT_NAMES = {
 
 
 @dataclass(frozen=True)
-class Sibling:
+class SmallVariant:
     """A small relative of a model, and the settings that suit it where the user gives none."""
 
     timm_name: str
@@ -40,13 +40,13 @@ class Sibling:
 
 # Small relatives for the built-in people on a CPU: the same families, narrow and shallow enough for minutes. From random
 # weights a Swin needs many small steps and little augmentation, a ResNet few large ones.
-SMALL_SIBLINGS = {
-    "swin": Sibling(
+SMALL_VARIANTS = {
+    "swin": SmallVariant(
         "swin_tiny_patch4_window7_224",
         {"embed_dim": 64, "depths": (1, 1, 1), "num_heads": (4, 8, 16), "window_size": 8, "drop_path_rate": 0.0},
         {"lr": 7e-4, "batch_size": 8, "augment": "light"},
     ),
-    "resnet18": Sibling("resnet18", {"layers": (2, 2, 2, 2), "channels": (16, 32, 64, 128)}, {"lr": 6e-3}),
+    "resnet18": SmallVariant("resnet18", {"layers": (2, 2, 2, 2), "channels": (16, 32, 64, 128)}, {"lr": 6e-3}),
 }
 SMALL_SIZE = 64
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -70,11 +70,21 @@ class Architecture:
     def describe(self) -> str:
         """One phrase for people: ``swin (small sibling of swin_tiny_patch4_window7_224), 64×64``."""
         varied = {k: v for k, v in self.arguments.items() if k != "img_size"}
-        named = self.timm_name if not varied else f"{self.timm_name} with {', '.join(f'{k}={v}' for k, v in varied.items())}"
+        named = (
+            self.timm_name
+            if not varied
+            else f"{self.timm_name} with {', '.join(f'{k}={v}' for k, v in varied.items())}"
+        )
         return f"{named}, {self.width}×{self.height} px"
 
 
-def resolve(name: str, img_size: tuple[int, int] | None = None, *, small: bool = False, arguments: Mapping[str, Any] | None = None) -> Architecture:
+def resolve(
+    name: str,
+    img_size: tuple[int, int] | None = None,
+    *,
+    small: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+) -> Architecture:
     """The architecture a name stands for, with the model's own input size, mean and std unless told otherwise.
 
     Parameters
@@ -89,13 +99,18 @@ def resolve(name: str, img_size: tuple[int, int] | None = None, *, small: bool =
     """
     import timm
 
-    sibling = SMALL_SIBLINGS.get(name) if small else None
+    sibling = SMALL_VARIANTS.get(name) if small else None
     timm_name, own = (sibling.timm_name, sibling.arguments) if sibling else (SHORT_NAMES.get(name, name), {})
     merged = dict(own) | dict(arguments or {})
     check_arguments(merged)
     if not is_known(timm_name):
         listed = timm.list_models()
-        raise unknown("architecture", name, [*SHORT_NAMES, *listed], hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id")
+        raise unknown_name(
+            "architecture",
+            name,
+            [*SHORT_NAMES, *listed],
+            hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id",
+        )
     try:
         config = timm.get_pretrained_cfg(timm_name)
     except (RuntimeError, ValueError) as error:  # a tag the model does not have
@@ -119,7 +134,7 @@ def is_known(timm_name: str) -> bool:
 # Arguments of timm's builders that name files and networks, replace the weights' origin, or are given by `create` itself.
 _NOT_ARGUMENTS = {"checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "num_classes", "in_chans"}
 _NOT_ARGUMENTS |= {"features_only", "feature_cfg", "model_cfg", "kwargs_filter", "out_indices"}
-_PLAIN = either(NUMBER, TEXT, TRUTH)
+_PLAIN = either(NUMBER, TEXT, BOOL)
 _ARGUMENT = either(_PLAIN, list_of(_PLAIN), list_of(list_of(_PLAIN)))
 
 
@@ -131,14 +146,28 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     UsageError : the name of such an argument, or a value that is no number, text, truth or list of these.
     """
     for name, value in arguments.items():
-        if not isinstance(name, str) or not name.isidentifier() or name in _NOT_ARGUMENTS or name.startswith("pretrained"):
+        if (
+            not isinstance(name, str)
+            or not name.isidentifier()
+            or name in _NOT_ARGUMENTS
+            or name.startswith("pretrained")
+        ):
             hint = "model_args takes what shapes a model, e.g. {drop_path_rate = 0.1}; weights come from --init FILE or --pretrained"
             raise UsageError(f"model_args: {shown(name)} is no argument of a model's shape", hint=hint)
         if value is not None and not _ARGUMENT.holds(value):
-            raise UsageError(f"model_args: '{name}' is {shown(value)}, expected a number, text, true, false or a list of these")
+            raise UsageError(
+                f"model_args: '{name}' is {shown(value)}, expected a number, text, true, false or a list of these"
+            )
 
 
-def create(architecture: Architecture, classes: int, *, pretrained: bool = False, init: Path | None = None, whole: bool = False) -> torch.nn.Module:
+def create_model(
+    architecture: Architecture,
+    classes: int,
+    *,
+    pretrained: bool = False,
+    init: Path | None = None,
+    load_head: bool = False,
+) -> torch.nn.Module:
     """A model with a fresh head for `classes` classes, weights random, from timm's hub, or from a file.
 
     Parameters
@@ -155,24 +184,32 @@ def create(architecture: Architecture, classes: int, *, pretrained: bool = False
     # Here, not only in `resolve`: an architecture can also come from a checkpoint.
     check_arguments(architecture.arguments)
     if not is_known(architecture.timm_name):
-        raise UsageError(f"timm has no model {shown(architecture.timm_name)}", hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id")
+        raise UsageError(
+            f"timm has no model {shown(architecture.timm_name)}",
+            hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id",
+        )
     arguments: dict[str, Any] = dict(architecture.arguments)
     weights = None if init is None else read_weights(init)
     try:
-        model = timm.create_model(architecture.timm_name, pretrained=pretrained and init is None, num_classes=classes, **arguments)
+        model = timm.create_model(
+            architecture.timm_name, pretrained=pretrained and init is None, num_classes=classes, **arguments
+        )
         if weights is not None:
             taken, head = _body_and_head(architecture.timm_name, weights, arguments)
-            if whole and all(value.shape == model.get_parameter(name).shape for name, value in head.items()):
+            if load_head and all(value.shape == model.get_parameter(name).shape for name, value in head.items()):
                 taken |= head
             model.load_state_dict(taken, strict=False)
         return model
     except TypeError as error:
-        raise UsageError(f"architecture {architecture.name} cannot be built with {dict(architecture.arguments)}: {error}") from None
+        raise UsageError(
+            f"architecture {architecture.name} cannot be built with {dict(architecture.arguments)}: {error}"
+        ) from None
     except Exception as error:
         if init is not None:
             reason = " ".join(str(error).split())[:300]
             raise EnsembleError(
-                f"--init {init} does not fit {architecture.timm_name}: {reason}", hint="the file must hold weights of this timm model"
+                f"--init {init} does not fit {architecture.timm_name}: {reason}",
+                hint="the file must hold weights of this timm model",
             ) from None
         if pretrained:
             reason = " ".join(str(error).split())[:200]
@@ -180,7 +217,9 @@ def create(architecture: Architecture, classes: int, *, pretrained: bool = False
                 f"the pretrained weights of {architecture.timm_name} could not be fetched: {reason}",
                 hint="--init FILE takes them from a file, --no-pretrained starts from random weights",
             ) from None
-        raise UsageError(f"architecture {architecture.name} cannot be built at {architecture.width}×{architecture.height} px: {error}") from None
+        raise UsageError(
+            f"architecture {architecture.name} cannot be built at {architecture.width}×{architecture.height} px: {error}"
+        ) from None
 
 
 def _body_and_head(
@@ -199,7 +238,9 @@ def _body_and_head(
     written = [f"{name}.weight" for head in heads for name in (head, head.split(".")[0])]
     classes = next((len(weights[name]) for name in written if name in weights), 0)
     overlay = {"state_dict": weights, "num_classes": classes, "label_offset": 0}
-    donor = timm.create_model(timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments)
+    donor = timm.create_model(
+        timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments
+    )
     state, prefixes = donor.state_dict(), tuple(f"{head}." for head in heads)
     own = {name: value for name, value in state.items() if name.startswith(prefixes)}
     return {name: value for name, value in state.items() if name not in own}, own
@@ -214,7 +255,9 @@ def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:
             model.eval()(torch.zeros(1, 3, architecture.height, architecture.width))
     except (AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"architecture {architecture.name} cannot take {architecture.width}×{architecture.height} px: {reason}") from None
+        raise UsageError(
+            f"architecture {architecture.name} cannot take {architecture.width}×{architecture.height} px: {reason}"
+        ) from None
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -234,12 +277,17 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise EnsembleError(
-            f"--init: {path} holds no plain weights ({type(error).__name__})", hint="save only the state dict, or use .safetensors; code is never run"
+            f"--init: {path} holds no plain weights ({type(error).__name__})",
+            hint="save only the state dict, or use .safetensors; code is never run",
         ) from None
     for key in ("weights", "state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
+    ):
         raise EnsembleError(f"--init: {path} holds no weights by name")
     return {key.removeprefix("module."): value for key, value in state.items()}
 

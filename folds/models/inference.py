@@ -23,7 +23,7 @@ Change = Callable[[int, NDArray[np.integer], NDArray[np.uint8]], NDArray[np.uint
 BATCH = 64
 
 
-class Pixels:
+class PixelSource:
     """All images of a table, as uint8, where batches are made: on the GPU when they fit, else memory-mapped.
 
     Parameters
@@ -44,7 +44,7 @@ class Pixels:
                 self.resident = torch.from_numpy(np.array(values)).to(self.device)
 
     @classmethod
-    def of(cls, path: Path, device: str, share: float = 1.0) -> Pixels:
+    def of(cls, path: Path, device: str, share: float = 1.0) -> PixelSource:
         """The images of a file of the cache; those that the process used last are kept, so that a fold need not send them again."""
         key = (str(path), path.stat().st_mtime_ns, device, share)
         if key in _kept:
@@ -65,7 +65,11 @@ class Pixels:
         return self._gathered(rows).to(self.device, non_blocking=True)
 
     def batches(
-        self, rows: Sequence[NDArray[np.integer]], order: Tensor | None = None, change: Change | None = None, first: int = 0
+        self,
+        rows: Sequence[NDArray[np.integer]],
+        order: Tensor | None = None,
+        change: Change | None = None,
+        first: int = 0,
     ) -> Iterator[Tensor]:
         """`take` of each of `rows`, the next one gathered and pinned while the device works on this one.
 
@@ -98,7 +102,7 @@ class Pixels:
         return batch.pin_memory() if self.device.type == "cuda" else batch
 
 
-_kept: dict[tuple[str, int, str, float], Pixels] = {}
+_kept: dict[tuple[str, int, str, float], PixelSource] = {}
 
 
 def identity(batch: Tensor) -> Tensor:
@@ -109,7 +113,7 @@ def identity(batch: Tensor) -> Tensor:
 @torch.inference_mode()
 def predict_logits(
     model: torch.nn.Module,
-    pixels: Pixels,
+    pixels: PixelSource,
     index: NDArray[np.integer],
     mean: Sequence[float],
     std: Sequence[float],
@@ -170,4 +174,4 @@ def predict_logits(
     return torch.cat(blocks, dim=1).cpu().numpy()
 
 
-__all__ = ["BATCH", "Change", "Pixels", "View", "identity", "predict_logits", "softmax"]
+__all__ = ["BATCH", "Change", "PixelSource", "View", "identity", "predict_logits", "softmax"]

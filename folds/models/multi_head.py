@@ -8,7 +8,7 @@ from torch import Tensor
 from folds.data.targets import Target
 
 
-class Joined(torch.nn.Module):
+class MultiHeadModel(torch.nn.Module):
     """Wraps a model whose outputs are several heads; what comes out are log-probabilities of the label's classes.
 
     log P(class) = Σ over heads of log P(its value), which takes the attributes for independent given the image. Where
@@ -35,8 +35,8 @@ class Joined(torch.nn.Module):
         return torch.stack(parts).sum(0)
 
 
-def joined(model: torch.nn.Module, target: Target) -> torch.nn.Module:
+def join_heads(model: torch.nn.Module, target: Target) -> torch.nn.Module:
     """The model itself where it has one head, otherwise its `Joined` form on the device it is on."""
     if not target.joined:
         return model
-    return Joined(model, target).to(next(model.parameters()).device)
+    return MultiHeadModel(model, target).to(next(model.parameters()).device)

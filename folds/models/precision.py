@@ -1,10 +1,10 @@
-"""Number formats of training and prediction: what is chosen for a device, with the reason."""
+"""Devices and number formats of training and prediction: what is chosen, with the reason."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from folds.errors import unknown
+from folds.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ def resolve_amp(choice: str, device: str) -> tuple[str, str]:
     import torch
 
     if choice not in AMP:
-        raise unknown("--amp", choice, AMP)
+        raise unknown_name("--amp", choice, AMP)
     if choice != "auto":
         return choice, "as asked"
     if device == "cpu":
@@ -37,3 +37,29 @@ def autocast(amp: str, device: str) -> torch.autocast:
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp]
     return torch.autocast(device.split(":")[0], dtype=dtype, enabled=amp != "off")
+
+
+def resolve_devices(devices: str = "auto") -> list[str]:
+    """Return the names of the devices that are asked for, as torch has them: ``cpu``, or ``cuda:0`` and so on.
+
+    Parameters
+    ----------
+    devices : ``auto`` (all CUDA devices, else the CPU), ``cpu``, or CUDA numbers ``0,1``.
+
+    Raises
+    ------
+    UsageError : there is no such device.
+    """
+    import torch
+
+    if devices == "auto":
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    if devices == "cpu":
+        return ["cpu"]
+    names = [f"cuda:{number.strip().removeprefix('cuda:')}" for number in devices.split(",")]
+    found = torch.cuda.device_count()
+    bad = [name for name in names if not name[5:].isdigit() or int(name[5:]) >= found]
+    if bad:
+        message = f"--devices {devices}: no device {bad[0]}; this machine has {found} CUDA devices"
+        raise UsageError(message, hint="--devices auto, cpu, or 0,1")
+    return names

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from folds.errors import UsageError, unknown
+from folds.errors import UsageError, unknown_name
 
 WEIGHTS = ("none", "inverse", "effective")
 GRAMMAR = "[WEIGHT*]NAME[:KEY=VALUE…], joined by +, as in focal:gamma=1+.5*f1"
@@ -87,17 +87,26 @@ def parse_loss(expression: str, label_smoothing: float = 0.0) -> LossSpec:
     ------
     UsageError : an unknown name or key, with the nearest known one; an impossible value; settings that contradict each other.
     """
-    return LossSpec(expression, tuple(_parse_term(text.strip(), expression, label_smoothing) for text in expression.split("+")))
+    return LossSpec(
+        expression, tuple(_parse_term(text.strip(), expression, label_smoothing) for text in expression.split("+"))
+    )
 
 
 def _parse_term(text: str, expression: str, label_smoothing: float) -> Term:
     weight, star, rest = text.rpartition("*")
     name, *settings = (part.strip() for part in rest.split(":"))
     if not name:
-        raise UsageError(f"--loss {expression}: expected the name of a loss, found '{text}'", hint=f"{GRAMMAR}; known: {', '.join(LOSSES)}")
+        raise UsageError(
+            f"--loss {expression}: expected the name of a loss, found '{text}'",
+            hint=f"{GRAMMAR}; known: {', '.join(LOSSES)}",
+        )
     if name not in LOSSES:
-        raise unknown("--loss", name, list(LOSSES))
-    factor = _number(weight, f"--loss {expression}: the weight of {name}", lambda v: 0 < v < math.inf, "a number above 0") if star else 1.0
+        raise unknown_name("--loss", name, list(LOSSES))
+    factor = (
+        _number(weight, f"--loss {expression}: the weight of {name}", lambda v: 0 < v < math.inf, "a number above 0")
+        if star
+        else 1.0
+    )
     values: dict[str, Any] = dict(LOSSES[name])
     if "smoothing" in values:
         values["smoothing"] = label_smoothing
@@ -106,17 +115,21 @@ def _parse_term(text: str, expression: str, label_smoothing: float) -> Term:
         key, _, value = (part.strip() for part in setting.partition("="))
         if key not in values:
             hint = f"keys of {name}: {', '.join(values)}" if values else f"{name} has no settings"
-            raise unknown(f"key of --loss {name}", key, list(values), hint)
+            raise unknown_name(f"key of --loss {name}", key, list(values), hint)
         if key in given:
             raise UsageError(f"--loss {expression}: {key} of {name} is given twice")
         given.add(key)
         values[key] = _value(key, value, f"--loss {expression}: {key} of {name}")
     if "beta" in given and values["weights"] != "effective":
         raise UsageError(
-            f"--loss {expression}: beta of {name} is for effective numbers only", hint=f"{name}:weights=effective:beta={values['beta']:g}"
+            f"--loss {expression}: beta of {name} is for effective numbers only",
+            hint=f"{name}:weights=effective:beta={values['beta']:g}",
         )
     if "drw" in given and values["weights"] == "none":
-        raise UsageError(f"--loss {expression}: drw of {name} has no weights to defer", hint=f"{name}:weights=effective:drw={values['drw']:g}")
+        raise UsageError(
+            f"--loss {expression}: drw of {name} has no weights to defer",
+            hint=f"{name}:weights=effective:drw={values['drw']:g}",
+        )
     return Term(name, factor, **values)
 
 
@@ -124,7 +137,7 @@ def _value(key: str, text: str, where: str) -> float | str:
     if key != "weights":
         return _number(text, where, *_RANGES[key])
     if text not in WEIGHTS:
-        raise unknown("weights of --loss", text, WEIGHTS)
+        raise unknown_name("weights of --loss", text, WEIGHTS)
     return text
 
 

@@ -21,7 +21,9 @@ from folds.errors import UsageError
 from folds.optim.loss_spec import Term, parse_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-PerClass = Callable[[Tensor], Tensor]  # float32 logits (n, classes) → what each class would cost (n, classes), were it the true one
+PerClass = Callable[
+    [Tensor], Tensor
+]  # float32 logits (n, classes) → what each class would cost (n, classes), were it the true one
 
 
 def build_loss(expression: str, label_smoothing: float, counts: Tensor | None = None, done: float = 0.0) -> Loss:
@@ -50,12 +52,15 @@ def _build(term: Term, counts: Tensor | None, done: float) -> Loss:
     weights = None
     if counts is None:
         if term.needs_counts:
-            raise UsageError(f"--loss {term.name} must know how many images each class has", hint="--loss ce or --loss focal goes without")
+            raise UsageError(
+                f"--loss {term.name} must know how many images each class has",
+                hint="--loss ce or --loss focal goes without",
+            )
     elif term.weights != "none" and done >= term.drw:
         weights = class_weights(counts, term.beta if term.weights == "effective" else None)
     if weights is None and term.name in ("ce", "wce"):
         return partial(_cross_entropy, smoothing=term.smoothing)
-    return partial(expected, per_class=_per_class(term, counts), weights=weights, smoothing=term.smoothing)
+    return partial(soft_target_loss, per_class=_per_class(term, counts), weights=weights, smoothing=term.smoothing)
 
 
 def _per_class(term: Term, counts: Tensor | None) -> PerClass:
@@ -74,10 +79,14 @@ def _weighted_sum(logits: Tensor, targets: Tensor, parts: Sequence[tuple[float, 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     # The same as `expected` with `negative_log_probability`, in one kernel.
-    return cross_entropy(logits.float(), targets.float() if targets.is_floating_point() else targets, label_smoothing=smoothing)
+    return cross_entropy(
+        logits.float(), targets.float() if targets.is_floating_point() else targets, label_smoothing=smoothing
+    )
 
 
-def expected(logits: Tensor, targets: Tensor, *, per_class: PerClass, weights: Tensor | None, smoothing: float) -> Tensor:
+def soft_target_loss(
+    logits: Tensor, targets: Tensor, *, per_class: PerClass, weights: Tensor | None, smoothing: float
+) -> Tensor:
     """Mean over the batch of Σ_c t_c·w_c·ℓ_c, with the share `smoothing` of t·w spread evenly over all classes.
 
     The spread is that of Szegedy et al., 2016 (section 7). The weight is that of the image's own class, also for what is
@@ -114,7 +123,7 @@ def focal(logits: Tensor, gamma: float) -> Tensor:
     """−(1 − p_c)^γ · log p_c: images that are learnt count little (Lin et al., 2017, equation 4; α there is ``weights`` here)."""
     log_p = log_softmax(logits, 1)
     # By the logarithm: the power itself has no derivative at p = 1 for γ < 1.
-    return -(gamma * log_rest(log_p)).exp() * log_p
+    return -(gamma * log1m_prob(log_p)).exp() * log_p
 
 
 def ldam(logits: Tensor, margins: Tensor, s: float) -> Tensor:
@@ -131,10 +140,10 @@ def ldam(logits: Tensor, margins: Tensor, s: float) -> Tensor:
     head with logits of 30·cosine is the paper's with ``margin=15``; one with plain cosines with ``margin=.5:s=30``.
     """
     log_p = log_softmax(s * logits, 1)
-    return softplus(log_rest(log_p) - log_p + s * margins.to(logits.device))
+    return softplus(log1m_prob(log_p) - log_p + s * margins.to(logits.device))
 
 
-def log_rest(log_p: Tensor) -> Tensor:
+def log1m_prob(log_p: Tensor) -> Tensor:
     """log(1 − p_c) of every class from (n, classes) log p, without loss of digits or gradient where p_c is all but 1."""
     top = _is_class(log_p.argmax(1), log_p)
     # The largest p may round to 1: its rest is added up from the others. No other is above one half.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from folds.errors import UsageError, unknown
+from folds.errors import UsageError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,13 @@ def check_schedule(name: str, options: Mapping[str, Any]) -> None:
     UsageError : an unknown schedule or option (the nearest are offered), or a value outside its range.
     """
     if name not in SCHEDULES:
-        raise unknown("--schedule", name, list(SCHEDULES))
+        raise unknown_name("--schedule", name, list(SCHEDULES))
     known = SCHEDULES[name].options
     for key, value in options.items():
         if key not in known:
-            raise unknown(f"schedule_args of {name}", key, list(known), hint=None if known else f"{name} has no options")
+            raise unknown_name(
+                f"schedule_args of {name}", key, list(known), hint=None if known else f"{name} has no options"
+            )
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise UsageError(f"schedule_args: {key} must be a number, found {value!r}")
         if key in _SHARES and not 0 <= value <= 1:

@@ -18,10 +18,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.predictions.rows import Rows, read_samples_file, write_samples
+from folds.predictions.rows import SampleRows, read_samples_file, write_samples
 from folds.utils.files import read_json, write_atomic, write_json
 from folds.utils.memmap import blocks
-from folds.utils.schema import ANYTHING, LINE, NUMBER, TEXT, TRUTH, either, list_of, mapping_of, named, one_of, optional, whole, wrong_fields
+from folds.utils.schema import (
+    ANYTHING,
+    BOOL,
+    NUMBER,
+    ONE_LINE,
+    TEXT,
+    either,
+    integer,
+    list_of,
+    mapping_of,
+    named,
+    one_of,
+    optional,
+    validate_fields,
+)
 
 LABEL = "label"
 
@@ -32,25 +46,30 @@ SPLITS = ("oof", "test")
 
 
 # What stands in a sidecar, from anywhere. Class names and what they mean may be numbers: 0, 1, 2. Names are printed.
-_NAME = named(either(LINE, NUMBER), "text without control characters, or a number")
-_MEANING = named(mapping_of(mapping_of(either(LINE, NUMBER, TRUTH), LINE), LINE), "an object: class → attribute → value, without control characters")
-_FOLD = named(either(whole(0, 2**31 - 1), list_of(whole(0, 2**31 - 1))), "a whole number from 0, or one for each row")
+_NAME = named(either(ONE_LINE, NUMBER), "text without control characters, or a number")
+_MEANING = named(
+    mapping_of(mapping_of(either(ONE_LINE, NUMBER, BOOL), ONE_LINE), ONE_LINE),
+    "an object: class → attribute → value, without control characters",
+)
+_FOLD = named(
+    either(integer(0, 2**31 - 1), list_of(integer(0, 2**31 - 1))), "a whole number from 0, or one for each row"
+)
 _TRAINED = named(either(list_of(TEXT), mapping_of(list_of(TEXT))), "a list of ids, or an object: fold → list of ids")
 _SHA = named(either(TEXT, mapping_of(TEXT)), "text, or an object: fold → text")
 _FIELDS = {
     "kind": one_of(*KINDS),
     "split": one_of(*SPLITS),
-    "target": optional(LINE),
+    "target": optional(ONE_LINE),
     "classes": list_of(_NAME),
     "class_attributes": optional(_MEANING),
     "samples": optional(TEXT),
     "samples_sha": optional(TEXT),
     "fold": optional(_FOLD),
-    "run": optional(LINE),
-    "arch": optional(LINE),
-    "seed": optional(whole(0)),
-    "repeat": optional(whole(0)),
-    "views": optional(list_of(LINE)),
+    "run": optional(ONE_LINE),
+    "arch": optional(ONE_LINE),
+    "seed": optional(integer(0)),
+    "repeat": optional(integer(0)),
+    "views": optional(list_of(ONE_LINE)),
     "merge": optional(mapping_of(ANYTHING)),
     "folds_sha": optional(TEXT),
     "checkpoint_sha": optional(_SHA),
@@ -61,13 +80,13 @@ _FIELDS = {
 
 
 @dataclass(frozen=True)
-class Sidecar:
+class PredictionMetadata:
     """The meaning of one prediction file; field by field what stands in its `.json`."""
 
     kind: str
     split: str
     classes: tuple[str, ...]
-    rows: Rows
+    rows: SampleRows
     target: str = "label"
     class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     fold: int | NDArray[np.integer] | None = None
@@ -80,7 +99,9 @@ class Sidecar:
     folds_sha: str | None = None
     checkpoint_sha: str | Mapping[str, str] | None = None  # by fold in a stitched file
     images_sha: str | Mapping[str, str] | None = None  # of the contents of the images that were predicted; likewise
-    trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = None  # ids of samples, or those by fold; where a file from elsewhere says so
+    trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = (
+        None  # ids of samples, or those by fold; where a file from elsewhere says so
+    )
     created: str | None = None
     samples_sha: str | None = None
 
@@ -91,7 +112,11 @@ def sidecar_path(path: Path) -> Path:
 
 
 def write_prediction(
-    path: Path, values: NDArray[np.floating], sidecar: Sidecar, samples: Rows | None = None, samples_file: Path | None = None
+    path: Path,
+    values: NDArray[np.floating],
+    sidecar: PredictionMetadata,
+    samples: SampleRows | None = None,
+    samples_file: Path | None = None,
 ) -> Path:
     """Write ``NAME.npy`` (float32) and ``NAME.json``, the sidecar first: an array that exists has its meaning beside it.
 
@@ -114,7 +139,8 @@ def write_prediction(
     if not all(np.isfinite(block.sum(dtype=np.float64)) for block in blocks(values)):
         row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise EnsembleError(
-            f"{path}: the prediction of sample '{sidecar.rows.ids[row]}' is not finite", hint="the training diverged: try a lower --lr"
+            f"{path}: the prediction of sample '{sidecar.rows.ids[row]}' is not finite",
+            hint="the training diverged: try a lower --lr",
         )
     # An array that is replaced goes first: at no moment does an old one stand beside a new sidecar.
     path.unlink(missing_ok=True)
@@ -129,7 +155,9 @@ def _save(file: IO[bytes], values: NDArray[np.float32]) -> None:
         file.write(block.data)
 
 
-def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None, samples_file: Path | None) -> dict[str, Any]:
+def _to_json(
+    path: Path, sidecar: PredictionMetadata, samples: SampleRows | None, samples_file: Path | None
+) -> dict[str, Any]:
     record: dict[str, Any] = {"schema": SCHEMA, "kind": sidecar.kind, "split": sidecar.split, "target": sidecar.target}
     record["classes"] = list(sidecar.classes)
     if sidecar.class_attributes:
@@ -147,19 +175,27 @@ def _to_json(path: Path, sidecar: Sidecar, samples: Rows | None, samples_file: P
             record["rows"] = [position[name] for name in sidecar.rows.ids.tolist()]
     fold = sidecar.fold
     record["fold"] = fold.tolist() if isinstance(fold, np.ndarray) else fold
-    record |= {"run": sidecar.run, "arch": sidecar.arch, "seed": sidecar.seed, "repeat": sidecar.repeat, "views": list(sidecar.views)}
+    record |= {
+        "run": sidecar.run,
+        "arch": sidecar.arch,
+        "seed": sidecar.seed,
+        "repeat": sidecar.repeat,
+        "views": list(sidecar.views),
+    }
     if sidecar.merge is not None:
         record["merge"] = dict(sidecar.merge)
     record |= {"folds_sha": sidecar.folds_sha, "checkpoint_sha": sidecar.checkpoint_sha}
     if sidecar.images_sha is not None:
         record["images_sha"] = sidecar.images_sha
     if sidecar.trained_on is not None:
-        record["trained_on"] = dict(sidecar.trained_on) if isinstance(sidecar.trained_on, Mapping) else list(sidecar.trained_on)
+        record["trained_on"] = (
+            dict(sidecar.trained_on) if isinstance(sidecar.trained_on, Mapping) else list(sidecar.trained_on)
+        )
     record["created"] = sidecar.created or datetime.now(UTC).isoformat(timespec="seconds")
     return record
 
 
-def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Sidecar | None:
+def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None) -> PredictionMetadata | None:
     """The sidecar of the prediction file `path`, or None where there is none.
 
     `samples_cache` maps a samples file's sha to its rows: files that share one are parsed once.
@@ -172,21 +208,26 @@ def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Si
         raise EnsembleError(f"{beside} is not a sidecar: expected an object with 'classes'")
     if record.get("schema", SCHEMA) != SCHEMA:
         raise EnsembleError(f"{beside} has schema {record['schema']}, this version reads {SCHEMA}")
-    wrong = wrong_fields(record, _FIELDS)
+    wrong = validate_fields(record, _FIELDS)
     if wrong:
-        raise EnsembleError(f"{beside}: {wrong[0]}", hint="correct it, or remove the sidecar to take the rows on trust", details=wrong[1:6])
+        raise EnsembleError(
+            f"{beside}: {wrong[0]}",
+            hint="correct it, or remove the sidecar to take the rows on trust",
+            details=wrong[1:6],
+        )
     rows = _rows_of(beside, record, {} if samples_cache is None else samples_cache)
     fold = record.get("fold")
     if isinstance(fold, list) and len(fold) != len(rows):
         raise EnsembleError(f"{beside}: 'fold' has {len(fold):,} entries for {len(rows):,} rows")
-    return Sidecar(
+    return PredictionMetadata(
         kind=record["kind"],
         split=record["split"],
         classes=tuple(map(str, record["classes"])),  # class names that are numbers may be written as such
         rows=rows,
         target=record.get("target") or "label",
         class_attributes={
-            name: {attribute: str(value) for attribute, value in meaning.items()} for name, meaning in (record.get("class_attributes") or {}).items()
+            name: {attribute: str(value) for attribute, value in meaning.items()}
+            for name, meaning in (record.get("class_attributes") or {}).items()
         },
         fold=np.array(fold) if isinstance(fold, list) else fold,
         run=record.get("run") or Path(path).name.removesuffix(".npy").removesuffix(f".{record['split']}"),
@@ -204,7 +245,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, Rows] | None = None) -> Si
     )
 
 
-def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, Rows]) -> Rows:
+def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, SampleRows]) -> SampleRows:
     if record.get("ids") is not None:
         listed = {name: record[name] for name in ("ids", "labels", "persons") if record.get(name) is not None}
         for name, entries in listed.items():
@@ -214,7 +255,7 @@ def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, Rows]) -> Ro
         for name, values in columns.items():
             if values.shape != columns["ids"].shape or values.ndim != 1:
                 raise EnsembleError(f"{beside}: '{name}' has {values.size:,} entries for {columns['ids'].size:,} ids")
-        return Rows(columns["ids"], columns.get("labels"), columns.get("persons"))
+        return SampleRows(columns["ids"], columns.get("labels"), columns.get("persons"))
     file, sha = record.get("samples"), record.get("samples_sha")
     if not isinstance(file, str) or not isinstance(sha, str):
         raise EnsembleError(f"{beside} names no samples: expected 'ids', or 'samples' with 'samples_sha'")
@@ -259,12 +300,19 @@ def read_array(path: Path) -> NDArray[np.floating]:
         elif "allow_pickle" in reason:  # it says so of every file that does not start like an array
             reason = "it does not start like one; a pickle is refused, since it could run code"
         raise EnsembleError(
-            f"{path} is not a usable .npy array: {reason}", hint="save it again with np.save(file, array.astype('float32'))"
+            f"{path} is not a usable .npy array: {reason}",
+            hint="save it again with np.save(file, array.astype('float32'))",
         ) from None
     if not isinstance(values, np.ndarray) or values.ndim != 2 or 0 in values.shape:
         shape = getattr(values, "shape", None)
         found = "an archive" if shape is None else shape
-        raise EnsembleError(f"{path}: expected a 2-D array (samples, classes), found {found}", hint="save one row a sample, one column a class")
+        raise EnsembleError(
+            f"{path}: expected a 2-D array (samples, classes), found {found}",
+            hint="save one row a sample, one column a class",
+        )
     if values.dtype.kind not in "fiu":
-        raise EnsembleError(f"{path}: expected numbers, found dtype {values.dtype}", hint="save it again with np.save(file, array.astype('float32'))")
+        raise EnsembleError(
+            f"{path}: expected numbers, found dtype {values.dtype}",
+            hint="save it again with np.save(file, array.astype('float32'))",
+        )
     return values

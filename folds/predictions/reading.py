@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.report import Score, score
-from folds.predictions.files import LABEL, Sidecar, fold_files, oof_file, read_array, read_sidecar
-from folds.utils.numeric import person_codes
+from folds.metrics.report import ScoreReport, score_predictions
+from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
+from folds.utils.numeric import group_codes
 
 
-def truth_of(sidecar: Sidecar) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(n,) class indices and (n,) a number for each person; of a prediction of an attribute, its values.
 
     Raises
@@ -25,16 +25,20 @@ def truth_of(sidecar: Sidecar) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if labels is None:
         raise ValueError("no labels to score on")
     code = {name: i for i, name in enumerate(sidecar.classes)}
-    return np.array([code[label] for label in labels.tolist()]), person_codes(sidecar.rows.ids if persons is None else persons)
+    return np.array([code[label] for label in labels.tolist()]), group_codes(
+        sidecar.rows.ids if persons is None else persons
+    )
 
 
-def score_rows(probabilities: np.ndarray, sidecar: Sidecar, metric: str = "macro_f1", per_person: bool = False) -> Score:
+def score_rows(
+    probabilities: np.ndarray, sidecar: PredictionMetadata, metric: str = "macro_f1", per_person: bool = False
+) -> ScoreReport:
     """Score predictions (n, classes) on the labels in their sidecar; those of an attribute on its values."""
-    truth, persons = truth_of(sidecar)
-    return score(truth, probabilities, persons, metric, per_person)
+    truth, persons = labels_and_groups(sidecar)
+    return score_predictions(truth, probabilities, persons, metric, per_person)
 
 
-def oof_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar]:
+def oof_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], PredictionMetadata]:
     """The out-of-fold predictions (n, classes) that a run has published, and what they are."""
     path = oof_file(runs, run)
     sidecar = read_sidecar(path)
@@ -43,7 +47,7 @@ def oof_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar
     return np.asarray(read_array(path)), sidecar
 
 
-def mean_test_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], Sidecar] | None:
+def mean_test_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], PredictionMetadata] | None:
     """The mean of the fold models' probabilities on labelled test samples; None where there are none."""
     tests = [(p, s) for p in fold_files(runs, run).values() if (s := read_sidecar(p)) is not None]
     if not tests or tests[0][1].rows.labels is None:

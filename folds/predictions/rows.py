@@ -17,7 +17,7 @@ from folds.utils.files import sha256_bytes, write_atomic
 
 
 @dataclass(frozen=True)
-class Rows:
+class SampleRows:
     """What the rows of a prediction file are: ids and, where known, labels and persons (each (n,) of str)."""
 
     ids: NDArray[np.str_]
@@ -28,16 +28,18 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, index: NDArray[np.integer]) -> Rows:
+    def take(self, index: NDArray[np.integer]) -> SampleRows:
         """The rows at `index`, in that order."""
 
         def of(column: NDArray[np.str_] | None) -> NDArray[np.str_] | None:
             return None if column is None else column[index]
 
-        return Rows(self.ids[index], of(self.labels), of(self.persons), {k: v[index] for k, v in self.attributes.items()})
+        return SampleRows(
+            self.ids[index], of(self.labels), of(self.persons), {k: v[index] for k, v in self.attributes.items()}
+        )
 
 
-def write_samples(folder: Path, rows: Rows, same: Path | None = None) -> tuple[str, str]:
+def write_samples(folder: Path, rows: SampleRows, same: Path | None = None) -> tuple[str, str]:
     """Write ``samples-<sha>.csv`` into `folder` unless it is there; return its file name and the sha of its content.
 
     `same` is a samples file that holds these rows, which is copied.
@@ -50,12 +52,12 @@ def write_samples(folder: Path, rows: Rows, same: Path | None = None) -> tuple[s
     return path.name, sha
 
 
-def samples_sha(rows: Rows) -> str:
+def samples_sha(rows: SampleRows) -> str:
     """The `samples_sha` of the files that refer to these rows."""
     return sha256_bytes(_samples_content(rows))
 
 
-def _samples_content(rows: Rows) -> bytes:
+def _samples_content(rows: SampleRows) -> bytes:
     columns: dict[str, NDArray[np.str_]] = {"id": rows.ids}
     if rows.labels is not None:
         columns["label"] = rows.labels
@@ -65,16 +67,21 @@ def _samples_content(rows: Rows) -> bytes:
     return csv_text({name: values.tolist() for name, values in columns.items()}).encode()
 
 
-def read_samples_file(path: Path, sha: str | None = None) -> Rows:
+def read_samples_file(path: Path, sha: str | None = None) -> SampleRows:
     """The rows of a samples file; `sha` must be that of its content where it is given."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
-        raise EnsembleError(f"the samples file {path} is missing", hint="keep samples-*.csv beside the prediction files that name it") from None
+        raise EnsembleError(
+            f"the samples file {path} is missing", hint="keep samples-*.csv beside the prediction files that name it"
+        ) from None
     except OSError as error:
         raise EnsembleError(f"the samples file {path} cannot be read: {error.strerror}") from None
     if sha is not None and sha256_bytes(content) != sha:
-        raise EnsembleError(f"the samples file {path} was changed after the predictions were written", hint="restore it: rows are lined up by it")
+        raise EnsembleError(
+            f"the samples file {path} was changed after the predictions were written",
+            hint="restore it: rows are lined up by it",
+        )
     try:
         text = content.decode("utf-8-sig")
         header, cells = _plain_cells(text) or _cells(path, text)
@@ -85,7 +92,7 @@ def read_samples_file(path: Path, sha: str | None = None) -> Rows:
     columns = {name: np.array(values, dtype=str) for name, values in zip(header, cells, strict=True)} if cells else {}
     if not columns:
         raise EnsembleError(f"the samples file {path} has no rows")
-    return Rows(columns.pop("id"), columns.pop("label", None), columns.pop("person", None), columns)
+    return SampleRows(columns.pop("id"), columns.pop("label", None), columns.pop("person", None), columns)
 
 
 def _cells(path: Path, text: str) -> tuple[list[str], list[tuple[str, ...]]]:

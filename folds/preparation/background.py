@@ -55,15 +55,24 @@ class BackgroundModel:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            self._session = runtime.InferenceSession(str(model), sess_options=options, providers=["CPUExecutionProvider"])
+            self._session = runtime.InferenceSession(
+                str(model), sess_options=options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # it raises whatever its C++ says
-            raise EnsembleError(f"onnxruntime cannot use {model}: {' '.join(str(error).split())}", hint=_EXPECTED) from None
+            raise EnsembleError(
+                f"onnxruntime cannot use {model}: {' '.join(str(error).split())}", hint=_EXPECTED
+            ) from None
         (given, *more), wanted = self._session.get_inputs(), (1, 3, SIDE, SIDE)
         # A name or None stands for a size that is free.
-        fits = len(given.shape) == 4 and all(not isinstance(size, int) or size == want for size, want in zip(given.shape, wanted))
+        fits = len(given.shape) == 4 and all(
+            not isinstance(size, int) or size == want for size, want in zip(given.shape, wanted)
+        )
         if more or not fits or given.type != "tensor(float)":
             shape = ", ".join(map(str, given.shape))
-            raise EnsembleError(f"{model} takes {1 + len(more)} inputs, the first {given.type} ({shape}), not a U²-Net's", hint=_EXPECTED)
+            raise EnsembleError(
+                f"{model} takes {1 + len(more)} inputs, the first {given.type} ({shape}), not a U²-Net's",
+                hint=_EXPECTED,
+            )
         self._input, self._output, self._path = given.name, self._session.get_outputs()[0].name, model
 
     def mask(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -76,9 +85,13 @@ class BackgroundModel:
         small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         values = np.asarray(small, np.float64)
         values = (values / max(values.max(), 1e-6) - MEAN) / STD
-        result = np.asarray(self._session.run([self._output], {self._input: values.transpose(2, 0, 1)[None].astype(np.float32)})[0])
+        result = np.asarray(
+            self._session.run([self._output], {self._input: values.transpose(2, 0, 1)[None].astype(np.float32)})[0]
+        )
         if result.ndim != 4 or result.shape[:2] != (1, 1) or not np.isfinite(result).all():
-            raise EnsembleError(f"{self._path} gives {result.shape}, expected finite numbers (1, 1, height, width)", hint=_EXPECTED)
+            raise EnsembleError(
+                f"{self._path} gives {result.shape}, expected finite numbers (1, 1, height, width)", hint=_EXPECTED
+            )
         least, most = float(result.min()), float(result.max())
         # As in the original, an image's own range becomes 0 to 1; where all is alike, nothing stands out.
         spread = (result[0, 0] - least) / (most - least) if most > least else np.zeros(result.shape[2:])
@@ -89,7 +102,9 @@ class BackgroundModel:
 _EXPECTED = "expected an ONNX file of u2net, u2netp, u2net_human_seg or silueta; ISNet and BiRefNet take other inputs"
 
 
-def replace_background(image: NDArray[np.uint8], mask: NDArray[np.uint8], fill: str = "grey") -> tuple[NDArray[np.uint8], float]:
+def replace_background(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], fill: str = "grey"
+) -> tuple[NDArray[np.uint8], float]:
     """The image with its background replaced, and the share of it that is foreground.
 
     A share below `NOTHING` found nobody: the image is returned as it is.

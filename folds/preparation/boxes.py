@@ -47,7 +47,9 @@ def choose(boxes: Sequence[Box], size: tuple[int, int], by: str = "largest") -> 
     by : a name of `CHOICES`. Equal boxes are told apart by their place, so that the order in which they were found decides nothing.
     """
     rate = CHOICES[by]
-    ordered = sorted(boxes, key=lambda box: (-rate(box, size), -box.confidence, box.top, box.left, box.width, box.height))
+    ordered = sorted(
+        boxes, key=lambda box: (-rate(box, size), -box.confidence, box.top, box.left, box.width, box.height)
+    )
     return ordered[0] if ordered else None
 
 
@@ -73,7 +75,9 @@ def centre_window(size: tuple[int, int], aspect: float) -> Window:
     return _placed(size[0] / 2, size[1] / 2, size[1] * aspect * size[0], size[1] * size[0], size)
 
 
-def typical_window(windows: Sequence[Window], sizes: Sequence[tuple[int, int]], size: tuple[int, int], aspect: float) -> Window:
+def typical_window(
+    windows: Sequence[Window], sizes: Sequence[tuple[int, int]], size: tuple[int, int], aspect: float
+) -> Window:
     """Where the windows of other images lie, in an image of `size`: the median centre and the median width, as shares of the image.
 
     The width is measured against the shorter side of its image. Without windows it is `centre_window`.
@@ -109,5 +113,7 @@ def parse_aspect(text: str) -> float:
     except (ValueError, ZeroDivisionError):
         aspect, parts = math.nan, []
     if not 1 <= len(parts) <= 2 or not 0.1 <= aspect <= 10:
-        raise UsageError(f"--aspect {text}: expected width:height or their ratio, from 1:10 to 10:1", hint="--aspect 3:4, --aspect 1")
+        raise UsageError(
+            f"--aspect {text}: expected width:height or their ratio, from 1:10 to 10:1", hint="--aspect 3:4, --aspect 1"
+        )
     return aspect

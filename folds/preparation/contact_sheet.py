@@ -18,13 +18,13 @@ from folds.preparation.output import SHEET
 from folds.preparation.results import PreparedImage
 from folds.utils.files import write_atomic
 
-MOST = 48  # cases on a sheet
+MAX_CASES = 48  # cases on a sheet
 _SIDE, _GAP, _LINE, _ACROSS = 144, 8, 13, 4  # pixels; cases in a row
 _LETTERS = 46
 _FACE, _CROP = (230, 40, 40), (250, 210, 0)
 
 
-def worst(images: Sequence[PreparedImage], most: int = MOST) -> list[PreparedImage]:
+def worst(images: Sequence[PreparedImage], most: int = MAX_CASES) -> list[PreparedImage]:
     """The images to look at, worst first: no face, then by confidence; among equals, and where no faces were looked for, by how much of the image
     is foreground (nothing and all are both suspicious)."""
 
@@ -64,13 +64,17 @@ def _original(image: PreparedImage, window: tuple[float, float] | None) -> Image
         pen.rectangle((left, top, right - 1, bottom - 1), outline=_CROP, width=thick)
     if image.box is not None:
         box = image.box
-        pen.rectangle((box.left, box.top, box.left + box.width - 1, box.top + box.height - 1), outline=_FACE, width=thick)
+        pen.rectangle(
+            (box.left, box.top, box.left + box.width - 1, box.top + box.height - 1), outline=_FACE, width=thick
+        )
     return _small(picture)
 
 
 def _small(picture: Image.Image) -> Image.Image:
     scale = _SIDE / max(picture.size)
-    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.BICUBIC)
+    return picture.resize(
+        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.BICUBIC
+    )
 
 
 def _told(image: PreparedImage) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import EnsembleError, UsageError, unknown
+from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.preparation.boxes import Box
 from folds.preparation.mediapipe_detector import MediapipeDetector, import_mediapipe
 from folds.preparation.opencv_detector import CascadeDetector, import_cv2
@@ -52,13 +52,17 @@ class DetectorSettings:
 
     def __post_init__(self) -> None:
         if self.name not in DETECTORS:
-            raise unknown("detector", self.name, DETECTORS)
+            raise unknown_name("detector", self.name, DETECTORS)
         if self.name == "mediapipe" and self.model is None:
             raise UsageError(
-                "--detector mediapipe needs a model file", hint="--detector-model FILE, e.g. blaze_face_short_range.tflite; nothing is downloaded"
+                "--detector mediapipe needs a model file",
+                hint="--detector-model FILE, e.g. blaze_face_short_range.tflite; nothing is downloaded",
             )
         if self.name == "opencv" and self.model is not None:
-            raise UsageError("--detector-model is for mediapipe: OpenCV brings its cascades along", hint="add --detector mediapipe, or leave it out")
+            raise UsageError(
+                "--detector-model is for mediapipe: OpenCV brings its cascades along",
+                hint="add --detector mediapipe, or leave it out",
+            )
         for option, value in (("--min-confidence", self.min_confidence), ("--min-face", self.min_face)):
             if not 0 <= value <= 1:
                 raise UsageError(f"{option} must be from 0 to 1, found {value:g}")
@@ -78,16 +82,26 @@ def open_detector(settings: DetectorSettings) -> Detector:
 
 def describe_detector(settings: DetectorSettings) -> dict[str, object]:
     """What the boxes depend on besides the images: settings, the package's version, the model's hash."""
-    record: dict[str, object] = {"name": settings.name, "min_confidence": settings.min_confidence, "min_face": settings.min_face}
+    record: dict[str, object] = {
+        "name": settings.name,
+        "min_confidence": settings.min_confidence,
+        "min_face": settings.min_face,
+    }
     if settings.name == "opencv":
         return record | {"version": str(import_cv2().__version__)}
     import_mediapipe()
-    return record | {"version": importlib.metadata.version("mediapipe"), "model_sha": sha256_file(_model_file(settings))}
+    return record | {
+        "version": importlib.metadata.version("mediapipe"),
+        "model_sha": sha256_file(_model_file(settings)),
+    }
 
 
 def _model_file(settings: DetectorSettings) -> Path:
     if settings.model is None or not settings.model.is_file():
-        raise EnsembleError(f"there is no model file {settings.model}", hint="--detector-model names a .tflite file; nothing is downloaded")
+        raise EnsembleError(
+            f"there is no model file {settings.model}",
+            hint="--detector-model names a .tflite file; nothing is downloaded",
+        )
     return settings.model
 
 

@@ -44,7 +44,9 @@ class MediapipeDetector:
         try:
             with _silence():
                 self._detector = tasks.vision.FaceDetector.create_from_options(options)
-                self.find(np.zeros((64, 64, 3), np.uint8))  # what it has to say about the model it says at the first image
+                self.find(
+                    np.zeros((64, 64, 3), np.uint8)
+                )  # what it has to say about the model it says at the first image
         except Exception as error:  # it raises whatever its C++ says
             reason = " ".join(str(error).split())
             hint = "a .tflite file of mediapipe's face detector is expected, such as blaze_face_short_range.tflite"
@@ -92,7 +94,11 @@ def import_mediapipe() -> Any:
     try:
         import mediapipe
     except ImportError as error:
-        raise EnsembleError(f"mediapipe cannot be imported: {error}", hint="pip install mediapipe, or --detector opencv") from None
+        raise EnsembleError(
+            f"mediapipe cannot be imported: {error}", hint="pip install mediapipe, or --detector opencv"
+        ) from None
     if not hasattr(mediapipe, "tasks"):
-        raise EnsembleError(f"mediapipe {getattr(mediapipe, '__version__', '')} has no tasks", hint="pip install --upgrade mediapipe")
+        raise EnsembleError(
+            f"mediapipe {getattr(mediapipe, '__version__', '')} has no tasks", hint="pip install --upgrade mediapipe"
+        )
     return mediapipe

@@ -116,8 +116,13 @@ class CascadeDetector:
         if not len(windows):
             return []
         # Doubled: OpenCV leaves out what stands alone.
-        rectangles, counts = self._cv2.groupRectangles(np.repeat(np.rint(windows).astype(int), 2, axis=0).tolist(), 1, _ALIKE)
-        return [(np.array(rectangle, float), int(count) // 2) for rectangle, count in zip(rectangles, np.ravel(counts), strict=True)]
+        rectangles, counts = self._cv2.groupRectangles(
+            np.repeat(np.rint(windows).astype(int), 2, axis=0).tolist(), 1, _ALIKE
+        )
+        return [
+            (np.array(rectangle, float), int(count) // 2)
+            for rectangle, count in zip(rectangles, np.ravel(counts), strict=True)
+        ]
 
     def _grouped(self, windows: Windows, scale: float) -> list[Box]:
         boxes = []
@@ -137,9 +142,13 @@ def import_cv2() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise EnsembleError(f"OpenCV cannot be imported: {error}", hint="pip install 'opencv-python-headless<5'") from None
+        raise EnsembleError(
+            f"OpenCV cannot be imported: {error}", hint="pip install 'opencv-python-headless<5'"
+        ) from None
     if not hasattr(cv2, "CascadeClassifier"):
-        raise EnsembleError(f"OpenCV {cv2.__version__} has no cascades any more", hint="pip install 'opencv-python-headless<5'")
+        raise EnsembleError(
+            f"OpenCV {cv2.__version__} has no cascades any more", hint="pip install 'opencv-python-headless<5'"
+        )
     cv2.setNumThreads(1)
     return cv2
 
@@ -153,5 +162,7 @@ def cascade_file(cv2: Any, name: str) -> Path:
     """
     path = Path(cv2.data.haarcascades) / f"haarcascade_{name}.xml"
     if not path.is_file():
-        raise EnsembleError(f"OpenCV {cv2.__version__} came without {path.name}", hint="pip install 'opencv-python-headless<5'")
+        raise EnsembleError(
+            f"OpenCV {cv2.__version__} came without {path.name}", hint="pip install 'opencv-python-headless<5'"
+        )
     return path

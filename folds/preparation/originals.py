@@ -14,10 +14,10 @@ from PIL import Image
 
 from folds.images.bit_depth import Depth
 from folds.images.checks import refusal
-from folds.images.content_index import Unreadable, read_content
+from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import FORMATS, decode_image, identify_image
 from folds.images.settings import ImageSettings
-from folds.utils.parallel import Progress, in_threads
+from folds.utils.parallel import Progress, map_threads
 
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF
 
@@ -60,24 +60,27 @@ def survey(
     EnsembleError : images that cannot be used, all of them in one error.
     """
 
-    def one(at: int) -> Original | Unreadable:
+    def one(at: int) -> Original | UnreadableImageError:
         try:
             return read_original(paths[at], window)[1]
-        except Unreadable as problem:
+        except UnreadableImageError as problem:
             return problem
 
-    results = in_threads(one, len(paths), threads, progress)
-    problems = [(at, result) for at, result in enumerate(results) if isinstance(result, Unreadable)]
+    results = map_threads(one, len(paths), threads, progress)
+    problems = [(at, result) for at, result in enumerate(results) if isinstance(result, UnreadableImageError)]
     if problems:
         raise refusal(problems, paths, where)
-    return [result for result in results if not isinstance(result, Unreadable)]
+    return [result for result in results if not isinstance(result, UnreadableImageError)]
 
 
 def _upright_size(data: bytes) -> tuple[int, int]:
     """(height, width) as the image is meant to be looked at."""
     height, width = identify_image(io.BytesIO(data))
     # Unreadable metadata do not make the pixels unreadable, and unreadable pixels are met in decoding.
-    with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+    with (
+        contextlib.suppress(Exception),
+        Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]) as image,
+    ):
         if image.format == "TIFF":
             image.load()  # Pillow turns a TIFF itself, then
             return image.height, image.width

@@ -25,7 +25,7 @@ from typing import Any
 from folds.data.image_folder import is_image, stem_of
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError
-from folds.images.content_index import Unreadable, read_content
+from folds.images.content_index import UnreadableImageError, read_content
 from folds.utils.files import cannot_write, read_json, write_atomic, write_json
 
 WHAT = "images prepared by ensemble"
@@ -49,7 +49,9 @@ def image_names(part: str, ids: Sequence[str]) -> list[str]:
         names = []
         for (name, same), id in zip(plain, ids):
             alone = same and shared[name.casefold()] == 1
-            names.append(f"{IMAGES}/{part}/{name}{'' if alone else f'-{hashlib.sha256(id.encode()).hexdigest()[:letters]}'}.png")
+            names.append(
+                f"{IMAGES}/{part}/{name}{'' if alone else f'-{hashlib.sha256(id.encode()).hexdigest()[:letters]}'}.png"
+            )
         if len({name.casefold() for name in names}) == len(names):
             break
     return names
@@ -110,20 +112,28 @@ class PreparedFolder:
         EnsembleError : the folder holds other files; or a prepared set, and neither `resume` nor `force` is said; or other settings.
         """
         if self.out.exists() and not self.out.is_dir():
-            raise EnsembleError(f"{self.out} is a file, expected a folder to write to", hint="give another name with -o")
+            raise EnsembleError(
+                f"{self.out} is a file, expected a folder to write to", hint="give another name with -o"
+            )
         found = self._found()
         if found is None:
             return
         if not resume and not force:
             state = "is complete" if found.get("complete") else "is not complete"
-            mend = "--force makes it again" if found.get("complete") else "--resume goes on with it, --force begins again"
-            raise EnsembleError(f"{self.out} holds a prepared set, which {state}", hint=f"{mend}; or give another folder with -o")
+            mend = (
+                "--force makes it again" if found.get("complete") else "--resume goes on with it, --force begins again"
+            )
+            raise EnsembleError(
+                f"{self.out} holds a prepared set, which {state}", hint=f"{mend}; or give another folder with -o"
+            )
         if resume:
             there = found.get("settings")
             different = list(differences(there if isinstance(there, dict) else {}, self.record))
             if different:
                 hint = "--force makes it again as asked now; or give another folder with -o"
-                raise EnsembleError(f"{self.out} was prepared otherwise, so it cannot be resumed", hint=hint, details=different)
+                raise EnsembleError(
+                    f"{self.out} was prepared otherwise, so it cannot be resumed", hint=hint, details=different
+                )
 
     def _found(self) -> dict[str, Any] | None:
         """The record of the set that is there, None for a new or empty folder."""
@@ -132,9 +142,14 @@ class PreparedFolder:
             found = read_json(self.out / RECORD)
             if isinstance(found, dict) and found.get("what") == WHAT:
                 return found
-        others = [name for name in names if name != LOCK and not (name.startswith(f".{RECORD}.") and name.endswith(".tmp"))]
+        others = [
+            name for name in names if name != LOCK and not (name.startswith(f".{RECORD}.") and name.endswith(".tmp"))
+        ]
         if others:
-            raise EnsembleError(f"expected a new or empty folder to write to, found {others[0]} in {self.out}", hint="give another folder with -o")
+            raise EnsembleError(
+                f"expected a new or empty folder to write to, found {others[0]} in {self.out}",
+                hint="give another folder with -o",
+            )
         return None
 
     def begin(self, resume: bool) -> None:
@@ -200,7 +215,7 @@ class PreparedFolder:
             return None
         try:
             return entry if read_content(self.out / name).digest == entry.get("sha") else None
-        except Unreadable:
+        except UnreadableImageError:
             return None
 
     def complete(self, order: Sequence[str], counts: Mapping[str, Any]) -> None:

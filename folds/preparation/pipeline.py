@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from folds.data.table import Data, SampleTable
+from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError
 from folds.images.bit_depth import depth_notes, group_depths
 from folds.preparation.background import BackgroundModel, replace_background
@@ -30,9 +30,9 @@ from folds.preparation.originals import Original, read_original, survey
 from folds.preparation.output import LOCK, TABLES, PreparedFolder, image_names, write_table
 from folds.preparation.results import PreparedImage, count, uneven_misses
 from folds.preparation.settings import Preparation
-from folds.utils.files import make_folder, remove_leftovers, sha256_bytes, write_atomic
+from folds.utils.files import make_folder, remove_stale_temporaries, sha256_bytes, write_atomic
 from folds.utils.locks import exclusive_lock
-from folds.utils.parallel import Progress, in_threads
+from folds.utils.parallel import Progress, map_threads
 
 Step = Callable[[str], AbstractContextManager[Progress]]  # the name of a pass → what its progress is told to
 
@@ -64,15 +64,17 @@ class _Work:
     def __post_init__(self) -> None:
         for part, table in self.tables.items():
             if table.paths is None:
-                raise EnsembleError(f"{table.source} names no images", hint="a column with their paths is needed: --path COLUMN")
+                raise EnsembleError(
+                    f"{table.source} names no images", hint="a column with their paths is needed: --path COLUMN"
+                )
             self.parts += [part] * len(table)
             self.paths += table.paths
-            self.where += table.where
+            self.where += table.locations
             self.names += image_names(part, table.ids.tolist())
 
 
 def prepare(
-    data: Data,
+    data: Dataset,
     out: Path,
     settings: Preparation,
     *,
@@ -114,7 +116,7 @@ def prepare(
     with exclusive_lock(folder.out / LOCK, f"the preparation in {folder.out}"):
         folder.check(resume, force)
         folder.begin(resume)
-        remove_leftovers(folder.out)
+        remove_stale_temporaries(folder.out)
         boxes: list[Box | None] = [None] * len(work.paths)
         if finder is not None:
             with contextlib.closing(finder), step("looking for faces") as progress:
@@ -148,7 +150,7 @@ def _look(work: _Work, finder: OnePerThread, threads: int | None, progress: Prog
         found = [[box.left, box.top, box.width, box.height, box.confidence] for box in finder.find(pixels)]
         work.folder.note(original.digest, boxes=found)
 
-    in_threads(one, len(missing), threads, progress)
+    map_threads(one, len(missing), threads, progress)
     faces = []
     for original in work.originals:
         boxes = _boxes(work.folder.entry(original.digest))
@@ -177,7 +179,10 @@ def _crops(work: _Work, boxes: Sequence[Box | None]) -> list[Window]:
     settings, sizes = work.settings, [original.size for original in work.originals]
     if settings.detector is None:
         return [(0, 0, *size) for size in sizes]
-    around = [None if box is None else window_round(box, size, settings.margin, settings.aspect) for box, size in zip(boxes, sizes)]
+    around = [
+        None if box is None else window_round(box, size, settings.margin, settings.aspect)
+        for box, size in zip(boxes, sizes)
+    ]
     known = [at for at, window in enumerate(around) if window is not None]
     found, of = [window for window in around if window is not None], [sizes[at] for at in known]
 
@@ -203,7 +208,10 @@ def _make(
             return False
         pixels, now = read_original(work.paths[at], work.settings.window)
         if now.digest != original.digest:
-            raise EnsembleError(f"{work.where[at]}: {work.paths[at]} was changed while it was worked on", hint="run the command again with --resume")
+            raise EnsembleError(
+                f"{work.where[at]}: {work.paths[at]} was changed while it was worked on",
+                hint="run the command again with --resume",
+            )
         share = None
         if model is not None:
             pixels, share = replace_background(pixels, model.mask(pixels), work.settings.fill)
@@ -212,10 +220,12 @@ def _make(
         data = encode(pixels[top:bottom, left:right])
         make_folder((work.folder.out / name).parent)
         write_atomic(work.folder.out / name, data)
-        done[at] = work.folder.note(name, source=original.digest, window=list(crop), sha=sha256_bytes(data), foreground=share)
+        done[at] = work.folder.note(
+            name, source=original.digest, window=list(crop), sha=sha256_bytes(data), foreground=share
+        )
         return True
 
-    made = in_threads(one, len(work.paths), threads, progress)
+    made = map_threads(one, len(work.paths), threads, progress)
     return sum(made), [entry.get("foreground") for entry in done]
 
 
@@ -227,14 +237,17 @@ def encode(pixels: NDArray[np.uint8]) -> bytes:
     return png.getvalue()
 
 
-def _images(work: _Work, boxes: Sequence[Box | None], crops: Sequence[Window], shares: Sequence[float | None]) -> tuple[PreparedImage, ...]:
+def _images(
+    work: _Work, boxes: Sequence[Box | None], crops: Sequence[Window], shares: Sequence[float | None]
+) -> tuple[PreparedImage, ...]:
     rows: list[tuple[str, str | None]] = []
     for table in work.tables.values():
         rows += zip(table.ids.tolist(), [None] * len(table) if table.labels is None else table.labels.tolist())
     looked_for = work.settings.detector is not None
     columns = zip(work.parts, rows, work.paths, work.names, boxes, crops, shares, strict=True)
     return tuple(
-        PreparedImage(part, id, label, path, name, looked_for, box, crop, share) for part, (id, label), path, name, box, crop, share in columns
+        PreparedImage(part, id, label, path, name, looked_for, box, crop, share)
+        for part, (id, label), path, name, box, crop, share in columns
     )
 
 

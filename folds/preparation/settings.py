@@ -8,7 +8,7 @@ from typing import Any
 
 import PIL
 
-from folds.errors import EnsembleError, UsageError, unknown
+from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.images.decode import DECODER_VERSION
 from folds.preparation.background import FILLS, import_onnxruntime
 from folds.preparation.boxes import CHOICES
@@ -51,27 +51,51 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if self.detector is None and self.background is None:
-            raise UsageError("nothing to do: neither --crop nor --background is given", hint="--crop faces, --background MODEL.onnx, or both")
+            raise UsageError(
+                "nothing to do: neither --crop nor --background is given",
+                hint="--crop faces, --background MODEL.onnx, or both",
+            )
         for kind, name, known in (
             ("--choose", self.choose, list(CHOICES)),
             ("--fallback", self.fallback, list(FALLBACKS)),
             ("--fill", self.fill, list(FILLS)),
         ):
             if name not in known:
-                raise unknown(kind, name, known)
+                raise unknown_name(kind, name, known)
         if not 0 <= self.margin <= 5:
-            raise UsageError(f"--margin must be from 0 to 5, found {self.margin:g}", hint="it is a share of the face on each side: --margin 0.3")
+            raise UsageError(
+                f"--margin must be from 0 to 5, found {self.margin:g}",
+                hint="it is a share of the face on each side: --margin 0.3",
+            )
 
     def record(self) -> dict[str, Any]:
         """What the images depend on besides the originals: settings, versions, hashes of models."""
-        record: dict[str, Any] = {"version": VERSION, "decoder": DECODER_VERSION, "pillow": PIL.__version__, "crop": None, "background": None}
+        record: dict[str, Any] = {
+            "version": VERSION,
+            "decoder": DECODER_VERSION,
+            "pillow": PIL.__version__,
+            "crop": None,
+            "background": None,
+        }
         record["window"] = None if self.window is None else list(self.window)
         if self.detector is not None:
-            crop = {"margin": self.margin, "aspect": round(self.aspect, 6), "choose": self.choose, "fallback": self.fallback}
+            crop = {
+                "margin": self.margin,
+                "aspect": round(self.aspect, 6),
+                "choose": self.choose,
+                "fallback": self.fallback,
+            }
             record["crop"] = {"detector": describe_detector(self.detector), **crop}
         if self.background is not None:
             if not self.background.is_file():
-                raise EnsembleError(f"there is no model file {self.background}", hint="--background names a U²-Net in ONNX; nothing is downloaded")
+                raise EnsembleError(
+                    f"there is no model file {self.background}",
+                    hint="--background names a U²-Net in ONNX; nothing is downloaded",
+                )
             version = import_onnxruntime().__version__
-            record["background"] = {"model_sha": sha256_file(self.background), "fill": self.fill, "onnxruntime": version}
+            record["background"] = {
+                "model_sha": sha256_file(self.background),
+                "fill": self.fill,
+                "onnxruntime": version,
+            }
         return record

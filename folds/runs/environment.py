@@ -24,7 +24,11 @@ def environment() -> dict[str, str]:
 
     from folds import __version__
 
-    versions = {"ensemble": __version__, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    versions = {
+        "ensemble": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
     versions |= {"cpu": torch.backends.cpu.get_cpu_capability()}
     versions |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__), "timm": timm.__version__}
     versions |= {"numpy": numpy.__version__, "pillow": PIL.__version__, "scikit-learn": sklearn.__version__}

@@ -13,11 +13,11 @@ import numpy as np
 
 from folds.errors import EnsembleError
 from folds.execution.worker import Worker, WorkerDied
-from folds.predictions.files import Sidecar, oof_file, read_array, sidecar_path, write_prediction
+from folds.predictions.files import PredictionMetadata, oof_file, read_array, sidecar_path, write_prediction
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.training.job import LOCK_SECONDS, Job, Outcome, job_as_dict, lock_of
-from folds.utils.files import read_json, remove_leftovers
+from folds.utils.files import read_json, remove_stale_temporaries
 from folds.utils.locks import exclusive_lock
 
 Report = Callable[[Job, dict[str, Any]], None]
@@ -25,7 +25,7 @@ RETRIES = 2  # of a job whose process was killed and that has saved nothing new 
 
 
 @contextlib.contextmanager
-def locked(plan: Plan) -> Iterator[None]:
+def lock_runs(plan: Plan) -> Iterator[None]:
     """Hold the runs of a plan, so that no other process trains, replaces or publishes them meanwhile.
 
     Raises
@@ -36,10 +36,12 @@ def locked(plan: Plan) -> Iterator[None]:
         for run in plan.runs:
             stack.enter_context(exclusive_lock(run.runs / f".{run.name}.lock", f"the run {run.folder}"))
             for fold in range(run.assignment.k):  # workers of a command that was killed may still be on their way out
-                with exclusive_lock(lock_of(run.folder, fold), f"fold {fold} of the run {run.folder}", wait=LOCK_SECONDS):
-                    remove_leftovers(run.runs, f"{run.name}.fold{fold}.test.")
-            remove_leftovers(run.runs, f"{run.name}.oof.")
-            remove_leftovers(run.folder)
+                with exclusive_lock(
+                    lock_of(run.folder, fold), f"fold {fold} of the run {run.folder}", wait=LOCK_SECONDS
+                ):
+                    remove_stale_temporaries(run.runs, f"{run.name}.fold{fold}.test.")
+            remove_stale_temporaries(run.runs, f"{run.name}.oof.")
+            remove_stale_temporaries(run.folder)
         yield
 
 
@@ -51,13 +53,15 @@ def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: N
     The caller holds the locks of `locked` from before `open_runs` to the end.
     """
     for run in plan.runs:
-        publish(plan, run)  # also what an interrupted command had finished
+        write_predictions(plan, run)  # also what an interrupted command had finished
     by_name = {run.name: run for run in plan.runs}
-    outcomes = _on_cluster(plan, jobs, report) if plan.placement.backend == "ray" else _on_this_machine(plan, jobs, report)
+    outcomes = (
+        _on_cluster(plan, jobs, report) if plan.placement.backend == "ray" else _on_this_machine(plan, jobs, report)
+    )
     with contextlib.closing(outcomes):  # its workers end when the caller stops
         for outcome in outcomes:
             if outcome.result is not None:
-                publish(plan, by_name[outcome.job.run])
+                write_predictions(plan, by_name[outcome.job.run])
             yield outcome
 
 
@@ -81,12 +85,16 @@ def _on_this_machine(plan: Plan, jobs: Sequence[Job], report: Report) -> Generat
     def in_slot(job: Job) -> Outcome:
         device, worker = slots.get()
         try:
-            return _train_one(replace(job, device=device, share=1 / plan.placement.devices.count(device)), worker, report)
+            return _train_one(
+                replace(job, device=device, memory_fraction=1 / plan.placement.devices.count(device)), worker, report
+            )
         finally:
             slots.put((device, worker))
 
     # Threads, because each only waits for its worker; the training is in the workers.
-    parallel = Parallel(n_jobs=len(workers), backend="threading", return_as="generator_unordered", pre_dispatch="all", batch_size=1)
+    parallel = Parallel(
+        n_jobs=len(workers), backend="threading", return_as="generator_unordered", pre_dispatch="all", batch_size=1
+    )
     try:
         yield from parallel(delayed(in_slot)(job) for job in jobs)
     finally:
@@ -95,7 +103,7 @@ def _on_this_machine(plan: Plan, jobs: Sequence[Job], report: Report) -> Generat
 
 
 def _train_one(job: Job, worker: Worker, report: Report) -> Outcome:
-    state, before, in_vain = job.place / "state.pt", 0, 0
+    state, before, in_vain = job.fold_dir / "state.pt", 0, 0
     while True:
         try:
             return Outcome(job, result=worker.run(job_as_dict(job), lambda event: report(job, event)))
@@ -103,17 +111,21 @@ def _train_one(job: Job, worker: Worker, report: Report) -> Outcome:
             return Outcome(job, error=error)
         except WorkerDied as death:
             if worker.stopped:
-                return Outcome(job, error=EnsembleError(f"{job.title}: stopped", hint="--resume goes on from what is saved"))
+                return Outcome(
+                    job, error=EnsembleError(f"{job.title}: stopped", hint="--resume goes on from what is saved")
+                )
             # A process that is killed again and again without getting any further is killed for a reason.
             saved = state.stat().st_mtime_ns if state.exists() else 0
             in_vain, before = (in_vain + 1 if saved == before else 0), saved
             if in_vain > RETRIES:
                 message = f"{job.title}: its process {death}"
-                return Outcome(job, error=EnsembleError(message, hint="out of memory? fewer --jobs or a smaller --batch-size"))
+                return Outcome(
+                    job, error=EnsembleError(message, hint="out of memory? fewer --jobs or a smaller --batch-size")
+                )
             report(job, {"event": "note", "text": f"{job.title}: its process {death}; going on from what is saved"})
 
 
-def publish(plan: Plan, run: Run) -> None:
+def write_predictions(plan: Plan, run: Run) -> None:
     """Stitch the finished folds of a run into ``runs/<run>.oof.npy`` and write its test predictions.
 
     The out-of-fold file has one row a training sample, in the order of the table; rows of a fold that is not trained
@@ -130,7 +142,7 @@ def publish(plan: Plan, run: Run) -> None:
         probabilities[rows] = read_array(run.fold_folder(fold) / "oof.npy")
         present[rows] = True
     index = np.flatnonzero(present)
-    shared = Sidecar(
+    shared = PredictionMetadata(
         kind="probability",
         split="oof",
         classes=run.target.classes,
@@ -158,8 +170,10 @@ def publish(plan: Plan, run: Run) -> None:
             write_prediction(path, read_array(run.fold_folder(fold) / "test.npy"), sidecar, samples=test.rows())
 
 
-def _published(path: Path, sidecar: Sidecar) -> bool:
+def _published(path: Path, sidecar: PredictionMetadata) -> bool:
     """Whether `path` already holds exactly these folds: a file that is right keeps its date."""
     if not (path.exists() and sidecar_path(path).exists()):
         return False
-    return read_json(sidecar_path(path)).get("checkpoint_sha") == sidecar.checkpoint_sha and len(read_array(path)) == len(sidecar.rows)
+    return read_json(sidecar_path(path)).get("checkpoint_sha") == sidecar.checkpoint_sha and len(
+        read_array(path)
+    ) == len(sidecar.rows)

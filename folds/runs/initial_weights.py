@@ -16,7 +16,7 @@ from folds.utils.files import sha256_bytes
 
 
 @dataclass(frozen=True)
-class Beginning:
+class InitialWeights:
     """Where the folds of a run begin.
 
     Attributes
@@ -28,10 +28,12 @@ class Beginning:
 
     paths: Mapping[int, Path] = field(default_factory=dict)
     sha: str = ""
-    optimistic: bool = False
+    selected_on_validation: bool = False
 
 
-def beginnings(runs: Sequence[Run], folds: Sequence[int], warn: Callable[[str], None] = lambda text: None) -> dict[str, Beginning]:
+def beginnings(
+    runs: Sequence[Run], folds: Sequence[int], warn: Callable[[str], None] = lambda text: None
+) -> dict[str, InitialWeights]:
     """The beginning of each run, by name.
 
     Raises
@@ -39,11 +41,11 @@ def beginnings(runs: Sequence[Run], folds: Sequence[int], warn: Callable[[str], 
     EnsembleError : weights that this command would remove or train anew, a checkpoint that is missing or of another model,
         weights that have seen people who are scored here.
     """
-    found: dict[str, Beginning] = {}
+    found: dict[str, InitialWeights] = {}
     files: dict[Path, Checkpoint | None] = {}  # variants begin with one file
     for run in runs:
-        _refuse_own(run, runs)
-        found[run.name] = Beginning()
+        _check_not_own(run, runs)
+        found[run.name] = InitialWeights()
         if run.recipe.init_run is not None:
             found[run.name] = _of_run(run, run.recipe.init_run, folds)
         elif run.recipe.init is not None:
@@ -52,12 +54,12 @@ def beginnings(runs: Sequence[Run], folds: Sequence[int], warn: Callable[[str], 
                 files[init] = _own(init)
             checkpoint = files[init]
             if checkpoint is not None:
-                _look_for_seen(run, init, checkpoint, folds, warn)
-                found[run.name] = Beginning(optimistic=checkpoint.optimistic)
+                _check_leakage(run, init, checkpoint, folds, warn)
+                found[run.name] = InitialWeights(selected_on_validation=checkpoint.optimistic)
     return found
 
 
-def _refuse_own(run: Run, runs: Sequence[Run]) -> None:
+def _check_not_own(run: Run, runs: Sequence[Run]) -> None:
     name, init = run.recipe.init_run, run.recipe.init
     if name in {other.name for other in runs}:
         raise UsageError(
@@ -66,10 +68,13 @@ def _refuse_own(run: Run, runs: Sequence[Run]) -> None:
         )
     folders = [other.checkpoints / other.name for other in runs]
     if init is not None and any(init.resolve().is_relative_to(folder.resolve()) for folder in folders):
-        raise UsageError(f"--init {init}: this command writes there, and would replace what it begins with", hint="--name NEW, or a copy of the file")
+        raise UsageError(
+            f"--init {init}: this command writes there, and would replace what it begins with",
+            hint="--name NEW, or a copy of the file",
+        )
 
 
-def _of_run(run: Run, name: str, folds: Sequence[int]) -> Beginning:
+def _of_run(run: Run, name: str, folds: Sequence[int]) -> InitialWeights:
     """For `init_run`: the same fold of another run on the same folds, so that nobody is seen who is scored."""
     paths = {fold: run.checkpoints / name / f"fold{fold}.pt" for fold in folds}
     shas, optimistic = set(), False
@@ -82,12 +87,18 @@ def _of_run(run: Run, name: str, folds: Sequence[int]) -> Beginning:
             )
         theirs, ours = checkpoint.architecture.timm_name, run.architecture.timm_name
         if theirs.partition(".")[0] != ours.partition(".")[0]:
-            raise EnsembleError(f"--init-run {name}: {path} is a {theirs}, {run.name} a {ours}", hint=f"--arch {checkpoint.architecture.name}")
+            raise EnsembleError(
+                f"--init-run {name}: {path} is a {theirs}, {run.name} a {ours}",
+                hint=f"--arch {checkpoint.architecture.name}",
+            )
         shas.add(_sha(checkpoint))
         optimistic |= checkpoint.optimistic
     if len(shas) > 1:
-        raise EnsembleError(f"--init-run {name}: its folds were not all trained with the same settings", hint=f"train {name} again, with --force")
-    return Beginning(paths, "".join(shas), optimistic)
+        raise EnsembleError(
+            f"--init-run {name}: its folds were not all trained with the same settings",
+            hint=f"train {name} again, with --force",
+        )
+    return InitialWeights(paths, "".join(shas), optimistic)
 
 
 def _sha(checkpoint: Checkpoint) -> str:
@@ -107,7 +118,9 @@ def _own(path: Path) -> Checkpoint | None:
         return None
 
 
-def _look_for_seen(run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence[int], warn: Callable[[str], None]) -> None:
+def _check_leakage(
+    run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence[int], warn: Callable[[str], None]
+) -> None:
     """Refuse one fold's weights as the beginning of others, which score people it was trained on; other splits are a warning."""
     assignment = run.assignment
     known = np.isin(assignment.ids, np.array(checkpoint.training_ids, dtype=str))

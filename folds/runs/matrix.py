@@ -12,8 +12,8 @@ from folds.config.recipe import Recipe, Settings
 from folds.data.table import SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
-from folds.experiments.comparison import refuse_incomparable, refuse_unknown
-from folds.models.factory import IMAGENET_MEAN, IMAGENET_STD, SMALL_SIBLINGS, check_forward, create, resolve
+from folds.experiments.comparison import check_comparable, require_run
+from folds.models.factory import IMAGENET_MEAN, IMAGENET_STD, SMALL_VARIANTS, check_forward, create_model, resolve
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
 from folds.runs.run import Run, file_safe
@@ -21,7 +21,7 @@ from folds.splits.assignment import FoldAssignment
 
 
 @dataclass(frozen=True)
-class Variant:
+class RunVariant:
     """A recipe, what it predicts, and what it adds to the name of a run (nothing, where there is but one).
 
     With an `arch` it is a run of its own: `suffix` is its whole name, and it is compared with no other.
@@ -33,7 +33,9 @@ class Variant:
     arch: str | None = None
 
 
-def make_runs(settings: Settings, variants: Sequence[Variant], assignments: Sequence[FoldAssignment], small: bool) -> tuple[Run, ...]:
+def make_runs(
+    settings: Settings, variants: Sequence[RunVariant], assignments: Sequence[FoldAssignment], small: bool
+) -> tuple[Run, ...]:
     """Every run, named so that no two share a file; what cannot be built or fetched is found here.
 
     Parameters
@@ -45,15 +47,25 @@ def make_runs(settings: Settings, variants: Sequence[Variant], assignments: Sequ
     runs: list[Run] = []
     built: tuple[object, Any] = (None, None)
     firsts: dict[tuple[int, int, int], str] = {}
-    pairs = [(place, arch, variant) for (place, arch), variant in itertools.product(enumerate(settings.arch), variants) if variant.arch is None]
-    pairs += [(len(settings.arch) + i, variant.arch, variant) for i, variant in enumerate(variants) if variant.arch is not None]
+    pairs = [
+        (place, arch, variant)
+        for (place, arch), variant in itertools.product(enumerate(settings.arch), variants)
+        if variant.arch is None
+    ]
+    pairs += [
+        (len(settings.arch) + i, variant.arch, variant)
+        for i, variant in enumerate(variants)
+        if variant.arch is not None
+    ]
     for place, arch, variant in pairs:
         recipe, target = variant.recipe, variant.target
         architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         own = arch if target.name == LABEL else f"{arch}-{target.name}"
-        named = own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}"
+        named = (
+            own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}"
+        )
         if variant.arch is not None:
             named = "-".join(filter(None, (settings.name, variant.suffix or own)))
         elif variant.suffix:
@@ -62,16 +74,16 @@ def make_runs(settings: Settings, variants: Sequence[Variant], assignments: Sequ
         # Built once here: what cannot be built or fetched is found before anything is decoded or trained.
         wanted = (architecture, target.outputs, bool(recipe.pretrained) and recipe.init is None, recipe.init)
         if built[0] != wanted:  # most variants of a recipe have one model
-            built = wanted, create(architecture, target.outputs, pretrained=wanted[2], init=recipe.init)
+            built = wanted, create_model(architecture, target.outputs, pretrained=wanted[2], init=recipe.init)
             check_forward(built[1], architecture)
         model = built[1]
         if recipe.transform is not None:
             load_transform(recipe.transform).check(architecture.height, architecture.width)
         build_optimizer(model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
         if recipe.grad_checkpointing:
-            _refuse_checkpointing(model, architecture.timm_name)
+            _check_grad_checkpointing(model, architecture.timm_name)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        complete, why = recipe.completed(SMALL_SIBLINGS[arch].recipe if small and arch in SMALL_SIBLINGS else {})
+        complete, why = recipe.completed(SMALL_VARIANTS[arch].recipe if small and arch in SMALL_VARIANTS else {})
         for repeat, assignment in enumerate(assignments):
             for seed in range(recipe.seed, recipe.seed + settings.seeds):
                 # The first is named as if it were alone, so that repeats and seeds can be added to a run that is there.
@@ -79,7 +91,19 @@ def make_runs(settings: Settings, variants: Sequence[Variant], assignments: Sequ
                 name = _unused(name, [run.name for run in runs])
                 first = firsts.setdefault((place, repeat, seed), name)
                 baseline = None if first == name else first
-                runs.append(Run(name, architecture, replace(complete, seed=seed), assignment, parameters, target, why, base, baseline=baseline))
+                runs.append(
+                    Run(
+                        name,
+                        architecture,
+                        replace(complete, seed=seed),
+                        assignment,
+                        parameters,
+                        target,
+                        why,
+                        base,
+                        baseline=baseline,
+                    )
+                )
     return tuple(runs)
 
 
@@ -91,13 +115,13 @@ def compared_with(baseline: str, runs: Sequence[Run], table: SampleTable) -> tup
     EnsembleError : there is no such run, or its scores could not be compared with those of these runs.
     """
     if baseline not in {run.name for run in runs}:
-        refuse_unknown(baseline, runs[0].runs, "--baseline")
+        require_run(baseline, runs[0].runs, "--baseline")
         for run in runs:
-            refuse_incomparable(baseline, table.rows(), run.target.classes, run.target.name, run.runs)
+            check_comparable(baseline, table.rows(), run.target.classes, run.target.name, run.runs)
     return tuple(replace(run, baseline=None if run.name == baseline else baseline) for run in runs)
 
 
-def _refuse_checkpointing(model: Any, timm_name: str) -> None:
+def _check_grad_checkpointing(model: Any, timm_name: str) -> None:
     """An error for a model that cannot compute activations anew; some have the method and an assertion in it."""
     try:
         model.set_grad_checkpointing(True)

@@ -11,30 +11,30 @@ from typing import Any, NamedTuple
 from folds.augmentation.custom import load_transform
 from folds.config.files import to_toml
 from folds.config.recipe import Recipe, Settings
-from folds.config.sweep import Asked
+from folds.config.sweep import RequestedRecipe
 from folds.data.sources import open_data
-from folds.data.table import Data, DataSpec, SampleTable
+from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
-from folds.execution.placement import Execution, Placement, place
-from folds.images.cache import ImageCache, load_images
+from folds.execution.placement import DevicePlan, Execution, plan_devices
+from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import CACHE, ImageSettings
 from folds.models.precision import resolve_amp
 from folds.runs.environment import environment, version_warnings
-from folds.runs.initial_weights import Beginning, beginnings
-from folds.runs.matrix import Variant, compared_with, make_runs
-from folds.runs.run import Recorded, Run, recorded_start
+from folds.runs.initial_weights import InitialWeights, beginnings
+from folds.runs.matrix import RunVariant, compared_with, make_runs
+from folds.runs.run import RecordedResources, Run, recorded_start
 from folds.splits.assignment import FoldAssignment, load_folds, save_folds
 from folds.splits.checks import check_folds
 from folds.splits.repeated import make_splits
 from folds.training.job import Job
-from folds.training.resolve import check_choices, check_for_classes, doubtful_choices, trained_labels
+from folds.training.resolve import check_for_classes, recipe_warnings, trained_labels, validate_recipe
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic, write_json
 
 TRAINED = "trained.csv"  # in the run's folder: what is trained on, where that is not what is scored
 Note = Callable[[str], None]
-_Images = tuple[ImageCache, ImageCache | None]  # decoded: training, test
+_Images = tuple[DecodedImages, DecodedImages | None]  # decoded: training, test
 
 
 class _Prepared(NamedTuple):
@@ -53,13 +53,13 @@ class Plan:
 
     settings: Settings
     spec: DataSpec
-    data: Data
+    data: Dataset
     runs: tuple[Run, ...]
     folds: tuple[int, ...]
-    placement: Placement
+    placement: DevicePlan
     built_in: bool
     execution: Execution
-    beginnings: Mapping[str, Beginning] = field(default_factory=dict)
+    beginnings: Mapping[str, InitialWeights] = field(default_factory=dict)
 
     @property
     def table(self) -> SampleTable:
@@ -82,14 +82,14 @@ class Plan:
         return self.runs[0].is_whole(self.folds)
 
 
-def make_plan(
+def build_plan(
     settings: Settings,
     recipe: Recipe,
     *,
     folds: Sequence[int] | None = None,
     execution: Execution | None = None,
     force: bool = False,
-    variants: Sequence[Asked] = (),
+    variants: Sequence[RequestedRecipe] = (),
     baseline: str | None = None,
     note: Note = lambda text: None,
     warn: Note = lambda text: None,
@@ -109,11 +109,11 @@ def make_plan(
     execution = execution or Execution()
     execution.check()
     first = _place(1, execution).devices[0]
-    asked = list(variants) or [Asked("", recipe)]
+    asked = list(variants) or [RequestedRecipe("", recipe)]
     for one in asked:
-        check_choices(one.recipe)
+        validate_recipe(one.recipe)
         resolve_amp(one.recipe.amp, first)
-    for line in dict.fromkeys(line for one in asked for line in doubtful_choices(one.recipe)):
+    for line in dict.fromkeys(line for one in asked for line in recipe_warnings(one.recipe)):
         warn(line)
     source = open_data(settings, note=note)
     data, spec, built_in = source.data, source.spec, source.built_in
@@ -122,7 +122,7 @@ def make_plan(
     for line in data.warnings:
         warn(line)
     on_cpu = first == "cpu"
-    made = [Variant(one.suffix, *_started(one.recipe, data.train, built_in), one.arch) for one in asked]
+    made = [RunVariant(one.suffix, *_started(one.recipe, data.train, built_in), one.arch) for one in asked]
     assignments = _assign(settings, recipe, data.train, note, warn)
     for repeat, assignment in enumerate(assignments):
         for line in check_folds(assignment, data.train.classes, data.train.class_attributes):
@@ -135,7 +135,7 @@ def make_plan(
     begun = beginnings(runs, chosen, warn)
     if baseline is not None:
         runs = compared_with(baseline, runs, data.train)
-    recorded = Recorded() if force and runs[0].is_whole(chosen) else recorded_start(runs)
+    recorded = RecordedResources() if force and runs[0].is_whole(chosen) else recorded_start(runs)
     execution = replace(execution, per_device=execution.per_device or recorded.jobs)
     placement = _place(len(runs) * len(chosen), execution, recorded.threads)
     if built_in:
@@ -153,12 +153,12 @@ def _started(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple[Recipe
     return recipe, target
 
 
-def _place(jobs: int, execution: Execution, threads: int | None = None) -> Placement:
+def _place(jobs: int, execution: Execution, threads: int | None = None) -> DevicePlan:
     if execution.backend == "ray":
         from folds.execution.ray_cluster import place_on_cluster
 
         return place_on_cluster(jobs, execution, threads)
-    return place(jobs, execution.devices, execution.per_device, threads)
+    return plan_devices(jobs, execution.devices, execution.per_device, threads)
 
 
 def _assign(settings: Settings, recipe: Recipe, table: SampleTable, note: Note, warn: Note) -> list[FoldAssignment]:
@@ -167,7 +167,7 @@ def _assign(settings: Settings, recipe: Recipe, table: SampleTable, note: Note, 
     return make_splits(table, settings, recipe.seed, note, warn)
 
 
-def open_runs(
+def prepare_jobs(
     plan: Plan,
     *,
     resume: bool = False,
@@ -175,7 +175,7 @@ def open_runs(
     note: Note = lambda text: None,
     warn: Note = lambda text: None,
     progress: Callable[[int, int], None] | None = None,
-    decoded: Callable[[Plan, ImageCache, ImageCache | None], None] | None = None,
+    decoded: Callable[[Plan, DecodedImages, DecodedImages | None], None] | None = None,
 ) -> list[Job]:
     """Decode the images, write the run folders, and list the jobs that are still to do, longest first.
 
@@ -188,7 +188,7 @@ def open_runs(
         or folds, or on another kind of device (the difference is shown); an image cannot be used.
     """
     for run in plan.runs:
-        run.refuse_started(plan.folds, resume, force)
+        run.check_not_started(plan.folds, resume, force)
     now = environment()
     jobs: list[tuple[int, Job]] = []
     caches: dict[ImageSettings, _Images] = {}
@@ -197,20 +197,20 @@ def open_runs(
         images = run.image_settings
         if images not in caches:
             load = partial(load_images, settings=images, cache_dir=CACHE / "images", note=note, progress=progress)
-            train = load(plan.table.paths or (), where=plan.table.where)
+            train = load(plan.table.paths or (), where=plan.table.locations)
             test = plan.data.test
-            caches[images] = train, None if test is None else load(test.paths or (), where=test.where)
+            caches[images] = train, None if test is None else load(test.paths or (), where=test.locations)
         if decoded is not None and run is plan.runs[0]:
             decoded(plan, *caches[images])
         amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
         trained = trained_labels(run.recipe, plan.table)
         record = _record(plan, run, caches[images], amp, trained)
         if not (force and plan.whole):
-            run.refuse_changed(record)
+            run.check_same_settings(record)
         prepared.append(_Prepared(run, caches[images], record, amp, trained))
     # Nothing is removed before everything has been found to be in order, for all runs.
     for run, (train, test_cache), record, amp, trained in prepared:
-        begun = plan.beginnings.get(run.name, Beginning())
+        begun = plan.beginnings.get(run.name, InitialWeights())
         if force:
             run.remove(plan.folds)
         if not (run.folder / "config.toml").exists():
@@ -239,7 +239,7 @@ def open_runs(
             save_seconds=plan.execution.save_seconds,
             versions=now,
             trained=None if trained is None else str(run.folder / TRAINED),
-            optimistic=begun.optimistic,
+            selected_on_validation=begun.selected_on_validation,
         )
         for fold in plan.folds:
             if run.done(fold) is not None:
@@ -251,7 +251,9 @@ def open_runs(
                 init = str(begun.paths[fold]) if begun.paths else None
                 jobs.append((cost, replace(job, fold=fold, checkpoint=str(run.checkpoint(fold)), init=init)))
     unfinished = {job.folder for _, job in jobs}
-    for line in version_warnings([run.folder for run in plan.runs if str(run.folder) in unfinished], now, plan.placement.kind == "cuda"):
+    for line in version_warnings(
+        [run.folder for run in plan.runs if str(run.folder) in unfinished], now, plan.placement.kind == "cuda"
+    ):
         warn(line)
     # Longest first: the last slot to finish then has the least left to do.
     return [job for _, job in sorted(jobs, key=lambda pair: (-pair[0], pair[1].run, pair[1].fold))]
@@ -260,8 +262,18 @@ def open_runs(
 def _record(plan: Plan, run: Run, images: _Images, amp: str, trained: Sequence[str] | None) -> str:
     """The content of a run's config.toml: given again, it makes this very run."""
     train, test = images
-    settings = replace(plan.settings, data=plan.spec.data, arch=(run.architecture.name,), name=run.name, k=run.assignment.k, repeats=1, seeds=1)
-    if settings.folds is None and (run.assignment is not plan.assignment or run.recipe.seed != plan.runs[0].recipe.seed):
+    settings = replace(
+        plan.settings,
+        data=plan.spec.data,
+        arch=(run.architecture.name,),
+        name=run.name,
+        k=run.assignment.k,
+        repeats=1,
+        seeds=1,
+    )
+    if settings.folds is None and (
+        run.assignment is not plan.assignment or run.recipe.seed != plan.runs[0].recipe.seed
+    ):
         # Its folds do not follow from its seed: they are those beside the record.
         settings = replace(settings, folds=run.folder / "folds.csv", holdout=None, stratify=())
     resolved = {
@@ -271,7 +283,7 @@ def _record(plan: Plan, run: Run, images: _Images, amp: str, trained: Sequence[s
         "folds_sha": run.assignment.sha,
         "images_sha": sha256_bytes("".join([*train.content, *(test.content if test else ())]).encode()),
         "init_sha": sha256_bytes(run.recipe.init.read_bytes()) if run.recipe.init else "",
-        "init_run_sha": plan.beginnings.get(run.name, Beginning()).sha or None,
+        "init_run_sha": plan.beginnings.get(run.name, InitialWeights()).sha or None,
         "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
         "trained_sha": sha256_bytes("\n".join(trained).encode()) if trained else "",
         "amp": amp,

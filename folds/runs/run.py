@@ -20,7 +20,20 @@ from folds.splits.assignment import FoldAssignment
 from folds.utils.files import read_json, remove
 
 # Where a file lies does not change what is trained; its content is compared by hash.
-_NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "init", "resolved", "name"}
+_NOT_COMPARED = {
+    "data",
+    "test",
+    "folds",
+    "path",
+    "label",
+    "person",
+    "id",
+    "split",
+    "person_regex",
+    "init",
+    "resolved",
+    "name",
+}
 # Which folds there are is compared by their hash.
 _NOT_COMPARED |= {"holdout", "repair", "stratify"}
 # How many runs one command made.
@@ -64,7 +77,9 @@ class Run:
     @property
     def image_settings(self) -> ImageSettings:
         """What every image becomes before it is trained on."""
-        return ImageSettings(self.architecture.height, self.architecture.width, self.recipe.fit, self.recipe.value_window())
+        return ImageSettings(
+            self.architecture.height, self.architecture.width, self.recipe.fit, self.recipe.value_window()
+        )
 
     @property
     def folder(self) -> Path:
@@ -90,14 +105,18 @@ class Run:
         if not path.exists():
             return None
         record = read_json(path)
-        wrong = not isinstance(record, dict) or next((key for key, kind in _DONE.items() if not isinstance(record.get(key), kind)), None)
+        wrong = not isinstance(record, dict) or next(
+            (key for key, kind in _DONE.items() if not isinstance(record.get(key), kind)), None
+        )
         missing = next((file for file in (path.with_name("oof.npy"), self.checkpoint(fold)) if not file.exists()), None)
         if wrong or missing:
-            what = f"says that the fold is trained, and {missing} is not there" if missing and not wrong else "is damaged"
+            what = (
+                f"says that the fold is trained, and {missing} is not there" if missing and not wrong else "is damaged"
+            )
             raise EnsembleError(f"{path} {what}", hint=f"rm -r {path.parent} and --resume train this fold again")
         return record
 
-    def refuse_started(self, folds: Sequence[int], resume: bool = False, force: bool = False) -> None:
+    def check_not_started(self, folds: Sequence[int], resume: bool = False, force: bool = False) -> None:
         """Nothing is trained over or written over: what exists wants `resume` or `force`."""
         if force:
             return
@@ -114,14 +133,15 @@ class Run:
             there = [path for path in self._results() if path.is_file()]
             if there:
                 raise EnsembleError(
-                    f"{there[0]} exists, and {self.folder}, which would have made it, does not", hint="give another --name, or --force to replace it"
+                    f"{there[0]} exists, and {self.folder}, which would have made it, does not",
+                    hint="give another --name, or --force to replace it",
                 )
 
     def _results(self) -> list[Path]:
         checkpoints = sorted((self.checkpoints / self.name).glob("fold*.pt"))
         return [oof_file(self.runs, self.name), *fold_files(self.runs, self.name).values(), *checkpoints]
 
-    def refuse_changed(self, record: str) -> None:
+    def check_same_settings(self, record: str) -> None:
         """A run goes on with the settings, data and folds it was begun with, or not at all.
 
         Parameters
@@ -138,12 +158,18 @@ class Run:
         before, after = _comparable(read_record(path), path), _comparable(tomllib.loads(record), path)
         # What an earlier version did not record yet: a setting was at its default, of what was decided nothing is known.
         decided = {key for key in before.keys() ^ after.keys() if key.startswith(_RESOLVED)}
-        before, after = ({key: default_of(key) for key in before.keys() | after.keys()} | part for part in (before, after))
+        before, after = (
+            {key: default_of(key) for key in before.keys() | after.keys()} | part for part in (before, after)
+        )
         changed = sorted(key for key in before.keys() - decided if before[key] != after[key])
         if changed:
             lines = [f"{key}: {_short(before.get(key))} → {_short(after.get(key))}" for key in changed]
             if _DEVICE in changed and set(changed) <= {_DEVICE, "resolved amp"}:  # half precision comes with the device
-                there = "--devices cpu goes" if before[_DEVICE] == "cpu" else "a machine with a GPU (--devices auto, or 0) goes"
+                there = (
+                    "--devices cpu goes"
+                    if before[_DEVICE] == "cpu"
+                    else "a machine with a GPU (--devices auto, or 0) goes"
+                )
                 raise EnsembleError(
                     f"the run {self.folder} was begun on another kind of device, on which the same training gives other numbers",
                     hint=f"{there} on with it; --name NEW is another run; --force trains all of it again from nothing",
@@ -198,14 +224,14 @@ def file_safe(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedResources:
     """What an earlier start has decided on; None where there was none, or where it does not say."""
 
     threads: int | None = None
     jobs: int | None = None
 
 
-def recorded_start(runs: Sequence[Run]) -> Recorded:
+def recorded_start(runs: Sequence[Run]) -> RecordedResources:
     """The threads a job and the jobs a device of an earlier start of these runs: other threads give other sums.
 
     Raises
@@ -222,8 +248,11 @@ def recorded_start(runs: Sequence[Run]) -> Recorded:
             jobs += [number for number in [_number(resolved, "jobs", path)] if number is not None]
     if len(threads) > 1:
         each = ", ".join(f"{name} with {number}" for number, name in sorted(threads.items()))
-        raise EnsembleError(f"these runs were begun with different numbers of threads a job: {each}", hint="--resume them one at a time: --arch NAME")
-    return Recorded(next(iter(threads), None), min(jobs, default=None))
+        raise EnsembleError(
+            f"these runs were begun with different numbers of threads a job: {each}",
+            hint="--resume them one at a time: --arch NAME",
+        )
+    return RecordedResources(next(iter(threads), None), min(jobs, default=None))
 
 
 def _resolved(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -241,7 +270,11 @@ def _number(resolved: Mapping[str, Any], key: str, path: Path) -> int | None:
 
 
 def _comparable(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    resolved = {f"{_RESOLVED}{key}": value for key, value in _resolved(record, path).items() if key not in _NOT_COMPARED_RESOLVED}
+    resolved = {
+        f"{_RESOLVED}{key}": value
+        for key, value in _resolved(record, path).items()
+        if key not in _NOT_COMPARED_RESOLVED
+    }
     return {key: value for key, value in record.items() if key not in _NOT_COMPARED} | resolved
 
 

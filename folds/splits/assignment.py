@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.data.table import SampleTable
-from folds.errors import EnsembleError, UsageError, collected
-from folds.splits.repair import Quality, Repair
+from folds.errors import EnsembleError, UsageError, combine_errors
+from folds.splits.repair import Repair
 from folds.utils.csv_table import CsvTable, csv_text, read_bytes, read_csv
 from folds.utils.files import read_json, sha256_bytes, write_atomic, write_json
 
@@ -85,16 +85,26 @@ def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> P
     path = Path(path)
     beside = _json_path(path)
     if beside == path:
-        raise UsageError(f"folds are written as a CSV, {path} is not named like one", hint=f"-o {path.with_suffix('.csv')}")
-    columns = {"id": assignment.ids.tolist(), "label": assignment.labels.tolist(), "person": assignment.persons.tolist()}
+        raise UsageError(
+            f"folds are written as a CSV, {path} is not named like one", hint=f"-o {path.with_suffix('.csv')}"
+        )
+    columns = {
+        "id": assignment.ids.tolist(),
+        "label": assignment.labels.tolist(),
+        "person": assignment.persons.tolist(),
+    }
     content = csv_text({**columns, "fold": list(map(str, assignment.fold.tolist()))}).encode()
     same = path.is_file() and read_bytes(path) == content
     if same and beside.exists():
         return path
     if path.exists() and not same and not force:
-        raise EnsembleError(f"{path} exists and holds other folds", hint="give another name with -o, or --force to replace it")
+        raise EnsembleError(
+            f"{path} exists and holds other folds", hint="give another name with -o, or --force to replace it"
+        )
     if beside.exists() and not force and not _is_record(beside):
-        raise EnsembleError(f"{beside} exists and is no record of folds", hint="give another name with -o, or --force to replace it")
+        raise EnsembleError(
+            f"{beside} exists and is no record of folds", hint="give another name with -o, or --force to replace it"
+        )
     # The .json first: a folds.csv that exists has its meaning beside it.
     write_json(beside, _to_json(assignment))
     return write_atomic(path, content)
@@ -116,7 +126,7 @@ def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
     versions = {name: version(name) for name in ("ensemble", "scikit-learn", "numpy")}
     record: dict[str, Any] = {"schema": SCHEMA, "k": assignment.k, "seed": assignment.seed, "repeat": assignment.repeat}
     record["stratify"] = list(assignment.stratify)
-    record["repair"] = None if assignment.repair is None else asdict(assignment.repair)
+    record["repair"] = None if assignment.repair is None else assignment.repair.to_dict()
     return record | {"versions": versions, "table_sha": assignment.table_sha, "sha": assignment.sha}
 
 
@@ -139,7 +149,9 @@ def load_folds(path: Path, table: SampleTable | None = None) -> FoldAssignment:
     read, row, fold = _read(path)
     _check_lined_up(path, read, row, table)
     fold = fold[[row[name] for name in table.ids.tolist()]]
-    return _with_record(path, FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha))
+    return _with_record(
+        path, FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha)
+    )
 
 
 def read_folds(path: Path) -> FoldAssignment:
@@ -148,18 +160,24 @@ def read_folds(path: Path) -> FoldAssignment:
     read, row, fold = _read(path)
     advice = "give the table with --data"
     labels, persons = (np.array(read.column(name, advice=advice), dtype=str) for name in ("label", "person"))
-    return _with_record(path, FoldAssignment(np.array(list(row), dtype=str), labels, persons, fold, int(fold.max()) + 1, None))
+    return _with_record(
+        path, FoldAssignment(np.array(list(row), dtype=str), labels, persons, fold, int(fold.max()) + 1, None)
+    )
 
 
 def _read(path: Path) -> tuple[CsvTable, dict[str, int], NDArray[np.int64]]:
     """The file, the row of each id, and the folds by row."""
     read = read_csv(path)
-    ids = read.column("id", advice="where a table has no column 'id', its paths are the ids: name the column of the paths 'id'")
+    ids = read.column(
+        "id", advice="where a table has no column 'id', its paths are the ids: name the column of the paths 'id'"
+    )
     fold = _fold_numbers(read)
     row: dict[str, int] = {}
-    repeated = [f"{path.name} row {read.numbers[i]}: '{name}'" for i, name in enumerate(ids) if row.setdefault(name, i) != i]
+    repeated = [
+        f"{path.name} row {read.numbers[i]}: '{name}'" for i, name in enumerate(ids) if row.setdefault(name, i) != i
+    ]
     if repeated:
-        raise collected(repeated, f"ids of {path} stand there twice", hint="one row for each sample")
+        raise combine_errors(repeated, f"ids of {path} stand there twice", hint="one row for each sample")
     return read, row, fold
 
 
@@ -175,8 +193,10 @@ def _fold_numbers(read: CsvTable) -> NDArray[np.int64]:
         if not (held_out or (cell.isascii() and cell.isdecimal() and int(cell) < most))
     ]
     if wrong:
-        raise collected(
-            wrong, f"folds of {read.source} are not whole numbers from 0", hint="the column 'fold' holds 0 to k-1, or 0 and -1 for one part held out"
+        raise combine_errors(
+            wrong,
+            f"folds of {read.source} are not whole numbers from 0",
+            hint="the column 'fold' holds 0 to k-1, or 0 and -1 for one part held out",
         )
     return np.array(cells, dtype=np.int64)
 
@@ -184,12 +204,12 @@ def _fold_numbers(read: CsvTable) -> NDArray[np.int64]:
 def _check_lined_up(path: Path, read: CsvTable, first: Mapping[str, int], table: SampleTable) -> None:
     again = f"make the folds of this table: ensemble folds --data {table.source} -o NAME.csv"
     known = set(table.ids.tolist())
-    absent = [f"{where}: {name}" for name, where in zip(table.ids.tolist(), table.where) if name not in first]
+    absent = [f"{where}: {name}" for name, where in zip(table.ids.tolist(), table.locations) if name not in first]
     if absent:
-        raise collected(absent, f"of {len(table):,} samples of {table.source} have no fold in {path}", hint=again)
+        raise combine_errors(absent, f"of {len(table):,} samples of {table.source} have no fold in {path}", hint=again)
     extra = [f"{path.name} row {read.numbers[i]}: {name}" for name, i in first.items() if name not in known]
     if extra:
-        raise collected(extra, f"of {len(first):,} ids in {path} are not in {table.source}", hint=again)
+        raise combine_errors(extra, f"of {len(first):,} ids in {path} are not in {table.source}", hint=again)
     for column, values in (("label", table.labels), ("person", table.persons)):
         if column not in read.columns or values is None:
             continue
@@ -197,7 +217,7 @@ def _check_lined_up(path: Path, read: CsvTable, first: Mapping[str, int], table:
         pairs = [(name, cells[first[name]], value) for name, value in zip(table.ids.tolist(), values.tolist())]
         other = [f"{name}: '{theirs}', in the table '{ours}'" for name, theirs, ours in pairs if theirs != ours]
         if other:
-            raise collected(other, f"samples have another {column} in {path} than in {table.source}", hint=again)
+            raise combine_errors(other, f"samples have another {column} in {path} than in {table.source}", hint=again)
 
 
 def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:
@@ -216,6 +236,6 @@ def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:
 
 def _repair(record: Any) -> Repair | None:
     try:
-        return Repair(**{**record, "before": Quality(**record["before"]), "after": Quality(**record["after"])})
+        return Repair.from_dict(record)
     except (TypeError, KeyError):
         return None

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import EnsembleError, collected
+from folds.errors import EnsembleError, combine_errors
 from folds.splits.assignment import FoldAssignment
 
 
-def check_folds(assignment: FoldAssignment, classes: Sequence[str], class_attributes: Mapping[str, Mapping[str, str]] | None = None) -> list[str]:
+def check_folds(
+    assignment: FoldAssignment, classes: Sequence[str], class_attributes: Mapping[str, Mapping[str, str]] | None = None
+) -> list[str]:
     """What is wrong with an assignment: an error for what makes its scores untrue, a warning for what weakens them.
 
     Returns
@@ -26,12 +28,16 @@ def check_folds(assignment: FoldAssignment, classes: Sequence[str], class_attrib
     least = -1 if assignment.held_out else 0
     outside = np.flatnonzero((fold < least) | (fold >= k))
     if len(outside):
-        raise collected([f"id {assignment.ids[i]}: fold {fold[i]}" for i in outside], f"samples are in none of the folds {least} to {k - 1}")
+        raise combine_errors(
+            [f"id {assignment.ids[i]}: fold {fold[i]}" for i in outside],
+            f"samples are in none of the folds {least} to {k - 1}",
+        )
     _check_persons(assignment)
     empty = sorted(set(range(least, k)) - set(fold.tolist()))
     if assignment.held_out and empty:
         raise EnsembleError(
-            f"all {len(fold):,} samples are in fold {-1 - empty[0]}", hint="fold 0 is held out, fold -1 is trained on: neither is empty"
+            f"all {len(fold):,} samples are in fold {-1 - empty[0]}",
+            hint="fold 0 is held out, fold -1 is trained on: neither is empty",
         )
     if empty:
         raise EnsembleError(
@@ -50,7 +56,9 @@ def check_folds(assignment: FoldAssignment, classes: Sequence[str], class_attrib
             parts = 2 if assignment.held_out else k
             advice = "; another --seed may spread it" if total >= parts else ""
             counted = f"{total:,} {'person' if total == 1 else 'people'} for {'the held-out part' if assignment.held_out else f'{k} folds'}"
-            found.append(f"class {_meaning(name, class_attributes)}: {counted}: absent from {' and from '.join(where)}{advice}")
+            found.append(
+                f"class {_meaning(name, class_attributes)}: {counted}: absent from {' and from '.join(where)}{advice}"
+            )
     return found
 
 
@@ -62,8 +70,10 @@ def _check_persons(assignment: FoldAssignment) -> None:
     lines = []
     for code in np.flatnonzero(np.bincount(pairs[0]) > 1):
         mine = pairs[0] == code
-        lines.append(f"{people[code]}: " + ", ".join(f"fold {f} ({n} samples)" for f, n in zip(pairs[1][mine], counts[mine])))
-    raise collected(
+        lines.append(
+            f"{people[code]}: " + ", ".join(f"fold {f} ({n} samples)" for f, n in zip(pairs[1][mine], counts[mine]))
+        )
+    raise combine_errors(
         lines,
         f"of {len(people):,} people stand in more than one fold: what is trained on them is scored on them",
         hint="split by person: ensemble folds -o folds.csv",
@@ -87,7 +97,10 @@ def _codes(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.int
     code = {name: i for i, name in enumerate(classes)}
     outside = sorted(set(assignment.labels.tolist()) - set(code))
     if outside:
-        raise EnsembleError(f"labels of the folds are none of the declared classes: {', '.join(outside[:10])}", hint=f"classes: {', '.join(classes)}")
+        raise EnsembleError(
+            f"labels of the folds are none of the declared classes: {', '.join(outside[:10])}",
+            hint=f"classes: {', '.join(classes)}",
+        )
     return np.array([code[label] for label in assignment.labels.tolist()], dtype=np.int64)
 
 
@@ -105,7 +118,7 @@ def people_per_class(assignment: FoldAssignment, classes: Sequence[str]) -> list
     return [len(np.unique(assignment.persons[assignment.labels == name])) for name in classes]
 
 
-def fold_table(assignment: FoldAssignment, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def fold_counts(assignment: FoldAssignment, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Counts for printing.
 
     Returns

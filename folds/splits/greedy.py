@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from folds.splits.strata import Counts
 
 
-def greedy_folds(counts: Counts, sizes: NDArray[np.integer], shares: int | Sequence[float], seed: int) -> NDArray[np.int64]:
+def stratified_group_kfold(
+    counts: Counts, sizes: NDArray[np.integer], shares: int | Sequence[float], seed: int
+) -> NDArray[np.int64]:
     """Give each person in turn, the most uneven first, the fold that leaves every stratum most evenly spread.
 
     For `shares` = k and one array of strata this is the assignment of ``sklearn.model_selection.StratifiedGroupKFold(k,
@@ -32,7 +34,9 @@ def greedy_folds(counts: Counts, sizes: NDArray[np.integer], shares: int | Seque
     people, width = counts.shape
     totals = counts.sum(axis=0)
     # Shares of a stratum are counts / totals: for equal folds exactly scikit-learn's quotient, nothing multiplied in.
-    k, whole = (shares, np.tile(totals, (shares, 1))) if isinstance(shares, int) else (len(shares), np.outer(shares, totals))
+    k, whole = (
+        (shares, np.tile(totals, (shares, 1))) if isinstance(shares, int) else (len(shares), np.outer(shares, totals))
+    )
     order = np.arange(people)
     np.random.RandomState(seed).shuffle(order)
     order = order[np.argsort(-np.std(counts[order], axis=1), kind="stable")]

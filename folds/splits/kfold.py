@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.splits.assignment import FoldAssignment, load_folds, read_folds, save_folds
-from folds.splits.checks import check_folds, fold_table, people_per_class
-from folds.splits.greedy import fill_empty, greedy_folds
+from folds.splits.checks import check_folds, fold_counts, people_per_class
+from folds.splits.greedy import fill_empty, stratified_group_kfold
 from folds.splits.repair import balance, repair
-from folds.splits.strata import People, people_of
+from folds.splits.strata import GroupCounts, count_groups
 
 __all__ = [
     "FoldAssignment",
     "check_folds",
-    "fold_table",
+    "fold_counts",
     "hold_out",
     "load_folds",
     "people_for_folds",
@@ -50,7 +50,7 @@ def split_by_person(
     EnsembleError : the table has no labels or persons, or fewer people than folds.
     """
     people = people_for_folds(table, k, seed, stratify)
-    fold, changes = fill_empty(greedy_folds(people.counts, people.sizes, k, seed), people.sizes, k), None
+    fold, changes = fill_empty(stratified_group_kfold(people.counts, people.sizes, k, seed), people.sizes, k), None
     if repaired:
         fold, changes = repair(people, fold, [1 / k] * k, seed)
     return assigned(table, fold[people.groups], k, seed, repair=changes)
@@ -63,14 +63,21 @@ def assigned(table: SampleTable, fold: NDArray[np.int64], k: int, seed: int, **m
     return FoldAssignment(table.ids, table.labels, table.persons, fold, k, seed, table_sha=table.sha, **more)  # type: ignore[arg-type]
 
 
-def people_for_folds(table: SampleTable, k: int, seed: int, stratify: NDArray[np.str_] | Columns | None = None) -> People:
+def people_for_folds(
+    table: SampleTable, k: int, seed: int, stratify: NDArray[np.str_] | Columns | None = None
+) -> GroupCounts:
     """The people of `table`, where k folds of them can be made; raises what `split_by_person` says."""
     if k < 2:
-        raise UsageError(f"--k must be 2 or more, found {k}", hint="each fold is predicted by a model trained on the others")
+        raise UsageError(
+            f"--k must be 2 or more, found {k}", hint="each fold is predicted by a model trained on the others"
+        )
     _check_seed(seed)
-    people = people_of(table, [stratify] if isinstance(stratify, np.ndarray) else stratify, k)
+    people = count_groups(table, [stratify] if isinstance(stratify, np.ndarray) else stratify, k)
     if k > len(people):
-        raise EnsembleError(f"{k} folds need at least {k} people, {table.source} has {len(people)}", hint=f"try --k {min(5, len(people))}")
+        raise EnsembleError(
+            f"{k} folds need at least {k} people, {table.source} has {len(people)}",
+            hint=f"try --k {min(5, len(people))}",
+        )
     return people
 
 
@@ -80,7 +87,11 @@ def _check_seed(seed: int) -> None:
 
 
 def hold_out(
-    table: SampleTable, share: float, seed: int = 0, stratify: NDArray[np.str_] | Columns | None = None, repaired: bool = True
+    table: SampleTable,
+    share: float,
+    seed: int = 0,
+    stratify: NDArray[np.str_] | Columns | None = None,
+    repaired: bool = True,
 ) -> FoldAssignment:
     """One split by person: about `share` of the samples in fold 0, held out; the others in fold -1, only ever trained on.
 
@@ -93,12 +104,17 @@ def hold_out(
     EnsembleError : the table has no labels or persons, or one person only.
     """
     if not 0 < share < 1:
-        raise UsageError(f"--holdout must be above 0 and below 1, found {share:g}", hint="--holdout .1 holds out a tenth of the images")
+        raise UsageError(
+            f"--holdout must be above 0 and below 1, found {share:g}",
+            hint="--holdout .1 holds out a tenth of the images",
+        )
     _check_seed(seed)
     # A joint value of p people can be on both sides if p · share is a person or more.
-    people = people_of(table, [stratify] if isinstance(stratify, np.ndarray) else stratify, max(2, min(round(1 / share), len(table))))
+    people = count_groups(
+        table, [stratify] if isinstance(stratify, np.ndarray) else stratify, max(2, min(round(1 / share), len(table)))
+    )
     shares = (share, 1 - share)
-    part = fill_empty(greedy_folds(people.counts, people.sizes, shares, seed), people.sizes, 2)
+    part = fill_empty(stratified_group_kfold(people.counts, people.sizes, shares, seed), people.sizes, 2)
     if repaired:
         part = balance(people, part, shares, np.random.default_rng([seed, len(people)]))
     return assigned(table, -part[people.groups], 1, seed)

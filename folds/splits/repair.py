@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.splits.strata import Counts, People
+from folds.splits.strata import Counts, GroupCounts
 
 # When it is worth looking (a share of a fold's samples), and worth changing anything (a part of that deviation).
 DEVIATION_TO_TRY = 0.01
-LEAST_GAIN = 0.1
+MIN_GAIN = 0.1
 # How far a fold's samples may be from what it should have, where they were not farther off before.
 SIZE_TOLERANCE = 0.05
 # The work, whatever the number of people: candidates a step, steps, beginnings, absent classes that a step aims at.
-MOST_CANDIDATES = 1500
-MOST_STEPS = 600
-BEGINNINGS = 40
+MAX_CANDIDATES = 1500
+MAX_STEPS = 600
+RESTARTS = 40
 PATIENCE = 12  # beginnings in a row that found nothing better
-MOST_AIMS = 20
+MAX_TARGETS = 20
 
 Candidates = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -39,10 +39,19 @@ class Quality:
     size : the largest \\|samples of a fold / the samples it should have − 1\\|.
     """
 
-    absent: int
-    worst: float
+    missing_classes: int
+    max_deviation: float
     mean: float
     size: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the values under their names on disk."""
+        return {"absent": self.missing_classes, "worst": self.max_deviation, "mean": self.mean, "size": self.size}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Quality:
+        """Return the quality that `to_dict` has written; raise KeyError where a value is missing."""
+        return cls(record["absent"], record["worst"], record["mean"], record["size"])
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,24 @@ class Repair:
     before: Quality
     after: Quality
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for folds.json and ``--json``."""
+        return {
+            "moved": self.moved,
+            "swapped": self.swapped,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Repair:
+        """Return the repair that `to_dict` has written; raise KeyError or TypeError where it is damaged."""
+        before, after = (Quality.from_dict(record[part]) for part in ("before", "after"))
+        return cls(record["moved"], record["swapped"], before, after)
+
     def __str__(self) -> str:
-        absent = f"classes absent from a fold: {self.before.absent} → {self.after.absent}"
-        deviation = f"largest deviation of a class share {share_text(self.before.worst)} → {share_text(self.after.worst)}"
+        absent = f"classes absent from a fold: {self.before.missing_classes} → {self.after.missing_classes}"
+        deviation = f"largest deviation of a class share {share_text(self.before.max_deviation)} → {share_text(self.after.max_deviation)}"
         return f"{self.moved:,} {'person' if self.moved == 1 else 'people'} moved, {self.swapped:,} swapped; {absent}; {deviation}"
 
 
@@ -65,12 +89,14 @@ def share_text(share: float) -> str:
     return f"{share:.3f}".removeprefix("0")
 
 
-def quality(people: People, fold: NDArray[np.int64], shares: Sequence[float]) -> Quality:
+def quality(people: GroupCounts, fold: NDArray[np.int64], shares: Sequence[float]) -> Quality:
     """The `Quality` of `fold` (people,), where the folds should have `shares` (k,) of all samples."""
-    return _Search(people, fold, shares).quality()
+    return _LocalSearch(people, fold, shares).quality()
 
 
-def repair(people: People, fold: NDArray[np.int64], shares: Sequence[float], seed: int) -> tuple[NDArray[np.int64], Repair | None]:
+def repair(
+    people: GroupCounts, fold: NDArray[np.int64], shares: Sequence[float], seed: int
+) -> tuple[NDArray[np.int64], Repair | None]:
     """Improve an assignment by moving and swapping whole people.
 
     First come the classes that folds lack, then the deviation of class shares. The result is never worse than `fold` in
@@ -88,26 +114,30 @@ def repair(people: People, fold: NDArray[np.int64], shares: Sequence[float], see
     -------
     (people,) folds, and what was changed or None.
     """
-    search = _Search(people, fold, shares)
+    search = _LocalSearch(people, fold, shares)
     before = search.quality()
-    if not before.absent and before.worst < DEVIATION_TO_TRY:
+    if not before.missing_classes and before.max_deviation < DEVIATION_TO_TRY:
         return fold, None
     found = search.run(np.random.default_rng([seed, len(people)]), max(SIZE_TOLERANCE, before.size), before)
     after = quality(people, found, shares)
-    if after.absent == before.absent and after.worst > (1 - LEAST_GAIN) * before.worst:
+    if after.missing_classes == before.missing_classes and after.max_deviation > (1 - MIN_GAIN) * before.max_deviation:
         return fold, None
     return found, Repair(*_changes(fold, found, len(shares)), before, after)
 
 
 def balance(
-    people: People, fold: NDArray[np.int64], shares: Sequence[float], random: np.random.Generator, steps: int = MOST_STEPS
+    people: GroupCounts,
+    fold: NDArray[np.int64],
+    shares: Sequence[float],
+    random: np.random.Generator,
+    steps: int = MAX_STEPS,
 ) -> NDArray[np.int64]:
     """The best assignment (people,) that a search finds from `fold`, which may be a bad one: nothing of it needs to stay.
 
     First come the classes that folds lack, then sizes within `SIZE_TOLERANCE`, then the deviation of class shares. Fewer
     `steps` stay nearer to where the search begins.
     """
-    return _Search(people, fold, shares).run(random, SIZE_TOLERANCE, None, steps)
+    return _LocalSearch(people, fold, shares).run(random, SIZE_TOLERANCE, None, steps)
 
 
 def _changes(before: NDArray[np.int64], after: NDArray[np.int64], k: int) -> tuple[int, int]:
@@ -118,7 +148,7 @@ def _changes(before: NDArray[np.int64], after: NDArray[np.int64], k: int) -> tup
     return int(flow.sum()) - swapped, swapped
 
 
-class _Search:
+class _LocalSearch:
     """Steepest descent over moves and swaps, begun again from the best so far with a few random ones.
 
     All moves and swaps are looked at, or a sample of them where people are many, half of it aimed at what is absent. The
@@ -126,7 +156,7 @@ class _Search:
     piles up). The work is bounded, and the result follows from the arguments alone.
     """
 
-    def __init__(self, people: People, fold: NDArray[np.int64], shares: Sequence[float]) -> None:
+    def __init__(self, people: GroupCounts, fold: NDArray[np.int64], shares: Sequence[float]) -> None:
         counts, samples = people.counts, float(people.sizes.sum())
         self.people, self.width, self.classes, self.k = len(people), counts.shape[1], people.values, len(shares)
         # The last row is nobody: a move is a swap with nobody.
@@ -138,7 +168,7 @@ class _Search:
         # [a, b, f]: whether a change between folds a and b touches fold f.
         every = np.arange(self.k)
         self.touched = (every[:, None, None] == every) | (every[None, :, None] == every)
-        self.exhaustive = self.people * (self.people + self.k) <= 4 * MOST_CANDIDATES
+        self.exhaustive = self.people * (self.people + self.k) <= 4 * MAX_CANDIDATES
         self.place(fold)
 
     def place(self, fold: NDArray[np.int64]) -> None:
@@ -150,19 +180,21 @@ class _Search:
         absent = np.maximum(self.needed - self._has(self.held).sum(axis=0), 0).sum()
         return Quality(int(absent), float(deviation.max()), float(deviation.mean()), float(size.max()))
 
-    def run(self, random: np.random.Generator, size_limit: float, floor: Quality | None, most: int = MOST_STEPS) -> NDArray[np.int64]:
+    def run(
+        self, random: np.random.Generator, size_limit: float, floor: Quality | None, most: int = MAX_STEPS
+    ) -> NDArray[np.int64]:
         """The best assignment found; with a `floor` none whose worst deviation is worse than there."""
         start = self.quality()
         self.scale, self.size_limit, self.floor = start, size_limit + 1e-9, floor
         best, best_cost = self.fold.copy(), self._cost_now()
         kept, kept_key = best, self._key(start)
         steps = fruitless = 0
-        for beginning in range(BEGINNINGS):
+        for beginning in range(RESTARTS):
             if fruitless == PATIENCE or steps == most:
                 break
             if beginning:
                 self.place(best)
-                self._shake(random)
+                self._perturb(random)
             cost, misses = self._cost_now(), 0
             while steps < most and misses < (1 if self.exhaustive else 3):
                 steps += 1
@@ -175,7 +207,7 @@ class _Search:
                 self._apply(candidates, at)
                 cost, misses = float(costs[at]), 0
                 now = self.quality()
-                if (floor is None or now.worst <= floor.worst) and self._key(now) < kept_key:
+                if (floor is None or now.max_deviation <= floor.max_deviation) and self._key(now) < kept_key:
                     kept, kept_key = self.fold.copy(), self._key(now)
             fruitless += 1
             if cost < best_cost - 1e-9:
@@ -184,15 +216,15 @@ class _Search:
 
     def _key(self, now: Quality) -> tuple[float, ...]:
         beyond = 0.0 if self.floor is None else max(now.mean - self.floor.mean, 0)
-        return now.absent, max(now.size - self.size_limit, 0), beyond, now.worst
+        return now.missing_classes, max(now.size - self.size_limit, 0), beyond, now.max_deviation
 
     def _cost_now(self) -> float:
         now = self.quality()
-        return float(self._cost(now.absent, now.worst, now.mean, now.size))
+        return float(self._cost(now.missing_classes, now.max_deviation, now.mean, now.size))
 
     def _cost(self, absent: Any, worst: Any, mean: Any, size: Any) -> Any:
         """One number to descend: absent classes above all, then both deviations as parts of those at the start."""
-        worst, mean = worst / max(self.scale.worst, 1e-12), mean / max(self.scale.mean, 1e-12)
+        worst, mean = worst / max(self.scale.max_deviation, 1e-12), mean / max(self.scale.mean, 1e-12)
         cost = 10 * absent + 40 * np.maximum(size - self.size_limit, 0) + worst + mean / 2
         if self.floor is not None:  # what must not get worse costs extra, so that the search turns back
             cost = cost + 4 * (np.maximum(worst - 1, 0) + np.maximum(mean - 1, 0))
@@ -204,14 +236,18 @@ class _Search:
     def _deviation(self, held: Counts) -> Counts:
         return np.abs(held[..., : self.width] / np.maximum(held[..., self.width, None], 1) - self.overall)
 
-    def _costs(self, leaves: NDArray[np.int64], joins: NDArray[np.int64], source: NDArray[np.int64], target: NDArray[np.int64]) -> Counts:
+    def _costs(
+        self, leaves: NDArray[np.int64], joins: NDArray[np.int64], source: NDArray[np.int64], target: NDArray[np.int64]
+    ) -> Counts:
         """(m,) the cost after each candidate: `leaves` goes from fold `source` to `target`, `joins` the other way."""
         change = self.own[leaves] - self.own[joins]
         after = [(source, self.held[source] - change), (target, self.held[target] + change)]
         deviation, size = self._deviation(self.held), np.abs(self.held[:, self.width] / self.wanted - 1)
         has = self._has(self.held)
         sums, present = deviation.sum(axis=1), has.sum(axis=0)
-        worst, off = (np.where(self.touched, 0.0, values).max(axis=2)[source, target] for values in (deviation.max(axis=1), size))
+        worst, off = (
+            np.where(self.touched, 0.0, values).max(axis=2)[source, target] for values in (deviation.max(axis=1), size)
+        )
         total, presence = np.full(len(leaves), sums.sum()), np.tile(present, (len(leaves), 1))
         for fold, held in after:
             changed = self._deviation(held)
@@ -237,16 +273,16 @@ class _Search:
         return leaves[real], joins[real], source[real], target[real]
 
     def _sampled(self, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        leaves, joins = random.integers(self.people, size=(2, MOST_CANDIDATES))
+        leaves, joins = random.integers(self.people, size=(2, MAX_CANDIDATES))
         target = self.fold[joins]
         has = self._has(self.held)
         lacking = np.argwhere((has == 0) & (self.needed > has.sum(axis=0)))
-        each = MOST_CANDIDATES // 2 // MOST_AIMS
-        for i, (fold, name) in enumerate(random.permutation(lacking)[:MOST_AIMS].tolist()):
+        each = MAX_CANDIDATES // 2 // MAX_TARGETS
+        for i, (fold, name) in enumerate(random.permutation(lacking)[:MAX_TARGETS].tolist()):
             part = slice(i * each, (i + 1) * each)
             leaves[part] = random.choice(np.flatnonzero(self.own[:-1, name]), each)
             joins[part], target[part] = random.choice(np.flatnonzero(self.fold == fold), each), fold
-        joins[random.random(MOST_CANDIDATES) < 0.25] = self.people
+        joins[random.random(MAX_CANDIDATES) < 0.25] = self.people
         return leaves, joins, target
 
     def _apply(self, candidates: Candidates, at: int) -> None:
@@ -258,7 +294,7 @@ class _Search:
         if joins < self.people:
             self.fold[joins] = source
 
-    def _shake(self, random: np.random.Generator) -> None:
+    def _perturb(self, random: np.random.Generator) -> None:
         for _ in range(int(random.integers(2, 5))):
             candidates = self._candidates(random)
             costs = self._costs(*candidates)

@@ -15,12 +15,12 @@ from folds.errors import EnsembleError, UsageError
 from folds.splits.assignment import FoldAssignment
 from folds.splits.kfold import Columns, assigned, hold_out, people_for_folds, split_by_person
 from folds.splits.repair import balance
-from folds.splits.strata import People, columns_named
+from folds.splits.strata import GroupCounts, columns_named
 from folds.utils.files import derive_seed
 
-ALIKE = 0.1  # adjusted Rand index up to which two partitions count as independent
-BEGINNINGS = 10
-SAME = 0.99  # from which on two count as one
+MAX_INDEPENDENT_INDEX = 0.1  # adjusted Rand index up to which two partitions count as independent
+RESTARTS = 10
+SAME_INDEX = 0.99  # from which on two count as one
 STEPS = 200  # of the search from each beginning: three times as many are no better, and more alike
 
 
@@ -44,18 +44,26 @@ def make_splits(
     if made[0].repair is not None:
         note(f"folds: scikit-learn's, with repair: {made[0].repair}")
     if len(made) > 1:
-        index = likeness(made)
+        index = max_rand_index(made)
         note(
             f"repeats: of the pairs of people that random splits would have together in one and apart in another, these have at least "
             f"{1 - index:.0%} (adjusted Rand index at most {index:.2f}; 0: independent, 1: the same)"
         )
-        if index > SAME:
-            warn("two of the repeats are the same split, or nearly" + ("" if repaired else "; without --no-repair they are independent"))
+        if index > SAME_INDEX:
+            warn(
+                "two of the repeats are the same split, or nearly"
+                + ("" if repaired else "; without --no-repair they are independent")
+            )
     return [replace(each, stratify=settings.stratify) for each in made]
 
 
 def repeated_splits(
-    table: SampleTable, k: int, repeats: int, seed: int = 0, stratify: NDArray[np.str_] | Columns | None = None, repaired: bool = True
+    table: SampleTable,
+    k: int,
+    repeats: int,
+    seed: int = 0,
+    stratify: NDArray[np.str_] | Columns | None = None,
+    repaired: bool = True,
 ) -> list[FoldAssignment]:
     """`repeats` assignments to k folds: the first is that of `split_by_person`, the others are independent of it.
 
@@ -76,30 +84,34 @@ def repeated_splits(
         raise UsageError(f"--repeats must be 1 or more, found {repeats}")
     found = [split_by_person(table, k, seed, stratify, repaired)]
     if not repaired:
-        return found + [replace(split_by_person(table, k, seed + i, stratify, repaired), seed=seed, repeat=i) for i in range(1, repeats)]
+        return found + [
+            replace(split_by_person(table, k, seed + i, stratify, repaired), seed=seed, repeat=i)
+            for i in range(1, repeats)
+        ]
     people = people_for_folds(table, k, seed, stratify)
     _, first = np.unique(people.groups, return_index=True)
     folds = [found[0].fold[first]]
     for repeat in range(1, repeats):
         likeness, fold = 1.0, folds[0]
-        for beginning in range(BEGINNINGS):
+        for beginning in range(RESTARTS):
             random = np.random.default_rng(derive_seed(seed, repeat, beginning, "repeat"))
             other = balance(people, _deal(people, k, random), [1 / k] * k, random, STEPS)
             nearest = max(rand_index(other, earlier) for earlier in folds)
             if nearest < likeness:
                 likeness, fold = nearest, other
-            if likeness <= ALIKE:
+            if likeness <= MAX_INDEPENDENT_INDEX:
                 break
         if likeness >= 1 - 1e-9:
             raise EnsembleError(
-                f"{repeats} different partitions of {len(people)} people into {k} folds were asked for, {repeat} found", hint=f"--repeats {repeat}"
+                f"{repeats} different partitions of {len(people)} people into {k} folds were asked for, {repeat} found",
+                hint=f"--repeats {repeat}",
             )
         folds.append(fold)
         found.append(assigned(table, fold[people.groups], k, seed, repeat=repeat))
     return found
 
 
-def _deal(people: People, k: int, random: np.random.Generator) -> NDArray[np.int64]:
+def _deal(people: GroupCounts, k: int, random: np.random.Generator) -> NDArray[np.int64]:
     """(people,) folds: the largest k people to one fold each, the next k likewise, …"""
     order = np.lexsort((random.random(len(people)), -people.sizes))
     rounds = -(-len(people) // k)
@@ -109,7 +121,7 @@ def _deal(people: People, k: int, random: np.random.Generator) -> NDArray[np.int
     return fold
 
 
-def likeness(assignments: list[FoldAssignment]) -> float:
+def max_rand_index(assignments: list[FoldAssignment]) -> float:
     """The largest adjusted Rand index of any two assignments of one table, over people."""
     _, first = np.unique(assignments[0].persons, return_index=True)
     return max(rand_index(one.fold[first], other.fold[first]) for one, other in combinations(assignments, 2))

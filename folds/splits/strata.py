@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.data.table import SampleTable
-from folds.errors import EnsembleError, unknown
-from folds.utils.numeric import codes_of
+from folds.errors import EnsembleError, unknown_name
+from folds.utils.numeric import factorize
 
 Counts = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class People:
+class GroupCounts:
     """The people of a table, ordered by name, so that nothing that follows depends on the order of its rows.
 
     Attributes
@@ -36,7 +36,7 @@ class People:
         return len(self.sizes)
 
 
-def people_of(table: SampleTable, columns: Sequence[NDArray[np.str_]] | None = None, folds: int = 2) -> People:
+def count_groups(table: SampleTable, columns: Sequence[NDArray[np.str_]] | None = None, folds: int = 2) -> GroupCounts:
     """Count what each person of `table` has of the columns that are to be spread evenly.
 
     With one column the strata are its values. With several they are the values of each, and besides these the joint
@@ -55,20 +55,20 @@ def people_of(table: SampleTable, columns: Sequence[NDArray[np.str_]] | None = N
     if table.labels is None or table.persons is None:
         missing = "labels" if table.labels is None else "persons"
         raise EnsembleError(f"{table.source} has no {missing}: it cannot be split by person")
-    names, groups = codes_of(table.persons)
+    names, groups = factorize(table.persons)
     if len(names) == 1:
         raise EnsembleError(
             f"all {len(table):,} samples of {table.source} are of one person, '{names[0]}': they cannot be split",
             hint="is --person the right column? --person-regex '(.+)' makes every image its own person",
         )
-    strata = [codes_of(column)[1] for column in ([table.labels] if columns is None else columns)]
+    strata = [factorize(column)[1] for column in ([table.labels] if columns is None else columns)]
     # Of what has fewer samples than there are folds, there is nothing to spread but the number.
     strata = [codes if np.bincount(codes).max() >= folds else np.zeros_like(codes) for codes in strata]
     blocks = [count_strata(groups, codes) for codes in strata]
     values = sum(block.shape[1] for block in blocks)
     joint = _joint_counts(groups, strata, folds)
     counts = np.concatenate([*blocks, *joint], axis=1)
-    return People(groups, np.bincount(groups), counts, values)
+    return GroupCounts(groups, np.bincount(groups), counts, values)
 
 
 def columns_named(table: SampleTable, names: Sequence[str]) -> list[NDArray[np.str_]]:
@@ -82,7 +82,7 @@ def columns_named(table: SampleTable, names: Sequence[str]) -> list[NDArray[np.s
     wanted = list(dict.fromkeys(["label", *names] if "label" in known else names))
     for name in wanted:
         if name not in known:
-            raise unknown("column", name, list(known), hint=f"--stratify takes: {', '.join(known)}")
+            raise unknown_name("column", name, list(known), hint=f"--stratify takes: {', '.join(known)}")
     return [known[name] for name in wanted]
 
 

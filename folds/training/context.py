@@ -12,24 +12,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from folds.augmentation.batch import ahead, draw
+from folds.augmentation.batch import sample_batches, sample_parameters
 from folds.augmentation.custom import TransformPool
-from folds.augmentation.mixup import Mixing, draw_mixing
+from folds.augmentation.mixup import MixupCutmix, draw_mixing
 from folds.augmentation.presets import Augmentation
 from folds.config.recipe import Recipe
 from folds.data.targets import Target
-from folds.errors import Diverged, EnsembleError
+from folds.errors import EnsembleError, TrainingDivergedError
 from folds.models.factory import Architecture
-from folds.models.inference import Change, Pixels, predict_logits
-from folds.models.multi_head import joined
+from folds.models.inference import Change, PixelSource, predict_logits
+from folds.models.multi_head import join_heads
 from folds.optim.schedules import Schedule
 from folds.training.job import Job
-from folds.training.sampler import Epochs
+from folds.training.sampler import EpochSampler
 from folds.utils.files import derive_seed
 
 
 @dataclass(frozen=True)
-class Setup:
+class FoldContext:
     """What a fold is trained on and how; nothing in it changes.
 
     Attributes
@@ -45,15 +45,15 @@ class Setup:
     job: Job
     recipe: Recipe
     architecture: Architecture
-    pixels: Pixels
+    pixels: PixelSource
     target: Target
     labels: NDArray[np.int64]
-    trained: NDArray[np.int64]
+    training_labels: NDArray[np.int64]
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
-    epochs: Epochs
-    ways: tuple[Augmentation, ...]
-    which: NDArray[np.int64]
+    epochs: EpochSampler
+    augmentations: tuple[Augmentation, ...]
+    augmentation_index: NDArray[np.int64]
     transform: TransformPool | None
     amp: str
     channels_last: bool
@@ -78,53 +78,66 @@ class Setup:
         return np.array_split(self.epochs.rows(epoch), self.steps)
 
     @property
-    def mixing(self) -> Mixing:
+    def mixing(self) -> MixupCutmix:
         """How images are mixed."""
-        return Mixing(self.recipe.mixup, self.recipe.cutmix)
+        return MixupCutmix(self.recipe.mixup, self.recipe.cutmix)
 
-    def numbers(self, epoch: int, steps: Sequence[int], batches: Sequence[NDArray[np.int64]]) -> list[tuple[Tensor, Tensor]]:
+    def augmentation_params(
+        self, epoch: int, steps: Sequence[int], batches: Sequence[NDArray[np.int64]]
+    ) -> list[tuple[Tensor, Tensor]]:
         """Every random number of these steps, of augmentation and of mixing, each (images, numbers), on the device."""
-        mixing, columns = self.mixing, draw(1, self.ways, torch.Generator()).shape[1]
+        mixing, columns = self.mixing, sample_parameters(1, self.augmentations, torch.Generator()).shape[1]
 
         def drawing(n: int, generator: torch.Generator) -> Tensor:
-            drawn = draw(n, self.ways, generator)
+            drawn = sample_parameters(n, self.augmentations, generator)
             return torch.cat([drawn, draw_mixing(n, mixing, generator)], 1) if mixing else drawn
 
         seeds = [derive_seed(*self.seed, epoch, step) for step in steps]
-        drawn = ahead(drawing, [len(rows) for rows in batches], seeds, self.device)
+        drawn = sample_batches(drawing, [len(rows) for rows in batches], seeds, self.device)
         return [(both[:, :columns], both[:, columns:]) for both in drawn]
 
-    def changed(self, epoch: int) -> Change | None:
+    def user_transform(self, epoch: int) -> Change | None:
         """The user's transform of uint8 images; each has a seed of its own, also where it is shown twice."""
         transform = self.transform
         if transform is None:
             return None
 
         def change(step: int, rows: NDArray[np.integer], images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            return transform.batch(images, [derive_seed(*self.seed, epoch, step, i, row) for i, row in enumerate(rows.tolist())])
+            return transform.batch(
+                images, [derive_seed(*self.seed, epoch, step, i, row) for i, row in enumerate(rows.tolist())]
+            )
 
         return change
 
     @property
     def schedule(self) -> Schedule:
         """The course of the learning rate."""
-        return Schedule(self.recipe.schedule, self.recipe.epochs, self.steps, self.recipe.warmup or 0.0, self.recipe.schedule_args)
+        return Schedule(
+            self.recipe.schedule, self.recipe.epochs, self.steps, self.recipe.warmup or 0.0, self.recipe.schedule_args
+        )
 
     def counts(self) -> list[Tensor]:
         """For each head (values,) images that an epoch shows, all of the training part, on the device."""
-        codes = self.trained[self.epochs.rows(0)]  # of each class every epoch shows as many
+        codes = self.training_labels[self.epochs.rows(0)]  # of each class every epoch shows as many
         sizes = [len(head.values) for head in self.target.heads]
-        return [torch.from_numpy(np.bincount(codes[:, i], minlength=size)).to(self.device) for i, size in enumerate(sizes)]
+        return [
+            torch.from_numpy(np.bincount(codes[:, i], minlength=size)).to(self.device) for i, size in enumerate(sizes)
+        ]
 
-    def logits(self, model: torch.nn.Module, pixels: Pixels, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def logits(self, model: torch.nn.Module, pixels: PixelSource, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, classes) of `rows`, in their order; an error where training has left numbers that are none."""
-        model = joined(model.eval(), self.target)
+        model = join_heads(model.eval(), self.target)
         mean, std = self.architecture.mean, self.architecture.std
-        logits = predict_logits(model, pixels, rows, mean, std, device=self.device, amp=self.amp, channels_last=self.channels_last)[0]
+        logits = predict_logits(
+            model, pixels, rows, mean, std, device=self.device, amp=self.amp, channels_last=self.channels_last
+        )[0]
         if not np.isfinite(logits).all():
             raise self.diverged("predictions are not finite numbers")
         return logits
 
     def diverged(self, what: str) -> EnsembleError:
         """The error for a training that has left the numbers."""
-        return Diverged(f"{self.job.title}: {what}", hint=f"--name NEW with a lower --lr (now {self.recipe.lr:g}), or with --amp off")
+        return TrainingDivergedError(
+            f"{self.job.title}: {what}",
+            hint=f"--name NEW with a lower --lr (now {self.recipe.lr:g}), or with --amp off",
+        )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from folds.data.targets import Target
-from folds.errors import unknown
+from folds.errors import unknown_name
 from folds.optim.losses import Loss, build_loss
 
 Counts = Sequence[Tensor]  # for each head (values,) images of the training part that an epoch shows
@@ -18,7 +18,7 @@ def check_head_losses(target: Target, head_loss: Mapping[str, str]) -> None:
     """Refuse losses for heads that there are not."""
     for name in head_loss:
         if name not in [head.name for head in target.heads]:
-            raise unknown("head_loss", name, [head.name for head in target.heads])
+            raise unknown_name("head_loss", name, [head.name for head in target.heads])
 
 
 def build_criterion(
@@ -37,7 +37,8 @@ def build_criterion(
     A function whose `truth` is (n, heads) class indices or, where images are mixed, (n, outputs) float shares.
     """
     losses: list[Loss] = [
-        build_loss(head_loss.get(head.name, loss), label_smoothing, own, done) for head, own in zip(target.heads, counts, strict=True)
+        build_loss(head_loss.get(head.name, loss), label_smoothing, own, done)
+        for head, own in zip(target.heads, counts, strict=True)
     ]
     sizes = [len(head.values) for head in target.heads]
 
@@ -51,5 +52,8 @@ def build_criterion(
 
 def one_hot(target: Target, codes: Tensor) -> Tensor:
     """(n, heads) class indices → float32 (n, outputs), for each head 1 at its class."""
-    blocks = [torch.nn.functional.one_hot(own, len(head.values)) for head, own in zip(target.heads, codes.unbind(1), strict=True)]
+    blocks = [
+        torch.nn.functional.one_hot(own, len(head.values))
+        for head, own in zip(target.heads, codes.unbind(1), strict=True)
+    ]
     return torch.cat(blocks, dim=1).float()

@@ -47,14 +47,14 @@ class Job:
     threads: int = 1
     amp: str = "auto"
     save_seconds: float = 180.0
-    share: float = 1.0
+    memory_fraction: float = 1.0
     trained: str | None = None
     init: str | None = None
-    optimistic: bool = False
+    selected_on_validation: bool = False
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
-    def place(self) -> Path:
+    def fold_dir(self) -> Path:
         """``runs/<run>/fold<i>``, where the job keeps its state and leaves its results."""
         return Path(self.folder) / f"fold{self.fold}"
 
@@ -79,7 +79,7 @@ class Job:
         """``swin fold 2``."""
         return f"{self.run} fold {self.fold}"
 
-    def anywhere(self) -> Job:
+    def with_absolute_paths(self) -> Job:
         """The job with absolute paths, for a process that works in another folder."""
 
         def absolute(path: str) -> str:

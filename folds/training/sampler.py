@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import UsageError, unknown
+from folds.errors import UsageError, unknown_name
 from folds.utils.files import derive_seed
-from folds.utils.numeric import codes_of
+from folds.utils.numeric import factorize
 
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 
 SAMPLERS = {"none": 1.0, "sqrt": 0.5, "balanced": 0.0}
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplerConfig:
     """What an epoch shows, as settings; without any, every row once.
 
     Attributes
@@ -48,7 +48,9 @@ class Sampling:
     most: tuple[int, ...] = ()
     fixed: bool = False
 
-    def over(self, training: Rows, codes: Rows, persons: NDArray[Any], seed: tuple[Any, ...]) -> Epochs:
+    def over(
+        self, training: RowIndices, codes: RowIndices, persons: NDArray[Any], seed: tuple[Any, ...]
+    ) -> EpochSampler:
         """The epochs of one fold.
 
         Parameters
@@ -66,9 +68,11 @@ class Sampling:
         left = np.ones(len(training), bool)
         left[capped] = place < share
         pool = np.bincount(labels[left], minlength=self.classes)
-        return Epochs(training, labels, seed, capped, place, size, share, self.fixed, pool, self._shown(pool))
+        return EpochSampler(training, labels, seed, capped, place, size, share, self.fixed, pool, self._shown(pool))
 
-    def _cells(self, labels: Rows, persons: NDArray[Any], seed: tuple[Any, ...]) -> tuple[Rows, Rows, Rows]:
+    def _cells(
+        self, labels: RowIndices, persons: NDArray[Any], seed: tuple[Any, ...]
+    ) -> tuple[RowIndices, RowIndices, RowIndices]:
         """Of each capped image: its place in its cell (a person, a class), the images of the cell, and how many an epoch shows of them.
 
         A person's images of a kind are spread as evenly as they go over the classes that the kind has. Where they do not
@@ -77,7 +81,7 @@ class Sampling:
         if not len(labels):
             return labels, labels, labels
         whole = np.issubdtype(persons.dtype, np.integer)
-        people = np.unique(persons, return_inverse=True)[1] if whole else codes_of(persons)[1]
+        people = np.unique(persons, return_inverse=True)[1] if whole else factorize(persons)[1]
         kinds = np.array(self.kinds)[labels]
         cells = np.unique(people * self.classes + labels, return_inverse=True)[1]
         generator = np.random.default_rng(derive_seed(*seed, "per person"))
@@ -85,7 +89,7 @@ class Sampling:
         shown = _places(people * len(self.most) + kinds, generator, place) < np.array(self.most)[kinds]
         return place, np.bincount(cells)[cells], np.bincount(cells[shown], minlength=len(cells))[cells]
 
-    def _shown(self, pool: Rows) -> Rows:
+    def _shown(self, pool: RowIndices) -> RowIndices:
         """(classes,) images that an epoch shows, from those that there are."""
         if self.counts:
             asked = dict(self.counts)
@@ -101,7 +105,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, eq=False)
-class Epochs:
+class EpochSampler:
     """What the epochs of one fold show; each can be asked for alone, in any order.
 
     Attributes
@@ -114,33 +118,33 @@ class Epochs:
     images : (classes,) images of each class that an epoch shows, the same in every epoch.
     """
 
-    training: Rows
-    labels: Rows
+    training: RowIndices
+    labels: RowIndices
     seed: tuple[Any, ...]
-    capped: Rows
-    place: Rows
-    size: Rows
-    share: Rows
+    capped: RowIndices
+    place: RowIndices
+    size: RowIndices
+    share: RowIndices
     fixed: bool
-    pool: Rows
-    images: Rows
+    pool: RowIndices
+    images: RowIndices
 
     def __len__(self) -> int:
         """Rows an epoch, the same in every epoch."""
         return int(self.images.sum())
 
-    def rows(self, epoch: int) -> Rows:
+    def rows(self, epoch: int) -> RowIndices:
         """The rows that epoch `epoch` (from 0) shows, in random order."""
         left = self._left(0 if self.fixed else epoch)
         shown = left if np.array_equal(self.images, self.pool) else np.repeat(left, self._times(left, epoch))
         return self.training[shown[self._generator(epoch, "order").permutation(len(shown))]]
 
-    def _left(self, epoch: int) -> Rows:
+    def _left(self, epoch: int) -> RowIndices:
         left = np.ones(len(self.training), bool)
         left[self.capped] = (self.place - epoch * self.share) % self.size < self.share
         return np.flatnonzero(left)
 
-    def _times(self, left: Rows, epoch: int) -> Rows:
+    def _times(self, left: RowIndices, epoch: int) -> RowIndices:
         """How often each of the images under the cap is shown: all of a class in whole rounds, the rest once more."""
         labels = self.labels[left]
         rounds, rest = np.divmod(self.images, np.maximum(self.pool, 1))
@@ -154,7 +158,7 @@ class Epochs:
         return np.random.default_rng(derive_seed(*self.seed, *parts))
 
 
-def _places(groups: Rows, generator: np.random.Generator, first: Rows | None = None) -> Rows:
+def _places(groups: RowIndices, generator: np.random.Generator, first: RowIndices | None = None) -> RowIndices:
     """(n,) the place of each element in its group, from 0: ordered by `first` where it is given, at random where that decides nothing.
 
     groups : (n,) whole numbers from 0.
@@ -176,10 +180,13 @@ def parse_sampler(text: str) -> float:
         except ValueError:
             power = -1.0
         if not 0 <= power <= 1:
-            raise UsageError(f"--sampler {text}: expected a power from 0 (balanced) to 1 (none), found '{alpha}'", hint="--sampler power:.5 is sqrt")
+            raise UsageError(
+                f"--sampler {text}: expected a power from 0 (balanced) to 1 (none), found '{alpha}'",
+                hint="--sampler power:.5 is sqrt",
+            )
         return power
     if text not in SAMPLERS:
-        raise unknown("--sampler", text, [*SAMPLERS, "power:ALPHA"])
+        raise unknown_name("--sampler", text, [*SAMPLERS, "power:ALPHA"])
     return SAMPLERS[text]
 
 
@@ -191,7 +198,7 @@ def parse_sampling(
     per_person: Mapping[str, Any] | None = None,
     fixed: bool = False,
     class_attributes: Mapping[str, Mapping[str, str]] | None = None,
-) -> Sampling:
+) -> SamplerConfig:
     """What an epoch shows, from settings as they are written down.
 
     Parameters
@@ -210,8 +217,10 @@ def parse_sampling(
     power = parse_sampler(text)
     for name in counts or {}:
         if name not in classes:
-            raise unknown("class in sample_counts", name, list(classes))
-    asked = tuple(sorted((classes.index(name), _whole("sample_counts", name, number)) for name, number in (counts or {}).items()))
+            raise unknown_name("class in sample_counts", name, list(classes))
+    asked = tuple(
+        sorted((classes.index(name), _whole("sample_counts", name, number)) for name, number in (counts or {}).items())
+    )
     if asked and power != 1:
         raise UsageError(f"--sampler {text} and sample_counts contradict each other", hint="give one of them")
     if fixed and not per_person:
@@ -221,24 +230,35 @@ def parse_sampling(
         for code in _classes_of(name, classes, class_attributes or {}):
             if kinds[code] >= 0:
                 earlier = list(per_person or {})[kinds[code]]
-                raise UsageError(f"per_person: class '{classes[code]}' belongs to both {earlier} and {name}", hint="name kinds that share no class")
+                raise UsageError(
+                    f"per_person: class '{classes[code]}' belongs to both {earlier} and {name}",
+                    hint="name kinds that share no class",
+                )
             kinds[code] = kind
     most = tuple(_whole("per_person", name, number) for name, number in (per_person or {}).items())
-    return Sampling(len(classes), power, asked, tuple(kinds) if most else (), most, fixed)
+    return SamplerConfig(len(classes), power, asked, tuple(kinds) if most else (), most, fixed)
 
 
 def _classes_of(name: str, classes: Sequence[str], class_attributes: Mapping[str, Mapping[str, str]]) -> list[int]:
     if name in classes:
         return [classes.index(name)]
     attribute, equals, value = name.partition("=")
-    values = {key: {meaning[key] for meaning in class_attributes.values() if key in meaning} for own in class_attributes.values() for key in own}
+    values = {
+        key: {meaning[key] for meaning in class_attributes.values() if key in meaning}
+        for own in class_attributes.values()
+        for key in own
+    }
     if not equals:
-        raise unknown("class in per_person", name, list(classes))
+        raise unknown_name("class in per_person", name, list(classes))
     if attribute not in values:
-        hint = f"attributes of classes: {', '.join(values)}" if values else "these classes have no attributes; name classes"
-        raise unknown("attribute in per_person", attribute, list(values), hint)
+        hint = (
+            f"attributes of classes: {', '.join(values)}"
+            if values
+            else "these classes have no attributes; name classes"
+        )
+        raise unknown_name("attribute in per_person", attribute, list(values), hint)
     if value not in values[attribute]:
-        raise unknown(f"value of {attribute} in per_person", value, sorted(values[attribute]))
+        raise unknown_name(f"value of {attribute} in per_person", value, sorted(values[attribute]))
     return [code for code, own in enumerate(classes) if class_attributes.get(own, {}).get(attribute) == value]
 
 

@@ -44,7 +44,7 @@ class Progress:
 
 
 @dataclass
-class Learner:
+class TrainingState:
     """What changes while a model is trained: all of it is saved, all of it is restored.
 
     The learning rate is a function of the step, so there is no scheduler to save.
@@ -52,14 +52,14 @@ class Learner:
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    average: Any  # timm's ModelEmaV3, or None
+    ema: Any  # timm's ModelEmaV3, or None
     scaler: torch.amp.GradScaler
     progress: Progress = field(default_factory=Progress)
 
     @property
-    def judged(self) -> torch.nn.Module:
+    def eval_model(self) -> torch.nn.Module:
         """The model whose predictions count: the average where there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.ema is None else self.ema.module
 
     def state(self) -> dict[str, Any]:
         """Everything, as plain values and tensors on the CPU that no later step changes."""
@@ -68,7 +68,7 @@ class Learner:
                 "progress": dict(vars(self.progress)),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "average": None if self.average is None else self.average.module.state_dict(),
+                "average": None if self.ema is None else self.ema.module.state_dict(),
                 "scaler": self.scaler.state_dict(),
             }
         )
@@ -77,8 +77,8 @@ class Learner:
         """Go back to a state of `state`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
 
@@ -91,7 +91,7 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-class StateFile:
+class StateWriter:
     """``state.pt`` and ``history.csv`` of a job; written by a thread of its own while the training goes on.
 
     Writing and syncing what is three times the size of the weights would else hold up every epoch. What a save holds is
@@ -104,7 +104,7 @@ class StateFile:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._pending: Future[None] | None = None
 
-    def restore(self, learner: Learner) -> bool:
+    def restore(self, learner: TrainingState) -> bool:
         """Load the last state into `learner`; False where there is none.
 
         Raises
@@ -120,17 +120,20 @@ class StateFile:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except OSError as error:
-            raise EnsembleError(f"{self.path} cannot be read: {error.strerror or error}", hint="--resume tries it again") from None
+            raise EnsembleError(
+                f"{self.path} cannot be read: {error.strerror or error}", hint="--resume tries it again"
+            ) from None
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise EnsembleError(
-                f"{self.path} cannot be used to go on: {reason}", hint=f"remove {self.path} to train this fold from its beginning"
+                f"{self.path} cannot be used to go on: {reason}",
+                hint=f"remove {self.path} to train this fold from its beginning",
             ) from None
         # The process may have been killed between the two files, and this may have been the last epoch.
         self._write_history(learner.progress.history)
         return True
 
-    def save(self, learner: Learner) -> None:
+    def save(self, learner: TrainingState) -> None:
         """Save the state of now; returns when it is copied, not when it is written."""
         self.wait()
         self._pending = self._writer.submit(self._write, learner.state())

@@ -22,26 +22,26 @@ from folds.errors import EnsembleError
 from folds.images.cache import mean_std
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.models.checkpoint import Checkpoint, save_checkpoint
-from folds.models.factory import Architecture, create, is_convolutional
-from folds.models.inference import Pixels, softmax
+from folds.models.factory import Architecture, create_model, is_convolutional
+from folds.models.inference import PixelSource, softmax
 from folds.models.precision import resolve_amp
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
 from folds.splits.assignment import read_folds
-from folds.training.context import Setup
+from folds.training.context import FoldContext
 from folds.training.job import LOCK_SECONDS, Job
-from folds.training.loop import Report, fit
+from folds.training.loop import Report, run_epochs
 from folds.training.resolve import augmentations, epochs_of
-from folds.training.state import Learner, StateFile
+from folds.training.state import StateWriter, TrainingState
 from folds.utils.csv_table import read_csv
-from folds.utils.files import derive_seed, read_json, remove_leftovers, write_atomic, write_json
+from folds.utils.files import derive_seed, read_json, remove_stale_temporaries, write_atomic, write_json
 from folds.utils.locks import exclusive_lock
 
 # The compiled model of this process: compiling takes a minute, and the folds of a run need the same one.
 _compiled: dict[str, tuple[torch.nn.Module, Callable[[Tensor], Tensor]]] = {}
 
 
-def train_job(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
+def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
     """Train one fold, from its last saved state where there is one; write predictions, checkpoint and, last, done.json.
 
     Parameters
@@ -59,10 +59,10 @@ def train_job(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
     """
     try:
         with exclusive_lock(job.lock, job.title, wait=LOCK_SECONDS):
-            if (job.place / "done.json").exists():  # by a process that was lost before it could say so
-                return read_json(job.place / "done.json")
-            remove_leftovers(job.place)
-            remove_leftovers(Path(job.checkpoint).parent, Path(job.checkpoint).name)
+            if (job.fold_dir / "done.json").exists():  # by a process that was lost before it could say so
+                return read_json(job.fold_dir / "done.json")
+            remove_stale_temporaries(job.fold_dir)
+            remove_stale_temporaries(Path(job.checkpoint).parent, Path(job.checkpoint).name)
             return _train(job, report)
     except torch.OutOfMemoryError:
         raise EnsembleError(
@@ -81,9 +81,9 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     codes = np.array([code[name] for name in folds.labels.tolist()])
     learnt = codes if job.trained is None else _trained_codes(Path(job.trained), folds.ids, code)
     target = resolve_target(recipe.target, job.classes, job.class_attributes)
-    labels = target.scored(codes)
+    labels = target.encode_scored(codes)
     training, validation = folds.training_index(job.fold), folds.validation_index(job.fold)
-    pixels = Pixels.of(Path(job.pixels), job.device, job.share)
+    pixels = PixelSource.of(Path(job.pixels), job.device, job.memory_fraction)
     if recipe.normalise == "data":
         mean, std = mean_std(pixels.values, training)
         architecture = replace(architecture, mean=tuple(mean.tolist()), std=tuple(np.maximum(std, 1e-3).tolist()))
@@ -92,29 +92,31 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     ways, which = augmentations(recipe, job.classes, job.class_attributes)
     amp = resolve_amp(job.amp, job.device)[0]
     model, forward, channels_last = _model(job, recipe, architecture, target.outputs)
-    transform = None if recipe.transform is None else TransformPool(recipe.transform, 0 if job.device == "cpu" else job.threads)
-    setup = Setup(
+    transform = (
+        None if recipe.transform is None else TransformPool(recipe.transform, 0 if job.device == "cpu" else job.threads)
+    )
+    setup = FoldContext(
         job=job,
         recipe=recipe,
         architecture=architecture,
         pixels=pixels,
         target=target,
         labels=labels,
-        trained=target.trained(learnt),
+        training_labels=target.encode_heads(learnt),
         training=training,
         validation=validation,
         epochs=epochs,
-        ways=ways,
-        which=which[learnt],
+        augmentations=ways,
+        augmentation_index=which[learnt],
         transform=transform,
         amp=amp,
         channels_last=channels_last,
     )
     learner = _learner(model, recipe, amp)
-    states = StateFile(job.place)
+    states = StateWriter(job.fold_dir)
     try:
         states.restore(learner)
-        fit(setup, learner, states, forward, report)
+        run_epochs(setup, learner, states, forward, report)
         states.wait()
     finally:
         states.close()
@@ -122,10 +124,10 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
             transform.close()
 
     logits = setup.logits(model, pixels, validation)
-    _save_array(job.place / "oof.npy", softmax(logits))
+    _save_array(job.fold_dir / "oof.npy", softmax(logits))
     if job.test_pixels is not None:
-        test = Pixels.of(Path(job.test_pixels), job.device, job.share)
-        _save_array(job.place / "test.npy", softmax(setup.logits(model, test, np.arange(len(test)))))
+        test = PixelSource.of(Path(job.test_pixels), job.device, job.memory_fraction)
+        _save_array(job.fold_dir / "test.npy", softmax(setup.logits(model, test, np.arange(len(test)))))
     sha = save_checkpoint(
         Path(job.checkpoint),
         Checkpoint(
@@ -133,7 +135,10 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
             fold=job.fold,
             k=job.k,
             architecture=architecture,
-            weights={name: value.detach().to("cpu", memory_format=torch.contiguous_format) for name, value in model.state_dict().items()},
+            weights={
+                name: value.detach().to("cpu", memory_format=torch.contiguous_format)
+                for name, value in model.state_dict().items()
+            },
             classes=target.classes,
             class_attributes=job.class_attributes if target.name == LABEL else {},
             target=target.name,
@@ -147,7 +152,7 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
             validation_labels=tuple(folds.labels[validation].tolist()),
             folds_sha=job.folds_sha,
             versions=job.versions,
-            optimistic=recipe.optimistic or job.optimistic,
+            optimistic=recipe.selected_on_validation or job.selected_on_validation,
         ),
     )
     predicted = argmax_classes(logits)
@@ -159,16 +164,16 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
         "images": len(epochs),
         "epochs": learner.progress.epoch,
         "seconds": round(learner.progress.seconds, 3),
-        "optimistic": recipe.optimistic or job.optimistic,
+        "optimistic": recipe.selected_on_validation or job.selected_on_validation,
         "device": job.device,
         "threads": job.threads,
         "amp": amp,
         "micro_batch": learner.progress.micro or None,
         "checkpoint_sha": sha,
     }
-    write_json(job.place / "done.json", done)
+    write_json(job.fold_dir / "done.json", done)
     with suppress(OSError):  # the state is for going on; there is nothing to go on with
-        (job.place / "state.pt").unlink()
+        (job.fold_dir / "state.pt").unlink()
     return done
 
 
@@ -179,20 +184,32 @@ def _trained_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -
     try:
         return np.array([code[label[name]] for name in ids.tolist()])
     except KeyError as error:
-        raise EnsembleError(f"{path} lacks {error}", hint="it is written with the run: --force begins the run again") from None
+        raise EnsembleError(
+            f"{path} lacks {error}", hint="it is written with the run: --force begins the run again"
+        ) from None
 
 
-def _model(job: Job, recipe: Recipe, architecture: Architecture, outputs: int) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor], bool]:
+def _model(
+    job: Job, recipe: Recipe, architecture: Architecture, outputs: int
+) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor], bool]:
     """A model with the job's initial weights on its device, what to call in training, and whether it is channels_last."""
     torch.manual_seed(derive_seed(recipe.seed, job.run, job.fold, "weights"))
     init = Path(job.init) if job.init else recipe.init
-    model = create(architecture, outputs, pretrained=bool(recipe.pretrained) and init is None, init=init, whole=job.init is not None)
+    model = create_model(
+        architecture,
+        outputs,
+        pretrained=bool(recipe.pretrained) and init is None,
+        init=init,
+        load_head=job.init is not None,
+    )
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     channels_last = is_convolutional(model) if recipe.channels_last is None else recipe.channels_last
     if not recipe.compile:
         return _placed(model, job.device, channels_last), model, channels_last
-    key = json.dumps([job.architecture, outputs, job.device, channels_last, recipe.grad_checkpointing], sort_keys=True, default=list)
+    key = json.dumps(
+        [job.architecture, outputs, job.device, channels_last, recipe.grad_checkpointing], sort_keys=True, default=list
+    )
     if key not in _compiled:
         # One at a time: the jobs of an architecture come one after the other, and a kept graph keeps its weights.
         _compiled.clear()
@@ -211,12 +228,12 @@ def _placed(model: torch.nn.Module, device: str, channels_last: bool) -> torch.n
     return model.to(device).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def _learner(model: torch.nn.Module, recipe: Recipe, amp: str) -> Learner:
+def _learner(model: torch.nn.Module, recipe: Recipe, amp: str) -> TrainingState:
     from timm.utils import ModelEmaV3
 
     optimizer = build_optimizer(model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
     average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-    learner = Learner(model, optimizer, average, torch.amp.GradScaler("cuda", enabled=amp == "fp16"))
+    learner = TrainingState(model, optimizer, average, torch.amp.GradScaler("cuda", enabled=amp == "fp16"))
     if recipe.accumulate > 1:
         learner.progress.micro = math.ceil((recipe.batch_size or 1) / recipe.accumulate)
     return learner

@@ -47,9 +47,11 @@ class Importance:
             return f"from the settings of {self.trials} trials the score of another one cannot be told: the shares mean nothing yet"
         said = f"the settings tell {self.explained:.0%} of the variance of the score of unseen trials"
         few = self.trials < ENOUGH * len(self.share)
-        return said + (f"; {self.trials} trials are few for {len(self.share)} settings: the order may be luck" if few else "")
+        return said + (
+            f"; {self.trials} trials are few for {len(self.share)} settings: the order may be luck" if few else ""
+        )
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json."""
         share = {key: {"share": value, "sd": self.spread[key]} for key, value in self.share.items()}
         return {"settings": share, "explained": self.explained, "trials": self.trials, "verdict": self.verdict}

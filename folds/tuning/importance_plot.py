@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from folds.tuning.importance import Importance, encoded
-from folds.tuning.space import Axis, TuneOptions
+from folds.tuning.space import Parameter, TuneOptions
 from folds.tuning.trials import FINISHED, Trial, best_of, cell
-from folds.utils.drawing import plain
+from folds.utils.drawing import drawable
 from folds.utils.files import write_atomic
 
 _WIDTH, _EDGE, _ROW = 1020, 24, 30  # pixels
@@ -21,7 +21,9 @@ _ACROSS, _HIGH = 3, 250  # panels in a row, and the height of one
 _BLUE, _PALE, _RED, _GREY, _LINE = "#2f6db5", "#a9c5e6", "#c23b22", "#555555", "#dddddd"
 
 
-def draw_importance(path: Path, space: Sequence[Axis], trials: Sequence[Trial], importance: Importance | None, options: TuneOptions) -> Path | None:
+def draw_importance(
+    path: Path, space: Sequence[Parameter], trials: Sequence[Trial], importance: Importance | None, options: TuneOptions
+) -> Path | None:
     """Write the PNG; None, and no file, where no trial has a score.
 
     Full circles are trials that finished, hollow ones were stopped early; the best is red.
@@ -46,7 +48,12 @@ def draw_importance(path: Path, space: Sequence[Axis], trials: Sequence[Trial], 
     for number, axis in enumerate(sorted(space, key=lambda axis: order.index(axis.key))):
         corner = (_EDGE + number % _ACROSS * width, top + number // _ACROSS * _HIGH)
         _panel(pen, corner, (width, _HIGH), axis, scored, None if best is None else best.number, options)
-    pen.text((_EDGE, sheet.height - 20), "full: finished, hollow: stopped early, with the score it had; red: the best that finished", _GREY, 12)
+    pen.text(
+        (_EDGE, sheet.height - 20),
+        "full: finished, hollow: stopped early, with the score it had; red: the best that finished",
+        _GREY,
+        12,
+    )
     png = io.BytesIO()
     sheet.save(png, "PNG")
     return write_atomic(path, png.getvalue())
@@ -58,13 +65,15 @@ class _Pen:
     def __init__(self, sheet: Image.Image) -> None:
         self.draw = ImageDraw.Draw(sheet)
 
-    def text(self, place: tuple[float, float], text: str, colour: str = "black", size: int = 14, anchor: str = "left") -> None:
+    def text(
+        self, place: tuple[float, float], text: str, colour: str = "black", size: int = 14, anchor: str = "left"
+    ) -> None:
         """`place` is the upper left corner, or where its middle or right end is to be."""
         try:
             font: Any = ImageFont.load_default(size)
         except (ImportError, OSError):  # a Pillow without FreeType has one size
             font = ImageFont.load_default()
-        shown = plain(text)
+        shown = drawable(text)
         share = {"left": 0.0, "middle": 0.5, "right": 1.0}[anchor]
         self.draw.text((place[0] - share * self.draw.textlength(shown, font=font), place[1]), shown, colour, font=font)
 
@@ -79,7 +88,13 @@ def _bar(pen: _Pen, top: int, key: str, share: float, spread: float, faint: bool
 
 
 def _panel(
-    pen: _Pen, corner: tuple[int, int], size: tuple[int, int], axis: Axis, trials: Sequence[Trial], best: int | None, options: TuneOptions
+    pen: _Pen,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    axis: Parameter,
+    trials: Sequence[Trial],
+    best: int | None,
+    options: TuneOptions,
 ) -> None:
     left, right, top, bottom = corner[0] + 58, corner[0] + size[0] - 16, corner[1] + 26, corner[1] + size[1] - 44
     scores = [float(one.score or 0) for one in trials]
@@ -98,10 +113,12 @@ def _panel(
     for one, share, score in sorted(zip(trials, shares, scores), key=lambda each: each[0].number == best):
         x, y = left + (0.06 + 0.88 * share) * (right - left), bottom - (score - low) / (high - low) * (bottom - top)
         colour = _RED if one.number == best else _BLUE
-        pen.draw.ellipse((x - 4, y - 4, x + 4, y + 4), outline=colour, fill=colour if one.state == FINISHED else "white", width=2)
+        pen.draw.ellipse(
+            (x - 4, y - 4, x + 4, y + 4), outline=colour, fill=colour if one.state == FINISHED else "white", width=2
+        )
 
 
-def _placed(axis: Axis, values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
+def _placed(axis: Parameter, values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
     """Where values stand from left to right, in [0, 1], and what is written below the axis."""
     if axis.choices:
         numbers = encoded(list(axis.choices))

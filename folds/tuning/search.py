@@ -16,17 +16,17 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
-from folds.config.sweep import Asked
+from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError, UsageError
-from folds.execution.placement import Execution, Placement
+from folds.execution.placement import DevicePlan, Execution
 from folds.execution.ray_cluster import RETRIES, connect, disconnect, variables_of
-from folds.execution.shared_files import marked, proof
-from folds.images.cache import ImageCache
-from folds.runs.execute import locked
-from folds.runs.plan import Note, Plan, make_plan, open_runs
+from folds.execution.shared_files import file_manifest, mark_folders
+from folds.images.cache import DecodedImages
+from folds.runs.execute import lock_runs
+from folds.runs.plan import Note, Plan, build_plan, prepare_jobs
 from folds.training.job import Job, job_as_dict
 from folds.tuning.space import TuneOptions
-from folds.tuning.study import RAY, Candidate, Tuning
+from folds.tuning.study import RAY, Study, TrialSpec
 from folds.tuning.trainable import LOST, PROGRESS, SCORE, run_trial
 from folds.tuning.trials import STOPPED, Trial, trial_name, write_trial
 from folds.utils.files import remove
@@ -40,7 +40,7 @@ _QUIET = {
 
 
 @dataclass(frozen=True)
-class Heard:
+class StudyCallbacks:
     """What is told of a tuning while it runs."""
 
     note: Note = lambda text: None
@@ -49,7 +49,7 @@ class Heard:
     ended: Callable[[Trial], None] = lambda trial: None
     decoding: Callable[[int, int], None] | None = None
     planned: Callable[[Plan], None] = lambda plan: None
-    decoded: Callable[[Plan, ImageCache, ImageCache | None], None] | None = None
+    decoded: Callable[[Plan, DecodedImages, DecodedImages | None], None] | None = None
 
 
 def require_tune() -> None:
@@ -63,10 +63,14 @@ def require_tune() -> None:
         import ray.tune  # noqa: F401
     except ImportError as error:
         reason = " ".join(str(error).split())[:120]
-        raise UsageError(f"ensemble tune needs Ray Tune, which is not installed: {reason}", hint="pip install 'ray[tune]'") from None
+        raise UsageError(
+            f"ensemble tune needs Ray Tune, which is not installed: {reason}", hint="pip install 'ray[tune]'"
+        ) from None
 
 
-def train_trials(tuning: Tuning, devices: str = "auto", address: str | None = None, heard: Heard | None = None) -> list[str]:
+def train_trials(
+    tuning: Study, devices: str = "auto", address: str | None = None, heard: StudyCallbacks | None = None
+) -> list[str]:
     """Train the trials that have not ended, as many side by side as the cluster has room for; how each ended is in its folder.
 
     The caller holds the tuning (`folds.tuning.study.begun`).
@@ -80,7 +84,7 @@ def train_trials(tuning: Tuning, devices: str = "auto", address: str | None = No
     -------
     The trials that were lost with their process too often, and why; --resume tries them again.
     """
-    heard = heard or Heard()
+    heard = heard or StudyCallbacks()
     ended = tuning.ended()
     left = [one for one in tuning.candidates if one.number not in ended]
     if not left:
@@ -93,54 +97,97 @@ def train_trials(tuning: Tuning, devices: str = "auto", address: str | None = No
         placement = _place(ray, tuning.options, devices, len(left))
         plan = _plan(tuning, left, placement, Execution(devices, None, "ray", address), heard)
         heard.planned(plan)
-        with locked(plan):
-            opened = open_runs(plan, resume=True, note=heard.note, warn=heard.warn, progress=heard.decoding, decoded=heard.decoded)
+        with lock_runs(plan):
+            opened = prepare_jobs(
+                plan, resume=True, note=heard.note, warn=heard.warn, progress=heard.decoding, decoded=heard.decoded
+            )
             # Test samples are predicted when a choice has been made.
             device, share = placement.devices[0], min(placement.gpu_share or 1.0, 1.0)
-            jobs = [replace(job.anywhere(), test_pixels=None, device=device, share=share) for job in opened]
+            jobs = [
+                replace(job.with_absolute_paths(), test_pixels=None, device=device, memory_fraction=share)
+                for job in opened
+            ]
             token = secrets.token_hex(8)
             remove(tuning.folder / RAY)  # of a command that was killed
-            with marked(jobs, token):
+            with mark_folders(jobs, token):
                 return _fit(tuning, left, jobs, placement, token, heard)
     finally:
         disconnect(address)
 
 
-def _place(ray: Any, options: TuneOptions, devices: str, trials: int) -> Placement:
+def _place(ray: Any, options: TuneOptions, devices: str, trials: int) -> DevicePlan:
     """As many trials at a time as there is room for: a thread each on a CPU, or a GPU, or a share of one."""
     if devices not in ("auto", "cpu"):
-        raise UsageError(f"--devices {devices}: Ray chooses the GPUs", hint="--devices auto or cpu; [tune] gpus = 0.5 puts two trials on one")
+        raise UsageError(
+            f"--devices {devices}: Ray chooses the GPUs",
+            hint="--devices auto or cpu; [tune] gpus = 0.5 puts two trials on one",
+        )
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cores, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
     largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
     if options.cpus > largest:
-        raise EnsembleError(f"[tune] cpus = {options.cpus}: the largest machine has {largest} cores", hint=f"cpus = {max(1, largest)}")
+        raise EnsembleError(
+            f"[tune] cpus = {options.cpus}: the largest machine has {largest} cores", hint=f"cpus = {max(1, largest)}"
+        )
     share = 0.0 if devices == "cpu" or not gpus else 1.0 if options.gpus is None else float(options.gpus)
     if options.gpus and not share and devices != "cpu":
-        raise EnsembleError(f"[tune] gpus = {options.gpus:g}: Ray finds no GPU", hint="--devices cpu, or leave gpus out")
-    most = cores // options.cpus if not share else min(cores // options.cpus, int(gpus / share) if share >= 1 else gpus * int(1 / share))
+        raise EnsembleError(
+            f"[tune] gpus = {options.gpus:g}: Ray finds no GPU", hint="--devices cpu, or leave gpus out"
+        )
+    most = (
+        cores // options.cpus
+        if not share
+        else min(cores // options.cpus, int(gpus / share) if share >= 1 else gpus * int(1 / share))
+    )
     slots = max(1, min(trials, most, options.parallel or trials))
     each = f"{options.cpus} thread{'s' if options.cpus > 1 else ''}" + (f" and {share:g} GPU" if share else "")
     reason = f"{slots} trials at a time on {cores} core{'s' if cores != 1 else ''}{f' and {gpus} GPUs' if share else ''} (Ray), {each} each"
-    return Placement(("cuda" if share else "cpu",) * slots, options.cpus, reason, "ray", share)
+    return DevicePlan(("cuda" if share else "cpu",) * slots, options.cpus, reason, "ray", share)
 
 
-def _plan(tuning: Tuning, left: Sequence[Candidate], placement: Placement, execution: Execution, heard: Heard) -> Plan:
+def _plan(
+    tuning: Study, left: Sequence[TrialSpec], placement: DevicePlan, execution: Execution, heard: StudyCallbacks
+) -> Plan:
     """All trials as runs of one plan: one table, one assignment of people to folds, one cache of images."""
     # Those of one model one after the other: it is built once to see that it can be.
-    alike = sorted(left, key=lambda one: (one.settings.arch, one.recipe.img_size or "", json.dumps(one.recipe.model_args, default=str), one.number))
-    asked = [Asked(one.name, one.recipe, one.settings.arch[0]) for one in alike]
+    alike = sorted(
+        left,
+        key=lambda one: (
+            one.settings.arch,
+            one.recipe.img_size or "",
+            json.dumps(one.recipe.model_args, default=str),
+            one.number,
+        ),
+    )
+    asked = [RequestedRecipe(one.name, one.recipe, one.settings.arch[0]) for one in alike]
     settings = replace(tuning.settings, arch=(alike[0].settings.arch[0],), name=f"{tuning.name}-tune")
     if placement.kind == "cpu":
         execution = replace(execution, devices="cpu")
-    plan = make_plan(settings, alike[0].recipe, folds=tuning.options.folds, execution=execution, variants=asked, note=heard.note, warn=heard.warn)
+    plan = build_plan(
+        settings,
+        alike[0].recipe,
+        folds=tuning.options.folds,
+        execution=execution,
+        variants=asked,
+        note=heard.note,
+        warn=heard.warn,
+    )
     pairs, place = list(zip(alike, plan.runs, strict=True)), tuning.folder
-    runs = [replace(run, name=one.name, base=one.name, baseline=None, runs=place, checkpoints=place) for one, run in pairs]
+    runs = [
+        replace(run, name=one.name, base=one.name, baseline=None, runs=place, checkpoints=place) for one, run in pairs
+    ]
     begun = {one.name: plan.beginnings[run.name] for one, run in pairs if run.name in plan.beginnings}
     return replace(plan, runs=tuple(sorted(runs, key=lambda run: run.name)), placement=placement, beginnings=begun)
 
 
-def _fit(tuning: Tuning, left: Sequence[Candidate], jobs: Sequence[Job], placement: Placement, token: str, heard: Heard) -> list[str]:
+def _fit(
+    tuning: Study,
+    left: Sequence[TrialSpec],
+    jobs: Sequence[Job],
+    placement: DevicePlan,
+    token: str,
+    heard: StudyCallbacks,
+) -> list[str]:
     from ray import tune
 
     options = tuning.options
@@ -169,20 +216,24 @@ def _fit(tuning: Tuning, left: Sequence[Candidate], jobs: Sequence[Job], placeme
         with redirect_stdout(io.StringIO()):  # what it prints, however quiet it is told to be, the notes say as well
             tuner.fit()
     except tune.TuneError as error:
-        raise EnsembleError(f"Ray Tune gave up: {' '.join(str(error).split())[:300]}", hint="--resume goes on with what is missing") from None
+        raise EnsembleError(
+            f"Ray Tune gave up: {' '.join(str(error).split())[:300]}", hint="--resume goes on with what is missing"
+        ) from None
     ended = tuning.ended()
-    return [f"{trial_name(one.number)}: {lost.get(one.number, 'not trained')}" for one in left if one.number not in ended]
+    return [
+        f"{trial_name(one.number)}: {lost.get(one.number, 'not trained')}" for one in left if one.number not in ended
+    ]
 
 
-def _task(tuning: Tuning, one: Candidate, jobs: Sequence[Job], token: str) -> dict[str, Any]:
+def _task(tuning: Study, one: TrialSpec, jobs: Sequence[Job], token: str) -> dict[str, Any]:
     inside = sorted(jobs, key=lambda job: tuning.options.folds.index(job.fold))
     return {
         "number": one.number,
         "settings": dict(one.values),
         "metric": tuning.options.metric,
-        "longest": tuning.longest,
+        "longest": tuning.max_epochs,
         "jobs": [job_as_dict(job) for job in inside],
-        "proof": [proof(job, token) for job in inside],
+        "proof": [file_manifest(job, token) for job in inside],
     }
 
 
@@ -190,7 +241,7 @@ def _number(trial: Any) -> int:
     return int(json.loads(trial.config["trial"])["number"])
 
 
-def _scheduler(tuning: Tuning) -> Any:
+def _scheduler(tuning: Study) -> Any:
     """ASHA, which knows what earlier commands have trained.
 
     Trials are compared at the same share of their own course, in epochs of the longest one. At the same number of epochs a
@@ -203,7 +254,7 @@ def _scheduler(tuning: Tuning) -> Any:
         time_attr=PROGRESS,
         metric=SCORE,
         mode="min" if options.lower_is_better else "max",
-        max_t=tuning.longest * len(options.folds),
+        max_t=tuning.max_epochs * len(options.folds),
         grace_period=options.grace,
         reduction_factor=options.reduction,
         stop_last_trials=False,
@@ -223,7 +274,7 @@ class _Past:
     trial_id: str
 
 
-def _course(tuning: Tuning, trial: Trial) -> list[tuple[float, float]]:
+def _course(tuning: Study, trial: Trial) -> list[tuple[float, float]]:
     """(progress, mean score so far) after each epoch of a trial that has ended."""
     from folds.utils.csv_table import read_csv
 
@@ -231,26 +282,30 @@ def _course(tuning: Tuning, trial: Trial) -> list[tuple[float, float]]:
     before: list[float] = []
     each = trial.of // len(tuning.options.folds)
     for index, fold in enumerate(tuning.options.folds):
-        path = tuning.place(trial.number) / f"fold{fold}" / "history.csv"
+        path = tuning.trial_dir(trial.number) / f"fold{fold}" / "history.csv"
         if not path.exists():
             break
         scores = list(map(float, read_csv(path).column(f"validation_{tuning.options.metric}")))
         for epoch, score in enumerate(scores, 1):
-            course.append((round((index + epoch / each) * tuning.longest, 6), (sum(before) + score) / (index + 1)))
+            course.append((round((index + epoch / each) * tuning.max_epochs, 6), (sum(before) + score) / (index + 1)))
         before.append(trial.folds.get(fold, scores[-1]))
     return course
 
 
-def _callback(tuning: Tuning, left: Mapping[int, Candidate], lost: dict[int, str], heard: Heard) -> Any:
+def _callback(tuning: Study, left: Mapping[int, TrialSpec], lost: dict[int, str], heard: StudyCallbacks) -> Any:
     from ray import tune
 
     class Listening(tune.Callback):
         """Passes on what happens, and records the trials that Ray Tune has stopped."""
 
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
             if SCORE in result:
                 number = _number(trial)
-                heard.epoch(number, result["epochs"], left[number].recipe.epochs * len(tuning.options.folds), result[SCORE])
+                heard.epoch(
+                    number, result["epochs"], left[number].recipe.epochs * len(tuning.options.folds), result[SCORE]
+                )
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             number = _number(trial)
@@ -260,8 +315,10 @@ def _callback(tuning: Tuning, left: Mapping[int, Candidate], lost: dict[int, str
             elif ended is None and SCORE in result:
                 folds = {int(fold): score for fold, score in json.loads(result["folds"]).items()}
                 of = left[number].recipe.epochs * len(tuning.options.folds)
-                ended = Trial(number, left[number].values, STOPPED, result[SCORE], folds, result["epochs"], of, result["seconds"])
-                write_trial(tuning.place(number), ended)
+                ended = Trial(
+                    number, left[number].values, STOPPED, result[SCORE], folds, result["epochs"], of, result["seconds"]
+                )
+                write_trial(tuning.trial_dir(number), ended)
             if ended is not None:
                 heard.ended(ended)
 
@@ -270,6 +327,8 @@ def _callback(tuning: Tuning, left: Mapping[int, Candidate], lost: dict[int, str
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             reason = " ".join(str(getattr(trial, "get_error", lambda: "")() or "").split())
-            lost[_number(trial)] = f"its process crashed or was killed, given up after {RETRIES} retries: {reason[-200:]}"
+            lost[_number(trial)] = (
+                f"its process crashed or was killed, given up after {RETRIES} retries: {reason[-200:]}"
+            )
 
     return Listening()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from folds.config.recipe import Recipe, known_settings
-from folds.errors import EnsembleError, nearest
+from folds.errors import EnsembleError, close_matches
 from folds.utils.files import derive_seed
 
 METRICS = ("macro_f1", "accuracy", "log_loss")
@@ -21,7 +21,7 @@ _DIGITS = 3  # of a number that is drawn: more would only be longer to type
 
 
 @dataclass(frozen=True)
-class Axis:
+class Parameter:
     """One setting and what it may be: one of `choices`, or a number from `low` to `high`, both included.
 
     Attributes
@@ -54,12 +54,16 @@ class Axis:
         if self.choices:
             return self.choices[int(share * len(self.choices))]
         end = self.high + 1 if self.whole else self.high
-        value = math.exp(math.log(self.low) + share * math.log(end / self.low)) if self.log else self.low + share * (end - self.low)
+        value = (
+            math.exp(math.log(self.low) + share * math.log(end / self.low))
+            if self.log
+            else self.low + share * (end - self.low)
+        )
         if self.whole:
             return int(min(max(math.floor(value), self.low), self.high))
         return min(max(float(f"{value:.{_DIGITS}g}"), self.low), self.high)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For the record."""
         if self.choices:
             return {"choices": list(self.choices)}
@@ -98,7 +102,7 @@ class TuneOptions:
         return self.metric == "log_loss"
 
 
-def read_space(path: Path, table: Any) -> tuple[Axis, ...]:
+def read_space(path: Path, table: Any) -> tuple[Parameter, ...]:
     """The axes of a ``[space]`` table.
 
     Raises
@@ -112,38 +116,55 @@ def read_space(path: Path, table: Any) -> tuple[Axis, ...]:
     return tuple(_axis(f"{path}: [space]", name, value) for name, value in table.items())
 
 
-def _axis(where: str, name: str, value: Any) -> Axis:
+def _axis(where: str, name: str, value: Any) -> Parameter:
     key = name.replace("-", "_")
     kinds = known_settings()
     own = {field.name for field in fields(Recipe)} - {"seed"} | {"arch"}
     if key not in own:
         if key in kinds:
-            hint = "put it above [space]; repeats and seeds of the best are for ensemble kfold" if key != "seed" else "[tune] has a seed of the draws"
-            raise EnsembleError(f"{where} '{name}' decides the data, the folds or the draws, which all trials share", hint=hint)
-        raise EnsembleError(f"{where} unknown setting '{name}'{_meant(key, own)}", hint="known: " + ", ".join(sorted(own)))
+            hint = (
+                "put it above [space]; repeats and seeds of the best are for ensemble kfold"
+                if key != "seed"
+                else "[tune] has a seed of the draws"
+            )
+            raise EnsembleError(
+                f"{where} '{name}' decides the data, the folds or the draws, which all trials share", hint=hint
+            )
+        raise EnsembleError(
+            f"{where} unknown setting '{name}'{_meant(key, own)}", hint="known: " + ", ".join(sorted(own))
+        )
     if isinstance(value, list):
         if len(value) < 2:
-            raise EnsembleError(f"{where} {name} = {value!r}: expected two values or more", hint="one value alone stands above [space]")
+            raise EnsembleError(
+                f"{where} {name} = {value!r}: expected two values or more", hint="one value alone stands above [space]"
+            )
         twice = next((one for i, one in enumerate(value) if one in value[:i]), None)
         if twice is not None:
             raise EnsembleError(f"{where} {name}: {twice!r} is there twice", hint="name each value once")
-        return Axis(key, tuple(value))
+        return Parameter(key, tuple(value))
     if isinstance(value, dict):
         return _range(f"{where} {name}", key, value, set(typing.get_args(kinds[key])) | {kinds[key]})
     raise EnsembleError(f"{where} {name} = {value!r}: expected a list of values, or a range", hint=_EXAMPLE)
 
 
-def _range(where: str, key: str, table: Mapping[str, Any], kinds: set[Any]) -> Axis:
+def _range(where: str, key: str, table: Mapping[str, Any], kinds: set[Any]) -> Parameter:
     if not kinds & {int, float}:
         raise EnsembleError(f"{where} is not a number, so it has no range", hint=f"a list of values: {key} = [A, B]")
     known = ("low", "high", "log", "int")
     wrong = next((name for name in table if name not in known), None)
     if wrong is not None:
-        raise EnsembleError(f"{where}: unknown key '{wrong}' of a range{_meant(wrong, known)}", hint="{low = A, high = B}, log = true, int = true")
+        raise EnsembleError(
+            f"{where}: unknown key '{wrong}' of a range{_meant(wrong, known)}",
+            hint="{low = A, high = B}, log = true, int = true",
+        )
     whole = table.get("int", float not in kinds)
     for name in ("low", "high"):
         number = table.get(name)
-        if isinstance(number, bool) or not isinstance(number, int if whole else int | float) or not math.isfinite(number):
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int if whole else int | float)
+            or not math.isfinite(number)
+        ):
             expected = "a whole number" if whole else "a number"
             raise EnsembleError(f"{where}: {name} must be {expected}, found {number!r}", hint="{low = A, high = B}")
     log = table.get("log", False)
@@ -156,8 +177,10 @@ def _range(where: str, key: str, table: Mapping[str, Any], kinds: set[Any]) -> A
     if low >= high:
         raise EnsembleError(f"{where}: low must be below high, found {low} and {high}")
     if log and low <= 0:
-        raise EnsembleError(f"{where}: a logarithmic range begins above 0, found {low}", hint="a low above 0, or without log")
-    return Axis(key, (), low, high, log, whole)
+        raise EnsembleError(
+            f"{where}: a logarithmic range begins above 0, found {low}", hint="a low above 0, or without log"
+        )
+    return Parameter(key, (), low, high, log, whole)
 
 
 def read_options(path: Path, table: Any, trials: int | None = None) -> TuneOptions:
@@ -178,7 +201,9 @@ def read_options(path: Path, table: Any, trials: int | None = None) -> TuneOptio
     for name, value in table.items():
         key = name.replace("-", "_")
         if key not in known:
-            raise EnsembleError(f"{path}: [tune] unknown key '{name}'{_meant(key, known)}", hint="known: " + ", ".join(known))
+            raise EnsembleError(
+                f"{path}: [tune] unknown key '{name}'{_meant(key, known)}", hint="known: " + ", ".join(known)
+            )
         _check_option(f"{path}: [tune] {name}", key, value)
         values[key] = tuple(sorted(set(value))) if key == "folds" else value
     if trials is not None:
@@ -190,7 +215,10 @@ def read_options(path: Path, table: Any, trials: int | None = None) -> TuneOptio
 def _check_option(where: str, key: str, value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     right, expected = {
-        "folds": (isinstance(value, list) and value and all(type(one) is int and one >= 0 for one in value), "a list of folds, such as [0]"),
+        "folds": (
+            isinstance(value, list) and value and all(type(one) is int and one >= 0 for one in value),
+            "a list of folds, such as [0]",
+        ),
         "metric": (value in METRICS, " or ".join(METRICS)),
         "reduction": (number and value > 1, "a number above 1"),
         "gpus": (number and (0 <= value < 1 or value == int(value) >= 0), "a share of one GPU, or a whole number"),
@@ -202,11 +230,11 @@ def _check_option(where: str, key: str, value: Any) -> None:
 
 
 def _meant(name: str, known: Sequence[str] | set[str]) -> str:
-    close = nearest(name, sorted(known))
+    close = close_matches(name, sorted(known))
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def draw(space: Sequence[Axis], options: TuneOptions) -> list[dict[str, Any]]:
+def draw(space: Sequence[Parameter], options: TuneOptions) -> list[dict[str, Any]]:
     """The settings of each trial, in order: all different, and each from (seed, number, setting) alone.
 
     So a tuning with more trials begins with the same ones, and one that goes on draws what it drew before. Where the space
@@ -216,7 +244,10 @@ def draw(space: Sequence[Axis], options: TuneOptions) -> list[dict[str, Any]]:
     total = math.prod(axis.size for axis in space)
     while len(drawn) < min(options.trials, total):
         for attempt in range(_ATTEMPTS):
-            shares = {axis.key: random.Random(derive_seed("tune", options.seed, len(drawn), axis.key, attempt)).random() for axis in space}
+            shares = {
+                axis.key: random.Random(derive_seed("tune", options.seed, len(drawn), axis.key, attempt)).random()
+                for axis in space
+            }
             one = {axis.key: axis.at(shares[axis.key]) for axis in space}
             if one not in drawn:
                 drawn.append(one)

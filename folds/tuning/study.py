@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from folds.config.files import gather, read_record, runs_of, tuning_of
+from folds.config.files import load_settings, read_record, read_run_tables, tuning_of
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
 from folds.runs.run import file_safe
 from folds.training.job import LOCK_SECONDS, lock_of
-from folds.tuning.space import Axis, TuneOptions, draw, read_options, read_space
+from folds.tuning.space import Parameter, TuneOptions, draw, read_options, read_space
 from folds.tuning.trials import Trial, best_of, read_trial, trial_name
 from folds.utils.files import make_folder, read_json, remove, write_json
 from folds.utils.locks import exclusive_lock
@@ -26,7 +26,7 @@ _MAY_CHANGE = ("trials", "parallel")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TrialSpec:
     """A trial before it is trained: the values drawn for it, and all settings that follow."""
 
     number: int
@@ -41,7 +41,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Study:
     """Trials of different settings on the same folds, images and people.
 
     Attributes
@@ -53,9 +53,9 @@ class Tuning:
     name: str
     settings: Settings
     recipe: Recipe
-    space: tuple[Axis, ...]
+    space: tuple[Parameter, ...]
     options: TuneOptions
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[TrialSpec, ...]
 
     @property
     def folder(self) -> Path:
@@ -63,7 +63,7 @@ class Tuning:
         return TUNE / self.name
 
     @property
-    def longest(self) -> int:
+    def max_epochs(self) -> int:
         """Epochs of a fold of the longest trial that could be drawn."""
         return longest_of(self.space, self.recipe)
 
@@ -72,22 +72,22 @@ class Tuning:
         """The name of the run that ``best.toml`` trains."""
         return f"{self.name}-best"
 
-    def place(self, number: int) -> Path:
+    def trial_dir(self, number: int) -> Path:
         """The folder of a trial."""
         return self.folder / trial_name(number)
 
     def ended(self) -> dict[int, Trial]:
         """The trials that have ended, by number."""
-        found = {one.number: read_trial(self.place(one.number)) for one in self.candidates}
+        found = {one.number: read_trial(self.trial_dir(one.number)) for one in self.candidates}
         return {number: trial for number, trial in found.items() if trial is not None}
 
 
-def longest_of(space: Sequence[Axis], recipe: Recipe) -> int:
+def longest_of(space: Sequence[Parameter], recipe: Recipe) -> int:
     """Epochs of a fold of the longest trial that could be drawn: more trials do not change it."""
     return next((int(axis.largest) for axis in space if axis.key == "epochs"), recipe.epochs)
 
 
-def make_tuning(flags: Mapping[str, Any], config: Path | None = None, trials: int | None = None) -> Tuning:
+def make_tuning(flags: Mapping[str, Any], config: Path | None = None, trials: int | None = None) -> Study:
     """Read the settings, the space and the options, and draw the trials; neither data nor images are read.
 
     Parameters
@@ -100,35 +100,48 @@ def make_tuning(flags: Mapping[str, Any], config: Path | None = None, trials: in
     ------
     EnsembleError : what is wrong in the file; a setting that stands both in the space and beside it; a value that cannot be.
     """
-    from folds.training.resolve import check_choices
+    from folds.training.resolve import validate_recipe
 
     path, table, more = tuning_of(config)
-    if runs_of(config):
+    if read_run_tables(config):
         raise EnsembleError(f"{path}: [[run]] and [space] contradict each other", hint="leave one of them out")
     space, options = read_space(path, table), read_options(path, more, trials)
-    settings, recipe, origins = gather(flags, config, tuning=True)
+    settings, recipe, origins = load_settings(flags, config, tuning=True)
     for axis in space:
         # ./ensemble.toml may say what is usual; what was said of this very tuning contradicts it.
         if origins.get(axis.key) in (str(path), "environment", "flag"):
-            raise UsageError(f"{path}: [space] {axis.key} contradicts {axis.key} given by {origins[axis.key]}", hint="leave one of them out")
+            raise UsageError(
+                f"{path}: [space] {axis.key} contradicts {axis.key} given by {origins[axis.key]}",
+                hint="leave one of them out",
+            )
         for value in axis.choices or (axis.low, axis.high):
-            _, one, _ = gather({**flags, axis.key: value}, config, tuning=True)
-            check_choices(one)
+            _, one, _ = load_settings({**flags, axis.key: value}, config, tuning=True)
+            validate_recipe(one)
     parts = 1 if settings.holdout is not None else settings.k
     if settings.folds is None and max(options.folds) >= parts:
-        raise EnsembleError(f"{path}: [tune] folds = {list(options.folds)}: the folds are 0 to {parts - 1}", hint="folds = [0]")
+        raise EnsembleError(
+            f"{path}: [tune] folds = {list(options.folds)}: the folds are 0 to {parts - 1}", hint="folds = [0]"
+        )
     candidates = []
     for number, values in enumerate(draw(space, options)):
-        own, one, _ = gather({**flags, **values}, config, tuning=True)
-        check_choices(one)
+        own, one, _ = load_settings({**flags, **values}, config, tuning=True)
+        validate_recipe(one)
         if len(own.arch) != 1:
-            raise UsageError(f"a trial is of one architecture, found {', '.join(own.arch)}", hint=f"put arch = {_listed(own.arch)} into [space]")
-        candidates.append(Candidate(number, values, own, one))
+            raise UsageError(
+                f"a trial is of one architecture, found {', '.join(own.arch)}",
+                hint=f"put arch = {_listed(own.arch)} into [space]",
+            )
+        candidates.append(TrialSpec(number, values, own, one))
     most = longest_of(space, recipe) * len(options.folds)
     if options.grace > most:
-        raise EnsembleError(f"{path}: [tune] grace = {options.grace}: the longest trial has {most} epochs", hint=f"grace = {most} stops none early")
-    name = file_safe(f"{settings.name or (path.stem if config is not None else 'settings')}-best").removesuffix("-best")  # as its run
-    return Tuning(name, replace(settings, repeats=1, seeds=1), recipe, space, options, tuple(candidates))
+        raise EnsembleError(
+            f"{path}: [tune] grace = {options.grace}: the longest trial has {most} epochs",
+            hint=f"grace = {most} stops none early",
+        )
+    name = file_safe(f"{settings.name or (path.stem if config is not None else 'settings')}-best").removesuffix(
+        "-best"
+    )  # as its run
+    return Study(name, replace(settings, repeats=1, seeds=1), recipe, space, options, tuple(candidates))
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -136,7 +149,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 @contextmanager
-def begun(tuning: Tuning, resume: bool = False, force: bool = False) -> Iterator[None]:
+def open_study(tuning: Study, resume: bool = False, force: bool = False) -> Iterator[None]:
     """Hold the tuning's folder, begun or gone on with; nothing is trained over.
 
     Raises
@@ -154,16 +167,23 @@ def begun(tuning: Tuning, resume: bool = False, force: bool = False) -> Iterator
             hint = "--resume goes on with it, --name NEW begins another one, --force begins it again from nothing"
             raise EnsembleError(f"the tuning {tuning.folder} exists", hint=hint)
         elif path.exists():
-            _refuse_changed(tuning, read_json(path), now)
+            _check_same_study(tuning, read_json(path), now)
         write_json(path, now)
         yield
-        tidy(tuning)
+        clean_up(tuning)
 
 
-def _record(tuning: Tuning) -> dict[str, Any]:
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in (asdict(tuning.settings) | asdict(tuning.recipe)).items()}
+def _record(tuning: Study) -> dict[str, Any]:
+    plain = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in (asdict(tuning.settings) | asdict(tuning.recipe)).items()
+    }
     free = {key: value for key, value in plain.items() if key not in {axis.key for axis in tuning.space}}
-    values = {"settings": free, "space": {axis.key: axis.as_json() for axis in tuning.space}, "tune": asdict(tuning.options)}
+    values = {
+        "settings": free,
+        "space": {axis.key: axis.to_dict() for axis in tuning.space},
+        "tune": asdict(tuning.options),
+    }
     return _as_json(values)
 
 
@@ -173,9 +193,13 @@ def _as_json(value: Any) -> Any:
     return [_as_json(inside) for inside in value] if isinstance(value, list | tuple) else value
 
 
-def _refuse_changed(tuning: Tuning, before: Any, now: Mapping[str, Any]) -> None:
+def _check_same_study(tuning: Study, before: Any, now: Mapping[str, Any]) -> None:
     flat = [_flat(record) if isinstance(record, dict) else {} for record in (before, now)]
-    changed = sorted(key for key in flat[0].keys() | flat[1].keys() if flat[0].get(key) != flat[1].get(key) and key.split()[-1] not in _MAY_CHANGE)
+    changed = sorted(
+        key
+        for key in flat[0].keys() | flat[1].keys()
+        if flat[0].get(key) != flat[1].get(key) and key.split()[-1] not in _MAY_CHANGE
+    )
     if changed:
         raise EnsembleError(
             f"the tuning {tuning.folder} was begun with other settings",
@@ -185,17 +209,22 @@ def _refuse_changed(tuning: Tuning, before: Any, now: Mapping[str, Any]) -> None
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"[{table}] {key}": value for table, values in record.items() if isinstance(values, dict) for key, value in values.items()}
+    return {
+        f"[{table}] {key}": value
+        for table, values in record.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+    }
 
 
-def tidy(tuning: Tuning) -> None:
+def clean_up(tuning: Study) -> None:
     """Remove what trials that have ended need no more: states and weights. Their courses and predictions stay.
 
     What says that a fold is trained goes first: a trial is no run, and nothing of it looks like one.
     """
     remove(tuning.folder / RAY)
     for number in tuning.ended():
-        place = tuning.place(number)
+        place = tuning.trial_dir(number)
         for fold in tuning.options.folds:
             left = [place / f"fold{fold}" / "done.json", place / f"fold{fold}" / "state.pt", place / f"fold{fold}.pt"]
             if any(path.exists() for path in left):
@@ -204,7 +233,7 @@ def tidy(tuning: Tuning) -> None:
                         remove(path)
 
 
-def honest_score(tuning: Tuning, runs: Path = Path("runs")) -> dict[str, Any] | None:
+def score_on_other_folds(tuning: Study, runs: Path = Path("runs")) -> dict[str, Any] | None:
     """What the run of ``best.toml`` scores on the folds that nothing was chosen on, pooled, with its 95 % interval over people.
 
     None where it is not trained there, or was trained with other settings than the best that was found.
@@ -218,16 +247,26 @@ def honest_score(tuning: Tuning, runs: Path = Path("runs")) -> dict[str, Any] | 
     path = runs / tuning.best_run / "config.toml"
     if best is None or not path.exists() or not oof_file(runs, tuning.best_run).exists():
         return None
-    record, own = read_record(path), read_record(tuning.place(best.number) / "config.toml")
-    if any(record.get(key) != own.get(key) for key in (*best.settings, "epochs", "seed")) or _folds_of(record) != _folds_of(own):
+    record, own = read_record(path), read_record(tuning.trial_dir(best.number) / "config.toml")
+    if any(record.get(key) != own.get(key) for key in (*best.settings, "epochs", "seed")) or _folds_of(
+        record
+    ) != _folds_of(own):
         return None
     probabilities, sidecar = oof_predictions(runs, tuning.best_run)
     fold = np.broadcast_to(np.asarray(sidecar.fold), len(probabilities))
     index = np.flatnonzero(~np.isin(fold, tuning.options.folds))
     if not len(index):
         return None
-    score = score_rows(probabilities[index], replace(sidecar, rows=sidecar.rows.take(index), fold=fold[index]), tuning.options.metric).headline
-    return {"folds": sorted(set(fold[index].tolist())), "score": score.score, "low": score.low, "high": score.high, "rows": len(index)}
+    score = score_rows(
+        probabilities[index], replace(sidecar, rows=sidecar.rows.take(index), fold=fold[index]), tuning.options.metric
+    ).interval
+    return {
+        "folds": sorted(set(fold[index].tolist())),
+        "score": score.value,
+        "low": score.low,
+        "high": score.high,
+        "rows": len(index),
+    }
 
 
 def _folds_of(record: Mapping[str, Any]) -> Any:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from folds.data.targets import resolve_target
-from folds.errors import Diverged, EnsembleError
-from folds.execution.ray_task import refuse_without_gpu
-from folds.execution.shared_files import unseen
+from folds.errors import EnsembleError, TrainingDivergedError
+from folds.execution.ray_task import require_gpu
+from folds.execution.shared_files import missing_here
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.predictions.files import read_array
 from folds.splits.assignment import read_folds
 from folds.training.job import Job, job_from_dict
-from folds.training.trainer import train_job
+from folds.training.trainer import train_fold
 from folds.tuning.trials import FAILED, FINISHED, Trial, write_trial
 from folds.utils.csv_table import read_csv
 
@@ -45,17 +45,22 @@ def run_trial(config: Mapping[str, Any]) -> None:
     try:
         node = os.uname().nodename
         for job, proof in zip(jobs, task["proof"], strict=True):
-            for line in unseen(proof):
+            for line in missing_here(proof):
                 raise EnsembleError(f"the machine {node} {line}; all machines must share one drive under one path")
-            refuse_without_gpu(job, node)
+            require_gpu(job, node)
         for index, job in enumerate(jobs):
             for epoch in _history(job):
                 course.epoch(index, epoch)
-            result = train_job(job, lambda event, index=index: course.epoch(index, event) if event["event"] == "epoch" else None)  # type: ignore[misc]
+
+            def report(event: dict[str, Any], index: int = index) -> None:
+                if event["event"] == "epoch":
+                    course.epoch(index, event)
+
+            result = train_fold(job, report)
             course.fold(index, _score(job, task["metric"]), int(result["epochs"]), float(result["seconds"]))
         write_trial(Path(jobs[0].folder), course.trial(FINISHED))
         course.report(course.longest * len(jobs), float(course.mean or 0.0))
-    except Diverged as error:
+    except TrainingDivergedError as error:
         # A learning rate too high is an answer, too.
         write_trial(Path(jobs[0].folder), course.trial(FAILED, error.message))
     except EnsembleError as error:
@@ -64,7 +69,7 @@ def run_trial(config: Mapping[str, Any]) -> None:
 
 def _history(job: Job) -> list[dict[str, float]]:
     """The epochs that were trained already."""
-    path = job.place / "history.csv"
+    path = job.fold_dir / "history.csv"
     if not path.exists():
         return []
     columns = read_csv(path).columns
@@ -109,7 +114,11 @@ class _Course:
         """Tell Ray Tune; it returns when the trial is to go on."""
         from ray import tune
 
-        state = {"folds": json.dumps(self.scores), "epochs": sum(self.trained.values()), "seconds": sum(self.seconds.values())}
+        state = {
+            "folds": json.dumps(self.scores),
+            "epochs": sum(self.trained.values()),
+            "seconds": sum(self.seconds.values()),
+        }
         tune.report({PROGRESS: progress, SCORE: score, **state})
 
     def lost(self, reason: str) -> None:
@@ -122,7 +131,17 @@ class _Course:
         """The record of now."""
         score = None if state == FAILED else self.mean
         trained, seconds = sum(self.trained.values()), sum(self.seconds.values())
-        return Trial(self.task["number"], self.task["settings"], state, score, self.scores, trained, self.epochs * len(self.jobs), seconds, reason)
+        return Trial(
+            self.task["number"],
+            self.task["settings"],
+            state,
+            score,
+            self.scores,
+            trained,
+            self.epochs * len(self.jobs),
+            seconds,
+            reason,
+        )
 
 
 def _score(job: Job, metric: str) -> float:
@@ -131,8 +150,8 @@ def _score(job: Job, metric: str) -> float:
     target = resolve_target(job.recipe["target"], job.classes, job.class_attributes)
     code = {name: i for i, name in enumerate(job.classes)}
     rows = folds.validation_index(job.fold)
-    truth = target.scored(np.array([code[name] for name in folds.labels[rows].tolist()]))
-    probabilities = read_array(job.place / "oof.npy")
+    truth = target.encode_scored(np.array([code[name] for name in folds.labels[rows].tolist()]))
+    probabilities = read_array(job.fold_dir / "oof.npy")
     if metric == "log_loss":
         return log_loss(truth, probabilities)
     predicted = argmax_classes(probabilities)

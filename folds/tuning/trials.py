@@ -14,21 +14,24 @@ from folds.errors import EnsembleError
 from folds.tuning.space import TuneOptions
 from folds.utils.csv_table import csv_text
 from folds.utils.files import read_json, write_atomic, write_json
-from folds.utils.schema import ANYTHING, NUMBER, TEXT, Kind, mapping_of, one_of, optional, whole, wrong_fields
+from folds.utils.schema import ANYTHING, NUMBER, TEXT, FieldType, integer, mapping_of, one_of, optional, validate_fields
 
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 RECORD = "trial.json"
 BEST = "best.toml"
 TABLE = "trials.csv"
-_SCORES = Kind("scores by fold", lambda value: isinstance(value, dict) and all(f.isdecimal() and NUMBER.holds(s) for f, s in value.items()))
+_SCORES = FieldType(
+    "scores by fold",
+    lambda value: isinstance(value, dict) and all(f.isdecimal() and NUMBER.holds(s) for f, s in value.items()),
+)
 _FIELDS = {
-    "number": whole(),
+    "number": integer(),
     "settings": mapping_of(ANYTHING),
     "state": one_of(FINISHED, STOPPED, FAILED),
     "score": optional(NUMBER),
     "folds": _SCORES,
-    "epochs": whole(),
-    "of": whole(),
+    "epochs": integer(),
+    "of": integer(),
     "seconds": NUMBER,
     "reason": TEXT,
 }
@@ -82,9 +85,12 @@ def read_trial(folder: Path) -> Trial | None:
     if not path.exists():
         return None
     record = read_json(path)
-    if wrong_fields(record, _FIELDS, others=False) or (record.get("score") is None) != (record["state"] == FAILED):
+    if validate_fields(record, _FIELDS, others=False) or (record.get("score") is None) != (record["state"] == FAILED):
         raise EnsembleError(f"{path} is damaged", hint=f"rm {path} and --resume train this trial again")
-    return Trial(**record | {"score": record.get("score"), "folds": {int(fold): score for fold, score in record["folds"].items()}})
+    return Trial(
+        **record
+        | {"score": record.get("score"), "folds": {int(fold): score for fold, score in record["folds"].items()}}
+    )
 
 
 def ordered(trials: Sequence[Trial], options: TuneOptions) -> list[Trial]:
@@ -130,7 +136,9 @@ def cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def write_best(folder: Path, name: str, trial: Trial, settings: Settings, recipe: Recipe, options: TuneOptions, scored: int) -> Path:
+def write_best(
+    folder: Path, name: str, trial: Trial, settings: Settings, recipe: Recipe, options: TuneOptions, scored: int
+) -> Path:
     """Write ``best.toml``, ready for ``ensemble kfold -c``: trained on all folds, as a run of its own.
 
     Parameters

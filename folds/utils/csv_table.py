@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from folds.errors import EnsembleError, collected, nearest
+from folds.errors import EnsembleError, close_matches, combine_errors
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CsvTable:
     columns: dict[str, list[str]]
     numbers: list[int]
 
-    def where(self) -> list[str]:
+    def location(self) -> list[str]:
         """``train.csv row 3`` for each row."""
         return [f"{self.path.name} row {number}" for number in self.numbers]
 
@@ -40,7 +40,7 @@ class CsvTable:
         """The cells of column `name`; where there is none, an error that names the nearest, the `advice` and all columns."""
         if name in self.columns:
             return self.columns[name]
-        close = nearest(name, self.columns)
+        close = close_matches(name, self.columns)
         meant = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
         ways = [f"name the column with {option} {close[0] if close else 'COLUMN'}"] if option else []
         hint = "; ".join([*ways, *([advice] if advice else []), f"its columns are {', '.join(self.columns)}"])
@@ -68,7 +68,9 @@ def read_csv(path: Path, source: str | None = None) -> CsvTable:
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True))
     except csv.Error as error:
-        raise EnsembleError(f"{source} is not a readable CSV: {error}", hint="check its quotation marks: one may be left open") from None
+        raise EnsembleError(
+            f"{source} is not a readable CSV: {error}", hint="check its quotation marks: one may be left open"
+        ) from None
     start = next((i for i, line in enumerate(lines) if any(cell.strip() for cell in line)), None)
     if start is None:
         raise EnsembleError(f"{source} is empty", hint="expected a header and one row for each image")
@@ -130,7 +132,11 @@ def _check_shape(source: str, header: list[str], body: list[tuple[int, list[str]
         raise EnsembleError(f"{source} has a header and no rows", hint="expected one row for each image")
     ragged = [f"row {number}: {len(line)} cells" for number, line in body if len(line) != len(header)]
     if ragged:
-        raise collected(ragged, f"rows of {source} do not have the header's {len(header)} cells", "a comma inside a cell needs quotation marks")
+        raise combine_errors(
+            ragged,
+            f"rows of {source} do not have the header's {len(header)} cells",
+            "a comma inside a cell needs quotation marks",
+        )
 
 
 def _repeated(names: Iterable[str]) -> str | None:

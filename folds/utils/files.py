@@ -51,7 +51,7 @@ def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object
     EnsembleError : the folder cannot be written or the disk is full; the temporary file is removed.
     """
     path = Path(path)
-    refuse_folder(path)
+    check_not_folder(path)
     watched: _Watched | None = None
     # A dot in front: no `runs/*.npy` of a shell matches a file that is still being written.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -77,7 +77,7 @@ def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object
     return path
 
 
-def refuse_folder(path: Path) -> None:
+def check_not_folder(path: Path) -> None:
     """A file cannot be written where a folder is."""
     if path.is_dir():
         raise EnsembleError(f"cannot write {path}: it is a folder", hint=f"name a file in it, such as {path / 'NAME'}")
@@ -115,7 +115,11 @@ def cannot_write(path: Path, error: OSError) -> EnsembleError:
     """The error for a file that could not be written, with what mends it."""
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    hint = "free some space and run the same command with --resume; what was finished is kept" if full else f"check that {path.parent} can be written"
+    hint = (
+        "free some space and run the same command with --resume; what was finished is kept"
+        if full
+        else f"check that {path.parent} can be written"
+    )
     return EnsembleError(f"cannot write {path}: {reason}", hint=hint)
 
 
@@ -131,7 +135,9 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         in_the_way = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
         if in_the_way is not None:
-            raise EnsembleError(f"{in_the_way} is a file, expected a folder", hint=f"move it away: mv {in_the_way} {in_the_way}.old") from None
+            raise EnsembleError(
+                f"{in_the_way} is a file, expected a folder", hint=f"move it away: mv {in_the_way} {in_the_way}.old"
+            ) from None
         raise cannot_write(path, error) from None
     return path
 
@@ -151,7 +157,7 @@ def read_json(path: Path) -> Any:
         raise EnsembleError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
 
 
-def refuse_existing(path: Path, what: str, force: bool = False) -> None:
+def check_not_existing(path: Path, what: str, force: bool = False) -> None:
     """Nothing is overwritten without --force."""
     if path.exists() and not force:
         raise EnsembleError(f"{what} {path} exists", hint="give another name, or --force to replace it")
@@ -189,7 +195,7 @@ def remove(path: Path) -> None:
         raise EnsembleError(f"cannot remove {where}: {reason}", hint=hint) from None
 
 
-def remove_leftovers(folder: Path, name: str = "") -> None:
+def remove_stale_temporaries(folder: Path, name: str = "") -> None:
     """Remove the temporary files that killed processes have left in `folder`: all, or those of files whose names begin with `name`.
 
     Only for who holds the lock under which these files are written.

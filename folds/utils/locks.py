@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from folds.errors import Busy
+from folds.errors import ResourceLockedError
 from folds.utils.files import cannot_write, make_folder
 
 
@@ -47,7 +47,7 @@ def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
                 holder = f"process {pid}" if pid else "another process"
                 where = f" on {machine}" if machine not in ("", os.uname().nodename) else ""
                 hint = "wait until it has finished, or stop it and go on with --resume"
-                raise Busy(f"{what} is in use by {holder}{where}", hint=hint) from None
+                raise ResourceLockedError(f"{what} is in use by {holder}{where}", hint=hint) from None
         file.truncate(0)
         file.write(f"{os.getpid()} {os.uname().nodename}")
         file.flush()

@@ -17,7 +17,7 @@ from folds.utils.files import cannot_write
 _LARGE = 1 << 25  # numbers: 128 MiB of float32
 
 
-def let_go(values: NDArray[Any]) -> None:
+def release_pages(values: NDArray[Any]) -> None:
     """Take the pages of a memory-mapped array off this process; they stay in the system's cache, and are mapped again when used.
 
     Nothing is lost: the maps here are of files, read-only or shared. Other arrays are left alone.
@@ -34,10 +34,10 @@ def blocks(values: NDArray[Any], numbers: int = 1 << 20) -> Iterator[NDArray[Any
     size = max(1, numbers // max(1, values.shape[1]))
     for start in range(0, len(values), size):
         yield values[start : start + size]
-        let_go(values)
+        release_pages(values)
 
 
-def result_array(shape: tuple[int, int]) -> NDArray[np.float32]:
+def allocate_result(shape: tuple[int, int]) -> NDArray[np.float32]:
     """An array for a result: in memory, or, where it is large, a map of a nameless file in this folder, gone with the process.
 
     Raises

@@ -13,7 +13,7 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def codes_of(values: NDArray[np.str_]) -> tuple[list[str], NDArray[np.int64]]:
+def factorize(values: NDArray[np.str_]) -> tuple[list[str], NDArray[np.int64]]:
     """``np.unique(values, return_inverse=True)`` for (n,) str, without sorting n strings: a set and a dict are several times as quick."""
     names = values.tolist()
     distinct = sorted(set(names))
@@ -21,7 +21,7 @@ def codes_of(values: NDArray[np.str_]) -> tuple[list[str], NDArray[np.int64]]:
     return distinct, np.fromiter(map(code.__getitem__, names), np.int64, len(names))
 
 
-def person_codes(persons: NDArray) -> NDArray[np.int64]:
+def group_codes(persons: NDArray) -> NDArray[np.int64]:
     """(n,) names → (n,) numbers in the order of the names.
 
     Very many people are put into groups by number, so every score of the same rows numbers them alike, whatever their order.

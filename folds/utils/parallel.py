@@ -31,7 +31,9 @@ Result = TypeVar("Result")
 _BLOCK = 8  # images a thread takes at a time
 
 
-def in_threads(task: Callable[[int], Result], count: int, threads: int | None, progress: Progress | None) -> list[Result]:
+def map_threads(
+    task: Callable[[int], Result], count: int, threads: int | None, progress: Progress | None
+) -> list[Result]:
     """``[task(0), …, task(count - 1)]``, computed in threads (Pillow decodes outside Python's lock).
 
     When a task raises, or the user interrupts, what is running ends first: nothing works on after this returns.
@@ -41,7 +43,9 @@ def in_threads(task: Callable[[int], Result], count: int, threads: int | None, p
     with warnings.catch_warnings():  # Pillow's remarks about metadata would print one line a file
         warnings.simplefilter("ignore")
         try:
-            for done in pool.map(lambda start: [task(at) for at in range(start, min(start + _BLOCK, count))], range(0, count, _BLOCK)):
+            for done in pool.map(
+                lambda start: [task(at) for at in range(start, min(start + _BLOCK, count))], range(0, count, _BLOCK)
+            ):
                 results += done
                 if progress is not None:
                     progress(len(results), count)

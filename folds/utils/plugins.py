@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from folds.errors import UsageError, nearest
+from folds.errors import UsageError, close_matches
 
 
 def load_object(name: str, option: str, example: str) -> tuple[ModuleType, Any]:
@@ -34,9 +34,11 @@ def load_object(name: str, option: str, example: str) -> tuple[ModuleType, Any]:
     found: Any = module
     for part in path.split("."):
         if not hasattr(found, part):
-            close = nearest(part, [other for other in vars(module) if not other.startswith("_")])
+            close = close_matches(part, [other for other in vars(module) if not other.startswith("_")])
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise UsageError(f"{option} {name}: {getattr(module, '__file__', module_name)} has no '{path}'{meant}", hint=example)
+            raise UsageError(
+                f"{option} {name}: {getattr(module, '__file__', module_name)} has no '{path}'{meant}", hint=example
+            )
         found = getattr(found, part)
     return module, found
 
@@ -47,11 +49,18 @@ def _imported(name: str, module: str, option: str, example: str) -> ModuleType:
             return importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
-                raise UsageError(f"{option} {name}: there is no module {error.name}, neither in {Path.cwd()} nor installed", hint=example) from None
-            raise UsageError(f"{option} {name}: {module} needs {error.name}, which is not installed", hint=f"pip install {error.name}") from error
+                raise UsageError(
+                    f"{option} {name}: there is no module {error.name}, neither in {Path.cwd()} nor installed",
+                    hint=example,
+                ) from None
+            raise UsageError(
+                f"{option} {name}: {module} needs {error.name}, which is not installed",
+                hint=f"pip install {error.name}",
+            ) from error
         except Exception as error:
             raise UsageError(
-                f"{option} {name}: importing {module} failed: {type(error).__name__}: {error}", hint=f"try it alone: python -c 'import {module}'"
+                f"{option} {name}: importing {module} failed: {type(error).__name__}: {error}",
+                hint=f"try it alone: python -c 'import {module}'",
             ) from error
 
 

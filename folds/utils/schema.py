@@ -12,7 +12,7 @@ from folds.utils.files import is_file_safe
 
 
 @dataclass(frozen=True)
-class Kind:
+class FieldType:
     """A kind of value.
 
     Attributes
@@ -29,32 +29,34 @@ class Kind:
     all_hold: Callable[[Sequence[Any]], bool] | None = None
 
 
-def optional(kind: Kind) -> Kind:
+def optional(kind: FieldType) -> FieldType:
     """The kind, or nothing."""
-    return Kind(kind.expected, kind.holds, optional=True)
+    return FieldType(kind.expected, kind.holds, optional=True)
 
 
-def named(kind: Kind, expected: str) -> Kind:
+def named(kind: FieldType, expected: str) -> FieldType:
     """The kind under a name that says more."""
-    return Kind(expected, kind.holds, kind.optional)
+    return FieldType(expected, kind.holds, kind.optional)
 
 
-def whole(low: int = 0, high: int = 2**63 - 1) -> Kind:
+def integer(low: int = 0, high: int = 2**63 - 1) -> FieldType:
     """A whole number from `low` to `high`: what numpy and a file name can take. True and False are none."""
     limits = f"from {low}" if high > 2**30 else f"from {low} to {high}"
 
     def all_hold(values: Sequence[Any]) -> bool:
         return not values or (set(map(type, values)) == {int} and low <= min(values) and max(values) <= high)
 
-    return Kind(f"a whole number {limits}", lambda value: type(value) is int and low <= value <= high, all_hold=all_hold)
+    return FieldType(
+        f"a whole number {limits}", lambda value: type(value) is int and low <= value <= high, all_hold=all_hold
+    )
 
 
-def one_of(*choices: str) -> Kind:
+def one_of(*choices: str) -> FieldType:
     """One of these texts."""
-    return Kind(" or ".join(choices), lambda value: isinstance(value, str) and value in choices)
+    return FieldType(" or ".join(choices), lambda value: isinstance(value, str) and value in choices)
 
 
-def list_of(kind: Kind, length: int | None = None) -> Kind:
+def list_of(kind: FieldType, length: int | None = None) -> FieldType:
     """A list or tuple whose entries are all of `kind`."""
 
     def holds(value: Any) -> bool:
@@ -62,43 +64,56 @@ def list_of(kind: Kind, length: int | None = None) -> Kind:
             return False
         return all(map(kind.holds, value)) if kind.all_hold is None else kind.all_hold(value)
 
-    return Kind(f"a list of {'' if length is None else f'{length} '}{_plural(kind)}", holds)
+    return FieldType(f"a list of {'' if length is None else f'{length} '}{_plural(kind)}", holds)
 
 
-def mapping_of(kind: Kind, names: Kind | None = None) -> Kind:
+def mapping_of(kind: FieldType, names: FieldType | None = None) -> FieldType:
     """Names (text, or of the kind `names`) with a value of `kind` each."""
 
     key = TEXT if names is None else names
 
     def holds(value: Any) -> bool:
-        return isinstance(value, Mapping) and all(key.holds(name) and kind.holds(inside) for name, inside in value.items())
+        return isinstance(value, Mapping) and all(
+            key.holds(name) and kind.holds(inside) for name, inside in value.items()
+        )
 
     which = "names" if names is None else f"names ({names.expected})"
-    return Kind(f"{which} with {'values' if kind is ANYTHING else f'{kind.expected} each'}", holds)
+    return FieldType(f"{which} with {'values' if kind is ANYTHING else f'{kind.expected} each'}", holds)
 
 
-def either(*kinds: Kind) -> Kind:
+def either(*kinds: FieldType) -> FieldType:
     """Any of several kinds."""
-    return Kind(" or ".join(kind.expected for kind in kinds), lambda value: any(kind.holds(value) for kind in kinds))
+    return FieldType(
+        " or ".join(kind.expected for kind in kinds), lambda value: any(kind.holds(value) for kind in kinds)
+    )
 
 
-def _plural(kind: Kind) -> str:
-    known = {"text": "texts", LINE.expected: "texts without control characters", "a number": "numbers", "anything": "values"}
+def _plural(kind: FieldType) -> str:
+    known = {
+        "text": "texts",
+        ONE_LINE.expected: "texts without control characters",
+        "a number": "numbers",
+        "anything": "values",
+    }
     return known.get(kind.expected, f"entries ({kind.expected})")
 
 
-ANYTHING = Kind("anything", lambda value: True)
-TEXT = Kind("text", lambda value: isinstance(value, str))
-TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
+ANYTHING = FieldType("anything", lambda value: True)
+TEXT = FieldType("text", lambda value: isinstance(value, str))
+BOOL = FieldType("true or false", lambda value: isinstance(value, bool))
 # What is printed: control characters would move a terminal's cursor or begin a line of their own; half a surrogate cannot be printed.
-LINE = Kind("text without control characters", lambda value: isinstance(value, str) and CONTROL.search(value) is None)
+ONE_LINE = FieldType(
+    "text without control characters", lambda value: isinstance(value, str) and CONTROL.search(value) is None
+)
 # A whole number of TOML or JSON may be one that no float can hold.
-NUMBER = Kind("a number", lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max)
+NUMBER = FieldType("a number", lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max)
 # It becomes part of paths that are written to.
-FILE_SAFE = Kind("a name of letters, digits, '-', '_' or '.'", lambda value: isinstance(value, str) and is_file_safe(value))
+FILE_SAFE = FieldType(
+    "a name of letters, digits, '-', '_' or '.'", lambda value: isinstance(value, str) and is_file_safe(value)
+)
 
 
-def wrong_fields(record: Any, table: Mapping[str, Kind], others: bool = True) -> list[str]:
+def validate_fields(record: Any, table: Mapping[str, FieldType], others: bool = True) -> list[str]:
     """One line for each field of `record` that is missing or not of its kind; [] where all is well.
 
     Parameters

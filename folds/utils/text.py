@@ -16,11 +16,15 @@ def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted(unique))
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A setting's value in one short line; ``–`` where it is not set."""
     if value is None:
         return "–"
-    text = re.sub(r"\s+", " ", f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value))
+    text = re.sub(
+        r"\s+",
+        " ",
+        f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value),
+    )
     return text if len(text) <= 40 else text[:39] + "…"
 
 

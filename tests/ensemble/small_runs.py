@@ -7,25 +7,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.alignment.split import Part, Run, Split
+from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.members.reading import Member
-from folds.predictions.files import Rows
+from folds.predictions.files import SampleRows
 
 
 def member(values: NDArray | None, answers: NDArray | None = None) -> Member:
     return Member(Path("x.npy"), "x", values, answers, False, None, None, None, "")
 
 
-def probability_run(name: str, *folds: NDArray, rows: NDArray | None = None) -> Run:
-    return Run(name, tuple(Part(member(values), rows) for values in folds), folds[0].shape[1], tuple(range(len(folds))))
+def probability_run(name: str, *folds: NDArray, rows: NDArray | None = None) -> RunPredictions:
+    return RunPredictions(
+        name, tuple(AlignedFile(member(values), rows) for values in folds), folds[0].shape[1], tuple(range(len(folds)))
+    )
 
 
-def answer_run(name: str, codes: NDArray, classes: int) -> Run:
-    return Run(name, (Part(member(None, codes.astype(str)), answers=np.asarray(codes, np.int64)),), classes)
+def answer_run(name: str, codes: NDArray, classes: int) -> RunPredictions:
+    return RunPredictions(
+        name, (AlignedFile(member(None, codes.astype(str)), answers=np.asarray(codes, np.int64)),), classes
+    )
 
 
-def split_of(*runs: Run, n: int) -> Split:
-    return Split("test", Rows(np.arange(n).astype(str)), tuple(map(str, range(runs[0].classes))), runs)
+def split_of(*runs: RunPredictions, n: int) -> AlignedSplit:
+    return AlignedSplit("test", SampleRows(np.arange(n).astype(str)), tuple(map(str, range(runs[0].classes))), runs)
 
 
 def draw(n: int, classes: int, seed: int) -> NDArray[np.float64]:
@@ -33,9 +37,12 @@ def draw(n: int, classes: int, seed: int) -> NDArray[np.float64]:
     return values / values.sum(1, keepdims=True)
 
 
-def grid(n: int, classes: int, seed: int, sizes: list[int]) -> list[Run]:
-    return [probability_run(f"r{i}", *(draw(n, classes, seed + 100 * i + j) for j in range(size))) for i, size in enumerate(sizes)]
+def grid(n: int, classes: int, seed: int, sizes: list[int]) -> list[RunPredictions]:
+    return [
+        probability_run(f"r{i}", *(draw(n, classes, seed + 100 * i + j) for j in range(size)))
+        for i, size in enumerate(sizes)
+    ]
 
 
-def values_of(run: Run) -> list[NDArray]:
+def values_of(run: RunPredictions) -> list[NDArray]:
     return [np.asarray(part.member.values) for part in run.parts]

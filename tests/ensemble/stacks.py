@@ -22,7 +22,14 @@ def drawn(seed: int = 0, runs: int = 4, n: int = 300, classes: int = 4, per_pers
         logits[np.arange(n), labels] += 1 + 0.5 * run
         logits *= random.uniform(0.5, 2)
         values[run] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return Stack(tuple(f"r{run}" for run in range(runs)), values.astype(np.float32), None, labels.astype(np.int64), persons, persons % parts)
+    return Stack(
+        tuple(f"r{run}" for run in range(runs)),
+        values.astype(np.float32),
+        None,
+        labels.astype(np.int64),
+        persons,
+        persons % parts,
+    )
 
 
 def with_gaps(stack: Stack, share: float = 0.2, seed: int = 0) -> Stack:

@@ -7,7 +7,15 @@ import numpy as np
 from ensemble.learning.stack import Stack
 
 
-def world(seed: int = 0, people: int = 60, per_person: int = 5, classes: int = 4, runs: int = 3, skill: float = 1.5, nests: int = 5) -> Stack:
+def world(
+    seed: int = 0,
+    people: int = 60,
+    per_person: int = 5,
+    classes: int = 4,
+    runs: int = 3,
+    skill: float = 1.5,
+    nests: int = 5,
+) -> Stack:
     """A stack of runs of falling skill; a person's images share half of the error."""
     random = np.random.default_rng(seed)
     persons = np.repeat(np.arange(people), per_person)

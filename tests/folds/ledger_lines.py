@@ -11,14 +11,35 @@ def scores(macro_f1: float = 0.5, rows: int = 70, people: int = 10) -> dict[str,
     def interval(score: float) -> dict[str, float]:
         return {"score": score, "low": score - 0.1, "high": score + 0.1}
 
-    return {"rows": rows, "people": people, "macro_f1": interval(macro_f1), "accuracy": interval(0.6), "log_loss": interval(1.2)}
+    return {
+        "rows": rows,
+        "people": people,
+        "macro_f1": interval(macro_f1),
+        "accuracy": interval(0.6),
+        "log_loss": interval(1.2),
+    }
 
 
-def against(run: str, difference: float = 0.1, half: float = 0.05, chance: float = 0.001, **varied: list[Any]) -> dict[str, Any]:
+def against(
+    run: str, difference: float = 0.1, half: float = 0.05, chance: float = 0.001, **varied: list[Any]
+) -> dict[str, Any]:
     """The baseline of a line: the difference ± half."""
-    found = {"first": 0.5, "second": 0.5 + difference, "difference": difference, "low": difference - half, "high": difference + half}
+    found = {
+        "first": 0.5,
+        "second": 0.5 + difference,
+        "difference": difference,
+        "low": difference - half,
+        "high": difference + half,
+    }
     differences = {"macro_f1": found | {"chance": chance}}
-    return {"run": run, "folds": {"0": "sha"}, "varied": varied, "controlled": ["epochs", "data"], "differences": differences, "notes": []}
+    return {
+        "run": run,
+        "folds": {"0": "sha"},
+        "varied": varied,
+        "controlled": ["epochs", "data"],
+        "differences": differences,
+        "notes": [],
+    }
 
 
 def line(run: str = "swin", **changes: Any) -> dict[str, Any]:
@@ -36,7 +57,14 @@ def line(run: str = "swin", **changes: Any) -> dict[str, Any]:
         "baseline": None,
         "oof": scores(),
         "test": None,
-        "cost": {"seconds": 100.4, "images": 4200, "devices": ["cpu"], "threads": 1, "parameters": 27_000_000, "jobs": 2},
+        "cost": {
+            "seconds": 100.4,
+            "images": 4200,
+            "devices": ["cpu"],
+            "threads": 1,
+            "parameters": 27_000_000,
+            "jobs": 2,
+        },
         "optimistic": False,
         "versions": {"torch": "2"},
         "git": {"commit": "abcdef0123456789", "dirty": True},

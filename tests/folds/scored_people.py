@@ -19,7 +19,9 @@ def scored(draw: st.DrawFn) -> Data:
     labels = rng.choice(present, n)
     probabilities = rng.dirichlet(np.full(CLASSES, 0.3), n)
     # Only columns of classes that may be predicted are kept up.
-    probabilities[:, ~np.isin(np.arange(CLASSES), draw(st.lists(st.integers(0, CLASSES - 1), min_size=1, unique=True)))] *= 1e-3
+    probabilities[
+        :, ~np.isin(np.arange(CLASSES), draw(st.lists(st.integers(0, CLASSES - 1), min_size=1, unique=True)))
+    ] *= 1e-3
     return labels, probabilities / probabilities.sum(1, keepdims=True), rng.integers(0, max(1, n // 3), n)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.splits.strata import People, count_strata
+from folds.splits.strata import GroupCounts, count_strata
 
 
 def skewed_people(seed: int, people: int = 30, classes: int = 18) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -16,8 +16,8 @@ def skewed_people(seed: int, people: int = 30, classes: int = 18) -> tuple[NDArr
     return np.array([random.choice(classes, p=mix[person]) for person in persons]), persons
 
 
-def counted(labels: NDArray[np.int64], persons: NDArray[np.int64]) -> People:
+def counted(labels: NDArray[np.int64], persons: NDArray[np.int64]) -> GroupCounts:
     """The matrix of these, without a table."""
     labels, persons = (np.unique(values, return_inverse=True)[1] for values in (labels, persons))
     counts = count_strata(persons, labels)
-    return People(persons, np.bincount(persons), counts, counts.shape[1])
+    return GroupCounts(persons, np.bincount(persons), counts, counts.shape[1])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from folds.errors import EnsembleError, FoldsFailed, UsageError, collected, nearest, unknown
+from folds.errors import EnsembleError, FoldsFailed, UsageError, close_matches, combine_errors, unknown_name
 
 
 def test_an_error_prints_what_is_wrong_then_details_then_what_mends_it() -> None:
@@ -27,44 +27,47 @@ def test_exit_codes_tell_wrong_data_wrong_usage_and_failed_folds_apart() -> None
 
 
 def test_the_nearest_names_come_best_first_and_in_their_own_spelling() -> None:
-    assert nearest("Resnet81", ["swin", "ResNet18", "resnet34"]) == ["ResNet18", "resnet34"]
+    assert close_matches("Resnet81", ["swin", "ResNet18", "resnet34"]) == ["ResNet18", "resnet34"]
 
 
 def test_a_name_far_from_all_others_has_no_nearest() -> None:
-    assert nearest("zzz", ["swin", "resnet18"]) == []
+    assert close_matches("zzz", ["swin", "resnet18"]) == []
 
 
 def test_no_more_names_are_offered_than_asked_for() -> None:
-    assert nearest("fold", ["fold1", "fold2", "fold3", "fold4"], most=2) == nearest("fold", ["fold1", "fold2", "fold3", "fold4"], most=4)[:2]
-    assert len(nearest("fold", ["fold1", "fold2", "fold3", "fold4"])) == 3
+    assert (
+        close_matches("fold", ["fold1", "fold2", "fold3", "fold4"], most=2)
+        == close_matches("fold", ["fold1", "fold2", "fold3", "fold4"], most=4)[:2]
+    )
+    assert len(close_matches("fold", ["fold1", "fold2", "fold3", "fold4"])) == 3
 
 
 def test_an_unknown_name_is_wrong_usage_that_offers_the_nearest_and_lists_the_known() -> None:
-    error = unknown("--loss", "foacl", ["ce", "focal"])
+    error = unknown_name("--loss", "foacl", ["ce", "focal"])
     assert type(error) is UsageError
     assert error.message == "unknown --loss 'foacl'; did you mean focal?"
     assert error.hint == "known: ce, focal"
 
 
 def test_an_unknown_name_with_nothing_near_asks_no_question() -> None:
-    assert unknown("--loss", "zzz", ["ce"]).message == "unknown --loss 'zzz'"
+    assert unknown_name("--loss", "zzz", ["ce"]).message == "unknown --loss 'zzz'"
 
 
 def test_a_long_list_of_known_names_is_cut_and_says_so() -> None:
-    hint = unknown("architecture", "?", [f"model{i}" for i in range(21)]).hint
+    hint = unknown_name("architecture", "?", [f"model{i}" for i in range(21)]).hint
     assert hint is not None
     assert "model19 …" in hint
     assert "model20" not in hint
-    assert "…" not in str(unknown("architecture", "?", [f"model{i}" for i in range(20)]).hint)
+    assert "…" not in str(unknown_name("architecture", "?", [f"model{i}" for i in range(20)]).hint)
 
 
 def test_a_hint_of_its_own_stands_in_place_of_the_list() -> None:
-    assert unknown("run", "swim", ["swin"], hint="ensemble runs lists them").hint == "ensemble runs lists them"
+    assert unknown_name("run", "swim", ["swin"], hint="ensemble runs lists them").hint == "ensemble runs lists them"
 
 
 @pytest.mark.parametrize(("count", "last"), [(3, "p2"), (10, "p9"), (11, "… and 1 more"), (1210, "… and 1,200 more")])
 def test_many_problems_become_one_error_that_counts_them_and_shows_the_first(count: int, last: str) -> None:
-    error = collected([f"p{i}" for i in range(count)], "images cannot be used", hint="remove them")
+    error = combine_errors([f"p{i}" for i in range(count)], "images cannot be used", hint="remove them")
     assert type(error) is EnsembleError
     assert error.message == f"{count:,} images cannot be used"
     assert error.hint == "remove them"

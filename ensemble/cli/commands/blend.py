@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ensemble.blending.blend import Blend, make_blend
-from ensemble.blending.output import answers_of, blend_folder, refuse_answers, write_blend
-from ensemble.blending.request import ALL_METHODS, Request
+from ensemble.blending.output import answers_of, blend_folder, check_answers_file, write_blend
+from ensemble.blending.request import ALL_METHODS, BlendConfig
 from ensemble.cli.reports.blend import blend_table, methods_table
 from ensemble.cli.terminal import console
 from folds.errors import UsageError
@@ -26,39 +26,81 @@ PANELS = {
 
 
 def blend(
-    files: Annotated[list[Path], typer.Argument(help="prediction files (.npy), CSVs of hard labels (ImageID,ans)", metavar="FILES...")],
-    method: Annotated[str | None, typer.Option(help=f"{', '.join(ALL_METHODS)} [soft; weighted with --weights]")] = None,
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="prediction files (.npy), CSVs of hard labels (ImageID,ans)", metavar="FILES..."),
+    ],
+    method: Annotated[
+        str | None, typer.Option(help=f"{', '.join(ALL_METHODS)} [soft; weighted with --weights]")
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="of the runs: swin=.7,resnet18=.3, or .7,.3 in the order they first appear", metavar="W")
+        str | None,
+        typer.Option(help="of the runs: swin=.7,resnet18=.3, or .7,.3 in the order they first appear", metavar="W"),
     ] = None,
     power: Annotated[
-        float | None, typer.Option(help="exponent of --method power: 1 mean, 0 geometric, -1 harmonic, large: the largest [2]", metavar="P")
+        float | None,
+        typer.Option(
+            help="exponent of --method power: 1 mean, 0 geometric, -1 harmonic, large: the largest [2]", metavar="P"
+        ),
     ] = None,
-    trim: Annotated[float | None, typer.Option(help="share of the runs that --method trimmed leaves out at either end [.2]", metavar="SHARE")] = None,
-    by: Annotated[str, typer.Option(help="class, or attribute: mask, gender, age are voted on apart, then joined", metavar="WHAT")] = "class",
+    trim: Annotated[
+        float | None,
+        typer.Option(help="share of the runs that --method trimmed leaves out at either end [.2]", metavar="SHARE"),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="class, or attribute: mask, gender, age are voted on apart, then joined", metavar="WHAT")
+    ] = "class",
     calibrate: Annotated[
-        str | None, typer.Option(help="temperature or vector, before or after pooling: after:temperature", metavar="WHERE:HOW")
+        str | None,
+        typer.Option(help="temperature or vector, before or after pooling: after:temperature", metavar="WHERE:HOW"),
     ] = None,
     max_members: Annotated[int | None, typer.Option(help="use the best so many runs at most", metavar="N")] = None,
     budget: Annotated[
-        float | None, typer.Option(help="use runs that cost so much an image at most: forward passes, or --cost", metavar="COST")
+        float | None,
+        typer.Option(help="use runs that cost so much an image at most: forward passes, or --cost", metavar="COST"),
     ] = None,
-    cost: Annotated[str | None, typer.Option(help="what a pass of each run costs: swin=3,resnet18=1", metavar="C")] = None,
+    cost: Annotated[
+        str | None, typer.Option(help="what a pass of each run costs: swin=3,resnet18=1", metavar="C")
+    ] = None,
     run: Annotated[str | None, typer.Option(help="blend only these runs", metavar="A[,B]")] = None,
     metric: Annotated[
-        str, typer.Option(help=f"score, and what is learnt for: {', '.join(METRICS)}, or a function of yours", metavar="NAME|module:function")
+        str,
+        typer.Option(
+            help=f"score, and what is learnt for: {', '.join(METRICS)}, or a function of yours",
+            metavar="NAME|module:function",
+        ),
     ] = "macro_f1",
-    per: Annotated[str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")] = None,
-    worth: Annotated[bool | None, typer.Option("--worth/--no-worth", help="say what each run is worth, and what can be left out [with auto]")] = None,
-    detail: Annotated[bool, typer.Option("--detail", help="scores by class and attribute, confidence against accuracy")] = False,
-    labels: Annotated[Path | None, typer.Option(help="true labels by id: a CSV with id,label and, better, person", metavar="FILE.csv")] = None,
-    from_: Annotated[
-        str | None, typer.Option("--from", envvar="ENSEMBLE_FROM", help="what arrays without a sidecar hold: probability or logit [probability]")
+    per: Annotated[
+        str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")
     ] = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="name: writes runs/blends/NAME [method and hash]", metavar="NAME")] = None,
-    csv: Annotated[Path | None, typer.Option(help="write the decisions too: ImageID,ans of the test samples", metavar="FILE")] = None,
+    worth: Annotated[
+        bool | None,
+        typer.Option("--worth/--no-worth", help="say what each run is worth, and what can be left out [with auto]"),
+    ] = None,
+    detail: Annotated[
+        bool, typer.Option("--detail", help="scores by class and attribute, confidence against accuracy")
+    ] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="true labels by id: a CSV with id,label and, better, person", metavar="FILE.csv")
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            envvar="ENSEMBLE_FROM",
+            help="what arrays without a sidecar hold: probability or logit [probability]",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="name: writes runs/blends/NAME [method and hash]", metavar="NAME"),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="write the decisions too: ImageID,ans of the test samples", metavar="FILE")
+    ] = None,
     allow_duplicates: Annotated[
-        bool, typer.Option("--allow-duplicates", help="files of equal content vote as often as they are given, not once")
+        bool,
+        typer.Option("--allow-duplicates", help="files of equal content vote as often as they are given, not once"),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an existing blend or CSV")] = False,
 ) -> int:
@@ -70,11 +112,13 @@ def blend(
     if per not in (None, "person"):
         raise UsageError(f"--per {per}: expected person", hint="leave it out to score images")
     if from_ not in (None, "probability", "logit"):
-        raise UsageError(f"--from {from_}: expected probability or logit", hint="--from logit if the arrays hold logits")
+        raise UsageError(
+            f"--from {from_}: expected probability or logit", hint="--from logit if the arrays hold logits"
+        )
     runs = None if run is None else tuple(filter(None, (name.strip() for name in run.split(","))))
     if runs == ():
         raise UsageError("--run names no run", hint="--run A,B blends these; leave it out to blend all")
-    request = Request(
+    request = BlendConfig(
         method=method,
         weights=weights,
         runs=runs,
@@ -98,7 +142,7 @@ def blend(
     answers = None if csv is None else answers_of(made)
     # All that can be refused is, before anything is written.
     if csv is not None and answers is not None:
-        refuse_answers(answers, csv, force)
+        check_answers_file(answers, csv, force)
     written = write_blend(made, folder, force)
     if csv is not None and answers is not None:
         write_atomic(csv, answers.content)
@@ -111,8 +155,8 @@ def blend(
     return 0
 
 
-def _made(files: list[Path], request: Request) -> Blend:
-    if not request.learns and not request.told:
+def _made(files: list[Path], request: BlendConfig) -> Blend:
+    if not request.is_fitted and not request.report_contributions:
         return make_blend(files, request, warn=console.warn)
     from ensemble.cli.terminal.progress import StepsView
 
@@ -128,8 +172,12 @@ def described(made: Blend) -> str:
     if made.worths is not None:
         from ensemble.cli.reports.blend import pareto_table, worth_notes, worth_table
 
-        parts += [worth_table(made.worths.worth), "\n".join(worth_notes(made.worths.worth)), pareto_table(made.worths.pareto)]
-        parts.append("\n".join(made.worths.sentences))
+        parts += [
+            worth_table(made.worths.worth),
+            "\n".join(worth_notes(made.worths.worth)),
+            pareto_table(made.worths.pareto),
+        ]
+        parts.append("\n".join(made.worths.summary_lines))
     if made.details:
         from ensemble.cli.reports.blend import detail_tables
 
@@ -140,7 +188,12 @@ def described(made: Blend) -> str:
 
 
 def _next(made: Blend, files: list[Path], csv: Path | None) -> str:
-    plain = [run.name for split in made.splits.values() for run in split.runs if not run.views and Path("checkpoints", run.name).is_dir()]
+    plain = [
+        run.name
+        for split in made.splits.values()
+        for run in split.runs
+        if not run.views and Path("checkpoints", run.name).is_dir()
+    ]
     if plain:
         return f"ensemble tta {plain[0]} --views hflip"
     if csv is not None:

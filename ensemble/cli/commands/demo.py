@@ -25,11 +25,11 @@ class Scored(Protocol):
     """What a row of the table needs of a score."""
 
     @property
-    def headline(self) -> Any: ...
+    def interval(self) -> Any: ...
 
 
 @dataclass(frozen=True)
-class Line:
+class ResultLine:
     """A row of the demo's table: what, and its scores out of fold and on the test people."""
 
     name: str
@@ -49,7 +49,9 @@ def demo(
     started = time.monotonic()
     make_folder(folder)
     os.chdir(folder)
-    console.note(f"in {folder}/: people drawn by the program; a person's seven pictures share one identity, which is no clue for new people\n")
+    console.note(
+        f"in {folder}/: people drawn by the program; a person's seven pictures share one identity, which is no clue for new people\n"
+    )
     again = shlex.join(["ensemble", *(word for word in console.words if word != "--force")])
     lines = [*_runs(epochs, force, again), *_blends(["runs/*.npy"], "")]
     lines += [*_views(force), *_blends(["runs/*.npy", "runs/tta/*.npy"], " + TTA")]
@@ -63,64 +65,69 @@ def demo(
     return 0
 
 
-def _runs(epochs: int, force: bool, again: str) -> list[Line]:
-    from ensemble.cli.reports.training import describe, refuse_failed, summaries_of, train_plan
+def _runs(epochs: int, force: bool, again: str) -> list[ResultLine]:
+    from ensemble.cli.reports.training import describe, raise_failed, summaries_of, train_plan
     from folds.config.recipe import Recipe, Settings
-    from folds.runs.plan import make_plan
+    from folds.runs.plan import build_plan
 
     command = f"ensemble kfold --k 5 --arch {','.join(ARCHS)} --epochs {epochs}"
     _step(command)
-    plan = make_plan(Settings(arch=ARCHS), Recipe(epochs=epochs), force=force, note=console.note, warn=console.warn)
+    plan = build_plan(Settings(arch=ARCHS), Recipe(epochs=epochs), force=force, note=console.note, warn=console.warn)
     describe(plan)
-    refuse_failed(plan, train_plan(plan, True, force, again), again)
-    return [Line(s.run, s.oof, s.test) for s in summaries_of(plan) if s.test is not None]
+    raise_failed(plan, train_plan(plan, True, force, again), again)
+    return [ResultLine(s.run, s.oof, s.test) for s in summaries_of(plan) if s.test is not None]
 
 
-def _blends(files: Sequence[str], added: str) -> list[Line]:
+def _blends(files: Sequence[str], added: str) -> list[ResultLine]:
     from ensemble.blending.blend import make_blend
     from ensemble.blending.output import blend_folder, write_blend
-    from ensemble.blending.request import Request
+    from ensemble.blending.request import BlendConfig
 
-    lines: list[Line] = []
+    lines: list[ResultLine] = []
     shown = " ".join(files)
-    for request in (Request("soft"), Request("hard"), Request("weighted", weights=WEIGHTS)):
-        _step(f"ensemble blend {shown} --method {request.method}" + (f" --weights {request.weights}" if request.weights else ""))
+    for request in (BlendConfig("soft"), BlendConfig("hard"), BlendConfig("weighted", weights=WEIGHTS)):
+        _step(
+            f"ensemble blend {shown} --method {request.method}"
+            + (f" --weights {request.weights}" if request.weights else "")
+        )
         made = make_blend([Path(file) for file in files], request, warn=console.warn)
         write_blend(made, blend_folder(made, None), False)
         oof, test = made.total["oof"].score, made.total["test"].score
         if oof is not None and test is not None:
-            lines.append(Line(f"{request.method} vote{' 2:1' if request.weights else ''}{added}", oof, test))
+            lines.append(ResultLine(f"{request.method} vote{' 2:1' if request.weights else ''}{added}", oof, test))
     return lines
 
 
-def _auto(files: Sequence[str]) -> tuple[list[Line], str]:
+def _auto(files: Sequence[str]) -> tuple[list[ResultLine], str]:
     """The method that is best out of fold, as a line, and what is to be said of it."""
     from ensemble.blending.blend import make_blend
     from ensemble.blending.output import blend_folder, write_blend
-    from ensemble.blending.request import Request
+    from ensemble.blending.request import BlendConfig
     from ensemble.cli.reports.blend import methods_table
 
     _step(f"ensemble blend {' '.join(files)} --method auto")
-    made = make_blend([Path(file) for file in files], Request("auto", worth=False), warn=console.warn)
+    made = make_blend([Path(file) for file in files], BlendConfig("auto", worth=False), warn=console.warn)
     write_blend(made, blend_folder(made, None), False)
     oof, test = made.total["oof"].score, made.total["test"].score
     if made.fitted is None or oof is None or test is None:
         return [], ""
     console.note(methods_table(made.fitted))
-    return [Line("auto + TTA, nested", oof, test)], "--method auto\n" + "\n".join(f"  {line}" for line in made.fitted.sentences())
+    return [ResultLine("auto + TTA, nested", oof, test)], "--method auto\n" + "\n".join(
+        f"  {line}" for line in made.fitted.summary_lines()
+    )
 
 
-def _views(force: bool) -> list[Line]:
+def _views(force: bool) -> list[ResultLine]:
     from ensemble.cli.reports.tta import augment_folds
     from ensemble.tta.views import parse_views
 
-    lines: list[Line] = []
+    lines: list[ResultLine] = []
     for arch in ARCHS:
         _step(f"ensemble tta {arch} --views {VIEWS}")
         made, scored = augment_folds(arch, parse_views(VIEWS), force=force)
         merged = {one.split: one.merged for one in scored}
         if merged.get("oof") is not None and merged.get("test") is not None:
-            lines.append(Line(f"{made.run} + TTA", merged["oof"], merged["test"]))  # type: ignore[arg-type]
+            lines.append(ResultLine(f"{made.run} + TTA", merged["oof"], merged["test"]))  # type: ignore[arg-type]
     return lines
 
 
@@ -128,28 +135,34 @@ def _step(command: str) -> None:
     console.note(f"\n$ {command}")
 
 
-def _table(lines: Sequence[Line]) -> str:
+def _table(lines: Sequence[ResultLine]) -> str:
     header = ["", "OOF macro F1", "95 % over people", "test macro F1", "95 % over people", "test − OOF"]
     rows = []
     for line in lines:
-        oof, test = line.oof.headline, line.test.headline
-        row = [line.name, f"{oof.score:.3f}", f"{oof.low:.3f}–{oof.high:.3f}", f"{test.score:.3f}", f"{test.low:.3f}–{test.high:.3f}"]
-        rows.append([*row, f"{test.score - oof.score:+.3f}"])
+        oof, test = line.oof.interval, line.test.interval
+        row = [
+            line.name,
+            f"{oof.value:.3f}",
+            f"{oof.low:.3f}–{oof.high:.3f}",
+            f"{test.value:.3f}",
+            f"{test.low:.3f}–{test.high:.3f}",
+        ]
+        rows.append([*row, f"{test.value - oof.value:+.3f}"])
     return console.table(header, rows)
 
 
-def _verdict(lines: Sequence[Line]) -> str:
-    told = [line for line in lines if line.oof.headline.low <= line.test.headline.score <= line.oof.headline.high]
-    best = max(lines, key=lambda line: line.oof.headline.score)
-    oof, test = best.oof.headline, best.test.headline
+def _verdict(lines: Sequence[ResultLine]) -> str:
+    told = [line for line in lines if line.oof.interval.low <= line.test.interval.value <= line.oof.interval.high]
+    best = max(lines, key=lambda line: line.oof.interval.value)
+    oof, test = best.oof.interval, best.test.interval
     return (
-        f"best out of fold: {best.name}, {oof.score:.3f}; the {test.people} test people, whom no fold ever saw, say {test.score:.3f}\n"
+        f"best out of fold: {best.name}, {oof.value:.3f}; the {test.people} test people, whom no fold ever saw, say {test.value:.3f}\n"
         f"the test score lies within the out-of-fold interval in {len(told)} of {len(lines)} lines"
     )
 
 
-def _record(line: Line) -> dict[str, Any]:
+def _record(line: ResultLine) -> dict[str, Any]:
     def of(value: Any) -> dict[str, float]:
-        return {"score": value.score, "low": value.low, "high": value.high}
+        return {"score": value.value, "low": value.low, "high": value.high}
 
-    return {"name": line.name, "oof": of(line.oof.headline), "test": of(line.test.headline)}
+    return {"name": line.name, "oof": of(line.oof.interval), "test": of(line.test.interval)}

@@ -8,7 +8,19 @@ import platform
 
 from ensemble.cli.terminal import console
 
-PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "pandas", "joblib", "ttach", "pillow", "typer", "rich")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "scikit-learn",
+    "numpy",
+    "pandas",
+    "joblib",
+    "ttach",
+    "pillow",
+    "typer",
+    "rich",
+)
 IMPORTS = {"scikit-learn": "sklearn", "pillow": "PIL"}
 
 
@@ -28,8 +40,18 @@ def doctor() -> int:
         rows.append([name, version, _trouble(name, problems)])
     devices = _devices()
     text = console.table(["package", "version", ""], rows, left=3)
-    text += f"\n\n{available_cores()} CPU cores; " + (", ".join(devices) if devices else "no CUDA device: training runs on the CPU")
-    console.result(text, {"packages": {row[0]: row[1] for row in rows}, "cores": available_cores(), "devices": devices, "problems": problems})
+    text += f"\n\n{available_cores()} CPU cores; " + (
+        ", ".join(devices) if devices else "no CUDA device: training runs on the CPU"
+    )
+    console.result(
+        text,
+        {
+            "packages": {row[0]: row[1] for row in rows},
+            "cores": available_cores(),
+            "devices": devices,
+            "problems": problems,
+        },
+    )
     for problem in problems:
         console.warn(problem)
     if not problems:

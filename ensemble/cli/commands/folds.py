@@ -11,12 +11,21 @@ import typer
 
 from ensemble.cli.reports.folds import folds_text
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import DataOption, IdOption, LabelOption, PathOption, PersonOption, PersonRegexOption, SplitOption
+from ensemble.cli.terminal.options import (
+    DataOption,
+    IdOption,
+    LabelOption,
+    PathOption,
+    PersonOption,
+    PersonRegexOption,
+    SplitOption,
+)
 
 
 def folds(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[check [FILE]]", help="audit the data and a split, split nothing", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[check [FILE]]", help="audit the data and a split, split nothing", show_default=False),
     ] = None,
     data: DataOption = None,
     path: PathOption = None,
@@ -28,21 +37,39 @@ def folds(
     k: Annotated[int | None, typer.Option("--k", "-k", help="number of folds [5]")] = None,
     seed: Annotated[int | None, typer.Option(help="decides ties, and the repeats [0]")] = None,
     stratify: Annotated[
-        str | None, typer.Option(help="spread these columns evenly too, e.g. gender,source; the label always counts", metavar="COL[,COL]")
+        str | None,
+        typer.Option(
+            help="spread these columns evenly too, e.g. gender,source; the label always counts", metavar="COL[,COL]"
+        ),
     ] = None,
     repair: Annotated[
-        bool | None, typer.Option("--repair/--no-repair", help="move and swap people where a fold lacks a class or is off balance [yes]")
+        bool | None,
+        typer.Option(
+            "--repair/--no-repair", help="move and swap people where a fold lacks a class or is off balance [yes]"
+        ),
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="independent splits: FILE, FILE with .repeat1, … [1]")] = None,
-    holdout: Annotated[float | None, typer.Option(help="hold out this share once instead of making folds, e.g. .1", metavar="SHARE")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="where the folds are written", metavar="FILE")] = Path("folds.csv"),
+    holdout: Annotated[
+        float | None, typer.Option(help="hold out this share once instead of making folds, e.g. .1", metavar="SHARE")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="where the folds are written", metavar="FILE")] = Path(
+        "folds.csv"
+    ),
     force: Annotated[bool, typer.Option("--force", help="replace a file that holds other folds")] = False,
     window: Annotated[
-        str | None, typer.Option(help="check: values that become black and white in 16-bit images, as for kfold [the file's range]", metavar="LO,HI")
+        str | None,
+        typer.Option(
+            help="check: values that become black and white in 16-bit images, as for kfold [the file's range]",
+            metavar="LO,HI",
+        ),
     ] = None,
-    test: Annotated[Path | None, typer.Option(help="check: further images to predict, looked for among those of training")] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="check: further images to predict, looked for among those of training")
+    ] = None,
     no_images: Annotated[bool, typer.Option("--no-images", help="check: look at the table alone")] = False,
-    sheet: Annotated[Path | None, typer.Option(help="check: write the suspicious images side by side", metavar="FILE.png")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="check: write the suspicious images side by side", metavar="FILE.png")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="check: warnings are errors")] = False,
 ) -> None:
     """Split by person: no person stands in two folds, the classes are spread evenly. Image files are not needed.
@@ -56,7 +83,7 @@ def folds(
     the data by id; FILE without --data is looked at by itself.
     """
     from ensemble.cli.reports import audit as auditing
-    from folds.config.files import gather
+    from folds.config.files import load_settings
     from folds.data.readers import read_data
     from folds.data.sources import find_data, spec_of
     from folds.errors import UsageError
@@ -65,16 +92,30 @@ def folds(
 
     columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}
     how = {"k": k, "seed": seed, "stratify": stratify, "repair": repair, "repeats": repeats, "holdout": holdout}
-    settings, recipe, _ = gather({"data": data, "test": test, "window": window, **how, **columns})
+    settings, recipe, _ = load_settings({"data": data, "test": test, "window": window, **how, **columns})
     named = {"data": data, **columns}
-    options = [word for name, value in named.items() if value is not None for word in (f"--{name.replace('_', '-')}", str(value))]
+    options = [
+        word
+        for name, value in named.items()
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     file = auditing.file_named(words) if words else None
     if file is not None and window is not None:  # what comes next is kfold
         options += ["--window", window]
     alone = len(words or ()) == 2 and settings.data is None
     if words and window is not None and (no_images or alone):
-        raise UsageError("--window is for images, which are not looked at here", hint="leave --no-images out, and name the data with --data")
-    how_checked: dict[str, Any] = {"k": settings.k, "window": recipe.value_window(), "strict": strict, "sheet": sheet, "force": force}
+        raise UsageError(
+            "--window is for images, which are not looked at here",
+            hint="leave --no-images out, and name the data with --data",
+        )
+    how_checked: dict[str, Any] = {
+        "k": settings.k,
+        "window": recipe.value_window(),
+        "strict": strict,
+        "sheet": sheet,
+        "force": force,
+    }
     if alone:
         auditing.check(file, None, images=False, options=options, **how_checked)
         return
@@ -85,7 +126,10 @@ def folds(
         auditing.check(file, spec, images=not no_images, options=options, **how_checked)
         return
     if test or no_images or sheet or strict or window:
-        raise UsageError("--window, --test, --no-images, --sheet and --strict belong to: ensemble folds check", hint="ensemble folds check --help")
+        raise UsageError(
+            "--window, --test, --no-images, --sheet and --strict belong to: ensemble folds check",
+            hint="ensemble folds check --help",
+        )
     if holdout is not None and k is not None:
         raise UsageError("--holdout and --k contradict each other", hint="--holdout makes one split: give one of them")
     read = read_data(spec, need_images=False)
@@ -116,13 +160,18 @@ def _save(output: Path, assignments: Sequence[Any], force: bool) -> None:
         save_folds(repeat_path(output, each.repeat), each, force)
 
 
-def _print(file: Path, assignments: Sequence[Any], classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]], warnings: Sequence[str]) -> None:
-    from dataclasses import asdict
+def _print(
+    file: Path,
+    assignments: Sequence[Any],
+    classes: Sequence[str],
+    meaning: Mapping[str, Mapping[str, str]],
+    warnings: Sequence[str],
+) -> None:
 
-    from folds.splits.checks import fold_table, people_per_class
+    from folds.splits.checks import fold_counts, people_per_class
 
     assignment = assignments[0]
-    images, people = fold_table(assignment, classes)
+    images, people = fold_counts(assignment, classes)
     record = {
         "folds": str(file),
         "k": assignment.k,
@@ -133,7 +182,7 @@ def _print(file: Path, assignments: Sequence[Any], classes: Sequence[str], meani
         "images": images.tolist(),
         "people": people.tolist(),
         "people_per_class": people_per_class(assignment, classes),
-        "repair": None if assignment.repair is None else asdict(assignment.repair),
+        "repair": None if assignment.repair is None else assignment.repair.to_dict(),
         "repeats": [str(repeat_path(file, each.repeat)) for each in assignments[1:]],
         "warnings": list(warnings),
     }

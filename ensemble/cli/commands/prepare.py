@@ -23,7 +23,7 @@ from ensemble.cli.terminal.options import (
 )
 
 if TYPE_CHECKING:
-    from folds.data.table import Data
+    from folds.data.table import Dataset
     from folds.preparation.pipeline import Prepared
     from folds.preparation.results import PreparedImage
     from folds.preparation.settings import Preparation
@@ -40,19 +40,34 @@ def prepare(
     id: IdOption = None,
     split: SplitOption = None,
     person_regex: PersonRegexOption = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the folder of the new set", metavar="OUT")] = Path("prepared"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="the folder of the new set", metavar="OUT")] = Path(
+        "prepared"
+    ),
     crop: Annotated[str | None, typer.Option(help="cut every image to its face: faces", metavar="faces")] = None,
     detector: Annotated[str, typer.Option(help="opencv (its cascades, no file needed), or mediapipe")] = "opencv",
-    detector_model: Annotated[Path | None, typer.Option(help="mediapipe: a .tflite of its face detector", metavar="FILE")] = None,
-    min_confidence: Annotated[float, typer.Option(help="below it a face does not count; .3 finds more masked ones", metavar="SHARE")] = 0.5,
-    min_face: Annotated[float, typer.Option(help="the smallest face, in the image's shorter side", metavar="SHARE")] = 0.25,
+    detector_model: Annotated[
+        Path | None, typer.Option(help="mediapipe: a .tflite of its face detector", metavar="FILE")
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(help="below it a face does not count; .3 finds more masked ones", metavar="SHARE")
+    ] = 0.5,
+    min_face: Annotated[
+        float, typer.Option(help="the smallest face, in the image's shorter side", metavar="SHARE")
+    ] = 0.25,
     choose: Annotated[str, typer.Option(help="of several faces: largest, central or confident")] = "largest",
-    margin: Annotated[float, typer.Option(help="added on each side of the face, in its width and height", metavar="SHARE")] = 0.3,
+    margin: Annotated[
+        float, typer.Option(help="added on each side of the face, in its width and height", metavar="SHARE")
+    ] = 0.3,
     aspect: Annotated[str, typer.Option(help="width:height of what is cut out", metavar="W:H")] = "1:1",
     fallback: Annotated[
-        str, typer.Option(help="without a face: center, typical (where the faces of the others are), or keep the whole image")
+        str,
+        typer.Option(
+            help="without a face: center, typical (where the faces of the others are), or keep the whole image"
+        ),
     ] = "center",
-    background: Annotated[Path | None, typer.Option(help="replace the background, told by this U²-Net", metavar="MODEL.onnx")] = None,
+    background: Annotated[
+        Path | None, typer.Option(help="replace the background, told by this U²-Net", metavar="MODEL.onnx")
+    ] = None,
     fill: Annotated[str, typer.Option(help="what the background becomes: grey, white, black or blur")] = "grey",
     window: WindowOption = None,
     jobs: Annotated[str, typer.Option(help="images worked on at a time; auto: one a CPU core", metavar="N")] = "auto",
@@ -67,9 +82,9 @@ def prepare(
     """
     from ensemble.cli.terminal.options import jobs_asked, resuming
     from ensemble.cli.terminal.progress import StepsView
-    from folds.config.files import gather
+    from folds.config.files import load_settings
     from folds.data.sources import open_data
-    from folds.errors import Interrupted, UsageError, unknown
+    from folds.errors import Interrupted, UsageError, unknown_name
     from folds.preparation.boxes import parse_aspect
     from folds.preparation.detectors import DetectorSettings
     from folds.preparation.output import check_place
@@ -79,12 +94,12 @@ def prepare(
     if resume and force:
         raise UsageError("--resume and --force contradict each other", hint="give one of them")
     if crop is not None and crop not in CROPS:
-        raise unknown("--crop", crop, CROPS)
+        raise unknown_name("--crop", crop, CROPS)
     if crop is None and (detector_model is not None or detector != "opencv"):
         raise UsageError("a detector is named, and nothing is cut", hint="add --crop faces")
     threads = jobs_asked(jobs)
     columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}
-    settings, recipe, _ = gather({"data": data, "test": test, "window": window, **columns})
+    settings, recipe, _ = load_settings({"data": data, "test": test, "window": window, **columns})
     wanted = Preparation(
         detector=DetectorSettings(detector, detector_model, min_confidence, min_face) if crop else None,
         margin=margin,
@@ -100,7 +115,12 @@ def prepare(
         console.note(text)
     for text in opened.data.warnings:
         console.warn(text)
-    originals = [original for table in (opened.data.train, opened.data.test) if table is not None for original in table.paths or ()]
+    originals = [
+        original
+        for table in (opened.data.train, opened.data.test)
+        if table is not None
+        for original in table.paths or ()
+    ]
     for place in (opened.spec.data, opened.spec.test):
         if place is not None:
             check_place(output, place, originals)
@@ -116,17 +136,19 @@ def prepare(
     console.next_step(shlex.join(words))
 
 
-def _describe(data: Data, wanted: Preparation) -> None:
+def _describe(data: Dataset, wanted: Preparation) -> None:
     test = "" if data.test is None else f"; test: {len(data.test):,} images"
     console.note(f"{len(data.train):,} images of {len(data.train.classes)} classes{test}")
     if wanted.detector is not None:
         finder = wanted.detector
-        console.note(f"faces by {finder.name}, from a confidence of {finder.min_confidence:g} and {finder.min_face:g} of the shorter side")
+        console.note(
+            f"faces by {finder.name}, from a confidence of {finder.min_confidence:g} and {finder.min_face:g} of the shorter side"
+        )
     if wanted.background is not None:
         console.note(f"backgrounds become {wanted.fill}, told by {wanted.background}")
 
 
-def _print(made: Prepared, data: Data) -> None:
+def _print(made: Prepared, data: Dataset) -> None:
     for text in made.notes:
         console.note(text)
     for text in made.warnings:
@@ -138,7 +160,13 @@ def _print(made: Prepared, data: Data) -> None:
     train = [image for image in made.images if image.part == "train"]
     test = [image for image in made.images if image.part == "test"]
     for name in data.train.classes:
-        rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts([i for i in train if i.label == name], looked_for, masked)])
+        rows.append(
+            [
+                name,
+                " ".join(meaning.get(name, {}).values()),
+                *_counts([i for i in train if i.label == name], looked_for, masked),
+            ]
+        )
     rows.append(["all", "", *_counts(train, looked_for, masked)])
     if test:
         rows.append(["test", "", *_counts(test, looked_for, masked)])

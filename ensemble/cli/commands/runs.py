@@ -12,7 +12,7 @@ from ensemble.cli.terminal import console
 
 if TYPE_CHECKING:
     from folds.experiments.ledger import Ledger
-    from folds.experiments.listing import Listed
+    from folds.experiments.listing import RunListing
 
 RUNS = Path("runs")
 
@@ -20,18 +20,34 @@ RUNS = Path("runs")
 def runs(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[diff A B | note RUN TEXT]", help="compare two runs, or note what was learnt from one", show_default=False),
+        typer.Argument(
+            metavar="[diff A B | note RUN TEXT]",
+            help="compare two runs, or note what was learnt from one",
+            show_default=False,
+        ),
     ] = None,
     filter: Annotated[
         list[str] | None,
-        typer.Option(help="only runs with this setting or column: loss=focal, lr!=1e-3, arch~swin; given again: all must hold", metavar="KEY=VALUE"),
+        typer.Option(
+            help="only runs with this setting or column: loss=focal, lr!=1e-3, arch~swin; given again: all must hold",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
-    sort: Annotated[str, typer.Option(help="score (best first), date (newest last), name, or time (quickest first)", metavar="BY")] = "date",
+    sort: Annotated[
+        str, typer.Option(help="score (best first), date (newest last), name, or time (quickest first)", metavar="BY")
+    ] = "date",
     columns: Annotated[
-        str | None, typer.Option(help="what to show: columns and settings, e.g. run,loss,lr,macro_f1,hypothesis,commit", metavar="A[,B]")
+        str | None,
+        typer.Option(
+            help="what to show: columns and settings, e.g. run,loss,lr,macro_f1,hypothesis,commit", metavar="A[,B]"
+        ),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="for a shared page: the table, and what each run was for and came to")] = False,
-    per: Annotated[str | None, typer.Option(help="diff: score per person: a person's images are averaged first", metavar="person")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="for a shared page: the table, and what each run was for and came to")
+    ] = False,
+    per: Annotated[
+        str | None, typer.Option(help="diff: score per person: a person's images are averaged first", metavar="person")
+    ] = None,
 ) -> int:
     """List the runs of the ledger, runs/ledger.jsonl, and those beside it that have no line yet.
 
@@ -44,7 +60,9 @@ def runs(
         raise UsageError(f"--per {per}: expected person", hint="leave it out to score images")
     if words:
         if filter or columns or markdown or sort != "date":
-            raise UsageError("--filter, --sort, --columns and --markdown belong to the list", hint="ensemble runs --help")
+            raise UsageError(
+                "--filter, --sort, --columns and --markdown belong to the list", hint="ensemble runs --help"
+            )
         return _act(words, per == "person")
     if per:
         raise UsageError("--per belongs to diff", hint="ensemble runs diff A B --per person")
@@ -52,7 +70,7 @@ def runs(
 
 
 def _act(words: Sequence[str], per_person: bool) -> int:
-    from folds.errors import UsageError, unknown
+    from folds.errors import UsageError, unknown_name
 
     what, *rest = words
     if what == "diff" and len(rest) == 2:
@@ -60,11 +78,16 @@ def _act(words: Sequence[str], per_person: bool) -> int:
     if what == "note" and len(rest) >= 2:
         return _note(rest[0], " ".join(rest[1:]))
     if what in ("diff", "note"):
-        raise UsageError(f"ensemble runs {' '.join(words)}: expected {'two runs' if what == 'diff' else 'a run and a text'}", hint="runs --help")
-    raise unknown("word", what, ["diff", "note"], hint="ensemble runs, ensemble runs diff A B, ensemble runs note RUN TEXT")
+        raise UsageError(
+            f"ensemble runs {' '.join(words)}: expected {'two runs' if what == 'diff' else 'a run and a text'}",
+            hint="runs --help",
+        )
+    raise unknown_name(
+        "word", what, ["diff", "note"], hint="ensemble runs, ensemble runs diff A B, ensemble runs note RUN TEXT"
+    )
 
 
-def _read() -> tuple[Ledger, list[Listed]]:
+def _read() -> tuple[Ledger, list[RunListing]]:
     from folds.experiments.ledger import ledger_file, read_ledger
     from folds.experiments.listing import list_runs
 
@@ -75,12 +98,12 @@ def _read() -> tuple[Ledger, list[Listed]]:
 
 
 def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool) -> int:
-    from folds.experiments.listing import NOT_IN_LEDGER, USUAL, chosen, column, ordered
+    from folds.experiments.listing import NOT_IN_LEDGER, USUAL, column, filter_runs, sort_runs
 
     ledger, listed = _read()
     names = [name for name in (columns or "").split(",") if name.strip()] or list(USUAL)
     cells = [column(name, listed) for name in names]
-    kept = ordered(chosen(listed, filters), sort)
+    kept = sort_runs(filter_runs(listed, filters), sort)
     rows = [[cell(one) for _, cell in cells] for one in kept]
     if columns is None:  # what no run has says nothing
         used = [i for i, name in enumerate(names) if name == "run" or any(row[i] for row in rows)]
@@ -89,11 +112,13 @@ def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool
     text = console.table(header, rows) if rows else "no runs"
     if markdown:
         text = "\n".join([_markdown(header, rows), *([] if columns else filter(None, map(_section, kept)))])
-    record = [dict(one.entry) | {"notes": list(one.notes), "marks": list(one.marks)} for one in kept]
-    console.result(text, {"runs": record, "passed_over": {"damaged": list(ledger.damaged), "newer": list(ledger.newer)}})
+    record = [dict(one.entry) | {"notes": list(one.notes), "marks": list(one.flags)} for one in kept]
+    console.result(
+        text, {"runs": record, "passed_over": {"damaged": list(ledger.damaged), "newer": list(ledger.newer)}}
+    )
     if len(kept) < len(listed):
         console.note(f"{len(kept)} of {len(listed)} runs")
-    if any(NOT_IN_LEDGER in one.marks for one in kept):
+    if any(NOT_IN_LEDGER in one.flags for one in kept):
         console.note("not in the ledger: the same command with --resume enters it")
     compared = next((one for one in reversed(kept) if one.entry.get("baseline")), None)
     if len(kept) > 1:
@@ -106,23 +131,32 @@ def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool
 
 def _diff(first: str, second: str, per_person: bool) -> int:
     from ensemble.cli.reports.compare import diff_tables
-    from folds.experiments.comparison import compare
+    from folds.experiments.comparison import compare_runs
     from folds.experiments.record import comparison_record
 
     for name in (first, second):
-        _refuse_gone(name)
-    found = compare(first, second, RUNS, per_person)
+        _check_still_there(name)
+    found = compare_runs(first, second, RUNS, per_person)
     verdict = {"distinguishable": {name: found.verdict(name) for name in found.differences}}
-    console.result(diff_tables(found, "people" if per_person else "images"), {"first": first, "second": second} | comparison_record(found) | verdict)
+    console.result(
+        diff_tables(found, "people" if per_person else "images"),
+        {"first": first, "second": second} | comparison_record(found) | verdict,
+    )
     for text in found.notes:
         console.note(text)
-    console.note(f"the same in both: {', '.join(found.controlled)}" if found.controlled else "no setting is known to be the same in both")
-    console.note(f"{found.people:,} people; the intervals say whether other people would show the difference, not whether other seeds would")
+    console.note(
+        f"the same in both: {', '.join(found.unchanged)}"
+        if found.unchanged
+        else "no setting is known to be the same in both"
+    )
+    console.note(
+        f"{found.people:,} people; the intervals say whether other people would show the difference, not whether other seeds would"
+    )
     console.next_step(f'ensemble runs note {second} "what was learnt"')
     return 0
 
 
-def _refuse_gone(run: str) -> None:
+def _check_still_there(run: str) -> None:
     """An error of its own for a run of which nothing but its line is left."""
     from folds.errors import EnsembleError
     from folds.experiments.comparison import known_runs
@@ -134,12 +168,12 @@ def _refuse_gone(run: str) -> None:
 
 
 def _note(run: str, text: str) -> int:
-    from folds.errors import UsageError, unknown
+    from folds.errors import UsageError, unknown_name
     from folds.experiments.ledger import append, ledger_file, now
 
     names = sorted(one.run for one in _read()[1])
     if run not in names:
-        raise unknown("run", run, names, hint=None if names else "ensemble kfold trains the first one")
+        raise unknown_name("run", run, names, hint=None if names else "ensemble kfold trains the first one")
     line = " ".join(text.split())
     if not line:
         raise UsageError("ensemble runs note: the text is empty", hint=f'ensemble runs note {run} "what was learnt"')
@@ -170,9 +204,9 @@ def _cell(text: str) -> str:
     return " ".join(text.split())
 
 
-def _section(one: Listed) -> str:
+def _section(one: RunListing) -> str:
     """What a run was for and came to; nothing for a run of which nothing was said."""
-    from folds.utils.text import shown
+    from folds.utils.text import value_text
 
     entry, baseline = one.entry, one.entry.get("baseline")
     if not (entry.get("hypothesis") or baseline or one.notes):
@@ -183,7 +217,9 @@ def _section(one: Listed) -> str:
         late = f" (stated when {after} of {entry['k']} folds were trained)" if after else ""
         lines.append(f"hypothesis: {entry['hypothesis']}{late}")
     if baseline:
-        varied = ", ".join(f"{name} {shown(before)} → {shown(after)}" for name, (before, after) in baseline["varied"].items())
+        varied = ", ".join(
+            f"{name} {value_text(before)} → {value_text(after)}" for name, (before, after) in baseline["varied"].items()
+        )
         lines.append(f"varied, against {baseline['run']}: {varied or 'nothing'}")
         lines.append(f"controlled: {_controlled(entry)}")
     oof, difference = entry["oof"]["macro_f1"], one.difference
@@ -191,7 +227,7 @@ def _section(one: Listed) -> str:
     lines.append(f"measured: OOF macro F1 {oof['score']:.3f} ({oof['low']:.3f}–{oof['high']:.3f}) on {people}")
     if difference is not None:
         interval = f"{difference['difference']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f}, paired)"
-        lines.append(f"difference: {interval}; distinguishable from noise: {one.distinguishable}")
-    lines += [f"but: {note}" for note in (baseline or {}).get("notes") or []] + [f"but: {mark}" for mark in one.marks]
+        lines.append(f"difference: {interval}; distinguishable from noise: {one.significance}")
+    lines += [f"but: {note}" for note in (baseline or {}).get("notes") or []] + [f"but: {mark}" for mark in one.flags]
     lines += [f"learnt: {note}" for note in one.notes]
     return "\n".join([f"\n### {_cell(one.run)}\n", *(f"- {_cell(line)}" for line in lines)])

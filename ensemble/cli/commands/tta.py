@@ -11,7 +11,9 @@ from ensemble.cli.terminal import console
 
 
 def tta(
-    target: Annotated[str, typer.Argument(help="a checkpoint, or the name of a run for all its folds", metavar="CKPT|RUN")],
+    target: Annotated[
+        str, typer.Argument(help="a checkpoint, or the name of a run for all its folds", metavar="CKPT|RUN")
+    ],
     views: Annotated[
         str,
         typer.Option(
@@ -25,8 +27,12 @@ def tta(
             help="mean or geometric, of the views' probabilities; weighted or classwise, with weights fitted out of fold; auto, the best of these"
         ),
     ] = "mean",
-    budget: Annotated[int | None, typer.Option(help="views an image at most, the best ones out of fold", metavar="N")] = None,
-    adaptive: Annotated[bool, typer.Option("--adaptive", help="further views only where the plain image leaves doubt")] = False,
+    budget: Annotated[
+        int | None, typer.Option(help="views an image at most, the best ones out of fold", metavar="N")
+    ] = None,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="further views only where the plain image leaves doubt")
+    ] = False,
     data: Annotated[Path | None, typer.Option(help="the table it was trained on, where it has moved")] = None,
     per: Annotated[str | None, typer.Option(help="score per person", metavar="person")] = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number")] = "auto",
@@ -38,13 +44,13 @@ def tta(
     same checkpoint, table and images, is not predicted again, so that another merge costs nothing. What is fitted is scored on
     people it was not fitted on.
     """
-    from ensemble.tta.merge import Request
+    from ensemble.tta.merge import MergeConfig
     from ensemble.tta.views import parse_views
     from folds.errors import UsageError
 
     if per not in (None, "person"):
         raise UsageError(f"--per {per}: expected person")
-    request = Request(merge, budget, adaptive)
+    request = MergeConfig(merge, budget, adaptive)
     request.check()
     chosen = parse_views(views)
 

@@ -12,13 +12,25 @@ import numpy as np
 
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import StepsView
-from folds.auditing.checks import ERROR, MOST_COMPARED, NOTE, WARNING, Case, Finding, Pictures, Row, audit_images, audit_table, pictures
+from folds.auditing.checks import (
+    ERROR,
+    MOST_COMPARED,
+    NOTE,
+    WARNING,
+    AuditImages,
+    Finding,
+    Occurrence,
+    SampleRef,
+    audit_images,
+    audit_table,
+    pictures,
+)
 from folds.auditing.duplicates import SIDE
-from folds.data.table import Data, DataSpec, SampleTable
-from folds.errors import EnsembleError, UsageError, collected
-from folds.images.cache import ImageCache, ImageSettings, load_images, unusable_images
+from folds.data.table import Dataset, DataSpec, SampleTable
+from folds.errors import EnsembleError, UsageError, combine_errors
+from folds.images.cache import DecodedImages, ImageSettings, load_images, unusable_images
 from folds.splits.assignment import FoldAssignment, load_folds
-from folds.utils.files import refuse_existing
+from folds.utils.files import check_not_existing
 
 if TYPE_CHECKING:
     from folds.runs.plan import Plan
@@ -40,7 +52,7 @@ class Audit:
         console.warn(line)
         self.said.append(line)
 
-    def look(self, plan: Plan, train: ImageCache, test: ImageCache | None) -> None:
+    def look(self, plan: Plan, train: DecodedImages, test: DecodedImages | None) -> None:
         """Look at the decoded images; under --strict any warning ends the command."""
         data = plan.data
         sides = (
@@ -48,16 +60,25 @@ class Audit:
             None if test is None or data.test is None else pictures(data.test, test, part="test"),
         )
         near = len(train.content) + (len(test.content) if test else 0) <= MOST_COMPARED
-        self.findings = [finding for finding in audit_images(*sides, near=near) if finding.severity == WARNING or not near]
-        self.refuse()
+        self.findings = [
+            finding for finding in audit_images(*sides, near=near) if finding.severity == WARNING or not near
+        ]
+        self.raise_if_strict()
 
-    def refuse(self) -> None:
+    def raise_if_strict(self) -> None:
         """Under --strict, raise where there was a warning."""
-        lines = [*self.said, *(line for finding in self.findings if finding.severity == WARNING for line in finding.lines(shown=2))]
+        lines = [
+            *self.said,
+            *(line for finding in self.findings if finding.severity == WARNING for line in finding.lines(shown=2)),
+        ]
         if self.strict and lines:
             hint = "ensemble folds check, with the same --data, shows all of it; without --strict it is trained all the same"
             count = len(self.said) + sum(finding.severity == WARNING for finding in self.findings)
-            what = "warning about the data or the folds, an error" if count == 1 else "warnings about the data and the folds, errors"
+            what = (
+                "warning about the data or the folds, an error"
+                if count == 1
+                else "warnings about the data and the folds, errors"
+            )
             raise EnsembleError(f"{count} {what} under --strict: nothing was trained", hint=hint, details=lines)
 
     def show(self) -> None:
@@ -75,7 +96,10 @@ class Audit:
 def file_named(words: Sequence[str]) -> Path | None:
     """The file of `check [FILE]`; folds.csv, where there is one, unless named."""
     if words[0] != "check" or len(words) > 2:
-        raise UsageError(f"ensemble folds {shlex.join(words)}: expected nothing, or check [FILE]", hint="ensemble folds check folds.csv")
+        raise UsageError(
+            f"ensemble folds {shlex.join(words)}: expected nothing, or check [FILE]",
+            hint="ensemble folds check folds.csv",
+        )
     return Path(words[1]) if len(words) == 2 else FOLDS if FOLDS.is_file() else None
 
 
@@ -101,10 +125,15 @@ def check(
     """
     if sheet is not None:
         if not images or spec is None:
-            raise UsageError("--sheet shows images, which are not looked at here", hint="leave --no-images out, and name the data with --data")
+            raise UsageError(
+                "--sheet shows images, which are not looked at here",
+                hint="leave --no-images out, and name the data with --data",
+            )
         if sheet.suffix.lower() != ".png":
-            raise UsageError(f"--sheet writes a PNG, {sheet} is not named like one", hint=f"--sheet {sheet.with_suffix('.png')}")
-        refuse_existing(sheet, "the file", force)
+            raise UsageError(
+                f"--sheet writes a PNG, {sheet} is not named like one", hint=f"--sheet {sheet.with_suffix('.png')}"
+            )
+        check_not_existing(sheet, "the file", force)
     data, assignment = _read(file, spec)
     findings = audit_table(data, assignment, k)
     if images and spec is not None:
@@ -116,13 +145,17 @@ def check(
         _write_sheet(sheet, findings, data, window)
     serious = [finding for finding in findings if finding.severity == ERROR or (strict and finding.severity == WARNING)]
     if serious:
-        what = ("finding is an error" if len(serious) == 1 else "findings are errors") + (" under --strict" if strict else "")
+        what = ("finding is an error" if len(serious) == 1 else "findings are errors") + (
+            " under --strict" if strict else ""
+        )
         again = shlex.join(["ensemble", *console.words])
-        raise collected([finding.message for finding in serious], what, hint=f"mend the table, then: {again}")
-    console.next_step(shlex.join(["ensemble", *(["kfold", "--folds", str(file)] if file is not None else ["folds"]), *options]))
+        raise combine_errors([finding.message for finding in serious], what, hint=f"mend the table, then: {again}")
+    console.next_step(
+        shlex.join(["ensemble", *(["kfold", "--folds", str(file)] if file is not None else ["folds"]), *options])
+    )
 
 
-def _read(file: Path | None, spec: DataSpec | None) -> tuple[Data, FoldAssignment | None]:
+def _read(file: Path | None, spec: DataSpec | None) -> tuple[Dataset, FoldAssignment | None]:
     from folds.data.readers import read_data
 
     if spec is not None:
@@ -134,7 +167,7 @@ def _read(file: Path | None, spec: DataSpec | None) -> tuple[Data, FoldAssignmen
         raise UsageError("there is nothing to check", hint="name a split, or the data with --data")
     assignment = load_folds(file)
     console.note("the split alone is looked at; with --data, its table and images too")
-    return Data(_table_of(assignment, file)), assignment
+    return Dataset(_table_of(assignment, file)), assignment
 
 
 def _table_of(assignment: FoldAssignment, file: Path) -> SampleTable:
@@ -146,14 +179,16 @@ def _table_of(assignment: FoldAssignment, file: Path) -> SampleTable:
     return SampleTable(str(file), assignment.ids, None, assignment.labels, assignment.persons, classes, {}, {}, where)
 
 
-def _look_at_images(data: Data, assignment: FoldAssignment | None, settings: ImageSettings) -> list[Finding]:
+def _look_at_images(data: Dataset, assignment: FoldAssignment | None, settings: ImageSettings) -> list[Finding]:
     findings: list[Finding] = []
     train = _decoded(data.train, "train", findings, assignment, settings)
     test = _decoded(data.test, "test", findings, None, settings) if data.test is not None else None
     return findings if train is None else findings + audit_images(train, test)
 
 
-def _decoded(table: SampleTable, part: str, findings: list[Finding], assignment: FoldAssignment | None, settings: ImageSettings) -> Pictures | None:
+def _decoded(
+    table: SampleTable, part: str, findings: list[Finding], assignment: FoldAssignment | None, settings: ImageSettings
+) -> AuditImages | None:
     """The images of a table that can be used; those that cannot are a finding. None where there are none at all."""
     paths = table.paths
     if paths is None or not any(path.exists() for path in paths):
@@ -162,35 +197,54 @@ def _decoded(table: SampleTable, part: str, findings: list[Finding], assignment:
     fold = None if assignment is None else assignment.fold
     with StepsView("decoding images") as progress:
         try:
-            cache = load_images(paths, settings, cache_dir=CACHE, where=table.where, note=console.note, progress=progress)
+            cache = load_images(
+                paths, settings, cache_dir=CACHE, where=table.locations, note=console.note, progress=progress
+            )
         except EnsembleError:
-            bad = dict(unusable_images(paths, table.where, settings=settings))
+            bad = dict(unusable_images(paths, table.locations, settings=settings))
             if not bad:
                 raise
-            message = f"{len(bad):,} of {len(table):,} images of {table.source} cannot be used: training will refuse them"
-            findings.append(Finding("unusable images", ERROR, len(bad), "image", message, tuple(Case(detail=line) for line in bad.values())))
+            message = (
+                f"{len(bad):,} of {len(table):,} images of {table.source} cannot be used: training will refuse them"
+            )
+            findings.append(
+                Finding(
+                    "unusable images",
+                    ERROR,
+                    len(bad),
+                    "image",
+                    message,
+                    tuple(Occurrence(detail=line) for line in bad.values()),
+                )
+            )
             good = np.array([at for at in range(len(table)) if at not in bad], np.int64)
             if not len(good):
                 return None
             table = table.take(good)
             fold = None if fold is None else fold[good]
-            cache = load_images(table.paths or (), settings, cache_dir=CACHE, where=table.where)
+            cache = load_images(table.paths or (), settings, cache_dir=CACHE, where=table.locations)
     return pictures(table, cache, fold, part)
 
 
-def _print(data: Data, assignment: FoldAssignment | None, file: Path | None, findings: Sequence[Finding]) -> None:
+def _print(data: Dataset, assignment: FoldAssignment | None, file: Path | None, findings: Sequence[Finding]) -> None:
     train = data.train
     people = 0 if train.persons is None else len(set(train.persons.tolist()))
-    looked = f"{len(train):,} images of {people:,} people" + (f", {len(data.test):,} test images" if data.test is not None else "")
+    looked = f"{len(train):,} images of {people:,} people" + (
+        f", {len(data.test):,} test images" if data.test is not None else ""
+    )
     looked += f"\n{file}: nobody stands in two folds" if assignment is not None else ""
     blocks = [looked]
     if findings:
         rows = [[finding.kind, finding.severity, finding.amount] for finding in findings]
         blocks.append(console.table(["finding", "", "how many"], rows, 2))
-        blocks += ["\n".join([f"{finding.severity}: {finding.lines()[0]}", *finding.lines()[1:]]) for finding in findings]
+        blocks += [
+            "\n".join([f"{finding.severity}: {finding.lines()[0]}", *finding.lines()[1:]]) for finding in findings
+        ]
     else:
         blocks.append("nothing was found")
-    counts = {severity: sum(finding.severity == severity for finding in findings) for severity in (ERROR, WARNING, NOTE)}
+    counts = {
+        severity: sum(finding.severity == severity for finding in findings) for severity in (ERROR, WARNING, NOTE)
+    }
     record: dict[str, object] = {
         "data": train.source,
         "folds": str(file) if file else None,
@@ -198,18 +252,26 @@ def _print(data: Data, assignment: FoldAssignment | None, file: Path | None, fin
         "people": people,
         "counts": counts,
     }
-    console.result("\n\n".join(blocks), record | {"findings": [finding.as_json() for finding in findings]})
+    console.result("\n\n".join(blocks), record | {"findings": [finding.to_dict() for finding in findings]})
 
 
-def _write_sheet(sheet: Path, findings: Sequence[Finding], data: Data, window: tuple[float, float] | None) -> None:
+def _write_sheet(sheet: Path, findings: Sequence[Finding], data: Dataset, window: tuple[float, float] | None) -> None:
     from folds.auditing.contact_sheet import write_sheet
 
-    def file_of(row: Row) -> Path | None:
+    def file_of(row: SampleRef) -> Path | None:
         # By id: rows with unusable images were taken out before positions were counted.
         table, place = places[row.part]
         return None if table.paths is None else table.paths[place[row.id]]
 
     tables = {"train": data.train, "test": data.test}
-    places = {part: (table, {name: at for at, name in enumerate(table.ids.tolist())}) for part, table in tables.items() if table is not None}
+    places = {
+        part: (table, {name: at for at, name in enumerate(table.ids.tolist())})
+        for part, table in tables.items()
+        if table is not None
+    }
     shown = write_sheet(sheet, findings, file_of, window)
-    console.note(f"\n{sheet}: {shown} {'case' if shown == 1 else 'cases'}" if shown else f"\nno images to compare: {sheet} is not written")
+    console.note(
+        f"\n{sheet}: {shown} {'case' if shown == 1 else 'cases'}"
+        if shown
+        else f"\nno images to compare: {sheet} is not written"
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ensemble.analysis.contributions import Worth
+from ensemble.analysis.contributions import Contributions
 from ensemble.analysis.pareto import Pareto
 from ensemble.blending.blend import Blend
 from ensemble.blending.details import Details
-from ensemble.blending.fit import Fitted
-from ensemble.blending.scores import Entry
+from ensemble.blending.fit import FittedBlend
+from ensemble.blending.scores import RunScore
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.spans import signed_span, span
 from folds.metrics.calibration import Bin
@@ -20,7 +20,10 @@ from folds.metrics.per_class import ClassScore
 def blend_table(made: Blend) -> str:
     """A line a run and one for the blend: weight, folds, rows and score on each split; of what was learnt, the nested score."""
     names = list(made.splits)
-    scored = {name: any(entries[name].score is not None for entries in [*made.runs.values(), made.total] if name in entries) for name in names}
+    scored = {
+        name: any(entries[name].score is not None for entries in [*made.runs.values(), made.total] if name in entries)
+        for name in names
+    }
     weighted = len(set(made.weights.values())) > 1
     metric = made.request.scored
     with_accuracy = metric.name != "accuracy"
@@ -29,7 +32,10 @@ def blend_table(made: Blend) -> str:
     for name in names:
         shown = "OOF" if name == "oof" else name
         header += [f"{shown} folds", f"{shown} {unit if scored[name] else 'rows'}"]
-        header += [f"{shown} {metric.title}", "95 % over people" if made.splits[name].rows.persons is not None else "95 % over images"] * scored[name]
+        header += [
+            f"{shown} {metric.title}",
+            "95 % over people" if made.splits[name].rows.persons is not None else "95 % over images",
+        ] * scored[name]
         header += [f"{shown} accuracy"] * (scored[name] and with_accuracy)
     rows = []
     total = f"{made.method} vote" if made.fitted is None else f"{made.method}, nested"
@@ -42,63 +48,109 @@ def blend_table(made: Blend) -> str:
     return console.table(header, rows)
 
 
-def _cells(entry: Entry | None, scored: bool, with_accuracy: bool) -> list[str]:
+def _cells(entry: RunScore | None, scored: bool, with_accuracy: bool) -> list[str]:
     width = 2 + (2 + with_accuracy) * scored
     if entry is None:
         return ["–"] * width
-    cells = [str(len(entry.folds)) if entry.folds else "–", f"{entry.rows if entry.score is None else entry.score.rows:,}"]
+    cells = [
+        str(len(entry.folds)) if entry.folds else "–",
+        f"{entry.rows if entry.score is None else entry.score.rows:,}",
+    ]
     if not scored:
         return cells
     if entry.score is None:
         return cells + ["–"] * (width - 2)
-    cells += [f"{entry.score.headline.score:.3f}", span(entry.score.headline)]
+    cells += [f"{entry.score.interval.value:.3f}", span(entry.score.interval)]
     return cells + [f"{entry.score.accuracy:.3f}"] * with_accuracy
 
 
-def methods_table(fitted: Fitted) -> str:
+def methods_table(fitted: FittedBlend) -> str:
     """A line a method, best nested score first, and what was chosen last."""
     title = fitted.metric.title + ("" if fitted.metric.greater_is_better else " (less is better)")
-    header = ["method", f"nested {title}", "95 % over people", "on what it learnt from", "too good by", "against soft voting", "95 %"]
-    lines = sorted(fitted.lines.values(), key=lambda line: -line.score.score if fitted.metric.greater_is_better else line.score.score)
+    header = [
+        "method",
+        f"nested {title}",
+        "95 % over people",
+        "on what it learnt from",
+        "too good by",
+        "against soft voting",
+        "95 %",
+    ]
+    lines = sorted(
+        fitted.lines.values(),
+        key=lambda line: -line.score.value if fitted.metric.greater_is_better else line.score.value,
+    )
     rows = []
     for line in [*(line for line in lines if line.method != fitted.method), fitted.lines[fitted.method]]:
         over = ["–", "–"]
         if line.over_soft is not None:
-            over = [f"{line.over_soft.difference.score:+.3f}", signed_span(line.over_soft.difference)]
-        rows.append([line.method, f"{line.score.score:.3f}", span(line.score), f"{line.claimed:.3f}", f"{line.optimism:+.3f}", *over])
+            over = [f"{line.over_soft.difference.value:+.3f}", signed_span(line.over_soft.difference)]
+        rows.append(
+            [
+                line.method,
+                f"{line.score.value:.3f}",
+                span(line.score),
+                f"{line.in_sample:.3f}",
+                f"{line.optimism:+.3f}",
+                *over,
+            ]
+        )
     return console.table(header, rows)
 
 
 _NAMED = 5
 
 
-def worth_table(worth: Worth) -> str:
+def worth_table(worth: Contributions) -> str:
     """A line a run, the most valuable first: score, share of the vote, what the vote loses without it, Shapley value, closest run."""
     title = worth.metric.title + ("" if worth.metric.greater_is_better else " (less is better)")
     header = ["run", title, "weight", "worth in the vote" if not worth.refitted else "worth, refitted", "95 %, paired"]
     if worth.shares is not None:
         header += ["Shapley value", "95 %"]
     rows = []
-    order = sorted(worth.members, key=lambda one: (-(one.without.difference if one.share is None else one.share).score, one.name))
+    order = sorted(
+        worth.members,
+        key=lambda one: (-(one.leave_one_out.difference if one.share is None else one.share).value, one.name),
+    )
     for member in order:
-        gained = member.without.difference
-        row = [member.name, f"{member.score.score:.3f}", f"{member.weight:.3f}", f"{gained.score:+.3f}", signed_span(gained)]
+        gained = member.leave_one_out.difference
+        row = [
+            member.name,
+            f"{member.score.value:.3f}",
+            f"{member.weight:.3f}",
+            f"{gained.value:+.3f}",
+            signed_span(gained),
+        ]
         if worth.shares is not None:
-            row += ["–", "–"] if member.share is None else [f"{member.share.score:+.3f}", signed_span(member.share)]
-        rows.append([*row, "–" if member.closest is None else f"{member.closest[0]} ({member.closest[1]:.2f})"])
+            row += ["–", "–"] if member.share is None else [f"{member.share.value:+.3f}", signed_span(member.share)]
+        rows.append(
+            [*row, "–" if member.most_similar is None else f"{member.most_similar[0]} ({member.most_similar[1]:.2f})"]
+        )
     return console.table([*header, "errs most like"], rows)
 
 
-def worth_notes(worth: Worth) -> list[str]:
+def worth_notes(worth: Contributions) -> list[str]:
     """What a reader of the table must know."""
-    notes = [] if worth.metric.greater_is_better else [f"worth, Shapley values and gains: positive is better, though less {worth.metric.title} is"]
+    notes = (
+        []
+        if worth.metric.greater_is_better
+        else [f"worth, Shapley values and gains: positive is better, though less {worth.metric.title} is"]
+    )
     shares = worth.shares
     if shares is not None:
-        drawn = "" if shares.exact else f"; orders are drawn, standard error {shares.error:.4f}, part of the intervals"
-        notes.append(f"Shapley values share out what is gained over guessing: {shares.nobody:.3f} → {shares.everybody:.3f}{drawn}")
+        drawn = (
+            ""
+            if shares.exact
+            else f"; orders are drawn, standard error {shares.standard_error:.4f}, part of the intervals"
+        )
+        notes.append(
+            f"Shapley values share out what is gained over guessing: {shares.empty:.3f} → {shares.full:.3f}{drawn}"
+        )
     alike, apart = worth.diversity.mean("correlation"), worth.diversity.mean("disagreement")
     if alike is not None and apart is not None:
-        notes.append(f"two runs on average: being right correlates {alike:.2f}, and on {100 * apart:.0f} % of rows one is right and the other wrong")
+        notes.append(
+            f"two runs on average: being right correlates {alike:.2f}, and on {100 * apart:.0f} % of rows one is right and the other wrong"
+        )
     return notes
 
 
@@ -111,8 +163,20 @@ def pareto_table(pareto: Pareto) -> str:
     for row in [*pareto.rows, *([] if pareto.everyone in pareto.rows else [pareto.everyone])]:
         gained = None if row.difference is None else row.difference.difference
         listed = "all" if row is pareto.everyone else _members(row.members)
-        cells = [str(len(row.members)), f"{row.cost:g}", f"{row.score.score:.3f}", f"{row.score.low:.3f}–{row.score.high:.3f}"]
-        rows.append([*cells, "–" if gained is None else f"{gained.score:+.3f}", "–" if gained is None else signed_span(gained), listed])
+        cells = [
+            str(len(row.members)),
+            f"{row.cost:g}",
+            f"{row.score.value:.3f}",
+            f"{row.score.low:.3f}–{row.score.high:.3f}",
+        ]
+        rows.append(
+            [
+                *cells,
+                "–" if gained is None else f"{gained.value:+.3f}",
+                "–" if gained is None else signed_span(gained),
+                listed,
+            ]
+        )
     return console.table(header, rows, left=0)
 
 
@@ -128,12 +192,14 @@ def detail_tables(one: Details) -> str:
     split = "out of fold" if one.split == "oof" else one.split
     parts = [f"{split}, class by class\n{_classes(one.classes)}"]
     for attribute in one.attributes:
-        scores = f"macro F1 {attribute.macro_f1.score:.3f} ({span(attribute.macro_f1)}), accuracy {attribute.accuracy.score:.3f}"
-        parts.append(f"{attribute.name}: {scores}; of the class that is decided for, {attribute.of_class.score:.3f}\n{_classes(attribute.values)}")
+        scores = f"macro F1 {attribute.macro_f1.value:.3f} ({span(attribute.macro_f1)}), accuracy {attribute.accuracy.value:.3f}"
+        parts.append(
+            f"{attribute.name}: {scores}; of the class that is decided for, {attribute.of_class.value:.3f}\n{_classes(attribute.values)}"
+        )
     errors = f"calibration error {one.calibration_error:.3f}, over all classes {one.classwise_error:.3f}, Brier score {one.brier:.3f}"
     parts.append(f"{split}, how sure it was and how often it was right ({errors})\n{_bins(one.bins)}")
     parts.append(
-        f"{one.metric.title} {one.people.score:.3f}: 95 % over people {span(one.people)}; over images it would be {span(one.images)}, "
+        f"{one.metric.title} {one.people.value:.3f}: 95 % over people {span(one.people)}; over images it would be {span(one.images)}, "
         "as if the images of a person were right and wrong independently"
     )
     return "\n\n".join(parts)
@@ -143,8 +209,17 @@ def _classes(scores: Sequence[ClassScore]) -> str:
     header = ["class", "rows", "people", "precision", "recall", "F1", "95 % over people", "ROC-AUC"]
     rows = []
     for one in scores:
-        shown = [f"{value:.3f}" for value in (one.precision, one.recall, one.f1.score)]
-        rows.append([one.name, f"{one.rows:,}", f"{one.people:,}", *shown, span(one.f1), "–" if one.roc_auc is None else f"{one.roc_auc:.3f}"])
+        shown = [f"{value:.3f}" for value in (one.precision, one.recall, one.f1.value)]
+        rows.append(
+            [
+                one.name,
+                f"{one.rows:,}",
+                f"{one.people:,}",
+                *shown,
+                span(one.f1),
+                "–" if one.roc_auc is None else f"{one.roc_auc:.3f}",
+            ]
+        )
     return console.table(header, rows)
 
 
@@ -157,6 +232,13 @@ def _bins(bins: Sequence[Bin]) -> str:
         gap = one.accuracy - one.confidence
         bar = "█" * round(_WIDTH * one.accuracy)
         rows.append(
-            [f"{one.low:.2f}–{one.high:.2f}", f"{one.count:,}", f"{one.confidence:.3f}", f"{one.accuracy:.3f}", f"{gap:+.3f}", bar.ljust(_WIDTH)]
+            [
+                f"{one.low:.2f}–{one.high:.2f}",
+                f"{one.count:,}",
+                f"{one.confidence:.3f}",
+                f"{one.accuracy:.3f}",
+                f"{gap:+.3f}",
+                bar.ljust(_WIDTH),
+            ]
         )
     return console.table(header, rows)

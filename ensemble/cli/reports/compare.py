@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.spans import signed_span, span
 from folds.errors import EnsembleError
-from folds.experiments.comparison import Comparison, compare, varied_text
+from folds.experiments.comparison import Comparison, changes_text, compare_runs
 from folds.experiments.record import comparison_record
 from folds.experiments.summary import RunSummary
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import Interval
-from folds.utils.text import shown
+from folds.utils.text import value_text
 
 if TYPE_CHECKING:  # it imports torch, which comparing two runs does not need
     from folds.runs.run import Run
@@ -31,9 +31,11 @@ class Compared:
     problem: str = ""
 
 
-def compare_runs(runs: Sequence[Run], summaries: Sequence[RunSummary], per_person: bool = False) -> list[Compared]:
+def compare_with_baselines(
+    runs: Sequence[Run], summaries: Sequence[RunSummary], per_person: bool = False
+) -> list[Compared]:
     """Each run with its baseline, and the baselines among them; [] where nothing is compared with anything."""
-    scores = {summary.run: summary.oof.headline for summary in summaries}
+    scores = {summary.run: summary.oof.interval for summary in summaries}
     baselines = {run.baseline for run in runs if run.baseline is not None}
     compared: list[Compared] = []
     for run in runs:
@@ -42,7 +44,7 @@ def compare_runs(runs: Sequence[Run], summaries: Sequence[RunSummary], per_perso
         comparison, problem = None, ""
         if run.baseline is not None:
             try:
-                comparison = compare(run.baseline, run.name, run.runs, per_person)
+                comparison = compare_runs(run.baseline, run.name, run.runs, per_person)
             except EnsembleError as error:
                 problem = error.message
         compared.append(Compared(run.name, run.baseline, scores[run.name], comparison, problem))
@@ -61,13 +63,13 @@ def compared_table(compared: Sequence[Compared]) -> str:
     header += ["difference", "95 %, paired", "distinguishable from noise"]
     rows = []
     for one in compared:
-        row = [one.run, "", f"{one.score.score:.3f}", span(one.score), *([one.baseline or ""] if named else [])]
+        row = [one.run, "", f"{one.score.value:.3f}", span(one.score), *([one.baseline or ""] if named else [])]
         if one.comparison is None:
             row += ["", "", "not comparable" if one.problem else "the baseline"]
         else:
-            row[1] = varied_text(one.comparison.varied)
+            row[1] = changes_text(one.comparison.changed)
             found = one.comparison.differences["macro_f1"].difference
-            row += [f"{found.score:+.3f}", signed_span(found), one.comparison.verdict(among=_among(compared))]
+            row += [f"{found.value:+.3f}", signed_span(found), one.comparison.verdict(among=_among(compared))]
         rows.append(row)
     return console.table(header, rows, left=2)
 
@@ -90,17 +92,28 @@ def compared_remarks(compared: Sequence[Compared]) -> None:
         for text in [one.problem] if one.problem else one.comparison.notes if one.comparison is not None else ():
             console.note(f"{one.run} against {one.baseline}: {text}")
     if _among(compared):
-        console.note("the intervals are over people: they say whether other people would show the difference, not whether other seeds would")
+        console.note(
+            "the intervals are over people: they say whether other people would show the difference, not whether other seeds would"
+        )
 
 
 def diff_tables(comparison: Comparison, unit: str = "images") -> str:
     """The settings that differ, and the scores of both runs with the paired difference."""
-    settings = [[name, shown(before), shown(after)] for name, (before, after) in comparison.varied.items()]
-    first = console.table(["setting", comparison.first, comparison.second], settings, left=3) if settings else "no setting differs"
+    settings = [[name, value_text(before), value_text(after)] for name, (before, after) in comparison.changed.items()]
+    first = (
+        console.table(["setting", comparison.first, comparison.second], settings, left=3)
+        if settings
+        else "no setting differs"
+    )
     rows = []
     for name, found in comparison.differences.items():
         lower = "" if METRICS[name].greater_is_better else " (lower is better)"
-        row = [f"OOF {METRICS[name].title}{lower}", f"{found.first:.3f}", f"{found.second:.3f}", f"{found.difference.score:+.3f}"]
+        row = [
+            f"OOF {METRICS[name].title}{lower}",
+            f"{found.first:.3f}",
+            f"{found.second:.3f}",
+            f"{found.difference.value:+.3f}",
+        ]
         rows.append([*row, signed_span(found.difference), comparison.verdict(name)])
     header = [
         f"on {comparison.rows:,} {unit}",

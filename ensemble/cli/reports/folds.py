@@ -10,9 +10,9 @@ from ensemble.cli.terminal import console
 
 def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]]) -> str:
     """Classes × folds (or the held-out part and the rest), in images, with the people of each class and of each fold."""
-    from folds.splits.checks import fold_table, people_per_class
+    from folds.splits.checks import fold_counts, people_per_class
 
-    images, people = fold_table(assignment, classes)
+    images, people = fold_counts(assignment, classes)
     having = people_per_class(assignment, classes)
     rows: list[list[object]] = []
     for i, name in enumerate(classes):

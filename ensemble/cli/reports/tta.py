@@ -9,14 +9,14 @@ from typing import Any
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import StepsView
 from ensemble.cli.terminal.spans import signed_span, span
-from ensemble.tta.merge import Request
-from ensemble.tta.run import Augmented, augment, find_checkpoints
-from ensemble.tta.scores import ViewScores, Worth, difference_record, score_views, worth_of
-from ensemble.tta.views import View, distinct
-from folds.data.sources import reopen_data
-from folds.data.table import Data
-from folds.metrics.intervals import Difference, distinguishable
-from folds.metrics.report import Score
+from ensemble.tta.merge import MergeConfig
+from ensemble.tta.run import TTAResult, augment, find_checkpoints
+from ensemble.tta.scores import TTAGain, ViewScores, difference_record, score_views, worth_of
+from ensemble.tta.views import View, deduplicate_views
+from folds.data.sources import load_checkpoint_data
+from folds.data.table import Dataset
+from folds.metrics.intervals import Difference, significance_text
+from folds.metrics.report import ScoreReport
 from folds.models.checkpoint import Checkpoint, load_checkpoint
 from folds.predictions.files import LABEL
 
@@ -24,7 +24,7 @@ from folds.predictions.files import LABEL
 def run_tta(
     target: str,
     views: Sequence[View],
-    request: Request | None = None,
+    request: MergeConfig | None = None,
     *,
     data: Path | None = None,
     per_person: bool = False,
@@ -42,29 +42,29 @@ def run_tta(
 def augment_folds(
     target: str,
     views: Sequence[View],
-    request: Request | None = None,
+    request: MergeConfig | None = None,
     *,
     data: Path | None = None,
     per_person: bool = False,
     device: str = "auto",
     force: bool = False,
-) -> tuple[Augmented, list[ViewScores]]:
+) -> tuple[TTAResult, list[ViewScores]]:
     """Augment a checkpoint or all folds of a run, shown live; returns what was merged, and the scores of its distinct views."""
-    tables: dict[str, Data] = {}
-    request = request or Request()
+    tables: dict[str, Dataset] = {}
+    request = request or MergeConfig()
     request.check()
 
-    def open_data(checkpoint: Checkpoint) -> Data:
+    def open_data(checkpoint: Checkpoint) -> Dataset:
         # A model of an attribute knows the attribute's values, not the table's classes.
         classes = checkpoint.classes if checkpoint.target == LABEL else None
         key = repr((sorted(checkpoint.data.items()), classes))
         if key not in tables:
-            tables[key] = reopen_data(checkpoint.data, data, classes=classes, note=console.note)
+            tables[key] = load_checkpoint_data(checkpoint.data, data, classes=classes, note=console.note)
         return tables[key]
 
     checkpoints = {path: load_checkpoint(path) for path in find_checkpoints(target)}
     first = next(iter(checkpoints.values())).architecture
-    views = distinct(views, (first.height, first.width), console.warn)
+    views = deduplicate_views(views, (first.height, first.width), console.warn)
     console.note(f"{len(views)} view{'s' if len(views) > 1 else ''}: {', '.join(view.name for view in views)}")
     with StepsView("") as bar:
 
@@ -75,25 +75,40 @@ def augment_folds(
 
             return told
 
-        made = augment(checkpoints, views, open_data, request, device=device, force=force, progress=progress, note=console.note)
+        made = augment(
+            checkpoints, views, open_data, request, device=device, force=force, progress=progress, note=console.note
+        )
     if made.predicted:
         console.note(f"{made.predicted:,} forward passes made")
     return made, score_views(made.run, tuple(views), per_person=per_person)
 
 
-def _table(scored: ViewScores, made: Augmented, worth: Worth | None) -> str:
+def _table(scored: ViewScores, made: TTAResult, worth: TTAGain | None) -> str:
     """One line a view, one for the mean of all where that is not the merge, one for the merge."""
     title = {"oof": "OOF", "test": "test"}[scored.split]
     oof = scored.split == "oof" and worth is not None
-    header = ["view", f"{title} macro F1", "95 % over people", "accuracy", "rows", *(["weight", "without it"] if oof else [])]
+    header = [
+        "view",
+        f"{title} macro F1",
+        "95 % over people",
+        "accuracy",
+        "rows",
+        *(["weight", "without it"] if oof else []),
+    ]
     rows: list[list[object]] = []
 
-    def line(name: str, score: Score, *more: str) -> None:
-        row: list[object] = [name, f"{score.headline.score:.3f}", span(score.headline), f"{score.accuracy:.3f}", f"{score.rows:,}"]
+    def line(name: str, score: ScoreReport, *more: str) -> None:
+        row: list[object] = [
+            name,
+            f"{score.interval.value:.3f}",
+            span(score.interval),
+            f"{score.accuracy:.3f}",
+            f"{score.rows:,}",
+        ]
         rows.append([*row, *(more or ("", "") if oof else ())])
 
     for name, score in scored.views.items():
-        lost = worth.without.get(name) if worth is not None else None
+        lost = worth.leave_one_out.get(name) if worth is not None else None
         line(name, score, *((_weight(made, name), "" if lost is None else f"{-lost:+.3f}") if oof else ()))
     if worth is not None and oof and made.request.fitted(len(scored.views)):
         line(f"mean of all {len(scored.views)}", worth.mean)
@@ -103,7 +118,7 @@ def _table(scored: ViewScores, made: Augmented, worth: Worth | None) -> str:
     return f"{console.table(header, rows)}\nfold{'s' if len(scored.folds) > 1 else ''} {folds}"
 
 
-def merge_name(made: Augmented) -> str:
+def merge_name(made: TTAResult) -> str:
     """``mean of 4``; ``weighted of 3 of 8``, ``plain image alone`` where views were chosen."""
     count, among = len(made.merge.views), 0 if made.evidence is None else len(made.evidence.views)
     if count == 1 and among > 1:
@@ -112,7 +127,7 @@ def merge_name(made: Augmented) -> str:
     return f"{name}, adaptive" if made.request.adaptive else name
 
 
-def _weight(made: Augmented, view: str) -> str:
+def _weight(made: TTAResult, view: str) -> str:
     """``.25``, ``.10–.40`` where classes differ, ``–`` for a view that is not used."""
     weights = made.merge.weights.get(view)
     if weights is None:
@@ -122,7 +137,7 @@ def _weight(made: Augmented, view: str) -> str:
     return f"{min(weights):.2f}–{max(weights):.2f}"
 
 
-def _lines(made: Augmented, worth: Worth | None) -> list[str]:
+def _lines(made: TTAResult, worth: TTAGain | None) -> list[str]:
     """What the merge gains, whether other people would show it, and what it costs."""
     lines = []
     if worth is not None:
@@ -137,7 +152,9 @@ def _lines(made: Augmented, worth: Worth | None) -> list[str]:
     if made.merge.threshold is not None:
         count = len(made.merge.views)
         within = (
-            "" if worth is None or worth.full is None else f"; macro F1 {worth.against_plain.second:.3f}, with all {count} views {worth.full:.3f}"
+            ""
+            if worth is None or worth.full is None
+            else f"; macro F1 {worth.against_plain.second:.3f}, with all {count} views {worth.full:.3f}"
         )
         lines.append(f"further views where the margin of the plain image is below {made.merge.threshold:.3f}{within}")
     lines.append(_passes(made))
@@ -146,14 +163,14 @@ def _lines(made: Augmented, worth: Worth | None) -> list[str]:
 
 def _difference(found: Difference) -> str:
     change = found.difference
-    verdict = distinguishable(change.low, change.high, found.chance)
-    told = "a gain" if change.score > 0 else "a loss"
+    verdict = significance_text(change.low, change.high, found.p_value)
+    told = "a gain" if change.value > 0 else "a loss"
     words = f"{told} that is distinguishable from none" if verdict == "yes" else "not distinguishable from none"
     why = verdict.partition(": ")[2]
-    return f"{change.score:+.3f} macro F1 (95 % over people, paired: {signed_span(change)}), {words}{f' ({why})' if why else ''}"
+    return f"{change.value:+.3f} macro F1 (95 % over people, paired: {signed_span(change)}), {words}{f' ({why})' if why else ''}"
 
 
-def _passes(made: Augmented) -> str:
+def _passes(made: TTAResult) -> str:
     """Forward passes an image, and what adaptive views save of them."""
     views = len(made.merge.views)
     if made.merge.threshold is None:
@@ -166,11 +183,11 @@ def _passes(made: Augmented) -> str:
     return f"forward passes an image: {of(made.oof_views)} out of fold{test}"
 
 
-def _record(made: Augmented, scored: Sequence[ViewScores], worth: Worth | None) -> dict[str, Any]:
+def _record(made: TTAResult, scored: Sequence[ViewScores], worth: TTAGain | None) -> dict[str, Any]:
     passes: dict[str, Any] = {"oof": made.oof_views, "test": made.test_views, "all_views": len(made.merge.views)}
     record: dict[str, Any] = {
         "run": made.run,
-        "merge": made.merge.as_json() | {"asked": made.request.how, "budget": made.request.budget},
+        "merge": made.merge.to_dict() | {"asked": made.request.how, "budget": made.request.budget},
         "passes": passes,
     }
     record["splits"] = [_split_record(one) for one in scored]
@@ -179,11 +196,11 @@ def _record(made: Augmented, scored: Sequence[ViewScores], worth: Worth | None) 
             "nested": worth.against_plain.second,
             "in_sample": worth.in_sample,
             "plain": worth.against_plain.first,
-            "mean_of_all": worth.mean.as_json(),
+            "mean_of_all": worth.mean.to_dict(),
             "against_plain": difference_record(worth.against_plain),
             "against_mean": difference_record(worth.against_mean),
             "all_views_for_all_images": worth.full,
-            "without": {view: -lost for view, lost in worth.without.items()},
+            "without": {view: -lost for view, lost in worth.leave_one_out.items()},
             "per_class_f1": worth.per_class,
         }
     return record
@@ -193,7 +210,7 @@ def _split_record(scored: ViewScores) -> dict[str, object]:
     return {
         "split": scored.split,
         "folds": list(scored.folds),
-        "views": {name: score.as_json() for name, score in scored.views.items()},
-        "merged": None if scored.merged is None else scored.merged.as_json(),
+        "views": {name: score.to_dict() for name, score in scored.views.items()},
+        "merged": None if scored.merged is None else scored.merged.to_dict(),
         "file": str(scored.path),
     }

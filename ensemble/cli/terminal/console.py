@@ -28,7 +28,9 @@ def warn(text: str) -> None:
 def result(text: str, record: dict[str, Any]) -> None:
     """The result of a command: `text` for a person, or `record` under --json."""
     # JSON escapes the first 32 characters by itself, and the others that move a cursor only if all of Unicode is escaped.
-    dumped = CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=False)) if as_json else ""
+    dumped = (
+        CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=False)) if as_json else ""
+    )
     print(dumped if as_json else _safe(text), flush=True)
 
 
@@ -46,5 +48,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1
     """Columns in line, the first `left` of them flush left, the others flush right."""
     cells = [list(map(str, row)) for row in [header, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths).rstrip(), *lines[1:]])

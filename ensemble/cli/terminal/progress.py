@@ -41,7 +41,9 @@ class TrainingView:
             self.tasks[("", 0)] = self.bars.add_task("all folds", total=1.0, text="estimating")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bars is not None:
             self.bars.stop()
 
@@ -73,7 +75,9 @@ class TrainingView:
             )
             self.bars.update(self.tasks[key], completed=event["done"], **({"text": epochs} if epochs else {}))
             done = sum(d / t for d, t in self.state.values()) / len(self.jobs)
-            self.bars.update(self.tasks[("", 0)], completed=done, text="" if left is None else f"about {duration(left)} left")
+            self.bars.update(
+                self.tasks[("", 0)], completed=done, text="" if left is None else f"about {duration(left)} left"
+            )
 
     def seconds_left(self) -> float | None:
         """Steps still to do at each run's measured pace, shared by the slots; None before anything is measured."""
@@ -134,7 +138,9 @@ class StepsView:
     def __enter__(self) -> StepsView:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
@@ -146,7 +152,12 @@ class StepsView:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self.bar.start()
             self.task = self.bar.add_task(self.title, total=total)

@@ -107,7 +107,9 @@ def random_face(gender: int, age_class: int, rng: np.random.Generator) -> Face:
         skin=mix(pick(_SKIN, rng, 5), (214, 190, 176), 0.12 * min(max(old, 0.0), 2.0)),
         hair=mix(pick(_HAIR, rng, 7), _GREY, grey),
         backdrop=backdrop,
-        backdrop_second=mix(backdrop, hsv(hue + rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.5), rng.uniform(0.5, 0.9)), 0.35),
+        backdrop_second=mix(
+            backdrop, hsv(hue + rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.5), rng.uniform(0.5, 0.9)), 0.35
+        ),
         pattern=int(rng.integers(5)),
         clothes=hsv(clothes_hue, rng.uniform(0.15, 0.6), rng.uniform(0.25, 0.75)),
         clothes_second=hsv(clothes_hue + rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.7), rng.uniform(0.3, 0.95)),

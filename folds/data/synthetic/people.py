@@ -39,7 +39,7 @@ _TRAP_EXTENSIONS = ("jpg", "png", "jpg", "jpeg", "jpg")
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SyntheticSpec:
     """What the pictures follow from; kept in the marker, so that a folder can say what it holds."""
 
     people: int
@@ -51,7 +51,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class DrawnPerson:
+class SyntheticPerson:
     """One person of one part ("train" or "test"): `number` from 0, the name used in the files, and the truth."""
 
     part: str
@@ -70,7 +70,7 @@ class DrawnPerson:
         return MASK_STATES.index(SHOTS[shot]) * 6 + self.gender * 3 + self.age_class
 
 
-def draw_people(
+def generate_people(
     folder: Path,
     *,
     people: int = 150,
@@ -109,7 +109,7 @@ def draw_people(
     EnsembleError : the folder holds other files, or people drawn otherwise; nothing of it is touched.
     """
     folder = Path(folder)
-    drawing = Drawing(people, test_people, seed, (int(size[0]), int(size[1])), traps)
+    drawing = SyntheticSpec(people, test_people, seed, (int(size[0]), int(size[1])), traps)
     _check(drawing)
     if _is_complete(folder, drawing):
         return folder
@@ -126,7 +126,7 @@ def draw_people(
     return folder
 
 
-def people_of(drawing: Drawing, part: str) -> list[DrawnPerson]:
+def synthetic_people(drawing: SyntheticSpec, part: str) -> list[SyntheticPerson]:
     """Who is drawn in a part, "train" or "test", before any picture is: names, genders and ages.
 
     Ages below 30 are drawn from 18 … 29, those in the middle from the competition's skew towards 57 … 59; the old are all 60.
@@ -140,7 +140,7 @@ def people_of(drawing: Drawing, part: str) -> list[DrawnPerson]:
         gender, age_class = divmod(kind, len(AGE_CLASSES))
         age = (int(rng.integers(18, 30)), int(rng.choice(list(_MIDDLE_AGES), p=middle)), 60)[age_class]
         name = f"{number + 1:06d}" if part == "train" else f"test-{number + 1:04d}"
-        drawn.append(DrawnPerson(part, number, name, gender, age_class, age))
+        drawn.append(SyntheticPerson(part, number, name, gender, age_class, age))
     return _with_trapped_names(drawn) if drawing.traps and part == "train" else drawn
 
 
@@ -160,31 +160,44 @@ def apportion(people: int) -> list[int]:
     return counts
 
 
-def _check(drawing: Drawing) -> None:
+def _check(drawing: SyntheticSpec) -> None:
     if drawing.people < 1 or drawing.test_people < 0:
-        raise UsageError(f"expected at least 1 person and no fewer than 0 test people, got {drawing.people} and {drawing.test_people}")
+        raise UsageError(
+            f"expected at least 1 person and no fewer than 0 test people, got {drawing.people} and {drawing.test_people}"
+        )
     if min(drawing.size) < 16:
         raise UsageError(f"expected a picture of at least 16 × 16 pixels, got {drawing.size[0]} × {drawing.size[1]}")
     if drawing.traps and drawing.people < 12:
         raise UsageError(f"expected at least 12 people to set the traps among, got {drawing.people}")
 
 
-def _is_complete(folder: Path, drawing: Drawing) -> bool:
+def _is_complete(folder: Path, drawing: SyntheticSpec) -> bool:
     """Whether the people are there already; False for a new, an empty and a half-drawn folder, an error for any other."""
     marker = folder / MARKER
     if not marker.exists():
         if folder.exists() and not folder.is_dir():
-            raise EnsembleError(f"expected a folder to draw people in, found the file {folder}", hint="give another name")
+            raise EnsembleError(
+                f"expected a folder to draw people in, found the file {folder}", hint="give another name"
+            )
         # What a kill before the first marker leaves behind: the lock, a temporary marker.
-        others = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".people.")) if folder.exists() else []
+        others = (
+            sorted(path.name for path in folder.iterdir() if not path.name.startswith(".people."))
+            if folder.exists()
+            else []
+        )
         if others:
-            raise EnsembleError(f"expected a new or empty folder to draw people in, found {others[0]} in {folder}", hint="give another folder")
+            raise EnsembleError(
+                f"expected a new or empty folder to draw people in, found {others[0]} in {folder}",
+                hint="give another folder",
+            )
         return False
     found = read_json(marker)
     found = found if isinstance(found, dict) else {}
     expected = _marker(drawing, complete=True)
     different = [
-        f"{name}: {found.get(name)} there, {value} asked for" for name, value in expected.items() if name != "complete" and found.get(name) != value
+        f"{name}: {found.get(name)} there, {value} asked for"
+        for name, value in expected.items()
+        if name != "complete" and found.get(name) != value
     ]
     if different:
         hint = "give another folder, or remove this one to have them drawn again"
@@ -192,18 +205,18 @@ def _is_complete(folder: Path, drawing: Drawing) -> bool:
     return found["complete"] is True
 
 
-def _marker(drawing: Drawing, complete: bool) -> dict[str, object]:
+def _marker(drawing: SyntheticSpec, complete: bool) -> dict[str, object]:
     fields = asdict(drawing)
     return {"what": "people drawn by the program", **fields, "size": list(drawing.size), "complete": complete}
 
 
-def _mark(folder: Path, drawing: Drawing, complete: bool) -> None:
+def _mark(folder: Path, drawing: SyntheticSpec, complete: bool) -> None:
     write_json(folder / MARKER, _marker(drawing, complete))
 
 
-def _draw_train(folder: Path, drawing: Drawing) -> None:
+def _draw_train(folder: Path, drawing: SyntheticSpec) -> None:
     rows = ["id,gender,race,age,path"]
-    for person in people_of(drawing, "train"):
+    for person in synthetic_people(drawing, "train"):
         rows.append(f"{person.name},{GENDERS[person.gender]},{_RACE},{person.age},{person.folder}")
         images = folder / "images" / person.folder
         images.mkdir(parents=True, exist_ok=True)
@@ -216,10 +229,10 @@ def _draw_train(folder: Path, drawing: Drawing) -> None:
     write_atomic(folder / "train.csv", "\n".join(rows) + "\n")
 
 
-def _draw_test(folder: Path, drawing: Drawing) -> None:
+def _draw_test(folder: Path, drawing: SyntheticSpec) -> None:
     answers = []
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    for person in people_of(drawing, "test"):
+    for person in synthetic_people(drawing, "test"):
         for shot, picture in _pictures(person, drawing):
             # Hashes, as in the original: neither a name nor the order tells which pictures are of one person.
             digest = hashlib.sha256(f"{drawing.seed}/{person.name}/{shot}".encode()).hexdigest()
@@ -229,11 +242,14 @@ def _draw_test(folder: Path, drawing: Drawing) -> None:
     answers.sort()
     if drawing.traps and answers:
         (folder / "images" / f"._{answers[0][0]}").write_bytes(_APPLE_DOUBLE)
-    write_atomic(folder / "answers.csv", "".join(["ImageID,ans,person\n", *(f"{name},{label},{person}\n" for name, label, person in answers)]))
+    write_atomic(
+        folder / "answers.csv",
+        "".join(["ImageID,ans,person\n", *(f"{name},{label},{person}\n" for name, label, person in answers)]),
+    )
     write_atomic(folder / "info.csv", "".join(["ImageID,ans\n", *(f"{name},0\n" for name, _, _ in answers)]))
 
 
-def _pictures(person: DrawnPerson, drawing: Drawing) -> Iterator[tuple[str, Image.Image]]:
+def _pictures(person: SyntheticPerson, drawing: SyntheticSpec) -> Iterator[tuple[str, Image.Image]]:
     stream = (drawing.seed, "people", person.part, person.number)
     face = random_face(person.gender, person.age_class, np.random.default_rng(derive_seed(*stream)))
     for shot, state in SHOTS.items():
@@ -249,7 +265,7 @@ def _encoded(picture: Image.Image, extension: str) -> bytes:
     return buffer.getvalue()
 
 
-def _with_trapped_names(drawn: list[DrawnPerson]) -> list[DrawnPerson]:
+def _with_trapped_names(drawn: list[SyntheticPerson]) -> list[SyntheticPerson]:
     """The same people, but two young women share an id at different ages, and two others have an id with a suffix."""
     twins = [person.number for person in drawn if (person.gender, person.age_class) == (1, 0)][:2]
     plain, suffixed, alone = [person.number for person in drawn if person.number not in twins][:3]

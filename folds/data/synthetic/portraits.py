@@ -15,7 +15,15 @@ Points = NDArray[np.float64]
 _CANVAS = (96.0, 128.0)  # the units that all coordinates below are in: width, height
 _OVERSAMPLING = 2  # drawn so many times larger, then averaged down: smooth edges from Pillow's hard ones
 _CENTRE = np.array([48.0, 58.0])
-_MASKS = ((242, 246, 250), (156, 204, 232), (40, 42, 48), (236, 178, 192), (150, 206, 176), (96, 110, 150), (122, 92, 140))
+_MASKS = (
+    (242, 246, 250),
+    (156, 204, 232),
+    (40, 42, 48),
+    (236, 178, 192),
+    (150, 206, 176),
+    (96, 110, 150),
+    (122, 92, 140),
+)
 _CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 32, False)), np.sin(np.linspace(0, 2 * np.pi, 32, False))], axis=1)
 
 
@@ -49,7 +57,9 @@ class _Pen:
     def line(self, points: Points | list, width: float, colour: Colour) -> None:
         """Draw a line through `points`, (n, 2), `width` units thick."""
         placed = np.asarray(points, float) @ self._turn + self._shift
-        self._draw.line(placed.ravel().tolist(), fill=_ints(colour), width=max(1, round(width * self._width)), joint="curve")
+        self._draw.line(
+            placed.ravel().tolist(), fill=_ints(colour), width=max(1, round(width * self._width)), joint="curve"
+        )
 
 
 def _ints(colour: Colour) -> tuple[int, int, int]:
@@ -111,10 +121,20 @@ def _body(pen: _Pen, face: Face) -> None:
     x, half, bottom = _CENTRE[0], face.half_width + face.hair_volume, _hair_bottom(face)
     if face.hair_length > 0.3:
         side = half + 4.0 * face.hair_length
-        back = [(x - half, 48), (x + half, 48), (x + side, bottom - 8), (x + side - 5, bottom), (x - side + 5, bottom), (x - side, bottom - 8)]
+        back = [
+            (x - half, 48),
+            (x + half, 48),
+            (x + side, bottom - 8),
+            (x + side - 5, bottom),
+            (x - side + 5, bottom),
+            (x - side, bottom - 8),
+        ]
         pen.polygon(back, shade(face.hair, 0.8))
     chin, wide = _CENTRE[1] + face.half_height, face.shoulders
-    pen.polygon([(x - face.neck, 66), (x + face.neck, 66), (x + face.neck + 1, 108), (x - face.neck - 1, 108)], shade(face.skin, 0.82))
+    pen.polygon(
+        [(x - face.neck, 66), (x + face.neck, 66), (x + face.neck + 1, 108), (x - face.neck - 1, 108)],
+        shade(face.skin, 0.82),
+    )
     right = np.array([(face.neck + 1, chin + 9), (wide * 0.75, chin + 15), (wide, chin + 24), (wide + 6, 160)])
     both = np.vstack([right, right[::-1] * (-1, 1)])
     both[:, 0] += x
@@ -122,13 +142,24 @@ def _body(pen: _Pen, face: Face) -> None:
     if face.collar == 0:
         pen.ellipse(x, chin + 9, face.neck + 2, 6, shade(face.skin, 0.86))
     elif face.collar == 1:
-        pen.polygon([(x - face.neck - 1, chin + 8), (x + face.neck + 1, chin + 8), (x, chin + 26)], shade(face.skin, 0.86))
+        pen.polygon(
+            [(x - face.neck - 1, chin + 8), (x + face.neck + 1, chin + 8), (x, chin + 26)], shade(face.skin, 0.86)
+        )
     elif face.collar == 2:
-        pen.polygon([(x - face.neck - 2, chin + 6), (x, chin + 16), (x - 8, chin + 25), (x - face.neck - 7, chin + 13)], face.clothes_second)
-        pen.polygon([(x + face.neck + 2, chin + 6), (x, chin + 16), (x + 8, chin + 25), (x + face.neck + 7, chin + 13)], face.clothes_second)
+        pen.polygon(
+            [(x - face.neck - 2, chin + 6), (x, chin + 16), (x - 8, chin + 25), (x - face.neck - 7, chin + 13)],
+            face.clothes_second,
+        )
+        pen.polygon(
+            [(x + face.neck + 2, chin + 6), (x, chin + 16), (x + 8, chin + 25), (x + face.neck + 7, chin + 13)],
+            face.clothes_second,
+        )
     else:
         for y in (chin + 17, chin + 29, chin + 41):
-            pen.polygon([(x - wide * 0.95, y + 3), (x + wide * 0.95, y + 3), (x + wide, y + 8), (x - wide, y + 8)], face.clothes_second)
+            pen.polygon(
+                [(x - wide * 0.95, y + 3), (x + wide * 0.95, y + 3), (x + wide, y + 8), (x - wide, y + 8)],
+                face.clothes_second,
+            )
 
 
 def _outline(face: Face, grow: float = 0.0) -> Points:
@@ -157,19 +188,30 @@ def _features(pen: _Pen, face: Face, rng: np.random.Generator) -> None:
     gaze, smile, lids = rng.normal(0, 0.5), float(rng.uniform(-0.3, 1.6)), float(rng.uniform(0.75, 1.0))
     if face.lines > 0.12:
         for step in range(1 + round(2.4 * face.lines)):
-            pen.line([(x - 10, y - 11.5 - 3.2 * step), (x, y - 12.5 - 3.2 * step), (x + 10, y - 11.5 - 3.2 * step)], 1.2, line)
+            pen.line(
+                [(x - 10, y - 11.5 - 3.2 * step), (x, y - 12.5 - 3.2 * step), (x + 10, y - 11.5 - 3.2 * step)],
+                1.2,
+                line,
+            )
     for side in (-1, 1):
         eye = x + side * face.eye_spacing
         if face.lines > 0.12:
             pen.line([(eye - 3, y + 5), (eye, y + 6.2), (eye + 3, y + 5)], 1.0 + 0.8 * face.lines, line)
-            pen.line([(x + side * 6, y + 10), (x + side * 9, y + 15), (x + side * 9.5, y + 19)], 1.0 + 0.9 * face.lines, line)
+            pen.line(
+                [(x + side * 6, y + 10), (x + side * 9, y + 15), (x + side * 9.5, y + 19)], 1.0 + 0.9 * face.lines, line
+            )
             pen.line([(eye + side * 5, y - 1), (eye + side * 8, y - 2.5)], 0.8, line)
         pen.ellipse(eye, y, face.eye_size * 1.25, face.eye_size * 0.8 * lids, (248, 248, 246))
         pen.ellipse(eye + gaze, y, face.eye_size * 0.72, face.eye_size * 0.72 * lids, face.iris)
         pen.ellipse(eye + gaze, y, face.eye_size * 0.34, face.eye_size * 0.34, (16, 14, 16))
         upper = face.eye_size * 0.8 * lids
         pen.line(
-            [(eye - face.eye_size * 1.3, y - 0.2), (eye - 1.5, y - upper), (eye + 1.5, y - upper), (eye + face.eye_size * 1.3, y - 0.2)],
+            [
+                (eye - face.eye_size * 1.3, y - 0.2),
+                (eye - 1.5, y - upper),
+                (eye + 1.5, y - upper),
+                (eye + face.eye_size * 1.3, y - 0.2),
+            ],
             float(np.clip(0.8 + 0.45 * face.gender_cue, 0.5, 2.0)),
             (40, 30, 30),
         )
@@ -177,7 +219,11 @@ def _features(pen: _Pen, face: Face, rng: np.random.Generator) -> None:
         pen.line([(eye - side * 4, y - 6.2), (eye + side * 1, y - 7.6), (eye + side * 5, y - 6)], face.brow, brow)
         pen.ellipse(x + side * 12, y + 10, 4, 3, mix(face.skin, (226, 110, 100), 0.14))
     pen.polygon([(x + 0.4, y - 1), (x + face.nose, y + 8.6), (x - face.nose * 0.8, y + 9.6)], shade(face.skin, 0.88))
-    pen.line([(x + 0.6, y), (x + face.nose, y + 8.2), (x + face.nose * 0.6, y + 9.8), (x - face.nose * 0.8, y + 9.8)], 1.2, dark)
+    pen.line(
+        [(x + 0.6, y), (x + face.nose, y + 8.2), (x + face.nose * 0.6, y + 9.8), (x - face.nose * 0.8, y + 9.8)],
+        1.2,
+        dark,
+    )
     lips = mix(shade(face.skin, 0.72), (196, 52, 66), face.lips)
     low, wide = y + 16.0, face.mouth
     pen.polygon(
@@ -213,12 +259,22 @@ def _front_hair(pen: _Pen, face: Face) -> None:
     # From the temple on the right over the top to the temple on the left, then back along the hairline.
     angles = np.linspace(0.06, np.pi - 0.06, 22)
     outer = np.stack(
-        [np.cos(angles) * (face.half_width + 1.4 + 0.4 * face.hair_volume), -np.sin(angles) * (face.half_height + face.hair_volume)], axis=1
+        [
+            np.cos(angles) * (face.half_width + 1.4 + 0.4 * face.hair_volume),
+            -np.sin(angles) * (face.half_height + face.hair_volume),
+        ],
+        axis=1,
     )
     top = -(0.45 + 0.4 * face.hairline) * face.half_height
     side = face.half_width * (0.93 - 0.03 * face.hairline)
     part = x + face.parting * 9
-    inner = [(x - side, y - 4), (x - side * 0.86, y + top * 0.75), (part - 3, y + top - 1), (part, y + top - 3), (part + 3, y + top - 1)]
+    inner = [
+        (x - side, y - 4),
+        (x - side * 0.86, y + top * 0.75),
+        (part - 3, y + top - 1),
+        (part, y + top - 3),
+        (part + 3, y + top - 1),
+    ]
     inner += [(x + side * 0.86, y + top * 0.75), (x + side, y - 4)]
     pen.polygon(np.vstack([outer + _CENTRE, np.array(inner)]), face.hair)
     for share in (-0.9, -0.4, 0.4, 0.9):  # a few strands out of the parting, so that hair looks like hair
@@ -244,7 +300,11 @@ def _mask(pen: _Pen, face: Face, worn: bool, rng: np.random.Generator) -> None:
     chin = face.half_height + 2
     cloth = face.skin
     while np.abs(np.subtract(cloth, face.skin)).max() < 80:  # a mask of the colour of the skin could not be seen
-        cloth = pick(_MASKS, rng, 8) if rng.random() < 0.8 else hsv(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.5, 0.95))
+        cloth = (
+            pick(_MASKS, rng, 8)
+            if rng.random() < 0.8
+            else hsv(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.5, 0.95))
+        )
     if worn:
         top, bottom = float(rng.uniform(0.5, 2.5)), chin
     elif rng.random() < 0.7:
@@ -260,7 +320,13 @@ def _mask(pen: _Pen, face: Face, worn: bool, rng: np.random.Generator) -> None:
     for corner, sign in ((right, 1), (left, -1)):  # the straps to the ears
         ear = (x + sign * face.half_width, y + (0 if worn else 4))
         pen.line([tuple(corner), ear], 0.9, shade(cloth, 0.85))
-    upper = [(left[0], y + top + 1.5), (x - 7, y + top), (x, y + top - ridge), (x + 7, y + top), (right[0], y + top + 1.5)]
+    upper = [
+        (left[0], y + top + 1.5),
+        (x - 7, y + top),
+        (x, y + top - ridge),
+        (x + 7, y + top),
+        (right[0], y + top + 1.5),
+    ]
     pen.polygon(np.vstack([np.array(upper), cheeks[np.argsort(-cheeks[:, 0])]]), cloth)
     pen.line(upper, 0.8, shade(cloth, 0.8))
     wide = (right[0] - left[0]) / 2

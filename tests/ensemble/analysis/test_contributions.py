@@ -18,7 +18,7 @@ from ensemble.analysis.shapley import _orders, shapley
 from ensemble.analysis.subset_scores import ADDITIVE, game_of
 from ensemble.cli.reports.blend import pareto_table, worth_notes, worth_table
 from ensemble.learning.combination import Calibration, Combination, Fitter, combine
-from ensemble.learning.nested import nested
+from ensemble.learning.nested import nested_cv
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.intervals import difference_over_people
@@ -41,7 +41,11 @@ def with_noise(stack: Stack, name: str = "zz-noise") -> Stack:
 
 
 def with_twin(stack: Stack, run: int) -> Stack:
-    return replace(stack, names=(*stack.names, "twin"), probabilities=np.concatenate([stack.probabilities, stack.probabilities[[run]]]))
+    return replace(
+        stack,
+        names=(*stack.names, "twin"),
+        probabilities=np.concatenate([stack.probabilities, stack.probabilities[[run]]]),
+    )
 
 
 def value(stack: Stack, metric: Metric, pool: str, members: tuple[int, ...]) -> float:
@@ -49,7 +53,7 @@ def value(stack: Stack, metric: Metric, pool: str, members: tuple[int, ...]) -> 
     guess = np.bincount(stack.labels, minlength=stack.classes) / len(stack)
     out = np.tile(guess.astype(np.float32), (len(stack), 1))
     if members:
-        chosen = stack.only(list(members))
+        chosen = stack.select_runs(list(members))
         rows = np.arange(len(stack)) if chosen.present is None else np.flatnonzero(chosen.present.any(axis=0))
         out[rows] = combine(chosen.take(rows), Combination(chosen.names, pool=pool))
     return metric(stack.labels, out)
@@ -93,7 +97,9 @@ def test_shapley_is_the_mean_gain_over_all_orders(metric: str) -> None:
                 worths.setdefault(tuple(sorted(members)), value(stack, METRICS[metric], "soft", tuple(sorted(members))))
             expected[run] += (worths[tuple(sorted(order[: place + 1]))] - worths[tuple(sorted(order[:place]))]) / 24
     sign = 1 if METRICS[metric].greater_is_better else -1
-    assert [one.score for one in shapley(stack, METRICS[metric]).runs] == pytest.approx((sign * expected).tolist(), abs=1e-5)
+    assert [one.value for one in shapley(stack, METRICS[metric]).runs] == pytest.approx(
+        (sign * expected).tolist(), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize(("runs", "exact"), [(5, True), (12, False)])
@@ -103,31 +109,33 @@ def test_shapley_values_sum_to_what_all_gain_over_guessing(runs: int, exact: boo
     found = shapley(stack, METRICS[metric])
     sign = 1 if METRICS[metric].greater_is_better else -1
     assert found.exact is exact
-    assert found.everybody == pytest.approx(METRICS[metric](stack.labels, combine(stack, Combination(stack.names))), abs=1e-5)
-    assert sum(one.score for one in found.runs) == pytest.approx(sign * (found.everybody - found.nobody), abs=1e-9)
+    assert found.full == pytest.approx(
+        METRICS[metric](stack.labels, combine(stack, Combination(stack.names))), abs=1e-5
+    )
+    assert sum(one.value for one in found.runs) == pytest.approx(sign * (found.full - found.empty), abs=1e-9)
 
 
 def test_two_runs_that_say_the_same_are_worth_the_same() -> None:
     found = shapley(with_twin(world(people=40, runs=4), 1), F1).runs
-    assert found[1].score == pytest.approx(found[4].score, abs=1e-9)
-    assert found[1].score != pytest.approx(found[2].score, abs=1e-3)
+    assert found[1].value == pytest.approx(found[4].value, abs=1e-9)
+    assert found[1].value != pytest.approx(found[2].value, abs=1e-3)
 
 
 def test_a_run_without_a_word_is_worth_nothing() -> None:
     found = shapley(world(people=40, runs=4), F1, "weighted", np.array([1.0, 1.0, 0.0, 2.0])).runs
-    assert (found[2].score, found[2].low, found[2].high) == (0, 0, 0)
-    assert found[1].score > 0.01
+    assert (found[2].value, found[2].low, found[2].high) == (0, 0, 0)
+    assert found[1].value > 0.01
 
 
 def test_drawn_orders_come_close_to_all_of_them_and_say_how_close() -> None:
     stack = world(people=100, runs=9, classes=6)
     exact, drawn = shapley(stack, F1), shapley(stack, F1, exact=0)
     assert exact.exact
-    assert exact.error == 0
+    assert exact.standard_error == 0
     assert not drawn.exact
-    away = np.array([a.score - b.score for a, b in zip(exact.runs, drawn.runs, strict=True)])
-    assert 0 < np.sqrt((away**2).mean()) < 2 * drawn.error
-    assert drawn.error < 0.1 * np.mean([one.score for one in exact.runs])
+    away = np.array([a.value - b.value for a, b in zip(exact.runs, drawn.runs, strict=True)])
+    assert 0 < np.sqrt((away**2).mean()) < 2 * drawn.standard_error
+    assert drawn.standard_error < 0.1 * np.mean([one.value for one in exact.runs])
     assert shapley(stack, F1, exact=0) == drawn
     assert shapley(stack, F1, exact=0, seed=1) != drawn
 
@@ -151,7 +159,7 @@ def test_orders_in_small_blocks_give_the_same_shares(monkeypatch: pytest.MonkeyP
 
 
 def test_the_interval_of_a_share_has_the_width_of_its_spread_over_other_people() -> None:
-    shares = [[one.score for one in shapley(world(seed, people=80, runs=3), F1).runs] for seed in range(40)]
+    shares = [[one.value for one in shapley(world(seed, people=80, runs=3), F1).runs] for seed in range(40)]
     spread = np.std(shares, axis=0, ddof=1).mean()
     widths = [(one.high - one.low) / 2 / 1.96 for one in shapley(world(100, people=80, runs=3), F1).runs]
     assert 0.6 * spread < np.mean(widths) < 1.6 * spread
@@ -160,15 +168,15 @@ def test_the_interval_of_a_share_has_the_width_of_its_spread_over_other_people()
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
 def test_leaving_one_out_is_the_difference_to_the_vote_of_the_others(metric: str) -> None:
     stack, measure = world(people=40, runs=3), METRICS[metric]
-    found = leave_one_out(stack, nested(stack, SOFT, measure), measure)
+    found = leave_one_out(stack, nested_cv(stack, SOFT, measure), measure)
     for run in range(3):
-        chosen = stack.only([other for other in range(3) if other != run])
+        chosen = stack.select_runs([other for other in range(3) if other != run])
         without, everyone = combine(chosen, Combination(chosen.names)), combine(stack, Combination(stack.names))
         pair = (without, everyone) if measure.greater_is_better else (everyone, without)
         expected = difference_over_people(measure, stack.labels, *pair, stack.persons)
-        assert found[run].difference.score == pytest.approx(expected.difference.score, abs=1e-6)
+        assert found[run].difference.value == pytest.approx(expected.difference.value, abs=1e-6)
         assert found[run].difference.low == pytest.approx(expected.difference.low, abs=1e-6)
-    assert found[0].difference.score > 0  # the best run helps, whichever way the metric goes
+    assert found[0].difference.value > 0  # the best run helps, whichever way the metric goes
 
 
 COMBINATIONS = [
@@ -176,15 +184,21 @@ COMBINATIONS = [
     Combination(("run0", "run1", "run2"), "hard"),
     Combination(("run0", "run1", "run2"), "median"),
     Combination(("run0", "run1", "run2"), weights=np.array([0.5, 0.5, 0.0]), bias=np.array([0.0, 0.3, 0.0, -0.2])),
-    Combination(("run0", "run1", "run2"), before=Calibration(np.array([[[2.0]], [[1.0]], [[0.5]]])), after=Calibration(np.array(1.3))),
+    Combination(
+        ("run0", "run1", "run2"),
+        before=Calibration(np.array([[[2.0]], [[1.0]], [[0.5]]])),
+        after=Calibration(np.array(1.3)),
+    ),
 ]
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda one: f"{one.pool}{'' if one.weights is None else ' weights'}")
+@pytest.mark.parametrize(
+    "combination", COMBINATIONS, ids=lambda one: f"{one.pool}{'' if one.weights is None else ' weights'}"
+)
 def test_without_a_run_its_weight_goes_to_the_others(combination: Combination) -> None:
     stack = world(people=30, runs=3)
-    fitter = Fitter("given", "", lambda stack, metric, seed: combination, learns=False)
-    found = leave_one_out(stack, nested(stack, fitter, F1), F1)
+    fitter = Fitter("given", "", lambda stack, metric, seed: combination, is_fitted=False)
+    found = leave_one_out(stack, nested_cv(stack, fitter, F1), F1)
     keep = np.array([1, 2])
     rest = replace(
         combination,
@@ -192,7 +206,7 @@ def test_without_a_run_its_weight_goes_to_the_others(combination: Combination) -
         weights=None if combination.weights is None else combination.weights[keep],
         before=None if combination.before is None else Calibration(combination.before.temperature[keep]),
     )
-    assert found[0].first == pytest.approx(F1(stack.labels, combine(stack.only([1, 2]), rest)), abs=1e-6)
+    assert found[0].first == pytest.approx(F1(stack.labels, combine(stack.select_runs([1, 2]), rest)), abs=1e-6)
 
 
 def test_rows_that_nobody_else_predicts_are_guessed() -> None:
@@ -200,7 +214,7 @@ def test_rows_that_nobody_else_predicts_are_guessed() -> None:
     present = np.ones((2, len(stack)), bool)
     present[1, : len(stack) // 2] = False
     stack = replace(stack, present=present, probabilities=np.where(present[:, :, None], stack.probabilities, 0))
-    found = leave_one_out(stack, nested(stack, SOFT, LOSS), LOSS)
+    found = leave_one_out(stack, nested_cv(stack, SOFT, LOSS), LOSS)
     guess = np.bincount(stack.labels, minlength=4) / len(stack)
     expected = np.where(present[1][:, None], stack.probabilities[1], guess.astype(np.float32))
     assert found[0].second == pytest.approx(LOSS(stack.labels, expected), abs=1e-6)
@@ -214,23 +228,23 @@ def fit_by_score(stack: Stack, metric: Metric, seed: int) -> Combination:
 def test_fitted_without_a_run_it_is_the_nested_result_of_the_others() -> None:
     stack = world(people=40, runs=3)
     fitter = Fitter("by-score", "", fit_by_score)
-    fitted = nested(stack, fitter, F1)
+    fitted = nested_cv(stack, fitter, F1)
     again, left = leave_one_out(stack, fitted, F1, refit=True), leave_one_out(stack, fitted, F1)
     for run in range(3):
-        others = stack.only([other for other in range(3) if other != run])
-        assert again[run].first == F1(stack.labels, nested(others, fitter, F1).honest)
-        assert again[run].second == left[run].second == F1(stack.labels, fitted.honest)
+        others = stack.select_runs([other for other in range(3) if other != run])
+        assert again[run].first == F1(stack.labels, nested_cv(others, fitter, F1).out_of_sample)
+        assert again[run].second == left[run].second == F1(stack.labels, fitted.out_of_sample)
     assert any(one.first != two.first for one, two in zip(again, left, strict=True))
 
 
 def test_noise_is_worth_nothing_and_advice_drops_it() -> None:
     stack = with_noise(world(people=200, runs=4, skill=2.5))
     costs = Costs({name: Cost(5, 5) for name in stack.names})
-    found, front = worth(stack, nested(stack, SOFT, F1), F1), pareto(stack, F1, costs)
+    found, front = worth(stack, nested_cv(stack, SOFT, F1), F1), pareto(stack, F1, costs)
     noise = found.members[-1]
-    assert noise.without.difference.high < 0
+    assert noise.leave_one_out.difference.high < 0
     assert noise.share is not None
-    assert noise.share.score < min(one.share.score for one in found.members[:-1] if one.share is not None)
+    assert noise.share.value < min(one.share.value for one in found.members[:-1] if one.share is not None)
     lines = advice(found, front)
     best = better(front)
     assert best is not None
@@ -251,7 +265,7 @@ def test_advice_keeps_all_where_each_is_needed() -> None:
     front = pareto(stack, F1, Costs({name: Cost(1, 1) for name in stack.names}))
     assert as_good(front) is None
     assert better(front) is None
-    assert advice(worth(stack, nested(stack, SOFT, F1), F1), front)[0].startswith("keep all")
+    assert advice(worth(stack, nested_cv(stack, SOFT, F1), F1), front)[0].startswith("keep all")
 
 
 def test_how_alike_runs_err_is_counted_by_hand() -> None:
@@ -266,34 +280,34 @@ def test_how_alike_runs_err_is_counted_by_hand() -> None:
     assert found.double_fault[0, 1] == 2 / 8
     assert found.q[0, 1] == pytest.approx((3 * 2 - 2 * 1) / (3 * 2 + 2 * 1))
     assert found.differing[0, 1] == 3 / 8
-    assert found.closest(0) == ("b", pytest.approx(np.corrcoef(right)[0, 1]))
+    assert found.most_similar(0) == ("b", pytest.approx(np.corrcoef(right)[0, 1]))
     absent = np.ones((2, 8), bool)
     absent[1, 2:] = False  # of the two rows that are left both are right: there is no correlation
     apart = diversity(replace(stack, present=absent, probabilities=np.where(absent[:, :, None], values, 0)))
     assert apart.disagreement[0, 1] == 0
-    assert apart.closest(0) is None
+    assert apart.most_similar(0) is None
     assert apart.mean() is None
 
 
 def test_the_closest_run_is_the_twin() -> None:
     found = diversity(with_twin(world(people=60, runs=4), 2))
-    assert found.closest(2) == ("twin", pytest.approx(1))
+    assert found.most_similar(2) == ("twin", pytest.approx(1))
 
 
 def test_the_order_of_rows_changes_no_share() -> None:
     stack = world(people=50, runs=4)
     turned = stack.take(np.random.default_rng(0).permutation(len(stack)))
     one, two = shapley(stack, F1), shapley(turned, F1)
-    assert [a.score for a in one.runs] == pytest.approx([a.score for a in two.runs], abs=1e-9)
+    assert [a.value for a in one.runs] == pytest.approx([a.value for a in two.runs], abs=1e-9)
     assert [a.low for a in one.runs] == pytest.approx([a.low for a in two.runs], abs=1e-9)
 
 
 def test_records_are_plain_and_tables_name_every_run() -> None:
     stack = with_gaps(world(people=40, runs=3))
     front = pareto(stack, LOSS, Costs({name: Cost(5, 5) for name in stack.names}))
-    found = worth(stack, nested(stack, SOFT, LOSS), LOSS)
-    assert json.loads(json.dumps(found.as_json()))["members"][0]["run"] == "run0"
-    assert json.loads(json.dumps(front.as_json()))["everyone"]["cost"] == 15
+    found = worth(stack, nested_cv(stack, SOFT, LOSS), LOSS)
+    assert json.loads(json.dumps(found.to_dict()))["members"][0]["run"] == "run0"
+    assert json.loads(json.dumps(front.to_dict()))["everyone"]["cost"] == 15
     table = worth_table(found).splitlines()
     assert sorted(line.split()[0] for line in table[2:]) == ["run0", "run1", "run2"]
     assert "all" in pareto_table(front).splitlines()[-1]
@@ -305,5 +319,5 @@ def test_a_pool_that_does_not_add_up_is_refused() -> None:
     with pytest.raises(ValueError, match="median"):
         shapley(world(runs=2), F1, "median")
     stack = world(people=30, runs=3)
-    median = Fitter("median", "", lambda stack, metric, seed: Combination(stack.names, "median"), learns=False)
-    assert worth(stack, nested(stack, median, F1), F1).shares is not None  # of the mean of probabilities
+    median = Fitter("median", "", lambda stack, metric, seed: Combination(stack.names, "median"), is_fitted=False)
+    assert worth(stack, nested_cv(stack, median, F1), F1).shares is not None  # of the mean of probabilities

@@ -9,24 +9,26 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ensemble.alignment.split import Part, Run, Split
+from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.analysis.cost import Cost, Costs, costs_of, parse_costs
 from ensemble.members.reading import Member
 from folds.errors import UsageError
-from folds.predictions.files import Rows, Sidecar
+from folds.predictions.files import PredictionMetadata, SampleRows
 from tests.ensemble.small_runs import split_of
 
-ROWS = Rows(np.arange(6).astype(str))
+ROWS = SampleRows(np.arange(6).astype(str))
 
 
-def part(views: tuple[str, ...] = (), fold: NDArray[np.int64] | int | None = None, rows: NDArray[np.int64] | None = None) -> Part:
+def part(
+    views: tuple[str, ...] = (), fold: NDArray[np.int64] | int | None = None, rows: NDArray[np.int64] | None = None
+) -> AlignedFile:
     values = np.full((6, 2), 0.5, np.float32)
-    sidecar = Sidecar("probability", "oof", ("0", "1"), ROWS, views=views)
-    return Part(Member(Path("x.npy"), "x", values, None, False, sidecar, ROWS, ROWS, ""), rows, fold=fold)
+    sidecar = PredictionMetadata("probability", "oof", ("0", "1"), ROWS, views=views)
+    return AlignedFile(Member(Path("x.npy"), "x", values, None, False, sidecar, ROWS, ROWS, ""), rows, fold=fold)
 
 
-def split(name: str, **runs: tuple[Part, ...]) -> Split:
-    return replace(split_of(*(Run(run, parts, 2) for run, parts in runs.items()), n=6), name=name)
+def split(name: str, **runs: tuple[AlignedFile, ...]) -> AlignedSplit:
+    return replace(split_of(*(RunPredictions(run, parts, 2) for run, parts in runs.items()), n=6), name=name)
 
 
 def test_test_files_are_models_and_views_are_passes_of_each() -> None:
@@ -45,7 +47,9 @@ def test_without_test_files_the_folds_of_the_out_of_fold_file_are_counted() -> N
     assert found.of == {"a": Cost(3, 3), "b": Cost(3, 6), "bare": Cost(1, 1)}
     # Files of a fold each; and one whose rows of folds 1 and 2 another file replaces.
     assert costs_of({"oof": split("oof", a=(part(fold=0), part(fold=1)))}).of["a"] == Cost(2, 2)
-    assert costs_of({"oof": split("oof", a=(part(fold=folds, rows=np.array([0, 1, -1, -1, -1, -1])),))}).of["a"] == Cost(1, 1)
+    assert costs_of({"oof": split("oof", a=(part(fold=folds, rows=np.array([0, 1, -1, -1, -1, -1])),))}).of[
+        "a"
+    ] == Cost(1, 1)
 
 
 def test_test_files_come_before_what_out_of_fold_says() -> None:
@@ -54,12 +58,15 @@ def test_test_files_come_before_what_out_of_fold_says() -> None:
 
 
 def test_what_the_user_says_weighs_passes() -> None:
-    found = costs_of({"test": split("test", swin=(part(),) * 5, resnet18=(part(),) * 5)}, parse_costs("swin=3, resnet18=.5", ["swin", "resnet18"]))
+    found = costs_of(
+        {"test": split("test", swin=(part(),) * 5, resnet18=(part(),) * 5)},
+        parse_costs("swin=3, resnet18=.5", ["swin", "resnet18"]),
+    )
     assert found.of["swin"].total == 15
     assert found.total(["swin", "resnet18"]) == 17.5
-    assert found.fewer(["resnet18"]) == pytest.approx(15 / 17.5)
+    assert found.saved(["resnet18"]) == pytest.approx(15 / 17.5)
     assert found.unit == "cost"
-    assert found.as_json()["runs"]["swin"] == {"models": 5, "passes": 5, "cost": 15.0}
+    assert found.to_dict()["runs"]["swin"] == {"models": 5, "passes": 5, "cost": 15.0}
 
 
 @pytest.mark.parametrize(
@@ -88,4 +95,4 @@ def test_costs_that_cannot_be_are_refused_in_a_line(text: str, said: str) -> Non
 def test_costs_add_up_whatever_the_order() -> None:
     costs = Costs({name: Cost(1, 1, each) for name, each in (("a", 0.1), ("b", 0.2), ("c", 0.3))})
     assert costs.total(["a", "b", "c"]) == costs.total(["c", "b", "a"])
-    assert costs.fewer(["a", "b", "c"]) == 0
+    assert costs.saved(["a", "b", "c"]) == 0

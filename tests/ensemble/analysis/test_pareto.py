@@ -13,9 +13,9 @@ from ensemble.analysis.advice import MARGIN, advice, as_good, better, margin_of
 from ensemble.analysis.contributions import worth
 from ensemble.analysis.cost import Cost, Costs
 from ensemble.analysis.pareto import SOFT, Pareto, Subset, pareto, undominated
-from ensemble.analysis.subset_selection import best_of, candidates, limited, widened
+from ensemble.analysis.subset_selection import best_of, candidates, widened, within_budget
 from ensemble.learning.combination import Calibration, Combination, Fitter, combine
-from ensemble.learning.nested import Nested, nested
+from ensemble.learning.nested import NestedResult, nested
 from ensemble.learning.stack import Stack
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS, Metric
@@ -30,7 +30,7 @@ class Within:
     """The best runs within limits, and what they are worth."""
 
     names: tuple[str, ...]
-    nested: Nested
+    nested: NestedResult
 
 
 def select_runs_within(
@@ -43,7 +43,7 @@ def select_runs_within(
     seed: int = 0,
 ) -> Within:
     """The best runs within limits, what is fitted on them, and its nested score; see `limited`."""
-    found = nested(stack, limited(fitter, costs, max_members, budget), metric, seed)
+    found = nested(stack, within_budget(fitter, costs, max_members, budget), metric, seed)
     shares = found.combination.shares
     return Within(tuple(name for name, share in zip(stack.names, shares, strict=True) if share > 0), found)
 
@@ -89,16 +89,19 @@ def test_the_budget_is_kept_and_a_dear_run_left_out(runs: int) -> None:
 def test_limits_that_nothing_keeps_are_refused() -> None:
     stack = world(people=20)
     with pytest.raises(UsageError, match="cheapest run, run0, costs 5 passes"):
-        limited(SOFT, equal(stack), budget=4)
+        within_budget(SOFT, equal(stack), budget=4)
     with pytest.raises(UsageError, match="--max-members 0"):
-        limited(SOFT, equal(stack), max_members=0)
+        within_budget(SOFT, equal(stack), max_members=0)
 
 
 def test_the_best_subset_is_the_best_of_all() -> None:
     stack = luck(runs=6)
     found = best_of(candidates(stack, F1, equal(stack), max_members=3))
     scores = {
-        members: F1(stack.labels, combine(stack.only(list(members)), Combination(tuple(stack.names[run] for run in members))))
+        members: F1(
+            stack.labels,
+            combine(stack.select_runs(list(members)), Combination(tuple(stack.names[run] for run in members))),
+        )
         for size in (1, 2, 3)
         for members in combinations(range(6), size)
     }
@@ -126,28 +129,30 @@ def test_selection_one_by_one_comes_near_the_best_of_all(monkeypatch: pytest.Mon
     assert best.score - 0.02 < best_of(found).score <= best.score + 1e-9
     for one in found:
         names = tuple(stack.names[run] for run in one.members)
-        assert one.score == pytest.approx(F1(stack.labels, combine(stack.only(list(one.members)), Combination(names))), abs=1e-9)
+        assert one.score == pytest.approx(
+            F1(stack.labels, combine(stack.select_runs(list(one.members)), Combination(names))), abs=1e-9
+        )
 
 
 def test_the_choice_of_a_part_has_not_seen_it() -> None:
     # In part 2 the last run is always right, elsewhere it is a little worse than another: whoever looks there chooses it.
     stack = world(people=50, runs=4)
-    others = np.flatnonzero(stack.nests != 2)
+    others = np.flatnonzero(stack.outer_folds != 2)
     best = int(np.argmax([F1(stack.labels[others], values[others]) for values in stack.probabilities[:3]]))
     values = stack.probabilities.copy()
     values[3] = values[best]
     values[3, others[::15]] = np.eye(4, dtype=np.float32)[(stack.labels[others[::15]] + 1) % 4]
-    there = np.flatnonzero(stack.nests == 2)
+    there = np.flatnonzero(stack.outer_folds == 2)
     values[3, there] = np.eye(4, dtype=np.float32)[stack.labels[there]]
     stack = replace(stack, probabilities=values)
     found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=1)
     assert found.names == ("run3",)
     assert heard(found.nested.parts[2]) == {f"run{best}"}
-    assert np.allclose(found.nested.honest[there], stack.probabilities[best, there])
-    row = next(row for row in pareto(stack, F1, equal(stack)).looked_at if len(row.members) == 1)
+    assert np.allclose(found.nested.out_of_sample[there], stack.probabilities[best, there])
+    row = next(row for row in pareto(stack, F1, equal(stack)).evaluated if len(row.members) == 1)
     assert row.members == ("run3",)
-    assert row.score.score == F1(stack.labels, found.nested.honest)
-    assert row.alike < row.parts
+    assert row.score.value == F1(stack.labels, found.nested.out_of_sample)
+    assert row.times_chosen < row.parts
 
 
 def test_the_score_of_a_lucky_choice_does_not_flatter_it() -> None:
@@ -157,21 +162,23 @@ def test_the_score_of_a_lucky_choice_does_not_flatter_it() -> None:
     claimed = F1(stack.labels, found.nested.claimed)
     assert found.nested.optimism(stack.labels, F1) > 0.01
     front = pareto(stack, F1, equal(stack))
-    one = next(row for row in front.looked_at if len(row.members) == 1)
-    assert one.score.score == F1(stack.labels, found.nested.honest)
-    assert one.score.score - typical < (claimed - typical) / 2
+    one = next(row for row in front.evaluated if len(row.members) == 1)
+    assert one.score.value == F1(stack.labels, found.nested.out_of_sample)
+    assert one.score.value - typical < (claimed - typical) / 2
 
 
 def test_rows_are_those_that_nothing_cheaper_beats() -> None:
     stack = world(people=80, runs=5)
-    costs = Costs({name: Cost(1, 1, each) for name, each in zip(stack.names, (5.0, 1.0, 2.0, 1.0, 3.0), strict=True)}, given=True)
+    costs = Costs(
+        {name: Cost(1, 1, each) for name, each in zip(stack.names, (5.0, 1.0, 2.0, 1.0, 3.0), strict=True)}, given=True
+    )
     front = pareto(stack, F1, costs)
-    scores, prices = [row.score.score for row in front.rows], [row.cost for row in front.rows]
+    scores, prices = [row.score.value for row in front.rows], [row.cost for row in front.rows]
     assert prices == sorted(prices)
     assert scores == sorted(scores)
     assert len(set(prices)) == len(prices)
-    for row in front.looked_at:
-        assert any(kept.cost <= row.cost and kept.score.score >= row.score.score for kept in front.rows)
+    for row in front.evaluated:
+        assert any(kept.cost <= row.cost and kept.score.value >= row.score.value for kept in front.rows)
         assert row.cost == costs.total(row.members)
 
 
@@ -181,14 +188,22 @@ def row(cost: float, score: float) -> Subset:
 
 def test_what_is_dominated_goes_whichever_way_the_metric_goes() -> None:
     rows = [row(1, 0.5), row(2, 0.4), row(2, 0.6), row(3, 0.6), row(4, 0.7)]
-    assert [(one.cost, one.score.score) for one in undominated(rows, F1)] == [(1, 0.5), (2, 0.6), (4, 0.7)]
-    assert [(one.cost, one.score.score) for one in undominated(rows, LOSS)] == [(1, 0.5), (2, 0.4)]
+    assert [(one.cost, one.score.value) for one in undominated(rows, F1)] == [(1, 0.5), (2, 0.6), (4, 0.7)]
+    assert [(one.cost, one.score.value) for one in undominated(rows, LOSS)] == [(1, 0.5), (2, 0.4)]
 
 
 def table(*rows: tuple[float, float, float, float]) -> Pareto:
     """Of (cost, difference, low, high)."""
     made = tuple(
-        Subset((f"run{i}",), cost, 1 - cost / 10, Interval(0.5 + d, 0, 1), Difference(0.5, 0.5 + d, Interval(d, low, high), 0.001), 5, 5)
+        Subset(
+            (f"run{i}",),
+            cost,
+            1 - cost / 10,
+            Interval(0.5 + d, 0, 1),
+            Difference(0.5, 0.5 + d, Interval(d, low, high), 0.001),
+            5,
+            5,
+        )
         for i, (cost, d, low, high) in enumerate(rows)
     )
     everyone = Subset(tuple(f"run{i}" for i in range(9)), 10, 0, Interval(0.5, 0, 1), None, 5, 5)
@@ -213,7 +228,7 @@ def test_trying_stops_at_the_first_that_is_not_shown_to_be_as_good() -> None:
 def test_people_who_all_show_no_difference_prove_only_what_so_many_can(people: int, shown: bool) -> None:
     front = table((5, 0.0, 0.0, 0.0))
     same = Difference(0.5, 0.5, Interval(0.0, 0.0, 0.0, people=people), 1.0)
-    front = replace(front, looked_at=tuple(replace(one, difference=same) for one in front.looked_at))
+    front = replace(front, looked_at=tuple(replace(one, difference=same) for one in front.evaluated))
     assert (as_good(front) is not None) == shown
     assert as_good(replace(front, metric=LOSS)) is None  # one person may lose any amount
 
@@ -223,15 +238,28 @@ def test_the_margin_of_a_metric_without_bounds_is_a_share_of_what_is_gained_over
     assert margin_of(worth(stack, nested(stack, SOFT, F1), F1)) == MARGIN
     found = worth(stack, nested(stack, SOFT, LOSS), LOSS)
     frequencies = np.bincount(stack.labels, minlength=4) / len(stack)
-    guessing, everyone = LOSS(stack.labels, np.tile(frequencies, (len(stack), 1))), LOSS(stack.labels, stack.probabilities.mean(axis=0))
+    guessing, everyone = (
+        LOSS(stack.labels, np.tile(frequencies, (len(stack), 1))),
+        LOSS(stack.labels, stack.probabilities.mean(axis=0)),
+    )
     assert margin_of(found) == pytest.approx(0.01 * (guessing - everyone), rel=1e-3)
-    thousands = Metric("m:f", "f", False, of_all=lambda labels, values: 1000 * LOSS(labels, values), least=-np.inf, most=np.inf)
+    thousands = Metric(
+        "m:f",
+        "f",
+        False,
+        function=lambda labels, values: 1000 * LOSS(labels, values),
+        lower_bound=-np.inf,
+        upper_bound=np.inf,
+    )
     unknown = worth(stack, nested(stack, SOFT, thousands), thousands)
     assert margin_of(unknown) is None
     front = replace(table((5, -0.001, -0.004, 0.002)), metric=thousands)
     assert as_good(front, None) is None
     assert better(table((2, 0.01, 0.002, 0.02)), None) is not None
-    assert advice(unknown, front)[0] == "keep all: no cheaper subset is shown to be better, and how much of f is little is not known"
+    assert (
+        advice(unknown, front)[0]
+        == "keep all: no cheaper subset is shown to be better, and how much of f is little is not known"
+    )
     assert advice(found, front)[0].startswith("drop ") == (margin_of(found) > 0.004)
 
 
@@ -268,22 +296,27 @@ def test_a_fitter_learns_on_the_chosen_runs_alone() -> None:
     stack = luck(runs=5)
     found = select_runs_within(stack, Fitter("shrinking", "", shrinking), F1, equal(stack), max_members=2)
     at = [stack.names.index(name) for name in found.names]
-    alone = shrinking(stack.only(at), F1, 0)
-    assert np.allclose(found.nested.claimed, combine(stack.only(at), alone), atol=1e-6)
+    alone = shrinking(stack.select_runs(at), F1, 0)
+    assert np.allclose(found.nested.claimed, combine(stack.select_runs(at), alone), atol=1e-6)
     front = pareto(stack, F1, equal(stack), Fitter("shrinking", "", shrinking))
-    assert np.isclose(front.everyone.score.score, F1(stack.labels, nested(stack, Fitter("shrinking", "", shrinking), F1).honest))
+    assert np.isclose(
+        front.everyone.score.value,
+        F1(stack.labels, nested(stack, Fitter("shrinking", "", shrinking), F1).out_of_sample),
+    )
 
 
 def test_a_combination_of_some_is_the_same_as_one_of_all_with_nothing_for_the_others() -> None:
     stack = world(people=30, runs=4)
-    some = stack.only([1, 3])
+    some = stack.select_runs([1, 3])
     random = np.random.default_rng(0)
     ones = [
         Combination(some.names),
         Combination(some.names, "hard"),
         Combination(some.names, "median"),
         Combination(some.names, weights=random.random((2, 4)), after=Calibration(np.array(2.0))),
-        Combination(some.names, "geometric", before=Calibration(np.array([[[2.0]], [[0.5]]]), random.normal(size=(2, 1, 4)))),
+        Combination(
+            some.names, "geometric", before=Calibration(np.array([[[2.0]], [[0.5]]]), random.normal(size=(2, 1, 4)))
+        ),
         Combination(some.names, stacked=random.normal(size=(9, 4))),
     ]
     for one in ones:
@@ -296,9 +329,9 @@ def test_rows_that_none_of_the_chosen_has_are_still_predicted() -> None:
     present[2] |= ~present.any(axis=0)
     stack = replace(stack, present=present, probabilities=np.where(present[:, :, None], stack.probabilities, 0))
     found = select_runs_within(stack, Fitter("shrinking", "", shrinking), F1, equal(stack), max_members=1)
-    assert np.isfinite(found.nested.honest).all()
-    assert np.allclose(found.nested.honest.sum(axis=1), 1, atol=1e-5)
-    assert np.isfinite(pareto(stack, LOSS, equal(stack)).everyone.score.score)
+    assert np.isfinite(found.nested.out_of_sample).all()
+    assert np.allclose(found.nested.out_of_sample.sum(axis=1), 1, atol=1e-5)
+    assert np.isfinite(pareto(stack, LOSS, equal(stack)).everyone.score.value)
 
 
 def test_the_same_seed_gives_the_same_table_and_the_order_of_rows_no_other() -> None:
@@ -306,7 +339,9 @@ def test_the_same_seed_gives_the_same_table_and_the_order_of_rows_no_other() -> 
     assert pareto(stack, F1, equal(stack)) == pareto(stack, F1, equal(stack))
     turned = stack.take(np.random.default_rng(0).permutation(len(stack)))
     one, two = pareto(stack, F1, equal(stack)), pareto(turned, F1, equal(stack))
-    assert [(a.members, a.score.score) for a in one.rows] == [(a.members, pytest.approx(a.score.score, abs=1e-9)) for a in two.rows]
+    assert [(a.members, a.score.value) for a in one.rows] == [
+        (a.members, pytest.approx(a.score.value, abs=1e-9)) for a in two.rows
+    ]
 
 
 def test_two_parts_are_needed() -> None:
@@ -323,10 +358,12 @@ def test_where_a_metric_is_slow_log_loss_chooses_and_the_metric_scores(monkeypat
         asked.append(len(labels))
         return float(METRICS["accuracy"](labels, probabilities))
 
-    metric = Metric("own", "own", of_all=slow)
+    metric = Metric("own", "own", function=slow)
     by_itself = candidates(stack, metric, equal(stack))
     assert len(asked) == 16
-    assert [one.score for one in by_itself] == pytest.approx([one.score for one in candidates(stack, METRICS["accuracy"], equal(stack))])
+    assert [one.score for one in by_itself] == pytest.approx(
+        [one.score for one in candidates(stack, METRICS["accuracy"], equal(stack))]
+    )
     monkeypatch.setattr(subsets, "_SLOW_ROWS", 1000)
     quick = candidates(stack, metric, equal(stack))
     assert len(asked) == 16

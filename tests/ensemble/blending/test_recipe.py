@@ -9,18 +9,23 @@ import pytest
 
 from ensemble.blending.blend import make_blend
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe, recipe_of, to_text
-from ensemble.blending.request import Request
+from ensemble.blending.request import BlendConfig
 from ensemble.learning.combination import Calibration, Combination
 from folds.errors import EnsembleError
-from folds.predictions.files import Rows, Sidecar, write_prediction
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 
 CLASSES = ("ant", "bee")
 SHA = "0a" * 32
 PLAIN = BlendRecipe(
     "1a2b",
     CLASSES,
-    Combination(("run0", "run1"), weights=np.array([0.25, 0.75]), after=Calibration(np.array(1.5), np.array([0.5, -0.5]))),
-    (RunRecipe("run0", folds=(0, 1), checkpoints={"0": SHA, "1": SHA}), RunRecipe("run1", arch="swin", views=("none", "hflip"))),
+    Combination(
+        ("run0", "run1"), weights=np.array([0.25, 0.75]), after=Calibration(np.array(1.5), np.array([0.5, -0.5]))
+    ),
+    (
+        RunRecipe("run0", folds=(0, 1), checkpoints={"0": SHA, "1": SHA}),
+        RunRecipe("run1", arch="swin", views=("none", "hflip")),
+    ),
 )
 JOINED = BlendRecipe(
     "1a2b",
@@ -85,7 +90,9 @@ def test_a_recipe_reads_as_it_was_written(tmp_path: Path, recipe: BlendRecipe) -
         (JOINED, 'classes = ["no", "yes"]', 'classes = ["no", "no", "yes"]', "none twice"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, recipe: BlendRecipe, before: str, after: str, message: str) -> None:
+def test_what_cannot_be_is_refused_in_one_line(
+    tmp_path: Path, recipe: BlendRecipe, before: str, after: str, message: str
+) -> None:
     text = to_text(recipe, "x")
     assert before in text
     path = tmp_path / "blend.toml"
@@ -102,13 +109,15 @@ def test_names_of_blends_and_of_runs_that_vote_twice_can_be_read(tmp_path: Path,
     assert read_recipe(path).runs[0].name == name
 
 
-def test_joined_attributes_can_be_joined_again_from_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joined_attributes_can_be_joined_again_from_what_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Run `m` predicts two attributes, in other orders than the alphabet's; `g` predicts one of them again."""
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     classes = ("a", "b", "c", "d")
     meaning = {name: {"mask": ("yes", "no")[i // 2], "age": ("young", "old")[i % 2]} for i, name in enumerate(classes)}
-    rows = Rows(np.arange(9).astype(str))
+    rows = SampleRows(np.arange(9).astype(str))
     values: dict[tuple[str, str], np.ndarray] = {}
     for run, target, names in (
         ("m", "mask", ("yes", "no")),
@@ -117,9 +126,19 @@ def test_joined_attributes_can_be_joined_again_from_what_is_written(tmp_path: Pa
         ("full", "label", classes),
     ):
         values[run, target] = random.dirichlet(np.ones(len(names)), 9).astype(np.float32)
-        sidecar = Sidecar("probability", "test", names, rows, target=target, class_attributes=meaning, fold=0, run=run, checkpoint_sha=SHA)
+        sidecar = PredictionMetadata(
+            "probability",
+            "test",
+            names,
+            rows,
+            target=target,
+            class_attributes=meaning,
+            fold=0,
+            run=run,
+            checkpoint_sha=SHA,
+        )
         write_prediction(tmp_path / f"{run}.{target}.test.npy", values[run, target], sidecar)
-    blend = make_blend(sorted(tmp_path.glob("*.npy")), Request())
+    blend = make_blend(sorted(tmp_path.glob("*.npy")), BlendConfig())
     made = recipe_of(blend)
     assert made is not None
     (tmp_path / "blend.toml").write_text(to_text(made, "x"))
@@ -131,7 +150,10 @@ def test_joined_attributes_can_be_joined_again_from_what_is_written(tmp_path: Pa
     for target in ("mask", "age"):
         parts = [by_name[name] for name in joint.joined if by_name[name].target == target]
         columns = [[part.classes.index(read.class_attributes[name][target]) for name in read.classes] for part in parts]
-        product *= np.mean([values[part.run or part.name, target][:, column] for part, column in zip(parts, columns, strict=True)], axis=0)
+        product *= np.mean(
+            [values[part.run or part.name, target][:, column] for part, column in zip(parts, columns, strict=True)],
+            axis=0,
+        )
     mean = (values["full", "label"] + product / product.sum(1, keepdims=True)) / 2
     np.testing.assert_allclose(blend.votes["test"].probabilities, mean, atol=1e-6)
     assert all(part.checkpoints == {"0": SHA} for part in read.runs if not part.joined)

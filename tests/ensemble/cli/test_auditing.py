@@ -14,7 +14,7 @@ from PIL import Image
 from ensemble.cli.reports import audit as auditing
 from ensemble.cli.terminal import console
 from folds.data.readers import read_data
-from folds.data.synthetic.people import draw_people
+from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
 from tests.conftest import Called
 
@@ -25,7 +25,7 @@ TINY = ["--arch", "test_resnet", "--k", "2", "--epochs", "1", "--img-size", "32"
 @pytest.fixture(scope="module")
 def _photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographs")
-    drawn = read_data(DataSpec(draw_people(folder / "people", people=12, test_people=1, size=(72, 96)))).train
+    drawn = read_data(DataSpec(generate_people(folder / "people", people=12, test_people=1, size=(72, 96)))).train
     assert drawn.paths is not None
     assert drawn.persons is not None
     lines = ["path,person,label"]
@@ -71,7 +71,9 @@ def test_copies_are_a_table_on_stdout_and_errors_under_strict(here: Path, call: 
     assert call("folds", "--k", 2).code == 0
     called = call("folds", "check")
     assert called.code == 0
-    assert "altered copies, different people warning 1 pair" in [" ".join(line.split()) for line in called.out.splitlines()]
+    assert "altered copies, different people warning 1 pair" in [
+        " ".join(line.split()) for line in called.out.splitlines()
+    ]
     assert "index.csv row 2: 0.png (person p0, mask, fold" in called.out
     assert "=  index.csv row 26: copy.jpg (person stranger, mask, fold" in called.out
     assert "folds.csv: nobody stands in two folds" in called.out, "folds.csv is taken where there is one"
@@ -108,7 +110,9 @@ def test_images_that_are_all_absent_are_no_error_but_a_few_are(here: Path, call:
     assert called.code == 1
     assert "error: 2 of 25 images of data/index.csv cannot be used: training will refuse them" in called.out
     assert "data/0.png does not exist" in called.out
-    assert "14.png (person p2, mask)  =  index.csv row 26: copy.jpg" in called.out, "the others are looked at all the same"
+    assert "14.png (person p2, mask)  =  index.csv row 26: copy.jpg" in called.out, (
+        "the others are looked at all the same"
+    )
     for path in [*(here / "data").glob("*.png"), *(here / "data").glob("*.jpg")]:
         path.unlink()
     called = call("folds", "check")
@@ -156,12 +160,18 @@ def test_images_of_16_bits_are_seen_through_the_window_that_training_will_use(he
     assert "the values 0 to 255 become 0 to 255" in seen.err
     assert seen.err.splitlines()[-1] == "next: ensemble folds"
     with Image.open(here / "pairs.png") as sheet:
-        assert len(np.unique(np.asarray(sheet.convert("L"))[20:-80, 10:80])) > 20, "on the sheet they are as dark as in the file"
+        assert len(np.unique(np.asarray(sheet.convert("L"))[20:-80, 10:80])) > 20, (
+            "on the sheet they are as dark as in the file"
+        )
     # As for kfold, it can stand in ensemble.toml.
     (here / "ensemble.toml").write_text("window = '0,255'\n")
     assert call("folds", "check", "--k", "2").out == seen.out
     assert call("folds", "--k", "2").code == 0
-    assert call("folds", "check", "folds.csv", "--data", "data", "--window", "0,255").err.splitlines()[-1].endswith("--data data --window 0,255")
+    assert (
+        call("folds", "check", "folds.csv", "--data", "data", "--window", "0,255")
+        .err.splitlines()[-1]
+        .endswith("--data data --window 0,255")
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,7 +208,9 @@ def test_kfold_strict_counts_the_warnings_about_classes(here: Path, call: Call) 
     with open(here / "data/index.csv", "a") as file:
         file.write("0.png,p0,mask\n".replace("0.png", "1.png"))
     shutil.copy(here / "data/0.png", here / "data/1.png")
-    (here / "data/index.csv").write_text((here / "data/index.csv").read_text().replace("1.png,p0,mask", "1.png,p0,rare"))
+    (here / "data/index.csv").write_text(
+        (here / "data/index.csv").read_text().replace("1.png,p0,mask", "1.png,p0,rare")
+    )
     called = call("kfold", *TINY, "--strict", "--dry-run")
     assert called.code == 1
     assert "class rare" in called.err
@@ -206,8 +218,10 @@ def test_kfold_strict_counts_the_warnings_about_classes(here: Path, call: Call) 
 
 def test_without_strict_a_training_is_told_and_goes_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     audit = auditing.Audit()
-    audit.findings = [auditing.Finding("kind", "warning", 1, "pair", "1 pair is wrong", (auditing.Case(detail="this one"),))]
-    audit.refuse()
+    audit.findings = [
+        auditing.Finding("kind", "warning", 1, "pair", "1 pair is wrong", (auditing.Occurrence(detail="this one"),))
+    ]
+    audit.raise_if_strict()
     audit.show()
     assert capsys.readouterr().err == "warning: 1 pair is wrong\n  this one\n"
 

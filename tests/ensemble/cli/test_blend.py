@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from folds.predictions.files import Rows, Sidecar, read_sidecar, write_prediction
+from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, write_prediction
 
 CLASSES = ("cat", "dog", "emu")
 K = 3
@@ -35,14 +35,16 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     person = np.arange(60) // 3
     labels, test_labels = np.random.default_rng(0).integers(0, 3, 60), np.random.default_rng(1).integers(0, 3, 12)
     names = np.array(CLASSES)
-    rows = Rows(np.array([f"im{i}" for i in range(60)]), names[labels], np.array([f"p{p}" for p in person]))
-    test = Rows(np.array([f"t{i}" for i in range(12)]), names[test_labels])
+    rows = SampleRows(np.array([f"im{i}" for i in range(60)]), names[labels], np.array([f"p{p}" for p in person]))
+    test = SampleRows(np.array([f"t{i}" for i in range(12)]), names[test_labels])
     for seed, run in enumerate(("swin", "resnet18")):
-        sidecar = Sidecar("probability", "oof", CLASSES, rows, fold=person % K, run=run, folds_sha="f" * 64)
+        sidecar = PredictionMetadata("probability", "oof", CLASSES, rows, fold=person % K, run=run, folds_sha="f" * 64)
         write_prediction(tmp_path / "runs" / f"{run}.oof.npy", draw(labels, seed), sidecar, rows)
         for fold in range(K):
-            sidecar = Sidecar("probability", "test", CLASSES, test, fold=fold, run=run, folds_sha="f" * 64)
-            write_prediction(tmp_path / "runs" / f"{run}.fold{fold}.test.npy", draw(test_labels, 10 * seed + fold + 5), sidecar, test)
+            sidecar = PredictionMetadata("probability", "test", CLASSES, test, fold=fold, run=run, folds_sha="f" * 64)
+            write_prediction(
+                tmp_path / "runs" / f"{run}.fold{fold}.test.npy", draw(test_labels, 10 * seed + fold + 5), sidecar, test
+            )
     return tmp_path / "runs"
 
 
@@ -51,9 +53,13 @@ def arrays(runs: Path, pattern: str) -> list[NDArray]:
 
 
 def ensemble(folder: Path, *words: object, python: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ENSEMBLE_")} | {"OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ENSEMBLE_")} | {
+        "OMP_NUM_THREADS": "1"
+    }
     command = [sys.executable, *(["-c", python] if python else ["-m", "ensemble.cli"]), *map(str, words)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 Call = Callable[..., Any]
@@ -137,7 +143,9 @@ def test_weights_and_runs_are_chosen_by_name(runs: Path, call: Call) -> None:
     assert np.array_equal(np.load(runs / "blends" / "zero" / "oof.npy"), np.load(runs / "swin.oof.npy"))
 
 
-def test_hard_votes_of_csvs_are_counted_by_id_and_their_ties_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+def test_hard_votes_of_csvs_are_counted_by_id_and_their_ties_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
     monkeypatch.chdir(tmp_path)
     for team, answers in (("a", "012"), ("b", "010"), ("c", "112"), ("d", "110")):
         lines = [f"x{i}.jpg,{answer}" for i, answer in enumerate(answers)]
@@ -164,7 +172,9 @@ def test_hard_votes_of_csvs_are_counted_by_id_and_their_ties_said(tmp_path: Path
         (["--method", "geometric", "--weights", "swin=2,resnet18=1"], lambda a, b: (a * b**2) ** (1 / 3)),
     ],
 )
-def test_every_method_is_there_with_its_options(runs: Path, call: Call, words: list[str], expected: Callable[..., NDArray] | None) -> None:
+def test_every_method_is_there_with_its_options(
+    runs: Path, call: Call, words: list[str], expected: Callable[..., NDArray] | None
+) -> None:
     done = call("blend", runs / "*.oof.npy", *words, "-o", "b", "--json")
     assert done.code == 0, done.err
     result = np.load(runs / "blends" / "b" / "oof.npy")
@@ -179,7 +189,13 @@ def test_every_method_is_there_with_its_options(runs: Path, call: Call, words: l
 def test_options_of_the_method_are_part_of_what_a_blend_is(runs: Path, call: Call) -> None:
     names = [
         json.loads(call("blend", runs / "*.oof.npy", "--method", method, *words, "--json").out)["name"]
-        for method, words in (("power", []), ("power", ["--power", "2"]), ("power", ["--power", "3"]), ("trimmed", []), ("trimmed", ["--trim", ".1"]))
+        for method, words in (
+            ("power", []),
+            ("power", ["--power", "2"]),
+            ("power", ["--power", "3"]),
+            ("trimmed", []),
+            ("trimmed", ["--trim", ".1"]),
+        )
     ]
     assert names[0] == names[1]
     assert len(set(names)) == 4
@@ -188,7 +204,11 @@ def test_options_of_the_method_are_part_of_what_a_blend_is(runs: Path, call: Cal
 
 
 def test_attributes_are_voted_on_apart_where_it_is_asked_for(runs: Path, call: Call) -> None:
-    meaning = {"cat": {"legs": "4", "fur": "yes"}, "dog": {"legs": "4", "fur": "short"}, "emu": {"legs": "2", "fur": "short"}}
+    meaning = {
+        "cat": {"legs": "4", "fur": "yes"},
+        "dog": {"legs": "4", "fur": "short"},
+        "emu": {"legs": "2", "fur": "short"},
+    }
     refused = call("blend", runs / "*.oof.npy", "--by", "attribute")
     assert refused.code == 2
     assert "no file says what the classes are in attributes" in refused.err
@@ -200,9 +220,13 @@ def test_attributes_are_voted_on_apart_where_it_is_asked_for(runs: Path, call: C
     assert done.code == 0, done.err
     assert json.loads(done.out)["by"] == "attribute"
     mean = np.mean(arrays(runs, "*.oof.npy"), axis=0)
-    product = np.stack([(mean[:, 0] + mean[:, 1]) * mean[:, 0], (mean[:, 0] + mean[:, 1]) * (mean[:, 1] + mean[:, 2])], axis=1)
+    product = np.stack(
+        [(mean[:, 0] + mean[:, 1]) * mean[:, 0], (mean[:, 0] + mean[:, 1]) * (mean[:, 1] + mean[:, 2])], axis=1
+    )
     product = np.column_stack([product, mean[:, 2] * (mean[:, 1] + mean[:, 2])])
-    np.testing.assert_allclose(np.load(runs / "blends" / "apart" / "oof.npy"), product / product.sum(1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(
+        np.load(runs / "blends" / "apart" / "oof.npy"), product / product.sum(1, keepdims=True), atol=1e-6
+    )
     hard = call("blend", runs / "*.oof.npy", "--by", "attribute", "--method", "hard")
     assert "ties among the attributes of 60 oof rows" in hard.out
     assert call("blend", runs / "*.oof.npy", "--method", "soft", "--json").out != done.out
@@ -281,7 +305,9 @@ def test_the_csv_holds_the_test_decisions_under_their_ids_and_is_not_overwritten
         (["--run", " , "], 2, "--run names no run"),
     ],
 )
-def test_what_cannot_be_written_or_chosen_is_refused_before_anything_is(runs: Path, call: Call, words: list[str], code: int, message: str) -> None:
+def test_what_cannot_be_written_or_chosen_is_refused_before_anything_is(
+    runs: Path, call: Call, words: list[str], code: int, message: str
+) -> None:
     before = sorted(runs.parent.rglob("*"))
     done = call("blend", "runs/swin.oof.npy", *words)
     assert (done.code, done.err.splitlines()[0]) == (code, f"error: {message}")
@@ -303,13 +329,19 @@ def test_per_person_averages_a_persons_images_first(runs: Path, call: Call) -> N
 
     # Three images of one class each person, so that a person has one label.
     labels = np.array(CLASSES)[np.arange(60) // 3 % 3]
-    Path("labels.csv").write_text("\n".join(["id,label,person", *(f"im{i},{label},p{i // 3}" for i, label in enumerate(labels))]))
-    done = call("blend", runs / "swin.oof.npy", "--labels", "labels.csv", "--per", "person", "--metric", "accuracy", "--json")
+    Path("labels.csv").write_text(
+        "\n".join(["id,label,person", *(f"im{i},{label},p{i // 3}" for i, label in enumerate(labels))])
+    )
+    done = call(
+        "blend", runs / "swin.oof.npy", "--labels", "labels.csv", "--per", "person", "--metric", "accuracy", "--json"
+    )
     record = json.loads(done.out)
     mean = np.load(runs / "swin.oof.npy").reshape(20, 3, 3).mean(1)
     score = record["blend"]["oof"]["score"]
     assert score["rows"] == 20
-    assert score["accuracy"] == pytest.approx(accuracy_score(labels[::3], np.array(CLASSES)[mean.argmax(1)])) or isinstance(score["accuracy"], dict)
+    assert score["accuracy"] == pytest.approx(
+        accuracy_score(labels[::3], np.array(CLASSES)[mean.argmax(1)])
+    ) or isinstance(score["accuracy"], dict)
     assert any("differ from those beside the predictions" in note for note in record["notes"])
 
 
@@ -320,9 +352,14 @@ def test_bare_arrays_with_labels_are_scored_and_without_are_not(runs: Path, call
     sidecar = read_sidecar(runs / "swin.oof.npy")
     assert sidecar is not None
     assert sidecar.rows.labels is not None
-    Path("labels.csv").write_text("\n".join(["id,label", *(f"{i},{label}" for i, label in zip(sidecar.rows.ids, sidecar.rows.labels, strict=True))]))
+    Path("labels.csv").write_text(
+        "\n".join(
+            ["id,label", *(f"{i},{label}" for i, label in zip(sidecar.rows.ids, sidecar.rows.labels, strict=True))]
+        )
+    )
     scored, logits = (
-        json.loads(call("blend", *words, "--labels", "labels.csv", "--json").out) for words in (["a.npy"], ["logits.npy", "--from", "logit"])
+        json.loads(call("blend", *words, "--labels", "labels.csv", "--json").out)
+        for words in (["a.npy"], ["logits.npy", "--from", "logit"])
     )
     assert scored["blend"]["oof"]["score"]["macro_f1"] == logits["blend"]["oof"]["score"]["macro_f1"]
     plain = call("blend", "a.npy", "--json")
@@ -399,7 +436,9 @@ def bad_files(folder: Path) -> None:
         (["runs/swin.fold0.test.npy", "--per", "person"], 1, "the persons of the test samples are not known"),
     ],
 )
-def test_bad_input_is_one_error_with_a_hint_and_leaves_nothing_behind(runs: Path, call: Call, words: list[str], code: int, message: str) -> None:
+def test_bad_input_is_one_error_with_a_hint_and_leaves_nothing_behind(
+    runs: Path, call: Call, words: list[str], code: int, message: str
+) -> None:
     bad_files(runs.parent)
     before = sorted(runs.rglob("*"))
     done = call("blend", *words)
@@ -418,7 +457,11 @@ def test_predictions_of_other_samples_are_refused_with_how_to_go_on(runs: Path, 
     sidecar = read_sidecar(runs / "swin.oof.npy")
     assert sidecar is not None
     record = {key: value for key, value in record.items() if key not in ("samples", "samples_sha")} | {"run": "other"}
-    path.write_text(json.dumps(record | {"ids": [f"other{i}" if i < 5 else name for i, name in enumerate(sidecar.rows.ids.tolist())]}))
+    path.write_text(
+        json.dumps(
+            record | {"ids": [f"other{i}" if i < 5 else name for i, name in enumerate(sidecar.rows.ids.tolist())]}
+        )
+    )
     (runs / "other.oof.npy").write_bytes((runs / "swin.oof.npy").read_bytes())
     done = call("blend", runs / "*.oof.npy")
     assert done.code == 1
@@ -445,7 +488,10 @@ def test_views_of_an_earlier_training_are_refused_by_name_not_preferred(runs: Pa
     for given in (files, files[1::2], files[::-2]):
         done = call("blend", *given, "--force")
         assert done.code == 1
-        assert "are of different trainings of run 'swin': in fold 0 they name other checkpoints (new0 and old0)" in done.err
+        assert (
+            "are of different trainings of run 'swin': in fold 0 they name other checkpoints (new0 and old0)"
+            in done.err
+        )
         assert "runs/tta/swin" in done.err.splitlines()[0]
         assert "hint: ensemble tta swin --force" in done.err
 

@@ -8,18 +8,23 @@ import pytest
 
 from ensemble.tta import predict as view_predictions
 from folds.data import sources
-from folds.data.synthetic.people import draw_people
+from folds.data.synthetic.people import generate_people
 from folds.runs import execute as manager
 from tests.conftest import Called
 from tests.folds.runs.test_execute import InProcess
 
 
-def test_a_file_in_the_place_of_the_demo_s_folder_is_said(call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_in_the_place_of_the_demo_s_folder_is_said(
+    call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("demo").write_text("mine")
     called = call("demo")
     assert called.code == 1
-    assert called.err.splitlines() == ["error: demo is a file, expected a folder", "hint: move it away: mv demo demo.old"]
+    assert called.err.splitlines() == [
+        "error: demo is a file, expected a folder",
+        "hint: move it away: mv demo demo.old",
+    ]
 
 
 def test_the_demo_walks_the_whole_road_and_a_second_time_only_prints_it(
@@ -27,7 +32,9 @@ def test_the_demo_walks_the_whole_road_and_a_second_time_only_prints_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(manager, "Worker", InProcess)
-    monkeypatch.setattr(sources, "_draw", lambda: draw_people(sources.BUILT_IN, people=15, test_people=6, size=(48, 64)))
+    monkeypatch.setattr(
+        sources, "_draw", lambda: generate_people(sources.BUILT_IN, people=15, test_people=6, size=(48, 64))
+    )
     first = call("demo", "--epochs", "1", "--json")
     assert first.code == 0, first.err
     lines = json.loads(first.out)["lines"]
@@ -48,7 +55,9 @@ def test_the_demo_walks_the_whole_road_and_a_second_time_only_prints_it(
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo/checkpoints").rglob("*.pt")}
     assert len(trained) == 10
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(view_predictions, "predict_logits", lambda *arguments, **named: pytest.fail("views were predicted again"))
+    monkeypatch.setattr(
+        view_predictions, "predict_logits", lambda *arguments, **named: pytest.fail("views were predicted again")
+    )
     again = call("demo", "--epochs", "1", "--json")
     assert again.code == 0, again.err
     assert json.loads(again.out)["lines"] == lines

@@ -9,16 +9,29 @@ from pathlib import Path
 import pytest
 
 from folds.config.recipe import Recipe, Settings
-from folds.config.sweep import Asked
+from folds.config.sweep import RequestedRecipe
 from folds.experiments.ledger import read_ledger
 from folds.runs import execute as manager
-from folds.runs.plan import make_plan
+from folds.runs.plan import build_plan
 from tests.conftest import Called
 from tests.folds.runs.test_execute import InProcess
 
 Call = Callable[..., Called]
 LEDGER = Path("runs/ledger.jsonl")
-QUICK = ["kfold", "--data", "people", "--arch", "test_resnet", "--k", "3", "--epochs", "1", "--img-size", "32", "--no-pretrained"]
+QUICK = [
+    "kfold",
+    "--data",
+    "people",
+    "--arch",
+    "test_resnet",
+    "--k",
+    "3",
+    "--epochs",
+    "1",
+    "--img-size",
+    "32",
+    "--no-pretrained",
+]
 
 
 @pytest.fixture
@@ -47,13 +60,22 @@ def test_a_sweep_trains_its_variants_and_says_which_difference_is_no_noise(train
     assert latest["s-none"]["baseline"]["run"] == "s-standard"
     assert latest["s-standard"]["baseline"] is None
     assert {latest[name]["hypothesis"] for name in ("s-standard", "s-none")} == {"less is more"}
-    assert {latest[name]["folds_sha"] for name in ("s-standard", "s-none", "test_vit")} == {latest["test_vit"]["folds_sha"]}
+    assert {latest[name]["folds_sha"] for name in ("s-standard", "s-none", "test_vit")} == {
+        latest["test_vit"]["folds_sha"]
+    }
 
     again = trainer(*words, "--resume", "--json")
     assert "nothing left to train" in again.err
     (found,) = json.loads(again.out)["comparisons"]
-    assert (found["run"], found["baseline"], found["varied"]) == ("s-none", "s-standard", {"augment": ["standard", "none"]})
-    assert found["differences"]["macro_f1"]["difference"] == latest["s-none"]["baseline"]["differences"]["macro_f1"]["difference"]
+    assert (found["run"], found["baseline"], found["varied"]) == (
+        "s-none",
+        "s-standard",
+        {"augment": ["standard", "none"]},
+    )
+    assert (
+        found["differences"]["macro_f1"]["difference"]
+        == latest["s-none"]["baseline"]["differences"]["macro_f1"]["difference"]
+    )
     assert trainer(*words).code == 1  # they exist
     assert len(read_ledger(LEDGER).entries) == 4
 
@@ -70,7 +92,17 @@ def test_a_sweep_against_a_baseline_names_it_and_counts_the_comparisons(trainer:
 
 
 def test_the_dry_run_lists_every_combination_of_every_architecture(trainer: Call) -> None:
-    words = ["--fold", "0", "--sweep", "loss=ce,focal", "--sweep", "lr=1e-3,3e-3", "--arch", "test_resnet,test_vit", "--dry-run"]
+    words = [
+        "--fold",
+        "0",
+        "--sweep",
+        "loss=ce,focal",
+        "--sweep",
+        "lr=1e-3,3e-3",
+        "--arch",
+        "test_resnet,test_vit",
+        "--dry-run",
+    ]
     out = trainer(*QUICK[:3], *QUICK[5:], *words).out.split("\n")
     suffixes = ["ce-lr-1e-3", "ce-lr-3e-3", "focal-lr-1e-3", "focal-lr-3e-3"]
     assert out[:-1] == [f"{arch}-{suffix}: fold 0" for arch in ("test_resnet", "test_vit") for suffix in suffixes]
@@ -79,27 +111,37 @@ def test_the_dry_run_lists_every_combination_of_every_architecture(trainer: Call
 def test_variants_of_each_architecture_repeat_and_seed_are_compared_with_their_first(grid: Path) -> None:
     recipe = Recipe(img_size="32", pretrained=False, epochs=1)
     settings = Settings(data=Path("people"), arch=("test_resnet", "test_vit"), k=3, repeats=2, seeds=2)
-    plan = make_plan(settings, recipe, variants=[Asked("a", recipe), Asked("b", recipe)])
+    plan = build_plan(settings, recipe, variants=[RequestedRecipe("a", recipe), RequestedRecipe("b", recipe)])
     for run in plan.runs:
         expected = None if "-a" in run.name else run.name.replace("-b", "-a")
         assert run.baseline == expected, run.name
-        assert (run.assignment, run.recipe.seed) == next((one.assignment, one.recipe.seed) for one in plan.runs if one.name == (expected or run.name))
+        assert (run.assignment, run.recipe.seed) == next(
+            (one.assignment, one.recipe.seed) for one in plan.runs if one.name == (expected or run.name)
+        )
     assert len({run.name for run in plan.runs}) == 16
-    alone = make_plan(settings, recipe)
+    alone = build_plan(settings, recipe)
     assert {run.baseline for run in alone.runs} == {None}
 
 
 def test_names_of_variants_are_file_safe_and_unique(grid: Path) -> None:
     recipe = Recipe(img_size="32", pretrained=False, epochs=1)
     settings = Settings(data=Path("people"), arch=("test_resnet",), k=3, name="n")
-    plan = make_plan(settings, recipe, variants=[Asked("crop:28", recipe), Asked("crop-28", recipe), Asked("x/../y", recipe)])
+    plan = build_plan(
+        settings,
+        recipe,
+        variants=[
+            RequestedRecipe("crop:28", recipe),
+            RequestedRecipe("crop-28", recipe),
+            RequestedRecipe("x/../y", recipe),
+        ],
+    )
     assert [run.name for run in plan.runs] == ["n-crop-28", "n-crop-28-2", "n-x-..-y"]
 
 
 def test_a_run_of_the_command_may_be_the_baseline_of_the_others(grid: Path) -> None:
     recipe = Recipe(img_size="32", pretrained=False, epochs=1)
     settings = Settings(data=Path("people"), arch=("test_resnet", "test_vit"), k=3, name="new")
-    plan = make_plan(settings, recipe, baseline="new-test_vit")
+    plan = build_plan(settings, recipe, baseline="new-test_vit")
     assert {run.name: run.baseline for run in plan.runs} == {"new-test_resnet": "new-test_vit", "new-test_vit": None}
 
 
@@ -140,9 +182,13 @@ def test_what_cannot_be_is_refused_before_anything_is_read(
         (["--baseline", "test_vit", "--target", "age"], 1, "test_vit predicts the label, this run the age"),
     ],
 )
-def test_a_baseline_that_cannot_be_is_refused_before_anything_is_trained(trainer: Call, words: list[str], code: int, said: str) -> None:
+def test_a_baseline_that_cannot_be_is_refused_before_anything_is_trained(
+    trainer: Call, words: list[str], code: int, said: str
+) -> None:
     paths = sorted(Path("people/eval/images").iterdir())
-    Path("others.csv").write_text("\n".join(["path,label,person", *(f"{path},{i % 18},p{i % 14}" for i, path in enumerate(paths))]))
+    Path("others.csv").write_text(
+        "\n".join(["path,label,person", *(f"{path},{i % 18},p{i % 14}" for i, path in enumerate(paths))])
+    )
     called = trainer(*QUICK, "--name", "new", *words)
     assert (called.code, said in called.err) == (code, True), called.err
     assert not Path("runs/new").exists()

@@ -28,7 +28,9 @@ def table(folder: Path) -> Path:
 def ensemble(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ENSEMBLE_")}
     command = [sys.executable, "-m", "ensemble.cli", *map(str, words)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.fixture
@@ -165,7 +167,10 @@ def test_what_was_spread_is_recorded_and_can_stand_in_the_settings_file(here, ca
     assert json.loads((here / "part.json").read_text())["k"] == 1
 
 
-@pytest.mark.parametrize(("k", "code", "message"), [(1, 2, "--k must be 2 or more"), (13, 1, "13 folds need at least 13 people"), ("x", 2, "--k")])
+@pytest.mark.parametrize(
+    ("k", "code", "message"),
+    [(1, 2, "--k must be 2 or more"), (13, 1, "13 folds need at least 13 people"), ("x", 2, "--k")],
+)
 def test_an_impossible_k_leaves_with_its_code_and_writes_nothing(here, capsys, k, code, message):
     assert typed("folds", "--data", table(here), "--k", k) == code
     assert message in capsys.readouterr().err
@@ -175,7 +180,9 @@ def test_an_impossible_k_leaves_with_its_code_and_writes_nothing(here, capsys, k
 def test_the_settings_file_says_what_the_split_is_of_and_flags_come_first(here, capsys):
     path = table(here)
     path.write_text(path.read_text().replace("path,label,person", "file,finding,patient"))
-    (here / "ensemble.toml").write_text('data = "index.csv"\npath = "file"\nlabel = "finding"\nperson = "patient"\nk = 3\nseed = 4\n')
+    (here / "ensemble.toml").write_text(
+        'data = "index.csv"\npath = "file"\nlabel = "finding"\nperson = "patient"\nk = 3\nseed = 4\n'
+    )
     assert typed("folds", "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["k"], record["seed"], record["classes"]) == (3, 4, ["a", "b"])
@@ -206,7 +213,9 @@ def test_without_data_the_folder_data_is_taken_and_said_on_the_first_line(here, 
 
 
 def test_without_data_or_a_folder_data_the_people_drawn_by_the_program_are_taken(here, capsys, monkeypatch):
-    monkeypatch.setattr(people, "draw_people", functools.partial(people.draw_people, people=12, test_people=1))  # fewer: quicker
+    monkeypatch.setattr(
+        people, "generate_people", functools.partial(people.generate_people, people=12, test_people=1)
+    )  # fewer: quicker
     assert typed("folds", "--k", 3, "--json") == 0
     out, err = capsys.readouterr()
     assert err.splitlines()[0].startswith("data: people drawn by the program, in .ensemble/people")
@@ -228,7 +237,10 @@ def test_the_columns_named_are_handed_on_to_the_next_command(here, capsys):
 def skewed_table(folder: Path) -> Path:
     labels, persons = skewed_people(0)
     path = folder / "skewed.csv"
-    path.write_text("path,label,person\n" + "".join(f"{i}.jpg,{label},p{person}\n" for i, (label, person) in enumerate(zip(labels, persons))))
+    path.write_text(
+        "path,label,person\n"
+        + "".join(f"{i}.jpg,{label},p{person}\n" for i, (label, person) in enumerate(zip(labels, persons)))
+    )
     return path
 
 
@@ -253,7 +265,11 @@ def test_repeats_are_written_beside_each_other_and_how_much_they_differ_is_said(
     out, err = capsys.readouterr()
     assert "adjusted Rand index at most" in err
     assert out.splitlines()[-1] == "f.csv, f.repeat1.csv, f.repeat2.csv: nobody stands in two folds"
-    assert [json.loads((here / f"f{name}.json").read_text())["repeat"] for name in ("", ".repeat1", ".repeat2")] == [0, 1, 2]
+    assert [json.loads((here / f"f{name}.json").read_text())["repeat"] for name in ("", ".repeat1", ".repeat2")] == [
+        0,
+        1,
+        2,
+    ]
     assert len({(here / f"f{name}.csv").read_text() for name in ("", ".repeat1", ".repeat2")}) == 3
     assert read_folds(here / "f.repeat2.csv").repeat == 2
 
@@ -272,7 +288,10 @@ def test_one_part_is_held_out_and_shown_beside_the_training_part(here, capsys):
     assert {row.split(",")[3] for row in (here / "h.csv").read_text().splitlines()[1:]} == {"0", "-1"}
 
 
-@pytest.mark.parametrize("words", [["--holdout", ".1", "--k", "3"], ["--holdout", ".1", "--repeats", "2"], ["--holdout", "1.5"], ["--repeats", "0"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--holdout", ".1", "--k", "3"], ["--holdout", ".1", "--repeats", "2"], ["--holdout", "1.5"], ["--repeats", "0"]],
+)
 def test_what_contradicts_or_cannot_be_is_wrong_usage(here, capsys, words):
     assert typed("folds", "--data", table(here), *words) == 2
     assert words[0] in capsys.readouterr().err

@@ -35,7 +35,9 @@ def test_the_output_names_the_data_the_folds_the_score_and_the_next_command(grid
     assert [line.split()[0] for line in lines[2:]] == ["test_resnet", "test_vit"]
 
 
-def test_a_finished_run_is_shown_again_and_its_files_keep_their_dates(grid: Path, call: Call, grid_output: Called) -> None:
+def test_a_finished_run_is_shown_again_and_its_files_keep_their_dates(
+    grid: Path, call: Call, grid_output: Called
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path("runs").glob("*.*") if not path.name.startswith(".")}
     again = call(*GRID, "--resume")
     assert again.code == 0
@@ -111,12 +113,16 @@ def test_impossible_settings_are_refused_before_anything_is_written(
 
 
 def test_the_help_says_which_options_can_stand_in_a_settings_file() -> None:
-    sentence = " ".join((kfold.__doc__ or "").split("cannot stand in a file:")[1].split(".")[0].replace(" and ", ", ").split())
+    sentence = " ".join(
+        (kfold.__doc__ or "").split("cannot stand in a file:")[1].split(".")[0].replace(" and ", ", ").split()
+    )
     now = {"config" if word == "-c" else word.removeprefix("--").replace("-", "_") for word in sentence.split(", ")}
     assert {name for name in inspect.signature(kfold).parameters if name not in known_keys()} == now
 
 
-def test_the_names_of_the_samples_and_the_loss_are_options(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_names_of_the_samples_and_the_loss_are_options(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     paths = sorted((drawn / "eval/images").iterdir())[:12]
     rows = [f"0,n{i},{path},{'ab'[i % 2]},p{i}" for i, path in enumerate(paths)]
@@ -128,7 +134,9 @@ def test_the_names_of_the_samples_and_the_loss_are_options(call: Call, drawn: Pa
     assert (wrong.code, "unknown --loss 'cee'; did you mean ce or" in wrong.err) == (2, True)
 
 
-def test_a_wrong_path_offers_what_is_there(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_path_offers_what_is_there(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("pictures").mkdir()
     called = call("kfold", "--data", "pictrues", *QUICK)
@@ -155,7 +163,9 @@ def test_pretrained_weights_that_cannot_be_had_are_an_error_and_no_random_start(
     assert "--no-pretrained" in called.err
 
 
-def test_labelled_test_images_are_scored_and_unlabelled_ones_only_predicted(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labelled_test_images_are_scored_and_unlabelled_ones_only_predicted(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = grid / "more"
     images.mkdir()
     for path in sorted((grid / "people/eval/images").iterdir())[:5]:
@@ -173,8 +183,25 @@ def alone_and_interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["kfold", "--data", "people", "--arch", "test_resnet", "--k", "3", "--img-size", "32", "--no-pretrained", "--epochs", "20", "--fold", "0"]
+def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "kfold",
+        "--data",
+        "people",
+        "--arch",
+        "test_resnet",
+        "--k",
+        "3",
+        "--img-size",
+        "32",
+        "--no-pretrained",
+        "--epochs",
+        "20",
+        "--fold",
+        "0",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "ensemble.cli", *words, "--name", "cut"],
         stderr=subprocess.PIPE,

@@ -17,7 +17,7 @@ from ensemble.learning.combination import combine
 from ensemble.learning.registry import FITTERS
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
-from folds.predictions.files import Rows, Sidecar, read_sidecar, write_prediction
+from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, write_prediction
 from tests.ensemble.worlds import world
 
 Call = Callable[..., Any]
@@ -25,9 +25,11 @@ CLASSES = ("ant", "bee", "cat", "dog")
 RUNS = ("run0", "run1", "run2")
 
 
-def rows_of(stack: Any, prefix: str) -> Rows:
+def rows_of(stack: Any, prefix: str) -> SampleRows:
     names = np.array(CLASSES)[stack.labels]
-    return Rows(np.array([f"{prefix}{i}" for i in range(len(stack))]), names, np.array([f"{prefix}{p}" for p in stack.persons]))
+    return SampleRows(
+        np.array([f"{prefix}{i}" for i in range(len(stack))]), names, np.array([f"{prefix}{p}" for p in stack.persons])
+    )
 
 
 @pytest.fixture
@@ -39,15 +41,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     blurred[2] = np.random.default_rng(2).dirichlet(np.ones(4), len(oof))
     for i, run in enumerate(RUNS):
         rows = rows_of(oof, "a")
-        write_prediction(tmp_path / f"runs/{run}.oof.npy", blurred[i], Sidecar("probability", "oof", CLASSES, rows, fold=oof.nests, run=run), rows)
+        write_prediction(
+            tmp_path / f"runs/{run}.oof.npy",
+            blurred[i],
+            PredictionMetadata("probability", "oof", CLASSES, rows, fold=oof.outer_folds, run=run),
+            rows,
+        )
         rows = rows_of(test, "t")
         for fold in range(5):
-            sidecar = Sidecar("probability", "test", CLASSES, rows, fold=fold, run=run, arch=f"arch{i}", checkpoint_sha=f"{i}{fold}" * 32)
+            sidecar = PredictionMetadata(
+                "probability",
+                "test",
+                CLASSES,
+                rows,
+                fold=fold,
+                run=run,
+                arch=f"arch{i}",
+                checkpoint_sha=f"{i}{fold}" * 32,
+            )
             write_prediction(tmp_path / f"runs/{run}.fold{fold}.test.npy", test.probabilities[i], sidecar, rows)
     return tmp_path
 
 
-@pytest.mark.parametrize("method", [name for name, fitter in FITTERS.items() if fitter.learns and "bagged" not in name])
+@pytest.mark.parametrize(
+    "method", [name for name, fitter in FITTERS.items() if fitter.is_fitted and "bagged" not in name]
+)
 def test_every_method_says_its_nested_score_and_writes_what_it_is_of(folder: Path, call: Call, method: str) -> None:
     done = call("blend", "runs/*.npy", "--method", method, "-o", "it", "--json")
     assert done.code == 0, done.err
@@ -107,11 +125,14 @@ def test_the_recipe_can_be_read_and_names_every_checkpoint(folder: Path, call: C
     assert recipe.runs[1].checkpoints == {str(fold): f"1{fold}" * 32 for fold in range(5)}
     test = read_sidecar(folder / "runs/blends/it/test.npy")
     assert test is not None
-    from ensemble.learning.apply import vote_as_learnt
+    from ensemble.learning.apply import apply_combination
     from tests.ensemble.small_runs import probability_run, split_of
 
-    files = [probability_run(run, *(np.load(folder / f"runs/{run}.fold{fold}.test.npy") for fold in range(5))) for run in RUNS]
-    again = vote_as_learnt(split_of(*files, n=len(test.rows)), recipe.combination)
+    files = [
+        probability_run(run, *(np.load(folder / f"runs/{run}.fold{fold}.test.npy") for fold in range(5)))
+        for run in RUNS
+    ]
+    again = apply_combination(split_of(*files, n=len(test.rows)), recipe.combination)
     np.testing.assert_allclose(again.probabilities, np.load(folder / "runs/blends/it/test.npy"), atol=1e-6)
 
 
@@ -126,7 +147,9 @@ def test_the_recipe_can_be_read_and_names_every_checkpoint(folder: Path, call: C
         ("schema = 1", "schema = ", "cannot be read"),
     ],
 )
-def test_a_recipe_that_was_tampered_with_is_refused(folder: Path, call: Call, before: str, after: str, message: str) -> None:
+def test_a_recipe_that_was_tampered_with_is_refused(
+    folder: Path, call: Call, before: str, after: str, message: str
+) -> None:
     assert call("blend", "runs/*.npy", "--method", "greedy", "-o", "it").code == 0
     path = folder / "runs/blends/it/blend.toml"
     text = path.read_text()
@@ -165,7 +188,9 @@ def test_limits_are_kept_and_their_choice_is_nested(folder: Path, call: Call) ->
 
 def test_calibration_leaves_decisions_and_makes_probabilities_true(folder: Path, call: Call) -> None:
     plain = json.loads(call("blend", "runs/*.npy", "--metric", "log_loss", "--json").out)
-    cooled = json.loads(call("blend", "runs/*.npy", "--metric", "log_loss", "--calibrate", "after:temperature", "--json").out)
+    cooled = json.loads(
+        call("blend", "runs/*.npy", "--metric", "log_loss", "--calibrate", "after:temperature", "--json").out
+    )
     score = [record["blend"]["oof"]["score"] for record in (plain, cooled)]
     assert score[1]["log_loss"]["score"] < score[0]["log_loss"]["score"]
     assert score[1]["accuracy"] == score[0]["accuracy"]
@@ -272,25 +297,34 @@ def test_nobody_s_unlabelled_images_are_predicted_by_what_learnt_from_their_othe
     whole = replace(stack, names=RUNS, probabilities=blurred)
     learnt = whole.take(np.flatnonzero(kept))
     for part in range(5):
-        fitted = FITTERS["stacking"].fit(learnt.take(np.flatnonzero(learnt.nests != part)), METRICS["macro_f1"], 0)
-        inside = np.flatnonzero(~kept & (whole.nests == part))
+        fitted = FITTERS["stacking"].fit(
+            learnt.take(np.flatnonzero(learnt.outer_folds != part)), METRICS["macro_f1"], 0
+        )
+        inside = np.flatnonzero(~kept & (whole.outer_folds == part))
         np.testing.assert_allclose(found[inside], combine(whole.take(inside), fitted), atol=1e-5)
 
 
 def test_what_is_calibrated_is_compared_with_what_is_not(folder: Path, call: Call) -> None:
-    record = json.loads(call("blend", "runs/*.npy", "--calibrate", "after:vector", "--metric", "log_loss", "--json").out)
+    record = json.loads(
+        call("blend", "runs/*.npy", "--calibrate", "after:vector", "--metric", "log_loss", "--json").out
+    )
     lines = {line["method"]: line for line in record["fitted"]["methods"]}
     assert set(lines) == {"soft+after:vector", "soft", "best"}
     assert lines["soft"]["over_soft"] is None
     plain = json.loads(call("blend", "runs/*.npy", "--metric", "log_loss", "--json").out)
     assert lines["soft"]["nested"]["score"] == pytest.approx(plain["blend"]["oof"]["score"]["log_loss"]["score"])
-    assert any(note.startswith("against soft voting:") and "of log loss, of which less is better" in note for note in record["notes"])
+    assert any(
+        note.startswith("against soft voting:") and "of log loss, of which less is better" in note
+        for note in record["notes"]
+    )
 
 
 def test_score_against_cost_of_a_choice_is_of_choices_that_had_not_seen_the_people(folder: Path, call: Call) -> None:
     record = json.loads(call("blend", "runs/*.npy", "--method", "auto", "--json").out)
     everyone = record["worth"]["pareto"]["everyone"]["score"]["score"]
-    assert everyone == pytest.approx(next(line for line in record["fitted"]["methods"] if line["method"] == "auto")["nested"]["score"])
+    assert everyone == pytest.approx(
+        next(line for line in record["fitted"]["methods"] if line["method"] == "auto")["nested"]["score"]
+    )
 
 
 def test_scores_per_person_are_of_persons_throughout(folder: Path, call: Call) -> None:
@@ -303,10 +337,20 @@ def test_scores_per_person_are_of_persons_throughout(folder: Path, call: Call) -
 def test_a_run_without_a_labelled_sample_is_no_crash(folder: Path, call: Call) -> None:
     rows = rows_of(world(0), "a")
     kept = np.arange(len(rows)) >= 50
-    inline(folder / "runs/run2.oof.json", ids=rows.ids[:50].tolist(), persons=rows.persons[:50].tolist(), fold=world(0).nests[:50].tolist())  # type: ignore[index]
+    inline(
+        folder / "runs/run2.oof.json",
+        ids=rows.ids[:50].tolist(),
+        persons=rows.persons[:50].tolist(),
+        fold=world(0).outer_folds[:50].tolist(),
+    )  # type: ignore[index]
     np.save(folder / "runs/run2.oof.npy", np.load(folder / "runs/run2.oof.npy")[:50])
     for run in RUNS[:2]:
-        inline(folder / f"runs/{run}.oof.json", ids=rows.ids.tolist(), labels=np.where(kept, rows.labels, "").tolist(), persons=rows.persons.tolist())  # type: ignore[union-attr]
+        inline(
+            folder / f"runs/{run}.oof.json",
+            ids=rows.ids.tolist(),
+            labels=np.where(kept, rows.labels, "").tolist(),
+            persons=rows.persons.tolist(),
+        )  # type: ignore[union-attr]
     for words in (["--worth"], ["--method", "greedy", "--worth"]):
         done = call("blend", "runs/*.oof.npy", *words)
         assert "fault of the program" not in done.err
@@ -314,7 +358,10 @@ def test_a_run_without_a_labelled_sample_is_no_crash(folder: Path, call: Call) -
 
 
 def test_a_vote_by_attribute_says_why_it_tells_no_worth(folder: Path, call: Call) -> None:
-    meaning = {name: {"legs": "six" if name in ("ant", "bee") else "four", "wings": "yes" if name in ("bee", "dog") else "no"} for name in CLASSES}
+    meaning = {
+        name: {"legs": "six" if name in ("ant", "bee") else "four", "wings": "yes" if name in ("bee", "dog") else "no"}
+        for name in CLASSES
+    }
     for path in (folder / "runs").glob("*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"class_attributes": meaning}))
     done = call("blend", "runs/*.npy", "--by", "attribute", "--worth")

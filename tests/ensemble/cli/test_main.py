@@ -64,12 +64,17 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["kfold", "--dry-run"], ["blend", "x.npy"], ["folds"], ["tta", "x.pt"]])
-def test_an_unknown_variable_is_refused_with_the_nearest(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+def test_an_unknown_variable_is_refused_with_the_nearest(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ENSEMBLE_EPOCS", "3")
     called = call(*words)
     assert (called.code, list(tmp_path.iterdir())) == (2, [])
-    assert called.err.splitlines()[0] == "error: unknown environment variable ENSEMBLE_EPOCS; did you mean ENSEMBLE_EPOCHS?"
+    assert (
+        called.err.splitlines()[0]
+        == "error: unknown environment variable ENSEMBLE_EPOCS; did you mean ENSEMBLE_EPOCHS?"
+    )
     assert call(words[0], "--help").code == 0
 
 
@@ -99,7 +104,9 @@ def test_tta_hears_the_variable_that_kfold_hears(call: Call, grid: Path, monkeyp
         assert "--devices 7: no device cuda:7" in call(*words).err
 
 
-def test_settings_from_the_environment_are_heard(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_from_the_environment_are_heard(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ENSEMBLE_K", "2")
     monkeypatch.setenv("ENSEMBLE_ARCH", "test_resnet")
@@ -118,4 +125,7 @@ def test_every_option_of_kfold_stands_in_one_group_of_its_help(call: Call) -> No
     named = [name for names in PANELS.values() for name in names]
     assert sorted(named) == sorted(signature(kfold).parameters)
     printed = call("kfold", "--help").out
-    assert [line[:-1] for line in printed.splitlines() if line.endswith(":") and not line.startswith(" ")] == [*PANELS, "This command"]
+    assert [line[:-1] for line in printed.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
+        *PANELS,
+        "This command",
+    ]

@@ -30,7 +30,9 @@ def _photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for person in range(6):
         for state in ("wear", "normal"):
             face = random_face(person % 2, person % 3, np.random.default_rng(person))
-            draw_portrait(face, state, np.random.default_rng(person), (96, 128)).save(folder / "img" / f"{person}_{state}.jpg", quality=90)
+            draw_portrait(face, state, np.random.default_rng(person), (96, 128)).save(
+                folder / "img" / f"{person}_{state}.jpg", quality=90
+            )
             lines.append(f"img/{person}_{state}.jpg,{state},p{person},north")
     (folder / "index.csv").write_text("\n".join(lines) + "\n")
     return folder
@@ -59,7 +61,19 @@ def test_faces_are_cut_out_counted_by_class_and_the_next_command_trains_on_them(
     assert lines[-1] == "next: ensemble kfold --data prepared/index.csv"
     assert Image.open("prepared/worst.png").width > 500
     (here / "ensemble.toml").unlink()
-    trained = call("kfold", "--data", "prepared/index.csv", "--k", 2, "--arch", "test_resnet", "--img-size", 32, "--no-pretrained", "--dry-run")
+    trained = call(
+        "kfold",
+        "--data",
+        "prepared/index.csv",
+        "--k",
+        2,
+        "--arch",
+        "test_resnet",
+        "--img-size",
+        32,
+        "--no-pretrained",
+        "--dry-run",
+    )
     assert trained.code == 0, trained.err
 
 
@@ -133,7 +147,9 @@ def test_test_images_are_prepared_into_a_table_of_their_own(here: Path, call: Ca
         (["--crop", "faces", "-o", "mine"], 1, "expected a new or empty folder to write to, found a.txt in mine"),
     ],
 )
-def test_what_cannot_be_done_is_one_error_with_a_hint_and_writes_nothing(here: Path, call: Call, words: list[str], code: int, message: str) -> None:
+def test_what_cannot_be_done_is_one_error_with_a_hint_and_writes_nothing(
+    here: Path, call: Call, words: list[str], code: int, message: str
+) -> None:
     (here / "mine").mkdir()
     (here / "mine" / "a.txt").touch()
     Image.new("RGB", (9, 9)).save("mine/b.png")
@@ -167,7 +183,9 @@ def test_an_image_that_cannot_be_read_is_named_before_anything_is_written(here: 
 
 def test_the_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
     code = "import sys\nfrom ensemble.cli import main\ntry: main(['prepare', '--help'])\nexcept SystemExit: pass\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
+    )
     assert "Usage: ensemble prepare" in done.stdout
     assert not set(done.stdout.split()) & {"torch", "numpy", "cv2", "onnxruntime", "PIL", "pandas"}
 
@@ -176,7 +194,12 @@ def test_interrupted_it_says_how_to_go_on(here: Path) -> None:
     code = "import folds.preparation.pipeline as p\ndef stop(*a, **k): raise KeyboardInterrupt\np._look = stop\nfrom ensemble.cli import main\nmain()"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
-        [sys.executable, "-c", code, "prepare", "--crop", "faces"], capture_output=True, text=True, cwd=here, env=environment, check=False
+        [sys.executable, "-c", code, "prepare", "--crop", "faces"],
+        capture_output=True,
+        text=True,
+        cwd=here,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 130
     assert "interrupted: what was made is kept" in done.stderr

@@ -19,9 +19,18 @@ def test_there_is_a_recipe_for_each_team() -> None:
     assert {path.name for path in (ROOT / "recipes").glob("team*.toml")} == {f"team{n}.toml" for n in (1, 2, 3, 4)}
 
 
-@pytest.mark.parametrize(("team", "k", "runs"), [(1, (), ["test_resnet"]), (2, ("--k", 3), ["test_resnet"]), (4, ("--k", 3), ["test_resnet"])])
+@pytest.mark.parametrize(
+    ("team", "k", "runs"),
+    [(1, (), ["test_resnet"]), (2, ("--k", 3), ["test_resnet"]), (4, ("--k", 3), ["test_resnet"])],
+)
 def test_a_recipe_trains(
-    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, team: int, k: tuple[object, ...], runs: list[str]
+    call: Call,
+    drawn: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    team: int,
+    k: tuple[object, ...],
+    runs: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = ROOT / f"recipes/team{team}.toml"
@@ -34,11 +43,17 @@ def test_a_recipe_trains(
             assert recorded[key] == value, key
 
 
-def test_the_separate_models_of_team_3_are_joined_by_the_blend(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_separate_models_of_team_3_are_joined_by_the_blend(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     called = call("kfold", "-q", "-c", ROOT / "recipes/team3.toml", "--data", drawn, *QUICK, "--k", 3)
     assert called.code == 0, called.err
-    targets = {path.name: sidecar.target for path in Path("runs").glob("*.oof.npy") if (sidecar := read_sidecar(path)) is not None}
+    targets = {
+        path.name: sidecar.target
+        for path in Path("runs").glob("*.oof.npy")
+        if (sidecar := read_sidecar(path)) is not None
+    }
     assert targets == {"mask.oof.npy": "mask", "gender.oof.npy": "gender", "age.oof.npy": "age"}
     settings = {name: tomllib.loads(Path(f"runs/{name}/config.toml").read_text()) for name in ("mask", "gender", "age")}
     assert [settings[name]["loss"] for name in settings] == ["ce", "ce", "ce:smoothing=.1+focal"]
@@ -57,7 +72,10 @@ def test_the_separate_models_of_team_3_are_joined_by_the_blend(call: Call, drawn
         ("run = 3", "'run' must be tables"),
         ('[[run]]\nname = "a"\n[[run]]\nname = "a"', "[[run]] 2: there is a run 'a' already"),
         ('[[run]]\ntarget = "agee"', "did you mean age"),
-        ('[[run]]\narch = ["test_resnet", "test_vit"]', "[[run]] 1 has the architectures test_resnet, test_vit, expected one"),
+        (
+            '[[run]]\narch = ["test_resnet", "test_vit"]',
+            "[[run]] 1 has the architectures test_resnet, test_vit, expected one",
+        ),
     ],
 )
 def test_runs_of_a_file_that_cannot_be_are_refused(
@@ -86,7 +104,9 @@ def test_each_run_of_a_file_has_its_own_settings_over_the_common_ones(
     assert "sweep" not in again.err
 
 
-def test_a_preview_is_drawn_and_nothing_is_trained(call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_is_drawn_and_nothing_is_trained(
+    call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("kfold", "-q", "--data", drawn, *QUICK, "--preview")
     assert call(*words, "sheet.png").out.strip() == "sheet.png"

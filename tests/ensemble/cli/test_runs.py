@@ -21,13 +21,20 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     append(LEDGER, "run", line("swin-ce", oof=scores(0.5)))
     settings = line()["settings"] | {"loss": "focal"}
     baseline = against("swin-ce", loss=["ce", "focal"])
-    later = {"time": "2026-02-01T00:00:00+00:00", "hypothesis": "rare | classes\ngain", "stated_after": 1, "oof": scores(0.6)}
+    later = {
+        "time": "2026-02-01T00:00:00+00:00",
+        "hypothesis": "rare | classes\ngain",
+        "stated_after": 1,
+        "oof": scores(0.6),
+    }
     append(LEDGER, "run", line("swin-focal", settings=settings, baseline=baseline, **later))
     append(LEDGER, "note", {"run": "swin-focal", "time": "now", "text": "only <b>class 5</b> gains"})
     return tmp_path
 
 
-def test_an_empty_folder_has_no_runs_and_a_next_command(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_folder_has_no_runs_and_a_next_command(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     called = call("runs")
     assert (called.code, called.out) == (0, "no runs\n")
@@ -119,7 +126,11 @@ def test_lines_that_cannot_be_read_are_said_and_the_others_shown(call: Call, led
         (["note", "swin-ce"], 2, "expected a run and a text"),
         (["note", "swin-ce", "  "], 2, "the text is empty"),
         (["note", "swin-fcal", "x"], 2, "unknown run 'swin-fcal'; did you mean swin-focal"),
-        (["diff", "swin-ce", "swin-focal"], 1, "the predictions of swin-ce are gone, only its line in the ledger is left"),
+        (
+            ["diff", "swin-ce", "swin-focal"],
+            1,
+            "the predictions of swin-ce are gone, only its line in the ledger is left",
+        ),
         (["diff", "swin-c", "swin-d"], 2, "unknown run 'swin-c'"),
         (["--sort", "scroe"], 2, "unknown --sort 'scroe'; did you mean score?"),
         (["--filter", "loss"], 2, "expected KEY=VALUE"),
@@ -129,7 +140,9 @@ def test_lines_that_cannot_be_read_are_said_and_the_others_shown(call: Call, led
         (["diff", "a", "b", "--markdown"], 2, "belong to the list"),
     ],
 )
-def test_wrong_usage_is_one_error_and_one_hint(call: Call, ledger: Path, words: list[str], code: int, said: str) -> None:
+def test_wrong_usage_is_one_error_and_one_hint(
+    call: Call, ledger: Path, words: list[str], code: int, said: str
+) -> None:
     called = call("runs", *words)
     assert (called.code, called.out) == (code, "")
     assert said in called.err
@@ -176,6 +189,12 @@ def test_the_list_imports_neither_torch_nor_pandas(ledger: Path) -> None:
     import sys
 
     code = "import sys\nfrom ensemble.cli import main\ntry: main(['runs'])\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT), "PATH": ""})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+    )
     assert "swin-focal" in done.stdout
     assert not set(done.stderr.split()) & {"torch", "timm", "sklearn", "pandas", "scipy"}

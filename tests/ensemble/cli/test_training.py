@@ -11,9 +11,9 @@ import pytest
 
 from ensemble.cli.reports.training import FEW_PEOPLE, remarks, results_table
 from ensemble.cli.terminal import console
-from folds.experiments.summary import Pooled, RunSummary
+from folds.experiments.summary import PooledRuns, RunSummary
 from folds.metrics.intervals import Interval
-from folds.metrics.report import Score
+from folds.metrics.report import ScoreReport
 from folds.runs import execute as manager
 from tests.conftest import GRID, Called
 from tests.folds.runs.test_execute import InProcess
@@ -29,11 +29,15 @@ def _said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def of(people: int, name: str = "swin", value: float = 0.5, **more: bool) -> RunSummary:
     done = {fold: {"macro_f1": value, "seconds": 60.0, **more} for fold in (0, 1)}
-    return RunSummary(name, done, 2, Score("macro_f1", Interval(value, 0.4, 0.6, people=people), 0.7, 40), None, 120.0)
+    return RunSummary(
+        name, done, 2, ScoreReport("macro_f1", Interval(value, 0.4, 0.6, people=people), 0.7, 40), None, 120.0
+    )
 
 
 @pytest.mark.parametrize(("people", "warned"), [(FEW_PEOPLE - 1, True), (FEW_PEOPLE, False)])
-def test_an_interval_over_few_people_is_said_to_be_too_narrow(capsys: pytest.CaptureFixture[str], people: int, warned: bool) -> None:
+def test_an_interval_over_few_people_is_said_to_be_too_narrow(
+    capsys: pytest.CaptureFixture[str], people: int, warned: bool
+) -> None:
     remarks([of(people)])
     expected = f"warning: {people} people say little: with so few, the interval may be too narrow\n"
     assert capsys.readouterr().err == (expected if warned else "")
@@ -44,16 +48,24 @@ def test_a_chosen_epoch_is_said_to_flatter(capsys: pytest.CaptureFixture[str]) -
     assert "optimistic: the epoch was chosen on the fold that is scored" in capsys.readouterr().err
 
 
-def test_runs_that_differ_in_seed_or_folds_alone_have_a_line_together_and_their_spread_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_that_differ_in_seed_or_folds_alone_have_a_line_together_and_their_spread_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     summaries = [of(20, "swin", 0.5), of(20, "swin-r1", 0.6)]
-    together = Pooled("swin", ("swin", "swin-r1"), (0.5, 0.6), (0.5, 0.5, 0.6, 0.6), of(20, value=0.65).oof, None, 240.0)
+    together = PooledRuns(
+        "swin", ("swin", "swin-r1"), (0.5, 0.6), (0.5, 0.5, 0.6, 0.6), of(20, value=0.65).oof, None, 240.0
+    )
     lines = [" ".join(line.split()) for line in results_table(summaries, [together]).splitlines()]
     assert lines[-1] == "swin, mean of 2 4 0.650 0.400–0.600 0.700 0.550 ± 0.058 4 min"
     remarks(summaries, [together])
-    assert capsys.readouterr().err.startswith("swin: 2 runs score 0.550 ± 0.071 out of fold (0.500 to 0.600); their mean of probabilities")
+    assert capsys.readouterr().err.startswith(
+        "swin: 2 runs score 0.550 ± 0.071 out of fold (0.500 to 0.600); their mean of probabilities"
+    )
 
 
-def test_repeats_and_seeds_are_trained_in_one_queue_beside_what_is_there(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeats_and_seeds_are_trained_in_one_queue_beside_what_is_there(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(manager, "Worker", InProcess)
     before = Path("runs/test_resnet.oof.npy").stat().st_mtime_ns
     called = call(*GRID, *REPEATED, "--resume")
@@ -75,9 +87,16 @@ def test_repeats_and_seeds_are_trained_in_one_queue_beside_what_is_there(grid: P
     assert (pooled["of"], pooled["runs"]) == ("test_resnet", [run["run"] for run in record["runs"]])
     assert pooled["mean_of_runs"] == pytest.approx(np.mean(scores))
     assert pooled["oof"]["rows"] == 210
-    sidecars = {name: json.loads(Path(f"runs/test_resnet{name}.oof.json").read_text()) for name in ("", "-s1", "-r1", "-r1-s1")}
+    sidecars = {
+        name: json.loads(Path(f"runs/test_resnet{name}.oof.json").read_text()) for name in ("", "-s1", "-r1", "-r1-s1")
+    }
     assert [(one["seed"], one["repeat"]) for one in sidecars.values()] == [(0, 0), (1, 0), (0, 1), (1, 1)]
-    assert sidecars[""]["folds_sha"] == sidecars["-s1"]["folds_sha"] != sidecars["-r1"]["folds_sha"] == sidecars["-r1-s1"]["folds_sha"]
+    assert (
+        sidecars[""]["folds_sha"]
+        == sidecars["-s1"]["folds_sha"]
+        != sidecars["-r1"]["folds_sha"]
+        == sidecars["-r1-s1"]["folds_sha"]
+    )
     assert len({Path(f"runs/test_resnet{name}.oof.npy").read_bytes() for name in sidecars}) == 4
     # A run of them goes on by itself, by its record.
     assert "nothing left to train" in call("kfold", "-c", "runs/test_resnet-r1-s1/config.toml", "--resume").err

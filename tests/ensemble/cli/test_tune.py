@@ -20,12 +20,12 @@ import pytest
 from PIL import Image
 
 from folds.errors import EnsembleError, UsageError
-from folds.execution.placement import Execution, Placement
+from folds.execution.placement import DevicePlan, Execution
 from folds.metrics.classification import argmax_classes, macro_f1
 from folds.runs import execute as manager
-from folds.runs.plan import open_runs
+from folds.runs.plan import prepare_jobs
 from folds.splits.assignment import read_folds
-from folds.tuning.search import Heard, _place, _plan, require_tune
+from folds.tuning.search import StudyCallbacks, _place, _plan, require_tune
 from folds.tuning.space import TuneOptions
 from folds.tuning.study import make_tuning
 from folds.utils.csv_table import read_csv
@@ -117,7 +117,11 @@ def test_trials_are_scored_compared_and_the_best_is_ready_for_kfold(done: Done) 
     }
     assert "t000: lr 1e+30, batch_size 8: failed: t000 fold 0: the loss is nan in epoch 1" in said.err
     best = tomllib.loads(Path("runs/tune/space/best.toml").read_text())
-    assert (f"{best['lr']:g}", str(best["batch_size"]), best["name"]) == (table[0]["lr"], table[0]["batch_size"], "space-best")
+    assert (f"{best['lr']:g}", str(best["batch_size"]), best["name"]) == (
+        table[0]["lr"],
+        table[0]["batch_size"],
+        "space-best",
+    )
     with Image.open("runs/tune/space/importance.png") as image:
         assert image.size[0] > 500
 
@@ -147,7 +151,11 @@ def test_a_score_is_the_mean_of_those_of_the_predictions_of_its_folds(done: Done
 
 def test_a_tuning_that_exists_wants_resume_which_shows_it_again(done: Done, call: Call) -> None:
     refused = call(*COMMAND)
-    assert (refused.code, "the tuning runs/tune/space exists" in refused.err, "--resume" in refused.err) == (1, True, True)
+    assert (refused.code, "the tuning runs/tune/space exists" in refused.err, "--resume" in refused.err) == (
+        1,
+        True,
+        True,
+    )
     before = rows()
     again = call(*COMMAND, "--resume")
     assert (again.code, again.out) == (0, done.called.out)
@@ -166,7 +174,9 @@ def test_a_tuning_goes_on_with_its_own_settings_only(done: Done, call: Call) -> 
     assert call(*COMMAND, "--name", "other", "--dry-run").code == 0
 
 
-def test_the_folds_that_nothing_was_chosen_on_say_what_the_best_is_worth(done: Done, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folds_that_nothing_was_chosen_on_say_what_the_best_is_worth(
+    done: Done, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(manager, "Worker", InProcess)
     trained = call("kfold", "-q", "-c", "runs/tune/space/best.toml")
     assert trained.code == 0, trained.err
@@ -176,7 +186,10 @@ def test_the_folds_that_nothing_was_chosen_on_say_what_the_best_is_worth(done: D
     checked = json.loads(call(*COMMAND, "--resume", "--json").out)["best"]["checked"]
     assert (checked["folds"], checked["low"] <= checked["score"] <= checked["high"]) == ([2], True)
     config = Path("runs/space-best/config.toml")
-    lines = [f"lr = {float(line.split()[-1]) * 2}" if line.startswith("lr =") else line for line in config.read_text().splitlines()]
+    lines = [
+        f"lr = {float(line.split()[-1]) * 2}" if line.startswith("lr =") else line
+        for line in config.read_text().splitlines()
+    ]
     config.write_text("\n".join(lines))
     assert json.loads(call(*COMMAND, "--resume", "--json").out)["best"]["checked"] is None, "that is another training"
 
@@ -214,12 +227,18 @@ def test_killed_at_work_it_goes_on_to_the_same_trials_and_the_same_result(done: 
         (("batch_size = [8, 16, 32]", 'loss = ["ce", "focall"]'), 2, "did you mean focal"),
         (("folds = [0, 1]", "folds = [0, 3]"), 1, "[tune] folds = [0, 3]: the folds are 0 to 2"),
         (("trials = 5", "trials = 5\ngrace = 9"), 1, "grace = 9: the longest trial has 8 epochs"),
-        (('arch = "test_resnet"', 'arch = ["test_resnet", "test_vit"]'), 2, 'put arch = ["test_resnet", "test_vit"] into [space]'),
+        (
+            ('arch = "test_resnet"', 'arch = ["test_resnet", "test_vit"]'),
+            2,
+            'put arch = ["test_resnet", "test_vit"] into [space]',
+        ),
         (("[tune]", "[[run]]\nlr = 1\n[tune]"), 1, "[[run]] and [space] contradict each other"),
         (("[space]", "[spaces]"), 1, "unknown key 'spaces'"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_read(folder: Path, call: Call, change: tuple[str, str], code: int, said: str) -> None:
+def test_what_cannot_be_is_refused_before_anything_is_read(
+    folder: Path, call: Call, change: tuple[str, str], code: int, said: str
+) -> None:
     Path("space.toml").write_text(SPACE.replace(*change))
     called = call(*COMMAND)
     assert (called.code, said in called.err) == (code, True), called.err
@@ -243,15 +262,15 @@ def test_kfold_does_not_pass_over_a_space(folder: Path, call: Call) -> None:
 def test_the_shipped_example_is_what_team_2_tuned() -> None:
     tuning = make_tuning({}, ROOT / "recipes/tune.toml")
     assert [axis.key for axis in tuning.space] == ["lr", "epochs", "batch_size"]
-    assert (len(tuning.candidates), tuning.options.folds, tuning.longest) == (20, (0,), 20)
+    assert (len(tuning.candidates), tuning.options.folds, tuning.max_epochs) == (20, (0,), 20)
 
 
 def test_trials_begin_with_the_folds_of_another_run_where_they_are_to(grid: Path) -> None:
     above = 'data = "people"\narch = "test_vit"\nk = 3\nimg_size = "32"\ninit_run = "test_vit"\nepochs = 1\n'
     Path("space.toml").write_text(above + "[space]\nlr = [1e-4, 1e-3]\n[tune]\nfolds = [0, 1]\n")
     tuning = make_tuning({}, Path("space.toml"))
-    plan = _plan(tuning, tuning.candidates, Placement(("cpu",), 1, "", "ray"), Execution("cpu"), Heard())
-    jobs = open_runs(plan)
+    plan = _plan(tuning, tuning.candidates, DevicePlan(("cpu",), 1, "", "ray"), Execution("cpu"), StudyCallbacks())
+    jobs = prepare_jobs(plan)
     assert sorted((job.run, job.fold) for job in jobs) == [("t000", 0), ("t000", 1), ("t001", 0), ("t001", 1)]
     assert {(job.fold, job.init) for job in jobs} == {(fold, f"checkpoints/test_vit/fold{fold}.pt") for fold in (0, 1)}
     assert {Path(job.folder).parent for job in jobs} == {Path("runs/tune/space")}
@@ -287,10 +306,17 @@ class FakeRay:
         ({"parallel": 3}, "auto", 3, "cuda", 1.0),
     ],
 )
-def test_trials_take_the_gpus_that_ray_has(options: dict[str, Any], devices: str, slots: int, kind: str, share: float) -> None:
+def test_trials_take_the_gpus_that_ray_has(
+    options: dict[str, Any], devices: str, slots: int, kind: str, share: float
+) -> None:
     found = _place(FakeRay({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}), TuneOptions(**options), devices, 100)
-    assert isinstance(found, Placement)
-    assert (len(found.devices), found.kind, found.gpu_share, found.threads) == (slots, kind, share, options.get("cpus", 1))
+    assert isinstance(found, DevicePlan)
+    assert (len(found.devices), found.kind, found.gpu_share, found.threads) == (
+        slots,
+        kind,
+        share,
+        options.get("cpus", 1),
+    )
 
 
 def test_what_no_machine_has_is_refused() -> None:

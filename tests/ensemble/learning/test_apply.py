@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ensemble.alignment.split import Split
-from ensemble.learning.apply import vote_as_learnt
+from ensemble.alignment.split import AlignedSplit
+from ensemble.learning.apply import apply_combination
 from ensemble.learning.combination import Calibration, Combination, combine
 from ensemble.learning.stack import Stack
 from ensemble.voting.vote import METHODS, Options, vote
@@ -19,7 +19,7 @@ from tests.ensemble.worlds import world
 NAMES = ("run0", "run1", "run2")
 
 
-def as_split(stack: Stack) -> Split:
+def as_split(stack: Stack) -> AlignedSplit:
     """The runs of a stack as files would give them."""
     runs = []
     for i, name in enumerate(stack.names):
@@ -40,29 +40,47 @@ COMBINATIONS = [
     Combination(NAMES, weights=np.array([0.2, 0.0, 0.8])),
     Combination(NAMES, weights=np.array([0.0, 1.0, 0.0])),
     Combination(NAMES, weights=np.random.default_rng(0).random((3, 4))),
-    Combination(NAMES, pool="geometric", before=Calibration(np.array([0.5, 1, 2]).reshape(-1, 1, 1)), after=Calibration(np.array(1.5))),
+    Combination(
+        NAMES,
+        pool="geometric",
+        before=Calibration(np.array([0.5, 1, 2]).reshape(-1, 1, 1)),
+        after=Calibration(np.array(1.5)),
+    ),
     Combination(NAMES, pool="hard", bias=np.array([0.0, 0.1, 0.2, 0.3])),
     Combination(NAMES, stacked=np.random.default_rng(1).normal(size=(13, 4))),
 ]
 
 
 @pytest.mark.parametrize("stack", [world(people=30), with_gaps()], ids=["whole", "gaps"])
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda c: f"{c.pool}-{c.weights is not None}-{c.stacked is not None}")
+@pytest.mark.parametrize(
+    "combination", COMBINATIONS, ids=lambda c: f"{c.pool}-{c.weights is not None}-{c.stacked is not None}"
+)
 def test_files_and_memory_give_the_same(stack: Stack, combination: Combination) -> None:
     if combination.pool == "hard":  # a tie is settled in float64 from the same numbers
-        assert np.array_equal(vote_as_learnt(as_split(stack), combination).probabilities.argmax(1), combine(stack, combination).argmax(1))
-    np.testing.assert_allclose(vote_as_learnt(as_split(stack), combination).probabilities, combine(stack, combination), atol=2e-6)
+        assert np.array_equal(
+            apply_combination(as_split(stack), combination).probabilities.argmax(1),
+            combine(stack, combination).argmax(1),
+        )
+    np.testing.assert_allclose(
+        apply_combination(as_split(stack), combination).probabilities, combine(stack, combination), atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("stack", [world(people=30), with_gaps()], ids=["whole", "gaps"])
-@pytest.mark.parametrize("options", [Options(), Options(power=-1.0, trim=0.4), Options(power=5.0, trim=0.0)], ids=lambda o: f"{o.power:g}-{o.trim:g}")
+@pytest.mark.parametrize(
+    "options",
+    [Options(), Options(power=-1.0, trim=0.4), Options(power=5.0, trim=0.0)],
+    ids=lambda o: f"{o.power:g}-{o.trim:g}",
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_plain_vote_is_done_again_from_its_record(stack: Stack, method: str, options: Options) -> None:
     weights = dict(zip(NAMES, (0.2, 0.3, 0.5), strict=True))
     told = {"power": {"power": options.power}, "trimmed": {"trim": options.trim}}.get(method, {})
-    made = Combination.from_record(Combination(NAMES, method, np.array([0.2, 0.3, 0.5]), **told).as_record(), 4, "blend.toml")
+    made = Combination.from_record(
+        Combination(NAMES, method, np.array([0.2, 0.3, 0.5]), **told).as_record(), 4, "blend.toml"
+    )
     expected = vote(as_split(stack), method, weights, options=options).probabilities
-    assert np.array_equal(vote_as_learnt(as_split(stack), made).probabilities, expected)
+    assert np.array_equal(apply_combination(as_split(stack), made).probabilities, expected)
     if method in ("power", "trimmed"):  # by blocks as well
         np.testing.assert_allclose(combine(stack, made), expected, atol=2e-6)
 
@@ -70,21 +88,25 @@ def test_a_plain_vote_is_done_again_from_its_record(stack: Stack, method: str, o
 def test_a_run_that_the_split_lacks_leaves_its_word_to_the_others() -> None:
     stack = world(people=10)
     learnt = Combination(NAMES, weights=np.array([1.0, 2.0, 3.0]), before=Calibration(np.ones((3, 1, 1))))
-    found = vote_as_learnt(as_split(stack.only([0, 2])), learnt).probabilities
+    found = apply_combination(as_split(stack.select_runs([0, 2])), learnt).probabilities
     np.testing.assert_allclose(found, np.average(stack.probabilities[[0, 2]], axis=0, weights=[1, 3]), atol=1e-6)
-    alone = vote_as_learnt(as_split(stack.only([0])), replace(learnt, weights=np.array([0.0, 1.0, 1.0]))).probabilities
+    alone = apply_combination(
+        as_split(stack.select_runs([0])), replace(learnt, weights=np.array([0.0, 1.0, 1.0]))
+    ).probabilities
     np.testing.assert_allclose(alone, stack.probabilities[0], atol=1e-6)
 
 
 def test_a_run_that_nothing_was_learnt_of_is_refused() -> None:
     stack = world(people=10)
     with pytest.raises(UsageError, match="run2 was not there when the weights were learnt"):
-        vote_as_learnt(as_split(stack), Combination(NAMES[:2]))
+        apply_combination(as_split(stack), Combination(NAMES[:2]))
 
 
 def test_hard_labels_can_only_be_counted() -> None:
     stack = world(people=10)
     split = split_of(*as_split(stack).runs[:2], answer_run("run2", stack.labels, 4), n=len(stack))
     with pytest.raises(UsageError, match="run2 has hard labels only"):
-        vote_as_learnt(split, Combination(NAMES, weights=np.ones(3), before=Calibration(np.ones((3, 1, 1)))))
-    assert len(vote_as_learnt(split, Combination(NAMES, pool="hard", weights=np.array([0.0, 0.0, 1.0]))).probabilities) == len(stack)
+        apply_combination(split, Combination(NAMES, weights=np.ones(3), before=Calibration(np.ones((3, 1, 1)))))
+    assert len(
+        apply_combination(split, Combination(NAMES, pool="hard", weights=np.array([0.0, 0.0, 1.0]))).probabilities
+    ) == len(stack)

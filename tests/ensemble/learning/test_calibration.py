@@ -9,12 +9,20 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
-from ensemble.learning.calibration import COOLEST, HOTTEST, calibrated, parse_calibration, pooled_honestly, temperature, vector
+from ensemble.learning.calibration import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    calibrated,
+    parse_calibration,
+    pooled_honestly,
+    temperature,
+    vector,
+)
 from ensemble.learning.class_bias import MOST, _best_of_class, biased, expected_bias
 from ensemble.learning.combination import Calibration, Combination, combine
 from ensemble.learning.registry import FITTERS
 from folds.errors import UsageError
-from folds.metrics.classification import METRICS, class_counts
+from folds.metrics.classification import METRICS, confusion_counts
 from tests.ensemble.stacks import drawn, with_gaps
 
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]
@@ -29,7 +37,11 @@ def loss(values: NDArray, labels: NDArray, heat: float, offset: NDArray | None =
 def test_the_temperature_is_the_optimum_of_a_scalar_solver(seed: int) -> None:
     stack = drawn(seed, classes=2 + seed)
     for values in stack.probabilities:
-        found = minimize_scalar(lambda b, values=values: loss(values, stack.labels, 1 / b), bounds=(1 / HOTTEST, 1 / COOLEST), method="bounded")
+        found = minimize_scalar(
+            lambda b, values=values: loss(values, stack.labels, 1 / b),
+            bounds=(1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE),
+            method="bounded",
+        )
         assert 1 / temperature(values, stack.labels) == pytest.approx(found.x, rel=1e-3)
 
 
@@ -46,9 +58,9 @@ def test_a_known_temperature_is_found_again() -> None:
 def test_probabilities_of_0_and_1_have_a_temperature() -> None:
     labels = np.array([0, 1, 2, 0, 1, 2] * 5)
     sure = np.eye(3)[labels]
-    assert COOLEST <= temperature(sure, labels) < 1
+    assert MIN_TEMPERATURE <= temperature(sure, labels) < 1
     wrong = np.eye(3)[(labels + 1) % 3]
-    assert temperature(wrong, labels) == pytest.approx(HOTTEST, rel=0.01)
+    assert temperature(wrong, labels) == pytest.approx(MAX_TEMPERATURE, rel=0.01)
     mixed = np.where(np.arange(30)[:, None] % 3 > 0, sure, wrong)
     # Two of three are right, so what is sure should say 2/3, and 1/6 for each of the others: ε of float32, 15.9 / T = log 4.
     assert temperature(mixed, labels) == pytest.approx(-np.log(np.finfo(np.float32).eps) / np.log(4), rel=1e-3)
@@ -82,7 +94,9 @@ def test_where_the_temperature_is_at_its_bound_the_offsets_are_still_an_optimum(
     values = np.tile([0.4, 0.6], (45, 1))
     heat, offset = vector(values, labels, 1.0)
     found = minimize(
-        lambda x: loss(values, labels, 1 / x[0], x[1:]) + x[1:] @ x[1:] / 2, np.array([1.0, 0, 0]), bounds=[(0.05, 20), (-9, 9), (-9, 9)]
+        lambda x: loss(values, labels, 1 / x[0], x[1:]) + x[1:] @ x[1:] / 2,
+        np.array([1.0, 0, 0]),
+        bounds=[(0.05, 20), (-9, 9), (-9, 9)],
     )
     assert loss(values, labels, heat, offset) + offset @ offset / 2 <= found.fun + 1e-3
 
@@ -105,7 +119,7 @@ def test_calibration_lowers_the_log_loss_it_is_fitted_to(how: str, where: str, g
     plain = LOSS(stack.labels, combine(stack, FITTERS["soft"].fit(stack, LOSS, 0)))
     found = calibrated(FITTERS["soft"], how, where).fit(stack, LOSS, 0)
     assert LOSS(stack.labels, combine(stack, found)) < plain
-    assert "temperature" in found.said
+    assert "temperature" in found.summary
     again = Combination.from_record(found.as_record(), stack.classes, "x")
     assert combine(stack, again) == pytest.approx(combine(stack, found), abs=1e-5)
 
@@ -117,7 +131,9 @@ def test_each_run_is_calibrated_on_the_samples_where_it_is() -> None:
     assert found.before is not None
     for run in range(stack.runs):
         rows = stack.present[run]
-        assert float(found.before.temperature[run, 0, 0]) == pytest.approx(temperature(stack.probabilities[run, rows], stack.labels[rows]))
+        assert float(found.before.temperature[run, 0, 0]) == pytest.approx(
+            temperature(stack.probabilities[run, rows], stack.labels[rows])
+        )
 
 
 def test_what_learns_on_calibrated_runs_is_applied_to_calibrated_runs() -> None:
@@ -134,7 +150,7 @@ def test_a_temperature_after_what_learns_is_of_predictions_by_what_did_not_see_t
     found = calibrated(FITTERS["greedy"], "temperature", "after").fit(stack, F1, 3)
     honest = np.empty_like(stack.probabilities[0])
     for part in range(5):
-        inside, outside = np.flatnonzero(stack.nests == part), np.flatnonzero(stack.nests != part)
+        inside, outside = np.flatnonzero(stack.outer_folds == part), np.flatnonzero(stack.outer_folds != part)
         honest[inside] = combine(stack.take(inside), FITTERS["greedy"].fit(stack.take(outside), F1, 3))
     assert found.after is not None
     assert float(found.after.temperature) == pytest.approx(temperature(honest, stack.labels))
@@ -174,7 +190,7 @@ def test_the_best_bias_of_a_class_is_what_trying_all_finds() -> None:
 
         def score(b: float, metric: object = metric) -> float:
             moved = (logs + np.array([0.0, b, -0.3])).argmax(axis=1)
-            return float(metric.of_counts(class_counts(onehot.argmax(axis=1), moved, 3)))  # type: ignore[attr-defined]
+            return float(metric.of_counts(confusion_counts(onehot.argmax(axis=1), moved, 3)))  # type: ignore[attr-defined]
 
         tried = max(score(b) for b in np.linspace(-MOST, MOST, 4001))
         assert best == pytest.approx(tried)
@@ -186,13 +202,16 @@ def test_a_bias_raises_the_expected_score_and_rare_classes_gain() -> None:
     found, fresh = FITTERS["bias"].fit(stack, F1, 0), drawn(12 + 100, n=2000, classes=6)
     assert found.bias is not None
     assert found.bias.sum() == pytest.approx(0, abs=1e-6)
-    assert F1(fresh.labels, combine(fresh, found)) > F1(fresh.labels, combine(fresh, FITTERS["soft"].fit(fresh, F1, 0))) - 0.005
+    assert (
+        F1(fresh.labels, combine(fresh, found))
+        > F1(fresh.labels, combine(fresh, FITTERS["soft"].fit(fresh, F1, 0))) - 0.005
+    )
 
 
 def test_a_metric_where_less_is_better_moves_the_bias_the_same_way() -> None:
     stack = drawn(13)
-    assert F1.of_counts is not None
-    missed = replace(F1, name="missed", greater_is_better=False, of_counts=lambda counts: 1 - F1.of_counts(counts))  # type: ignore[misc]
+    assert F1.from_counts is not None
+    missed = replace(F1, name="missed", greater_is_better=False, of_counts=lambda counts: 1 - F1.from_counts(counts))  # type: ignore[misc]
     pooled = combine(stack, FITTERS["soft"].fit(stack, F1, 0))
     assert expected_bias(pooled, stack.labels, missed) == pytest.approx(expected_bias(pooled, stack.labels, F1))
 
@@ -200,4 +219,4 @@ def test_a_metric_where_less_is_better_moves_the_bias_the_same_way() -> None:
 def test_log_loss_gets_no_bias_and_says_so() -> None:
     found = biased(FITTERS["soft"]).fit(drawn(14), LOSS, 0)
     assert found.bias is None
-    assert "no bias" in found.said
+    assert "no bias" in found.summary

@@ -52,7 +52,9 @@ def test_an_absent_run_leaves_its_weight_to_the_others() -> None:
     for weights in (np.array([1.0, 5.0, 3.0]), np.repeat([[1.0], [5.0], [3.0]], 4, axis=1)):
         found = combine(stack, Combination(NAMES, weights=weights))
         np.testing.assert_allclose(found[:10], both[:10], atol=1e-6)
-        np.testing.assert_allclose(found[10:], np.average(stack.probabilities, axis=0, weights=[1, 5, 3])[10:], atol=1e-6)
+        np.testing.assert_allclose(
+            found[10:], np.average(stack.probabilities, axis=0, weights=[1, 5, 3])[10:], atol=1e-6
+        )
 
 
 def test_where_no_run_with_a_weight_is_present_the_others_vote_alike() -> None:
@@ -81,7 +83,9 @@ def test_stacked_coefficients_read_centred_logs() -> None:
     logs = np.log(stack.probabilities.astype(float))
     centred = (logs - logs.mean(2, keepdims=True)).transpose(1, 0, 2).reshape(len(stack), -1)
     np.testing.assert_allclose(
-        combine(stack, Combination(NAMES, stacked=coefficients)), softmax(centred @ coefficients[:-1] + coefficients[-1]), atol=1e-5
+        combine(stack, Combination(NAMES, stacked=coefficients)),
+        softmax(centred @ coefficients[:-1] + coefficients[-1]),
+        atol=1e-5,
     )
 
 
@@ -95,7 +99,9 @@ def test_the_equal_log_pool_as_stacked_coefficients_is_the_geometric_vote() -> N
 def test_probabilities_of_0_and_1_stay_finite() -> None:
     stack = world()
     sure = replace(stack, probabilities=np.eye(4, dtype=np.float32)[stack.probabilities.argmax(2)])
-    combination = Combination(NAMES, pool="geometric", before=Calibration(np.full((3, 1, 1), 0.05)), after=Calibration(np.array(0.05)))
+    combination = Combination(
+        NAMES, pool="geometric", before=Calibration(np.full((3, 1, 1), 0.05)), after=Calibration(np.array(0.05))
+    )
     found = combine(sure, combination)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
@@ -110,11 +116,16 @@ def everything() -> Combination:
         before=Calibration(random.uniform(0.5, 2, (3, 1, 1)), random.normal(size=(3, 1, 4))),
         after=Calibration(np.array(1.2), random.normal(size=4)),
         bias=random.normal(size=4),
-        said="took run0",
+        summary="took run0",
     )
 
 
-WRITTEN = [everything(), Combination(NAMES), Combination(NAMES, weights=np.ones((3, 4))), Combination(NAMES, stacked=np.ones((13, 4)))]
+WRITTEN = [
+    everything(),
+    Combination(NAMES),
+    Combination(NAMES, weights=np.ones((3, 4))),
+    Combination(NAMES, stacked=np.ones((13, 4))),
+]
 WRITTEN += [Combination(NAMES, pool="power", power=-1.0), Combination(NAMES, pool="trimmed", trim=0.4)]
 
 
@@ -123,7 +134,7 @@ def test_a_record_says_everything(combination: Combination) -> None:
     read = Combination.from_record(json.loads(json.dumps(combination.as_record())), 4, "blend.toml")
     stack = world()
     np.testing.assert_allclose(combine(stack, read), combine(stack, combination), atol=1e-6)
-    assert (read.runs, read.pool, read.said) == (combination.runs, combination.pool, combination.said)
+    assert (read.runs, read.pool, read.summary) == (combination.runs, combination.pool, combination.summary)
 
 
 @pytest.mark.parametrize(

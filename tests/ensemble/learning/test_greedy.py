@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ensemble.learning.greedy import prepare, select
 from folds.errors import EnsembleError, UsageError
-from folds.metrics.classification import METRICS, Metric, class_counts
+from folds.metrics.classification import METRICS, Metric, confusion_counts
 
 
 def _row_brier(labels: NDArray, probabilities: NDArray) -> NDArray:
@@ -22,19 +22,25 @@ def _row_brier(labels: NDArray, probabilities: NDArray) -> NDArray:
 
 
 # Neither a log loss nor a metric of counts: the path for whatever a user brings.
-BRIER = Metric("squared", "squared error", greater_is_better=False, of_rows=_row_brier)
+BRIER = Metric("squared", "squared error", greater_is_better=False, per_row=_row_brier)
 # Without the ROC-AUC, which few rows or one class leave undefined.
-ALL = [*(metric for metric in METRICS.values() if not metric.of_ranks), BRIER]
+ALL = [*(metric for metric in METRICS.values() if not metric.rank_based), BRIER]
 
 
-def members(seed: int, m: int, n: int, classes: int, coarse: bool = False, noise: float = 1.2) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def members(
+    seed: int, m: int, n: int, classes: int, coarse: bool = False, noise: float = 1.2
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Members that are better than chance; coarse ones are quarters and eighths, so that sums are often equal, and exact."""
     random = np.random.default_rng(seed)
     labels = random.integers(classes, size=n)
     if coarse:
         drawn = random.multinomial(8, np.full(classes, 1 / classes), size=(m, n)) / 8
         return drawn.astype(np.float32), labels
-    z = random.normal(size=(n, classes)) + noise * random.normal(size=(m, n, classes)) + random.normal(0, 0.4, size=(m, 1, classes))
+    z = (
+        random.normal(size=(n, classes))
+        + noise * random.normal(size=(m, n, classes))
+        + random.normal(0, 0.4, size=(m, 1, classes))
+    )
     z[:, np.arange(n), labels] += 1.5
     e = np.exp(z)
     return (e / e.sum(axis=2, keepdims=True)).astype(np.float32), labels
@@ -43,15 +49,17 @@ def members(seed: int, m: int, n: int, classes: int, coarse: bool = False, noise
 def score_of(metric: Metric, labels: NDArray, sums: NDArray[np.float64]) -> float:
     """The score of a running sum, by the metric itself; rows of zeros are predicted by nobody."""
     empty = ~sums.any(axis=1)
-    if metric.of_counts is not None:
-        answered = class_counts(labels[~empty], sums[~empty].argmax(axis=1), sums.shape[1])
+    if metric.from_counts is not None:
+        answered = confusion_counts(labels[~empty], sums[~empty].argmax(axis=1), sums.shape[1])
         answered[1] = np.bincount(labels, minlength=sums.shape[1])
-        return float(metric.of_counts(answered))
+        return float(metric.from_counts(answered))
     means = np.where(empty[:, None], 1 / sums.shape[1], sums / np.where(empty, 1, sums.sum(axis=1))[:, None])
     return metric(labels, means)
 
 
-def brute_force(probabilities: NDArray, labels: NDArray, metric: Metric, steps: int, seed: int = 0, warm: int = 0) -> tuple[list[int], list[float]]:
+def brute_force(
+    probabilities: NDArray, labels: NDArray, metric: Metric, steps: int, seed: int = 0, warm: int = 0
+) -> tuple[list[int], list[float]]:
     """Every candidate scored anew: the members taken in all steps, and the errors that decide where it stops."""
     random = np.random.RandomState(seed)
     sums = np.zeros(probabilities.shape[1:])
@@ -77,16 +85,27 @@ def brute_force(probabilities: NDArray, labels: NDArray, metric: Metric, steps: 
     return order, errors
 
 
-def assert_as_brute_force(probabilities: NDArray, labels: NDArray, metric: Metric, steps: int, **options: NDArray | int | None) -> None:
+def assert_as_brute_force(
+    probabilities: NDArray, labels: NDArray, metric: Metric, steps: int, **options: NDArray | int | None
+) -> None:
     present, rows = options.get("present"), options.get("rows")
     found = select(probabilities, labels, metric, steps=steps, **options)  # type: ignore[arg-type]
     chosen = slice(None) if rows is None else rows
-    order, errors = brute_force(probabilities[:, chosen], labels[chosen], metric, steps, int(options.get("seed") or 0), int(options.get("warm") or 0))
+    order, errors = brute_force(
+        probabilities[:, chosen],
+        labels[chosen],
+        metric,
+        steps,
+        int(options.get("seed") or 0),
+        int(options.get("warm") or 0),
+    )
     best = errors.index(min(errors))
     assert found.order == tuple(order[: best + 1]), (metric.name, present is None)
     scores = np.array(found.trajectory)
     np.testing.assert_allclose(1 - scores if metric.greater_is_better else scores, errors, atol=5.1e-7, rtol=0)
-    np.testing.assert_array_equal(found.weights, np.bincount(order[: best + 1], minlength=len(probabilities)) / (best + 1))
+    np.testing.assert_array_equal(
+        found.weights, np.bincount(order[: best + 1], minlength=len(probabilities)) / (best + 1)
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -103,7 +122,16 @@ def assert_as_brute_force(probabilities: NDArray, labels: NDArray, metric: Metri
     metric=st.sampled_from(ALL),
 )
 def test_every_step_is_that_of_scoring_all_candidates_anew(
-    seed: int, m: int, n: int, classes: int, coarse: bool, absent: float, twin: bool, warm: int, part: bool, metric: Metric
+    seed: int,
+    m: int,
+    n: int,
+    classes: int,
+    coarse: bool,
+    absent: float,
+    twin: bool,
+    warm: int,
+    part: bool,
+    metric: Metric,
 ) -> None:
     probabilities, labels = members(seed, m, n, classes, coarse)
     if twin:
@@ -112,7 +140,9 @@ def test_every_step_is_that_of_scoring_all_candidates_anew(
     present = random.random(probabilities.shape[:2]) >= absent
     probabilities = np.where(present[:, :, None], probabilities, 0).astype(np.float32)
     rows = np.sort(random.choice(n, max(1, n // 2), replace=False)) if part else None
-    assert_as_brute_force(probabilities, labels, metric, 12, present=present if absent else None, rows=rows, seed=seed % 7, warm=warm)
+    assert_as_brute_force(
+        probabilities, labels, metric, 12, present=present if absent else None, rows=rows, seed=seed % 7, warm=warm
+    )
 
 
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
@@ -149,7 +179,10 @@ def test_prepared_once_fits_any_rows(metric: Metric) -> None:
     fold = np.arange(200) % 5
     for i in range(5):
         alone = select(probabilities[:, fold != i], labels[fold != i], metric, steps=25)
-        by_mask, by_index = prepared.select(metric, steps=25, rows=fold != i), prepared.select(metric, steps=25, rows=np.flatnonzero(fold != i)[::-1])
+        by_mask, by_index = (
+            prepared.select(metric, steps=25, rows=fold != i),
+            prepared.select(metric, steps=25, rows=np.flatnonzero(fold != i)[::-1]),
+        )
         assert alone.order == by_mask.order == by_index.order
         np.testing.assert_allclose(alone.trajectory, by_mask.trajectory, rtol=1e-12)
 
@@ -157,7 +190,10 @@ def test_prepared_once_fits_any_rows(metric: Metric) -> None:
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
 def test_patience_stops_on_the_way_of_the_full_course(metric: Metric) -> None:
     probabilities, labels = members(11, 8, 300, 4)
-    full, short = select(probabilities, labels, metric, steps=60), select(probabilities, labels, metric, steps=60, patience=5)
+    full, short = (
+        select(probabilities, labels, metric, steps=60),
+        select(probabilities, labels, metric, steps=60, patience=5),
+    )
     tried = len(short.trajectory)
     assert tried < 60
     assert short.trajectory == full.trajectory[:tried]
@@ -200,7 +236,9 @@ def test_the_score_of_weights_is_that_of_the_mean_over_who_is_present() -> None:
     sums = np.einsum("m,mnc->nc", weights, probabilities.astype(float))
     for metric in ALL:
         rows = np.arange(0, 80, 2)
-        assert prepare(probabilities, labels, present).score(metric, weights) == pytest.approx(score_of(metric, labels, sums), rel=1e-12)
+        assert prepare(probabilities, labels, present).score(metric, weights) == pytest.approx(
+            score_of(metric, labels, sums), rel=1e-12
+        )
         assert prepare(probabilities, labels, present).score(metric, weights, rows) == pytest.approx(
             score_of(metric, labels[rows], sums[rows]), rel=1e-12
         )
@@ -215,15 +253,17 @@ def test_the_same_input_gives_the_same_selection_to_the_bit() -> None:
 
 def test_a_metric_that_is_no_number_is_an_error_and_one_candidate_that_has_none_is_not_taken() -> None:
     probabilities, labels = members(1, 3, 20, 3)
-    never = Metric("never", "the user's", of_rows=lambda labels, p: np.full(len(labels), np.nan))
+    never = Metric("never", "the user's", per_row=lambda labels, p: np.full(len(labels), np.nan))
     with pytest.raises(EnsembleError, match="the user's of every candidate is no number"):
         select(probabilities, labels, never)
     first = probabilities[0, 0, 0]
-    picky = Metric("picky", "picky", of_rows=lambda labels, p: np.where(np.isclose(p[0, 0], first), np.nan, p[:, 0]))
+    picky = Metric("picky", "picky", per_row=lambda labels, p: np.where(np.isclose(p[0, 0], first), np.nan, p[:, 0]))
     assert select(probabilities, labels, picky, steps=1).order[0] != 0
 
 
-@pytest.mark.parametrize("option", [{"steps": 0}, {"bags": -1}, {"bag_share": 0.0}, {"bag_share": 1.5}, {"warm": -1}, {"patience": 0}])
+@pytest.mark.parametrize(
+    "option", [{"steps": 0}, {"bags": -1}, {"bag_share": 0.0}, {"bag_share": 1.5}, {"warm": -1}, {"patience": 0}]
+)
 def test_a_number_out_of_range_is_refused(option: dict[str, int]) -> None:
     probabilities, labels = members(1, 2, 10, 3)
     with pytest.raises(UsageError, match=next(iter(option))):
@@ -253,5 +293,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 
 def test_it_needs_nothing_heavier_than_numpy() -> None:
     code = "import sys, ensemble.greedy\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
+    )
     assert not set(done.stdout.split()) & {"scipy", "sklearn", "pandas", "torch"}

@@ -11,7 +11,7 @@ import pytest
 from ensemble.blending.fit import _compared
 from ensemble.learning.auto import _pick, choose
 from ensemble.learning.combination import Combination, Fitter, combine
-from ensemble.learning.nested import gain, is_real, nested, nests_of, stability
+from ensemble.learning.nested import gain, is_significant, nested_cv, outer_fold_ids, weight_instability
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.intervals import difference_over_people
@@ -27,7 +27,7 @@ def best(stack: Stack, metric: Metric, seed: int) -> Combination:
 
 
 BEST = Fitter("best", "the best single run", best)
-SOFT = Fitter("soft", "mean", lambda stack, metric, seed: Combination(stack.names), learns=False)
+SOFT = Fitter("soft", "mean", lambda stack, metric, seed: Combination(stack.names), is_fitted=False)
 
 
 def watching(seen: list[Stack]) -> Fitter:
@@ -51,38 +51,38 @@ def noise(people: int = 80, runs: int = 30) -> Stack:
 def test_no_person_is_scored_by_what_has_seen_them() -> None:
     seen: list[Stack] = []
     stack = world()
-    nested(stack, watching(seen), F1)
+    nested_cv(stack, watching(seen), F1)
     assert len(seen) == 6  # all, then without each part
     assert len(seen[0]) == len(stack)
-    for part, without in zip(np.unique(stack.nests), seen[1:], strict=True):
-        assert set(without.persons) == set(stack.persons[stack.nests != part])
+    for part, without in zip(np.unique(stack.outer_folds), seen[1:], strict=True):
+        assert set(without.persons) == set(stack.persons[stack.outer_folds != part])
 
 
 def test_the_honest_predictions_are_those_of_what_was_fitted_without_them() -> None:
     stack = world()
-    result = nested(stack, BEST, F1)
-    for part, fitted in zip(np.unique(stack.nests), result.parts, strict=True):
-        rows = np.flatnonzero(stack.nests == part)
-        assert np.array_equal(result.honest[rows], combine(stack.take(rows), fitted))
+    result = nested_cv(stack, BEST, F1)
+    for part, fitted in zip(np.unique(stack.outer_folds), result.parts, strict=True):
+        rows = np.flatnonzero(stack.outer_folds == part)
+        assert np.array_equal(result.out_of_sample[rows], combine(stack.take(rows), fitted))
     assert np.array_equal(result.claimed, combine(stack, best(stack, F1, 0)))
 
 
 def test_a_choice_by_luck_is_optimistic_and_the_nested_score_is_not() -> None:
     stack = noise()
-    result = nested(stack, BEST, F1)
+    result = nested_cv(stack, BEST, F1)
     typical = float(np.mean([F1(stack.labels, values) for values in stack.probabilities]))
     assert result.optimism(stack.labels, F1) > 0.01
-    assert abs(F1(stack.labels, result.honest) - typical) < F1(stack.labels, result.claimed) - typical
+    assert abs(F1(stack.labels, result.out_of_sample) - typical) < F1(stack.labels, result.claimed) - typical
 
 
 def test_optimism_is_positive_where_it_flatters_whichever_way_the_metric_goes() -> None:
     stack = noise()
-    assert nested(stack, BEST, METRICS["log_loss"]).optimism(stack.labels, METRICS["log_loss"]) > 0
+    assert nested_cv(stack, BEST, METRICS["log_loss"]).optimism(stack.labels, METRICS["log_loss"]) > 0
 
 
 def test_what_does_not_learn_has_no_optimism() -> None:
     stack = world()
-    result = nested(stack, SOFT, F1)
+    result = nested_cv(stack, SOFT, F1)
     assert result.parts == ()
     assert result.optimism(stack.labels, F1) == 0
 
@@ -91,12 +91,14 @@ def test_a_gain_is_told_from_none_only_where_it_is_real() -> None:
     stack = world(people=200, runs=2)
     worse = replace(stack, probabilities=np.stack([stack.probabilities[0], np.full_like(stack.probabilities[0], 0.25)]))
     good, bad, same = (
-        Fitter(name, "", lambda stack, metric, seed, w=w: Combination(stack.names, weights=np.array(w)), learns=False)
+        Fitter(
+            name, "", lambda stack, metric, seed, w=w: Combination(stack.names, weights=np.array(w)), is_fitted=False
+        )
         for name, w in (("good", [1.0, 0.0]), ("bad", [0.0, 1.0]), ("same", [1.0, 0.01]))
     )
-    results = {fitter.name: nested(worse, fitter, F1) for fitter in (good, bad, same)}
-    assert is_real(gain(worse, F1, results["bad"], results["good"]))
-    assert not is_real(gain(worse, F1, results["good"], results["same"]))
+    results = {fitter.name: nested_cv(worse, fitter, F1) for fitter in (good, bad, same)}
+    assert is_significant(gain(worse, F1, results["bad"], results["good"]))
+    assert not is_significant(gain(worse, F1, results["good"], results["same"]))
 
 
 @pytest.mark.parametrize(("people", "real"), [(3, False), (5, False), (6, True)])
@@ -105,7 +107,7 @@ def test_a_few_people_who_lean_to_one_side_are_no_proof(people: int, real: bool)
     first, second = np.tile([0.1, 0.9], (people, 1)), np.tile([0.9, 0.1], (people, 1))
     found = difference_over_people(METRICS["accuracy"], labels, first, second, persons)
     assert (found.difference.low, found.difference.high) == (1, 1)
-    assert is_real(found) == real  # chance 2^(1 − people): .25, .0625, .031
+    assert is_significant(found) == real  # chance 2^(1 − people): .25, .0625, .031
     said = _compared("soft voting", found, METRICS["accuracy"])
     assert ("better, beyond" in said) == real
     assert f"; all {people} people score alike" in said
@@ -113,9 +115,9 @@ def test_a_few_people_who_lean_to_one_side_are_no_proof(people: int, real: bool)
 
 def test_parts_are_the_folds_where_members_agree_and_whole_people_where_not() -> None:
     stack = world()
-    assert np.array_equal(nests_of(stack.persons, stack.labels, stack.persons % 4 + 3), stack.persons % 4)
+    assert np.array_equal(outer_fold_ids(stack.persons, stack.labels, stack.persons % 4 + 3), stack.persons % 4)
     for fold in (None, np.where(stack.persons == 0, -1, 0), stack.persons % 2):
-        dealt = nests_of(stack.persons, stack.labels, fold)
+        dealt = outer_fold_ids(stack.persons, stack.labels, fold)
         assert len(np.unique(dealt)) == 5
         assert all(len(np.unique(dealt[stack.persons == person])) == 1 for person in np.unique(stack.persons))
         sizes = [len(np.unique(stack.persons[dealt == part])) for part in range(5)]
@@ -125,20 +127,20 @@ def test_parts_are_the_folds_where_members_agree_and_whole_people_where_not() ->
 def test_rare_classes_are_spread_over_the_parts_that_people_are_dealt_to() -> None:
     persons = np.arange(100)
     labels = np.where(persons < 10, 1, 0)
-    dealt = nests_of(persons, labels, None)
+    dealt = outer_fold_ids(persons, labels, None)
     assert all(np.sum(labels[dealt == part]) == 2 for part in range(5))
 
 
 def test_one_part_cannot_be_nested() -> None:
     stack = world()
     with pytest.raises(ValueError, match="at least two parts"):
-        nested(replace(stack, nests=np.zeros(len(stack), int)), BEST, F1)
+        nested_cv(replace(stack, nests=np.zeros(len(stack), int)), BEST, F1)
 
 
 def test_weights_that_stay_do_not_move() -> None:
     same = [Combination(("a", "b"), weights=np.array([1.0, 1.0]))] * 3
-    assert stability(same) == 0
-    assert stability([Combination(("a", "b"), weights=np.array(w)) for w in ([1.0, 0.0], [0.0, 1.0])]) == 1
+    assert weight_instability(same) == 0
+    assert weight_instability([Combination(("a", "b"), weights=np.array(w)) for w in ([1.0, 0.0], [0.0, 1.0])]) == 1
 
 
 def test_soft_voting_is_taken_where_nothing_is_clearly_better() -> None:
@@ -156,7 +158,10 @@ def test_half_a_standard_error_is_the_standard_error_s_half_however_few_people()
         predicted = {name: random.dirichlet(np.ones(4), len(stack)).astype(np.float32) for name in ("soft", "other")}
         chosen, best = _pick(stack, np.arange(len(stack)), predicted, metric)
         if best == "other":
-            soft, other = (np.array([metric(stack.labels[rows], values[rows]) for rows in _without_each(stack)]) for values in predicted.values())
+            soft, other = (
+                np.array([metric(stack.labels[rows], values[rows]) for rows in _without_each(stack)])
+                for values in predicted.values()
+            )
             apart = other - soft
             error = np.sqrt(6 / 7 * np.square(apart - apart.mean()).sum())
             gained = metric(stack.labels, predicted["other"]) - metric(stack.labels, predicted["soft"])
@@ -174,21 +179,21 @@ def test_what_is_clearly_better_is_chosen() -> None:
     useless = np.random.default_rng(0).dirichlet(np.ones(4) * 0.3, size=(2, len(stack))).astype(np.float32)
     choice = choose(replace(stack, probabilities=np.concatenate([stack.probabilities[:1], useless])), [SOFT, BEST], F1)
     assert choice.chosen == "best"
-    np.testing.assert_array_equal(choice.nested.honest, choice.results["best"].honest)
+    np.testing.assert_array_equal(choice.nested.out_of_sample, choice.results["best"].out_of_sample)
 
 
 def test_a_choice_is_scored_by_choices_that_have_not_seen_the_people() -> None:
     """Each part gets what is chosen when its labels are not known: with them shuffled, the choice for it stays."""
     stack = world(people=100, runs=4)
-    fitters = [SOFT, BEST, *(Fitter(f"only{i}", "", partial(_only, i), learns=False) for i in range(4))]
+    fitters = [SOFT, BEST, *(Fitter(f"only{i}", "", partial(_only, i), is_fitted=False) for i in range(4))]
     plain = choose(stack, fitters, F1)
-    for i, part in enumerate(np.unique(stack.nests)):
+    for i, part in enumerate(np.unique(stack.outer_folds)):
         labels = stack.labels.copy()
-        inside = stack.nests == part
+        inside = stack.outer_folds == part
         labels[inside] = np.random.default_rng(1).permutation(labels[inside])
         other = choose(replace(stack, labels=labels), fitters, F1)
         assert other.by_part[i] == plain.by_part[i]
-        np.testing.assert_array_equal(other.nested.honest[inside], plain.nested.honest[inside])
+        np.testing.assert_array_equal(other.nested.out_of_sample[inside], plain.nested.out_of_sample[inside])
 
 
 def _only(run: int, stack: Stack, metric: Metric, seed: int) -> Combination:

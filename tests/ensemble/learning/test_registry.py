@@ -14,7 +14,7 @@ import pytest
 
 from ensemble.learning.calibration import calibrated
 from ensemble.learning.combination import Combination, combine
-from ensemble.learning.nested import held_out, nested
+from ensemble.learning.nested import held_out, nested_cv
 from ensemble.learning.registry import FITTERS, GIVEN, candidates, fitter_of
 from ensemble.learning.stack import Stack
 from ensemble.voting.vote import METHODS
@@ -31,7 +31,7 @@ def identical() -> Stack:
 
 
 def one_run() -> Stack:
-    return small().only([1])
+    return small().select_runs([1])
 
 
 def missing_class() -> Stack:
@@ -85,7 +85,7 @@ def small() -> Stack:
 EDGES = [one_run, identical, missing_class, certain, one_person_a_part, one_part, one_person]
 EDGES += [two_classes, one_class_in_a_part, gappy, a_run_that_is_nowhere]
 SLOW = ("greedy-bagged", "stacking-bias")  # made of others that are tried with both metrics
-LEARNT = [name for name, fitter in FITTERS.items() if fitter.learns]
+LEARNT = [name for name, fitter in FITTERS.items() if fitter.is_fitted]
 
 
 @pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.__name__)
@@ -100,7 +100,7 @@ def test_all_give_probabilities_and_a_record_that_does_it_again(name: str, edge:
         assert (values >= 0).all()
         assert values.sum(axis=1) == pytest.approx(np.ones(len(stack)), abs=1e-5)
         assert found.shares.sum() == pytest.approx(1)
-        assert bool(found.said) == FITTERS[name].learns
+        assert bool(found.summary) == FITTERS[name].is_fitted
         record = json.loads(json.dumps(found.as_record()))
         assert combine(stack, Combination.from_record(record, stack.classes, "x")) == pytest.approx(values, abs=1e-5)
 
@@ -139,13 +139,16 @@ def test_the_order_of_samples_hardly_matters(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNT)
 def test_a_part_is_scored_by_what_has_not_seen_it(name: str) -> None:
     stack = small()
-    made = nested(stack, FITTERS[name], F1, 0)
+    made = nested_cv(stack, FITTERS[name], F1, 0)
     other = stack.labels.copy()
-    inside = stack.nests == 2
+    inside = stack.outer_folds == 2
     other[inside] = (other[inside] + 1) % 3  # what its labels are changes nothing of its predictions
-    again = nested(replace(stack, labels=other), FITTERS[name], F1, 0)
-    assert np.array_equal(made.honest[inside], again.honest[inside])
-    assert not np.array_equal(made.honest[~inside], again.honest[~inside]) or name in ("best", "greedy-warm")
+    again = nested_cv(replace(stack, labels=other), FITTERS[name], F1, 0)
+    assert np.array_equal(made.out_of_sample[inside], again.out_of_sample[inside])
+    assert not np.array_equal(made.out_of_sample[~inside], again.out_of_sample[~inside]) or name in (
+        "best",
+        "greedy-warm",
+    )
 
 
 @pytest.mark.parametrize("name", ["best", "greedy", "simplex", "exp"])
@@ -154,7 +157,7 @@ def test_a_run_that_predicts_nothing_gets_no_weight(name: str) -> None:
 
 
 def test_parts_within_are_whole_people_and_dealt_anew_where_there_is_one() -> None:
-    assert [len(inside) for inside, _ in held_out(small())] == np.bincount(small().nests).tolist()
+    assert [len(inside) for inside, _ in held_out(small())] == np.bincount(small().outer_folds).tolist()
     parts = held_out(one_part())
     assert len(parts) == 5
     for inside, outside in parts:
@@ -163,17 +166,21 @@ def test_parts_within_are_whole_people_and_dealt_anew_where_there_is_one() -> No
 
 
 def test_every_method_of_voting_is_there_but_the_one_whose_weights_are_given() -> None:
-    assert set(METHODS) - {GIVEN} == {name for name, fitter in FITTERS.items() if not fitter.learns}
+    assert set(METHODS) - {GIVEN} == {name for name, fitter in FITTERS.items() if not fitter.is_fitted}
     assert all(name == fitter.name for name, fitter in FITTERS.items())
     with pytest.raises(UsageError, match="did you mean greedy"):
         fitter_of("gredy")
 
 
 @pytest.mark.parametrize("name", ["per-class", "stacking"])
-def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ensemble.learning.stack._MOST_BYTES", 1000)
     with pytest.raises(EnsembleError, match="GiB of memory") as refused:
-        FITTERS[name].fit(small(), F1, 1234)  # a seed that none has been asked for: what is remembered is not made again
+        FITTERS[name].fit(
+            small(), F1, 1234
+        )  # a seed that none has been asked for: what is remembered is not made again
     assert refused.value.hint is not None
     assert "simplex" in refused.value.hint
 

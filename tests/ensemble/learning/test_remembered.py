@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ensemble.learning.combination import Combination
-from ensemble.learning.registry import remembered
+from ensemble.learning.registry import memoize_fit
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import METRICS, Metric
 from tests.ensemble.worlds import world
@@ -20,9 +20,9 @@ def test_the_same_is_fitted_once_and_anything_else_anew() -> None:
 
     def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         made.append(seed)
-        return Combination(stack.names, said=f"fit {len(made)}")
+        return Combination(stack.names, summary=f"fit {len(made)}")
 
-    once = remembered(fit)
+    once = memoize_fit(fit)
     stack = world()
     first = once(stack, F1, 0)
     assert once(replace(stack, probabilities=stack.probabilities.copy()), F1, 0) is first
@@ -34,7 +34,7 @@ def test_the_same_is_fitted_once_and_anything_else_anew() -> None:
         (replace(stack, probabilities=changed), F1, 0),
         (replace(stack, labels=(stack.labels + 1) % 4), F1, 0),
         (replace(stack, persons=stack.persons[::-1]), F1, 0),
-        (replace(stack, nests=(stack.nests + 1) % 5), F1, 0),
+        (replace(stack, nests=(stack.outer_folds + 1) % 5), F1, 0),
         (replace(stack, names=("a", "b", "c")), F1, 0),
         (replace(stack, present=np.ones(stack.probabilities.shape[:2], bool)), F1, 0),
         (stack.take(np.arange(10)), F1, 0),
@@ -51,7 +51,7 @@ def test_only_so_many_are_kept() -> None:
         made.append(seed)
         return Combination(stack.names)
 
-    once, stack = remembered(fit), world(people=10)
+    once, stack = memoize_fit(fit), world(people=10)
     for seed in range(65):
         once(stack, F1, seed)
     once(stack, F1, 64)

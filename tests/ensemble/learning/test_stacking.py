@@ -100,7 +100,7 @@ def test_where_there_is_nothing_to_learn_it_stays_the_vote() -> None:
     assert combine(told, found) == pytest.approx(np.full((300, 4), 0.25), abs=0.02)
     alone = replace(stack, persons=np.zeros(300, np.int64), nests=np.zeros(300, np.int64))
     found = stacking(alone, LOSS)
-    assert found.said == "the geometric vote"
+    assert found.summary == "the geometric vote"
     assert combine(alone, found) == pytest.approx(vote(alone), abs=1e-5)
 
 
@@ -111,7 +111,7 @@ def test_all_classes_are_learnt_from_where_runs_mistake_one_for_another() -> Non
     values[1] = np.roll(values[1], 1, axis=1)
     shifted = replace(stack, probabilities=values)
     found = stacking(shifted, LOSS)
-    assert "all classes" in found.said
+    assert "all classes" in found.summary
     assert LOSS(stack.labels, combine(shifted, found)) < LOSS(stack.labels, vote(stack))
 
 
@@ -119,5 +119,5 @@ def test_the_order_of_samples_changes_no_more_than_the_last_digits() -> None:
     stack = drawn(7)
     order = np.random.default_rng(0).permutation(len(stack))
     first, second = stacking(stack, LOSS), stacking(stack.take(order), LOSS)
-    assert first.said == second.said
+    assert first.summary == second.summary
     assert combine(stack, first) == pytest.approx(combine(stack, second), abs=1e-3)

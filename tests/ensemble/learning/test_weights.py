@@ -31,7 +31,10 @@ def by_softmax(stack: Stack) -> float:
         return loss_of(stack, np.exp(logits - logits.max()))
 
     starts = [np.zeros(stack.runs), np.arange(stack.runs) / 2]
-    return min(minimize(loss, start, method="Nelder-Mead", options={"maxiter": 3000, "fatol": 1e-10, "xatol": 1e-6}).fun for start in starts)
+    return min(
+        minimize(loss, start, method="Nelder-Mead", options={"maxiter": 3000, "fatol": 1e-10, "xatol": 1e-6}).fun
+        for start in starts
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -62,7 +65,9 @@ def test_with_absent_runs_the_simplex_is_the_optimum_of_what_is_applied() -> Non
 def test_the_one_parameter_is_the_optimum_of_a_scalar_solver() -> None:
     stack = drawn(3)
     losses = np.array([LOSS(stack.labels, values) for values in stack.probabilities])
-    found = minimize_scalar(lambda t: loss_of(stack, np.exp(-t * (losses - losses.min()))), bounds=(0, 500), method="bounded")
+    found = minimize_scalar(
+        lambda t: loss_of(stack, np.exp(-t * (losses - losses.min()))), bounds=(0, 500), method="bounded"
+    )
     weights = exponential(stack, F1).weights
     assert weights is not None
     assert loss_of(stack, weights) <= found.fun + 1e-6
@@ -79,8 +84,12 @@ def test_one_parameter_is_zero_where_the_worst_run_is_as_good() -> None:
 
 def test_the_best_run_is_the_one_with_the_best_score_whichever_way_the_metric_goes() -> None:
     stack = drawn(4)
-    assert np.argmax(best_single(stack, F1).shares) == np.argmax([F1(stack.labels, values) for values in stack.probabilities])
-    assert np.argmax(best_single(stack, LOSS).shares) == np.argmin([LOSS(stack.labels, values) for values in stack.probabilities])
+    assert np.argmax(best_single(stack, F1).shares) == np.argmax(
+        [F1(stack.labels, values) for values in stack.probabilities]
+    )
+    assert np.argmax(best_single(stack, LOSS).shares) == np.argmin(
+        [LOSS(stack.labels, values) for values in stack.probabilities]
+    )
 
 
 def test_the_best_run_is_compared_on_samples_that_all_predict() -> None:
@@ -100,7 +109,9 @@ def test_a_metric_that_is_no_number_for_a_run_does_not_choose_it() -> None:
     def strange(labels: NDArray, values: NDArray) -> float:
         return float("nan") if np.array_equal(values, stack.probabilities[3]) else LOSS(labels, values)
 
-    shares = best_single(stack, type("Strange", (), {"__call__": staticmethod(strange), "greater_is_better": False})()).shares  # type: ignore[arg-type]
+    shares = best_single(
+        stack, type("Strange", (), {"__call__": staticmethod(strange), "greater_is_better": False})()
+    ).shares  # type: ignore[arg-type]
     assert shares[3] == 0
 
 
@@ -114,7 +125,7 @@ def test_greedy_is_no_worse_than_the_best_run_on_what_it_sees(metric: object) ->
     assert sign * measure(stack.labels, combine(stack, found)) >= best - 1e-6
     assert found.weights is not None
     assert found.weights.sum() == pytest.approx(1)
-    assert found.said.startswith("took r")
+    assert found.summary.startswith("took r")
 
 
 def test_bags_differ_by_seed_alone_and_give_more_runs_a_share() -> None:
@@ -154,7 +165,9 @@ def test_weights_for_each_class_are_a_minimum_of_the_penalised_loss_of_what_is_a
     at = class_weights._fitted(np.zeros((3, 4)), shared, values, there, stack.labels, 5.0)
 
     def loss(at: NDArray[np.float64]) -> float:
-        p = combine(stack, Combination(stack.names, weights=class_weights._weights(at, shared)))[np.arange(len(stack)), stack.labels]
+        p = combine(stack, Combination(stack.names, weights=class_weights._weights(at, shared)))[
+            np.arange(len(stack)), stack.labels
+        ]
         return float(-np.log(p.astype(float)).sum() + 2.5 * (at**2).sum())
 
     random = np.random.default_rng(0)

@@ -14,9 +14,9 @@ from ensemble.members.deduplication import named_apart, without_copies
 from ensemble.members.discovery import find_files
 from ensemble.members.reading import Member, read_members
 from ensemble.voting.vote import vote
-from folds.predictions.files import Rows, Sidecar, write_prediction
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 
-ROWS = Rows(np.array(["x", "y", "z"]))
+ROWS = SampleRows(np.array(["x", "y", "z"]))
 
 
 def draw(seed: int) -> np.ndarray:
@@ -24,7 +24,7 @@ def draw(seed: int) -> np.ndarray:
 
 
 def save(folder: Path, name: str, values: np.ndarray, **more: object) -> Path:
-    sidecar = Sidecar("probability", "test", ("a", "b", "c"), ROWS, run=name.split(".")[0])
+    sidecar = PredictionMetadata("probability", "test", ("a", "b", "c"), ROWS, run=name.split(".")[0])
     return write_prediction(folder / f"{name}.npy", values, replace(sidecar, **more))  # type: ignore[arg-type]
 
 
@@ -76,13 +76,15 @@ def test_folds_that_predict_the_same_are_no_copies_and_a_run_under_another_name_
     assert [member.run for member in read([*mine, *theirs], said)] == ["a"] * 3
     assert len(said) == 1
     other = save(tmp_path, "b.fold1", draw(2), fold=1)
-    assert len(read([*mine, theirs[0], other, theirs[2]], said)) == 6, "a run that shares some files only is another run"
+    assert len(read([*mine, theirs[0], other, theirs[2]], said)) == 6, (
+        "a run that shares some files only is another run"
+    )
 
 
 def test_equal_numbers_of_other_samples_or_classes_are_no_copies(tmp_path: Path) -> None:
     said: list[str] = []
     paths = [save(tmp_path, "a", draw(0)), save(tmp_path, "b", draw(0), classes=("b", "a", "c"))]
-    paths.append(save(tmp_path, "c", draw(0), rows=Rows(ROWS.ids[::-1].copy())))
+    paths.append(save(tmp_path, "c", draw(0), rows=SampleRows(ROWS.ids[::-1].copy())))
     assert len(read(paths, said)) == 3
     assert said == []
 

@@ -11,20 +11,24 @@ import pytest
 
 from ensemble.members.reading import read_members
 from folds.errors import EnsembleError
-from folds.predictions.files import Rows, Sidecar, write_prediction
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 
 FOLD = np.array([0, 0, 1, 1, 2, 2])
-ROWS = Rows(np.array([f"im{i}" for i in range(6)]), np.array(list("ababab")), np.array([f"p{i // 2}" for i in range(6)]))
-PLAIN = Sidecar("probability", "oof", ("a", "b"), ROWS, fold=FOLD, run="swin")
+ROWS = SampleRows(
+    np.array([f"im{i}" for i in range(6)]), np.array(list("ababab")), np.array([f"p{i // 2}" for i in range(6)])
+)
+PLAIN = PredictionMetadata("probability", "oof", ("a", "b"), ROWS, fold=FOLD, run="swin")
 
 
-def save(folder: Path, sidecar: Sidecar, name: str = "swin.oof") -> Path:
+def save(folder: Path, sidecar: PredictionMetadata, name: str = "swin.oof") -> Path:
     return write_prediction(folder / f"{name}.npy", np.full((len(sidecar.rows), 2), 0.5), sidecar)
 
 
 def folds_csv(folder: Path, fold: Sequence[object], run: str = "swin") -> None:
     (folder / run).mkdir(exist_ok=True)
-    (folder / run / "folds.csv").write_text("\n".join(["id,label,person,fold", *(f"im{i},a,p{i // 2},{one}" for i, one in enumerate(fold))]))
+    (folder / run / "folds.csv").write_text(
+        "\n".join(["id,label,person,fold", *(f"im{i},a,p{i // 2},{one}" for i, one in enumerate(fold))])
+    )
 
 
 def test_what_agrees_with_the_folds_of_its_run_is_read(tmp_path: Path) -> None:
@@ -35,7 +39,9 @@ def test_what_agrees_with_the_folds_of_its_run_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("where", "name"), [("", "swin.oof"), ("tta", "swin.oof")])
 def test_a_row_that_the_run_has_in_another_fold_was_trained_on(tmp_path: Path, where: str, name: str) -> None:
     folds_csv(tmp_path, [0, 0, 1, 1, 0, 0])
-    with pytest.raises(EnsembleError, match=r"the model of fold 2 was trained on 'im4'.*has it in fold 0; so it is with 2 of 6 rows") as caught:
+    with pytest.raises(
+        EnsembleError, match=r"the model of fold 2 was trained on 'im4'.*has it in fold 0; so it is with 2 of 6 rows"
+    ) as caught:
         read_members([save(tmp_path / where, PLAIN, name)])
     assert str(tmp_path / "swin" / "folds.csv") in caught.value.message
 
@@ -71,7 +77,9 @@ def test_runs_of_one_plan_are_each_checked(tmp_path: Path) -> None:
         ({"0": ["im2"], "1": ["im0"]}, None, "2 of 6 rows"),
     ],
 )
-def test_a_row_that_the_sidecar_says_was_trained_on_is_refused(tmp_path: Path, trained_on: object, fold: object, seen: str) -> None:
+def test_a_row_that_the_sidecar_says_was_trained_on_is_refused(
+    tmp_path: Path, trained_on: object, fold: object, seen: str
+) -> None:
     for split in ("oof", "test"):
         path = save(tmp_path, replace(PLAIN, split=split, fold=fold, trained_on=trained_on))  # type: ignore[arg-type]
         with pytest.raises(EnsembleError, match=seen):

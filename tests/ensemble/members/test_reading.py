@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ensemble.alignment.align import align
-from ensemble.alignment.split import Split
+from ensemble.alignment.split import AlignedSplit
 from ensemble.members.deduplication import named_apart, select_runs
 from ensemble.members.discovery import find_files
 from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.reading import read_members
 from ensemble.voting.vote import METHODS, vote
 from folds.errors import EnsembleError, UsageError
-from folds.predictions.files import Rows, Sidecar, write_prediction
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 
 CLASSES = ("0", "1", "2", "10")
 
@@ -31,10 +31,12 @@ def draw(n: int, classes: int = 4, seed: int = 0) -> NDArray[np.float64]:
     return values / values.sum(1, keepdims=True)
 
 
-def table(n: int, prefix: str = "im") -> Rows:
+def table(n: int, prefix: str = "im") -> SampleRows:
     number = np.arange(n)
-    return Rows(
-        np.array([f"{prefix}{i}" for i in number]), np.array([CLASSES[i % 4] for i in number]), np.array([f"p{prefix}{i // 2}" for i in number])
+    return SampleRows(
+        np.array([f"{prefix}{i}" for i in number]),
+        np.array([CLASSES[i % 4] for i in number]),
+        np.array([f"p{prefix}{i // 2}" for i in number]),
     )
 
 
@@ -42,20 +44,24 @@ def save(
     folder: Path,
     name: str,
     values: NDArray,
-    rows: Rows,
+    rows: SampleRows,
     *,
     split: str = "oof",
-    samples: Rows | None = None,
+    samples: SampleRows | None = None,
     classes: tuple[str, ...] = CLASSES,
     **more: object,
 ) -> Path:
-    sidecar = Sidecar(**{"kind": "probability", "split": split, "classes": classes, "rows": rows, "run": name.split(".")[0], **more})  # type: ignore[arg-type]
+    sidecar = PredictionMetadata(
+        **{"kind": "probability", "split": split, "classes": classes, "rows": rows, "run": name.split(".")[0], **more}
+    )  # type: ignore[arg-type]
     return write_prediction(folder / f"{name}.npy", values, sidecar, samples)
 
 
-def lined_up(*paths: Path, notes: list[str] | None = None, **more: object) -> dict[str, Split]:
+def lined_up(*paths: Path, notes: list[str] | None = None, **more: object) -> dict[str, AlignedSplit]:
     said = [] if notes is None else notes
-    return align(named_apart(read_members(find_files(paths), note=said.append, warn=said.append)), note=said.append, **more)  # type: ignore[arg-type]
+    return align(
+        named_apart(read_members(find_files(paths), note=said.append, warn=said.append)), note=said.append, **more
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -74,11 +80,15 @@ def lined_up(*paths: Path, notes: list[str] | None = None, **more: object) -> di
 )
 def test_a_table_of_samples_is_no_member_and_answers_are(tmp_path: Path, header: str, table: bool) -> None:
     mark = ";" if ";" in header else ","
-    (tmp_path / "a.csv").write_text("\n".join([header, *(mark.join([f"im{i}", *"0" * header.count(mark)]) for i in range(3))]))
+    (tmp_path / "a.csv").write_text(
+        "\n".join([header, *(mark.join([f"im{i}", *"0" * header.count(mark)]) for i in range(3))])
+    )
     if not table:
         assert find_files([tmp_path / "a.csv"]) == [tmp_path / "a.csv"]
         return
-    with pytest.raises(EnsembleError, match=r"a\.csv lists samples with their true labels, it is no prediction") as caught:
+    with pytest.raises(
+        EnsembleError, match=r"a\.csv lists samples with their true labels, it is no prediction"
+    ) as caught:
         find_files([tmp_path / "a.csv"])
     assert f"--labels {tmp_path / 'a.csv'}" in str(caught.value.hint)
 
@@ -102,7 +112,9 @@ def test_integer_class_names_are_ordered_as_numbers(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 12), runs=st.integers(1, 4))
-def test_a_blend_is_invariant_to_the_order_of_files_rows_and_classes(tmp_path: Path, seed: int, n: int, runs: int) -> None:
+def test_a_blend_is_invariant_to_the_order_of_files_rows_and_classes(
+    tmp_path: Path, seed: int, n: int, runs: int
+) -> None:
     rng = np.random.default_rng(seed)
     rows, first, second = table(n), [], []
     for run in range(runs):
@@ -111,7 +123,15 @@ def test_a_blend_is_invariant_to_the_order_of_files_rows_and_classes(tmp_path: P
         order, columns = rng.permutation(n), rng.permutation(4)
         (tmp_path / "other").mkdir(exist_ok=True)
         shuffled = values[order][:, columns]
-        second.append(save(tmp_path / "other", f"r{run}.oof", shuffled, rows.take(order), classes=tuple(CLASSES[c] for c in columns)))
+        second.append(
+            save(
+                tmp_path / "other",
+                f"r{run}.oof",
+                shuffled,
+                rows.take(order),
+                classes=tuple(CLASSES[c] for c in columns),
+            )
+        )
     rng.shuffle(second)  # type: ignore[arg-type]
     one, other = lined_up(*first)["oof"], lined_up(*second)["oof"]
     position = [other.rows.ids.tolist().index(name) for name in one.rows.ids.tolist()]
@@ -119,7 +139,9 @@ def test_a_blend_is_invariant_to_the_order_of_files_rows_and_classes(tmp_path: P
         ranking = [f"r{run}" for run in range(runs)]
         a, b = vote(one, method, ranking=ranking), vote(other, method, ranking=ranking)
         assert a.ties == b.ties
-        np.testing.assert_allclose(a.probabilities, b.probabilities[position], rtol=0, atol=1e-7 if method == "rank" else 0, err_msg=method)
+        np.testing.assert_allclose(
+            a.probabilities, b.probabilities[position], rtol=0, atol=1e-7 if method == "rank" else 0, err_msg=method
+        )
 
 
 @pytest.mark.parametrize("dtype", ["<f8", "<f4", "<f2", ">f4", ">f8"])
@@ -140,7 +162,9 @@ def test_logits_become_probabilities_without_overflow(tmp_path: Path) -> None:
     logits[0] = [1e4, 1e4, -1e4, 0]
     split = lined_up(save(tmp_path, "a.oof", logits, table(9), kind="logit"))["oof"]
     exact = [[np.exp(float(v) - max(map(float, row))) for v in row] for row in logits.astype(np.float32)]
-    np.testing.assert_allclose(split.runs[0].probabilities(0, 9), [np.array(row) / sum(row) for row in exact], rtol=1e-9)
+    np.testing.assert_allclose(
+        split.runs[0].probabilities(0, 9), [np.array(row) / sum(row) for row in exact], rtol=1e-9
+    )
 
 
 def test_logits_are_never_guessed(tmp_path: Path) -> None:
@@ -172,7 +196,10 @@ def test_different_samples_are_refused_naming_both_groups_and_counting_ids(tmp_p
 
 def test_a_sidecar_that_repeats_the_hash_of_the_folds_but_has_other_ids_is_refused(tmp_path: Path) -> None:
     fold = np.arange(20) // 2 % 5
-    paths = [save(tmp_path, name, draw(20), rows, fold=fold, folds_sha="f" * 64) for name, rows in (("a.oof", table(20)), ("b.oof", table(20, "x")))]
+    paths = [
+        save(tmp_path, name, draw(20), rows, fold=fold, folds_sha="f" * 64)
+        for name, rows in (("a.oof", table(20)), ("b.oof", table(20, "x")))
+    ]
     with pytest.raises(EnsembleError, match="40 ids differ"):
         lined_up(*paths)
 
@@ -196,14 +223,18 @@ def test_rows_that_no_run_has_are_absent_and_counted(tmp_path: Path) -> None:
     rows, fold = table(20), np.arange(20) // 2 % 5
     index = np.flatnonzero(fold != 3)
     notes: list[str] = []
-    split = lined_up(save(tmp_path, "a.oof", draw(16), rows.take(index), samples=rows, fold=fold[index]), notes=notes)["oof"]
+    split = lined_up(save(tmp_path, "a.oof", draw(16), rows.take(index), samples=rows, fold=fold[index]), notes=notes)[
+        "oof"
+    ]
     assert split.rows.ids.tolist() == rows.ids[index].tolist()
     assert any(note.startswith("4 of 20 oof samples") for note in notes)
 
 
 def test_one_file_a_fold_is_one_run_out_of_fold(tmp_path: Path) -> None:
     rows, fold, values = table(20), np.arange(20) // 2 % 5, draw(20)
-    paths = [save(tmp_path, f"a.{i}.oof", values[fold == i], rows.take(np.flatnonzero(fold == i)), fold=i) for i in range(5)]
+    paths = [
+        save(tmp_path, f"a.{i}.oof", values[fold == i], rows.take(np.flatnonzero(fold == i)), fold=i) for i in range(5)
+    ]
     split = lined_up(*paths, save(tmp_path, "b.oof", values, rows))["oof"]
     mine = split.runs[0]
     position = [rows.ids.tolist().index(name) for name in split.rows.ids.tolist()]
@@ -232,14 +263,17 @@ def test_a_fold_that_is_missing_on_test_is_said(tmp_path: Path) -> None:
 
 
 def test_classes_that_differ_are_named(tmp_path: Path) -> None:
-    paths = [save(tmp_path, "a.oof", draw(4), table(4)), save(tmp_path, "b.oof", draw(4), table(4), classes=("0", "1", "2", "11"))]
+    paths = [
+        save(tmp_path, "a.oof", draw(4), table(4)),
+        save(tmp_path, "b.oof", draw(4), table(4), classes=("0", "1", "2", "11")),
+    ]
     with pytest.raises(EnsembleError, match="only the first has 10; only the second has 11"):
         lined_up(*paths)
 
 
 def test_labels_that_contradict_each_other_are_an_error(tmp_path: Path) -> None:
     rows = table(4)
-    other = Rows(rows.ids, rows.labels[::-1], rows.persons)  # type: ignore[index]
+    other = SampleRows(rows.ids, rows.labels[::-1], rows.persons)  # type: ignore[index]
     with pytest.raises(EnsembleError, match="differ for 4 ids"):
         lined_up(save(tmp_path, "a.oof", draw(4), rows), save(tmp_path, "b.oof", draw(4), other))
 
@@ -269,7 +303,15 @@ def test_the_prediction_over_views_replaces_the_plain_one(tmp_path: Path) -> Non
     index = np.flatnonzero(fold < 2)
     paths = [
         save(tmp_path, "a.oof", plain, rows, samples=rows, fold=fold),
-        save(tmp_path / "tta", "a.oof", over_views[index], rows.take(index), samples=rows, fold=fold[index], views=("none", "hflip")),
+        save(
+            tmp_path / "tta",
+            "a.oof",
+            over_views[index],
+            rows.take(index),
+            samples=rows,
+            fold=fold[index],
+            views=("none", "hflip"),
+        ),
     ]
     notes: list[str] = []
     split = lined_up(*paths, notes=notes)["oof"]
@@ -321,7 +363,9 @@ def test_bare_arrays_are_test_and_their_order_is_taken_on_trust(tmp_path: Path) 
 
 def test_bare_arrays_with_labels_are_out_of_fold(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", draw(4))
-    (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbfid,label,person\r\nx,10\r\n".replace(b"x,10\r\n", b"x,10,p\r\ny,0,p\r\nz,1,q\r\nw,2,q\r\n"))
+    (tmp_path / "labels.csv").write_bytes(
+        b"\xef\xbb\xbfid,label,person\r\nx,10\r\n".replace(b"x,10\r\n", b"x,10,p\r\ny,0,p\r\nz,1,q\r\nw,2,q\r\n")
+    )
     split = lined_up(tmp_path / "a.npy", labels=read_hard_labels(tmp_path / "labels.csv"))["oof"]
     assert split.classes == ("0", "1", "2", "10")
     assert split.rows.ids.tolist() == ["x", "y", "z", "w"]
@@ -329,7 +373,10 @@ def test_bare_arrays_with_labels_are_out_of_fold(tmp_path: Path) -> None:
 
 
 def test_a_bare_array_beside_sidecars_must_fit_one_split(tmp_path: Path) -> None:
-    oof, test = save(tmp_path, "a.oof", draw(10), table(10)), save(tmp_path, "a.fold0.test", draw(6), table(6, "t"), split="test", fold=0)
+    oof, test = (
+        save(tmp_path, "a.oof", draw(10), table(10)),
+        save(tmp_path, "a.fold0.test", draw(6), table(6, "t"), split="test", fold=0),
+    )
     np.save(tmp_path / "bare.npy", draw(6, seed=3))
     assert [run.name for run in lined_up(oof, test, tmp_path / "bare.npy")["test"].runs] == ["a", "bare"]
     np.save(tmp_path / "bare.npy", draw(7))
@@ -402,11 +449,17 @@ def test_true_labels_are_not_taken_for_a_member(tmp_path: Path) -> None:
         find_files([samples])
 
 
-def attribute_files(folder: Path, rows: Rows) -> tuple[list[Path], dict[str, NDArray], dict[str, dict[str, str]]]:
-    meaning = {name: {"mask": "no" if i // 2 else "yes", "age": "old" if i % 2 else "young"} for i, name in enumerate(CLASSES)}
+def attribute_files(folder: Path, rows: SampleRows) -> tuple[list[Path], dict[str, NDArray], dict[str, dict[str, str]]]:
+    meaning = {
+        name: {"mask": "no" if i // 2 else "yes", "age": "old" if i % 2 else "young"} for i, name in enumerate(CLASSES)
+    }
     values = {"mask": draw(len(rows), 2, 5), "age": draw(len(rows), 2, 6)}
     names = {"mask": ("yes", "no"), "age": ("old", "young")}
-    return [save(folder, f"{key}.oof", values[key], rows, target=key, classes=names[key]) for key in names], values, meaning
+    return (
+        [save(folder, f"{key}.oof", values[key], rows, target=key, classes=names[key]) for key in names],
+        values,
+        meaning,
+    )
 
 
 def test_attribute_members_join_the_label_by_the_product_of_their_probabilities(tmp_path: Path) -> None:
@@ -446,7 +499,9 @@ def test_members_of_one_attribute_alone_are_a_blend_of_it(tmp_path: Path) -> Non
 
 
 def test_select_runs_keeps_those_and_offers_the_nearest(tmp_path: Path) -> None:
-    members = read_members([save(tmp_path, "swin.oof", draw(4), table(4)), save(tmp_path, "resnet18.oof", draw(4, seed=1), table(4))])
+    members = read_members(
+        [save(tmp_path, "swin.oof", draw(4), table(4)), save(tmp_path, "resnet18.oof", draw(4, seed=1), table(4))]
+    )
     assert [member.run for member in select_runs(members, ["swin"])] == ["swin"]
     with pytest.raises(UsageError, match="unknown run 'swim'; did you mean swin"):
         select_runs(members, ["swim"])
@@ -490,8 +545,16 @@ def test_nothing_read_runs_code(tmp_path: Path) -> None:
         (lambda npy, side: np.save(npy, np.full((8, 4), "x")), "expected numbers"),
         (lambda npy, side: side.write_text("{"), "a.oof.json is not JSON"),
         (lambda npy, side: side.write_text("[]"), "is not a sidecar"),
-        (lambda npy, side: side.write_text(json.dumps(json.loads(side.read_text()) | {"classes": ["0", "1", "1", "2"]})), "repeats a class"),
-        (lambda npy, side: side.write_text(json.dumps(json.loads(side.read_text()) | {"kind": "odds"})), "'kind' is 'odds'"),
+        (
+            lambda npy, side: side.write_text(
+                json.dumps(json.loads(side.read_text()) | {"classes": ["0", "1", "1", "2"]})
+            ),
+            "repeats a class",
+        ),
+        (
+            lambda npy, side: side.write_text(json.dumps(json.loads(side.read_text()) | {"kind": "odds"})),
+            "'kind' is 'odds'",
+        ),
     ],
 )
 def test_a_damaged_file_is_refused_by_name_and_reason(tmp_path: Path, spoil, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -509,7 +572,9 @@ def test_no_files_are_no_blend_and_one_is(tmp_path: Path) -> None:
     assert len(read_members([save(tmp_path, "a.oof", draw(4), table(4))])) == 1
 
 
-def test_a_pattern_that_the_shell_left_is_expanded_or_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pattern_that_the_shell_left_is_expanded_or_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EnsembleError, match=r"no file matches runs/\*\.npy") as caught:
         find_files([Path("runs/*.npy")])

@@ -9,21 +9,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.tta.files import kept_logits, stitch, together, write
-from folds.predictions.files import Rows, Sidecar, read_sidecar, sidecar_path
+from ensemble.tta.files import load_cached_logits, load_common_rows, stitch, write
+from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, sidecar_path
 from folds.predictions.rows import samples_sha
 
-TABLE = Rows(np.array([f"i{n}" for n in range(8)]), np.array(list("abababab")), np.array(list("ppqqrrss")))
+TABLE = SampleRows(np.array([f"i{n}" for n in range(8)]), np.array(list("abababab")), np.array(list("ppqqrrss")))
 FOLD = np.array([0, 1, 0, 1, 2, 2, 0, 1])
 LOGITS = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
 
 
-def of(fold: int, table: Rows = TABLE, **more: Any) -> Sidecar:
+def of(fold: int, table: SampleRows = TABLE, **more: Any) -> PredictionMetadata:
     """What the rows of a fold are when they are predicted."""
-    said: dict[str, Any] = {"kind": "logit", "split": "oof", "classes": ("a", "b"), "run": "swin", "views": ("hflip",), "folds_sha": "f"}
+    said: dict[str, Any] = {
+        "kind": "logit",
+        "split": "oof",
+        "classes": ("a", "b"),
+        "run": "swin",
+        "views": ("hflip",),
+        "folds_sha": "f",
+    }
     rows = table.take(np.flatnonzero(fold == FOLD))
     shas = {"checkpoint_sha": {str(fold): f"c{fold}"}, "images_sha": {str(fold): f"m{fold}"}}
-    return Sidecar(rows=rows, fold=np.full(len(rows), fold), samples_sha=samples_sha(table), **(said | shas | more))
+    return PredictionMetadata(
+        rows=rows, fold=np.full(len(rows), fold), samples_sha=samples_sha(table), **(said | shas | more)
+    )
 
 
 def put(path: Path, *folds: int) -> None:
@@ -32,7 +41,9 @@ def put(path: Path, *folds: int) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_folds_come_to_the_same_bytes_in_the_order_of_the_table_whichever_was_first(tmp_path: Path, order: tuple[int, ...]) -> None:
+def test_folds_come_to_the_same_bytes_in_the_order_of_the_table_whichever_was_first(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
     path = tmp_path / "hflip.oof.npy"
     put(path, *order)
     np.testing.assert_array_equal(np.load(path), LOGITS)
@@ -40,20 +51,23 @@ def test_folds_come_to_the_same_bytes_in_the_order_of_the_table_whichever_was_fi
     assert there is not None
     np.testing.assert_array_equal(there.fold, FOLD)
     assert there.rows.ids.tolist() == TABLE.ids.tolist()
-    assert (there.checkpoint_sha, there.images_sha) == ({"0": "c0", "1": "c1", "2": "c2"}, {"0": "m0", "1": "m1", "2": "m2"})
+    assert (there.checkpoint_sha, there.images_sha) == (
+        {"0": "c0", "1": "c1", "2": "c2"},
+        {"0": "m0", "1": "m1", "2": "m2"},
+    )
 
 
 def test_each_fold_is_kept_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "hflip.oof.npy"
     put(path, 0, 2)
     for fold in (0, 2):
-        found = kept_logits(path, of(fold))
+        found = load_cached_logits(path, of(fold))
         assert found.there.all()
         np.testing.assert_array_equal(found.logits, LOGITS[fold == FOLD])
     backwards = of(0)
     backwards = replace(backwards, rows=backwards.rows.take(np.array([2, 1, 0])))
-    np.testing.assert_array_equal(kept_logits(path, backwards).logits, LOGITS[[6, 2, 0]])
-    assert not kept_logits(path, of(1)).there.any()
+    np.testing.assert_array_equal(load_cached_logits(path, backwards).logits, LOGITS[[6, 2, 0]])
+    assert not load_cached_logits(path, of(1)).there.any()
 
 
 def test_of_rows_that_are_there_in_part_those_are_kept(tmp_path: Path) -> None:
@@ -61,13 +75,13 @@ def test_of_rows_that_are_there_in_part_those_are_kept(tmp_path: Path) -> None:
     sidecar = replace(of(0), split="test", rows=TABLE, fold=0, checkpoint_sha="c0", images_sha="m")
     some = np.array([1, 4, 5])
     write(path, LOGITS[some], replace(sidecar, rows=TABLE.take(some)), TABLE)
-    found = kept_logits(path, sidecar)
+    found = load_cached_logits(path, sidecar)
     assert np.flatnonzero(found.there).tolist() == some.tolist()
     np.testing.assert_array_equal(found.logits, LOGITS[some])
     array = np.load(path)
     array[1, 0] = np.nan
     np.save(path, array)
-    assert np.flatnonzero(kept_logits(path, sidecar).there).tolist() == [1, 5]
+    assert np.flatnonzero(load_cached_logits(path, sidecar).there).tolist() == [1, 5]
 
 
 OTHERS: dict[str, Any] = {
@@ -86,24 +100,24 @@ OTHERS: dict[str, Any] = {
 def test_nothing_is_kept_of_anything_else(tmp_path: Path, name: str) -> None:
     path = tmp_path / "hflip.oof.npy"
     put(path, 0)
-    assert kept_logits(path, of(0)).there.all()
-    assert not kept_logits(path, replace(of(0), **{name: OTHERS[name]})).there.any()
+    assert load_cached_logits(path, of(0)).there.all()
+    assert not load_cached_logits(path, replace(of(0), **{name: OTHERS[name]})).there.any()
 
 
 def test_a_file_that_does_not_say_what_its_images_were_keeps_nothing(tmp_path: Path) -> None:
     path = tmp_path / "hflip.oof.npy"
     stitch(path, LOGITS[FOLD == 0], of(0, images_sha=None), TABLE)
     assert read_sidecar(path) is not None
-    assert not kept_logits(path, of(0)).there.any()
+    assert not load_cached_logits(path, of(0)).there.any()
 
 
 def test_a_test_file_is_of_one_fold(tmp_path: Path) -> None:
     path = tmp_path / "hflip.fold0.test.npy"
     sidecar = replace(of(0), split="test", rows=TABLE, fold=0, checkpoint_sha="c0", images_sha="m")
     write(path, LOGITS, sidecar, TABLE)
-    np.testing.assert_array_equal(kept_logits(path, sidecar).logits, LOGITS)
-    assert not kept_logits(path, replace(sidecar, fold=1)).there.any()
-    assert not kept_logits(path, replace(sidecar, checkpoint_sha="c1")).there.any()
+    np.testing.assert_array_equal(load_cached_logits(path, sidecar).logits, LOGITS)
+    assert not load_cached_logits(path, replace(sidecar, fold=1)).there.any()
+    assert not load_cached_logits(path, replace(sidecar, checkpoint_sha="c1")).there.any()
 
 
 @pytest.mark.parametrize("other", ["folds_sha", "views", "run"])
@@ -132,7 +146,7 @@ def test_views_stand_together_on_the_rows_that_all_of_them_have_of_the_same_chec
     put(first, 0, 1, 2)
     for fold in (2, 0):
         stitch(second, -LOGITS[fold == FOLD], of(fold, views=("vflip",)), TABLE)
-    found = together([first, second], {})
+    found = load_common_rows([first, second], {})
     assert found is not None
     logits, sidecar = found
     rows = np.flatnonzero(FOLD != 1)
@@ -143,10 +157,10 @@ def test_views_stand_together_on_the_rows_that_all_of_them_have_of_the_same_chec
     # One of another training does not count, nor does what is not of the checkpoint that is known to be there.
     stitch(second, -LOGITS[FOLD == 0], of(0, views=("vflip",), checkpoint_sha={"0": "another"}), TABLE)
     for current, folds in (({}, [2]), ({0: "c0"}, [2]), ({2: "c2"}, [2])):
-        found = together([first, second], current)
+        found = load_common_rows([first, second], current)
         assert found is not None
         assert np.unique(found[1].fold).tolist() == folds
-    assert together([first, second], {2: "another"}) is None
+    assert load_common_rows([first, second], {2: "another"}) is None
     second.write_bytes(b"damaged")
-    assert together([first, second], {}) is None
-    assert together([tmp_path / "none.oof.npy"], {}) is None
+    assert load_common_rows([first, second], {}) is None
+    assert load_common_rows([tmp_path / "none.oof.npy"], {}) is None

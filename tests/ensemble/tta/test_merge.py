@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.tta.merge import Merge, Request, margins, merge_views
+from ensemble.tta.merge import Merge, MergeConfig, margins, merge_views
 from folds.errors import EnsembleError, UsageError
 from folds.utils.numeric import softmax
 
@@ -44,15 +44,15 @@ def test_weights_weigh_probabilities_for_all_classes_or_each_and_rows_sum_to_one
 
 def test_an_unknown_merge_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean geometric"):
-        Request("geometrical").check()
+        MergeConfig("geometrical").check()
     with pytest.raises(UsageError, match="expected at least 1 view an image"):
-        Request(budget=0).check()
+        MergeConfig(budget=0).check()
 
 
 @pytest.mark.parametrize("weights", [{"none": (0.25,), "hflip": (0.75,)}, {"none": (0.25, 0.5), "hflip": (0.75, 0.5)}])
 def test_a_merge_reads_as_it_was_written(weights: dict[str, tuple[float, ...]]) -> None:
     merge = Merge("weighted" if len(weights["none"]) == 1 else "classwise", weights, threshold=0.125)
-    assert Merge.from_json(json.loads(json.dumps(merge.as_json())), 2) == merge
+    assert Merge.from_json(json.loads(json.dumps(merge.to_dict())), 2) == merge
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_merge_reads_as_it_was_written(weights: dict[str, tuple[float, ...]]) 
 )
 def test_a_record_from_anywhere_that_is_no_merge_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(EnsembleError, match="this is no merge of views") as error:
-        Merge.from_json(Merge("weighted", {"none": (1.0,)}).as_json() | change, 2)
+        Merge.from_json(Merge("weighted", {"none": (1.0,)}).to_dict() | change, 2)
     assert said in error.value.message
 
 
@@ -84,6 +84,6 @@ def test_the_margin_is_the_highest_probability_less_the_second() -> None:
 def test_further_views_are_for_images_below_the_threshold_or_for_all_without_one() -> None:
     plain = np.log(np.array([[0.9, 0.1], [0.55, 0.45]]))
     weights = {"none": (0.5,), "hflip": (0.5,)}
-    assert Merge("mean", weights, threshold=0.5).further(plain).tolist() == [False, True]
-    assert Merge("mean", weights).further(plain).tolist() == [True, True]
-    assert Merge("mean", {"none": (1.0,)}).further(plain).tolist() == [False, False]
+    assert Merge("mean", weights, threshold=0.5).needs_more_views(plain).tolist() == [False, True]
+    assert Merge("mean", weights).needs_more_views(plain).tolist() == [True, True]
+    assert Merge("mean", {"none": (1.0,)}).needs_more_views(plain).tolist() == [False, False]

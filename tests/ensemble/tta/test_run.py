@@ -13,16 +13,16 @@ import ttach
 from ensemble.tta import predict as view_predictions
 from ensemble.tta import run as tta
 from ensemble.tta import weights as view_weights
-from ensemble.tta.files import together
-from ensemble.tta.merge import Merge, Request, margins
-from ensemble.tta.views import View, distinct, parse_views, view_named
-from ensemble.tta.weights import Evidence, apply, fit
+from ensemble.tta.files import load_common_rows
+from ensemble.tta.merge import Merge, MergeConfig, margins
+from ensemble.tta.views import View, deduplicate_views, parse_views, view_named
+from ensemble.tta.weights import OOFViews, apply, fit
 from folds.data.targets import resolve_target
 from folds.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from folds.models.factory import create
+from folds.models.factory import create_model
 from folds.models.inference import softmax
-from folds.predictions.files import Sidecar, read_sidecar
-from folds.predictions.reading import truth_of
+from folds.predictions.files import PredictionMetadata, read_sidecar
+from folds.predictions.reading import labels_and_groups
 from tests.conftest import Called
 
 Call = Callable[..., Called]
@@ -38,7 +38,9 @@ def test_the_plain_view_gives_the_fold_s_own_rows_again(grid: Path, call: Call) 
     position = {name: i for i, name in enumerate(whole.rows.ids.tolist())}
     rows = [position[name] for name in part.rows.ids.tolist()]
     np.testing.assert_allclose(np.load("runs/tta/test_vit.oof.npy"), np.load("runs/test_vit.oof.npy")[rows], atol=1e-5)
-    np.testing.assert_allclose(np.load("runs/tta/test_vit.fold1.test.npy"), np.load("runs/test_vit.fold1.test.npy"), atol=1e-5)
+    np.testing.assert_allclose(
+        np.load("runs/tta/test_vit.fold1.test.npy"), np.load("runs/test_vit.fold1.test.npy"), atol=1e-5
+    )
 
 
 def test_a_run_is_augmented_in_all_its_folds_and_every_view_s_logits_are_kept(grid: Path, call: Call) -> None:
@@ -49,11 +51,15 @@ def test_a_run_is_augmented_in_all_its_folds_and_every_view_s_logits_are_kept(gr
     assert list(record["splits"][0]["views"]) == ["none", "hflip", "multiply:0.8"]
     views = [np.load(f"runs/tta/test_resnet/views/{name}.oof.npy") for name in ("none", "hflip", "multiply0.8")]
     assert {view.shape for view in views} == {(210, 18)}
-    np.testing.assert_allclose(np.load("runs/tta/test_resnet.oof.npy"), np.mean([softmax(view) for view in views], 0), atol=1e-6)
+    np.testing.assert_allclose(
+        np.load("runs/tta/test_resnet.oof.npy"), np.mean([softmax(view) for view in views], 0), atol=1e-6
+    )
     sidecar = read_sidecar(Path("runs/tta/test_resnet/views/hflip.oof.npy"))
     assert sidecar is not None
     assert (sidecar.kind, sidecar.views, len(np.unique(sidecar.fold))) == ("logit", ("hflip",), 3)
-    assert sorted(path.name for path in Path("runs/tta").glob("*.test.npy")) == [f"test_resnet.fold{i}.test.npy" for i in range(3)]
+    assert sorted(path.name for path in Path("runs/tta").glob("*.test.npy")) == [
+        f"test_resnet.fold{i}.test.npy" for i in range(3)
+    ]
 
 
 def test_folds_one_by_one_stitch_to_the_same_bytes_as_the_run(grid: Path, call: Call) -> None:
@@ -71,17 +77,23 @@ def test_the_logits_of_a_view_are_those_ttach_s_wrapper_feeds_to_its_merge(grid:
 
     call("tta", "checkpoints/test_resnet/fold0.pt", "--views", "hflip")
     checkpoint = load_checkpoint(Path("checkpoints/test_resnet/fold0.pt"))
-    pixels = np.load(next(path for path in Path(".ensemble/images").glob("*.npy") if len(np.load(path, mmap_mode="r")) == 42))
+    pixels = np.load(
+        next(path for path in Path(".ensemble/images").glob("*.npy") if len(np.load(path, mmap_mode="r")) == 42)
+    )
     mean, std = (torch.tensor(v)[:, None, None] for v in (checkpoint.architecture.mean, checkpoint.architecture.std))
     inputs = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
-    wrapper = ttach.ClassificationTTAWrapper(checkpoint.build(), ttach.Compose([ttach.HorizontalFlip()]), merge_mode="mean")
+    wrapper = ttach.ClassificationTTAWrapper(
+        checkpoint.build(), ttach.Compose([ttach.HorizontalFlip()]), merge_mode="mean"
+    )
     with torch.no_grad():
         expected = wrapper(inputs)  # the mean of logits: right for what it says it is
     views = [np.load(f"runs/tta/test_resnet/views/{name}.fold0.test.npy") for name in ("none", "hflip")]
     np.testing.assert_allclose(np.mean(views, 0), expected, atol=1e-4)
 
 
-def test_other_views_and_other_merges_are_made_of_what_is_kept_and_back(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_views_and_other_merges_are_made_of_what_is_kept_and_back(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = call("tta", "test_resnet", "--views", "hflip")
     before = merged_files()
     assert call("tta", "test_resnet", "--views", "hflip,vflip").code == 0
@@ -89,7 +101,10 @@ def test_other_views_and_other_merges_are_made_of_what_is_kept_and_back(grid: Pa
     monkeypatch.setattr(view_predictions, "predict_logits", never)
     geometric = call("tta", "test_resnet", "--views", "hflip,vflip", "--merge", "geometric")
     assert geometric.code == 0, geometric.err
-    assert "runs/tta/test_resnet.oof.npy was of none, hflip, vflip; it is made anew from the views, which are all kept" in geometric.err
+    assert (
+        "runs/tta/test_resnet.oof.npy was of none, hflip, vflip; it is made anew from the views, which are all kept"
+        in geometric.err
+    )
     views = [np.load(f"runs/tta/test_resnet/views/{name}.oof.npy") for name in ("none", "hflip", "vflip")]
     np.testing.assert_allclose(np.load("runs/tta/test_resnet.oof.npy"), softmax(np.mean(views, 0)), atol=1e-6)
     for path in ("runs/tta/test_resnet.oof.npy", *(f"runs/tta/test_resnet.fold{i}.test.npy" for i in range(3))):
@@ -103,13 +118,15 @@ def merged_files() -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in Path("runs/tta").glob("*.npy")}
 
 
-def sidecar_of(path: str) -> Sidecar:
+def sidecar_of(path: str) -> PredictionMetadata:
     found = read_sidecar(Path(path))
     assert found is not None
     return found
 
 
-def test_force_predicts_the_folds_that_are_named_again_and_leaves_the_others_alone(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_predicts_the_folds_that_are_named_again_and_leaves_the_others_alone(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call("tta", "test_resnet", "--views", "hflip,vflip")
     before = written()
     made = counted(monkeypatch)
@@ -141,7 +158,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     made: list[tuple[str, list[str]]] = []
     predict = view_predictions.predict_logits
 
-    def remember(model: object, pixels: object, index: np.ndarray, *rest: object, views: list[View], **named: object) -> np.ndarray:
+    def remember(
+        model: object, pixels: object, index: np.ndarray, *rest: object, views: list[View], **named: object
+    ) -> np.ndarray:
         made.append(("test" if len(index) == 42 else "oof", [view.name for view in views]))
         return predict(model, pixels, index, *rest, views=views, **named)  # type: ignore[arg-type]
 
@@ -150,10 +169,16 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
 
 
 def written() -> dict[Path, tuple[bytes, int]]:
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("runs/tta").rglob("*.*") if path.is_file() and path.suffix != ".lock"}
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in Path("runs/tta").rglob("*.*")
+        if path.is_file() and path.suffix != ".lock"
+    }
 
 
-def test_what_has_been_predicted_is_not_predicted_again_and_keeps_its_date(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_been_predicted_is_not_predicted_again_and_keeps_its_date(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = call("tta", "test_resnet")
     before = written()
     with monkeypatch.context() as patch:
@@ -181,7 +206,12 @@ def test_what_has_been_predicted_is_not_predicted_again_and_keeps_its_date(grid:
 )
 @pytest.mark.parametrize("damage", ["gone", "torn", "nonsense", "not finite"])
 def test_a_view_that_is_gone_or_damaged_is_predicted_again_and_no_other(
-    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch, name: str, missing: list[tuple[str, list[str]]], damage: str
+    grid: Path,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    missing: list[tuple[str, list[str]]],
+    damage: str,
 ) -> None:
     first = call("tta", "test_resnet")
     before = {path: content for path, (content, _) in written().items() if path.suffix == ".npy"}
@@ -207,18 +237,25 @@ def test_a_single_fold_beside_a_damaged_view_says_how_to_make_the_others(grid: P
     Path("runs/tta/test_resnet/views/hflip.oof.npy").write_bytes(b"damaged")
     alone = call("tta", "checkpoints/test_resnet/fold0.pt")
     assert alone.code == 0, alone.err
-    assert "is without fold 1, 2: some of these views are missing there; ensemble tta test_resnet with the same options predicts them" in alone.err
+    assert (
+        "is without fold 1, 2: some of these views are missing there; ensemble tta test_resnet with the same options predicts them"
+        in alone.err
+    )
     whole = call("tta", "test_resnet")
     assert whole.code == 0
     assert "folds 0, 1, 2" in whole.out
 
 
-def test_another_checkpoint_other_images_and_other_labels_are_predicted_again(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_checkpoint_other_images_and_other_labels_are_predicted_again(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = Path("checkpoints/test_resnet/fold0.pt")
     call("tta", "test_resnet")
     made = counted(monkeypatch)
     checkpoint = load_checkpoint(path)
-    save_checkpoint(path, replace(checkpoint, weights={name: value * 1.01 for name, value in checkpoint.weights.items()}))
+    save_checkpoint(
+        path, replace(checkpoint, weights={name: value * 1.01 for name, value in checkpoint.weights.items()})
+    )
     refused = call("tta", "test_resnet")
     assert (refused.code, made) == (1, [])
     assert "was made with another training of this fold" in refused.err
@@ -237,7 +274,9 @@ def test_another_checkpoint_other_images_and_other_labels_are_predicted_again(gr
     assert made == []
 
 
-def test_folds_that_were_not_there_are_all_that_is_predicted(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_that_were_not_there_are_all_that_is_predicted(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call("tta", "checkpoints/test_resnet/fold1.pt")
     made = counted(monkeypatch)
     assert call("tta", "test_resnet").code == 0
@@ -270,7 +309,9 @@ def relabelled(folder: Path, change: Callable[[list[str]], list[str]]) -> Path:
 
     paths = read_data(DataSpec(folder / "people")).train.paths or ()
     rows = zip(sidecar.rows.ids, paths, change(sidecar.rows.labels.tolist()), sidecar.rows.persons, strict=True)
-    (folder / "relabelled.csv").write_text("\n".join(["id,path,label,person", *(",".join(map(str, row)) for row in rows)]))
+    (folder / "relabelled.csv").write_text(
+        "\n".join(["id,path,label,person", *(",".join(map(str, row)) for row in rows)])
+    )
     return folder / "relabelled.csv"
 
 
@@ -305,8 +346,12 @@ def test_a_label_that_is_none_of_the_model_s_classes_is_refused_by_name(grid: Pa
     assert "'newcls': 1 samples, first relabelled.csv row 2" in called.err
 
 
-@pytest.mark.parametrize("change", [{"run": "{outside}/x"}, {"run": "../../outside/x"}, {"fold": "../../../../outside/y"}])
-def test_a_checkpoint_cannot_have_anything_written_outside_runs(grid: Path, call: Call, tmp_path: Path, change: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "change", [{"run": "{outside}/x"}, {"run": "../../outside/x"}, {"fold": "../../../../outside/y"}]
+)
+def test_a_checkpoint_cannot_have_anything_written_outside_runs(
+    grid: Path, call: Call, tmp_path: Path, change: dict[str, str]
+) -> None:
     import torch
 
     record = torch.load("checkpoints/test_vit/fold0.pt", weights_only=True)
@@ -319,9 +364,9 @@ def test_a_checkpoint_cannot_have_anything_written_outside_runs(grid: Path, call
 
 
 def test_a_table_without_the_fold_s_people_is_refused(grid: Path, call: Call, tmp_path: Path) -> None:
-    from folds.data.synthetic.people import draw_people
+    from folds.data.synthetic.people import generate_people
 
-    draw_people(tmp_path / "others", people=20, test_people=2, seed=5, size=(48, 64))
+    generate_people(tmp_path / "others", people=20, test_people=2, seed=5, size=(48, 64))
     called = call("tta", "checkpoints/test_vit/fold0.pt", "--data", tmp_path / "others")
     assert called.code == 1
     assert "lacks" in called.err
@@ -341,29 +386,42 @@ def test_under_a_budget_test_is_predicted_in_the_chosen_views_alone_by_weights_t
     weights = record["merge"]["weights"]
     assert 1 <= len(weights) <= 2
     assert sum(weights.values()) == pytest.approx(1)
-    assert made == [("oof", [view.name for view in distinct(parse_views(BOTH[1]), (32, 32))])] * 3 + [("test", list(weights))] * 3
+    assert (
+        made
+        == [("oof", [view.name for view in deduplicate_views(parse_views(BOTH[1]), (32, 32))])] * 3
+        + [("test", list(weights))] * 3
+    )
     assert record["passes"]["test"] == len(weights)
     sidecar = sidecar_of("runs/tta/test_resnet.fold2.test.npy")
-    assert Merge.from_json(sidecar.merge, 18).as_json()["weights"] == weights
-    views = {view: softmax(np.load(f"runs/tta/test_resnet/views/{view_named(view).file_name}.fold2.test.npy")) for view in weights}
+    assert Merge.from_json(sidecar.merge, 18).to_dict()["weights"] == weights
+    views = {
+        view: softmax(np.load(f"runs/tta/test_resnet/views/{view_named(view).file_name}.fold2.test.npy"))
+        for view in weights
+    }
     expected = sum(weights[view] * values for view, values in views.items())
     np.testing.assert_allclose(np.load("runs/tta/test_resnet.fold2.test.npy"), expected, atol=1e-6)
 
 
 def test_out_of_fold_the_rows_of_a_fold_are_merged_as_the_other_folds_say(grid: Path, call: Call) -> None:
     call("tta", "test_resnet", *BOTH, "--merge", "weighted", "--json")
-    names = [view.name for view in distinct(parse_views(BOTH[1]), (32, 32))]
-    found = together([Path(f"runs/tta/test_resnet/views/{view_named(name).file_name}.oof.npy") for name in names], {})
+    names = [view.name for view in deduplicate_views(parse_views(BOTH[1]), (32, 32))]
+    found = load_common_rows(
+        [Path(f"runs/tta/test_resnet/views/{view_named(name).file_name}.oof.npy") for name in names], {}
+    )
     assert found is not None
-    labels, persons = truth_of(found[1])
-    evidence = Evidence(tuple(names), found[0], labels, persons, np.asarray(found[1].fold))
+    labels, persons = labels_and_groups(found[1])
+    evidence = OOFViews(tuple(names), found[0], labels, persons, np.asarray(found[1].fold))
     mine = evidence.folds == 1
-    merge = fit(evidence.take(~mine), Request("weighted"))
-    np.testing.assert_allclose(np.load("runs/tta/test_resnet.oof.npy")[mine], apply(merge, evidence.take(mine))[0], atol=1e-6)
+    merge = fit(evidence.take(~mine), MergeConfig("weighted"))
+    np.testing.assert_allclose(
+        np.load("runs/tta/test_resnet.oof.npy")[mine], apply(merge, evidence.take(mine))[0], atol=1e-6
+    )
     assert (sidecar_of("runs/tta/test_resnet.oof.npy").merge or {})["nested"] is True
 
 
-def test_adaptive_predicts_further_views_of_the_doubtful_images_alone(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adaptive_predicts_further_views_of_the_doubtful_images_alone(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = call("tta", "test_resnet", *BOTH)
     assert whole.code == 0
     full = merged_files()
@@ -375,7 +433,9 @@ def test_adaptive_predicts_further_views_of_the_doubtful_images_alone(grid: Path
     predicted: list[int] = []
     predict = view_predictions.predict_logits
 
-    def remember(model: object, pixels: object, index: np.ndarray, *rest: object, views: list[View], **named: object) -> np.ndarray:
+    def remember(
+        model: object, pixels: object, index: np.ndarray, *rest: object, views: list[View], **named: object
+    ) -> np.ndarray:
         predicted.append(len(index) * len(views))
         return predict(model, pixels, index, *rest, views=views, **named)  # type: ignore[arg-type]
 
@@ -428,7 +488,9 @@ def test_the_table_tells_what_a_view_counts_and_costs(grid: Path, call: Call) ->
 
 
 def test_a_view_set_of_one_is_the_plain_image_whatever_is_asked_of_its_merge(grid: Path, call: Call) -> None:
-    called = call("tta", "test_vit", "--views", "scale:1.02", "--merge", "auto", "--budget", "3", "--adaptive", "--json")
+    called = call(
+        "tta", "test_vit", "--views", "scale:1.02", "--merge", "auto", "--budget", "3", "--adaptive", "--json"
+    )
     assert called.code == 0, called.err
     assert "warning: left out" in called.err
     record = json.loads(called.out)
@@ -447,7 +509,9 @@ def test_a_view_set_of_one_is_the_plain_image_whatever_is_asked_of_its_merge(gri
         (["--views", "scale:7"], "out of range"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_predicted(grid: Path, call: Call, words: list[str], said: str) -> None:
+def test_what_cannot_be_is_refused_before_anything_is_predicted(
+    grid: Path, call: Call, words: list[str], said: str
+) -> None:
     called = call("tta", "test_resnet", *words)
     assert called.code == 2
     assert said in called.err
@@ -456,13 +520,16 @@ def test_what_cannot_be_is_refused_before_anything_is_predicted(grid: Path, call
 
 @pytest.mark.parametrize("words", [["--merge", "weighted"], ["--merge", "auto"], ["--budget", "1"], ["--adaptive"]])
 def test_weights_want_labels(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
-    def unknown(sidecar: Sidecar) -> None:
+    def unknown(sidecar: PredictionMetadata) -> None:
         raise ValueError("no labels to score on")
 
-    monkeypatch.setattr(tta, "truth_of", unknown)
+    monkeypatch.setattr(tta, "labels_and_groups", unknown)
     called = call("tta", "test_resnet", *words)
     assert called.code == 1
-    assert "views are chosen and weighed by labels, and those of test_resnet's out-of-fold rows are not known" in called.err
+    assert (
+        "views are chosen and weighed by labels, and those of test_resnet's out-of-fold rows are not known"
+        in called.err
+    )
     assert "hint: --merge mean or geometric, of all views, needs none" in called.err
     assert not list(Path("runs/tta").glob("*.npy"))
 
@@ -480,7 +547,7 @@ def test_a_model_of_several_heads_is_augmented_as_a_model_of_the_label(grid: Pat
     checkpoint = load_checkpoint(Path("checkpoints/test_resnet/fold0.pt"))
     heads = ("mask", "gender", "age")
     outputs = resolve_target("+".join(heads), checkpoint.classes, checkpoint.class_attributes).outputs
-    weights = create(checkpoint.architecture, outputs).state_dict()
+    weights = create_model(checkpoint.architecture, outputs).state_dict()
     save_checkpoint(Path("heads.pt"), replace(checkpoint, run="heads", heads=heads, weights=weights))
     called = call("tta", "heads.pt", "--views", "hflip,multiply:0.8", "--merge", "classwise", "--json")
     assert called.code == 0, called.err

@@ -7,15 +7,24 @@ import pytest
 import timm
 import torch
 
-from ensemble.tta.views import View, distinct, parse_views, view_named
+from ensemble.tta.views import View, deduplicate_views, parse_views, view_named
 from folds.errors import UsageError
-from folds.models.inference import Pixels, predict_logits
+from folds.models.inference import PixelSource, predict_logits
 
-EVERY = ["d4", "scale:0.7,1.3", "tencrop:0.8", "multiply:0.5,2", "add:-0.2,0.3", "contrast:0.5,2", "hshift:-0.1,0.1,vshift:0.2", "hflip*scale:1.2"]
+EVERY = [
+    "d4",
+    "scale:0.7,1.3",
+    "tencrop:0.8",
+    "multiply:0.5,2",
+    "add:-0.2,0.3",
+    "contrast:0.5,2",
+    "hshift:-0.1,0.1,vshift:0.2",
+    "hflip*scale:1.2",
+]
 
 
 def chosen(text: str, size: tuple[int, int] = (24, 24)) -> tuple[View, ...]:
-    return distinct(parse_views(text), size)
+    return deduplicate_views(parse_views(text), size)
 
 
 def names(text: str, size: tuple[int, int] = (24, 24)) -> list[str]:
@@ -29,7 +38,15 @@ def test_the_plain_image_is_always_the_first_view() -> None:
 
 
 def test_factors_multiply_and_terms_add() -> None:
-    assert names("hflip*scale:0.9,1,1.1,vflip") == ["none", "scale:0.9", "scale:1.1", "hflip*scale:0.9", "hflip", "hflip*scale:1.1", "vflip"]
+    assert names("hflip*scale:0.9,1,1.1,vflip") == [
+        "none",
+        "scale:0.9",
+        "scale:1.1",
+        "hflip*scale:0.9",
+        "hflip",
+        "hflip*scale:1.1",
+        "vflip",
+    ]
 
 
 def test_sixteen_products_of_flips_and_turns_are_the_eight_distinct_ones() -> None:
@@ -59,7 +76,9 @@ def test_views_do_what_their_names_say() -> None:
     torch.testing.assert_close(by_name["vflip"], image.flip(2))
     torch.testing.assert_close(by_name["multiply:0.5"], image * 0.5)
     torch.testing.assert_close(by_name["add:0.25"], (image + 0.25).clamp(0, 1))
-    twice = torch.nn.functional.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)[:, :, 4:12, 4:12]
+    twice = torch.nn.functional.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)[
+        :, :, 4:12, 4:12
+    ]
     torch.testing.assert_close(by_name["scale:2"], twice)
 
 
@@ -76,7 +95,9 @@ def test_contrast_is_about_the_mean_of_each_image() -> None:
     image = 0.25 + 0.5 * torch.rand(4, 3, 8, 8)
     half = {view.name: view for view in parse_views("contrast:0.5")}["contrast:0.5"](image)
     torch.testing.assert_close(half.mean((1, 2, 3)), image.mean((1, 2, 3)))
-    torch.testing.assert_close(half.amax((1, 2, 3)) - half.amin((1, 2, 3)), (image.amax((1, 2, 3)) - image.amin((1, 2, 3))) / 2)
+    torch.testing.assert_close(
+        half.amax((1, 2, 3)) - half.amin((1, 2, 3)), (image.amax((1, 2, 3)) - image.amin((1, 2, 3))) / 2
+    )
 
 
 def test_ten_crops_are_five_and_five_of_the_mirrored_image() -> None:
@@ -93,7 +114,7 @@ def test_a_view_is_found_again_by_its_name(text: str) -> None:
     image = torch.rand(2, 3, 12, 12)
     for view in parse_views(text):
         again = view_named(view.name)
-        assert (again.name, again.moves_only) == (view.name, view.moves_only)
+        assert (again.name, again.geometric_only) == (view.name, view.geometric_only)
         assert torch.equal(again(image), view(image))
 
 
@@ -108,7 +129,7 @@ def test_a_view_that_only_moves_pixels_may_see_them_normalised(text: str) -> Non
     image, centre, deviation = torch.rand(2, 3, 16, 16), torch.tensor([0.4, 0.5, 0.6])[:, None, None], 0.25
     for view in parse_views(text):
         after, before = (view(image) - centre) / deviation, view((image - centre) / deviation)
-        assert torch.allclose(after, before, atol=1e-5) == view.moves_only or view.name == "none"
+        assert torch.allclose(after, before, atol=1e-5) == view.geometric_only or view.name == "none"
 
 
 class Layouts(torch.nn.Module):
@@ -119,14 +140,27 @@ class Layouts(torch.nn.Module):
         self.seen: list[bool] = []
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        self.seen.append(batch.is_contiguous(memory_format=torch.channels_last) and not batch.requires_grad and torch.is_inference_mode_enabled())
+        self.seen.append(
+            batch.is_contiguous(memory_format=torch.channels_last)
+            and not batch.requires_grad
+            and torch.is_inference_mode_enabled()
+        )
         return batch.mean((2, 3))
 
 
 def test_every_view_reaches_the_model_channels_last_and_without_gradients() -> None:
     values = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     views, model = [view for text in EVERY for view in parse_views(text)], Layouts()
-    found = predict_logits(model, Pixels(values, "cpu"), np.arange(3), (0.5,) * 3, (0.25,) * 3, device="cpu", channels_last=True, views=views)
+    found = predict_logits(
+        model,
+        PixelSource(values, "cpu"),
+        np.arange(3),
+        (0.5,) * 3,
+        (0.25,) * 3,
+        device="cpu",
+        channels_last=True,
+        views=views,
+    )
     assert model.seen == [True] * len(views)
     for view, logits in zip(views, found, strict=True):
         plain = view(torch.from_numpy(values).permute(0, 3, 1, 2) / 255)
@@ -134,14 +168,17 @@ def test_every_view_reaches_the_model_channels_last_and_without_gradients() -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"), [("swin_tiny_patch4_window7_224", {"embed_dim": 32, "depths": (1, 1), "num_heads": (2, 4)}), ("test_vit", {})]
+    ("name", "arguments"),
+    [("swin_tiny_patch4_window7_224", {"embed_dim": 32, "depths": (1, 1), "num_heads": (2, 4)}), ("test_vit", {})],
 )
 def test_models_of_one_size_take_views_of_any_scale(name: str, arguments: dict[str, object]) -> None:
     model = timm.create_model(name, num_classes=4, img_size=56 if name.startswith("swin") else 32, **arguments).eval()
     size = 56 if name.startswith("swin") else 32
     values = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     views = parse_views("scale:0.5,0.9,1.1,2,fivecrop:0.7")
-    found = predict_logits(model, Pixels(values, "cpu"), np.arange(2), (0.5,) * 3, (0.25,) * 3, device="cpu", views=views)
+    found = predict_logits(
+        model, PixelSource(values, "cpu"), np.arange(2), (0.5,) * 3, (0.25,) * 3, device="cpu", views=views
+    )
     assert found.shape == (len(views), 2, 4)
     assert np.isfinite(found).all()
 
@@ -195,7 +232,7 @@ def test_views_are_compared_at_the_size_of_the_model(text: str, size: tuple[int,
 
 def test_views_that_are_left_out_are_named_with_those_they_repeat() -> None:
     said: list[str] = []
-    distinct(parse_views("none,scale:1.02,hflip*rot90,vflip"), (32, 48), said.append)
+    deduplicate_views(parse_views("none,scale:1.02,hflip*rot90,vflip"), (32, 48), said.append)
     assert said == [
         "left out, because they do the same to images of 48×32 px as another view: scale:1.02 (as none), vflip (as hflip*rot180)",
     ]

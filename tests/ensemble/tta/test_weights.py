@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ensemble.tta import weights as view_weights
-from ensemble.tta.merge import Request, margins, merge_views
-from ensemble.tta.weights import Evidence, apply, fit, fit_threshold, nested
+from ensemble.tta.merge import MergeConfig, margins, merge_views
+from ensemble.tta.weights import OOFViews, apply, fit, fit_threshold, nested_view_scores
 from folds.errors import EnsembleError
 from folds.metrics.classification import log_loss, macro_f1
 from folds.utils.numeric import softmax
@@ -18,16 +18,18 @@ from folds.utils.numeric import softmax
 CLASSES = 4
 
 
-def evidence(noise: tuple[float, ...], rows: int = 600, seed: int = 0, folds: int = 5) -> Evidence:
+def evidence(noise: tuple[float, ...], rows: int = 600, seed: int = 0, folds: int = 5) -> OOFViews:
     """Views whose logits are the truth with so much noise each; 3 rows a person, people dealt to folds."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, rows)
-    logits = np.stack([2.0 * np.eye(CLASSES)[labels] + random.normal(scale=scale, size=(rows, CLASSES)) for scale in noise])
+    logits = np.stack(
+        [2.0 * np.eye(CLASSES)[labels] + random.normal(scale=scale, size=(rows, CLASSES)) for scale in noise]
+    )
     persons = np.arange(rows) // 3
-    return Evidence(tuple(f"v{i}" for i in range(len(noise))), logits, labels, persons, persons % folds)
+    return OOFViews(tuple(f"v{i}" for i in range(len(noise))), logits, labels, persons, persons % folds)
 
 
-def loss(known: Evidence, weights: NDArray) -> float:
+def loss(known: OOFViews, weights: NDArray) -> float:
     return log_loss(known.labels, merge_views(known.logits, "weighted", weights))
 
 
@@ -36,7 +38,7 @@ def test_greedy_weights_come_near_the_best_that_a_grid_finds(monkeypatch: pytest
     known = evidence((1.0, 1.5, 3.0))
     grid = [np.array([a, b, 1 - a - b]) for a in np.linspace(0, 1, 41) for b in np.linspace(0, 1, 41) if a + b <= 1]
     best = min(loss(known, weights) for weights in grid)
-    merge = fit(known, Request("weighted"))
+    merge = fit(known, MergeConfig("weighted"))
     weights = np.array([merge.weights.get(view, (0.0,))[0] for view in known.views])
     assert loss(known, weights) < best + 2e-4
     assert weights[0] > weights[1] > weights[2]
@@ -44,7 +46,7 @@ def test_greedy_weights_come_near_the_best_that_a_grid_finds(monkeypatch: pytest
 
 def test_fitted_weights_are_half_way_to_equal_ones_and_sum_to_one() -> None:
     known = evidence((1.0, 1.5, 30.0))
-    weights = fit(known, Request("weighted")).weights
+    weights = fit(known, MergeConfig("weighted")).weights
     assert list(weights) == ["v0", "v1", "v2"]
     assert sum(weight for (weight,) in weights.values()) == pytest.approx(1)
     assert weights["v2"][0] == pytest.approx(0.5 / 3)
@@ -53,16 +55,18 @@ def test_fitted_weights_are_half_way_to_equal_ones_and_sum_to_one() -> None:
 def test_a_budget_of_one_is_the_best_single_view() -> None:
     known = evidence((2.0, 1.0, 3.0))
     for how in ("mean", "geometric", "weighted", "classwise"):
-        merge = fit(known, Request(how, budget=1))
+        merge = fit(known, MergeConfig(how, budget=1))
         assert merge.views == ("v1",)
         np.testing.assert_allclose(apply(merge, known)[0], softmax(known.logits[1]))
 
 
 @pytest.mark.parametrize("how", ["mean", "geometric", "weighted", "classwise", "auto"])
 @pytest.mark.parametrize("budget", [1, 2, 3])
-def test_no_more_views_than_the_budget_and_the_plain_image_among_them_where_the_others_wait_for_it(how: str, budget: int) -> None:
+def test_no_more_views_than_the_budget_and_the_plain_image_among_them_where_the_others_wait_for_it(
+    how: str, budget: int
+) -> None:
     known = evidence((3.0, 1.0, 1.2, 1.1, 2.0), rows=150)
-    free, waiting = fit(known, Request(how, budget)), fit(known, Request(how, budget, adaptive=True))
+    free, waiting = fit(known, MergeConfig(how, budget)), fit(known, MergeConfig(how, budget, adaptive=True))
     assert 1 <= len(free.views) <= budget
     assert 1 <= len(waiting.views) <= budget
     assert waiting.views[0] == "v0"
@@ -73,16 +77,27 @@ def test_a_mean_under_a_budget_takes_what_a_search_over_all_pairs_would() -> Non
     known = evidence((3.0, 1.0, 1.2, 2.5))
     pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
     best = min(pairs, key=lambda pair: log_loss(known.labels, softmax(known.logits[list(pair)]).mean(0)))
-    assert fit(known, Request("mean", 2)).views == tuple(f"v{i}" for i in best)
-    assert fit(known, Request("mean", 2)).weights["v1"] == (0.5,)
+    assert fit(known, MergeConfig("mean", 2)).views == tuple(f"v{i}" for i in best)
+    assert fit(known, MergeConfig("mean", 2)).weights["v1"] == (0.5,)
 
 
-@pytest.mark.parametrize("request_", [Request("weighted"), Request("classwise"), Request("mean", 2), Request("auto"), Request("mean", adaptive=True)])
-def test_the_rows_of_a_fold_do_not_depend_on_their_own_labels(request_: Request) -> None:
+@pytest.mark.parametrize(
+    "request_",
+    [
+        MergeConfig("weighted"),
+        MergeConfig("classwise"),
+        MergeConfig("mean", 2),
+        MergeConfig("auto"),
+        MergeConfig("mean", adaptive=True),
+    ],
+)
+def test_the_rows_of_a_fold_do_not_depend_on_their_own_labels(request_: MergeConfig) -> None:
     known = evidence((1.5, 1.0, 1.2), rows=150, folds=3)
-    before, _ = nested(known, request_)
+    before, _ = nested_view_scores(known, request_)
     mine = known.folds == 1
-    after, _ = nested(replace(known, labels=np.where(mine, (known.labels + 1) % CLASSES, known.labels)), request_)
+    after, _ = nested_view_scores(
+        replace(known, labels=np.where(mine, (known.labels + 1) % CLASSES, known.labels)), request_
+    )
     np.testing.assert_array_equal(before[mine], after[mine])
     assert not np.array_equal(before[~mine], after[~mine]) or request_.adaptive
 
@@ -95,36 +110,40 @@ def test_the_people_of_a_single_fold_are_dealt_to_five_groups_and_one_person_alo
     groups = np.argmax(parts, axis=0)
     assert all(len(np.unique(groups[known.persons == person])) == 1 for person in np.unique(known.persons))
     with pytest.raises(EnsembleError, match="there is one alone"):
-        nested(replace(known, persons=np.zeros(90, int)), Request("weighted"))
+        nested_view_scores(replace(known, persons=np.zeros(90, int)), MergeConfig("weighted"))
 
 
 def test_auto_takes_the_plain_image_alone_where_the_other_views_are_noise() -> None:
     known = evidence((0.5, 8.0, 8.0))
-    merge = fit(known, Request("auto"))
+    merge = fit(known, MergeConfig("auto"))
     np.testing.assert_allclose(apply(merge, known)[0].argmax(1), known.logits[0].argmax(1))
 
 
-def by_class(rare: int = 200) -> Evidence:
+def by_class(rare: int = 200) -> OOFViews:
     """Two views, each good at two of four classes, of the last of which there are `rare` rows."""
     random = np.random.default_rng(3)
     labels = np.repeat(np.arange(CLASSES), [200, 200, 200, rare])
     noise = np.where(labels < 2, 0.7, 4.0), np.where(labels < 2, 4.0, 0.7)
-    logits = np.stack([2.5 * np.eye(CLASSES)[labels] + random.normal(size=(len(labels), CLASSES)) * scale[:, None] for scale in noise])
+    logits = np.stack(
+        [2.5 * np.eye(CLASSES)[labels] + random.normal(size=(len(labels), CLASSES)) * scale[:, None] for scale in noise]
+    )
     order = random.permutation(len(labels))
     persons = np.arange(len(labels)) // 2
-    return Evidence(("v0", "v1"), logits[:, order], labels[order], persons, persons % 5)
+    return OOFViews(("v0", "v1"), logits[:, order], labels[order], persons, persons % 5)
 
 
 def test_weights_by_class_learn_which_view_knows_which_class_and_gain_on_people_they_were_not_fitted_on() -> None:
     known = by_class()
-    weights = fit(known, Request("classwise")).weights
+    weights = fit(known, MergeConfig("classwise")).weights
     assert min(weights["v0"][:2]) > max(weights["v0"][2:])
-    shared, single = (log_loss(known.labels, nested(known, Request(how))[0]) for how in ("weighted", "classwise"))
+    shared, single = (
+        log_loss(known.labels, nested_view_scores(known, MergeConfig(how))[0]) for how in ("weighted", "classwise")
+    )
     assert single < shared
 
 
 def test_the_rarer_a_class_the_nearer_its_weights_are_to_those_of_all() -> None:
-    often, rare = (np.array(fit(by_class(rows), Request("classwise")).weights["v1"])[3] for rows in (200, 4))
+    often, rare = (np.array(fit(by_class(rows), MergeConfig("classwise")).weights["v1"])[3] for rows in (200, 4))
     assert abs(rare - 0.5) < abs(often - 0.5)
 
 
@@ -173,7 +192,7 @@ def test_adaptive_views_keep_the_score_with_fewer_passes() -> None:
     known = evidence((0.4,) * 8, rows=1500)
     shared = np.random.default_rng(9).normal(scale=1.5, size=known.logits.shape[1:])  # views of an image err together
     known = replace(known, logits=known.logits + shared)
-    merged, views = nested(known, Request("mean", adaptive=True))
+    merged, views = nested_view_scores(known, MergeConfig("mean", adaptive=True))
     full = macro_f1(known.labels, merge_views(known.logits).argmax(1), CLASSES)
     assert macro_f1(known.labels, merged.argmax(1), CLASSES) > full - 0.005
     assert set(np.unique(views).tolist()) == {1, 8}

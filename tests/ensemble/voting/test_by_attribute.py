@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensemble.alignment.split import Split
+from ensemble.alignment.split import AlignedSplit
 from ensemble.voting.base import Options
 from ensemble.voting.vote import METHODS, vote
 from folds.errors import UsageError
@@ -24,13 +24,15 @@ MEANING = [("yes", "young"), ("yes", "old"), ("no", "young"), ("wrong", "old"), 
 VALUES = {0: ("no", "wrong", "yes"), 1: ("old", "young")}
 
 
-def with_meaning(split: Split) -> Split:
+def with_meaning(split: AlignedSplit) -> AlignedSplit:
     meaning = {name: dict(zip(("mask", "age"), MEANING[i])) for i, name in enumerate(split.classes)}
     return replace(split, class_attributes=meaning)
 
 
 def marginal(values: NDArray, attribute: int) -> NDArray:
-    return np.stack([sum(values[:, c] for c in range(5) if MEANING[c][attribute] == value) for value in VALUES[attribute]], axis=1)
+    return np.stack(
+        [sum(values[:, c] for c in range(5) if MEANING[c][attribute] == value) for value in VALUES[attribute]], axis=1
+    )
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "hard"])
@@ -38,12 +40,18 @@ def marginal(values: NDArray, attribute: int) -> NDArray:
 @given(n=st.integers(1, 8), seed=st.integers(0, 10**6), runs=st.integers(1, 4))
 def test_a_class_gets_the_product_of_the_votes_on_its_attributes(method: str, n: int, seed: int, runs: int) -> None:
     values = [draw(n, 5, seed + i) for i in range(runs)]
-    result = vote(with_meaning(split_of(*(probability_run(f"r{i}", v) for i, v in enumerate(values)), n=n)), method, options=APART)
+    result = vote(
+        with_meaning(split_of(*(probability_run(f"r{i}", v) for i, v in enumerate(values)), n=n)), method, options=APART
+    )
     apart = []
     for attribute in VALUES:
         sums = [marginal(v, attribute) for v in values]
-        apart.append(vote(split_of(*(probability_run(f"r{i}", v) for i, v in enumerate(sums)), n=n), method).probabilities)
-    expected = np.stack([apart[0][:, VALUES[0].index(mask)] * apart[1][:, VALUES[1].index(age)] for mask, age in MEANING], axis=1)
+        apart.append(
+            vote(split_of(*(probability_run(f"r{i}", v) for i, v in enumerate(sums)), n=n), method).probabilities
+        )
+    expected = np.stack(
+        [apart[0][:, VALUES[0].index(mask)] * apart[1][:, VALUES[1].index(age)] for mask, age in MEANING], axis=1
+    )
     np.testing.assert_allclose(result.probabilities, expected / expected.sum(1, keepdims=True), atol=1e-6)
 
 
@@ -60,13 +68,18 @@ def test_hard_votes_elect_the_class_whose_attributes_have_won(codes: list[list[i
             tied = [value for value in count if count[value] == max(count.values())]
             ties += len(tied) > 1
             # r0 is ranked first, then r1: the first whose value is among the tied.
-            won.append(next(MEANING[answers[row]][attribute] for answers in codes if MEANING[answers[row]][attribute] in tied))
+            won.append(
+                next(MEANING[answers[row]][attribute] for answers in codes if MEANING[answers[row]][attribute] in tied)
+            )
         decided = MEANING[int(result.probabilities[row].argmax())]
         if tuple(won) in MEANING:
             assert decided == tuple(won)
         else:
             assert tuple(won) == ("no", "old")
-            shares = {c: np.prod([sum(MEANING[answers[row]][a] == c[a] for answers in codes) for a in VALUES]) for c in MEANING}
+            shares = {
+                c: np.prod([sum(MEANING[answers[row]][a] == c[a] for answers in codes) for a in VALUES])
+                for c in MEANING
+            }
             assert shares[decided] == max(shares.values())
     assert result.ties == ties
     assert result.undecided == 0, "a class that somebody votes for has a product"
@@ -99,7 +112,10 @@ def test_attributes_that_are_not_known_or_do_not_tell_classes_apart_are_an_error
 
 def test_one_attribute_value_for_all_has_no_say() -> None:
     values = draw(4, 2, 0)
-    split = replace(split_of(probability_run("a", values), n=4), class_attributes={"0": {"k": "u", "m": "v"}, "1": {"k": "u", "m": "w"}})
+    split = replace(
+        split_of(probability_run("a", values), n=4),
+        class_attributes={"0": {"k": "u", "m": "v"}, "1": {"k": "u", "m": "w"}},
+    )
     np.testing.assert_allclose(vote(split, options=APART).probabilities, values, atol=1e-6)
 
 
@@ -107,7 +123,8 @@ def test_the_product_over_all_combinations_is_the_joint_where_all_exist() -> Non
     pairs = list(product("ab", "xyz"))
     values = np.random.default_rng(0).dirichlet(np.ones(6), 5)
     split = replace(
-        split_of(probability_run("r", values), n=5), class_attributes={str(i): dict(zip(("s", "t"), pair)) for i, pair in enumerate(pairs)}
+        split_of(probability_run("r", values), n=5),
+        class_attributes={str(i): dict(zip(("s", "t"), pair)) for i, pair in enumerate(pairs)},
     )
     grid = values.reshape(5, 2, 3)
     expected = (grid.sum(2)[:, :, None] * grid.sum(1)[:, None, :]).reshape(5, 6)

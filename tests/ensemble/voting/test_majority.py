@@ -18,12 +18,21 @@ CLASSES = 3
 def decided(row: int, models: dict[str, list[NDArray]], weight: dict[str, int], ranking: list[str]) -> tuple[int, bool]:
     """The class that wins a row, and whether it was a tie; a model is (n, classes) probabilities or (n,) answers."""
     heard = {run: own for run, own in models.items() if weight[run] > 0}
-    cast = {run: [int(model[row].argmax()) if model.ndim == 2 else int(model[row]) for model in own] for run, own in heard.items()}
-    count = [sum(Fraction(weight[run] * votes.count(c), len(votes)) for run, votes in cast.items()) for c in range(CLASSES)]
+    cast = {
+        run: [int(model[row].argmax()) if model.ndim == 2 else int(model[row]) for model in own]
+        for run, own in heard.items()
+    }
+    count = [
+        sum(Fraction(weight[run] * votes.count(c), len(votes)) for run, votes in cast.items()) for c in range(CLASSES)
+    ]
     tied = [c for c in range(CLASSES) if count[c] == max(count)]
     if len(tied) == 1:
         return tied[0], False
-    means = {run: np.mean([model[row] for model in own], axis=0) * weight[run] for run, own in heard.items() if own[0].ndim == 2}
+    means = {
+        run: np.mean([model[row] for model in own], axis=0) * weight[run]
+        for run, own in heard.items()
+        if own[0].ndim == 2
+    }
     if means:
         mean = sum(means.values())
         open_ = [c for c in tied if mean[c] >= max(mean[c] for c in tied) - 1e-9]
@@ -49,7 +58,9 @@ def test_a_tie_goes_to_the_mean_then_to_the_first_ranked(seed: int, kinds: list[
     runs = []
     for i, kind in enumerate(kinds):
         name = f"r{i}"
-        models[name] = [rng.integers(0, CLASSES, n)] if kind == 0 else [draw(n, CLASSES, seed + 10 * i + j) for j in range(kind)]
+        models[name] = (
+            [rng.integers(0, CLASSES, n)] if kind == 0 else [draw(n, CLASSES, seed + 10 * i + j) for j in range(kind)]
+        )
         runs.append(answer_run(name, models[name][0], CLASSES) if kind == 0 else probability_run(name, *models[name]))
     weight = {f"r{i}": w for i, w in enumerate(weights[: len(kinds)])}
     if not any(weight.values()):

@@ -38,7 +38,14 @@ def test_the_peak_is_that_of_the_blocks_not_of_the_files_or_the_result(tmp_path:
         values = rng.random((40_000, 200), np.float32)
         np.save(tmp_path / f"m{i}.npy", (values / values.sum(1, keepdims=True)).astype(np.float16 if i else np.float32))
     np.save(tmp_path / "small.npy", np.full((20, 200), 1 / 200, np.float32))
-    done = subprocess.run([sys.executable, "-c", CHILD, tmp_path, method], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, tmp_path, method],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     grown, total = map(float, done.stdout.split())
     # 107 MiB of files and 31 MiB of result; a median sorts a million numbers at once, and what goes with them.
@@ -56,12 +63,17 @@ def test_the_mean_is_that_of_numpy_in_float64_rounded_once() -> None:
     assert np.array_equal(mean_of_runs(runs[:1], np.array([0.3]), 9_000), values[0])
     np.testing.assert_allclose(mean_of_runs(runs, np.ones(7), 9_000, np.float32), expected, rtol=0, atol=1e-6)
     weights = np.array([1.0, 2, 0, 3, 0, 0, 1])
-    np.testing.assert_allclose(mean_of_runs(runs, weights, 9_000), np.average(values, axis=0, weights=weights), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(
+        mean_of_runs(runs, weights, 9_000), np.average(values, axis=0, weights=weights), rtol=0, atol=1e-7
+    )
 
 
 def test_rows_that_nobody_has_are_nan_and_others_are_renormalised() -> None:
     values = np.random.default_rng(0).dirichlet(np.ones(3), 3)
-    runs = [probability_run("a", values, rows=np.array([0, -1, -1])), probability_run("b", values[::-1].copy(), rows=np.array([0, 1, -1]))]
+    runs = [
+        probability_run("a", values, rows=np.array([0, -1, -1])),
+        probability_run("b", values[::-1].copy(), rows=np.array([0, 1, -1])),
+    ]
     result = mean_of_runs(runs, np.array([3.0, 1.0]), 3)
     np.testing.assert_allclose(result[0], (3 * values[0] + values[2]) / 4, atol=1e-7)
     np.testing.assert_allclose(result[1], values[1], atol=1e-7)

@@ -21,7 +21,9 @@ drawn = given(
 )
 
 
-def voted(values: list[NDArray], method: str, weights: list[float] | None = None, **options: float) -> NDArray[np.float32]:
+def voted(
+    values: list[NDArray], method: str, weights: list[float] | None = None, **options: float
+) -> NDArray[np.float32]:
     runs = [probability_run(f"r{i}", each) for i, each in enumerate(values)]
     given_weights = None if weights is None else {f"r{i}": weight for i, weight in enumerate(weights)}
     return vote(split_of(*runs, n=len(values[0])), method, given_weights, options=Options(**options)).probabilities  # type: ignore[arg-type]
@@ -34,10 +36,14 @@ def scaled(values: NDArray) -> NDArray:
 @pytest.mark.parametrize("exponent", [-300.0, -1.0, 0.5, 1.0, 2.0, 3.0, 700.0])
 @settings(max_examples=15, deadline=None)
 @drawn
-def test_the_power_mean_is_the_root_of_the_mean_of_powers(exponent: float, n: int, classes: int, seed: int, weights: list[int]) -> None:
+def test_the_power_mean_is_the_root_of_the_mean_of_powers(
+    exponent: float, n: int, classes: int, seed: int, weights: list[int]
+) -> None:
     values = [draw(n, classes, seed + i) for i in range(len(weights))]
     share = np.array(weights, np.longdouble) / sum(weights)  # its range holds .1 ** 700
-    expected = sum(w * v.astype(np.longdouble) ** exponent for w, v in zip(share, values)) ** (1 / np.longdouble(exponent))
+    expected = sum(w * v.astype(np.longdouble) ** exponent for w, v in zip(share, values)) ** (
+        1 / np.longdouble(exponent)
+    )
     np.testing.assert_allclose(voted(values, "power", list(weights), power=exponent), scaled(expected), atol=1e-6)
 
 
@@ -75,7 +81,11 @@ def test_the_trimmed_mean_leaves_out_the_ends(trim: float, n: int, classes: int,
     # In copies of a twentieth of a weight, whole copies are cut at either end.
     copies = np.sort(np.repeat(np.stack(values), np.array(weights) * 20, axis=0), axis=0)
     cut = round(trim * len(copies))
-    np.testing.assert_allclose(voted(values, "trimmed", list(weights), trim=trim), scaled(copies[cut : len(copies) - cut].mean(axis=0)), atol=1e-6)
+    np.testing.assert_allclose(
+        voted(values, "trimmed", list(weights), trim=trim),
+        scaled(copies[cut : len(copies) - cut].mean(axis=0)),
+        atol=1e-6,
+    )
 
 
 def test_the_trimmed_mean_is_that_of_scipy_and_ends_in_mean_and_median() -> None:
@@ -97,9 +107,13 @@ def test_max_takes_the_largest_of_those_that_have_a_weight(n: int, classes: int,
 
 @settings(max_examples=25, deadline=None)
 @drawn
-def test_the_geometric_mean_is_the_weighted_root_of_the_product(n: int, classes: int, seed: int, weights: list[int]) -> None:
+def test_the_geometric_mean_is_the_weighted_root_of_the_product(
+    n: int, classes: int, seed: int, weights: list[int]
+) -> None:
     values = [draw(n, classes, seed + i) for i in range(len(weights))]
-    expected = np.prod([np.maximum(each, FLOOR) ** (weight / sum(weights)) for each, weight in zip(values, weights)], axis=0)
+    expected = np.prod(
+        [np.maximum(each, FLOOR) ** (weight / sum(weights)) for each, weight in zip(values, weights)], axis=0
+    )
     np.testing.assert_allclose(voted(values, "geometric", list(weights)), scaled(expected), atol=1e-6)
 
 
@@ -107,13 +121,19 @@ def test_the_geometric_mean_is_the_weighted_root_of_the_product(n: int, classes:
 def test_where_nothing_is_left_of_a_row_the_mean_decides(method: str) -> None:
     values = [np.array([[1.0, 0, 0, 0, 0]]), *(np.roll(np.array([[1.0, 0, 0, 0, 0]]), i, 1) for i in (1, 2, 3, 4))]
     np.testing.assert_allclose(voted(values, method), [[0.2] * 5], atol=1e-7)
-    np.testing.assert_allclose(voted(values, method, [0.4, 0.15, 0.15, 0.15, 0.15], trim=0.45), [[0.4, 0.15, 0.15, 0.15, 0.15]], atol=1e-6)
+    np.testing.assert_allclose(
+        voted(values, method, [0.4, 0.15, 0.15, 0.15, 0.15], trim=0.45), [[0.4, 0.15, 0.15, 0.15, 0.15]], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("method", ["geometric", "power", "median", "trimmed", "max"])
 def test_a_run_that_is_absent_is_as_if_it_were_not_there(method: str) -> None:
     a, b, c = (np.random.default_rng(i).dirichlet(np.ones(3), 4) for i in range(3))
-    here = [probability_run("a", a), probability_run("b", b, rows=np.array([0, -1, 2, -1])), probability_run("c", c, rows=np.array([0, 1, 2, -1]))]
+    here = [
+        probability_run("a", a),
+        probability_run("b", b, rows=np.array([0, -1, 2, -1])),
+        probability_run("c", c, rows=np.array([0, 1, 2, -1])),
+    ]
     result = vote(split_of(*here, n=4), method, {"a": 0.5, "b": 0.3, "c": 0.2}).probabilities
     np.testing.assert_allclose(result[[0, 2]], voted([a, b, c], method, [0.5, 0.3, 0.2])[[0, 2]], atol=1e-7)
     np.testing.assert_allclose(result[1], voted([a, c], method, [0.5, 0.2])[1], atol=1e-7)

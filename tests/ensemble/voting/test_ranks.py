@@ -16,7 +16,9 @@ from tests.ensemble.small_runs import draw, probability_run, split_of
 
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 40), runs=st.integers(1, 4), seed=st.integers(0, 10**6))
-def test_the_order_is_that_of_the_mean_ranks_and_the_values_the_mean_of_the_sorted_columns(n: int, runs: int, seed: int) -> None:
+def test_the_order_is_that_of_the_mean_ranks_and_the_values_the_mean_of_the_sorted_columns(
+    n: int, runs: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     values, weights = rng.integers(0, 6, (runs, n)) / 7, rng.integers(1, 4, runs)
     share = weights / weights.sum()

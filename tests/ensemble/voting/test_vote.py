@@ -18,7 +18,12 @@ from tests.ensemble.small_runs import answer_run, draw, grid, probability_run, s
 # Few distinct values, so that ties are frequent.
 COARSE = st.integers(0, 3)
 
-shapes = given(n=st.integers(1, 9), classes=st.integers(2, 5), seed=st.integers(0, 10**6), sizes=st.lists(st.integers(1, 3), min_size=1, max_size=4))
+shapes = given(
+    n=st.integers(1, 9),
+    classes=st.integers(2, 5),
+    seed=st.integers(0, 10**6),
+    sizes=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -26,14 +31,19 @@ shapes = given(n=st.integers(1, 9), classes=st.integers(2, 5), seed=st.integers(
 def test_soft_is_the_mean_over_runs_of_the_mean_over_folds(n: int, classes: int, seed: int, sizes: list[int]) -> None:
     runs = grid(n, classes, seed, sizes)
     result = vote(split_of(*runs, n=n)).probabilities
-    expected = [[sum(sum(v[i, c] for v in values_of(r)) / len(r.parts) for r in runs) / len(runs) for c in range(classes)] for i in range(n)]
+    expected = [
+        [sum(sum(v[i, c] for v in values_of(r)) / len(r.parts) for r in runs) / len(runs) for c in range(classes)]
+        for i in range(n)
+    ]
     np.testing.assert_allclose(result, expected, atol=1e-6)
     np.testing.assert_allclose(result.sum(1), 1, atol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
 @shapes
-def test_weighted_with_equal_weights_is_soft_and_with_one_weight_is_that_run(n: int, classes: int, seed: int, sizes: list[int]) -> None:
+def test_weighted_with_equal_weights_is_soft_and_with_one_weight_is_that_run(
+    n: int, classes: int, seed: int, sizes: list[int]
+) -> None:
     runs = grid(n, classes, seed, sizes)
     split = split_of(*runs, n=n)
     equal = vote(split, "weighted", {run.name: 1 / len(runs) for run in runs}).probabilities
@@ -63,17 +73,28 @@ def test_votes_agree_with_the_voting_classifier_of_scikit_learn() -> None:
         reference.estimators_ = [Fixed(values_of(run)[0]) for run in runs]
         reference.estimators = [(run.name, None) for run in runs]
         reference.le_ = type("Encoder", (), {"inverse_transform": staticmethod(lambda codes: codes)})
-        ours = vote(split_of(*runs, n=n), "weighted" if method == "soft" else "hard", {f"r{i}": w for i, w in enumerate(weights)})
+        ours = vote(
+            split_of(*runs, n=n),
+            "weighted" if method == "soft" else "hard",
+            {f"r{i}": w for i, w in enumerate(weights)},
+        )
         expected = reference.predict(np.arange(n))
         # .5 against .3 + .2 is a tie, which scikit-learn gives to the lower class.
-        settled = np.array([len({int(values_of(run)[0][row].argmax()) for run in runs[1:]}) > 1 or method == "soft" for row in range(n)])
+        settled = np.array(
+            [
+                len({int(values_of(run)[0][row].argmax()) for run in runs[1:]}) > 1 or method == "soft"
+                for row in range(n)
+            ]
+        )
         assert np.array_equal(ours.probabilities.argmax(1)[settled], expected[settled])
         assert settled.sum() > 100
 
 
 @settings(max_examples=60, deadline=None)
 @shapes
-def test_hard_is_the_count_of_votes_with_ties_to_the_higher_mean(n: int, classes: int, seed: int, sizes: list[int]) -> None:
+def test_hard_is_the_count_of_votes_with_ties_to_the_higher_mean(
+    n: int, classes: int, seed: int, sizes: list[int]
+) -> None:
     runs = grid(n, classes, seed, sizes)
     split = split_of(*runs, n=n)
     result = vote(split, "hard")
@@ -90,7 +111,9 @@ def test_hard_is_the_count_of_votes_with_ties_to_the_higher_mean(n: int, classes
         decided = int(result.probabilities[row].argmax())
         assert decided in best
         assert means[row, decided] >= max(means[row, c] for c in best) - 1e-9
-        np.testing.assert_allclose(result.probabilities[row], [count[c] / (12 * len(runs)) for c in range(classes)], atol=3e-6)
+        np.testing.assert_allclose(
+            result.probabilities[row], [count[c] / (12 * len(runs)) for c in range(classes)], atol=3e-6
+        )
     assert result.ties == ties
 
 
@@ -102,7 +125,10 @@ def test_each_fold_model_has_its_share_of_its_runs_vote() -> None:
 
 
 def test_a_tie_of_hard_labels_goes_to_the_first_ranked_among_the_tied() -> None:
-    runs = [answer_run(name, np.array(codes), 3) for name, codes in (("a", [0, 2]), ("b", [1, 1]), ("c", [1, 0]), ("d", [0, 1]), ("e", [2, 0]))]
+    runs = [
+        answer_run(name, np.array(codes), 3)
+        for name, codes in (("a", [0, 2]), ("b", [1, 1]), ("c", [1, 0]), ("d", [0, 1]), ("e", [2, 0]))
+    ]
     split = split_of(*runs, n=2)
     # Row 0: 0 and 1 tie with two votes each, e's 2 is not among them. Row 1: 1 (b, d) and 0 (c, e).
     assert vote(split, "hard").probabilities.argmax(1).tolist() == [0, 1]
@@ -142,13 +168,17 @@ def test_weights_that_only_rounding_tells_apart_are_a_tie() -> None:
 def test_geometric_is_the_normalised_root_of_the_product() -> None:
     values = [np.random.default_rng(i).dirichlet(np.ones(5), 30) for i in range(3)]
     expected = np.prod(values, axis=0) ** (1 / 3)
-    result = vote(split_of(*(probability_run(f"r{i}", v) for i, v in enumerate(values)), n=30), "geometric").probabilities
+    result = vote(
+        split_of(*(probability_run(f"r{i}", v) for i, v in enumerate(values)), n=30), "geometric"
+    ).probabilities
     np.testing.assert_allclose(result, expected / expected.sum(1, keepdims=True), atol=1e-6)
 
 
 def test_geometric_survives_zeros_and_many_members() -> None:
     certain = np.array([[1.0, 0.0, 0.0]])
-    result = vote(split_of(*(probability_run(f"r{i}", np.roll(certain, i % 3, 1)) for i in range(60)), n=1), "geometric").probabilities
+    result = vote(
+        split_of(*(probability_run(f"r{i}", np.roll(certain, i % 3, 1)) for i in range(60)), n=1), "geometric"
+    ).probabilities
     np.testing.assert_allclose(result, [[1 / 3] * 3], atol=1e-6)
 
 
@@ -179,7 +209,9 @@ def test_votes_do_not_depend_on_the_order_of_runs_rows_or_classes(method: str, n
     values = [rng.dirichlet(np.ones(4), n) for _ in names]
     rows, columns = rng.permutation(n), rng.permutation(4)
     one = split_of(*(probability_run(name, v) for name, v in zip(names, values)), n=n)
-    other = split_of(*(probability_run(name, v[rows][:, columns]) for name, v in reversed(list(zip(names, values)))), n=n)
+    other = split_of(
+        *(probability_run(name, v[rows][:, columns]) for name, v in reversed(list(zip(names, values)))), n=n
+    )
     weights = None if method == "soft" else {name: float(rng.integers(1, 4)) for name in names}
     a, b = vote(one, method, weights, names), vote(other, method, weights, names)
     assert a.ties == b.ties
@@ -194,7 +226,9 @@ def test_a_blend_of_one_member_is_that_member(method: str) -> None:
 
 def test_hard_voting_of_one_member_is_its_decision() -> None:
     values = np.random.default_rng(0).dirichlet(np.ones(5), 50)
-    assert np.array_equal(vote(split_of(probability_run("a", values), n=50), "hard").probabilities, np.eye(5)[values.argmax(1)])
+    assert np.array_equal(
+        vote(split_of(probability_run("a", values), n=50), "hard").probabilities, np.eye(5)[values.argmax(1)]
+    )
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -14,8 +14,8 @@ from PIL import Image
 from folds.auditing.checks import Finding, audit_images, audit_table, pictures
 from folds.auditing.contact_sheet import write_sheet
 from folds.data.readers import read_data
-from folds.data.synthetic.people import draw_people
-from folds.data.table import Data, DataSpec, SampleTable
+from folds.data.synthetic.people import generate_people
+from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.errors import EnsembleError
 from folds.images.cache import load_images
 from folds.images.settings import ImageSettings
@@ -28,7 +28,7 @@ Line = tuple[str, str, str]  # file, person, label
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One picture each of 20 people, as 0.jpg to 19.jpg."""
     folder = tmp_path_factory.mktemp("faces")
-    drawn = read_data(DataSpec(draw_people(folder / "people", people=20, test_people=1, size=(72, 96)))).train
+    drawn = read_data(DataSpec(generate_people(folder / "people", people=20, test_people=1, size=(72, 96)))).train
     assert drawn.paths is not None
     for number in range(20):
         with Image.open(drawn.paths[7 * number]) as image:
@@ -61,9 +61,15 @@ def again(folder: Path, number: int, name: str) -> str:
     return name
 
 
-def looked(folder: Path, lines: Sequence[Line], test: Sequence[Line] | None = None, folds: Sequence[int] | None = None) -> dict[str, Finding]:
+def looked(
+    folder: Path, lines: Sequence[Line], test: Sequence[Line] | None = None, folds: Sequence[int] | None = None
+) -> dict[str, Finding]:
     read = read_data(DataSpec(table(folder, lines))).train
-    other = None if test is None else read_data(DataSpec(table(folder, [*test, ("0.jpg", "x", "a"), ("1.jpg", "x", "b")], "test.csv"))).train
+    other = (
+        None
+        if test is None
+        else read_data(DataSpec(table(folder, [*test, ("0.jpg", "x", "a"), ("1.jpg", "x", "b")], "test.csv"))).train
+    )
 
     def sides(samples: SampleTable, part: str) -> object:
         cache = load_images(samples.paths or (), ImageSettings(64, 64), cache_dir=folder / "cache")
@@ -103,7 +109,9 @@ def test_a_picture_that_stands_under_very_many_people_is_one_short_line(here):
     names = [f"new{i}.jpg" for i in range(30)]
     for name in names:
         shutil.copy(here / "3.jpg", here / name)
-    found = looked(here, [*everyone(), *((name, f"q{i}", "b") for i, name in enumerate(names))])["identical images, different people"]
+    found = looked(here, [*everyone(), *((name, f"q{i}", "b") for i, name in enumerate(names))])[
+        "identical images, different people"
+    ]
     assert len(found.cases[0].rows) == 31
     assert str(found.cases[0]).count("=") == 3
     assert str(found.cases[0]).endswith("  and 27 more rows")
@@ -120,7 +128,9 @@ def test_identical_images_of_one_person_are_a_note(here):
     for name in ("new.jpg", "newer.jpg"):
         shutil.copy(here / "3.jpg", here / name)
     found = looked(here, [*everyone(), ("new.jpg", "p1", "b"), ("newer.jpg", "p1", "b")])
-    assert [(finding.kind, finding.severity, finding.count) for finding in found.values()] == [("identical images, same person", "note", 1)]
+    assert [(finding.kind, finding.severity, finding.count) for finding in found.values()] == [
+        ("identical images, same person", "note", 1)
+    ]
     assert ids(found["identical images, same person"]) == [["3.jpg", "new.jpg", "newer.jpg"]]
 
 
@@ -145,7 +155,9 @@ def test_copies_between_training_and_test_flatter_whoever_they_are(here):
     assert ids(found["identical images in training and test"]) == [["3.jpg", "same.jpg"]]
     assert ids(found["altered copies in training and test"]) == [["4.jpg", "new.jpg"]]
     assert all("test scores will flatter" in finding.message for finding in found.values())
-    assert "test.csv row 2: same.jpg (person p1, b, test)" in str(found["identical images in training and test"].cases[0])
+    assert "test.csv row 2: same.jpg (person p1, b, test)" in str(
+        found["identical images in training and test"].cases[0]
+    )
 
 
 def test_copies_among_test_images_alone_are_nothing(here):
@@ -177,7 +189,10 @@ def test_altered_copies_can_be_left_out_and_that_is_said(here):
 def test_a_table_is_told_what_its_people_and_classes_mean(here):
     lines = [*everyone(i0=("p0", "b"), i18=("p8", "b"), i19=("p9", "rare"))]
     found = {finding.kind: finding for finding in audit_table(read_data(DataSpec(table(here, lines))), k=3)}
-    assert "constant in 1 of the 9 people with several images: a split by image would leak it" in found["people with a constant label"].message
+    assert (
+        "constant in 1 of the 9 people with several images: a split by image would leak it"
+        in found["people with a constant label"].message
+    )
     assert found["people with a constant label"].severity == "note"
     assert found["people with a single image"].message == "1 of 10 people have a single image"
     rare = found["classes not in every fold"]
@@ -193,8 +208,13 @@ def assignment(train: SampleTable, fold: Sequence[int]) -> FoldAssignment:
 
 def test_folds_are_checked_with_the_table(here):
     data = read_data(DataSpec(table(here, everyone(i19=("p9", "rare")))))
-    found = {finding.kind: finding for finding in audit_table(data, assignment(data.train, [i // 2 % 2 for i in range(20)]))}
-    assert "absent from validation of fold 0 and from training of fold 1" in found["classes not in every fold"].cases[0].detail
+    found = {
+        finding.kind: finding for finding in audit_table(data, assignment(data.train, [i // 2 % 2 for i in range(20)]))
+    }
+    assert (
+        "absent from validation of fold 0 and from training of fold 1"
+        in found["classes not in every fold"].cases[0].detail
+    )
     with pytest.raises(EnsembleError, match="10 of 10 people stand in more than one fold"):
         audit_table(data, assignment(data.train, [i % 2 for i in range(20)]))
 
@@ -202,8 +222,10 @@ def test_folds_are_checked_with_the_table(here):
 def test_what_the_reader_warned_of_and_ids_with_two_labels_are_findings(here):
     train = read_data(DataSpec(table(here, everyone()))).train
     assert train.labels is not None
-    test = replace(train.take(np.array([0, 1])), labels=np.array(["a", "a"]), where=("test.csv row 2", "test.csv row 3"))
-    found = {finding.kind: finding for finding in audit_table(Data(train, test, warnings=("beware",)))}
+    test = replace(
+        train.take(np.array([0, 1])), labels=np.array(["a", "a"]), where=("test.csv row 2", "test.csv row 3")
+    )
+    found = {finding.kind: finding for finding in audit_table(Dataset(train, test, warnings=("beware",)))}
     assert found["the table"].message == "beware"
     assert ids(found["ids with two labels"]) == [["1.jpg", "1.jpg"]]
     assert found["ids with two labels"].message == "1 id has one label in training and another in test"
@@ -211,7 +233,9 @@ def test_what_the_reader_warned_of_and_ids_with_two_labels_are_findings(here):
 
 def test_a_sheet_shows_warnings_side_by_side_and_is_not_written_for_nothing(here):
     shutil.copy(here / "3.jpg", here / "new.jpg")
-    found = list(looked(here, [*everyone(), ("new.jpg", "Zoë…", "b"), (again(here, 4, "newer.jpg"), "p9", "b")]).values())
+    found = list(
+        looked(here, [*everyone(), ("new.jpg", "Zoë…", "b"), (again(here, 4, "newer.jpg"), "p9", "b")]).values()
+    )
     assert write_sheet(here / "sheet.png", found, lambda row: here / row.id) == 2
     with Image.open(here / "sheet.png") as sheet:
         shown = np.asarray(sheet).astype(int)
@@ -219,6 +243,9 @@ def test_a_sheet_shows_warnings_side_by_side_and_is_not_written_for_nothing(here
     first, second = shown[60:200, 8:232], shown[60:200, 240:464]
     assert np.array_equal(first, second)
     assert first.std() > 10
-    assert write_sheet(here / "none.png", [finding for finding in found if finding.severity == "note"], lambda row: None) == 0
+    assert (
+        write_sheet(here / "none.png", [finding for finding in found if finding.severity == "note"], lambda row: None)
+        == 0
+    )
     assert not (here / "none.png").exists()
     assert write_sheet(here / "lost.png", found, lambda row: None) == 2, "images that are gone leave a gap"

@@ -53,7 +53,11 @@ def thumbs(alike: list[Image.Image]) -> NDArray[np.uint8]:
 
 def cropped(image: Image.Image, share: float) -> Image.Image:
     cut = image.width * share
-    return image.resize((96, 96), Image.Resampling.BICUBIC, box=(0.2 * cut, 0.7 * cut, image.width - 0.8 * cut, image.height - 0.3 * cut))
+    return image.resize(
+        (96, 96),
+        Image.Resampling.BICUBIC,
+        box=(0.2 * cut, 0.7 * cut, image.width - 0.8 * cut, image.height - 0.3 * cut),
+    )
 
 
 CHANGES = {
@@ -182,7 +186,9 @@ def test_thumbnails_are_means_over_areas():
 def test_small_images_are_enlarged_and_still_compared(alike):
     small = [image.resize((32, 32), Image.Resampling.BICUBIC) for image in alike]
     copies = [ImageEnhance.Brightness(image).enhance(1.1) for image in small[:10]]
-    found = near_duplicates(thumbnails(np.stack([np.asarray(image) for image in small + copies])), np.arange(N + 10)).pairs
+    found = near_duplicates(
+        thumbnails(np.stack([np.asarray(image) for image in small + copies])), np.arange(N + 10)
+    ).pairs
     assert {(pair.first, pair.second) for pair in found} == {(i, N + i) for i in range(10)}
 
 

@@ -16,8 +16,16 @@ from torchvision.transforms.functional import affine
 
 from folds.augmentation import batch as module
 from folds.augmentation import operations as policies
-from folds.augmentation.batch import PRESETS, Augmentation, ahead, apply, blocks, draw, to_input
-from folds.augmentation.mixup import mix
+from folds.augmentation.batch import (
+    PRESETS,
+    Augmentation,
+    augment_batch,
+    blocks,
+    sample_batches,
+    sample_parameters,
+    to_input,
+)
+from folds.augmentation.mixup import mix_batch
 from folds.augmentation.operations import OPERATIONS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -25,9 +33,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PLAIN = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 
 
-def augment(batch: torch.Tensor, how: Any, mean: Any, std: Any, generator: torch.Generator, *more: Any, **named: Any) -> torch.Tensor:
+def augment(
+    batch: torch.Tensor, how: Any, mean: Any, std: Any, generator: torch.Generator, *more: Any, **named: Any
+) -> torch.Tensor:
     """Drawn and applied at once."""
-    return apply(batch, draw(len(batch), how, generator).to(batch.device), how, mean, std, *more, **named)
+    return augment_batch(
+        batch, sample_parameters(len(batch), how, generator).to(batch.device), how, mean, std, *more, **named
+    )
 
 
 def images(n: int = 4, height: int = 12, width: int = 10, seed: int = 0) -> torch.Tensor:
@@ -70,7 +82,9 @@ def test_the_batch_itself_is_left_as_it_was() -> None:
 
 
 def test_no_augmentation_is_the_plain_input() -> None:
-    torch.testing.assert_close(augment(images(), PRESETS["none"], MEAN, STD, generator()), to_input(images(), MEAN, STD))
+    torch.testing.assert_close(
+        augment(images(), PRESETS["none"], MEAN, STD, generator()), to_input(images(), MEAN, STD)
+    )
 
 
 def test_a_certain_flip_is_the_mirror_image() -> None:
@@ -79,7 +93,7 @@ def test_a_certain_flip_is_the_mirror_image() -> None:
 
 
 def test_a_flip_by_the_grid_is_the_same_mirror_image_up_to_interpolation() -> None:
-    by_grid = pixels(images(), Augmentation(flip=1.0, turn=1e-5))
+    by_grid = pixels(images(), Augmentation(flip=1.0, rotate=1e-5))
     assert (by_grid - images().flip(2).permute(0, 3, 1, 2)).abs().max() < 0.1
 
 
@@ -101,7 +115,7 @@ def test_a_grid_that_hardly_moves_leaves_every_pixel_where_it_is(how: dict[str, 
 
 def test_what_comes_in_from_outside_the_image_is_the_image_again_and_no_black_border() -> None:
     plain = torch.full((4, 12, 10, 3), 200, dtype=torch.uint8)
-    moved = pixels(plain, Augmentation(zoom=0.5, shift=0.5, turn=45.0))
+    moved = pixels(plain, Augmentation(scale=0.5, shift=0.5, rotate=45.0))
     torch.testing.assert_close(moved, torch.full_like(moved, 200.0), atol=1e-2, rtol=0)
 
 
@@ -113,30 +127,43 @@ def uniforms(n: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize(
     "how",
     [
-        Augmentation(turn=30.0),
+        Augmentation(rotate=30.0),
         Augmentation(shift=0.2),
-        Augmentation(zoom=0.3),
-        Augmentation(flip=0.5, zoom=0.2, shift=0.1, turn=25.0),
+        Augmentation(scale=0.3),
+        Augmentation(flip=0.5, scale=0.2, shift=0.1, rotate=25.0),
     ],
 )
-def test_turn_shift_zoom_and_mirror_are_what_they_are_in_pixels_also_where_images_are_not_square(how: Augmentation) -> None:
+def test_turn_shift_zoom_and_mirror_are_what_they_are_in_pixels_also_where_images_are_not_square(
+    how: Augmentation,
+) -> None:
     height, width = 24, 40
     rng = np.random.default_rng(0)
-    smooth = ndimage.gaussian_filter(rng.uniform(0, 255, (6, height, width, 3)), (0, 2, 2, 0), mode="mirror").astype(np.uint8)
+    smooth = ndimage.gaussian_filter(rng.uniform(0, 255, (6, height, width, 3)), (0, 2, 2, 0), mode="mirror").astype(
+        np.uint8
+    )
     found = pixels(torch.from_numpy(smooth), how).numpy()
     rows, columns = np.mgrid[:height, :width] + 0.5
     for i, uniform in enumerate(uniforms(6)):
         mirror = -1 if uniform[0] < how.flip else 1
-        zoom = 1 + how.zoom * (2 * uniform[1] - 1)
-        angle = np.radians(how.turn * (2 * uniform[2] - 1))
+        zoom = 1 + how.scale * (2 * uniform[1] - 1)
+        angle = np.radians(how.rotate * (2 * uniform[2] - 1))
         # From the middle of the image, in pixels: mirrored, turned, scaled, moved.
         x, y = mirror * (columns - width / 2), rows - height / 2
-        source_x = zoom * (np.cos(angle) * x - np.sin(angle) * y) + how.shift * width * (2 * uniform[3] - 1) + width / 2 - 0.5
-        source_y = zoom * (np.sin(angle) * x + np.cos(angle) * y) + how.shift * height * (2 * uniform[4] - 1) + height / 2 - 0.5
+        source_x = (
+            zoom * (np.cos(angle) * x - np.sin(angle) * y) + how.shift * width * (2 * uniform[3] - 1) + width / 2 - 0.5
+        )
+        source_y = (
+            zoom * (np.sin(angle) * x + np.cos(angle) * y)
+            + how.shift * height * (2 * uniform[4] - 1)
+            + height / 2
+            - 0.5
+        )
         inside = (source_x > 0) & (source_x < width - 1) & (source_y > 0) & (source_y < height - 1)
         assert inside.mean() > 0.4
         for channel in range(3):
-            expected = ndimage.map_coordinates(smooth[i, :, :, channel].astype(np.float64), [source_y, source_x], order=1)
+            expected = ndimage.map_coordinates(
+                smooth[i, :, :, channel].astype(np.float64), [source_y, source_x], order=1
+            )
             assert np.abs(found[i, channel] - expected)[inside].max() < 0.05
 
 
@@ -145,7 +172,9 @@ def test_brightness_contrast_and_saturation_are_their_formulas() -> None:
     batch = images(6)
     found = pixels(batch, how).numpy()
     for i, uniform in enumerate(uniforms(6)):
-        saturation, contrast, brightness = (1 + strength * (2 * u - 1) for strength, u in zip((0.5, 0.4, 0.3), uniform[5:], strict=True))
+        saturation, contrast, brightness = (
+            1 + strength * (2 * u - 1) for strength, u in zip((0.5, 0.4, 0.3), uniform[5:], strict=True)
+        )
         image = batch[i].numpy().astype(np.float64).transpose(2, 0, 1)
         grey = image.mean(0)
         image = grey + saturation * (image - grey)
@@ -257,29 +286,29 @@ def test_blocks_are_all_samples_once_and_of_near_equal_size(size: int, n: int) -
 def test_the_numbers_of_the_plain_presets_are_the_first_of_the_generator_and_all_that_is_drawn() -> None:
     for name in ("none", "light", "standard"):
         stream, beside = generator(3), generator(3)
-        assert torch.equal(draw(5, PRESETS[name], stream), torch.rand((5, 8), generator=beside))
+        assert torch.equal(sample_parameters(5, PRESETS[name], stream), torch.rand((5, 8), generator=beside))
         assert torch.equal(stream.get_state(), beside.get_state())
-    strong = draw(5, PRESETS["strong"], generator(3))
-    assert torch.equal(strong[:, :8], draw(5, PRESETS["standard"], generator(3)))
-    assert torch.equal(strong, draw(5, [PRESETS["none"], PRESETS["strong"]], generator(3)))
+    strong = sample_parameters(5, PRESETS["strong"], generator(3))
+    assert torch.equal(strong[:, :8], sample_parameters(5, PRESETS["standard"], generator(3)))
+    assert torch.equal(strong, sample_parameters(5, [PRESETS["none"], PRESETS["strong"]], generator(3)))
 
 
 def test_numbers_drawn_ahead_are_those_of_the_single_steps() -> None:
     how = PRESETS["strong"]
-    drawn = ahead(lambda n, stream: draw(n, how, stream), [3, 2, 4], [11, 12, 13], "cpu")
+    drawn = sample_batches(lambda n, stream: sample_parameters(n, how, stream), [3, 2, 4], [11, 12, 13], "cpu")
     for size, seed, found in zip((3, 2, 4), (11, 12, 13), drawn, strict=True):
-        assert torch.equal(found, draw(size, how, generator(seed)))
+        assert torch.equal(found, sample_parameters(size, how, generator(seed)))
         batch = images(size, 16, 16)
-        assert torch.equal(apply(batch, found, how, MEAN, STD), augment(batch, how, MEAN, STD, generator(seed)))
+        assert torch.equal(augment_batch(batch, found, how, MEAN, STD), augment(batch, how, MEAN, STD, generator(seed)))
 
 
 def test_each_sample_gets_the_augmentation_that_is_chosen_for_it() -> None:
     batch, ways = images(9, 16, 16), [PRESETS["none"], PRESETS["standard"], PRESETS["strong"]]
     which = torch.tensor([0, 1, 2] * 3)
-    draws = draw(9, ways, generator())
-    found = apply(batch, draws, ways, MEAN, STD, which)
+    draws = sample_parameters(9, ways, generator())
+    found = augment_batch(batch, draws, ways, MEAN, STD, which)
     for code, way in enumerate(ways):
-        expected = apply(batch, draws, way, MEAN, STD)
+        expected = augment_batch(batch, draws, way, MEAN, STD)
         torch.testing.assert_close(found[which == code], expected[which == code], atol=2e-3, rtol=0)
     assert not torch.allclose(found[1], to_input(batch, MEAN, STD)[1], atol=0.1)
 
@@ -287,23 +316,31 @@ def test_each_sample_gets_the_augmentation_that_is_chosen_for_it() -> None:
 def test_one_augmentation_for_all_is_the_plain_path_whatever_is_chosen() -> None:
     batch = images(4, 16, 16)
     plain = augment(batch, PRESETS["standard"], MEAN, STD, generator())
-    assert torch.equal(augment(batch, [PRESETS["standard"]], MEAN, STD, generator(), torch.zeros(4, dtype=torch.int64)), plain)
+    assert torch.equal(
+        augment(batch, [PRESETS["standard"]], MEAN, STD, generator(), torch.zeros(4, dtype=torch.int64)), plain
+    )
 
 
 def strong_draws(n: int, operation: str, strength: float) -> torch.Tensor:
     """Numbers that leave a sample as it is but for one operation of that strength, −1…1."""
     draws = torch.full((n, 16), 0.5)
-    draws[:, 8], draws[:, 9], draws[:, 10] = 0.0, (OPERATIONS.index(operation) + 0.5) / len(OPERATIONS), (strength + 1) / 2
+    draws[:, 8], draws[:, 9], draws[:, 10] = (
+        0.0,
+        (OPERATIONS.index(operation) + 0.5) / len(OPERATIONS),
+        (strength + 1) / 2,
+    )
     return draws
 
 
 ONE = Augmentation(operation=1.0)
 
 
-@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name not in ("posterize", "autocontrast", "equalize")])
+@pytest.mark.parametrize(
+    "operation", [name for name in OPERATIONS if name not in ("posterize", "autocontrast", "equalize")]
+)
 def test_an_operation_without_strength_leaves_the_image(operation: str) -> None:
     batch = images(3, 12, 10)
-    found = apply(batch, strong_draws(3, operation, 0.0), ONE, *PLAIN)
+    found = augment_batch(batch, strong_draws(3, operation, 0.0), ONE, *PLAIN)
     assert (found - batch.permute(0, 3, 1, 2)).abs().max() < 0.1
 
 
@@ -318,11 +355,17 @@ def test_an_operation_without_strength_leaves_the_image(operation: str) -> None:
         ("shift-y", -1.0, {"translate": [0, 3.6]}),
     ],
 )
-def test_geometric_operations_are_those_of_torchvision(operation: str, strength: float, arguments: dict[str, Any]) -> None:
+def test_geometric_operations_are_those_of_torchvision(
+    operation: str, strength: float, arguments: dict[str, Any]
+) -> None:
     height, width = 24, 40
     rng = np.random.default_rng(0)
-    smooth = torch.from_numpy(ndimage.gaussian_filter(rng.uniform(0, 255, (1, height, width, 3)), (0, 2, 2, 0), mode="mirror").astype(np.uint8))
-    found = apply(smooth, strong_draws(1, operation, strength), ONE, *PLAIN)
+    smooth = torch.from_numpy(
+        ndimage.gaussian_filter(rng.uniform(0, 255, (1, height, width, 3)), (0, 2, 2, 0), mode="mirror").astype(
+            np.uint8
+        )
+    )
+    found = augment_batch(smooth, strong_draws(1, operation, strength), ONE, *PLAIN)
     given = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]} | arguments
     # torchvision turns the image, the map here turns the coordinates: the reverse.
     given["angle"] *= -1
@@ -337,13 +380,16 @@ def test_geometric_operations_are_those_of_torchvision(operation: str, strength:
 def test_colour_operations_are_those_of_pillow(strength: float) -> None:
     batch = images(2, 24, 20) // 2 + 40
     picture = Image.fromarray(batch[0].numpy())
-    bright = apply(batch, strong_draws(2, "brightness", strength), ONE, *PLAIN)[0].permute(1, 2, 0).numpy()
-    assert np.abs(bright - np.asarray(ImageEnhance.Brightness(picture).enhance(1 + 0.5 * strength), dtype=float)).max() <= 1
+    bright = augment_batch(batch, strong_draws(2, "brightness", strength), ONE, *PLAIN)[0].permute(1, 2, 0).numpy()
+    assert (
+        np.abs(bright - np.asarray(ImageEnhance.Brightness(picture).enhance(1 + 0.5 * strength), dtype=float)).max()
+        <= 1
+    )
     grey = batch.float().mean(3)
-    contrast = apply(batch, strong_draws(2, "contrast", strength), ONE, *PLAIN)[0].permute(1, 2, 0)
+    contrast = augment_batch(batch, strong_draws(2, "contrast", strength), ONE, *PLAIN)[0].permute(1, 2, 0)
     expected = grey[0].mean() + (1 + 0.6 * strength) * (batch[0].float() - grey[0].mean())
     torch.testing.assert_close(contrast, expected.clamp(0, 255), atol=0.1, rtol=0)
-    saturated = apply(batch, strong_draws(2, "saturation", strength), ONE, *PLAIN)[0].permute(1, 2, 0)
+    saturated = augment_batch(batch, strong_draws(2, "saturation", strength), ONE, *PLAIN)[0].permute(1, 2, 0)
     expected = grey[0, :, :, None] + (1 + 0.9 * strength) * (batch[0].float() - grey[0, :, :, None])
     torch.testing.assert_close(saturated, expected.clamp(0, 255), atol=0.1, rtol=0)
 
@@ -373,14 +419,23 @@ def test_strong_is_not_standard_for_every_sample_and_never_leaves_an_image_as_it
 def test_on_a_gpu_nothing_waits_for_a_value_and_all_is_computed_there() -> None:
     try:
         with FakeTensorMode():
-            batch, which = torch.empty((6, 16, 16, 3), dtype=torch.uint8, device="cuda"), torch.empty(6, dtype=torch.int64, device="cuda")
+            batch, which = (
+                torch.empty((6, 16, 16, 3), dtype=torch.uint8, device="cuda"),
+                torch.empty(6, dtype=torch.int64, device="cuda"),
+            )
             for layout in (CHANNELS_LAST, CONTIGUOUS):
                 draws = torch.empty((6, 16), device="cuda")
-                found = [apply(batch, draws, PRESETS[name], MEAN, STD, layout=layout) for name in PRESETS]
-                found.append(apply(batch, draws, list(PRESETS.values()), MEAN, STD, which, layout))
+                found = [augment_batch(batch, draws, PRESETS[name], MEAN, STD, layout=layout) for name in PRESETS]
+                found.append(augment_batch(batch, draws, list(PRESETS.values()), MEAN, STD, which, layout))
                 for columns in (2, 5):
-                    found.extend(mix(found[-1], torch.empty((6, 4), device="cuda"), torch.empty((6, columns), device="cuda"))[:1])
-                assert all(inputs.device.type == "cuda" and inputs.is_contiguous(memory_format=layout) for inputs in found)
+                    found.extend(
+                        mix_batch(
+                            found[-1], torch.empty((6, 4), device="cuda"), torch.empty((6, columns), device="cuda")
+                        )[:1]
+                    )
+                assert all(
+                    inputs.device.type == "cuda" and inputs.is_contiguous(memory_format=layout) for inputs in found
+                )
     finally:  # what is kept for this device has no values either
         for kept in (module._table, module._centres, module._normalisation, policies._full):
             kept.cache_clear()

@@ -111,7 +111,9 @@ def images(n: int = 6, height: int = 12, width: int = 10) -> np.ndarray[Any, np.
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_each_way_of_calling_gives_an_image_that_depends_on_the_seed_alone(load: Callable[[str], Transform], name: str) -> None:
+def test_each_way_of_calling_gives_an_image_that_depends_on_the_seed_alone(
+    load: Callable[[str], Transform], name: str
+) -> None:
     transform, batch, seeds = load(name), images(), [3, 1, 4, 1, 5, 2**62 + 9]
     transform.check(12, 10)
     found = transform.batch(batch, seeds)
@@ -124,7 +126,9 @@ def test_each_way_of_calling_gives_an_image_that_depends_on_the_seed_alone(load:
     assert varied == 1 if name in ("mirrored", "half", "in_place", "nested.inner") else varied > 1
 
 
-def test_an_image_is_given_as_it_is_and_channels_and_sides_stay_where_they_are(load: Callable[[str], Transform]) -> None:
+def test_an_image_is_given_as_it_is_and_channels_and_sides_stay_where_they_are(
+    load: Callable[[str], Transform],
+) -> None:
     batch = images()
     assert np.array_equal(load("mirrored").batch(batch, range(6)), batch[:, :, ::-1])
     assert np.array_equal(load("half").batch(batch, range(6)), batch)
@@ -158,7 +162,10 @@ def test_two_threads_do_not_mix_their_random_numbers(load: Callable[[str], Trans
     transform, batch = load("of_numpy"), images(50)
     expected = transform.batch(batch, range(50))
     found: list[bool] = []
-    threads = [threading.Thread(target=lambda: found.append(np.array_equal(transform.batch(batch, range(50)), expected))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: found.append(np.array_equal(transform.batch(batch, range(50)), expected)))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -181,7 +188,9 @@ def test_two_threads_do_not_mix_their_random_numbers(load: Callable[[str], Trans
         ("counting", "gave another image for the same seed", "rng"),
     ],
 )
-def test_what_is_no_image_of_that_size_is_found_before_training(load: Callable[[str], Transform], name: str, message: str, hint: str) -> None:
+def test_what_is_no_image_of_that_size_is_found_before_training(
+    load: Callable[[str], Transform], name: str, message: str, hint: str
+) -> None:
     with pytest.raises(EnsembleError, match=f"--transform my_transforms:{name} {message}") as error:
         load(name).check(12, 10)
     assert hint in (error.value.hint or "")
@@ -207,7 +216,9 @@ def test_what_is_no_image_of_that_size_is_found_before_training(load: Callable[[
         ("broken:train", "importing broken failed: SyntaxError"),
     ],
 )
-def test_what_cannot_be_loaded_is_wrong_usage_that_says_what_was_found(load: Callable[[str], Transform], name: str, message: str) -> None:
+def test_what_cannot_be_loaded_is_wrong_usage_that_says_what_was_found(
+    load: Callable[[str], Transform], name: str, message: str
+) -> None:
     Path("needs.py").write_text("import no_such_package\n")
     Path("broken.py").write_text("def train(:\n")
     with pytest.raises(UsageError, match=message):

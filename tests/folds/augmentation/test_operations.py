@@ -15,13 +15,18 @@ def images(n: int = 5, height: int = 14, width: int = 11, seed: int = 0) -> torc
     """Images of various ranges of levels, one of a single colour."""
     rng = np.random.default_rng(seed)
     found = np.stack(
-        [rng.integers(low, high, (height, width, 3)) for low, high in rng.permutation([[0, 256], [90, 130], [7, 250], [10, 60], [77, 78]])]
+        [
+            rng.integers(low, high, (height, width, 3))
+            for low, high in rng.permutation([[0, 256], [90, 130], [7, 250], [10, 60], [77, 78]])
+        ]
     )
     return torch.from_numpy(found[np.arange(n) % 5].astype(np.uint8))
 
 
 def chosen(operation: str, strength: float, n: int) -> policies.Chosen:
-    row = torch.tensor([0.0, (OPERATIONS.index(operation) + 0.5) / len(OPERATIONS), (strength + 1) / 2], dtype=torch.float64)
+    row = torch.tensor(
+        [0.0, (OPERATIONS.index(operation) + 0.5) / len(OPERATIONS), (strength + 1) / 2], dtype=torch.float64
+    )
     return choose(row.float().expand(n, 3), 1.0)
 
 
@@ -67,7 +72,14 @@ def test_recoded_levels_are_those_of_pillow(operation: str, strength: float, see
 def test_recoding_leaves_the_batch_and_the_samples_with_another_operation() -> None:
     batch = images(len(OPERATIONS), 8, 8)
     before = batch.clone()
-    each = torch.stack([torch.zeros(len(OPERATIONS)), (torch.arange(len(OPERATIONS)) + 0.5) / len(OPERATIONS), torch.ones(len(OPERATIONS))], 1)
+    each = torch.stack(
+        [
+            torch.zeros(len(OPERATIONS)),
+            (torch.arange(len(OPERATIONS)) + 0.5) / len(OPERATIONS),
+            torch.ones(len(OPERATIONS)),
+        ],
+        1,
+    )
     found = recode(batch, choose(each, 1.0))
     assert torch.equal(batch, before)
     same = (found == batch).flatten(1).all(1)
@@ -80,7 +92,9 @@ def test_sharpness_is_that_of_pillow(change: float) -> None:
     batch = images()
     found = sharpen(batch.permute(0, 3, 1, 2).float(), torch.full((5,), change)).clamp(0, 255)
     for image, result in zip(batch, found, strict=True):
-        expected = np.asarray(ImageEnhance.Sharpness(Image.fromarray(image.numpy())).enhance(1 + change)).transpose(2, 0, 1)
+        expected = np.asarray(ImageEnhance.Sharpness(Image.fromarray(image.numpy())).enhance(1 + change)).transpose(
+            2, 0, 1
+        )
         # Pillow rounds the blurred image, which is then extrapolated, and the result.
         assert np.abs(result.numpy() - expected).max() <= 1.6
 
@@ -97,7 +111,11 @@ def test_only_the_samples_that_are_to_be_sharpened_change() -> None:
 def test_all_samples_at_once_give_what_the_needing_ones_give(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, operations = images(60, 9, 7), choose(uniform(60, 3), 1.0)
     pixels, boxes = batch.permute(0, 3, 1, 2).float(), rectangles(uniform(60, 5, 1), 0.5, 9, 7)
-    some = recode(batch, operations), sharpen(pixels.clone(), operations.effects["sharpness"]), erase(pixels.clone(), boxes)
+    some = (
+        recode(batch, operations),
+        sharpen(pixels.clone(), operations.effects["sharpness"]),
+        erase(pixels.clone(), boxes),
+    )
     monkeypatch.setattr(policies, "needing", lambda needs: slice(None))
     every = recode(batch, operations), sharpen(pixels.clone(), operations.effects["sharpness"])
     assert torch.equal(some[0], every[0])
@@ -107,7 +125,9 @@ def test_all_samples_at_once_give_what_the_needing_ones_give(monkeypatch: pytest
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(3, 200), st.integers(3, 200), st.integers(0, 1000))
-def test_rectangles_are_within_the_image_and_of_the_areas_that_they_should_have(height: int, width: int, seed: int) -> None:
+def test_rectangles_are_within_the_image_and_of_the_areas_that_they_should_have(
+    height: int, width: int, seed: int
+) -> None:
     draws = uniform(50, 5, seed)
     top, bottom, left, right = rectangles(draws, 1.0, height, width).unbind(1)
     tall, wide = bottom - top, right - left

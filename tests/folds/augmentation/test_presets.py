@@ -33,8 +33,8 @@ def test_the_probability_of_an_erased_rectangle_can_be_set_for_any_preset() -> N
 
 
 def test_the_strongest_has_the_widest_range_of_each_parameter() -> None:
-    found = strongest((Augmentation(flip=0.5, turn=3.0), Augmentation(flip=0.1, erase=0.2), Augmentation()))
-    assert found == Augmentation(flip=0.5, turn=3.0, erase=0.2)
+    found = strongest((Augmentation(flip=0.5, rotate=3.0), Augmentation(flip=0.1, erase=0.2), Augmentation()))
+    assert found == Augmentation(flip=0.5, rotate=3.0, erase=0.2)
     assert len(astuple(found)) == len(fields(Augmentation))
 
 
@@ -69,10 +69,16 @@ def test_a_class_may_look_like_an_attribute() -> None:
     [
         ("lihgt", {}, "unknown --augment 'lihgt'; did you mean light"),
         ("light", {"0": "stong"}, "unknown augmentation of '0': 'stong'; did you mean strong"),
-        ("light", {"mask=ware": "strong"}, "unknown class or attribute=value in augment_more 'mask=ware'; did you mean mask=wear"),
+        (
+            "light",
+            {"mask=ware": "strong"},
+            "unknown class or attribute=value in augment_more 'mask=ware'; did you mean mask=wear",
+        ),
         ("light", {"7": "strong"}, "unknown class or attribute=value in augment_more '7'"),
     ],
 )
-def test_what_there_is_not_is_wrong_usage_that_offers_the_nearest(base: str, more: dict[str, str], message: str) -> None:
+def test_what_there_is_not_is_wrong_usage_that_offers_the_nearest(
+    base: str, more: dict[str, str], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         choose_presets(base, more, LABELS, ATTRIBUTES)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from folds.augmentation.batch import apply, draw
+from folds.augmentation.batch import augment_batch, sample_parameters
 from folds.augmentation.custom import Transform
-from folds.augmentation.mixup import Mixing
+from folds.augmentation.mixup import MixupCutmix
 from folds.augmentation.presets import PRESETS
-from folds.augmentation.preview import Augmented, augmented_versions, preview_rows, write_preview
+from folds.augmentation.preview import PreviewSettings, augmented_versions, preview_rows, write_preview
 from folds.utils.files import derive_seed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -21,8 +21,8 @@ def images(n: int = 3, height: int = 20, width: int = 16) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
 
 
-def plain(n: int = 3, **more: object) -> Augmented:
-    return Augmented(("none",), np.zeros(n, dtype=np.int64), mean=MEAN, std=STD, **more)  # type: ignore[arg-type]
+def plain(n: int = 3, **more: object) -> PreviewSettings:
+    return PreviewSettings(("none",), np.zeros(n, dtype=np.int64), mean=MEAN, std=STD, **more)  # type: ignore[arg-type]
 
 
 def test_without_augmentation_every_version_is_the_image() -> None:
@@ -32,11 +32,15 @@ def test_without_augmentation_every_version_is_the_image() -> None:
 
 
 def test_a_version_is_what_training_makes_of_the_same_numbers() -> None:
-    how = Augmented(("none", "strong"), np.array([1, 0, 1]), mean=MEAN, std=STD, seed=3)
+    how = PreviewSettings(("none", "strong"), np.array([1, 0, 1]), mean=MEAN, std=STD, seed=3)
     shown, _ = augmented_versions(images(), ["a", "b", "a"], how, 2)
     ways = [PRESETS["none"], PRESETS["strong"]]
-    draws = draw(3, ways, torch.Generator().manual_seed(derive_seed(3, "preview", 1)))
-    expected = apply(torch.from_numpy(images()), draws, ways, MEAN, STD, torch.tensor([1, 0, 1])).permute(0, 2, 3, 1).numpy()
+    draws = sample_parameters(3, ways, torch.Generator().manual_seed(derive_seed(3, "preview", 1)))
+    expected = (
+        augment_batch(torch.from_numpy(images()), draws, ways, MEAN, STD, torch.tensor([1, 0, 1]))
+        .permute(0, 2, 3, 1)
+        .numpy()
+    )
     assert np.abs(shown[1] - (expected * STD + MEAN) * 255).max() <= 0.51
     assert np.abs(shown[:, 1] - images()[1].astype(float)).max() <= 1
     assert not np.array_equal(shown[0], shown[1])
@@ -49,7 +53,7 @@ def test_the_users_transform_comes_first_with_another_seed_for_every_image_and_v
 
 
 def test_mixed_images_say_what_they_are_a_mixture_of(tmp_path: Path) -> None:
-    how = plain(4, mixing=Mixing(mixup=1.0))
+    how = plain(4, mixing=MixupCutmix(mixup=1.0))
     flat = np.stack([np.full((16, 16, 3), value, dtype=np.uint8) for value in (0, 200)] * 2)
     shown, shares = augmented_versions(flat, ["dark", "light"] * 2, how, 6)
     for version in range(6):
@@ -62,7 +66,7 @@ def test_mixed_images_say_what_they_are_a_mixture_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("side", "shown_side"), [(16, 112), (64, 128), (300, 224)])
 def test_the_sheet_has_a_row_an_image_first_as_it_is_decoded(tmp_path: Path, side: int, shown_side: int) -> None:
     pixels = np.stack([np.full((side, side, 3), value, dtype=np.uint8) for value in (30, 90, 160)])
-    how = Augmented(("standard",), np.zeros(3, dtype=np.int64))
+    how = PreviewSettings(("standard",), np.zeros(3, dtype=np.int64))
     path = write_preview(tmp_path / "sheet.png", pixels, ["a", "b", "ä" * 99], how, versions=4)
     sheet = np.asarray(Image.open(path).convert("RGB"))
     assert sheet.shape[1] == 8 + 5 * (shown_side + 8)

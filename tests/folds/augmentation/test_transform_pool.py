@@ -71,7 +71,9 @@ if __name__ == "__main__":
 def test_its_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "parent.py").write_text(PARENT)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
+    parent = subprocess.Popen(
+        [sys.executable, "parent.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert parent.stdout is not None
     workers = [int(process) for process in parent.stdout.readline().split()]
     assert len(workers) == 1

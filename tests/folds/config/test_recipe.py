@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folds.config.files import gather, read_record, to_toml
+from folds.config.files import load_settings, read_record, to_toml
 from folds.config.recipe import KEEP, Recipe, Settings, check, default_of
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import FITS, parse_size
@@ -26,30 +26,34 @@ def config(text: str, name: str = "given.toml") -> Path:
 
 
 def test_without_anything_all_is_at_its_default() -> None:
-    assert gather({}) == (Settings(), Recipe(), {})
-    assert gather({"epochs": None, "k": None}) == (Settings(), Recipe(), {})
+    assert load_settings({}) == (Settings(), Recipe(), {})
+    assert load_settings({"epochs": None, "k": None}) == (Settings(), Recipe(), {})
 
 
-def test_a_flag_beats_the_environment_beats_the_given_file_beats_the_folders_file_beats_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flag_beats_the_environment_beats_the_given_file_beats_the_folders_file_beats_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     config("epochs = 2\nk = 2\nloss = 'folder'\nclip = 2\n", "ensemble.toml")
     given = config("epochs = 3\nk = 3\nloss = 'given'\n")
     monkeypatch.setenv("ENSEMBLE_EPOCHS", "4")
     monkeypatch.setenv("ENSEMBLE_K", "4")
-    settings, recipe, origins = gather({"epochs": 5}, given)
+    settings, recipe, origins = load_settings({"epochs": 5}, given)
     assert (recipe.epochs, settings.k, recipe.loss, recipe.clip, recipe.weight_decay) == (5, 4, "given", 2.0, 0.05)
     assert origins == {"epochs": "flag", "k": "environment", "loss": "given.toml", "clip": "ensemble.toml"}
 
 
 def test_a_file_that_is_not_there_is_an_error_that_names_it() -> None:
     with pytest.raises(EnsembleError, match=r"there is no settings file missing\.toml"):
-        gather({}, Path("missing.toml"))
+        load_settings({}, Path("missing.toml"))
 
 
-@pytest.mark.parametrize(("key", "meant"), [("epoch", "epochs"), ("batchsize", "batch_size"), ("weight-decey", "weight_decay")])
+@pytest.mark.parametrize(
+    ("key", "meant"), [("epoch", "epochs"), ("batchsize", "batch_size"), ("weight-decey", "weight_decay")]
+)
 def test_an_unknown_key_is_an_error_with_the_nearest_known_one(key: str, meant: str) -> None:
     path = config(f"{key} = 1\n")
     with pytest.raises(EnsembleError) as error:
-        gather({}, path)
+        load_settings({}, path)
     assert type(error.value) is EnsembleError
     assert error.value.message.startswith(f"given.toml: unknown key '{key}'; did you mean {meant}")
     assert "label_smoothing" in str(error.value.hint)
@@ -58,11 +62,11 @@ def test_an_unknown_key_is_an_error_with_the_nearest_known_one(key: str, meant: 
 def test_an_unknown_key_in_the_folders_file_is_an_error_too() -> None:
     config("zzzz = 1\n", "ensemble.toml")
     with pytest.raises(EnsembleError, match=r"^ensemble\.toml: unknown key 'zzzz'$"):
-        gather({})
+        load_settings({})
 
 
 def test_keys_are_read_with_hyphens_as_with_underscores() -> None:
-    _, recipe, origins = gather({}, config("batch-size = 8\nimg-size = 96\nchannels-last = true\n"))
+    _, recipe, origins = load_settings({}, config("batch-size = 8\nimg-size = 96\nchannels-last = true\n"))
     assert (recipe.batch_size, recipe.img_size, recipe.channels_last) == (8, "96", True)
     assert set(origins) == {"batch_size", "img_size", "channels_last"}
 
@@ -70,13 +74,13 @@ def test_keys_are_read_with_hyphens_as_with_underscores() -> None:
 @pytest.mark.parametrize("content", ["epochs = \n", "epochs 3", "[", "epochs = 1\nepochs = 2"])
 def test_a_file_that_is_not_toml_is_an_error_that_names_it_and_the_line(content: str) -> None:
     with pytest.raises(EnsembleError, match=r"given\.toml is not TOML: .*(line \d|end of document)"):
-        gather({}, config(content))
+        load_settings({}, config(content))
 
 
 def test_a_file_that_is_not_text_is_an_error_that_names_it() -> None:
     Path("given.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(EnsembleError, match=r"given\.toml is not TOML"):
-        gather({}, Path("given.toml"))
+        load_settings({}, Path("given.toml"))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +107,7 @@ def test_a_file_that_is_not_text_is_an_error_that_names_it() -> None:
 def test_a_value_of_the_wrong_type_is_an_error_that_names_key_value_file_and_type(line: str, expected: str) -> None:
     key = line.split(" = ")[0]
     with pytest.raises(UsageError) as error:
-        gather({}, config(line))
+        load_settings({}, config(line))
     assert error.value.message.startswith(f"{key} = ")
     assert error.value.message.endswith(f" (from given.toml): expected {expected}")
 
@@ -111,39 +115,53 @@ def test_a_value_of_the_wrong_type_is_an_error_that_names_key_value_file_and_typ
 def test_a_wrong_value_in_the_environment_says_that_it_came_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENSEMBLE_EPOCHS", "many")
     with pytest.raises(UsageError, match=r"^epochs = 'many' \(from environment\): expected int$"):
-        gather({})
+        load_settings({})
 
 
 def test_a_wrong_flag_says_no_origin() -> None:
     with pytest.raises(UsageError, match=r"^epochs = 'many': expected int$"):
-        gather({"epochs": "many"})
+        load_settings({"epochs": "many"})
 
 
 def test_text_from_the_environment_becomes_the_type_of_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = {"EPOCHS": "3", "LR": "1e-3", "PRETRAINED": "yes", "CHANNELS_LAST": "1", "ARCH": "swin, resnet18,", "INIT": "w.pt", "SEED": "7"}
+    texts = {
+        "EPOCHS": "3",
+        "LR": "1e-3",
+        "PRETRAINED": "yes",
+        "CHANNELS_LAST": "1",
+        "ARCH": "swin, resnet18,",
+        "INIT": "w.pt",
+        "SEED": "7",
+    }
     for name, value in {**texts, "MODEL_ARGS": '{"depth": 3}', "IMG_SIZE": "64x96"}.items():
         monkeypatch.setenv(f"ENSEMBLE_{name}", value)
-    settings, recipe, _ = gather({})
+    settings, recipe, _ = load_settings({})
     assert (recipe.epochs, recipe.lr, recipe.pretrained, recipe.channels_last, recipe.seed) == (3, 1e-3, True, True, 7)
-    assert (settings.arch, recipe.init, recipe.model_args, recipe.size()) == (("swin", "resnet18"), Path("w.pt"), {"depth": 3}, (64, 96))
+    assert (settings.arch, recipe.init, recipe.model_args, recipe.size()) == (
+        ("swin", "resnet18"),
+        Path("w.pt"),
+        {"depth": 3},
+        (64, 96),
+    )
 
 
 @pytest.mark.parametrize(
-    ("text", "truth"), [("true", True), ("True", True), ("1", True), ("yes", True), ("false", False), ("0", False), ("NO", False)]
+    ("text", "truth"),
+    [("true", True), ("True", True), ("1", True), ("yes", True), ("false", False), ("0", False), ("NO", False)],
 )
 def test_yes_and_no_are_read_in_their_usual_spellings(monkeypatch: pytest.MonkeyPatch, text: str, truth: bool) -> None:
     monkeypatch.setenv("ENSEMBLE_PRETRAINED", text)
-    assert gather({})[1].pretrained is truth
+    assert load_settings({})[1].pretrained is truth
 
 
 def test_an_empty_text_takes_back_what_a_file_set_where_nothing_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     config("lr = 0.1\n", "ensemble.toml")
     monkeypatch.setenv("ENSEMBLE_LR", "")
-    assert gather({})[1].lr is None
+    assert load_settings({})[1].lr is None
 
 
 def test_whole_numbers_may_be_written_as_floats_and_numbers_as_sizes() -> None:
-    _, recipe, _ = gather({}, config("epochs = 3.0\nlr = 1\nimg_size = 224\n"))
+    _, recipe, _ = load_settings({}, config("epochs = 3.0\nlr = 1\nimg_size = 224\n"))
     assert (recipe.epochs, type(recipe.epochs), recipe.lr, recipe.img_size) == (3, int, 1.0, "224")
 
 
@@ -164,41 +182,43 @@ def test_whole_numbers_may_be_written_as_floats_and_numbers_as_sizes() -> None:
         ("seeds", [0, -1], [1, 3]),
     ],
 )
-def test_a_value_out_of_range_is_wrong_usage_that_names_flag_range_and_value(key: str, bad: list[Any], good: list[Any]) -> None:
+def test_a_value_out_of_range_is_wrong_usage_that_names_flag_range_and_value(
+    key: str, bad: list[Any], good: list[Any]
+) -> None:
     for value in bad:
         with pytest.raises(UsageError) as error:
-            gather({key: value})
+            load_settings({key: value})
         assert error.value.message.startswith(f"--{key.replace('_', '-')} must be ")
         assert error.value.message.endswith(f", found {value}")
     for value in good:
-        settings, recipe, _ = gather({key: value})
+        settings, recipe, _ = load_settings({key: value})
         assert getattr(settings if hasattr(settings, key) else recipe, key) == value
 
 
 def test_one_fold_is_refused_with_the_reason() -> None:
     with pytest.raises(UsageError) as error:
-        gather({"k": 1})
+        load_settings({"k": 1})
     assert "validated" in str(error.value.hint)
 
 
 @pytest.mark.parametrize(("key", "choices"), [("fit", FITS), ("keep", KEEP)])
 def test_a_choice_that_is_none_offers_the_nearest(key: str, choices: tuple[str, ...]) -> None:
     for choice in choices:
-        assert getattr(gather({key: choice})[1], key) == choice
+        assert getattr(load_settings({key: choice})[1], key) == choice
     with pytest.raises(UsageError, match=rf"unknown --{key} '{choices[0]}e'; did you mean {choices[0]}"):
-        gather({key: choices[0] + "e"})
+        load_settings({key: choices[0] + "e"})
 
 
 def test_weights_from_a_file_and_none_at_all_contradict_each_other() -> None:
     with pytest.raises(UsageError, match="--init FILE and --no-pretrained contradict"):
-        gather({"init": "w.pt", "pretrained": False})
-    assert gather({"init": "w.pt"})[1].init == Path("w.pt")
+        load_settings({"init": "w.pt", "pretrained": False})
+    assert load_settings({"init": "w.pt"})[1].init == Path("w.pt")
 
 
 @pytest.mark.parametrize("arch", ["", ",", ()])
 def test_no_architecture_at_all_is_wrong_usage(arch: Any) -> None:
     with pytest.raises(UsageError, match="--arch names no architecture"):
-        gather({"arch": arch})
+        load_settings({"arch": arch})
 
 
 @pytest.mark.parametrize(("text", "size"), [("224", (224, 224)), ("288x384", (288, 384)), ("8X4096", (8, 4096))])
@@ -207,7 +227,9 @@ def test_a_size_is_a_number_or_height_by_width(text: str, size: tuple[int, int])
     assert Recipe(img_size=text).size() == size
 
 
-@pytest.mark.parametrize("text", ["7", "4097", "0", "-64", "64x", "x64", "64x64x3", "64,64", "64 x 64", "1e2", "large", "22²", ""])
+@pytest.mark.parametrize(
+    "text", ["7", "4097", "0", "-64", "64x", "x64", "64x64x3", "64,64", "64 x 64", "1e2", "large", "22²", ""]
+)
 def test_a_size_that_is_none_is_wrong_usage_that_shows_how(text: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_size(text)
@@ -215,16 +237,18 @@ def test_a_size_that_is_none_is_wrong_usage_that_shows_how(text: str) -> None:
     assert "--img-size 288x384" in str(error.value.hint)
 
 
-@pytest.mark.parametrize(("text", "window"), [("0,4095", (0.0, 4095.0)), ("-1000, 400", (-1000.0, 400.0)), ("0.5,1e3", (0.5, 1000.0))])
+@pytest.mark.parametrize(
+    ("text", "window"), [("0,4095", (0.0, 4095.0)), ("-1000, 400", (-1000.0, 400.0)), ("0.5,1e3", (0.5, 1000.0))]
+)
 def test_a_window_is_two_numbers_from_black_to_white(text: str, window: tuple[float, float]) -> None:
     assert Recipe(window=text).value_window() == window
-    assert gather({"window": text})[1].value_window() == window
+    assert load_settings({"window": text})[1].value_window() == window
 
 
 @pytest.mark.parametrize("text", ["1", "1,2,3", "a,b", "2,1", "1,1", "nan,1", "0,inf", ","])
 def test_a_window_that_is_none_is_wrong_usage(text: str) -> None:
     with pytest.raises(UsageError, match=f"--window {text}: "):
-        gather({"window": text})
+        load_settings({"window": text})
 
 
 def test_no_size_and_no_window_leave_the_choice_to_model_and_file() -> None:
@@ -242,14 +266,18 @@ def test_no_size_and_no_window_leave_the_choice_to_model_and_file() -> None:
         (Recipe(), {"lr": 0.1}, 0.1, "suits this small model"),
     ],
 )
-def test_the_learning_rate_follows_the_weights_or_the_model_unless_it_is_given(recipe: Recipe, own: dict[str, Any], rate: float, why: str) -> None:
+def test_the_learning_rate_follows_the_weights_or_the_model_unless_it_is_given(
+    recipe: Recipe, own: dict[str, Any], rate: float, why: str
+) -> None:
     completed, reason = recipe.completed(own)
     assert (completed.lr, reason) == (rate, why)
 
 
 def test_open_settings_are_decided_by_the_model_then_by_default_and_given_ones_stay() -> None:
     assert Recipe(lr=1.0).completed({})[0] == Recipe(lr=1.0, batch_size=32, augment="standard", warmup=1.0)
-    assert Recipe(lr=1.0).completed({"batch_size": 8, "augment": "light"})[0] == Recipe(lr=1.0, batch_size=8, augment="light", warmup=1.0)
+    assert Recipe(lr=1.0).completed({"batch_size": 8, "augment": "light"})[0] == Recipe(
+        lr=1.0, batch_size=8, augment="light", warmup=1.0
+    )
     given = Recipe(lr=1.0, batch_size=4, augment="none", warmup=0.0)
     assert given.completed({"lr": 2.0, "batch_size": 8, "augment": "light"})[0] == given
 
@@ -271,7 +299,9 @@ recipes = st.builds(
     window=st.sampled_from([None, "0,4095"]),
     pretrained=st.sampled_from([None, True]),
     init=st.none() | words.filter(lambda text: "\0" not in text and text).map(Path),
-    model_args=st.dictionaries(words, plain | st.lists(plain, max_size=3) | st.dictionaries(words, plain, max_size=2), max_size=3),
+    model_args=st.dictionaries(
+        words, plain | st.lists(plain, max_size=3) | st.dictionaries(words, plain, max_size=2), max_size=3
+    ),
     seed=st.integers(0, 2**32 - 1),
 )
 all_settings = st.builds(
@@ -292,13 +322,16 @@ all_settings = st.builds(
 @given(all_settings, recipes)
 def test_a_record_is_toml_and_given_again_it_is_the_same_training(chosen: Settings, recipe: Recipe) -> None:
     record = Path("config.toml")
-    record.write_text(to_toml(chosen, recipe, {"lr": 1e-3, "reason": "small sibling", "none": None, "sizes": [1, 2]}), encoding="utf-8")
+    record.write_text(
+        to_toml(chosen, recipe, {"lr": 1e-3, "reason": "small sibling", "none": None, "sizes": [1, 2]}),
+        encoding="utf-8",
+    )
     parsed = tomllib.loads(record.read_text(encoding="utf-8"))
     assert parsed["resolved"] == {"lr": 1e-3, "reason": "small sibling", "sizes": [1, 2]}
     assert parsed["epochs"] == recipe.epochs
     assert ("lr" in parsed) == (recipe.lr is not None)
     assert read_record(record) == parsed
-    again_settings, again_recipe, origins = gather({}, record)
+    again_settings, again_recipe, origins = load_settings({}, record)
     assert (again_settings, again_recipe) == (chosen, recipe)
     assert set(origins.values()) == {"config.toml"}
 
@@ -313,7 +346,11 @@ def test_a_record_that_is_missing_or_damaged_is_an_error_with_a_way_out() -> Non
 
 
 def test_help_texts_show_the_defaults_that_are_used() -> None:
-    assert (default_of("epochs"), default_of("k"), default_of("arch")) == (Recipe().epochs, Settings().k, Settings().arch)
+    assert (default_of("epochs"), default_of("k"), default_of("arch")) == (
+        Recipe().epochs,
+        Settings().k,
+        Settings().arch,
+    )
     assert (default_of("model_args"), default_of("no such key")) == (None, None)
 
 
@@ -322,17 +359,17 @@ def test_the_defaults_pass_their_own_check() -> None:
 
 
 def test_a_share_to_hold_out_is_between_0_and_1_and_excludes_given_folds() -> None:
-    assert gather({"holdout": 0.1})[0].holdout == 0.1
-    assert gather({})[0].repair is True
+    assert load_settings({"holdout": 0.1})[0].holdout == 0.1
+    assert load_settings({})[0].repair is True
     with pytest.raises(UsageError, match="--holdout must be above 0 and below 1, found 2"):
-        gather({"holdout": 2.0})
+        load_settings({"holdout": 2.0})
     with pytest.raises(UsageError, match="--folds and --holdout contradict each other"):
-        gather({"holdout": 0.1, "folds": Path("folds.csv")})
+        load_settings({"holdout": 0.1, "folds": Path("folds.csv")})
 
 
 def test_the_record_of_a_run_with_one_part_held_out_can_be_given_again(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("k = 1\nholdout = 0.1\n")
-    assert gather({}, tmp_path / "config.toml")[0].holdout == 0.1
+    assert load_settings({}, tmp_path / "config.toml")[0].holdout == 0.1
 
 
 @pytest.mark.parametrize(
@@ -349,10 +386,10 @@ def test_two_ways_to_split_contradict_each_other_in_one_place_and_the_one_closer
 ) -> None:
     (first,), (second,) = one, other
     with pytest.raises(UsageError, match=f"--{first} and --{second} contradict each other"):
-        gather({**one, **other})
+        load_settings({**one, **other})
     for given_here, in_file in ((one, other), (other, one)):
         config("".join(f"{key} = {value!r}\n" for key, value in in_file.items()), "ensemble.toml")
-        settings, _, origins = gather(given_here)
+        settings, _, origins = load_settings(given_here)
         (kept,), (gone,) = given_here, in_file
         assert origins == {kept: "flag"}
         assert getattr(settings, gone) == getattr(Settings(), gone)
@@ -360,23 +397,25 @@ def test_two_ways_to_split_contradict_each_other_in_one_place_and_the_one_closer
 
 def test_a_number_of_folds_that_is_typed_comes_before_a_held_out_part_in_a_file() -> None:
     config("holdout = 0.1\n", "ensemble.toml")
-    assert gather({"k": 3})[0].holdout is None
-    assert gather({})[0].holdout == 0.1
-    assert gather({}, config("k = 1\nholdout = 0.2\n"))[0].holdout == 0.2
+    assert load_settings({"k": 3})[0].holdout is None
+    assert load_settings({})[0].holdout == 0.1
+    assert load_settings({}, config("k = 1\nholdout = 0.2\n"))[0].holdout == 0.2
 
 
 def test_columns_to_spread_are_read_as_text_and_as_a_list() -> None:
-    assert gather({"stratify": "gender, source"})[0].stratify == ("gender", "source")
-    assert gather({}, config("stratify = ['gender', 'source']\n"))[0].stratify == ("gender", "source")
+    assert load_settings({"stratify": "gender, source"})[0].stratify == ("gender", "source")
+    assert load_settings({}, config("stratify = ['gender', 'source']\n"))[0].stratify == ("gender", "source")
 
 
 def test_seeds_that_count_beyond_the_last_one_are_refused() -> None:
-    assert gather({"seed": 2**32 - 3, "seeds": 3})[0].seeds == 3
+    assert load_settings({"seed": 2**32 - 3, "seeds": 3})[0].seeds == 3
     with pytest.raises(UsageError, match="--seeds 3 from --seed 4294967294 on go beyond"):
-        gather({"seed": 2**32 - 2, "seeds": 3})
+        load_settings({"seed": 2**32 - 2, "seeds": 3})
 
 
-@pytest.mark.parametrize(("schedule", "warmup"), [("cosine", 1.0), ("plateau", 1.0), ("onecycle", 0.0), ("cyclic", 0.0)])
+@pytest.mark.parametrize(
+    ("schedule", "warmup"), [("cosine", 1.0), ("plateau", 1.0), ("onecycle", 0.0), ("cyclic", 0.0)]
+)
 def test_a_schedule_that_begins_low_has_no_warm_up_of_its_own(schedule: str, warmup: float) -> None:
     assert Recipe(schedule=schedule).completed({})[0].warmup == warmup
     assert Recipe(schedule=schedule, warmup=2.0).completed({})[0].warmup == 2.0
@@ -384,5 +423,5 @@ def test_a_schedule_that_begins_low_has_no_warm_up_of_its_own(schedule: str, war
 
 def test_a_batch_is_not_cut_into_more_parts_than_it_has_images() -> None:
     with pytest.raises(UsageError, match="accumulate = 64: a batch of 32"):
-        gather({"accumulate": 64, "batch_size": 32})
-    gather({"accumulate": 32, "batch_size": 32})
+        load_settings({"accumulate": 64, "batch_size": 32})
+    load_settings({"accumulate": 32, "batch_size": 32})

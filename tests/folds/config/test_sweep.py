@@ -16,7 +16,12 @@ def test_every_combination_the_first_values_first() -> None:
         {"loss": "focal", "batch_size": "8"},
         {"loss": "focal", "batch_size": "16"},
     ]
-    assert [variant.suffix for variant in variants] == ["ce-batch_size-8", "ce-batch_size-16", "focal-batch_size-8", "focal-batch_size-16"]
+    assert [variant.suffix for variant in variants] == [
+        "ce-batch_size-8",
+        "ce-batch_size-16",
+        "focal-batch_size-8",
+        "focal-batch_size-16",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -24,7 +29,11 @@ def test_every_combination_the_first_values_first() -> None:
     [
         ("compile=true,false", ["true", "false"], ["compile-true", "compile-false"]),
         ('window=["0,255", "0,4095"]', ["0,255", "0,4095"], ["window-0,255", "window-0,4095"]),
-        ("model_args=[{}, {drop_rate = 0.1}]", [{}, {"drop_rate": 0.1}], ["model_args-{}", 'model_args-{"drop_rate": 0.1}']),
+        (
+            "model_args=[{}, {drop_rate = 0.1}]",
+            [{}, {"drop_rate": 0.1}],
+            ["model_args-{}", 'model_args-{"drop_rate": 0.1}'],
+        ),
         ("lr=[1e-3, 3e-4]", [0.001, 0.0003], ["lr-0.001", "lr-0.0003"]),
         ("loss=ce,", ["ce"], None),
     ],

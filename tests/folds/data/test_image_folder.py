@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from folds.data.readers import read_data
-from folds.data.table import Data, DataSpec
+from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError, UsageError
 
 
@@ -18,11 +18,13 @@ def touch(*paths: Path) -> None:
         path.write_bytes(b"x")
 
 
-def read(path: Path, /, **spec) -> Data:
+def read(path: Path, /, **spec) -> Dataset:
     return read_data(DataSpec(data=path, **spec), need_images=False)
 
 
-def refused(path: Path, kind: type[EnsembleError] = EnsembleError, /, need_images: bool = False, **spec) -> EnsembleError:
+def refused(
+    path: Path, kind: type[EnsembleError] = EnsembleError, /, need_images: bool = False, **spec
+) -> EnsembleError:
     with pytest.raises(kind) as error:
         read_data(DataSpec(path, **spec), need_images=need_images)
     assert not error.value.message.endswith(".")
@@ -38,7 +40,13 @@ def class_folders(tmp_path) -> Path:
 
 def test_class_folders_give_the_label_by_the_top_folder_and_the_person_by_regex(class_folders):
     table = read(class_folders, person_regex=r"/(p\d)-").train
-    assert table.ids.tolist() == ["normal/deep/p2-1.png", "normal/p1-1.jpg", "normal/p1-2.JPG", "sick/p2-2.jpg", "sick/p3-1.jpeg"]
+    assert table.ids.tolist() == [
+        "normal/deep/p2-1.png",
+        "normal/p1-1.jpg",
+        "normal/p1-2.JPG",
+        "sick/p2-2.jpg",
+        "sick/p3-1.jpeg",
+    ]
     assert table.labels.tolist() == ["normal"] * 3 + ["sick"] * 2
     assert table.persons.tolist() == ["p2", "p1", "p1", "p2", "p3"]
     assert table.paths is not None
@@ -82,7 +90,11 @@ def test_linked_class_folders_are_followed_and_links_in_a_circle_end(class_folde
 
 
 def test_folders_of_splits_are_not_taken_for_classes(tmp_path):
-    touch(tmp_path / "d" / "train" / "a" / "1.jpg", tmp_path / "d" / "test" / "a" / "2.jpg", tmp_path / "d" / "val" / "b" / "3.jpg")
+    touch(
+        tmp_path / "d" / "train" / "a" / "1.jpg",
+        tmp_path / "d" / "test" / "a" / "2.jpg",
+        tmp_path / "d" / "val" / "b" / "3.jpg",
+    )
     error = refused(tmp_path / "d", person_regex="(.+)")
     assert "splits, not classes" in error.message
     assert f"--data {tmp_path / 'd' / 'train'} --test {tmp_path / 'd' / 'test'}" in error.hint
@@ -103,7 +115,9 @@ def test_a_folder_with_nothing_in_it_says_what_was_expected(tmp_path):
 
 
 def test_column_options_are_refused_where_there_are_no_columns(class_folders):
-    assert "--split 'part' does not apply" in refused(class_folders, UsageError, split="part", person_regex="(.+)").message
+    assert (
+        "--split 'part' does not apply" in refused(class_folders, UsageError, split="part", person_regex="(.+)").message
+    )
     assert "--label 'x' does not apply" in refused(class_folders, UsageError, label="x", person_regex="(.+)").message
 
 

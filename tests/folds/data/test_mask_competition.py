@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from folds.data.readers import read_data, read_test
-from folds.data.table import Data, DataSpec
+from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError, UsageError
 
 
@@ -24,11 +24,13 @@ def write_csv(folder: Path, text: str | bytes, name: str = "table.csv") -> Path:
     return path
 
 
-def read(path: Path, /, **spec) -> Data:
+def read(path: Path, /, **spec) -> Dataset:
     return read_data(DataSpec(data=path, **spec), need_images=False)
 
 
-def refused(path: Path, kind: type[EnsembleError] = EnsembleError, /, need_images: bool = False, **spec) -> EnsembleError:
+def refused(
+    path: Path, kind: type[EnsembleError] = EnsembleError, /, need_images: bool = False, **spec
+) -> EnsembleError:
     with pytest.raises(kind) as error:
         read_data(DataSpec(path, **spec), need_images=need_images)
     assert not error.value.message.endswith(".")
@@ -73,7 +75,7 @@ def test_the_layout_gives_seven_images_a_person_with_all_18_classes_declared(tmp
     assert table.paths is not None
     assert all(path.is_file() and path.is_absolute() for path in table.paths)
     assert table.ids[0] == "000001_female_Asian_45/incorrect_mask"
-    assert table.where[0] == "train.csv row 2, incorrect_mask"
+    assert table.locations[0] == "train.csv row 2, incorrect_mask"
     by_id = dict(zip(table.ids.tolist(), table.labels.tolist()))
     # mask·6 + gender·3 + age, worked out by hand
     assert by_id["000001_female_Asian_45/mask3"] == "4"
@@ -90,7 +92,9 @@ def test_attributes_stand_beside_the_class_and_say_what_each_class_means(tmp_pat
     assert table.class_attributes["17"] == {"mask": "normal", "gender": "female", "age": ">=60"}
     assert table.class_attributes["0"] == {"mask": "wear", "gender": "male", "age": "<30"}
     for name in ("mask", "gender", "age"):
-        assert table.attributes[name].tolist() == [table.class_attributes[label][name] for label in table.labels.tolist()]
+        assert table.attributes[name].tolist() == [
+            table.class_attributes[label][name] for label in table.labels.tolist()
+        ]
     assert set(table.attributes["race"]) == {"Asian"}
     assert table.attributes["years"][0] == "45"
 
@@ -105,7 +109,12 @@ def test_an_id_that_two_folders_share_is_two_people_and_is_said(tmp_path):
 def test_appledouble_files_are_skipped_and_counted(tmp_path):
     layout(tmp_path)
     images = tmp_path / "train" / "images"
-    touch(images / PEOPLE[0] / "._mask1.jpg", images / PEOPLE[1] / "._normal.png", images / f"._{PEOPLE[0]}", images / PEOPLE[0] / ".DS_Store")
+    touch(
+        images / PEOPLE[0] / "._mask1.jpg",
+        images / PEOPLE[1] / "._normal.png",
+        images / f"._{PEOPLE[0]}",
+        images / PEOPLE[0] / ".DS_Store",
+    )
     data = read_data(DataSpec(tmp_path))
     assert len(data.train) == 7 * len(PEOPLE)
     assert "3 '._' files skipped" in data.notes
@@ -130,7 +139,10 @@ def test_a_folder_with_another_kind_of_name_takes_gender_and_age_from_the_table(
 
 def test_strange_files_and_folders_of_the_layout_are_ignored_with_a_note(tmp_path):
     layout(tmp_path)
-    touch(tmp_path / "train" / "images" / PEOPLE[0] / "portrait.jpg", tmp_path / "train" / "images" / "000009_male_Asian_20" / "mask1.jpg")
+    touch(
+        tmp_path / "train" / "images" / PEOPLE[0] / "portrait.jpg",
+        tmp_path / "train" / "images" / "000009_male_Asian_20" / "mask1.jpg",
+    )
     data = read_data(DataSpec(tmp_path))
     assert len(data.train) == 7 * len(PEOPLE)
     assert any(note.startswith("1 files that are neither") and "portrait.jpg" in note for note in data.notes)
@@ -210,7 +222,9 @@ def test_an_impossible_gender_or_age_is_an_error(tmp_path):
     layout(tmp_path)
     with open(tmp_path / "train" / "train.csv", "a") as file:
         file.write("x,woman,Asian,old,walk-in\n")
-    assert refused(tmp_path).details == ("train.csv row 9: gender 'woman' and age 'old', expected male or female and a whole number",)
+    assert refused(tmp_path).details == (
+        "train.csv row 9: gender 'woman' and age 'old', expected male or female and a whole number",
+    )
 
 
 def test_two_files_of_one_stem_are_an_error(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from folds.data.readers import read_data, read_test
-from folds.data.table import Data, DataSpec
+from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError, UsageError
 
 XRAY = Path(__file__).parents[4] / "shared" / "data" / "xray" / "index.csv"
@@ -30,11 +30,13 @@ def write_csv(folder: Path, text: str | bytes, name: str = "table.csv") -> Path:
     return path
 
 
-def read(path: Path, /, **spec) -> Data:
+def read(path: Path, /, **spec) -> Dataset:
     return read_data(DataSpec(data=path, **spec), need_images=False)
 
 
-def refused(path: Path, kind: type[EnsembleError] = EnsembleError, /, need_images: bool = False, **spec) -> EnsembleError:
+def refused(
+    path: Path, kind: type[EnsembleError] = EnsembleError, /, need_images: bool = False, **spec
+) -> EnsembleError:
     with pytest.raises(kind) as error:
         read_data(DataSpec(path, **spec), need_images=need_images)
     assert not error.value.message.endswith(".")
@@ -56,7 +58,7 @@ def test_a_csv_gives_ids_paths_labels_persons_and_where_they_stand(tmp_path, mon
     assert table.persons.tolist() == ["p", "q", "p"]
     assert table.classes == ("cat", "dog")
     assert table.label_codes().tolist() == [0, 1, 0]
-    assert table.where == ("table.csv row 2", "table.csv row 3", "table.csv row 4")
+    assert table.locations == ("table.csv row 2", "table.csv row 3", "table.csv row 4")
 
 
 def test_labels_are_text_and_whole_numbers_sort_as_numbers(tmp_path):
@@ -95,7 +97,7 @@ def test_the_spelling_of_a_csv_does_not_matter(tmp_path, text):
 
 def test_row_numbers_are_those_a_spreadsheet_shows(tmp_path):
     table = read(write_csv(tmp_path, 'id,label,person,note\n1,a,p,"two\nlines"\n\n2,b,q,\n')).train
-    assert table.where == ("table.csv row 2", "table.csv row 4")
+    assert table.locations == ("table.csv row 2", "table.csv row 4")
 
 
 def test_columns_can_have_any_name(tmp_path):
@@ -111,7 +113,11 @@ def test_other_columns_are_kept_and_what_the_class_determines_is_known(tmp_path)
     table = read(write_csv(tmp_path, text)).train
     assert set(table.attributes) == {"gender", "age", "site"}
     assert table.attributes["site"].tolist() == ["x", "y", "y", "x"]
-    assert table.class_attributes == {"a": {"gender": "m", "age": "old"}, "b": {"gender": "f", "age": "old"}, "c": {"gender": "f", "age": "young"}}
+    assert table.class_attributes == {
+        "a": {"gender": "m", "age": "old"},
+        "b": {"gender": "f", "age": "old"},
+        "c": {"gender": "f", "age": "young"},
+    }
 
 
 def test_the_table_alone_is_enough_where_no_images_are_needed(tmp_path):
@@ -155,7 +161,7 @@ def test_taking_rows_keeps_columns_in_line_and_classes_declared(tmp_path):
     assert (part.ids.tolist(), part.labels.tolist(), part.persons.tolist()) == (["c", "a"], ["z", "x"], ["r", "p"])
     assert part.attributes["site"].tolist() == ["3", "1"]
     assert part.paths == (table.paths[2], table.paths[0])
-    assert part.where == ("table.csv row 4", "table.csv row 2")
+    assert part.locations == ("table.csv row 4", "table.csv row 2")
     assert part.classes == ("x", "y", "z")
     assert part.rows().labels.tolist() == ["z", "x"]
 
@@ -176,7 +182,7 @@ def test_rows_marked_test_are_kept_apart_in_any_case(tmp_path):
     assert data.train.ids.tolist() == ["a", "b"]
     assert data.test is not None
     assert data.test.ids.tolist() == ["c", "d"]
-    assert data.test.where == ("table.csv row 4", "table.csv row 5")
+    assert data.test.locations == ("table.csv row 4", "table.csv row 5")
     assert "split" not in data.train.attributes
     assert "train (1), val (1), Test (1), TEST (1)" in data.notes[0]
 
@@ -188,7 +194,10 @@ def test_a_split_column_without_test_is_an_error_that_lists_its_values(tmp_path)
 
 
 def test_rows_that_are_all_test_leave_nothing_to_train_on(tmp_path):
-    assert "no value but 'test'" in refused(write_csv(tmp_path, SPLIT.replace("train", "test").replace("val", "test")), split="split").message
+    assert (
+        "no value but 'test'"
+        in refused(write_csv(tmp_path, SPLIT.replace("train", "test").replace("val", "test")), split="split").message
+    )
 
 
 def test_test_rows_may_be_unlabelled_but_not_in_part(tmp_path):
@@ -230,13 +239,20 @@ def test_a_test_csv_may_lack_labels_and_persons_and_says_so(tmp_path):
 
 
 def test_a_test_csv_with_labels_outside_the_classes_is_refused(tmp_path):
-    error = refused(write_csv(tmp_path, GOOD), test=write_csv(tmp_path, "path,label\nz.jpg,cow\ny.jpg,cat\n", "test.csv"))
+    error = refused(
+        write_csv(tmp_path, GOOD), test=write_csv(tmp_path, "path,label\nz.jpg,cow\ny.jpg,cat\n", "test.csv")
+    )
     assert "test.csv are none of the 2 declared classes" in error.message
     assert "'cow'" in error.details[0]
 
 
 def test_a_test_folder_is_read_sorted_at_any_depth_without_hidden_files(tmp_path):
-    touch(*(tmp_path / "t" / name for name in ("b.PNG", "x/a.jpg", "x/y/c.jpeg", "._b.PNG", "x/.ipynb_checkpoints/a.jpg", "notes.txt")))
+    touch(
+        *(
+            tmp_path / "t" / name
+            for name in ("b.PNG", "x/a.jpg", "x/y/c.jpeg", "._b.PNG", "x/.ipynb_checkpoints/a.jpg", "notes.txt")
+        )
+    )
     table, notes = read_test(tmp_path / "t", classes=("cat", "dog"))
     assert table.ids.tolist() == ["b.PNG", "x/a.jpg", "x/y/c.jpeg"]
     assert table.labels is None

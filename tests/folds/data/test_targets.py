@@ -7,7 +7,7 @@ import torch
 from folds.data.mask_competition import CLASS_ATTRIBUTES, CLASSES
 from folds.data.targets import rebinned, resolve_target
 from folds.errors import UsageError
-from folds.models.multi_head import Joined, joined
+from folds.models.multi_head import MultiHeadModel, join_heads
 from folds.optim.losses import build_loss
 from folds.training.criterion import build_criterion, check_head_losses
 
@@ -15,24 +15,35 @@ from folds.training.criterion import build_criterion, check_head_losses
 def test_the_label_is_one_head_with_all_classes() -> None:
     target = resolve_target("label", CLASSES, CLASS_ATTRIBUTES)
     codes = np.array([3, 17, 0])
-    assert (target.name, target.classes, target.outputs, target.head_names, target.joined) == ("label", CLASSES, 18, (), False)
-    np.testing.assert_array_equal(target.scored(codes), codes)
-    np.testing.assert_array_equal(target.trained(codes), codes[:, None])
+    assert (target.name, target.classes, target.outputs, target.head_names, target.joined) == (
+        "label",
+        CLASSES,
+        18,
+        (),
+        False,
+    )
+    np.testing.assert_array_equal(target.encode_scored(codes), codes)
+    np.testing.assert_array_equal(target.encode_heads(codes), codes[:, None])
 
 
 def test_an_attribute_alone_is_scored_by_its_own_values() -> None:
     target = resolve_target("age", CLASSES, CLASS_ATTRIBUTES)
     assert (target.name, target.classes, target.outputs) == ("age", ("<30", "30-59", ">=60"), 3)
-    np.testing.assert_array_equal(target.scored(np.arange(18)), np.arange(18) % 3)
-    np.testing.assert_array_equal(target.trained(np.arange(18))[:, 0], np.arange(18) % 3)
+    np.testing.assert_array_equal(target.encode_scored(np.arange(18)), np.arange(18) % 3)
+    np.testing.assert_array_equal(target.encode_heads(np.arange(18))[:, 0], np.arange(18) % 3)
 
 
 def test_three_heads_make_the_label() -> None:
     target = resolve_target("mask+gender+age", CLASSES, CLASS_ATTRIBUTES)
-    assert (target.name, target.classes, target.outputs, target.head_names) == ("label", CLASSES, 8, ("mask", "gender", "age"))
+    assert (target.name, target.classes, target.outputs, target.head_names) == (
+        "label",
+        CLASSES,
+        8,
+        ("mask", "gender", "age"),
+    )
     codes = np.arange(18)
-    np.testing.assert_array_equal(target.trained(codes), np.stack([codes // 6, codes // 3 % 2, codes % 3], 1))
-    np.testing.assert_array_equal(target.scored(codes), codes)
+    np.testing.assert_array_equal(target.encode_heads(codes), np.stack([codes // 6, codes // 3 % 2, codes % 3], 1))
+    np.testing.assert_array_equal(target.encode_scored(codes), codes)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +81,7 @@ class Fixed(torch.nn.Module):
 def test_joined_heads_are_the_product_of_their_probabilities() -> None:
     target = resolve_target("mask+gender+age", CLASSES, CLASS_ATTRIBUTES)
     outputs = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 8))).float()
-    found = joined(Fixed(), target)(outputs).softmax(1).detach().numpy()
+    found = join_heads(Fixed(), target)(outputs).softmax(1).detach().numpy()
     mask, gender, age = (part.softmax(1).numpy() for part in outputs.split([3, 2, 3], 1))
     expected = np.einsum("nm,ng,na->nmga", mask, gender, age).reshape(5, 18)
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -79,26 +90,36 @@ def test_joined_heads_are_the_product_of_their_probabilities() -> None:
 def test_combinations_that_are_no_class_are_shared_out() -> None:
     meaning = {"a": {"x": "0", "y": "0"}, "b": {"x": "0", "y": "1"}, "c": {"x": "1", "y": "0"}}  # 1, 1 is no class
     target = resolve_target("x+y", ("a", "b", "c"), meaning)
-    found = Joined(Fixed(), target)(torch.zeros(1, 4)).softmax(1)
+    found = MultiHeadModel(Fixed(), target)(torch.zeros(1, 4)).softmax(1)
     np.testing.assert_allclose(found.detach().numpy(), np.full((1, 3), 1 / 3), atol=1e-6)
 
 
 def test_one_head_is_the_model_itself() -> None:
     model = Fixed()
-    assert joined(model, resolve_target("age", CLASSES, CLASS_ATTRIBUTES)) is model
+    assert join_heads(model, resolve_target("age", CLASSES, CLASS_ATTRIBUTES)) is model
 
 
 def test_the_loss_of_heads_is_the_sum_of_theirs() -> None:
     target = resolve_target("mask+gender+age", CLASSES, CLASS_ATTRIBUTES)
     codes = np.array([0, 5, 17, 9])
-    truth = torch.from_numpy(target.trained(codes))
+    truth = torch.from_numpy(target.encode_heads(codes))
     outputs = torch.from_numpy(np.random.default_rng(1).normal(size=(4, 8))).float()
     counts = [torch.ones(3), torch.ones(2), torch.ones(3)]
     found = build_criterion(target, "ce", {}, 0.1, counts, 0.0)(outputs, truth)
     parts = zip(outputs.split([3, 2, 3], 1), truth.unbind(1), strict=True)
-    assert float(found) == pytest.approx(sum(float(build_loss("ce", 0.1)(block, part)) for block, part in parts), rel=1e-6)
-    shares = torch.cat([torch.nn.functional.one_hot(part, size).float() for part, size in zip(truth.unbind(1), (3, 2, 3), strict=True)], 1)
-    assert float(build_criterion(target, "ce", {}, 0.1, counts, 0.0)(outputs, shares)) == pytest.approx(float(found), rel=1e-6)
+    assert float(found) == pytest.approx(
+        sum(float(build_loss("ce", 0.1)(block, part)) for block, part in parts), rel=1e-6
+    )
+    shares = torch.cat(
+        [
+            torch.nn.functional.one_hot(part, size).float()
+            for part, size in zip(truth.unbind(1), (3, 2, 3), strict=True)
+        ],
+        1,
+    )
+    assert float(build_criterion(target, "ce", {}, 0.1, counts, 0.0)(outputs, shares)) == pytest.approx(
+        float(found), rel=1e-6
+    )
 
 
 def test_a_loss_for_a_head_that_there_is_not_is_refused() -> None:

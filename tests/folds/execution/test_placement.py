@@ -7,7 +7,7 @@ import torch
 
 from folds.errors import UsageError
 from folds.execution import placement as devices
-from folds.execution.placement import Execution, place
+from folds.execution.placement import Execution, plan_devices
 from folds.models.precision import AMP, autocast, resolve_amp
 from folds.utils.parallel import available_cores
 
@@ -18,34 +18,41 @@ def _a_machine_with_eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
 
 
-@pytest.mark.parametrize(("jobs", "slots", "threads"), [(1, 1, 8), (2, 2, 4), (3, 3, 2), (5, 5, 1), (8, 8, 1), (9, 8, 1), (100, 8, 1)])
-def test_on_a_cpu_there_is_a_slot_for_each_job_up_to_the_cores_which_are_shared_out(jobs: int, slots: int, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("jobs", "slots", "threads"), [(1, 1, 8), (2, 2, 4), (3, 3, 2), (5, 5, 1), (8, 8, 1), (9, 8, 1), (100, 8, 1)]
+)
+def test_on_a_cpu_there_is_a_slot_for_each_job_up_to_the_cores_which_are_shared_out(
+    jobs: int, slots: int, threads: int
+) -> None:
     for choice in ("auto", "cpu"):
-        placement = place(jobs, choice)
+        placement = plan_devices(jobs, choice)
         assert placement.devices == ("cpu",) * slots
         assert placement.threads == threads
         assert placement.threads * len(placement.devices) <= 8
 
 
 def test_the_reason_says_jobs_threads_and_cores() -> None:
-    reason = place(3).reason
+    reason = plan_devices(3).reason
     assert "3 jobs at a time" in reason
     assert "2 threads each" in reason
     assert "8 cores" in reason
-    assert "1 thread each" in place(8).reason
+    assert "1 thread each" in plan_devices(8).reason
 
 
 def test_slots_and_threads_can_be_given() -> None:
-    assert (place(10, "cpu", per_device=2).devices, place(10, "cpu", per_device=2).threads) == (("cpu", "cpu"), 4)
-    assert place(10, "cpu", per_device=20).threads == 1
-    assert len(place(10, "cpu", per_device=20).devices) == 10
-    assert place(2, threads=3).threads == 3
+    assert (plan_devices(10, "cpu", per_device=2).devices, plan_devices(10, "cpu", per_device=2).threads) == (
+        ("cpu", "cpu"),
+        4,
+    )
+    assert plan_devices(10, "cpu", per_device=20).threads == 1
+    assert len(plan_devices(10, "cpu", per_device=20).devices) == 10
+    assert plan_devices(2, threads=3).threads == 3
 
 
 @pytest.mark.parametrize("choice", ["0", "cuda:0", "0,1", "gpu", "", "-1", "cpu,0"])
 def test_a_device_that_is_not_there_is_wrong_usage_that_says_what_there_is(choice: str) -> None:
     with pytest.raises(UsageError) as error:
-        place(1, choice)
+        plan_devices(1, choice)
     assert error.value.message.startswith(f"--devices {choice}: no device cuda:")
     assert error.value.message.endswith("this machine has 0 CUDA devices")
     assert error.value.hint == "--devices auto, cpu, or 0,1"
@@ -72,16 +79,16 @@ def test_a_gpu_of_a_cluster_decides_the_number_format_itself() -> None:
 
 def test_on_gpus_there_is_one_job_each_and_no_more_slots_than_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert place(5).devices == ("cuda:0", "cuda:1")
-    assert place(5).threads == 4
-    assert place(1).devices == ("cuda:0",)
-    assert place(5, "1").devices == ("cuda:1",)
-    assert place(5, "cuda:1, 0").devices == ("cuda:1", "cuda:0")
+    assert plan_devices(5).devices == ("cuda:0", "cuda:1")
+    assert plan_devices(5).threads == 4
+    assert plan_devices(1).devices == ("cuda:0",)
+    assert plan_devices(5, "1").devices == ("cuda:1",)
+    assert plan_devices(5, "cuda:1, 0").devices == ("cuda:1", "cuda:0")
     # Jobs go to all GPUs before any has two.
-    assert place(3, "auto", per_device=2).devices == ("cuda:0", "cuda:1", "cuda:0")
-    assert place(5, "cpu").devices == ("cpu",) * 5
+    assert plan_devices(3, "auto", per_device=2).devices == ("cuda:0", "cuda:1", "cuda:0")
+    assert plan_devices(5, "cpu").devices == ("cpu",) * 5
     with pytest.raises(UsageError, match="no device cuda:2; this machine has 2"):
-        place(1, "0,2")
+        plan_devices(1, "0,2")
 
 
 def test_cores_are_those_this_process_may_use() -> None:
@@ -96,7 +103,9 @@ def test_a_cpu_computes_in_full_precision_unless_told() -> None:
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
-def test_a_gpu_takes_the_half_precision_it_is_built_for(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str) -> None:
+def test_a_gpu_takes_the_half_precision_it_is_built_for(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
+) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     choice, reason = resolve_amp("auto", "cuda:0")
     assert choice == expected

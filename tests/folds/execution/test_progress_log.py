@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from folds.execution import progress_log as journal_module
-from folds.execution.progress_log import Journal, Listener
+from folds.execution.progress_log import ProgressReader, ProgressWriter
 
 STEP = {"event": "step", "done": 1, "total": 9}
 
@@ -19,9 +19,16 @@ def note(text: str) -> dict[str, str]:
 
 
 def test_notes_and_epochs_that_come_at_once_are_all_heard_once_and_in_order(tmp_path: Path) -> None:
-    journal, listener = Journal(tmp_path / "fold0" / "progress.jsonl", {"node": "a"}), Listener(tmp_path / "fold0" / "progress.jsonl")
+    journal, listener = (
+        ProgressWriter(tmp_path / "fold0" / "progress.jsonl", {"node": "a"}),
+        ProgressReader(tmp_path / "fold0" / "progress.jsonl"),
+    )
     assert listener.events() == []
-    said: list[dict[str, Any]] = [note("out of memory"), {"event": "epoch", "epoch": 1, "loss": float("inf")}, note("Grüße")]
+    said: list[dict[str, Any]] = [
+        note("out of memory"),
+        {"event": "epoch", "epoch": 1, "loss": float("inf")},
+        note("Grüße"),
+    ]
     for event in said:
         journal.add(event)
     assert listener.events() == [{**event, "node": "a"} for event in [{"event": "begun"}, *said]]
@@ -33,7 +40,7 @@ def test_notes_and_epochs_that_come_at_once_are_all_heard_once_and_in_order(tmp_
 def test_steps_are_left_out_when_they_come_too_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(journal_module.time, "monotonic", lambda: now[0])
-    journal, listener = Journal(tmp_path / "file", {}), Listener(tmp_path / "file")
+    journal, listener = ProgressWriter(tmp_path / "file", {}), ProgressReader(tmp_path / "file")
     for done in range(1, 31):
         journal.add({**STEP, "done": done})
         now[0] += journal_module.STEP_SECONDS / 8
@@ -42,9 +49,9 @@ def test_steps_are_left_out_when_they_come_too_soon(tmp_path: Path, monkeypatch:
 
 def test_a_part_of_a_line_is_heard_when_the_rest_has_come(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    Journal(path, {}).add(note("whole"))
+    ProgressWriter(path, {}).add(note("whole"))
     text = path.read_bytes()
-    listener = Listener(path)
+    listener = ProgressReader(path)
     heard = []
     for size in range(len(text) + 1):
         path.write_bytes(text[:size])
@@ -54,39 +61,44 @@ def test_a_part_of_a_line_is_heard_when_the_rest_has_come(tmp_path: Path) -> Non
 
 def test_what_a_lost_process_has_left_of_a_line_costs_only_that_line(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    listener = Listener(path)
-    Journal(path, {"node": "a"}).add(note("first"))
+    listener = ProgressReader(path)
+    ProgressWriter(path, {"node": "a"}).add(note("first"))
     with open(path, "ab") as file:
         file.write(b'{"event": "epo\x00\x00')
-    Journal(path, {"node": "b"}).add(note("second"))
-    assert [(event["event"], event["node"]) for event in listener.events()] == [("begun", "a"), ("note", "a"), ("begun", "b"), ("note", "b")]
+    ProgressWriter(path, {"node": "b"}).add(note("second"))
+    assert [(event["event"], event["node"]) for event in listener.events()] == [
+        ("begun", "a"),
+        ("note", "a"),
+        ("begun", "b"),
+        ("note", "b"),
+    ]
 
 
 @pytest.mark.parametrize("line", ["[]", "7", "null", '{"node": "a"}', "[" * 100_000, "{"])
 def test_lines_that_are_no_events_are_passed_over(tmp_path: Path, line: str) -> None:
     path = tmp_path / "file"
     path.write_text(f"{line}\n{json.dumps(STEP)}\n")
-    assert Listener(path).events() == [STEP]
+    assert ProgressReader(path).events() == [STEP]
 
 
 def test_what_could_not_be_written_is_written_with_the_next_event(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
     (tmp_path / "folder").write_text("in the way")
-    journal = Journal(path, {})
+    journal = ProgressWriter(path, {})
     for event in (note("one"), STEP, note("two")):
         journal.add(event)  # nothing is raised: the training goes on
     (tmp_path / "folder").unlink()
     journal.add(note("three"))
-    assert Listener(path).events() == [{"event": "begun"}, note("one"), note("two"), note("three")]
+    assert ProgressReader(path).events() == [{"event": "begun"}, note("one"), note("two"), note("three")]
 
 
 def test_a_listener_that_forgets_removes_the_file_and_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    listener = Listener(path)
+    listener = ProgressReader(path)
     listener.forget()  # none is there
-    Journal(path, {}).add(note("of an earlier command"))
+    ProgressWriter(path, {}).add(note("of an earlier command"))
     listener.events()
     listener.forget()
     assert not path.exists()
-    Journal(path, {}).add(note("new"))
+    ProgressWriter(path, {}).add(note("new"))
     assert listener.events() == [{"event": "begun"}, note("new")]

@@ -19,17 +19,22 @@ from folds.errors import EnsembleError, UsageError
 from folds.execution import placement as devices
 from folds.execution import ray_cluster as cluster_module
 from folds.execution import waiting as patience
-from folds.execution.placement import Execution, Placement
+from folds.execution.placement import DevicePlan, Execution
 from folds.execution.ray_cluster import connect, place_on_cluster, train_on_cluster
-from folds.runs.execute import locked, train
-from folds.runs.plan import Plan, make_plan, open_runs
+from folds.runs.execute import lock_runs, train
+from folds.runs.plan import Plan, build_plan, prepare_jobs
 from folds.training.job import Job, Outcome, job_as_dict, job_from_dict
-from folds.training.trainer import train_job
+from folds.training.trainer import train_fold
 from tests.conftest import holding, start_over
 
 # Loss of a machine is noticed within seconds, not the minute that suits a real network.
-QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_timeout_ms": 10_000, "health_check_failure_threshold": 3}
-ONE_CPU = Placement(("cpu",), 1, "", "ray")
+QUICK = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 10_000,
+    "health_check_failure_threshold": 3,
+}
+ONE_CPU = DevicePlan(("cpu",), 1, "", "ray")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": QUICK, "include_dashboard": False})
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": QUICK, "include_dashboard": False}
+    )
     made.second = made.add_node(num_cpus=1)
     made.wait_for_nodes()
     yield made
@@ -52,7 +59,7 @@ def plan(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
     def make(execution: Execution | None = None, epochs: int = 1) -> Plan:
         settings = Settings(data=drawn, arch=("test_resnet",), k=3)
-        return make_plan(settings, Recipe(epochs=epochs, img_size="32", pretrained=False), execution=execution)
+        return build_plan(settings, Recipe(epochs=epochs, img_size="32", pretrained=False), execution=execution)
 
     return make
 
@@ -60,8 +67,8 @@ def plan(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 @pytest.fixture
 def jobs(plan: Callable[..., Plan]) -> Iterator[list[Job]]:
     """The jobs of three folds of one epoch; their runs are held by this process."""
-    with locked(one := plan()):
-        yield open_runs(one)
+    with lock_runs(one := plan()):
+        yield prepare_jobs(one)
 
 
 @contextmanager
@@ -89,19 +96,31 @@ def errors(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def results() -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted([*Path("runs").glob("*.npy"), *Path("checkpoints").glob("*/*.pt")])}
+    return {
+        str(path): path.read_bytes()
+        for path in sorted([*Path("runs").glob("*.npy"), *Path("checkpoints").glob("*/*.pt")])
+    }
 
 
 def left_behind() -> list[Path]:
     """Files that serve a command while it runs."""
-    return [path for pattern in ("**/progress*", "**/.*shared*") for folder in ("runs", "checkpoints") for path in Path(folder).glob(pattern)]
+    return [
+        path
+        for pattern in ("**/progress*", "**/.*shared*")
+        for folder in ("runs", "checkpoints")
+        for path in Path(folder).glob(pattern)
+    ]
 
 
-def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(cluster: Any, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(
+    cluster: Any, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
     epochs = 12
-    with locked(one := plan(epochs=epochs)):
-        for job in open_runs(one):
-            train_job(job_from_dict(json.loads(json.dumps(job_as_dict(job)))))  # in this process; as a worker would get it
+    with lock_runs(one := plan(epochs=epochs)):
+        for job in prepare_jobs(one):
+            train_fold(
+                job_from_dict(json.loads(json.dumps(job_as_dict(job))))
+            )  # in this process; as a worker would get it
         assert list(train(one, [])) == []
     expected = results()
     assert len(expected) == 7
@@ -130,20 +149,28 @@ def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(cluster: Any, p
     one = plan(Execution(backend="ray", address=cluster.address), epochs=epochs)
     assert one.placement.devices == ("cpu", "cpu")
     assert "2 machines with 2 cores (Ray), 1 thread each" in one.placement.reason
-    with locked(one):
-        outcomes = list(train(one, open_runs(one), watch))
+    with lock_runs(one):
+        outcomes = list(train(one, prepare_jobs(one), watch))
     assert [outcome.error for outcome in outcomes] == [None] * 3
     assert lost, "both machines were never at work at once"
     moved = [fold for fold, seen in nodes.items() if len(seen) == 2]
     assert moved, "no job was seen on two machines"
-    assert any(f"fold {moved[0]}: its process or machine was lost; going on from what is saved, on {nodes[moved[0]][1]}" in note for note in notes)
+    assert any(
+        f"fold {moved[0]}: its process or machine was lost; going on from what is saved, on {nodes[moved[0]][1]}"
+        in note
+        for note in notes
+    )
     # Every epoch was heard of, though several end between two looks; one that was done and not yet saved was done again.
-    assert {fold: sorted(set(epochs)) for fold, epochs in heard.items()} == {fold: list(range(1, epochs + 1)) for fold in range(3)}
+    assert {fold: sorted(set(epochs)) for fold, epochs in heard.items()} == {
+        fold: list(range(1, epochs + 1)) for fold in range(3)
+    }
     assert results() == expected
     assert left_behind() == []
 
 
-def test_a_lock_that_another_process_holds_is_waited_for(cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_another_process_holds_is_waited_for(
+    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.2)
     notes: list[str] = []
     with holding(jobs[0].lock) as holder:
@@ -159,7 +186,9 @@ def test_a_lock_that_another_process_holds_is_waited_for(cluster: Any, jobs: lis
     assert outcomes[0].job.title == jobs[1].title, "the other job did not get the slot meanwhile"
 
 
-def test_a_lock_that_stays_held_ends_the_job_with_what_to_do(cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_stays_held_ends_the_job_with_what_to_do(
+    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.2)
     with holding(jobs[0].lock) as holder:
         outcomes = list(train_on_cluster(jobs[:1], ONE_CPU, cluster.address, no_report, patience=1.5))
@@ -176,14 +205,18 @@ def test_a_machine_that_does_not_see_a_path_of_the_job_is_an_error_that_names_bo
 ) -> None:
     Path("weights.pt").write_bytes(b"weights")
     job = replace(jobs[0], recipe=jobs[0].recipe | {"init": "weights.pt"})
-    absolute = job.anywhere()
+    absolute = job.with_absolute_paths()
 
     def all_but_one(self: Job) -> Job:  # a path of this folder, which the machine does not work in
-        return replace(absolute, recipe=job.recipe) if path == "init" else replace(absolute, **{path: getattr(job, path)})
+        return (
+            replace(absolute, recipe=job.recipe) if path == "init" else replace(absolute, **{path: getattr(job, path)})
+        )
 
-    monkeypatch.setattr(Job, "anywhere", all_but_one)
+    monkeypatch.setattr(Job, "with_absolute_paths", all_but_one)
     (said,) = errors(list(train_on_cluster([job], ONE_CPU, cluster.address, no_report)))
-    there = {"folder": job.folder, "checkpoint": "checkpoints/test_resnet", "init": "weights.pt"}.get(path) or getattr(job, path)
+    there = {"folder": job.folder, "checkpoint": "checkpoints/test_resnet", "init": "weights.pt"}.get(path) or getattr(
+        job, path
+    )
     assert f"error: test_resnet fold {job.fold}: the machine {os.uname().nodename} (" in said
     assert f") does not see {there}\n" in said
     assert "a drive that all machines share under one path" in said
@@ -193,8 +226,8 @@ def test_a_machine_that_does_not_see_a_path_of_the_job_is_an_error_that_names_bo
 def test_one_fold_that_fails_on_the_cluster_leaves_the_others(cluster: Any, plan: Callable[..., Plan]) -> None:
     Path("checkpoints/test_resnet/fold1.pt").mkdir(parents=True)
     one = plan(Execution(backend="ray", address=cluster.address))
-    with locked(one):
-        outcomes = {outcome.job.fold: outcome for outcome in train(one, open_runs(one))}
+    with lock_runs(one):
+        outcomes = {outcome.job.fold: outcome for outcome in train(one, prepare_jobs(one))}
     assert [fold for fold, outcome in sorted(outcomes.items()) if outcome.error is not None] == [1]
     assert "fold1.pt" in str(outcomes[1].error)
     assert outcomes[1].error is not None
@@ -232,12 +265,18 @@ def test_a_machine_without_the_program_is_named_and_nothing_is_said_of_retries(
     assert "retries" not in said
 
 
-def test_jobs_that_no_machine_can_run_are_said_once_and_given_up(cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_that_no_machine_can_run_are_said_once_and_given_up(
+    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(patience, "LOOK_SECONDS", 0.4)
     notes: list[str] = []
-    big = Placement(("cpu", "cpu"), 64, "", "ray")
-    outcomes = list(train_on_cluster(jobs, big, cluster.address, lambda job, event: notes.append(event["text"]), patience=2))
-    assert notes == ["no machine of the cluster has 64 CPU cores for a job (the most is 1); waiting for one for up to 2 s"]
+    big = DevicePlan(("cpu", "cpu"), 64, "", "ray")
+    outcomes = list(
+        train_on_cluster(jobs, big, cluster.address, lambda job, event: notes.append(event["text"]), patience=2)
+    )
+    assert notes == [
+        "no machine of the cluster has 64 CPU cores for a job (the most is 1); waiting for one for up to 2 s"
+    ]
     assert sorted(outcome.job.fold for outcome in outcomes) == [0, 1, 2]
     for said in errors(outcomes):
         assert "no machine of the cluster has 64 CPU cores for a job (the most is 1), for " in said
@@ -246,7 +285,9 @@ def test_jobs_that_no_machine_can_run_are_said_once_and_given_up(cluster: Any, j
     assert left_behind() == []
 
 
-def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(
+    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def pretending(record: str, must_see: dict[str, Any]) -> dict[str, Any]:
         """The task, on a GPU that only says that it is there; what would be trained on it says what it was given."""
         import os
@@ -266,9 +307,14 @@ def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(cluster: Any
                 time.sleep(0.05)
             given = os.environ["CUDA_VISIBLE_DEVICES"]
             together = time.monotonic() < end
-            return {"device": job.device, "given": given, "amp": resolve_amp(job.amp, job.device)[0], "together": together}
+            return {
+                "device": job.device,
+                "given": given,
+                "amp": resolve_amp(job.amp, job.device)[0],
+                "together": together,
+            }
 
-        training.train_job = train_job
+        training.train_fold = train_job
         torch.cuda.is_available = lambda: True
         torch.cuda.get_device_capability = lambda device: (9, 0)
         return run_task(record, must_see)
@@ -283,8 +329,10 @@ def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(cluster: Any
             if "no machine" in event["text"]:
                 machines.enter_context(graphics_machine(cluster))
 
-        on_gpus = Placement(("cuda", "cuda"), 1, "", "ray", 0.5)
-        outcomes = list(train_on_cluster([replace(job, amp="auto") for job in jobs[:2]], on_gpus, cluster.address, watch))
+        on_gpus = DevicePlan(("cuda", "cuda"), 1, "", "ray", 0.5)
+        outcomes = list(
+            train_on_cluster([replace(job, amp="auto") for job in jobs[:2]], on_gpus, cluster.address, watch)
+        )
     assert errors(outcomes) == []
     expected = {"device": "cuda", "given": "0", "amp": "bf16", "together": True}
     assert [{key: (outcome.result or {})[key] for key in expected} for outcome in outcomes] == [expected] * 2

@@ -11,19 +11,41 @@ from pathlib import Path
 import pytest
 
 from folds.errors import EnsembleError
-from folds.execution.shared_files import marked, proof, unseen
+from folds.execution.shared_files import file_manifest, mark_folders, missing_here
 from folds.training.job import Job
 
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.chdir(tmp_path)
-    for path, size in {"runs/swin/folds.csv": 300, "cache/train.npy": 500_000, "cache/test.npy": 70_000, "weights.pt": 200_000}.items():
+    for path, size in {
+        "runs/swin/folds.csv": 300,
+        "cache/train.npy": 500_000,
+        "cache/test.npy": 70_000,
+        "weights.pt": 200_000,
+    }.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(bytes(i % 251 for i in range(size)))
     recipe = {"init": "weights.pt"}
-    paths = {"folder": "runs/swin", "checkpoint": "checkpoints/swin/fold0.pt", "pixels": "cache/train.npy", "test_pixels": "cache/test.npy"}
-    return Job(run="swin", fold=0, k=2, architecture={}, recipe=recipe, images={}, data={}, classes=(), class_attributes={}, folds_sha="", **paths)
+    paths = {
+        "folder": "runs/swin",
+        "checkpoint": "checkpoints/swin/fold0.pt",
+        "pixels": "cache/train.npy",
+        "test_pixels": "cache/test.npy",
+    }
+    return Job(
+        run="swin",
+        fold=0,
+        k=2,
+        architecture={},
+        recipe=recipe,
+        images={},
+        data={},
+        classes=(),
+        class_attributes={},
+        folds_sha="",
+        **paths,
+    )
 
 
 def files() -> set[str]:
@@ -32,31 +54,35 @@ def files() -> set[str]:
 
 def test_a_machine_that_sees_everything_lacks_nothing_and_no_mark_is_left(job: Job) -> None:
     before = files()
-    with marked([job], "t0"):
-        assert unseen(json.loads(json.dumps(proof(job, "t0")))) == []
+    with mark_folders([job], "t0"):
+        assert missing_here(json.loads(json.dumps(file_manifest(job, "t0")))) == []
         assert {str(Path(path).parent) for path in files() - before} == {"runs", "runs/swin", "checkpoints/swin"}
     assert files() == before
 
 
 def test_marks_are_removed_when_the_block_fails_and_those_of_a_killed_command_at_the_next(job: Job) -> None:
     before = files()
-    with pytest.raises(ZeroDivisionError), marked([job], "t0"):
+    with pytest.raises(ZeroDivisionError), mark_folders([job], "t0"):
         raise ZeroDivisionError
     assert files() == before
-    killed = marked([job], "t0")
+    killed = mark_folders([job], "t0")
     killed.__enter__()
     assert len(files() - before) == 3
-    other = marked([replace(job, run="swin-2", folder="runs/swin-2")], "t9")
-    with other, marked([job], "t1"):
+    other = mark_folders([replace(job, run="swin-2", folder="runs/swin-2")], "t9")
+    with other, mark_folders([job], "t1"):
         assert not [path for path in files() if "shared-t0" in path]
         assert [path for path in files() if "shared-t9" in path], "a mark of another run was removed"
 
 
 def test_another_folder_of_the_same_name_is_not_taken_for_the_one_that_is_meant(job: Job) -> None:
-    with marked([job], "t0"):
-        must_see = proof(job, "t0")
-    with marked([job], "t1"):
-        assert unseen(must_see) == ["does not see runs/swin", "does not see checkpoints/swin", "does not see runs"]
+    with mark_folders([job], "t0"):
+        must_see = file_manifest(job, "t0")
+    with mark_folders([job], "t1"):
+        assert missing_here(must_see) == [
+            "does not see runs/swin",
+            "does not see checkpoints/swin",
+            "does not see runs",
+        ]
 
 
 def _shorter(path: Path) -> None:
@@ -81,24 +107,26 @@ def _other_end(path: Path) -> None:
         (_other_end, "sees another {path}: of the same size, with other content"),
     ],
 )
-def test_a_file_that_is_missing_or_another_is_named(job: Job, path: str, change: Callable[[Path], None], said: str) -> None:
-    with marked([job], "t0"):
-        must_see = proof(job, "t0")
+def test_a_file_that_is_missing_or_another_is_named(
+    job: Job, path: str, change: Callable[[Path], None], said: str
+) -> None:
+    with mark_folders([job], "t0"):
+        must_see = file_manifest(job, "t0")
         size = Path(path).stat().st_size
         change(Path(path))
-        assert unseen(must_see) == [said.format(path=path, found=size - 1, expected=size)]
+        assert missing_here(must_see) == [said.format(path=path, found=size - 1, expected=size)]
 
 
 def test_a_folder_that_may_not_be_written_is_named(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, how: how != os.W_OK or Path(path) != Path("checkpoints/swin"))
-    with marked([job], "t0"):
-        assert unseen(proof(job, "t0")) == ["may not write in checkpoints/swin"]
+    with mark_folders([job], "t0"):
+        assert missing_here(file_manifest(job, "t0")) == ["may not write in checkpoints/swin"]
 
 
 def test_a_file_that_is_gone_before_the_job_is_given_away_is_an_error(job: Job) -> None:
     Path("cache/train.npy").unlink()
     with pytest.raises(EnsembleError, match=r"swin fold 0: cannot read cache/train\.npy: no such file"):
-        proof(job, "t0")
+        file_manifest(job, "t0")
 
 
 def test_a_job_without_test_images_and_weights_reads_two_files(job: Job) -> None:

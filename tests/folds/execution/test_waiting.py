@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from folds.execution import waiting as patience
-from folds.execution.waiting import Held, Room, duration
+from folds.execution.waiting import LockedJobs, ResourceWatch, duration
 
 BUSY = "swin fold 0 is in use by process 12 on elsewhere"
 
@@ -31,7 +31,7 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def test_a_held_job_comes_back_after_a_pause_and_is_given_up_in_the_end(turn: Callable[[float], None]) -> None:
-    held, notes, one = Held(35), list[str](), job(0)
+    held, notes, one = LockedJobs(35), list[str](), job(0)
     for _ in range(4):
         assert held.add(one, BUSY, notes.append) is None
         assert held.jobs == [one]
@@ -48,8 +48,10 @@ def test_a_held_job_comes_back_after_a_pause_and_is_given_up_in_the_end(turn: Ca
     assert notes == [f"{BUSY}; trying again for up to 35 s"]
 
 
-def test_each_job_has_its_own_patience_and_a_lock_that_was_taken_meanwhile_begins_it_anew(turn: Callable[[float], None]) -> None:
-    held, notes = Held(60), list[str]()
+def test_each_job_has_its_own_patience_and_a_lock_that_was_taken_meanwhile_begins_it_anew(
+    turn: Callable[[float], None],
+) -> None:
+    held, notes = LockedJobs(60), list[str]()
     assert held.add(job(0), "0", notes.append) is None
     turn(50)
     assert held.add(job(1), "1", notes.append) is None
@@ -64,9 +66,11 @@ def machine(alive: bool = True, **resources: float) -> dict[str, Any]:
     return {"Alive": alive, "Resources": resources}
 
 
-def test_room_that_is_gone_is_said_once_after_a_moment_and_again_when_it_goes_again(turn: Callable[[float], None]) -> None:
+def test_room_that_is_gone_is_said_once_after_a_moment_and_again_when_it_goes_again(
+    turn: Callable[[float], None],
+) -> None:
     machines, notes = [machine(CPU=2.0), machine(CPU=8.0, alive=False)], list[str]()
-    room = Room({"CPU": 4}, lambda: machines)
+    room = ResourceWatch({"CPU": 4}, lambda: machines)
     assert room.lacking(notes.append, 600) == 0
     assert notes == [], "a machine may be on its way"
     for seconds in (5.0, 10.0, 15.0):
@@ -89,7 +93,7 @@ def test_room_that_is_gone_is_said_once_after_a_moment_and_again_when_it_goes_ag
 
 def test_machines_are_looked_at_now_and_then(turn: Callable[[float], None]) -> None:
     looks: list[int] = []
-    room = Room({"CPU": 1}, lambda: looks.append(1) or [])  # type: ignore[func-returns-value]
+    room = ResourceWatch({"CPU": 1}, lambda: looks.append(1) or [])  # type: ignore[func-returns-value]
     for _ in range(40):
         room.lacking(lambda text: None, 600)
         turn(0.25)
@@ -110,11 +114,17 @@ def test_machines_are_looked_at_now_and_then(turn: Callable[[float], None]) -> N
 def test_a_job_fits_on_one_living_machine_or_not_at_all(
     turn: Callable[[float], None], needs: dict[str, float], machines: list[dict[str, Any]], fits: bool
 ) -> None:
-    room = Room(needs, lambda: machines)
+    room = ResourceWatch(needs, lambda: machines)
     room.lacking(lambda text: None, 600)
     turn(60)
     assert (room.lacking(lambda text: None, 600) == 0) == fits
 
 
 def test_durations_read_well() -> None:
-    assert [duration(seconds) for seconds in (0.4, 45, 119.2, 120, 600)] == ["1 s", "45 s", "120 s", "2 minutes", "10 minutes"]
+    assert [duration(seconds) for seconds in (0.4, 45, 119.2, 120, 600)] == [
+        "1 s",
+        "45 s",
+        "120 s",
+        "2 minutes",
+        "10 minutes",
+    ]

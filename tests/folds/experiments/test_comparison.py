@@ -11,26 +11,35 @@ import pytest
 from folds.config.files import to_toml
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
-from folds.experiments.comparison import compare, known_runs, refuse_incomparable, refuse_unknown, settings_of, varied_text
+from folds.experiments.comparison import (
+    changes_text,
+    check_comparable,
+    compare_runs,
+    known_runs,
+    require_run,
+    settings_of,
+)
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person
-from folds.metrics.intervals import difference_over_people, distinguishable
-from folds.predictions.files import Rows, Sidecar, oof_file, write_prediction
+from folds.metrics.intervals import difference_over_people, significance_text
+from folds.predictions.files import PredictionMetadata, SampleRows, oof_file, write_prediction
 from folds.utils.files import write_atomic
-from folds.utils.numeric import person_codes
-from folds.utils.text import shown
+from folds.utils.numeric import group_codes
+from folds.utils.text import value_text
 
 CLASSES = ("cat", "dog", "owl")
 Writer = Callable[..., Path]
 
 
-def table(n: int = 120) -> Rows:
+def table(n: int = 120) -> SampleRows:
     rng = np.random.default_rng(0)
     labels = np.array(CLASSES)[rng.integers(0, 3, n)]
-    return Rows(np.array([f"i{i * 7 % n:03}" for i in range(n)]), labels, np.array([f"p{i // 4}" for i in range(n)]))
+    return SampleRows(
+        np.array([f"i{i * 7 % n:03}" for i in range(n)]), labels, np.array([f"p{i // 4}" for i in range(n)])
+    )
 
 
-def predictions(rows: Rows, right: float, seed: int) -> np.ndarray:
+def predictions(rows: SampleRows, right: float, seed: int) -> np.ndarray:
     assert rows.labels is not None
     rng = np.random.default_rng(seed)
     truth = np.array([CLASSES.index(label) for label in rows.labels])
@@ -46,7 +55,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
     def one(
         name: str,
         values: np.ndarray | None = None,
-        rows: Rows | None = None,
+        rows: SampleRows | None = None,
         recipe: Recipe | None = None,
         arch: str = "resnet18",
         resolved: dict[str, Any] | None = None,
@@ -55,12 +64,20 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
     ) -> Path:
         rows = table() if rows is None else rows
         path = oof_file(Path("runs"), name)
-        given = {"kind": "probability", "split": "oof", "classes": CLASSES, "rows": rows, "run": name, "folds_sha": "f"} | sidecar
-        write_prediction(path, predictions(rows, 0.6, 1) if values is None else values, Sidecar(**given))
+        given = {
+            "kind": "probability",
+            "split": "oof",
+            "classes": CLASSES,
+            "rows": rows,
+            "run": name,
+            "folds_sha": "f",
+        } | sidecar
+        write_prediction(path, predictions(rows, 0.6, 1) if values is None else values, PredictionMetadata(**given))
         if config:
             decided = {"table_sha": "t" * 64, "folds_sha": "f" * 64, "amp": "off", "threads": 1} | (resolved or {})
             write_atomic(
-                Path("runs", name, "config.toml"), to_toml(Settings(arch=(arch,), data=Path("/home/jane/data")), recipe or Recipe(), decided)
+                Path("runs", name, "config.toml"),
+                to_toml(Settings(arch=(arch,), data=Path("/home/jane/data")), recipe or Recipe(), decided),
             )
         return path
 
@@ -72,13 +89,13 @@ def test_the_settings_that_differ_and_the_paired_difference(write: Writer) -> No
     first, second = predictions(rows, 0.4, 1), predictions(rows, 0.8, 2)
     write("base", first)
     write("focal", second, recipe=Recipe(loss="focal", lr=1e-3))
-    found = compare("base", "focal")
-    assert found.varied == {"lr": (None, 0.001), "loss": ("ce", "focal")}
-    assert {"epochs", "arch", "seed", "data", "folds", "amp"} <= set(found.controlled)
-    assert not {"name", "path", "threads", "data_path", "test"} & {*found.controlled, *found.varied}
+    found = compare_runs("base", "focal")
+    assert found.changed == {"lr": (None, 0.001), "loss": ("ce", "focal")}
+    assert {"epochs", "arch", "seed", "data", "folds", "amp"} <= set(found.unchanged)
+    assert not {"name", "path", "threads", "data_path", "test"} & {*found.unchanged, *found.changed}
     truth = np.array([CLASSES.index(label) for label in rows.labels])  # type: ignore[union-attr]
     for name in ("macro_f1", "accuracy", "log_loss"):
-        expected = difference_over_people(METRICS[name], truth, first, second, person_codes(rows.persons))  # type: ignore[arg-type]
+        expected = difference_over_people(METRICS[name], truth, first, second, group_codes(rows.persons))  # type: ignore[arg-type]
         assert found.differences[name] == expected
     assert (found.rows, found.people, found.notes) == (120, 30, ())
     assert found.verdict() == "yes"
@@ -89,12 +106,12 @@ def test_rows_and_classes_are_lined_up_by_name(write: Writer) -> None:
     first, second = predictions(rows, 0.4, 1), predictions(rows, 0.8, 2)
     write("a", first)
     write("b", second)
-    expected = compare("a", "b")
+    expected = compare_runs("a", "b")
     order, columns = np.random.default_rng(3).permutation(len(rows)), [2, 0, 1]
     write("b", second[order][:, columns], rows.take(order), classes=tuple(CLASSES[i] for i in columns))
-    assert compare("a", "b").differences == expected.differences
-    back = compare("b", "a").differences["accuracy"].difference
-    assert back.score == pytest.approx(-expected.differences["accuracy"].difference.score)
+    assert compare_runs("a", "b").differences == expected.differences
+    back = compare_runs("b", "a").differences["accuracy"].difference
+    assert back.value == pytest.approx(-expected.differences["accuracy"].difference.value)
 
 
 def test_per_person_a_person_s_images_are_averaged_first(write: Writer) -> None:
@@ -102,10 +119,10 @@ def test_per_person_a_person_s_images_are_averaged_first(write: Writer) -> None:
     first, second = predictions(rows, 0.4, 1), predictions(rows, 0.8, 2)
     write("a", first)
     write("b", second)
-    found = compare("a", "b", per_person=True)
+    found = compare_runs("a", "b", per_person=True)
     assert (found.rows, found.people) == (30, 30)
     truth = np.array([CLASSES.index(label) for label in rows.labels])  # type: ignore[union-attr]
-    labels, values, _, _ = average_by_person(truth, second, person_codes(rows.persons), 3)  # type: ignore[arg-type]
+    labels, values, _, _ = average_by_person(truth, second, group_codes(rows.persons), 3)  # type: ignore[arg-type]
     assert found.differences["accuracy"].second == pytest.approx(METRICS["accuracy"](labels, values))
 
 
@@ -114,8 +131,15 @@ def test_what_a_reader_must_know_is_noted(write: Writer) -> None:
     write("a", recipe=Recipe(keep="best"))
     part = rows.take(np.arange(100))
     strangers = replace(part, persons=np.array([f"q{i}" for i in range(100)]))
-    write("b", predictions(part, 0.8, 2), strangers, folds_sha="other", recipe=Recipe(patience=3), resolved={"folds_sha": "g" * 64})
-    found = compare("a", "b")
+    write(
+        "b",
+        predictions(part, 0.8, 2),
+        strangers,
+        folds_sha="other",
+        recipe=Recipe(patience=3),
+        resolved={"folds_sha": "g" * 64},
+    )
+    found = compare_runs("a", "b")
     assert found.rows == 100
     assert found.people == 25
     said = "\n".join(found.notes)
@@ -124,24 +148,24 @@ def test_what_a_reader_must_know_is_noted(write: Writer) -> None:
     assert "the folds differ: the luck of the split is part of the difference" in said
     assert "a is optimistic" in said
     assert "b is optimistic" in said
-    assert found.varied["folds"] == ("f" * 12, "g" * 12)
+    assert found.changed["folds"] == ("f" * 12, "g" * 12)
 
 
 def test_persons_that_are_not_known_and_settings_that_are_not_there_are_noted(write: Writer) -> None:
     rows = replace(table(), persons=None)
     write("a", None, rows)
     write("b", predictions(rows, 0.8, 2), rows, config=False)
-    found = compare("a", "b")
+    found = compare_runs("a", "b")
     assert found.people == 120
-    assert (found.varied, found.controlled) == ({}, ())
+    assert (found.changed, found.unchanged) == ({}, ())
     said = "\n".join(found.notes)
     assert "persons are not known" in said
     assert "b: no config.toml" in said
     write("b", predictions(rows, 0.8, 2), table())
-    assert compare("a", "b").people == 30
+    assert compare_runs("a", "b").people == 30
 
 
-def other_label(rows: Rows) -> Rows:
+def other_label(rows: SampleRows) -> SampleRows:
     assert rows.labels is not None
     labels = rows.labels.copy()
     labels[[7, 9]] = [CLASSES[(CLASSES.index(labels[i]) + 1) % 3] for i in (7, 9)]
@@ -152,23 +176,29 @@ def other_label(rows: Rows) -> Rows:
     ("rows", "sidecar", "said"),
     [
         (other_label(table()), {}, "a and b have different labels for 2 samples, e.g. 'i049'"),
-        (replace(table(), ids=np.array([f"x{i}" for i in range(120)])), {}, "have no sample in common, e.g. 'i000' and 'x0'"),
+        (
+            replace(table(), ids=np.array([f"x{i}" for i in range(120)])),
+            {},
+            "have no sample in common, e.g. 'i000' and 'x0'",
+        ),
         (table(), {"classes": ("cat", "dog", "emu")}, "a and b have different classes, e.g. 'emu' in one alone"),
         (table(), {"target": "age"}, "a predicts the label, b the age"),
         (replace(table(), labels=None), {}, "has no labels: it cannot be scored"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_after_training_and_before(write: Writer, rows: Rows, sidecar: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_compared_is_refused_after_training_and_before(
+    write: Writer, rows: SampleRows, sidecar: dict[str, Any], said: str
+) -> None:
     write("a")
     write("b", np.full((120, 3), 1 / 3), rows, **sidecar)
     with pytest.raises(EnsembleError) as raised:
-        compare("a", "b")
+        compare_runs("a", "b")
     assert said in raised.value.message
     assert raised.value.hint
     if rows.labels is not None:
         with pytest.raises(EnsembleError):
-            refuse_incomparable("a", rows, sidecar.get("classes", CLASSES), sidecar.get("target", "label"))
-    refuse_incomparable("a", table(), CLASSES, "label")
+            check_comparable("a", rows, sidecar.get("classes", CLASSES), sidecar.get("target", "label"))
+    check_comparable("a", table(), CLASSES, "label")
 
 
 def test_labels_outside_the_classes_are_one_clear_error(write: Writer) -> None:
@@ -179,12 +209,12 @@ def test_labels_outside_the_classes_are_one_clear_error(write: Writer) -> None:
     write("b", predictions(rows, 0.6, 1), odd)
     write("a", predictions(rows, 0.6, 1), odd)
     with pytest.raises(EnsembleError, match="the label 'oWl' is none of its 3 classes"):
-        compare("a", "b")
+        compare_runs("a", "b")
 
 
 def test_an_unknown_run_is_refused_with_the_nearest(write: Writer) -> None:
     with pytest.raises(UsageError, match="unknown run 'x'") as raised:
-        refuse_unknown("x")
+        require_run("x")
     assert "ensemble kfold" in str(raised.value.hint)
     write("resnet18")
     write("swin")
@@ -192,21 +222,21 @@ def test_an_unknown_run_is_refused_with_the_nearest(write: Writer) -> None:
     Path("runs/begun/config.toml").touch()
     assert known_runs() == ["resnet18", "swin"]
     with pytest.raises(UsageError, match=r"unknown --baseline 'resnet81'; did you mean resnet18\?"):
-        refuse_unknown("resnet81", option="--baseline")
+        require_run("resnet81", option="--baseline")
     with pytest.raises(EnsembleError, match="begun: none of its folds is trained yet"):
-        refuse_unknown("begun")
-    refuse_unknown("swin")
+        require_run("begun")
+    require_run("swin")
 
 
 def test_a_bare_or_misshapen_array_is_refused(write: Writer) -> None:
     write("a")
     np.save("runs/bare.oof.npy", np.full((3, 3), 0.3, np.float32))
     with pytest.raises(EnsembleError, match="has no sidecar, so its rows have no names"):
-        compare("a", "bare")
+        compare_runs("a", "bare")
     path = write("b")
     np.save(path, np.full((5, 3), 0.3, np.float32))
     with pytest.raises(EnsembleError, match="is 5 × 3, its sidecar says 120 × 3"):
-        compare("a", "b")
+        compare_runs("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -221,8 +251,10 @@ def test_a_bare_or_misshapen_array_is_refused(write: Writer) -> None:
         (0.0, 0.0, 1.0, 1, "no: no sample is decided otherwise"),
     ],
 )
-def test_a_difference_is_told_from_noise_in_words(low: float, high: float, chance: float, among: int, said: str) -> None:
-    assert distinguishable(low, high, chance, among) == said
+def test_a_difference_is_told_from_noise_in_words(
+    low: float, high: float, chance: float, among: int, said: str
+) -> None:
+    assert significance_text(low, high, chance, among) == said
 
 
 @pytest.mark.parametrize(
@@ -236,13 +268,16 @@ def test_a_difference_is_told_from_noise_in_words(low: float, high: float, chanc
     ],
 )
 def test_settings_that_differ_are_shown_shortly(varied: dict[str, Sequence[Any]], said: str) -> None:
-    assert varied_text(varied) == said
+    assert changes_text(varied) == said
 
 
 def test_a_long_value_is_cut() -> None:
-    assert shown("a\nb") == "a b"
-    assert len(shown("x" * 100)) == 40
+    assert value_text("a\nb") == "a b"
+    assert len(value_text("x" * 100)) == 40
 
 
 def test_settings_of_a_damaged_record_are_those_that_are_there() -> None:
-    assert settings_of({"epochs": 3, "resolved": 7, "arch": ["swin"], "data": "/home/jane"}) == {"epochs": 3, "arch": "swin"}
+    assert settings_of({"epochs": 3, "resolved": 7, "arch": ["swin"], "data": "/home/jane"}) == {
+        "epochs": 3,
+        "arch": "swin",
+    }

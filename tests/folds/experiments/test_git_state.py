@@ -14,7 +14,9 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not 
 
 def git(folder: Path, *words: str) -> str:
     who = ["-c", "user.name=Nobody Atall", "-c", "user.email=nobody@example.org", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", "-C", str(folder), *who, *words], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", str(folder), *who, *words], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 @pytest.fixture
@@ -39,7 +41,9 @@ def test_the_commit_and_whether_the_code_differs_from_it(tree: Path) -> None:
     assert git_state(tree / "runs") == {"commit": commit, "dirty": True}
 
 
-def test_there_is_no_state_where_there_is_no_tree_no_commit_or_no_git(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_state_where_there_is_no_tree_no_commit_or_no_git(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert git_state(empty) is None
@@ -62,7 +66,9 @@ def test_nothing_that_a_tree_names_is_run(tree: Path) -> None:
     assert (tree / "was-run").exists()
 
 
-def test_a_git_that_hangs_is_waited_for_a_moment_only(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_git_that_hangs_is_waited_for_a_moment_only(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slow = tmp_path / "bin" / "git"
     slow.parent.mkdir()
     slow.write_text("#!/bin/sh\nexec sleep 60\n")

@@ -64,7 +64,9 @@ def test_writers_that_come_at_once_lose_no_line(path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_file_cut_anywhere_keeps_its_whole_lines_and_takes_the_next(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_a_file_cut_anywhere_keeps_its_whole_lines_and_takes_the_next(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     lines = written(4)
     content = b"".join(one + b"\n" for one in lines)
     cut = data.draw(st.integers(0, len(content)))
@@ -80,12 +82,18 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines_and_takes_the_next(tmp_path_f
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_reading_loses_no_more_than_the_damaged_line(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_reading_loses_no_more_than_the_damaged_line(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     lines = written(4)
     hit = data.draw(st.integers(0, 3))
     start = data.draw(st.integers(0, len(lines[hit])))
     end = data.draw(st.integers(start, len(lines[hit])))
-    rubbish = data.draw(st.one_of(st.binary(max_size=30), st.sampled_from([b"\0" * 50, b"[" * 5000, b'{"schema": 1}\n', b"9" * 5000, b"NaN"])))
+    rubbish = data.draw(
+        st.one_of(
+            st.binary(max_size=30), st.sampled_from([b"\0" * 50, b"[" * 5000, b'{"schema": 1}\n', b"9" * 5000, b"NaN"])
+        )
+    )
     lines[hit] = lines[hit][:start] + rubbish + lines[hit][end:]
     path = tmp_path_factory.mktemp("hit") / "ledger.jsonl"
     path.write_bytes(b"".join(one + b"\n" for one in lines))
@@ -139,7 +147,9 @@ def test_fields_of_a_later_version_do_no_harm(path: Path) -> None:
     assert runs_of(path) == ["a"]
 
 
-def test_a_line_without_room_is_taken_back_and_the_next_one_is_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_without_room_is_taken_back_and_the_next_one_is_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     append(path, "run", line("a"))
     before = path.read_bytes()
     write = os.write
@@ -204,7 +214,9 @@ def test_a_name_that_is_no_text_can_be_written_and_read(path: Path) -> None:
     assert read_ledger(path).entries[0]["data"] == odd
 
 
-@pytest.mark.parametrize(("kind", "record"), [("run", {"run": "a"}), ("run", line("../a")), ("note", {"run": "a", "time": "now", "text": 3})])
+@pytest.mark.parametrize(
+    ("kind", "record"), [("run", {"run": "a"}), ("run", line("../a")), ("note", {"run": "a", "time": "now", "text": 3})]
+)
 def test_what_could_not_be_read_again_is_not_written(path: Path, kind: str, record: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not a line of the ledger"):
         append(path, kind, record)

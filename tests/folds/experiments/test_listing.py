@@ -10,41 +10,72 @@ import pytest
 
 from folds.errors import UsageError
 from folds.experiments.ledger import append, read_ledger
-from folds.experiments.listing import BASELINE_CHANGED, CHANGED, COLUMNS, NOT_IN_LEDGER, REMOVED, USUAL, Listed, chosen, column, list_runs, ordered
+from folds.experiments.listing import (
+    BASELINE_CHANGED,
+    CHANGED,
+    COLUMNS,
+    NOT_IN_LEDGER,
+    REMOVED,
+    USUAL,
+    RunListing,
+    column,
+    filter_runs,
+    list_runs,
+    sort_runs,
+)
 from tests.folds.ledger_lines import against, line, scores
 
 LEDGER = Path("runs/ledger.jsonl")
 
 
-def listed(warn: Any = lambda text: None) -> dict[str, Listed]:
+def listed(warn: Any = lambda text: None) -> dict[str, RunListing]:
     return {one.run: one for one in list_runs(read_ledger(LEDGER), warn=warn)}
 
 
-def names(runs: Sequence[Listed]) -> list[str]:
+def names(runs: Sequence[RunListing]) -> list[str]:
     return [one.run for one in runs]
 
 
 @pytest.fixture
-def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Listed]:
+def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunListing]:
     """Three runs that are in the ledger alone."""
     monkeypatch.chdir(tmp_path)
     common = {"arch": "swin", "epochs": 15, "lr": 0.001, "loss": "ce"}
     append(LEDGER, "run", line("swin-ce", settings=common, oof=scores(0.5), cost=line()["cost"] | {"seconds": 300}))
     later = {"time": "2026-01-03T00:00:00+00:00", "oof": scores(0.7), "hypothesis": "Focal | is better"}
-    append(LEDGER, "run", line("swin-focal", settings=common | {"loss": "focal"}, baseline=against("swin-ce", loss=["ce", "focal"]), **later))
-    append(LEDGER, "run", line("resnet18", settings=common | {"arch": "resnet18", "lr": 3e-4}, arch="resnet18", oof=scores(0.6), test=scores(0.4)))
+    append(
+        LEDGER,
+        "run",
+        line(
+            "swin-focal",
+            settings=common | {"loss": "focal"},
+            baseline=against("swin-ce", loss=["ce", "focal"]),
+            **later,
+        ),
+    )
+    append(
+        LEDGER,
+        "run",
+        line(
+            "resnet18",
+            settings=common | {"arch": "resnet18", "lr": 3e-4},
+            arch="resnet18",
+            oof=scores(0.6),
+            test=scores(0.4),
+        ),
+    )
     append(LEDGER, "note", {"run": "swin-ce", "time": "now", "text": "one"})
     append(LEDGER, "note", {"run": "swin-ce", "time": "now", "text": "two"})
     return list(listed().values())
 
 
-def test_runs_are_sorted_by_what_is_asked(three: list[Listed]) -> None:
-    assert names(ordered(three, "score")) == ["swin-focal", "resnet18", "swin-ce"]
-    assert names(ordered(three, "date"))[-1] == "swin-focal"
-    assert names(ordered(three, "name")) == ["resnet18", "swin-ce", "swin-focal"]
-    assert names(ordered(three, "time"))[-1] == "swin-ce"
+def test_runs_are_sorted_by_what_is_asked(three: list[RunListing]) -> None:
+    assert names(sort_runs(three, "score")) == ["swin-focal", "resnet18", "swin-ce"]
+    assert names(sort_runs(three, "date"))[-1] == "swin-focal"
+    assert names(sort_runs(three, "name")) == ["resnet18", "swin-ce", "swin-focal"]
+    assert names(sort_runs(three, "time"))[-1] == "swin-ce"
     with pytest.raises(UsageError, match=r"unknown --sort 'scroe'; did you mean score\?"):
-        ordered(three, "scroe")
+        sort_runs(three, "scroe")
 
 
 @pytest.mark.parametrize(
@@ -65,21 +96,27 @@ def test_runs_are_sorted_by_what_is_asked(three: list[Listed]) -> None:
         (["init_run="], ["swin-ce", "swin-focal", "resnet18"]),
     ],
 )
-def test_filters_are_settings_or_columns_and_all_must_hold(three: list[Listed], filters: list[str], kept: list[str]) -> None:
-    assert names(chosen(three, filters)) == kept
+def test_filters_are_settings_or_columns_and_all_must_hold(
+    three: list[RunListing], filters: list[str], kept: list[str]
+) -> None:
+    assert names(filter_runs(three, filters)) == kept
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("loss", "expected KEY=VALUE, KEY!=VALUE or KEY~PART"), ("=ce", "expected KEY=VALUE"), ("los=ce", "unknown column 'los'; did you mean loss")],
+    [
+        ("loss", "expected KEY=VALUE, KEY!=VALUE or KEY~PART"),
+        ("=ce", "expected KEY=VALUE"),
+        ("los=ce", "unknown column 'los'; did you mean loss"),
+    ],
 )
-def test_a_filter_that_is_none_is_refused(three: list[Listed], text: str, said: str) -> None:
+def test_a_filter_that_is_none_is_refused(three: list[RunListing], text: str, said: str) -> None:
     with pytest.raises(UsageError) as raised:
-        chosen(three, [text])
+        filter_runs(three, [text])
     assert said in raised.value.message
 
 
-def test_columns_show_what_the_line_says(three: list[Listed]) -> None:
+def test_columns_show_what_the_line_says(three: list[RunListing]) -> None:
     focal, base = three[1], three[0]
     shown = {name: text(focal) for name, (_, text) in COLUMNS.items()}
     assert shown == {
@@ -117,14 +154,16 @@ def test_columns_show_what_the_line_says(three: list[Listed]) -> None:
         column("hypotesis", three)
 
 
-def test_the_more_runs_are_compared_with_one_the_more_it_takes_to_stand_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_more_runs_are_compared_with_one_the_more_it_takes_to_stand_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     append(LEDGER, "run", line("a", baseline=against("base", chance=0.02)))
-    assert listed()["a"].distinguishable == "yes"
+    assert listed()["a"].significance == "yes"
     append(LEDGER, "run", line("b", baseline=against("base", chance=0.001)))
     append(LEDGER, "run", line("c", baseline=against("base", difference=0.01)))
     append(LEDGER, "run", line("d", baseline=against("other", chance=0.02)))
-    assert {name: one.distinguishable for name, one in listed().items()} == {
+    assert {name: one.significance for name, one in listed().items()} == {
         "a": "no: one of 3 may seem so by chance",
         "b": "yes",
         "c": "no",
@@ -133,17 +172,20 @@ def test_the_more_runs_are_compared_with_one_the_more_it_takes_to_stand_out(tmp_
 
 
 def test_what_has_changed_since_a_line_was_written_is_marked(grid: Path) -> None:
-    assert {name: one.marks for name, one in listed().items()} == {"test_resnet": (), "test_vit": ()}
+    assert {name: one.flags for name, one in listed().items()} == {"test_resnet": (), "test_vit": ()}
     done = Path("runs/test_resnet/fold0/done.json")
     record = json.loads(done.read_text())
     done.write_text(json.dumps(record | {"checkpoint_sha": "another"}))
     entry = dict(read_ledger(LEDGER).latest()["test_vit"])
     append(LEDGER, "run", entry | {"optimistic": True, "baseline": against("test_resnet") | {"folds": entry["folds"]}})
-    assert {name: one.marks for name, one in listed().items()} == {"test_resnet": (CHANGED,), "test_vit": ("optimistic", BASELINE_CHANGED)}
+    assert {name: one.flags for name, one in listed().items()} == {
+        "test_resnet": (CHANGED,),
+        "test_vit": ("optimistic", BASELINE_CHANGED),
+    }
     done.write_text("{")
-    assert listed()["test_resnet"].marks == ("its files are damaged",)
+    assert listed()["test_resnet"].flags == ("its files are damaged",)
     shutil.rmtree("runs/test_vit")
-    assert listed()["test_vit"].marks == (REMOVED,)
+    assert listed()["test_vit"].flags == (REMOVED,)
 
 
 def test_a_run_that_has_no_line_is_listed_from_its_files_and_one_that_cannot_be_read_is_said(grid: Path) -> None:
@@ -155,7 +197,7 @@ def test_a_run_that_has_no_line_is_listed_from_its_files_and_one_that_cannot_be_
     said: list[str] = []
     found = listed(said.append)
     assert names(list(found.values())) == ["test_vit"]
-    assert found["test_vit"].marks == (NOT_IN_LEDGER,)
+    assert found["test_vit"].flags == (NOT_IN_LEDGER,)
     assert found["test_vit"].entry["oof"] == expected
     assert len(said) == 1
     assert said[0].startswith("test_resnet: ")

@@ -16,7 +16,14 @@ from folds.experiments.loggers import MLflow, TensorBoard, Tracker, open_tracker
 from folds.training.job import Job
 from tests.folds.ledger_lines import against, line
 
-COURSES = {"loss/training", "loss/validation", "score/macro_f1", "score/accuracy", "course/learning_rate", "course/seconds_an_epoch"}
+COURSES = {
+    "loss/training",
+    "loss/validation",
+    "score/macro_f1",
+    "score/accuracy",
+    "course/learning_rate",
+    "course/seconds_an_epoch",
+}
 
 
 def record(epoch: int) -> dict[str, float]:
@@ -33,10 +40,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """Fold 1 of the run `swin`, in whose history.csv two epochs stand."""
     monkeypatch.chdir(tmp_path)
     made = Job("swin", 1, 2, "runs/swin", "", "", None, {}, {}, {}, {}, (), {}, "")
-    made.place.mkdir(parents=True)
+    made.fold_dir.mkdir(parents=True)
     rows = [record(epoch) for epoch in (1, 2)]
     lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
-    (made.place / "history.csv").write_text("\n".join(lines) + "\n")
+    (made.fold_dir / "history.csv").write_text("\n".join(lines) + "\n")
     return made
 
 
@@ -118,9 +125,9 @@ def test_tensorboard_shows_the_course_of_a_fold_with_the_epochs_before_a_resume(
         tracker.event(job, event(3))
         tracker.event(job, {"event": "note", "text": "something"})
         tracker.event(job, event(4))
-    assert scalars(job.place, "loss/training") == {1: 3.0, 2: 1.5, 3: 1.0, 4: 0.75}
+    assert scalars(job.fold_dir, "loss/training") == {1: 3.0, 2: 1.5, 3: 1.0, 4: 0.75}
     for name in COURSES:
-        assert set(scalars(job.place, name)) == {1, 2, 3, 4}
+        assert set(scalars(job.fold_dir, name)) == {1, 2, 3, 4}
 
 
 def test_tensorboard_shows_a_resumed_course_once(job: Job) -> None:
@@ -129,15 +136,15 @@ def test_tensorboard_shows_a_resumed_course_once(job: Job) -> None:
         first.event(job, event(4))  # shown, and not saved when the process was killed
     with open_tracker("tensorboard", warn=complain) as second:
         second.event(job, event(3))
-    assert scalars(job.place, "loss/training") == {1: 3.0, 2: 1.5, 3: 1.0}
+    assert scalars(job.fold_dir, "loss/training") == {1: 3.0, 2: 1.5, 3: 1.0}
 
 
 def test_a_damaged_history_costs_the_epochs_in_it_alone(job: Job) -> None:
-    (job.place / "history.csv").write_text("epoch,loss\n1,much\n")
+    (job.fold_dir / "history.csv").write_text("epoch,loss\n1,much\n")
     with open_tracker("tensorboard", warn=complain) as tracker:
         tracker.event(job, event(3))
         tracker.event(job, event(4))
-    assert set(scalars(job.place, "loss/training")) == {3, 4}
+    assert set(scalars(job.fold_dir, "loss/training")) == {3, 4}
 
 
 def test_tensorboard_shows_the_scores_settings_and_words_of_a_run(job: Job) -> None:
@@ -150,7 +157,9 @@ def test_tensorboard_shows_the_scores_settings_and_words_of_a_run(job: Job) -> N
     assert scalars(Path("runs/swin"), "oof/macro_f1_low") == {2: 0.4}
     read = EventAccumulator("runs/swin")
     read.Reload()
-    assert {"hypothesis/text_summary", "baseline/text_summary", "varied/text_summary", "commit/text_summary"} <= set(read.Tags()["tensors"])
+    assert {"hypothesis/text_summary", "baseline/text_summary", "varied/text_summary", "commit/text_summary"} <= set(
+        read.Tags()["tensors"]
+    )
     settings = read.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"loss" in settings
     assert b"swin" in settings
@@ -162,14 +171,20 @@ def test_mlflow_has_a_run_with_courses_parameters_scores_and_words(job: Job, mlf
     with open_tracker("mlflow", warn=complain) as tracker:
         tracker.event(job, event(3))
         tracker.event(replace(job, fold=0), event(1))
-        tracker.entry(line("swin", hypothesis="small is better", baseline=against("base", loss=["ce", "focal"]), optimistic=True))
+        tracker.entry(
+            line("swin", hypothesis="small is better", baseline=against("base", loss=["ce", "focal"]), optimistic=True)
+        )
     (run,) = mlflow["runs"].values()
     assert run.metrics["fold1/loss/training"] == [(1, 3.0), (2, 1.5), (3, 1.0)]
     assert run.metrics["fold0/score/macro_f1"] == [(1, 0.1)]
     assert run.metrics["oof/macro_f1"] == [(2, 0.5)]
     assert run.data.params["loss"] == "ce"
     tags = run.data.tags
-    assert (tags["ensemble.run"], tags["mlflow.note.content"], tags["ensemble.varied"]) == ("swin", "small is better", "loss: ce → focal")
+    assert (tags["ensemble.run"], tags["mlflow.note.content"], tags["ensemble.varied"]) == (
+        "swin",
+        "small is better",
+        "loss: ce → focal",
+    )
     assert "chosen on the fold" in tags["ensemble.optimistic"]
     assert (run.info.name, run.info.status) == ("swin", "FINISHED")
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
@@ -192,7 +207,9 @@ def test_mlflow_goes_on_with_the_run_that_was_begun_and_writes_nothing_twice(job
     assert len(mlflow["runs"]) == 1
 
 
-def test_mlflow_takes_the_server_that_is_named_or_a_folder(job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_takes_the_server_that_is_named_or_a_folder(
+    job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     local = open_tracker("mlflow")
     assert isinstance(local, MLflow)
     assert local._uri == (Path.cwd() / "mlruns").as_uri()
@@ -219,7 +236,7 @@ def test_without_a_name_nothing_is_tracked(job: Job) -> None:
         tracker.event(job, event(3))
         tracker.entry(line())
     assert type(tracker) is Tracker
-    assert sorted(path.name for path in job.place.iterdir()) == ["history.csv"]
+    assert sorted(path.name for path in job.fold_dir.iterdir()) == ["history.csv"]
 
 
 @pytest.mark.parametrize(("name", "missing"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow")])
@@ -244,7 +261,9 @@ def test_an_unknown_tracker_is_refused_with_the_nearest() -> None:
         open_tracker("tensorbord")
 
 
-def test_a_tracker_that_fails_says_so_once_and_the_training_goes_on(job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_fails_says_so_once_and_the_training_goes_on(
+    job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     with open_tracker("mlflow", warn=said.append) as tracker:
 
@@ -258,7 +277,9 @@ def test_a_tracker_that_fails_says_so_once_and_the_training_goes_on(job: Job, ml
     assert said == ["--track has stopped, the training goes on: ConnectionError: the server has gone"]
 
 
-def test_a_tracker_that_cannot_be_begun_is_an_error_before_training(job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_cannot_be_begun_is_an_error_before_training(
+    job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(self: Client, name: str) -> None:
         raise ConnectionError("nobody listens")
 
@@ -270,7 +291,7 @@ def test_a_tracker_that_cannot_be_begun_is_an_error_before_training(job: Job, ml
 def test_a_history_of_an_unwritable_folder_is_said_and_not_raised(job: Job) -> None:
     said: list[str] = []
     tracker = TensorBoard(said.append)
-    broken = replace(job, folder=str(job.place / "history.csv"))  # a file where a folder should be
+    broken = replace(job, folder=str(job.fold_dir / "history.csv"))  # a file where a folder should be
     with tracker:
         tracker.event(broken, event(1))
     assert len(said) == 1

@@ -20,7 +20,20 @@ from tests.folds.runs.test_execute import InProcess
 
 Call = Callable[..., Called]
 LEDGER = Path("runs/ledger.jsonl")
-QUICK = ["kfold", "--data", "people", "--arch", "test_resnet", "--k", "3", "--epochs", "1", "--img-size", "32", "--no-pretrained"]
+QUICK = [
+    "kfold",
+    "--data",
+    "people",
+    "--arch",
+    "test_resnet",
+    "--k",
+    "3",
+    "--epochs",
+    "1",
+    "--img-size",
+    "32",
+    "--no-pretrained",
+]
 
 
 def latest(run: str) -> dict[str, Any]:
@@ -52,14 +65,22 @@ def test_every_run_of_a_command_has_a_line_with_the_scores_of_its_predictions(gr
         found = entry["oof"][name]
         assert found["score"] == pytest.approx(score, abs=1e-6)
         assert found["low"] < found["score"] < found["high"]
-    assert (entry["oof"]["rows"], entry["oof"]["people"], entry["test"]["rows"], entry["test"]["people"]) == (210, 30, 42, 6)
+    assert (entry["oof"]["rows"], entry["oof"]["people"], entry["test"]["rows"], entry["test"]["people"]) == (
+        210,
+        30,
+        42,
+        6,
+    )
 
 
 def test_a_line_says_what_the_run_was_made_with_and_what_it_cost(grid: Path) -> None:
     entry = read_ledger(LEDGER).entries[1]
     assert entry["arch"] == "test_vit"
     assert (entry["k"], sorted(entry["folds"])) == (3, ["0", "1", "2"])
-    assert entry["settings"] | {"epochs": 1, "img_size": "32", "arch": "test_vit", "loss": "ce", "amp": "off"} == entry["settings"]
+    assert (
+        entry["settings"] | {"epochs": 1, "img_size": "32", "arch": "test_vit", "loss": "ce", "amp": "off"}
+        == entry["settings"]
+    )
     assert {"epochs", "img_size", "k", "pretrained", "lr"} <= set(entry["changed"])
     assert not {"loss", "seed", "weight_decay"} & set(entry["changed"])
     assert (entry["cost"]["images"], entry["cost"]["devices"], entry["cost"]["threads"]) == (420, ["cpu"], 1)
@@ -125,7 +146,9 @@ def test_a_baseline_is_compared_and_stays_that_of_the_run(trainer: Call) -> None
     assert {"epochs", "data", "folds", "seed"} <= set(found["controlled"])
     assert set(found["differences"]) == {"macro_f1", "accuracy", "log_loss"}
     accuracy = found["differences"]["accuracy"]
-    assert accuracy["difference"] == pytest.approx(latest("bright")["oof"]["accuracy"]["score"] - latest("test_resnet")["oof"]["accuracy"]["score"])
+    assert accuracy["difference"] == pytest.approx(
+        latest("bright")["oof"]["accuracy"]["score"] - latest("test_resnet")["oof"]["accuracy"]["score"]
+    )
     assert accuracy["low"] <= accuracy["difference"] <= accuracy["high"]
     assert found["folds"] == trained_folds("test_resnet")
 
@@ -166,7 +189,9 @@ def test_a_run_without_a_line_is_told_from_its_files(grid: Path) -> None:
     found = entry_from_files("test_resnet")
     assert found is not None
     of_the_command = {"time", "git", "cost", "schema", "kind"}
-    assert {key: value for key, value in entry.items() if key not in of_the_command} == {k: v for k, v in found.items() if k not in of_the_command}
+    assert {key: value for key, value in entry.items() if key not in of_the_command} == {
+        k: v for k, v in found.items() if k not in of_the_command
+    }
     assert entry["cost"]["seconds"] == found["cost"]["seconds"]
     assert entry_from_files("nowhere") is None
     shutil.rmtree("runs/test_resnet/fold0")
@@ -178,8 +203,14 @@ def test_a_run_without_a_line_is_told_from_its_files(grid: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda: Path("runs/test_resnet/fold0/done.json").write_text("{}"), "done.json is damaged: 'checkpoint_sha' is missing"),
-        (lambda: Path("runs/test_resnet/experiment.json").write_text('{"hypothesis": 3}'), "'hypothesis' is 3, expected text"),
+        (
+            lambda: Path("runs/test_resnet/fold0/done.json").write_text("{}"),
+            "done.json is damaged: 'checkpoint_sha' is missing",
+        ),
+        (
+            lambda: Path("runs/test_resnet/experiment.json").write_text('{"hypothesis": 3}'),
+            "'hypothesis' is 3, expected text",
+        ),
         (lambda: Path("runs/test_resnet.oof.json").unlink(), "the predictions of test_resnet cannot be scored"),
         (lambda: Path("runs/test_resnet/config.toml").write_text("="), "config.toml cannot be read"),
     ],

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from folds.experiments.summary import RunSummary, pool, summarise
-from folds.metrics.report import score
-from folds.predictions.files import Rows, Sidecar, write_prediction
+from folds.experiments.summary import RunSummary, pool_runs, summarize_run
+from folds.metrics.report import score_predictions
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 
 CLASSES = ("0", "1", "2")
 IDS = [f"i{n}" for n in range(60)]
@@ -21,16 +21,18 @@ def published(name: str, seed: int, ids: list[str], tests: int = 2, labelled: bo
     random = np.random.default_rng(seed)
     label = {one: str(int(one[1:]) % 3) for one in IDS}
     labels, persons = np.array([label[one] for one in ids]), np.array([f"p{int(one[1:]) // 4}" for one in ids])
-    rows = Rows(np.array(ids), labels, persons)
+    rows = SampleRows(np.array(ids), labels, persons)
     shared = {"classes": CLASSES, "run": name, "kind": "probability"}
-    oof = Sidecar(split="oof", rows=rows, fold=np.arange(len(ids)) % 2, **shared)  # type: ignore[arg-type]
+    oof = PredictionMetadata(split="oof", rows=rows, fold=np.arange(len(ids)) % 2, **shared)  # type: ignore[arg-type]
     write_prediction(Path(f"runs/{name}.oof.npy"), random.dirichlet(np.ones(3), len(ids)), oof)
-    test_rows = Rows(np.array(["t0", "t1", "t2"]), np.array(["0", "1", "2"]) if labelled else None, np.array(["x", "y", "z"]))
+    test_rows = SampleRows(
+        np.array(["t0", "t1", "t2"]), np.array(["0", "1", "2"]) if labelled else None, np.array(["x", "y", "z"])
+    )
     for fold in range(tests):
-        sidecar = Sidecar(split="test", rows=test_rows, fold=fold, **shared)  # type: ignore[arg-type]
+        sidecar = PredictionMetadata(split="test", rows=test_rows, fold=fold, **shared)  # type: ignore[arg-type]
         write_prediction(Path(f"runs/{name}.fold{fold}.test.npy"), random.dirichlet(np.ones(3), 3), sidecar)
     done = {fold: {"macro_f1": seed / 10 + fold / 100, "seconds": 2.0} for fold in (0, 1)}
-    return summarise(name, done, 2)
+    return summarize_run(name, done, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -41,47 +43,53 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_mean_of_probabilities_is_scored_by_id_whatever_the_order_of_the_rows() -> None:
     orders = [IDS, IDS[::-1], IDS[30:] + IDS[:30]]
     summaries = [published(f"swin-r{n}", n, ids) for n, ids in enumerate(orders)]
-    pooled = pool("swin", summaries)
+    pooled = pool_runs("swin", summaries)
     assert pooled is not None
     at = [{name: i for i, name in enumerate(ids)} for ids in orders]
     values = [np.load(f"runs/swin-r{n}.oof.npy")[[place[name] for name in IDS]] for n, place in enumerate(at)]
     truth = [int(name[1:]) % 3 for name in IDS]
     expected = f1_score(truth, np.mean(values, axis=0).argmax(1), labels=range(3), average="macro", zero_division=0)
-    assert pooled.oof.headline.score == pytest.approx(expected, abs=1e-12)
-    assert pooled.oof.headline.people == 15
-    assert pooled.scores == tuple(summary.oof.headline.score for summary in summaries)
+    assert pooled.oof.interval.value == pytest.approx(expected, abs=1e-12)
+    assert pooled.oof.interval.people == 15
+    assert pooled.scores == tuple(summary.oof.interval.value for summary in summaries)
     assert pooled.spread() == pytest.approx((np.mean(pooled.scores), np.std(pooled.scores, ddof=1)))
     assert pooled.folds == pytest.approx((0.0, 0.01, 0.1, 0.11, 0.2, 0.21))
     assert (pooled.runs, pooled.seconds) == (("swin-r0", "swin-r1", "swin-r2"), 12.0)
     tests = np.mean([np.load(f"runs/swin-r{n}.fold{fold}.test.npy") for n in range(3) for fold in (0, 1)], axis=0)
     assert pooled.test is not None
-    assert pooled.test.headline.score == pytest.approx(f1_score([0, 1, 2], tests.argmax(1), labels=range(3), average="macro", zero_division=0))
+    assert pooled.test.interval.value == pytest.approx(
+        f1_score([0, 1, 2], tests.argmax(1), labels=range(3), average="macro", zero_division=0)
+    )
 
 
 def test_only_samples_that_all_runs_have_predicted_count() -> None:
-    pooled = pool("swin", [published("swin", 0, IDS), published("swin-r1", 1, IDS[20:])])
+    pooled = pool_runs("swin", [published("swin", 0, IDS), published("swin-r1", 1, IDS[20:])])
     assert pooled is not None
     assert pooled.oof.rows == 40
-    assert pool("swin", [published("swin", 0, IDS[:20]), published("swin-r1", 1, IDS[20:])]) is None
+    assert pool_runs("swin", [published("swin", 0, IDS[:20]), published("swin-r1", 1, IDS[20:])]) is None
 
 
 def test_one_run_is_nothing_to_pool_and_test_samples_without_labels_are_not_scored() -> None:
-    assert pool("swin", [published("swin", 0, IDS)]) is None
-    pooled = pool("swin", [published("swin", 0, IDS, labelled=False), published("swin-r1", 1, IDS, tests=0)])
+    assert pool_runs("swin", [published("swin", 0, IDS)]) is None
+    pooled = pool_runs("swin", [published("swin", 0, IDS, labelled=False), published("swin-r1", 1, IDS, tests=0)])
     assert pooled is not None
     assert pooled.test is None
 
 
 def test_scored_per_person_there_are_as_many_rows_as_people() -> None:
-    pooled = pool("swin", [published("swin", 0, IDS), published("swin-s1", 1, IDS)], per_person=True)
+    pooled = pool_runs("swin", [published("swin", 0, IDS), published("swin-s1", 1, IDS)], per_person=True)
     assert pooled is not None
     assert pooled.oof.rows == 15
 
 
 def test_a_score_that_a_single_class_leaves_undefined_is_null_and_a_warning_stands_beside_its_interval() -> None:
     labels, values, persons = np.zeros(6, int), np.full((6, 2), 0.5), np.arange(6) // 2
-    assert score(labels, values, persons, "roc_auc").as_json()["roc_auc"]["score"] is None
-    found = score(labels, values, persons, "macro_f1").as_json()["macro_f1"]
+    assert score_predictions(labels, values, persons, "roc_auc").to_dict()["roc_auc"]["score"] is None
+    found = score_predictions(labels, values, persons, "macro_f1").to_dict()["macro_f1"]
     assert set(found) == {"score", "low", "high", "warning"}
     labels = np.array([0, 1, 1, 0, 1, 1])
-    assert set(score(labels, np.eye(2)[[0, 1, 0, 0, 1, 1]], persons, "macro_f1").as_json()["macro_f1"]) == {"score", "low", "high"}
+    assert set(score_predictions(labels, np.eye(2)[[0, 1, 0, 0, 1, 1]], persons, "macro_f1").to_dict()["macro_f1"]) == {
+        "score",
+        "low",
+        "high",
+    }

@@ -205,7 +205,9 @@ def test_a_damaged_cache_is_built_again(damage: Callable[[Path], object], photos
 
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync"])
-def test_a_full_disk_is_an_error_that_leaves_nothing(call: str, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_that_leaves_nothing(
+    call: str, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -215,7 +217,9 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(call: str, photos: list[Pat
     assert left_over(tmp_path / "cache") == []
 
 
-def test_a_disk_that_cannot_reserve_space_is_written_all_the_same(photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_cannot_reserve_space_is_written_all_the_same(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unable(*arguments: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "")
 
@@ -232,7 +236,9 @@ def test_an_interrupt_leaves_nothing(photos: list[Path], tmp_path: Path) -> None
     assert left_over(tmp_path / "cache") == []
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(photos: list[Path], tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(
+    photos: list[Path], tmp_path: Path
+) -> None:
     cache_dir = tmp_path / "cache"
     cache_dir.mkdir()
     abandoned, alive = cache_dir / ".a.building", cache_dir / ".b.building"
@@ -244,7 +250,9 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
         assert alive.exists()
 
 
-def test_processes_that_build_the_same_cache_at_once_all_end_with_a_good_one(photos: list[Path], tmp_path: Path) -> None:
+def test_processes_that_build_the_same_cache_at_once_all_end_with_a_good_one(
+    photos: list[Path], tmp_path: Path
+) -> None:
     program = f"""
 import sys
 from pathlib import Path
@@ -254,7 +262,10 @@ sys.stdin.readline()
 cache = load_images(sorted(Path({str(photos[0].parent)!r}).iterdir()), ImageSettings(16, 12), cache_dir=Path({str(tmp_path / "cache")!r}))
 print(cache.path.name, int(cache.pixels.sum()))
 """
-    children = [subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    children = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     for child in children:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"

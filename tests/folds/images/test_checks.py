@@ -29,7 +29,10 @@ def photos(tmp_path: Path) -> list[Path]:
 
 def unusable(folder: Path) -> dict[str, Path]:
     """One file of each kind that cannot be used."""
-    whole = {kind: write_image(folder / f"whole.{kind.lower()}", 5, kind).read_bytes() for kind in ("JPEG", "PNG", "TIFF", "GIF", "WEBP")}
+    whole = {
+        kind: write_image(folder / f"whole.{kind.lower()}", 5, kind).read_bytes()
+        for kind in ("JPEG", "PNG", "TIFF", "GIF", "WEBP")
+    }
     bomb = io.BytesIO()
     Image.new("1", (20_000, 10_000)).save(bomb, "PNG")
     noisy = bytearray(whole["PNG"])
@@ -84,7 +87,9 @@ def test_the_whole_list_of_unusable_images_can_be_asked_for(photos: list[Path], 
         assert reason in said[name], name
 
 
-def test_a_check_of_headers_finds_what_is_missing_or_no_image_and_reads_no_pixels(photos: list[Path], tmp_path: Path) -> None:
+def test_a_check_of_headers_finds_what_is_missing_or_no_image_and_reads_no_pixels(
+    photos: list[Path], tmp_path: Path
+) -> None:
     bad = unusable(tmp_path)
     check_images(photos)
     assert check_images([bad["cut.jpeg"]]) is None

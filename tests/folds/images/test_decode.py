@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from folds.errors import UsageError
-from folds.images.content_index import Unreadable
+from folds.images.content_index import UnreadableImageError
 from folds.images.decode import BACKGROUND, decode_image
 from folds.images.settings import ImageSettings
 
@@ -139,14 +139,14 @@ def test_without_a_window_sixteen_bits_span_the_full_range_of_their_type(kind: s
 
 @pytest.mark.parametrize("kind", ["TIFF, 32 bits", "TIFF, floats"])
 def test_thirty_two_bits_and_floats_need_a_window_and_say_what_they_hold(kind: str) -> None:
-    with pytest.raises(Unreadable, match=r"0 to 4080.*no window") as caught:
+    with pytest.raises(UnreadableImageError, match=r"0 to 4080.*no window") as caught:
         decode_image(ramp(kind), FOUR)
     assert caught.value.values == (0, 4080)
 
 
 def test_floats_that_are_not_finite_are_refused() -> None:
     image = Image.fromarray(np.array([[1.0, np.nan], [np.inf, 2.0]], np.float32))
-    with pytest.raises(Unreadable, match="2 pixels that are not finite"):
+    with pytest.raises(UnreadableImageError, match="2 pixels that are not finite"):
         decode_image(encoded(image, "TIFF"), ImageSettings(2, 2, window=(0, 1)))
 
 
@@ -177,7 +177,12 @@ def test_sixteen_bit_colour_is_read_by_its_high_byte_and_said_to_be() -> None:
 
 
 CORNERS = np.zeros((16, 32, 3), np.uint8)  # wider than high, each quarter another colour
-CORNERS[:8, :16], CORNERS[:8, 16:], CORNERS[8:, :16], CORNERS[8:, 16:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+CORNERS[:8, :16], CORNERS[:8, 16:], CORNERS[8:, :16], CORNERS[8:, 16:] = (
+    (255, 0, 0),
+    (0, 255, 0),
+    (0, 0, 255),
+    (255, 255, 255),
+)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
@@ -204,7 +209,12 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
 
 def test_squash_keeps_the_whole_image() -> None:
     pixels = decode_image(encoded(Image.fromarray(CORNERS), "PNG"), ImageSettings(8, 8)).pixels
-    assert [pixels[at].tolist() for at in ((0, 0), (0, 7), (7, 0), (7, 7))] == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]
+    assert [pixels[at].tolist() for at in ((0, 0), (0, 7), (7, 0), (7, 7))] == [
+        [255, 0, 0],
+        [0, 255, 0],
+        [0, 0, 255],
+        [255, 255, 255],
+    ]
 
 
 @pytest.mark.parametrize("turn", [False, True])
@@ -226,7 +236,9 @@ def test_crop_of_so_many_pixels_keeps_the_central_square_of_that_side(turn: bool
     assert (pixels == 255).all()
     assert (decode_image(encoded(image, "PNG"), ImageSettings(8, 8, fit="crop:16")).pixels == 0).any()
     # Of a side that is longer than the image there is only the image.
-    larger, cropped = (decode_image(encoded(image, "PNG"), ImageSettings(8, 8, fit=fit)).pixels for fit in ("crop:400", "crop"))
+    larger, cropped = (
+        decode_image(encoded(image, "PNG"), ImageSettings(8, 8, fit=fit)).pixels for fit in ("crop:400", "crop")
+    )
     np.testing.assert_array_equal(larger, cropped)
 
 
@@ -237,7 +249,9 @@ def test_a_fit_that_cannot_be_is_refused(fit: str) -> None:
 
 
 def test_letterbox_keeps_the_proportions_and_pads_with_the_background() -> None:
-    pixels = decode_image(encoded(Image.new("RGB", (32, 16), (200, 100, 50)), "PNG"), ImageSettings(8, 8, fit="letterbox")).pixels
+    pixels = decode_image(
+        encoded(Image.new("RGB", (32, 16), (200, 100, 50)), "PNG"), ImageSettings(8, 8, fit="letterbox")
+    ).pixels
     assert (pixels[2:6] == (200, 100, 50)).all()
     assert (pixels[[0, 1, 6, 7]] == BACKGROUND).all()
 
@@ -248,7 +262,9 @@ def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_the_one_decoded_in_full(
     fit: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    picture = np.stack([127 + 120 * np.sin(x / 40), 127 + 120 * np.cos(y / 30), (x + y) % 256], axis=-1).astype(np.uint8)
+    picture = np.stack([127 + 120 * np.sin(x / 40), 127 + 120 * np.cos(y / 30), (x + y) % 256], axis=-1).astype(
+        np.uint8
+    )
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(Image.fromarray(picture), "JPEG", quality=95, exif=exif)
@@ -271,5 +287,5 @@ def test_impossible_settings_are_refused() -> None:
 
 
 def test_formats_that_start_other_programs_are_not_opened() -> None:
-    with pytest.raises(Unreadable, match="not an image of a known format"):
+    with pytest.raises(UnreadableImageError, match="not an image of a known format"):
         decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", FOUR)

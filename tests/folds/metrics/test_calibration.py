@@ -50,7 +50,9 @@ def test_bins_of_equal_mass_hold_as_many_rows_each_and_equal_confidences_stay_to
     bins = [one for one in binned(tied, tied > 0, equal_mass=True) if one.count]
     assert [one.count for one in bins] == [140, 10]
     assert calibration_error(bins) == pytest.approx((140 * 0.5 + 10 * 0.1) / 150)
-    assert sum(one.count for one in binned(np.array([0.0, 0.2, 1.0]), np.array([True, False, True]), equal_mass=True)) == 3
+    assert (
+        sum(one.count for one in binned(np.array([0.0, 0.2, 1.0]), np.array([True, False, True]), equal_mass=True)) == 3
+    )
 
 
 def test_what_is_right_as_often_as_it_says_has_no_error_and_what_boasts_has_one() -> None:

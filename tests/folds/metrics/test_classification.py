@@ -6,7 +6,16 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folds.metrics.classification import METRICS, accuracy, argmax_classes, class_counts, f1_per_class, log_loss, macro_f1, roc_auc_per_class
+from folds.metrics.classification import (
+    METRICS,
+    accuracy,
+    argmax_classes,
+    confusion_counts,
+    f1_per_class,
+    log_loss,
+    macro_f1,
+    roc_auc_per_class,
+)
 from tests.folds.scored_people import CLASSES, Data, scored
 
 
@@ -24,7 +33,9 @@ def test_scores_of_classes_are_those_of_scikit_learn_also_for_absent_classes(dat
     per_class = sklearn.metrics.f1_score(labels, predicted, labels=range(CLASSES), average=None, zero_division=0)
     np.testing.assert_allclose(f1_per_class(labels, predicted, CLASSES), per_class, atol=1e-12)
     expected = sklearn.metrics.accuracy_score(labels, predicted)
-    assert accuracy(labels, predicted) == METRICS["accuracy"](labels, probabilities) == pytest.approx(expected, abs=1e-12)
+    assert (
+        accuracy(labels, predicted) == METRICS["accuracy"](labels, probabilities) == pytest.approx(expected, abs=1e-12)
+    )
 
 
 @settings(max_examples=60)
@@ -61,8 +72,12 @@ def test_a_certain_mistake_costs_what_it_costs_in_scikit_learn_and_not_infinity(
 def test_the_brier_score_is_the_whole_sum_of_squares(data: Data, dtype: type) -> None:
     labels, probabilities, _ = data
     probabilities = probabilities.astype(dtype)
-    expected = sklearn.metrics.brier_score_loss(labels, probabilities.astype(float), labels=range(CLASSES), scale_by_half=False)
-    assert METRICS["brier"](labels, probabilities) == pytest.approx(expected, rel=1e-5 if dtype is np.float32 else 1e-12)
+    expected = sklearn.metrics.brier_score_loss(
+        labels, probabilities.astype(float), labels=range(CLASSES), scale_by_half=False
+    )
+    assert METRICS["brier"](labels, probabilities) == pytest.approx(
+        expected, rel=1e-5 if dtype is np.float32 else 1e-12
+    )
 
 
 def test_the_brier_score_of_two_classes_is_twice_the_one_of_the_positive_class() -> None:
@@ -94,7 +109,9 @@ def test_roc_auc_is_that_of_scikit_learn_class_by_class_with_ties_and_absent_cla
         else:
             assert areas[one] == pytest.approx(sklearn.metrics.roc_auc_score(mine, probabilities[:, one]), abs=1e-12)
     known = areas[~np.isnan(areas)]
-    assert METRICS["roc_auc"](labels, probabilities) == pytest.approx(known.mean() if len(known) else np.nan, nan_ok=True)
+    assert METRICS["roc_auc"](labels, probabilities) == pytest.approx(
+        known.mean() if len(known) else np.nan, nan_ok=True
+    )
 
 
 def test_roc_auc_of_all_classes_is_one_against_the_rest() -> None:
@@ -113,7 +130,7 @@ def test_only_losses_are_better_when_smaller() -> None:
 @given(scored(), st.sampled_from(list(METRICS)))
 def test_a_score_lies_between_its_bounds(data: Data, name: str) -> None:
     value = METRICS[name](*data[:2])
-    assert np.isnan(value) or METRICS[name].least <= value <= METRICS[name].most
+    assert np.isnan(value) or METRICS[name].lower_bound <= value <= METRICS[name].upper_bound
 
 
 def test_the_first_of_equal_classes_is_predicted() -> None:
@@ -122,4 +139,4 @@ def test_the_first_of_equal_classes_is_predicted() -> None:
 
 def test_class_counts_are_hits_labels_and_predictions() -> None:
     labels, predicted = np.array([0, 0, 2, 2, 2]), np.array([0, 1, 2, 2, 0])
-    assert class_counts(labels, predicted, 4).tolist() == [[1, 0, 2, 0], [2, 0, 3, 0], [2, 1, 2, 0]]
+    assert confusion_counts(labels, predicted, 4).tolist() == [[1, 0, 2, 0], [2, 0, 3, 0], [2, 1, 2, 0]]

@@ -92,7 +92,9 @@ def test_what_it_cannot_score_is_an_error_that_names_it(name: str, said: str) ->
 
 def test_what_it_cannot_score_without_a_class_is_said_to_be_a_part() -> None:
     with Path("their_scores.py").open("a") as file:
-        file.write("\ndef halves(labels, probabilities): return np.min([np.nan if not np.sum(labels == one) else one for one in (0, 1)])\n")
+        file.write(
+            "\ndef halves(labels, probabilities): return np.min([np.nan if not np.sum(labels == one) else one for one in (0, 1)])\n"
+        )
     metric = load_metric("their_scores:halves")
     assert metric(LABELS, PROBABILITIES) == 0
     with pytest.raises(EnsembleError, match="returned nan on 2 rows of 2 classes") as failed:

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from folds.metrics import resampling as left_out
 from folds.metrics.classification import METRICS, Metric
-from folds.metrics.intervals import _at_least, bounds, difference_over_people, interval_over_images, interval_over_people
+from folds.metrics.intervals import (
+    _at_least,
+    difference_over_people,
+    interval_over_images,
+    interval_over_people,
+    t_interval,
+)
 from tests.folds.scored_people import Data, people_data, scored
 
 
@@ -27,7 +33,7 @@ def by_hand(metric: Metric, labels: NDArray, persons: NDArray, *predictions: NDA
     without = np.array([of(persons != name) for name in names])
     apart, n = without - without.mean(), len(names)
     freedom = n - 1
-    if metric.over_classes:
+    if metric.macro_averaged:
         freedom = int(min(n - 1, 2 * np.sum(apart**2) ** 2 / (np.sum(apart**4) - np.sum(apart**2) ** 2 / n)))
     return of(persons == persons), float(np.sqrt((n - 1) / n * np.sum(apart**2))), freedom
 
@@ -40,13 +46,16 @@ def test_the_interval_is_student_s_t_of_the_jackknife_over_people_on_the_scale_o
     score, error, freedom = by_hand(metric, labels, persons, probabilities)
     half = scipy.stats.t.ppf(0.95, freedom) * error
     expected = [score - half, score + half]
-    if np.isfinite(metric.most):
-        scale = metric.most - metric.least
-        share = (score - metric.least) / scale
+    if np.isfinite(metric.upper_bound):
+        scale = metric.upper_bound - metric.lower_bound
+        share = (score - metric.lower_bound) / scale
         half /= scale * share * (1 - share)
-        expected = [metric.least + scale * scipy.special.expit(scipy.special.logit(share) + sign * half) for sign in (-1, 1)]
+        expected = [
+            metric.lower_bound + scale * scipy.special.expit(scipy.special.logit(share) + sign * half)
+            for sign in (-1, 1)
+        ]
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
-    assert (found.score, found.people, found.level) == (pytest.approx(score), 30, 0.9)
+    assert (found.value, found.people, found.level) == (pytest.approx(score), 30, 0.9)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -58,8 +67,8 @@ def test_a_paired_difference_leaves_the_same_people_out_of_both(name: str) -> No
     half = scipy.stats.t.ppf(0.95, freedom) * error
     assert (found.difference.low, found.difference.high) == pytest.approx((score - half, score + half), abs=1e-9)
     assert (found.first, found.second) == pytest.approx((METRICS[name](labels, first), METRICS[name](labels, second)))
-    assert found.difference.score == pytest.approx(score)
-    assert found.chance == pytest.approx(2 * scipy.stats.t.sf(abs(score) / error, freedom), abs=1e-9)
+    assert found.difference.value == pytest.approx(score)
+    assert found.p_value == pytest.approx(2 * scipy.stats.t.sf(abs(score) / error, freedom), abs=1e-9)
 
 
 def test_images_that_are_right_or_wrong_together_make_the_interval_wider() -> None:
@@ -80,7 +89,9 @@ def test_95_of_100_intervals_hold_the_truth(people: int, share: float) -> None:
         rng = np.random.default_rng(seed)
         right = (rng.random((people, 7)) < rng.beta(3 * share, 3 * (1 - share), people)[:, None]).ravel()
         probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
-        found = interval_over_people(METRICS["accuracy"], np.zeros(len(right), int), probabilities, np.repeat(np.arange(people), 7))
+        found = interval_over_people(
+            METRICS["accuracy"], np.zeros(len(right), int), probabilities, np.repeat(np.arange(people), 7)
+        )
         held.append(found.low <= share <= found.high)
     # The percentiles of a bootstrap hold it in 89, 89 and 91 %. Of ten people no low end is above that of ten without a mistake: few miss.
     assert 0.925 <= np.mean(held) <= (0.995 if people == 10 else 0.985)
@@ -88,31 +99,41 @@ def test_95_of_100_intervals_hold_the_truth(people: int, share: float) -> None:
 
 @pytest.mark.parametrize("name", ["accuracy", "log_loss"])
 def test_very_many_people_get_the_interval_that_theory_gives_them(name: str) -> None:
-    labels, probabilities, persons = people_data(people=left_out.GROUPS + 2000)
+    labels, probabilities, persons = people_data(people=left_out.MAX_GROUPS + 2000)
     found = interval_over_people(METRICS[name], labels, probabilities, persons)
-    loss = probabilities.argmax(1) == labels if name == "accuracy" else -np.log(probabilities[np.arange(len(labels)), labels])
+    loss = (
+        probabilities.argmax(1) == labels
+        if name == "accuracy"
+        else -np.log(probabilities[np.arange(len(labels)), labels])
+    )
     # The mean over images is a ratio of sums over people: linearised (Cochran, Sampling techniques, section 6.3).
     residuals = np.bincount(persons, loss - loss.mean())
     spread = 1.96 * np.sqrt(np.sum(residuals**2)) / len(labels)
-    assert found.people == left_out.GROUPS + 2000
+    assert found.people == left_out.MAX_GROUPS + 2000
     assert found.high - found.low == pytest.approx(2 * spread, rel=0.05)
-    assert (found.high + found.low) / 2 == pytest.approx(found.score, abs=0.05 * spread)
+    assert (found.high + found.low) / 2 == pytest.approx(found.value, abs=0.05 * spread)
 
 
 @settings(max_examples=40, deadline=None)
 @given(scored(), st.sampled_from(list(METRICS)))
-def test_an_interval_is_ordered_within_bounds_and_the_same_whatever_persons_and_rows_are_called(data: Data, name: str) -> None:
+def test_an_interval_is_ordered_within_bounds_and_the_same_whatever_persons_and_rows_are_called(
+    data: Data, name: str
+) -> None:
     labels, probabilities, persons = data
     first = interval_over_people(METRICS[name], labels, probabilities, persons)
-    if np.isnan(first.score):
+    if np.isnan(first.value):
         assert np.isnan([first.low, first.high]).all()
         return
-    assert METRICS[name].least <= first.low <= first.score + 1e-12
-    assert first.score - 1e-12 <= first.high <= METRICS[name].most
+    assert METRICS[name].lower_bound <= first.low <= first.value + 1e-12
+    assert first.value - 1e-12 <= first.high <= METRICS[name].upper_bound
     named = np.array([f"person-{person:03d}" for person in persons])
     order = np.random.default_rng(0).permutation(len(labels))
     again = interval_over_people(METRICS[name], labels[order], probabilities[order], named[order])
-    assert (again.low, again.high, again.people) == (pytest.approx(first.low), pytest.approx(first.high), len(set(persons.tolist())))
+    assert (again.low, again.high, again.people) == (
+        pytest.approx(first.low),
+        pytest.approx(first.high),
+        len(set(persons.tolist())),
+    )
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -120,20 +141,20 @@ def test_the_interval_holds_the_score_it_is_about_and_a_higher_level_makes_it_wi
     for seed in range(10):
         data = people_data(seed=seed)
         narrow, found, wide = (interval_over_people(METRICS[name], *data, level=level) for level in (0.5, 0.95, 0.99))
-        assert wide.low < found.low < narrow.low < found.score < narrow.high < found.high < wide.high
+        assert wide.low < found.low < narrow.low < found.value < narrow.high < found.high < wide.high
 
 
 def test_without_any_mistake_the_interval_is_that_of_so_many_people_without_one() -> None:
     labels, persons = np.arange(60) % 3, np.arange(60) // 3
     found = interval_over_people(METRICS["accuracy"], labels, np.eye(3)[labels], persons)
     expected = scipy.stats.binomtest(20, 20).proportion_ci(0.95, "exact")
-    assert (found.score, found.low, found.high) == (1, pytest.approx(expected.low), 1)
+    assert (found.value, found.low, found.high) == (1, pytest.approx(expected.low), 1)
     wrong = interval_over_people(METRICS["accuracy"], labels, np.eye(3)[(labels + 1) % 3], persons)
-    assert (wrong.score, wrong.low, wrong.high) == (0, 0, pytest.approx(1 - expected.low))
+    assert (wrong.value, wrong.low, wrong.high) == (0, 0, pytest.approx(1 - expected.low))
 
 
 def test_a_wide_interval_of_a_score_near_its_bound_is_finite() -> None:
-    low, high = bounds(1 - 1e-9, np.array(0.5), 1, 2, 0.95, 0.0, 1.0)
+    low, high = t_interval(1 - 1e-9, np.array(0.5), 1, 2, 0.95, 0.0, 1.0)
     assert 0 <= low < 1e-6
     assert high <= 1
 
@@ -142,9 +163,14 @@ def test_a_wide_interval_of_a_score_near_its_bound_is_finite() -> None:
 def test_one_person_has_no_interval_which_is_said(name: str) -> None:
     labels, probabilities, _ = people_data()
     found = interval_over_people(METRICS[name], labels, probabilities, np.zeros(len(labels)))
-    assert (found.low, found.high) == (pytest.approx(found.score), pytest.approx(found.score))
+    assert (found.low, found.high) == (pytest.approx(found.value), pytest.approx(found.value))
     assert (found.people, found.warning) == (1, "one person says nothing of others: there is no interval")
-    assert difference_over_people(METRICS[name], labels, probabilities, np.roll(probabilities, 1, 0), np.zeros(len(labels))).chance == 1
+    assert (
+        difference_over_people(
+            METRICS[name], labels, probabilities, np.roll(probabilities, 1, 0), np.zeros(len(labels))
+        ).p_value
+        == 1
+    )
 
 
 def test_people_who_all_score_alike_are_said_to_show_no_spread() -> None:
@@ -157,35 +183,49 @@ def test_people_who_all_score_alike_are_said_to_show_no_spread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("people", "said"), [(0, "a class has no sample: of 95 % intervals of macro F1 about 50 in 100"), (1, "a class has one person"), (2, "")]
+    ("people", "said"),
+    [
+        (0, "a class has no sample: of 95 % intervals of macro F1 about 50 in 100"),
+        (1, "a class has one person"),
+        (2, ""),
+    ],
 )
 def test_an_interval_of_a_class_that_hardly_anyone_has_is_said_to_hold_less(people: int, said: str) -> None:
     labels, probabilities, persons = people_data(people=40, classes=3)
     labels = np.where(np.isin(persons, range(people)), 2, labels % 2)
     for found in (
         interval_over_people(METRICS["macro_f1"], labels, probabilities, persons),
-        difference_over_people(METRICS["macro_f1"], labels, probabilities, np.roll(probabilities, 1, 0), persons).difference,
+        difference_over_people(
+            METRICS["macro_f1"], labels, probabilities, np.roll(probabilities, 1, 0), persons
+        ).difference,
     ):
         assert found.warning.startswith(said)
         assert bool(found.warning) == bool(said)
     assert interval_over_people(METRICS["accuracy"], labels, probabilities, persons).warning == ""
-    assert ("two people" in interval_over_people(METRICS["balanced_accuracy"], labels, probabilities, persons).warning) == (people == 2)
+    assert (
+        "two people" in interval_over_people(METRICS["balanced_accuracy"], labels, probabilities, persons).warning
+    ) == (people == 2)
 
 
 def test_a_score_differs_from_itself_by_nothing_and_the_other_way_round_by_the_negative() -> None:
     labels, first, persons = people_data()
     same = difference_over_people(METRICS["macro_f1"], labels, first, first, persons)
-    assert (same.difference.score, same.difference.low, same.difference.high, same.chance) == (0, 0, 0, 1)
+    assert (same.difference.value, same.difference.low, same.difference.high, same.p_value) == (0, 0, 0, 1)
     second = np.roll(first, 1, axis=0)
-    there, back = (difference_over_people(METRICS["macro_f1"], labels, a, b, persons) for a, b in ((first, second), (second, first)))
-    assert (there.difference.low, there.chance) == pytest.approx((-back.difference.high, back.chance))
+    there, back = (
+        difference_over_people(METRICS["macro_f1"], labels, a, b, persons)
+        for a, b in ((first, second), (second, first))
+    )
+    assert (there.difference.low, there.p_value) == pytest.approx((-back.difference.high, back.p_value))
 
 
 def test_a_few_people_who_all_agree_are_not_taken_for_certainty() -> None:
     labels, persons = np.zeros(4, int), np.arange(4)
-    found = difference_over_people(METRICS["accuracy"], labels, np.tile([0.1, 0.9], (4, 1)), np.tile([0.9, 0.1], (4, 1)), persons)
-    assert found.difference.score == 1
-    assert found.chance == 2 / 2**4  # four tosses that fall alike
+    found = difference_over_people(
+        METRICS["accuracy"], labels, np.tile([0.1, 0.9], (4, 1)), np.tile([0.9, 0.1], (4, 1)), persons
+    )
+    assert found.difference.value == 1
+    assert found.p_value == 2 / 2**4  # four tosses that fall alike
     assert "all 4 people score alike" in found.difference.warning
 
 
@@ -193,22 +233,28 @@ def test_the_paired_interval_is_narrower_than_one_that_forgets_the_pairs() -> No
     rng = np.random.default_rng(0)
     labels, persons = np.zeros(600, int), np.repeat(np.arange(200), 3)
     hard = np.repeat(rng.random(200), 3)  # what is hard is hard for both
-    first, second = (np.where((rng.random(600) * 0.2 + hard * 0.8 < right)[:, None], [0.9, 0.1], [0.1, 0.9]) for right in (0.7, 0.74))
+    first, second = (
+        np.where((rng.random(600) * 0.2 + hard * 0.8 < right)[:, None], [0.9, 0.1], [0.1, 0.9]) for right in (0.7, 0.74)
+    )
     paired = difference_over_people(METRICS["accuracy"], labels, first, second, persons).difference
     alone = [interval_over_people(METRICS["accuracy"], labels, values, persons) for values in (first, second)]
     assert paired.high - paired.low < 0.5 * float(np.hypot(*(one.high - one.low for one in alone)))
 
 
 @pytest.mark.parametrize(("gain", "share"), [(0.0, (0.0, 0.12)), (0.25, (0.95, 1.0))])
-def test_models_that_differ_by_luck_alone_seldom_seem_to_differ_and_one_that_is_better_does(gain: float, share: tuple[float, float]) -> None:
+def test_models_that_differ_by_luck_alone_seldom_seem_to_differ_and_one_that_is_better_does(
+    gain: float, share: tuple[float, float]
+) -> None:
     labels, persons = np.tile(np.arange(3), 200), np.repeat(np.arange(150), 4)
     seen = []
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        first, second = (np.eye(3)[np.where(rng.random(600) < right, labels, rng.integers(0, 3, 600))] for right in (0.4, 0.4 + gain))
+        first, second = (
+            np.eye(3)[np.where(rng.random(600) < right, labels, rng.integers(0, 3, 600))] for right in (0.4, 0.4 + gain)
+        )
         found = difference_over_people(METRICS["macro_f1"], labels, first, second, persons)
         seen.append(not found.difference.low <= 0 <= found.difference.high)
-        assert seen[-1] == (found.chance < 0.05)
+        assert seen[-1] == (found.p_value < 0.05)
     assert share[0] <= np.mean(seen) <= share[1]
 
 
@@ -224,26 +270,39 @@ def test_twenty_thousand_samples_of_eighteen_classes_take_seconds_at_most(name: 
 def test_a_user_s_score_is_computed_on_people_drawn_with_replacement() -> None:
     labels, probabilities, persons = people_data(people=60)
     ours = METRICS["accuracy"]
-    theirs = Metric("m:f", "f", of_all=lambda labels, probabilities: float(np.mean(probabilities.argmax(1) == labels)))
+    theirs = Metric(
+        "m:f", "f", function=lambda labels, probabilities: float(np.mean(probabilities.argmax(1) == labels))
+    )
     expected, found = (interval_over_people(metric, labels, probabilities, persons) for metric in (ours, theirs))
-    assert (found.score, found.people, found.warning) == (expected.score, 60, "")
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.15 * (expected.high - expected.low))
+    assert (found.value, found.people, found.warning) == (expected.value, 60, "")
+    assert (found.low, found.high) == pytest.approx(
+        (expected.low, expected.high), abs=0.15 * (expected.high - expected.low)
+    )
     second = np.roll(probabilities, 1, axis=0) * 0.4 + probabilities * 0.6
-    paired, drawn = (difference_over_people(metric, labels, probabilities, second, persons) for metric in (ours, theirs))
+    paired, drawn = (
+        difference_over_people(metric, labels, probabilities, second, persons) for metric in (ours, theirs)
+    )
     width = paired.difference.high - paired.difference.low
-    assert (drawn.difference.low, drawn.difference.high) == pytest.approx((paired.difference.low, paired.difference.high), abs=0.15 * width)
-    assert (found.error, drawn.difference.error) == (pytest.approx(expected.error, rel=0.15), pytest.approx(paired.difference.error, rel=0.15))
+    assert (drawn.difference.low, drawn.difference.high) == pytest.approx(
+        (paired.difference.low, paired.difference.high), abs=0.15 * width
+    )
+    assert (found.standard_error, drawn.difference.standard_error) == (
+        pytest.approx(expected.standard_error, rel=0.15),
+        pytest.approx(paired.difference.standard_error, rel=0.15),
+    )
     assert replace(drawn, difference=paired.difference, chance=0) == replace(paired, chance=0)
-    assert drawn.chance == pytest.approx(paired.chance, abs=0.05)
+    assert drawn.p_value == pytest.approx(paired.p_value, abs=0.05)
 
 
 def test_a_user_s_score_of_few_people_is_no_surer_than_ours() -> None:
-    theirs = Metric("m:f", "f", of_all=lambda labels, probabilities: float(np.mean(probabilities.argmax(1) == labels)))
+    theirs = Metric(
+        "m:f", "f", function=lambda labels, probabilities: float(np.mean(probabilities.argmax(1) == labels))
+    )
     labels, first, second = np.zeros(12, int), np.tile([0.1, 0.9], (12, 1)), np.tile([0.9, 0.1], (12, 1))
     for people, chance, said in ((1, 1.0, "one person says nothing of others"), (3, 0.25, "all 3 people score alike")):
         persons = np.arange(12) % people
         found = difference_over_people(theirs, labels, first, second, persons)
-        assert found.chance == chance
+        assert found.p_value == chance
         assert found.difference.warning.startswith(said)
         assert interval_over_people(theirs, labels, second, persons).warning.startswith(said)
     assert difference_over_people(theirs, labels, first, first, persons).difference.warning == ""
@@ -254,8 +313,8 @@ def test_an_interval_says_its_standard_error() -> None:
     second = np.roll(probabilities, 1, axis=0)
     one = interval_over_people(METRICS["accuracy"], labels, probabilities, persons)
     two = difference_over_people(METRICS["log_loss"], labels, probabilities, second, persons).difference
-    assert one.error == pytest.approx(by_hand(METRICS["accuracy"], labels, persons, probabilities)[1])
-    assert two.error == pytest.approx(by_hand(METRICS["log_loss"], labels, persons, probabilities, second)[1])
+    assert one.standard_error == pytest.approx(by_hand(METRICS["accuracy"], labels, persons, probabilities)[1])
+    assert two.standard_error == pytest.approx(by_hand(METRICS["log_loss"], labels, persons, probabilities, second)[1])
 
 
 @pytest.mark.parametrize("name", ["macro_f1", "accuracy", "balanced_accuracy", "kappa"])
@@ -267,7 +326,10 @@ def test_more_mistakes_never_make_the_low_end_higher_nor_wilder_than_people_who_
         predicted[wrong] = (predicted[wrong] + 1) % 4
         return interval_over_people(METRICS[name], labels, np.eye(4)[predicted], persons).low
 
-    of_one, of_many = [low(list(range(count))) for count in range(4)], [low(list(range(0, 3 * count, 3))) for count in range(13)]
+    of_one, of_many = (
+        [low(list(range(count))) for count in range(4)],
+        [low(list(range(0, 3 * count, 3))) for count in range(13)],
+    )
     for lows in (of_one, of_many):
         assert lows == sorted(lows, reverse=True)
     if name != "kappa":  # no mean of values between its bounds
@@ -275,13 +337,20 @@ def test_more_mistakes_never_make_the_low_end_higher_nor_wilder_than_people_who_
 
 
 @pytest.mark.parametrize(("right", "wrong"), [(24, 1), (24.67, 0.33), (0.2, 9.8), (4000, 96), (60, 60)])
-def test_the_limit_of_people_who_are_all_right_or_all_wrong_is_the_quantile_of_a_beta_distribution(right: float, wrong: float) -> None:
-    assert _at_least(0.0, 0.025, right, wrong + 1) == pytest.approx(scipy.stats.beta.ppf(0.025, right, wrong + 1), abs=1e-9)
+def test_the_limit_of_people_who_are_all_right_or_all_wrong_is_the_quantile_of_a_beta_distribution(
+    right: float, wrong: float
+) -> None:
+    assert _at_least(0.0, 0.025, right, wrong + 1) == pytest.approx(
+        scipy.stats.beta.ppf(0.025, right, wrong + 1), abs=1e-9
+    )
     assert _at_least(0.9999, 0.025, right, wrong + 1) == 0.9999
 
 
 def test_a_person_of_a_rare_class_counts_for_a_mean_over_classes_and_few_people_are_left_of_many() -> None:
     labels = np.repeat([0, 1, 2, 3], [33, 33, 33, 1])
-    rare, even = (interval_over_people(METRICS[name], labels, np.eye(4)[labels], np.arange(100)) for name in ("macro_f1", "accuracy"))
+    rare, even = (
+        interval_over_people(METRICS[name], labels, np.eye(4)[labels], np.arange(100))
+        for name in ("macro_f1", "accuracy")
+    )
     assert even.low == pytest.approx(0.025 ** (1 / 100))
     assert rare.low == pytest.approx(0.025 ** ((3 / 33 + 1) / 16))  # 16 / Σ 1 / people of the class: 14.7

@@ -25,10 +25,12 @@ def test_the_scores_of_a_class_are_those_of_scikit_learn(data: Data) -> None:
     )
     assert [one.name for one in found] == NAMES
     for i, one in enumerate(found):
-        assert (one.precision, one.recall, one.f1.score, one.rows) == pytest.approx((precision[i], recall[i], f1[i], rows[i]))
+        assert (one.precision, one.recall, one.f1.value, one.rows) == pytest.approx(
+            (precision[i], recall[i], f1[i], rows[i])
+        )
         assert one.people == len(set(persons[labels == i].tolist()))
-        assert 0 <= one.f1.low <= one.f1.score + 1e-12
-        assert one.f1.score - 1e-12 <= one.f1.high <= 1
+        assert 0 <= one.f1.low <= one.f1.value + 1e-12
+        assert one.f1.value - 1e-12 <= one.f1.high <= 1
         if 0 < rows[i] < len(labels):
             assert one.roc_auc == pytest.approx(sklearn.metrics.roc_auc_score(labels == i, probabilities[:, i]))
         else:
@@ -40,9 +42,11 @@ def test_the_interval_of_a_class_is_that_of_the_jackknife_over_people() -> None:
     found = class_scores(labels, probabilities, persons, NAMES[:4])
     for i, one in enumerate(found):
         kept = [persons != name for name in range(30)]
-        without = np.array([sklearn.metrics.f1_score(labels[rows] == i, probabilities[rows].argmax(1) == i) for rows in kept])
+        without = np.array(
+            [sklearn.metrics.f1_score(labels[rows] == i, probabilities[rows].argmax(1) == i) for rows in kept]
+        )
         half = scipy.stats.t.ppf(0.975, 29) * np.sqrt(29 / 30 * np.sum((without - without.mean()) ** 2))
-        score = one.f1.score
+        score = one.f1.value
         ends = scipy.special.expit(scipy.special.logit(score) + half / (score * (1 - score)) * np.array([-1, 1]))
         assert (one.f1.low, one.f1.high) == pytest.approx(tuple(ends))
 
@@ -70,10 +74,10 @@ def test_an_attribute_is_scored_by_the_sum_over_its_classes_and_by_the_predicted
     summed = probabilities[:, [0, 1]].sum(1)[:, None] * [1, 0] + probabilities[:, [2, 3]].sum(1)[:, None] * [0, 1]
     assert mask.accuracy == interval_over_people(METRICS["accuracy"], labels // 2, summed, persons)
     assert mask.macro_f1 == interval_over_people(METRICS["macro_f1"], labels // 2, summed, persons)
-    assert mask.accuracy.score == np.mean(summed.argmax(1) == labels // 2)
-    assert mask.of_class.score == np.mean(probabilities.argmax(1) // 2 == labels // 2)
-    assert mask.accuracy.score != mask.of_class.score
-    assert age.of_class.score == np.mean(probabilities.argmax(1) % 2 == labels % 2)
+    assert mask.accuracy.value == np.mean(summed.argmax(1) == labels // 2)
+    assert mask.of_class.value == np.mean(probabilities.argmax(1) // 2 == labels // 2)
+    assert mask.accuracy.value != mask.of_class.value
+    assert age.of_class.value == np.mean(probabilities.argmax(1) % 2 == labels % 2)
     assert age.values[1].rows == np.sum(labels % 2 == 1)
 
 

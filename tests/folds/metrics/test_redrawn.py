@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
-from folds.metrics.resampling import ENOUGH, LEAST, RESAMPLES, SECONDS, redrawn
+from folds.metrics.resampling import MIN_ADVISED, MIN_RESAMPLES, N_RESAMPLES, TIME_LIMIT_SECONDS, bootstrap_scores
 
 CODES = np.repeat(np.arange(12), [1, 2, 3] * 4)
 
@@ -24,8 +24,8 @@ def test_a_drawn_person_comes_with_all_rows_and_all_predictions_are_scored_on_th
         seen.append(np.bincount(labels, minlength=12))
         return rows_drawn(labels, probabilities)
 
-    found, warning = redrawn(score, labels, [ones, 2 * ones], CODES, 12)
-    assert found.shape == (RESAMPLES, 2)
+    found, warning = bootstrap_scores(score, labels, [ones, 2 * ones], CODES, 12)
+    assert found.shape == (N_RESAMPLES, 2)
     assert warning == ""
     np.testing.assert_array_equal(seen[0::2], seen[1::2])
     times = np.array(seen[0::2]) / np.bincount(CODES)  # how often each person was drawn
@@ -36,13 +36,20 @@ def test_a_drawn_person_comes_with_all_rows_and_all_predictions_are_scored_on_th
     np.testing.assert_allclose(found[:, 1] - found[:, 0], 2 * np.floor(found[:, 0]) / 1000)
 
 
-@pytest.mark.parametrize(("seconds", "draws", "warned"), [(0.001, RESAMPLES, False), (0.1, 300, False), (0.2, 150, True), (60.0, LEAST, True)])
-def test_a_slow_score_is_drawn_less_often_and_it_is_said_when_that_is_too_seldom(seconds: float, draws: int, warned: bool) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "draws", "warned"),
+    [(0.001, N_RESAMPLES, False), (0.1, 300, False), (0.2, 150, True), (60.0, MIN_RESAMPLES, True)],
+)
+def test_a_slow_score_is_drawn_less_often_and_it_is_said_when_that_is_too_seldom(
+    seconds: float, draws: int, warned: bool
+) -> None:
     ticks = itertools.count()
-    found, warning = redrawn(rows_drawn, CODES, [np.ones((len(CODES), 2))], CODES, 12, clock=lambda: next(ticks) * seconds)
+    found, warning = bootstrap_scores(
+        rows_drawn, CODES, [np.ones((len(CODES), 2))], CODES, 12, clock=lambda: next(ticks) * seconds
+    )
     assert len(found) == draws
-    assert draws <= max(LEAST, SECONDS / seconds)
-    assert (f"only {draws} draws" in warning) == warned == (draws < ENOUGH)
+    assert draws <= max(MIN_RESAMPLES, TIME_LIMIT_SECONDS / seconds)
+    assert (f"only {draws} draws" in warning) == warned == (draws < MIN_ADVISED)
 
 
 def test_draws_that_cannot_be_scored_are_left_out_and_counted() -> None:
@@ -51,13 +58,13 @@ def test_draws_that_cannot_be_scored_are_left_out_and_counted() -> None:
             raise EnsembleError("there is no row of class 0")
         return 1.0
 
-    found, warning = redrawn(score, CODES, [np.ones((len(CODES), 2))], CODES, 12)
-    failed = RESAMPLES - len(found)
-    assert failed == pytest.approx(RESAMPLES * (11 / 12) ** 12, rel=0.15)
+    found, warning = bootstrap_scores(score, CODES, [np.ones((len(CODES), 2))], CODES, 12)
+    failed = N_RESAMPLES - len(found)
+    assert failed == pytest.approx(N_RESAMPLES * (11 / 12) ** 12, rel=0.15)
     assert warning == f"{failed:,} of 2,000 draws of people could not be scored and are left out"
 
     def never(labels: NDArray, probabilities: NDArray) -> float:
         raise EnsembleError("it wants all of them", hint="give all")
 
     with pytest.raises(EnsembleError, match="of 2,000 draws of people 2,000 could not be scored: it wants all of them"):
-        redrawn(never, CODES, [np.ones((len(CODES), 2))], CODES, 12)
+        bootstrap_scores(never, CODES, [np.ones((len(CODES), 2))], CODES, 12)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from folds.metrics import resampling as module
 from folds.metrics.classification import METRICS, roc_auc_per_class
-from folds.metrics.resampling import left_out, roc_auc_left_out, units_of
+from folds.metrics.resampling import jackknife_groups, leave_one_group_out, leave_one_group_out_roc_auc
 from tests.folds.scored_people import Data, people_data, scored
 
 
@@ -15,8 +15,8 @@ from tests.folds.scored_people import Data, people_data, scored
 @given(scored(), st.sampled_from(list(METRICS)))
 def test_a_score_without_a_person_is_that_of_all_rows_but_theirs(data: Data, name: str) -> None:
     labels, probabilities, persons = data
-    codes, units, people = units_of(persons)
-    found = left_out(METRICS[name], labels, probabilities, codes, units)
+    codes, units, people = jackknife_groups(persons)
+    found = leave_one_group_out(METRICS[name], labels, probabilities, codes, units)
     assert (len(found), units) == (people, people)
     for one in range(units):
         rows = codes != one
@@ -29,20 +29,22 @@ def test_a_score_without_a_person_is_that_of_all_rows_but_theirs(data: Data, nam
 def test_the_areas_without_a_person_are_right_where_probabilities_are_equal(data: Data, steps: int) -> None:
     labels, probabilities, persons = data
     probabilities = np.round(probabilities * steps)
-    codes, units, _ = units_of(persons)
-    found = roc_auc_left_out(labels, probabilities, codes, units)
+    codes, units, _ = jackknife_groups(persons)
+    found = leave_one_group_out_roc_auc(labels, probabilities, codes, units)
     for one in range(units if units > 1 else 0):
         rows = codes != one
         np.testing.assert_allclose(found[one], roc_auc_per_class(labels[rows], probabilities[rows]), atol=1e-9)
 
 
-def test_very_many_people_are_left_out_in_groups_that_do_not_depend_on_the_order_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GROUPS", 10)
+def test_very_many_people_are_left_out_in_groups_that_do_not_depend_on_the_order_of_the_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_GROUPS", 10)
     _, _, persons = people_data(people=97)
-    codes, units, people = units_of(persons)
+    codes, units, people = jackknife_groups(persons)
     assert (units, people) == (10, 97)
     sizes = [len(set(persons[codes == unit].tolist())) for unit in range(10)]
     assert sum(sizes) == 97  # nobody is in two
     assert set(sizes) == {9, 10}
     order = np.random.default_rng(0).permutation(len(persons))
-    np.testing.assert_array_equal(units_of(persons[order])[0], codes[order])
+    np.testing.assert_array_equal(jackknife_groups(persons[order])[0], codes[order])

@@ -12,7 +12,7 @@ import torch
 
 from folds.errors import EnsembleError
 from folds.models.checkpoint import _FIELDS, FORMAT, Checkpoint, available_checkpoints, load_checkpoint, save_checkpoint
-from folds.models.factory import create, resolve
+from folds.models.factory import create_model, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def checkpoint() -> Checkpoint:
         fold=1,
         k=3,
         architecture=architecture,
-        weights=create(architecture, 3).state_dict(),
+        weights=create_model(architecture, 3).state_dict(),
         classes=("0", "1", "10"),
         class_attributes={"0": {"mask": "worn"}},
         target="label",
@@ -59,7 +59,7 @@ def test_a_checkpoint_is_read_as_it_was_written(checkpoint: Checkpoint) -> None:
 
 def test_the_model_that_is_built_is_the_same_function_in_evaluation_mode(checkpoint: Checkpoint) -> None:
     save_checkpoint(Path("a.pt"), checkpoint)
-    model = create(checkpoint.architecture, 3)
+    model = create_model(checkpoint.architecture, 3)
     model.load_state_dict(dict(checkpoint.weights))
     batch = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     again = load_checkpoint(Path("a.pt")).build()
@@ -133,11 +133,14 @@ def test_a_file_that_holds_code_is_refused_and_not_run(form: str) -> None:
 
 
 def test_a_whole_pickled_model_is_refused() -> None:
-    torch.save(create(resolve("test_resnet"), 2), "model.pt")
+    torch.save(create_model(resolve("test_resnet"), 2), "model.pt")
     refused("model.pt", "could run code")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello world", b"\x89PNG\r\n\x1a\n", b"id,label\n1,2\n", b"PK\x03\x04 no archive", b"\xff\xd8\xff\xe0"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello world", b"\x89PNG\r\n\x1a\n", b"id,label\n1,2\n", b"PK\x03\x04 no archive", b"\xff\xd8\xff\xe0"],
+)
 def test_a_file_that_is_something_else_is_not_said_to_hold_code(content: bytes) -> None:
     Path("other.pt").write_bytes(content)
     error = refused("other.pt", "is not a checkpoint")
@@ -152,7 +155,9 @@ def test_a_truncated_checkpoint_is_an_error_that_names_it(checkpoint: Checkpoint
     refused("cut.pt", "is not a checkpoint")
 
 
-@pytest.mark.parametrize("record", [{"weight": torch.zeros(1)}, [1], {"format": "ensemble checkpoint 0"}, torch.zeros(1)])
+@pytest.mark.parametrize(
+    "record", [{"weight": torch.zeros(1)}, [1], {"format": "ensemble checkpoint 0"}, torch.zeros(1)]
+)
 def test_weights_from_elsewhere_are_told_the_way_they_can_be_used(record: Any) -> None:
     torch.save(record, "other.pt")
     error = refused("other.pt", "is not a checkpoint of this program")
@@ -172,11 +177,15 @@ def test_every_field_of_a_checkpoint_has_its_kind() -> None:
 
 
 def test_what_is_not_recorded_is_what_it_is_where_nothing_is_said(checkpoint: Checkpoint) -> None:
-    read = load_checkpoint(Path(spoiled(checkpoint, lambda record: record.update(heads=None, optimistic=None, validation_labels=None))))
+    read = load_checkpoint(
+        Path(spoiled(checkpoint, lambda record: record.update(heads=None, optimistic=None, validation_labels=None)))
+    )
     assert (read.heads, read.optimistic, read.validation_labels) == ((), False, None)
 
 
-@pytest.mark.parametrize("run", ["/evil/x", "../../../evil/x", "a/b", "", ".", "..", ".hidden", "a\n", "a b", 5, None, ["a"], b"a"])
+@pytest.mark.parametrize(
+    "run", ["/evil/x", "../../../evil/x", "a/b", "", ".", "..", ".hidden", "a\n", "a b", 5, None, ["a"], b"a"]
+)
 def test_a_run_that_is_no_name_of_a_file_is_refused(checkpoint: Checkpoint, run: Any) -> None:
     refused(spoiled(checkpoint, lambda record: record.update(run=run)), "is a damaged checkpoint: 'run' is")
 
@@ -223,7 +232,9 @@ def test_a_field_of_another_kind_is_one_error_that_names_it(checkpoint: Checkpoi
         ("seed", {"recipe": {"seed": "x"}}),
     ],
 )
-def test_parts_that_cannot_be_used_are_refused_by_name(checkpoint: Checkpoint, part: str, change: dict[str, Any]) -> None:
+def test_parts_that_cannot_be_used_are_refused_by_name(
+    checkpoint: Checkpoint, part: str, change: dict[str, Any]
+) -> None:
     refused(spoiled(checkpoint, lambda record: record.update(change)), "is a damaged checkpoint", part)
 
 
@@ -258,7 +269,9 @@ def test_an_architecture_cannot_name_a_file_or_hub(
         ("1 of another shape (e.g. 'head.weight')", lambda weights: weights.update({"head.weight": torch.zeros(2, 3)})),
     ],
 )
-def test_weights_that_do_not_fit_are_one_line_that_names_the_file(checkpoint: Checkpoint, said: str, change: Callable[[Any], object]) -> None:
+def test_weights_that_do_not_fit_are_one_line_that_names_the_file(
+    checkpoint: Checkpoint, said: str, change: Callable[[Any], object]
+) -> None:
     path = Path(spoiled(checkpoint, lambda record: change(record["weights"])))
     with pytest.raises(EnsembleError) as error:
         load_checkpoint(path).build(path)
@@ -292,7 +305,9 @@ def test_an_architecture_with_unknown_fields_is_damaged(checkpoint: Checkpoint) 
     refused("a.pt", "is a damaged checkpoint", "colour")
 
 
-def test_an_existing_checkpoint_stays_whole_when_writing_fails(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_checkpoint_stays_whole_when_writing_fails(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_checkpoint(Path("a.pt"), checkpoint)
     before = Path("a.pt").read_bytes()
 

@@ -13,7 +13,16 @@ from safetensors.torch import save_file
 
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import Checkpoint, save_checkpoint
-from folds.models.factory import SHORT_NAMES, SMALL_SIBLINGS, SMALL_SIZE, Architecture, create, is_convolutional, read_weights, resolve
+from folds.models.factory import (
+    SHORT_NAMES,
+    SMALL_SIZE,
+    SMALL_VARIANTS,
+    Architecture,
+    create_model,
+    is_convolutional,
+    read_weights,
+    resolve,
+)
 
 
 @pytest.mark.parametrize("name", SHORT_NAMES)
@@ -33,7 +42,9 @@ def test_any_id_of_timm_stands_for_itself_with_or_without_its_tag() -> None:
     assert tagged.mean == (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize(("name", "meant"), [("swim", "swin"), ("resnet-18", "resnet18"), ("Convnext_tinny", "convnext_tiny")])
+@pytest.mark.parametrize(
+    ("name", "meant"), [("swim", "swin"), ("resnet-18", "resnet18"), ("Convnext_tinny", "convnext_tiny")]
+)
 def test_an_unknown_name_offers_the_nearest_and_says_what_is_known(name: str, meant: str) -> None:
     with pytest.raises(UsageError) as error:
         resolve(name)
@@ -53,23 +64,31 @@ def test_a_name_of_a_hub_or_a_folder_is_unknown_and_never_looked_at(name: str, m
     with pytest.raises(UsageError, match="unknown architecture"):
         resolve(name)
     with pytest.raises(UsageError, match="timm has no model"):
-        create(Architecture("a", name, 64, 64, (0.5,) * 3, (0.5,) * 3), 2)
+        create_model(Architecture("a", name, 64, 64, (0.5,) * 3, (0.5,) * 3), 2)
 
 
-@pytest.mark.parametrize("arguments", [{"checkpoint_path": "x.pkl"}, {"pretrained_cfg": "x"}, {"pretrained": True}, {"cache_dir": "x"}, {"a": {}}])
-def test_arguments_that_are_not_a_model_s_shape_are_refused_by_name(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [{"checkpoint_path": "x.pkl"}, {"pretrained_cfg": "x"}, {"pretrained": True}, {"cache_dir": "x"}, {"a": {}}],
+)
+def test_arguments_that_are_not_a_model_s_shape_are_refused_by_name(
+    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
-    for build in (lambda: resolve("resnet18", arguments=arguments), lambda: create(Architecture("a", "resnet18", 64, 64, (), (), arguments), 2)):
+    for build in (
+        lambda: resolve("resnet18", arguments=arguments),
+        lambda: create_model(Architecture("a", "resnet18", 64, 64, (), (), arguments), 2),
+    ):
         with pytest.raises(UsageError, match=f"model_args: '{next(iter(arguments))}'"):
             build()
 
 
-@pytest.mark.parametrize("name", SMALL_SIBLINGS)
+@pytest.mark.parametrize("name", SMALL_VARIANTS)
 def test_small_siblings_are_of_the_same_family_and_run_at_their_size(name: str) -> None:
     small = resolve(name, small=True)
     assert (small.height, small.width) == (SMALL_SIZE, SMALL_SIZE)
     assert small.timm_name == (SHORT_NAMES.get(name) or name)
-    model = create(small, 18).eval()
+    model = create_model(small, 18).eval()
     with torch.no_grad():
         assert model(torch.zeros(2, 3, SMALL_SIZE, SMALL_SIZE)).shape == (2, 18)
     assert sum(parameter.numel() for parameter in model.parameters()) < 2e6
@@ -85,14 +104,14 @@ def test_a_transformer_is_built_for_another_size_and_runs_there(size: tuple[int,
     found = resolve("test_vit", size)
     assert found.arguments == {"img_size": size}
     with torch.no_grad():
-        assert create(found, 5).eval()(torch.zeros(1, 3, *size)).shape == (1, 5)
+        assert create_model(found, 5).eval()(torch.zeros(1, 3, *size)).shape == (1, 5)
 
 
 def test_a_swin_is_built_for_another_size_and_runs_there() -> None:
-    found = resolve("swin", (96, 64), arguments=SMALL_SIBLINGS["swin"].arguments)
+    found = resolve("swin", (96, 64), arguments=SMALL_VARIANTS["swin"].arguments)
     assert found.arguments["img_size"] == (96, 64)
     with torch.no_grad():
-        assert create(found, 5).eval()(torch.zeros(1, 3, 96, 64)).shape == (1, 5)
+        assert create_model(found, 5).eval()(torch.zeros(1, 3, 96, 64)).shape == (1, 5)
 
 
 def test_a_transformer_at_its_own_size_gets_no_argument_and_a_convolutional_network_never() -> None:
@@ -100,52 +119,73 @@ def test_a_transformer_at_its_own_size_gets_no_argument_and_a_convolutional_netw
     found = resolve("test_resnet", (48, 32))
     assert (found.height, found.width, found.arguments) == (48, 32, {})
     with torch.no_grad():
-        assert create(found, 5).eval()(torch.zeros(1, 3, 48, 32)).shape == (1, 5)
+        assert create_model(found, 5).eval()(torch.zeros(1, 3, 48, 32)).shape == (1, 5)
 
 
 def test_arguments_of_ones_own_are_kept_beside_those_of_the_sibling() -> None:
-    own = dict(SMALL_SIBLINGS["swin"].arguments)
+    own = dict(SMALL_VARIANTS["swin"].arguments)
     found = resolve("swin", small=True, arguments={"embed_dim": 24})
     assert found.arguments == {**own, "embed_dim": 24, "img_size": (SMALL_SIZE, SMALL_SIZE)}
-    assert SMALL_SIBLINGS["swin"].arguments == own
+    assert SMALL_VARIANTS["swin"].arguments == own
 
 
 def test_the_description_names_model_variation_and_width_by_height() -> None:
     assert resolve("test_resnet", (48, 32)).describe() == "test_resnet, 32×48 px"
     assert resolve("test_vit", (32, 32)).describe() == "test_vit, 32×32 px"
-    assert resolve("test_resnet", arguments={"layers": (1, 1)}).describe() == "test_resnet with layers=(1, 1), 160×160 px"
+    assert (
+        resolve("test_resnet", arguments={"layers": (1, 1)}).describe() == "test_resnet with layers=(1, 1), 160×160 px"
+    )
 
 
 def test_an_argument_the_model_does_not_have_is_wrong_usage_that_names_it() -> None:
     with pytest.raises(UsageError, match=r"architecture test_resnet cannot be built with .*'wings': 2"):
-        create(resolve("test_resnet", arguments={"wings": 2}), 2)
+        create_model(resolve("test_resnet", arguments={"wings": 2}), 2)
 
 
 def test_an_argument_the_model_cannot_take_is_wrong_usage_that_names_the_architecture() -> None:
     with pytest.raises(UsageError, match="architecture test_vit cannot be built"):
-        create(resolve("test_vit", (32, 32), arguments={"num_heads": 5}), 2)
+        create_model(resolve("test_vit", (32, 32), arguments={"num_heads": 5}), 2)
 
 
 def test_convolutional_networks_and_transformers_are_told_apart() -> None:
-    assert is_convolutional(create(resolve("test_resnet"), 2))
-    assert not is_convolutional(create(resolve("test_vit", (32, 32)), 2))
+    assert is_convolutional(create_model(resolve("test_resnet"), 2))
+    assert not is_convolutional(create_model(resolve("test_vit", (32, 32)), 2))
 
 
 def built(name: str, classes: int, seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return create(resolve(name, (32, 32)), classes)
+    return create_model(resolve(name, (32, 32)), classes)
 
 
 HEADS = {"test_resnet": "fc.", "test_vit": "head.", "test_convnext": "head.fc.", "test_efficientnet": "classifier."}
 
 
 def as_checkpoint(path: Path, name: str, model: torch.nn.Module, classes: int) -> None:
-    some: dict[str, Any] = {"class_attributes": {}, "images": {}, "data": {}, "recipe": {}, "versions": {}, "folds_sha": "", "amp": "off"}
+    some: dict[str, Any] = {
+        "class_attributes": {},
+        "images": {},
+        "data": {},
+        "recipe": {},
+        "versions": {},
+        "folds_sha": "",
+        "amp": "off",
+    }
     names = tuple(map(str, range(classes)))
     ids: dict[str, Any] = {"training_ids": ("a",), "validation_ids": ("b",)}
     architecture = resolve(name, (32, 32))
     save_checkpoint(
-        path, Checkpoint("run", 0, 2, architecture=architecture, weights=model.state_dict(), classes=names, target="label", **some, **ids)
+        path,
+        Checkpoint(
+            "run",
+            0,
+            2,
+            architecture=architecture,
+            weights=model.state_dict(),
+            classes=names,
+            target="label",
+            **some,
+            **ids,
+        ),
     )
 
 
@@ -153,7 +193,9 @@ FORMS: dict[str, Callable[[Path, str, torch.nn.Module, int], Any]] = {
     "state.pt": lambda path, _, model, __: torch.save(model.state_dict(), path),
     "state.pth": lambda path, _, model, __: torch.save({"epoch": 3, "model": model.state_dict()}, path),
     "lightning.pt": lambda path, _, model, __: torch.save({"state_dict": model.state_dict()}, path),
-    "parallel.pt": lambda path, _, model, __: torch.save({f"module.{key}": value for key, value in model.state_dict().items()}, path),
+    "parallel.pt": lambda path, _, model, __: torch.save(
+        {f"module.{key}": value for key, value in model.state_dict().items()}, path
+    ),
     "state.safetensors": lambda path, _, model, __: save_file(model.state_dict(), path),
     "fold0.pt": as_checkpoint,
 }
@@ -166,7 +208,7 @@ def test_weights_come_from_a_file_of_any_form_with_a_fresh_head(tmp_path: Path, 
     source = built("test_resnet", 3)
     FORMS[form](path, "test_resnet", source, 3)
     torch.manual_seed(1)
-    model = create(resolve("test_resnet", (32, 32)), classes, init=path)
+    model = create_model(resolve("test_resnet", (32, 32)), classes, init=path)
     for name, value in model.state_dict().items():
         if not name.startswith("fc."):
             assert torch.equal(value, source.state_dict()[name]), name
@@ -180,7 +222,7 @@ def test_every_family_takes_all_weights_but_the_head(tmp_path: Path, name: str, 
     source = built(name, 3)
     torch.save(source.state_dict(), tmp_path / "w.pt")
     torch.manual_seed(1)
-    found = create(resolve(name, (32, 32)), classes, init=tmp_path / "w.pt").state_dict()
+    found = create_model(resolve(name, (32, 32)), classes, init=tmp_path / "w.pt").state_dict()
     for key, value in source.state_dict().items():
         assert key.startswith(HEADS[name]) or torch.equal(found[key], value), key
     assert found[f"{HEADS[name]}weight"].shape[0] == classes
@@ -188,27 +230,33 @@ def test_every_family_takes_all_weights_but_the_head(tmp_path: Path, name: str, 
 
 def test_weights_without_any_head_are_taken_too(tmp_path: Path) -> None:
     source = built("test_vit", 3)
-    torch.save({key: value for key, value in source.state_dict().items() if not key.startswith("head.")}, tmp_path / "w.pt")
-    found = create(resolve("test_vit", (32, 32)), 4, init=tmp_path / "w.pt")
+    torch.save(
+        {key: value for key, value in source.state_dict().items() if not key.startswith("head.")}, tmp_path / "w.pt"
+    )
+    found = create_model(resolve("test_vit", (32, 32)), 4, init=tmp_path / "w.pt")
     assert torch.equal(found.state_dict()["blocks.0.attn.qkv.weight"], source.state_dict()["blocks.0.attn.qkv.weight"])
 
 
 def test_the_positions_of_a_transformer_are_resampled_to_another_size(tmp_path: Path) -> None:
     source = built("test_vit", 3)
     torch.save(source.state_dict(), tmp_path / "w.pt")
-    found = create(resolve("test_vit", (64, 64)), 3, init=tmp_path / "w.pt")
+    found = create_model(resolve("test_vit", (64, 64)), 3, init=tmp_path / "w.pt")
     assert found.state_dict()["pos_embed"].shape[1] == 1 + 16
     assert torch.equal(found.state_dict()["blocks.0.attn.qkv.weight"], source.state_dict()["blocks.0.attn.qkv.weight"])
     with torch.no_grad():
         assert found.eval()(torch.zeros(1, 3, 64, 64)).isfinite().all()
 
 
-@pytest.mark.parametrize(("weights", "name"), [("test_vit", "test_resnet"), ("test_resnet", "test_vit"), ("test_resnet", "test_convnext")])
+@pytest.mark.parametrize(
+    ("weights", "name"), [("test_vit", "test_resnet"), ("test_resnet", "test_vit"), ("test_resnet", "test_convnext")]
+)
 @pytest.mark.parametrize("classes", [3, 7])
-def test_the_weights_of_another_model_are_refused_and_not_left_out(tmp_path: Path, weights: str, name: str, classes: int) -> None:
+def test_the_weights_of_another_model_are_refused_and_not_left_out(
+    tmp_path: Path, weights: str, name: str, classes: int
+) -> None:
     torch.save(built(weights, 3).state_dict(), tmp_path / "w.pt")
     with pytest.raises(EnsembleError) as error:
-        create(resolve(name, (32, 32)), classes, init=tmp_path / "w.pt")
+        create_model(resolve(name, (32, 32)), classes, init=tmp_path / "w.pt")
     assert type(error.value) is EnsembleError
     assert error.value.message.startswith(f"--init {tmp_path / 'w.pt'} does not fit {name}: ")
     assert "this timm model" in str(error.value.hint)
@@ -225,7 +273,7 @@ def test_weights_that_fit_only_in_part_are_refused_and_the_place_is_named(tmp_pa
         state["layer3.0.conv2.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(EnsembleError, match=r"does not fit test_resnet: .*layer\d\.0\.conv2\.weight"):
-        create(resolve("test_resnet", (32, 32)), 7, init=tmp_path / "w.pt")
+        create_model(resolve("test_resnet", (32, 32)), 7, init=tmp_path / "w.pt")
 
 
 class Payload:
@@ -243,7 +291,7 @@ def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path: Path, suffix: s
     path, trace = tmp_path / f"w{suffix}", tmp_path / "was-run"
     torch.save({"fc.weight": torch.zeros(1), "x": Payload(trace)}, path)
     with pytest.raises(EnsembleError) as error:
-        create(resolve("test_resnet"), 2, init=path)
+        create_model(resolve("test_resnet"), 2, init=path)
     assert not trace.exists()
     assert type(error.value) is EnsembleError
     assert error.value.message.startswith(f"--init: {path} holds no plain weights")
@@ -281,8 +329,12 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
             read_weights(path)
 
 
-@pytest.mark.parametrize("error", [OSError("We couldn't connect to the hub"), ConnectionError("offline"), RuntimeError("no\nurl")])
-def test_pretrained_weights_that_cannot_be_fetched_are_an_error_with_two_ways_out(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError("We couldn't connect to the hub"), ConnectionError("offline"), RuntimeError("no\nurl")]
+)
+def test_pretrained_weights_that_cannot_be_fetched_are_an_error_with_two_ways_out(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     asked: dict[str, Any] = {}
 
     def offline(*_: Any, **arguments: Any) -> None:
@@ -291,10 +343,13 @@ def test_pretrained_weights_that_cannot_be_fetched_are_an_error_with_two_ways_ou
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(EnsembleError) as found:
-        create(Architecture("swin", "resnet18", 64, 64, (0.5,) * 3, (0.5,) * 3), 2, pretrained=True)
+        create_model(Architecture("swin", "resnet18", 64, 64, (0.5,) * 3, (0.5,) * 3), 2, pretrained=True)
     assert asked["pretrained"] is True
     assert type(found.value) is EnsembleError
-    assert found.value.message == f"the pretrained weights of resnet18 could not be fetched: {' '.join(str(error).split())}"
+    assert (
+        found.value.message
+        == f"the pretrained weights of resnet18 could not be fetched: {' '.join(str(error).split())}"
+    )
     assert "--init FILE" in str(found.value.hint)
     assert "--no-pretrained" in str(found.value.hint)
 
@@ -302,8 +357,12 @@ def test_pretrained_weights_that_cannot_be_fetched_are_an_error_with_two_ways_ou
 def test_random_weights_never_ask_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     real = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda *a, pretrained, **k: (asked.append(pretrained), real(*a, pretrained=pretrained, **k))[1])
-    create(resolve("test_resnet"), 2)
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda *a, pretrained, **k: (asked.append(pretrained), real(*a, pretrained=pretrained, **k))[1],
+    )
+    create_model(resolve("test_resnet"), 2)
     assert asked == [False]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax as softmax_of_scipy
 
 from folds.models import inference
-from folds.models.inference import BATCH, Pixels, identity, predict_logits, softmax
+from folds.models.inference import BATCH, PixelSource, identity, predict_logits, softmax
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -72,7 +72,15 @@ class FirstPixel(torch.nn.Module):
 
 def test_logits_are_those_of_the_model_for_each_view(model: torch.nn.Module) -> None:
     values = images(5)
-    found = predict_logits(model, Pixels(values, "cpu"), np.arange(5), MEAN, STD, device="cpu", views=(identity, lambda batch: batch.flip(3)))
+    found = predict_logits(
+        model,
+        PixelSource(values, "cpu"),
+        np.arange(5),
+        MEAN,
+        STD,
+        device="cpu",
+        views=(identity, lambda batch: batch.flip(3)),
+    )
     assert (found.shape, found.dtype) == ((2, 5, 4), np.float32)
     np.testing.assert_allclose(found[0], expected(model, values), atol=1e-4)
     np.testing.assert_allclose(found[1], expected(model, values, flip=True), atol=1e-4)
@@ -82,10 +90,13 @@ def test_logits_are_those_of_the_model_for_each_view(model: torch.nn.Module) -> 
 def test_a_layout_for_convolutions_changes_where_numbers_lie_and_not_what_they_are() -> None:
     resnet = timm.create_model("test_resnet", num_classes=4).eval()
     values, rows = images(3), np.arange(3)
-    plain, other = (predict_logits(resnet, Pixels(values, "cpu"), rows, MEAN, STD, device="cpu", channels_last=layout) for layout in (False, True))
+    plain, other = (
+        predict_logits(resnet, PixelSource(values, "cpu"), rows, MEAN, STD, device="cpu", channels_last=layout)
+        for layout in (False, True)
+    )
     np.testing.assert_allclose(plain, other, atol=1e-4)
     probe = FirstPixel()
-    predict_logits(probe, Pixels(values, "cpu"), rows, MEAN, STD, device="cpu", channels_last=True)
+    predict_logits(probe, PixelSource(values, "cpu"), rows, MEAN, STD, device="cpu", channels_last=True)
     assert probe.seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
@@ -94,14 +105,14 @@ def test_rows_come_in_the_order_of_the_index_whatever_the_number_of_batches(n: i
     values = images(2 * BATCH + 3)
     index = np.random.default_rng(1).permutation(len(values))[:n]
     probe = FirstPixel()
-    found = predict_logits(probe, Pixels(values, "cpu"), index, MEAN, STD, device="cpu")
+    found = predict_logits(probe, PixelSource(values, "cpu"), index, MEAN, STD, device="cpu")
     np.testing.assert_allclose(found[0], (values[index, 0, 0] / 255 - MEAN) / STD, atol=1e-5)
     assert [len(batch) for batch in probe.seen] == [BATCH] * (n // BATCH) + [n % BATCH] * (n % BATCH > 0)
 
 
 def test_a_row_may_be_asked_for_twice() -> None:
     values = images(3)
-    found = predict_logits(FirstPixel(), Pixels(values, "cpu"), np.array([2, 0, 2]), MEAN, STD, device="cpu")[0]
+    found = predict_logits(FirstPixel(), PixelSource(values, "cpu"), np.array([2, 0, 2]), MEAN, STD, device="cpu")[0]
     assert (found[0] == found[2]).all()
     assert (found[0] != found[1]).any()
 
@@ -114,7 +125,9 @@ def test_views_see_plain_pixels_between_zero_and_one_and_normalisation_comes_aft
         return batch / 2
 
     values = images(2)
-    found = predict_logits(FirstPixel(), Pixels(values, "cpu"), np.arange(2), MEAN, STD, device="cpu", views=(half,))
+    found = predict_logits(
+        FirstPixel(), PixelSource(values, "cpu"), np.arange(2), MEAN, STD, device="cpu", views=(half,)
+    )
     np.testing.assert_allclose(seen[0].numpy(), values.transpose(0, 3, 1, 2) / 255, atol=1e-6)
     np.testing.assert_allclose(found[0], (values[:, 0, 0] / 255 / 2 - MEAN) / STD, atol=1e-5)
 
@@ -124,7 +137,7 @@ def test_progress_is_told_after_each_batch_and_ends_at_all_rows() -> None:
     n = BATCH + 5
     predict_logits(
         FirstPixel(),
-        Pixels(images(n), "cpu"),
+        PixelSource(images(n), "cpu"),
         np.arange(n),
         MEAN,
         STD,
@@ -136,8 +149,10 @@ def test_progress_is_told_after_each_batch_and_ends_at_all_rows() -> None:
 
 
 def test_logits_in_half_precision_are_near_those_in_full_and_come_back_in_full(model: torch.nn.Module) -> None:
-    pixels = Pixels(images(3), "cpu")
-    full, half = (predict_logits(model, pixels, np.arange(3), MEAN, STD, device="cpu", amp=amp) for amp in ("off", "bf16"))
+    pixels = PixelSource(images(3), "cpu")
+    full, half = (
+        predict_logits(model, pixels, np.arange(3), MEAN, STD, device="cpu", amp=amp) for amp in ("off", "bf16")
+    )
     assert half.dtype == np.float32
     assert not np.array_equal(full, half)
     np.testing.assert_allclose(half, full, atol=0.1)
@@ -145,13 +160,13 @@ def test_logits_in_half_precision_are_near_those_in_full_and_come_back_in_full(m
 
 def test_nothing_to_predict_is_an_error() -> None:
     with pytest.raises(ValueError, match="no rows"):
-        predict_logits(FirstPixel(), Pixels(images(1), "cpu"), np.array([], int), MEAN, STD, device="cpu")
+        predict_logits(FirstPixel(), PixelSource(images(1), "cpu"), np.array([], int), MEAN, STD, device="cpu")
 
 
 def test_images_are_read_from_a_memory_map_which_is_not_changed(tmp_path: Path) -> None:
     np.save(tmp_path / "pixels.npy", images(4))
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
-    pixels = Pixels(mapped, "cpu")
+    pixels = PixelSource(mapped, "cpu")
     taken = pixels.take(np.array([3, 1]))
     assert (len(pixels), taken.dtype) == (4, torch.uint8)
     np.testing.assert_array_equal(taken.numpy(), images(4)[[3, 1]])
@@ -163,29 +178,31 @@ def test_the_images_used_last_are_kept_and_those_before_are_let_go(tmp_path: Pat
     paths = [tmp_path / f"{name}.npy" for name in "abc"]
     for path in paths:
         np.save(path, images(2))
-    first, second = Pixels.of(paths[0], "cpu"), Pixels.of(paths[1], "cpu")
-    assert Pixels.of(paths[0], "cpu") is first
-    third = Pixels.of(paths[2], "cpu")  # the second was used longest ago
-    assert (Pixels.of(paths[0], "cpu") is first, Pixels.of(paths[2], "cpu") is third) == (True, True)
-    assert Pixels.of(paths[1], "cpu") is not second
+    first, second = PixelSource.of(paths[0], "cpu"), PixelSource.of(paths[1], "cpu")
+    assert PixelSource.of(paths[0], "cpu") is first
+    third = PixelSource.of(paths[2], "cpu")  # the second was used longest ago
+    assert (PixelSource.of(paths[0], "cpu") is first, PixelSource.of(paths[2], "cpu") is third) == (True, True)
+    assert PixelSource.of(paths[1], "cpu") is not second
     assert len(inference._kept) == 2
-    before = Pixels.of(paths[0], "cpu")
+    before = PixelSource.of(paths[0], "cpu")
     os.utime(paths[0], ns=(1, 1))  # written anew
-    assert Pixels.of(paths[0], "cpu") is not before
+    assert PixelSource.of(paths[0], "cpu") is not before
 
 
 @pytest.mark.parametrize(("share", "fits"), [(1.0, True), (0.5, False)])
-def test_a_job_takes_no_more_than_its_share_of_the_memory(share: float, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_takes_no_more_than_its_share_of_the_memory(
+    share: float, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = images(4)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * values.nbytes, 3 * values.nbytes))
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *where, **how: tensor)
-    assert (Pixels(values, "cuda:0", share).resident is not None) == fits
+    assert (PixelSource(values, "cuda:0", share).resident is not None) == fits
 
 
 def test_batches_are_the_rows_asked_for_wherever_the_pixels_lie() -> None:
     values = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
     rows = [np.array([3, 1, 19]), np.array([0]), np.array([7, 7])]
-    pixels = Pixels(values, "cpu")
+    pixels = PixelSource(values, "cpu")
     mapped = [batch.numpy() for batch in pixels.batches(rows)]
     pixels.resident = torch.from_numpy(values)
     resident = [batch.numpy() for batch in pixels.batches(rows, torch.from_numpy(np.concatenate(rows)))]
@@ -205,7 +222,13 @@ def test_too_little_memory_predicts_fewer_at_a_time(monkeypatch: pytest.MonkeyPa
     values = np.random.default_rng(0).integers(0, 256, (70, 4, 4, 3), dtype=np.uint8)
     seen: list[int] = []
     logits = predict_logits(
-        Small(), Pixels(values, "cpu"), np.arange(70), (0, 0, 0), (1, 1, 1), device="cpu", progress=lambda done, total: seen.append(done)
+        Small(),
+        PixelSource(values, "cpu"),
+        np.arange(70),
+        (0, 0, 0),
+        (1, 1, 1),
+        device="cpu",
+        progress=lambda done, total: seen.append(done),
     )
     np.testing.assert_allclose(logits[0], values.mean((1, 2)) / 255, atol=1e-5)
     assert seen[-1] == 70

@@ -37,7 +37,14 @@ def test_every_setting_reaches_its_term() -> None:
 
 @pytest.mark.parametrize(
     ("expression", "needs"),
-    [("ce", False), ("focal+f1", False), ("bce", False), ("wce", True), ("ce+ldam:weights=none", True), ("focal:weights=effective", True)],
+    [
+        ("ce", False),
+        ("focal+f1", False),
+        ("bce", False),
+        ("wce", True),
+        ("ce+ldam:weights=none", True),
+        ("focal:weights=effective", True),
+    ],
 )
 def test_an_expression_says_whether_it_needs_the_images_of_each_class(expression: str, needs: bool) -> None:
     assert parse_loss(expression).needs_counts == needs

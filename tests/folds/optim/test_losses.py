@@ -51,7 +51,9 @@ def mixed(seed: int = 0, n: int = 7) -> torch.Tensor:
     return share * first + (1 - share) * second
 
 
-def loss_of(expression: str, smoothing: float = 0.0, done: float = 1.0) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def loss_of(
+    expression: str, smoothing: float = 0.0, done: float = 1.0
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     return build_loss(expression, smoothing, COUNTS, done)
 
 
@@ -84,7 +86,11 @@ def ldam(z: Numbers, c: int, margin: float = 0.5, s: float = 1.0) -> float:
 
 
 def mean_cost(
-    cost: Callable[[Numbers, int], float], logits: Numbers, targets: Numbers, weights: Numbers | None = None, smoothing: float = 0.0
+    cost: Callable[[Numbers, int], float],
+    logits: Numbers,
+    targets: Numbers,
+    weights: Numbers | None = None,
+    smoothing: float = 0.0,
 ) -> float:
     """Each sample, each of its classes, and for each of these all classes that smoothing names instead."""
     weights = np.ones(CLASSES) if weights is None else weights
@@ -145,7 +151,9 @@ def test_its_gradient_is_that_of_the_formula(expression: str) -> None:
     for i, c in np.ndindex(*z.shape):
         step = np.zeros_like(z)
         step[i, c] = 1e-5
-        wanted[i, c] = (mean_cost(cost, z + step, shares, weights, 0.1) - mean_cost(cost, z - step, shares, weights, 0.1)) / 2e-5
+        wanted[i, c] = (
+            mean_cost(cost, z + step, shares, weights, 0.1) - mean_cost(cost, z - step, shares, weights, 0.1)
+        ) / 2e-5
     assert logits.grad is not None
     np.testing.assert_allclose(logits.grad.numpy(), wanted, rtol=1e-4, atol=1e-5)
 
@@ -166,7 +174,9 @@ def soft_f1(z: Numbers, targets: Numbers) -> float:
 def test_f1_is_its_formula_over_the_classes_of_the_batch(seed: int, n: int, soft: bool) -> None:
     logits, labels = batch(seed, n)
     targets = mixed(seed, n) if soft else one_hot(labels)
-    assert loss_of("f1", 0.3)(logits, targets).item() == pytest.approx(soft_f1(logits.double().numpy(), targets.double().numpy()), abs=1e-5)
+    assert loss_of("f1", 0.3)(logits, targets).item() == pytest.approx(
+        soft_f1(logits.double().numpy(), targets.double().numpy()), abs=1e-5
+    )
 
 
 def test_the_gradient_of_f1_is_that_of_its_formula() -> None:
@@ -203,7 +213,9 @@ def test_the_plain_gradient_is_the_probabilities_less_the_target() -> None:
 @pytest.mark.parametrize("expression", ALL)
 def test_a_class_costs_what_the_distribution_with_all_in_that_class_costs(expression: str) -> None:
     logits, labels = batch()
-    torch.testing.assert_close(loss_of(expression, 0.1)(logits, labels), loss_of(expression, 0.1)(logits, one_hot(labels)))
+    torch.testing.assert_close(
+        loss_of(expression, 0.1)(logits, labels), loss_of(expression, 0.1)(logits, one_hot(labels))
+    )
 
 
 @pytest.mark.parametrize("expression", EVERY)
@@ -249,7 +261,9 @@ def test_half_precision_logits_are_judged_in_full_precision(expression: str, dty
 @pytest.mark.parametrize("size", [1e4, 65504.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("expression", [*ALL, "focal:gamma=0", "focal:gamma=.01", "ldam:s=1000"])
-def test_however_large_the_logits_value_and_gradient_are_finite(expression: str, dtype: torch.dtype, size: float) -> None:
+def test_however_large_the_logits_value_and_gradient_are_finite(
+    expression: str, dtype: torch.dtype, size: float
+) -> None:
     corners = torch.tensor([[x, y, -1, z, 1] for x in (-1, 0, 1) for y in (-1, 1) for z in (-1, 0, 1)]) * size
     for smoothing in (0.0, 0.1):
         for label in (0, 1, 3, 4):
@@ -305,7 +319,9 @@ def test_margins_by_hand() -> None:
     np.testing.assert_allclose(class_margins(torch.tensor([16, 1, 0, 81]), 0.6), [0.3, 0.6, 0, 0.2], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("expression", "plain", "start"), [("ldam", "ldam:weights=none", 0.6), ("wce:drw=.8", "ce", 0.8)])
+@pytest.mark.parametrize(
+    ("expression", "plain", "start"), [("ldam", "ldam:weights=none", 0.6), ("wce:drw=.8", "ce", 0.8)]
+)
 def test_late_weights_count_from_their_share_of_the_epochs_on(expression: str, plain: str, start: float) -> None:
     logits, labels = batch()
     before, at, after = (loss_of(expression, done=done)(logits, labels).item() for done in (start - 0.01, start, 1.0))

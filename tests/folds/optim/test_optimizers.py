@@ -39,7 +39,9 @@ def test_one_pass_gives_the_weights_of_torchs_own_loop(model: torch.nn.Module) -
     fused = build_optimizer(model, "adamw", 0.05, 1.0, {})
     decayed = [p for p in other.parameters() if p.ndim > 1 and p is not other.pos_embed and p is not other.cls_token]
     rest = [p for p in other.parameters() if all(p is not q for q in decayed)]
-    plain = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=1.0)
+    plain = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=1.0
+    )
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 4
     for _ in range(3):
         for one, optimizer in ((model, fused), (other, plain)):
@@ -47,7 +49,9 @@ def test_one_pass_gives_the_weights_of_torchs_own_loop(model: torch.nn.Module) -
                 group["lr"] = 1e-3
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(one(images), labels).backward()
-        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):  # noise around 0 would decide the sign of a step
+        for mine, theirs in zip(
+            model.parameters(), other.parameters(), strict=True
+        ):  # noise around 0 would decide the sign of a step
             mine.grad = theirs.grad
         fused.step()
         plain.step()
@@ -96,6 +100,8 @@ def test_a_frozen_body_stands_still_with_its_statistics_and_learns_again_afterwa
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
-        moved = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        moved = {
+            name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+        }
         assert (moved == {"fc"}) == frozen
         assert ("bn1" in moved) != frozen

@@ -32,9 +32,21 @@ def of_torch(kind: Callable[..., Any], steps: int, **options: Any) -> list[float
             "onecycle",
             {"start": 5, "rise": 0.5, "end": 10},
             lr_scheduler.OneCycleLR,
-            {"max_lr": 1.0, "total_steps": 80, "cycle_momentum": False, "div_factor": 5, "pct_start": 0.5, "final_div_factor": 10},
+            {
+                "max_lr": 1.0,
+                "total_steps": 80,
+                "cycle_momentum": False,
+                "div_factor": 5,
+                "pct_start": 0.5,
+                "final_div_factor": 10,
+            },
         ),
-        ("cyclic", {}, lr_scheduler.CyclicLR, {"base_lr": 0.1, "max_lr": 1.0, "step_size_up": 20, "cycle_momentum": False}),
+        (
+            "cyclic",
+            {},
+            lr_scheduler.CyclicLR,
+            {"base_lr": 0.1, "max_lr": 1.0, "step_size_up": 20, "cycle_momentum": False},
+        ),
         (
             "cyclic",
             {"cycle": 2, "shrink": 0.5},
@@ -45,7 +57,9 @@ def of_torch(kind: Callable[..., Any], steps: int, **options: Any) -> list[float
         ("constant", {}, lr_scheduler.ConstantLR, {"factor": 1.0}),
     ],
 )
-def test_a_schedule_is_that_of_torch(name: str, options: dict[str, float], kind: Callable[..., Any], of_theirs: dict[str, Any]) -> None:
+def test_a_schedule_is_that_of_torch(
+    name: str, options: dict[str, float], kind: Callable[..., Any], of_theirs: dict[str, Any]
+) -> None:
     schedule = Schedule(name, epochs=8, steps=10, options=options)
     assert [schedule.share(step) for step in range(80)] == pytest.approx(of_torch(kind, 80, **of_theirs), abs=1e-6)
 

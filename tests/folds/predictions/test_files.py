@@ -16,29 +16,38 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.predictions import files as predictions
-from folds.predictions.files import Rows, Sidecar, read_array, read_samples_file, read_sidecar, sidecar_path, write_prediction, write_samples
+from folds.predictions.files import (
+    PredictionMetadata,
+    SampleRows,
+    read_array,
+    read_samples_file,
+    read_sidecar,
+    sidecar_path,
+    write_prediction,
+    write_samples,
+)
 from folds.utils.files import sha256_bytes
 from folds.utils.text import sort_classes
 
 CLASSES = ("0", "1", "10")
 
 
-def table(n: int = 6) -> Rows:
+def table(n: int = 6) -> SampleRows:
     names = np.array([f"person{i // 2}/{i}.jpg" for i in range(n)])
     labels, persons = np.array([CLASSES[i % 3] for i in range(n)]), np.array([f"person{i // 2}" for i in range(n)])
-    return Rows(names, labels, persons, {"mask": np.array(["worn", "not"] * n)[:n]})
+    return SampleRows(names, labels, persons, {"mask": np.array(["worn", "not"] * n)[:n]})
 
 
 def values_for(n: int, seed: int = 0) -> NDArray:
     return np.random.default_rng(seed).dirichlet(np.ones(3), n)
 
 
-def sidecar_for(rows: Rows, **more: Any) -> Sidecar:
-    return Sidecar("probability", "oof", CLASSES, rows, **more)
+def sidecar_for(rows: SampleRows, **more: Any) -> PredictionMetadata:
+    return PredictionMetadata("probability", "oof", CLASSES, rows, **more)
 
 
-def same_rows(one: Rows, other: Rows) -> bool:
-    def listed(rows: Rows) -> list[Any]:
+def same_rows(one: SampleRows, other: SampleRows) -> bool:
+    def listed(rows: SampleRows) -> list[Any]:
         columns = [rows.ids, rows.labels, rows.persons, *rows.attributes.values()]
         return [list(rows.attributes), *(None if column is None else column.tolist() for column in columns)]
 
@@ -46,8 +55,8 @@ def same_rows(one: Rows, other: Rows) -> bool:
 
 
 def test_a_prediction_is_read_as_it_was_written_with_its_rows_inline(tmp_path: Path) -> None:
-    rows = Rows(table().ids, table().labels, table().persons)
-    written = Sidecar(
+    rows = SampleRows(table().ids, table().labels, table().persons)
+    written = PredictionMetadata(
         kind="logit",
         split="test",
         classes=CLASSES,
@@ -79,7 +88,9 @@ def test_a_prediction_is_read_as_it_was_written_with_its_rows_inline(tmp_path: P
 def test_a_prediction_is_read_as_it_was_written_with_its_rows_by_reference(tmp_path: Path) -> None:
     folds = np.array([0, 1, 2, 0, 1, 2])
     shas = {"0": "a", "1": "b", "2": "c"}
-    path = write_prediction(tmp_path / "swin.oof.npy", values_for(6), sidecar_for(table(), fold=folds, checkpoint_sha=shas), samples=table())
+    path = write_prediction(
+        tmp_path / "swin.oof.npy", values_for(6), sidecar_for(table(), fold=folds, checkpoint_sha=shas), samples=table()
+    )
     record = json.loads(sidecar_path(path).read_text())
     assert not {"ids", "labels", "persons", "rows"} & set(record)
     read = read_sidecar(path)
@@ -101,14 +112,18 @@ def test_some_of_the_samples_in_any_order_keep_their_names(tmp_path: Path, index
     assert read.rows.ids.tolist() == [table().ids[i] for i in index]
 
 
-def test_files_of_one_table_share_one_samples_file_and_parse_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_one_table_share_one_samples_file_and_parse_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a", "b", "c"):
         write_prediction(tmp_path / f"{name}.oof.npy", values_for(6), sidecar_for(table()), samples=table())
     assert len(list(tmp_path.glob("samples-*.csv"))) == 1
     parsed: list[Path] = []
     read = read_samples_file
-    monkeypatch.setattr(predictions, "read_samples_file", lambda path, sha=None: (parsed.append(path), read(path, sha))[1])
-    cache: dict[str, Rows] = {}
+    monkeypatch.setattr(
+        predictions, "read_samples_file", lambda path, sha=None: (parsed.append(path), read(path, sha))[1]
+    )
+    cache: dict[str, SampleRows] = {}
     sidecars = [read_sidecar(tmp_path / f"{name}.oof.npy", cache) for name in ("a", "b", "c")]
     assert len(parsed) == 1
     assert len({id(sidecar.rows) for sidecar in sidecars if sidecar}) == 1
@@ -123,7 +138,9 @@ def test_another_table_gets_a_samples_file_of_its_own(tmp_path: Path) -> None:
 def test_the_sidecar_is_written_before_its_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     replaced = Path.replace
-    monkeypatch.setattr(Path, "replace", lambda self, target: (order.append(Path(target).suffix), replaced(self, target))[1])
+    monkeypatch.setattr(
+        Path, "replace", lambda self, target: (order.append(Path(target).suffix), replaced(self, target))[1]
+    )
     write_prediction(tmp_path / "a.oof.npy", values_for(6), sidecar_for(table()), samples=table())
     assert order == [".csv", ".json", ".npy"]
 
@@ -164,21 +181,25 @@ def test_the_order_of_classes_depends_on_the_names_alone(names: list[str]) -> No
 
 # NUL ends a numpy string, and lone surrogates are no text; anything else may stand in a file name.
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
-awkward = text | st.sampled_from(["a,b", 'say "x"', "two\nlines", "back\rslash", "Zoë/ÄÖ 张.jpg", " spaced ", "\ufeffmark", "''", ";\t", "=1+1"])
+awkward = text | st.sampled_from(
+    ["a,b", 'say "x"', "two\nlines", "back\rslash", "Zoë/ÄÖ 张.jpg", " spaced ", "\ufeffmark", "''", ";\t", "=1+1"]
+)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(awkward, awkward, awkward | st.just("")), min_size=1, max_size=6))
-def test_any_text_survives_the_samples_file(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]) -> None:
+def test_any_text_survives_the_samples_file(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]
+) -> None:
     ids, labels, mask = (np.array(column) for column in zip(*rows, strict=True))
-    written = Rows(ids, labels, None, {"mask, worn": mask})
+    written = SampleRows(ids, labels, None, {"mask, worn": mask})
     folder = tmp_path_factory.getbasetemp() / "awkward"
     name, sha = write_samples(folder, written)
     assert same_rows(read_samples_file(folder / name, sha), written)
 
 
 def test_any_text_survives_inline(tmp_path: Path) -> None:
-    rows = Rows(np.array(["a,b", 'say "x"', "two\nlines", "cr\r", "Zoë 张"]))
+    rows = SampleRows(np.array(["a,b", 'say "x"', "two\nlines", "cr\r", "Zoë 张"]))
     path = write_prediction(tmp_path / "a.npy", values_for(5), sidecar_for(rows))
     read = read_sidecar(path)
     assert read is not None
@@ -198,7 +219,9 @@ def refused(call: Callable[[], object], *parts: str) -> EnsembleError:
 @pytest.fixture
 def referring(tmp_path: Path) -> tuple[Path, Path]:
     """A prediction that refers to a samples file, and that file."""
-    path = write_prediction(tmp_path / "a.oof.npy", values_for(3), sidecar_for(table().take(np.array([0, 2, 3]))), samples=table())
+    path = write_prediction(
+        tmp_path / "a.oof.npy", values_for(3), sidecar_for(table().take(np.array([0, 2, 3]))), samples=table()
+    )
     return path, next(tmp_path.glob("samples-*.csv"))
 
 
@@ -217,7 +240,9 @@ def test_a_missing_samples_file_is_an_error_that_names_it(referring: tuple[Path,
 
 
 @pytest.mark.parametrize("where", ["../secret.csv", "/etc/passwd", "sub/s.csv", "..", "", ".", "a\0b"])
-def test_samples_outside_the_folder_are_never_read(referring: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_samples_outside_the_folder_are_never_read(
+    referring: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     path, _ = referring
     (path.parent.parent / "secret.csv").write_text("id\nx\n")
     change(path, samples=where)
@@ -251,12 +276,14 @@ def test_a_samples_file_that_is_none_is_an_error_that_names_it(tmp_path: Path, c
 def change(path: Path, **entries: Any) -> None:
     beside = sidecar_path(path)
     record = json.loads(beside.read_text()) | entries
-    beside.write_text(json.dumps({key: value for key, value in record.items() if value is not ...}, default=lambda _: None))
+    beside.write_text(
+        json.dumps({key: value for key, value in record.items() if value is not ...}, default=lambda _: None)
+    )
 
 
 @pytest.fixture
 def inline(tmp_path: Path) -> Path:
-    rows = Rows(table().ids, table().labels, table().persons)
+    rows = SampleRows(table().ids, table().labels, table().persons)
     return write_prediction(tmp_path / "a.oof.npy", values_for(6), sidecar_for(rows))
 
 
@@ -275,12 +302,21 @@ def inline(tmp_path: Path) -> Path:
         ({"fold": 10**30}, "'fold' is 1000000000000000000000000000000, expected a whole number"),
         ({"fold": True}, "'fold' is True, expected a whole number"),
         ({"run": 5}, "'run' is 5, expected text"),
-        *(({name: ["a"]}, f"'{name}' is ['a'], expected ") for name in ("run", "seed", "repeat", "target", "folds_sha", "checkpoint_sha", "arch")),
-        *(({name: {"a": 1}}, f"'{name}' is {{'a': 1}}, expected ") for name in ("run", "seed", "repeat", "target", "folds_sha", "created", "views")),
+        *(
+            ({name: ["a"]}, f"'{name}' is ['a'], expected ")
+            for name in ("run", "seed", "repeat", "target", "folds_sha", "checkpoint_sha", "arch")
+        ),
+        *(
+            ({name: {"a": 1}}, f"'{name}' is {{'a': 1}}, expected ")
+            for name in ("run", "seed", "repeat", "target", "folds_sha", "created", "views")
+        ),
         ({"seed": 10**30}, "'seed' is 1000000000000000000000000000000, expected a whole number"),
         ({"views": [["a"]]}, "'views' is [['a']], expected a list of texts without control characters"),
         ({"classes": [["a"], "b", "c"]}, "'classes' is [['a'], 'b', 'c'], expected a list"),
-        ({"class_attributes": {"0": None}}, "'class_attributes' is {'0': None}, expected an object: class → attribute → value"),
+        (
+            {"class_attributes": {"0": None}},
+            "'class_attributes' is {'0': None}, expected an object: class → attribute → value",
+        ),
         ({"class_attributes": {"0": "abc"}}, "'class_attributes' is {'0': 'abc'}, expected an object"),
         ({"labels": ["0", "1"]}, "'labels' has 2 entries for 6 ids"),
         ({"persons": []}, "'persons' has 0 entries for 6 ids"),
@@ -290,14 +326,25 @@ def inline(tmp_path: Path) -> Path:
         ({"ids": None, "samples": "s.csv"}, "names no samples"),
         ({"views": "hflip"}, "'views' is 'hflip', expected a list"),
         ({"class_attributes": ["mask"]}, "'class_attributes' is ['mask'], expected an object"),
-        *(({name: "a\nerror: b"}, f"'{name}' is 'a\\nerror: b', expected text without control characters") for name in ("run", "target", "arch")),
-        ({"classes": ["0", "1", "\x1b[2J"]}, "'classes' is ['0', '1', '\\x1b[2J'], expected a list of entries (text without control characters"),
-        ({"views": ["none", "\ud800"]}, "'views' is ['none', '\\ud800'], expected a list of texts without control characters"),
+        *(
+            ({name: "a\nerror: b"}, f"'{name}' is 'a\\nerror: b', expected text without control characters")
+            for name in ("run", "target", "arch")
+        ),
+        (
+            {"classes": ["0", "1", "\x1b[2J"]},
+            "'classes' is ['0', '1', '\\x1b[2J'], expected a list of entries (text without control characters",
+        ),
+        (
+            {"views": ["none", "\ud800"]},
+            "'views' is ['none', '\\ud800'], expected a list of texts without control characters",
+        ),
         ({"class_attributes": {"0": {"mask": "\x9b2J"}}}, "'class_attributes' is"),
         ({"class_attributes": {"0": {"\x7f": "worn"}}}, "'class_attributes' is"),
     ],
 )
-def test_a_sidecar_that_is_wrong_is_an_error_that_names_file_and_entry(inline: Path, entries: dict[str, Any], says: str) -> None:
+def test_a_sidecar_that_is_wrong_is_an_error_that_names_file_and_entry(
+    inline: Path, entries: dict[str, Any], says: str
+) -> None:
     change(inline, **entries)
     refused(lambda: read_sidecar(inline), str(sidecar_path(inline)), says)
 
@@ -315,12 +362,27 @@ def test_a_damaged_sidecar_is_an_error_and_not_a_bare_array(inline: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "rows", [[0, 1, 6], [-1, 0, 1], [], [0.0, 1.0, 2.0], ["0", "1"], [True, False], [[0, 1], [1, 2]], [[0], [1, 2]], 3, [2**70], "012"]
+    "rows",
+    [
+        [0, 1, 6],
+        [-1, 0, 1],
+        [],
+        [0.0, 1.0, 2.0],
+        ["0", "1"],
+        [True, False],
+        [[0, 1], [1, 2]],
+        [[0], [1, 2]],
+        3,
+        [2**70],
+        "012",
+    ],
 )
 def test_rows_that_are_no_positions_in_the_samples_file_are_refused(referring: tuple[Path, Path], rows: Any) -> None:
     path, samples = referring
     change(path, rows=rows)
-    refused(lambda: read_sidecar(path), str(sidecar_path(path)), f"'rows' must be positions in the 6 rows of {samples.name}")
+    refused(
+        lambda: read_sidecar(path), str(sidecar_path(path)), f"'rows' must be positions in the 6 rows of {samples.name}"
+    )
 
 
 def test_integers_as_ids_and_classes_are_read_as_text(inline: Path) -> None:
@@ -333,7 +395,12 @@ def test_integers_as_ids_and_classes_are_read_as_text(inline: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(5, 3), (6, 2), (6,), (3, 6)])
 def test_values_of_another_shape_are_not_written(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    refused(lambda: write_prediction(tmp_path / "a.npy", np.ones(shape), sidecar_for(table())), str(tmp_path / "a.npy"), f"{shape}", "(6, 3)")
+    refused(
+        lambda: write_prediction(tmp_path / "a.npy", np.ones(shape), sidecar_for(table())),
+        str(tmp_path / "a.npy"),
+        f"{shape}",
+        "(6, 3)",
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -342,7 +409,10 @@ def test_values_that_are_not_finite_are_not_written_and_the_sample_is_named(tmp_
     values = values_for(6)
     values[4, 1] = value
     with np.errstate(over="ignore"):
-        error = refused(lambda: write_prediction(tmp_path / "a.npy", values, sidecar_for(table())), "sample 'person2/4.jpg' is not finite")
+        error = refused(
+            lambda: write_prediction(tmp_path / "a.npy", values, sidecar_for(table())),
+            "sample 'person2/4.jpg' is not finite",
+        )
     assert "--lr" in str(error.hint)
     assert not list(tmp_path.iterdir())
 
@@ -409,7 +479,9 @@ def archive() -> bytes:
         (saved(np.ones((2, 2), bool)), "expected numbers, found dtype bool"),
     ],
 )
-def test_a_file_that_is_no_array_of_predictions_is_an_error_that_names_it(tmp_path: Path, content: bytes, says: str) -> None:
+def test_a_file_that_is_no_array_of_predictions_is_an_error_that_names_it(
+    tmp_path: Path, content: bytes, says: str
+) -> None:
     path = tmp_path / "a.npy"
     path.write_bytes(content)
     refused(lambda: read_array(path), str(path), says)
@@ -422,7 +494,9 @@ def test_a_missing_array_is_an_error_that_names_it(tmp_path: Path) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 127), st.integers(0, 255)), min_size=1, max_size=3))
 @pytest.mark.filterwarnings("ignore")
-def test_no_damaged_header_is_more_than_an_error(tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]) -> None:
+def test_no_damaged_header_is_more_than_an_error(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
     content = bytearray(saved(np.ones((4, 3), np.float32)))
     for place, value in changes:
         content[place] = value
@@ -458,4 +532,4 @@ def test_rows_are_taken_with_all_their_columns() -> None:
     assert taken.persons is not None
     assert [taken.labels.tolist(), taken.persons.tolist()] == [["1", "0"], ["person2", "person0"]]
     assert taken.attributes["mask"].tolist() == ["worn", "worn"]
-    assert Rows(table().ids).take(np.array([1])).labels is None
+    assert SampleRows(table().ids).take(np.array([1])).labels is None

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.errors import EnsembleError
-from folds.predictions.rows import Rows, _cells, _plain_cells, read_samples_file, write_samples
+from folds.predictions.rows import SampleRows, _cells, _plain_cells, read_samples_file, write_samples
 
 CELL = st.text(alphabet='ab é;\t,"\n\r', max_size=4)
 
@@ -26,9 +26,11 @@ def test_what_is_split_at_commas_is_what_the_csv_module_reads(text: str) -> None
 
 @settings(max_examples=60, deadline=None)
 @given(names=st.lists(CELL.filter(bool), min_size=1, max_size=5, unique=True), label=CELL)
-def test_names_with_any_character_come_back(tmp_path_factory: pytest.TempPathFactory, names: list[str], label: str) -> None:
+def test_names_with_any_character_come_back(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], label: str
+) -> None:
     folder = tmp_path_factory.mktemp("rows")
-    rows = Rows(np.array(names), np.array([label] * len(names)))
+    rows = SampleRows(np.array(names), np.array([label] * len(names)))
     name, sha = write_samples(folder, rows)
     back = read_samples_file(folder / name, sha)
     assert back.ids.tolist() == names

@@ -83,7 +83,9 @@ def test_an_image_in_which_nothing_stands_out_is_kept(model: BackgroundModel) ->
 
 
 def test_files_that_are_no_u2net_are_refused_with_what_was_found(tmp_path: Path) -> None:
-    with pytest.raises(EnsembleError, match=r"isnet\.onnx takes 1 inputs, the first tensor\(float\) \(1, 3, 1024, 1024\)") as caught:
+    with pytest.raises(
+        EnsembleError, match=r"isnet\.onnx takes 1 inputs, the first tensor\(float\) \(1, 3, 1024, 1024\)"
+    ) as caught:
         BackgroundModel(write_model(tmp_path / "isnet.onnx", "isnet"))
     assert "u2netp" in (caught.value.hint or "")
     with pytest.raises(EnsembleError, match=r"classes\.onnx gives \(1, 2, 320, 320\)"):

@@ -14,7 +14,9 @@ from folds.preparation.boxes import CHOICES, Box, centre_window, choose, parse_a
 sides = st.integers(1, 2000)
 sizes = st.tuples(sides, sides)
 aspects = st.floats(0.1, 10)
-boxes = st.builds(Box, st.integers(-500, 2500), st.integers(-500, 2500), st.integers(1, 2500), st.integers(1, 2500), st.floats(0, 1))
+boxes = st.builds(
+    Box, st.integers(-500, 2500), st.integers(-500, 2500), st.integers(1, 2500), st.integers(1, 2500), st.floats(0, 1)
+)
 
 
 def is_inside(window: tuple[int, int, int, int], size: tuple[int, int]) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from folds.preparation.boxes import Box
-from folds.preparation.contact_sheet import MOST, worst, write_crop_sheet
+from folds.preparation.contact_sheet import MAX_CASES, worst, write_crop_sheet
 from folds.preparation.results import PreparedImage
 
 
@@ -20,7 +20,7 @@ def image(id: str, confidence: float | None, foreground: float | None = None, lo
 def test_misses_come_first_then_the_least_certain() -> None:
     rows = [image("sure", 0.9), image("missed", None), image("doubtful", 0.5), image("missed too", None)]
     assert [row.id for row in worst(rows)] == ["missed", "missed too", "doubtful", "sure"]
-    assert len(worst(rows * 100)) == MOST
+    assert len(worst(rows * 100)) == MAX_CASES
 
 
 def test_without_faces_nothing_and_all_come_before_a_half() -> None:
@@ -32,7 +32,9 @@ def test_the_sheet_shows_box_crop_and_result(tmp_path: Path) -> None:
     Image.new("RGB", (100, 120), (90, 90, 90)).save(tmp_path / "x.png")
     Image.new("RGB", (60, 60), (0, 160, 0)).save(tmp_path / "made.png")
     rows = [
-        PreparedImage("train", f"täst/{'long' * 30}/{at}", "…", tmp_path / "x.png", "made.png", True, box, (10, 10, 70, 70), 0.4)
+        PreparedImage(
+            "train", f"täst/{'long' * 30}/{at}", "…", tmp_path / "x.png", "made.png", True, box, (10, 10, 70, 70), 0.4
+        )
         for at, box in enumerate([None, Box(20, 20, 40, 40, 0.6), Box(-10, 90, 200, 200, 0.7)])
     ]
     pixels = np.asarray(Image.open(write_crop_sheet(tmp_path, rows)).convert("RGB")).reshape(-1, 3).tolist()

@@ -50,7 +50,10 @@ class StandIn:
         assert pixels.flags.c_contiguous
         self.images.append(pixels)
         box = lambda x, y, w, h: types.SimpleNamespace(origin_x=x, origin_y=y, width=w, height=h)  # noqa: E731
-        found = [types.SimpleNamespace(bounding_box=box(*face[:4]), categories=[types.SimpleNamespace(score=face[4])]) for face in self.faces]
+        found = [
+            types.SimpleNamespace(bounding_box=box(*face[:4]), categories=[types.SimpleNamespace(score=face[4])])
+            for face in self.faces
+        ]
         return types.SimpleNamespace(detections=found)
 
     def close(self) -> None:
@@ -81,7 +84,9 @@ def test_boxes_come_most_confident_first_without_those_that_are_too_small(standi
     assert standin.closed == 1
 
 
-def test_what_its_c_code_prints_is_kept_from_the_terminal(standin: StandIn, model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_its_c_code_prints_is_kept_from_the_terminal(
+    standin: StandIn, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     MediapipeDetector(model)
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
@@ -89,7 +94,9 @@ def test_what_its_c_code_prints_is_kept_from_the_terminal(standin: StandIn, mode
 
 def test_a_file_it_cannot_use_is_one_line_that_names_it(standin: StandIn, model: Path) -> None:
     model.write_bytes(b"text")
-    with pytest.raises(EnsembleError, match=r"mediapipe cannot use .*face\.tflite: The model is not a valid Flatbuffer buffer"):
+    with pytest.raises(
+        EnsembleError, match=r"mediapipe cannot use .*face\.tflite: The model is not a valid Flatbuffer buffer"
+    ):
         open_detector(DetectorSettings("mediapipe", model))
 
 

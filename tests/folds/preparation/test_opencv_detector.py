@@ -50,7 +50,8 @@ def test_most_masked_faces_are_found_where_one_cascade_finds_few(detector: Casca
     cv2 = import_cv2()
     alone = cv2.CascadeClassifier(str(cascade_file(cv2, "frontalface_default")))
     usual = sum(
-        len(alone.detectMultiScale(cv2.cvtColor(portrait(person, "wear"), cv2.COLOR_RGB2GRAY), 1.1, 5, 0, (48, 48))) > 0 for person in range(12)
+        len(alone.detectMultiScale(cv2.cvtColor(portrait(person, "wear"), cv2.COLOR_RGB2GRAY), 1.1, 5, 0, (48, 48))) > 0
+        for person in range(12)
     )
     found, right = rate("wear", detector)
     assert right >= 7
@@ -84,7 +85,9 @@ def test_the_smallest_face_is_a_share_of_the_shorter_side() -> None:
     assert CascadeDetector(min_face=0.95).find(image) == []
 
 
-def test_the_same_image_has_the_same_boxes_every_time_and_a_larger_copy_the_same_in_proportion(detector: CascadeDetector) -> None:
+def test_the_same_image_has_the_same_boxes_every_time_and_a_larger_copy_the_same_in_proportion(
+    detector: CascadeDetector,
+) -> None:
     image = portrait(3, "normal")
     first = detector.find(image)
     assert CascadeDetector().find(image) == first

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from folds.errors import EnsembleError
-from folds.images.content_index import Unreadable
+from folds.images.content_index import UnreadableImageError
 from folds.preparation.originals import read_original, survey
 from folds.utils.files import sha256_file
 
@@ -54,6 +54,11 @@ def test_all_that_cannot_be_used_is_in_one_error_with_its_row(tmp_path: Path) ->
     names = ["good.png", "cut.png", "text.png", "gone.png", "float.tiff"]
     with pytest.raises(EnsembleError, match="4 images cannot be used") as caught:
         survey([tmp_path / name for name in names], [f"a.csv row {i}" for i in range(2, 7)], None)
-    assert [line.split(":")[0] for line in caught.value.details] == ["a.csv row 3", "a.csv row 4", "a.csv row 5", "a.csv row 6"]
-    with pytest.raises(Unreadable, match="does not exist"):
+    assert [line.split(":")[0] for line in caught.value.details] == [
+        "a.csv row 3",
+        "a.csv row 4",
+        "a.csv row 5",
+        "a.csv row 6",
+    ]
+    with pytest.raises(UnreadableImageError, match="does not exist"):
         read_original(tmp_path / "gone.png")

@@ -126,7 +126,10 @@ def test_a_resume_under_other_settings_shows_the_difference(tmp_path: Path) -> N
     other = PreparedFolder(tmp_path, {"margin": 0.5, "crop": {"by": "mediapipe"}})
     with pytest.raises(EnsembleError, match="was prepared otherwise") as caught:
         other.check(resume=True, force=False)
-    assert caught.value.details == ("margin: 0.3 there, 0.5 asked for", 'crop by: "opencv" there, "mediapipe" asked for')
+    assert caught.value.details == (
+        "margin: 0.3 there, 0.5 asked for",
+        'crop by: "opencv" there, "mediapipe" asked for',
+    )
     other.check(resume=False, force=True)
 
 
@@ -218,13 +221,29 @@ def test_a_table_keeps_its_columns_and_those_with_a_meaning_are_renamed(tmp_path
     added = {"face_found": ["yes", "no"], "prepared_from": ["../1.jpg", "../2.jpg"]}
     notes = write_table(tmp_path / "index.csv", table, ["images/1.png", "images/2.png"], added)
     read = read_csv(tmp_path / "index.csv").columns
-    assert list(read) == ["id", "path", "label", "site", "original_path", "original_face_found", "note", "face_found", "prepared_from"]
+    assert list(read) == [
+        "id",
+        "path",
+        "label",
+        "site",
+        "original_path",
+        "original_face_found",
+        "note",
+        "face_found",
+        "prepared_from",
+    ]
     assert read["site"] == ["n", "s, w"]
     assert read["original_path"] == ["x", "y"]
     assert read["face_found"] == ["yes", "no"]
     assert read["note"] == ['say "a"\nb', ""]
     assert read["original_face_found"] == ["maybe", "no"]
-    assert notes == [f"column '{name}' of a.csv is 'original_{name}' in {tmp_path / 'index.csv'}" for name in ("path", "face_found")]
-    again = replace(table, attributes={name: np.array(cells) for name, cells in read.items() if name not in ("id", "path", "label")})
+    assert notes == [
+        f"column '{name}' of a.csv is 'original_{name}' in {tmp_path / 'index.csv'}" for name in ("path", "face_found")
+    ]
+    again = replace(
+        table, attributes={name: np.array(cells) for name, cells in read.items() if name not in ("id", "path", "label")}
+    )
     assert write_table(tmp_path / "again.csv", again, ["1", "2"], {**added, "face_found": ["no", "no"]}) == []
-    assert read_csv(tmp_path / "again.csv").columns["face_found"] == ["no", "no"], "those of an earlier preparation are replaced"
+    assert read_csv(tmp_path / "again.csv").columns["face_found"] == ["no", "no"], (
+        "those of an earlier preparation are replaced"
+    )

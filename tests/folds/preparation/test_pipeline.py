@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from folds.data.readers import read_data, read_test
-from folds.data.synthetic.people import draw_people
-from folds.data.table import Data, DataSpec
+from folds.data.synthetic.people import generate_people
+from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError, UsageError
 from folds.preparation.boxes import Box
 from folds.preparation.detectors import DetectorSettings
@@ -67,7 +67,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def read(folder: Path) -> Data:
+def read(folder: Path) -> Dataset:
     return read_data(DataSpec(folder / "index.csv" if (folder / "index.csv").is_file() else folder))
 
 
@@ -175,7 +175,9 @@ def test_another_table_or_other_settings_are_no_resume(photos: Path, tmp_path: P
     with pytest.raises(EnsembleError, match="prepared otherwise") as caught:
         run(photos, tmp_path / "out", replace(FACES, margin=0.5), resume=True)
     assert caught.value.details == ("crop margin: 0.3 there, 0.5 asked for",)
-    (photos / "index.csv").write_text((photos / "index.csv").read_text().replace("img/7.png,cat,p3", "img/7.png,dog,p3"))
+    (photos / "index.csv").write_text(
+        (photos / "index.csv").read_text().replace("img/7.png,cat,p3", "img/7.png,dog,p3")
+    )
     with pytest.raises(EnsembleError, match="prepared otherwise") as caught:
         run(photos, tmp_path / "out", resume=True)
     assert caught.value.details[0].startswith("tables train: ")
@@ -275,7 +277,9 @@ def test_deep_images_are_windowed_and_that_is_said(photos: Path, tmp_path: Path)
     assert np.asarray(Image.open(tmp_path / "out" / made.images[3].made)).max() == round(255 * 41 / 47)
 
 
-def test_the_background_is_told_on_the_whole_image_and_the_face_found_on_the_original(photos: Path, tmp_path: Path) -> None:
+def test_the_background_is_told_on_the_whole_image_and_the_face_found_on_the_original(
+    photos: Path, tmp_path: Path
+) -> None:
     model = write_model(tmp_path / "u2net.onnx")
     made = run(photos, tmp_path / "both", replace(FACES, background=model, fill="white"))
     alone = run(photos, tmp_path / "alone", Preparation(background=model, fill="white"))
@@ -317,7 +321,10 @@ def test_a_journal_that_was_tampered_with_is_worked_over_again(photos: Path, tmp
     journal = tmp_path / "out" / JOURNAL
     entries = [json.loads(text) for text in journal.read_text().splitlines()]
     value = json.loads(line)
-    tampered = [{**entry, **({"boxes": [value]} if "boxes" in entry else {"foreground": value, "sha": value})} for entry in entries]
+    tampered = [
+        {**entry, **({"boxes": [value]} if "boxes" in entry else {"foreground": value, "sha": value})}
+        for entry in entries
+    ]
     journal.write_text("".join(json.dumps(entry) + "\n" for entry in tampered))
     run(photos, tmp_path / "out", settings, resume=True)
     assert contents(tmp_path / "out") == whole
@@ -337,8 +344,10 @@ def test_class_folders_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_the_mask_layout_is_read_with_its_traps_and_test_images_are_a_table_of_their_own(tmp_path: Path, answers: bool) -> None:
-    people = draw_people(tmp_path / "people", people=12, test_people=2, size=(48, 64), traps=True)
+def test_the_mask_layout_is_read_with_its_traps_and_test_images_are_a_table_of_their_own(
+    tmp_path: Path, answers: bool
+) -> None:
+    people = generate_people(tmp_path / "people", people=12, test_people=2, size=(48, 64), traps=True)
     if not answers:
         (people / "eval" / "answers.csv").unlink()
     data = read_data(DataSpec(people))
@@ -355,18 +364,18 @@ def test_the_mask_layout_is_read_with_its_traps_and_test_images_are_a_table_of_t
 
 
 def test_a_class_without_images_is_warned_about_since_a_table_cannot_declare_it(tmp_path: Path) -> None:
-    people = draw_people(tmp_path / "people", people=2, test_people=0, size=(48, 64))
+    people = generate_people(tmp_path / "people", people=2, test_people=0, size=(48, 64))
     (people / "eval" / "info.csv").unlink()
     made = prepare(read_data(DataSpec(people)), tmp_path / "out", FACES, detector=Marked)
     assert "declared classes have no image" in made.warnings[0]
 
 
 def test_the_real_detector_cuts_drawn_people_to_their_faces(tmp_path: Path) -> None:
-    people = draw_people(tmp_path / "people", people=6, test_people=0, size=(96, 128))
+    people = generate_people(tmp_path / "people", people=6, test_people=0, size=(96, 128))
     (people / "eval" / "info.csv").unlink()
     data = read_data(DataSpec(people))
     at = np.array([i for i in range(len(data.train)) if data.train.attributes["mask"][i] == "normal"])
-    made = prepare(Data(data.train.take(at)), tmp_path / "out", replace(FACES, margin=0.0))
+    made = prepare(Dataset(data.train.take(at)), tmp_path / "out", replace(FACES, margin=0.0))
     found = [image for image in made.images if not image.missed]
     assert len(found) >= 5
     for image in found:
@@ -384,7 +393,9 @@ def test_misses_that_gather_in_a_class_are_warned_about() -> None:
     even = [image(label, at % 4 > 0) for label in ("mask", "none") for at in range(40)]
     assert uneven_misses(even) == []
     uneven = [image("mask", at % 2 > 0) for at in range(40)] + [image("none", True) for _ in range(40)]
-    assert uneven_misses(uneven)[0].startswith("faces are missed in 50% of the images of class mask and in 0% of class none")
+    assert uneven_misses(uneven)[0].startswith(
+        "faces are missed in 50% of the images of class mask and in 0% of class none"
+    )
     assert uneven_misses([*even, *[image("few", False)] * 19]) == []
 
 

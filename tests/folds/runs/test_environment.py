@@ -21,7 +21,18 @@ def begun(folder: Path, name: str, content: object) -> Path:
 
 def test_the_environment_names_what_decides_the_last_bits() -> None:
     found = environment()
-    assert {"ensemble", "python", "machine", "cpu", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn"} <= found.keys()
+    assert {
+        "ensemble",
+        "python",
+        "machine",
+        "cpu",
+        "torch",
+        "torchvision",
+        "timm",
+        "numpy",
+        "pillow",
+        "scikit-learn",
+    } <= found.keys()
     assert all(isinstance(value, str) and value for value in found.values())
     assert version_warnings([], found, on_gpu=False) == []
 
@@ -32,17 +43,23 @@ def test_the_same_versions_are_not_worth_a_word(tmp_path: Path) -> None:
 
 def test_runs_that_differ_alike_share_one_line_that_names_what_differs(tmp_path: Path) -> None:
     old = NOW | {"torch": "2.11", "numpy": "2.3"}
-    folders = [begun(tmp_path, name, old) for name in ("swin", "vit")] + [begun(tmp_path, "resnet", NOW | {"python": "3.11.2"})]
+    folders = [begun(tmp_path, name, old) for name in ("swin", "vit")] + [
+        begun(tmp_path, "resnet", NOW | {"python": "3.11.2"})
+    ]
     assert version_warnings(folders, NOW, on_gpu=False) == [
         "swin, vit: begun with torch 2.11 (now 2.12), numpy 2.3 (now 2.4); what comes out may differ in the last bits",
         "resnet: begun with python 3.11.2 (now 3.12.1); what comes out may differ in the last bits",
     ]
 
 
-def test_the_kind_of_gpu_counts_for_what_is_trained_on_one_and_the_maker_of_saved_folds_for_nothing(tmp_path: Path) -> None:
+def test_the_kind_of_gpu_counts_for_what_is_trained_on_one_and_the_maker_of_saved_folds_for_nothing(
+    tmp_path: Path,
+) -> None:
     folder = begun(tmp_path, "swin", NOW | {"cuda device": "A", "scikit-learn": "1.8"})
     assert version_warnings([folder], NOW, on_gpu=False) == []
-    assert version_warnings([folder], NOW, on_gpu=True) == ["swin: begun with cuda device A (now B); what comes out may differ in the last bits"]
+    assert version_warnings([folder], NOW, on_gpu=True) == [
+        "swin: begun with cuda device A (now B); what comes out may differ in the last bits"
+    ]
 
 
 def test_what_an_older_record_does_not_name_is_not_known_and_no_error(tmp_path: Path) -> None:

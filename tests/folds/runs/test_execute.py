@@ -20,15 +20,15 @@ from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.execution import placement as devices
 from folds.execution import worker as worker_module
-from folds.experiments.summary import summarise
+from folds.experiments.summary import summarize_run
 from folds.predictions.files import read_sidecar
 from folds.runs import execute as manager
-from folds.runs.execute import locked, train
-from folds.runs.plan import Plan, make_plan, open_runs
+from folds.runs.execute import lock_runs, train
+from folds.runs.plan import Plan, build_plan, prepare_jobs
 from folds.runs.run import file_safe
 from folds.training import context as fold_setup
 from folds.training.job import Job, Outcome, job_from_dict
-from folds.training.trainer import train_job
+from folds.training.trainer import train_fold
 from tests.conftest import start_over
 
 Planner = Callable[..., Plan]
@@ -41,7 +41,7 @@ class InProcess:
         self.threads = threads
 
     def run(self, job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        return train_job(job_from_dict(json.loads(json.dumps(job))), report)
+        return train_fold(job_from_dict(json.loads(json.dumps(job))), report)
 
     def stop(self) -> None:
         pass
@@ -58,18 +58,28 @@ def plan(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planne
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "available_cores", lambda: 1)  # one slot of one thread, for one fold as for three
 
-    def make(arch: tuple[str, ...] = ("test_resnet",), folds: list[int] | None = None, k: int = 3, data: Path = drawn, **recipe: Any) -> Plan:
+    def make(
+        arch: tuple[str, ...] = ("test_resnet",),
+        folds: list[int] | None = None,
+        k: int = 3,
+        data: Path = drawn,
+        **recipe: Any,
+    ) -> Plan:
         values = {"epochs": 1, "img_size": "32", "pretrained": False} | recipe
-        return make_plan(Settings(data=data, arch=arch, k=k), Recipe(**values), folds=folds)
+        return build_plan(Settings(data=data, arch=arch, k=k), Recipe(**values), folds=folds)
 
     return make
 
 
 def run(
-    plan: Plan, *, resume: bool = False, force: bool = False, report: Callable[[Job, dict[str, Any]], None] = lambda job, event: None
+    plan: Plan,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    report: Callable[[Job, dict[str, Any]], None] = lambda job, event: None,
 ) -> list[Outcome]:
-    with locked(plan):
-        return list(train(plan, open_runs(plan, resume=resume, force=force), report))
+    with lock_runs(plan):
+        return list(train(plan, prepare_jobs(plan, resume=resume, force=force), report))
 
 
 def test_the_written_files_hold_the_pooled_score_and_every_sample_once(grid: Path) -> None:
@@ -81,11 +91,13 @@ def test_the_written_files_hold_the_pooled_score_and_every_sample_once(grid: Pat
         probabilities = np.load(grid / f"runs/{name}.oof.npy")
         np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
         predicted = [sidecar.classes[i] for i in probabilities.argmax(1)]
-        expected = f1_score(sidecar.rows.labels, predicted, labels=list(sidecar.classes), average="macro", zero_division=0)
+        expected = f1_score(
+            sidecar.rows.labels, predicted, labels=list(sidecar.classes), average="macro", zero_division=0
+        )
         done = {fold: json.loads((grid / f"runs/{name}/fold{fold}/done.json").read_text()) for fold in range(3)}
-        summary = summarise(name, done, 3)
-        assert summary.oof.headline.score == pytest.approx(expected, abs=1e-12)
-        assert summary.oof.headline.low < expected < summary.oof.headline.high
+        summary = summarize_run(name, done, 3)
+        assert summary.oof.interval.value == pytest.approx(expected, abs=1e-12)
+        assert summary.oof.interval.low < expected < summary.oof.interval.high
         assert summary.test is not None
         assert summary.test.rows == 42
 
@@ -123,7 +135,9 @@ def test_single_folds_stitch_to_the_same_bytes_as_all_at_once(in_process: None, 
     assert Path("runs/test_resnet.oof.npy").read_bytes() == expected
 
 
-def test_a_run_that_exists_is_neither_trained_over_nor_mixed_with_other_settings(in_process: None, plan: Planner) -> None:
+def test_a_run_that_exists_is_neither_trained_over_nor_mixed_with_other_settings(
+    in_process: None, plan: Planner
+) -> None:
     run(plan(folds=[0]))
     before = Path("runs/test_resnet.oof.npy").read_bytes()
     with pytest.raises(EnsembleError, match="exists and folds 0 are trained") as refused:
@@ -158,8 +172,16 @@ def test_resume_trains_only_what_is_missing_and_force_trains_anew(in_process: No
 def test_force_removes_the_folds_it_names_and_what_was_predicted_from_them(in_process: None, plan: Planner) -> None:
     run(plan())
     expected = {path: path.read_bytes() for path in [*Path("runs").glob("*.npy"), *Path("checkpoints").glob("*/*.pt")]}
-    others = [Path("runs/test_resnet.fold9.oof.npy"), Path("runs/test_resnet.fold9.fold0.test.npy"), Path("runs/tta/test_resnet.fold9.oof.npy")]
-    stale = [Path("runs/tta/test_resnet.oof.npy"), Path("runs/tta/test_resnet.fold0.test.npy"), Path("runs/tta/test_resnet/views/hflip.oof.npy")]
+    others = [
+        Path("runs/test_resnet.fold9.oof.npy"),
+        Path("runs/test_resnet.fold9.fold0.test.npy"),
+        Path("runs/tta/test_resnet.fold9.oof.npy"),
+    ]
+    stale = [
+        Path("runs/tta/test_resnet.oof.npy"),
+        Path("runs/tta/test_resnet.fold0.test.npy"),
+        Path("runs/tta/test_resnet/views/hflip.oof.npy"),
+    ]
     for path in (*others, *stale):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"another's" if path in others else b"of the old models")
@@ -179,11 +201,16 @@ def test_force_on_all_folds_takes_other_settings_and_leaves_nothing_of_the_old(i
     sidecar = read_sidecar(Path("runs/test_resnet.oof.npy"))
     assert sidecar is not None
     assert set(np.unique(sidecar.fold)) == {0, 1}
-    assert sorted(path.name for path in Path("runs").glob("*.test.npy")) == ["test_resnet.fold0.test.npy", "test_resnet.fold1.test.npy"]
+    assert sorted(path.name for path in Path("runs").glob("*.test.npy")) == [
+        "test_resnet.fold0.test.npy",
+        "test_resnet.fold1.test.npy",
+    ]
     assert not Path("checkpoints/test_resnet/fold2.pt").exists()
 
 
-@pytest.mark.parametrize("name", ["runs/test_resnet.oof.npy", "runs/test_resnet.fold4.test.npy", "checkpoints/test_resnet/fold0.pt"])
+@pytest.mark.parametrize(
+    "name", ["runs/test_resnet.oof.npy", "runs/test_resnet.fold4.test.npy", "checkpoints/test_resnet/fold0.pt"]
+)
 def test_predictions_that_the_run_has_not_made_are_not_written_over(in_process: None, plan: Planner, name: str) -> None:
     path = Path(name)
     path.parent.mkdir(parents=True)
@@ -207,7 +234,9 @@ def test_a_damaged_record_of_a_fold_says_how_to_train_it_again(in_process: None,
 def test_predictions_that_are_gone_are_missed(in_process: None, plan: Planner) -> None:
     run(plan())
     Path("runs/test_resnet/fold1/oof.npy").unlink()
-    with pytest.raises(EnsembleError, match=r"says that the fold is trained, and runs/test_resnet/fold1/oof\.npy is not there") as refused:
+    with pytest.raises(
+        EnsembleError, match=r"says that the fold is trained, and runs/test_resnet/fold1/oof\.npy is not there"
+    ) as refused:
         run(plan(), resume=True)
     assert refused.value.hint == "rm -r runs/test_resnet/fold1 and --resume train this fold again"
 
@@ -279,8 +308,25 @@ def test_a_killed_worker_costs_nothing_but_time(plan: Planner, monkeypatch: pyte
 
 
 def test_workers_end_when_their_parent_is_killed(plan: Planner, drawn: Path) -> None:
-    words = ["kfold", "--data", drawn, "--arch", "test_resnet", "--k", "2", "--epochs", "500", "--img-size", "32", "--no-pretrained", "--jobs", "1"]
-    parent = subprocess.Popen([sys.executable, "-m", "ensemble.cli", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = [
+        "kfold",
+        "--data",
+        drawn,
+        "--arch",
+        "test_resnet",
+        "--k",
+        "2",
+        "--epochs",
+        "500",
+        "--img-size",
+        "32",
+        "--no-pretrained",
+        "--jobs",
+        "1",
+    ]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "ensemble.cli", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(lambda: list(Path("runs").glob("*/fold*/state.pt")) != [])
         children = children_of(parent.pid)
@@ -291,7 +337,9 @@ def test_workers_end_when_their_parent_is_killed(plan: Planner, drawn: Path) -> 
     wait_for(lambda: not any(alive(pid) for pid in children))
 
 
-def test_a_second_process_on_the_same_run_is_refused_and_a_dead_one_is_not_in_the_way(in_process: None, plan: Planner) -> None:
+def test_a_second_process_on_the_same_run_is_refused_and_a_dead_one_is_not_in_the_way(
+    in_process: None, plan: Planner
+) -> None:
     code = "import sys,time; from pathlib import Path; from folds.utils.files import exclusive_lock\n"
     code += "with exclusive_lock(Path('runs/.test_resnet.lock'), 'it'): print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -306,7 +354,9 @@ def test_a_second_process_on_the_same_run_is_refused_and_a_dead_one_is_not_in_th
     assert run(plan(folds=[0]))[0].error is None
 
 
-def test_an_unreadable_image_stops_everything_before_any_training(in_process: None, plan: Planner, drawn: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_stops_everything_before_any_training(
+    in_process: None, plan: Planner, drawn: Path, tmp_path: Path
+) -> None:
     shutil.copytree(drawn, tmp_path / "own")
     broken = sorted(Path("own/train/images").glob("*/mask1.jpg"))[:2]
     broken[0].write_bytes(b"")
@@ -329,16 +379,18 @@ def test_two_runs_of_one_architecture_get_different_names(plan: Planner) -> None
 
 
 def test_the_data_spec_survives_the_checkpoint(grid: Path) -> None:
-    from folds.data.sources import reopen_data
+    from folds.data.sources import load_checkpoint_data
     from folds.models.checkpoint import load_checkpoint
 
     record = load_checkpoint(grid / "checkpoints/test_vit/fold0.pt").data
     assert set(record) == set(DataSpec.__dataclass_fields__)
-    assert len(reopen_data(record).train) == 210
+    assert len(load_checkpoint_data(record).train) == 210
 
 
 def children_of(pid: int) -> list[int]:
-    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
 
 
 def alive(pid: int) -> bool:
@@ -356,7 +408,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
 
 
 def test_one_part_held_out_is_one_job_that_trains_on_the_rest(plan: Planner, drawn: Path, in_process: None) -> None:
-    made = make_plan(Settings(data=drawn, arch=("test_resnet",), holdout=0.2), Recipe(epochs=1, img_size="32", pretrained=False))
+    made = build_plan(
+        Settings(data=drawn, arch=("test_resnet",), holdout=0.2), Recipe(epochs=1, img_size="32", pretrained=False)
+    )
     assert made.folds == (0,)
     outcomes = run(made)
     assert [outcome.job.fold for outcome in outcomes] == [0]
@@ -368,13 +422,13 @@ def test_one_part_held_out_is_one_job_that_trains_on_the_rest(plan: Planner, dra
     assert outcomes[0].result["images"] == len(made.table) - len(held)
     done = made.runs[0].done(0)
     assert done is not None
-    assert summarise("test_resnet", {0: done}, made.assignment.k).oof.rows == len(held)
+    assert summarize_run("test_resnet", {0: done}, made.assignment.k).oof.rows == len(held)
     # The same part from its file is the same run.
     settings = Settings(data=drawn, arch=("test_resnet",), folds=Path("runs/test_resnet/folds.csv"))
-    again = make_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False))
-    assert open_runs(again, resume=True) == []
+    again = build_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False))
+    assert prepare_jobs(again, resume=True) == []
     with pytest.raises(EnsembleError, match="--fold 1: the folds are 0 to 0"):
-        make_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False), folds=[1])
+        build_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False), folds=[1])
 
 
 def test_force_removes_nothing_before_every_run_of_the_command_is_in_order(in_process: None, plan: Planner) -> None:
@@ -387,19 +441,21 @@ def test_force_removes_nothing_before_every_run_of_the_command_is_in_order(in_pr
 
 def test_a_fold_that_was_finished_by_a_lost_process_is_not_trained_again(in_process: None, plan: Planner) -> None:
     one = plan(folds=[0])
-    with locked(one):
-        job = open_runs(one)[0]
-        done = train_job(job)
-        assert train_job(job, lambda event: pytest.fail("it was trained again")) == done
+    with lock_runs(one):
+        job = prepare_jobs(one)[0]
+        done = train_fold(job)
+        assert train_fold(job, lambda event: pytest.fail("it was trained again")) == done
 
 
 def test_fewer_slots_where_a_run_keeps_more_threads_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "available_cores", lambda: 8)
-    assert devices.place(5, "cpu", threads=4).devices == ("cpu", "cpu")
-    assert devices.place(5, "cpu", threads=16).devices == ("cpu",)
+    assert devices.plan_devices(5, "cpu", threads=4).devices == ("cpu", "cpu")
+    assert devices.plan_devices(5, "cpu", threads=16).devices == ("cpu",)
 
 
-def test_runs_that_were_begun_with_different_threads_are_not_resumed_as_one(in_process: None, plan: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_were_begun_with_different_threads_are_not_resumed_as_one(
+    in_process: None, plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(plan(arch=("test_resnet",), folds=[0]))
     monkeypatch.setattr(devices, "available_cores", lambda: 2)
     run(plan(arch=("test_vit",), folds=[0]))

@@ -11,19 +11,25 @@ import pytest
 import torch
 
 from folds.config.recipe import Recipe, Settings
-from folds.config.sweep import Asked
+from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError
-from folds.experiments.comparison import compare
+from folds.experiments.comparison import compare_runs
 from folds.models.checkpoint import load_checkpoint
-from folds.runs.execute import publish
+from folds.runs.execute import write_predictions
 from folds.runs.initial_weights import beginnings
-from folds.runs.plan import Plan, make_plan, open_runs
-from folds.training.trainer import train_job
+from folds.runs.plan import Plan, build_plan, prepare_jobs
+from folds.training.trainer import train_fold
 
 
-def a_plan(data: Path, name: str, *, arch: str = "test_resnet", k: int = 3, more: dict[str, Any] | None = None, **recipe: Any) -> Plan:
-    values = {"epochs": 1, "img_size": "32", "pretrained": None if recipe.keys() & {"init", "init_run"} else False} | recipe
-    return make_plan(Settings(data=data, arch=(arch,), k=k, name=name), Recipe(**values), **(more or {}))
+def a_plan(
+    data: Path, name: str, *, arch: str = "test_resnet", k: int = 3, more: dict[str, Any] | None = None, **recipe: Any
+) -> Plan:
+    values = {
+        "epochs": 1,
+        "img_size": "32",
+        "pretrained": None if recipe.keys() & {"init", "init_run"} else False,
+    } | recipe
+    return build_plan(Settings(data=data, arch=(arch,), k=k, name=name), Recipe(**values), **(more or {}))
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +39,9 @@ def first(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         plan = a_plan(drawn, "first", keep="best")
-        for job in open_runs(plan):
-            train_job(job)
-        publish(plan, plan.runs[0])
+        for job in prepare_jobs(plan):
+            train_fold(job)
+        write_predictions(plan, plan.runs[0])
     return folder
 
 
@@ -47,10 +53,12 @@ def planned(first: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_weights_of_one_fold_are_no_beginning_for_the_others(planned: Callable[..., Plan]) -> None:
-    with pytest.raises(EnsembleError, match=r"fold0\.pt was trained on (\d+) of the \1 people that fold 1 of second is scored on") as refused:
+    with pytest.raises(
+        EnsembleError, match=r"fold0\.pt was trained on (\d+) of the \1 people that fold 1 of second is scored on"
+    ) as refused:
         planned("second", init=Path("checkpoints/first/fold0.pt"))
     assert "--init-run first" in (refused.value.hint or "")
-    assert len(open_runs(planned("second", init=Path("checkpoints/first/fold0.pt"), more={"folds": [0]}))) == 1
+    assert len(prepare_jobs(planned("second", init=Path("checkpoints/first/fold0.pt"), more={"folds": [0]}))) == 1
 
 
 def test_weights_of_another_split_that_have_seen_who_is_scored_are_a_warning(planned: Callable[..., Plan]) -> None:
@@ -64,7 +72,10 @@ def test_weights_alone_do_not_say_whom_they_have_seen(planned: Callable[..., Pla
     planned("second", init=Path("weights.pt"))
 
 
-@pytest.mark.parametrize("given", [{"init_run": "first"}, {"init": Path("checkpoints/first/fold0.pt"), "more": {"folds": [0], "force": True}}])
+@pytest.mark.parametrize(
+    "given",
+    [{"init_run": "first"}, {"init": Path("checkpoints/first/fold0.pt"), "more": {"folds": [0], "force": True}}],
+)
 def test_a_run_does_not_replace_what_it_begins_with(planned: Callable[..., Plan], given: dict[str, Any]) -> None:
     with pytest.raises(EnsembleError, match="would replace what it begins with"):
         planned("first", **given)
@@ -73,7 +84,10 @@ def test_a_run_does_not_replace_what_it_begins_with(planned: Callable[..., Plan]
 
 def test_a_run_does_not_begin_with_one_of_the_same_command(planned: Callable[..., Plan]) -> None:
     recipe = Recipe(epochs=1, img_size="32", init_run="first")
-    variants = [Asked("first", Recipe(epochs=1, img_size="32", pretrained=False), "test_resnet"), Asked("second", recipe, "test_resnet")]
+    variants = [
+        RequestedRecipe("first", Recipe(epochs=1, img_size="32", pretrained=False), "test_resnet"),
+        RequestedRecipe("second", recipe, "test_resnet"),
+    ]
     with pytest.raises(EnsembleError, match="this command trains first itself"):
         planned(None, more={"variants": variants, "force": True})
 
@@ -86,21 +100,23 @@ def test_another_model_is_refused_before_anything_is_decoded(planned: Callable[.
 
 
 def test_a_resume_after_the_first_run_was_trained_otherwise_is_refused(planned: Callable[..., Plan]) -> None:
-    open_runs(planned("second", init_run="first", more={"folds": [0]}))
-    assert len(open_runs(planned("second", init_run="first"), resume=True)) == 3  # further folds are no other beginning
+    prepare_jobs(planned("second", init_run="first", more={"folds": [0]}))
+    assert (
+        len(prepare_jobs(planned("second", init_run="first"), resume=True)) == 3
+    )  # further folds are no other beginning
     plan = planned("first", epochs=2, more={"force": True})
-    for job in open_runs(plan, force=True):
-        train_job(job)
+    for job in prepare_jobs(plan, force=True):
+        train_fold(job)
     with pytest.raises(EnsembleError, match="was begun with other settings") as refused:
-        open_runs(planned("second", init_run="first"), resume=True)
+        prepare_jobs(planned("second", init_run="first"), resume=True)
     assert any("init_run_sha" in line for line in refused.value.details)
 
 
 def test_a_choice_on_the_scored_fold_is_not_forgotten_by_what_begins_with_it(planned: Callable[..., Plan]) -> None:
     plan = planned("second", init_run="first")
-    assert beginnings(plan.runs, plan.folds)["second"].optimistic
-    done = [train_job(job) for job in open_runs(plan)]
+    assert beginnings(plan.runs, plan.folds)["second"].selected_on_validation
+    done = [train_fold(job) for job in prepare_jobs(plan)]
     assert all(one["optimistic"] for one in done)
     assert load_checkpoint(Path("checkpoints/second/fold1.pt")).optimistic
-    publish(plan, plan.runs[0])
-    assert any(note.startswith("second is optimistic") for note in compare("first", "second").notes)
+    write_predictions(plan, plan.runs[0])
+    assert any(note.startswith("second is optimistic") for note in compare_runs("first", "second").notes)

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from folds.config.files import gather
+from folds.config.files import load_settings
 from folds.config.recipe import Recipe, Settings
-from folds.config.sweep import Asked
+from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError, UsageError
 from folds.execution import placement as devices
-from folds.execution.placement import Execution, Placement
+from folds.execution.placement import DevicePlan, Execution
 from folds.runs import plan
-from folds.runs.plan import Plan, make_plan, open_runs
+from folds.runs.plan import Plan, build_plan, prepare_jobs
 from folds.splits.kfold import read_folds
-from folds.splits.repeated import ALIKE, likeness
+from folds.splits.repeated import MAX_INDEPENDENT_INDEX, max_rand_index
 
 Planner = Callable[..., Plan]
 
@@ -32,16 +32,18 @@ def planned(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "available_cores", lambda: 1)
 
-    def make(arch: tuple[str, ...] = ("test_resnet",), seed: int = 0, more: dict[str, Any] | None = None, **settings: Any) -> Plan:
+    def make(
+        arch: tuple[str, ...] = ("test_resnet",), seed: int = 0, more: dict[str, Any] | None = None, **settings: Any
+    ) -> Plan:
         recipe = Recipe(epochs=1, img_size="32", pretrained=False, seed=seed)
-        return make_plan(Settings(data=drawn, arch=arch, k=3, **settings), recipe, **(more or {}))
+        return build_plan(Settings(data=drawn, arch=arch, k=3, **settings), recipe, **(more or {}))
 
     return make
 
 
 def given_again(name: str) -> Plan:
-    settings, recipe, _ = gather({}, Path(f"runs/{name}/config.toml"))
-    return make_plan(settings, recipe)
+    settings, recipe, _ = load_settings({}, Path(f"runs/{name}/config.toml"))
+    return build_plan(settings, recipe)
 
 
 def test_runs_are_architectures_by_repeats_by_seeds_and_the_first_is_named_as_if_alone(planned: Planner) -> None:
@@ -52,8 +54,8 @@ def test_runs_are_architectures_by_repeats_by_seeds_and_the_first_is_named_as_if
     assert [run.recipe.seed for run in made.runs] == [7, 8] * 4
     assert [run.assignment.repeat for run in made.runs] == [0, 0, 1, 1] * 2
     assert len(made.assignments) == 2
-    assert likeness(list(made.assignments)) <= ALIKE
-    assert len(open_runs(made)) == 8 * 3
+    assert max_rand_index(list(made.assignments)) <= MAX_INDEPENDENT_INDEX
+    assert len(prepare_jobs(made)) == 8 * 3
 
 
 def test_names_stay_unique_where_an_architecture_is_named_twice(planned: Planner) -> None:
@@ -63,7 +65,7 @@ def test_names_stay_unique_where_an_architecture_is_named_twice(planned: Planner
 
 def test_the_jobs_of_a_repeat_are_of_its_own_folds(planned: Planner) -> None:
     made = planned(repeats=2)
-    jobs = {job.run: job for job in open_runs(made)}
+    jobs = {job.run: job for job in prepare_jobs(made)}
     for run in made.runs:
         assert jobs[run.name].folds_sha == run.assignment.sha
         assert read_folds(run.folder / "folds.csv").sha == run.assignment.sha
@@ -74,33 +76,40 @@ def test_the_jobs_of_a_repeat_are_of_its_own_folds(planned: Planner) -> None:
 def test_images_are_decoded_once_for_all_repeats_and_seeds(planned: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     load = plan.load_images
-    monkeypatch.setattr(plan, "load_images", lambda paths, *rest, **named: (asked.append(len(paths)), load(paths, *rest, **named))[1])
-    open_runs(planned(repeats=2, seeds=2))
+    monkeypatch.setattr(
+        plan, "load_images", lambda paths, *rest, **named: (asked.append(len(paths)), load(paths, *rest, **named))[1]
+    )
+    prepare_jobs(planned(repeats=2, seeds=2))
     assert asked == [210, 42]
 
 
 def test_repeats_and_seeds_can_be_added_to_a_run_that_is_there(planned: Planner) -> None:
-    open_runs(planned())
+    prepare_jobs(planned())
     before = Path("runs/test_resnet/config.toml").read_bytes()
-    assert len(open_runs(planned(repeats=2, seeds=2), resume=True)) == 4 * 3
+    assert len(prepare_jobs(planned(repeats=2, seeds=2), resume=True)) == 4 * 3
     assert Path("runs/test_resnet/config.toml").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_resnet-s1", "test_resnet-r1", "test_resnet-r1-s1"])
 def test_the_record_of_each_run_given_again_is_that_run_alone(planned: Planner, name: str) -> None:
     made = planned(repeats=2, seeds=2, stratify=("gender",))
-    open_runs(made)
+    prepare_jobs(made)
     wanted = next(run for run in made.runs if run.name == name)
     Path("ensemble.toml").write_text("repeats = 3\nseeds = 3\n")  # what the record says comes first
     again = given_again(name)
-    assert [(run.name, run.recipe.seed, run.assignment.sha) for run in again.runs] == [(name, wanted.recipe.seed, wanted.assignment.sha)]
-    assert (again.runs[0].assignment.repeat, again.runs[0].assignment.stratify) == (wanted.assignment.repeat, ("gender",))
-    assert len(open_runs(again, resume=True)) == 3
+    assert [(run.name, run.recipe.seed, run.assignment.sha) for run in again.runs] == [
+        (name, wanted.recipe.seed, wanted.assignment.sha)
+    ]
+    assert (again.runs[0].assignment.repeat, again.runs[0].assignment.stratify) == (
+        wanted.assignment.repeat,
+        ("gender",),
+    )
+    assert len(prepare_jobs(again, resume=True)) == 3
 
 
 def test_a_held_out_part_with_several_seeds_is_one_part(planned: Planner) -> None:
     made = planned(holdout=0.2, seeds=2)
-    open_runs(made)
+    prepare_jobs(made)
     assert [run.name for run in made.runs] == ["test_resnet", "test_resnet-s1"]
     assert made.runs[0].assignment is made.runs[1].assignment
     assert given_again("test_resnet-s1").assignment.sha == made.assignment.sha
@@ -108,7 +117,7 @@ def test_a_held_out_part_with_several_seeds_is_one_part(planned: Planner) -> Non
 
 def test_columns_are_spread_besides_the_label_and_recorded(planned: Planner) -> None:
     made = planned(stratify=("gender", "age"))
-    open_runs(made)
+    prepare_jobs(made)
     assert tomllib.loads(Path("runs/test_resnet/config.toml").read_text())["stratify"] == ["gender", "age"]
     assert json.loads(Path("runs/test_resnet/folds.json").read_text())["stratify"] == ["gender", "age"]
     assert made.assignment.sha != planned().assignment.sha
@@ -116,7 +125,9 @@ def test_columns_are_spread_besides_the_label_and_recorded(planned: Planner) -> 
         planned(stratify=("gendr",))
 
 
-def test_a_class_that_a_repeat_lacks_is_warned_about_with_its_number(planned: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_a_repeat_lacks_is_warned_about_with_its_number(
+    planned: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     monkeypatch.setattr(plan, "check_folds", lambda assignment, *rest: [f"fold of repeat {assignment.repeat}"])
     planned(repeats=2, more={"warn": said.append})
@@ -124,45 +135,57 @@ def test_a_class_that_a_repeat_lacks_is_warned_about_with_its_number(planned: Pl
 
 
 @pytest.mark.parametrize(("loss", "accumulate", "lines"), [("ce+f1", 2, 1), ("ce+f1", 1, 0), ("ce", 2, 0)])
-def test_a_batch_loss_over_parts_of_a_batch_is_warned_about(planned: Planner, loss: str, accumulate: int, lines: int) -> None:
+def test_a_batch_loss_over_parts_of_a_batch_is_warned_about(
+    planned: Planner, loss: str, accumulate: int, lines: int
+) -> None:
     said: list[str] = []
-    variant = Asked("", Recipe(epochs=1, img_size="32", pretrained=False, loss=loss, accumulate=accumulate))
+    variant = RequestedRecipe("", Recipe(epochs=1, img_size="32", pretrained=False, loss=loss, accumulate=accumulate))
     planned(more={"warn": said.append, "variants": [variant, variant]})
     assert sum("F1 of each part of a batch" in line for line in said) == lines  # once for all variants
 
 
 def test_another_kind_of_device_is_refused_before_anything_is_removed(planned: Planner) -> None:
-    open_runs(planned())
+    prepare_jobs(planned())
     made = planned()
     elsewhere = replace(
-        made, placement=Placement(("cuda:0",), 1, "a GPU"), runs=tuple(replace(r, recipe=replace(r.recipe, amp="off")) for r in made.runs)
+        made,
+        placement=DevicePlan(("cuda:0",), 1, "a GPU"),
+        runs=tuple(replace(r, recipe=replace(r.recipe, amp="off")) for r in made.runs),
     )
     with pytest.raises(EnsembleError, match="begun with other settings"):  # amp was asked for, too
-        open_runs(elsewhere, resume=True)
-    Path("runs/test_resnet/config.toml").write_text(Path("runs/test_resnet/config.toml").read_text().replace('amp = "auto"', 'amp = "off"'))
+        prepare_jobs(elsewhere, resume=True)
+    Path("runs/test_resnet/config.toml").write_text(
+        Path("runs/test_resnet/config.toml").read_text().replace('amp = "auto"', 'amp = "off"')
+    )
     with pytest.raises(EnsembleError, match="begun on another kind of device") as refused:
-        open_runs(elsewhere, resume=True)
+        prepare_jobs(elsewhere, resume=True)
     assert refused.value.details == ("resolved device: cpu → cuda",)
-    Path("runs/test_resnet/config.toml").write_text(Path("runs/test_resnet/config.toml").read_text().replace('device = "cpu"\n', ""))
-    assert len(open_runs(elsewhere, resume=True)) == 3  # begun before it was recorded
+    Path("runs/test_resnet/config.toml").write_text(
+        Path("runs/test_resnet/config.toml").read_text().replace('device = "cpu"\n', "")
+    )
+    assert len(prepare_jobs(elsewhere, resume=True)) == 3  # begun before it was recorded
 
 
-def test_other_versions_are_warned_about_before_training_and_not_where_nothing_is_left(planned: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_runs(planned())
+def test_other_versions_are_warned_about_before_training_and_not_where_nothing_is_left(
+    planned: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_jobs(planned())
     said: list[str] = []
-    open_runs(planned(), resume=True, warn=said.append)
+    prepare_jobs(planned(), resume=True, warn=said.append)
     assert said == []
     now = plan.environment()
     monkeypatch.setattr(plan, "environment", lambda: now | {"numpy": "9.9"})
-    open_runs(planned(), resume=True, warn=said.append)
-    assert said == [f"test_resnet: begun with numpy {now['numpy']} (now 9.9); what comes out may differ in the last bits"]
+    prepare_jobs(planned(), resume=True, warn=said.append)
+    assert said == [
+        f"test_resnet: begun with numpy {now['numpy']} (now 9.9); what comes out may differ in the last bits"
+    ]
     monkeypatch.setattr(plan.Run, "done", lambda self, fold: {})
-    assert open_runs(planned(), resume=True, warn=said.append) == []
+    assert prepare_jobs(planned(), resume=True, warn=said.append) == []
     assert len(said) == 1
 
 
 def test_all_folds_with_force_are_a_new_start_whatever_is_recorded(planned: Planner) -> None:
-    open_runs(planned(more={"execution": Execution(per_device=3)}))
+    prepare_jobs(planned(more={"execution": Execution(per_device=3)}))
     record = Path("runs/test_resnet/config.toml")
     assert planned().placement.devices == ("cpu",) * 3
     for content in ("[", "resolved = 5", "[resolved]\nthreads = 'many'"):
@@ -173,29 +196,31 @@ def test_all_folds_with_force_are_a_new_start_whatever_is_recorded(planned: Plan
         made = planned(more={"force": True})
         assert made.placement.devices == ("cpu",)
         said: list[str] = []
-        assert len(open_runs(made, force=True, warn=said.append)) == 3
+        assert len(prepare_jobs(made, force=True, warn=said.append)) == 3
         assert said == []
         assert tomllib.loads(record.read_text())["resolved"]["threads"] == 1
 
 
 def test_the_jobs_a_device_that_were_asked_for_are_repeated_unless_others_are_asked_for(planned: Planner) -> None:
-    open_runs(planned(more={"execution": Execution(per_device=2)}))
+    prepare_jobs(planned(more={"execution": Execution(per_device=2)}))
     assert tomllib.loads(Path("runs/test_resnet/config.toml").read_text())["resolved"]["jobs"] == 2
     assert planned().placement.devices == ("cpu", "cpu")
     assert planned(more={"execution": Execution(per_device=1)}).placement.devices == ("cpu",)
 
 
 def test_one_job_a_gpu_is_recorded_as_the_choice_it_was(planned: Planner) -> None:
-    made = replace(planned(), placement=Placement(("cuda:0",), 1, "a GPU"))
+    made = replace(planned(), placement=DevicePlan(("cuda:0",), 1, "a GPU"))
     made = replace(made, runs=tuple(replace(run, recipe=replace(run.recipe, amp="off")) for run in made.runs))
-    open_runs(made)
+    prepare_jobs(made)
     resolved = tomllib.loads(Path("runs/test_resnet/config.toml").read_text())["resolved"]
     assert (resolved["device"], resolved["jobs"]) == ("cuda", 1)
 
 
-def test_on_a_cpu_the_threads_make_the_same_choice_and_on_a_larger_one_a_larger(planned: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_the_threads_make_the_same_choice_and_on_a_larger_one_a_larger(
+    planned: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(devices, "available_cores", lambda: 2)
-    open_runs(planned(more={"folds": [0]}))
+    prepare_jobs(planned(more={"folds": [0]}))
     resolved = tomllib.loads(Path("runs/test_resnet/config.toml").read_text())["resolved"]
     assert (resolved["device"], resolved["threads"], resolved.get("jobs")) == ("cpu", 2, None)
     assert planned().placement.devices == ("cpu",)

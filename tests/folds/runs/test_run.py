@@ -15,7 +15,7 @@ from folds.errors import EnsembleError
 from folds.models.factory import Architecture
 from folds.predictions.files import oof_file
 from folds.runs import run as run_module
-from folds.runs.run import Recorded, Run, recorded_start
+from folds.runs.run import RecordedResources, Run, recorded_start
 from folds.splits.assignment import FoldAssignment
 
 
@@ -34,8 +34,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def everything() -> list[Path]:
-    inside = [f"runs/swin/fold{fold}/{name}" for fold in (0, 1) for name in ("oof.npy", "test.npy", "history.csv", "state.pt", "done.json")]
-    beside = [f"runs/{tta}swin.{part}.{kind}" for tta in ("", "tta/") for part in ("oof", "fold0.test", "fold1.test") for kind in ("npy", "json")]
+    inside = [
+        f"runs/swin/fold{fold}/{name}"
+        for fold in (0, 1)
+        for name in ("oof.npy", "test.npy", "history.csv", "state.pt", "done.json")
+    ]
+    beside = [
+        f"runs/{tta}swin.{part}.{kind}"
+        for tta in ("", "tta/")
+        for part in ("oof", "fold0.test", "fold1.test")
+        for kind in ("npy", "json")
+    ]
     views = [f"runs/tta/swin/views/hflip.{part}.{kind}" for part in ("oof", "fold0.test") for kind in ("npy", "json")]
     others = ["runs/swin/config.toml", "runs/swin/folds.csv", *(f"checkpoints/swin/fold{fold}.pt" for fold in (0, 1))]
     return [Path(name) for name in (*inside, *beside, *views, *others)]
@@ -60,7 +69,11 @@ def stopped_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_folds_leave_nothing_and_one_fold_leaves_the_other(run: Run) -> None:
     run.remove([1])
-    kept = {str(path) for path in everything() if "fold1" not in str(path) and "tta" not in str(path) and "swin.oof" not in str(path)}
+    kept = {
+        str(path)
+        for path in everything()
+        if "fold1" not in str(path) and "tta" not in str(path) and "swin.oof" not in str(path)
+    }
     assert there() == kept
     run.remove([0, 1])
     assert there() == set()
@@ -69,7 +82,9 @@ def test_all_folds_leave_nothing_and_one_fold_leaves_the_other(run: Run) -> None
 
 
 @pytest.mark.parametrize("folds", [[0, 1], [1]])
-def test_stopped_anywhere_nothing_that_is_left_looks_finished_or_is_gone_on_with(run: Run, monkeypatch: pytest.MonkeyPatch, folds: list[int]) -> None:
+def test_stopped_anywhere_nothing_that_is_left_looks_finished_or_is_gone_on_with(
+    run: Run, monkeypatch: pytest.MonkeyPatch, folds: list[int]
+) -> None:
     for steps in range(1, 40):
         with monkeypatch.context() as patch:
             stopped_after(steps, patch)
@@ -93,7 +108,9 @@ def test_stopped_anywhere_nothing_that_is_left_looks_finished_or_is_gone_on_with
         pytest.fail("it never came to its end")
 
 
-def test_an_array_is_removed_before_the_sidecar_that_gives_it_its_meaning(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_array_is_removed_before_the_sidecar_that_gives_it_its_meaning(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     removed: list[Path] = []
     remove = run_module.remove
     monkeypatch.setattr(run_module, "remove", lambda path: (removed.append(path), remove(path)))
@@ -102,7 +119,9 @@ def test_an_array_is_removed_before_the_sidecar_that_gives_it_its_meaning(run: R
     assert removed[at + 1] == Path("runs/swin.oof.json")
 
 
-def test_what_cannot_be_removed_is_an_error_that_names_it_and_the_same_command_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_removed_is_an_error_that_names_it_and_the_same_command_goes_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unlink = Path.unlink
 
     def refused(self: Path, missing_ok: bool = False) -> None:
@@ -112,7 +131,9 @@ def test_what_cannot_be_removed_is_an_error_that_names_it_and_the_same_command_g
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", refused)
-        with pytest.raises(EnsembleError, match=r"cannot remove runs/swin/fold0/history\.csv: permission denied") as error:
+        with pytest.raises(
+            EnsembleError, match=r"cannot remove runs/swin/fold0/history\.csv: permission denied"
+        ) as error:
             run.remove([0, 1])
         assert error.value.hint == "ls -ld runs/swin/fold0 shows who may remove it; then the same command again"
         assert not list(Path("runs").glob("swin/fold*/done.json"))
@@ -134,23 +155,26 @@ def record(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("[resolved]\nthreads = 3\njobs = 2", Recorded(3, 2)),
-        ("[resolved]\nthreads = 3", Recorded(3, None)),
-        ("[resolved]", Recorded(1, None)),  # begun before there was a number
-        ("", Recorded(1, None)),
+        ("[resolved]\nthreads = 3\njobs = 2", RecordedResources(3, 2)),
+        ("[resolved]\nthreads = 3", RecordedResources(3, None)),
+        ("[resolved]", RecordedResources(1, None)),  # begun before there was a number
+        ("", RecordedResources(1, None)),
     ],
 )
-def test_threads_and_jobs_of_the_first_start_are_kept(run: Run, text: str, found: Recorded) -> None:
+def test_threads_and_jobs_of_the_first_start_are_kept(run: Run, text: str, found: RecordedResources) -> None:
     record(text)
     assert recorded_start([run]) == found
 
 
 def test_without_a_record_there_is_nothing_to_keep(run: Run) -> None:
     Path("runs/swin/config.toml").unlink()
-    assert recorded_start([run]) == Recorded()
+    assert recorded_start([run]) == RecordedResources()
 
 
-@pytest.mark.parametrize("text", ["resolved = 5", "[resolved]\nthreads = 'many'", "[resolved]\nthreads = 0", "[resolved]\njobs = true", "[", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    ["resolved = 5", "[resolved]\nthreads = 'many'", "[resolved]\nthreads = 0", "[resolved]\njobs = true", "[", "\x00"],
+)
 def test_a_damaged_record_is_an_error_that_names_it_and_the_ways_out(run: Run, text: str) -> None:
     record(text)
     with pytest.raises(EnsembleError, match=r"runs/swin/config\.toml (is damaged|cannot be read)") as error:
@@ -164,7 +188,7 @@ def refused(run: Run) -> Callable[..., EnsembleError]:
     def of(before: str, after: str) -> EnsembleError:
         record(before)
         with pytest.raises(EnsembleError) as error:
-            run.refuse_changed(after)
+            run.check_same_settings(after)
         return error.value
 
     return of
@@ -172,11 +196,19 @@ def refused(run: Run) -> Callable[..., EnsembleError]:
 
 @pytest.mark.parametrize(
     ("before", "after", "way"),
-    [("cpu", "cuda", "--devices cpu goes on with it"), ("cuda", "cpu", "a machine with a GPU (--devices auto, or 0) goes on with it")],
+    [
+        ("cpu", "cuda", "--devices cpu goes on with it"),
+        ("cuda", "cpu", "a machine with a GPU (--devices auto, or 0) goes on with it"),
+    ],
 )
-def test_another_kind_of_device_is_refused_with_the_way_back(refused: Callable[..., EnsembleError], before: str, after: str, way: str) -> None:
+def test_another_kind_of_device_is_refused_with_the_way_back(
+    refused: Callable[..., EnsembleError], before: str, after: str, way: str
+) -> None:
     amp = {"cpu": "off", "cuda": "bf16"}
-    error = refused(f'[resolved]\ndevice = "{before}"\namp = "{amp[before]}"', f'[resolved]\ndevice = "{after}"\namp = "{amp[after]}"')
+    error = refused(
+        f'[resolved]\ndevice = "{before}"\namp = "{amp[before]}"',
+        f'[resolved]\ndevice = "{after}"\namp = "{amp[after]}"',
+    )
     assert "runs/swin was begun on another kind of device" in error.message
     assert f"resolved device: {before} → {after}" in error.details
     assert way in str(error.hint)
@@ -194,14 +226,17 @@ def test_beside_other_changes_the_device_is_one_of_them(refused: Callable[..., E
     [
         ("epochs = 1", 'epochs = 1\nopt = "adamw"\nmixup = 0.0'),  # settings that an earlier version did not have yet
         ("epochs = 1\n[resolved]", 'epochs = 1\n[resolved]\ntransform_sha = ""'),
-        ("[resolved]\nthreads = 1", '[resolved]\nthreads = 1\ndevice = "cuda"\njobs = 1'),  # begun before they were recorded
+        (
+            "[resolved]\nthreads = 1",
+            '[resolved]\nthreads = 1\ndevice = "cuda"\njobs = 1',
+        ),  # begun before they were recorded
         ('[resolved]\njobs = 2\ndevice = "cuda"', '[resolved]\njobs = 1\ndevice = "cuda"'),
         ("stratify = ['site']\nrepeats = 1\nseeds = 1", ""),  # the folds are compared, not how they were asked for
     ],
 )
 def test_what_changes_nothing_that_comes_out_is_no_other_setting(run: Run, before: str, after: str) -> None:
     record(before)
-    run.refuse_changed(after)
+    run.check_same_settings(after)
 
 
 def test_all_folds_of_a_run_are_the_whole(run: Run) -> None:

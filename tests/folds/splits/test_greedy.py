@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
-from folds.splits.greedy import fill_empty, greedy_folds
+from folds.splits.greedy import fill_empty, stratified_group_kfold
 from tests.folds.skewed import counted
 
 
@@ -16,7 +16,9 @@ def of_scikit_learn(labels: np.ndarray, persons: np.ndarray, k: int, seed: int) 
     fold = np.full(len(labels), -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for i, (_, index) in enumerate(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(labels, labels, persons)):
+        for i, (_, index) in enumerate(
+            StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(labels, labels, persons)
+        ):
             fold[index] = i
     return fold
 
@@ -49,7 +51,7 @@ def test_the_folds_are_scikit_learns_also_where_rounding_decides(sizes: str, lab
         if np.bincount(drawn).max() < k:
             continue  # scikit-learn refuses these
         matrix = counted(drawn, persons)
-        fold = greedy_folds(matrix.counts, matrix.sizes, k, seed)
+        fold = stratified_group_kfold(matrix.counts, matrix.sizes, k, seed)
         assert fold[persons].tolist() == of_scikit_learn(drawn, persons, k, seed).tolist()
         compared += 1
 
@@ -59,14 +61,17 @@ def test_people_of_several_thousand_images_are_spread_as_scikit_learn_spreads_th
     persons = np.repeat(np.arange(12), random.integers(1, 4000, 12))
     labels = random.choice(18, len(persons), p=random.dirichlet(np.full(18, 0.5)))
     matrix = counted(labels, persons)
-    assert greedy_folds(matrix.counts, matrix.sizes, 5, 1)[persons].tolist() == of_scikit_learn(labels, persons, 5, 1).tolist()
+    assert (
+        stratified_group_kfold(matrix.counts, matrix.sizes, 5, 1)[persons].tolist()
+        == of_scikit_learn(labels, persons, 5, 1).tolist()
+    )
 
 
 def test_unequal_shares_are_filled_to_those_shares() -> None:
     random = np.random.default_rng(0)
     persons = np.repeat(np.arange(400), 7)
     matrix = counted(random.integers(6, size=len(persons)), persons)
-    fold = greedy_folds(matrix.counts, matrix.sizes, (0.1, 0.9), 0)
+    fold = stratified_group_kfold(matrix.counts, matrix.sizes, (0.1, 0.9), 0)
     assert abs((fold == 0).mean() - 0.1) < 0.01
 
 

@@ -11,17 +11,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from folds.data.table import MISSING, Columns, SampleTable, build_table
+from folds.data.table import MISSING, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError
 from folds.splits.assignment import FoldAssignment, load_folds, read_folds, save_folds
-from folds.splits.checks import check_folds, fold_table
+from folds.splits.checks import check_folds, fold_counts
 from folds.splits.kfold import hold_out, split_by_person
 from tests.folds.skewed import skewed_people
 
 
 def table_of(persons: list[str], labels: list[str], source: str = "table.csv") -> SampleTable:
     ids = [f"s{i}" for i in range(len(persons))]
-    return build_table(Columns(source, ids, [f"{source} row {i + 2}" for i in range(len(ids))], None, labels, persons), training=False)
+    return build_table(
+        RawColumns(source, ids, [f"{source} row {i + 2}" for i in range(len(ids))], None, labels, persons),
+        training=False,
+    )
 
 
 @st.composite
@@ -63,7 +66,9 @@ def test_the_folds_are_those_of_scikit_learn(case):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for i, (_, index) in enumerate(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(table.ids, table.labels, table.persons)):
+            for i, (_, index) in enumerate(
+                StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(table.ids, table.labels, table.persons)
+            ):
                 expected[index] = i
         except ValueError:
             return  # fewer than k rows of every class: refused there, split here (the tests above)
@@ -133,7 +138,11 @@ def test_the_repair_is_on_unless_told_and_is_recorded(tmp_path) -> None:
     mended, plain = (split_by_person(table, 5, repaired=repaired) for repaired in (True, False))
     assert plain.repair is None
     assert mended.repair is not None
-    assert sum("absent from validation" in line for line in check_folds(mended, table.classes)) == mended.repair.after.absent == 0
+    assert (
+        sum("absent from validation" in line for line in check_folds(mended, table.classes))
+        == mended.repair.after.missing_classes
+        == 0
+    )
     path = save_folds(tmp_path / "folds.csv", mended)
     assert load_folds(path, table).repair == read_folds(path).repair == mended.repair
     assert load_folds(save_folds(tmp_path / "plain.csv", plain), table).repair is None
@@ -172,7 +181,9 @@ def test_a_held_out_part_comes_back_from_its_file(tmp_path, table) -> None:
 
 
 def test_the_table_of_a_held_out_part_has_what_is_trained_on_beside_it() -> None:
-    images, people = fold_table(assigned(["p", "p", "q", "r"], ["a", "b", "b", "a"], [0, 0, -1, -1], k=1), ("a", "b", "c"))
+    images, people = fold_counts(
+        assigned(["p", "p", "q", "r"], ["a", "b", "b", "a"], [0, 0, -1, -1], k=1), ("a", "b", "c")
+    )
     assert images.tolist() == [[1, 1], [1, 1], [0, 0]]
     assert people.tolist() == [1, 2]
 
@@ -230,7 +241,7 @@ def test_one_person_alone_cannot_be_split():
 
 
 def test_a_table_without_persons_cannot_be_split():
-    table = build_table(Columns("t.csv", ["1", "2"], ["row 2", "row 3"], None, ["a", "b"]), training=False)
+    table = build_table(RawColumns("t.csv", ["1", "2"], ["row 2", "row 3"], None, ["a", "b"]), training=False)
     with pytest.raises(EnsembleError, match=r"t.csv has no persons"):
         split_by_person(table, 2)
 
@@ -279,7 +290,7 @@ def test_a_declared_class_that_nobody_has_is_said_once():
 
 
 def test_the_fold_table_counts_images_by_class_and_people_by_fold():
-    images, people = fold_table(assigned(["p", "p", "q", "r"], ["a", "b", "b", "a"], [0, 0, 1, 1]), ("a", "b", "c"))
+    images, people = fold_counts(assigned(["p", "p", "q", "r"], ["a", "b", "b", "a"], [0, 0, 1, 1]), ("a", "b", "c"))
     assert images.tolist() == [[1, 1], [1, 1], [0, 0]]
     assert people.tolist() == [1, 2]
 
@@ -298,7 +309,13 @@ def test_saved_folds_come_back_the_same(tmp_path, table):
     made = split_by_person(table, 4, 3)
     save_folds(tmp_path / "folds.csv", made)
     back = load_folds(tmp_path / "folds.csv", table)
-    assert (back.fold.tolist(), back.k, back.seed, back.sha, back.table_sha) == (made.fold.tolist(), 4, 3, made.sha, table.sha)
+    assert (back.fold.tolist(), back.k, back.seed, back.sha, back.table_sha) == (
+        made.fold.tolist(),
+        4,
+        3,
+        made.sha,
+        table.sha,
+    )
     assert (tmp_path / "folds.csv").read_text().startswith("id,label,person,fold\ns0,1,p0,")
     assert json.loads((tmp_path / "folds.json").read_text())["versions"].keys() == {"ensemble", "scikit-learn", "numpy"}
 
@@ -315,7 +332,11 @@ def test_folds_are_lined_up_by_id_not_by_position(tmp_path, table):
 def test_folds_without_a_table_are_taken_as_they_stand(tmp_path, table):
     made = split_by_person(table, 4)
     back = read_folds(save_folds(tmp_path / "folds.csv", made))
-    assert (back.ids.tolist(), back.persons.tolist(), back.labels.tolist()) == (made.ids.tolist(), made.persons.tolist(), made.labels.tolist())
+    assert (back.ids.tolist(), back.persons.tolist(), back.labels.tolist()) == (
+        made.ids.tolist(),
+        made.persons.tolist(),
+        made.labels.tolist(),
+    )
     assert (back.sha, back.table_sha) == (made.sha, table.sha)
 
 
@@ -329,9 +350,18 @@ def test_a_folds_file_from_elsewhere_needs_only_id_and_fold(tmp_path, table):
 
 def test_a_folds_file_edited_by_hand_no_longer_claims_the_seed_it_was_made_with(tmp_path, table):
     save_folds(tmp_path / "folds.csv", split_by_person(table, 3, 5))
-    rewrite(tmp_path / "folds.csv", lambda lines: [lines[0], *(line[:-1] + "0" if ",p0," in line else line for line in lines[1:])])
-    rewrite(tmp_path / "folds.csv", lambda lines: [lines[0], *(line[:-1] + "1" if ",p1," in line else line for line in lines[1:])])
-    rewrite(tmp_path / "folds.csv", lambda lines: [lines[0], *(line[:-1] + "1" if ",p2," in line else line for line in lines[1:])])
+    rewrite(
+        tmp_path / "folds.csv",
+        lambda lines: [lines[0], *(line[:-1] + "0" if ",p0," in line else line for line in lines[1:])],
+    )
+    rewrite(
+        tmp_path / "folds.csv",
+        lambda lines: [lines[0], *(line[:-1] + "1" if ",p1," in line else line for line in lines[1:])],
+    )
+    rewrite(
+        tmp_path / "folds.csv",
+        lambda lines: [lines[0], *(line[:-1] + "1" if ",p2," in line else line for line in lines[1:])],
+    )
     assert load_folds(tmp_path / "folds.csv", table).seed is None
 
 
@@ -355,14 +385,16 @@ def test_folds_are_not_written_over_their_own_json(tmp_path, table):
 
 
 names = (
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1).map(str.strip).filter(lambda name: name not in MISSING)
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1)
+    .map(str.strip)
+    .filter(lambda name: name not in MISSING)
 )
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(names, min_size=2, max_size=5, unique=True))
 def test_any_name_survives_the_file(tmp_path, odd):
-    table = build_table(Columns("t.csv", odd, odd, None, odd, odd), training=False)
+    table = build_table(RawColumns("t.csv", odd, odd, None, odd, odd), training=False)
     made = split_by_person(table, 2)
     path = save_folds(tmp_path / "folds.csv", made, force=True)
     assert load_folds(path, table).sha == read_folds(path).sha == made.sha
@@ -372,12 +404,27 @@ BAD = {
     "a sample without a fold": (lambda lines: lines[:-2], "2 of 36 samples of table.csv have no fold in"),
     "an id that the table lacks": (lambda lines: [*lines, "ghost,1,p0,0"], "1 of 37 ids in .* are not in table.csv"),
     "an id twice": (lambda lines: [*lines, lines[-1]], "1 ids of .* stand there twice"),
-    "another person": (lambda lines: [line.replace(",p3,", ",p4,") for line in lines], "3 samples have another person in"),
-    "another label": (lambda lines: [lines[0], lines[1].replace(",1,", ",2,"), *lines[2:]], "1 samples have another label in"),
-    "a fold that is no number": (lambda lines: [*lines[:-1], lines[-1][:-1] + "x"], "1 folds of .* are not whole numbers from 0"),
+    "another person": (
+        lambda lines: [line.replace(",p3,", ",p4,") for line in lines],
+        "3 samples have another person in",
+    ),
+    "another label": (
+        lambda lines: [lines[0], lines[1].replace(",1,", ",2,"), *lines[2:]],
+        "1 samples have another label in",
+    ),
+    "a fold that is no number": (
+        lambda lines: [*lines[:-1], lines[-1][:-1] + "x"],
+        "1 folds of .* are not whole numbers from 0",
+    ),
     "a fold below 0": (lambda lines: [*lines[:-1], lines[-1][:-1] + "-1"], "are not whole numbers from 0"),
-    "an absurd fold": (lambda lines: [*lines[:-1], lines[-1][:-1] + "99999999999999999999"], "are not whole numbers from 0"),
-    "no column fold": (lambda lines: [line.replace("fold", "folds") for line in lines], "has no column 'fold'; did you mean 'folds'"),
+    "an absurd fold": (
+        lambda lines: [*lines[:-1], lines[-1][:-1] + "99999999999999999999"],
+        "are not whole numbers from 0",
+    ),
+    "no column fold": (
+        lambda lines: [line.replace("fold", "folds") for line in lines],
+        "has no column 'fold'; did you mean 'folds'",
+    ),
     "no rows": (lambda lines: lines[:1], "has a header and no rows"),
 }
 

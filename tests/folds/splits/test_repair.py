@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.splits import repair as repair_module
-from folds.splits.greedy import fill_empty, greedy_folds
+from folds.splits.greedy import fill_empty, stratified_group_kfold
 from folds.splits.repair import DEVIATION_TO_TRY, SIZE_TOLERANCE, balance, quality, repair
-from folds.splits.strata import People
+from folds.splits.strata import GroupCounts
 from tests.folds.skewed import counted, skewed_people
 
 
-def greedy(people: People, k: int, seed: int = 0) -> np.ndarray:
-    return fill_empty(greedy_folds(people.counts, people.sizes, k, seed), people.sizes, k)
+def greedy(people: GroupCounts, k: int, seed: int = 0) -> np.ndarray:
+    return fill_empty(stratified_group_kfold(people.counts, people.sizes, k, seed), people.sizes, k)
 
 
-def by_hand(people: People, fold: np.ndarray, k: int) -> tuple[int, float, float, float]:
+def by_hand(people: GroupCounts, fold: np.ndarray, k: int) -> tuple[int, float, float, float]:
     """absent, worst, mean and size, counted row by row."""
     absent, deviations = 0, []
     for name in range(people.values):
@@ -26,7 +26,10 @@ def by_hand(people: People, fold: np.ndarray, k: int) -> tuple[int, float, float
         absent += min(k, len(having)) - len({int(fold[person]) for person in having})
     for i in range(k):
         held = people.counts[fold == i]
-        deviations += [abs(a - b) for a, b in zip(held.sum(0) / people.sizes[fold == i].sum(), people.counts.sum(0) / people.sizes.sum())]
+        deviations += [
+            abs(a - b)
+            for a, b in zip(held.sum(0) / people.sizes[fold == i].sum(), people.counts.sum(0) / people.sizes.sum())
+        ]
     sizes = [people.sizes[fold == i].sum() / people.sizes.sum() * k - 1 for i in range(k)]
     return absent, max(deviations), float(np.mean(deviations)), max(map(abs, sizes))
 
@@ -44,9 +47,14 @@ def test_no_fold_of_skewed_people_lacks_a_class_and_no_deviation_is_worse(seed: 
     if changes is None:
         assert after is before
     else:
-        found = (changes.before.absent, changes.before.worst, changes.before.mean, changes.before.size)
+        found = (changes.before.missing_classes, changes.before.max_deviation, changes.before.mean, changes.before.size)
         assert found == pytest.approx(old)
-        assert (changes.after.absent, changes.after.worst, changes.after.mean, changes.after.size) == pytest.approx(new)
+        assert (
+            changes.after.missing_classes,
+            changes.after.max_deviation,
+            changes.after.mean,
+            changes.after.size,
+        ) == pytest.approx(new)
         assert changes.moved + changes.swapped == (before != after).sum()
 
 
@@ -61,10 +69,14 @@ def test_any_table_keeps_all_folds_and_is_in_nothing_worse(seed: int, persons: i
     after, _ = repair(people, before, [1 / k] * k, seed)
     old, new = quality(people, before, [1 / k] * k), quality(people, after, [1 / k] * k)
     assert set(after.tolist()) == set(range(k))
-    assert new.absent <= old.absent
-    assert new.worst <= old.worst + 1e-12
-    assert new.mean <= old.mean + 1e-12 or new.absent < old.absent
-    assert new.absent < old.absent or np.array_equal(after, before) or new.worst < old.worst
+    assert new.missing_classes <= old.missing_classes
+    assert new.max_deviation <= old.max_deviation + 1e-12
+    assert new.mean <= old.mean + 1e-12 or new.missing_classes < old.missing_classes
+    assert (
+        new.missing_classes < old.missing_classes
+        or np.array_equal(after, before)
+        or new.max_deviation < old.max_deviation
+    )
 
 
 def test_what_lacks_nothing_and_is_balanced_is_left_alone() -> None:
@@ -72,7 +84,7 @@ def test_what_lacks_nothing_and_is_balanced_is_left_alone() -> None:
     owners = np.repeat(np.arange(600), 7)
     people = counted(random.integers(3, size=len(owners)), owners)
     before = greedy(people, 5)
-    assert quality(people, before, [0.2] * 5).worst < DEVIATION_TO_TRY
+    assert quality(people, before, [0.2] * 5).max_deviation < DEVIATION_TO_TRY
     assert repair(people, before, [0.2] * 5, 0) == (pytest.approx(before), None)
 
 
@@ -87,7 +99,7 @@ def test_a_class_of_fewer_people_than_folds_is_given_to_as_many_folds() -> None:
     people = counted(np.array([0, 1, 0, 1, 0, 0, 0, 0, 0, 0]), np.repeat(np.arange(5), 2))
     after, changes = repair(people, np.array([0, 0, 1, 2, 2]), [1 / 3] * 3, 0)
     assert changes is not None
-    assert (changes.before.absent, changes.after.absent) == (1, 0)
+    assert (changes.before.missing_classes, changes.after.missing_classes) == (1, 0)
     assert after[0] != after[1]
 
 
@@ -95,7 +107,10 @@ def test_it_says_in_a_line_what_it_changed() -> None:
     people = counted(np.array([0, 0, 1, 1]), np.arange(4))
     after, changes = repair(people, np.array([0, 0, 1, 1]), [0.5] * 2, 0)
     assert sorted(after[:2]) == sorted(after[2:]) == [0, 1]
-    assert str(changes) == "0 people moved, 2 swapped; classes absent from a fold: 2 → 0; largest deviation of a class share .500 → .000"
+    assert (
+        str(changes)
+        == "0 people moved, 2 swapped; classes absent from a fold: 2 → 0; largest deviation of a class share .500 → .000"
+    )
 
 
 def test_many_people_are_searched_by_samples_and_what_is_absent_is_found() -> None:
@@ -108,7 +123,7 @@ def test_many_people_are_searched_by_samples_and_what_is_absent_is_found() -> No
     fold[[5, 900, 1700, 2100, 2999]] = 2
     after, changes = repair(people, fold, [0.2] * 5, 0)
     assert changes is not None
-    assert (changes.before.absent, changes.after.absent) == (4, 0)
+    assert (changes.before.missing_classes, changes.after.missing_classes) == (4, 0)
     assert sorted(after[[5, 900, 1700, 2100, 2999]]) == [0, 1, 2, 3, 4]
 
 
@@ -116,15 +131,15 @@ def test_a_bad_beginning_is_balanced_to_the_shares_asked_for() -> None:
     people = counted(*skewed_people(2, people=60, classes=5))
     fold = balance(people, (np.arange(60) >= 30).astype(np.int64), (0.2, 0.8), np.random.default_rng(0))
     after = quality(people, fold, (0.2, 0.8))
-    assert after.absent == 0
+    assert after.missing_classes == 0
     assert after.size <= SIZE_TOLERANCE + 1e-6
-    assert after.worst < 0.05
+    assert after.max_deviation < 0.05
 
 
 def test_sampled_and_exhaustive_search_agree_on_what_each_candidate_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     people = counted(*skewed_people(3, people=12, classes=4))
     fold = greedy(people, 3)
-    search = repair_module._Search(people, fold, [1 / 3] * 3)
+    search = repair_module._LocalSearch(people, fold, [1 / 3] * 3)
     search.scale, search.size_limit, search.floor = search.quality(), 0.05, None
     candidates = search._candidates(np.random.default_rng(0))
     costs = search._costs(*candidates)

@@ -14,8 +14,8 @@ from folds.splits.assignment import FoldAssignment
 from folds.splits.checks import check_folds
 from folds.splits.kfold import split_by_person
 from folds.splits.repair import quality
-from folds.splits.repeated import ALIKE, likeness, rand_index, repeated_splits
-from folds.splits.strata import people_of
+from folds.splits.repeated import MAX_INDEPENDENT_INDEX, max_rand_index, rand_index, repeated_splits
+from folds.splits.strata import count_groups
 from tests.folds.skewed import skewed_people
 from tests.folds.splits.test_strata import table_of
 
@@ -37,32 +37,38 @@ def repeats(table: SampleTable) -> list[FoldAssignment]:
     return repeated_splits(table, 5, 3)
 
 
-def test_repeats_are_independent_where_other_seeds_give_the_same_partition(table: SampleTable, repeats: list[FoldAssignment]) -> None:
+def test_repeats_are_independent_where_other_seeds_give_the_same_partition(
+    table: SampleTable, repeats: list[FoldAssignment]
+) -> None:
     assert [each.repeat for each in repeats] == [0, 1, 2]
     assert {each.seed for each in repeats} == {0}
-    assert likeness(repeats) <= ALIKE
+    assert max_rand_index(repeats) <= MAX_INDEPENDENT_INDEX
     assert repeats[0].sha == split_by_person(table, 5).sha
-    assert likeness(repeated_splits(table, 5, 3, repaired=False)) > 0.9
+    assert max_rand_index(repeated_splits(table, 5, 3, repaired=False)) > 0.9
 
 
 def test_every_repeat_is_as_well_balanced_as_scikit_learns(table: SampleTable, repeats: list[FoldAssignment]) -> None:
-    people = people_of(table)
+    people = count_groups(table)
     _, first = np.unique(people.groups, return_index=True)
     before = quality(people, split_by_person(table, 5, repaired=False).fold[first], [0.2] * 5)
     for each in repeats:
         check_folds(each, table.classes)
         now = quality(people, each.fold[first], [0.2] * 5)
-        assert now.absent == 0
-        assert now.worst <= before.worst
+        assert now.missing_classes == 0
+        assert now.max_deviation <= before.max_deviation
 
 
-def test_repeats_follow_from_the_seed_and_the_first_ones_from_no_later_one(table: SampleTable, repeats: list[FoldAssignment]) -> None:
+def test_repeats_follow_from_the_seed_and_the_first_ones_from_no_later_one(
+    table: SampleTable, repeats: list[FoldAssignment]
+) -> None:
     assert [each.sha for each in repeated_splits(table, 5, 2)] == [each.sha for each in repeats[:2]]
     assert repeated_splits(table, 5, 2, seed=1)[1].sha != repeats[1].sha
 
 
 def test_more_repeats_than_there_are_partitions_are_refused() -> None:
-    with pytest.raises(EnsembleError, match="5 different partitions of 2 people into 2 folds were asked for, 1 found") as error:
+    with pytest.raises(
+        EnsembleError, match="5 different partitions of 2 people into 2 folds were asked for, 1 found"
+    ) as error:
         repeated_splits(table_of(["p", "q"], ["a", "b"]), 2, 5)
     assert error.value.hint == "--repeats 1"
 

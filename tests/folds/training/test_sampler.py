@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.errors import UsageError
-from folds.training.sampler import Epochs, Sampling, parse_sampler, parse_sampling
+from folds.training.sampler import EpochSampler, SamplerConfig, parse_sampler, parse_sampling
 from folds.utils.files import derive_seed
 
 CLASSES = ["wear-m", "wear-f", "normal-m", "normal-f", "nobody"]
@@ -28,7 +28,7 @@ class Table:
     codes: np.ndarray
     persons: np.ndarray
 
-    def epochs(self, sampling: Sampling, seed: tuple[Any, ...] = SEED) -> Epochs:
+    def epochs(self, sampling: SamplerConfig, seed: tuple[Any, ...] = SEED) -> EpochSampler:
         return sampling.over(self.training, self.codes, self.persons, seed)
 
     def counts(self) -> np.ndarray:
@@ -51,7 +51,7 @@ def photographs(people: int = 30) -> Table:
     return Table(np.arange(7 * people), codes, np.repeat([f"p{i}" for i in range(people)], 7))
 
 
-def parse(text: str = "none", **given: Any) -> Sampling:
+def parse(text: str = "none", **given: Any) -> SamplerConfig:
     return parse_sampling(text, CLASSES, class_attributes=ATTRIBUTES, **given)
 
 
@@ -68,19 +68,27 @@ anything = st.one_of(
         caps,
         st.booleans(),
     ),
-    st.builds(lambda counts, cap: parse(counts=counts, per_person=cap), st.dictionaries(st.sampled_from(CLASSES), st.integers(1, 40)), caps),
+    st.builds(
+        lambda counts, cap: parse(counts=counts, per_person=cap),
+        st.dictionaries(st.sampled_from(CLASSES), st.integers(1, 40)),
+        caps,
+    ),
 )
 
 
 @given(tables(), st.integers(0, 3))
-def test_without_settings_an_epoch_is_the_permutation_that_it_was_before_there_were_any(table: Table, epoch: int) -> None:
+def test_without_settings_an_epoch_is_the_permutation_that_it_was_before_there_were_any(
+    table: Table, epoch: int
+) -> None:
     order = np.random.default_rng(derive_seed(*SEED, epoch, "order")).permutation(len(table.training))
     assert table.epochs(parse()).rows(epoch).tolist() == table.training[order].tolist()
 
 
 @settings(max_examples=150, deadline=None)
 @given(tables(), anything)
-def test_every_epoch_has_equally_many_rows_of_each_class_and_none_from_elsewhere(table: Table, sampling: Sampling) -> None:
+def test_every_epoch_has_equally_many_rows_of_each_class_and_none_from_elsewhere(
+    table: Table, sampling: SamplerConfig
+) -> None:
     epochs = table.epochs(sampling)
     for epoch in range(EPOCHS):
         rows = epochs.rows(epoch)
@@ -92,7 +100,7 @@ def test_every_epoch_has_equally_many_rows_of_each_class_and_none_from_elsewhere
 
 @settings(max_examples=50, deadline=None)
 @given(tables(), anything)
-def test_an_epoch_follows_from_the_seed_and_its_number_alone(table: Table, sampling: Sampling) -> None:
+def test_an_epoch_follows_from_the_seed_and_its_number_alone(table: Table, sampling: SamplerConfig) -> None:
     forward, backward = table.epochs(sampling), table.epochs(sampling)
     first = [forward.rows(epoch).tolist() for epoch in range(EPOCHS)]
     assert first == [backward.rows(epoch).tolist() for epoch in reversed(range(EPOCHS))][::-1]
@@ -106,18 +114,35 @@ def test_another_seed_and_another_epoch_show_other_images() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(tables(), anything)
-def test_within_a_class_no_image_comes_twice_while_another_that_may_come_is_left_out(table: Table, sampling: Sampling) -> None:
+def test_within_a_class_no_image_comes_twice_while_another_that_may_come_is_left_out(
+    table: Table, sampling: SamplerConfig
+) -> None:
     epochs = table.epochs(sampling)
     shown = Counter(epochs.rows(2).tolist())
     for code in range(4):
-        times = [shown[row] for row in table.training[table.codes[table.training] == code].tolist() if sampling.most == () or row in shown]
+        times = [
+            shown[row]
+            for row in table.training[table.codes[table.training] == code].tolist()
+            if sampling.most == () or row in shown
+        ]
         if times:
             assert max(times) - min(times) <= 1
 
 
 @settings(max_examples=60, deadline=None)
-@given(tables(), st.sampled_from([parse("balanced", per_person={"mask=wear": 99}), parse("power:.8"), parse(counts={"wear-m": 3, "normal-f": 25})]))
-def test_over_a_training_all_images_of_a_class_come_equally_often_give_or_take_one(table: Table, sampling: Sampling) -> None:
+@given(
+    tables(),
+    st.sampled_from(
+        [
+            parse("balanced", per_person={"mask=wear": 99}),
+            parse("power:.8"),
+            parse(counts={"wear-m": 3, "normal-f": 25}),
+        ]
+    ),
+)
+def test_over_a_training_all_images_of_a_class_come_equally_often_give_or_take_one(
+    table: Table, sampling: SamplerConfig
+) -> None:
     epochs = table.epochs(sampling)
     shown = Counter(row for epoch in range(EPOCHS) for row in epochs.rows(epoch).tolist())
     for code in range(4):
@@ -160,15 +185,24 @@ def kept(rows: np.ndarray, table: Table, codes: set[int]) -> dict[str, set[int]]
 
 
 @settings(max_examples=80, deadline=None)
-@given(tables(), st.integers(1, 4), st.sampled_from(["none", "balanced"]), st.sampled_from(["mask=wear", "gender=f", "normal-m"]))
-def test_an_epoch_shows_of_one_person_as_many_of_a_kind_as_are_allowed_or_all(table: Table, most: int, text: str, kind: str) -> None:
+@given(
+    tables(),
+    st.integers(1, 4),
+    st.sampled_from(["none", "balanced"]),
+    st.sampled_from(["mask=wear", "gender=f", "normal-m"]),
+)
+def test_an_epoch_shows_of_one_person_as_many_of_a_kind_as_are_allowed_or_all(
+    table: Table, most: int, text: str, kind: str
+) -> None:
     codes = {"mask=wear": {0, 1}, "gender=f": {1, 3}, "normal-m": {2}}[kind]
     epochs = table.epochs(parse(text, per_person={kind: most}))
     everything = kept(table.training, table, codes)
     for epoch in range(3):
         found = kept(epochs.rows(epoch), table, codes)
         if text == "none":  # balancing may leave some of these out
-            assert {person: len(rows) for person, rows in found.items()} == {p: min(most, len(rows)) for p, rows in everything.items()}
+            assert {person: len(rows) for person, rows in found.items()} == {
+                p: min(most, len(rows)) for p, rows in everything.items()
+            }
         assert all(len(rows) <= most for rows in found.values())
 
 
@@ -237,14 +271,18 @@ def test_people_may_be_numbers() -> None:
 
 def test_a_million_rows_take_no_time_worth_naming() -> None:
     rng = np.random.default_rng(0)
-    table = Table(np.arange(1_000_000), rng.choice(4, 1_000_000, p=[0.6, 0.3, 0.09, 0.01]), np.repeat(np.arange(100_000), 10))
+    table = Table(
+        np.arange(1_000_000), rng.choice(4, 1_000_000, p=[0.6, 0.3, 0.09, 0.01]), np.repeat(np.arange(100_000), 10)
+    )
     start = time.process_time()
     epochs = table.epochs(parse("balanced", per_person={"mask=wear": 2}))
     assert len(epochs.rows(0)) == len(epochs)
     assert time.process_time() - start < 5
 
 
-@pytest.mark.parametrize(("text", "power"), [("none", 1.0), ("balanced", 0.0), ("sqrt", 0.5), ("power:.25", 0.25), ("power:1", 1.0)])
+@pytest.mark.parametrize(
+    ("text", "power"), [("none", 1.0), ("balanced", 0.0), ("sqrt", 0.5), ("power:.25", 0.25), ("power:1", 1.0)]
+)
 def test_a_sampler_is_a_power(text: str, power: float) -> None:
     assert parse_sampler(text) == power
 
@@ -266,7 +304,10 @@ def test_a_sampler_is_a_power(text: str, power: float) -> None:
         ({"per_person": {"mosk=wear": 1}}, "unknown attribute in per_person 'mosk'; did you mean mask"),
         ({"per_person": {"mask=weer": 1}}, "unknown value of mask in per_person 'weer'; did you mean wear"),
         ({"per_person": {"mask=wear": "1"}}, "per_person: expected a whole number .* for 'mask=wear', found '1'"),
-        ({"per_person": {"mask=wear": 1, "gender=f": 2}}, "per_person: class 'wear-f' belongs to both mask=wear and gender=f"),
+        (
+            {"per_person": {"mask=wear": 1, "gender=f": 2}},
+            "per_person: class 'wear-f' belongs to both mask=wear and gender=f",
+        ),
         ({"fixed": True}, "per_person_fixed is for per_person, and there is none"),
     ],
 )
@@ -282,4 +323,4 @@ def test_without_attributes_only_classes_can_be_named() -> None:
 
 
 def test_a_class_may_have_an_equals_sign_in_its_name() -> None:
-    assert parse_sampling("none", ["a", "x=1"], per_person={"x=1": 2}) == Sampling(2, kinds=(-1, 0), most=(2,))
+    assert parse_sampling("none", ["a", "x=1"], per_person={"x=1": 2}) == SamplerConfig(2, kinds=(-1, 0), most=(2,))

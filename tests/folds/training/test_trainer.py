@@ -18,14 +18,14 @@ from sklearn.metrics import f1_score
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
 from folds.models.checkpoint import load_checkpoint
-from folds.runs.plan import make_plan, open_runs
+from folds.runs.plan import build_plan, prepare_jobs
 from folds.training import context as fold_setup
 from folds.training import loop as fitting
 from folds.training import sampler as sampling
 from folds.training import trainer as training
 from folds.training.job import Job, job_as_dict, job_from_dict
-from folds.training.state import Learner, Progress, StateFile
-from folds.training.trainer import train_job
+from folds.training.state import Progress, StateWriter, TrainingState
+from folds.training.trainer import train_fold
 from folds.utils.files import derive_seed
 from folds.utils.locks import exclusive_lock
 from tests.conftest import start_over
@@ -43,24 +43,24 @@ def job(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     def make(name: str = "run", arch: str = "test_resnet", **recipe: Any) -> Job:
         settings = Settings(data=drawn, arch=(arch,), k=3, name=name)
         values = {"epochs": 2, "img_size": "32", "pretrained": False} | recipe
-        return open_runs(make_plan(settings, Recipe(**values), folds=[0]))[0]
+        return prepare_jobs(build_plan(settings, Recipe(**values), folds=[0]))[0]
 
     return make
 
 
 def test_a_job_leaves_predictions_checkpoint_history_and_last_of_all_its_record(job: Callable[..., Job]) -> None:
     one = job()
-    done = train_job(one)
-    assert sorted(path.name for path in one.place.iterdir()) == ["done.json", "history.csv", "oof.npy", "test.npy"]
-    assert json.loads((one.place / "done.json").read_text()) == done
-    times = [(one.place / name).stat().st_mtime_ns for name in ("oof.npy", "test.npy", "done.json")]
+    done = train_fold(one)
+    assert sorted(path.name for path in one.fold_dir.iterdir()) == ["done.json", "history.csv", "oof.npy", "test.npy"]
+    assert json.loads((one.fold_dir / "done.json").read_text()) == done
+    times = [(one.fold_dir / name).stat().st_mtime_ns for name in ("oof.npy", "test.npy", "done.json")]
     assert times == sorted(times)
-    assert (one.place / "history.csv").read_text().count("\n") == 3
+    assert (one.fold_dir / "history.csv").read_text().count("\n") == 3
 
 
 def test_the_recorded_score_is_that_of_scikit_learn_on_the_written_rows(job: Callable[..., Job]) -> None:
     one = job()
-    done = train_job(one)
+    done = train_fold(one)
     checkpoint = load_checkpoint(Path(one.checkpoint))
     mask = {"incorrect_mask": 6, "normal": 12}
     truth = []
@@ -68,14 +68,14 @@ def test_the_recorded_score_is_that_of_scikit_learn_on_the_written_rows(job: Cal
         folder, stem = name.split("/")
         _, gender, _, age = folder.split("_")
         truth.append(mask.get(stem, 0) + 3 * (gender == "female") + (int(age) >= 30) + (int(age) >= 60))
-    predicted = np.load(one.place / "oof.npy").argmax(1)
+    predicted = np.load(one.fold_dir / "oof.npy").argmax(1)
     expected = f1_score(truth, predicted, labels=range(18), average="macro", zero_division=0)
     assert done["macro_f1"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_training_and_validation_people_are_disjoint_and_all_there(job: Callable[..., Job]) -> None:
     one = job(epochs=1)
-    train_job(one)
+    train_fold(one)
     checkpoint = load_checkpoint(Path(one.checkpoint))
     training = {name.split("/")[0] for name in checkpoint.training_ids}
     validation = {name.split("/")[0] for name in checkpoint.validation_ids}
@@ -87,8 +87,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(job: Calla
     arrays = []
     for seed in (0, 0, 1):
         one = job(seed=seed, epochs=1)
-        train_job(one)
-        arrays.append((one.place / "oof.npy").read_bytes())
+        train_fold(one)
+        arrays.append((one.fold_dir / "oof.npy").read_bytes())
         start_over()
     assert arrays[0] == arrays[1]
     assert arrays[0] != arrays[2]
@@ -96,17 +96,36 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(job: Calla
 
 # Everything that has a state, changes on the way or draws random numbers, in one recipe.
 ALL_AT_ONCE: dict[str, Any] = {
-    **{"sampler": "sqrt", "per_person": {"mask=wear": 2}, "augment": "strong", "mixup": 0.2, "cutmix": 1.0, "augment_more": {"age=>=60": "light"}},
-    **{"opt": "lion", "schedule": "plateau", "schedule_args": {"patience": 0}, "freeze": 1, "loss": "ldam:drw=.5+.5*f1", "normalise": "data"},
-    **{"target": "mask+gender+age", "rebin": {"age": {"column": "years", "cuts": [30, 58]}}, "ema": 0.9, "accumulate": 2},
+    **{
+        "sampler": "sqrt",
+        "per_person": {"mask=wear": 2},
+        "augment": "strong",
+        "mixup": 0.2,
+        "cutmix": 1.0,
+        "augment_more": {"age=>=60": "light"},
+    },
+    **{
+        "opt": "lion",
+        "schedule": "plateau",
+        "schedule_args": {"patience": 0},
+        "freeze": 1,
+        "loss": "ldam:drw=.5+.5*f1",
+        "normalise": "data",
+    },
+    **{
+        "target": "mask+gender+age",
+        "rebin": {"age": {"column": "years", "cuts": [30, 58]}},
+        "ema": 0.9,
+        "accumulate": 2,
+    },
 }
 
 
 @pytest.mark.parametrize("recipe", [{}, {"ema": 0.9}, {"keep": "best"}, ALL_AT_ONCE])
 def test_a_job_that_was_stopped_goes_on_to_the_same_bytes(job: Callable[..., Job], recipe: dict[str, Any]) -> None:
     straight = job(epochs=3, **recipe)
-    train_job(straight)
-    expected = (straight.place / "oof.npy").read_bytes()
+    train_fold(straight)
+    expected = (straight.fold_dir / "oof.npy").read_bytes()
     start_over()
 
     stopped = job(epochs=3, **recipe)
@@ -116,17 +135,17 @@ def test_a_job_that_was_stopped_goes_on_to_the_same_bytes(job: Callable[..., Job
             raise Stop
 
     with pytest.raises(Stop):
-        train_job(stopped, stop_after_two)
-    assert not (stopped.place / "done.json").exists()
+        train_fold(stopped, stop_after_two)
+    assert not (stopped.fold_dir / "done.json").exists()
     seen: list[int] = []
-    train_job(stopped, lambda event: seen.append(event["epoch"]) if event["event"] == "epoch" else None)
+    train_fold(stopped, lambda event: seen.append(event["epoch"]) if event["event"] == "epoch" else None)
     assert seen == [3]
-    assert (stopped.place / "oof.npy").read_bytes() == expected
+    assert (stopped.fold_dir / "oof.npy").read_bytes() == expected
 
 
 def test_the_checkpoint_alone_gives_the_predictions_again(job: Callable[..., Job]) -> None:
     one = job(epochs=1)
-    train_job(one)
+    train_fold(one)
     checkpoint = load_checkpoint(Path(one.checkpoint))
     model = checkpoint.build()
     pixels = torch.from_numpy(np.load(one.pixels)).permute(0, 3, 1, 2).float() / 255
@@ -135,60 +154,64 @@ def test_the_checkpoint_alone_gives_the_predictions_again(job: Callable[..., Job
     rows = [ids.index(name) for name in checkpoint.validation_ids]
     with torch.no_grad():
         expected = model((pixels[rows] - mean) / std).softmax(1)
-    np.testing.assert_allclose(np.load(one.place / "oof.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(np.load(one.fold_dir / "oof.npy"), expected, atol=1e-5)
 
 
 def test_a_choice_of_the_best_epoch_is_marked_optimistic(job: Callable[..., Job]) -> None:
-    assert train_job(job(keep="best"))["optimistic"] is True
-    assert train_job(job("other"))["optimistic"] is False
+    assert train_fold(job(keep="best"))["optimistic"] is True
+    assert train_fold(job("other"))["optimistic"] is False
 
 
 def test_a_loss_that_is_not_finite_is_an_error_that_names_the_learning_rate(job: Callable[..., Job]) -> None:
     with pytest.raises(EnsembleError, match=r"the loss is (nan|inf) in epoch") as error:
-        train_job(job(lr=1e30, clip=0.0, epochs=2))
+        train_fold(job(lr=1e30, clip=0.0, epochs=2))
     assert "--lr" in (error.value.hint or "")
 
 
 def test_a_damaged_state_is_an_error_that_says_what_to_remove(job: Callable[..., Job]) -> None:
     one = job()
-    one.place.mkdir(parents=True)
-    (one.place / "state.pt").write_bytes(b"no state")
+    one.fold_dir.mkdir(parents=True)
+    (one.fold_dir / "state.pt").write_bytes(b"no state")
     with pytest.raises(EnsembleError, match="cannot be used to go on"):
-        train_job(one)
+        train_fold(one)
 
 
 @pytest.mark.parametrize("stop_at", [1, 2])
-def test_a_history_that_is_an_epoch_behind_the_state_is_made_up_for_at_the_resume(job: Callable[..., Job], stop_at: int) -> None:
+def test_a_history_that_is_an_epoch_behind_the_state_is_made_up_for_at_the_resume(
+    job: Callable[..., Job], stop_at: int
+) -> None:
     stopped = job(epochs=2)
-    write = StateFile._write_history
+    write = StateWriter._write_history
 
-    def killed_between(self: StateFile, history: list[dict[str, float]]) -> None:
+    def killed_between(self: StateWriter, history: list[dict[str, float]]) -> None:
         if len(history) == stop_at:
             raise Stop
         write(self, history)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StateFile, "_write_history", killed_between)
+        patch.setattr(StateWriter, "_write_history", killed_between)
         with pytest.raises(Stop):
-            train_job(stopped)
-    assert torch.load(stopped.place / "state.pt", weights_only=True)["progress"]["epoch"] == stop_at
-    history = stopped.place / "history.csv"
+            train_fold(stopped)
+    assert torch.load(stopped.fold_dir / "state.pt", weights_only=True)["progress"]["epoch"] == stop_at
+    history = stopped.fold_dir / "history.csv"
     assert (history.read_text().count("\n") if history.exists() else 1) == stop_at
-    train_job(stopped)
+    train_fold(stopped)
     assert [row.split(",")[0] for row in history.read_text().splitlines()] == ["epoch", "1", "2"]
 
 
 def test_a_job_survives_json(job: Callable[..., Job]) -> None:
     one = job()
-    assert json.dumps(job_as_dict(job_from_dict(json.loads(json.dumps(job_as_dict(one)))))) == json.dumps(job_as_dict(one))
+    assert json.dumps(job_as_dict(job_from_dict(json.loads(json.dumps(job_as_dict(one)))))) == json.dumps(
+        job_as_dict(one)
+    )
 
 
 @pytest.mark.parametrize("step", [1, 3, 7])
 def test_a_job_stopped_inside_an_epoch_goes_on_to_the_same_bytes(job: Callable[..., Job], step: int) -> None:
     straight = job(epochs=2, ema=0.9)
-    train_job(straight)
-    expected = {name: (straight.place / name).read_bytes() for name in ("oof.npy", "test.npy")}
-    losses = [row.split(",")[:3] for row in (straight.place / "history.csv").read_text().splitlines()]
+    train_fold(straight)
+    expected = {name: (straight.fold_dir / name).read_bytes() for name in ("oof.npy", "test.npy")}
+    losses = [row.split(",")[:3] for row in (straight.fold_dir / "history.csv").read_text().splitlines()]
     start_over()
 
     stopped = replace(job(epochs=2, ema=0.9), save_seconds=-1.0)  # after every step
@@ -203,17 +226,19 @@ def test_a_job_stopped_inside_an_epoch_goes_on_to_the_same_bytes(job: Callable[.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "_REPORT_SECONDS", -1.0)
         with pytest.raises(Stop):
-            train_job(stopped, stop)
-    saved = torch.load(stopped.place / "state.pt", weights_only=True)["progress"]
+            train_fold(stopped, stop)
+    saved = torch.load(stopped.fold_dir / "state.pt", weights_only=True)["progress"]
     assert (saved["epoch"], saved["step"]) == divmod(step, 4)
-    train_job(stopped)
-    assert {name: (stopped.place / name).read_bytes() for name in expected} == expected
-    assert [row.split(",")[:3] for row in (stopped.place / "history.csv").read_text().splitlines()] == losses
+    train_fold(stopped)
+    assert {name: (stopped.fold_dir / name).read_bytes() for name in expected} == expected
+    assert [row.split(",")[:3] for row in (stopped.fold_dir / "history.csv").read_text().splitlines()] == losses
 
 
-def test_too_little_memory_halves_the_images_at_a_time_and_keeps_the_batch(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_halves_the_images_at_a_time_and_keeps_the_batch(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
-    create = training.create
+    create = training.create_model
 
     def small_memory(*arguments: Any, **named: Any) -> torch.nn.Module:
         model = create(*arguments, **named)
@@ -227,21 +252,23 @@ def test_too_little_memory_halves_the_images_at_a_time_and_keeps_the_batch(job: 
         model.register_forward_pre_hook(refuse)
         return model
 
-    monkeypatch.setattr(training, "create", small_memory)
+    monkeypatch.setattr(training, "create_model", small_memory)
     notes: list[str] = []
     one = job(epochs=1, batch_size=32)
-    done = train_job(one, lambda event: notes.append(event["text"]) if event["event"] == "note" else None)
+    done = train_fold(one, lambda event: notes.append(event["text"]) if event["event"] == "note" else None)
     assert done["micro_batch"] == 8  # 32, 16, 8
     assert len(notes) == 2
     assert "8 images at a time in batches of 32" in notes[-1]
     assert sum(sizes) == len(load_checkpoint(Path(one.checkpoint)).training_ids)
     assert max(sizes) == 8
-    assert (one.place / "history.csv").read_text().count("\n") == 2
+    assert (one.fold_dir / "history.csv").read_text().count("\n") == 2
 
 
-def test_a_step_that_ran_out_of_memory_leaves_no_trace(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_ran_out_of_memory_leaves_no_trace(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither its batch statistics nor its random numbers: the result is that of a training that knew the size from its beginning."""
-    create = training.create
+    create = training.create_model
 
     def small_memory(*arguments: Any, **named: Any) -> torch.nn.Module:
         model = create(*arguments, **named)
@@ -257,22 +284,24 @@ def test_a_step_that_ran_out_of_memory_leaves_no_trace(job: Callable[..., Job], 
     for name, progress in (("knew", Progress(micro=8)), ("found out", Progress())):
         one = job(name.replace(" ", "-"), epochs=1, batch_size=32, model_args={"drop_rate": 0.3})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "Learner", partial(Learner, progress=progress))
-            patch.setattr(training, "create", small_memory)
+            patch.setattr(training, "TrainingState", partial(TrainingState, progress=progress))
+            patch.setattr(training, "create_model", small_memory)
             for module in (training, fitting, fold_setup, sampling):  # the name of the run is part of every seed
                 patch.setattr(module, "derive_seed", lambda *parts: derive_seed(0, "same", *parts[2:]))
-            train_job(one)
-        predicted.append((one.place / "oof.npy").read_bytes())
+            train_fold(one)
+        predicted.append((one.fold_dir / "oof.npy").read_bytes())
     assert predicted[0] == predicted[1]
 
 
-def test_too_little_memory_for_the_optimizer_is_said_as_that(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_for_the_optimizer_is_said_as_that(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def none(*arguments: Any, **named: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(fitting, "apply", none)
+    monkeypatch.setattr(fitting, "augment_batch", none)
     with pytest.raises(EnsembleError, match="the model, the state of its optimizer and one batch of images do not fit"):
-        train_job(job(epochs=1))
+        train_fold(job(epochs=1))
 
 
 def test_gradients_of_small_parts_add_up_to_those_of_the_batch(job: Callable[..., Job]) -> None:
@@ -281,29 +310,33 @@ def test_gradients_of_small_parts_add_up_to_those_of_the_batch(job: Callable[...
         # No batch normalisation in a ViT, so the parts see what the whole sees.
         one = job(f"run{micro}", epochs=1, model_args={}, arch="test_vit", augment="none")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "Learner", partial(Learner, progress=Progress(micro=micro)))
+            patch.setattr(training, "TrainingState", partial(TrainingState, progress=Progress(micro=micro)))
             patch.setattr(training, "derive_seed", lambda *parts: 1)
             patch.setattr(fitting, "derive_seed", lambda *parts: 1)
             patch.setattr(sampling, "derive_seed", lambda *parts: 1)
-            train_job(one)
-        arrays.append(np.load(one.place / "oof.npy"))
+            train_fold(one)
+        arrays.append(np.load(one.fold_dir / "oof.npy"))
     np.testing.assert_allclose(arrays[0], arrays[1], atol=1e-4)
 
 
-def test_memory_that_does_not_suffice_for_one_image_is_an_error(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_does_not_suffice_for_one_image_is_an_error(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def none(*arguments: Any, **named: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(fitting, "_gradients", none)
+    monkeypatch.setattr(fitting, "_accumulate_gradients", none)
     with pytest.raises(EnsembleError, match="out of memory on cpu, even with one image at a time") as error:
-        train_job(job(epochs=1))
+        train_fold(job(epochs=1))
     assert "--img-size" in (error.value.hint or "")
 
 
-def test_a_full_disk_fails_the_job_and_loses_nothing_that_was_saved(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_fails_the_job_and_loses_nothing_that_was_saved(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     straight = job(epochs=3)
-    train_job(straight)
-    expected = (straight.place / "oof.npy").read_bytes()
+    train_fold(straight)
+    expected = (straight.fold_dir / "oof.npy").read_bytes()
     start_over()
     one, saves, save = job(epochs=3), 0, torch.save
 
@@ -317,20 +350,20 @@ def test_a_full_disk_fails_the_job_and_loses_nothing_that_was_saved(job: Callabl
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(EnsembleError, match="no space left on device") as error:
-        train_job(one)
+        train_fold(one)
     assert "--resume" in (error.value.hint or "")
-    assert not list(one.place.glob(".*"))
-    assert torch.load(one.place / "state.pt", weights_only=True)["progress"]["epoch"] == 1
-    train_job(one)
-    assert (one.place / "oof.npy").read_bytes() == expected
+    assert not list(one.fold_dir.glob(".*"))
+    assert torch.load(one.fold_dir / "state.pt", weights_only=True)["progress"]["epoch"] == 1
+    train_fold(one)
+    assert (one.fold_dir / "oof.npy").read_bytes() == expected
 
 
 def test_what_a_killed_process_left_half_written_is_removed(job: Callable[..., Job]) -> None:
     one = job(epochs=1)
-    one.place.mkdir(parents=True)
-    leftover = one.place / ".state.pt.1-abcd.tmp"
+    one.fold_dir.mkdir(parents=True)
+    leftover = one.fold_dir / ".state.pt.1-abcd.tmp"
     leftover.write_bytes(b"half")
-    train_job(one)
+    train_fold(one)
     assert not leftover.exists()
 
 
@@ -338,16 +371,18 @@ def test_a_fold_is_trained_by_one_process_at_a_time(job: Callable[..., Job], mon
     one = job(epochs=1)
     monkeypatch.setattr(training, "LOCK_SECONDS", 0.2)
     with exclusive_lock(one.lock, "it"), pytest.raises(EnsembleError, match="run fold 0 is in use by process"):
-        train_job(one)
-    assert not (one.place / "done.json").exists()
+        train_fold(one)
+    assert not (one.fold_dir / "done.json").exists()
 
 
-def test_folds_share_one_compiled_model_and_come_out_as_without(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_share_one_compiled_model_and_come_out_as_without(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = []
     for fold in (0, 1):
         one = replace(job(f"run{fold}", epochs=1), fold=fold)
-        train_job(one)
-        expected.append((one.place / "oof.npy").read_bytes())
+        train_fold(one)
+        expected.append((one.fold_dir / "oof.npy").read_bytes())
     compiled: list[torch.nn.Module] = []
 
     def stand_in(model: torch.nn.Module, dynamic: bool) -> torch.nn.Module:
@@ -361,18 +396,20 @@ def test_folds_share_one_compiled_model_and_come_out_as_without(job: Callable[..
         shutil.rmtree(f"runs/run{fold}")
         shutil.rmtree(f"checkpoints/run{fold}")
         one = replace(job(f"run{fold}", epochs=1, compile=True), fold=fold)
-        train_job(one)
-        assert (one.place / "oof.npy").read_bytes() == expected[fold]
+        train_fold(one)
+        assert (one.fold_dir / "oof.npy").read_bytes() == expected[fold]
     assert len(compiled) == 1
 
 
-def test_a_kept_model_that_was_trained_frozen_learns_again_in_the_next_fold(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_model_that_was_trained_frozen_learns_again_in_the_next_fold(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)  # what is kept is the same
 
     def trained(name: str, **recipe: Any) -> bytes:
         one = job(name, epochs=1, compile=True, **recipe)
-        train_job(one)
-        return (one.place / "oof.npy").read_bytes()
+        train_fold(one)
+        return (one.fold_dir / "oof.npy").read_bytes()
 
     training._compiled.clear()
     expected = trained("whole")

@@ -9,15 +9,26 @@ from PIL import Image
 
 from folds.tuning.importance import encoded, measure
 from folds.tuning.importance_plot import draw_importance
-from folds.tuning.space import Axis, TuneOptions
+from folds.tuning.space import Parameter, TuneOptions
 from folds.tuning.trials import Trial
 
-SPACE = (Axis("lr", low=1e-5, high=1e-2, log=True), Axis("loss", ("ce", "focal")), Axis("epochs", low=2, high=9, whole=True))
+SPACE = (
+    Parameter("lr", low=1e-5, high=1e-2, log=True),
+    Parameter("loss", ("ce", "focal")),
+    Parameter("epochs", low=2, high=9, whole=True),
+)
 
 
 def settings(n: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
-    return [{"lr": float(10 ** rng.uniform(-5, -2)), "loss": ("ce", "focal")[rng.integers(2)], "epochs": int(rng.integers(2, 10))} for _ in range(n)]
+    return [
+        {
+            "lr": float(10 ** rng.uniform(-5, -2)),
+            "loss": ("ce", "focal")[rng.integers(2)],
+            "epochs": int(rng.integers(2, 10)),
+        }
+        for _ in range(n)
+    ]
 
 
 def additive(one: dict[str, Any]) -> float:
@@ -67,7 +78,10 @@ def test_values_that_are_no_numbers_are_told_apart() -> None:
 
 @pytest.mark.parametrize("count", [1, 5, 40])
 def test_the_plot_has_a_mark_for_every_trial(tmp_path: Path, count: int) -> None:
-    trials = [Trial(i, one, "stopped" if i % 3 else "finished", additive(one), {0: 0.0}, 1, 3, 1.0) for i, one in enumerate(settings(count))]
+    trials = [
+        Trial(i, one, "stopped" if i % 3 else "finished", additive(one), {0: 0.0}, 1, 3, 1.0)
+        for i, one in enumerate(settings(count))
+    ]
     failed = Trial(count, settings(1)[0], "failed", None, {}, 0, 3, 1.0, "the loss is nan")
     importance = measure([one.settings for one in trials], [one.score or 0.0 for one in trials])
     path = draw_importance(tmp_path / "importance.png", SPACE, [*trials, failed], importance, TuneOptions())

@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 
 from folds.errors import EnsembleError
-from folds.tuning.space import Axis, TuneOptions, draw, read_options, read_space
+from folds.tuning.space import Parameter, TuneOptions, draw, read_options, read_space
 
 HERE = Path("space.toml")
-SPACE = (Axis("lr", low=1e-5, high=1e-1, log=True), Axis("epochs", low=2, high=5, whole=True), Axis("batch_size", (8, 16, 32)))
+SPACE = (
+    Parameter("lr", low=1e-5, high=1e-1, log=True),
+    Parameter("epochs", low=2, high=5, whole=True),
+    Parameter("batch_size", (8, 16, 32)),
+)
 
 
 def test_lists_and_ranges_are_read_with_the_kind_of_their_setting() -> None:
-    table = {"lr": {"low": 1e-4, "high": 1e-2, "log": True}, "epochs": {"low": 2, "high": 5}, "batch-size": [8, 16], "arch": ["swin", "resnet18"]}
+    table = {
+        "lr": {"low": 1e-4, "high": 1e-2, "log": True},
+        "epochs": {"low": 2, "high": 5},
+        "batch-size": [8, 16],
+        "arch": ["swin", "resnet18"],
+    }
     lr, epochs, batch, arch = read_space(HERE, table)
     assert (lr.log, lr.whole, epochs.log, epochs.whole) == (True, False, False, True)
     assert (batch.key, batch.choices, arch.choices) == ("batch_size", (8, 16), ("swin", "resnet18"))
@@ -84,18 +93,20 @@ def test_a_trial_is_drawn_from_its_number_alone() -> None:
     assert many[:5] == few
     assert draw(SPACE, TuneOptions(trials=5, seed=1)) != few
     # A further setting does not change what is drawn for the others.
-    more = draw((*SPACE, Axis("mixup", (0.0, 0.2))), TuneOptions(trials=5))
+    more = draw((*SPACE, Parameter("mixup", (0.0, 0.2))), TuneOptions(trials=5))
     assert [{key: value for key, value in one.items() if key != "mixup"} for one in more] == few
     assert all(one not in many[:i] for i, one in enumerate(many))
 
 
 def test_a_space_that_is_smaller_than_the_trials_is_tried_whole() -> None:
-    small = (Axis("batch_size", (8, 16, 32)), Axis("loss", ("ce", "focal")))
+    small = (Parameter("batch_size", (8, 16, 32)), Parameter("loss", ("ce", "focal")))
     drawn = draw(small, TuneOptions(trials=20))
-    assert sorted((one["batch_size"], one["loss"]) for one in drawn) == [(b, loss) for b in (8, 16, 32) for loss in ("ce", "focal")]
+    assert sorted((one["batch_size"], one["loss"]) for one in drawn) == [
+        (b, loss) for b in (8, 16, 32) for loss in ("ce", "focal")
+    ]
     assert draw(small, TuneOptions(trials=4)) == drawn[:4]
     # Three digits of a narrow range are few numbers.
-    assert len(draw((Axis("lr", low=0.1, high=0.102),), TuneOptions(trials=20))) == 3
+    assert len(draw((Parameter("lr", low=0.1, high=0.102),), TuneOptions(trials=20))) == 3
 
 
 def test_ranges_are_drawn_evenly_on_their_scale_with_both_ends() -> None:
@@ -103,7 +114,10 @@ def test_ranges_are_drawn_evenly_on_their_scale_with_both_ends() -> None:
     decades = np.histogram([math.log10(one["lr"]) for one in drawn], bins=4, range=(-5, -1))[0]
     assert 60 < decades.min() <= decades.max() < 140
     shares = np.linspace(0, 1, 1000, endpoint=False)
-    for axis in (Axis("epochs", low=2, high=5, whole=True), Axis("epochs", low=2, high=16, whole=True, log=True)):
+    for axis in (
+        Parameter("epochs", low=2, high=5, whole=True),
+        Parameter("epochs", low=2, high=16, whole=True, log=True),
+    ):
         values = [axis.at(share) for share in shares]
         assert (min(values), max(values), {type(value) for value in values}) == (axis.low, axis.high, {int})
     assert all(1e-5 <= SPACE[0].at(share) <= 1e-1 for share in shares)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from folds.config.files import gather
+from folds.config.files import load_settings
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
 from folds.tuning.space import TuneOptions
@@ -20,7 +20,13 @@ def trial(number: int, score: float | None, state: str = "finished", **more: Any
     return Trial(number, {"lr": 10.0**-number, "epochs": 9}, state, score, **values)
 
 
-TRIALS = [trial(0, 0.5), trial(1, 0.9, "stopped", epochs=1), trial(2, None, "failed", reason="the loss is nan"), trial(3, 0.7), trial(4, 0.7)]
+TRIALS = [
+    trial(0, 0.5),
+    trial(1, 0.9, "stopped", epochs=1),
+    trial(2, None, "failed", reason="the loss is nan"),
+    trial(3, 0.7),
+    trial(4, 0.7),
+]
 
 
 def test_finished_trials_come_first_and_the_best_is_one_of_them() -> None:
@@ -35,10 +41,22 @@ def test_the_table_holds_every_trial(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == ["t003", "t004", "t000", "t001", "t002"]
     assert rows[3] | {"seconds": ""} == {
-        **{"trial": "t001", "lr": "0.1", "epochs": "9", "macro_f1": "0.9", "trained": "1", "of": "3", "state": "stopped", "seconds": "", "reason": ""}
+        **{
+            "trial": "t001",
+            "lr": "0.1",
+            "epochs": "9",
+            "macro_f1": "0.9",
+            "trained": "1",
+            "of": "3",
+            "state": "stopped",
+            "seconds": "",
+            "reason": "",
+        }
     }
     assert (rows[4]["macro_f1"], rows[4]["reason"]) == ("", "the loss is nan")
-    assert [one["trial"] for one in json.loads((tmp_path / "trials.json").read_text())] == [row["trial"] for row in rows]
+    assert [one["trial"] for one in json.loads((tmp_path / "trials.json").read_text())] == [
+        row["trial"] for row in rows
+    ]
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -50,7 +68,16 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"score": "high"}, {"score": None}, {"state": "done"}, {"folds": {"a": 1}}, {"folds": [1]}, {"epochs": -1}, {"more": 1}, {"settings": 3}],
+    [
+        {"score": "high"},
+        {"score": None},
+        {"state": "done"},
+        {"folds": {"a": 1}},
+        {"folds": [1]},
+        {"epochs": -1},
+        {"more": 1},
+        {"settings": 3},
+    ],
 )
 def test_a_damaged_record_is_an_error_that_names_it(tmp_path: Path, change: dict[str, Any]) -> None:
     write_trial(tmp_path, TRIALS[0])
@@ -60,12 +87,17 @@ def test_a_damaged_record_is_an_error_that_names_it(tmp_path: Path, change: dict
         read_trial(tmp_path)
 
 
-def test_the_best_settings_are_a_file_for_kfold_that_says_what_they_are_worth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_settings_are_a_file_for_kfold_that_says_what_they_are_worth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    settings, recipe = Settings(arch=("swin",), k=4, name="mine"), Recipe(lr=1e-3, epochs=7, schedule_args={"cycle": 4}, schedule="cyclic")
+    settings, recipe = (
+        Settings(arch=("swin",), k=4, name="mine"),
+        Recipe(lr=1e-3, epochs=7, schedule_args={"cycle": 4}, schedule="cyclic"),
+    )
     path = write_best(tmp_path, "mine-best", TRIALS[3], settings, recipe, TuneOptions(), 4)
     assert "optimistic" in path.read_text().splitlines()[1]
     assert "resolved" not in tomllib.loads(path.read_text())
-    again = gather({}, path)
+    again = load_settings({}, path)
     assert (again[0].name, again[0].k, again[0].arch) == ("mine-best", 4, ("swin",))
     assert again[1] == recipe

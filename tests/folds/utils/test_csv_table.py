@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from folds.data.readers import read_data
-from folds.data.table import Data, DataSpec
+from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError, UsageError
 from folds.utils import csv_table
 
@@ -29,11 +29,13 @@ def write_csv(folder: Path, text: str | bytes, name: str = "table.csv") -> Path:
     return path
 
 
-def read(path: Path, /, **spec) -> Data:
+def read(path: Path, /, **spec) -> Dataset:
     return read_data(DataSpec(data=path, **spec), need_images=False)
 
 
-def refused(path: Path, kind: type[EnsembleError] = EnsembleError, /, need_images: bool = False, **spec) -> EnsembleError:
+def refused(
+    path: Path, kind: type[EnsembleError] = EnsembleError, /, need_images: bool = False, **spec
+) -> EnsembleError:
     with pytest.raises(kind) as error:
         read_data(DataSpec(path, **spec), need_images=need_images)
     assert not error.value.message.endswith(".")
@@ -173,7 +175,9 @@ def test_line_ends_inside_cells_become_plain_ones(tmp_path):
     assert table.attributes["note"].tolist() == ["one\ntwo\nthree", ""]
 
 
-rows = st.text(alphabet='ab,;\t"\n\r \ufeffé\x85', max_size=60).map(lambda text: ("path,label,person\n" + text).encode())
+rows = st.text(alphabet='ab,;\t"\n\r \ufeffé\x85', max_size=60).map(
+    lambda text: ("path,label,person\n" + text).encode()
+)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

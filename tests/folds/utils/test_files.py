@@ -18,9 +18,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folds.errors import Busy, EnsembleError
+from folds.errors import EnsembleError, ResourceLockedError
 from folds.utils import files
-from folds.utils.files import derive_seed, read_json, refuse_existing, remove, sha256_bytes, sha256_file, write_atomic, write_json
+from folds.utils.files import (
+    check_not_existing,
+    derive_seed,
+    read_json,
+    remove,
+    sha256_bytes,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
 from folds.utils.locks import exclusive_lock
 from tests.conftest import holding
 
@@ -52,7 +61,9 @@ def killed(*_: object) -> None:
 
 
 @pytest.mark.parametrize("where", ["write", "fsync", "replace"])
-def test_a_write_stopped_in_the_middle_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_a_write_stopped_in_the_middle_leaves_the_old_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     path = tmp_path / "a.npy"
     write_atomic(path, "old")
 
@@ -104,7 +115,9 @@ WRITERS: dict[str, Any] = {
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_full_disk_is_an_error_that_says_so_and_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_full_disk_is_an_error_that_says_so_and_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     monkeypatch.setattr(files.secrets, "token_hex", lambda _: "known")
     (tmp_path / f".a.npy.{os.getpid()}-known.tmp").symlink_to("/dev/full")
     with pytest.raises(EnsembleError, match=r"cannot write .*a\.npy: no space left on device") as error:
@@ -141,7 +154,11 @@ def test_an_error_of_the_writer_itself_is_not_taken_for_one_of_the_disk(tmp_path
 
 
 @settings(max_examples=40)
-@given(st.lists(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8"))))
+@given(
+    st.lists(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8"))
+    )
+)
 def test_json_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "value.json"
     assert read_json(write_json(path, value)) == value
@@ -177,11 +194,11 @@ def test_a_missing_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
     path = tmp_path / "blend"
-    refuse_existing(path, "the blend")
+    check_not_existing(path, "the blend")
     path.mkdir()
-    refuse_existing(path, "the blend", force=True)
+    check_not_existing(path, "the blend", force=True)
     with pytest.raises(EnsembleError, match=rf"the blend {path} exists") as error:
-        refuse_existing(path, "the blend")
+        check_not_existing(path, "the blend")
     assert "--force" in str(error.value.hint)
 
 
@@ -198,7 +215,7 @@ def test_a_lock_of_another_process_is_refused_with_its_number_and_ends_when_it_i
     with holding(path) as process:
         with pytest.raises(EnsembleError) as error, exclusive_lock(path, "the run runs/swin"):
             pytest.fail("entered while another process holds the lock")
-        assert type(error.value) is Busy
+        assert type(error.value) is ResourceLockedError
         assert error.value.exit_code == 1
         assert error.value.message == f"the run runs/swin is in use by process {process.pid}"
         assert "--resume" in str(error.value.hint)
@@ -210,13 +227,20 @@ def test_a_lock_of_another_process_is_refused_with_its_number_and_ends_when_it_i
 
 @pytest.mark.parametrize(
     ("written", "said"),
-    [("12 elsewhere", "process 12 on elsewhere"), (f"12 {os.uname().nodename}", "process 12"), ("12", "process 12"), ("", "another process")],
+    [
+        ("12 elsewhere", "process 12 on elsewhere"),
+        (f"12 {os.uname().nodename}", "process 12"),
+        ("12", "process 12"),
+        ("", "another process"),
+    ],
 )
-def test_the_holder_of_a_lock_is_named_with_its_machine_where_that_is_another_one(tmp_path: Path, written: str, said: str) -> None:
+def test_the_holder_of_a_lock_is_named_with_its_machine_where_that_is_another_one(
+    tmp_path: Path, written: str, said: str
+) -> None:
     path = tmp_path / "lock"
     with exclusive_lock(path, "it"):
         path.write_text(written)
-        with pytest.raises(Busy, match=f"it is in use by {said}$"), exclusive_lock(path, "it"):
+        with pytest.raises(ResourceLockedError, match=f"it is in use by {said}$"), exclusive_lock(path, "it"):
             pytest.fail("entered twice")
 
 
@@ -224,7 +248,11 @@ def test_a_lock_can_be_taken_again_after_its_block_also_when_that_failed(tmp_pat
     path = tmp_path / "lock"
     with pytest.raises(ZeroDivisionError), exclusive_lock(path, "it"):
         raise ZeroDivisionError
-    with exclusive_lock(path, "it"), pytest.raises(EnsembleError, match=f"process {os.getpid()}"), exclusive_lock(path, "it"):
+    with (
+        exclusive_lock(path, "it"),
+        pytest.raises(EnsembleError, match=f"process {os.getpid()}"),
+        exclusive_lock(path, "it"),
+    ):
         pytest.fail("entered twice")
     with exclusive_lock(path, "it"):
         pass
@@ -253,11 +281,15 @@ def test_different_parts_give_different_seeds_that_fit_every_generator(parts: li
 
 
 def test_the_order_and_the_borders_of_parts_count() -> None:
-    assert len({derive_seed(1, 12), derive_seed(12, 1), derive_seed(11, 2), derive_seed(112), derive_seed(1, 1, 2)}) == 5
+    assert (
+        len({derive_seed(1, 12), derive_seed(12, 1), derive_seed(11, 2), derive_seed(112), derive_seed(1, 1, 2)}) == 5
+    )
 
 
 def test_streams_of_neighbouring_steps_do_not_resemble_each_other() -> None:
-    draws = np.stack([np.random.default_rng(derive_seed(0, "run", 0, 1, step)).standard_normal(2000) for step in range(8)])
+    draws = np.stack(
+        [np.random.default_rng(derive_seed(0, "run", 0, 1, step)).standard_normal(2000) for step in range(8)]
+    )
     off_diagonal = np.corrcoef(draws)[~np.eye(8, dtype=bool)]
     assert np.abs(off_diagonal).max() < 0.1
 
@@ -276,7 +308,9 @@ def test_a_file_in_the_place_of_a_folder_is_one_error_that_names_it(tmp_path: Pa
         assert str(error.value.hint).startswith("move it away: mv ")
 
 
-def test_a_folder_in_the_place_of_a_file_is_one_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_in_the_place_of_a_file_is_one_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path, Path(), tmp_path / "made"):
         path.mkdir(exist_ok=True)
@@ -329,7 +363,9 @@ def test_links_are_removed_and_not_followed_save_a_folder_that_is_one(tmp_path: 
     assert names(tmp_path / "precious") == []
 
 
-def test_what_cannot_be_removed_is_an_error_that_names_it_and_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_removed_is_an_error_that_names_it_and_says_where_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
 
     def refused(self: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from folds.data.synthetic import people
 from folds.data.synthetic.faces import random_face
-from folds.data.synthetic.people import VERSION, Drawing, apportion, draw_people, people_of
+from folds.data.synthetic.people import VERSION, SyntheticSpec, apportion, generate_people, synthetic_people
 from folds.data.synthetic.portraits import draw_portrait
 from folds.errors import EnsembleError, UsageError
 
@@ -24,12 +24,16 @@ PEOPLE, TEST_PEOPLE, SIZE = 20, 10, (48, 64)
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_people(tmp_path_factory.mktemp("drawn") / "people", people=PEOPLE, test_people=TEST_PEOPLE, size=SIZE)
+    return generate_people(
+        tmp_path_factory.mktemp("drawn") / "people", people=PEOPLE, test_people=TEST_PEOPLE, size=SIZE
+    )
 
 
 @pytest.fixture(scope="module")
 def trapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_people(tmp_path_factory.mktemp("trapped") / "people", people=PEOPLE, test_people=6, size=SIZE, traps=True)
+    return generate_people(
+        tmp_path_factory.mktemp("trapped") / "people", people=PEOPLE, test_people=6, size=SIZE, traps=True
+    )
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -38,7 +42,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".people.lock"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".people.lock"
+    }
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -84,7 +92,9 @@ def test_the_layout_is_that_of_the_competition(drawn: Path) -> None:
 
 def test_the_imbalance_is_the_real_one(drawn: Path) -> None:
     rows = rows_of(drawn / "train/train.csv")
-    found = Counter((row["gender"], "<30" if int(row["age"]) < 30 else "30-59" if int(row["age"]) < 60 else ">=60") for row in rows)
+    found = Counter(
+        (row["gender"], "<30" if int(row["age"]) < 30 else "30-59" if int(row["age"]) < 60 else ">=60") for row in rows
+    )
     kinds = [(gender, age) for gender in ("male", "female") for age in ("<30", "30-59", ">=60")]
     assert [found[kind] for kind in kinds] == apportion(PEOPLE)
     assert {int(row["age"]) for row in rows if int(row["age"]) >= 60} == {60}
@@ -92,7 +102,7 @@ def test_the_imbalance_is_the_real_one(drawn: Path) -> None:
 
 
 def test_the_ages_in_the_middle_lean_to_the_late_fifties() -> None:
-    ages = [person.age for person in people_of(Drawing(2700, 0, 0, SIZE, False), "train")]
+    ages = [person.age for person in synthetic_people(SyntheticSpec(2700, 0, 0, SIZE, False), "train")]
     late = [ages.count(age) for age in (57, 58, 59)]
     assert np.abs(np.array(late) - (106, 159, 85)).max() < 4 * np.sqrt(159)
     assert ages.count(60) == 192
@@ -116,13 +126,18 @@ def test_the_submission_is_empty_and_the_answers_are_true(drawn: Path) -> None:
     kinds = Counter(found[0] % 6 for found in labels.values())
     assert [kinds[kind] for kind in range(6)] == apportion(TEST_PEOPLE)
     order = [row["person"] for row in answers]
-    assert sum(first == second for first, second in pairwise(order)) < len(order) / 4, "the order does not tell the people"
+    assert sum(first == second for first, second in pairwise(order)) < len(order) / 4, (
+        "the order does not tell the people"
+    )
 
 
 def test_a_mask_is_where_its_state_says() -> None:
     """Of three pictures that differ in the state only: worn it hides nose and mouth, worn wrongly it leaves the nose free."""
     face = random_face(1, 0, np.random.default_rng(3))
-    wear, incorrect, normal = (np.asarray(draw_portrait(face, state, np.random.default_rng(5)), float) for state in ("wear", "incorrect", "normal"))
+    wear, incorrect, normal = (
+        np.asarray(draw_portrait(face, state, np.random.default_rng(5)), float)
+        for state in ("wear", "incorrect", "normal")
+    )
     hair, nose, mouth = np.s_[24:40, 30:66], np.s_[57:65, 42:54], np.s_[74:84, 38:58]
     assert np.abs(wear - normal)[hair].max() == 0
     assert np.abs(wear - normal)[nose].mean() > 20
@@ -133,12 +148,12 @@ def test_a_mask_is_where_its_state_says() -> None:
 
 
 def test_two_drawings_are_the_same_bytes(drawn: Path, tmp_path: Path) -> None:
-    again = draw_people(tmp_path / "elsewhere", people=PEOPLE, test_people=TEST_PEOPLE, size=SIZE)
+    again = generate_people(tmp_path / "elsewhere", people=PEOPLE, test_people=TEST_PEOPLE, size=SIZE)
     assert contents(again) == contents(drawn)
 
 
 def test_another_seed_draws_other_people(drawn: Path, tmp_path: Path) -> None:
-    other = draw_people(tmp_path / "other", people=6, test_people=0, size=SIZE, seed=1)
+    other = generate_people(tmp_path / "other", people=6, test_people=0, size=SIZE, seed=1)
     pictures = {path.read_bytes() for path in (drawn / "train/images").rglob("*.jpg")}
     assert not pictures & {path.read_bytes() for path in (other / "train/images").rglob("*.jpg")}
     assert rows_of(other / "eval/info.csv") == []
@@ -147,7 +162,9 @@ def test_another_seed_draws_other_people(drawn: Path, tmp_path: Path) -> None:
 def test_a_person_looks_the_same_in_all_pictures_and_unlike_the_others(drawn: Path) -> None:
     folders = sorted((drawn / "train/images").iterdir())
     # The upper corners show the backdrop only; the light differs from picture to picture, so the colour's direction is compared.
-    corners = np.array([[pixels(path)[:12, :8].mean((0, 1)) for path in sorted(folder.iterdir())] for folder in folders])
+    corners = np.array(
+        [[pixels(path)[:12, :8].mean((0, 1)) for path in sorted(folder.iterdir())] for folder in folders]
+    )
     corners /= np.linalg.norm(corners, axis=-1, keepdims=True)
     means = corners.mean(axis=1)
     within = np.linalg.norm(corners - means[:, None], axis=-1).mean()
@@ -165,25 +182,29 @@ def test_the_test_people_are_nobody_of_the_training_people(drawn: Path) -> None:
 
 def test_the_cues_lean_the_right_way_and_overlap() -> None:
     rng = np.random.default_rng(0)
-    faces = {(gender, age): [random_face(gender, age, rng) for _ in range(200)] for gender in range(2) for age in range(3)}
+    faces = {
+        (gender, age): [random_face(gender, age, rng) for _ in range(200)] for gender in range(2) for age in range(3)
+    }
     lengths = [np.array([face.hair_length for age in range(3) for face in faces[gender, age]]) for gender in range(2)]
     assert lengths[0].mean() + 0.3 < lengths[1].mean()
     assert np.quantile(lengths[0], 0.99) > np.quantile(lengths[1], 0.01), "some men have longer hair than some women"
     wrinkles = [np.array([face.lines for gender in range(2) for face in faces[gender, age]]) for age in range(3)]
     assert wrinkles[0].mean() < wrinkles[1].mean() < wrinkles[2].mean()
     assert np.quantile(wrinkles[0], 0.99) > np.quantile(wrinkles[1], 0.01)
-    backdrops = [np.array([face.backdrop for age in range(3) for face in faces[gender, age]]).mean(0) for gender in range(2)]
+    backdrops = [
+        np.array([face.backdrop for age in range(3) for face in faces[gender, age]]).mean(0) for gender in range(2)
+    ]
     assert np.abs(backdrops[0] - backdrops[1]).max() < 12, "who someone is tells nothing of the label"
 
 
 def test_a_folder_that_is_complete_is_left_as_it_is(drawn: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in drawn.rglob("*")}
-    assert draw_people(drawn, people=PEOPLE, test_people=TEST_PEOPLE, size=SIZE) == drawn
+    assert generate_people(drawn, people=PEOPLE, test_people=TEST_PEOPLE, size=SIZE) == drawn
     assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*")} == before
 
 
 def test_a_drawing_that_was_cut_off_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = contents(draw_people(tmp_path / "whole", people=6, test_people=1, size=SIZE))
+    whole = contents(generate_people(tmp_path / "whole", people=6, test_people=1, size=SIZE))
     drawn = 0
 
     def killed_at_the_tenth(*given: object) -> Image.Image:
@@ -196,28 +217,28 @@ def test_a_drawing_that_was_cut_off_is_drawn_again(tmp_path: Path, monkeypatch: 
     folder = tmp_path / "cut"
     monkeypatch.setattr(people, "draw_portrait", killed_at_the_tenth)
     with pytest.raises(KeyboardInterrupt):
-        draw_people(folder, people=6, test_people=1, size=SIZE)
+        generate_people(folder, people=6, test_people=1, size=SIZE)
     monkeypatch.undo()
     assert json.loads((folder / "people.json").read_text())["complete"] is False
     half = next((folder / "train/images").rglob("mask1.jpg"))
     half.write_bytes(half.read_bytes()[:100])  # what a kill in the middle of a picture leaves
-    draw_people(folder, people=6, test_people=1, size=SIZE)
+    generate_people(folder, people=6, test_people=1, size=SIZE)
     assert contents(folder) == whole
 
 
 def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(EnsembleError, match=r"thesis\.txt"):
-        draw_people(tmp_path, people=6)
+        generate_people(tmp_path, people=6)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(EnsembleError, match="the file"):
-        draw_people(tmp_path / "thesis.txt", people=6)
+        generate_people(tmp_path / "thesis.txt", people=6)
 
 
 def test_people_drawn_otherwise_are_not_overwritten(drawn: Path) -> None:
     before = contents(drawn)
     with pytest.raises(EnsembleError, match="drawn otherwise") as raised:
-        draw_people(drawn, people=PEOPLE, test_people=TEST_PEOPLE, size=SIZE, seed=7)
+        generate_people(drawn, people=PEOPLE, test_people=TEST_PEOPLE, size=SIZE, seed=7)
     assert raised.value.details == ("seed: 0 there, 7 asked for",)
     assert contents(drawn) == before
 
@@ -226,7 +247,7 @@ def test_the_marker_says_what_was_drawn(drawn: Path) -> None:
     marker = json.loads((drawn / "people.json").read_text())
     assert marker["version"] == VERSION
     assert marker["complete"] is True
-    assert {field.name for field in fields(Drawing)} <= set(marker)
+    assert {field.name for field in fields(SyntheticSpec)} <= set(marker)
 
 
 def test_without_traps_there_are_none(drawn: Path) -> None:
@@ -255,8 +276,10 @@ def test_the_traps_are_set(trapped: Path) -> None:
     assert sorted(name.removesuffix("-1") in ids for name in suffixed) == [False, True]
 
 
-@pytest.mark.parametrize("wrong", [{"people": 0}, {"test_people": -1}, {"size": (4, 128)}, {"people": 8, "traps": True}])
+@pytest.mark.parametrize(
+    "wrong", [{"people": 0}, {"test_people": -1}, {"size": (4, 128)}, {"people": 8, "traps": True}]
+)
 def test_what_cannot_be_drawn_is_refused_before_anything_is_written(tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(UsageError):
-        draw_people(tmp_path / "people", **wrong)
+        generate_people(tmp_path / "people", **wrong)
     assert not (tmp_path / "people").exists()

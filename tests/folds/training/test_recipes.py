@@ -13,10 +13,10 @@ from folds.config.recipe import Recipe, Settings
 from folds.errors import UsageError
 from folds.models.checkpoint import load_checkpoint
 from folds.models.factory import resolve
-from folds.runs.plan import make_plan, open_runs
+from folds.runs.plan import build_plan, prepare_jobs
 from folds.training import loop as fitting
 from folds.training.job import Job
-from folds.training.trainer import train_job
+from folds.training.trainer import train_fold
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def job(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
     def make(**recipe: Any) -> Job:
         values = {"epochs": 1, "img_size": "32", "pretrained": False} | recipe
-        return open_runs(make_plan(Settings(data=drawn, arch=("test_resnet",), k=3), Recipe(**values), folds=[0]))[0]
+        return prepare_jobs(build_plan(Settings(data=drawn, arch=("test_resnet",), k=3), Recipe(**values), folds=[0]))[
+            0
+        ]
 
     return make
 
@@ -34,7 +36,20 @@ def job(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 @pytest.mark.parametrize(
     "setting",
     [
-        *({"loss": loss} for loss in ("ce", "wce", "wce:weights=effective", "focal", "ldam", "ldam:margin=1:drw=0", "bce", "f1", "focal+f1")),
+        *(
+            {"loss": loss}
+            for loss in (
+                "ce",
+                "wce",
+                "wce:weights=effective",
+                "focal",
+                "ldam",
+                "ldam:margin=1:drw=0",
+                "bce",
+                "f1",
+                "focal+f1",
+            )
+        ),
         {"label_smoothing": 0.0},
         *({"sampler": sampler} for sampler in ("balanced", "sqrt", "power:.7")),
         {"sample_counts": {"3": 5, "17": 30}},  # down and up
@@ -63,10 +78,12 @@ def job(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     ],
     ids=lambda setting: " ".join(f"{key}={value}" for key, value in setting.items()),
 )
-def test_a_setting_trains_and_changes_what_comes_out(job: Callable[..., Job], plain: bytes, setting: dict[str, Any]) -> None:
+def test_a_setting_trains_and_changes_what_comes_out(
+    job: Callable[..., Job], plain: bytes, setting: dict[str, Any]
+) -> None:
     one = job(**setting)
-    train_job(one)
-    predicted = np.load(one.place / "oof.npy")
+    train_fold(one)
+    predicted = np.load(one.fold_dir / "oof.npy")
     assert np.isfinite(predicted).all()
     np.testing.assert_allclose(predicted.sum(1), 1, atol=1e-5)
     same = setting in ({"loss": "ce"}, {"augment": "standard"})
@@ -78,17 +95,25 @@ def plain(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What the defaults predict."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("plain"))
-        plan = make_plan(Settings(data=drawn, arch=("test_resnet",), k=3), Recipe(epochs=1, img_size="32", pretrained=False), folds=[0])
-        one = open_runs(plan)[0]
-        train_job(one)
-        return np.load(one.place / "oof.npy").tobytes()
+        plan = build_plan(
+            Settings(data=drawn, arch=("test_resnet",), k=3),
+            Recipe(epochs=1, img_size="32", pretrained=False),
+            folds=[0],
+        )
+        one = prepare_jobs(plan)[0]
+        train_fold(one)
+        return np.load(one.fold_dir / "oof.npy").tobytes()
 
 
 def test_the_mean_of_the_data_is_that_of_the_training_part_alone(job: Callable[..., Job]) -> None:
     one = job(normalise="data")
-    train_job(one)
+    train_fold(one)
     checkpoint = load_checkpoint(Path(one.checkpoint))
-    plan = make_plan(Settings(data=Path(one.data["data"]), arch=("test_resnet",), k=3), Recipe(img_size="32", pretrained=False), folds=[0])
+    plan = build_plan(
+        Settings(data=Path(one.data["data"]), arch=("test_resnet",), k=3),
+        Recipe(img_size="32", pretrained=False),
+        folds=[0],
+    )
     pixels = np.load(one.pixels)[plan.assignment.training_index(0)] / 255
     np.testing.assert_allclose(checkpoint.architecture.mean, pixels.mean((0, 1, 2)), atol=1e-9)
     np.testing.assert_allclose(checkpoint.architecture.std, pixels.std((0, 1, 2)), atol=1e-9)
@@ -98,12 +123,12 @@ def test_a_fold_without_hope_is_stopped_and_marked(job: Callable[..., Job], monk
     scores = iter([0.1, 0.3, 0.2, 0.3, 0.9])
     judge = fitting._validate
     monkeypatch.setattr(fitting, "_validate", lambda *given: judge(*given) | {"validation_macro_f1": next(scores)})
-    done = train_job(job(epochs=8, patience=2))
+    done = train_fold(job(epochs=8, patience=2))
     assert (done["epochs"], done["optimistic"]) == (4, True)
 
 
 def test_a_fold_that_is_not_stopped_is_not_marked(job: Callable[..., Job]) -> None:
-    assert train_job(job())["optimistic"] is False
+    assert train_fold(job())["optimistic"] is False
 
 
 def test_what_is_trained_on_need_not_be_what_is_scored(job: Callable[..., Job]) -> None:
@@ -111,17 +136,28 @@ def test_what_is_trained_on_need_not_be_what_is_scored(job: Callable[..., Job]) 
     assert one.trained is not None
     trained = dict(line.rsplit(",", 1) for line in Path(one.trained).read_text().splitlines()[1:])
     moved = {name for name, label in trained.items() if name.split("/")[0].endswith(("_58", "_59"))}
-    table = make_plan(Settings(data=Path(one.data["data"]), arch=("test_resnet",), k=3), Recipe(img_size="32", pretrained=False)).table
+    table = build_plan(
+        Settings(data=Path(one.data["data"]), arch=("test_resnet",), k=3), Recipe(img_size="32", pretrained=False)
+    ).table
     official = dict(zip(table.ids.tolist(), (table.labels if table.labels is not None else []), strict=True))
     assert {name for name in trained if trained[name] != official[name]} == moved
-    train_job(one)
+    train_fold(one)
     checkpoint = load_checkpoint(Path(one.checkpoint))
     assert checkpoint.validation_labels is not None
     assert [official[name] for name in checkpoint.validation_ids] == list(checkpoint.validation_labels)
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("swin", 224), ("resnet18", 224), ("vit", 224), ("beit", 224), ("efficientnet", 300), ("efficientnet_b4", 380), ("swin", 384)]
+    ("name", "size"),
+    [
+        ("swin", 224),
+        ("resnet18", 224),
+        ("vit", 224),
+        ("beit", 224),
+        ("efficientnet", 300),
+        ("efficientnet_b4", 380),
+        ("swin", 384),
+    ],
 )
 def test_the_families_of_the_teams_take_the_sizes_they_were_given(name: str, size: int) -> None:
     architecture = resolve(name, (size, size))
@@ -129,7 +165,10 @@ def test_the_families_of_the_teams_take_the_sizes_they_were_given(name: str, siz
 
 
 def test_each_model_has_the_size_it_asks_for() -> None:
-    assert {name: resolve(name).height for name in ("swin", "vit", "efficientnet_b3", "efficientnet_b4", "swin_base_patch4_window12_384")} == {
+    assert {
+        name: resolve(name).height
+        for name in ("swin", "vit", "efficientnet_b3", "efficientnet_b4", "swin_base_patch4_window12_384")
+    } == {
         "swin": 224,
         "vit": 224,
         "efficientnet_b3": 288,
@@ -160,28 +199,32 @@ def test_each_model_has_the_size_it_asks_for() -> None:
         ({"grad_checkpointing": True, "img_size": "75", "arch": "inception_v3"}, "inception_v3 cannot"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_decoded(drawn: Path, tmp_path: Path, recipe: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_is_refused_before_anything_is_decoded(
+    drawn: Path, tmp_path: Path, recipe: dict[str, Any], message: str
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         values = {"img_size": "32", "arch": "test_resnet"} | recipe
         settings = Settings(data=drawn, arch=(values.pop("arch"),), k=3)
         with pytest.raises(UsageError, match=message):
-            make_plan(settings, Recipe(pretrained=False, **values))
+            build_plan(settings, Recipe(pretrained=False, **values))
         assert not list(tmp_path.iterdir())
 
 
-def test_fine_tuning_takes_the_weights_of_the_same_fold_and_no_other(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fine_tuning_takes_the_weights_of_the_same_fold_and_no_other(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
 
     def jobs(name: str, k: int = 3, **recipe: Any) -> list[Job]:
         values = {"epochs": 1, "img_size": "32", "pretrained": False} | recipe
-        return open_runs(make_plan(Settings(data=drawn, arch=("test_vit",), k=k, name=name), Recipe(**values)))
+        return prepare_jobs(build_plan(Settings(data=drawn, arch=("test_vit",), k=k, name=name), Recipe(**values)))
 
     for one in jobs("small"):
-        train_job(one)
+        train_fold(one)
     fine = jobs("fine", img_size="48", pretrained=None, init_run="small", lr=1e-9)
     assert [Path(one.init or "").name for one in fine] == [f"fold{one.fold}.pt" for one in fine]
-    train_job(fine[0])
+    train_fold(fine[0])
     before, after = (load_checkpoint(Path(f"checkpoints/{name}/fold{fine[0].fold}.pt")) for name in ("small", "fine"))
     assert (before.architecture.height, after.architecture.height) == (32, 48)
     assert after.weights["pos_embed"].shape != before.weights["pos_embed"].shape

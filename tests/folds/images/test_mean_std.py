@@ -12,7 +12,11 @@ from folds.errors import EnsembleError
 from folds.images.cache import mean_std
 
 
-@given(arrays(np.uint8, st.tuples(st.integers(1, 7), st.integers(1, 4), st.integers(1, 4), st.just(3))), st.integers(1, 9), st.data())
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 7), st.integers(1, 4), st.integers(1, 4), st.just(3))),
+    st.integers(1, 9),
+    st.data(),
+)
 def test_mean_and_deviation_are_those_of_numpy(pixels: np.ndarray, block: int, data: st.DataObject) -> None:
     rows = np.array(data.draw(st.lists(st.integers(0, len(pixels) - 1), min_size=1)))
     mean, std = mean_std(pixels, rows, block)
