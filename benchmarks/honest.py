@@ -86,7 +86,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         stack, fresh = worlds(seed, [arguments.rows, arguments.fresh], arguments.members)
         vote = nested_cv(stack, FITTERS["soft"], metric)
-        luck = [metric(stack.labels, vote.claimed), metric(fresh.labels, combine(fresh, vote.combination))]
+        luck = [metric(stack.labels, vote.in_sample), metric(fresh.labels, combine(fresh, vote.combination))]
         for fitter in chosen:
             began = time.process_time()
             made = (
@@ -96,7 +96,7 @@ def main() -> None:
             )
             seconds[fitter.name] += time.process_time() - began
             claimed, honest = (
-                sign * (metric(stack.labels, values) - luck[0]) for values in (made.claimed, made.out_of_sample)
+                sign * (metric(stack.labels, values) - luck[0]) for values in (made.in_sample, made.out_of_sample)
             )
             true = sign * (metric(fresh.labels, combine(fresh, made.combination)) - luck[1])
             found[fitter.name].append((claimed - true, honest - true, true))

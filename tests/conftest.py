@@ -117,7 +117,7 @@ def grid_output(_grid: tuple[Path, Called]) -> Called:
 def holding(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds a lock, as 'the run', until it is killed."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom folds.utils.files import exclusive_lock\n"
+        "import sys, time\nfrom pathlib import Path\nfrom folds.utils.locks import exclusive_lock\n"
         "with exclusive_lock(Path(sys.argv[1]), 'the run'):\n print('held', flush=True)\n time.sleep(60)"
     )
     process = subprocess.Popen(

@@ -37,14 +37,25 @@ _DONE |= {"device": optional(TEXT), "threads": optional(integer(1)), "optimistic
 class RunLike(Protocol):
     """What is needed of a run (`folds.runs.run.Run`), which knows how to train and is of a higher rank."""
 
-    name: str
-    runs: Path
-    baseline: str | None
-    parameters: int
+    @property
+    def name(self) -> str:
+        """Return its name."""
+
+    @property
+    def runs(self) -> Path:
+        """Return the folder of all runs."""
 
     @property
     def folder(self) -> Path:
         """Return ``runs/<run>``."""
+
+    @property
+    def baseline(self) -> str | None:
+        """Return the run that it is compared with."""
+
+    @property
+    def parameters(self) -> int:
+        """Return how many parameters its model has."""
 
 
 def save_hypothesis(run: RunLike, hypothesis: str | None) -> None:
@@ -62,9 +73,7 @@ def save_hypothesis(run: RunLike, hypothesis: str | None) -> None:
         write_json(run.folder / INTENT, said)
 
 
-def record_run(
-    run: RunLike, *, jobs: int | None = None, git: Mapping[str, Any] | None = None
-) -> dict[str, Any] | None:
+def record_run(run: RunLike, *, jobs: int | None = None, git: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """Append what a run has come to; the entry, or None where nothing was appended.
 
     What the last line of the run says already is not said again, so a `--resume` that has nothing to do adds nothing; and

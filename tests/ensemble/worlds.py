@@ -14,7 +14,7 @@ def world(
     classes: int = 4,
     runs: int = 3,
     skill: float = 1.5,
-    nests: int = 5,
+    outer_folds: int = 5,
 ) -> Stack:
     """A stack of runs of falling skill; a person's images share half of the error."""
     random = np.random.default_rng(seed)
@@ -28,4 +28,4 @@ def world(
         logits[np.arange(n), labels] += skill * (1 - i / (2 * runs))
         values = np.exp(logits - logits.max(axis=1, keepdims=True))
         members[i] = values / values.sum(axis=1, keepdims=True)
-    return Stack(tuple(f"run{i}" for i in range(runs)), members, None, labels, persons, persons % nests)
+    return Stack(tuple(f"run{i}" for i in range(runs)), members, None, labels, persons, persons % outer_folds)

@@ -15,7 +15,7 @@ from ensemble.analysis.cost import Cost, Costs
 from ensemble.analysis.pareto import SOFT, Pareto, Subset, pareto, undominated
 from ensemble.analysis.subset_selection import best_of, candidates, widened, within_budget
 from ensemble.learning.combination import Calibration, Combination, Fitter, combine
-from ensemble.learning.nested import NestedResult, nested
+from ensemble.learning.nested import NestedResult, nested_cv
 from ensemble.learning.stack import Stack
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS, Metric
@@ -43,7 +43,7 @@ def select_runs_within(
     seed: int = 0,
 ) -> Within:
     """The best runs within limits, what is fitted on them, and its nested score; see `limited`."""
-    found = nested(stack, within_budget(fitter, costs, max_members, budget), metric, seed)
+    found = nested_cv(stack, within_budget(fitter, costs, max_members, budget), metric, seed)
     shares = found.combination.shares
     return Within(tuple(name for name, share in zip(stack.names, shares, strict=True) if share > 0), found)
 
@@ -115,7 +115,7 @@ def test_within_the_limits_the_best_subset_is_taken_whole() -> None:
     found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=3)
     assert found.names == tuple(stack.names[run] for run in best.members)
     assert len(found.names) > 1
-    assert F1(stack.labels, found.nested.claimed) == pytest.approx(best.score, abs=1e-9)
+    assert F1(stack.labels, found.nested.in_sample) == pytest.approx(best.score, abs=1e-9)
 
 
 def test_selection_one_by_one_comes_near_the_best_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_the_score_of_a_lucky_choice_does_not_flatter_it() -> None:
     stack = luck()
     found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=1)
     typical = float(np.mean([F1(stack.labels, values) for values in stack.probabilities]))
-    claimed = F1(stack.labels, found.nested.claimed)
+    claimed = F1(stack.labels, found.nested.in_sample)
     assert found.nested.optimism(stack.labels, F1) > 0.01
     front = pareto(stack, F1, equal(stack))
     one = next(row for row in front.evaluated if len(row.members) == 1)
@@ -228,15 +228,15 @@ def test_trying_stops_at_the_first_that_is_not_shown_to_be_as_good() -> None:
 def test_people_who_all_show_no_difference_prove_only_what_so_many_can(people: int, shown: bool) -> None:
     front = table((5, 0.0, 0.0, 0.0))
     same = Difference(0.5, 0.5, Interval(0.0, 0.0, 0.0, people=people), 1.0)
-    front = replace(front, looked_at=tuple(replace(one, difference=same) for one in front.evaluated))
+    front = replace(front, evaluated=tuple(replace(one, difference=same) for one in front.evaluated))
     assert (as_good(front) is not None) == shown
     assert as_good(replace(front, metric=LOSS)) is None  # one person may lose any amount
 
 
 def test_the_margin_of_a_metric_without_bounds_is_a_share_of_what_is_gained_over_guessing() -> None:
     stack = world(people=40, runs=2)
-    assert margin_of(worth(stack, nested(stack, SOFT, F1), F1)) == MARGIN
-    found = worth(stack, nested(stack, SOFT, LOSS), LOSS)
+    assert margin_of(worth(stack, nested_cv(stack, SOFT, F1), F1)) == MARGIN
+    found = worth(stack, nested_cv(stack, SOFT, LOSS), LOSS)
     frequencies = np.bincount(stack.labels, minlength=4) / len(stack)
     guessing, everyone = (
         LOSS(stack.labels, np.tile(frequencies, (len(stack), 1))),
@@ -251,7 +251,7 @@ def test_the_margin_of_a_metric_without_bounds_is_a_share_of_what_is_gained_over
         lower_bound=-np.inf,
         upper_bound=np.inf,
     )
-    unknown = worth(stack, nested(stack, SOFT, thousands), thousands)
+    unknown = worth(stack, nested_cv(stack, SOFT, thousands), thousands)
     assert margin_of(unknown) is None
     front = replace(table((5, -0.001, -0.004, 0.002)), metric=thousands)
     assert as_good(front, None) is None
@@ -280,7 +280,7 @@ def test_a_run_that_says_what_another_says_can_go() -> None:
     cheap = as_good(front, margin=0.1)
     assert cheap is not None
     assert len(cheap.members) < 3
-    found = worth(stack, nested(stack, SOFT, LOSS), LOSS)
+    found = worth(stack, nested_cv(stack, SOFT, LOSS), LOSS)
     assert "fewer passes" in advice(found, front, margin=0.1)[0]
     assert as_good(front, margin=-10) is None
 
@@ -297,11 +297,11 @@ def test_a_fitter_learns_on_the_chosen_runs_alone() -> None:
     found = select_runs_within(stack, Fitter("shrinking", "", shrinking), F1, equal(stack), max_members=2)
     at = [stack.names.index(name) for name in found.names]
     alone = shrinking(stack.select_runs(at), F1, 0)
-    assert np.allclose(found.nested.claimed, combine(stack.select_runs(at), alone), atol=1e-6)
+    assert np.allclose(found.nested.in_sample, combine(stack.select_runs(at), alone), atol=1e-6)
     front = pareto(stack, F1, equal(stack), Fitter("shrinking", "", shrinking))
     assert np.isclose(
         front.everyone.score.value,
-        F1(stack.labels, nested(stack, Fitter("shrinking", "", shrinking), F1).out_of_sample),
+        F1(stack.labels, nested_cv(stack, Fitter("shrinking", "", shrinking), F1).out_of_sample),
     )
 
 
@@ -347,7 +347,7 @@ def test_the_same_seed_gives_the_same_table_and_the_order_of_rows_no_other() -> 
 def test_two_parts_are_needed() -> None:
     stack = world(people=20)
     with pytest.raises(ValueError, match="two parts"):
-        pareto(replace(stack, nests=np.zeros(len(stack), np.int64)), F1, equal(stack))
+        pareto(replace(stack, outer_folds=np.zeros(len(stack), np.int64)), F1, equal(stack))
 
 
 def test_where_a_metric_is_slow_log_loss_chooses_and_the_metric_scores(monkeypatch: pytest.MonkeyPatch) -> None:

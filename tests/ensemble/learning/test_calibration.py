@@ -211,7 +211,7 @@ def test_a_bias_raises_the_expected_score_and_rare_classes_gain() -> None:
 def test_a_metric_where_less_is_better_moves_the_bias_the_same_way() -> None:
     stack = drawn(13)
     assert F1.from_counts is not None
-    missed = replace(F1, name="missed", greater_is_better=False, of_counts=lambda counts: 1 - F1.from_counts(counts))  # type: ignore[misc]
+    missed = replace(F1, name="missed", greater_is_better=False, from_counts=lambda counts: 1 - F1.from_counts(counts))  # type: ignore[misc]
     pooled = combine(stack, FITTERS["soft"].fit(stack, F1, 0))
     assert expected_bias(pooled, stack.labels, missed) == pytest.approx(expected_bias(pooled, stack.labels, F1))
 

@@ -292,7 +292,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 
 
 def test_it_needs_nothing_heavier_than_numpy() -> None:
-    code = "import sys, ensemble.greedy\nprint(*sys.modules)"
+    code = "import sys, ensemble.learning.greedy\nprint(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
     )

@@ -64,7 +64,7 @@ def test_the_honest_predictions_are_those_of_what_was_fitted_without_them() -> N
     for part, fitted in zip(np.unique(stack.outer_folds), result.parts, strict=True):
         rows = np.flatnonzero(stack.outer_folds == part)
         assert np.array_equal(result.out_of_sample[rows], combine(stack.take(rows), fitted))
-    assert np.array_equal(result.claimed, combine(stack, best(stack, F1, 0)))
+    assert np.array_equal(result.in_sample, combine(stack, best(stack, F1, 0)))
 
 
 def test_a_choice_by_luck_is_optimistic_and_the_nested_score_is_not() -> None:
@@ -72,7 +72,7 @@ def test_a_choice_by_luck_is_optimistic_and_the_nested_score_is_not() -> None:
     result = nested_cv(stack, BEST, F1)
     typical = float(np.mean([F1(stack.labels, values) for values in stack.probabilities]))
     assert result.optimism(stack.labels, F1) > 0.01
-    assert abs(F1(stack.labels, result.out_of_sample) - typical) < F1(stack.labels, result.claimed) - typical
+    assert abs(F1(stack.labels, result.out_of_sample) - typical) < F1(stack.labels, result.in_sample) - typical
 
 
 def test_optimism_is_positive_where_it_flatters_whichever_way_the_metric_goes() -> None:
@@ -134,7 +134,7 @@ def test_rare_classes_are_spread_over_the_parts_that_people_are_dealt_to() -> No
 def test_one_part_cannot_be_nested() -> None:
     stack = world()
     with pytest.raises(ValueError, match="at least two parts"):
-        nested_cv(replace(stack, nests=np.zeros(len(stack), int)), BEST, F1)
+        nested_cv(replace(stack, outer_folds=np.zeros(len(stack), int)), BEST, F1)
 
 
 def test_weights_that_stay_do_not_move() -> None:

@@ -46,15 +46,15 @@ def certain() -> Stack:
 
 def one_person_a_part() -> Stack:
     stack = small()
-    return replace(stack, persons=np.arange(60) // 20, nests=np.arange(60) // 20)
+    return replace(stack, persons=np.arange(60) // 20, outer_folds=np.arange(60) // 20)
 
 
 def one_part() -> Stack:
-    return replace(small(), nests=np.zeros(60, np.int64))
+    return replace(small(), outer_folds=np.zeros(60, np.int64))
 
 
 def one_person() -> Stack:
-    return replace(small(), persons=np.zeros(60, np.int64), nests=np.zeros(60, np.int64))
+    return replace(small(), persons=np.zeros(60, np.int64), outer_folds=np.zeros(60, np.int64))
 
 
 def two_classes() -> Stack:
@@ -63,7 +63,7 @@ def two_classes() -> Stack:
 
 def one_class_in_a_part() -> Stack:
     stack = small()
-    return replace(stack, nests=np.where(stack.labels == 2, 0, 1))
+    return replace(stack, outer_folds=np.where(stack.labels == 2, 0, 1))
 
 
 def gappy() -> Stack:
@@ -192,6 +192,6 @@ def test_auto_tries_no_bias_where_a_metric_is_not_of_decisions() -> None:
 
 
 def test_the_registry_is_light() -> None:
-    code = "import sys, ensemble.fitters\nprint(*sys.modules)"
+    code = "import sys, ensemble.learning.registry\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"scipy", "sklearn", "torch", "pandas"} & set(loaded)

@@ -34,7 +34,7 @@ def test_the_same_is_fitted_once_and_anything_else_anew() -> None:
         (replace(stack, probabilities=changed), F1, 0),
         (replace(stack, labels=(stack.labels + 1) % 4), F1, 0),
         (replace(stack, persons=stack.persons[::-1]), F1, 0),
-        (replace(stack, nests=(stack.outer_folds + 1) % 5), F1, 0),
+        (replace(stack, outer_folds=(stack.outer_folds + 1) % 5), F1, 0),
         (replace(stack, names=("a", "b", "c")), F1, 0),
         (replace(stack, present=np.ones(stack.probabilities.shape[:2], bool)), F1, 0),
         (stack.take(np.arange(10)), F1, 0),

@@ -98,7 +98,7 @@ def test_where_there_is_nothing_to_learn_it_stays_the_vote() -> None:
     told = replace(stack, probabilities=np.full_like(stack.probabilities, 0.25), labels=np.arange(300) % 4)
     found = stacking(told, LOSS)
     assert combine(told, found) == pytest.approx(np.full((300, 4), 0.25), abs=0.02)
-    alone = replace(stack, persons=np.zeros(300, np.int64), nests=np.zeros(300, np.int64))
+    alone = replace(stack, persons=np.zeros(300, np.int64), outer_folds=np.zeros(300, np.int64))
     found = stacking(alone, LOSS)
     assert found.summary == "the geometric vote"
     assert combine(alone, found) == pytest.approx(vote(alone), abs=1e-5)

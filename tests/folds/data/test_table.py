@@ -289,7 +289,7 @@ def test_split_and_test_together_are_wrong_usage(tmp_path):
 
 
 def test_reading_imports_neither_pandas_nor_scikit_learn_nor_torch():
-    code = "import sys, folds.readers, folds.split, folds.sources; print(sorted({'pandas', 'sklearn', 'torch', 'PIL'} & set(sys.modules)))"
+    code = "import sys, folds.data.readers, folds.splits.kfold, folds.data.sources; print(sorted({'pandas', 'sklearn', 'torch', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

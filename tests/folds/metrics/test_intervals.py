@@ -290,7 +290,7 @@ def test_a_user_s_score_is_computed_on_people_drawn_with_replacement() -> None:
         pytest.approx(expected.standard_error, rel=0.15),
         pytest.approx(paired.difference.standard_error, rel=0.15),
     )
-    assert replace(drawn, difference=paired.difference, chance=0) == replace(paired, chance=0)
+    assert replace(drawn, difference=paired.difference, p_value=0) == replace(paired, p_value=0)
     assert drawn.p_value == pytest.approx(paired.p_value, abs=0.05)
 
 
