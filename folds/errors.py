@@ -1,13 +1,56 @@
-"""Errors a user can act on: what was expected, what was found, where, and the command that mends it."""
+"""Errors a user can act on: what was expected, what was found, where, and how to mend it.
+
+Messages and hints name parameters, never flags, and mark them with backticks: ``f"`k` must be 2 or more, found {k}"``. A Python
+user reads the name (``k must be 2 or more, found 1``), a user of the command line the flag (``--k must be 2 or more, found 1``).
+
+- A value stands inside the backticks: ```holdout=0.2` `` is ``--holdout 0.2``; ```resume=True` `` is ``--resume``, and
+  ```pretrained=False` `` is ``--no-pretrained``.
+- Use the preferred spelling (`resize`, not `fit`). What the running command has no option for (a key of a settings file, an
+  argument of a function) is shown as it is written.
+- Whole commands (``ensemble folds --stratify ...``) are written out, without backticks.
+- Where one message is made from another, take `EnsembleError.message`, which keeps the marks; ``str(error)`` has none.
+- Notes and warnings are marked in the same way. `without_marks` and `with_flags` are the two ways to show a marked text;
+  the command line calls the latter in `ensemble.cli.terminal.console`, with the spellings that `ensemble.cli.app` sets.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # What is no text but moves a terminal's cursor, begins a line, turns the direction of writing or cannot be encoded.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+# A parameter as messages mark it: `k`, `holdout=0.2`. What else stands between backticks is left alone.
+_PARAMETER = re.compile(r"`([A-Za-z_]\w*)(?:=([^`\n]*))?`")
+
+
+def without_marks(text: str) -> str:
+    """Return the text as Python users read it: ``"`k=5` and `holdout` contradict"`` → ``"k=5 and holdout contradict"``."""
+    return _PARAMETER.sub(lambda found: found[0][1:-1], text)
+
+
+def with_flags(text: str, flags: Mapping[str, str]) -> str:
+    """Return the text as users of the command line read it: ``"`k=5` and `folds`"`` → ``"--k 5 and --folds"``.
+
+    Parameters
+    ----------
+    flags : parameter → its flag; one that is not in it keeps its name.
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in flags:
+            return found[0][1:-1]
+        if value in (None, "True"):
+            return flags[name]
+        if value == "False":
+            return f"--no-{flags[name].lstrip('-')}"
+        return f"{flags[name]} {value}"
+
+    return _PARAMETER.sub(flag, text)
 
 
 def printable(text: str) -> str:
@@ -16,7 +59,7 @@ def printable(text: str) -> str:
 
 
 class EnsembleError(Exception):
-    """Wrong input or data (exit 1).
+    """Wrong input or data (exit 1). All texts may mark parameters (see the module).
 
     Parameters
     ----------
@@ -28,19 +71,19 @@ class EnsembleError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None, details: Sequence[str] = ()) -> None:
-        super().__init__(message)
+        super().__init__(without_marks(message))
         self.message = message
         self.hint = hint
         self.details = tuple(details)
 
-    def lines(self) -> list[str]:
-        """What the command line prints on stderr, a line each."""
+    def lines(self, show: Callable[[str], str] = without_marks) -> list[str]:
+        """Return what is printed on stderr, a line each; `show` decides how marked parameters are spelled."""
         printed = [f"error: {self.message}", *(f"  {line}" for line in self.details)]
-        return [*map(printable, printed + ([f"hint: {self.hint}"] if self.hint else []))]
+        return [printable(show(line)) for line in printed + ([f"hint: {self.hint}"] if self.hint else [])]
 
 
-class UsageError(EnsembleError):
-    """Wrong usage: an unknown name, an impossible value or combination (exit 2)."""
+class UsageError(EnsembleError, ValueError):
+    """Wrong usage: an unknown name, an impossible value or combination of arguments (exit 2)."""
 
     exit_code = 2
 
@@ -64,9 +107,9 @@ class Interrupted(EnsembleError):
 
     exit_code = 130
 
-    def lines(self) -> list[str]:
-        """What became of the work, and the command that goes on with it."""
-        return [f"interrupted: {self.message}", *(["", f"next: {self.hint}"] if self.hint else [])]
+    def lines(self, show: Callable[[str], str] = without_marks) -> list[str]:
+        """Return what became of the work, and the command that goes on with it."""
+        return [f"interrupted: {show(self.message)}", *(["", f"next: {show(self.hint)}"] if self.hint else [])]
 
 
 def close_matches(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
@@ -77,7 +120,7 @@ def close_matches(name: str, choices: Iterable[str], most: int = 3) -> list[str]
 
 
 def unknown_name(kind: str, name: str, choices: Sequence[str], hint: str | None = None) -> UsageError:
-    """An error for a name that is none of `choices`, with the nearest ones offered."""
+    """Return an error for a name that is none of `choices`, with the nearest ones offered; `kind` may be marked (``"`loss`"``)."""
     close = close_matches(name, choices)
     meant = f"; did you mean {' or '.join(close)}?" if close else ""
     listed = hint or f"known: {', '.join(list(choices)[:20])}{' …' if len(choices) > 20 else ''}"

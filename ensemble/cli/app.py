@@ -135,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = _take(words, "--debug")
     console.as_json = _take(words, "--json")
     console.quiet = _take(words, "-q", "--quiet")
+    console.flags = {}
     try:
         code = _run(words)
     except KeyboardInterrupt:
@@ -183,11 +184,23 @@ def _run(words: list[str]) -> int:
     for parameter in parser.params:
         parameter.show_envvar = False  # type: ignore[attr-defined]  # one sentence in the help of kfold says it for all
         parameter.allow_from_autoenv = parameter.name not in NOT_FROM_ENVIRONMENT  # type: ignore[attr-defined]
+    console.flags = _flags_of(parser)
     parser.callback = _interruptible(parser.callback)
     if not {"--help", "-h"} & set(rest):
         check_environment(command)
     code = parser.main(args=rest, prog_name=f"ensemble {name}", standalone_mode=False)
     return code if isinstance(code, int) else 0
+
+
+def _flags_of(parser: Any) -> dict[str, str]:
+    """Return, for every spelling of every parameter of a command, the flag that messages show (see `folds.errors`)."""
+    flags: dict[str, str] = {}
+    for parameter in parser.params:
+        long = [option for option in parameter.opts if option.startswith("--")]
+        if long:
+            names = [parameter.name, *(option.lstrip("-").replace("-", "_") for option in long)]
+            flags |= dict.fromkeys(names, long[0])
+    return flags
 
 
 def _interruptible(command: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -205,7 +218,7 @@ def _interruptible(command: Callable[..., Any] | None) -> Callable[..., Any]:
 
 def _explain(error: Exception) -> int:
     if isinstance(error, EnsembleError):
-        for line in error.lines():
+        for line in error.lines(console.spelled):
             print(line, file=sys.stderr)
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(

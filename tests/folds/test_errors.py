@@ -1,8 +1,20 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from folds.errors import EnsembleError, FoldsFailed, UsageError, close_matches, combine_errors, unknown_name
+from folds.errors import (
+    EnsembleError,
+    FoldsFailed,
+    Interrupted,
+    UsageError,
+    close_matches,
+    combine_errors,
+    unknown_name,
+    with_flags,
+    without_marks,
+)
 
 
 def test_an_error_prints_what_is_wrong_then_details_then_what_mends_it() -> None:
@@ -74,3 +86,39 @@ def test_many_problems_become_one_error_that_counts_them_and_shows_the_first(cou
     assert error.details[0] == "p0"
     assert error.details[-1] == last
     assert len(error.details) == min(count, 10) + (count > 10)
+
+
+@pytest.mark.parametrize(
+    ("marked", "python", "typed"),
+    [
+        ("`k` must be 2 or more, found 1", "k must be 2 or more, found 1", "--k must be 2 or more, found 1"),
+        ("`batch_size=8` and `holdout=.2`", "batch_size=8 and holdout=.2", "--batch-size 8 and --holdout .2"),
+        ("`resume=True`, or `repair=False`", "resume=True, or repair=False", "--resume, or --no-repair"),
+        ("`from_` of `head_loss`", "from_ of head_loss", "--from of head_loss"),
+        ("``, `a b`, `x", "``, `a b`, `x", "``, `a b`, `x"),
+    ],
+)
+def test_a_marked_parameter_is_a_name_or_a_flag(marked: str, python: str, typed: str) -> None:
+    names = ("k", "batch_size", "holdout", "resume", "repair")
+    flags = {name: f"--{name.replace('_', '-')}" for name in names} | {"from_": "--from"}
+    assert without_marks(marked) == python
+    assert with_flags(marked, flags) == typed
+
+
+def test_an_error_shows_names_unless_it_is_told_the_flags() -> None:
+    error = EnsembleError("`k` is 1", hint="leave `k` out", details=["`k`: 1"])
+    assert (str(error), error.lines()) == ("k is 1", ["error: k is 1", "  k: 1", "hint: leave k out"])
+    typed = error.lines(lambda text: with_flags(text, {"k": "--k"}))
+    assert typed == ["error: --k is 1", "  --k: 1", "hint: leave --k out"]
+    assert Interrupted("`k`", hint="`k`").lines() == ["interrupted: k", "", "next: k"]
+
+
+def test_an_error_keeps_its_marks_and_its_class_when_it_is_pickled() -> None:
+    error = pickle.loads(pickle.dumps(UsageError("`k` is 1", hint="`k=2`", details=["a"])))
+    assert (type(error), str(error)) == (UsageError, "k is 1")
+    assert (error.message, error.hint, error.details) == ("`k` is 1", "`k=2`", ("a",))
+
+
+def test_wrong_usage_is_a_value_error() -> None:
+    assert issubclass(UsageError, ValueError)
+    assert not issubclass(EnsembleError, ValueError)

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from folds.errors import CONTROL, printable
+from folds.errors import CONTROL, printable, with_flags
 
 as_json = False  # --json: one object on stdout
 quiet = False  # --quiet: no notes
 words: list[str] = []  # the command as it was typed, without the program's name
+flags: Mapping[str, str] = {}  # parameter → its flag, of the command that runs
+
+
+def spelled(text: str) -> str:
+    """Return a text of the library with the parameters that it marks (see `folds.errors`) as flags of this command."""
+    return with_flags(text, flags)
 
 
 def note(text: str) -> None:
     """A line about what is being done, on stderr."""
     if not quiet:
-        print(_safe(text), file=sys.stderr, flush=True)
+        print(_safe(spelled(text)), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Something the user should know, on stderr, also under --quiet."""
-    print(_safe(f"warning: {text}"), file=sys.stderr, flush=True)
+    print(_safe(f"warning: {spelled(text)}"), file=sys.stderr, flush=True)
 
 
 def result(text: str, record: dict[str, Any]) -> None:

@@ -106,7 +106,7 @@ class TrainingView:
                 f"{duration(done['seconds'])} ({done['seconds'] / max(done['epochs'], 1):.1f} s an epoch)"
             )
         elif outcome.error is not None:
-            for line in outcome.error.lines():
+            for line in outcome.error.lines(console.spelled):
                 print(line, file=sys.stderr, flush=True)
 
     def _print(self, text: str) -> None:
