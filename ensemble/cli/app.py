@@ -137,7 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.quiet = _take(words, "-q", "--quiet")
     console.flags = {}
     try:
-        code = _run(words)
+        with console.printing_logs():
+            code = _run(words)
     except KeyboardInterrupt:
         code = _explain(Interrupted(NOTHING_HALF_WRITTEN))
     except BrokenPipeError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import folds
+from folds.utils.progress import Advance
 
 
 def usable_cores() -> int:
@@ -22,7 +23,7 @@ def source_root() -> Path:
     return Path(folds.__file__).resolve().parent.parent
 
 
-Progress = Callable[[int, int], None]  # images done, images in all
+Progress = Advance  # images done, images in all
 
 
 Result = TypeVar("Result")

@@ -28,4 +28,12 @@ def value_text(value: Any) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
+def duration(seconds: float) -> str:
+    """Return ``45 s``, ``3 min``, ``2 h 10 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 Note = Callable[[str], None]

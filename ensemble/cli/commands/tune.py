@@ -235,8 +235,8 @@ def _folds(folds: Sequence[int]) -> str:
 
 
 def _table(tuning: Study, trials: Sequence[Trial]) -> str:
-    from ensemble.cli.terminal.progress import duration
     from folds.tuning.trials import cell, trial_name
+    from folds.utils.text import duration
 
     keys = [axis.key for axis in tuning.space]
     rows = []

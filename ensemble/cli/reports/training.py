@@ -11,7 +11,7 @@ from ensemble.cli.reports.audit import Audit
 from ensemble.cli.reports.compare import compare_with_baselines, compared_records, compared_remarks, compared_table
 from ensemble.cli.reports.folds import folds_text
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.progress import StepsView, TrainingView, duration
+from ensemble.cli.terminal.progress import StepsView, TrainingView
 from ensemble.cli.terminal.spans import span
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import RequestedRecipe
@@ -26,6 +26,7 @@ from folds.runs.plan import Plan, build_plan, prepare_jobs
 from folds.runs.preview import write_previews
 from folds.runs.run import Run
 from folds.training.job import Job, Outcome
+from folds.utils.text import duration
 
 FEW_PEOPLE = 10
 
@@ -167,11 +168,15 @@ def train_plan(
             with tracker, TrainingView(jobs, len(plan.placement.devices)) as view:
 
                 def report(job: Job, event: dict[str, Any]) -> None:
+                    if event["event"] == "note":
+                        console.note(event["text"])
+                        return
                     view.event(job, event)
                     tracker.event(job, event)
 
                 for outcome in train(plan, jobs, report):
                     view.outcome(outcome)
+                    _tell(outcome)
                     if outcome.error is not None:
                         failed.append(outcome)
                 for entry in _enter(plan, git):
@@ -179,6 +184,17 @@ def train_plan(
     except KeyboardInterrupt:
         raise Interrupted("finished folds are published, the others go on from their last epoch", hint=again) from None
     return failed
+
+
+def _tell(outcome: Outcome) -> None:
+    if outcome.error is not None:
+        console.fail("\n".join(outcome.error.lines()).removeprefix("error: "))
+    elif outcome.result is not None:
+        done = outcome.result
+        console.note(
+            f"{outcome.job.title}: macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, "
+            f"{duration(done['seconds'])} ({done['seconds'] / max(done['epochs'], 1):.1f} s an epoch)"
+        )
 
 
 def _enter(plan: Plan, git: Mapping[str, Any] | None) -> list[dict[str, Any]]:

@@ -1,10 +1,15 @@
-"""What is printed where: the result on stdout, everything else on stderr; understandable without colour."""
+"""What is printed where: the result on stdout, everything else on stderr; understandable without colour.
+
+The library speaks through `logging`; while a command runs, `printing_logs` has it printed as the command line's own lines are.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from folds.errors import CONTROL, printable, with_flags
@@ -29,6 +34,37 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Something the user should know, on stderr, also under --quiet."""
     print(_safe(f"warning: {spelled(text)}"), file=sys.stderr, flush=True)
+
+
+def fail(text: str) -> None:
+    """What went wrong while the command goes on (a fold that failed, say), on stderr."""
+    print(_safe(f"error: {spelled(text)}"), file=sys.stderr, flush=True)
+
+
+class _Printer(logging.Handler):
+    """Prints the records of the library. Nothing is kept: whatever stands for stderr now gets the line, a bar that is shown too."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        (fail if record.levelno >= logging.ERROR else warn if record.levelno >= logging.WARNING else note)(text)
+
+
+@contextmanager
+def printing_logs() -> Iterator[None]:
+    """Print what the library logs from INFO on, while the block runs; what was set up before is restored afterwards."""
+    printer, before = _Printer(logging.INFO), []
+    for logger in (logging.getLogger("folds"), logging.getLogger("ensemble")):
+        before.append((logger, logger.level, logger.propagate))
+        logger.addHandler(printer)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False  # a handler that somebody's code has put on the root would print it again
+    try:
+        yield
+    finally:
+        for logger, level, propagate in before:
+            logger.removeHandler(printer)
+            logger.setLevel(level)
+            logger.propagate = propagate
 
 
 def result(text: str, record: dict[str, Any]) -> None:

@@ -1,18 +1,31 @@
-"""The live view of a training: a bar a running fold on a terminal, a line a finished fold elsewhere."""
+"""Progress on a terminal: a bar with the time left, a bar a running fold; elsewhere no bars."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ensemble.cli.terminal import console
+from folds.utils.text import duration
 
 if TYPE_CHECKING:  # they import torch, which not every command that shows a bar needs
     from folds.training.job import Job, Outcome
+
+
+class TerminalProgress:
+    """`folds.utils.progress.Progress` on stderr, where that is a terminal."""
+
+    def step(self, title: str) -> StepsView:
+        """Return a bar for one step of the work, drawn at the first call of what the context gives."""
+        return StepsView(title)
+
+    def jobs(self, jobs: Sequence[Job], slots: int) -> TrainingView:
+        """Return the live view of jobs that are trained."""
+        return TrainingView(jobs, slots)
 
 
 class TrainingView:
@@ -47,11 +60,8 @@ class TrainingView:
         if self.bars is not None:
             self.bars.stop()
 
-    def event(self, job: Job, event: dict[str, Any]) -> None:
-        """A worker's word about its job."""
-        if event["event"] == "note":
-            self._print(event["text"])
-            return
+    def event(self, job: Job, event: Mapping[str, Any]) -> None:
+        """A step or an epoch of a job."""
         key = (job.run, job.fold)
         now = time.monotonic()
         with self.lock:
@@ -64,7 +74,7 @@ class TrainingView:
                 # A file or pipe gets the estimate once, when there is something to estimate from.
                 if left is not None and not self.estimated and now - since > 2:
                     self.estimated = True
-                    self._print(f"about {duration(left)} left for {len(self.jobs) - len(self.finished)} folds")
+                    console.note(f"about {duration(left)} left for {len(self.jobs) - len(self.finished)} folds")
                 return
             if key not in self.tasks:
                 self.tasks[key] = self.bars.add_task(f"{job.run} fold {job.fold}", total=event["total"], text="")
@@ -94,34 +104,11 @@ class TrainingView:
 
     def outcome(self, outcome: Outcome) -> None:
         """A job has ended."""
-        job, key = outcome.job, (outcome.job.run, outcome.job.fold)
+        key = (outcome.job.run, outcome.job.fold)
         with self.lock:
             self.finished.add(key)
             if self.bars is not None and key in self.tasks:
                 self.bars.remove_task(self.tasks.pop(key))
-        if outcome.result is not None:
-            done = outcome.result
-            self._print(
-                f"{job.run} fold {job.fold}: macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, "
-                f"{duration(done['seconds'])} ({done['seconds'] / max(done['epochs'], 1):.1f} s an epoch)"
-            )
-        elif outcome.error is not None:
-            for line in outcome.error.lines(console.spelled):
-                print(line, file=sys.stderr, flush=True)
-
-    def _print(self, text: str) -> None:
-        if self.bars is not None:
-            self.bars.console.print(text, highlight=False, markup=False)
-        else:
-            console.note(text)
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``3 min``, ``2 h 10 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class StepsView:

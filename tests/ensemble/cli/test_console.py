@@ -1,0 +1,87 @@
+"""What the library logs, as the command line prints it; and what is left when a command has ended."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.progress import TerminalProgress
+from folds.utils.progress import Progress
+
+ROOT = Path(__file__).parents[3]
+LIBRARY = [logging.getLogger("folds.runs.session"), logging.getLogger("ensemble.blending.blend")]
+
+
+@pytest.fixture(autouse=True)
+def _usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "quiet", False)
+
+
+@pytest.mark.parametrize("logger", LIBRARY, ids=lambda logger: logger.name)
+def test_notes_warnings_and_errors_are_printed_in_order(
+    capsys: pytest.CaptureFixture[str], logger: logging.Logger
+) -> None:
+    with console.printing_logs():
+        logger.info("a note, 100 %")
+        logger.warning("be careful\n  a second line")
+        logger.debug("not said")
+        console.note("of the command")
+        logger.error("it failed")
+    assert capsys.readouterr().err == (
+        "a note, 100 %\nwarning: be careful\n  a second line\nof the command\nerror: it failed\n"
+    )
+
+
+def test_quiet_leaves_out_notes_and_keeps_warnings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "quiet", True)
+    with console.printing_logs():
+        LIBRARY[0].info("a note")
+        LIBRARY[0].warning("be careful")
+    assert capsys.readouterr().err == "warning: be careful\n"
+
+
+def test_control_characters_of_a_name_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.printing_logs():
+        LIBRARY[0].warning("a\x1b[2Jb")
+    assert capsys.readouterr().err == "warning: a\\x1b[2Jb\n"
+
+
+def test_nothing_is_left_of_the_printing_after_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("folds")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    with pytest.raises(RuntimeError), console.printing_logs():
+        raise RuntimeError
+    assert (logger.level, logger.propagate, list(logger.handlers)) == before
+
+
+def test_a_root_handler_does_not_print_a_second_time(capsys: pytest.CaptureFixture[str]) -> None:
+    extra = logging.StreamHandler(sys.stderr)
+    logging.getLogger().addHandler(extra)
+    try:
+        with console.printing_logs():
+            LIBRARY[0].warning("once")
+    finally:
+        logging.getLogger().removeHandler(extra)
+    assert capsys.readouterr().err == "warning: once\n"
+
+
+def test_without_a_handler_a_library_user_sees_warnings_alone() -> None:
+    code = "import logging\nlog = logging.getLogger('folds.x')\nlog.info('a note')\nlog.warning('be careful')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr == "be careful\n"
+
+
+def test_the_terminal_is_a_progress_that_draws_nothing_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    progress: Progress = TerminalProgress()
+    with progress.step("decoding images") as advance:
+        advance(1, 2)
+    with progress.jobs([], 2):
+        pass
+    assert capsys.readouterr().err == ""
