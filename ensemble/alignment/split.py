@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ensemble.members.reading import Member
 from folds.predictions.files import SampleRows
 from folds.utils.memmap import release_pages
+from folds.utils.numeric import softmax
 
 Present = NDArray[np.bool_]
 
@@ -74,9 +75,7 @@ class AlignedFile:
         """(stop − start, classes); 0 where the file has no such row."""
         block = self.read_block(start, stop)
         if self.member.logit:
-            block -= block.max(axis=1, keepdims=True)
-            np.exp(block, out=block)
-            block /= block.sum(axis=1, keepdims=True)
+            softmax(block, out=block)
         present = self.present(start, stop)
         if present is not None:
             block[~present] = 0

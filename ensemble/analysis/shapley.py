@@ -85,7 +85,7 @@ def shapley(
     whole = stack.runs <= exact and 2**stack.runs <= max(4 * at_once, 16)
     if whole:
         values = game.scores(game.all_subsets(), draws)
-        shares, everybody, error = values @ _weights_of_subsets(stack.runs), values[0, -1], 0.0
+        shares, everybody, error = _exact(values, stack.runs), values[0, -1], 0.0
     else:
         pairs = min(8, max(2, _SUBSETS_TO_DRAW // (2 * stack.runs**2)))
         each, everybody = [], 0.0
@@ -131,12 +131,16 @@ def _marginals(values: Floats, nobody: Floats, orders: NDArray[np.int64]) -> Flo
     return shares / len(orders)
 
 
-def _weights_of_subsets(runs: int) -> Floats:
-    """(2^runs, runs): what the score of each subset counts in each run's Shapley value."""
+def _exact(values: Floats, runs: int) -> Floats:
+    """Return (draws, runs) Shapley values of the scores (draws, 2^runs) of all subsets.
+
+    Differences come first: of a run that changes no score they are 0, and so is its share, to the bit.
+    """
     numbers = np.arange(2**runs)
-    inside = (numbers[:, None] >> np.arange(runs)) & 1
-    size = inside.sum(axis=1)
-    factorials = np.array([math.factorial(i) for i in range(runs + 1)], float)
-    joining = factorials[np.maximum(size - 1, 0)] * factorials[runs - size] / factorials[runs]
-    staying = factorials[size] * factorials[np.maximum(runs - size - 1, 0)] / factorials[runs]
-    return np.where(inside == 1, joining[:, None], -staying[:, None])
+    size = np.array([int(number).bit_count() for number in numbers])
+    joining = np.array([math.factorial(i) * math.factorial(runs - 1 - i) / math.factorial(runs) for i in range(runs)])
+    shares = np.empty((len(values), runs))
+    for run in range(runs):
+        without = numbers[numbers >> run & 1 == 0]
+        shares[:, run] = (values[:, without | 1 << run] - values[:, without]) @ joining[size[without]]
+    return shares

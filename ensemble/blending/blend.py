@@ -22,7 +22,7 @@ from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_run
 from ensemble.learning.apply import apply_combination
 from ensemble.learning.combination import Combination
-from ensemble.learning.nested import Progress, outer_fold_ids, people_in_several_folds
+from ensemble.learning.nested import Progress, outer_fold_ids
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
 from ensemble.members.discovery import find_files
 from ensemble.members.hard_labels import read_hard_labels
@@ -31,6 +31,7 @@ from ensemble.voting.base import Options, Vote
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError
 from folds.utils.files import sha256_bytes
+from folds.utils.numeric import groups_in_several_folds
 from folds.utils.text import Note
 
 SCHEMA = 1
@@ -262,8 +263,8 @@ def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, Truth
             if isinstance(part.fold, np.ndarray)
         ]
         for run, fold in folds if name == "oof" else ():
-            found = people_in_several_folds(truth.persons, fold)
-            if found:
+            found = groups_in_several_folds(truth.persons, fold)
+            if len(found):
                 names = splits[name].rows.persons
                 row = int(np.flatnonzero(truth.persons == found[0])[0])
                 raise EnsembleError(

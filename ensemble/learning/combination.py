@@ -14,6 +14,7 @@ from ensemble.voting.base import FLOOR, Options, VoteInput
 from ensemble.voting.vote import DEFAULTS, METHODS, method_of
 from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
+from folds.utils.numeric import softmax
 from folds.utils.schema import NUMBER, ONE_LINE, TEXT, either, list_of, one_of, optional, validate_fields
 
 # Temperatures that are looked for, and that a file may hold.
@@ -42,10 +43,7 @@ class Calibration:
         logs /= self.temperature
         if self.offset is not None:
             logs += self.offset
-        logs -= logs.max(axis=-1, keepdims=True)
-        np.exp(logs, out=logs)
-        logs /= logs.sum(axis=-1, keepdims=True)
-        return logs
+        return softmax(logs, out=logs)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, difference_over_people, significance_text
 from folds.utils.files import derive_seed
+from folds.utils.numeric import groups_in_several_folds
 
 NESTS = 5
 FEWEST = 3  # a choice inside the nest leaves out two
@@ -61,7 +62,7 @@ def outer_fold_ids(
         fold is not None
         and (fold >= 0).all()
         and len(np.unique(fold)) >= FEWEST
-        and not people_in_several_folds(persons, fold)
+        and not len(groups_in_several_folds(persons, fold))
     ):
         return np.unique(fold, return_inverse=True)[1]
     people = int(persons.max()) + 1
@@ -73,14 +74,6 @@ def outer_fold_ids(
     dealt = np.empty(people, np.int64)
     dealt[order] = np.arange(people) % min(count, people)
     return dealt[persons]
-
-
-def people_in_several_folds(persons: NDArray[np.int64], fold: NDArray[np.int64]) -> list[int]:
-    """The persons who stand in two folds; where the fold is not known (−1) nobody does."""
-    known = fold >= 0
-    of = np.full(int(persons.max()) + 1, -1)
-    of[persons[known]] = fold[known]
-    return np.unique(persons[known][of[persons[known]] != fold[known]]).tolist()
 
 
 def held_out(stack: Stack) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:

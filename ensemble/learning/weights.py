@@ -161,24 +161,14 @@ def pool_loss(weights: NDArray[np.float64], columns: NDArray[np.float64], there:
 
 
 def _bounded_minimum(loss: Callable[[float], float], grid: NDArray[np.float64]) -> float:
-    """Where a function of one number is least: the best of a grid, then golden sections between its neighbours."""
+    """Return where a function of one number is least: the best of a grid, refined between its neighbors."""
+    from scipy.optimize import minimize_scalar
+
     values = np.array([loss(float(t)) for t in grid])
     best = int(np.argmin(values))
     low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)])
-    golden = (5**0.5 - 1) / 2
-    a, b = high - golden * (high - low), low + golden * (high - low)
-    at_a, at_b = loss(a), loss(b)
-    while high - low > 1e-4 * (1e-3 + high):
-        if at_a <= at_b:
-            high, b, at_b = b, a, at_a
-            a = high - golden * (high - low)
-            at_a = loss(a)
-        else:
-            low, a, at_a = a, b, at_b
-            b = low + golden * (high - low)
-            at_b = loss(b)
-    middle = (low + high) / 2
-    return middle if loss(middle) < values[best] else float(grid[best])
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4 * (1e-3 + high)})
+    return float(found.x if found.fun < values[best] else grid[best])
 
 
 def told(names: tuple[str, ...], weights: NDArray[np.float64], most: int = 4) -> str:

@@ -21,6 +21,7 @@ from folds.errors import EnsembleError
 from folds.predictions.files import PredictionMetadata, SampleRows
 from folds.utils.csv_table import read_csv
 from folds.utils.files import is_file_safe, sha256_file
+from folds.utils.numeric import groups_in_several_folds
 
 
 class LeakCheck:
@@ -67,15 +68,13 @@ class LeakCheck:
                 [position.setdefault(name, len(position)) for name in rows.persons.tolist()]
             )
         person = self._persons[id(rows)]
-        fold_of = np.zeros(int(person.max()) + 1, fold.dtype)
-        fold_of[person] = fold
-        torn = np.flatnonzero(fold_of[person] != fold)
+        torn = groups_in_several_folds(person, fold)
         if len(torn):
-            name = rows.persons[torn[0]]
-            folds = sorted(set(fold[rows.persons == name].tolist()))
+            mine = np.flatnonzero(person == torn[0])
+            name, folds = rows.persons[mine[0]], sorted(set(fold[mine].tolist()))
             raise EnsembleError(
                 f"{path}: person '{name}' stands in folds {', '.join(map(str, folds))}; "
-                f"so do {len(set(rows.persons[torn].tolist())):,} of {len(fold_of):,} people",
+                f"so do {len(torn):,} of {int(person.max()) + 1:,} people",
                 hint="such a score is of people seen in training; split by person: ensemble folds",
             )
 

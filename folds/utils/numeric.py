@@ -1,4 +1,4 @@
-"""Logits to probabilities; numpy only."""
+"""Arrays of numbers: softmax, codes of names, groups that folds tear apart; numpy only."""
 
 from __future__ import annotations
 
@@ -6,11 +6,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities along the last axis, in float64, stable for any finite logits."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+def softmax(logits: NDArray[np.floating], out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Return probabilities along the last axis, in float64, stable for any finite logits.
+
+    Parameters
+    ----------
+    out : where to put them, float64 of the same shape; may be `logits` itself, which saves a copy of large blocks.
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    values = np.subtract(values, values.max(axis=-1, keepdims=True), out=out)
+    np.exp(values, out=values)
+    values /= values.sum(axis=-1, keepdims=True)
+    return values
+
+
+def groups_in_several_folds(groups: NDArray[np.integer], fold: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the groups (people) that have rows in two folds or more, ascending; this decides what "in several folds" means.
+
+    Parameters
+    ----------
+    groups : (n,) a number from 0 up for each row.
+    fold : (n,) from 0 up; rows whose fold is not known (below 0) tear nobody apart.
+    """
+    known = fold >= 0
+    groups, fold = groups[known], fold[known]
+    if not len(groups):
+        return np.zeros(0, np.int64)
+    one_of = np.zeros(int(groups.max()) + 1, fold.dtype)
+    one_of[groups] = fold
+    return np.unique(groups[one_of[groups] != fold]).astype(np.int64)
 
 
 def factorize(values: NDArray[np.str_]) -> tuple[list[str], NDArray[np.int64]]:

@@ -190,7 +190,7 @@ def test_the_best_bias_of_a_class_is_what_trying_all_finds() -> None:
 
         def score(b: float, metric: object = metric) -> float:
             moved = (logs + np.array([0.0, b, -0.3])).argmax(axis=1)
-            return float(metric.of_counts(confusion_counts(onehot.argmax(axis=1), moved, 3)))  # type: ignore[attr-defined]
+            return float(metric.from_counts(confusion_counts(onehot.argmax(axis=1), moved, 3)))  # type: ignore[attr-defined]
 
         tried = max(score(b) for b in np.linspace(-MOST, MOST, 4001))
         assert best == pytest.approx(tried)
