@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import Truth
 from ensemble.voting.base import VoteInput
+from ensemble.voting.blocks import row_blocks
 from folds.errors import EnsembleError, UsageError
 
-_NUMBERS_AT_ONCE = 1 << 20
 _MOST_BYTES = 16 * 2**30
 
 
@@ -83,10 +83,8 @@ class Stack:
 
     def ballots(self, counts_votes: bool = False, whole: bool = False) -> Iterator[tuple[slice, VoteInput]]:
         """Blocks of samples (one of all with `whole`) and what the runs say on them, every run worth the same."""
-        size = len(self) if whole else max(256, _NUMBERS_AT_ONCE // (self.runs * self.classes))
         hard, ranking = np.zeros(self.runs, bool), np.arange(self.runs)
-        for start in range(0, len(self), size):
-            part = slice(start, min(start + size, len(self)))
+        for part in row_blocks(len(self), self.runs * self.classes, least=len(self) if whole else 256):
             values = self.probabilities[:, part].astype(np.float64)
             there = np.ones(values.shape[:2]) if self.present is None else self.present[:, part].astype(float)
             votes = None
@@ -130,12 +128,10 @@ def stack_of(split: AlignedSplit, truth: Truth, nests: NDArray[np.int64]) -> Sta
     whole = split if len(rows) == len(split) else split.take(rows)
     of_name = {run.name: run for run in whole.runs}
     values, present = np.empty(shape, np.float32), np.empty(shape[:2], bool)
-    size = max(256, _NUMBERS_AT_ONCE // shape[2])
     for i, run in enumerate(runs):
-        for start in range(0, shape[1], size):
-            stop = min(start + size, shape[1])
-            values[i, start:stop] = of_name[run.name].probabilities(start, stop)
-            present[i, start:stop] = of_name[run.name].models(start, stop) > 0
+        for part in row_blocks(shape[1], shape[2], least=256):
+            values[i, part] = of_name[run.name].probabilities(part.start, part.stop)
+            present[i, part] = of_name[run.name].models(part.start, part.stop) > 0
     return Stack(
         tuple(run.name for run in runs),
         values,

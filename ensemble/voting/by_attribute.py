@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit, Grouping, Present, RunPredictions
+from ensemble.voting.blocks import row_blocks
 from folds.errors import UsageError
 from folds.utils.memmap import allocate_result, release_pages
 from folds.utils.text import sort_classes
@@ -105,12 +106,11 @@ def join_marginals(votes: Mapping[str, NDArray[np.float32]], groupings: Mapping[
     """
     first = next(iter(groupings))
     joined = allocate_result((len(votes[first]), len(groupings[first].value)))
-    size = max(16, (1 << 18) // joined.shape[1])
-    for start in range(0, len(joined), size):
-        block = np.ones((len(joined[start : start + size]), joined.shape[1]))
+    for part in row_blocks(*joined.shape, numbers=1 << 18):
+        block = np.ones((part.stop - part.start, joined.shape[1]))
         for attribute, grouping in groupings.items():
-            block *= votes[attribute][start : start + size][:, grouping.value]
+            block *= votes[attribute][part][:, grouping.value]
         total = block.sum(axis=1, keepdims=True)
-        joined[start : start + size] = block / np.where(total > 0, total, 1)
+        joined[part] = block / np.where(total > 0, total, 1)
         release_pages(joined)
     return joined

@@ -11,71 +11,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.voting.base import Options, PoolingRule, Vote, VoteInput, normalised
+from ensemble.voting.blocks import rank_order, row_blocks, vote_inputs
 from ensemble.voting.by_attribute import join_marginals, marginal_splits
 from ensemble.voting.pooling import geometric, hard, maximum, median, power_mean, rank_mean, soft, trimmed
 from folds.errors import UsageError, unknown_name
 from folds.utils.memmap import allocate_result, blocks, release_pages
-
-_STREAMED_AT_ONCE = 1 << 17  # a block and its sums stay in the processor's cache
-
-
-def mean_of_runs(
-    runs: Sequence[RunPredictions], share: NDArray[np.float64], rows: int, accumulate: DTypeLike = np.float64
-) -> NDArray[np.float32]:
-    """The weighted mean of the runs' probabilities over the runs that are present on each row, normalised.
-
-    Blocks of the maps are added where they lie, without a copy, so it is bound by memory. Runs are summed in the order
-    given and divided once: with equal weights, of float32 files whose rows sum to 1, it is to the bit the mean in
-    float64, rounded to float32.
-
-    Parameters
-    ----------
-    share : (runs,) weights ≥ 0.
-    accumulate : the type in which it is summed; float32 takes half the time and can differ in the last bits.
-
-    Returns
-    -------
-    (rows, classes) float32; rows that no run with a weight has are NaN.
-    """
-    heard = [(run, weight) for run, weight in zip(runs, share.tolist(), strict=True) if weight > 0]
-    if len({weight for _, weight in heard}) == 1:
-        heard = [(run, 1.0) for run, _ in heard]
-    classes = runs[0].classes
-    size = min(rows, max(16, _STREAMED_AT_ONCE // classes))
-    combined = allocate_result((rows, classes))
-    sums, weighted = np.empty((2, size, classes), accumulate)
-    for start in range(0, rows, size):
-        stop = min(start + size, rows)
-        total, scaled = sums[: stop - start], weighted[: stop - start]
-        total[:] = 0
-        whole, partial = 0.0, np.zeros(stop - start)
-        for run, weight in heard:
-            stored = run.raw_block(start, stop)
-            block = run.probabilities(start, stop) if stored is None else stored
-            np.add(
-                total,
-                block if weight == 1 else np.multiply(block, weight, out=scaled, casting="unsafe"),
-                out=total,
-                casting="unsafe",
-            )
-            if stored is not None:
-                release_pages(stored)
-            present = run.present(start, stop)
-            if present is None:
-                whole += weight
-            else:
-                partial += weight * present
-        if partial.any():
-            with np.errstate(invalid="ignore"):
-                total /= (whole + partial)[:, None]
-        else:
-            total /= whole if whole else np.nan
-        combined[start:stop] = normalised(total)
-        release_pages(combined)
-    return combined
-
-
-__all__ = ["METHODS", "Options", "PoolingRule", "Vote", "VoteInput", "method_of", "vote"]
 
 DEFAULTS = Options()
 METHODS: dict[str, PoolingRule] = {
@@ -89,8 +29,8 @@ METHODS: dict[str, PoolingRule] = {
     "max": PoolingRule(maximum, "largest probability", supports_weights=False),
     "rank": PoolingRule(rank_mean, "mean rank among the samples", needs_all_rows=True),
 }
-_NUMBERS_AT_ONCE = 1 << 20
 _WHOLE_COLUMNS = 1 << 24  # numbers of whole columns held at once: 128 MiB
+_STREAMED_AT_ONCE = 1 << 17  # numbers: a block and its sums stay in the processor's cache
 
 
 def method_of(name: str, options: Options = DEFAULTS) -> PoolingRule:
@@ -132,59 +72,39 @@ def vote(
     """
     how = method_of(method, options)
     runs = sorted(split.runs, key=lambda run: run.name)
+    _check_probabilities(method, how, runs)
+    share = _share_of(runs, weights)
+    if options.by == "attribute":
+        return _by_attribute(split, method, weights, ranking, options)
+    if how.combine is soft:
+        return Vote(_mean(split, runs, share))
+    ranks = rank_order([run.name for run in runs], ranking or (), [run.name for run in split.runs])
+    return (_by_columns if how.needs_all_rows else _by_blocks)(split, runs, share, how, ranks)
+
+
+def _check_probabilities(method: str, how: PoolingRule, runs: Sequence[RunPredictions]) -> None:
     without = [run.name for run in runs if run.hard]
     if without and not how.counts_votes:
         raise UsageError(
             f"--method {method} needs probabilities, and {', '.join(without)} has hard labels only",
             hint="--method hard, or leave it out with --run",
         )
+
+
+def _share_of(runs: Sequence[RunPredictions], weights: Mapping[str, float] | None) -> NDArray[np.float64]:
+    """Return (runs,) the weight of each run, not scaled."""
     share = np.array([1.0 if weights is None else weights.get(run.name, 0.0) for run in runs])
     if not np.isfinite(share).all() or (share < 0).any():
         raise UsageError(
             f"weights must be finite numbers from 0 up, found {', '.join(map(str, share))}",
             hint="weights are scaled to sum to 1",
         )
-    if options.by == "attribute":
-        return _by_attribute(split, method, weights, ranking, options)
-    order = [*(ranking or ()), *(run.name for run in split.runs)]
-    ranks = np.array(sorted(range(len(runs)), key=lambda i: order.index(runs[i].name)), dtype=np.int64)
-    is_hard = np.array([run.hard for run in runs])
-    if how.needs_all_rows:
-        return Vote(_whole(split, runs, share, how, is_hard, ranks))
-    n, classes = len(split), len(split.classes)
-    if how.combine is soft:
-        mean = mean_of_runs(runs, share, n)
-        unheard = np.concatenate([np.isnan(block[:, 0]) for block in blocks(mean)])
-        if unheard.any():
-            raise _uncovered_error(split, int(np.argmax(unheard)))
-        return Vote(mean)
-    combined = allocate_result((n, classes))
-    ties = 0
-    size = max(16, _NUMBERS_AT_ONCE // (len(runs) * classes))
-    stacked = np.zeros((len(runs), min(size, n), classes))
-    for start in range(0, n, size):
-        stop = min(start + size, n)
-        block_weights = _weights(split, runs, share, start, stop)
-        for i, run in enumerate(runs):
-            if not is_hard[i]:
-                stacked[i, : stop - start] = run.probabilities(start, stop)
-        block = stacked[:, : stop - start]
-        votes = np.stack([run.votes(start, stop) for run in runs]) if how.counts_votes else None
-        values, tied = how.combine(VoteInput(block, votes, block_weights, is_hard, ranks))
-        if not how.counts_votes:
-            alone = np.flatnonzero((block_weights > 0).sum(axis=0) == 1)
-            values[alone] = block[block_weights[:, alone].argmax(axis=0), alone]
-        ties += tied
-        combined[start:stop] = normalised(values)
-        release_pages(combined)
-    return Vote(combined, ties)
+    return share
 
 
-def _weights(
-    split: AlignedSplit, runs: Sequence[RunPredictions], share: NDArray[np.float64], start: int, stop: int
-) -> NDArray[np.float64]:
-    """(runs, stop − start) the weights of the runs that are present, scaled to sum to 1."""
-    weights = share[:, None] * np.stack([run.models(start, stop) > 0 for run in runs])
+def _scaled(split: AlignedSplit, share: NDArray[np.float64], present: NDArray, start: int) -> NDArray[np.float64]:
+    """Return (runs, m) the weights of the runs that are `present` (runs, m) on rows from `start` on, scaled to sum to 1."""
+    weights = share[:, None] * present
     total = weights.sum(axis=0)
     if not (total > 0).all():
         raise _uncovered_error(split, start + int(np.argmin(total > 0)))
@@ -195,39 +115,126 @@ def _uncovered_error(split: AlignedSplit, row: int) -> ValueError:
     return ValueError(f"no run with a weight predicts the sample '{split.rows.ids[row]}'")
 
 
-def _whole(
+def _mean(split: AlignedSplit, runs: Sequence[RunPredictions], share: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return (n, classes) the arithmetic mean, added up where the files lie."""
+    mean = mean_of_runs(runs, share, len(split))
+    uncovered = np.concatenate([np.isnan(block[:, 0]) for block in blocks(mean)])
+    if uncovered.any():
+        raise _uncovered_error(split, int(np.argmax(uncovered)))
+    return mean
+
+
+def mean_of_runs(
+    runs: Sequence[RunPredictions], share: NDArray[np.float64], rows: int, accumulate: DTypeLike = np.float64
+) -> NDArray[np.float32]:
+    """The weighted mean of the runs' probabilities over the runs that are present on each row, normalised.
+
+    Blocks of the maps are added where they lie, without a copy, so it is bound by memory. Runs are summed in the order
+    given and divided once: with equal weights, of float32 files whose rows sum to 1, it is to the bit the mean in
+    float64, rounded to float32.
+
+    Parameters
+    ----------
+    share : (runs,) weights ≥ 0.
+    accumulate : the type in which it is summed; float32 takes half the time and can differ in the last bits.
+
+    Returns
+    -------
+    (rows, classes) float32; rows that no run with a weight has are NaN.
+    """
+    active = [(run, weight) for run, weight in zip(runs, share.tolist(), strict=True) if weight > 0]
+    if len({weight for _, weight in active}) == 1:
+        active = [(run, 1.0) for run, _ in active]
+    classes = runs[0].classes
+    combined = allocate_result((rows, classes))
+    sums, scaled = np.empty((2, min(rows, max(16, _STREAMED_AT_ONCE // classes)), classes), accumulate)
+    for part in row_blocks(rows, classes, numbers=_STREAMED_AT_ONCE):
+        size = part.stop - part.start
+        total = _weighted_sum(active, part, sums[:size], scaled[:size])
+        combined[part] = normalised(total)
+        release_pages(combined)
+    return combined
+
+
+def _weighted_sum(
+    active: Sequence[tuple[RunPredictions, float]], part: slice, total: NDArray, scaled: NDArray
+) -> NDArray[np.floating]:
+    """Return the weighted mean of the rows `part`, in `total` (m, classes); `scaled` is as large and is written over."""
+    total[:] = 0
+    everywhere, somewhere = 0.0, np.zeros(len(total))  # the weights of the runs that have all rows, and of the others
+    for run, weight in active:
+        stored = run.raw_block(part.start, part.stop)
+        block = run.probabilities(part.start, part.stop) if stored is None else stored
+        weighted = block if weight == 1 else np.multiply(block, weight, out=scaled, casting="unsafe")
+        np.add(total, weighted, out=total, casting="unsafe")
+        if stored is not None:
+            release_pages(stored)
+        present = run.present(part.start, part.stop)
+        if present is None:
+            everywhere += weight
+        else:
+            somewhere += weight * present
+    if somewhere.any():
+        with np.errstate(invalid="ignore"):
+            total /= (everywhere + somewhere)[:, None]
+    else:
+        total /= everywhere if everywhere else np.nan
+    return total
+
+
+def _by_blocks(
     split: AlignedSplit,
     runs: Sequence[RunPredictions],
     share: NDArray[np.float64],
     how: PoolingRule,
-    hard: NDArray[np.bool_],
     ranks: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """A method that compares all samples: whole columns, of as many classes at once as fit (of one at least: runs × n × 8 bytes).
+) -> Vote:
+    """Combine row by row, whatever the other rows are."""
+    n, classes = len(split), len(split.classes)
+    combined, ties = allocate_result((n, classes)), 0
+    for part, said in vote_inputs(runs, n, classes, how.counts_votes, ranks):
+        said = replace(said, weights=_scaled(split, share, said.weights, part.start))
+        values, tied = how.combine(said)
+        if not how.counts_votes:
+            alone = np.flatnonzero((said.weights > 0).sum(axis=0) == 1)
+            values[alone] = said.probabilities[said.weights[:, alone].argmax(axis=0), alone]
+        ties += tied
+        combined[part] = normalised(values)
+        release_pages(combined)
+    return Vote(combined, ties)
+
+
+def _by_columns(
+    split: AlignedSplit,
+    runs: Sequence[RunPredictions],
+    share: NDArray[np.float64],
+    how: PoolingRule,
+    ranks: NDArray[np.int64],
+) -> Vote:
+    """Combine by a method that compares all samples: whole columns, of as many classes at once as fit (at least one: runs × n × 8 bytes).
 
     Rows that are 0 in every class are decided by the mean.
     """
     n, classes = len(split), len(split.classes)
-    combined = allocate_result((n, classes))
-    weights = _weights(split, runs, share, 0, n)
+    combined, hard = allocate_result((n, classes)), np.array([run.hard for run in runs])
+    weights = _scaled(split, share, np.stack([run.models(0, n) > 0 for run in runs]), 0)
     width = min(classes, max(1, _WHOLE_COLUMNS // (len(runs) * n)))
-    rows = max(16, _NUMBERS_AT_ONCE // classes)
     for first in range(0, classes, width):
         columns = slice(first, min(first + width, classes))
         stacked = np.empty((len(runs), n, columns.stop - columns.start))
         for i, run in enumerate(runs):
-            for start in range(0, n, rows):
-                stacked[i, start : start + rows] = run.probabilities(start, min(start + rows, n))[:, columns]
+            for part in row_blocks(n, classes):
+                stacked[i, part] = run.probabilities(part.start, part.stop)[:, columns]
         combined[:, columns] = how.combine(VoteInput(stacked, None, weights, hard, ranks))[0]
-    for start in range(0, n, rows):
-        stop = min(start + rows, n)
-        values = combined[start:stop].astype(np.float64)
+    for part in row_blocks(n, classes):
+        values = combined[part].astype(np.float64)
         nothing = np.flatnonzero(values.max(axis=1) <= 0)
         for i, run in enumerate(runs) if len(nothing) else ():
-            values[nothing] += weights[i, start + nothing, None] * run.probabilities(start, stop)[nothing]
-        combined[start:stop] = normalised(values)
+            mine = run.probabilities(part.start, part.stop)
+            values[nothing] += weights[i, part.start + nothing, None] * mine[nothing]
+        combined[part] = normalised(values)
         release_pages(combined)
-    return combined
+    return Vote(combined)
 
 
 def _by_attribute(

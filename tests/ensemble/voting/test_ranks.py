@@ -54,7 +54,7 @@ def test_rank_votes_of_columns_in_turn_are_those_of_all_at_once(monkeypatch: pyt
     runs = [probability_run(f"r{i}", draw(300, 5, i)) for i in range(3)]
     whole = vote(split_of(*runs, n=300), "rank", {"r0": 0.5, "r1": 0.5, "r2": 1}).probabilities
     monkeypatch.setattr(voting, "_WHOLE_COLUMNS", 1)
-    monkeypatch.setattr(voting, "_NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("ensemble.voting.blocks.NUMBERS_AT_ONCE", 1)
     assert np.array_equal(vote(split_of(*runs, n=300), "rank", {"r0": 0.5, "r1": 0.5, "r2": 1}).probabilities, whole)
 
 

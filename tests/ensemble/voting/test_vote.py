@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensemble.voting import vote as voting
 from ensemble.voting.vote import METHODS, vote
 from folds.errors import UsageError
 from tests.ensemble.small_runs import answer_run, draw, grid, probability_run, split_of, values_of
@@ -195,7 +194,7 @@ def test_a_run_that_is_absent_leaves_its_weight_to_the_others() -> None:
 def test_splitting_into_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [*grid(1000, 4, 0, [2, 1, 3]), answer_run("h", np.arange(1000) % 4, 4)]
     whole = vote(split_of(*runs, n=1000), "hard")
-    monkeypatch.setattr(voting, "_NUMBERS_AT_ONCE", 1)  # 16 rows, the least
+    monkeypatch.setattr("ensemble.voting.blocks.NUMBERS_AT_ONCE", 1)  # 16 rows, the least
     blocks = vote(split_of(*runs, n=1000), "hard")
     assert np.array_equal(whole.probabilities, blocks.probabilities)
     assert whole.ties == blocks.ties > 0
