@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.cli.terminal.console import table
-from ensemble.learning.greedy import prepare, select
+from ensemble.learning.greedy import Prepared, select
 from folds.metrics.classification import METRICS
 
 THEIR_NAMES = {
@@ -97,7 +97,7 @@ def ours(
     one = now() - started
     fold = np.random.default_rng(0).integers(0, 5, len(labels))
     started = now()
-    prepared = prepare(values, labels)
+    prepared = Prepared(values, labels)
     for i in range(5):
         prepared.select(metric, steps=steps, rows=fold != i)
     prepared.select(metric, steps=steps)

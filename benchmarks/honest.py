@@ -25,7 +25,7 @@ from ensemble.learning.auto import choose
 from ensemble.learning.calibration import calibrated, parse_calibration
 from ensemble.learning.combination import Fitter, combine
 from ensemble.learning.nested import nested_cv
-from ensemble.learning.registry import FITTERS, candidates, fitter_of
+from ensemble.learning.registry import FITTERS, candidates
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import METRICS
 
@@ -78,7 +78,7 @@ def main() -> None:
     metric = METRICS[arguments.metric]
     sign = 1 if metric.greater_is_better else -1
     names = [name for name in FITTERS if name != "soft"] if arguments.methods == "all" else arguments.methods.split(",")
-    chosen: list[Fitter] = [EVERYTHING if name == "auto" else fitter_of(name) for name in names]
+    chosen: list[Fitter] = [EVERYTHING if name == "auto" else FITTERS[name] for name in names]
     if arguments.calibrate:
         chosen = [calibrated(fitter, *parse_calibration(arguments.calibrate)) for fitter in chosen]
     found: dict[str, list[tuple[float, float, float]]] = {fitter.name: [] for fitter in chosen}

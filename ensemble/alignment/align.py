@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.alignment.attributes import join_attributes, label_classes
+from ensemble.alignment.attributes import JointRun, join_attributes, label_classes
 from ensemble.alignment.classes import class_order
 from ensemble.alignment.coverage import Table, place_members, tables_of
 from ensemble.alignment.precedence import check_one_of_each, folds_of, model_of, prefer_views
@@ -17,23 +17,29 @@ from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError, printable
 from folds.predictions.files import SampleRows
-from folds.utils.text import Note
 
 
-def align(
-    members: Sequence[Member], labels: HardLabels | None = None, note: Note = lambda text: None
-) -> dict[str, AlignedSplit]:
+@dataclass(frozen=True)
+class Alignment:
+    """Members lined up.
+
+    Attributes
+    ----------
+    splits : split name → `AlignedSplit`, ``oof`` first.
+    notes : what a reader should know: what was taken on trust, what is absent.
+    """
+
+    splits: Mapping[str, AlignedSplit]
+    notes: Sequence[str] = ()
+
+
+def align(members: Sequence[Member], labels: HardLabels | None = None) -> Alignment:
     """Line members up by id and by class.
 
     Parameters
     ----------
     members : checked (`ensemble.members.reading.read_members`).
     labels : true labels by id, which come before those beside the predictions.
-    note : is told what the user should know: what was taken on trust, what is absent.
-
-    Returns
-    -------
-    split name → `Split`, ``oof`` first.
 
     Raises
     ------
@@ -41,12 +47,14 @@ def align(
     """
     tables = tables_of(members)
     known = dict(tables)
-    placed = place_members(members, tables, labels, note)
+    placed, notes = place_members(members, tables, labels)
     if labels is not None and known:
         _check_labels_fit(labels, known)
-    splits = {split: _align_split(split, tables[split], inside, labels, note) for split, inside in placed.items()}
-    _note_absent(splits, note)
-    return splits
+    splits = {}
+    for split, inside in placed.items():
+        splits[split], said = _align_split(split, tables[split], inside, labels)
+        notes += said
+    return Alignment(splits, (*notes, *_absent_rows(splits), *_absent_folds(splits)))
 
 
 def _check_labels_fit(labels: HardLabels, tables: Mapping[str, Table]) -> None:
@@ -65,49 +73,61 @@ def _check_labels_fit(labels: HardLabels, tables: Mapping[str, Table]) -> None:
 
 
 def _align_split(
-    split: str, table: Table, members: Sequence[Member], labels: HardLabels | None, note: Note
-) -> AlignedSplit:
+    split: str, table: Table, members: Sequence[Member], labels: HardLabels | None
+) -> tuple[AlignedSplit, list[str]]:
+    """Return the split, and notes on it."""
     targets = list(dict.fromkeys(member.target for member in members))
     target = targets[0] if len(targets) == 1 else "label"
     meaning = _meanings(members)
     groups = {name: [member for member in members if member.target == name] for name in targets}
     own = groups.pop(target, [])
     classes, order = class_order(own, labels) if own else (label_classes(targets, meaning), ())
-    runs: list[RunPredictions] = [
-        _run(split, name, parts, table, classes, order, note) for name, parts in _by_run(own).items()
-    ]
+    runs, notes = _runs(split, own, table, classes, order)
     if groups:
-        factors = {}
-        for attribute, inside in groups.items():
-            values, given = class_order(inside, None)
-            factors[attribute] = (
-                values,
-                [_run(split, name, parts, table, values, given, note) for name, parts in _by_run(inside).items()],
-            )
-        for joined in join_attributes(factors, classes, meaning):
-            note(
-                f"{joined.name} ({split}): {', '.join(joined.factor_names)}, joined by {', '.join(factors)} to the {len(classes)} classes"
-            )
-            runs.append(joined)
-    whole = _rows_of(table, members, labels, target, classes, note)
+        joined, said = _joined_runs(split, groups, table, classes, meaning)
+        runs, notes = [*runs, *joined], notes + said
+    rows, said = _rows_of(table, members, labels, target, classes)
+    notes += said
     shas = {member.sidecar.folds_sha for member in members if member.sidecar is not None} - {None}
     if len(shas) > 1:
-        note(f"the {split} members come from {len(shas)} different fold assignments")
+        notes.append(f"the {split} members come from {len(shas)} different fold assignments")
+    one_assignment = len(shas) == 1 and all(m.sidecar is not None and m.sidecar.folds_sha for m in members)
+    counts = [run.models(0, len(table)) for run in runs]
     full = AlignedSplit(
         name=split,
-        rows=whole,
+        rows=rows,
         classes=classes,
-        runs=tuple(replace(run, rows=int((run.models(0, len(table)) > 0).sum())) for run in runs),
+        runs=tuple(replace(run, rows=int((count > 0).sum())) for run, count in zip(runs, counts, strict=True)),
         target=target,
         class_attributes={name: meaning[name] for name in classes if name in meaning} if target == "label" else {},
         fold=_agreed_fold(runs),
-        folds_sha=shas.pop()
-        if len(shas) == 1 and all(m.sidecar is not None and m.sidecar.folds_sha for m in members)
-        else None,
+        folds_sha=shas.pop() if one_assignment else None,
         table_rows=len(table),
     )
-    covered = sum((run.models(0, len(table)) for run in runs), np.zeros(len(table), np.int64)) > 0
-    return full if covered.all() else full.take(np.flatnonzero(covered))
+    covered = sum(counts, np.zeros(len(table), np.int64)) > 0
+    return full if covered.all() else full.take(np.flatnonzero(covered)), notes
+
+
+def _joined_runs(
+    split: str,
+    groups: Mapping[str, Sequence[Member]],
+    table: Table,
+    classes: tuple[str, ...],
+    meaning: Mapping[str, Mapping[str, str]],
+) -> tuple[list[JointRun], list[str]]:
+    """Return the runs of attributes, joined to the classes of the label, and notes on them."""
+    factors, notes = {}, []
+    for attribute, inside in groups.items():
+        values, given = class_order(inside, None)
+        runs, said = _runs(split, inside, table, values, given)
+        factors[attribute] = (values, runs)
+        notes += said
+    joined = join_attributes(factors, classes, meaning)
+    for run in joined:
+        notes.append(
+            f"{run.name} ({split}): {', '.join(run.factor_names)}, joined by {', '.join(factors)} to the {len(classes)} classes"
+        )
+    return joined, notes
 
 
 def _meanings(members: Sequence[Member]) -> dict[str, Mapping[str, str]]:
@@ -119,31 +139,25 @@ def _meanings(members: Sequence[Member]) -> dict[str, Mapping[str, str]]:
     return meaning
 
 
-def _by_run(members: Sequence[Member]) -> dict[str, list[Member]]:
-    runs: dict[str, list[Member]] = {}
+def _runs(
+    split: str, members: Sequence[Member], table: Table, classes: tuple[str, ...], order: tuple[str, ...]
+) -> tuple[list[RunPredictions], list[str]]:
+    """Return the members put together by run, and notes on them."""
+    by_run: dict[str, list[Member]] = {}
     for member in members:
-        runs.setdefault(member.run, []).append(member)
-    return runs
-
-
-def _run(
-    split: str,
-    name: str,
-    members: Sequence[Member],
-    table: Table,
-    classes: tuple[str, ...],
-    order: tuple[str, ...],
-    note: Note,
-) -> RunPredictions:
-    check_one_of_each(split, name, members)
-    parts = [_part(split, member, table, classes, order) for member in members]
-    parts = prefer_views(split, name, parts, len(table), note)
-    # In the order of the folds, whatever the order of the files: sums are then the same to the bit.
-    parts.sort(key=lambda part: (model_of(part.member), part.member.sha))
-    folds: set[int] = set()
-    for part in parts:
-        folds |= set() if part.fold is None else set(folds_of(part.fold))
-    return RunPredictions(name, tuple(parts), len(classes), tuple(sorted(folds)))
+        by_run.setdefault(member.run, []).append(member)
+    runs, notes = [], []
+    for name, files in by_run.items():
+        check_one_of_each(split, name, files)
+        parts, said = prefer_views(
+            split, name, [_part(split, member, table, classes, order) for member in files], len(table)
+        )
+        # In the order of the folds, whatever the order of the files: sums are then the same to the bit.
+        parts.sort(key=lambda part: (model_of(part.member), part.member.sha))
+        folds = {fold for part in parts if part.fold is not None for fold in folds_of(part.fold)}
+        runs.append(RunPredictions(name, tuple(parts), len(classes), tuple(sorted(folds))))
+        notes += said
+    return runs, notes
 
 
 def _part(split: str, member: Member, table: Table, classes: tuple[str, ...], order: tuple[str, ...]) -> AlignedFile:
@@ -183,9 +197,9 @@ def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:
 
 
 def _rows_of(
-    table: Table, members: Sequence[Member], labels: HardLabels | None, target: str, classes: Sequence[str], note: Note
-) -> SampleRows:
-    """What is known of the samples of a table: labels and persons from the members, or from `labels`, which comes first."""
+    table: Table, members: Sequence[Member], labels: HardLabels | None, target: str, classes: Sequence[str]
+) -> tuple[SampleRows, list[str]]:
+    """Return what is known of the samples of a table, labels and persons from the members or from `labels`, which comes first; and notes."""
     distinct: dict[int, Member] = {}
     for member in members:
         # A member of the label comes before one of an attribute that has the same rows.
@@ -197,27 +211,29 @@ def _rows_of(
         hint = "give the right ones with --labels FILE.csv, or blend the runs of one table with --run"
         raise EnsembleError(f"different labels: {conflict}", hint=hint)
     persons, conflict = _merged(table, [(member, rows, rows.persons) for member, rows in sources])
-    if conflict is not None:
-        note(f"different persons: {conflict}; the first file's are used")
+    notes = [] if conflict is None else [f"different persons: {conflict}; the first file's are used"]
     names = dict.fromkeys(name for _, rows in sources for name in rows.attributes)
-    attributes = {
-        name: _merged(table, [(member, rows, rows.attributes.get(name)) for member, rows in sources])[0]
-        for name in names
+    merged = {
+        name: _merged(table, [(one, rows, rows.attributes.get(name)) for one, rows in sources])[0] for name in names
     }
-    if labels is not None:
-        index = Table(labels.ids).locate(table.ids)
-        index = np.arange(len(table)) if index is None else index
-        if (index >= 0).all():
-            given = labels.labels[index]
-            if truth is not None and (truth != given).any():
-                note(
-                    f"{int((truth != given).sum()):,} labels in {labels.path} differ from those beside the predictions; {labels.path} is used"
-                )
-            truth = given
-            persons = persons if labels.persons is None else labels.persons[index]
-    return SampleRows(
-        table.ids, truth, persons, {name: values for name, values in attributes.items() if values is not None}
-    )
+    attributes = {name: values for name, values in merged.items() if values is not None}
+    index = None if labels is None else _position_of_labels(table, labels)
+    if labels is not None and index is not None:
+        given = labels.labels[index]
+        changed = 0 if truth is None else int((truth != given).sum())
+        if changed:
+            notes.append(
+                f"{changed:,} labels in {labels.path} differ from those beside the predictions; {labels.path} is used"
+            )
+        truth, persons = given, persons if labels.persons is None else labels.persons[index]
+    return SampleRows(table.ids, truth, persons, attributes), notes
+
+
+def _position_of_labels(table: Table, labels: HardLabels) -> NDArray[np.int64] | None:
+    """Return (n,) the row of `labels` of each sample; None where it lacks one."""
+    index = Table(labels.ids).locate(table.ids)
+    index = np.arange(len(table)) if index is None else index
+    return index if (index >= 0).all() else None
 
 
 def _labels_of(member: Member, target: str, classes: Sequence[str]) -> NDArray[np.str_] | None:
@@ -256,22 +272,27 @@ def _merged(
     return merged, conflict
 
 
-def _note_absent(splits: Mapping[str, AlignedSplit], note: Note) -> None:
-    """Say which rows and folds are absent."""
+def _absent_rows(splits: Mapping[str, AlignedSplit]) -> list[str]:
+    notes = []
     for split in splits.values():
         if len(split) < split.table_rows:
-            note(
+            notes.append(
                 f"{split.table_rows - len(split):,} of {split.table_rows:,} {split.name} samples have no prediction yet and are absent"
             )
         partial = [f"{run.name} has {run.rows:,}" for run in split.runs if run.rows < len(split)]
         if partial:
-            note(
+            notes.append(
                 f"not every run has all {len(split):,} {split.name} samples ({', '.join(partial)}): the others share its vote where it is absent"
             )
+    return notes
+
+
+def _absent_folds(splits: Mapping[str, AlignedSplit]) -> list[str]:
     everywhere: dict[str, set[int]] = {}
     for split in splits.values():
         for run in split.runs:
             everywhere.setdefault(_assignment(run), set()).update(run.folds)
+    notes = []
     for split in splits.values():
         lacking: dict[tuple[int, ...], list[RunPredictions]] = {}
         for run in split.runs:
@@ -282,9 +303,10 @@ def _note_absent(splits: Mapping[str, AlignedSplit], note: Note) -> None:
             there = f": averaged over the {len(runs[0].folds)} there are" if split.name == "test" else ""
             names = ", ".join(run.name for run in runs)
             lack = "lacks" if len(runs) == 1 else "lack"
-            note(
+            notes.append(
                 f"{names} ({split.name}) {lack} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}{there}"
             )
+    return notes
 
 
 def _assignment(run: RunPredictions) -> str:

@@ -13,7 +13,6 @@ from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError
 from folds.predictions.files import SPLITS
-from folds.utils.text import Note
 
 
 def _equal(one: NDArray[np.str_], other: NDArray[np.str_]) -> bool:
@@ -184,9 +183,9 @@ def _different(split: str, groups: Sequence[tuple[NDArray[np.str_], Sequence[str
 
 
 def place_members(
-    members: Sequence[Member], tables: dict[str, Table], labels: HardLabels | None, note: Note = lambda text: None
-) -> dict[str, list[Member]]:
-    """The members of each split; `tables` gains those that only CSVs, labels or bare arrays tell.
+    members: Sequence[Member], tables: dict[str, Table], labels: HardLabels | None
+) -> tuple[dict[str, list[Member]], list[str]]:
+    """Return the members of each split, and notes on what is taken on trust; `tables` gains those that only CSVs, labels or bare arrays tell.
 
     A CSV belongs to the split that has its ids. A bare array belongs to the split that has as many rows; alone it is
     out of fold where `labels` fit it, otherwise test.
@@ -208,13 +207,14 @@ def place_members(
         where[id(member)] = _split_of_length(member, bare[0], tables, trusted)
     for member in members:
         placed[member.sidecar.split if member.sidecar is not None else where[id(member)]].append(member)
+    notes = []
     if bare:
         found = list(dict.fromkeys(where[id(member)] for member in bare))
         names = ", ".join(str(member.path) for member in bare[:3]) + (
             f" and {len(bare) - 3} more" if len(bare) > 3 else ""
         )
-        note(f"row and column order taken on trust ({' and '.join(found)}): {names}")
-    return {split: inside for split, inside in placed.items() if inside}
+        notes.append(f"row and column order taken on trust ({' and '.join(found)}): {names}")
+    return {split: inside for split, inside in placed.items() if inside}, notes
 
 
 def _split_of_ids(member: Member, tables: dict[str, Table], members: Sequence[Member]) -> str:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ensemble.alignment.split import AlignedFile
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError
-from folds.utils.text import Note
 
 
 def folds_of(fold: NDArray[np.integer] | int) -> tuple[int, ...]:
@@ -46,11 +45,11 @@ def check_one_of_each(split: str, name: str, members: Sequence[Member]) -> None:
             )
 
 
-def prefer_views(split: str, name: str, parts: list[AlignedFile], length: int, note: Note) -> list[AlignedFile]:
-    """Without the plain predictions of models whose predictions over views are there as well."""
+def prefer_views(split: str, name: str, parts: list[AlignedFile], length: int) -> tuple[list[AlignedFile], list[str]]:
+    """Return the files without the plain predictions of models whose predictions over views are there as well, and a note on it."""
     with_views = [part for part in parts if part.member.views]
     if not with_views or len(with_views) == len(parts):
-        return parts
+        return parts, []
     _check_same_models(name, parts)
     kept = list(with_views)
     for part in parts:
@@ -68,8 +67,9 @@ def prefer_views(split: str, name: str, parts: list[AlignedFile], length: int, n
         if (rows >= 0).any():
             kept.append(replace(part, rows=rows))
     views = ", ".join(dict.fromkeys(view for part in with_views for view in part.member.views))
-    note(f"{name} ({split}): its predictions over views ({views}) are used, not the plain ones of the same models")
-    return kept
+    return kept, [
+        f"{name} ({split}): its predictions over views ({views}) are used, not the plain ones of the same models"
+    ]
 
 
 def _check_same_models(name: str, parts: Sequence[AlignedFile]) -> None:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from ensemble.alignment.split import AlignedSplit
 from folds.errors import EnsembleError, close_matches
 from folds.utils.numeric import group_codes
-from folds.utils.text import Note
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Truth:
         return Truth(self.labels[index], self.persons[index])
 
 
-def labels_and_groups(split: AlignedSplit, per_person: bool = False, note: Note = lambda text: None) -> Truth | None:
-    """The true classes and the people of a split; None where no label is known.
+def labels_and_groups(split: AlignedSplit, per_person: bool = False) -> Truth | None:
+    """Return the true classes and the people of a split; None where no label is known.
 
     Raises
     ------
@@ -44,18 +43,23 @@ def labels_and_groups(split: AlignedSplit, per_person: bool = False, note: Note 
             + (f"; did you mean {' or '.join(close)}?" if close else ""),
             hint=f"the classes are {', '.join(split.classes[:30])}; give the right labels with --labels FILE.csv",
         )
-    if persons is None:
-        if per_person:
-            raise EnsembleError(
-                f"--per person: the persons of the {split.name} samples are not known",
-                hint="--labels FILE.csv with id, label, person",
-            )
-        note(
-            f"persons of the {split.name} samples are not known: the interval is over images, and too narrow if people have several"
+    if persons is None and per_person:
+        raise EnsembleError(
+            f"--per person: the persons of the {split.name} samples are not known",
+            hint="--labels FILE.csv with id, label, person",
         )
     people = group_codes(split.rows.ids if persons is None else persons)
-    truth = np.array([code[name] for name in labels.tolist()], dtype=np.int64)
-    unlabelled = int((truth < 0).sum())
+    return Truth(np.array([code[name] for name in labels.tolist()], dtype=np.int64), people)
+
+
+def truth_notes(split: AlignedSplit, truth: Truth) -> list[str]:
+    """Return what a reader of the score must know of the labels and the people of a split."""
+    notes = []
+    if split.rows.persons is None:
+        notes.append(
+            f"persons of the {split.name} samples are not known: the interval is over images, and too narrow if people have several"
+        )
+    unlabelled = int((truth.labels < 0).sum())
     if unlabelled:
-        note(f"{unlabelled:,} of {len(truth):,} {split.name} samples have no label and are not scored")
-    return Truth(truth, people)
+        notes.append(f"{unlabelled:,} of {len(truth.labels):,} {split.name} samples have no label and are not scored")
+    return notes

@@ -13,11 +13,12 @@ from ensemble.analysis.diversity import Diversity, diversity
 from ensemble.analysis.shapley import ShapleyResult, shapley
 from ensemble.analysis.subset_scores import ADDITIVE, Floats
 from ensemble.learning.combination import Combination
-from ensemble.learning.nested import NestedResult, Progress, nested_cv
+from ensemble.learning.nested import NestedResult, nested_cv
 from ensemble.learning.stack import Stack
 from ensemble.voting.vote import METHODS
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
+from folds.utils.progress import Advance
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def worth(
     metric: Metric,
     refit: bool = False,
     seed: int = 0,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
 ) -> Contributions:
     """What each run of a fitted (or plain) combination is worth.
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.subset_selection import SubsetCandidate, best_of, candidates, fit_on
 from ensemble.learning.combination import Combination, Fitter, combine
-from ensemble.learning.nested import Progress
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
+from folds.utils.progress import Advance
 
 SOFT = Fitter("soft", "mean of probabilities", lambda stack, metric, seed: Combination(stack.names), is_fitted=False)
 
@@ -93,7 +93,7 @@ def pareto(
     fitter: Fitter = SOFT,
     seed: int = 0,
     most: int = 12,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
     by_part: Sequence[Fitter] | None = None,
 ) -> Pareto:
     """The best score for each cost.
@@ -116,45 +116,61 @@ def pareto(
     pool = fitter.name if not fitter.is_fitted else "soft"
     progress(0, len(parts) + 1)
     front = _front(candidates(stack, metric, costs, pool), most)
-    honest = np.empty((len(front), len(stack), stack.classes), np.float32)
-    all_of_them = np.empty((len(stack), stack.classes), np.float32)
-    everybody = tuple(range(stack.runs))
-    alike = np.zeros(len(front), int)
+    subsets = np.empty((len(front), len(stack), stack.classes), np.float32)
+    everyone = np.empty((len(stack), stack.classes), np.float32)
+    times_chosen = np.zeros(len(front), int)
     for done, part in enumerate(parts):
         progress(done + 1, len(parts) + 1)
-        inside, outside = (
-            np.flatnonzero(stack.outer_folds == part),
-            stack.take(np.flatnonzero(stack.outer_folds != part)),
-        )
-        held_out, found = stack.take(inside), candidates(outside, metric, costs, pool)
-        made: dict[tuple[int, ...], NDArray[np.float32]] = {}
         learner = fitter if by_part is None else by_part[done]
-        for level, whole in enumerate(front):
-            chosen = best_of(found, whole.cost).members
-            if chosen not in made:
-                made[chosen] = combine(held_out, fit_on(outside, chosen, learner, metric, seed))
-            honest[level, inside] = made[chosen]
-            alike[level] += chosen == whole.members
-        all_of_them[inside] = (
-            made[everybody] if everybody in made else combine(held_out, learner.fit(outside, metric, seed))
-        )
+        rows = np.flatnonzero(stack.outer_folds == part)
+        chosen, subsets[:, rows], everyone[rows] = _without_part(stack, rows, front, learner, metric, costs, pool, seed)
+        times_chosen += [members == whole.members for members, whole in zip(chosen, front, strict=True)]
     progress(len(parts) + 1, len(parts) + 1)
-    everyone = _scored(stack, metric, costs, stack.names, all_of_them, None, len(parts), len(parts))
-    looked_at = tuple(
+    of_all = _scored(stack, metric, costs, stack.names, everyone, None, len(parts), len(parts))
+    evaluated = tuple(
         _scored(
             stack,
             metric,
             costs,
             tuple(stack.names[run] for run in one.members),
-            honest[level],
-            all_of_them,
-            int(alike[level]),
+            subsets[level],
+            everyone,
+            int(times_chosen[level]),
             len(parts),
         )
         for level, one in enumerate(front)
         if len(one.members) < stack.runs
     )
-    return Pareto(metric, costs, undominated([*looked_at, everyone], metric), everyone, looked_at)
+    return Pareto(metric, costs, undominated([*evaluated, of_all], metric), of_all, evaluated)
+
+
+def _without_part(
+    stack: Stack,
+    rows: NDArray[np.int64],
+    front: Sequence[SubsetCandidate],
+    fitter: Fitter,
+    metric: Metric,
+    costs: Costs,
+    pool: str,
+    seed: int,
+) -> tuple[list[tuple[int, ...]], NDArray[np.float32], NDArray[np.float32]]:
+    """Choose and fit on all samples but `rows` (m,), and predict those.
+
+    Returns
+    -------
+    The runs chosen at each cost of the front, what they predict (costs, m, classes), and what all runs predict (m, classes).
+    """
+    outside = stack.take(np.setdiff1d(np.arange(len(stack)), rows, assume_unique=True))
+    held_out, found = stack.take(rows), candidates(outside, metric, costs, pool)
+    made: dict[tuple[int, ...], NDArray[np.float32]] = {}
+    chosen = [best_of(found, level.cost).members for level in front]
+    for members in chosen:
+        if members not in made:
+            made[members] = combine(held_out, fit_on(outside, members, fitter, metric, seed))
+    everyone = made.get(tuple(range(stack.runs)))
+    if everyone is None:
+        everyone = combine(held_out, fitter.fit(outside, metric, seed))
+    return chosen, np.stack([made[members] for members in chosen]), everyone
 
 
 def undominated(rows: Sequence[Subset], metric: Metric) -> tuple[Subset, ...]:

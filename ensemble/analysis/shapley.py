@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.analysis.subset_scores import Floats, game_of
-from ensemble.learning.nested import Progress
+from ensemble.analysis.subset_scores import Floats, SubsetScorer, game_of
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Interval
 from folds.utils.files import derive_seed
+from folds.utils.progress import Advance
 
 # All subsets up to so many runs; beyond, orders in which they join are drawn.
 EXACT = 10
@@ -54,7 +54,7 @@ def shapley(
     weights: Floats | None = None,
     seed: int = 0,
     exact: int = EXACT,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
 ) -> ShapleyResult:
     """Shapley values of the runs in a pool; exact up to `exact` runs (fewer where there are hundreds of classes).
 
@@ -73,43 +73,52 @@ def shapley(
     """
     if metric.from_counts is None and metric.per_row is None:
         raise ValueError(f"{metric.name} needs all rows at once: shares of it are not computed")
-    people, codes = np.unique(stack.persons, return_inverse=True)
-    units = len(people)
-    if units > _BAGS:
-        codes, units = np.random.default_rng(derive_seed(seed, "bags")).permutation(units)[codes] % _BAGS, _BAGS
+    people, codes, units = _bags(stack, seed)
     game = game_of(stack, metric, pool, weights, codes, units)
     draws = np.ones((_DRAWS + 1, units))  # the sample itself, then people drawn again
     draws[1:] = np.random.default_rng(derive_seed(seed, "people")).multinomial(units, np.full(units, 1 / units), _DRAWS)
-    nobody = game.scores(game.empty(), draws)
+    empty = game.scores(game.empty(), draws)
     at_once = _NUMBERS_AT_ONCE // (units * game.width)  # subsets
-    whole = stack.runs <= exact and 2**stack.runs <= max(4 * at_once, 16)
-    if whole:
+    is_exact = stack.runs <= exact and 2**stack.runs <= max(4 * at_once, 16)
+    if is_exact:
         values = game.scores(game.all_subsets(), draws)
-        shares, everybody, error = _exact(values, stack.runs), values[0, -1], 0.0
+        shares, full, error = _exact(values, stack.runs), float(values[0, -1]), 0.0
     else:
-        pairs = min(8, max(2, _SUBSETS_TO_DRAW // (2 * stack.runs**2)))
-        each, everybody = [], 0.0
-        for done, orders in enumerate(_orders(stack.runs, pairs, seed)):
-            progress(done, 2 * pairs)
-            size = max(1, at_once // stack.runs)
-            blocks = [
-                game.scores(game.along(orders[start : start + size]), draws) for start in range(0, len(orders), size)
-            ]
-            values = np.concatenate(blocks, axis=1)
-            everybody = float(values[0, stack.runs - 1])
-            each.append(_marginals(values, nobody, orders))
-        progress(2 * pairs, 2 * pairs)
-        both = (np.array(each[::2]) + np.array(each[1::2])) / 2
-        shares = both.mean(axis=0)
-        # One error for all runs: a run's own, of so few pairs, would be known badly.
-        error = math.sqrt(both[:, 0].var(axis=0, ddof=1).mean() / pairs)
+        shares, full, error = _drawn(game, empty, draws, at_once, seed, progress)
     if not metric.greater_is_better:
         shares = -shares
     half = _LEVEL_95 * np.sqrt(shares[1:].var(axis=0, ddof=1) + error**2)
     runs = tuple(
-        Interval(float(s), float(s - h), float(s + h), people=len(people)) for s, h in zip(shares[0], half, strict=True)
+        Interval(float(s), float(s - h), float(s + h), people=people) for s, h in zip(shares[0], half, strict=True)
     )
-    return ShapleyResult(float(nobody[0, 0]), float(everybody), runs, whole, error)
+    return ShapleyResult(float(empty[0, 0]), full, runs, is_exact, error)
+
+
+def _bags(stack: Stack, seed: int) -> tuple[int, NDArray[np.int64], int]:
+    """Return how many people there are, the bag of each row (n,), and how many bags: one a person, or `_BAGS` of many."""
+    people, codes = np.unique(stack.persons, return_inverse=True)
+    if len(people) <= _BAGS:
+        return len(people), codes, len(people)
+    return len(people), np.random.default_rng(derive_seed(seed, "bags")).permutation(len(people))[codes] % _BAGS, _BAGS
+
+
+def _drawn(
+    game: SubsetScorer, empty: Floats, draws: Floats, at_once: int, seed: int, progress: Advance
+) -> tuple[Floats, float, float]:
+    """Return Shapley values (draws, runs) of drawn orders, the score of all runs, and the standard error that drawing adds."""
+    pairs = min(8, max(2, _SUBSETS_TO_DRAW // (2 * game.runs**2)))
+    each, full = [], 0.0
+    size = max(1, at_once // game.runs)
+    for done, orders in enumerate(_orders(game.runs, pairs, seed)):
+        progress(done, 2 * pairs)
+        blocks = [game.scores(game.along(orders[at : at + size]), draws) for at in range(0, len(orders), size)]
+        values = np.concatenate(blocks, axis=1)
+        full = float(values[0, game.runs - 1])
+        each.append(_marginals(values, empty, orders))
+    progress(2 * pairs, 2 * pairs)
+    both = (np.array(each[::2]) + np.array(each[1::2])) / 2
+    # One error for all runs: a run's own, of so few pairs, would be known badly.
+    return both.mean(axis=0), full, math.sqrt(both[:, 0].var(axis=0, ddof=1).mean() / pairs)
 
 
 def _orders(runs: int, pairs: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -121,10 +130,10 @@ def _orders(runs: int, pairs: int, seed: int) -> Iterator[NDArray[np.int64]]:
         yield np.ascontiguousarray(square[:, ::-1])
 
 
-def _marginals(values: Floats, nobody: Floats, orders: NDArray[np.int64]) -> Floats:
+def _marginals(values: Floats, empty: Floats, orders: NDArray[np.int64]) -> Floats:
     """(draws, runs) what each run adds to those before it, averaged over the orders."""
     along = values.reshape(len(values), *orders.shape)
-    before = np.concatenate([np.broadcast_to(nobody[:, :, None], (*along.shape[:2], 1)), along[:, :, :-1]], axis=2)
+    before = np.concatenate([np.broadcast_to(empty[:, :, None], (*along.shape[:2], 1)), along[:, :, :-1]], axis=2)
     shares = np.zeros((len(values), orders.shape[1]))
     for number, order in enumerate(orders):
         shares[:, order] += along[:, number] - before[:, number]

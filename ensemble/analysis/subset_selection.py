@@ -51,33 +51,36 @@ def candidates(
     """
     metric = _quick(metric, stack)
     game = game_of(stack, metric, pool if pool in ADDITIVE else "soft")
-    sign = 1.0 if metric.greater_is_better else -1.0
     price = np.array([costs.of[name].total for name in stack.names])
-    most, limit = (
-        stack.runs if max_members is None else max_members,
-        np.inf if budget is None else budget * (1 + _EQUAL),
-    )
+    most = stack.runs if max_members is None else max_members
+    limit = np.inf if budget is None else budget * (1 + _EQUAL)
 
     def allowed(members: Sequence[int]) -> bool:
         return 0 < len(members) <= most and float(price[list(members)].sum()) <= limit
 
-    found: dict[tuple[int, ...], float] = {}
-    if stack.runs <= ALL_SUBSETS:
-        scores = sign * game.scores(game.all_subsets())[0]
-        for number, score in enumerate(scores):
-            members = tuple(run for run in range(stack.runs) if number >> run & 1)
-            if allowed(members):
-                found[members] = float(score)
-    else:
-        nobody = sign * float(game.scores(game.empty())[0, 0])
-        rates = [np.ones(stack.runs), price] if np.ptp(price) > 0 else [np.ones(stack.runs)]
-        for rate in rates:
-            for members, score in _forward(game, sign, nobody, rate, allowed):
-                found[members] = score
-            for members, score in _backward(game, sign, rate) if backward else ():
-                if allowed(members):
-                    found[members] = score
+    sign = 1.0 if metric.greater_is_better else -1.0
+    looked_at = _all_subsets(game, sign) if stack.runs <= ALL_SUBSETS else _walks(game, sign, price, allowed, backward)
+    found = {members: score for members, score in looked_at if allowed(members)}
     return [SubsetCandidate(members, score, float(price[list(members)].sum())) for members, score in found.items()]
+
+
+Scored = Iterator[tuple[tuple[int, ...], float]]
+
+
+def _all_subsets(game: SubsetScorer, sign: float) -> Scored:
+    for number, score in enumerate(sign * game.scores(game.all_subsets())[0]):
+        yield tuple(run for run in range(game.runs) if number >> run & 1), float(score)
+
+
+def _walks(
+    game: SubsetScorer, sign: float, price: Floats, allowed: Callable[[Sequence[int]], bool], backward: bool
+) -> Scored:
+    """Yield what forward selection and, with `backward`, elimination pass through: by gain and, where costs differ, by gain for the cost."""
+    empty = sign * float(game.scores(game.empty())[0, 0])
+    for rate in [np.ones(game.runs), price] if np.ptp(price) > 0 else [np.ones(game.runs)]:
+        yield from _forward(game, sign, empty, rate, allowed)
+        if backward:
+            yield from _backward(game, sign, rate)
 
 
 def best_of(found: Sequence[SubsetCandidate], budget: float | None = None) -> SubsetCandidate:
@@ -175,7 +178,7 @@ def _plain_pool(fitter: Fitter) -> str:
 
 def _forward(
     game: SubsetScorer, sign: float, nobody: float, rate: Floats, allowed: Callable[[Sequence[int]], bool]
-) -> Iterator[tuple[tuple[int, ...], float]]:
+) -> Scored:
     inside: list[int] = []
     now, (total, weight) = nobody, game.total_of([])
     while others := [run for run in range(game.runs) if run not in inside and allowed((*inside, run))]:
@@ -190,7 +193,7 @@ def _forward(
         yield tuple(inside), now
 
 
-def _backward(game: SubsetScorer, sign: float, rate: Floats) -> Iterator[tuple[tuple[int, ...], float]]:
+def _backward(game: SubsetScorer, sign: float, rate: Floats) -> Scored:
     inside = list(range(game.runs))
     now = sign * float(game.scores(game.along(np.arange(game.runs)[None]))[0, -1])
     yield tuple(inside), now

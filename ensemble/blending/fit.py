@@ -19,7 +19,6 @@ from ensemble.learning.combination import Combination, Fitter
 from ensemble.learning.nested import (
     FEWEST,
     NestedResult,
-    Progress,
     gain,
     is_significant,
     nested_cv,
@@ -32,6 +31,7 @@ from folds.errors import EnsembleError
 from folds.metrics.classification import Metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
+from folds.utils.progress import Advance
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def fit_split(
     truth: Truth,
     request: BlendConfig,
     costs: Costs,
-    progress: Progress = lambda done, of: None,
+    progress: Advance = lambda done, of: None,
     seed: int = 0,
 ) -> FittedBlend:
     """Learn a combination on the labelled samples of the out-of-fold split and score it honestly.
@@ -156,22 +156,16 @@ def fit_split(
         )
     plain = request.fitters()
     limits = request.max_members is not None or request.budget is not None
-    fitters = (
-        [within_budget(fitter, costs, request.max_members, request.budget) for fitter in plain] if limits else plain
-    )
+    fitters = plain
+    if limits:
+        fitters = [within_budget(fitter, costs, request.max_members, request.budget) for fitter in plain]
     name = AUTO if request.name == AUTO else plain[0].name + (", limited" if limits else "")
     if name == AUTO:
         choice = choose(stack, fitters, metric, seed, progress)
     else:
         one = nested_cv(stack, fitters[0], metric, seed, progress)
         choice = Choice({name: one}, name, name, one, ())
-    results = dict(choice.results)
-    # What it is compared with is neither limited nor calibrated.
-    references = {
-        one: results[one] if one in results and not limits else nested_cv(stack, FITTERS[one], metric, seed)
-        for one in (SOFT, BEST)
-    }
-    results |= {f"{one}, all runs" if limits and one in results else one: found for one, found in references.items()}
+    results, references = _compared_with(stack, metric, seed, choice.results, limits)
     if name == AUTO:
         results[AUTO] = choice.nested
     final, by_person = results[name], request.per_person
@@ -179,7 +173,6 @@ def fit_split(
     over_best = None if final is references[BEST] else _gain(stack, metric, references[BEST], final, by_person)
     named = {fitter.name: fitter for fitter in plain}
     by_part = choice.by_part or (plain[0].name,) * len(np.unique(stack.outer_folds))
-    again = tuple(named[one] for one in by_part)
     return FittedBlend(
         name,
         metric,
@@ -191,8 +184,20 @@ def fit_split(
         choice.by_part,
         weight_instability(final.parts),
         over_best,
-        again,
+        tuple(named[one] for one in by_part),
     )
+
+
+def _compared_with(
+    stack: Stack, metric: Metric, seed: int, tried: Mapping[str, NestedResult], limits: bool
+) -> tuple[dict[str, NestedResult], dict[str, NestedResult]]:
+    """Return all results, and of them soft voting and the best single run of all runs, which are neither limited nor calibrated."""
+    references = {
+        one: tried[one] if one in tried and not limits else nested_cv(stack, FITTERS[one], metric, seed)
+        for one in (SOFT, BEST)
+    }
+    renamed = {f"{one}, all runs" if limits and one in tried else one: found for one, found in references.items()}
+    return dict(tried) | renamed, references
 
 
 def _line(

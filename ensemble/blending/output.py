@@ -6,15 +6,16 @@ import csv
 import io
 import re
 import shlex
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ensemble.blending.blend import Blend
 from ensemble.blending.recipe import recipe_of, to_text
 from ensemble.blending.request import BlendConfig
+from ensemble.blending.result import BlendResult
 from ensemble.voting.base import Vote
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import PredictionMetadata, SampleRows, read_array, sidecar_path, write_prediction
@@ -25,7 +26,7 @@ FOLDER = Path("runs/blends")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
-def blend_folder(blend: Blend, name: str | None) -> Path:
+def blend_folder(blend: BlendResult, name: str | None) -> Path:
     """``runs/blends/<name>``; the default name is made of the method and the inputs."""
     if name is not None and not _NAME.fullmatch(name):
         raise UsageError(
@@ -34,7 +35,7 @@ def blend_folder(blend: Blend, name: str | None) -> Path:
     return FOLDER / (name or blend.name)
 
 
-def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
+def write_blend(blend: BlendResult, folder: Path, force: bool = False) -> list[Path]:
     """Write ``oof.npy``, ``test.npy``, their sidecars, ``blend.toml`` and, last, ``blend.json``; what is there already is left alone.
 
     What an earlier command had said of the same blend with --worth, --detail or --cost stays in ``blend.json``, unless `force`.
@@ -51,46 +52,19 @@ def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
     """
     path, record, recipe = folder / "blend.json", blend.record(), recipe_of(blend)
     before = read_json(path) if path.exists() else None
-    if before is not None and not force and (not isinstance(before, dict) or before.get("identity") != blend.identity):
-        raise EnsembleError(
-            f"{folder} holds another blend: {_described(before)}",
-            hint="give another name with -o, or --force to replace it",
-        )
     arrays = {split: folder / f"{split}.npy" for split in blend.votes}
     wanted = [split for split, file in arrays.items() if not _holds(file, blend.votes[split])]
-    if not force and any(arrays[split].exists() for split in wanted):
-        changed = next(arrays[split] for split in wanted if arrays[split].exists())
-        raise EnsembleError(
-            f"{changed} holds other predictions than this blend gives",
-            hint="give another name with -o, or --force to replace it",
-        )
-    if isinstance(before, dict) and not force:
-        record |= _kept(before, record, blend.request)
-    compared = ("identity", "runs", "blend", "weights", "combination", "fitted", "worth", "details")
-    if not wanted and isinstance(before, dict) and all(before.get(key) == record[key] for key in compared):
+    if not force:
+        _check_same_blend(folder, blend, before)
+        _check_same_arrays([arrays[split] for split in wanted])
+        if isinstance(before, dict):
+            record |= _kept(before, record, blend.request)
+    if not wanted and isinstance(before, dict) and all(before.get(key) == record[key] for key in _COMPARED):
         return []
     if force:
-        for stale in (
-            folder / f"{split}{end}" for split in ("oof", "test") if split not in arrays for end in (".npy", ".json")
-        ):
-            stale.unlink(missing_ok=True)
+        _remove_stale(folder, arrays)
     for split in wanted:
-        rows = blend.splits[split]
-        sidecar = PredictionMetadata(
-            kind="probability",
-            split=split,
-            classes=rows.classes,
-            rows=rows.rows,
-            target=rows.target,
-            class_attributes=rows.class_attributes,
-            fold=rows.fold if rows.fold is not None and (rows.fold >= 0).all() else None,
-            run=folder.name,
-            arch="blend",
-            folds_sha=rows.folds_sha,
-        )
-        write_prediction(
-            arrays[split], blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows)
-        )
+        _write_predictions(blend, split, arrays[split])
     followed = folder / "blend.toml"
     if recipe is None:
         followed.unlink(missing_ok=True)
@@ -98,6 +72,52 @@ def write_blend(blend: Blend, folder: Path, force: bool = False) -> list[Path]:
         write_atomic(followed, to_text(recipe, folder.name).encode())
     write_json(path, record)
     return [*(arrays[split] for split in wanted), *([followed] if recipe is not None else []), path]
+
+
+# What blend.json must say alike for nothing to be written again.
+_COMPARED = ("identity", "runs", "blend", "weights", "combination", "fitted", "worth", "details")
+
+
+def _check_same_blend(folder: Path, blend: BlendResult, before: Any) -> None:
+    if before is not None and (not isinstance(before, dict) or before.get("identity") != blend.identity):
+        raise EnsembleError(
+            f"{folder} holds another blend: {_described(before)}",
+            hint="give another name with -o, or --force to replace it",
+        )
+
+
+def _check_same_arrays(wanted: Sequence[Path]) -> None:
+    """Raise EnsembleError where a file that is to be written is there, with other predictions."""
+    changed = next((file for file in wanted if file.exists()), None)
+    if changed is not None:
+        raise EnsembleError(
+            f"{changed} holds other predictions than this blend gives",
+            hint="give another name with -o, or --force to replace it",
+        )
+
+
+def _remove_stale(folder: Path, arrays: Collection[str]) -> None:
+    """Remove the predictions of a split that this blend has not."""
+    for split in {"oof", "test"} - set(arrays):
+        for end in (".npy", ".json"):
+            (folder / f"{split}{end}").unlink(missing_ok=True)
+
+
+def _write_predictions(blend: BlendResult, split: str, path: Path) -> None:
+    rows = blend.splits[split]
+    sidecar = PredictionMetadata(
+        kind="probability",
+        split=split,
+        classes=rows.classes,
+        rows=rows.rows,
+        target=rows.target,
+        class_attributes=rows.class_attributes,
+        fold=rows.fold if rows.fold is not None and (rows.fold >= 0).all() else None,
+        run=path.parent.name,
+        arch="blend",
+        folds_sha=rows.folds_sha,
+    )
+    write_prediction(path, blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows))
 
 
 def _kept(before: dict[str, Any], record: dict[str, Any], request: BlendConfig) -> dict[str, Any]:
@@ -119,7 +139,7 @@ def _kept(before: dict[str, Any], record: dict[str, Any], request: BlendConfig) 
     return kept
 
 
-def _samples_file(blend: Blend, rows: SampleRows) -> Path | None:
+def _samples_file(blend: BlendResult, rows: SampleRows) -> Path | None:
     """The samples file beside a member that holds exactly these rows: to copy 200,000 takes a tenth of the time of writing them."""
     for member in blend.members:
         table, sha = member.whole, member.sidecar.samples_sha if member.sidecar is not None else None
@@ -160,7 +180,7 @@ class Answers:
     content: bytes
 
 
-def answers_of(blend: Blend) -> Answers:
+def answers_of(blend: BlendResult) -> Answers:
     """The decisions for the test samples, or out of fold where there are none."""
     split = "test" if "test" in blend.votes else "oof"
     names = np.array(blend.splits[split].classes)[blend.votes[split].probabilities.argmax(axis=1)]

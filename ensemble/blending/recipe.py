@@ -11,7 +11,7 @@ from typing import Any
 
 from ensemble.alignment.attributes import JointRun
 from ensemble.alignment.split import AlignedSplit, RunPredictions
-from ensemble.blending.blend import Blend
+from ensemble.blending.result import BlendResult
 from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError
 from folds.utils.files import is_file_safe
@@ -89,7 +89,7 @@ class BlendRecipe:
     class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def recipe_of(blend: Blend) -> BlendRecipe | None:
+def recipe_of(blend: BlendResult) -> BlendRecipe | None:
     """The recipe of a blend; None where attributes are voted on apart, which is no combination of runs."""
     if blend.combination is None:
         return None

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.learning.combination import Combination, Fitter, combine
-from ensemble.learning.nested import NestedResult, Progress, nested_cv
+from ensemble.learning.nested import NestedResult, nested_cv
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import difference_over_people
 from folds.utils.parallel import usable_cores
+from folds.utils.progress import Advance
 
 PLAIN = "soft"
 # Soft voting is taken where the best is not better by this many standard errors of their difference.
@@ -45,7 +46,7 @@ class Choice:
 
 
 def choose(
-    stack: Stack, fitters: Sequence[Fitter], metric: Metric, seed: int = 0, progress: Progress = lambda done, of: None
+    stack: Stack, fitters: Sequence[Fitter], metric: Metric, seed: int = 0, progress: Advance = lambda done, of: None
 ) -> Choice:
     """Try all fitters, take the one with the best nested score, or soft voting where that is as good.
 
@@ -60,7 +61,37 @@ def choose(
     parts = np.unique(stack.outer_folds)
     if len(parts) < 3:
         raise ValueError("a choice inside the nest needs at least three parts")
-    index = [np.flatnonzero(stack.outer_folds == part) for part in parts]
+    fitted = _fit_all(stack, fitters, metric, seed, progress)
+    tried = {fitter.name: _nested_twice(stack, fitter, metric, seed, fitted) for fitter in fitters}
+    results = {name: found for name, (found, _) in tried.items()}
+    outside = {name: found.out_of_sample for name, found in results.items()}
+    chosen, best = _pick(stack, np.arange(len(stack)), outside, metric)
+    choices, by_part, combinations_of_parts = np.empty_like(outside[chosen]), [], []
+    for outer, part in enumerate(parts):
+        inside = np.flatnonzero(stack.outer_folds == part)
+        rest = np.flatnonzero(stack.outer_folds != part)
+        by_part.append(_pick(stack, rest, {name: inner[outer] for name, (_, inner) in tried.items()}, metric)[0])
+        winner = results[by_part[-1]]
+        choices[inside] = winner.out_of_sample[inside]
+        combinations_of_parts.append(winner.parts[outer] if winner.parts else winner.combination)
+    final = results[chosen]
+    whole = NestedResult(
+        Fitter("auto", f"chosen: {final.fitter.title}", final.fitter.fit),
+        final.combination,
+        final.in_sample,
+        choices,
+        tuple(combinations_of_parts),
+    )
+    return Choice(results, chosen, best, whole, tuple(by_part))
+
+
+# (fitter's name, the parts it was fitted without, by index) → what it found.
+Fitted = Mapping[tuple[str, tuple[int, ...]], Combination]
+
+
+def _fit_all(stack: Stack, fitters: Sequence[Fitter], metric: Metric, seed: int, progress: Advance) -> Fitted:
+    """Fit each fitter on all parts, without each one and without each two, on all cores."""
+    parts = np.unique(stack.outer_folds)
     tasks = [
         (fitter, without)
         for fitter in fitters
@@ -68,60 +99,42 @@ def choose(
         for size in range(3)
         for without in combinations(range(len(parts)), size)
     ]
-    fitted: dict[tuple[str, tuple[int, ...]], Combination] = {}
 
     def fit(task: tuple[Fitter, tuple[int, ...]]) -> Combination:
         fitter, without = task
         rest = stack if not without else stack.take(np.flatnonzero(~np.isin(stack.outer_folds, parts[list(without)])))
         return fitter.fit(rest, metric, seed)
 
+    fitted: dict[tuple[str, tuple[int, ...]], Combination] = {}
     progress(0, len(tasks))
     with ThreadPoolExecutor(_at_once(stack)) as pool:
         for done, ((fitter, without), found) in enumerate(zip(tasks, pool.map(fit, tasks), strict=True), start=1):
             fitted[fitter.name, without] = found
             progress(done, len(tasks))
-    results: dict[str, NestedResult] = {}
-    # name → part → its predictions on the other parts, each by what was fitted without both
-    inner: dict[str, list[NDArray[np.float32]]] = {}
-    for fitter in fitters:
-        name = fitter.name
-        if not fitter.is_fitted:
-            results[name] = nested_cv(stack, fitter, metric, seed)
-            inner[name] = [results[name].out_of_sample] * len(parts)
-            continue
-        claimed = combine(stack, fitted[name, ()])
-        honest = np.empty_like(claimed)
-        inner[name] = [np.zeros_like(claimed) for _ in parts]
-        for a, rows in enumerate(index):
-            held_out = stack.take(rows)
-            honest[rows] = combine(held_out, fitted[name, (a,)])
-            for b in range(len(parts)):
-                if b != a:
-                    inner[name][b][rows] = combine(held_out, fitted[name, (min(a, b), max(a, b))])
-        results[name] = NestedResult(
-            fitter, fitted[name, ()], claimed, honest, tuple(fitted[name, (a,)] for a in range(len(parts)))
-        )
-    names = [fitter.name for fitter in fitters]
-    everyone = np.arange(len(stack))
-    chosen, best = _pick(stack, everyone, {name: results[name].out_of_sample for name in names}, metric)
-    choices = np.empty_like(results[chosen].out_of_sample)
-    by_part: list[str] = []
-    fitted_parts: list[Combination] = []
-    for outer in range(len(parts)):
-        rest = np.flatnonzero(stack.outer_folds != parts[outer])
-        by_part.append(_pick(stack, rest, {name: inner[name][outer] for name in names}, metric)[0])
-        winner = results[by_part[-1]]
-        choices[index[outer]] = winner.out_of_sample[index[outer]]
-        fitted_parts.append(winner.parts[outer] if winner.parts else winner.combination)
-    final = results[chosen]
-    whole = NestedResult(
-        Fitter("auto", f"chosen: {final.fitter.title}", final.fitter.fit),
-        final.combination,
-        final.in_sample,
-        choices,
-        tuple(fitted_parts),
-    )
-    return Choice(results, chosen, best, whole, tuple(by_part))
+    return fitted
+
+
+def _nested_twice(
+    stack: Stack, fitter: Fitter, metric: Metric, seed: int, fitted: Fitted
+) -> tuple[NestedResult, list[NDArray[np.float32]]]:
+    """Return a fitter's nested result and, for each part, its predictions of the other parts, each by what was fitted without both."""
+    parts = np.unique(stack.outer_folds)
+    if not fitter.is_fitted:
+        found = nested_cv(stack, fitter, metric, seed)
+        return found, [found.out_of_sample] * len(parts)
+    name = fitter.name
+    in_sample = combine(stack, fitted[name, ()])
+    out_of_sample = np.empty_like(in_sample)
+    inner = [np.zeros_like(in_sample) for _ in parts]
+    for a, part in enumerate(parts):
+        rows = np.flatnonzero(stack.outer_folds == part)
+        held_out = stack.take(rows)
+        out_of_sample[rows] = combine(held_out, fitted[name, (a,)])
+        for b in range(len(parts)):
+            if b != a:
+                inner[b][rows] = combine(held_out, fitted[name, (min(a, b), max(a, b))])
+    of_parts = tuple(fitted[name, (a,)] for a in range(len(parts)))
+    return NestedResult(fitter, fitted[name, ()], in_sample, out_of_sample, of_parts), inner
 
 
 def _at_once(stack: Stack) -> int:

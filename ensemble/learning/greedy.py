@@ -71,11 +71,6 @@ def select(
     )
 
 
-def prepare(probabilities: NDArray, labels: NDArray[np.integer], present: NDArray[np.bool_] | None = None) -> Prepared:
-    """What several selections on subsets of the same rows share; the probabilities are not copied."""
-    return Prepared(probabilities, labels, present)
-
-
 class Prepared:
     """Members on labelled rows, and what is worked out of them once.
 

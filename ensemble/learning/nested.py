@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,10 @@ from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, difference_over_people, significance_text
 from folds.utils.files import derive_seed
 from folds.utils.numeric import groups_in_several_folds
+from folds.utils.progress import Advance
 
 NESTS = 5
 FEWEST = 3  # a choice inside the nest leaves out two
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def held_out(stack: Stack) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
 
 
 def nested_cv(
-    stack: Stack, fitter: Fitter, metric: Metric, seed: int = 0, progress: Progress = lambda done, of: None
+    stack: Stack, fitter: Fitter, metric: Metric, seed: int = 0, progress: Advance = lambda done, of: None
 ) -> NestedResult:
     """Fit on everything, and once without each part.
 

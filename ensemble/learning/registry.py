@@ -21,7 +21,6 @@ from ensemble.learning.stack import Stack
 from ensemble.learning.stacking import stacking
 from ensemble.learning.weights import BAGS, WARM, best_single, exponential, greedy, simplex
 from ensemble.voting.vote import METHODS
-from folds.errors import unknown_name
 from folds.metrics.classification import Metric
 
 _MOST = 64
@@ -92,18 +91,6 @@ FITTERS: dict[str, Fitter] = PLAIN | {
         replace(biased(STACKING), name="stacking-bias"),
     )
 }
-
-
-def fitter_of(name: str) -> Fitter:
-    """The fitter of a name.
-
-    Raises
-    ------
-    UsageError : there is none; the nearest are offered.
-    """
-    if name not in FITTERS:
-        raise unknown_name("method", name, list(FITTERS))
-    return FITTERS[name]
 
 
 def candidates(metric: Metric) -> list[Fitter]:

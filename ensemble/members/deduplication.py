@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ensemble.members.reading import Member
 from folds.errors import unknown_name
-from folds.utils.text import Note
+
+logger = logging.getLogger(__name__)
 
 
-def without_copies(members: Sequence[Member], warn: Note = lambda text: None) -> list[Member]:
-    """The members without those of runs that hold what an earlier run holds, file by file, under another name.
+def without_copies(members: Sequence[Member]) -> list[Member]:
+    """Return the members without those of runs that hold what an earlier run holds, file by file, under another name; warn of each.
 
     Values, samples, classes, split and kind are compared; of a bare array its values alone. Two files of one run that are
     equal (two folds that predict the same) are no copies.
@@ -25,8 +27,10 @@ def without_copies(members: Sequence[Member], warn: Note = lambda text: None) ->
         if twin is None:
             kept[run] = files
         else:
-            warn(
-                f"{files[0].path} has the same content as {twin[0].path}; the two count once (--allow-duplicates: each votes)"
+            logger.warning(
+                "%s has the same content as %s; the two count once (`allow_duplicates`: each votes)",
+                files[0].path,
+                twin[0].path,
             )
     return [member for member in members if member.run in kept]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.members.hard_labels import lists_samples
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import read_header
-from folds.utils.text import Note
+
+logger = logging.getLogger(__name__)
 
 
-def find_files(given: Sequence[Path], warn: Note = lambda text: None, allow_duplicates: bool = False) -> list[Path]:
-    """The files that were named, each once unless `allow_duplicates`; a pattern that the shell did not expand is expanded.
+def find_files(given: Sequence[Path], allow_duplicates: bool = False) -> list[Path]:
+    """Return the files that were named, each once (with a warning) unless `allow_duplicates`; patterns that the shell left alone are expanded.
 
     Raises
     ------
@@ -31,7 +33,7 @@ def find_files(given: Sequence[Path], warn: Note = lambda text: None, allow_dupl
     for path in found:
         _check_name(path)
         if path.resolve() in kept and not allow_duplicates:
-            warn(f"{path} is given twice; it counts once (--allow-duplicates: as often as it is given)")
+            logger.warning("%s is given twice; it counts once (`allow_duplicates`: as often as it is given)", path)
         kept.setdefault(path.resolve(), path)
     return found if allow_duplicates else list(kept.values())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from ensemble.members.scan import NEGATIVE, Scan, scanned
 from folds.errors import EnsembleError
 from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar, sidecar_path
 from folds.utils.files import sha256_bytes, sha256_file
-from folds.utils.text import Note
+
+logger = logging.getLogger(__name__)
 
 PLAIN_VIEWS = ((), ("none",))
 
@@ -36,6 +39,7 @@ class Member:
     whole : the rows of the whole table, where the sidecar refers to a samples file; otherwise `rows`.
     sha : of the content and its meaning; equal for equal predictions of equal samples, wherever the files lie.
     content, meaning : hashes of the file, and of what its numbers mean (samples, classes, split, kind), whatever the run is called.
+    note : what a reader must know of how it was read; "" for nothing.
     """
 
     path: Path
@@ -49,6 +53,7 @@ class Member:
     sha: str
     content: str = ""
     meaning: str = ""
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.values) if self.values is not None else len(self.rows or ())
@@ -64,14 +69,8 @@ class Member:
         return "label" if self.sidecar is None else self.sidecar.target
 
 
-def read_members(
-    paths: Sequence[Path],
-    logits: bool = False,
-    note: Note = lambda text: None,
-    warn: Note = lambda text: None,
-    allow_duplicates: bool = False,
-) -> list[Member]:
-    """Read and check files of predictions.
+def read_members(paths: Sequence[Path], logits: bool = False, allow_duplicates: bool = False) -> list[Member]:
+    """Read and check files of predictions; warn of one that repeats another.
 
     Parameters
     ----------
@@ -97,31 +96,43 @@ def read_members(
                 member = _read_hard(path)
             else:
                 (_, values), scan = next(under_way)
-                sidecar = read_sidecar(path, samples)
-                if sidecar is not None:
-                    _check_shape(path, values, sidecar)
-                member = _of_array(path, values, sidecar, scan.result(), logits, samples, note)
-            if member.rows is not None:
-                if id(member.rows) not in checked:
-                    checked[id(member.rows)] = member.rows, _check_rows(path, member.rows)
-                who = checked[id(member.rows)][1]
-                member = replace(member, sha=_joined(member.sha, who), meaning=_joined(member.meaning, who))
+                member = _read_array(path, values, scan, logits, samples)
+            member = _with_rows(member, checked)
             if member.sidecar is not None:
                 leaks.check(path, member.sidecar)
-            same = [
-                other
-                for other in members
-                if other.sha == member.sha and (member.sidecar is not None or _one_file(path, other.path))
-            ]
+            same = [other for other in members if _repeats(member, other)]
             if same and not allow_duplicates:
-                warn(
-                    f"{path} holds the same predictions as {same[0].path}; they count once (--allow-duplicates: each votes)"
+                logger.warning(
+                    "%s holds the same predictions as %s; they count once (`allow_duplicates`: each votes)",
+                    path,
+                    same[0].path,
                 )
                 continue
-            if same:
-                member = replace(member, run=f"{member.run}#{len(same) + 1}")
-            members.append(member)
+            members.append(replace(member, run=f"{member.run}#{len(same) + 1}") if same else member)
     return members
+
+
+def _read_array(
+    path: Path, values: NDArray, scan: Future[Scan], logits: bool, samples: dict[str, SampleRows]
+) -> Member:
+    sidecar = read_sidecar(path, samples)
+    if sidecar is not None:
+        _check_shape(path, values, sidecar)
+    return _of_array(path, values, sidecar, scan.result(), logits, samples)
+
+
+def _with_rows(member: Member, checked: dict[int, tuple[SampleRows, str]]) -> Member:
+    """Return the member with its rows checked and in its hashes; `checked` holds those of other members."""
+    if member.rows is None:
+        return member
+    if id(member.rows) not in checked:
+        checked[id(member.rows)] = member.rows, _check_rows(member.path, member.rows)
+    who = checked[id(member.rows)][1]
+    return replace(member, sha=_joined(member.sha, who), meaning=_joined(member.meaning, who))
+
+
+def _repeats(member: Member, other: Member) -> bool:
+    return other.sha == member.sha and (member.sidecar is not None or _one_file(member.path, other.path))
 
 
 def _read_hard(path: Path) -> Member:
@@ -138,20 +149,18 @@ def _of_array(
     scan: Scan,
     logits: bool,
     samples: dict[str, SampleRows],
-    note: Note,
 ) -> Member:
+    note = ""
     if sidecar is None:
         if _are_probabilities(path, scan, None, logits) and logits:
-            note(f"{path}: rows sum to 1 as probabilities do; read as logits, because --from says so")
+            note = f"{path}: rows sum to 1 as probabilities do; read as logits, as was asked"
         name = path.stem
         for split in (".oof", ".test"):
             name = name.removesuffix(split)
-        return Member(path, name, values, None, logits, None, None, None, scan.sha, scan.sha)
+        return Member(path, name, values, None, logits, None, None, None, scan.sha, scan.sha, note=note)
     logit = sidecar.kind == "logit"
     if not _are_probabilities(path, scan, sidecar, logit or logits) and logits and not logit:
-        note(
-            f"{path}: its sidecar says probabilities, its rows do not sum to 1; read as logits, because --from says so"
-        )
+        note = f"{path}: its sidecar says probabilities, its rows do not sum to 1; read as logits, as was asked"
         logit = True
     meaning = (
         sidecar.kind,
@@ -167,7 +176,7 @@ def _of_array(
     sha = sha256_bytes(repr((scan.sha, meaning, sidecar.folds_sha, folds, sorted(sidecar.class_attributes))).encode())
     whole = samples.get(sidecar.samples_sha or "", sidecar.rows)
     return Member(
-        path, sidecar.run, values, None, logit, sidecar, sidecar.rows, whole, sha, scan.sha, repr(meaning[:4])
+        path, sidecar.run, values, None, logit, sidecar, sidecar.rows, whole, sha, scan.sha, repr(meaning[:4]), note
     )
 
 

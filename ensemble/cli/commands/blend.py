@@ -11,8 +11,9 @@ import typer
 from ensemble.blending.blend import Blend, make_blend
 from ensemble.blending.output import answers_of, blend_folder, check_answers_file, write_blend
 from ensemble.blending.request import ALL_METHODS, BlendConfig
-from ensemble.cli.reports.blend import blend_table, methods_table
+from ensemble.cli.reports.blend import blend_report
 from ensemble.cli.terminal import console
+from ensemble.cli.terminal.progress import TerminalProgress
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic
@@ -137,7 +138,7 @@ def blend(
         worth=worth,
         detail=detail,
     )
-    made = _made(files, request)
+    made = make_blend(files, request, TerminalProgress())
     folder = blend_folder(made, output)
     answers = None if csv is None else answers_of(made)
     # All that can be refused is, before anything is written.
@@ -147,44 +148,12 @@ def blend(
     if csv is not None and answers is not None:
         write_atomic(csv, answers.content)
     record: dict[str, Any] = {"name": folder.name, "folder": str(folder)} | made.record()
-    console.result(described(made), record | {"csv": None if csv is None else str(csv)})
+    console.result(blend_report(made), record | {"csv": None if csv is None else str(csv)})
     console.note(f"\n{folder} {'is written' if written else 'holds this blend already'}")
     if answers is not None:
         console.note(f"{csv} has the decisions for the {answers.rows:,} {answers.split} samples")
     console.next_step(_next(made, files, csv))
     return 0
-
-
-def _made(files: list[Path], request: BlendConfig) -> Blend:
-    if not request.is_fitted and not request.report_contributions:
-        return make_blend(files, request, warn=console.warn)
-    from ensemble.cli.terminal.progress import StepsView
-
-    with StepsView(f"{request.name}: learning, and scoring it on people who were left out") as progress:
-        return make_blend(files, request, warn=console.warn, progress=progress)
-
-
-def described(made: Blend) -> str:
-    """Everything that is said of a blend, for a person."""
-    parts = [blend_table(made)]
-    if made.fitted is not None:
-        parts.append(methods_table(made.fitted))
-    if made.worths is not None:
-        from ensemble.cli.reports.blend import pareto_table, worth_notes, worth_table
-
-        parts += [
-            worth_table(made.worths.worth),
-            "\n".join(worth_notes(made.worths.worth)),
-            pareto_table(made.worths.pareto),
-        ]
-        parts.append("\n".join(made.worths.summary_lines))
-    if made.details:
-        from ensemble.cli.reports.blend import detail_tables
-
-        parts += [detail_tables(one) for one in made.details.values()]
-    if made.notes:
-        parts.append("\n".join(made.notes))
-    return "\n\n".join(parts)
 
 
 def _next(made: Blend, files: list[Path], csv: Path | None) -> str:

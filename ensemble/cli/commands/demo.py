@@ -90,7 +90,7 @@ def _blends(files: Sequence[str], added: str) -> list[ResultLine]:
             f"ensemble blend {shown} --method {request.method}"
             + (f" --weights {request.weights}" if request.weights else "")
         )
-        made = make_blend([Path(file) for file in files], request, warn=console.warn)
+        made = make_blend([Path(file) for file in files], request)
         write_blend(made, blend_folder(made, None), False)
         oof, test = made.total["oof"].score, made.total["test"].score
         if oof is not None and test is not None:
@@ -106,7 +106,7 @@ def _auto(files: Sequence[str]) -> tuple[list[ResultLine], str]:
     from ensemble.cli.reports.blend import methods_table
 
     _step(f"ensemble blend {' '.join(files)} --method auto")
-    made = make_blend([Path(file) for file in files], BlendConfig("auto", worth=False), warn=console.warn)
+    made = make_blend([Path(file) for file in files], BlendConfig("auto", worth=False))
     write_blend(made, blend_folder(made, None), False)
     oof, test = made.total["oof"].score, made.total["test"].score
     if made.fitted is None or oof is None or test is None:

@@ -1,4 +1,4 @@
-"""The tables of a blend: a line a run, a line a method; rendering only."""
+"""The text of a blend: a line a run, a line a method, what each run is worth, and notes; rendering only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,21 @@ from ensemble.cli.terminal import console
 from ensemble.cli.terminal.spans import signed_span, span
 from folds.metrics.calibration import Bin
 from folds.metrics.per_class import ClassScore
+
+
+def blend_report(made: Blend) -> str:
+    """Return everything that is said of a blend, for a person."""
+    parts = [blend_table(made)]
+    if made.fitted is not None:
+        parts.append(methods_table(made.fitted))
+    if made.worths is not None:
+        worth = made.worths.worth
+        parts += [worth_table(worth), "\n".join(worth_notes(worth)), pareto_table(made.worths.pareto)]
+        parts.append("\n".join(made.worths.summary_lines))
+    parts += [detail_tables(one) for one in made.details.values()]
+    if made.notes:
+        parts.append("\n".join(map(console.spelled, made.notes)))
+    return "\n\n".join(parts)
 
 
 def blend_table(made: Blend) -> str:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensemble.learning.greedy import prepare, select
+from ensemble.learning.greedy import Prepared, select
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS, Metric, confusion_counts
 
@@ -175,7 +175,7 @@ def test_sums_that_are_not_1_are_divided_by() -> None:
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
 def test_prepared_once_fits_any_rows(metric: Metric) -> None:
     probabilities, labels = members(7, 6, 200, 4)
-    prepared = prepare(probabilities, labels)
+    prepared = Prepared(probabilities, labels)
     fold = np.arange(200) % 5
     for i in range(5):
         alone = select(probabilities[:, fold != i], labels[fold != i], metric, steps=25)
@@ -211,7 +211,7 @@ def test_warm_begins_with_the_best_single_members() -> None:
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
 def test_bags_are_the_mean_of_selections_among_shares_of_the_members(metric: Metric) -> None:
     probabilities, labels = members(17, 8, 200, 4)
-    prepared = prepare(probabilities, labels)
+    prepared = Prepared(probabilities, labels)
     found = prepared.select(metric, steps=20, bags=3, bag_share=0.5, seed=4)
     assert found == found
     assert len(found.trajectory) == 3
@@ -236,10 +236,10 @@ def test_the_score_of_weights_is_that_of_the_mean_over_who_is_present() -> None:
     sums = np.einsum("m,mnc->nc", weights, probabilities.astype(float))
     for metric in ALL:
         rows = np.arange(0, 80, 2)
-        assert prepare(probabilities, labels, present).score(metric, weights) == pytest.approx(
+        assert Prepared(probabilities, labels, present).score(metric, weights) == pytest.approx(
             score_of(metric, labels, sums), rel=1e-12
         )
-        assert prepare(probabilities, labels, present).score(metric, weights, rows) == pytest.approx(
+        assert Prepared(probabilities, labels, present).score(metric, weights, rows) == pytest.approx(
             score_of(metric, labels[rows], sums[rows]), rel=1e-12
         )
 
@@ -273,13 +273,13 @@ def test_a_number_out_of_range_is_refused(option: dict[str, int]) -> None:
 def test_arrays_that_do_not_fit_are_refused() -> None:
     probabilities, labels = members(1, 2, 10, 3)
     with pytest.raises(EnsembleError, match="members, n, classes"):
-        prepare(probabilities[0], labels)
+        Prepared(probabilities[0], labels)
     with pytest.raises(EnsembleError, match="a label for each of 10 rows"):
-        prepare(probabilities, labels[:9])
+        Prepared(probabilities, labels[:9])
     with pytest.raises(EnsembleError, match="labels from 0 to 2"):
-        prepare(probabilities, labels - 1)
+        Prepared(probabilities, labels - 1)
     with pytest.raises(EnsembleError, match="`present`"):
-        prepare(probabilities, labels, np.ones((2, 9), bool))
+        Prepared(probabilities, labels, np.ones((2, 9), bool))
     for rows in ([1, 1], [10], [-1], []):
         with pytest.raises(EnsembleError, match="different rows"):
             select(probabilities, labels, METRICS["accuracy"], rows=np.array(rows, int))

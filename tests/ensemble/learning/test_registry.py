@@ -15,10 +15,10 @@ import pytest
 from ensemble.learning.calibration import calibrated
 from ensemble.learning.combination import Combination, combine
 from ensemble.learning.nested import held_out, nested_cv
-from ensemble.learning.registry import FITTERS, GIVEN, candidates, fitter_of
+from ensemble.learning.registry import FITTERS, GIVEN, candidates
 from ensemble.learning.stack import Stack
 from ensemble.voting.vote import METHODS
-from folds.errors import EnsembleError, UsageError
+from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
 from tests.ensemble.stacks import drawn, with_gaps
 
@@ -168,8 +168,6 @@ def test_parts_within_are_whole_people_and_dealt_anew_where_there_is_one() -> No
 def test_every_method_of_voting_is_there_but_the_one_whose_weights_are_given() -> None:
     assert set(METHODS) - {GIVEN} == {name for name, fitter in FITTERS.items() if not fitter.is_fitted}
     assert all(name == fitter.name for name, fitter in FITTERS.items())
-    with pytest.raises(UsageError, match="did you mean greedy"):
-        fitter_of("gredy")
 
 
 @pytest.mark.parametrize("name", ["per-class", "stacking"])

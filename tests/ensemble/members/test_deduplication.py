@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ensemble.members.reading import Member, read_members
 from ensemble.voting.vote import vote
 from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
 
+Read = Callable[..., tuple[list[Member], list[str]]]
 ROWS = SampleRows(np.array(["x", "y", "z"]))
 
 
@@ -28,13 +30,20 @@ def save(folder: Path, name: str, values: np.ndarray, **more: object) -> Path:
     return write_prediction(folder / f"{name}.npy", values, replace(sidecar, **more))  # type: ignore[arg-type]
 
 
-def read(paths: list[Path], said: list[str], allow: bool = False) -> list[Member]:
-    members = named_apart(read_members(find_files(paths, said.append, allow), warn=said.append, allow_duplicates=allow))
-    return members if allow else without_copies(members, said.append)
+@pytest.fixture
+def read(caplog: pytest.LogCaptureFixture) -> Read:
+    """Read members as a blend does; returns their runs' files and the warnings."""
+
+    def once(paths: list[Path], allow: bool = False) -> tuple[list[Member], list[str]]:
+        caplog.clear()
+        members = named_apart(read_members(find_files(paths, allow), allow_duplicates=allow))
+        return members if allow else without_copies(members), caplog.messages[:]
+
+    return once
 
 
 @pytest.mark.parametrize("kind", ["bare", "sidecar", "csv", "bare beside sidecar", "the file itself"])
-def test_a_copy_counts_once_and_is_told_of(tmp_path: Path, kind: str) -> None:
+def test_a_copy_counts_once_and_is_told_of(tmp_path: Path, kind: str, read: Read) -> None:
     if kind == "csv":
         for name, text in (("a", "id,ans\nx,a\ny,b\nz,c\n"), ("b", "id,ans\nx,a\ny,a\nz,a\n")):
             (tmp_path / f"{name}.csv").write_text(text)
@@ -50,15 +59,14 @@ def test_a_copy_counts_once_and_is_told_of(tmp_path: Path, kind: str) -> None:
             other.with_suffix(".json").unlink()
         if kind == "the file itself":
             copy = one
-    said: list[str] = []
-    assert [member.run for member in read([one, other, copy], said)] == ["a", "b"]
+    members, said = read([one, other, copy])
+    assert [member.run for member in members] == ["a", "b"]
     assert len(said) == 1
-    assert "--allow-duplicates" in said[0]
+    assert "`allow_duplicates`" in said[0]
     assert str(copy) in said[0]
-    quiet: list[str] = []
-    members = read([one, other, copy], quiet, allow=True)
+    members, quiet = read([one, other, copy], allow=True)
     assert quiet == []
-    split = align(members)["test"]
+    split = align(members).splits["test"]
     assert len(split.runs) == 3
     alike = sum(np.array_equal(run.votes(0, 3), split.runs[0].votes(0, 3)) for run in split.runs)
     assert alike == 2
@@ -66,31 +74,30 @@ def test_a_copy_counts_once_and_is_told_of(tmp_path: Path, kind: str) -> None:
         np.testing.assert_allclose(vote(split).probabilities, (2 * draw(0) + draw(1)) / 3, atol=1e-6)
 
 
-def test_folds_that_predict_the_same_are_no_copies_and_a_run_under_another_name_is(tmp_path: Path) -> None:
+def test_folds_that_predict_the_same_are_no_copies_and_a_run_under_another_name_is(tmp_path: Path, read: Read) -> None:
     flat = np.full((3, 3), 1 / 3, np.float32)
     mine = [save(tmp_path, f"a.fold{fold}", values, fold=fold) for fold, values in enumerate((flat, flat, draw(0)))]
-    said: list[str] = []
-    assert len(read(mine, said)) == 3
+    members, said = read(mine)
+    assert len(members) == 3
     assert said == []
     theirs = [save(tmp_path, f"b.fold{fold}", values, fold=fold) for fold, values in enumerate((flat, flat, draw(0)))]
-    assert [member.run for member in read([*mine, *theirs], said)] == ["a"] * 3
+    members, said = read([*mine, *theirs])
+    assert [member.run for member in members] == ["a"] * 3
     assert len(said) == 1
     other = save(tmp_path, "b.fold1", draw(2), fold=1)
-    assert len(read([*mine, theirs[0], other, theirs[2]], said)) == 6, (
-        "a run that shares some files only is another run"
-    )
+    assert len(read([*mine, theirs[0], other, theirs[2]])[0]) == 6, "a run that shares some files only is another run"
 
 
-def test_equal_numbers_of_other_samples_or_classes_are_no_copies(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_equal_numbers_of_other_samples_or_classes_are_no_copies(tmp_path: Path, read: Read) -> None:
     paths = [save(tmp_path, "a", draw(0)), save(tmp_path, "b", draw(0), classes=("b", "a", "c"))]
     paths.append(save(tmp_path, "c", draw(0), rows=SampleRows(ROWS.ids[::-1].copy())))
-    assert len(read(paths, said)) == 3
+    members, said = read(paths)
+    assert len(members) == 3
     assert said == []
 
 
-def test_a_file_that_is_given_three_times_is_three_runs_if_it_must(tmp_path: Path) -> None:
+def test_a_file_that_is_given_three_times_is_three_runs_if_it_must(tmp_path: Path, read: Read) -> None:
     path = save(tmp_path, "a", draw(0))
-    assert [member.run for member in read([path, path, path], [], allow=True)] == ["a", "a#2", "a#3"]
+    assert [member.run for member in read([path, path, path], allow=True)[0]] == ["a", "a#2", "a#3"]
     path.with_suffix(".json").unlink()
-    assert [member.run for member in read([path, path], [], allow=True)] == ["a", "a#2"]
+    assert [member.run for member in read([path, path], allow=True)[0]] == ["a", "a#2"]

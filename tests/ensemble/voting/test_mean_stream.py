@@ -24,9 +24,9 @@ maps._LARGE = 1 << 20
 def peak():  # since the program began; what getrusage says of a child begins with its parent's
     return float(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 folder, method = Path(sys.argv[1]), sys.argv[2]
-vote(align(read_members([folder / "small.npy"]))["test"], method)
+vote(align(read_members([folder / "small.npy"])).splits["test"], method)
 before = peak()
-result = vote(align(read_members(sorted(folder.glob("m*.npy"))))["test"], method).probabilities
+result = vote(align(read_members(sorted(folder.glob("m*.npy")))).splits["test"], method).probabilities
 print((peak() - before) / 1024, float(result[-1].sum()))
 """
 
