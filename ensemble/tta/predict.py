@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -25,8 +26,9 @@ from folds.models.precision import resolve_devices
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.rows import samples_sha
 from folds.utils.files import sha256_bytes, sha256_file
+from folds.utils.progress import SILENT, Progress
 
-Note = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 class FoldPredictor:
@@ -37,7 +39,7 @@ class FoldPredictor:
     open_data : gives the table a checkpoint was trained on.
     images : of tables that were read before, shared by the folds of a run.
     again : predict also what is there already.
-    progress : called with (rows done, rows in all).
+    progress : has a step for whatever is predicted.
 
     Raises
     ------
@@ -53,17 +55,9 @@ class FoldPredictor:
         images: dict[str, Any],
         device: str = "auto",
         again: bool = False,
-        progress: Callable[[int, int], None] | None = None,
-        note: Note = lambda text: None,
+        progress: Progress = SILENT,
     ) -> None:
-        self.path, self.folder, self.images, self.again, self.progress, self.note = (
-            path,
-            folder,
-            images,
-            again,
-            progress,
-            note,
-        )
+        self.path, self.folder, self.images, self.again, self.progress = path, folder, images, again, progress
         self.checkpoint, self.sha = load_checkpoint(path), sha256_file(path)
         self.data = open_data(self.checkpoint)
         self.index = _positions(self.data.train, self.checkpoint)
@@ -143,7 +137,7 @@ class FoldPredictor:
         if key not in self.images:
             settings = self.checkpoint.image_settings
             loaded = load_images(
-                table.paths or (), settings, cache_dir=CACHE / "images", where=table.locations, note=self.note
+                table.paths or (), settings, cache_dir=CACHE / "images", where=table.locations, note=logger.info
             )
             self.images[key] = loaded, PixelSource(loaded.pixels, self.device)
         images, pixels = self.images[key]
@@ -183,19 +177,20 @@ class FoldPredictor:
         """(views, n, classes)."""
         network, channels_last = self.model
         self.passes += len(index) * len(views)
-        return predict_logits(
-            network,
-            pixels,
-            index,
-            self.checkpoint.architecture.mean,
-            self.checkpoint.architecture.std,
-            device=self.device,
-            # A checkpoint trained in half precision on a GPU is used in full precision on a CPU.
-            amp=self.checkpoint.amp if self.device != "cpu" else "off",
-            channels_last=channels_last,
-            views=views,
-            progress=self.progress,
-        )
+        with self.progress.step(str(self.path)) as advance:
+            return predict_logits(
+                network,
+                pixels,
+                index,
+                self.checkpoint.architecture.mean,
+                self.checkpoint.architecture.std,
+                device=self.device,
+                # A checkpoint trained in half precision on a GPU is used in full precision on a CPU.
+                amp=self.checkpoint.amp if self.device != "cpu" else "off",
+                channels_last=channels_last,
+                views=views,
+                progress=advance,
+            )
 
 
 def _positions(table: SampleTable, checkpoint: Checkpoint) -> NDArray[np.int64]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +13,23 @@ from numpy.typing import NDArray
 
 from ensemble.tta.files import load_common_rows, write
 from ensemble.tta.merge import Merge, MergeConfig
-from ensemble.tta.predict import FoldPredictor, Note
-from ensemble.tta.views import View
+from ensemble.tta.predict import FoldPredictor
+from ensemble.tta.result import TTAResult
+from ensemble.tta.scores import ViewScores, score_views
+from ensemble.tta.views import View, deduplicate_views
 from ensemble.tta.weights import OOFViews, apply, fit, nested_view_scores
+from folds.data.sources import load_checkpoint_data
 from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError
-from folds.models.checkpoint import Checkpoint, available_checkpoints
-from folds.predictions.files import PredictionMetadata, fold_files, oof_file, read_sidecar, sidecar_path
+from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
+from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_sidecar, sidecar_path
 from folds.predictions.reading import labels_and_groups
 from folds.utils.files import remove
 from folds.utils.locks import exclusive_lock
 from folds.utils.numeric import softmax
+from folds.utils.progress import SILENT, Progress
 
-
-@dataclass(frozen=True)
-class TTAResult:
-    """What a run's views were merged to.
-
-    Attributes
-    ----------
-    merge : fitted on all of its out-of-fold rows; what test is merged by.
-    evidence : what it was fitted on; None where labels are not known.
-    merged : (n, classes) the out-of-fold rows of `evidence`, each as the other folds say where anything was fitted.
-    full : (n, classes) the same with all views of the merge for all images, where it is adaptive.
-    oof_views, test_views : forward passes an image, on average; the latter None where there is no test.
-    predicted : forward passes that this command made.
-    """
-
-    run: str
-    request: MergeConfig
-    merge: Merge
-    evidence: OOFViews | None
-    merged: NDArray[np.float64]
-    full: NDArray[np.float64] | None
-    oof_views: float
-    test_views: float | None = None
-    predicted: int = 0
+logger = logging.getLogger(__name__)
 
 
 def find_checkpoints(target: str, checkpoints: Path = Path("checkpoints")) -> list[Path]:
@@ -67,6 +49,53 @@ def find_checkpoints(target: str, checkpoints: Path = Path("checkpoints")) -> li
     return found
 
 
+def augment_folds(
+    target: str,
+    views: Sequence[View],
+    request: MergeConfig | None = None,
+    *,
+    data: Path | None = None,
+    per_person: bool = False,
+    device: str = "auto",
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> tuple[TTAResult, list[ViewScores]]:
+    """Augment a checkpoint or all folds of a run; return what was merged, and the scores of its distinct views.
+
+    Parameters
+    ----------
+    target : a checkpoint's file, or the name of a run.
+    views : repeated ones count once.
+    data : the table it was trained on, where it has moved.
+    per_person : score people: the probabilities of a person's images are averaged first.
+    device, force : as of `augment`.
+
+    Raises
+    ------
+    UsageError, EnsembleError : there is no such checkpoint or run; as `augment`.
+    """
+    request = request or MergeConfig()
+    request.check()
+    tables: dict[str, Dataset] = {}
+
+    def open_data(checkpoint: Checkpoint) -> Dataset:
+        # A model of an attribute knows the attribute's values, not the table's classes.
+        classes = checkpoint.classes if checkpoint.target == LABEL else None
+        key = repr((sorted(checkpoint.data.items()), classes))
+        if key not in tables:
+            tables[key] = load_checkpoint_data(checkpoint.data, data, classes=classes, note=logger.info)
+        return tables[key]
+
+    checkpoints = {path: load_checkpoint(path) for path in find_checkpoints(target)}
+    first = next(iter(checkpoints.values())).architecture
+    views = deduplicate_views(views, (first.height, first.width))
+    logger.info("%d view%s: %s", len(views), "s" if len(views) > 1 else "", ", ".join(view.name for view in views))
+    made = augment(checkpoints, views, open_data, request, device=device, force=force, progress=progress)
+    if made.predicted:
+        logger.info("%s forward passes made", f"{made.predicted:,}")
+    return made, score_views(made.run, views, per_person=per_person)
+
+
 def augment(
     checkpoints: Mapping[Path, Checkpoint],
     views: Sequence[View],
@@ -76,8 +105,7 @@ def augment(
     runs: Path = Path("runs"),
     device: str = "auto",
     force: bool = False,
-    progress: Callable[[str], Callable[[int, int], None]] | None = None,
-    note: Note = lambda text: None,
+    progress: Progress = SILENT,
 ) -> TTAResult:
     """Predict folds of a run in every view, out of fold and on test; write each view's logits and the merged probabilities.
 
@@ -94,7 +122,6 @@ def augment(
     views : the plain image first.
     open_data : gives the table a checkpoint was trained on.
     force : predict all views of these checkpoints again, also where those there are of another training.
-    progress : called with a checkpoint, gives what is told the rows done and the rows in all.
 
     Raises
     ------
@@ -104,35 +131,19 @@ def augment(
     request.check()
     if len(views) == 1:  # there is nothing to merge, to choose or to save
         request = MergeConfig()
-    names = {checkpoint.run for checkpoint in checkpoints.values()}
-    if len(names) != 1:
-        raise UsageError(
-            f"expected checkpoints of one run, found {', '.join(sorted(names))}",
-            hint="one command a run: ensemble tta RUN",
-        )
-    run = names.pop()
-    folder, tables = runs / "tta" / run, dict[str, Any]()
+    run = _one_run(checkpoints.values())
+    folder, images = runs / "tta" / run, dict[str, Any]()
     with exclusive_lock(runs / "tta" / f".{run}.lock", f"the TTA of {run}"):
         folds = []
         for path in checkpoints:
-            told = None if progress is None else progress(str(path))
-            fold = FoldPredictor(
-                path, open_data, folder, images=tables, device=device, again=force, progress=told, note=note
-            )
+            fold = FoldPredictor(path, open_data, folder, images=images, device=device, again=force, progress=progress)
             _check_same_training(oof_file(runs / "tta", run), fold, force)
             fold.out_of_fold(views)
             if request.all_on_test(len(views)):
                 fold.test(views)
             fold.release()
             folds.append(fold)
-        files = [folder / "views" / f"{view.file_name}.oof.npy" for view in views]
-        found = load_common_rows(files, {fold.fold: fold.sha for fold in folds})
-        if found is None:
-            raise EnsembleError(
-                f"{files[0]}: the views of {run} have no row in common",
-                hint=f"ensemble tta {run} --force predicts them again",
-            )
-        logits, sidecar = found
+        logits, sidecar = _common_logits(folds, views)
         made = _decide(run, [view.name for view in views], logits, sidecar, request)
         chosen = [next(view for view in views if view.name == name) for name in made.merge.views]
         for fold in folds:
@@ -140,9 +151,34 @@ def augment(
                 _test_where_needed(fold, chosen, made.merge)
             fold.release()
             if not fold.passes:
-                note(f"{run} fold {fold.fold}: all views are there already; --force predicts them again")
-        test_views = _write_merged(folds, chosen, made, sidecar, note)
+                logger.info("%s fold %d: all views are there already; `force` predicts them again", run, fold.fold)
+        test_views = _write_merged(folds, chosen, made, sidecar)
     return replace(made, test_views=test_views, predicted=sum(fold.passes for fold in folds))
+
+
+def _one_run(checkpoints: Iterable[Checkpoint]) -> str:
+    names = sorted({checkpoint.run for checkpoint in checkpoints})
+    if len(names) != 1:
+        raise UsageError(
+            f"expected checkpoints of one run, found {', '.join(names)}", hint="one command a run: ensemble tta RUN"
+        )
+    return names[0]
+
+
+def _common_logits(
+    folds: Sequence[FoldPredictor], views: Sequence[View]
+) -> tuple[NDArray[np.float32], PredictionMetadata]:
+    """Return the logits (views, n, classes) of the out-of-fold rows that all views have, and what they are."""
+    first = folds[0]
+    files = [first.folder / "views" / f"{view.file_name}.oof.npy" for view in views]
+    found = load_common_rows(files, {fold.fold: fold.sha for fold in folds})
+    if found is None:
+        run = first.checkpoint.run
+        raise EnsembleError(
+            f"{files[0]}: the views of {run} have no row in common",
+            hint=f"ensemble tta {run} --force predicts them again",
+        )
+    return found
 
 
 def _decide(
@@ -179,9 +215,9 @@ def _test_where_needed(fold: FoldPredictor, chosen: Sequence[View], merge: Merge
 
 
 def _write_merged(
-    folds: Sequence[FoldPredictor], chosen: Sequence[View], made: TTAResult, sidecar: PredictionMetadata, note: Note
+    folds: Sequence[FoldPredictor], chosen: Sequence[View], made: TTAResult, sidecar: PredictionMetadata
 ) -> float | None:
-    """The merged files of all folds that have the views, and none of any other merge; how many views a test image needed on average.
+    """Write the merged files of all folds that have the views, and none of any other merge; return the views a test image needed on average.
 
     Out of fold the rows are merged by what the other folds say where anything was fitted (`nested` in the sidecar's `merge`): what
     blends these files is not flattered.
@@ -189,43 +225,54 @@ def _write_merged(
     first, merge, request = folds[0], made.merge, made.request
     tta, run = first.folder.parent, first.checkpoint.run
     labelled = merge.views if merge.how == "mean" else (*merge.views, f"merge={merge.how}")
+    nested = made.evidence is not None and request.fitted(len(made.evidence.views))
     record: dict[str, Any] = merge.to_dict() | {
         "asked": request.how,
         "budget": request.budget,
         "adaptive": request.adaptive,
+        "nested": nested,
     }
-    record["nested"] = made.evidence is not None and request.fitted(len(made.evidence.views))
     out = oof_file(tta, run)
-    _say_what_changes(out, sidecar, labelled, record, note)
-    there = sorted(set(np.asarray(sidecar.fold).ravel().tolist()))
-    used, written = [], set()
-    # On test the same checkpoints must have predicted the views as out of fold.
-    shas = (
-        {int(i): sha for i, sha in sidecar.checkpoint_sha.items()}
-        if isinstance(sidecar.checkpoint_sha, Mapping)
-        else {}
-    )
-    for i in there:
-        if first.data.test is None:
-            break
-        found = _merged_test(first, i, chosen, merge, shas)
-        if found is not None:
-            path = tta / f"{run}.fold{i}.test.npy"
-            values, of_fold, views = found
-            sidecar_of_fold = replace(of_fold, kind="probability", views=labelled, merge=record)
-            write(path, values, sidecar_of_fold, first.data.test.rows())
-            written.add(i)
-            used.append(views)
-    for i, path in fold_files(tta, run).items():
-        if i not in written:
+    _say_what_changes(out, sidecar, labelled, record)
+    used = _write_test(first, chosen, merge, sidecar, labelled, record)
+    for fold, path in fold_files(tta, run).items():
+        if fold not in used:
             # The array first: without its sidecar it would be taken on trust.
             remove(path)
             remove(sidecar_path(path))
-            note(
-                f"{path} is removed: fold {i} lacks some of these views; ensemble tta {run} with the same options predicts them"
+            logger.info(
+                "%s is removed: fold %d lacks some of these views; ensemble tta %s with the same options predicts them",
+                path,
+                fold,
+                run,
             )
     write(out, made.merged, replace(sidecar, kind="probability", views=labelled, merge=record), first.data.train.rows())
-    return float(np.mean(used)) if used else None
+    return float(np.mean(list(used.values()))) if used else None
+
+
+def _write_test(
+    first: FoldPredictor,
+    chosen: Sequence[View],
+    merge: Merge,
+    sidecar: PredictionMetadata,
+    labelled: tuple[str, ...],
+    record: Mapping[str, Any],
+) -> dict[int, float]:
+    """Write the merged test rows of the folds that have the views; return fold → views an image."""
+    used: dict[int, float] = {}
+    if first.data.test is None:
+        return used
+    tta, run = first.folder.parent, first.checkpoint.run
+    # On test the same checkpoints must have predicted the views as out of fold.
+    known = sidecar.checkpoint_sha
+    shas = {int(fold): sha for fold, sha in known.items()} if isinstance(known, Mapping) else {}
+    for fold in sorted(set(np.asarray(sidecar.fold).ravel().tolist())):
+        found = _merged_test(first, fold, chosen, merge, shas)
+        if found is not None:
+            values, of_fold, used[fold] = found
+            of_fold = replace(of_fold, kind="probability", views=labelled, merge=record)
+            write(tta / f"{run}.fold{fold}.test.npy", values, of_fold, first.data.test.rows())
+    return used
 
 
 def _merged_test(
@@ -250,19 +297,22 @@ def _merged_test(
 
 
 def _say_what_changes(
-    path: Path, sidecar: PredictionMetadata, views: tuple[str, ...], record: Mapping[str, Any], note: Note
+    path: Path, sidecar: PredictionMetadata, views: tuple[str, ...], record: Mapping[str, Any]
 ) -> None:
     before = read_sidecar(path) if path.exists() else None
     if before is None:
         return
     was = before.merge or {}
     if before.views != views or was.get("threshold") != record["threshold"]:
-        note(f"{path} was of {', '.join(before.views)}; it is made anew from the views, which are all kept")
+        logger.info("%s was of %s; it is made anew from the views, which are all kept", path, ", ".join(before.views))
     gone = sorted(set(np.asarray(before.fold).ravel().tolist()) - set(np.asarray(sidecar.fold).ravel().tolist()))
     if gone:
         listed = ", ".join(map(str, gone))
-        note(
-            f"{path} is without fold {listed}: some of these views are missing there; ensemble tta {sidecar.run} with the same options predicts them"
+        logger.info(
+            "%s is without fold %s: some of these views are missing there; ensemble tta %s with the same options predicts them",
+            path,
+            listed,
+            sidecar.run,
         )
 
 
@@ -273,6 +323,3 @@ def _check_same_training(path: Path, fold: FoldPredictor, force: bool) -> None:
     before = there.checkpoint_sha if isinstance(there.checkpoint_sha, Mapping) else {}
     if before.get(str(fold.fold), fold.sha) != fold.sha or there.folds_sha != fold.checkpoint.folds_sha:
         raise EnsembleError(f"{path} was made with another training of this fold", hint="--force replaces it")
-
-
-__all__ = ["TTAResult", "augment", "find_checkpoints"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble.tta.files import load_common_rows
 from ensemble.tta.merge import Merge, merge_views
-from ensemble.tta.run import TTAResult
+from ensemble.tta.result import TTAResult
 from ensemble.tta.views import View
 from ensemble.tta.weights import METRIC, apply
 from folds.errors import EnsembleError
@@ -156,4 +156,38 @@ def difference_record(found: Difference) -> dict[str, Any]:
         "high": change.high,
         "chance": found.p_value,
         "distinguishable": verdict,
+    }
+
+
+def tta_record(made: TTAResult, scored: Sequence[ViewScores], worth: TTAGain | None) -> dict[str, Any]:
+    """Return what --json says of a run's views, their merge and what it is worth."""
+    passes: dict[str, Any] = {"oof": made.oof_views, "test": made.test_views, "all_views": len(made.merge.views)}
+    record: dict[str, Any] = {
+        "run": made.run,
+        "merge": made.merge.to_dict() | {"asked": made.request.how, "budget": made.request.budget},
+        "passes": passes,
+    }
+    record["splits"] = [_split_record(one) for one in scored]
+    if worth is not None and made.evidence is not None:
+        record["worth"] = {
+            "nested": worth.against_plain.second,
+            "in_sample": worth.in_sample,
+            "plain": worth.against_plain.first,
+            "mean_of_all": worth.mean.to_dict(),
+            "against_plain": difference_record(worth.against_plain),
+            "against_mean": difference_record(worth.against_mean),
+            "all_views_for_all_images": worth.full,
+            "without": {view: -lost for view, lost in worth.leave_one_out.items()},
+            "per_class_f1": worth.per_class,
+        }
+    return record
+
+
+def _split_record(scored: ViewScores) -> dict[str, object]:
+    return {
+        "split": scored.split,
+        "folds": list(scored.folds),
+        "views": {name: score.to_dict() for name, score in scored.views.items()},
+        "merged": None if scored.merged is None else scored.merged.to_dict(),
+        "file": str(scored.path),
     }

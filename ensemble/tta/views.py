@@ -7,6 +7,7 @@ Only the transforms are ttach's: its merging averages whatever the model returns
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,11 @@ from torch import Tensor
 
 from folds.errors import UsageError, unknown_name
 
+logger = logging.getLogger(__name__)
+
 NONE = "none"
 Step = Callable[[Tensor], Tensor]
+Alternative = tuple[str, Step | None]  # a name, and what is done; None for the one that changes nothing
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,12 @@ def view_named(name: str) -> View:
 
 def _product(factors: Sequence[tuple[str, Step | None]]) -> View:
     chosen = [(name, step) for name, step in factors if step is not None]
-    changed = any(part.partition(":")[0] in _OF_VALUES for name, _ in chosen for part in name.split("*"))
+    changed = any(_changes_values(part.partition(":")[0]) for name, _ in chosen for part in name.split("*"))
     return View("*".join(name for name, _ in chosen) or NONE, tuple(step for _, step in chosen), not changed)
+
+
+def _changes_values(name: str) -> bool:
+    return name in FACTORS and FACTORS[name].changes_values
 
 
 def _terms(text: str) -> Iterator[str]:
@@ -113,75 +121,16 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _factor(text: str) -> Iterator[tuple[str, Step | None]]:
-    """The alternatives of one factor: (name, step), step None for the one that changes nothing."""
-    import ttach
-
+def _factor(text: str) -> Iterator[Alternative]:
+    """Yield the alternatives of one factor."""
     name, _, listed = text.partition(":")
     if name not in FACTORS:
         raise unknown_name("view", name, [*FACTORS])
-    values = _values(name, listed)
-    if name == NONE:
-        yield NONE, None
-    elif name in ("hflip", "vflip"):
-        yield NONE, None
-        yield name, _bound(ttach.HorizontalFlip() if name == "hflip" else ttach.VerticalFlip(), apply=True)
-    elif name == "rot90":
-        for angle in (0, 90, 180, 270):
-            yield f"rot{angle}", _bound(ttach.Rotate90([0, 90, 180, 270]), angle=angle) if angle else None
-    elif name == "d4":
-        for mirrored, turned in itertools.product(_factor("hflip"), _factor("rot90")):
-            steps = [step for _, step in (mirrored, turned) if step is not None]
-            label = "*".join(n for n, step in (mirrored, turned) if step is not None)
-            yield label or NONE, _sequence(steps) if steps else None
-    elif name == "scale":
-        for value in values:
-            yield (
-                f"scale:{value:g}",
-                _bound(ttach.Scale([value], interpolation="bilinear"), scale=value) if value != 1 else None,
-            )
-    elif name == "multiply":
-        for value in values:
-            yield f"multiply:{value:g}", _bound(ttach.Multiply([value]), factor=value) if value != 1 else None
-    elif name == "add":
-        for value in values:
-            yield f"add:{value:g}", _bound(ttach.Add([value]), value=value) if value else None
-    elif name == "contrast":
-        for value in values:
-            yield f"contrast:{value:g}", _contrast(value) if value != 1 else None
-    elif name in ("hshift", "vshift"):
-        for value in values:
-            yield f"{name}:{value:g}", _shift(value, across=name == "hshift") if value else None
-    else:
-        for value in values:
-            crops = [(f"fivecrop:{value:g}-{corner}", _crop(value, corner)) for corner in range(5)]
-            yield from crops
-            if name == "tencrop":
-                flip = _bound(ttach.HorizontalFlip(), apply=True)
-                yield from ((f"hflip*{label}", _sequence([flip, crop])) for label, crop in crops)
-
-
-# factor → the range of its values, None where it takes none
-FACTORS: dict[str, tuple[float, float] | None] = {
-    NONE: None,
-    "hflip": None,
-    "vflip": None,
-    "rot90": None,
-    "d4": None,
-    "scale": (0.5, 2.0),
-    "multiply": (0.1, 10.0),
-    "add": (-1.0, 1.0),
-    "contrast": (0.1, 10.0),
-    "hshift": (-0.5, 0.5),
-    "vshift": (-0.5, 0.5),
-    "fivecrop": (0.3, 1.0),
-    "tencrop": (0.3, 1.0),
-}
-_OF_VALUES = {"multiply", "add", "contrast"}
+    yield from FACTORS[name].alternatives(_values(name, listed))
 
 
 def _values(name: str, listed: str) -> list[float]:
-    bounds = FACTORS[name]
+    bounds = FACTORS[name].bounds
     if bounds is None:
         if listed:
             raise UsageError(f"--views: {name} takes no value, found '{listed}'")
@@ -252,6 +201,123 @@ def _contrast(factor: float) -> Step:
     return step
 
 
+def _none(values: Sequence[float]) -> Iterator[Alternative]:
+    yield NONE, None
+
+
+def _hflip(values: Sequence[float]) -> Iterator[Alternative]:
+    import ttach
+
+    yield NONE, None
+    yield "hflip", _bound(ttach.HorizontalFlip(), apply=True)
+
+
+def _vflip(values: Sequence[float]) -> Iterator[Alternative]:
+    import ttach
+
+    yield NONE, None
+    yield "vflip", _bound(ttach.VerticalFlip(), apply=True)
+
+
+def _rot90(values: Sequence[float]) -> Iterator[Alternative]:
+    import ttach
+
+    for angle in (0, 90, 180, 270):
+        yield f"rot{angle}", _bound(ttach.Rotate90([0, 90, 180, 270]), angle=angle) if angle else None
+
+
+def _d4(values: Sequence[float]) -> Iterator[Alternative]:
+    for both in itertools.product(_hflip(()), _rot90(())):
+        changing = [(name, step) for name, step in both if step is not None]
+        label = "*".join(name for name, _ in changing)
+        yield label or NONE, _sequence([step for _, step in changing]) if changing else None
+
+
+def _scale(values: Sequence[float]) -> Iterator[Alternative]:
+    import ttach
+
+    for value in values:
+        transform = ttach.Scale([value], interpolation="bilinear")
+        yield f"scale:{value:g}", _bound(transform, scale=value) if value != 1 else None
+
+
+def _multiply(values: Sequence[float]) -> Iterator[Alternative]:
+    import ttach
+
+    for value in values:
+        yield f"multiply:{value:g}", _bound(ttach.Multiply([value]), factor=value) if value != 1 else None
+
+
+def _add(values: Sequence[float]) -> Iterator[Alternative]:
+    import ttach
+
+    for value in values:
+        yield f"add:{value:g}", _bound(ttach.Add([value]), value=value) if value else None
+
+
+def _contrasts(values: Sequence[float]) -> Iterator[Alternative]:
+    for value in values:
+        yield f"contrast:{value:g}", _contrast(value) if value != 1 else None
+
+
+def _hshift(values: Sequence[float]) -> Iterator[Alternative]:
+    for value in values:
+        yield f"hshift:{value:g}", _shift(value, across=True) if value else None
+
+
+def _vshift(values: Sequence[float]) -> Iterator[Alternative]:
+    for value in values:
+        yield f"vshift:{value:g}", _shift(value, across=False) if value else None
+
+
+def _fivecrop(values: Sequence[float]) -> Iterator[Alternative]:
+    for value in values:
+        yield from ((f"fivecrop:{value:g}-{corner}", _crop(value, corner)) for corner in range(5))
+
+
+def _tencrop(values: Sequence[float]) -> Iterator[Alternative]:
+    import ttach
+
+    flip = _bound(ttach.HorizontalFlip(), apply=True)
+    for value in values:
+        crops = [(f"fivecrop:{value:g}-{corner}", _crop(value, corner)) for corner in range(5)]
+        yield from crops
+        yield from ((f"hflip*{label}", _sequence([flip, crop])) for label, crop in crops)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A kind of view.
+
+    Attributes
+    ----------
+    alternatives : its values → what they stand for, one after the other.
+    bounds : the range of its values; None where it takes none.
+    changes_values : whether it changes the values of pixels, and not only where they are.
+    """
+
+    alternatives: Callable[[Sequence[float]], Iterator[Alternative]]
+    bounds: tuple[float, float] | None = None
+    changes_values: bool = False
+
+
+FACTORS = {
+    NONE: Factor(_none),
+    "hflip": Factor(_hflip),
+    "vflip": Factor(_vflip),
+    "rot90": Factor(_rot90),
+    "d4": Factor(_d4),
+    "scale": Factor(_scale, (0.5, 2.0)),
+    "multiply": Factor(_multiply, (0.1, 10.0), changes_values=True),
+    "add": Factor(_add, (-1.0, 1.0), changes_values=True),
+    "contrast": Factor(_contrasts, (0.1, 10.0), changes_values=True),
+    "hshift": Factor(_hshift, (-0.5, 0.5)),
+    "vshift": Factor(_vshift, (-0.5, 0.5)),
+    "fivecrop": Factor(_fivecrop, (0.3, 1.0)),
+    "tencrop": Factor(_tencrop, (0.3, 1.0)),
+}
+
+
 def _to_size(batch: Tensor, size: torch.Size) -> Tensor:
     """Centre crop or edge padding to the size the model was made for; a quarter turn of a rectangle is resized."""
     height, width = batch.shape[-2:]
@@ -266,15 +332,12 @@ def _to_size(batch: Tensor, size: torch.Size) -> Tensor:
     return functional.pad(batch, [max(side, 0) for side in sides], mode="replicate")
 
 
-def deduplicate_views(
-    views: Sequence[View], size: tuple[int, int], note: Callable[[str], None] = lambda text: None
-) -> tuple[View, ...]:
-    """The views without those that repeat an earlier one, found by trying them on a random image.
+def deduplicate_views(views: Sequence[View], size: tuple[int, int]) -> tuple[View, ...]:
+    """Return the views without those that repeat an earlier one, found by trying them on a random image; warn of them.
 
     Parameters
     ----------
     size : (height, width) in pixels, the model's own: a small change of scale can be none at all on a small image.
-    note : is told which views are left out, and which they repeat.
     """
     probe = torch.rand((1, 3, *size), generator=torch.Generator().manual_seed(0))
     kept: list[tuple[View, Tensor]] = []
@@ -288,7 +351,9 @@ def deduplicate_views(
             repeated[view.name] = twin.name
     if repeated:
         listed = ", ".join(f"{name} (as {twin})" for name, twin in repeated.items())
-        note(f"left out, because they do the same to images of {size[1]}×{size[0]} px as another view: {listed}")
+        logger.warning(
+            "left out, because they do the same to images of %d×%d px as another view: %s", size[1], size[0], listed
+        )
     return tuple(view for view, _ in kept)
 
 

@@ -118,13 +118,14 @@ def _auto(files: Sequence[str]) -> tuple[list[ResultLine], str]:
 
 
 def _views(force: bool) -> list[ResultLine]:
-    from ensemble.cli.reports.tta import augment_folds
+    from ensemble.cli.terminal.progress import TerminalProgress
+    from ensemble.tta.run import augment_folds
     from ensemble.tta.views import parse_views
 
     lines: list[ResultLine] = []
     for arch in ARCHS:
         _step(f"ensemble tta {arch} --views {VIEWS}")
-        made, scored = augment_folds(arch, parse_views(VIEWS), force=force)
+        made, scored = augment_folds(arch, parse_views(VIEWS), force=force, progress=TerminalProgress())
         merged = {one.split: one.merged for one in scored}
         if merged.get("oof") is not None and merged.get("test") is not None:
             lines.append(ResultLine(f"{made.run} + TTA", merged["oof"], merged["test"]))  # type: ignore[arg-type]

@@ -54,8 +54,23 @@ def tta(
     request.check()
     chosen = parse_views(views)
 
-    from ensemble.cli.reports.tta import run_tta
+    from ensemble.cli.reports.tta import tta_report
+    from ensemble.cli.terminal.progress import TerminalProgress
+    from ensemble.tta.run import augment_folds
+    from ensemble.tta.scores import tta_record, worth_of
 
-    run = run_tta(target, chosen, request, data=data, per_person=per == "person", device=devices, force=force)
-    console.next_step(f"ensemble blend runs/*.npy runs/tta/{run}.*.npy --method soft")
+    per_person = per == "person"
+    made, scored = augment_folds(
+        target,
+        chosen,
+        request,
+        data=data,
+        per_person=per_person,
+        device=devices,
+        force=force,
+        progress=TerminalProgress(),
+    )
+    worth = worth_of(made, per_person)
+    console.result(tta_report(made, scored, worth), tta_record(made, scored, worth))
+    console.next_step(f"ensemble blend runs/*.npy runs/tta/{made.run}.*.npy --method soft")
     return 0

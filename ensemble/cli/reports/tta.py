@@ -1,86 +1,20 @@
-"""Test-time augmentation as the commands `tta` and `demo` show it: progress, table of views, what the merge is worth."""
+"""The text of test-time augmentation: a table of views, what the merge is worth, what it costs; rendering only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.progress import StepsView
 from ensemble.cli.terminal.spans import signed_span, span
-from ensemble.tta.merge import MergeConfig
-from ensemble.tta.run import TTAResult, augment, find_checkpoints
-from ensemble.tta.scores import TTAGain, ViewScores, difference_record, score_views, worth_of
-from ensemble.tta.views import View, deduplicate_views
-from folds.data.sources import load_checkpoint_data
-from folds.data.table import Dataset
+from ensemble.tta.result import TTAResult
+from ensemble.tta.scores import TTAGain, ViewScores
 from folds.metrics.intervals import Difference, significance_text
 from folds.metrics.report import ScoreReport
-from folds.models.checkpoint import Checkpoint, load_checkpoint
-from folds.predictions.files import LABEL
 
 
-def run_tta(
-    target: str,
-    views: Sequence[View],
-    request: MergeConfig | None = None,
-    *,
-    data: Path | None = None,
-    per_person: bool = False,
-    device: str = "auto",
-    force: bool = False,
-) -> str:
-    """Augment a checkpoint or all folds of a run, print what came of it, return the run's name."""
-    made, scored = augment_folds(target, views, request, data=data, per_person=per_person, device=device, force=force)
-    worth = worth_of(made, per_person)
-    parts = [_table(one, made, worth) for one in scored] + ["\n".join(_lines(made, worth))]
-    console.result("\n\n".join(parts), _record(made, scored, worth))
-    return made.run
-
-
-def augment_folds(
-    target: str,
-    views: Sequence[View],
-    request: MergeConfig | None = None,
-    *,
-    data: Path | None = None,
-    per_person: bool = False,
-    device: str = "auto",
-    force: bool = False,
-) -> tuple[TTAResult, list[ViewScores]]:
-    """Augment a checkpoint or all folds of a run, shown live; returns what was merged, and the scores of its distinct views."""
-    tables: dict[str, Dataset] = {}
-    request = request or MergeConfig()
-    request.check()
-
-    def open_data(checkpoint: Checkpoint) -> Dataset:
-        # A model of an attribute knows the attribute's values, not the table's classes.
-        classes = checkpoint.classes if checkpoint.target == LABEL else None
-        key = repr((sorted(checkpoint.data.items()), classes))
-        if key not in tables:
-            tables[key] = load_checkpoint_data(checkpoint.data, data, classes=classes, note=console.note)
-        return tables[key]
-
-    checkpoints = {path: load_checkpoint(path) for path in find_checkpoints(target)}
-    first = next(iter(checkpoints.values())).architecture
-    views = deduplicate_views(views, (first.height, first.width), console.warn)
-    console.note(f"{len(views)} view{'s' if len(views) > 1 else ''}: {', '.join(view.name for view in views)}")
-    with StepsView("") as bar:
-
-        def progress(title: str) -> Callable[[int, int], None]:
-            def told(done: int, total: int) -> None:
-                bar.title = title
-                bar(done, total)
-
-            return told
-
-        made = augment(
-            checkpoints, views, open_data, request, device=device, force=force, progress=progress, note=console.note
-        )
-    if made.predicted:
-        console.note(f"{made.predicted:,} forward passes made")
-    return made, score_views(made.run, tuple(views), per_person=per_person)
+def tta_report(made: TTAResult, scored: Sequence[ViewScores], worth: TTAGain | None) -> str:
+    """Return everything that is said of a run's views, for a person: a table a split, then what the merge gains and costs."""
+    return "\n\n".join([_table(one, made, worth) for one in scored] + ["\n".join(_lines(made, worth))])
 
 
 def _table(scored: ViewScores, made: TTAResult, worth: TTAGain | None) -> str:
@@ -181,36 +115,3 @@ def _passes(made: TTAResult) -> str:
 
     test = "" if made.test_views is None else f", {of(made.test_views)} on test"
     return f"forward passes an image: {of(made.oof_views)} out of fold{test}"
-
-
-def _record(made: TTAResult, scored: Sequence[ViewScores], worth: TTAGain | None) -> dict[str, Any]:
-    passes: dict[str, Any] = {"oof": made.oof_views, "test": made.test_views, "all_views": len(made.merge.views)}
-    record: dict[str, Any] = {
-        "run": made.run,
-        "merge": made.merge.to_dict() | {"asked": made.request.how, "budget": made.request.budget},
-        "passes": passes,
-    }
-    record["splits"] = [_split_record(one) for one in scored]
-    if worth is not None and made.evidence is not None:
-        record["worth"] = {
-            "nested": worth.against_plain.second,
-            "in_sample": worth.in_sample,
-            "plain": worth.against_plain.first,
-            "mean_of_all": worth.mean.to_dict(),
-            "against_plain": difference_record(worth.against_plain),
-            "against_mean": difference_record(worth.against_mean),
-            "all_views_for_all_images": worth.full,
-            "without": {view: -lost for view, lost in worth.leave_one_out.items()},
-            "per_class_f1": worth.per_class,
-        }
-    return record
-
-
-def _split_record(scored: ViewScores) -> dict[str, object]:
-    return {
-        "split": scored.split,
-        "folds": list(scored.folds),
-        "views": {name: score.to_dict() for name, score in scored.views.items()},
-        "merged": None if scored.merged is None else scored.merged.to_dict(),
-        "file": str(scored.path),
-    }
