@@ -38,6 +38,7 @@ RANKS = {
         ("cli.reports",),
         ("cli.commands",),
         ("cli",),
+        ("__main__",),
     ),
 }
 NESTED = ("data.synthetic", "cli.terminal", "cli.reports", "cli.commands")

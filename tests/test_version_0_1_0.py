@@ -115,13 +115,19 @@ def test_blend_of_runs_of_0_1_0_has_the_same_bytes(call: Callable[..., Called], 
     called = call("blend", *SOURCES, "--method", method, "-o", "again", "--json")
     assert called.code == 0, called.err
     expected = json.loads((legacy / f"expected/{method}.json").read_text())
-    # What names the new place, and the identity, which counts the version of the program in.
-    for name in ("name", "folder", "identity"):
+    for name in ("name", "folder"):
         expected.pop(name)
     assert_kept(expected, json.loads(called.out))
     for split in ("oof", "test"):
         again = Path(f"runs/blends/again/{split}.npy")
         assert again.read_bytes() == Path(f"runs/blends/{method}/{split}.npy").read_bytes()
+
+
+def test_blend_of_0_1_0_is_known_as_the_same_blend(call: Callable[..., Called], legacy: Path) -> None:
+    before = predictions(legacy / "runs/blends/soft")
+    called = call("blend", *SOURCES, "--method", "soft", "-o", "soft")
+    assert called.code == 0, called.err
+    assert predictions(legacy / "runs/blends/soft") == before
 
 
 def test_finished_run_of_0_1_0_resumes_to_nothing(call: Callable[..., Called], legacy: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ensemble import __version__
 from ensemble.alignment.align import align
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import Truth, labels_and_groups, truth_notes
@@ -38,6 +37,9 @@ from folds.utils.numeric import groups_in_several_folds
 from folds.utils.progress import SILENT, Advance, Progress
 
 SCHEMA = 1
+# The version whose blends these are. It counts in a blend's identity; raise it when the same files and options are meant
+# to give other predictions. Following the program's own version, every release would refuse the blends of the last.
+COMPUTED_AS_IN = "0.1.0"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Blend(BlendResult):
 
     Attributes
     ----------
-    identity : SHA-256 of what goes in: the files' contents in their order, the options, the version of the program.
+    identity : SHA-256 of what goes in: the files' contents in their order, the options, the version that first computed it so.
     method : as asked for.
     weights : run → its share of the vote.
     splits, votes : by split name, ``oof`` first. Of what was learnt, the out-of-fold votes are nested: each by what had not seen the person.
@@ -394,4 +396,4 @@ def _with_weight(
 
 def _identity(members: Sequence[Member], request: BlendConfig, weights: Mapping[str, float]) -> str:
     inputs = [(member.run, member.sha) for member in members]
-    return sha256_bytes(json.dumps([SCHEMA, __version__, request.identity(dict(weights)), inputs]).encode())
+    return sha256_bytes(json.dumps([SCHEMA, COMPUTED_AS_IN, request.identity(dict(weights)), inputs]).encode())

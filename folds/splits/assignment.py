@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folds import __version__
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.splits.repair import Repair
@@ -123,7 +124,8 @@ def _is_record(path: Path) -> bool:
 
 
 def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
-    versions = {name: version(name) for name in ("ensemble", "scikit-learn", "numpy")}
+    # Of this program the version in the code: run from a source tree, it has no metadata.
+    versions = {"ensemble": __version__, **{name: version(name) for name in ("scikit-learn", "numpy")}}
     record: dict[str, Any] = {"schema": SCHEMA, "k": assignment.k, "seed": assignment.seed, "repeat": assignment.repeat}
     record["stratify"] = list(assignment.stratify)
     record["repair"] = None if assignment.repair is None else assignment.repair.to_dict()
