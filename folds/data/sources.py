@@ -35,9 +35,10 @@ def find_data(data: Path | None) -> tuple[Path, str]:
 
 
 def _draw() -> None:
-    from folds.data.synthetic.people import generate_people
+    from folds.data.synthetic.people import drawn_counts, generate_people
 
-    generate_people(BUILT_IN)
+    # As many as are there: `ensemble demo --quick` draws fewer.
+    generate_people(BUILT_IN, **drawn_counts(BUILT_IN))
 
 
 def open_data(settings: Settings, note: Callable[[str], None] = lambda text: None) -> LoadedData:

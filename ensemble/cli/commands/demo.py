@@ -16,7 +16,9 @@ from ensemble.cli.terminal import console
 from folds.utils.files import make_folder
 
 ARCHS = ("swin", "resnet18")
-EPOCHS = 10
+FOLDS, EPOCHS = 5, 10
+# Enough to see that everything works, too little to learn anything.
+QUICK_FOLDS, QUICK_EPOCHS, QUICK_PEOPLE, QUICK_TEST_PEOPLE = 2, 1, 36, 12
 VIEWS = "hflip,scale:1.1"
 WEIGHTS = "resnet18=2,swin=1"  # from the start, not from scores: convolutions learn faster from few images
 
@@ -38,8 +40,20 @@ class ResultLine:
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="where everything is written")] = Path("demo"),
-    epochs: Annotated[int, typer.Option(help="epochs of each model", min=1)] = EPOCHS,
+    folder: Annotated[
+        Path | None, typer.Option(help="where everything is written", show_default="demo, or demo-quick with --quick")
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="epochs of each model", min=1, show_default=f"{EPOCHS}, or {QUICK_EPOCHS} with --quick"),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help=f"try the installation: {QUICK_PEOPLE} people, {QUICK_FOLDS} folds, low scores, half a minute",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="train again, although it is done")] = False,
 ) -> int:
     """Draw people, train Swin and ResNet18 on five folds, blend, add TTA, and ask the test people whether OOF told the truth.
@@ -47,13 +61,17 @@ def demo(
     A few minutes on two CPU cores; the second time it only prints the table. Stopped, it goes on where it was.
     """
     started = time.monotonic()
+    folder = folder or Path("demo-quick" if quick else "demo")
+    k, epochs = (QUICK_FOLDS, epochs or QUICK_EPOCHS) if quick else (FOLDS, epochs or EPOCHS)
     make_folder(folder)
     os.chdir(folder)
     console.note(
         f"in {folder}/: people drawn by the program; a person's seven pictures share one identity, which is no clue for new people\n"
     )
     again = shlex.join(["ensemble", *(word for word in console.words if word != "--force")])
-    lines = [*_runs(epochs, force, again), *_blends(["runs/*.npy"], "")]
+    if quick:
+        _draw_few()
+    lines = [*_runs(k, epochs, force, again), *_blends(["runs/*.npy"], "")]
     lines += [*_views(force), *_blends(["runs/*.npy", "runs/tta/*.npy"], " + TTA")]
     line, told = _auto(["runs/*.npy", "runs/tta/*.npy"])
     lines += line
@@ -65,14 +83,23 @@ def demo(
     return 0
 
 
-def _runs(epochs: int, force: bool, again: str) -> list[ResultLine]:
+def _draw_few() -> None:
+    from folds.data.sources import BUILT_IN
+    from folds.data.synthetic.people import generate_people
+
+    generate_people(BUILT_IN, people=QUICK_PEOPLE, test_people=QUICK_TEST_PEOPLE)
+
+
+def _runs(k: int, epochs: int, force: bool, again: str) -> list[ResultLine]:
     from ensemble.cli.reports.training import describe, raise_failed, summaries_of, train_plan
     from folds.config.recipe import Recipe, Settings
     from folds.runs.plan import build_plan
 
-    command = f"ensemble kfold --k 5 --arch {','.join(ARCHS)} --epochs {epochs}"
+    command = f"ensemble kfold --k {k} --arch {','.join(ARCHS)} --epochs {epochs}"
     _step(command)
-    plan = build_plan(Settings(arch=ARCHS), Recipe(epochs=epochs), force=force, note=console.note, warn=console.warn)
+    plan = build_plan(
+        Settings(arch=ARCHS, k=k), Recipe(epochs=epochs), force=force, note=console.note, warn=console.warn
+    )
     describe(plan)
     raise_failed(plan, train_plan(plan, True, force, again), again)
     return [ResultLine(s.run, s.oof, s.test) for s in summaries_of(plan) if s.test is not None]

@@ -126,6 +126,14 @@ def generate_people(
     return folder
 
 
+def drawn_counts(folder: Path) -> dict[str, int]:
+    """Return how many people a folder says it holds, as arguments of `generate_people`; {} where it says nothing."""
+    marker = Path(folder) / MARKER
+    found = read_json(marker) if marker.is_file() else {}
+    counts = {name: found.get(name) for name in ("people", "test_people")} if isinstance(found, dict) else {}
+    return {name: count for name, count in counts.items() if isinstance(count, int)}
+
+
 def synthetic_people(drawing: SyntheticSpec, part: str) -> list[SyntheticPerson]:
     """Who is drawn in a part, "train" or "test", before any picture is: names, genders and ages.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ensemble.cli.commands import demo
 from ensemble.tta import predict as view_predictions
 from folds.data import sources
 from folds.data.synthetic.people import generate_people
@@ -63,3 +64,29 @@ def test_the_demo_walks_the_whole_road_and_a_second_time_only_prints_it(
     assert json.loads(again.out)["lines"] == lines
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_quick_demo_takes_few_people_and_two_folds(
+    call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(manager, "Worker", InProcess)
+    monkeypatch.setattr(demo, "QUICK_PEOPLE", 12)
+    monkeypatch.setattr(demo, "QUICK_TEST_PEOPLE", 6)
+    # The test above walks these; `make package` walks all of it.
+    monkeypatch.setattr(demo, "_views", lambda force: [])
+    monkeypatch.setattr(demo, "_auto", lambda files: ([], ""))
+    called = call("demo", "--quick", "--json")
+    assert called.code == 0, called.err
+    assert [line["name"] for line in json.loads(called.out)["lines"]][:3] == ["swin", "resnet18", "soft vote"]
+    assert [path.name for path in tmp_path.iterdir()] == ["demo-quick"]
+    assert len(list(Path().glob("checkpoints/*/*.pt"))) == 4
+    assert len(list(Path(sources.BUILT_IN, "train/images").iterdir())) == 12
+
+
+def test_fewer_built_in_people_are_left_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    generate_people(sources.BUILT_IN, people=2, test_people=1)
+    before = {path: path.stat().st_mtime_ns for path in sources.BUILT_IN.rglob("*")}
+    assert sources.find_data(None)[0] == sources.BUILT_IN
+    assert {path: path.stat().st_mtime_ns for path in sources.BUILT_IN.rglob("*")} == before
