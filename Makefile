@@ -2,29 +2,42 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run tests side by side. Tests that share what a machine has once (Ray, its load) stay in one of them.
+WORKERS ?= 2
 # Threads that wait for each other cost more than they bring on shared cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test install lint clean
+.PHONY: demo test install lint package clean
 
 demo: install
 	$(BIN)/ensemble demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Build the wheel and try it outside the source tree, in a new environment with the wheel alone. The new environment sees
+# the dependencies that are installed here; `make package FRESH=1` builds in isolation and downloads every one anew (5 GB).
+FRESH ?=
+package: install
+	rm -rf build dist
+	$(BIN)/python -m build $(if $(FRESH),,--no-isolation) .
+	.ci/check_wheel $(BIN)/python dist/*.whl $(FRESH)
+
 install: $(VENV)/installed
 
-# Done once, and again when the requirements change. Debian's python3 comes without ensurepip.
+# Done once, and again when the requirements change. Debian's python3 comes without ensurepip. Version 0.1.0 was
+# distributed as `ensemble`: an environment that has it would keep two sets of metadata and one script.
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; make PYTHON=python3.12 takes another one"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory python-venv
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if $(BIN)/python -m pip show -q ensemble 2>/dev/null; then $(BIN)/python -m pip uninstall -q -y ensemble; fi
+	rm -rf ensemble.egg-info
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[dev]'
 	@touch $@
 
@@ -34,4 +47,4 @@ python-venv:
 	else echo "error: Python's venv module is missing; on Debian: sudo apt-get install python3-venv"; exit 1; fi
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -8,12 +8,14 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import fcntl
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -82,19 +84,58 @@ def start_over() -> None:
     shutil.rmtree("checkpoints")
 
 
+# Of what a machine has once (Ray and its ports) one process at a time makes use: these files are one group.
+ONE_GROUP = ("folds/execution/test_ray_cluster.py", "ensemble/cli/test_tune.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process under ``-n``, so that what a file trains once is trained once.
+
+    The group that takes longest comes first: started last, it would keep one process busy at the end.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    files = {item: item.path.relative_to(ROOT / "tests").as_posix() for item in items}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if files[item] in ONE_GROUP else files[item]))
+    items.sort(key=lambda item: files[item] not in ONE_GROUP)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that `make` filled, in a session of several processes by the first that asks; the others wait."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = shared / f"{name}.done"
+        if not done.exists():
+            # What a process left that failed in the middle.
+            shutil.rmtree(shared / name, ignore_errors=True)
+            (shared / name).mkdir()
+            make(shared / name)
+            done.touch()
+    return shared / name
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small competition: 30 people to train on, 6 to test on."""
     from folds.data.synthetic.people import generate_people
 
-    return generate_people(tmp_path_factory.mktemp("drawn") / "people", people=30, test_people=6, size=(48, 64))
+    def draw(folder: Path) -> None:
+        generate_people(folder / "people", people=30, test_people=6, size=(48, 64))
+
+    return made_once(tmp_path_factory, "drawn", draw) / "people"
 
 
 @pytest.fixture(scope="session")
 def _grid(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> tuple[Path, Called]:
-    folder = tmp_path_factory.mktemp("grid")
-    shutil.copytree(drawn, folder / "people")
-    return folder, call_process(GRID, folder)
+    def train(folder: Path) -> None:
+        shutil.copytree(drawn, folder / "grid/people")
+        (folder / "called.json").write_text(json.dumps(asdict(call_process(GRID, folder / "grid"))))
+
+    folder = made_once(tmp_path_factory, "trained", train)
+    return folder / "grid", Called(**json.loads((folder / "called.json").read_text()))
 
 
 @pytest.fixture
