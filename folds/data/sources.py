@@ -38,7 +38,8 @@ def _draw() -> None:
     from folds.data.synthetic.people import drawn_counts, generate_people
 
     # As many as are there: `ensemble demo --quick` draws fewer.
-    generate_people(BUILT_IN, **drawn_counts(BUILT_IN))
+    counts: dict[str, Any] = {**drawn_counts(BUILT_IN)}
+    generate_people(BUILT_IN, **counts)
 
 
 def open_data(settings: Settings, note: Callable[[str], None] = lambda text: None) -> LoadedData:
