@@ -38,7 +38,8 @@ from folds.config.recipe import Recipe, Settings
 from folds.data.synthetic.people import generate_people
 from folds.execution.placement import Execution
 from folds.runs.execute import lock_runs, train
-from folds.runs.plan import Plan, build_plan, prepare_jobs
+from folds.runs.open import prepare_jobs
+from folds.runs.plan import Plan, build_plan
 from folds.utils.parallel import available_cores
 
 BATCH = 32

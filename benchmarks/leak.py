@@ -12,13 +12,16 @@ import argparse
 import csv
 from pathlib import Path
 
-from ensemble.cli.reports.training import results_table, summaries_of, train_plan
+from ensemble.cli.reports.training import results_table
+from ensemble.cli.terminal.console import printing_logs
+from ensemble.cli.terminal.progress import TerminalProgress
 from folds.config.recipe import Recipe, Settings
 from folds.data.readers import read_data
 from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
 from folds.models.factory import SMALL_VARIANTS
 from folds.runs.plan import build_plan
+from folds.runs.session import train_runs
 
 
 def built_in_table(folder: Path) -> Path:
@@ -52,9 +55,9 @@ def main() -> None:
     for name, person in (("by-person", "person"), ("by-image", "path")):
         settings = Settings(data=data, person=person, split=split, arch=(arguments.arch,), k=arguments.k, name=name)
         recipe = Recipe(epochs=arguments.epochs, img_size="64", pretrained=False, model_args=model_args, **own)
-        plan = build_plan(settings, recipe, note=print)
-        train_plan(plan, True, False, "python benchmarks/leak.py, with the same options")
-        summaries += summaries_of(plan)
+        with printing_logs():
+            trained = train_runs(build_plan(settings, recipe), resume=True, progress=TerminalProgress())
+        summaries += trained.summaries
     print(results_table(summaries))
 
 

@@ -81,6 +81,11 @@ class EnsembleError(Exception):
         printed = [f"error: {self.message}", *(f"  {line}" for line in self.details)]
         return [printable(show(line)) for line in printed + ([f"hint: {self.hint}"] if self.hint else [])]
 
+    def full_text(self) -> str:
+        """Return message, details and hint, a line each, for a log."""
+        lines = [self.message, *(f"  {line}" for line in self.details), *([f"hint: {self.hint}"] if self.hint else [])]
+        return "\n".join(map(printable, lines))
+
 
 class UsageError(EnsembleError, ValueError):
     """Wrong usage: an unknown name, an impossible value or combination of arguments (exit 2)."""

@@ -10,6 +10,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import fcntl
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,45 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("ENSEMBLE_"):
             monkeypatch.delenv(name)
+
+
+class Logged(logging.Handler):
+    """What the library has logged: `notes`, `warnings`, and both in `lines`."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.records: list[logging.LogRecord] = []
+        self.react: Callable[[str], object] = lambda text: None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+        self.react(record.getMessage())
+
+    @property
+    def lines(self) -> list[str]:
+        return [record.getMessage() for record in self.records]
+
+    @property
+    def notes(self) -> list[str]:
+        return [record.getMessage() for record in self.records if record.levelno == logging.INFO]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [record.getMessage() for record in self.records if record.levelno == logging.WARNING]
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    """What the library logs from here on."""
+    handler, before = Logged(), {}
+    for logger in (logging.getLogger("folds"), logging.getLogger("ensemble")):
+        before[logger] = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    yield handler
+    for logger, level in before.items():
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @pytest.fixture

@@ -136,9 +136,7 @@ class FoldPredictor:
         key = repr((table.source, len(table), self.checkpoint.images))
         if key not in self.images:
             settings = self.checkpoint.image_settings
-            loaded = load_images(
-                table.paths or (), settings, cache_dir=CACHE / "images", where=table.locations, note=logger.info
-            )
+            loaded = load_images(table.paths or (), settings, cache_dir=CACHE / "images", where=table.locations)
             self.images[key] = loaded, PixelSource(loaded.pixels, self.device)
         images, pixels = self.images[key]
         seen = sha256_bytes("".join(images.content[i] for i in index.tolist()).encode())

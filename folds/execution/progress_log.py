@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from folds.training.job import Job
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[Job, dict[str, Any]], None]  # gets the steps and epochs of a job, in any thread
 
 STEP_SECONDS = 1.0  # between two steps that are written; notes and epochs are all written
 
@@ -88,3 +95,11 @@ class ProgressReader:
         with contextlib.suppress(OSError):
             self.path.unlink()
         self._offset = 0
+
+
+def pass_on(report: Report, job: Job, event: dict[str, Any]) -> None:
+    """Log what a job notes; tell `report` of its steps and epochs."""
+    if event["event"] == "note":
+        logger.info(event["text"])
+    else:
+        report(job, event)

@@ -15,17 +15,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from folds.errors import EnsembleError, UsageError
 from folds.execution.placement import DevicePlan, Execution
-from folds.execution.progress_log import ProgressReader
+from folds.execution.progress_log import ProgressReader, Report, pass_on
 from folds.execution.ray_task import progress_file, run_task
 from folds.execution.shared_files import file_manifest, mark_folders
 from folds.execution.waiting import LockedJobs, ResourceWatch
 from folds.training.job import Job, Outcome, job_as_dict
 from folds.utils.parallel import source_root
+
+logger = logging.getLogger(__name__)
 
 # By Ray's name of it. {where} is the machine's address, {first} and {last} a line of what Ray says.
 _ENDS = {
@@ -79,7 +80,6 @@ def error_from_ray(job: Job, error: Exception, retries: int) -> EnsembleError:
     )
 
 
-Report = Callable[[Job, dict[str, Any]], None]
 RETRIES = 5  # of a job whose machine or process is lost; it goes on from its last saved state
 PATIENCE = 600.0  # seconds that a job waits for what may still come: its lock, a machine with room for it
 _POLL_SECONDS = 0.3
@@ -202,12 +202,12 @@ def train_on_cluster(
                 heard.listen(pending.values())
                 for reference in ready:
                     job = pending.pop(reference)
-                    outcome = _outcome(ray, reference, job, held, report)
+                    outcome = _outcome(ray, reference, job, held)
                     if outcome is not None:
                         heard.forget(job)
                         yield outcome
                 left = [*pending.values(), *waiting, *held.jobs]
-                lacking = room.lacking(partial(_note, report, left[0]), patience) if left else 0.0
+                lacking = room.lacking(patience) if left else 0.0
                 if lacking >= patience:
                     for job in left:
                         yield Outcome(job, error=room.error(job, lacking))
@@ -255,26 +255,22 @@ def _ready(ray: Any, pending: Mapping[Any, Job]) -> list[Any]:
     return []
 
 
-def _outcome(ray: Any, reference: Any, job: Job, held: LockedJobs, report: Report) -> Outcome | None:
+def _outcome(ray: Any, reference: Any, job: Job, held: LockedJobs) -> Outcome | None:
     """How a task ended; None for a job that is tried again later."""
     try:
         value = ray.get(reference)
     except ray.exceptions.RayError as error:
         return Outcome(job, error=error_from_ray(job, error, RETRIES))
     if "busy" in value:
-        given_up = held.add(job, value["busy"], partial(_note, report, job))
+        given_up = held.add(job, value["busy"])
         return None if given_up is None else Outcome(job, error=given_up)
     if "done" in value:
         return Outcome(job, result=value["done"])
     return Outcome(job, error=EnsembleError(value["message"], hint=value["hint"], details=value["details"]))
 
 
-def _note(report: Report, job: Job, text: str) -> None:
-    report(job, {"event": "note", "text": text})
-
-
 class _ProgressMonitor:
-    """What the jobs say, passed on."""
+    """What the jobs say, logged or passed on."""
 
     def __init__(self, jobs: Sequence[Job], report: Report, held: LockedJobs) -> None:
         self._report = report
@@ -295,14 +291,12 @@ class _ProgressMonitor:
     def _pass_on(self, job: Job) -> None:
         for event in self._listeners[job.title].events():
             if event["event"] != "begun":
-                self._report(job, event)
+                pass_on(self._report, job, event)
                 continue
             self._held.taken(job)
             if job.title in self._begun:
-                _note(
-                    self._report,
-                    job,
-                    f"{job.title}: its process or machine was lost; going on from what is saved, on {event['node']}",
+                logger.info(
+                    f"{job.title}: its process or machine was lost; going on from what is saved, on {event['node']}"
                 )
             self._begun.add(job.title)
 

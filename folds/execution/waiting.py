@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,8 @@ from typing import Any
 
 from folds.errors import EnsembleError
 from folds.training.job import Job
+
+logger = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 10.0  # between two tries to take a lock
 LOOK_SECONDS = 5.0  # between two looks at which machines there are
@@ -32,8 +35,8 @@ class LockedJobs:
         """Those that wait."""
         return [job for _, job in self._later]
 
-    def add(self, job: Job, message: str, note: Callable[[str], None]) -> EnsembleError | None:
-        """Keep a job for later, with a note at the first time; the error for one that has waited long enough.
+    def add(self, job: Job, message: str) -> EnsembleError | None:
+        """Keep a job for later, logged at the first time; the error for one that has waited long enough.
 
         `message` says who holds the lock.
         """
@@ -43,7 +46,7 @@ class LockedJobs:
             hint = f"--resume when that process has ended; where its machine is gone and the lock stays, rm {job.lock} first"
             return EnsembleError(f"{message}, for {duration(now - since)} now", hint=hint)
         if since == now:
-            note(f"{message}; trying again for up to {duration(self.patience)}")
+            logger.info(f"{message}; trying again for up to {duration(self.patience)}")
         self._later.append((now + AGAIN_SECONDS, job))
         return None
 
@@ -76,8 +79,8 @@ class ResourceWatch:
         self._noted = False
         self._most: dict[str, float] = {}
 
-    def lacking(self, note: Callable[[str], None], patience: float) -> float:
-        """Seconds since there is no such machine, 0.0 while there is one; noted once, when it is more than a moment."""
+    def lacking(self, patience: float) -> float:
+        """Seconds since there is no such machine, 0.0 while there is one; logged once, when it is more than a moment."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + LOOK_SECONDS
@@ -90,7 +93,7 @@ class ResourceWatch:
         seconds = 0.0 if self._since is None else now - self._since
         if seconds >= LOOK_SECONDS and not self._noted:
             self._noted = True
-            note(f"{self._what()}; waiting for one for up to {duration(patience)}")
+            logger.info(f"{self._what()}; waiting for one for up to {duration(patience)}")
         return seconds
 
     def error(self, job: Job, seconds: float) -> EnsembleError:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from folds.config.files import read_record
 from folds.errors import EnsembleError, UsageError, close_matches
+from folds.experiments.summary import RunLike, RunSummary
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person
-from folds.metrics.intervals import LEVEL, Difference, difference_over_people, significance_text
+from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people, significance_text
 from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, oof_file, read_array, read_sidecar
 from folds.utils.files import read_json
 from folds.utils.numeric import group_codes
@@ -321,3 +322,42 @@ def changes_text(varied: Mapping[str, Sequence[Any]], most: int = 60) -> str:
 
 def _listed(names: Sequence[str], of: int) -> str:
     return ", ".join(names) + (f" and {of - len(names)} more" if len(names) < of else "")
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """A run beside the one that it is compared with.
+
+    Attributes
+    ----------
+    baseline : None for a run that others are compared with.
+    score : macro F1 out of fold.
+    comparison : None for a baseline, and where they could not be compared.
+    problem : why they could not be compared; "" where they could.
+    """
+
+    run: str
+    baseline: str | None
+    score: Interval
+    comparison: Comparison | None = None
+    problem: str = ""
+
+
+def compare_with_baselines(
+    runs: Sequence[RunLike], summaries: Sequence[RunSummary], per_person: bool = False
+) -> list[BaselineComparison]:
+    """Compare each run with its baseline; the baselines among them are listed as well, [] where nothing is compared."""
+    scores = {summary.run: summary.oof.interval for summary in summaries}
+    baselines = {run.baseline for run in runs if run.baseline is not None}
+    compared: list[BaselineComparison] = []
+    for run in runs:
+        if run.name not in scores or (run.baseline is None and run.name not in baselines):
+            continue
+        comparison, problem = None, ""
+        if run.baseline is not None:
+            try:
+                comparison = compare_runs(run.baseline, run.name, run.runs, per_person)
+            except EnsembleError as error:
+                problem = error.message
+        compared.append(BaselineComparison(run.name, run.baseline, scores[run.name], comparison, problem))
+    return compared if any(one.baseline for one in compared) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from folds.experiments.record import entry_from_files, trained_folds
 from folds.metrics.intervals import significance_text
 from folds.utils.files import sha256_file
 from folds.utils.text import value_text
+
+logger = logging.getLogger(__name__)
 
 NOT_IN_LEDGER, REMOVED = "not in the ledger", "its files are gone"
 CHANGED, BASELINE_CHANGED = "trained further since", "its baseline was trained since"
@@ -58,14 +61,10 @@ class RunListing:
         return "" if found is None else significance_text(found["low"], found["high"], found["chance"], self.among)
 
 
-def list_runs(
-    ledger: Ledger, runs: Path = Path("runs"), warn: Callable[[str], None] = lambda text: None
-) -> list[RunListing]:
-    """Every run that has a trained fold, in the order of its last line; those without a line last, by name.
+def list_runs(ledger: Ledger, runs: Path = Path("runs")) -> list[RunListing]:
+    """Return every run that has a trained fold, in the order of its last line; those without a line last, by name.
 
-    Parameters
-    ----------
-    warn : told of runs whose files cannot be read.
+    A run whose files cannot be read is left out, with a warning in the log.
     """
     latest = ledger.latest()
     there = {path.parent.name for path in runs.glob("*/config.toml")}
@@ -77,7 +76,7 @@ def list_runs(
         try:
             found = entry_from_files(name, runs)
         except EnsembleError as error:
-            warn(f"{name}: {error.message}")
+            logger.warning(f"{name}: {error.message}")
             continue
         if found is not None:
             listed.append(RunListing(name, found, tuple(ledger.notes_of(name)), (NOT_IN_LEDGER, *_marks(found, runs))))

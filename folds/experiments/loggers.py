@@ -7,6 +7,7 @@ before it are taken from history.csv, so that a course is whole, wherever it was
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -19,9 +20,10 @@ from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.training.job import Job
 from folds.utils.files import read_json, write_json
 
+logger = logging.getLogger(__name__)
+
 TRACKERS = ("tensorboard", "mlflow")
 EXPERIMENT = "ensemble"
-Warn = Callable[[str], None]
 # Column of history.csv → the name it has there.
 _COURSES = {
     "loss": "loss/training",
@@ -44,12 +46,11 @@ _MLFLOW = {
 class Tracker:
     """Takes the events of a training and the entries of the ledger, and does nothing with them; a context manager.
 
-    Its methods may be called from any thread. What goes wrong in one that does something is said once, and ends it: nobody
+    Its methods may be called from any thread. What goes wrong in one that does something is logged once, and ends it: nobody
     loses a training to a plot.
     """
 
-    def __init__(self, warn: Warn = lambda text: None) -> None:
-        self._warn = warn
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: dict[tuple[str, int], int] = {}
         self._broken = False
@@ -93,7 +94,7 @@ class Tracker:
                 act()
             except Exception as error:
                 self._broken = True
-                self._warn(
+                logger.warning(
                     f"--track has stopped, the training goes on: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 )
 
@@ -131,8 +132,8 @@ class Tracker:
 class TensorBoard(Tracker):
     """Event files in ``runs/<run>/fold<i>/``, and the scores and settings of a run in ``runs/<run>/``: `tensorboard --logdir runs`."""
 
-    def __init__(self, warn: Warn, runs: Path = Path("runs")) -> None:
-        super().__init__(warn)
+    def __init__(self, runs: Path = Path("runs")) -> None:
+        super().__init__()
         self._runs = runs
         self._open: dict[tuple[str, int], Any] = {}
 
@@ -178,18 +179,18 @@ class TensorBoard(Tracker):
 class MLflow(Tracker):
     """A run of MLflow for each run: courses ``fold<i>/…``, settings as parameters, scores, the hypothesis and the baseline.
 
-    Where it is kept is ``MLFLOW_TRACKING_URI``, or else the folder ``mlruns``. Its number stands in ``runs/<run>/mlflow.json``:
+    Where it is kept is ``MLFLOW_TRACKING_URI``, or else the folder ``mlruns`` beside ``runs``. Its number stands in ``runs/<run>/mlflow.json``:
     a resume goes on with it.
     """
 
-    def __init__(self, warn: Warn, runs: Path = Path("runs")) -> None:
-        super().__init__(warn)
+    def __init__(self, runs: Path = Path("runs")) -> None:
+        super().__init__()
         for name, value in _MLFLOW.items():
             os.environ.setdefault(name, value)
         import mlflow  # noqa: F401 - whether it is there
 
         self._runs = runs
-        self._uri = os.environ.get("MLFLOW_TRACKING_URI") or Path("mlruns").absolute().as_uri()
+        self._uri = os.environ.get("MLFLOW_TRACKING_URI") or (runs.parent / "mlruns").absolute().as_uri()
         self._client: Any = None
         self._numbers: dict[str, str] = {}
 
@@ -238,7 +239,7 @@ class MLflow(Tracker):
             self._client.set_terminated(number)
 
 
-def open_tracker(name: str | None, runs: Path = Path("runs"), warn: Warn = lambda text: None) -> Tracker:
+def open_tracker(name: str | None, runs: Path = Path("runs")) -> Tracker:
     """The tracker of that name; the one that does nothing for None.
 
     Raises
@@ -253,8 +254,8 @@ def open_tracker(name: str | None, runs: Path = Path("runs"), warn: Warn = lambd
         if name == "tensorboard":
             import torch.utils.tensorboard  # noqa: F401
 
-            return TensorBoard(warn, runs)
-        return MLflow(warn, runs)
+            return TensorBoard(runs)
+        return MLflow(runs)
     except ImportError as error:
         hint = f"pip install {'mlflow-skinny' if name == 'mlflow' else name}, or leave --track out"
         raise UsageError(f"--track {name}: {error.name or name} is not installed", hint=hint) from None

@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from folds.config.recipe import default_of
 from folds.errors import EnsembleError
 from folds.experiments.comparison import COMPARED, Comparison, compare_runs, settings_between, settings_of
 from folds.experiments.ledger import append, ledger_file, now, read_ledger
+from folds.experiments.summary import RunLike
 from folds.metrics.classification import METRICS
 from folds.metrics.intervals import interval_over_people
 from folds.predictions.files import PredictionMetadata
@@ -32,30 +33,6 @@ _INTENT = {
 }
 _DONE = {"checkpoint_sha": TEXT, "seconds": NUMBER, "images": integer(), "epochs": integer()}
 _DONE |= {"device": optional(TEXT), "threads": optional(integer(1)), "optimistic": optional(BOOL)}
-
-
-class RunLike(Protocol):
-    """What is needed of a run (`folds.runs.run.Run`), which knows how to train and is of a higher rank."""
-
-    @property
-    def name(self) -> str:
-        """Return its name."""
-
-    @property
-    def runs(self) -> Path:
-        """Return the folder of all runs."""
-
-    @property
-    def folder(self) -> Path:
-        """Return ``runs/<run>``."""
-
-    @property
-    def baseline(self) -> str | None:
-        """Return the run that it is compared with."""
-
-    @property
-    def parameters(self) -> int:
-        """Return how many parameters its model has."""
 
 
 def save_hypothesis(run: RunLike, hypothesis: str | None) -> None:

@@ -6,12 +6,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from folds.metrics.report import ScoreReport
 from folds.predictions.reading import mean_test_predictions, oof_predictions, score_rows
+
+
+class RunLike(Protocol):
+    """What is needed of a run (`folds.runs.run.Run`), which knows how to train and is of a higher rank."""
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+
+    @property
+    def runs(self) -> Path:
+        """Return the folder of all runs."""
+
+    @property
+    def folder(self) -> Path:
+        """Return ``runs/<run>``."""
+
+    @property
+    def baseline(self) -> str | None:
+        """Return the run that it is compared with."""
+
+    @property
+    def parameters(self) -> int:
+        """Return how many parameters its model has."""
 
 
 @dataclass(frozen=True)

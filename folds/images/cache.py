@@ -6,10 +6,11 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -32,9 +33,12 @@ from folds.images.content_index import (
 from folds.images.decode import DECODER_VERSION, decode_image
 from folds.images.settings import ImageSettings
 from folds.utils.files import cannot_write, read_json, sha256_bytes, write_json
-from folds.utils.parallel import Progress, map_threads
+from folds.utils.parallel import map_threads
+from folds.utils.progress import Advance
 
 __all__ = ["DecodedImages", "ImageSettings", "check_images", "load_images", "mean_std", "unusable_images"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,20 +68,19 @@ def load_images(
     cache_dir: Path,
     where: Sequence[str] | None = None,
     threads: int | None = None,
-    progress: Progress | None = None,
-    note: Callable[[str], None] | None = None,
+    progress: Advance | None = None,
 ) -> DecodedImages:
     """The images of a table, decoded at most once for the same contents in the same order under the same settings.
 
     A first run reads each file once. Later runs ask for sizes and times only. The pixels depend on the files, the settings and
     the version of Pillow, not on the number of threads. Processes that build the same cache at once each end with a whole one.
+    What should be said about the images, e.g. the window applied to 16-bit ones, is logged.
 
     Parameters
     ----------
     where : where each path comes from, e.g. ``"train.csv row 3"``, for errors.
     threads : decoding threads; as many as there are cores unless given.
     progress : called with (images done, images in all), from the calling thread.
-    note : called with what should be said about the images, e.g. the window applied to 16-bit ones.
 
     Raises
     ------
@@ -96,9 +99,8 @@ def load_images(
     if cache is None:
         cache = _build(paths, settings, cache_dir, where, threads, progress, read)
     add_to_index(cache_dir, read)
-    if note is not None:
-        for line in depth_notes(cache.depths):
-            note(line)
+    for line in depth_notes(cache.depths):
+        logger.info(line)
     return cache
 
 
@@ -209,7 +211,7 @@ def _build(
     cache_dir: Path,
     where: Sequence[str] | None,
     threads: int | None,
-    progress: Progress | None,
+    progress: Advance | None,
     read: dict[str, Entry],
 ) -> DecodedImages:
     """Read, hash and decode every file once, into a temporary file that is then named by what was found."""

@@ -10,7 +10,8 @@ from folds.images.bit_depth import show
 from folds.images.content_index import MISSING, UnreadableImageError, open_regular, read_content
 from folds.images.decode import decode_image, identify_image
 from folds.images.settings import ImageSettings
-from folds.utils.parallel import Progress, map_threads
+from folds.utils.parallel import map_threads
+from folds.utils.progress import Advance
 
 
 def unusable_images(
@@ -19,7 +20,7 @@ def unusable_images(
     *,
     settings: ImageSettings | None = None,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> list[tuple[int, str]]:
     """(position, problem) of each image that cannot be used. Without `settings` only headers are read; with them all images are decoded."""
     return [
@@ -33,7 +34,7 @@ def check_images(
     *,
     settings: ImageSettings | None = None,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> None:
     """Raise one EnsembleError for all images that cannot be used; nothing is written.
 
@@ -67,7 +68,7 @@ def problem_line(at: int, paths: Sequence[Path], where: Sequence[str] | None, pr
 
 
 def _problems(
-    paths: Sequence[Path], settings: ImageSettings | None, threads: int | None, progress: Progress | None
+    paths: Sequence[Path], settings: ImageSettings | None, threads: int | None, progress: Advance | None
 ) -> list[tuple[int, UnreadableImageError]]:
     def one(at: int) -> UnreadableImageError | None:
         try:

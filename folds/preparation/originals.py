@@ -17,7 +17,8 @@ from folds.images.checks import refusal
 from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import FORMATS, decode_image, identify_image
 from folds.images.settings import ImageSettings
-from folds.utils.parallel import Progress, map_threads
+from folds.utils.parallel import map_threads
+from folds.utils.progress import Advance
 
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF
 
@@ -51,7 +52,7 @@ def survey(
     where: Sequence[str],
     window: tuple[float, float] | None,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> list[Original]:
     """What each file is; every one is decoded, so that no later step meets one that cannot be used.
 

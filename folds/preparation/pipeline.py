@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from folds.data.sources import LoadedData
 from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError
 from folds.images.bit_depth import depth_notes, group_depths
@@ -27,14 +28,15 @@ from folds.preparation.boxes import Box, Window, centre_window, choose, typical_
 from folds.preparation.contact_sheet import write_crop_sheet
 from folds.preparation.detectors import Detector, DetectorSettings, OnePerThread, open_detector
 from folds.preparation.originals import Original, read_original, survey
-from folds.preparation.output import LOCK, TABLES, PreparedFolder, image_names, write_table
+from folds.preparation.output import LOCK, TABLES, PreparedFolder, check_place, image_names, write_table
 from folds.preparation.results import PreparedImage, count, uneven_misses
 from folds.preparation.settings import Preparation
 from folds.utils.files import make_folder, remove_stale_temporaries, sha256_bytes, write_atomic
 from folds.utils.locks import exclusive_lock
-from folds.utils.parallel import Progress, map_threads
+from folds.utils.parallel import map_threads
+from folds.utils.progress import SILENT, Advance, Progress
 
-Step = Callable[[str], AbstractContextManager[Progress]]  # the name of a pass → what its progress is told to
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,13 @@ def prepare(
     resume: bool = False,
     force: bool = False,
     threads: int | None = None,
-    step: Step | None = None,
+    progress: Progress = SILENT,
     detector: Callable[[], Detector] | None = None,
 ) -> Prepared:
     """Make the new images and their tables in `out`.
 
     The bytes depend on the originals and the settings alone, not on the number of threads or on how often the work was cut off. Where `out` may be
-    is for `check_place` to say first.
+    is for `check_output` to say first. What the user should be told is logged, and in the result.
 
     Parameters
     ----------
@@ -101,7 +103,6 @@ def prepare(
     EnsembleError : images that cannot be used (nothing is written then); `out` holds something else, or a set made otherwise; a package or model is
         missing.
     """
-    step = step or (lambda title: contextlib.nullcontext(lambda done, total: None))
     tables = {part: table for part, table in (("train", data.train), ("test", data.test)) if table is not None}
     record = {**settings.record(), "tables": {part: table.sha for part, table in tables.items()}}
     folder = PreparedFolder(out, record)
@@ -110,8 +111,8 @@ def prepare(
     # Opened before the images are read, so that a model that cannot be used is said at once.
     model = BackgroundModel(settings.background) if settings.background is not None else None
     finder = None if settings.detector is None else OnePerThread(detector or _opening(settings.detector))
-    with step("reading the originals") as progress:
-        work.originals = survey(work.paths, work.where, settings.window, threads, progress)
+    with progress.step("reading the originals") as advance:
+        work.originals = survey(work.paths, work.where, settings.window, threads, advance)
     make_folder(folder.out)
     with exclusive_lock(folder.out / LOCK, f"the preparation in {folder.out}"):
         folder.check(resume, force)
@@ -119,18 +120,32 @@ def prepare(
         remove_stale_temporaries(folder.out)
         boxes: list[Box | None] = [None] * len(work.paths)
         if finder is not None:
-            with contextlib.closing(finder), step("looking for faces") as progress:
-                boxes = _look(work, finder, threads, progress)
+            with contextlib.closing(finder), progress.step("looking for faces") as advance:
+                boxes = _look(work, finder, threads, advance)
         crops = _crops(work, boxes)
-        with step("making images") as progress:
-            made_now, shares = _make(work, crops, model, threads, progress)
+        with progress.step("making images") as advance:
+            made_now, shares = _make(work, crops, model, threads, advance)
         images = _images(work, boxes, crops, shares)
         notes = _write_tables(work, images)
         counts = count(images)
         write_crop_sheet(folder.out, images, settings.window)
         folder.complete([*(original.digest for original in work.originals), *work.names], counts)
     notes += depth_notes(group_depths(original.depth for original in work.originals if original.depth is not None))
-    return Prepared(folder.out, images, made_now, tuple(notes), tuple(_warnings(data.train, images, settings)))
+    warnings = _warnings(data.train, images, settings)
+    for line in notes:
+        logger.info(line)
+    for line in warnings:
+        logger.warning(line)
+    return Prepared(folder.out, images, made_now, tuple(notes), tuple(warnings))
+
+
+def check_output(out: Path, opened: LoadedData) -> None:
+    """Refuse a folder in which originals could be overwritten, or that the next reading of the data would find (`check_place`)."""
+    tables = [table for table in (opened.data.train, opened.data.test) if table is not None]
+    originals = [original for table in tables for original in table.paths or ()]
+    for place in (opened.spec.data, opened.spec.test):
+        if place is not None:
+            check_place(out, place, originals)
 
 
 def _opening(settings: DetectorSettings) -> Callable[[], Detector]:
@@ -140,7 +155,7 @@ def _opening(settings: DetectorSettings) -> Callable[[], Detector]:
     return lambda: open_detector(settings)
 
 
-def _look(work: _Work, finder: OnePerThread, threads: int | None, progress: Progress) -> list[Box | None]:
+def _look(work: _Work, finder: OnePerThread, threads: int | None, progress: Advance) -> list[Box | None]:
     """The face of each image; files of equal bytes are looked at once."""
     first = {original.digest: at for at, original in reversed(list(enumerate(work.originals)))}
     missing = [at for digest, at in first.items() if _boxes(work.folder.entry(digest)) is None]
@@ -195,7 +210,7 @@ def _crops(work: _Work, boxes: Sequence[Box | None]) -> list[Window]:
 
 
 def _make(
-    work: _Work, crops: Sequence[Window], model: BackgroundModel | None, threads: int | None, progress: Progress
+    work: _Work, crops: Sequence[Window], model: BackgroundModel | None, threads: int | None, progress: Advance
 ) -> tuple[int, list[float | None]]:
     """Write every image that is not there yet; how many that were, and the foreground's share of each."""
     done: list[dict[str, Any]] = [{}] * len(work.paths)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from folds.models.checkpoint import Checkpoint, load_checkpoint
 from folds.runs.run import Run
 from folds.utils.files import sha256_bytes
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class InitialWeights:
@@ -23,18 +26,18 @@ class InitialWeights:
     ----------
     paths : fold → the checkpoint of `init_run`; empty without it.
     sha : of what `init_run` was trained with, the same whichever folds are asked for; "" without it.
-    optimistic : something about these weights was chosen on the folds that are scored.
+    selected_on_validation : something about these weights was chosen on the folds that are scored.
+    warnings : what may be wrong with them.
     """
 
     paths: Mapping[int, Path] = field(default_factory=dict)
     sha: str = ""
     selected_on_validation: bool = False
+    warnings: tuple[str, ...] = ()
 
 
-def beginnings(
-    runs: Sequence[Run], folds: Sequence[int], warn: Callable[[str], None] = lambda text: None
-) -> dict[str, InitialWeights]:
-    """The beginning of each run, by name.
+def beginnings(runs: Sequence[Run], folds: Sequence[int]) -> dict[str, InitialWeights]:
+    """Return the beginning of each run, by name; warnings are logged as well.
 
     Raises
     ------
@@ -54,8 +57,8 @@ def beginnings(
                 files[init] = _own(init)
             checkpoint = files[init]
             if checkpoint is not None:
-                _check_leakage(run, init, checkpoint, folds, warn)
-                found[run.name] = InitialWeights(selected_on_validation=checkpoint.optimistic)
+                warnings = _check_leakage(run, init, checkpoint, folds)
+                found[run.name] = InitialWeights(selected_on_validation=checkpoint.optimistic, warnings=tuple(warnings))
     return found
 
 
@@ -118,11 +121,9 @@ def _own(path: Path) -> Checkpoint | None:
         return None
 
 
-def _check_leakage(
-    run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence[int], warn: Callable[[str], None]
-) -> None:
+def _check_leakage(run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence[int]) -> list[str]:
     """Refuse one fold's weights as the beginning of others, which score people it was trained on; other splits are a warning."""
-    assignment = run.assignment
+    assignment, warnings = run.assignment, []
     known = np.isin(assignment.ids, np.array(checkpoint.training_ids, dtype=str))
     seen = np.unique(assignment.persons[known])
     for fold in folds:
@@ -135,4 +136,6 @@ def _check_leakage(
         if checkpoint.folds_sha == assignment.sha:
             hint = f"--init-run {checkpoint.run} begins each fold with the same fold of that run"
             raise EnsembleError(f"{text}: its score would be worth nothing", hint=hint)
-        warn(f"{text}, if its samples are these: the score would be worth nothing")
+        warnings.append(f"{text}, if its samples are these: the score would be worth nothing")
+        logger.warning(warnings[-1])
+    return warnings

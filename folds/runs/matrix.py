@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from folds.augmentation.custom import load_transform
@@ -34,7 +35,11 @@ class RunVariant:
 
 
 def make_runs(
-    settings: Settings, variants: Sequence[RunVariant], assignments: Sequence[FoldAssignment], small: bool
+    settings: Settings,
+    variants: Sequence[RunVariant],
+    assignments: Sequence[FoldAssignment],
+    small: bool,
+    root: Path = Path(),
 ) -> tuple[Run, ...]:
     """Every run, named so that no two share a file; what cannot be built or fetched is found here.
 
@@ -43,6 +48,7 @@ def make_runs(
     variants : one or more; each is compared with the first, of the same architecture, repeat and seed.
     assignments : one a repeat.
     small : take the small siblings of the models (built-in people on a CPU).
+    root : the folder that holds ``runs`` and ``checkpoints``.
     """
     runs: list[Run] = []
     built: tuple[object, Any] = (None, None)
@@ -101,7 +107,9 @@ def make_runs(
                         target,
                         why,
                         base,
-                        baseline=baseline,
+                        root / "runs",
+                        root / "checkpoints",
+                        baseline,
                     )
                 )
     return tuple(runs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from itertools import combinations
 
@@ -18,6 +18,8 @@ from folds.splits.repair import balance
 from folds.splits.strata import GroupCounts, columns_named
 from folds.utils.files import derive_seed
 
+logger = logging.getLogger(__name__)
+
 MAX_INDEPENDENT_INDEX = 0.1  # adjusted Rand index up to which two partitions count as independent
 RESTARTS = 10
 SAME_INDEX = 0.99  # from which on two count as one
@@ -28,12 +30,10 @@ def make_splits(
     table: SampleTable,
     settings: Settings,
     seed: int = 0,
-    note: Callable[[str], None] = lambda text: None,
-    warn: Callable[[str], None] = lambda text: None,
 ) -> list[FoldAssignment]:
     """The assignments that the settings ask for: one to k folds, several independent ones, or one part held out.
 
-    `note` and `warn` are told what repair has changed, how much repeats differ, and whether two of them are one.
+    What repair has changed, how much repeats differ, and whether two of them are one, is logged.
     """
     columns, repaired = columns_named(table, settings.stratify) if settings.stratify else None, settings.repair
     made = (
@@ -42,19 +42,24 @@ def make_splits(
         else [hold_out(table, settings.holdout, seed, columns, repaired)]
     )
     if made[0].repair is not None:
-        note(f"folds: scikit-learn's, with repair: {made[0].repair}")
+        logger.info(f"folds: scikit-learn's, with repair: {made[0].repair}")
     if len(made) > 1:
         index = max_rand_index(made)
-        note(
+        logger.info(
             f"repeats: of the pairs of people that random splits would have together in one and apart in another, these have at least "
             f"{1 - index:.0%} (adjusted Rand index at most {index:.2f}; 0: independent, 1: the same)"
         )
-        if index > SAME_INDEX:
-            warn(
-                "two of the repeats are the same split, or nearly"
-                + ("" if repaired else "; without --no-repair they are independent")
-            )
+        for line in repeat_warnings(made, repaired):
+            logger.warning(line)
     return [replace(each, stratify=settings.stratify) for each in made]
+
+
+def repeat_warnings(assignments: list[FoldAssignment], repaired: bool = True) -> list[str]:
+    """Return a line where two of the repeats are the same split, or nearly; [] where they are not."""
+    if len(assignments) < 2 or max_rand_index(assignments) <= SAME_INDEX:
+        return []
+    more = "" if repaired else "; without --no-repair they are independent"
+    return [f"two of the repeats are the same split, or nearly{more}"]
 
 
 def repeated_splits(

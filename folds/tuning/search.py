@@ -11,25 +11,29 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
+from folds.auditing.run import audit_decoded, log_findings
 from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError, UsageError
 from folds.execution.placement import DevicePlan, Execution
 from folds.execution.ray_cluster import RETRIES, connect, disconnect, variables_of
 from folds.execution.shared_files import file_manifest, mark_folders
-from folds.images.cache import DecodedImages
 from folds.runs.execute import lock_runs
-from folds.runs.plan import Note, Plan, build_plan, prepare_jobs
+from folds.runs.open import Images, prepare_jobs
+from folds.runs.plan import Plan, build_plan
 from folds.training.job import Job, job_as_dict
 from folds.tuning.space import TuneOptions
 from folds.tuning.study import RAY, Study, TrialSpec
 from folds.tuning.trainable import LOST, PROGRESS, SCORE, run_trial
-from folds.tuning.trials import STOPPED, Trial, trial_name, write_trial
+from folds.tuning.trials import STOPPED, Trial, cell, trial_name, write_trial
 from folds.utils.files import remove
+from folds.utils.progress import SILENT, Advance, Progress
+
+logger = logging.getLogger(__name__)
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # what they write is in the trials' own files
@@ -37,19 +41,6 @@ _QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails in its first epoch has no score
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table at its beginning, however quiet it is told to be
 }
-
-
-@dataclass(frozen=True)
-class StudyCallbacks:
-    """What is told of a tuning while it runs."""
-
-    note: Note = lambda text: None
-    warn: Note = lambda text: None
-    epoch: Callable[[int, int, int, float], None] = lambda number, done, total, score: None
-    ended: Callable[[Trial], None] = lambda trial: None
-    decoding: Callable[[int, int], None] | None = None
-    planned: Callable[[Plan], None] = lambda plan: None
-    decoded: Callable[[Plan, DecodedImages, DecodedImages | None], None] | None = None
 
 
 def require_tune() -> None:
@@ -69,11 +60,11 @@ def require_tune() -> None:
 
 
 def train_trials(
-    tuning: Study, devices: str = "auto", address: str | None = None, heard: StudyCallbacks | None = None
+    tuning: Study, devices: str = "auto", address: str | None = None, progress: Progress = SILENT
 ) -> list[str]:
-    """Train the trials that have not ended, as many side by side as the cluster has room for; how each ended is in its folder.
+    """Train the trials that have not ended, as many side by side as the cluster has room for; how each ended is logged, and in its folder.
 
-    The caller holds the tuning (`folds.tuning.study.begun`).
+    The caller holds the tuning (`folds.tuning.study.open_study`).
 
     Parameters
     ----------
@@ -84,8 +75,9 @@ def train_trials(
     -------
     The trials that were lost with their process too often, and why; --resume tries them again.
     """
-    heard = heard or StudyCallbacks()
     ended = tuning.ended()
+    if ended:
+        logger.info(f"{len(ended)} of {len(tuning.candidates)} trials have ended before")
     left = [one for one in tuning.candidates if one.number not in ended]
     if not left:
         return []
@@ -95,12 +87,14 @@ def train_trials(
     ray = connect(address, variables_of(tuning.options.cpus))
     try:
         placement = _place(ray, tuning.options, devices, len(left))
-        plan = _plan(tuning, left, placement, Execution(devices, None, "ray", address), heard)
-        heard.planned(plan)
+        plan = _plan(tuning, left, placement, Execution(devices, None, "ray", address))
+        _log_plan(tuning, plan)
+
+        def audit(images: Images) -> None:
+            log_findings(audit_decoded(plan.data, *images, plan.assignment.fold))
+
         with lock_runs(plan):
-            opened = prepare_jobs(
-                plan, resume=True, note=heard.note, warn=heard.warn, progress=heard.decoding, decoded=heard.decoded
-            )
+            opened = prepare_jobs(plan, resume=True, progress=progress, decoded=audit)
             # Test samples are predicted when a choice has been made.
             device, share = placement.devices[0], min(placement.gpu_share or 1.0, 1.0)
             jobs = [
@@ -109,8 +103,8 @@ def train_trials(
             ]
             token = secrets.token_hex(8)
             remove(tuning.folder / RAY)  # of a command that was killed
-            with mark_folders(jobs, token):
-                return _fit(tuning, left, jobs, placement, token, heard)
+            with mark_folders(jobs, token), progress.step("epochs") as advance:
+                return _fit(tuning, left, jobs, placement, token, _Epochs(tuning, advance))
     finally:
         disconnect(address)
 
@@ -145,9 +139,43 @@ def _place(ray: Any, options: TuneOptions, devices: str, trials: int) -> DeviceP
     return DevicePlan(("cuda" if share else "cpu",) * slots, options.cpus, reason, "ray", share)
 
 
-def _plan(
-    tuning: Study, left: Sequence[TrialSpec], placement: DevicePlan, execution: Execution, heard: StudyCallbacks
-) -> Plan:
+def _log_plan(tuning: Study, plan: Plan) -> None:
+    people = 0 if plan.table.persons is None else len(set(plan.table.persons.tolist()))
+    logger.info(
+        f"{len(plan.table):,} images of {people:,} people, {len(plan.table.classes)} classes, {plan.assignment.k} folds by person"
+    )
+    if plan.assignment.k <= len(tuning.options.folds):
+        logger.warning("the choice is made on all folds: no fold is left to say what the best is worth")
+    logger.info(plan.placement.reason)
+
+
+class _Epochs:
+    """Counts the epochs of all trials, and logs how each ends."""
+
+    def __init__(self, tuning: Study, advance: Advance) -> None:
+        self.tuning = tuning
+        self.advance = advance
+        of = {one.number: one.recipe.epochs * len(tuning.options.folds) for one in tuning.candidates}
+        ended = tuning.ended()
+        self.left = {number: epochs for number, epochs in of.items() if number not in ended}
+        self.total = sum(self.left.values())
+        self.done: dict[int, int] = {}
+
+    def epoch(self, number: int, done: int) -> None:
+        """Count the epochs that a trial has been trained."""
+        self.done[number] = done
+        self.advance(sum(self.done.values()), self.total)
+
+    def ended(self, trial: Trial) -> None:
+        """Log how a trial ended; what it was not trained for counts as done."""
+        self.epoch(trial.number, self.left.get(trial.number, 0))
+        settings = ", ".join(f"{key} {cell(value)}" for key, value in trial.settings.items())
+        score = f"failed: {trial.reason}" if trial.score is None else f"{self.tuning.options.metric} {trial.score:.3f}"
+        early = f", stopped early after {trial.epochs} of {trial.of} epochs" if trial.state == STOPPED else ""
+        logger.info(f"{trial_name(trial.number)}: {settings}: {score}{early}")
+
+
+def _plan(tuning: Study, left: Sequence[TrialSpec], placement: DevicePlan, execution: Execution) -> Plan:
     """All trials as runs of one plan: one table, one assignment of people to folds, one cache of images."""
     # Those of one model one after the other: it is built once to see that it can be.
     alike = sorted(
@@ -169,8 +197,7 @@ def _plan(
         folds=tuning.options.folds,
         execution=execution,
         variants=asked,
-        note=heard.note,
-        warn=heard.warn,
+        root=tuning.root,
     )
     pairs, place = list(zip(alike, plan.runs, strict=True)), tuning.folder
     runs = [
@@ -186,7 +213,7 @@ def _fit(
     jobs: Sequence[Job],
     placement: DevicePlan,
     token: str,
-    heard: StudyCallbacks,
+    epochs: _Epochs,
 ) -> list[str]:
     from ray import tune
 
@@ -208,7 +235,7 @@ def _fit(
             name=RAY,
             storage_path=str(tuning.folder.absolute()),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_callback(tuning, {one.number: one for one in left}, lost, heard)],
+            callbacks=[_callback(tuning, {one.number: one for one in left}, lost, epochs)],
             verbose=0,
         ),
     )
@@ -292,7 +319,7 @@ def _course(tuning: Study, trial: Trial) -> list[tuple[float, float]]:
     return course
 
 
-def _callback(tuning: Study, left: Mapping[int, TrialSpec], lost: dict[int, str], heard: StudyCallbacks) -> Any:
+def _callback(tuning: Study, left: Mapping[int, TrialSpec], lost: dict[int, str], epochs: _Epochs) -> Any:
     from ray import tune
 
     class Listening(tune.Callback):
@@ -302,10 +329,7 @@ def _callback(tuning: Study, left: Mapping[int, TrialSpec], lost: dict[int, str]
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             if SCORE in result:
-                number = _number(trial)
-                heard.epoch(
-                    number, result["epochs"], left[number].recipe.epochs * len(tuning.options.folds), result[SCORE]
-                )
+                epochs.epoch(_number(trial), result["epochs"])
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             number = _number(trial)
@@ -320,10 +344,10 @@ def _callback(tuning: Study, left: Mapping[int, TrialSpec], lost: dict[int, str]
                 )
                 write_trial(tuning.trial_dir(number), ended)
             if ended is not None:
-                heard.ended(ended)
+                epochs.ended(ended)
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            heard.note(f"{trial_name(_number(trial))}: its process or machine was lost; going on from what is saved")
+            logger.info(f"{trial_name(_number(trial))}: its process or machine was lost; going on from what is saved")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             reason = " ".join(str(getattr(trial, "get_error", lambda: "")() or "").split())

@@ -47,7 +47,7 @@ class Study:
     Attributes
     ----------
     settings, recipe : what all have in common.
-    folder : ``runs/tune/<name>``.
+    root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
     """
 
     name: str
@@ -56,11 +56,12 @@ class Study:
     space: tuple[Parameter, ...]
     options: TuneOptions
     candidates: tuple[TrialSpec, ...]
+    root: Path = Path()
 
     @property
     def folder(self) -> Path:
         """``runs/tune/<name>``; no ``runs/*.npy`` reaches into it."""
-        return TUNE / self.name
+        return self.root / TUNE / self.name
 
     @property
     def max_epochs(self) -> int:
@@ -87,7 +88,9 @@ def longest_of(space: Sequence[Parameter], recipe: Recipe) -> int:
     return next((int(axis.largest) for axis in space if axis.key == "epochs"), recipe.epochs)
 
 
-def make_tuning(flags: Mapping[str, Any], config: Path | None = None, trials: int | None = None) -> Study:
+def make_tuning(
+    flags: Mapping[str, Any], config: Path | None = None, trials: int | None = None, root: Path = Path()
+) -> Study:
     """Read the settings, the space and the options, and draw the trials; neither data nor images are read.
 
     Parameters
@@ -95,6 +98,7 @@ def make_tuning(flags: Mapping[str, Any], config: Path | None = None, trials: in
     flags : as for `folds.config.files.gather`.
     config : a TOML file with a table ``[space]``; None for ./ensemble.toml.
     trials : instead of the file's.
+    root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
 
     Raises
     ------
@@ -141,7 +145,7 @@ def make_tuning(flags: Mapping[str, Any], config: Path | None = None, trials: in
     name = file_safe(f"{settings.name or (path.stem if config is not None else 'settings')}-best").removesuffix(
         "-best"
     )  # as its run
-    return Study(name, replace(settings, repeats=1, seeds=1), recipe, space, options, tuple(candidates))
+    return Study(name, replace(settings, repeats=1, seeds=1), recipe, space, options, tuple(candidates), root)
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -157,8 +161,9 @@ def open_study(tuning: Study, resume: bool = False, force: bool = False) -> Iter
     EnsembleError : it exists and neither `resume` nor `force` is given, or it was begun with other settings (shown); it is
         in use.
     """
-    make_folder(TUNE)
-    with exclusive_lock(TUNE / f".{tuning.name}.lock", f"the tuning {tuning.folder}"):
+    folder = tuning.folder.parent
+    make_folder(folder)
+    with exclusive_lock(folder / f".{tuning.name}.lock", f"the tuning {tuning.folder}"):
         path, now = tuning.folder / RECORD, _record(tuning)
         if force:
             remove(path)
@@ -233,7 +238,7 @@ def clean_up(tuning: Study) -> None:
                         remove(path)
 
 
-def score_on_other_folds(tuning: Study, runs: Path = Path("runs")) -> dict[str, Any] | None:
+def score_on_other_folds(tuning: Study) -> dict[str, Any] | None:
     """What the run of ``best.toml`` scores on the folds that nothing was chosen on, pooled, with its 95 % interval over people.
 
     None where it is not trained there, or was trained with other settings than the best that was found.
@@ -243,7 +248,7 @@ def score_on_other_folds(tuning: Study, runs: Path = Path("runs")) -> dict[str, 
     from folds.predictions.files import oof_file
     from folds.predictions.reading import oof_predictions, score_rows
 
-    best = best_of(list(tuning.ended().values()), tuning.options)
+    best, runs = best_of(list(tuning.ended().values()), tuning.options), tuning.root / "runs"
     path = runs / tuning.best_run / "config.toml"
     if best is None or not path.exists() or not oof_file(runs, tuning.best_run).exists():
         return None

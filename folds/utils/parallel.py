@@ -23,9 +23,6 @@ def source_root() -> Path:
     return Path(folds.__file__).resolve().parent.parent
 
 
-Progress = Advance  # images done, images in all
-
-
 Result = TypeVar("Result")
 
 
@@ -33,7 +30,7 @@ _BLOCK = 8  # images a thread takes at a time
 
 
 def map_threads(
-    task: Callable[[int], Result], count: int, threads: int | None, progress: Progress | None
+    task: Callable[[int], Result], count: int, threads: int | None, progress: Advance | None
 ) -> list[Result]:
     """``[task(0), …, task(count - 1)]``, computed in threads (Pillow decodes outside Python's lock).
 

@@ -91,18 +91,17 @@ def _draw_few() -> None:
 
 
 def _runs(k: int, epochs: int, force: bool, again: str) -> list[ResultLine]:
-    from ensemble.cli.reports.training import describe, raise_failed, summaries_of, train_plan
+    from ensemble.cli.reports.training import describe, raise_failed, train_shown
     from folds.config.recipe import Recipe, Settings
     from folds.runs.plan import build_plan
 
     command = f"ensemble kfold --k {k} --arch {','.join(ARCHS)} --epochs {epochs}"
     _step(command)
-    plan = build_plan(
-        Settings(arch=ARCHS, k=k), Recipe(epochs=epochs), force=force, note=console.note, warn=console.warn
-    )
+    plan = build_plan(Settings(arch=ARCHS, k=k), Recipe(epochs=epochs), force=force)
     describe(plan)
-    raise_failed(plan, train_plan(plan, True, force, again), again)
-    return [ResultLine(s.run, s.oof, s.test) for s in summaries_of(plan) if s.test is not None]
+    trained = train_shown(plan, again, resume=True, force=force)
+    raise_failed(trained, again)
+    return [ResultLine(one.run, one.oof, one.test) for one in trained.summaries if one.test is not None]
 
 
 def _blends(files: Sequence[str], added: str) -> list[ResultLine]:

@@ -1,11 +1,11 @@
-"""`ensemble folds`: split a table by person. `ensemble folds check` is in auditing.py."""
+"""`ensemble folds`: split a table by person; `ensemble folds check`: audit data, images and a split."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,12 @@ from ensemble.cli.terminal.options import (
     PersonRegexOption,
     SplitOption,
 )
+
+if TYPE_CHECKING:
+    from folds.config.recipe import Settings
+    from folds.data.table import DataSpec
+
+FOLDS = Path("folds.csv")
 
 
 def folds(
@@ -82,13 +88,9 @@ def folds(
     different people, labels, or in training and test, and for classes that cannot be in every fold. The split is lined up with
     the data by id; FILE without --data is looked at by itself.
     """
-    from ensemble.cli.reports import audit as auditing
     from folds.config.files import load_settings
-    from folds.data.readers import read_data
     from folds.data.sources import find_data, spec_of
     from folds.errors import UsageError
-    from folds.splits.checks import check_folds
-    from folds.splits.repeated import make_splits
 
     columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}
     how = {"k": k, "seed": seed, "stratify": stratify, "repair": repair, "repeats": repeats, "holdout": holdout}
@@ -100,7 +102,7 @@ def folds(
         if value is not None
         for word in (f"--{name.replace('_', '-')}", str(value))
     ]
-    file = auditing.file_named(words) if words else None
+    file = _split_named(words) if words else None
     if file is not None and window is not None:  # what comes next is kfold
         options += ["--window", window]
     alone = len(words or ()) == 2 and settings.data is None
@@ -117,13 +119,11 @@ def folds(
         "force": force,
     }
     if alone:
-        auditing.check(file, None, images=False, options=options, **how_checked)
+        _check(file, None, images=False, options=options, **how_checked)
         return
-    found, line = find_data(settings.data)
-    console.note(line)
-    spec = spec_of(settings, found)
+    spec = spec_of(settings, find_data(settings.data))
     if words:
-        auditing.check(file, spec, images=not no_images, options=options, **how_checked)
+        _check(file, spec, images=not no_images, options=options, **how_checked)
         return
     if test or no_images or sheet or strict or window:
         raise UsageError(
@@ -132,32 +132,113 @@ def folds(
         )
     if holdout is not None and k is not None:
         raise UsageError("--holdout and --k contradict each other", hint="--holdout makes one split: give one of them")
+    _split(spec, settings, recipe.seed, output, force)
+    console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(output), *options]))
+
+
+def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: bool) -> None:
+    """Split, save and print; warnings about the folds come when they are saved."""
+    from folds.data.readers import read_data
+    from folds.data.sources import log_notes
+    from folds.splits.checks import check_folds
+    from folds.splits.kfold import save_folds
+    from folds.splits.repeated import make_splits
+
     read = read_data(spec, need_images=False)
-    for text in read.notes:
-        console.note(text)
-    for text in read.warnings:
-        console.warn(text)
+    log_notes(read)
     table = read.train
-    assignments = make_splits(table, settings, recipe.seed, console.note, console.warn)
+    assignments = make_splits(table, settings, seed)
     warnings = [check_folds(each, table.classes, table.class_attributes) for each in assignments]
-    _save(output, assignments, force)
+    for each in assignments:
+        save_folds(repeat_path(output, each.repeat), each, force)
     for i, texts in enumerate(warnings):
         for text in texts:
             console.warn(f"repeat {i}: {text}" if i else text)
     _print(output, assignments, table.classes, table.class_attributes, warnings[0])
-    console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(output), *options]))
+
+
+def _split_named(words: Sequence[str]) -> Path | None:
+    """The file of `check [FILE]`; folds.csv, where there is one, unless named."""
+    from folds.errors import UsageError
+
+    if words[0] != "check" or len(words) > 2:
+        raise UsageError(
+            f"ensemble folds {shlex.join(words)}: expected nothing, or check [FILE]",
+            hint="ensemble folds check folds.csv",
+        )
+    return Path(words[1]) if len(words) == 2 else FOLDS if FOLDS.is_file() else None
+
+
+def _check(
+    file: Path | None,
+    spec: DataSpec | None,
+    *,
+    k: int,
+    images: bool,
+    window: tuple[float, float] | None,
+    strict: bool,
+    sheet: Path | None,
+    force: bool,
+    options: Sequence[str],
+) -> None:
+    """Audit the data, their images and a split (`spec` None: the split as it stands), and print what was found.
+
+    `options` are those that name the data, for the next command.
+    """
+    from ensemble.cli.reports.audit import show
+    from ensemble.cli.terminal.progress import TerminalProgress
+    from folds.auditing.run import audit, load_audited
+    from folds.errors import combine_errors
+
+    if sheet is not None:
+        _check_sheet(sheet, images and spec is not None, force)
+    data, assignment = load_audited(spec, file)
+    report = audit(
+        data,
+        assignment,
+        k=k,
+        images=images and spec is not None,
+        window=window,
+        folds=file,
+        progress=TerminalProgress(),
+    )
+    show(report)
+    if sheet is not None:
+        shown = report.write_sheet(sheet)
+        told = f"{sheet}: {shown} {'case' if shown == 1 else 'cases'}"
+        console.note(f"\n{told}" if shown else f"\nno images to compare: {sheet} is not written")
+    serious = report.serious(strict)
+    if serious:
+        what = "finding is an error" if len(serious) == 1 else "findings are errors"
+        again = shlex.join(["ensemble", *console.words])
+        raise combine_errors(
+            [finding.message for finding in serious],
+            what + (" under --strict" if strict else ""),
+            hint=f"mend the table, then: {again}",
+        )
+    following = ["kfold", "--folds", str(file)] if file is not None else ["folds"]
+    console.next_step(shlex.join(["ensemble", *following, *options]))
+
+
+def _check_sheet(sheet: Path, looked_at: bool, force: bool) -> None:
+    from folds.errors import UsageError
+    from folds.utils.files import check_not_existing
+
+    if not looked_at:
+        raise UsageError(
+            "--sheet shows images, which are not looked at here",
+            hint="leave --no-images out, and name the data with --data",
+        )
+    if sheet.suffix.lower() != ".png":
+        raise UsageError(
+            f"--sheet writes a PNG, {sheet} is not named like one", hint=f"--sheet {sheet.with_suffix('.png')}"
+        )
+    check_not_existing(sheet, "the file", force)
 
 
 def repeat_path(output: Path, repeat: int) -> Path:
     """``folds.csv``, ``folds.repeat1.csv``, …"""
     return output if repeat == 0 else output.with_name(f"{output.stem}.repeat{repeat}{output.suffix}")
-
-
-def _save(output: Path, assignments: Sequence[Any], force: bool) -> None:
-    from folds.splits.kfold import save_folds
-
-    for each in assignments:
-        save_folds(repeat_path(output, each.repeat), each, force)
 
 
 def _print(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import (
     DataOption,
     IdOption,
@@ -21,6 +22,9 @@ from ensemble.cli.terminal.options import (
     jobs_asked,
     resuming,
 )
+
+if TYPE_CHECKING:
+    from folds.config.recipe import Recipe, Settings
 
 # How a command is run, which changes nothing that comes out of it.
 NOT_SETTINGS = {
@@ -220,7 +224,6 @@ def kfold(
     --preview, --dry-run and -c. Defaults are in brackets.
     """
     given = dict(locals())
-    from ensemble.cli.reports.training import run_training
     from folds.config.files import load_settings, read_run_tables
     from folds.config.sweep import RequestedRecipe, parse_sweep
     from folds.errors import UsageError
@@ -257,20 +260,65 @@ def kfold(
                 hint="one [[run]] for each",
             )
         asked.append(RequestedRecipe(str(run.get("name", "")), of_run, own.arch[0]))
-    return run_training(
+    return _run(
         settings,
         recipe,
-        folds=fold_numbers(fold),
-        execution=Execution(devices, jobs_asked(jobs), backend, ray_address, save_every),
-        resume=resume,
-        force=force,
-        strict=strict,
-        dry_run=dry_run,
-        preview=preview,
-        per_person=per == "person",
-        again=resuming(),
-        variants=asked,
-        baseline=baseline,
-        hypothesis=hypothesis,
+        {
+            "folds": fold_numbers(fold),
+            "execution": Execution(devices, jobs_asked(jobs), backend, ray_address, save_every),
+            "variants": asked,
+            "baseline": baseline,
+        },
+        {
+            "resume": resume,
+            "force": force,
+            "strict": strict,
+            "hypothesis": hypothesis,
+            "per_person": per == "person",
+        },
         track=track,
+        preview=preview,
+        dry_run=dry_run,
     )
+
+
+def _run(
+    settings: Settings,
+    recipe: Recipe,
+    planning: dict[str, Any],
+    training: dict[str, Any],
+    *,
+    track: str | None,
+    preview: Path | None,
+    dry_run: bool,
+) -> int:
+    """Plan, describe and train; `planning` is for `build_plan`, `training` for `train_runs`."""
+    from ensemble.cli.reports.training import describe, raise_failed, show, show_plan, train_shown
+    from ensemble.cli.terminal.progress import TerminalProgress
+    from folds.auditing.run import check_strict
+    from folds.experiments.loggers import open_tracker
+    from folds.runs.plan import build_plan
+    from folds.runs.preview import write_previews
+
+    tracker, again, force = open_tracker(track), resuming(), training["force"]
+    plan = build_plan(settings, recipe, force=force, **planning)
+    plan.check_not_started(training["resume"] or dry_run or preview is not None, force)
+    describe(plan)
+    if preview is not None:
+        for file in write_previews(plan, preview, force, TerminalProgress()):
+            console.result(str(file), {"preview": str(file)})
+        console.note("\nnothing was trained (--preview)")
+        return 0
+    if dry_run:
+        if training["strict"]:
+            check_strict(plan.warnings)
+        show_plan(plan)
+        console.note("\nnothing was trained (--dry-run)")
+        return 0
+    trained = train_shown(plan, again, tracker=tracker, **training)
+    show(trained)
+    raise_failed(trained, again)
+    console.next_step(
+        "ensemble runs" if planning["variants"] else f"ensemble blend {plan.runs[0].runs}/*.npy --method soft"
+    )
+    return 0

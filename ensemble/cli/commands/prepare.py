@@ -81,13 +81,13 @@ def prepare(
     image, before it is cut. The extra [faces] brings what --crop needs, [background] what --background needs.
     """
     from ensemble.cli.terminal.options import jobs_asked, resuming
-    from ensemble.cli.terminal.progress import StepsView
+    from ensemble.cli.terminal.progress import TerminalProgress
     from folds.config.files import load_settings
     from folds.data.sources import open_data
     from folds.errors import Interrupted, UsageError, unknown_name
     from folds.preparation.boxes import parse_aspect
     from folds.preparation.detectors import DetectorSettings
-    from folds.preparation.output import check_place
+    from folds.preparation.pipeline import check_output
     from folds.preparation.pipeline import prepare as make_set
     from folds.preparation.settings import Preparation
 
@@ -110,23 +110,13 @@ def prepare(
         fill=fill,
         window=recipe.value_window(),
     )
-    opened = open_data(settings, console.note)
-    for text in opened.data.notes:
-        console.note(text)
-    for text in opened.data.warnings:
-        console.warn(text)
-    originals = [
-        original
-        for table in (opened.data.train, opened.data.test)
-        if table is not None
-        for original in table.paths or ()
-    ]
-    for place in (opened.spec.data, opened.spec.test):
-        if place is not None:
-            check_place(output, place, originals)
+    opened = open_data(settings)
+    check_output(output, opened)
     _describe(opened.data, wanted)
     try:
-        made = make_set(opened.data, output, wanted, resume=resume, force=force, threads=threads, step=StepsView)
+        made = make_set(
+            opened.data, output, wanted, resume=resume, force=force, threads=threads, progress=TerminalProgress()
+        )
     except KeyboardInterrupt:
         raise Interrupted("what was made is kept", hint=resuming()) from None
     _print(made, opened.data)
@@ -149,10 +139,6 @@ def _describe(data: Dataset, wanted: Preparation) -> None:
 
 
 def _print(made: Prepared, data: Dataset) -> None:
-    for text in made.notes:
-        console.note(text)
-    for text in made.warnings:
-        console.warn(text)
     looked_for = made.images[0].looked_for
     masked = made.images[0].foreground is not None
     meaning = data.train.class_attributes

@@ -94,7 +94,7 @@ def _read() -> tuple[Ledger, list[RunListing]]:
     ledger = read_ledger(ledger_file(RUNS))
     for line in ledger.passed_over():
         console.warn(line)
-    return ledger, list_runs(ledger, RUNS, console.warn)
+    return ledger, list_runs(ledger, RUNS)
 
 
 def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from ensemble.cli.terminal import console
 
 if TYPE_CHECKING:
     from folds.tuning.importance import Importance
+    from folds.tuning.report import StudyReport
     from folds.tuning.study import Study
     from folds.tuning.trials import Trial
 
@@ -56,8 +57,10 @@ def tune(
     Needs Ray Tune: pip install 'ray[tune]'.
     """
     from ensemble.cli.terminal.options import resuming
+    from ensemble.cli.terminal.progress import TerminalProgress
     from folds.errors import FoldsFailed, Interrupted, UsageError
-    from folds.tuning.study import make_tuning, open_study
+    from folds.tuning.report import run_study
+    from folds.tuning.study import make_tuning
 
     if resume and force:
         raise UsageError("--resume and --force contradict each other", hint="give one of them")
@@ -66,20 +69,21 @@ def tune(
         return _show_plan(tuning)
     _announce(tuning)
     try:
-        with open_study(tuning, resume, force):
-            lost = _train(tuning, devices, ray_address)
+        report = run_study(
+            tuning, resume=resume, force=force, devices=devices, address=ray_address, progress=TerminalProgress()
+        )
     except KeyboardInterrupt:
         raise Interrupted(
             "trials that have ended are kept, the others go on from their last epoch", hint=resuming()
         ) from None
-    failure = FoldsFailed(
-        f"{len(lost)} of {len(tuning.candidates)} trials were lost; the rest is saved", hint=resuming(), details=lost
-    )
-    if len(lost) == len(tuning.candidates):
-        raise failure
-    _show(tuning)
-    if lost:
-        raise failure
+    if report.trials:
+        _show(report)
+    if report.lost:
+        raise FoldsFailed(
+            f"{len(report.lost)} of {len(tuning.candidates)} trials were lost; the rest is saved",
+            hint=resuming(),
+            details=report.lost,
+        )
     return 0
 
 
@@ -110,123 +114,22 @@ def _announce(tuning: Study) -> None:
     )
 
 
-def _train(tuning: Study, devices: str, address: str | None) -> list[str]:
-    from ensemble.cli.reports.audit import Audit
-    from ensemble.cli.terminal.progress import StepsView
-    from folds.images.cache import DecodedImages
-    from folds.runs.plan import Plan
-    from folds.tuning.search import StudyCallbacks, train_trials
-
-    audit = Audit()
-
-    def planned(plan: Plan) -> None:
-        people = 0 if plan.table.persons is None else len(set(plan.table.persons.tolist()))
-        console.note(
-            f"{len(plan.table):,} images of {people:,} people, {len(plan.table.classes)} classes, {plan.assignment.k} folds by person"
-        )
-        unused = plan.assignment.k - len(tuning.options.folds)
-        if unused < 1:
-            console.warn("the choice is made on all folds: no fold is left to say what the best is worth")
-        console.note(plan.placement.reason)
-
-    def decoded(plan: Plan, train: DecodedImages, test: DecodedImages | None) -> None:
-        audit.look(plan, train, test)
-        audit.show()
-
-    before = len(tuning.ended())
-    if before:
-        console.note(f"{before} of {len(tuning.candidates)} trials have ended before")
-    with StepsView("decoding images") as decoding, StepsView("epochs") as bar:
-        view = _View(tuning, bar)
-        heard = StudyCallbacks(
-            note=console.note,
-            warn=audit.warn,
-            epoch=view.epoch,
-            ended=view.ended,
-            decoding=decoding,
-            planned=planned,
-            decoded=decoded,
-        )
-        return train_trials(tuning, devices, address, heard)
-
-
-class _View:
-    """A line for each trial that has ended, and on a terminal a bar of the epochs of all."""
-
-    def __init__(self, tuning: Study, bar: Any) -> None:
-        self.tuning = tuning
-        self.bar = bar
-        of = {one.number: one.recipe.epochs * len(tuning.options.folds) for one in tuning.candidates}
-        ended = tuning.ended()
-        self.left = {number: epochs for number, epochs in of.items() if number not in ended}
-        self.total = sum(self.left.values())
-        self.done: dict[int, int] = {}
-
-    def epoch(self, number: int, done: int, total: int, score: float) -> None:
-        """A trial has trained so many of its epochs."""
-        self.done[number] = done
-        self.bar(sum(self.done.values()), self.total)
-
-    def ended(self, trial: Trial) -> None:
-        """A trial has ended; what it was not trained for counts as done."""
-        from folds.tuning.trials import cell, trial_name
-
-        self.epoch(trial.number, self.left.get(trial.number, 0), 0, 0.0)
-        settings = ", ".join(f"{key} {cell(value)}" for key, value in trial.settings.items())
-        score = f"failed: {trial.reason}" if trial.score is None else f"{self.tuning.options.metric} {trial.score:.3f}"
-        early = f", stopped early after {trial.epochs} of {trial.of} epochs" if trial.state == "stopped" else ""
-        console.note(f"{trial_name(trial.number)}: {settings}: {score}{early}")
-
-
-def _show(tuning: Study) -> None:
+def _show(report: StudyReport) -> None:
     from folds.errors import EnsembleError
-    from folds.tuning.importance import measure
-    from folds.tuning.importance_plot import draw_importance
-    from folds.tuning.study import score_on_other_folds
-    from folds.tuning.trials import best_of, ordered, trial_records, write_best, write_table
 
-    options = tuning.options
-    trials = ordered(list(tuning.ended().values()), options)
-    scored = [one for one in trials if one.score is not None]
-    importance = (
-        measure([one.settings for one in scored], [float(one.score or 0) for one in scored], options.seed)
-        if scored
-        else None
-    )
-    files = [write_table(tuning.folder, trials, options)]
-    plot = draw_importance(tuning.folder / "importance.png", tuning.space, trials, importance, options)
-    best = best_of(trials, options)
-    record: dict[str, Any] = {
-        "tuning": tuning.name,
-        "metric": options.metric,
-        "folds": list(options.folds),
-        "trials": trial_records(trials),
-    }
-    record |= {
-        "importance": None if importance is None else importance.to_dict(),
-        "best": None,
-        "files": [str(path) for path in files],
-    }
-    if best is None:
-        console.result(_table(tuning, trials), record)
+    if report.best is None:
+        console.result(_table(report.study, report.trials), report.to_dict())
         raise EnsembleError(
             "no trial finished", hint="look at the reasons above; a space without what fails, or ensemble tune --resume"
         )
-    chosen = tuning.candidates[best.number]
-    written = write_best(tuning.folder, tuning.best_run, best, chosen.settings, chosen.recipe, options, len(scored))
-    checked = score_on_other_folds(tuning)
-    files += [path for path in (plot, written) if path is not None]
-    record |= {
-        "best": trial_records([best])[0] | {"optimistic": True, "checked": checked},
-        "files": [str(path) for path in files],
-    }
-    texts = [_table(tuning, trials), *([_importance_table(importance)] if importance is not None else [])]
-    console.result("\n\n".join(texts), record)
-    _remark(tuning, trials, importance, checked)
+    texts = [_table(report.study, report.trials)]
+    texts += [_importance_table(report.importance)] if report.importance is not None else []
+    console.result("\n\n".join(texts), report.to_dict())
+    _remark(report, report.best)
     console.next_step(
-        f"ensemble kfold -c {written}"
-        if checked is None
-        else f"ensemble blend runs/{tuning.best_run}*.npy --method soft"
+        f"ensemble kfold -c {report.best_file}"
+        if report.checked is None
+        else f"ensemble blend runs/{report.study.best_run}*.npy --method soft"
     )
 
 
@@ -264,28 +167,23 @@ def _importance_table(importance: Importance) -> str:
     return console.table(["setting", "explains of the variance", "between repeats"], rows)
 
 
-def _remark(
-    tuning: Study, trials: Sequence[Trial], importance: Importance | None, checked: Mapping[str, Any] | None
-) -> None:
+def _remark(report: StudyReport, best: Trial) -> None:
     from folds.tuning.importance import FEWEST
-    from folds.tuning.trials import best_of
 
-    options, best = tuning.options, best_of(trials, tuning.options)
-    assert best is not None  # noqa: S101 - _show has seen to it
-    scored = sum(one.score is not None for one in trials)
-    if importance is None:
+    options = report.study.options
+    if report.importance is None:
         console.note(
-            f"importance: {scored} trials with a score are too few, or all the same; it takes {FEWEST} that differ"
+            f"importance: {report.scored} trials with a score are too few, or all the same; it takes {FEWEST} that differ"
         )
     else:
-        console.note(f"importance: {importance.verdict}")
-    folds = _folds(options.folds)
+        console.note(f"importance: {report.importance.verdict}")
     console.note(
-        f"optimistic: {options.metric} {best.score:.3f} on {folds} is the best of {scored} scores there, and was chosen for it"
+        f"optimistic: {options.metric} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} scores there, "
+        "and was chosen for it"
     )
-    if checked is not None:
-        score, span = checked["score"], f"{checked['low']:.3f}–{checked['high']:.3f}"
-        others = _folds(checked["folds"])
-        console.note(f"{tuning.best_run}, on {others} that nothing was chosen on: {score:.3f} ({span})")
-    else:
+    if report.checked is None:
         console.note("trained on all folds, its score on the others says what it is worth; then --resume shows it here")
+    else:
+        score, span = report.checked["score"], f"{report.checked['low']:.3f}–{report.checked['high']:.3f}"
+        others = _folds(report.checked["folds"])
+        console.note(f"{report.study.best_run}, on {others} that nothing was chosen on: {score:.3f} ({span})")

@@ -3,59 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.spans import signed_span, span
-from folds.errors import EnsembleError
-from folds.experiments.comparison import Comparison, changes_text, compare_runs
+from folds.experiments.comparison import BaselineComparison, Comparison, changes_text
 from folds.experiments.record import comparison_record
-from folds.experiments.summary import RunSummary
 from folds.metrics.classification import METRICS
-from folds.metrics.intervals import Interval
 from folds.utils.text import value_text
 
-if TYPE_CHECKING:  # it imports torch, which comparing two runs does not need
-    from folds.runs.run import Run
 
-
-@dataclass(frozen=True)
-class Compared:
-    """A run, what it is compared with, and what came of it (`problem` where it could not be compared)."""
-
-    run: str
-    baseline: str | None
-    score: Interval
-    comparison: Comparison | None = None
-    problem: str = ""
-
-
-def compare_with_baselines(
-    runs: Sequence[Run], summaries: Sequence[RunSummary], per_person: bool = False
-) -> list[Compared]:
-    """Each run with its baseline, and the baselines among them; [] where nothing is compared with anything."""
-    scores = {summary.run: summary.oof.interval for summary in summaries}
-    baselines = {run.baseline for run in runs if run.baseline is not None}
-    compared: list[Compared] = []
-    for run in runs:
-        if run.name not in scores or (run.baseline is None and run.name not in baselines):
-            continue
-        comparison, problem = None, ""
-        if run.baseline is not None:
-            try:
-                comparison = compare_runs(run.baseline, run.name, run.runs, per_person)
-            except EnsembleError as error:
-                problem = error.message
-        compared.append(Compared(run.name, run.baseline, scores[run.name], comparison, problem))
-    return compared if any(one.baseline for one in compared) else []
-
-
-def _among(compared: Sequence[Compared]) -> int:
+def _among(compared: Sequence[BaselineComparison]) -> int:
     return sum(one.comparison is not None for one in compared)
 
 
-def compared_table(compared: Sequence[Compared]) -> str:
+def compared_table(compared: Sequence[BaselineComparison]) -> str:
     """A line a run: its score, the settings in which it differs, and the paired difference; baselines are named where it is not plain which."""
     baselines = {one.baseline for one in compared if one.baseline is not None}
     named = len(baselines) > 1 or not baselines <= {one.run for one in compared}
@@ -74,7 +36,7 @@ def compared_table(compared: Sequence[Compared]) -> str:
     return console.table(header, rows, left=2)
 
 
-def compared_records(compared: Sequence[Compared]) -> list[dict[str, Any]]:
+def compared_records(compared: Sequence[BaselineComparison]) -> list[dict[str, Any]]:
     """For --json."""
     records = []
     for one in compared:
@@ -86,7 +48,7 @@ def compared_records(compared: Sequence[Compared]) -> list[dict[str, Any]]:
     return records
 
 
-def compared_remarks(compared: Sequence[Compared]) -> None:
+def compared_remarks(compared: Sequence[BaselineComparison]) -> None:
     """What a reader of the table must know."""
     for one in compared:
         for text in [one.problem] if one.problem else one.comparison.notes if one.comparison is not None else ():

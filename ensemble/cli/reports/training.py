@@ -1,103 +1,25 @@
-"""Training as the commands `kfold` and `demo` show it: plan, live view, table of results."""
+"""A training as text and tables: the plan, the results, what their reader must know."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from ensemble.cli.reports.audit import Audit
-from ensemble.cli.reports.compare import compare_with_baselines, compared_records, compared_remarks, compared_table
+from ensemble.cli.reports.compare import compared_records, compared_remarks, compared_table
 from ensemble.cli.reports.folds import folds_text
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.progress import StepsView, TrainingView
+from ensemble.cli.terminal.progress import TerminalProgress
 from ensemble.cli.terminal.spans import span
-from folds.config.recipe import Recipe, Settings
-from folds.config.sweep import RequestedRecipe
-from folds.errors import EnsembleError, FoldsFailed, Interrupted
-from folds.execution.placement import Execution
-from folds.experiments.loggers import Tracker, open_tracker
-from folds.experiments.record import git_state, record_run, save_hypothesis
-from folds.experiments.summary import PooledRuns, RunSummary, pool_runs, summarize_run
+from folds.errors import FoldsFailed, Interrupted
+from folds.experiments.summary import PooledRuns, RunSummary
 from folds.models.precision import resolve_amp
-from folds.runs.execute import lock_runs, train
-from folds.runs.plan import Plan, build_plan, prepare_jobs
-from folds.runs.preview import write_previews
+from folds.runs.plan import Plan
 from folds.runs.run import Run
-from folds.training.job import Job, Outcome
+from folds.runs.session import TrainingResult, train_runs
 from folds.utils.text import duration
 
 FEW_PEOPLE = 10
-
-
-def run_training(
-    settings: Settings,
-    recipe: Recipe,
-    *,
-    folds: Sequence[int] | None = None,
-    execution: Execution | None = None,
-    resume: bool = False,
-    force: bool = False,
-    strict: bool = False,
-    dry_run: bool = False,
-    preview: Path | None = None,
-    per_person: bool = False,
-    again: str = "ensemble kfold --resume",
-    variants: Sequence[RequestedRecipe] = (),
-    baseline: str | None = None,
-    hypothesis: str | None = None,
-    track: str | None = None,
-) -> int:
-    """Do it and print it; returns the exit code (0, or 3 where some folds failed)."""
-    audit = Audit(strict)
-    tracker = open_tracker(track, warn=console.warn)
-    plan = build_plan(
-        settings,
-        recipe,
-        folds=folds,
-        execution=execution,
-        force=force,
-        variants=variants,
-        baseline=baseline,
-        note=console.note,
-        warn=audit.warn,
-    )
-    for run in plan.runs:
-        run.check_not_started(plan.folds, resume or dry_run or preview is not None, force)
-    describe(plan)
-    if preview is not None:
-        with StepsView("decoding images") as decoding:
-            for file in write_previews(plan, preview, force, console.note, decoding):
-                console.result(str(file), {"preview": str(file)})
-        console.note("\nnothing was trained (--preview)")
-        return 0
-    if dry_run:
-        audit.raise_if_strict()
-        console.result(
-            "\n".join(f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds),
-            {"plan": _plan_record(plan)},
-        )
-        console.note("\nnothing was trained (--dry-run)")
-        return 0
-    failed = train_plan(plan, resume, force, again, audit, hypothesis, tracker)
-    summaries = summaries_of(plan, per_person)
-    if summaries:
-        pooled, compared = (
-            pooled_of(plan, summaries, per_person),
-            compare_with_baselines(plan.runs, summaries, per_person),
-        )
-        text = "\n\n".join([results_table(summaries, pooled), *([compared_table(compared)] if compared else [])])
-        records: dict[str, object] = {
-            "runs": [summary_record(s) for s in summaries],
-            "pooled": [pooled_record(p) for p in pooled],
-        }
-        console.result(text, records | {"comparisons": compared_records(compared)})
-        remarks(summaries, pooled)
-        compared_remarks(compared)
-    raise_failed(plan, failed, again)
-    console.next_step("ensemble runs" if variants else f"ensemble blend {plan.runs[0].runs}/*.npy --method soft")
-    return 0
 
 
 def describe(plan: Plan) -> None:
@@ -132,114 +54,44 @@ def describe(plan: Plan) -> None:
     console.note(f"mixed precision {amp}: {why}")
 
 
-def train_plan(
-    plan: Plan,
-    resume: bool,
-    force: bool,
-    again: str,
-    audit: Audit | None = None,
-    hypothesis: str | None = None,
-    tracker: Tracker | None = None,
-) -> list[Outcome]:
-    """Audit the images, train what is to be trained, shown live, and enter it in the ledger; returns the jobs that failed.
-
-    On Ctrl-C, `again` is the command that goes on.
-    """
-    failed: list[Outcome] = []
-    audit, tracker = audit or Audit(), tracker or Tracker()
-    git = git_state()  # of when it was begun: code may be edited while it trains
+def train_shown(plan: Plan, again: str, **how: Any) -> TrainingResult:
+    """Train a plan (`folds.runs.session.train_runs`), shown live; on Ctrl-C, `again` is the command that goes on."""
     try:
-        with lock_runs(plan):
-            with StepsView("decoding images") as decoding:
-                jobs = prepare_jobs(
-                    plan,
-                    resume=resume,
-                    force=force,
-                    note=console.note,
-                    warn=console.warn,
-                    progress=decoding,
-                    decoded=audit.look,
-                )
-            audit.show()
-            for run in plan.runs:
-                save_hypothesis(run, hypothesis)
-            if not jobs:
-                console.note("nothing left to train")
-            with tracker, TrainingView(jobs, len(plan.placement.devices)) as view:
-
-                def report(job: Job, event: dict[str, Any]) -> None:
-                    if event["event"] == "note":
-                        console.note(event["text"])
-                        return
-                    view.event(job, event)
-                    tracker.event(job, event)
-
-                for outcome in train(plan, jobs, report):
-                    view.outcome(outcome)
-                    _tell(outcome)
-                    if outcome.error is not None:
-                        failed.append(outcome)
-                for entry in _enter(plan, git):
-                    tracker.entry(entry)
+        return train_runs(plan, progress=TerminalProgress(), **how)
     except KeyboardInterrupt:
         raise Interrupted("finished folds are published, the others go on from their last epoch", hint=again) from None
-    return failed
 
 
-def _tell(outcome: Outcome) -> None:
-    if outcome.error is not None:
-        console.fail("\n".join(outcome.error.lines()).removeprefix("error: "))
-    elif outcome.result is not None:
-        done = outcome.result
-        console.note(
-            f"{outcome.job.title}: macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, "
-            f"{duration(done['seconds'])} ({done['seconds'] / max(done['epochs'], 1):.1f} s an epoch)"
-        )
+def show(trained: TrainingResult) -> None:
+    """Print what a training has come to; nothing where no fold is trained."""
+    if not trained.summaries:
+        return
+    tables = [results_table(trained.summaries, trained.pooled)]
+    tables += [compared_table(trained.comparisons)] if trained.comparisons else []
+    records: dict[str, object] = {
+        "runs": [summary_record(summary) for summary in trained.summaries],
+        "pooled": [pooled_record(pooled) for pooled in trained.pooled],
+        "comparisons": compared_records(trained.comparisons),
+    }
+    console.result("\n\n".join(tables), records)
+    remarks(trained.summaries, trained.pooled)
+    compared_remarks(trained.comparisons)
 
 
-def _enter(plan: Plan, git: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Enter the runs in the ledger; hours of training do not fail for a line in it."""
-    entries = []
-    for run in plan.runs:
-        try:
-            entry = record_run(run, jobs=len(plan.placement.devices), git=git)
-        except EnsembleError as error:
-            console.warn(f"{run.name} is not in the ledger: {error.message}")
-        else:
-            entries += [entry] if entry is not None else []
-    return entries
+def show_plan(plan: Plan) -> None:
+    """Print what would be trained."""
+    lines = [f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds]
+    console.result("\n".join(lines), {"plan": _plan_record(plan)})
 
 
-def raise_failed(plan: Plan, failed: Sequence[Outcome], again: str) -> None:
-    """Exit 3 where some folds failed."""
+def raise_failed(trained: TrainingResult, again: str) -> None:
+    """Raise where some folds failed (exit 3)."""
+    plan, failed = trained.plan, trained.failed
     if failed:
-        names = ", ".join(f"{outcome.job.run} fold {outcome.job.fold}" for outcome in failed)
+        names = ", ".join(outcome.job.title for outcome in failed)
         raise FoldsFailed(
             f"{len(failed)} of {len(plan.runs) * len(plan.folds)} folds failed: {names}; the rest is saved", hint=again
         )
-
-
-def summaries_of(plan: Plan, per_person: bool = False) -> list[RunSummary]:
-    """What each run of the plan is worth, as far as it is trained."""
-    summaries = []
-    for run in plan.runs:
-        done = {fold: record for fold in range(run.assignment.k) if (record := run.done(fold)) is not None}
-        if done:
-            summaries.append(summarize_run(run.name, done, run.assignment.k, run.runs, per_person))
-    return summaries
-
-
-def pooled_of(plan: Plan, summaries: Sequence[RunSummary], per_person: bool = False) -> list[PooledRuns]:
-    """What the repeats and seeds of one architecture are worth together; [] where there are none."""
-    base = {run.name: run.base for run in plan.runs}
-    together = {
-        name: [summary for summary in summaries if base[summary.run] == name] for name in dict.fromkeys(base.values())
-    }
-    return [
-        pooled
-        for name, some in together.items()
-        if (pooled := pool_runs(name, some, plan.runs[0].runs, per_person)) is not None
-    ]
 
 
 def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.cli.reports import audit as auditing
 from ensemble.cli.terminal import console
+from folds.auditing.checks import Finding, Occurrence
+from folds.auditing.run import log_findings
 from folds.data.readers import read_data
 from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
@@ -217,12 +218,9 @@ def test_kfold_strict_counts_the_warnings_about_classes(here: Path, call: Call) 
 
 
 def test_without_strict_a_training_is_told_and_goes_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    audit = auditing.Audit()
-    audit.findings = [
-        auditing.Finding("kind", "warning", 1, "pair", "1 pair is wrong", (auditing.Occurrence(detail="this one"),))
-    ]
-    audit.raise_if_strict()
-    audit.show()
+    finding = Finding("kind", "warning", 1, "pair", "1 pair is wrong", (Occurrence(detail="this one"),))
+    with console.printing_logs():
+        log_findings([finding])
     assert capsys.readouterr().err == "warning: 1 pair is wrong\n  this one\n"
 
 

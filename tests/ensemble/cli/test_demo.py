@@ -10,7 +10,7 @@ from ensemble.cli.commands import demo
 from ensemble.tta import predict as view_predictions
 from folds.data import sources
 from folds.data.synthetic.people import generate_people
-from folds.runs import execute as manager
+from folds.execution import local as manager
 from tests.conftest import Called
 from tests.folds.runs.test_execute import InProcess
 
@@ -34,7 +34,9 @@ def test_the_demo_walks_the_whole_road_and_a_second_time_only_prints_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(manager, "Worker", InProcess)
     monkeypatch.setattr(
-        sources, "_draw", lambda: generate_people(sources.BUILT_IN, people=15, test_people=6, size=(48, 64))
+        sources,
+        "draw_built_in",
+        lambda root: generate_people(root / sources.BUILT_IN, people=15, test_people=6, size=(48, 64)),
     )
     first = call("demo", "--epochs", "1", "--json")
     assert first.code == 0, first.err

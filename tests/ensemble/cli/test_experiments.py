@@ -10,8 +10,8 @@ import pytest
 
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import RequestedRecipe
+from folds.execution import local as manager
 from folds.experiments.ledger import read_ledger
-from folds.runs import execute as manager
 from folds.runs.plan import build_plan
 from tests.conftest import Called
 from tests.folds.runs.test_execute import InProcess

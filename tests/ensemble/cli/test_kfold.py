@@ -15,8 +15,8 @@ import pytest
 
 from ensemble.cli.commands.kfold import kfold
 from folds.config.recipe import known_keys
+from folds.execution import local as manager
 from folds.execution import placement as devices
-from folds.runs import execute as manager
 from tests.conftest import GRID, ROOT, Called
 from tests.folds.runs.test_execute import InProcess, wait_for
 

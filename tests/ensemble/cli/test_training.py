@@ -11,10 +11,10 @@ import pytest
 
 from ensemble.cli.reports.training import FEW_PEOPLE, remarks, results_table
 from ensemble.cli.terminal import console
+from folds.execution import local as manager
 from folds.experiments.summary import PooledRuns, RunSummary
 from folds.metrics.intervals import Interval
 from folds.metrics.report import ScoreReport
-from folds.runs import execute as manager
 from tests.conftest import GRID, Called
 from tests.folds.runs.test_execute import InProcess
 

@@ -20,12 +20,12 @@ import pytest
 from PIL import Image
 
 from folds.errors import EnsembleError, UsageError
+from folds.execution import local as manager
 from folds.execution.placement import DevicePlan, Execution
 from folds.metrics.classification import argmax_classes, macro_f1
-from folds.runs import execute as manager
-from folds.runs.plan import prepare_jobs
+from folds.runs.open import prepare_jobs
 from folds.splits.assignment import read_folds
-from folds.tuning.search import StudyCallbacks, _place, _plan, require_tune
+from folds.tuning.search import _place, _plan, require_tune
 from folds.tuning.space import TuneOptions
 from folds.tuning.study import make_tuning
 from folds.utils.csv_table import read_csv
@@ -269,7 +269,7 @@ def test_trials_begin_with_the_folds_of_another_run_where_they_are_to(grid: Path
     above = 'data = "people"\narch = "test_vit"\nk = 3\nimg_size = "32"\ninit_run = "test_vit"\nepochs = 1\n'
     Path("space.toml").write_text(above + "[space]\nlr = [1e-4, 1e-3]\n[tune]\nfolds = [0, 1]\n")
     tuning = make_tuning({}, Path("space.toml"))
-    plan = _plan(tuning, tuning.candidates, DevicePlan(("cpu",), 1, "", "ray"), Execution("cpu"), StudyCallbacks())
+    plan = _plan(tuning, tuning.candidates, DevicePlan(("cpu",), 1, "", "ray"), Execution("cpu"))
     jobs = prepare_jobs(plan)
     assert sorted((job.run, job.fold) for job in jobs) == [("t000", 0), ("t000", 1), ("t001", 0), ("t001", 1)]
     assert {(job.fold, job.init) for job in jobs} == {(fold, f"checkpoints/test_vit/fold{fold}.pt") for fold in (0, 1)}

@@ -22,10 +22,11 @@ from folds.execution import waiting as patience
 from folds.execution.placement import DevicePlan, Execution
 from folds.execution.ray_cluster import connect, place_on_cluster, train_on_cluster
 from folds.runs.execute import lock_runs, train
-from folds.runs.plan import Plan, build_plan, prepare_jobs
+from folds.runs.open import prepare_jobs
+from folds.runs.plan import Plan, build_plan
 from folds.training.job import Job, Outcome, job_as_dict, job_from_dict
 from folds.training.trainer import train_fold
-from tests.conftest import holding, start_over
+from tests.conftest import Logged, holding, start_over
 
 # Loss of a machine is noticed within seconds, not the minute that suits a real network.
 QUICK = {
@@ -113,7 +114,7 @@ def left_behind() -> list[Path]:
 
 
 def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(
-    cluster: Any, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+    cluster: Any, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     epochs = 12
     with lock_runs(one := plan(epochs=epochs)):
@@ -129,13 +130,9 @@ def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(
     monkeypatch.setattr(cluster_module, "_LISTEN_SECONDS", 0.2)
     nodes: dict[int, list[str]] = {}
     heard: dict[int, list[int]] = {}
-    notes: list[str] = []
     lost: list[float] = []
 
     def watch(job: Job, event: dict[str, Any]) -> None:
-        if event["event"] == "note":
-            notes.append(event["text"])
-            return
         seen = nodes.setdefault(job.fold, [])
         if event["node"] not in seen:
             seen.append(event["node"])
@@ -158,7 +155,7 @@ def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(
     assert any(
         f"fold {moved[0]}: its process or machine was lost; going on from what is saved, on {nodes[moved[0]][1]}"
         in note
-        for note in notes
+        for note in logged.notes
     )
     # Every epoch was heard of, though several end between two looks; one that was done and not yet saved was done again.
     assert {fold: sorted(set(epochs)) for fold, epochs in heard.items()} == {
@@ -169,19 +166,13 @@ def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(
 
 
 def test_a_lock_that_another_process_holds_is_waited_for(
-    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.2)
-    notes: list[str] = []
     with holding(jobs[0].lock) as holder:
-
-        def watch(job: Job, event: dict[str, Any]) -> None:
-            if event["event"] == "note":
-                notes.append(event["text"])
-                holder.kill()
-
-        outcomes = list(train_on_cluster(jobs[:2], ONE_CPU, cluster.address, watch))
-        assert notes == [f"{jobs[0].title} is in use by process {holder.pid}; trying again for up to 10 minutes"]
+        logged.react = lambda text: holder.kill()
+        outcomes = list(train_on_cluster(jobs[:2], ONE_CPU, cluster.address, no_report))
+        assert logged.notes == [f"{jobs[0].title} is in use by process {holder.pid}; trying again for up to 10 minutes"]
     assert errors(outcomes) == []
     assert outcomes[0].job.title == jobs[1].title, "the other job did not get the slot meanwhile"
 
@@ -286,7 +277,7 @@ def test_jobs_that_no_machine_can_run_are_said_once_and_given_up(
 
 
 def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(
-    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+    cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     def pretending(record: str, must_see: dict[str, Any]) -> dict[str, Any]:
         """The task, on a GPU that only says that it is there; what would be trained on it says what it was given."""
@@ -301,9 +292,9 @@ def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(
 
         def train_job(job: Any, report: Any) -> dict[str, Any]:
             report({"event": "note", "text": "on it"})
-            (job.place / "arrived").touch()
+            (job.fold_dir / "arrived").touch()
             end = time.monotonic() + 30
-            while len(list(job.place.parent.glob("fold*/arrived"))) < 2 and time.monotonic() < end:
+            while len(list(job.fold_dir.parent.glob("fold*/arrived"))) < 2 and time.monotonic() < end:
                 time.sleep(0.05)
             given = os.environ["CUDA_VISIBLE_DEVICES"]
             together = time.monotonic() < end
@@ -321,22 +312,25 @@ def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(
 
     monkeypatch.setattr(cluster_module, "run_task", pretending)
     monkeypatch.setattr(patience, "LOOK_SECONDS", 0.4)
-    notes: list[str] = []
     with ExitStack() as machines:
 
-        def watch(job: Job, event: dict[str, Any]) -> None:
-            notes.append(event["text"])
-            if "no machine" in event["text"]:
+        def add_a_machine(text: str) -> None:
+            if "no machine" in text:
                 machines.enter_context(graphics_machine(cluster))
 
+        logged.react = add_a_machine
         on_gpus = DevicePlan(("cuda", "cuda"), 1, "", "ray", 0.5)
         outcomes = list(
-            train_on_cluster([replace(job, amp="auto") for job in jobs[:2]], on_gpus, cluster.address, watch)
+            train_on_cluster([replace(job, amp="auto") for job in jobs[:2]], on_gpus, cluster.address, no_report)
         )
     assert errors(outcomes) == []
     expected = {"device": "cuda", "given": "0", "amp": "bf16", "together": True}
     assert [{key: (outcome.result or {})[key] for key in expected} for outcome in outcomes] == [expected] * 2
-    assert notes == ["no machine of the cluster has a GPU; waiting for one for up to 10 minutes", "on it", "on it"]
+    assert logged.notes == [
+        "no machine of the cluster has a GPU; waiting for one for up to 10 minutes",
+        "on it",
+        "on it",
+    ]
 
 
 def test_a_gpu_that_torch_does_not_find_is_an_error_that_names_the_machine(cluster: Any, jobs: list[Job]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from folds.execution import waiting as patience
 from folds.execution.waiting import LockedJobs, ResourceWatch, duration
+from tests.conftest import Logged
 
 BUSY = "swin fold 0 is in use by process 12 on elsewhere"
 
@@ -30,36 +31,39 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return by
 
 
-def test_a_held_job_comes_back_after_a_pause_and_is_given_up_in_the_end(turn: Callable[[float], None]) -> None:
-    held, notes, one = LockedJobs(35), list[str](), job(0)
+def test_a_held_job_comes_back_after_a_pause_and_is_given_up_in_the_end(
+    turn: Callable[[float], None], logged: Logged
+) -> None:
+    held, one = LockedJobs(35), job(0)
     for _ in range(4):
-        assert held.add(one, BUSY, notes.append) is None
+        assert held.add(one, BUSY) is None
         assert held.jobs == [one]
         turn(patience.AGAIN_SECONDS - 1)
         assert held.due() == []
         turn(1)
         assert held.due() == [one]
         assert held.jobs == []
-    error = held.add(one, BUSY, notes.append)
+    error = held.add(one, BUSY)
     assert error is not None
     assert error.message == f"{BUSY}, for 40 s now"
     assert "rm /runs/.swin.fold0.lock first" in (error.hint or "")
     assert held.jobs == []
-    assert notes == [f"{BUSY}; trying again for up to 35 s"]
+    assert logged.notes == [f"{BUSY}; trying again for up to 35 s"]
 
 
 def test_each_job_has_its_own_patience_and_a_lock_that_was_taken_meanwhile_begins_it_anew(
     turn: Callable[[float], None],
+    logged: Logged,
 ) -> None:
-    held, notes = LockedJobs(60), list[str]()
-    assert held.add(job(0), "0", notes.append) is None
+    held = LockedJobs(60)
+    assert held.add(job(0), "0") is None
     turn(50)
-    assert held.add(job(1), "1", notes.append) is None
+    assert held.add(job(1), "1") is None
     held.taken(job(0))  # trained for a while, and its machine was lost again
     turn(50)
-    assert held.add(job(0), "0", notes.append) is None
-    assert held.add(job(1), "1", notes.append) is None
-    assert [note[0] for note in notes] == ["0", "1", "0"]
+    assert held.add(job(0), "0") is None
+    assert held.add(job(1), "1") is None
+    assert [note[0] for note in logged.notes] == ["0", "1", "0"]
 
 
 def machine(alive: bool = True, **resources: float) -> dict[str, Any]:
@@ -68,34 +72,35 @@ def machine(alive: bool = True, **resources: float) -> dict[str, Any]:
 
 def test_room_that_is_gone_is_said_once_after_a_moment_and_again_when_it_goes_again(
     turn: Callable[[float], None],
+    logged: Logged,
 ) -> None:
-    machines, notes = [machine(CPU=2.0), machine(CPU=8.0, alive=False)], list[str]()
+    machines = [machine(CPU=2.0), machine(CPU=8.0, alive=False)]
     room = ResourceWatch({"CPU": 4}, lambda: machines)
-    assert room.lacking(notes.append, 600) == 0
-    assert notes == [], "a machine may be on its way"
+    assert room.lacking(600) == 0
+    assert logged.notes == [], "a machine may be on its way"
     for seconds in (5.0, 10.0, 15.0):
         turn(5)
-        assert room.lacking(notes.append, 600) == seconds
+        assert room.lacking(600) == seconds
     said = "no machine of the cluster has 4 CPU cores for a job (the most is 2)"
-    assert notes == [f"{said}; waiting for one for up to 10 minutes"]
+    assert logged.notes == [f"{said}; waiting for one for up to 10 minutes"]
     error = room.error(job(1), 15)
     assert error.message == f"swin fold 1: {said}, for 15 s now"
     assert "--resume" in (error.hint or "")
     machines[1]["Alive"] = True
     turn(5)
-    assert room.lacking(notes.append, 600) == 0
+    assert room.lacking(600) == 0
     machines[1]["Alive"] = False
     for _ in range(2):
         turn(5)
-        room.lacking(notes.append, 600)
-    assert len(notes) == 2
+        room.lacking(600)
+    assert len(logged.notes) == 2
 
 
 def test_machines_are_looked_at_now_and_then(turn: Callable[[float], None]) -> None:
     looks: list[int] = []
     room = ResourceWatch({"CPU": 1}, lambda: looks.append(1) or [])  # type: ignore[func-returns-value]
     for _ in range(40):
-        room.lacking(lambda text: None, 600)
+        room.lacking(600)
         turn(0.25)
     assert len(looks) == 2
 
@@ -115,9 +120,9 @@ def test_a_job_fits_on_one_living_machine_or_not_at_all(
     turn: Callable[[float], None], needs: dict[str, float], machines: list[dict[str, Any]], fits: bool
 ) -> None:
     room = ResourceWatch(needs, lambda: machines)
-    room.lacking(lambda text: None, 600)
+    room.lacking(600)
     turn(60)
-    assert (room.lacking(lambda text: None, 600) == 0) == fits
+    assert (room.lacking(600) == 0) == fits
 
 
 def test_durations_read_well() -> None:

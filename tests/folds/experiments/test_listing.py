@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,13 +22,14 @@ from folds.experiments.listing import (
     list_runs,
     sort_runs,
 )
+from tests.conftest import Logged
 from tests.folds.ledger_lines import against, line, scores
 
 LEDGER = Path("runs/ledger.jsonl")
 
 
-def listed(warn: Any = lambda text: None) -> dict[str, RunListing]:
-    return {one.run: one for one in list_runs(read_ledger(LEDGER), warn=warn)}
+def listed() -> dict[str, RunListing]:
+    return {one.run: one for one in list_runs(read_ledger(LEDGER))}
 
 
 def names(runs: Sequence[RunListing]) -> list[str]:
@@ -188,17 +188,18 @@ def test_what_has_changed_since_a_line_was_written_is_marked(grid: Path) -> None
     assert listed()["test_vit"].flags == (REMOVED,)
 
 
-def test_a_run_that_has_no_line_is_listed_from_its_files_and_one_that_cannot_be_read_is_said(grid: Path) -> None:
+def test_a_run_that_has_no_line_is_listed_from_its_files_and_one_that_cannot_be_read_is_said(
+    grid: Path, logged: Logged
+) -> None:
     expected = listed()["test_vit"].entry["oof"]
     LEDGER.unlink()
     Path("runs/test_resnet/fold1/done.json").write_text("{}")
     Path("runs/begun").mkdir()
     Path("runs/begun/config.toml").touch()
-    said: list[str] = []
-    found = listed(said.append)
+    found = listed()
     assert names(list(found.values())) == ["test_vit"]
     assert found["test_vit"].flags == (NOT_IN_LEDGER,)
     assert found["test_vit"].entry["oof"] == expected
-    assert len(said) == 1
-    assert said[0].startswith("test_resnet: ")
+    assert len(logged.warnings) == 1
+    assert logged.warnings[0].startswith("test_resnet: ")
     assert all(text(found["test_vit"]) is not None for _, text in COLUMNS.values())

@@ -11,10 +11,10 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from folds.errors import EnsembleError
+from folds.execution import local as manager
 from folds.experiments.ledger import read_ledger
 from folds.experiments.record import entry_from_files, trained_folds
 from folds.predictions.files import read_sidecar
-from folds.runs import execute as manager
 from tests.conftest import GRID, Called
 from tests.folds.runs.test_execute import InProcess
 

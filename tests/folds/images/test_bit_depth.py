@@ -9,6 +9,7 @@ from PIL import Image
 
 from folds.images.bit_depth import DepthGroup, depth_notes
 from folds.images.cache import ImageSettings, load_images
+from tests.conftest import Logged
 
 SMALL = ImageSettings(16, 12)
 
@@ -20,31 +21,33 @@ def deep_images(folder: Path, highest: int) -> list[Path]:
     return paths
 
 
-def test_the_window_of_deep_images_is_said_also_when_the_cache_is_there_already(tmp_path: Path) -> None:
+def test_the_window_of_deep_images_is_said_also_when_the_cache_is_there_already(tmp_path: Path, logged: Logged) -> None:
     paths = deep_images(tmp_path, 60_000)
     for _ in range(2):
-        said: list[str] = []
-        load_images(paths, SMALL, cache_dir=tmp_path / "cache", note=said.append)
-        assert said == ["2 images of 16-bit grey: the values 0 to 65535 become 0 to 255 (--window LO,HI sets it)"]
+        logged.records.clear()
+        load_images(paths, SMALL, cache_dir=tmp_path / "cache")
+        assert logged.notes == [
+            "2 images of 16-bit grey: the values 0 to 65535 become 0 to 255 (--window LO,HI sets it)"
+        ]
 
 
-def test_values_that_use_little_of_the_window_are_warned_about_with_the_window_that_fits(tmp_path: Path) -> None:
+def test_values_that_use_little_of_the_window_are_warned_about_with_the_window_that_fits(
+    tmp_path: Path, logged: Logged
+) -> None:
     paths = deep_images(tmp_path, 4095)
-    said: list[str] = []
-    load_images(paths, SMALL, cache_dir=tmp_path / "cache", note=said.append)
-    assert len(said) == 2
-    assert "6.2% of that window" in said[1]
-    assert "--window 0,4095" in said[1]
-    said.clear()
-    load_images(paths, ImageSettings(16, 12, window=(0, 4095)), cache_dir=tmp_path / "cache", note=said.append)
-    assert len(said) == 1
+    load_images(paths, SMALL, cache_dir=tmp_path / "cache")
+    assert len(logged.notes) == 2
+    assert "6.2% of that window" in logged.notes[1]
+    assert "--window 0,4095" in logged.notes[1]
+    logged.records.clear()
+    load_images(paths, ImageSettings(16, 12, window=(0, 4095)), cache_dir=tmp_path / "cache")
+    assert len(logged.notes) == 1
 
 
-def test_images_of_eight_bits_are_nothing_to_talk_about(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_images_of_eight_bits_are_nothing_to_talk_about(tmp_path: Path, logged: Logged) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "grey.png")
-    load_images([tmp_path / "grey.png"], SMALL, cache_dir=tmp_path / "cache", note=said.append)
-    assert said == []
+    load_images([tmp_path / "grey.png"], SMALL, cache_dir=tmp_path / "cache")
+    assert logged.lines == []
 
 
 def test_dark_colour_of_sixteen_bits_is_warned_about_without_offering_a_window_that_has_no_effect() -> None:

@@ -18,18 +18,19 @@ from sklearn.metrics import f1_score
 from folds.config.recipe import Recipe, Settings
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
+from folds.execution import local as manager
 from folds.execution import placement as devices
 from folds.execution import worker as worker_module
 from folds.experiments.summary import summarize_run
 from folds.predictions.files import read_sidecar
-from folds.runs import execute as manager
 from folds.runs.execute import lock_runs, train
-from folds.runs.plan import Plan, build_plan, prepare_jobs
+from folds.runs.open import prepare_jobs
+from folds.runs.plan import Plan, build_plan
 from folds.runs.run import file_safe
 from folds.training import context as fold_setup
 from folds.training.job import Job, Outcome, job_from_dict
 from folds.training.trainer import train_fold
-from tests.conftest import start_over
+from tests.conftest import Logged, start_over
 
 Planner = Callable[..., Plan]
 
@@ -280,7 +281,7 @@ def test_a_fold_that_fails_leaves_the_others_and_can_be_resumed(in_process: None
     assert [outcome.job.fold for outcome in run(plan(), resume=True)] == [1]
 
 
-def test_a_killed_worker_costs_nothing_but_time(plan: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_costs_nothing_but_time(plan: Planner, monkeypatch: pytest.MonkeyPatch, logged: Logged) -> None:
     run(plan(folds=[0], epochs=3))
     expected = Path("runs/test_resnet.oof.npy").read_bytes()
     start_over()
@@ -292,18 +293,15 @@ def test_a_killed_worker_costs_nothing_but_time(plan: Planner, monkeypatch: pyte
         return started[-1]
 
     monkeypatch.setattr(worker_module.Worker, "_start", remember)
-    notes: list[str] = []
 
     def kill_after_the_first_epoch(job: Job, event: dict[str, Any]) -> None:
-        if event["event"] == "note":
-            notes.append(event["text"])
         if event["event"] == "epoch" and event["epoch"] == 1 and len(started) == 1:
             os.kill(started[0].pid, signal.SIGKILL)
 
     outcomes = run(plan(folds=[0], epochs=3), report=kill_after_the_first_epoch)
     assert outcomes[0].error is None
     assert len(started) == 2
-    assert any("killed by signal SIGKILL" in text for text in notes)
+    assert any("killed by signal SIGKILL" in text for text in logged.notes)
     assert Path("runs/test_resnet.oof.npy").read_bytes() == expected
 
 

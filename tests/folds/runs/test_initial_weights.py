@@ -15,10 +15,12 @@ from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError
 from folds.experiments.comparison import compare_runs
 from folds.models.checkpoint import load_checkpoint
-from folds.runs.execute import write_predictions
 from folds.runs.initial_weights import beginnings
-from folds.runs.plan import Plan, build_plan, prepare_jobs
+from folds.runs.open import prepare_jobs
+from folds.runs.plan import Plan, build_plan
+from folds.runs.publish import write_predictions
 from folds.training.trainer import train_fold
+from tests.conftest import Logged
 
 
 def a_plan(
@@ -61,10 +63,12 @@ def test_weights_of_one_fold_are_no_beginning_for_the_others(planned: Callable[.
     assert len(prepare_jobs(planned("second", init=Path("checkpoints/first/fold0.pt"), more={"folds": [0]}))) == 1
 
 
-def test_weights_of_another_split_that_have_seen_who_is_scored_are_a_warning(planned: Callable[..., Plan]) -> None:
-    said: list[str] = []
-    planned("second", k=2, init=Path("checkpoints/first/fold0.pt"), more={"warn": said.append})
-    assert sum("people that fold" in line for line in said) == 2
+def test_weights_of_another_split_that_have_seen_who_is_scored_are_a_warning(
+    planned: Callable[..., Plan], logged: Logged
+) -> None:
+    made = planned("second", k=2, init=Path("checkpoints/first/fold0.pt"))
+    assert sum("people that fold" in line for line in logged.warnings) == 2
+    assert [*made.warnings] == logged.warnings
 
 
 def test_weights_alone_do_not_say_whom_they_have_seen(planned: Callable[..., Plan]) -> None:

@@ -18,10 +18,13 @@ from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError, UsageError
 from folds.execution import placement as devices
 from folds.execution.placement import DevicePlan, Execution
+from folds.runs import open as opening
 from folds.runs import plan
-from folds.runs.plan import Plan, build_plan, prepare_jobs
+from folds.runs.open import prepare_jobs
+from folds.runs.plan import Plan, build_plan
 from folds.splits.kfold import read_folds
 from folds.splits.repeated import MAX_INDEPENDENT_INDEX, max_rand_index
+from tests.conftest import Logged
 
 Planner = Callable[..., Plan]
 
@@ -75,9 +78,9 @@ def test_the_jobs_of_a_repeat_are_of_its_own_folds(planned: Planner) -> None:
 
 def test_images_are_decoded_once_for_all_repeats_and_seeds(planned: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    load = plan.load_images
+    load = opening.load_images
     monkeypatch.setattr(
-        plan, "load_images", lambda paths, *rest, **named: (asked.append(len(paths)), load(paths, *rest, **named))[1]
+        opening, "load_images", lambda paths, *rest, **named: (asked.append(len(paths)), load(paths, *rest, **named))[1]
     )
     prepare_jobs(planned(repeats=2, seeds=2))
     assert asked == [210, 42]
@@ -126,22 +129,20 @@ def test_columns_are_spread_besides_the_label_and_recorded(planned: Planner) -> 
 
 
 def test_a_class_that_a_repeat_lacks_is_warned_about_with_its_number(
-    planned: Planner, monkeypatch: pytest.MonkeyPatch
+    planned: Planner, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    said: list[str] = []
     monkeypatch.setattr(plan, "check_folds", lambda assignment, *rest: [f"fold of repeat {assignment.repeat}"])
-    planned(repeats=2, more={"warn": said.append})
-    assert said == ["fold of repeat 0", "repeat 1: fold of repeat 1"]
+    planned(repeats=2)
+    assert logged.warnings == ["fold of repeat 0", "repeat 1: fold of repeat 1"]
 
 
 @pytest.mark.parametrize(("loss", "accumulate", "lines"), [("ce+f1", 2, 1), ("ce+f1", 1, 0), ("ce", 2, 0)])
 def test_a_batch_loss_over_parts_of_a_batch_is_warned_about(
-    planned: Planner, loss: str, accumulate: int, lines: int
+    planned: Planner, loss: str, accumulate: int, lines: int, logged: Logged
 ) -> None:
-    said: list[str] = []
     variant = RequestedRecipe("", Recipe(epochs=1, img_size="32", pretrained=False, loss=loss, accumulate=accumulate))
-    planned(more={"warn": said.append, "variants": [variant, variant]})
-    assert sum("F1 of each part of a batch" in line for line in said) == lines  # once for all variants
+    planned(more={"variants": [variant, variant]})
+    assert sum("F1 of each part of a batch" in line for line in logged.warnings) == lines  # once for all variants
 
 
 def test_another_kind_of_device_is_refused_before_anything_is_removed(planned: Planner) -> None:
@@ -167,24 +168,23 @@ def test_another_kind_of_device_is_refused_before_anything_is_removed(planned: P
 
 
 def test_other_versions_are_warned_about_before_training_and_not_where_nothing_is_left(
-    planned: Planner, monkeypatch: pytest.MonkeyPatch
+    planned: Planner, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     prepare_jobs(planned())
-    said: list[str] = []
-    prepare_jobs(planned(), resume=True, warn=said.append)
-    assert said == []
-    now = plan.environment()
-    monkeypatch.setattr(plan, "environment", lambda: now | {"numpy": "9.9"})
-    prepare_jobs(planned(), resume=True, warn=said.append)
-    assert said == [
+    prepare_jobs(planned(), resume=True)
+    assert logged.warnings == []
+    now = opening.environment()
+    monkeypatch.setattr(opening, "environment", lambda: now | {"numpy": "9.9"})
+    prepare_jobs(planned(), resume=True)
+    assert logged.warnings == [
         f"test_resnet: begun with numpy {now['numpy']} (now 9.9); what comes out may differ in the last bits"
     ]
-    monkeypatch.setattr(plan.Run, "done", lambda self, fold: {})
-    assert prepare_jobs(planned(), resume=True, warn=said.append) == []
-    assert len(said) == 1
+    monkeypatch.setattr(opening.Run, "done", lambda self, fold: {})
+    assert prepare_jobs(planned(), resume=True) == []
+    assert len(logged.warnings) == 1
 
 
-def test_all_folds_with_force_are_a_new_start_whatever_is_recorded(planned: Planner) -> None:
+def test_all_folds_with_force_are_a_new_start_whatever_is_recorded(planned: Planner, logged: Logged) -> None:
     prepare_jobs(planned(more={"execution": Execution(per_device=3)}))
     record = Path("runs/test_resnet/config.toml")
     assert planned().placement.devices == ("cpu",) * 3
@@ -195,9 +195,8 @@ def test_all_folds_with_force_are_a_new_start_whatever_is_recorded(planned: Plan
             planned(more={"folds": [0], "force": True})
         made = planned(more={"force": True})
         assert made.placement.devices == ("cpu",)
-        said: list[str] = []
-        assert len(prepare_jobs(made, force=True, warn=said.append)) == 3
-        assert said == []
+        assert len(prepare_jobs(made, force=True)) == 3
+        assert logged.warnings == []
         assert tomllib.loads(record.read_text())["resolved"]["threads"] == 1
 
 

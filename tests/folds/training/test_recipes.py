@@ -13,7 +13,8 @@ from folds.config.recipe import Recipe, Settings
 from folds.errors import UsageError
 from folds.models.checkpoint import load_checkpoint
 from folds.models.factory import resolve
-from folds.runs.plan import build_plan, prepare_jobs
+from folds.runs.open import prepare_jobs
+from folds.runs.plan import build_plan
 from folds.training import loop as fitting
 from folds.training.job import Job
 from folds.training.trainer import train_fold

@@ -18,7 +18,8 @@ from sklearn.metrics import f1_score
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
 from folds.models.checkpoint import load_checkpoint
-from folds.runs.plan import build_plan, prepare_jobs
+from folds.runs.open import prepare_jobs
+from folds.runs.plan import build_plan
 from folds.training import context as fold_setup
 from folds.training import loop as fitting
 from folds.training import sampler as sampling

@@ -1,0 +1,222 @@
+"""Open the runs of a plan: decode their images, check them against what is there, write their folders, list what is left to train."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from folds.augmentation.custom import load_transform
+from folds.config.files import to_toml
+from folds.images.cache import DecodedImages, load_images
+from folds.images.settings import ImageSettings
+from folds.models.precision import resolve_amp
+from folds.runs.environment import environment, version_warnings
+from folds.runs.initial_weights import InitialWeights
+from folds.runs.plan import Plan
+from folds.runs.run import Run
+from folds.splits.assignment import save_folds
+from folds.training.job import Job
+from folds.training.resolve import trained_labels
+from folds.utils.csv_table import csv_text
+from folds.utils.files import sha256_bytes, write_atomic, write_json
+from folds.utils.progress import SILENT, Advance, Progress
+
+logger = logging.getLogger(__name__)
+
+TRAINED = "trained.csv"  # in the run's folder: what is trained on, where that is not what is scored
+
+
+class Images(NamedTuple):
+    """The decoded images of a plan, at one size."""
+
+    train: DecodedImages
+    test: DecodedImages | None
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run that has been found to be in order.
+
+    Attributes
+    ----------
+    record : the content of its config.toml.
+    amp : the number format that it is trained in.
+    trained : the label of each sample that it is trained on, where that is not the one that is scored.
+    """
+
+    run: Run
+    images: Images
+    record: str
+    amp: str
+    trained: list[str] | None
+
+
+def prepare_jobs(
+    plan: Plan,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress = SILENT,
+    decoded: Callable[[Images], None] | None = None,
+) -> list[Job]:
+    """Decode the images, write the run folders, and return the jobs that are still to do, longest first.
+
+    Where versions differ from those that a run was begun with, before it is trained further, there is a warning in the log.
+
+    Parameters
+    ----------
+    decoded : called once with the images of the first run, before anything is written or removed; it may refuse them.
+
+    Raises
+    ------
+    EnsembleError : a run exists and neither `resume` nor `force` is given, or it was begun with other settings, data
+        or folds, or on another kind of device (the difference is shown); an image cannot be used.
+    """
+    plan.check_not_started(resume, force)
+    with progress.step("decoding images") as advance:
+        images = decode_images(plan, advance)
+    if decoded is not None:
+        decoded(images[plan.runs[0].image_settings])
+    # Nothing is removed before everything has been found to be in order, for all runs.
+    opened = [_check_run(plan, run, images[run.image_settings], force) for run in plan.runs]
+    versions = environment()
+    for one in opened:
+        _write_run(plan, one, versions, force)
+    return _list_jobs(plan, opened, versions)
+
+
+def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSettings, Images]:
+    """Return the decoded images of training and test by how they are decoded; runs that want the same share them.
+
+    Raises
+    ------
+    EnsembleError : images that cannot be used, all of them in one error.
+    """
+
+    def load(paths: Sequence[Path], settings: ImageSettings, where: Sequence[str]) -> DecodedImages:
+        return load_images(paths, settings, cache_dir=plan.image_cache, where=where, progress=progress)
+
+    images: dict[ImageSettings, Images] = {}
+    for settings in dict.fromkeys(run.image_settings for run in plan.runs):
+        train = load(plan.table.paths or (), settings, plan.table.locations)
+        test = plan.data.test
+        images[settings] = Images(train, None if test is None else load(test.paths or (), settings, test.locations))
+    return images
+
+
+def _check_run(plan: Plan, run: Run, images: Images, force: bool) -> OpenedRun:
+    """Refuse a run that was begun with other settings than it would go on with."""
+    amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
+    trained = trained_labels(run.recipe, plan.table)
+    record = _record(plan, run, images, amp, trained)
+    if not (force and plan.whole):
+        run.check_same_settings(record)
+    return OpenedRun(run, images, record, amp, trained)
+
+
+def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
+    """Remove what is trained again from nothing, and write the folder of a run that is new; config.toml, which makes it one, last."""
+    run = one.run
+    if force:
+        run.remove(plan.folds)
+    if (run.folder / "config.toml").exists():
+        return
+    save_folds(run.folder / "folds.csv", run.assignment, force=True)
+    write_json(run.folder / "environment.json", versions)
+    if one.trained is not None:
+        write_atomic(run.folder / TRAINED, csv_text({"id": plan.table.ids.tolist(), "label": one.trained}))
+    write_atomic(run.folder / "config.toml", one.record)
+
+
+def _list_jobs(plan: Plan, opened: Sequence[OpenedRun], versions: dict[str, str]) -> list[Job]:
+    """Return the folds that are not trained, longest first: the last slot to finish then has the least left to do."""
+    jobs: list[tuple[int, Job]] = []
+    for one in opened:
+        run, job = one.run, _job(plan, one, versions)
+        begun = plan.beginnings.get(run.name, InitialWeights())
+        for fold in plan.folds:
+            if run.done(fold) is not None:
+                # Of a process that was killed just before it removed it.
+                (run.fold_folder(fold) / "state.pt").unlink(missing_ok=True)
+                continue
+            rows = len(run.assignment.training_index(fold))
+            cost = rows * run.recipe.epochs * run.parameters * run.architecture.height * run.architecture.width
+            init = str(begun.paths[fold]) if begun.paths else None
+            jobs.append((cost, replace(job, fold=fold, checkpoint=str(run.checkpoint(fold)), init=init)))
+    unfinished = {job.folder for _, job in jobs}
+    folders = [run.folder for run in plan.runs if str(run.folder) in unfinished]
+    for line in version_warnings(folders, versions, plan.placement.kind == "cuda"):
+        logger.warning(line)
+    return [job for _, job in sorted(jobs, key=lambda pair: (-pair[0], pair[1].run, pair[1].fold))]
+
+
+def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
+    """Return the first fold of a run as a job; the others differ in `fold`, `checkpoint` and `init`."""
+    run, (train, test) = one.run, one.images
+    return Job(
+        run=run.name,
+        fold=0,
+        k=run.assignment.k,
+        folder=str(run.folder),
+        checkpoint="",
+        pixels=str(train.path),
+        test_pixels=str(test.path) if test else None,
+        architecture=asdict(run.architecture),
+        recipe={key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.recipe).items()},
+        images=asdict(run.image_settings),
+        data={key: str(value) if isinstance(value, Path) else value for key, value in asdict(plan.spec).items()},
+        classes=plan.table.classes,
+        class_attributes={name: dict(meaning) for name, meaning in plan.table.class_attributes.items()},
+        folds_sha=run.assignment.sha,
+        threads=plan.placement.threads,
+        amp=one.amp,
+        save_seconds=plan.execution.save_seconds,
+        versions=versions,
+        trained=None if one.trained is None else str(run.folder / TRAINED),
+        selected_on_validation=plan.beginnings.get(run.name, InitialWeights()).selected_on_validation,
+    )
+
+
+def _record(plan: Plan, run: Run, images: Images, amp: str, trained: Sequence[str] | None) -> str:
+    """The content of a run's config.toml: given again, it makes this very run."""
+    train, test = images
+    settings = replace(
+        plan.settings,
+        data=plan.spec.data,
+        arch=(run.architecture.name,),
+        name=run.name,
+        k=run.assignment.k,
+        repeats=1,
+        seeds=1,
+    )
+    if settings.folds is None and (
+        run.assignment is not plan.assignment or run.recipe.seed != plan.runs[0].recipe.seed
+    ):
+        # Its folds do not follow from its seed: they are those beside the record.
+        settings = replace(settings, folds=run.folder / "folds.csv", holdout=None, stratify=())
+    resolved = {
+        "architecture": _plain(asdict(run.architecture)),
+        "table_sha": plan.table.sha,
+        "test_sha": plan.data.test.sha if plan.data.test is not None else "",
+        "folds_sha": run.assignment.sha,
+        "images_sha": sha256_bytes("".join([*train.content, *(test.content if test else ())]).encode()),
+        "init_sha": sha256_bytes(run.recipe.init.read_bytes()) if run.recipe.init else "",
+        "init_run_sha": plan.beginnings.get(run.name, InitialWeights()).sha or None,
+        "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
+        "trained_sha": sha256_bytes("\n".join(trained).encode()) if trained else "",
+        "amp": amp,
+        "device": plan.placement.kind,
+        "threads": plan.placement.threads,
+        # On a CPU the threads make the same choice again, and on a larger machine a larger one.
+        "jobs": plan.execution.per_device or (None if plan.placement.kind == "cpu" else 1),
+    }
+    return to_toml(settings, run.recipe, resolved)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,175 @@
+"""A training from beginning to end: lock the runs, decode and audit their images, train, record, score, compare."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from folds.auditing.checks import Finding
+from folds.auditing.run import audit_decoded, check_strict, log_findings
+from folds.errors import EnsembleError
+from folds.experiments.comparison import BaselineComparison, compare_with_baselines
+from folds.experiments.loggers import Tracker
+from folds.experiments.record import git_state, record_run, save_hypothesis
+from folds.experiments.summary import PooledRuns, RunSummary, pool_runs, summarize_run
+from folds.runs.execute import lock_runs, train
+from folds.runs.open import Images, prepare_jobs
+from folds.runs.plan import Plan
+from folds.runs.run import Run
+from folds.training.job import Job, Outcome
+from folds.utils.progress import SILENT, Progress
+from folds.utils.text import duration
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training has come to.
+
+    Attributes
+    ----------
+    summaries : of the runs of which a fold is trained, in the order of the plan.
+    pooled : what repeats and seeds of one architecture are worth together; [] where there are none.
+    comparisons : of runs with their baselines; [] where nothing is compared.
+    failed : the jobs that failed; what they had saved is kept.
+    """
+
+    plan: Plan
+    summaries: list[RunSummary]
+    pooled: list[PooledRuns]
+    comparisons: list[BaselineComparison]
+    failed: list[Outcome]
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """The runs of the plan by name, trained or not."""
+        return {run.name: run for run in self.plan.runs}
+
+
+def train_runs(
+    plan: Plan,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    strict: bool = False,
+    hypothesis: str | None = None,
+    tracker: Tracker | None = None,
+    per_person: bool = False,
+    progress: Progress = SILENT,
+) -> TrainingResult:
+    """Train what is not trained yet of a plan, enter its runs in the ledger, and score and compare them.
+
+    Interrupted (KeyboardInterrupt passes through), finished folds are published, and the others go on from their last epoch.
+
+    Parameters
+    ----------
+    resume : go on with runs that were begun; `force`: train them again from nothing. Without either, a run that exists is an error.
+    strict : warnings about the data and the folds are errors, raised before anything is written.
+    hypothesis : what is expected, kept with the runs in the ledger.
+    tracker : gets the numbers as well (`folds.experiments.loggers.open_tracker`).
+    per_person : score people: a person's images are averaged first.
+
+    Raises
+    ------
+    EnsembleError : as `folds.runs.open.prepare_jobs`; a run is locked by another process. A fold that fails raises nothing.
+    """
+    tracker = tracker or Tracker()
+    git = git_state(plan.root)  # of when it was begun: code may be edited while it trains
+    with lock_runs(plan):
+        jobs = _open(plan, resume, force, strict, progress)
+        for run in plan.runs:
+            save_hypothesis(run, hypothesis)
+        if not jobs:
+            logger.info("nothing left to train")
+        with tracker:
+            failed = _train(plan, jobs, tracker, progress)
+            for entry in _enter_in_ledger(plan, git):
+                tracker.entry(entry)
+    return score_runs(plan, failed, per_person)
+
+
+def score_runs(plan: Plan, failed: Sequence[Outcome] = (), per_person: bool = False) -> TrainingResult:
+    """Score and compare the runs of a plan, as far as they are trained."""
+    summaries = summarize_runs(plan, per_person)
+    pooled = pool_variants(plan, summaries, per_person)
+    compared = compare_with_baselines(plan.runs, summaries, per_person)
+    return TrainingResult(plan, summaries, pooled, compared, list(failed))
+
+
+def _open(plan: Plan, resume: bool, force: bool, strict: bool, progress: Progress) -> list[Job]:
+    """Prepare the jobs, with the audit of the images before anything is written."""
+    findings: list[Finding] = []
+
+    def audit(images: Images) -> None:
+        findings.extend(audit_decoded(plan.data, *images, plan.assignment.fold))
+        if strict:
+            check_strict(plan.warnings, findings)
+
+    jobs = prepare_jobs(plan, resume=resume, force=force, progress=progress, decoded=audit)
+    log_findings(findings)
+    return jobs
+
+
+def _train(plan: Plan, jobs: Sequence[Job], tracker: Tracker, progress: Progress) -> list[Outcome]:
+    """Train the jobs, shown live, and return those that failed."""
+    failed: list[Outcome] = []
+    with progress.jobs(jobs, len(plan.placement.devices)) as view:
+
+        def report(job: Job, event: dict[str, Any]) -> None:
+            view.event(job, event)
+            tracker.event(job, event)
+
+        for outcome in train(plan, jobs, report):
+            view.outcome(outcome)
+            _log_outcome(outcome)
+            if outcome.error is not None:
+                failed.append(outcome)
+    return failed
+
+
+def _log_outcome(outcome: Outcome) -> None:
+    if outcome.error is not None:
+        logger.error(outcome.error.full_text())
+    elif outcome.result is not None:
+        done = outcome.result
+        logger.info(
+            f"{outcome.job.title}: macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, "
+            f"{duration(done['seconds'])} ({done['seconds'] / max(done['epochs'], 1):.1f} s an epoch)"
+        )
+
+
+def _enter_in_ledger(plan: Plan, git: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Enter the runs in the ledger; hours of training do not fail for a line in it."""
+    entries = []
+    for run in plan.runs:
+        try:
+            entry = record_run(run, jobs=len(plan.placement.devices), git=git)
+        except EnsembleError as error:
+            logger.warning(f"{run.name} is not in the ledger: {error.message}")
+        else:
+            entries += [entry] if entry is not None else []
+    return entries
+
+
+def summarize_runs(plan: Plan, per_person: bool = False) -> list[RunSummary]:
+    """Return what each run of the plan is worth, as far as it is trained."""
+    summaries = []
+    for run in plan.runs:
+        done = {fold: record for fold in range(run.assignment.k) if (record := run.done(fold)) is not None}
+        if done:
+            summaries.append(summarize_run(run.name, done, run.assignment.k, run.runs, per_person))
+    return summaries
+
+
+def pool_variants(plan: Plan, summaries: Sequence[RunSummary], per_person: bool = False) -> list[PooledRuns]:
+    """Return what the repeats and seeds of one architecture are worth together; [] where there are none."""
+    base = {run.name: run.base for run in plan.runs}
+    pooled = []
+    for name in dict.fromkeys(base.values()):
+        together = [summary for summary in summaries if base[summary.run] == name]
+        found = pool_runs(name, together, plan.runs[0].runs, per_person)
+        pooled += [found] if found is not None else []
+    return pooled

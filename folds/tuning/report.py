@@ -1,0 +1,114 @@
+"""What a tuning has come to: its trials, what the settings explain, the best of them, and what that is worth; written and returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from folds.tuning.importance import Importance, measure
+from folds.tuning.study import Study, open_study, score_on_other_folds
+from folds.tuning.trials import Trial, best_of, ordered, trial_records, write_best, write_table
+from folds.utils.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """What a tuning has come to.
+
+    Attributes
+    ----------
+    trials : those that have ended, best first.
+    importance : what each setting explains of the score; None where the trials are too few, or all the same.
+    best : the best trial that finished; None where none did.
+    checked : the score of the best on the folds that nothing was chosen on, once its run is trained there; else None.
+    files : what was written.
+    lost : the trials that were lost with their process too often, and why.
+    """
+
+    study: Study
+    trials: tuple[Trial, ...] = ()
+    importance: Importance | None = None
+    best: Trial | None = None
+    checked: Mapping[str, Any] | None = None
+    files: tuple[Path, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    @property
+    def best_file(self) -> Path | None:
+        """``best.toml``, which ``ensemble kfold -c`` trains; None where no trial finished."""
+        return None if self.best is None else self.files[-1]
+
+    @property
+    def scored(self) -> int:
+        """How many trials have a score."""
+        return sum(trial.score is not None for trial in self.trials)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        best = None
+        if self.best is not None:
+            best = trial_records([self.best])[0] | {"optimistic": True, "checked": self.checked}
+        return {
+            "tuning": self.study.name,
+            "metric": self.study.options.metric,
+            "folds": list(self.study.options.folds),
+            "trials": trial_records(self.trials),
+            "importance": None if self.importance is None else self.importance.to_dict(),
+            "best": best,
+            "files": [str(path) for path in self.files],
+        }
+
+
+def run_study(
+    study: Study,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    devices: str = "auto",
+    address: str | None = None,
+    progress: Progress = SILENT,
+) -> StudyReport:
+    """Train the trials of a study that have not ended, and report on all of them.
+
+    Interrupted (KeyboardInterrupt passes through), trials that have ended are kept, the others go on from their last epoch.
+
+    Parameters
+    ----------
+    resume : go on with a study that was begun; `force`: begin it again from nothing. Without either, one that exists is an error.
+    devices : ``auto`` or ``cpu``.
+    address : of a Ray cluster; None: one of this machine alone.
+
+    Raises
+    ------
+    EnsembleError : see `folds.tuning.study.open_study` and `folds.tuning.search.train_trials`.
+    """
+    from folds.tuning.search import train_trials
+
+    with open_study(study, resume, force):
+        lost = train_trials(study, devices, address, progress)
+    return write_report(study, lost)
+
+
+def write_report(study: Study, lost: Sequence[str] = ()) -> StudyReport:
+    """Write ``trials.csv``, ``importance.png`` and ``best.toml`` from what the trials have left, and return what is in them."""
+    from folds.tuning.importance_plot import draw_importance
+
+    options = study.options
+    trials = ordered(list(study.ended().values()), options)
+    if not trials:
+        return StudyReport(study, lost=tuple(lost))
+    scored = [one for one in trials if one.score is not None]
+    importance = None
+    if scored:
+        importance = measure([one.settings for one in scored], [float(one.score or 0) for one in scored], options.seed)
+    table = write_table(study.folder, trials, options)
+    plot = draw_importance(study.folder / "importance.png", study.space, trials, importance, options)
+    best = best_of(trials, options)
+    if best is None:
+        return StudyReport(study, tuple(trials), importance, files=(table,), lost=tuple(lost))
+    chosen = study.candidates[best.number]
+    written = write_best(study.folder, study.best_run, best, chosen.settings, chosen.recipe, options, len(scored))
+    files = tuple(path for path in (table, plot, written) if path is not None)
+    return StudyReport(study, tuple(trials), importance, best, score_on_other_folds(study), files, tuple(lost))
