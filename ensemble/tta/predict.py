@@ -38,6 +38,7 @@ class FoldPredictor:
     ----------
     open_data : gives the table a checkpoint was trained on.
     images : of tables that were read before, shared by the folds of a run.
+    image_cache : the folder of decoded images.
     again : predict also what is there already.
     progress : has a step for whatever is predicted.
 
@@ -53,11 +54,13 @@ class FoldPredictor:
         folder: Path,
         *,
         images: dict[str, Any],
+        image_cache: Path = CACHE / "images",
         device: str = "auto",
         again: bool = False,
         progress: Progress = SILENT,
     ) -> None:
         self.path, self.folder, self.images, self.again, self.progress = path, folder, images, again, progress
+        self.image_cache = image_cache
         self.checkpoint, self.sha = load_checkpoint(path), sha256_file(path)
         self.data = open_data(self.checkpoint)
         self.index = _positions(self.data.train, self.checkpoint)
@@ -136,7 +139,7 @@ class FoldPredictor:
         key = repr((table.source, len(table), self.checkpoint.images))
         if key not in self.images:
             settings = self.checkpoint.image_settings
-            loaded = load_images(table.paths or (), settings, cache_dir=CACHE / "images", where=table.locations)
+            loaded = load_images(table.paths or (), settings, cache_dir=self.image_cache, where=table.locations)
             self.images[key] = loaded, PixelSource(loaded.pixels, self.device)
         images, pixels = self.images[key]
         seen = sha256_bytes("".join(images.content[i] for i in index.tolist()).encode())

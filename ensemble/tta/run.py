@@ -21,6 +21,7 @@ from ensemble.tta.weights import OOFViews, apply, fit, nested_view_scores
 from folds.data.sources import load_checkpoint_data
 from folds.data.table import Dataset
 from folds.errors import EnsembleError, UsageError
+from folds.images.settings import CACHE
 from folds.models.checkpoint import Checkpoint, available_checkpoints, load_checkpoint
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_sidecar, sidecar_path
 from folds.predictions.reading import labels_and_groups
@@ -58,6 +59,7 @@ def augment_folds(
     per_person: bool = False,
     device: str = "auto",
     force: bool = False,
+    root: Path = Path(),
     progress: Progress = SILENT,
 ) -> tuple[TTAResult, list[ViewScores]]:
     """Augment a checkpoint or all folds of a run; return what was merged, and the scores of its distinct views.
@@ -69,6 +71,7 @@ def augment_folds(
     data : the table it was trained on, where it has moved.
     per_person : score people: the probabilities of a person's images are averaged first.
     device, force : as of `augment`.
+    root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
 
     Raises
     ------
@@ -83,17 +86,28 @@ def augment_folds(
         classes = checkpoint.classes if checkpoint.target == LABEL else None
         key = repr((sorted(checkpoint.data.items()), classes))
         if key not in tables:
-            tables[key] = load_checkpoint_data(checkpoint.data, data, classes=classes, note=logger.info)
+            tables[key] = load_checkpoint_data(checkpoint.data, data, classes=classes, root=root)
         return tables[key]
 
-    checkpoints = {path: load_checkpoint(path) for path in find_checkpoints(target)}
+    checkpoints = {path: load_checkpoint(path) for path in find_checkpoints(target, root / "checkpoints")}
     first = next(iter(checkpoints.values())).architecture
     views = deduplicate_views(views, (first.height, first.width))
     logger.info("%d view%s: %s", len(views), "s" if len(views) > 1 else "", ", ".join(view.name for view in views))
-    made = augment(checkpoints, views, open_data, request, device=device, force=force, progress=progress)
+    runs, cache = root / "runs", root / CACHE / "images"
+    made = augment(
+        checkpoints,
+        views,
+        open_data,
+        request,
+        runs=runs,
+        image_cache=cache,
+        device=device,
+        force=force,
+        progress=progress,
+    )
     if made.predicted:
         logger.info("%s forward passes made", f"{made.predicted:,}")
-    return made, score_views(made.run, views, per_person=per_person)
+    return made, score_views(made.run, views, runs, per_person)
 
 
 def augment(
@@ -103,6 +117,7 @@ def augment(
     request: MergeConfig,
     *,
     runs: Path = Path("runs"),
+    image_cache: Path = CACHE / "images",
     device: str = "auto",
     force: bool = False,
     progress: Progress = SILENT,
@@ -121,6 +136,7 @@ def augment(
     checkpoints : by file, of one run.
     views : the plain image first.
     open_data : gives the table a checkpoint was trained on.
+    image_cache : the folder of decoded images.
     force : predict all views of these checkpoints again, also where those there are of another training.
 
     Raises
@@ -136,7 +152,16 @@ def augment(
     with exclusive_lock(runs / "tta" / f".{run}.lock", f"the TTA of {run}"):
         folds = []
         for path in checkpoints:
-            fold = FoldPredictor(path, open_data, folder, images=images, device=device, again=force, progress=progress)
+            fold = FoldPredictor(
+                path,
+                open_data,
+                folder,
+                images=images,
+                image_cache=image_cache,
+                device=device,
+                again=force,
+                progress=progress,
+            )
             _check_same_training(oof_file(runs / "tta", run), fold, force)
             fold.out_of_fold(views)
             if request.all_on_test(len(views)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -64,16 +63,15 @@ def demo(
     folder = folder or Path("demo-quick" if quick else "demo")
     k, epochs = (QUICK_FOLDS, epochs or QUICK_EPOCHS) if quick else (FOLDS, epochs or EPOCHS)
     make_folder(folder)
-    os.chdir(folder)
     console.note(
         f"in {folder}/: people drawn by the program; a person's seven pictures share one identity, which is no clue for new people\n"
     )
     again = shlex.join(["ensemble", *(word for word in console.words if word != "--force")])
     if quick:
-        _draw_few()
-    lines = [*_runs(k, epochs, force, again), *_blends(["runs/*.npy"], "")]
-    lines += [*_views(force), *_blends(["runs/*.npy", "runs/tta/*.npy"], " + TTA")]
-    line, told = _auto(["runs/*.npy", "runs/tta/*.npy"])
+        _draw_few(folder)
+    lines = [*_runs(folder, k, epochs, force, again), *_blends(folder, ["runs/*.npy"], "")]
+    lines += [*_views(folder, force), *_blends(folder, ["runs/*.npy", "runs/tta/*.npy"], " + TTA")]
+    line, told = _auto(folder, ["runs/*.npy", "runs/tta/*.npy"])
     lines += line
     seconds = time.monotonic() - started
     record = {"lines": [_record(line) for line in lines], "seconds": seconds, "folder": str(folder)}
@@ -83,28 +81,28 @@ def demo(
     return 0
 
 
-def _draw_few() -> None:
+def _draw_few(root: Path) -> None:
     from folds.data.sources import BUILT_IN
     from folds.data.synthetic.people import generate_people
 
-    generate_people(BUILT_IN, people=QUICK_PEOPLE, test_people=QUICK_TEST_PEOPLE)
+    generate_people(root / BUILT_IN, people=QUICK_PEOPLE, test_people=QUICK_TEST_PEOPLE)
 
 
-def _runs(k: int, epochs: int, force: bool, again: str) -> list[ResultLine]:
+def _runs(root: Path, k: int, epochs: int, force: bool, again: str) -> list[ResultLine]:
     from ensemble.cli.reports.training import describe, raise_failed, train_shown
     from folds.config.recipe import Recipe, Settings
     from folds.runs.plan import build_plan
 
     command = f"ensemble kfold --k {k} --arch {','.join(ARCHS)} --epochs {epochs}"
     _step(command)
-    plan = build_plan(Settings(arch=ARCHS, k=k), Recipe(epochs=epochs), force=force)
+    plan = build_plan(Settings(arch=ARCHS, k=k), Recipe(epochs=epochs), force=force, root=root)
     describe(plan)
     trained = train_shown(plan, again, resume=True, force=force)
     raise_failed(trained, again)
     return [ResultLine(one.run, one.oof, one.test) for one in trained.summaries if one.test is not None]
 
 
-def _blends(files: Sequence[str], added: str) -> list[ResultLine]:
+def _blends(root: Path, files: Sequence[str], added: str) -> list[ResultLine]:
     from ensemble.blending.blend import make_blend
     from ensemble.blending.output import blend_folder, write_blend
     from ensemble.blending.request import BlendConfig
@@ -116,15 +114,15 @@ def _blends(files: Sequence[str], added: str) -> list[ResultLine]:
             f"ensemble blend {shown} --method {request.method}"
             + (f" --weights {request.weights}" if request.weights else "")
         )
-        made = make_blend([Path(file) for file in files], request)
-        write_blend(made, blend_folder(made, None), False)
+        made = make_blend(_found(root, files), request)
+        write_blend(made, root / blend_folder(made, None), False)
         oof, test = made.total["oof"].score, made.total["test"].score
         if oof is not None and test is not None:
             lines.append(ResultLine(f"{request.method} vote{' 2:1' if request.weights else ''}{added}", oof, test))
     return lines
 
 
-def _auto(files: Sequence[str]) -> tuple[list[ResultLine], str]:
+def _auto(root: Path, files: Sequence[str]) -> tuple[list[ResultLine], str]:
     """The method that is best out of fold, as a line, and what is to be said of it."""
     from ensemble.blending.blend import make_blend
     from ensemble.blending.output import blend_folder, write_blend
@@ -132,8 +130,8 @@ def _auto(files: Sequence[str]) -> tuple[list[ResultLine], str]:
     from ensemble.cli.reports.blend import methods_table
 
     _step(f"ensemble blend {' '.join(files)} --method auto")
-    made = make_blend([Path(file) for file in files], BlendConfig("auto", worth=False))
-    write_blend(made, blend_folder(made, None), False)
+    made = make_blend(_found(root, files), BlendConfig("auto", worth=False))
+    write_blend(made, root / blend_folder(made, None), False)
     oof, test = made.total["oof"].score, made.total["test"].score
     if made.fitted is None or oof is None or test is None:
         return [], ""
@@ -143,7 +141,7 @@ def _auto(files: Sequence[str]) -> tuple[list[ResultLine], str]:
     )
 
 
-def _views(force: bool) -> list[ResultLine]:
+def _views(root: Path, force: bool) -> list[ResultLine]:
     from ensemble.cli.terminal.progress import TerminalProgress
     from ensemble.tta.run import augment_folds
     from ensemble.tta.views import parse_views
@@ -151,11 +149,15 @@ def _views(force: bool) -> list[ResultLine]:
     lines: list[ResultLine] = []
     for arch in ARCHS:
         _step(f"ensemble tta {arch} --views {VIEWS}")
-        made, scored = augment_folds(arch, parse_views(VIEWS), force=force, progress=TerminalProgress())
+        made, scored = augment_folds(arch, parse_views(VIEWS), force=force, root=root, progress=TerminalProgress())
         merged = {one.split: one.merged for one in scored}
         if merged.get("oof") is not None and merged.get("test") is not None:
             lines.append(ResultLine(f"{made.run} + TTA", merged["oof"], merged["test"]))  # type: ignore[arg-type]
     return lines
+
+
+def _found(root: Path, files: Sequence[str]) -> list[Path]:
+    return [path for pattern in files for path in sorted(root.glob(pattern))]
 
 
 def _step(command: str) -> None:

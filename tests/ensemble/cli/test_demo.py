@@ -76,19 +76,19 @@ def test_quick_demo_takes_few_people_and_two_folds(
     monkeypatch.setattr(demo, "QUICK_PEOPLE", 12)
     monkeypatch.setattr(demo, "QUICK_TEST_PEOPLE", 6)
     # The test above walks these; `make package` walks all of it.
-    monkeypatch.setattr(demo, "_views", lambda force: [])
-    monkeypatch.setattr(demo, "_auto", lambda files: ([], ""))
+    monkeypatch.setattr(demo, "_views", lambda root, force: [])
+    monkeypatch.setattr(demo, "_auto", lambda root, files: ([], ""))
     called = call("demo", "--quick", "--json")
     assert called.code == 0, called.err
     assert [line["name"] for line in json.loads(called.out)["lines"]][:3] == ["swin", "resnet18", "soft vote"]
     assert [path.name for path in tmp_path.iterdir()] == ["demo-quick"]
-    assert len(list(Path().glob("checkpoints/*/*.pt"))) == 4
-    assert len(list(Path(sources.BUILT_IN, "train/images").iterdir())) == 12
+    assert len(list(Path("demo-quick").glob("checkpoints/*/*.pt"))) == 4
+    assert len(list(Path("demo-quick", sources.BUILT_IN, "train/images").iterdir())) == 12
 
 
 def test_fewer_built_in_people_are_left_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     generate_people(sources.BUILT_IN, people=2, test_people=1)
     before = {path: path.stat().st_mtime_ns for path in sources.BUILT_IN.rglob("*")}
-    assert sources.find_data(None)[0] == sources.BUILT_IN
+    assert sources.find_data(None) == sources.BUILT_IN
     assert {path: path.stat().st_mtime_ns for path in sources.BUILT_IN.rglob("*")} == before
