@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Threads that wait for each other cost more than they bring on shared cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test install lint package clean
+.PHONY: demo test install lint docs package clean
 
 demo: install
 	$(BIN)/ensemble demo
@@ -28,6 +28,15 @@ package: install
 	$(BIN)/python -m build $(if $(FRESH),,--no-isolation) .
 	.ci/check_wheel $(BIN)/python dist/*.whl $(FRESH)
 
+# The documentation as a site in site/, which needs no network and no server to be read.
+docs: $(VENV)/docs
+	$(BIN)/mkdocs build --strict --quiet
+	@echo 'open site/index.html; with search: python3 -m http.server -d site'
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[docs]'
+	@touch $@
+
 install: $(VENV)/installed
 
 # Done once, and again when the requirements change. Debian's python3 comes without ensurepip. Version 0.1.0 was
@@ -47,4 +56,4 @@ python-venv:
 	else echo "error: Python's venv module is missing; on Debian: sudo apt-get install python3-venv"; exit 1; fi
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist site
