@@ -208,7 +208,7 @@ def _rows_of(
     sources = [(member, member.rows) for member in distinct.values() if member.rows is not None]
     truth, conflict = _merged(table, [(member, rows, _labels_of(member, target, classes)) for member, rows in sources])
     if conflict is not None and labels is None:
-        hint = "give the right ones with --labels FILE.csv, or blend the runs of one table with --run"
+        hint = "give the right ones with `labels=FILE.csv`, or blend the runs of one table with `runs`"
         raise EnsembleError(f"different labels: {conflict}", hint=hint)
     persons, conflict = _merged(table, [(member, rows, rows.persons) for member, rows in sources])
     notes = [] if conflict is None else [f"different persons: {conflict}; the first file's are used"]

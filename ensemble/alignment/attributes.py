@@ -89,7 +89,7 @@ def label_classes(targets: Sequence[str], meaning: ClassAttributes) -> tuple[str
     if not classes:
         raise EnsembleError(
             f"predictions of {', '.join(targets)} cannot be joined: no file says what the classes are in these attributes",
-            hint="blend one of them alone with --run, or add a run trained on the label, whose sidecar has class_attributes",
+            hint="blend one of them alone with `runs`, or add a run trained on the label, whose sidecar has class_attributes",
         )
     return classes
 
@@ -113,7 +113,7 @@ def join_attributes(factors: Factors, classes: Sequence[str], meaning: ClassAttr
         if twin != name:
             raise EnsembleError(
                 f"classes '{twin}' and '{name}' cannot be told apart by {', '.join(factors)}",
-                hint="add the runs of the missing attribute, or leave the attribute runs out with --run",
+                hint="add the runs of the missing attribute, or leave the attribute runs out with `runs`",
             )
     everywhere = set.intersection(*({run.name for run in runs} for _, runs in factors.values()))
     rest = {attribute: [run for run in runs if run.name not in everywhere] for attribute, (_, runs) in factors.items()}
@@ -147,7 +147,7 @@ def _columns(
             f"predictions of {attribute} cannot be joined to the label: class_attributes do not say what class '{unknown[0]}' is in {attribute}",
             hint=f"they tell {', '.join(known)}"
             if known
-            else "blend the label runs alone with --run; their sidecars have no class_attributes",
+            else "blend the label runs alone with `runs`; their sidecars have no class_attributes",
         )
     wanted = [meaning[name][attribute] for name in classes]
     missing = [value for value in dict.fromkeys(wanted) if value not in values]

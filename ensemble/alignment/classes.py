@@ -28,7 +28,7 @@ def class_order(members: Sequence[Member], labels: HardLabels | None) -> tuple[t
             if set(theirs) != set(given):
                 difference = _difference(given, theirs)
                 raise EnsembleError(
-                    f"{first.path} and {member.path} have different classes: {difference}", hint="blend one with --run"
+                    f"{first.path} and {member.path} have different classes: {difference}", hint="blend one with `runs`"
                 )
     elif widths:
         count = next(iter(widths))

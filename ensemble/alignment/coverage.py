@@ -177,7 +177,7 @@ def _different(split: str, groups: Sequence[tuple[NDArray[np.str_], Sequence[str
     lines += [f"{', '.join(runs)}: {len(ids):,} ids" for ids, runs in groups[2:]]
     return EnsembleError(
         f"the {split} predictions are of different samples: {len(a ^ b):,} ids differ between {', '.join(first)} and {', '.join(second)}",
-        hint=f"--run {','.join(first)} blends the first group alone",
+        hint=f"`runs={','.join(first)}` blends the first group alone",
         details=lines,
     )
 

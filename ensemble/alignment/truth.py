@@ -41,12 +41,12 @@ def labels_and_groups(split: AlignedSplit, per_person: bool = False) -> Truth | 
         raise EnsembleError(
             f"{int(np.isin(labels, strange).sum()):,} {split.name} labels are none of the {len(split.classes)} classes, e.g. '{strange[0]}'"
             + (f"; did you mean {' or '.join(close)}?" if close else ""),
-            hint=f"the classes are {', '.join(split.classes[:30])}; give the right labels with --labels FILE.csv",
+            hint=f"the classes are {', '.join(split.classes[:30])}; give the right labels with `labels=FILE.csv`",
         )
     if persons is None and per_person:
         raise EnsembleError(
-            f"--per person: the persons of the {split.name} samples are not known",
-            hint="--labels FILE.csv with id, label, person",
+            f"`per_person`: the persons of the {split.name} samples are not known",
+            hint="`labels=FILE.csv` with id, label, person",
         )
     people = group_codes(split.rows.ids if persons is None else persons)
     return Truth(np.array([code[name] for name in labels.tolist()], dtype=np.int64), people)

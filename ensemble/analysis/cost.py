@@ -118,21 +118,21 @@ def parse_costs(text: str, runs: Sequence[str]) -> dict[str, float]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = (word.strip() for word in part.rpartition("="))
         if not equals:
-            raise UsageError(f"--cost {text}: expected RUN=NUMBER, found '{part}'", hint=f"--cost {example}")
+            raise UsageError(f"`cost={text}`: expected RUN=NUMBER, found '{part}'", hint=f"`cost={example}`")
         if name not in runs:
-            raise unknown_name("run in --cost", name, runs)
+            raise unknown_name("run in `cost`", name, runs)
         if name in given:
-            raise UsageError(f"--cost names {name} twice", hint=f"--cost {example}")
-        given[name] = positive(value, f"--cost {text}", "what a pass costs")
+            raise UsageError(f"`cost` names {name} twice", hint=f"`cost={example}`")
+        given[name] = positive(value, f"`cost={text}`", "what a pass costs")
         if not MIN_PASSES <= given[name] <= MOST:
             raise UsageError(
-                f"--cost: what a pass of {name} costs must be from {MIN_PASSES:g} to {MOST:g}, found {value}",
+                f"`cost`: what a pass of {name} costs must be from {MIN_PASSES:g} to {MOST:g}, found {value}",
                 hint="take another unit",
             )
     missing = [name for name in runs if name not in given]
     if missing:
         raise UsageError(
-            f"--cost says nothing of {', '.join(missing)}", hint=f"--cost {example}; without it, passes are counted"
+            f"`cost` says nothing of {', '.join(missing)}", hint=f"`cost={example}`; without it, passes are counted"
         )
     return {name: given[name] for name in runs}
 

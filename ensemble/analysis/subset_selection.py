@@ -108,12 +108,12 @@ def within_budget(fitter: Fitter, costs: Costs, max_members: int | None = None, 
     UsageError : no run is within the limits.
     """
     if max_members is not None and max_members < 1:
-        raise UsageError(f"--max-members {max_members}: expected 1 or more", hint="leave it out to use all members")
+        raise UsageError(f"`max_members={max_members}`: expected 1 or more", hint="leave it out to use all members")
     cheapest = min(costs.of, key=lambda run: costs.of[run].total)
     if budget is not None and budget < costs.of[cheapest].total:
         raise UsageError(
-            f"--budget {budget:g}: the cheapest run, {cheapest}, costs {costs.of[cheapest].total:g} {costs.unit} an image",
-            hint=f"--budget {costs.of[cheapest].total:g} or more",
+            f"`budget={budget:g}`: the cheapest run, {cheapest}, costs {costs.of[cheapest].total:g} {costs.unit} an image",
+            hint=f"`budget={costs.of[cheapest].total:g}` or more",
         )
 
     def fit(stack: Stack, metric: Metric, seed: int) -> Combination:

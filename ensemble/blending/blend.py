@@ -273,8 +273,8 @@ def _fit(loaded: _LinedUp, request: BlendConfig, ranking: Sequence[str], progres
     """Learn a combination out of fold, and apply it to all splits."""
     if "oof" not in loaded.truths:
         raise EnsembleError(
-            f"--method {request.name} learns from out-of-fold predictions whose labels are known, and there are none",
-            hint="give runs/*.oof.npy as well, or --labels FILE.csv; --method soft learns nothing",
+            f"`method={request.name}` learns from out-of-fold predictions whose labels are known, and there are none",
+            hint="give runs/*.oof.npy as well, or `labels=FILE.csv`; `method=soft` learns nothing",
         )
     split, truth = loaded.splits["oof"], loaded.truths["oof"]
     fitted = fit_split(split, truth, request, loaded.costs, progress)

@@ -112,7 +112,7 @@ class FittedBlend:
             plain = (
                 ""
                 if is_significant(line.over_soft)
-                else "; as far as these people can tell, --method soft is as good, and learns nothing"
+                else "; as far as these people can tell, soft voting is as good, and learns nothing"
             )
             said.append(_compared("soft voting", line.over_soft, self.metric) + plain)
         if self.over_best_single is not None:
@@ -152,7 +152,7 @@ def fit_split(
     if len(np.unique(stack.outer_folds)) < FEWEST:
         raise EnsembleError(
             f"what is learnt is scored on people who are left out, and there are only {len(np.unique(stack.persons))}",
-            hint="--method soft",
+            hint="`method=soft`",
         )
     plain = request.fitters()
     limits = request.max_members is not None or request.budget is not None

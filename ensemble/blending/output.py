@@ -30,7 +30,8 @@ def blend_folder(blend: BlendResult, name: str | None) -> Path:
     """``runs/blends/<name>``; the default name is made of the method and the inputs."""
     if name is not None and not _NAME.fullmatch(name):
         raise UsageError(
-            f"-o {name}: expected a name of letters, digits and . _ + -", hint=f"-o final writes {FOLDER / 'final'}"
+            f"`name={name}`: expected a name of letters, digits and . _ + -",
+            hint=f"`name=final` writes {FOLDER / 'final'}",
         )
     return FOLDER / (name or blend.name)
 
@@ -82,7 +83,7 @@ def _check_same_blend(folder: Path, blend: BlendResult, before: Any) -> None:
     if before is not None and (not isinstance(before, dict) or before.get("identity") != blend.identity):
         raise EnsembleError(
             f"{folder} holds another blend: {_described(before)}",
-            hint="give another name with -o, or --force to replace it",
+            hint="give it another name (`name`), or replace it (`force`)",
         )
 
 
@@ -92,7 +93,7 @@ def _check_same_arrays(wanted: Sequence[Path]) -> None:
     if changed is not None:
         raise EnsembleError(
             f"{changed} holds other predictions than this blend gives",
-            hint="give another name with -o, or --force to replace it",
+            hint="give it another name (`name`), or replace it (`force`)",
         )
 
 
@@ -195,7 +196,7 @@ def check_answers_file(answers: Answers, path: Path, force: bool = False) -> Non
     """Refuse to write where something else is, or in a folder that is not there: a mistyped path is not made."""
     if not path.parent.is_dir():
         raise EnsembleError(
-            f"--csv {path}: there is no folder {path.parent}", hint=f"mkdir -p {shlex.quote(str(path.parent))}"
+            f"`csv={path}`: there is no folder {path.parent}", hint=f"mkdir -p {shlex.quote(str(path.parent))}"
         )
     check_not_folder(path)
     if not (path.is_file() and path.read_bytes() == answers.content):

@@ -97,17 +97,17 @@ class BlendConfig:
         _ = self.scored
         if name == "weighted" and self.weights is None:
             raise UsageError(
-                "--method weighted needs --weights",
-                hint="--weights .7,.3, in the order of the runs, or --weights swin=.7,resnet18=.3",
+                "`method=weighted` needs `weights`",
+                hint="`weights=.7,.3`, in the order of the runs, or `weights=swin=.7,resnet18=.3`",
             )
         if self.weights is not None and (name == "soft" or name not in METHODS or not METHODS[name].supports_weights):
             found = "learns its weights" if name not in METHODS else "counts all runs alike"
-            raise UsageError(f"--method {name} {found} and takes no --weights", hint="--method weighted")
+            raise UsageError(f"`method={name}` {found} and takes no `weights`", hint="`method=weighted`")
         for option, owner in _TOLD.items():
             if getattr(self, option) is not None and name != owner:
                 raise UsageError(
-                    f"--method {name} takes no --{option}",
-                    hint=f"--method {owner} --{option} {getattr(self, option):g}",
+                    f"`method={name}` takes no `{option}`",
+                    hint=f"`method={owner}` `{option}={getattr(self, option):g}`",
                 )
         self.options()
         if self.is_fitted:
@@ -116,37 +116,37 @@ class BlendConfig:
     def _check_learning(self) -> None:
         if self.weights is not None:
             raise UsageError(
-                "given weights are not learnt: --weights goes with neither --calibrate, --max-members nor --budget",
-                hint="leave --weights out",
+                "given weights are not learnt: `weights` goes with neither `calibrate`, `max_members` nor `budget`",
+                hint="leave `weights` out",
             )
         if self.by != "class":
-            raise UsageError("--by attribute goes with plain voting alone", hint="--by class, or --method soft")
+            raise UsageError("`by=attribute` goes with plain voting alone", hint="`by=class`, or `method=soft`")
         if self.power is not None or self.trim is not None:
             raise UsageError(
-                "--power and --trim go with plain voting alone",
-                hint="leave out --calibrate, --max-members and --budget",
+                "`power` and `trim` go with plain voting alone",
+                hint="leave out `calibrate`, `max_members` and `budget`",
             )
         if self.max_members is not None and self.max_members < 1:
             raise UsageError(
-                f"--max-members {self.max_members}: expected 1 or more", hint="leave it out to use all runs"
+                f"`max_members={self.max_members}`: expected 1 or more", hint="leave it out to use all runs"
             )
         if self.budget is not None and not self.budget > 0:
             raise UsageError(
-                f"--budget {self.budget:g}: expected a cost above 0",
-                hint="forward passes an image, or what --cost says",
+                f"`budget={self.budget:g}`: expected a cost above 0",
+                hint="forward passes an image, or what `cost` says",
             )
         if self.calibrate is not None:
             parse_calibration(self.calibrate)
             if self.name == AUTO:
-                raise UsageError("--method auto tries calibration by itself", hint="leave --calibrate out")
+                raise UsageError("`method=auto` tries calibration by itself", hint="leave `calibrate` out")
             if self.name in METHODS and METHODS[self.name].counts_votes:
                 raise UsageError(
-                    f"--method {self.name} counts decisions, which calibration hardly changes", hint="--method soft"
+                    f"`method={self.name}` counts decisions, which calibration hardly changes", hint="`method=soft`"
                 )
             if self.name in METHODS and METHODS[self.name].needs_all_rows:
                 raise UsageError(
-                    f"--method {self.name} compares all samples with each other and takes no calibration",
-                    hint="--method soft",
+                    f"`method={self.name}` compares all samples with each other and takes no calibration",
+                    hint="`method=soft`",
                 )
 
     @property
@@ -199,12 +199,12 @@ def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
     named = ["=" in part for part in parts]
     example = ",".join(f"{name}={1 / len(runs):.2g}" for name in runs)
     if any(named) and not all(named):
-        raise UsageError(f"--weights {text}: some weights have a name and some have none", hint=f"--weights {example}")
+        raise UsageError(f"`weights={text}`: some weights have a name and some have none", hint=f"`weights={example}`")
     if not any(named):
         if len(parts) != len(runs):
             raise UsageError(
                 f"number of weights and runs must be equal: got {len(parts)} weights for {len(runs)} runs ({', '.join(runs)})",
-                hint=f"--weights {example}",
+                hint=f"`weights={example}`",
             )
         given = dict(zip(runs, (_number(part, text) for part in parts), strict=True))
     else:
@@ -213,19 +213,19 @@ def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
             name, _, value = part.rpartition("=")
             name = name.strip()
             if name not in runs:
-                raise unknown_name("run in --weights", name, runs)
+                raise unknown_name("run in `weights`", name, runs)
             if name in given:
-                raise UsageError(f"--weights names {name} twice", hint=f"--weights {example}")
+                raise UsageError(f"`weights` names {name} twice", hint=f"`weights={example}`")
             given[name] = _number(value.strip(), text)
         missing = [name for name in runs if name not in given]
         if missing:
             raise UsageError(
-                f"--weights has no weight for {', '.join(missing)}",
-                hint=f"{missing[0]}=0 leaves it out, and so does --run",
+                f"`weights` has no weight for {', '.join(missing)}",
+                hint=f"{missing[0]}=0 leaves it out, and so does `runs`",
             )
     largest = max(given.values())
     if largest <= 0:
-        raise UsageError(f"--weights {text}: the weights sum to 0", hint=f"--weights {example}")
+        raise UsageError(f"`weights={text}`: the weights sum to 0", hint=f"`weights={example}`")
     # By a power of two first, which changes no digit: the sum of the largest floats is infinite.
     scaled = {name: math.ldexp(value, -math.frexp(largest)[1]) for name, value in given.items()}
     total = sum(scaled.values())
@@ -237,11 +237,11 @@ def _number(part: str, text: str) -> float:
         value = float(part)
     except ValueError:
         raise UsageError(
-            f"--weights {text}: '{part}' is not a number", hint="--weights .7,.3 or --weights swin=.7,resnet18=.3"
+            f"`weights={text}`: '{part}' is not a number", hint="`weights=.7,.3` or `weights=swin=.7,resnet18=.3`"
         ) from None
     if not math.isfinite(value) or value < 0:
         raise UsageError(
-            f"--weights {text}: a weight must be a finite number from 0 up, found {part}",
+            f"`weights={text}`: a weight must be a finite number from 0 up, found {part}",
             hint="weights are scaled to sum to 1",
         )
     return value

@@ -56,13 +56,13 @@ def _check_runs(split: AlignedSplit, combination: Combination, method: PoolingRu
     if strange:
         raise UsageError(
             f"{', '.join(strange)} was not there when the weights were learnt",
-            hint=f"--run {','.join(combination.runs)}",
+            hint=f"`runs={','.join(combination.runs)}`",
         )
     hard = [run.name for run in split.runs if run.hard]
     if hard and not method.counts_votes:
         raise UsageError(
             f"{', '.join(hard)} has hard labels only, and what was learnt needs probabilities",
-            hint="leave it out with --run",
+            hint="leave it out with `runs`",
         )
 
 

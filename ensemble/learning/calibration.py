@@ -174,9 +174,9 @@ def parse_calibration(text: str) -> tuple[str, str]:
     where, colon, how = text.strip().rpartition(":")
     where = where.strip() if colon else "after"
     how = how.strip()
-    hint = "--calibrate before:temperature; " + ", ".join(f"{a}:{b}" for a in WHERES for b in HOWS)
+    hint = "`calibrate=before:temperature`; " + ", ".join(f"{a}:{b}" for a in WHERES for b in HOWS)
     if where not in WHERES:
-        raise unknown_name("place of --calibrate", where, list(WHERES), hint)
+        raise unknown_name("place of `calibrate`", where, list(WHERES), hint)
     if how not in HOWS:
         raise unknown_name("calibration", how, list(HOWS), hint)
     return how, where

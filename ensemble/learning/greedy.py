@@ -218,7 +218,7 @@ class Prepared:
             if rounded:
                 error = error.round(DECIMALS)
             if np.isnan(error).all():
-                raise EnsembleError(f"{metric.title} of every candidate is no number", hint="choose another --metric")
+                raise EnsembleError(f"{metric.title} of every candidate is no number", hint="choose another `metric`")
             member = ranking[step] if step < len(ranking) else _draw(error, order, random)
             if step == 0:
                 rounded = abs(error[member]) > TINY

@@ -78,7 +78,7 @@ class Stack:
         if (size := 8 * copies * self.probabilities.size) > _MOST_BYTES:
             raise EnsembleError(
                 f"{what} of {self.runs:,} runs × {len(self):,} samples × {self.classes:,} classes needs {size / 2**30:.0f} GiB of memory",
-                hint="--method simplex, which needs little, or fewer runs with --run",
+                hint="`method=simplex`, which needs little, or fewer runs with `runs`",
             )
 
     def ballots(self, counts_votes: bool = False, whole: bool = False) -> Iterator[tuple[slice, VoteInput]]:
@@ -110,20 +110,20 @@ def stack_of(split: AlignedSplit, truth: Truth, nests: NDArray[np.int64]) -> Sta
     if hard:
         raise UsageError(
             f"what is fitted needs probabilities, and {', '.join(hard)} has hard labels only",
-            hint="--method hard, or leave it out with --run",
+            hint="`method=hard`, or leave it out with `runs`",
         )
     rows = np.flatnonzero(truth.labels >= 0)
     if not len(rows):
         raise EnsembleError(
             f"no {split.name} sample has a label, and fitting needs them",
-            hint="--labels FILE.csv with id, label, person",
+            hint="`labels=FILE.csv` with id, label, person",
         )
     runs = sorted(split.runs, key=lambda run: run.name)
     shape = (len(runs), len(rows), len(split.classes))
     if (size := 4 * shape[0] * shape[1] * shape[2]) > _MOST_BYTES:
         raise EnsembleError(
             f"fitting holds {shape[0]:,} runs × {shape[1]:,} samples × {shape[2]:,} classes in memory, {size / 2**30:.0f} GiB",
-            hint="--method soft, which reads them block by block, or fewer runs with --run",
+            hint="`method=soft`, which reads them block by block, or fewer runs with `runs`",
         )
     whole = split if len(rows) == len(split) else split.take(rows)
     of_name = {run.name: run for run in whole.runs}

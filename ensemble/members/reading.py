@@ -214,7 +214,7 @@ def _are_probabilities(path: Path, scan: Scan, sidecar: PredictionMetadata | Non
         said = f" as its sidecar {sidecar_path(path).name} says" if sidecar is not None else ""
         raise EnsembleError(
             f"{path}: expected probabilities{said}, but {_place(sidecar, scan.first)} {what}; so it is in {scan.wrong:,} of {scan.rows:,} rows",
-            hint="add --from logit if these are logits; otherwise divide each row by its sum",
+            hint="add `logits=True` if these are logits; otherwise divide each row by its sum",
         )
     return not scan.wrong
 

@@ -38,7 +38,7 @@ def merge_views(
         # The normaliser of each view is the same for all classes, so the mean of the logits is enough.
         return softmax(shifted.mean(axis=0))
     if how not in MERGES or weights is None:
-        raise unknown_name("--merge", how, MERGES)
+        raise unknown_name("`merge`", how, MERGES)
     weighed = np.reshape(np.asarray(weights, np.float64), (len(logits), 1, -1))
     merged = (softmax(logits) * weighed).sum(axis=0)
     return merged / merged.sum(axis=1, keepdims=True)
@@ -63,11 +63,11 @@ class MergeConfig:
     def check(self) -> None:
         """Refuse what cannot be."""
         if self.how not in MERGES:
-            raise unknown_name("--merge", self.how, MERGES)
+            raise unknown_name("`merge`", self.how, MERGES)
         if self.budget is not None and self.budget < 1:
             raise UsageError(
-                f"--budget {self.budget}: expected at least 1 view an image",
-                hint="--budget 1 takes the best single view",
+                f"`budget={self.budget}`: expected at least 1 view an image",
+                hint="`budget=1` takes the best single view",
             )
 
     def fitted(self, views: int) -> bool:

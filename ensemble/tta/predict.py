@@ -201,7 +201,7 @@ def _positions(table: SampleTable, checkpoint: Checkpoint) -> NDArray[np.int64]:
         raise EnsembleError(
             f"{table.source} lacks {len(missing):,} of the {len(checkpoint.validation_ids):,} validation samples of {checkpoint.run} "
             f"fold {checkpoint.fold}, e.g. '{missing[0]}'",
-            hint="--data must name the table the checkpoint was trained on",
+            hint="`data` must name the table the checkpoint was trained on",
         )
     rows = [position[name] for name in checkpoint.validation_ids]
     _check_labels(table, checkpoint, rows)
@@ -223,5 +223,5 @@ def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int
         raise combine_errors(
             other,
             f"of the {len(rows):,} validation samples of {checkpoint.run} fold {checkpoint.fold} have another label in {table.source}",
-            hint="--data must name the table the checkpoint was trained on; train again if its labels were corrected",
+            hint="`data` must name the table the checkpoint was trained on; train again if its labels were corrected",
         )

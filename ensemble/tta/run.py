@@ -216,7 +216,7 @@ def _decide(
         if request.fitted(len(names)):
             raise EnsembleError(
                 f"views are chosen and weighed by labels, and those of {run}'s out-of-fold rows are not known",
-                hint="--merge mean or geometric, of all views, needs none",
+                hint="`merge=mean` or `merge=geometric`, of all views, needs none",
             ) from None
         merge = Merge(request.how, dict.fromkeys(names, (1 / len(names),)))
         return TTAResult(run, request, merge, None, merge.merged(logits), None, len(names))
@@ -347,4 +347,4 @@ def _check_same_training(path: Path, fold: FoldPredictor, force: bool) -> None:
         return
     before = there.checkpoint_sha if isinstance(there.checkpoint_sha, Mapping) else {}
     if before.get(str(fold.fold), fold.sha) != fold.sha or there.folds_sha != fold.checkpoint.folds_sha:
-        raise EnsembleError(f"{path} was made with another training of this fold", hint="--force replaces it")
+        raise EnsembleError(f"{path} was made with another training of this fold", hint="`force` replaces it")

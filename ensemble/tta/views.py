@@ -109,7 +109,7 @@ def _terms(text: str) -> Iterator[str]:
         else:
             parts.append(part)
     if not parts:
-        raise UsageError("--views names no view", hint="--views hflip, or --views none for the plain image")
+        raise UsageError("`views` names no view", hint="`views=hflip`, or `views=none` for the plain image")
     return iter(parts)
 
 
@@ -133,22 +133,22 @@ def _values(name: str, listed: str) -> list[float]:
     bounds = FACTORS[name].bounds
     if bounds is None:
         if listed:
-            raise UsageError(f"--views: {name} takes no value, found '{listed}'")
+            raise UsageError(f"`views`: {name} takes no value, found '{listed}'")
         return []
     try:
         values = [float(value) for value in listed.split(",")]
     except ValueError:
         raise UsageError(
-            f"--views: {name} needs numbers, found '{listed}'", hint=f"--views {name}:0.9 or {name}:0.9,1,1.1"
+            f"`views`: {name} needs numbers, found '{listed}'", hint=f"`views={name}:0.9` or {name}:0.9,1,1.1"
         ) from None
     for value in values:
         if name.endswith("crop") and value > 1:
             raise UsageError(
-                f"--views: {name}:{value:g} is larger than the image, expected a share of each side, {bounds[0]:g} to 1",
-                hint=f"--views {name}:0.9",
+                f"`views`: {name}:{value:g} is larger than the image, expected a share of each side, {bounds[0]:g} to 1",
+                hint=f"`views={name}:0.9`",
             )
         if not bounds[0] <= value <= bounds[1]:
-            raise UsageError(f"--views: {name}:{value:g} is out of range, expected {bounds[0]:g} to {bounds[1]:g}")
+            raise UsageError(f"`views`: {name}:{value:g} is out of range, expected {bounds[0]:g} to {bounds[1]:g}")
     return values
 
 

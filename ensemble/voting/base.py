@@ -83,17 +83,17 @@ class Options:
     def __post_init__(self) -> None:
         if not np.isfinite(self.power):
             raise UsageError(
-                f"--power {self.power}: expected a finite number",
-                hint="--power 2; for the largest of all: --method max",
+                f"`power={self.power}`: expected a finite number",
+                hint="`power=2`; for the largest of all: `method=max`",
             )
         if not 0 <= self.trim < 0.5:
             raise UsageError(
-                f"--trim {self.trim:g}: expected a share from 0 to below .5",
-                hint="--trim .2; for the middle alone: --method median",
+                f"`trim={self.trim:g}`: expected a share from 0 to below .5",
+                hint="`trim=.2`; for the middle alone: `method=median`",
             )
         if self.by not in BY:
             raise UsageError(
-                f"--by {self.by}: expected {' or '.join(BY)}", hint="--by attribute votes on mask, gender and age apart"
+                f"`by={self.by}`: expected {' or '.join(BY)}", hint="`by=attribute` votes on mask, gender and age apart"
             )
 
 

@@ -72,16 +72,16 @@ def marginal_splits(split: AlignedSplit) -> dict[str, tuple[AlignedSplit, Groupi
     if not attributes:
         without = next((name for name in split.classes if name not in meaning), split.classes[0])
         raise UsageError(
-            f"--by attribute: no file says what the classes are in attributes, e.g. class '{without}' of {split.target}",
-            hint="sidecars tell it in class_attributes; leave --by out to vote by class",
+            f"`by=attribute`: no file says what the classes are in attributes, e.g. class '{without}' of {split.target}",
+            hint="sidecars tell it in class_attributes; leave `by` out to vote by class",
         )
     seen: dict[tuple[str, ...], str] = {}
     for name in split.classes:
         twin = seen.setdefault(tuple(meaning[name][attribute] for attribute in attributes), name)
         if twin != name:
             raise UsageError(
-                f"--by attribute: classes '{twin}' and '{name}' are the same in {', '.join(attributes)}",
-                hint="leave --by out to vote by class",
+                f"`by=attribute`: classes '{twin}' and '{name}' are the same in {', '.join(attributes)}",
+                hint="leave `by` out to vote by class",
             )
     return {name: _marginal(split, name) for name in attributes}
 

@@ -86,8 +86,8 @@ def _check_probabilities(method: str, how: PoolingRule, runs: Sequence[RunPredic
     without = [run.name for run in runs if run.hard]
     if without and not how.counts_votes:
         raise UsageError(
-            f"--method {method} needs probabilities, and {', '.join(without)} has hard labels only",
-            hint="--method hard, or leave it out with --run",
+            f"`method={method}` needs probabilities, and {', '.join(without)} has hard labels only",
+            hint="`method=hard`, or leave it out with `runs`",
         )
 
 

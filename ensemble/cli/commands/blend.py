@@ -110,6 +110,14 @@ def blend(
     Folds of a run are averaged first, then runs vote. What is learnt (weights, a method) is learnt out of fold, and its score is
     nested: each person is scored by what was learnt without them. The same blend again prints the same result.
     """
+    # What the library calls otherwise than this command does.
+    console.flags = {
+        **console.flags,
+        "runs": "--run",
+        "logits": "--from logit",
+        "per_person": "--per person",
+        "name": "-o",
+    }
     if per not in (None, "person"):
         raise UsageError(f"--per {per}: expected person", hint="leave it out to score images")
     if from_ not in (None, "probability", "logit"):

@@ -86,7 +86,7 @@ def test_what_the_user_says_weighs_passes() -> None:
     ],
 )
 def test_costs_that_cannot_be_are_refused_in_a_line(text: str, said: str) -> None:
-    with pytest.raises(UsageError, match="--cost") as caught:
+    with pytest.raises(UsageError, match="cost") as caught:
         parse_costs(text, ["swin", "resnet18"])
     assert said in str(caught.value)
     assert caught.value.hint

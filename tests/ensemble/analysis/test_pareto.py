@@ -90,7 +90,7 @@ def test_limits_that_nothing_keeps_are_refused() -> None:
     stack = world(people=20)
     with pytest.raises(UsageError, match="cheapest run, run0, costs 5 passes"):
         within_budget(SOFT, equal(stack), budget=4)
-    with pytest.raises(UsageError, match="--max-members 0"):
+    with pytest.raises(UsageError, match="max_members=0"):
         within_budget(SOFT, equal(stack), max_members=0)
 
 

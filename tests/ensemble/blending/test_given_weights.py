@@ -25,7 +25,7 @@ def test_weights_of_any_size_are_shares(size: str) -> None:
         (".7", "got 1 weights for 2 runs"),
         (".7,.2,.1", "got 3 weights for 2 runs"),
         ("swin=.7", "no weight for resnet18"),
-        ("swim=.7,resnet18=.3", "unknown run in --weights 'swim'; did you mean swin"),
+        ("swim=.7,resnet18=.3", "unknown run in weights 'swim'; did you mean swin"),
         ("swin=.7,.3", "some weights have a name"),
         ("swin=.7,swin=.3", "names swin twice"),
         ("0,0", "sum to 0"),

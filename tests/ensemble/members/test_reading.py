@@ -171,7 +171,7 @@ def test_logits_are_never_guessed(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(5, 3)).astype("f4"))
     with pytest.raises(EnsembleError, match=r"a\.npy: expected probabilities, but row 0 .* 5 of 5 rows") as caught:
         read_members([tmp_path / "a.npy"])
-    assert "--from logit" in str(caught.value.hint)
+    assert "`logits=True`" in str(caught.value.hint)
     assert read_members([tmp_path / "a.npy"], logits=True)[0].logit
 
 
@@ -190,7 +190,7 @@ def test_different_samples_are_refused_naming_both_groups_and_counting_ids(tmp_p
     with pytest.raises(EnsembleError, match="35 ids differ between a, b and c") as caught:
         lined_up(*paths)
     assert caught.value.hint is not None
-    assert "--run a,b" in caught.value.hint
+    assert "`runs=a,b`" in caught.value.hint
     assert any("c: 15 ids, 15 of them not in the other group" in line for line in caught.value.details)
 
 

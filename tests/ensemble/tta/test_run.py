@@ -530,7 +530,7 @@ def test_weights_want_labels(grid: Path, call: Call, monkeypatch: pytest.MonkeyP
         "views are chosen and weighed by labels, and those of test_resnet's out-of-fold rows are not known"
         in called.err
     )
-    assert "hint: --merge mean or geometric, of all views, needs none" in called.err
+    assert "hint: --merge mean or --merge geometric, of all views, needs none" in called.err
     assert not list(Path("runs/tta").glob("*.npy"))
 
 

@@ -143,12 +143,12 @@ def test_a_run_that_is_absent_is_as_if_it_were_not_there(method: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"power": np.nan}, "--power nan: expected a finite number"),
-        ({"power": np.inf}, "--power inf: expected a finite number"),
-        ({"trim": 0.5}, "--trim 0.5: expected a share from 0 to below .5"),
-        ({"trim": -0.1}, "--trim -0.1: expected"),
-        ({"trim": np.nan}, "--trim nan: expected"),
-        ({"by": "mask"}, "--by mask: expected class or attribute"),
+        ({"power": np.nan}, "power=nan: expected a finite number"),
+        ({"power": np.inf}, "power=inf: expected a finite number"),
+        ({"trim": 0.5}, "trim=0.5: expected a share from 0 to below .5"),
+        ({"trim": -0.1}, "trim=-0.1: expected"),
+        ({"trim": np.nan}, "trim=nan: expected"),
+        ({"by": "mask"}, "by=mask: expected class or attribute"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, float], message: str) -> None:
