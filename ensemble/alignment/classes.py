@@ -23,16 +23,10 @@ def class_order(members: Sequence[Member], labels: HardLabels | None) -> tuple[t
     widths = {member.values.shape[1]: member for member in members if member.values is not None}
     if first is not None and first.sidecar is not None:
         given = first.sidecar.classes
-        for member in members:
-            theirs = member.sidecar.classes if member.sidecar is not None else given
-            if set(theirs) != set(given):
-                difference = _difference(given, theirs)
-                raise EnsembleError(
-                    f"{first.path} and {member.path} have different classes: {difference}", hint="blend one with `runs`"
-                )
+        _check_same_classes(first, given, members)
     elif widths:
         count = next(iter(widths))
-        given = _bare_classes(next(iter(widths.values())), count, labels)
+        given = _bare_classes(widths[count], count, labels)
     else:
         given = _answered_classes(members, labels)
     for count, member in widths.items():
@@ -42,19 +36,32 @@ def class_order(members: Sequence[Member], labels: HardLabels | None) -> tuple[t
             )
     classes = sort_classes(given)
     for member in members:
-        if member.answers is not None:
-            unknown = sorted(set(member.answers.tolist()) - set(classes))
-            if unknown:
-                row = int(np.flatnonzero(member.answers == unknown[0])[0])
-                close = close_matches(unknown[0], classes)
-                assert member.rows is not None  # noqa: S101
-                raise EnsembleError(
-                    f"{member.path}: '{unknown[0]}' (id '{member.rows.ids[row]}') is none of the {len(classes)} classes"
-                    + (f"; did you mean {' or '.join(close)}?" if close else "")
-                    + (f"; {len(unknown)} such names" if len(unknown) > 1 else ""),
-                    hint=f"the classes are {', '.join(classes[:30])}",
-                )
+        _check_answers(member, classes)
     return classes, given
+
+
+def _check_same_classes(first: Member, given: Sequence[str], members: Sequence[Member]) -> None:
+    for member in members:
+        if member.sidecar is not None and set(member.sidecar.classes) != set(given):
+            difference = _difference(given, member.sidecar.classes)
+            raise EnsembleError(
+                f"{first.path} and {member.path} have different classes: {difference}", hint="blend one with `runs`"
+            )
+
+
+def _check_answers(member: Member, classes: Sequence[str]) -> None:
+    """Raise EnsembleError where a file of hard labels has a name that is no class."""
+    unknown = [] if member.answers is None else sorted(set(member.answers.tolist()) - set(classes))
+    if member.answers is None or member.rows is None or not unknown:
+        return
+    row = int(np.flatnonzero(member.answers == unknown[0])[0])
+    close = close_matches(unknown[0], classes)
+    raise EnsembleError(
+        f"{member.path}: '{unknown[0]}' (id '{member.rows.ids[row]}') is none of the {len(classes)} classes"
+        + (f"; did you mean {' or '.join(close)}?" if close else "")
+        + (f"; {len(unknown)} such names" if len(unknown) > 1 else ""),
+        hint=f"the classes are {', '.join(classes[:30])}",
+    )
 
 
 def _difference(one: Sequence[str], other: Sequence[str]) -> str:

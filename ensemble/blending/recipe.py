@@ -203,89 +203,106 @@ def read_recipe(path: Path) -> BlendRecipe:
     ------
     EnsembleError : the file is not there, is no TOML, or something in it cannot be.
     """
-    try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EnsembleError(
-            f"there is no blend {path}", hint="ensemble blend runs/*.npy writes runs/blends/NAME/blend.toml"
-        ) from None
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-    ) as error:  # no TOML, no UTF-8, thousands of digits, thousands of brackets
-        raise EnsembleError(f"{path} cannot be read: {error}", hint=_MENDED) from None
-    if record.get("schema") != SCHEMA:
-        raise EnsembleError(
-            f"{path} has schema {shown(record.get('schema'))}, this version reads {SCHEMA}", hint=_MENDED
-        )
-    wrong = validate_fields(record, _TOP)
-    tables = record.get("run", [])
-    if not wrong and (not isinstance(record.get("combination"), dict) or not isinstance(tables, list) or not tables):
-        wrong = ["expected a table [combination] and a table [[run]] for each run"]
-    for i, table in enumerate(tables if not wrong else ()):
-        run = (
-            validate_fields({"views": [], "checkpoints": {}} | table, _RUN)
-            if isinstance(table, dict)
-            else ["expected a table"]
-        )
-        wrong += [f"run {i}: {line}" for line in run]
+    record = _read_toml(path)
+    wrong = _wrong_fields(record)
     if wrong:
         raise EnsembleError(f"{path}: {wrong[0]}", hint=_MENDED, details=wrong[1:6])
-    runs = tuple(
-        RunRecipe(
-            table["name"],
-            table.get("target") or "label",
-            table.get("arch") or "",
-            tuple(table["folds"]),
-            tuple(table.get("views", ())),
-            dict(table.get("checkpoints", {})),
-            tuple(table.get("classes") or ()),
-            tuple(table.get("joined") or ()),
-            table.get("run") or "",
-        )
-        for table in tables
+    recipe = BlendRecipe(
+        record["identity"],
+        tuple(record["classes"]),
+        Combination.from_record(record["combination"], len(record["classes"]), str(path)),
+        tuple(map(_run_of, record["run"])),
+        record.get("target") or "label",
+        record.get("class_attributes") or {},
     )
-    combination = Combination.from_record(record["combination"], len(record["classes"]), str(path))
-    target, meaning = record.get("target") or "label", record.get("class_attributes") or {}
-    recipe = BlendRecipe(record["identity"], tuple(record["classes"]), combination, runs, target, meaning)
     wrong = _impossible(recipe)
     if wrong:
         raise EnsembleError(f"{path}: {wrong[0]}", hint=_MENDED, details=wrong[1:6])
     return recipe
 
 
-def _impossible(recipe: BlendRecipe) -> list[str]:
-    """What cannot be of fields that are each of their kind, a line each."""
-    wrong = (
-        [] if _all_names(recipe.classes) else ["'classes' must be one name or more, none of them empty and none twice"]
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        record = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EnsembleError(
+            f"there is no blend {path}", hint="ensemble blend runs/*.npy writes runs/blends/NAME/blend.toml"
+        ) from None
+    # No TOML, no UTF-8, thousands of digits, thousands of brackets.
+    except (OSError, ValueError, RecursionError) as error:
+        raise EnsembleError(f"{path} cannot be read: {error}", hint=_MENDED) from None
+    if record.get("schema") != SCHEMA:
+        raise EnsembleError(
+            f"{path} has schema {shown(record.get('schema'))}, this version reads {SCHEMA}", hint=_MENDED
+        )
+    return record
+
+
+def _wrong_fields(record: dict[str, Any]) -> list[str]:
+    """Return what is missing or of another kind, a line each."""
+    wrong, tables = validate_fields(record, _TOP), record.get("run", [])
+    if wrong:
+        return wrong
+    if not isinstance(record.get("combination"), dict) or not isinstance(tables, list) or not tables:
+        return ["expected a table [combination] and a table [[run]] for each run"]
+    for i, table in enumerate(tables):
+        found = ["expected a table"]
+        if isinstance(table, dict):
+            found = validate_fields({"views": [], "checkpoints": {}} | table, _RUN)
+        wrong += [f"run {i}: {line}" for line in found]
+    return wrong
+
+
+def _run_of(table: Mapping[str, Any]) -> RunRecipe:
+    return RunRecipe(
+        table["name"],
+        table.get("target") or "label",
+        table.get("arch") or "",
+        tuple(table["folds"]),
+        tuple(table.get("views", ())),
+        dict(table.get("checkpoints", {})),
+        tuple(table.get("classes") or ()),
+        tuple(table.get("joined") or ()),
+        table.get("run") or "",
     )
+
+
+def _impossible(recipe: BlendRecipe) -> list[str]:
+    """Return what cannot be of fields that are each of their kind, a line each."""
+    wrong = []
+    if not _all_names(recipe.classes):
+        wrong.append("'classes' must be one name or more, none of them empty and none twice")
     by_name = {run.name: run for run in recipe.runs}
     if len(by_name) < len(recipe.runs):
         wrong.append("two tables [[run]] have one name")
     missing = [name for name in recipe.combination.runs if name not in by_name]
     wrong += [f"run '{name}' is combined, and no table [[run]] describes it" for name in missing]
     for run in recipe.runs:
-        if any(part in ("", ".", "..") for part in (run.run or run.name).split("/")) or (
-            run.checkpoints and not _names_files(run.run or run.name)
+        wrong += _impossible_run(run, by_name, recipe)
+    return wrong
+
+
+def _impossible_run(run: RunRecipe, by_name: Mapping[str, RunRecipe], recipe: BlendRecipe) -> list[str]:
+    wrong, folder = [], run.run or run.name
+    parts = folder.split("/")
+    if any(part in ("", ".", "..") for part in parts) or (run.checkpoints and not _names_files(folder)):
+        wrong.append(f"run '{folder}': expected a name of letters, digits, '-', '_', '.', '+' or '#'")
+    if run.classes and not _all_names(run.classes):
+        wrong.append(f"run '{run.name}': 'classes' must be names, none of them empty and none twice")
+    if len(set(run.joined)) < len(run.joined):
+        wrong.append(f"run '{run.name}': 'joined' names a run twice")
+    for name in run.joined:
+        part = by_name.get(name)
+        if part is None:
+            wrong.append(f"run '{name}' is joined, and no table [[run]] describes it")
+        elif part.joined:
+            wrong.append(f"run '{run.name}' is joined of '{name}', which is joined itself")
+        elif not part.classes or any(
+            recipe.class_attributes.get(of, {}).get(part.target) not in part.classes for of in recipe.classes
         ):
-            wrong.append(f"run '{run.run or run.name}': expected a name of letters, digits, '-', '_', '.', '+' or '#'")
-        if run.classes and not _all_names(run.classes):
-            wrong.append(f"run '{run.name}': 'classes' must be names, none of them empty and none twice")
-        if len(set(run.joined)) < len(run.joined):
-            wrong.append(f"run '{run.name}': 'joined' names a run twice")
-        for name in run.joined:
-            part = by_name.get(name)
-            if part is None:
-                wrong.append(f"run '{name}' is joined, and no table [[run]] describes it")
-            elif part.joined:
-                wrong.append(f"run '{run.name}' is joined of '{name}', which is joined itself")
-            elif not part.classes or any(
-                recipe.class_attributes.get(of, {}).get(part.target) not in part.classes for of in recipe.classes
-            ):
-                wrong.append(
-                    f"run '{name}': 'classes' and 'class_attributes' must say the column of each class's {part.target}"
-                )
+            wrong.append(
+                f"run '{name}': 'classes' and 'class_attributes' must say the column of each class's {part.target}"
+            )
     return wrong
 
 

@@ -136,18 +136,21 @@ class BlendConfig:
                 hint="forward passes an image, or what `cost` says",
             )
         if self.calibrate is not None:
-            parse_calibration(self.calibrate)
-            if self.name == AUTO:
-                raise UsageError("`method=auto` tries calibration by itself", hint="leave `calibrate` out")
-            if self.name in METHODS and METHODS[self.name].counts_votes:
-                raise UsageError(
-                    f"`method={self.name}` counts decisions, which calibration hardly changes", hint="`method=soft`"
-                )
-            if self.name in METHODS and METHODS[self.name].needs_all_rows:
-                raise UsageError(
-                    f"`method={self.name}` compares all samples with each other and takes no calibration",
-                    hint="`method=soft`",
-                )
+            self._check_calibration(self.calibrate)
+
+    def _check_calibration(self, calibrate: str) -> None:
+        parse_calibration(calibrate)
+        if self.name == AUTO:
+            raise UsageError("`method=auto` tries calibration by itself", hint="leave `calibrate` out")
+        if self.name in METHODS and METHODS[self.name].counts_votes:
+            raise UsageError(
+                f"`method={self.name}` counts decisions, which calibration hardly changes", hint="`method=soft`"
+            )
+        if self.name in METHODS and METHODS[self.name].needs_all_rows:
+            raise UsageError(
+                f"`method={self.name}` compares all samples with each other and takes no calibration",
+                hint="`method=soft`",
+            )
 
     @property
     def method_params(self) -> dict[str, float]:
@@ -200,29 +203,7 @@ def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
     example = ",".join(f"{name}={1 / len(runs):.2g}" for name in runs)
     if any(named) and not all(named):
         raise UsageError(f"`weights={text}`: some weights have a name and some have none", hint=f"`weights={example}`")
-    if not any(named):
-        if len(parts) != len(runs):
-            raise UsageError(
-                f"number of weights and runs must be equal: got {len(parts)} weights for {len(runs)} runs ({', '.join(runs)})",
-                hint=f"`weights={example}`",
-            )
-        given = dict(zip(runs, (_number(part, text) for part in parts), strict=True))
-    else:
-        given = {}
-        for part in parts:
-            name, _, value = part.rpartition("=")
-            name = name.strip()
-            if name not in runs:
-                raise unknown_name("run in `weights`", name, runs)
-            if name in given:
-                raise UsageError(f"`weights` names {name} twice", hint=f"`weights={example}`")
-            given[name] = _number(value.strip(), text)
-        missing = [name for name in runs if name not in given]
-        if missing:
-            raise UsageError(
-                f"`weights` has no weight for {', '.join(missing)}",
-                hint=f"{missing[0]}=0 leaves it out, and so does `runs`",
-            )
+    given = _named(parts, text, runs, example) if any(named) else _in_order(parts, text, runs, example)
     largest = max(given.values())
     if largest <= 0:
         raise UsageError(f"`weights={text}`: the weights sum to 0", hint=f"`weights={example}`")
@@ -230,6 +211,36 @@ def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
     scaled = {name: math.ldexp(value, -math.frexp(largest)[1]) for name, value in given.items()}
     total = sum(scaled.values())
     return {name: scaled[name] / total for name in runs}
+
+
+def _in_order(parts: Sequence[str], text: str, runs: Sequence[str], example: str) -> dict[str, float]:
+    """Return run → weight of weights in the order of the runs."""
+    if len(parts) != len(runs):
+        raise UsageError(
+            f"number of weights and runs must be equal: got {len(parts)} weights for {len(runs)} runs ({', '.join(runs)})",
+            hint=f"`weights={example}`",
+        )
+    return dict(zip(runs, (_number(part, text) for part in parts), strict=True))
+
+
+def _named(parts: Sequence[str], text: str, runs: Sequence[str], example: str) -> dict[str, float]:
+    """Return run → weight of ``RUN=WEIGHT``."""
+    given: dict[str, float] = {}
+    for part in parts:
+        name, _, value = part.rpartition("=")
+        name = name.strip()
+        if name not in runs:
+            raise unknown_name("run in `weights`", name, runs)
+        if name in given:
+            raise UsageError(f"`weights` names {name} twice", hint=f"`weights={example}`")
+        given[name] = _number(value.strip(), text)
+    missing = [name for name in runs if name not in given]
+    if missing:
+        raise UsageError(
+            f"`weights` has no weight for {', '.join(missing)}",
+            hint=f"{missing[0]}=0 leaves it out, and so does `runs`",
+        )
+    return given
 
 
 def _number(part: str, text: str) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -160,52 +161,57 @@ class Combination:
         ------
         EnsembleError : a field is missing, of another kind or size than `classes` and the runs make it, or a number cannot be.
         """
-        n = len(record["runs"]) if isinstance(record.get("runs"), list) else 0
         wrong = validate_fields(record, _FIELDS) or _impossible(record)
         if wrong:
             raise EnsembleError(f"{where}: {wrong[0]}", hint=_MENDED, details=wrong[1:6])
-
-        def sized(name: str, *shapes: tuple[int, ...]) -> NDArray[np.float64] | None:
-            if record.get(name) is None:
-                return None
-            try:
-                values = np.array(record[name], dtype=np.float64)
-            except ValueError:  # rows of different lengths
-                values = np.zeros(0)
-            if values.shape not in shapes:
-                expected = " or ".join(" × ".join(map(str, shape)) for shape in shapes)
-                raise EnsembleError(f"{where}: '{name}' must be {expected} numbers", hint=_MENDED)
-            if not (np.abs(values) <= _MOST).all():
-                raise EnsembleError(f"{where}: '{name}' must be numbers up to {_MOST:,.0f}, either way", hint=_MENDED)
-            return values
-
+        n, sized = len(record["runs"]), partial(_sized, record, where)
         weights = sized("weights", (n,), (n, classes))
         if weights is not None and ((weights < 0).any() or not (weights.reshape(n, -1).sum(axis=0) > 0).all()):
             raise EnsembleError(f"{where}: 'weights' must be 0 or more, and not all 0", hint=_MENDED)
-        heat, offsets, cooled = (
-            sized("temperature_before", (n,)),
-            sized("offset_before", (n, classes)),
-            record.get("temperature_after"),
-        )
-        heats = np.array([*([] if heat is None else heat.tolist()), *([] if cooled is None else [cooled])])
-        slack = 1e-6  # numbers are written rounded
-        if ((heats < MIN_TEMPERATURE * (1 - slack)) | (heats > MAX_TEMPERATURE * (1 + slack))).any():
-            raise EnsembleError(
-                f"{where}: a temperature must be from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}", hint=_MENDED
-            )
+        heat, offsets = sized("temperature_before", (n,)), sized("offset_before", (n, classes))
+        cooled = record.get("temperature_after")
+        _check_temperatures(where, [*([] if heat is None else heat.tolist()), *([] if cooled is None else [cooled])])
+        before = after = None
+        if heat is not None:
+            before = Calibration(heat.reshape(-1, 1, 1), None if offsets is None else offsets[:, None])
+        if cooled is not None:
+            after = Calibration(np.array(float(cooled)), sized("offset_after", (classes,)))
         return Combination(
             runs=tuple(record["runs"]),
             pool=record["pool"],
             weights=weights,
-            before=None
-            if heat is None
-            else Calibration(heat.reshape(-1, 1, 1), None if offsets is None else offsets[:, None]),
-            after=None if cooled is None else Calibration(np.array(float(cooled)), sized("offset_after", (classes,))),
+            before=before,
+            after=after,
             stacked=sized("stacked", (n * classes + 1, classes)),
             bias=sized("bias", (classes,)),
             summary=record.get("said") or "",
             power=None if record.get("power") is None else float(record["power"]),
             trim=None if record.get("trim") is None else float(record["trim"]),
+        )
+
+
+def _sized(record: Mapping[str, Any], where: str, name: str, *shapes: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """Return the numbers of a field that has one of `shapes`; None where it is absent."""
+    if record.get(name) is None:
+        return None
+    try:
+        values = np.array(record[name], dtype=np.float64)
+    except ValueError:  # rows of different lengths
+        values = np.zeros(0)
+    if values.shape not in shapes:
+        expected = " or ".join(" × ".join(map(str, shape)) for shape in shapes)
+        raise EnsembleError(f"{where}: '{name}' must be {expected} numbers", hint=_MENDED)
+    if not (np.abs(values) <= _MOST).all():
+        raise EnsembleError(f"{where}: '{name}' must be numbers up to {_MOST:,.0f}, either way", hint=_MENDED)
+    return values
+
+
+def _check_temperatures(where: str, temperatures: Sequence[float]) -> None:
+    slack = 1e-6  # numbers are written rounded
+    found = np.array(temperatures)
+    if ((found < MIN_TEMPERATURE * (1 - slack)) | (found > MAX_TEMPERATURE * (1 + slack))).any():
+        raise EnsembleError(
+            f"{where}: a temperature must be from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}", hint=_MENDED
         )
 
 

@@ -20,7 +20,7 @@ from folds.metrics.classification import argmax_classes, f1_per_class
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, difference_over_people, significance_text
 from folds.metrics.report import ScoreReport, score_predictions
-from folds.predictions.files import fold_files, oof_file, read_array, read_sidecar
+from folds.predictions.files import PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
 from folds.predictions.reading import score_rows
 from folds.utils.numeric import softmax
 
@@ -83,17 +83,26 @@ def score_views(
             continue
         scores = {}
         for view in views:
-            files = [folder / run / "views" / f"{view.file_name}.{path.name.removeprefix(f'{run}.')}" for path in paths]
-            found = [load_common_rows([file], {}) for file in files]
-            if all(one is not None and np.isin(sidecar.rows.ids, one[1].rows.ids).all() for one in found):
-                values = [
-                    softmax(_in_order(one[0][0], one[1].rows.ids, sidecar.rows.ids)) for one in found if one is not None
-                ]
-                scores[view.name] = score_rows(np.mean(values, axis=0), sidecar, per_person=per_person)
+            mean = _mean_of_files(folder / run / "views", run, view, paths, sidecar)
+            if mean is not None:
+                scores[view.name] = score_rows(mean, sidecar, per_person=per_person)
         merged = np.mean([np.asarray(read_array(path), np.float64) for path in paths], axis=0)
         folds = done if split == "oof" else tuple(fold for fold in done if fold in tests)
         results.append(ViewScores(split, folds, scores, score_rows(merged, sidecar, per_person=per_person), paths[0]))
     return results
+
+
+def _mean_of_files(
+    folder: Path, run: str, view: View, paths: Sequence[Path], sidecar: PredictionMetadata
+) -> NDArray[np.float64] | None:
+    """Return (n, classes) a view's probabilities of the rows of `sidecar`, averaged over folds; None where a file lacks some."""
+    values = []
+    for path in paths:
+        found = load_common_rows([folder / f"{view.file_name}.{path.name.removeprefix(f'{run}.')}"], {})
+        if found is None or not np.isin(sidecar.rows.ids, found[1].rows.ids).all():
+            return None
+        values.append(softmax(_in_order(found[0][0], found[1].rows.ids, sidecar.rows.ids)))
+    return np.mean(values, axis=0)
 
 
 def _in_order(values: NDArray[np.floating], ids: NDArray[np.str_], wanted: NDArray[np.str_]) -> NDArray[np.floating]:

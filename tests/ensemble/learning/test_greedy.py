@@ -278,7 +278,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         Prepared(probabilities, labels[:9])
     with pytest.raises(EnsembleError, match="labels from 0 to 2"):
         Prepared(probabilities, labels - 1)
-    with pytest.raises(EnsembleError, match="`present`"):
+    with pytest.raises(EnsembleError, match="expected present"):
         Prepared(probabilities, labels, np.ones((2, 9), bool))
     for rows in ([1, 1], [10], [-1], []):
         with pytest.raises(EnsembleError, match="different rows"):
