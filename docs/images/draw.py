@@ -44,7 +44,9 @@ def draw(lines: list[dict[str, Any]], theme: dict[str, str], path: Path) -> None
         for split, offset, marker in (("oof", -0.14, "o"), ("test", 0.14, "D")):
             score, color = line[split], theme[split]
             axes.plot([score["low"], score["high"]], [row + offset] * 2, color=color, lw=2, solid_capstyle="round")
-            axes.plot(score["score"], row + offset, marker, color=color, ms=6, label=LABELS[split] if row == 0 else None)
+            axes.plot(
+                score["score"], row + offset, marker, color=color, ms=6, label=LABELS[split] if row == 0 else None
+            )
     axes.set_yticks(range(len(lines)), [line["name"] for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.set_xlabel("macro F1 (18 classes, synthetic faces)", color=theme["text"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.conftest import Called
 from tests.docs.pages import PAGES, Block, blocks, commands_of, inline_code, name_of
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.docs.pages import PAGES, ROOT, anchors, links, name_of
 
 REMOTE = ("https://", "http://", "mailto:")
@@ -18,14 +19,22 @@ def test_every_relative_link_and_anchor_of_a_page_exists(page: Path) -> None:
 
 def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# Title here\n\n[a](#title-here) [b](#elsewhere) [c](page.md#title-here) [d](other.md) `[e](no.md)`\n")
+    page.write_text(
+        "# Title here\n\n[a](#title-here) [b](#elsewhere) [c](page.md#title-here) [d](other.md) `[e](no.md)`\n"
+    )
     assert [link for link in links(page) if not _leads_somewhere(page, link)] == ["#elsewhere", "other.md"]
 
 
 def test_every_page_of_docs_is_in_the_navigation_and_in_the_readme() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]
     readme = (ROOT / "README.md").read_text()
-    generated = {"commands.md", "index.md", "modules.md", "python.md", "settings.md"}  # complete in the site only, or linked there
+    generated = {
+        "commands.md",
+        "index.md",
+        "modules.md",
+        "python.md",
+        "settings.md",
+    }  # complete in the site only, or linked there
     pages = [page.name for page in PAGES if name_of(page).startswith("docs/")]
     assert [page for page in pages if f": {page}\n" not in f"{navigation}\n"] == []
     assert [page for page in pages if page not in generated and f"(docs/{page})" not in readme] == []

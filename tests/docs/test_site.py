@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.docs.pages import ROOT
 
 mkdocs = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs the extra [docs]")
 # Proxies that answer nothing: a build that fetches something fails.
-NO_NETWORK = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
 
 @mkdocs

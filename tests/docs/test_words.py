@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.docs.pages import PAGES, name_of, prose
 
 # Words of the old dialect → what to write.
