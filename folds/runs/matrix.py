@@ -14,7 +14,15 @@ from folds.data.table import SampleTable
 from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.experiments.comparison import check_comparable, require_run
-from folds.models.factory import IMAGENET_MEAN, IMAGENET_STD, SMALL_VARIANTS, check_forward, create_model, resolve
+from folds.models.factory import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SMALL_VARIANTS,
+    Architecture,
+    check_forward,
+    create_model,
+    resolve,
+)
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
 from folds.runs.run import Run, file_safe
@@ -51,44 +59,15 @@ def make_runs(
     root : the folder that holds ``runs`` and ``checkpoints``.
     """
     runs: list[Run] = []
-    built: tuple[object, Any] = (None, None)
     firsts: dict[tuple[int, int, int], str] = {}
-    pairs = [
-        (place, arch, variant)
-        for (place, arch), variant in itertools.product(enumerate(settings.arch), variants)
-        if variant.arch is None
-    ]
-    pairs += [
-        (len(settings.arch) + i, variant.arch, variant)
-        for i, variant in enumerate(variants)
-        if variant.arch is not None
-    ]
-    for place, arch, variant in pairs:
-        recipe, target = variant.recipe, variant.target
+    models = _Models()
+    for place, arch, variant in _combinations(settings, variants):
+        recipe = variant.recipe
         architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-        own = arch if target.name == LABEL else f"{arch}-{target.name}"
-        named = (
-            own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}"
-        )
-        if variant.arch is not None:
-            named = "-".join(filter(None, (settings.name, variant.suffix or own)))
-        elif variant.suffix:
-            named = f"{named}-{variant.suffix}"
-        base = _unused(file_safe(named), [run.base for run in runs])
-        # Built once here: what cannot be built or fetched is found before anything is decoded or trained.
-        wanted = (architecture, target.outputs, bool(recipe.pretrained) and recipe.init is None, recipe.init)
-        if built[0] != wanted:  # most variants of a recipe have one model
-            built = wanted, create_model(architecture, target.outputs, pretrained=wanted[2], init=recipe.init)
-            check_forward(built[1], architecture)
-        model = built[1]
-        if recipe.transform is not None:
-            load_transform(recipe.transform).check(architecture.height, architecture.width)
-        build_optimizer(model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
-        if recipe.grad_checkpointing:
-            _check_grad_checkpointing(model, architecture.timm_name)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
+        parameters = models.check(architecture, recipe, variant.target)
         complete, why = recipe.completed(SMALL_VARIANTS[arch].recipe if small and arch in SMALL_VARIANTS else {})
         for repeat, assignment in enumerate(assignments):
             for seed in range(recipe.seed, recipe.seed + settings.seeds):
@@ -96,23 +75,67 @@ def make_runs(
                 name = base + (f"-r{repeat}" if repeat else "") + (f"-s{seed}" if seed != recipe.seed else "")
                 name = _unused(name, [run.name for run in runs])
                 first = firsts.setdefault((place, repeat, seed), name)
-                baseline = None if first == name else first
-                runs.append(
-                    Run(
-                        name,
-                        architecture,
-                        replace(complete, seed=seed),
-                        assignment,
-                        parameters,
-                        target,
-                        why,
-                        base,
-                        root / "runs",
-                        root / "checkpoints",
-                        baseline,
-                    )
+                run = Run(
+                    name,
+                    architecture,
+                    replace(complete, seed=seed),
+                    assignment,
+                    parameters,
+                    variant.target,
+                    why,
+                    base,
+                    root / "runs",
+                    root / "checkpoints",
+                    None if first == name else first,
                 )
+                runs.append(run)
     return tuple(runs)
+
+
+def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tuple[int, str, RunVariant]]:
+    """(place, architecture, variant) of every run before repeats and seeds; runs of one place are compared with its first."""
+    pairs = [
+        (place, arch, variant)
+        for (place, arch), variant in itertools.product(enumerate(settings.arch), variants)
+        if variant.arch is None
+    ]
+    return pairs + [
+        (len(settings.arch) + i, variant.arch, variant)
+        for i, variant in enumerate(variants)
+        if variant.arch is not None
+    ]
+
+
+def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
+    """The name of a run before repeats and seeds, which another one may have as well."""
+    own = arch if variant.target.name == LABEL else f"{arch}-{variant.target.name}"
+    if variant.arch is not None:
+        return "-".join(filter(None, (settings.name, variant.suffix or own)))
+    named = own if settings.name is None else settings.name if len(settings.arch) == 1 else f"{settings.name}-{arch}"
+    return f"{named}-{variant.suffix}" if variant.suffix else named
+
+
+class _Models:
+    """Builds each model once: what cannot be built or fetched is found before anything is decoded or trained."""
+
+    def __init__(self) -> None:
+        self._wanted: object = None
+        self._model: Any = None
+
+    def check(self, architecture: Architecture, recipe: Recipe, target: Target) -> int:
+        """Raise where a recipe cannot be trained with its model; return the number of parameters."""
+        pretrained = bool(recipe.pretrained) and recipe.init is None
+        wanted = (architecture, target.outputs, pretrained, recipe.init)
+        if self._wanted != wanted:  # most variants of a recipe have one model
+            self._model = create_model(architecture, target.outputs, pretrained=pretrained, init=recipe.init)
+            check_forward(self._model, architecture)
+            self._wanted = wanted
+        if recipe.transform is not None:
+            load_transform(recipe.transform).check(architecture.height, architecture.width)
+        build_optimizer(self._model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
+        if recipe.grad_checkpointing:
+            _check_grad_checkpointing(self._model, architecture.timm_name)
+        return sum(parameter.numel() for parameter in self._model.parameters())
 
 
 def compared_with(baseline: str, runs: Sequence[Run], table: SampleTable) -> tuple[Run, ...]:

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
 from folds.utils.parallel import map_threads
-from folds.utils.progress import SILENT, Progress
+from folds.utils.progress import SILENT, Advance, Progress
 
 
-class Recorded:
-    """Progress that is kept, as a test or a notebook would."""
+class Steps:
+    """Progress that is kept, as a notebook's would be shown."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, int, int]] = []
-        self.title = ""
+        self.titles: list[str] = []
+        self.calls: list[tuple[int, int]] = []
+        self.events: list[tuple[str, str]] = []
+        self.ended: list[str] = []
 
-    def __call__(self, done: int, total: int) -> None:
-        self.calls.append((self.title, done, total))
+    @contextmanager
+    def step(self, title: str) -> Iterator[Advance]:
+        self.titles.append(title)
+        yield lambda done, total: self.calls.append((done, total))
+
+    @contextmanager
+    def jobs(self, jobs: Sequence[Any], slots: int) -> Iterator[Steps]:
+        yield self
+
+    def event(self, job: Any, event: Mapping[str, Any]) -> None:
+        self.events.append((job.title, event["event"]))
+
+    def outcome(self, outcome: Any) -> None:
+        self.ended.append(outcome.job.title)
 
 
 def test_silence_takes_steps_and_jobs() -> None:
@@ -27,7 +45,9 @@ def test_silence_takes_steps_and_jobs() -> None:
 
 
 def test_a_step_counts_up_to_its_total() -> None:
-    recorded = Recorded()
-    map_threads(lambda at: at, 20, 2, recorded)
-    assert [done for _, done, _ in recorded.calls] == [8, 16, 20]
-    assert {total for *_, total in recorded.calls} == {20}
+    steps = Steps()
+    progress: Progress = steps
+    with progress.step("working") as advance:
+        map_threads(lambda at: at, 20, 2, advance)
+    assert steps.titles == ["working"]
+    assert steps.calls == [(8, 20), (16, 20), (20, 20)]
