@@ -112,10 +112,7 @@ class TrainingView:
 
 
 class StepsView:
-    """Progress of one long step after the other: a bar with the time left on a terminal, nothing elsewhere; made at the first call.
-
-    `title` may be changed between calls.
-    """
+    """Progress of one long step: a bar with the time left on a terminal, nothing elsewhere; made at the first call."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -148,4 +145,4 @@ class StepsView:
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self.bar.start()
             self.task = self.bar.add_task(self.title, total=total)
-        self.bar.update(self.task, description=self.title, completed=done, total=total)
+        self.bar.update(self.task, completed=done, total=total)
