@@ -1,4 +1,4 @@
-"""The checkpoint: weights and everything needed to use them again, loaded without running anything in the file."""
+"""Save and load checkpoints: weights and all that is needed to use them again; nothing in the file is run."""
 
 from __future__ import annotations
 

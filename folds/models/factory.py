@@ -1,4 +1,4 @@
-"""Models by short name or timm id, their own input size and normalisation, and weights from the hub or a file."""
+"""Create models by short name or timm id, with their own input size and normalization, and weights from the hub or a file."""
 
 from __future__ import annotations
 
@@ -168,11 +168,11 @@ def create_model(
     init: Path | None = None,
     load_head: bool = False,
 ) -> torch.nn.Module:
-    """A model with a fresh head for `classes` classes, weights random, from timm's hub, or from a file.
+    """Return a model with a fresh head for `classes` classes, weights random, from timm's hub, or from a file.
 
     Parameters
     ----------
-    whole : the head, too, is taken from `init`, where it is of as many classes.
+    load_head : the head, too, is taken from `init`, where it is of as many classes.
 
     Raises
     ------
@@ -200,26 +200,30 @@ def create_model(
                 taken |= head
             model.load_state_dict(taken, strict=False)
         return model
-    except TypeError as error:
-        raise UsageError(
-            f"architecture {architecture.name} cannot be built with {dict(architecture.arguments)}: {error}"
-        ) from None
     except Exception as error:
-        if init is not None:
-            reason = " ".join(str(error).split())[:300]
-            raise EnsembleError(
-                f"--init {init} does not fit {architecture.timm_name}: {reason}",
-                hint="the file must hold weights of this timm model",
-            ) from None
-        if pretrained:
-            reason = " ".join(str(error).split())[:200]
-            raise EnsembleError(
-                f"the pretrained weights of {architecture.timm_name} could not be fetched: {reason}",
-                hint="--init FILE takes them from a file, --no-pretrained starts from random weights",
-            ) from None
-        raise UsageError(
-            f"architecture {architecture.name} cannot be built at {architecture.width}×{architecture.height} px: {error}"
-        ) from None
+        raise _creation_error(architecture, pretrained, init, error) from None
+
+
+def _creation_error(architecture: Architecture, pretrained: bool, init: Path | None, error: Exception) -> EnsembleError:
+    """Return the error that says why timm could not make a model: its arguments, its weights, the hub, its size."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, TypeError):
+        return UsageError(
+            f"architecture {architecture.name} cannot be built with {dict(architecture.arguments)}: {error}"
+        )
+    if init is not None:
+        return EnsembleError(
+            f"--init {init} does not fit {architecture.timm_name}: {reason[:300]}",
+            hint="the file must hold weights of this timm model",
+        )
+    if pretrained:
+        return EnsembleError(
+            f"the pretrained weights of {architecture.timm_name} could not be fetched: {reason[:200]}",
+            hint="--init FILE takes them from a file, --no-pretrained starts from random weights",
+        )
+    return UsageError(
+        f"architecture {architecture.name} cannot be built at {architecture.width}×{architecture.height} px: {error}"
+    )
 
 
 def _body_and_head(

@@ -1,4 +1,4 @@
-"""One loop for out-of-fold, test and view predictions: uint8 pixels in, logits out."""
+"""Predict: uint8 pixels in, logits out; one loop for out-of-fold, test and view predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from folds.models.precision import autocast
-from folds.utils.numeric import softmax
 
 # A view of a batch: float32 (n, 3, height, width) with values 0–1 → the same shape.
 View = Callable[[Tensor], Tensor]
@@ -124,14 +123,14 @@ def predict_logits(
     views: Sequence[View] = (identity,),
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Logits of every view.
+    """Return the logits of every view.
 
     Parameters
     ----------
     model : on `device`, in evaluation mode.
     pixels : of all images, shared by all folds and views.
     index : (n,) the rows to predict, in this order.
-    views : see plain pixels, values 0–1, and normalisation comes after them; those with a true `moves_only` see normalised ones,
+    views : see plain pixels, values 0–1, and normalization comes after them; those with a true `geometric_only` see normalized ones,
         which is the same and is done once for all of them. Each has passes of its own: its logits do not depend on the others.
     mean, std : of pixels scaled to 0–1.
     progress : called with (rows done, rows in all).
@@ -139,39 +138,50 @@ def predict_logits(
     Returns
     -------
     float32 (views, n, classes).
-    """
-    deviation = torch.tensor(std, device=device)[:, None, None]
-    centre = torch.tensor(mean, device=device)[:, None, None]
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    moves = [getattr(view, "moves_only", False) for view in views]
 
-    def of(rows: NDArray[np.integer]) -> Tensor:
+    Raises
+    ------
+    ValueError : `index` is empty.
+    torch.OutOfMemoryError : memory does not suffice even for one image.
+    """
+    center, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    geometric = [getattr(view, "geometric_only", False) for view in views]
+
+    def predict(rows: NDArray[np.integer]) -> Tensor:
         batch = pixels.take(rows).permute(0, 3, 1, 2).float().div_(255)
         # Plain pixels are kept only where a view wants them.
-        normal = batch.sub_(centre).div_(deviation) if all(moves) else (batch - centre).div_(deviation)
-        seen = []
-        for view, moved in zip(views, moves, strict=True):
-            inputs = view(normal) if moved else (view(batch) - centre).div_(deviation)
+        normal = batch.sub_(center).div_(deviation) if all(geometric) else (batch - center).div_(deviation)
+        logits = []
+        for view, on_normal in zip(views, geometric, strict=True):
+            inputs = view(normal) if on_normal else (view(batch) - center).div_(deviation)
             with autocast(amp, device):
                 # Turns and flips lay their pixels out anew, which would slow convolutions down.
-                seen.append(model(inputs.contiguous(memory_format=layout)).float())
-        return torch.stack(seen)
+                logits.append(model(inputs.contiguous(memory_format=layout)).float())
+        return torch.stack(logits)
 
-    blocks: list[Tensor] = []
-    done, size = 0, BATCH
-    while done < len(index):
-        try:
-            blocks.append(of(index[done : done + size]))
-            done += size
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            size //= 2
-        if progress is not None:
-            progress(min(done, len(index)), len(index))
+    blocks = list(_predict_blocks(predict, index, progress))
     if not blocks:
         raise ValueError("no rows to predict")
     return torch.cat(blocks, dim=1).cpu().numpy()
 
 
-__all__ = ["BATCH", "Change", "PixelSource", "View", "identity", "predict_logits", "softmax"]
+def _predict_blocks(
+    predict: Callable[[NDArray[np.integer]], Tensor],
+    index: NDArray[np.integer],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Tensor]:
+    """Yield the predictions of `index`, `BATCH` rows at a time; out of memory halves that for the rest."""
+    done, size = 0, BATCH
+    while done < len(index):
+        try:
+            block = predict(index[done : done + size])
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+        else:
+            done += size
+            yield block
+        if progress is not None:
+            progress(min(done, len(index)), len(index))

@@ -1,4 +1,4 @@
-"""A model with one head an attribute, seen as a model of the label."""
+"""Present a model with one head an attribute as a model of the label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices and number formats of training and prediction: what is chosen, with the reason."""
+"""Choose devices and number formats of training and prediction, and say why."""
 
 from __future__ import annotations
 

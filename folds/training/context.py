@@ -1,4 +1,4 @@
-"""What one fold is trained on and how: its rows, their targets, and every random number, as functions of epoch and step."""
+"""Hold what one fold is trained on and how: its rows, targets, and every random number as a function of epoch and step."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class FoldContext:
     Attributes
     ----------
     labels : (images,) class indices, of the classes that are predicted.
-    trained : (images, heads) class indices that each head learns.
+    training_labels : (images, heads) class indices that each head learns.
     training, validation : rows of the two parts.
     epochs : the rows that each epoch shows.
-    ways : the augmentations in use; `which` (images,) of them each image has.
+    augmentations : those in use; `augmentation_index` (images,) says which of them each image has.
     amp : ``bf16``, ``fp16`` or ``off``.
     """
 
@@ -67,6 +67,11 @@ class FoldContext:
     def seed(self) -> tuple[Any, ...]:
         """What every random stream of the job is derived from, with the epoch and the step."""
         return (self.recipe.seed, self.job.run, self.job.fold)
+
+    @property
+    def selected_on_validation(self) -> bool:
+        """Whether anything about the model was chosen on the fold that is scored, which makes its score optimistic."""
+        return self.recipe.selected_on_validation or self.job.selected_on_validation
 
     @property
     def steps(self) -> int:

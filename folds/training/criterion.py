@@ -1,4 +1,4 @@
-"""What a step minimises: the loss of each head, added up."""
+"""Build what a step minimizes: the loss of each head, added up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One (run, fold) to train, as plain values: it can be sent to another process or machine."""
+"""Describe one (run, fold) to train as plain values, which can be sent to another process or machine."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Job:
     checkpoint : the file to write.
     device, threads, amp : where and how.
     save_seconds : an epoch that takes longer is saved inside, too.
-    share : of the device's memory that is the job's: where two train on it, half.
+    memory_fraction : of the device's memory that is the job's: where two train on it, half.
     trained : a CSV ``id,label`` of what is trained on, where that is not what is scored.
     init : a checkpoint that the fold begins with.
-    optimistic : something about what it begins with was chosen on the fold that is scored.
+    selected_on_validation : something about what it begins with was chosen on the fold that is scored.
     """
 
     run: str

@@ -1,4 +1,4 @@
-"""What the settings of a recipe mean for the classes of a table: what an epoch shows, how it is augmented, what cannot be."""
+"""Resolve a recipe against the classes of a data set: sampler, augmentation, target; reject invalid combinations."""
 
 from __future__ import annotations
 

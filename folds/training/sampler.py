@@ -1,4 +1,4 @@
-"""Which rows an epoch shows: at most so many of a person, then the classes in the proportions that were asked for; numpy only.
+"""Choose which rows an epoch shows: at most so many of a person, then classes in given proportions; numpy only.
 
 The cap comes first, and classes are balanced over what it leaves. Rows are not drawn one by one: a class that must give
 more images than it has gives all of them in whole rounds and some once more, one that must give fewer gives each at
@@ -80,8 +80,7 @@ class SamplerConfig:
         """
         if not len(labels):
             return labels, labels, labels
-        whole = np.issubdtype(persons.dtype, np.integer)
-        people = np.unique(persons, return_inverse=True)[1] if whole else factorize(persons)[1]
+        people = factorize(persons)[1]
         kinds = np.array(self.kinds)[labels]
         cells = np.unique(people * self.classes + labels, return_inverse=True)[1]
         generator = np.random.default_rng(derive_seed(*seed, "per person"))

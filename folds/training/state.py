@@ -1,4 +1,4 @@
-"""The whole state of a training between two steps: saved beside the training, restored to the bit."""
+"""Save and restore the whole state of a training between two steps, to the bit."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class StateWriter:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._pending: Future[None] | None = None
 
-    def restore(self, learner: TrainingState) -> bool:
-        """Load the last state into `learner`; False where there is none.
+    def restore(self, state: TrainingState) -> bool:
+        """Load the last state into `state`; False where there is none.
 
         Raises
         ------
@@ -116,7 +116,7 @@ class StateWriter:
         try:
             # On the CPU: an optimizer keeps its step counts where they are, and asks for them every step.
             # Plain values only: a state, like everything read from disk, cannot run code.
-            learner.load(torch.load(self.path, map_location="cpu", weights_only=True))
+            state.load(torch.load(self.path, map_location="cpu", weights_only=True))
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except OSError as error:
@@ -130,13 +130,13 @@ class StateWriter:
                 hint=f"remove {self.path} to train this fold from its beginning",
             ) from None
         # The process may have been killed between the two files, and this may have been the last epoch.
-        self._write_history(learner.progress.history)
+        self._write_history(state.progress.history)
         return True
 
-    def save(self, learner: TrainingState) -> None:
+    def save(self, state: TrainingState) -> None:
         """Save the state of now; returns when it is copied, not when it is written."""
         self.wait()
-        self._pending = self._writer.submit(self._write, learner.state())
+        self._pending = self._writer.submit(self._write, state.state())
 
     def _write(self, state: dict[str, Any]) -> None:
         write_atomic(self.path, lambda file: torch.save(state, file))

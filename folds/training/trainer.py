@@ -1,4 +1,4 @@
-"""One job: a model trained on all folds but one, its predictions for that one, and its checkpoint."""
+"""Train one fold: a model on all folds but one, its predictions for that one, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,20 @@ from folds.images.cache import mean_std
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
 from folds.models.checkpoint import Checkpoint, save_checkpoint
 from folds.models.factory import Architecture, create_model, is_convolutional
-from folds.models.inference import PixelSource, softmax
+from folds.models.inference import PixelSource
 from folds.models.precision import resolve_amp
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
-from folds.splits.assignment import read_folds
+from folds.splits.assignment import FoldAssignment, read_folds
 from folds.training.context import FoldContext
 from folds.training.job import LOCK_SECONDS, Job
 from folds.training.loop import Report, run_epochs
 from folds.training.resolve import augmentations, epochs_of
-from folds.training.state import StateWriter, TrainingState
+from folds.training.state import Progress, StateWriter, TrainingState
 from folds.utils.csv_table import read_csv
 from folds.utils.files import derive_seed, read_json, remove_stale_temporaries, write_atomic, write_json
 from folds.utils.locks import exclusive_lock
+from folds.utils.numeric import softmax
 
 # The compiled model of this process: compiling takes a minute, and the folds of a run need the same one.
 _compiled: dict[str, tuple[torch.nn.Module, Callable[[Tensor], Tensor]]] = {}
@@ -71,114 +72,158 @@ def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
         ) from None
 
 
-def _train(job: Job, report: Report) -> dict[str, Any]:
-    torch.set_num_threads(job.threads)
-    # Every setting is decided by now (Recipe.completed): what is None here is off.
-    recipe = Recipe(**{**job.recipe, "init": Path(job.recipe["init"]) if job.recipe.get("init") else None})
-    architecture = Architecture(**job.architecture)
-    folds = read_folds(Path(job.folder) / "folds.csv")
-    code = {name: i for i, name in enumerate(job.classes)}
-    codes = np.array([code[name] for name in folds.labels.tolist()])
-    learnt = codes if job.trained is None else _trained_codes(Path(job.trained), folds.ids, code)
-    target = resolve_target(recipe.target, job.classes, job.class_attributes)
-    labels = target.encode_scored(codes)
-    training, validation = folds.training_index(job.fold), folds.validation_index(job.fold)
-    pixels = PixelSource.of(Path(job.pixels), job.device, job.memory_fraction)
-    if recipe.normalise == "data":
-        mean, std = mean_std(pixels.values, training)
-        architecture = replace(architecture, mean=tuple(mean.tolist()), std=tuple(np.maximum(std, 1e-3).tolist()))
-    seed = (recipe.seed, job.run, job.fold)
-    epochs = epochs_of(recipe, target, job.classes, job.class_attributes, training, learnt, folds.persons, seed)
-    ways, which = augmentations(recipe, job.classes, job.class_attributes)
-    amp = resolve_amp(job.amp, job.device)[0]
-    model, forward, channels_last = _model(job, recipe, architecture, target.outputs)
-    transform = (
-        None if recipe.transform is None else TransformPool(recipe.transform, 0 if job.device == "cpu" else job.threads)
-    )
-    setup = FoldContext(
-        job=job,
-        recipe=recipe,
-        architecture=architecture,
-        pixels=pixels,
-        target=target,
-        labels=labels,
-        training_labels=target.encode_heads(learnt),
-        training=training,
-        validation=validation,
-        epochs=epochs,
-        augmentations=ways,
-        augmentation_index=which[learnt],
-        transform=transform,
-        amp=amp,
-        channels_last=channels_last,
-    )
-    learner = _learner(model, recipe, amp)
-    states = StateWriter(job.fold_dir)
-    try:
-        states.restore(learner)
-        run_epochs(setup, learner, states, forward, report)
-        states.wait()
-    finally:
-        states.close()
-        if transform is not None:
-            transform.close()
+@dataclass(frozen=True)
+class _Fold:
+    """A fold ready to be trained.
 
-    logits = setup.logits(model, pixels, validation)
-    _save_array(job.fold_dir / "oof.npy", softmax(logits))
-    if job.test_pixels is not None:
-        test = PixelSource.of(Path(job.test_pixels), job.device, job.memory_fraction)
-        _save_array(job.fold_dir / "test.npy", softmax(setup.logits(model, test, np.arange(len(test)))))
-    sha = save_checkpoint(
-        Path(job.checkpoint),
-        Checkpoint(
-            run=job.run,
-            fold=job.fold,
-            k=job.k,
-            architecture=architecture,
-            weights={
-                name: value.detach().to("cpu", memory_format=torch.contiguous_format)
-                for name, value in model.state_dict().items()
-            },
-            classes=target.classes,
-            class_attributes=job.class_attributes if target.name == LABEL else {},
-            target=target.name,
-            heads=target.head_names,
-            images=job.images,
-            data=job.data,
-            recipe={key: str(value) if isinstance(value, Path) else value for key, value in job.recipe.items()},
-            amp=amp,
-            training_ids=tuple(folds.ids[training].tolist()),
-            validation_ids=tuple(folds.ids[validation].tolist()),
-            validation_labels=tuple(folds.labels[validation].tolist()),
-            folds_sha=job.folds_sha,
-            versions=job.versions,
-            optimistic=recipe.selected_on_validation or job.selected_on_validation,
-        ),
-    )
-    predicted = argmax_classes(logits)
-    done = {
-        "run": job.run,
-        "fold": job.fold,
-        "macro_f1": macro_f1(labels[validation], predicted, len(target.classes)),
-        "accuracy": accuracy(labels[validation], predicted),
-        "images": len(epochs),
-        "epochs": learner.progress.epoch,
-        "seconds": round(learner.progress.seconds, 3),
-        "optimistic": recipe.selected_on_validation or job.selected_on_validation,
-        "device": job.device,
-        "threads": job.threads,
-        "amp": amp,
-        "micro_batch": learner.progress.micro or None,
-        "checkpoint_sha": sha,
-    }
+    Attributes
+    ----------
+    assignment : the rows of its table, with their folds.
+    model, forward : with its initial weights, on its device; `forward` is what training calls, the model or its compiled form.
+    """
+
+    assignment: FoldAssignment
+    context: FoldContext
+    model: torch.nn.Module
+    forward: Callable[[Tensor], Tensor]
+
+
+def _train(job: Job, report: Report) -> dict[str, Any]:
+    """Build, fit, predict, save; return the content of done.json."""
+    torch.set_num_threads(job.threads)
+    fold = _build(job)
+    state = _fit(fold, report)
+    logits = _predict(fold)
+    sha = save_checkpoint(Path(job.checkpoint), _checkpoint(fold))
+    done = _record(fold.context, state.progress, logits, sha)
     write_json(job.fold_dir / "done.json", done)
     with suppress(OSError):  # the state is for going on; there is nothing to go on with
         (job.fold_dir / "state.pt").unlink()
     return done
 
 
-def _trained_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -> NDArray[np.int64]:
-    """(n,) the class that each sample is trained on, from a CSV ``id,label``."""
+def _build(job: Job) -> _Fold:
+    """Read what the job names: the rows of both parts with their targets, the pixels, the model with its initial weights."""
+    # Every setting is decided by now (Recipe.completed): what is None here is off.
+    recipe = Recipe(**{**job.recipe, "init": Path(job.recipe["init"]) if job.recipe.get("init") else None})
+    assignment = read_folds(Path(job.folder) / "folds.csv")
+    code = {name: i for i, name in enumerate(job.classes)}
+    codes = np.array([code[name] for name in assignment.labels.tolist()])
+    training_codes = codes if job.trained is None else _training_codes(Path(job.trained), assignment.ids, code)
+    target = resolve_target(recipe.target, job.classes, job.class_attributes)
+    training, validation = assignment.training_index(job.fold), assignment.validation_index(job.fold)
+    pixels = PixelSource.of(Path(job.pixels), job.device, job.memory_fraction)
+    architecture = Architecture(**job.architecture)
+    if recipe.normalise == "data":
+        mean, std = mean_std(pixels.values, training)
+        architecture = replace(architecture, mean=tuple(mean.tolist()), std=tuple(np.maximum(std, 1e-3).tolist()))
+    seed = (recipe.seed, job.run, job.fold)
+    persons, attributes = assignment.persons, job.class_attributes
+    epochs = epochs_of(recipe, target, job.classes, attributes, training, training_codes, persons, seed)
+    in_use, of_class = augmentations(recipe, job.classes, attributes)
+    model, forward, channels_last = _model(job, recipe, architecture, target.outputs)
+    threads = 0 if job.device == "cpu" else job.threads
+    context = FoldContext(
+        job=job,
+        recipe=recipe,
+        architecture=architecture,
+        pixels=pixels,
+        target=target,
+        labels=target.encode_scored(codes),
+        training_labels=target.encode_heads(training_codes),
+        training=training,
+        validation=validation,
+        epochs=epochs,
+        augmentations=in_use,
+        augmentation_index=of_class[training_codes],
+        transform=None if recipe.transform is None else TransformPool(recipe.transform, threads),
+        amp=resolve_amp(job.amp, job.device)[0],
+        channels_last=channels_last,
+    )
+    return _Fold(assignment, context, model, forward)
+
+
+def _fit(fold: _Fold, report: Report) -> TrainingState:
+    """Train from the last saved state, where there is one, to the end; the model then has the weights to keep."""
+    context = fold.context
+    state = _initial_state(fold.model, context.recipe, context.amp)
+    writer = StateWriter(context.job.fold_dir)
+    try:
+        writer.restore(state)
+        run_epochs(context, state, writer, fold.forward, report)
+        writer.wait()
+    finally:
+        writer.close()
+        if context.transform is not None:
+            context.transform.close()
+    return state
+
+
+def _predict(fold: _Fold) -> NDArray[np.float32]:
+    """Write oof.npy and, where there are test images, test.npy; return the logits (n, classes) of the validation part."""
+    context, job = fold.context, fold.context.job
+    logits = context.logits(fold.model, context.pixels, context.validation)
+    _save_array(job.fold_dir / "oof.npy", softmax(logits))
+    if job.test_pixels is not None:
+        test = PixelSource.of(Path(job.test_pixels), job.device, job.memory_fraction)
+        _save_array(job.fold_dir / "test.npy", softmax(context.logits(fold.model, test, np.arange(len(test)))))
+    return logits
+
+
+def _checkpoint(fold: _Fold) -> Checkpoint:
+    """Return the checkpoint of the trained model: its weights, and all that is needed to use it again."""
+    context, job, rows = fold.context, fold.context.job, fold.assignment
+    target = context.target
+    return Checkpoint(
+        run=job.run,
+        fold=job.fold,
+        k=job.k,
+        architecture=context.architecture,
+        weights={
+            name: value.detach().to("cpu", memory_format=torch.contiguous_format)
+            for name, value in fold.model.state_dict().items()
+        },
+        classes=target.classes,
+        class_attributes=job.class_attributes if target.name == LABEL else {},
+        target=target.name,
+        heads=target.head_names,
+        images=job.images,
+        data=job.data,
+        recipe={key: str(value) if isinstance(value, Path) else value for key, value in job.recipe.items()},
+        amp=context.amp,
+        training_ids=tuple(rows.ids[context.training].tolist()),
+        validation_ids=tuple(rows.ids[context.validation].tolist()),
+        validation_labels=tuple(rows.labels[context.validation].tolist()),
+        folds_sha=job.folds_sha,
+        versions=job.versions,
+        optimistic=context.selected_on_validation,
+    )
+
+
+def _record(
+    context: FoldContext, progress: Progress, logits: NDArray[np.float32], checkpoint_sha: str
+) -> dict[str, Any]:
+    """Return the content of done.json: scores on the validation part, and what the training took."""
+    job, truth, predicted = context.job, context.labels[context.validation], argmax_classes(logits)
+    return {
+        "run": job.run,
+        "fold": job.fold,
+        "macro_f1": macro_f1(truth, predicted, len(context.target.classes)),
+        "accuracy": accuracy(truth, predicted),
+        "images": len(context.epochs),
+        "epochs": progress.epoch,
+        "seconds": round(progress.seconds, 3),
+        "optimistic": context.selected_on_validation,
+        "device": job.device,
+        "threads": job.threads,
+        "amp": context.amp,
+        "micro_batch": progress.micro or None,
+        "checkpoint_sha": checkpoint_sha,
+    }
+
+
+def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -> NDArray[np.int64]:
+    """Return (n,) the class that each sample is trained on, from a CSV ``id,label``; raise EnsembleError where one is missing."""
     table = read_csv(path)
     label = dict(zip(table.column("id"), table.column("label"), strict=True))
     try:
@@ -192,7 +237,7 @@ def _trained_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -
 def _model(
     job: Job, recipe: Recipe, architecture: Architecture, outputs: int
 ) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor], bool]:
-    """A model with the job's initial weights on its device, what to call in training, and whether it is channels_last."""
+    """Return a model with the job's initial weights on its device, what to call in training, and whether it is channels_last."""
     torch.manual_seed(derive_seed(recipe.seed, job.run, job.fold, "weights"))
     init = Path(job.init) if job.init else recipe.init
     model = create_model(
@@ -228,15 +273,16 @@ def _placed(model: torch.nn.Module, device: str, channels_last: bool) -> torch.n
     return model.to(device).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def _learner(model: torch.nn.Module, recipe: Recipe, amp: str) -> TrainingState:
+def _initial_state(model: torch.nn.Module, recipe: Recipe, amp: str) -> TrainingState:
+    """Return the state before the first step."""
     from timm.utils import ModelEmaV3
 
     optimizer = build_optimizer(model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
     average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-    learner = TrainingState(model, optimizer, average, torch.amp.GradScaler("cuda", enabled=amp == "fp16"))
+    state = TrainingState(model, optimizer, average, torch.amp.GradScaler("cuda", enabled=amp == "fp16"))
     if recipe.accumulate > 1:
-        learner.progress.micro = math.ceil((recipe.batch_size or 1) / recipe.accumulate)
-    return learner
+        state.progress.micro = math.ceil((recipe.batch_size or 1) / recipe.accumulate)
+    return state
 
 
 def _save_array(path: Path, values: NDArray[np.floating]) -> None:

@@ -7,37 +7,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
-from scipy.special import softmax as softmax_of_scipy
 
 from folds.models import inference
-from folds.models.inference import BATCH, PixelSource, identity, predict_logits, softmax
+from folds.models.inference import BATCH, PixelSource, identity, predict_logits
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@given(arrays(np.float64, array_shapes(min_dims=1, max_dims=3, max_side=4), elements=st.floats(-1e4, 1e4)))
-def test_softmax_is_that_of_scipy_and_sums_to_one(logits: NDArray) -> None:
-    found = softmax(logits)
-    np.testing.assert_allclose(found, softmax_of_scipy(logits, axis=-1), atol=1e-12)
-    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-12)
-
-
-def test_softmax_is_stable_for_any_finite_logits_and_computes_in_double_precision() -> None:
-    extreme = np.array([[3e38, -3e38, 0], [-3e38, -3e38, -3e38]], np.float32)
-    found = softmax(extreme)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
-    np.testing.assert_allclose(softmax(np.array([1000.0, 1001.0])), softmax(np.array([0.0, 1.0])))
-
-
-def test_softmax_leaves_its_input_as_it_was() -> None:
-    logits = np.array([[1.0, 2.0]])
-    softmax(logits)
-    assert logits.tolist() == [[1.0, 2.0]]
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +105,21 @@ def test_views_see_plain_pixels_between_zero_and_one_and_normalisation_comes_aft
     )
     np.testing.assert_allclose(seen[0].numpy(), values.transpose(0, 3, 1, 2) / 255, atol=1e-6)
     np.testing.assert_allclose(found[0], (values[:, 0, 0] / 255 / 2 - MEAN) / STD, atol=1e-5)
+
+
+def test_a_view_that_only_moves_pixels_sees_normalized_ones() -> None:
+    class Flip:
+        geometric_only = True
+
+        def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+            self.seen = batch
+            return batch.flip(3)
+
+    values, flip = images(2), Flip()
+    normal = (values.transpose(0, 3, 1, 2) / 255 - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
+    for views in ((flip,), (flip, lambda batch: batch / 2)):  # also beside one that sees plain pixels
+        predict_logits(FirstPixel(), PixelSource(values, "cpu"), np.arange(2), MEAN, STD, device="cpu", views=views)
+        np.testing.assert_allclose(flip.seen.numpy(), normal, atol=1e-5)
 
 
 def test_progress_is_told_after_each_batch_and_ends_at_all_rows() -> None:
