@@ -1,4 +1,4 @@
-"""Which sample is in which fold: the `FoldAssignment`, and its file `folds.csv`."""
+"""Keep which sample is in which fold: the `FoldAssignment`, and its file `folds.csv`."""
 
 from __future__ import annotations
 

@@ -1,14 +1,17 @@
-"""What a split lacks: classes absent from folds, persons in two of them, counts of images and people."""
+"""Check a split: classes absent from folds, people in several folds, counts of images and people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, combine_errors
 from folds.splits.assignment import FoldAssignment
+from folds.utils.numeric import factorize, groups_in_several_folds
 
 
 def check_folds(
@@ -63,16 +66,16 @@ def check_folds(
 
 
 def _check_persons(assignment: FoldAssignment) -> None:
-    people, codes = np.unique(assignment.persons, return_inverse=True)
-    pairs, counts = np.unique(np.stack([codes, assignment.fold]), axis=1, return_counts=True)
-    if pairs.shape[1] == len(people):
+    """Raise EnsembleError where a person stands in several folds."""
+    people, codes = factorize(assignment.persons)
+    torn = groups_in_several_folds(codes, assignment.fold + 1)  # fold -1, only trained on, is one, too
+    if not len(torn):
         return
     lines = []
-    for code in np.flatnonzero(np.bincount(pairs[0]) > 1):
-        mine = pairs[0] == code
-        lines.append(
-            f"{people[code]}: " + ", ".join(f"fold {f} ({n} samples)" for f, n in zip(pairs[1][mine], counts[mine]))
-        )
+    rows = np.flatnonzero(np.isin(codes, torn))
+    pairs, samples = np.unique(np.stack([codes[rows], assignment.fold[rows]]), axis=1, return_counts=True)
+    for code, mine in groupby(zip(*pairs.tolist(), samples.tolist(), strict=True), key=itemgetter(0)):
+        lines.append(f"{people[code]}: " + ", ".join(f"fold {f} ({n} samples)" for _, f, n in mine))
     raise combine_errors(
         lines,
         f"of {len(people):,} people stand in more than one fold: what is trained on them is scored on them",
@@ -106,7 +109,7 @@ def _codes(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.int
 
 def _people(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.int64]:
     """(classes, k + 1): the people who have the class, by fold; in the last column those who are only trained on (fold -1)."""
-    _, persons = np.unique(assignment.persons, return_inverse=True)
+    persons = factorize(assignment.persons)[1]
     unique = np.unique(np.stack([persons, _codes(assignment, classes), assignment.fold]), axis=1)
     counts = np.zeros((len(classes), assignment.k + 1), dtype=np.int64)
     np.add.at(counts, (unique[1], unique[2]), 1)  # fold -1 counts from the end

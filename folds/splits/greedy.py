@@ -1,4 +1,4 @@
-"""The greedy stratified group k-fold of scikit-learn, to the bit, a hundred thousand people in seconds."""
+"""Assign people to folds greedily: scikit-learn's StratifiedGroupKFold to the bit, a hundred thousand people in seconds."""
 
 from __future__ import annotations
 
@@ -37,15 +37,11 @@ def stratified_group_kfold(
     k, whole = (
         (shares, np.tile(totals, (shares, 1))) if isinstance(shares, int) else (len(shares), np.outer(shares, totals))
     )
-    order = np.arange(people)
-    np.random.RandomState(seed).shuffle(order)
-    order = order[np.argsort(-np.std(counts[order], axis=1), kind="stable")]
-
     filled = np.zeros((k, width))
     tried = np.zeros((k, k, width))  # [i, f]: the shares of fold f if the person goes into fold i
     step = tried.strides
     diagonal = np.lib.stride_tricks.as_strided(tried, (k, width), (step[0] + step[1], step[2]))
-    centred, mean, spread, score = np.empty_like(tried), np.empty((k, width)), np.empty((k, width)), np.empty(k)
+    centered, mean, spread, score = np.empty_like(tried), np.empty((k, width)), np.empty((k, width)), np.empty(k)
     mean_of_each, rows, of_k, of_width = mean[:, None, :], list(filled), np.array(float(k)), np.array(float(width))
     columns, parts = [tried[:, f] for f in range(k)], list(whole)
     add, divide, subtract, multiply, root = np.add, np.divide, np.subtract, np.multiply, np.sqrt
@@ -53,15 +49,16 @@ def stratified_group_kfold(
 
     fold = np.empty(people, np.int64)
     images = [0] * k
+    order = _most_uneven_first(counts, seed)
     for person, own, size in zip(order.tolist(), counts[order], sizes[order].tolist()):
         add(filled, own, diagonal)
         divide(diagonal, whole, diagonal)
         # np.std(axis=1), spelled out as NumPy does it; then np.mean over the strata.
         total(tried, 1, None, mean)
         divide(mean, of_k, mean)
-        subtract(tried, mean_of_each, centred)
-        multiply(centred, centred, centred)
-        total(centred, 1, None, spread)
+        subtract(tried, mean_of_each, centered)
+        multiply(centered, centered, centered)
+        total(centered, 1, None, spread)
         divide(spread, of_k, spread)
         root(spread, spread)
         total(spread, 1, None, score)
@@ -75,8 +72,15 @@ def stratified_group_kfold(
     return fold
 
 
+def _most_uneven_first(counts: Counts, seed: int) -> NDArray[np.int64]:
+    """Return the people (people,) by falling deviation of their counts between strata; equals in an order that is drawn."""
+    order = np.arange(len(counts))
+    np.random.RandomState(seed).shuffle(order)
+    return order[np.argsort(-np.std(counts[order], axis=1), kind="stable")]
+
+
 def _better(scores: list[float], images: list[int]) -> int:
-    """The fold of the lowest score; of two that are close (`np.isclose`), the later one if it has fewer samples."""
+    """Return the fold of the lowest score; of two that are close (`np.isclose`), the later one if it has fewer samples."""
     best, lowest, fewest = 0, scores[0], images[0]
     for i in range(1, len(scores)):
         score = scores[i]
@@ -86,7 +90,7 @@ def _better(scores: list[float], images: list[int]) -> int:
 
 
 def fill_empty(fold: NDArray[np.int64], sizes: NDArray[np.integer], k: int) -> NDArray[np.int64]:
-    """`fold` (people,) with no empty fold: the person of the fewest samples moves in from the fold with the most people."""
+    """Return `fold` (people,) with no empty fold: the person of the fewest samples moves in from the fold with the most people."""
     fold = fold.copy()
     for empty in sorted(set(range(k)) - set(fold.tolist())):
         candidates = np.flatnonzero(fold == np.bincount(fold, minlength=k).argmax())

@@ -1,4 +1,4 @@
-"""Folds by person: made as scikit-learn's StratifiedGroupKFold makes them, repaired, checked and counted."""
+"""Split by person into k folds, or hold a part out: scikit-learn's StratifiedGroupKFold, repaired."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def split_by_person(
 
     Parameters
     ----------
-    stratify : (n,) str, or several such columns: what to spread evenly instead of the labels (`folds.splits.strata.people_of`).
+    stratify : (n,) str, or several such columns: what to spread evenly instead of the labels (`folds.splits.strata.count_groups`).
     repaired : False leaves the assignment as scikit-learn makes it.
 
     Raises

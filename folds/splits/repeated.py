@@ -1,4 +1,4 @@
-"""Several partitions of the same people that truly differ, and how much they do."""
+"""Repeat a split: several partitions of the same people that truly differ, and how much they do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_splits(
     settings: Settings,
     seed: int = 0,
 ) -> list[FoldAssignment]:
-    """The assignments that the settings ask for: one to k folds, several independent ones, or one part held out.
+    """Return the assignments that the settings ask for: one to k folds, several independent ones, or one part held out.
 
     What repair has changed, how much repeats differ, and whether two of them are one, is logged.
     """
@@ -70,13 +70,13 @@ def repeated_splits(
     stratify: NDArray[np.str_] | Columns | None = None,
     repaired: bool = True,
 ) -> list[FoldAssignment]:
-    """`repeats` assignments to k folds: the first is that of `split_by_person`, the others are independent of it.
+    """Return `repeats` assignments to k folds: the first is that of `split_by_person`, the others are independent of it.
 
     Another seed does not do that: the greedy assignment is decided by the large and uneven people, and shuffling breaks
     ties only, so that twenty seeds can give one partition. Here people are sorted by size, every k of them in
     a row are dealt to the k folds at random, and moves and swaps (`folds.splits.repair.balance`) spread the classes from there.
-    Of up to ten such beginnings the first is taken whose adjusted Rand index with all earlier repeats is at most
-    `ALIKE`, else the lowest.
+    Of up to ten such restarts the first is taken whose adjusted Rand index with all earlier repeats is at most
+    `MAX_INDEPENDENT_INDEX`, else the lowest.
 
     Without `repaired` the repeats are scikit-learn's with the next seeds, for comparison; these may be equal.
 
@@ -97,16 +97,8 @@ def repeated_splits(
     _, first = np.unique(people.groups, return_index=True)
     folds = [found[0].fold[first]]
     for repeat in range(1, repeats):
-        likeness, fold = 1.0, folds[0]
-        for beginning in range(RESTARTS):
-            random = np.random.default_rng(derive_seed(seed, repeat, beginning, "repeat"))
-            other = balance(people, _deal(people, k, random), [1 / k] * k, random, STEPS)
-            nearest = max(rand_index(other, earlier) for earlier in folds)
-            if nearest < likeness:
-                likeness, fold = nearest, other
-            if likeness <= MAX_INDEPENDENT_INDEX:
-                break
-        if likeness >= 1 - 1e-9:
+        fold, index = _most_independent(people, folds, k, (seed, repeat))
+        if index >= 1 - 1e-9:
             raise EnsembleError(
                 f"{repeats} different partitions of {len(people)} people into {k} folds were asked for, {repeat} found",
                 hint=f"--repeats {repeat}",
@@ -116,8 +108,26 @@ def repeated_splits(
     return found
 
 
+def _most_independent(
+    people: GroupCounts, folds: list[NDArray[np.int64]], k: int, seed: tuple[int, int]
+) -> tuple[NDArray[np.int64], float]:
+    """Return a partition (people,) that is independent of all in `folds`, or the least alike of so many, and its largest index."""
+    from sklearn.metrics import adjusted_rand_score
+
+    found, index = folds[0], 1.0
+    for restart in range(RESTARTS):
+        random = np.random.default_rng(derive_seed(*seed, restart, "repeat"))
+        other = balance(people, _deal(people, k, random), [1 / k] * k, random, STEPS)
+        nearest = max(float(adjusted_rand_score(other, earlier)) for earlier in folds)
+        if nearest < index:
+            found, index = other, nearest
+        if index <= MAX_INDEPENDENT_INDEX:
+            break
+    return found, index
+
+
 def _deal(people: GroupCounts, k: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """(people,) folds: the largest k people to one fold each, the next k likewise, …"""
+    """Return (people,) folds: the largest k people to one fold each, the next k likewise, …"""
     order = np.lexsort((random.random(len(people)), -people.sizes))
     rounds = -(-len(people) // k)
     dealt = random.random((rounds, k)).argsort(axis=1).ravel()[: len(people)]
@@ -127,24 +137,14 @@ def _deal(people: GroupCounts, k: int, random: np.random.Generator) -> NDArray[n
 
 
 def max_rand_index(assignments: list[FoldAssignment]) -> float:
-    """The largest adjusted Rand index of any two assignments of one table, over people."""
-    _, first = np.unique(assignments[0].persons, return_index=True)
-    return max(rand_index(one.fold[first], other.fold[first]) for one, other in combinations(assignments, 2))
+    """Return the largest adjusted Rand index of any two assignments of one table, over people (Hubert and Arabie, 1985).
 
-
-def rand_index(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
-    """Adjusted Rand index of two partitions (people,): 1 the same partition, 0 as alike as independent ones are.
-
-    1 - index is the number of pairs of people who are together in one and apart in the other, divided by what is
-    expected of random partitions with folds of these sizes (Hubert and Arabie 1985, eq. 5).
+    1 means the same partition, 0 one as alike as independent ones are: 1 − index is the number of pairs of people who are
+    together in one and apart in the other, divided by what random partitions with folds of these sizes would have.
     """
-    table = np.zeros((int(one.max()) + 1, int(other.max()) + 1))
-    np.add.at(table, (one, other), 1)
+    from sklearn.metrics import adjusted_rand_score
 
-    def pairs(counts: NDArray[np.float64]) -> float:
-        return float((counts * (counts - 1) / 2).sum())
-
-    together, first, second = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
-    expected = first * second / max(pairs(np.array(float(len(one)))), 1.0)
-    most = (first + second) / 2
-    return 1.0 if most == expected else (together - expected) / (most - expected)
+    _, first = np.unique(assignments[0].persons, return_index=True)
+    return max(
+        float(adjusted_rand_score(one.fold[first], other.fold[first])) for one, other in combinations(assignments, 2)
+    )

@@ -1,4 +1,4 @@
-"""Who has how many samples of what: the matrix (people, strata) that splitting works on."""
+"""Count who has how many samples of what: the matrix (people, strata) that splitting works on."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def count_groups(table: SampleTable, columns: Sequence[NDArray[np.str_]] | None 
 
 
 def columns_named(table: SampleTable, names: Sequence[str]) -> list[NDArray[np.str_]]:
-    """The labels, which always count, and the columns of `table` that are named: arrays (n,) of str for `people_of`.
+    """The labels, which always count, and the columns of `table` that are named: arrays (n,) of str for `count_groups`.
 
     Raises
     ------

@@ -139,8 +139,7 @@ def test_a_bad_beginning_is_balanced_to_the_shares_asked_for() -> None:
 def test_sampled_and_exhaustive_search_agree_on_what_each_candidate_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     people = counted(*skewed_people(3, people=12, classes=4))
     fold = greedy(people, 3)
-    search = repair_module._LocalSearch(people, fold, [1 / 3] * 3)
-    search.scale, search.size_limit, search.floor = search.quality(), 0.05, None
+    search = repair_module._LocalSearch(repair_module._Assignment(people, fold, [1 / 3] * 3), 0.05, None)
     candidates = search._candidates(np.random.default_rng(0))
     costs = search._costs(*candidates)
     for at in range(0, len(costs), 7):
@@ -149,7 +148,7 @@ def test_sampled_and_exhaustive_search_agree_on_what_each_candidate_costs(monkey
         other[leaves] = target
         if joins < 12:
             other[joins] = source
-        search.place(other)
+        search.now.place(other)
         if np.bincount(other, minlength=3).min():
             assert costs[at] == pytest.approx(search._cost_now())
         else:

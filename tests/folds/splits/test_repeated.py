@@ -14,7 +14,7 @@ from folds.splits.assignment import FoldAssignment
 from folds.splits.checks import check_folds
 from folds.splits.kfold import split_by_person
 from folds.splits.repair import quality
-from folds.splits.repeated import MAX_INDEPENDENT_INDEX, max_rand_index, rand_index, repeated_splits
+from folds.splits.repeated import MAX_INDEPENDENT_INDEX, max_rand_index, repeated_splits
 from folds.splits.strata import count_groups
 from tests.folds.skewed import skewed_people
 from tests.folds.splits.test_strata import table_of
@@ -26,10 +26,14 @@ def table() -> SampleTable:
     return table_of([f"p{i}" for i in persons], [f"c{i}" for i in labels])
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2))
-def test_the_index_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
-    one, other = np.array(pairs).T
-    assert rand_index(one, other) == pytest.approx(adjusted_rand_score(one, other))
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(1, 3)), min_size=2))
+def test_the_index_is_scikit_learns_over_people(people: list[tuple[int, int, int]]) -> None:
+    rows = np.repeat(np.arange(len(people)), [images for _, _, images in people])  # a person counts once
+    names, labels = np.array([f"p{i}" for i in range(len(people))])[rows], np.full(len(rows), "a")
+    folds = [np.array([person[i] for person in people]) for i in (0, 1)]
+    both = [FoldAssignment(np.arange(len(rows)).astype(str), labels, names, fold[rows], 5, 0) for fold in folds]
+    order = np.argsort([f"p{i}" for i in range(len(people))])
+    assert max_rand_index(both) == pytest.approx(adjusted_rand_score(folds[0][order], folds[1][order]))
 
 
 @pytest.fixture(scope="module")
