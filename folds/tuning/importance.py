@@ -1,4 +1,4 @@
-"""How much each setting of a tuning explains of the variance of the score.
+"""Measure how much each setting of a tuning explains of the variance of the score.
 
 A forest of randomised trees predicts the score of trials it has not seen from their settings (cross-validated). Then one
 setting at a time is shuffled among those trials: the squared error grows by twice the variance that the setting accounts for
@@ -58,42 +58,62 @@ class Importance:
 
 
 def measure(settings: Sequence[Mapping[str, Any]], scores: Sequence[float], seed: int = 0) -> Importance | None:
-    """The importance of each setting; None for fewer than `FEWEST` trials, or where all scores are the same.
+    """Return the importance of each setting; None for fewer than `FEWEST` trials, or where all scores are the same.
 
     Parameters
     ----------
     settings : of each trial, the same keys in all.
     scores : (trials,) of each.
     """
-    from sklearn.ensemble import ExtraTreesRegressor
-
     values = np.asarray(scores, np.float64)
     if len(values) < FEWEST or np.ptp(values) == 0:
         return None
     keys = list(settings[0])
     inputs = np.column_stack([encoded([one[key] for one in settings]) for key in keys])
-    growth = np.zeros((_REPEATS, len(keys)))
-    errors = np.zeros(_REPEATS)
-    for repeat in range(_REPEATS):
-        rng = np.random.default_rng(derive_seed("importance", seed, repeat))
-        for part in np.array_split(rng.permutation(len(values)), min(_PARTS, len(values))):
-            rest = np.setdiff1d(np.arange(len(values)), part)
-            forest = ExtraTreesRegressor(_TREES, min_samples_leaf=1, random_state=int(rng.integers(2**31)), n_jobs=1)
-            forest.fit(inputs[rest], values[rest])
-            squared = (forest.predict(inputs[part]) - values[part]) ** 2
-            errors[repeat] += squared.sum()
-            for column in range(len(keys)):
-                shuffled = np.repeat(inputs[part][None], _SHUFFLES, 0)
-                # With values of all trials: a part of two has little to shuffle.
-                shuffled[:, :, column] = rng.choice(inputs[:, column], (_SHUFFLES, len(part)))
-                worse = (forest.predict(shuffled.reshape(-1, len(keys))).reshape(_SHUFFLES, -1) - values[part]) ** 2
-                growth[repeat, column] += worse.mean(0).sum() - squared.sum()
+    repeats = [_cross_validated(inputs, values, derive_seed("importance", seed, repeat)) for repeat in range(_REPEATS)]
+    errors, growth = np.array([error for error, _ in repeats]), np.array([grown for _, grown in repeats])
     variance = float(values.var()) * len(values)
     shares = np.clip(growth / (2 * variance), 0, 1)
     means, spreads = shares.mean(0), shares.std(0)
     order = sorted(range(len(keys)), key=lambda i: (-means[i], keys[i]))
     share, spread = ({keys[i]: float(numbers[i]) for i in order} for numbers in (means, spreads))
     return Importance(share, spread, float(1 - errors.mean() / variance), len(values))
+
+
+def _cross_validated(
+    inputs: NDArray[np.float64], values: NDArray[np.float64], seed: int
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the squared error of predicting trials from the others, and by how much it grows with each setting shuffled.
+
+    As ``sklearn.inspection.permutation_importance`` on the held-out part of each fold, but for what is put in a setting's place:
+    that shuffles within the part, where of two trials one half stays as it was, of m one m-th, and the growth is short by as
+    much. Here the values come from all trials.
+
+    Parameters
+    ----------
+    inputs : (trials, settings).
+    values : (trials,) scores.
+
+    Returns
+    -------
+    The sum of squared errors over all trials, and (settings,) how much that grows.
+    """
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    rng = np.random.default_rng(seed)
+    error, growth = 0.0, np.zeros(inputs.shape[1])
+    for part in np.array_split(rng.permutation(len(values)), min(_PARTS, len(values))):
+        rest = np.setdiff1d(np.arange(len(values)), part)
+        forest = ExtraTreesRegressor(_TREES, min_samples_leaf=1, random_state=int(rng.integers(2**31)), n_jobs=1)
+        forest.fit(inputs[rest], values[rest])
+        squared = (forest.predict(inputs[part]) - values[part]) ** 2
+        error += squared.sum()
+        for column in range(inputs.shape[1]):
+            shuffled = np.repeat(inputs[part][None], _SHUFFLES, 0)
+            shuffled[:, :, column] = rng.choice(inputs[:, column], (_SHUFFLES, len(part)))
+            worse = (forest.predict(shuffled.reshape(-1, inputs.shape[1])).reshape(_SHUFFLES, -1) - values[part]) ** 2
+            growth[column] += worse.mean(0).sum() - squared.sum()
+    return error, growth
 
 
 def encoded(values: Sequence[Any]) -> NDArray[np.float64]:

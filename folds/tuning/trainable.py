@@ -1,4 +1,4 @@
-"""A trial of `ensemble tune` in its own process, on whatever machine Ray has chosen: its folds, one after the other."""
+"""Train one trial of a tuning in its own process, on whatever machine Ray has chosen: its folds, one after the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from folds.data.targets import resolve_target
 from folds.errors import EnsembleError, TrainingDivergedError
 from folds.execution.ray_task import require_gpu
 from folds.execution.shared_files import missing_here
-from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
+from folds.metrics.classification import METRICS
 from folds.predictions.files import read_array
 from folds.splits.assignment import read_folds
 from folds.training.job import Job, job_from_dict
@@ -145,14 +145,10 @@ class _Course:
 
 
 def _score(job: Job, metric: str) -> float:
-    """Of the predictions that a finished fold has left."""
+    """Return the score of the predictions that a finished fold has left."""
     folds = read_folds(Path(job.folder) / "folds.csv")
     target = resolve_target(job.recipe["target"], job.classes, job.class_attributes)
     code = {name: i for i, name in enumerate(job.classes)}
     rows = folds.validation_index(job.fold)
     truth = target.encode_scored(np.array([code[name] for name in folds.labels[rows].tolist()]))
-    probabilities = read_array(job.fold_dir / "oof.npy")
-    if metric == "log_loss":
-        return log_loss(truth, probabilities)
-    predicted = argmax_classes(probabilities)
-    return accuracy(truth, predicted) if metric == "accuracy" else macro_f1(truth, predicted, len(target.classes))
+    return METRICS[metric](truth, read_array(job.fold_dir / "oof.npy"))
