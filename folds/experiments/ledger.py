@@ -17,6 +17,7 @@ from typing import Any
 
 from folds.errors import EnsembleError
 from folds.utils.files import cannot_write, make_folder
+from folds.utils.locks import try_lock
 from folds.utils.schema import (
     ANYTHING,
     BOOL,
@@ -176,21 +177,12 @@ def append(path: Path, kind: str, record: Mapping[str, Any]) -> None:
     try:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            _append(file, content, _lock(file))
+            # A network drive without locks still appends.
+            _append(file, content, alone=try_lock(file, wait=True) is True)
         finally:
             os.close(file)  # and the lock with it
     except OSError as error:
         raise cannot_write(path, error) from None
-
-
-def _lock(file: int) -> bool:
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:  # a network drive without locks still appends
-        return False
-    return True
 
 
 def _append(file: int, content: bytes, alone: bool) -> None:

@@ -33,6 +33,7 @@ from folds.images.content_index import (
 from folds.images.decode import DECODER_VERSION, decode_image
 from folds.images.settings import ImageSettings
 from folds.utils.files import cannot_write, read_json, sha256_bytes, write_json
+from folds.utils.locks import try_lock
 from folds.utils.parallel import map_threads
 from folds.utils.progress import Advance
 
@@ -264,32 +265,19 @@ def _temporary_file(folder: Path) -> Iterator[IO[bytes]]:
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".*.building"):
         with contextlib.suppress(OSError), open(left, "rb") as abandoned:
-            if _lock(abandoned):
+            if try_lock(abandoned):
                 left.unlink()
     while True:
         path = folder / f".{uuid.uuid4().hex}.building"
         with open(path, "x+b") as file:
             # Between its creation and its lock another process may have taken it for abandoned.
-            if _lock(file) is False or not path.exists():
+            if try_lock(file) is False or not path.exists():
                 continue
             try:
                 yield file
             finally:
                 path.unlink(missing_ok=True)
             return
-
-
-def _lock(file: IO[bytes]) -> bool | None:
-    """Hold the file until it is closed or the process dies. False: another holds it; None: locks do not work on this disk."""
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _reserve(handle: int, size: int) -> None:

@@ -1,7 +1,8 @@
-"""How many cores there are for threads."""
+"""Cores, threads, and the root of the source: what running things side by side needs."""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -12,10 +13,30 @@ from typing import TypeVar
 import folds
 from folds.utils.progress import Advance
 
+_CGROUP = Path("/sys/fs/cgroup")
 
-def usable_cores() -> int:
-    """CPU cores this process may use: those of its affinity mask, where the system has one. Standard library only, so that a blend starts at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+def cpu_count() -> int:
+    """Return how many CPU cores this process may use: those of its affinity mask, and no more than a container allows.
+
+    What ``joblib.cpu_count`` says, whose import takes as long as numpy's: a blend asks before it reads its first file.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _container_limit())))
+
+
+def _container_limit() -> float:
+    """Return the cores that the control group of a container grants (version 2, else 1); infinity where nothing limits them."""
+    try:
+        if (_CGROUP / "cpu.max").exists():
+            quota, period = (_CGROUP / "cpu.max").read_text().split()
+        else:
+            quota, period = (
+                (_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")
+            )
+        return int(quota) / int(period) if quota != "max" and int(quota) > 0 < int(period) else math.inf
+    except (OSError, ValueError):
+        return math.inf
 
 
 def source_root() -> Path:
@@ -37,7 +58,7 @@ def map_threads(
     When a task raises, or the user interrupts, what is running ends first: nothing works on after this returns.
     """
     results: list[Result] = []
-    pool = ThreadPoolExecutor(max_workers=threads or usable_cores())
+    pool = ThreadPoolExecutor(max_workers=threads or cpu_count())
     with warnings.catch_warnings():  # Pillow's remarks about metadata would print one line a file
         warnings.simplefilter("ignore")
         try:
@@ -50,10 +71,3 @@ def map_threads(
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return results
-
-
-def available_cores() -> int:
-    """CPU cores this process may use (an affinity mask or container limit counts)."""
-    from joblib import cpu_count
-
-    return int(cpu_count())

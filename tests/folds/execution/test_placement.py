@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
@@ -9,12 +7,11 @@ from folds.errors import UsageError
 from folds.execution import placement as devices
 from folds.execution.placement import Execution, plan_devices
 from folds.models.precision import AMP, autocast, resolve_amp
-from folds.utils.parallel import available_cores
 
 
 @pytest.fixture(autouse=True)
 def _a_machine_with_eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "available_cores", lambda: 8)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
 
 
@@ -89,11 +86,6 @@ def test_on_gpus_there_is_one_job_each_and_no_more_slots_than_jobs(monkeypatch: 
     assert plan_devices(5, "cpu").devices == ("cpu",) * 5
     with pytest.raises(UsageError, match="no device cuda:2; this machine has 2"):
         plan_devices(1, "0,2")
-
-
-def test_cores_are_those_this_process_may_use() -> None:
-    # The attribute of the module is replaced; the function imported above is the real one.
-    assert available_cores() == len(os.sched_getaffinity(0))
 
 
 def test_a_cpu_computes_in_full_precision_unless_told() -> None:

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folds.errors import EnsembleError, ResourceLockedError
+from folds.errors import EnsembleError
 from folds.utils import files
 from folds.utils.files import (
     check_not_existing,
@@ -31,7 +31,6 @@ from folds.utils.files import (
     write_json,
 )
 from folds.utils.locks import exclusive_lock
-from tests.conftest import holding
 
 ROOT = Path(__file__).parents[3]
 
@@ -208,54 +207,6 @@ def test_hashes_are_those_of_hashlib(tmp_path_factory: pytest.TempPathFactory, d
     path = tmp_path_factory.getbasetemp() / "hashed"
     path.write_bytes(data)
     assert sha256_bytes(data) == sha256_file(path) == hashlib.sha256(data).hexdigest()
-
-
-def test_a_lock_of_another_process_is_refused_with_its_number_and_ends_when_it_is_killed(tmp_path: Path) -> None:
-    path = tmp_path / "runs" / ".swin.lock"
-    with holding(path) as process:
-        with pytest.raises(EnsembleError) as error, exclusive_lock(path, "the run runs/swin"):
-            pytest.fail("entered while another process holds the lock")
-        assert type(error.value) is ResourceLockedError
-        assert error.value.exit_code == 1
-        assert error.value.message == f"the run runs/swin is in use by process {process.pid}"
-        assert "--resume" in str(error.value.hint)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        with exclusive_lock(path, "the run"):
-            assert path.read_text() == f"{os.getpid()} {os.uname().nodename}"
-
-
-@pytest.mark.parametrize(
-    ("written", "said"),
-    [
-        ("12 elsewhere", "process 12 on elsewhere"),
-        (f"12 {os.uname().nodename}", "process 12"),
-        ("12", "process 12"),
-        ("", "another process"),
-    ],
-)
-def test_the_holder_of_a_lock_is_named_with_its_machine_where_that_is_another_one(
-    tmp_path: Path, written: str, said: str
-) -> None:
-    path = tmp_path / "lock"
-    with exclusive_lock(path, "it"):
-        path.write_text(written)
-        with pytest.raises(ResourceLockedError, match=f"it is in use by {said}$"), exclusive_lock(path, "it"):
-            pytest.fail("entered twice")
-
-
-def test_a_lock_can_be_taken_again_after_its_block_also_when_that_failed(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with pytest.raises(ZeroDivisionError), exclusive_lock(path, "it"):
-        raise ZeroDivisionError
-    with (
-        exclusive_lock(path, "it"),
-        pytest.raises(EnsembleError, match=f"process {os.getpid()}"),
-        exclusive_lock(path, "it"),
-    ):
-        pytest.fail("entered twice")
-    with exclusive_lock(path, "it"):
-        pass
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
 from scipy.special import softmax as reference
 
-from folds.utils.numeric import groups_in_several_folds, softmax
+from folds.utils.numeric import factorize, groups_in_several_folds, softmax
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3), (0, 3), (4,)])
@@ -35,3 +39,42 @@ def test_a_row_of_unknown_fold_tears_nobody_apart() -> None:
     assert groups_in_several_folds(np.array([0, 0, 1]), np.array([-1, 2, -1])).tolist() == []
     assert groups_in_several_folds(np.array([0, 0]), np.array([-1, -1])).tolist() == []
     assert groups_in_several_folds(np.zeros(0, int), np.zeros(0, int)).tolist() == []
+
+
+@given(st.lists(st.integers(-3, 40)) | st.lists(st.text("ab1é", max_size=3), min_size=1))
+def test_factorize_is_unique_with_its_inverse(values: list[int] | list[str]) -> None:
+    array = np.array(values, int) if not values or isinstance(values[0], int) else np.array(values)
+    distinct, codes = factorize(array)
+    expected, inverse = np.unique(array, return_inverse=True)
+    assert distinct == expected.tolist()
+    assert codes.tolist() == inverse.tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(-1, 3))))
+def test_a_group_in_two_folds_is_found(rows: list[tuple[int, int]]) -> None:
+    groups, fold = np.array(rows, int).reshape(-1, 2).T
+    expected = [
+        one for one in sorted(set(groups.tolist())) if len(set(fold[(groups == one) & (fold >= 0)].tolist())) > 1
+    ]
+    assert groups_in_several_folds(groups, fold).tolist() == expected
+
+
+@given(arrays(np.float64, array_shapes(min_dims=1, max_dims=3, max_side=4), elements=st.floats(-1e4, 1e4)))
+def test_softmax_is_that_of_scipy_and_sums_to_one(logits: NDArray) -> None:
+    found = softmax(logits)
+    np.testing.assert_allclose(found, reference(logits, axis=-1), atol=1e-12)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-12)
+
+
+def test_softmax_is_stable_for_any_finite_logits_and_computes_in_double_precision() -> None:
+    extreme = np.array([[3e38, -3e38, 0], [-3e38, -3e38, -3e38]], np.float32)
+    found = softmax(extreme)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
+    np.testing.assert_allclose(softmax(np.array([1000.0, 1001.0])), softmax(np.array([0.0, 1.0])))
+
+
+def test_softmax_leaves_its_input_as_it_was() -> None:
+    logits = np.array([[1.0, 2.0]])
+    softmax(logits)
+    assert logits.tolist() == [[1.0, 2.0]]
