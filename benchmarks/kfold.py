@@ -40,7 +40,7 @@ from folds.execution.placement import Execution
 from folds.runs.execute import lock_runs, train
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import Plan, build_plan
-from folds.utils.parallel import available_cores
+from folds.utils.parallel import cpu_count
 
 BATCH = 32
 
@@ -166,7 +166,7 @@ def ceiling(arch: str, size: int, images: int, validated: float, slots: int, cla
         classes,
         max(1, round(images / BATCH)),
         validated,
-        max(1, available_cores() // slots),
+        max(1, cpu_count() // slots),
         barrier,
         results,
     )
@@ -193,7 +193,7 @@ def neighbour(busy: bool) -> Iterator[None]:
 
 def compare(data: Path, arch: str, size: int, epochs: int, repeats: int, busy: bool) -> str:
     """One line of the table."""
-    cores = available_cores()
+    cores = cpu_count()
     plan = plan_of(data, arch, size, epochs, "count", None)
     training, validation = len(plan.assignment.training_index(0)), len(plan.assignment.validation_index(0))
     with neighbour(busy):

@@ -34,7 +34,7 @@ from folds.data.readers import read_data
 from folds.data.synthetic.people import generate_people
 from folds.data.table import DataSpec
 from folds.execution.placement import Execution
-from folds.utils.parallel import available_cores
+from folds.utils.parallel import cpu_count
 
 
 def table_of(folder: Path, people: int, copies: int) -> Path:
@@ -77,7 +77,7 @@ def main() -> None:
         else [("resnet18", 224, 128), ("swin_tiny_patch4_window7_224", 224, 64)]
     )
     people, copies, epochs, repeats = (20, 1, 2, 1) if arguments.quick else (150, 8, 4, 3)
-    workers = max(1, available_cores() - 1)
+    workers = max(1, cpu_count() - 1)
     folder = Path(tempfile.mkdtemp(prefix="on-gpu-"))
     rows: list[list[str]] = []
     try:
@@ -128,7 +128,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
         print(
-            f"\n{name}, {available_cores()} cores, torch {torch.__version__}; {workers} loader workers; {time.monotonic() - began:.0f} s\n"
+            f"\n{name}, {cpu_count()} cores, torch {torch.__version__}; {workers} loader workers; {time.monotonic() - began:.0f} s\n"
         )
         print(
             "| model | | images/s | of the usual loop | of the model alone | first step after |\n|---|---|---|---|---|---|"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
 from folds.errors import EnsembleError, close_matches
-from folds.utils.numeric import group_codes
+from folds.utils.numeric import factorize
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def labels_and_groups(split: AlignedSplit, per_person: bool = False) -> Truth | 
             f"`per_person`: the persons of the {split.name} samples are not known",
             hint="`labels=FILE.csv` with id, label, person",
         )
-    people = group_codes(split.rows.ids if persons is None else persons)
+    people = factorize(split.rows.ids if persons is None else persons)[1]
     return Truth(np.array([code[name] for name in labels.tolist()], dtype=np.int64), people)
 
 

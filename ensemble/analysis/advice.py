@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from ensemble.analysis.contributions import Contributions, RunContribution
 from ensemble.analysis.pareto import Pareto, Subset
-from ensemble.learning.nested import is_significant
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
 
@@ -137,7 +136,7 @@ def _extremes(worth: Contributions) -> list[str]:
     lines = [f"most valuable: {most.name}, {_told(most, name)}"]
     gained = least.leave_one_out.difference
     seen = "it does harm" if gained.high < 0 else "it helps all the same"
-    verdict = seen if is_significant(least.leave_one_out) else "no gain is to be seen"
+    verdict = seen if least.leave_one_out.is_significant else "no gain is to be seen"
     twin = (
         ""
         if least.most_similar is None or least.most_similar[1] < 0.5
@@ -156,8 +155,8 @@ def _told(member: RunContribution, metric: str) -> str:
 
 
 def signed(one: Interval) -> str:
-    """``+0.012 (+0.006 to +0.018)``."""
-    return f"{one.value:+.{_DECIMALS}f} ({one.low:+.{_DECIMALS}f} to {one.high:+.{_DECIMALS}f})"
+    """Return ``+0.012 [+0.006, +0.018]``."""
+    return one.signed_text(_DECIMALS)
 
 
 def _listed(names: Sequence[str]) -> str:

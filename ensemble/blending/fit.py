@@ -20,7 +20,6 @@ from ensemble.learning.nested import (
     FEWEST,
     NestedResult,
     gain,
-    is_significant,
     nested_cv,
     outer_fold_ids,
     weight_instability,
@@ -111,7 +110,7 @@ class FittedBlend:
         if line.over_soft is not None:
             plain = (
                 ""
-                if is_significant(line.over_soft)
+                if line.over_soft.is_significant
                 else "; as far as these people can tell, soft voting is as good, and learns nothing"
             )
             said.append(_compared("soft voting", line.over_soft, self.metric) + plain)
@@ -231,7 +230,7 @@ def _gain(stack: Stack, metric: Metric, over: NestedResult, of: NestedResult, by
 
 def _compared(what: str, difference: Difference, metric: Metric) -> str:
     found = difference.difference
-    if is_significant(difference):
+    if difference.is_significant:
         better = (found.value > 0) == metric.greater_is_better
         verdict = (
             "better, beyond what other people would change"
@@ -242,7 +241,7 @@ def _compared(what: str, difference: Difference, metric: Metric) -> str:
         verdict = "not distinguishable from none"
     warning = f"; {found.warning}" if found.warning else ""
     less = "" if metric.greater_is_better else f" of {metric.title}, of which less is better"
-    return f"against {what}: {found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f}){less}, {verdict}{warning}"
+    return f"against {what}: {found.signed_text()}{less}, {verdict}{warning}"
 
 
 def times(count: int) -> str:
@@ -253,6 +252,6 @@ def times(count: int) -> str:
 def difference_json(difference: Difference) -> dict[str, Any]:
     """A difference as plain values."""
     return difference.difference.to_dict() | {
-        "distinguishable": is_significant(difference),
+        "distinguishable": difference.is_significant,
         "chance": difference.p_value,
     }

@@ -15,7 +15,7 @@ from ensemble.learning.nested import NestedResult, nested_cv
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import difference_over_people
-from folds.utils.parallel import usable_cores
+from folds.utils.parallel import cpu_count
 from folds.utils.progress import Advance
 
 PLAIN = "soft"
@@ -140,7 +140,7 @@ def _nested_twice(
 def _at_once(stack: Stack) -> int:
     """How many fits: as many as there are cores, and as memory holds. numpy leaves Python's lock while it works on large arrays."""
     held = _COPIES * stack.probabilities.nbytes
-    return max(1, min(usable_cores(), _MOST_BYTES // held))
+    return max(1, min(cpu_count(), _MOST_BYTES // held))
 
 
 def _pick(

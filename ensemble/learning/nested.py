@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ensemble.learning.combination import Combination, Fitter, combine
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
-from folds.metrics.intervals import Difference, difference_over_people, significance_text
+from folds.metrics.intervals import Difference, difference_over_people
 from folds.utils.files import derive_seed
 from folds.utils.numeric import groups_in_several_folds
 from folds.utils.progress import Advance
@@ -117,12 +117,6 @@ def nested_cv(
 def gain(stack: Stack, metric: Metric, over: NestedResult, of: NestedResult) -> Difference:
     """What the honest predictions `of` one have more than those `over` which it is compared, paired over people."""
     return difference_over_people(metric, stack.labels, over.out_of_sample, of.out_of_sample, stack.persons)
-
-
-def is_significant(difference: Difference) -> bool:
-    """Whether a difference is distinguishable from noise: its interval leaves out 0, and so few people would not lean so by chance."""
-    found = difference.difference
-    return significance_text(found.low, found.high, difference.p_value) == "yes"
 
 
 def weight_instability(parts: Sequence[Combination]) -> float:

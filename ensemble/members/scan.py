@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from folds.utils.files import sha256_file
 from folds.utils.memmap import release_pages
-from folds.utils.parallel import usable_cores
+from folds.utils.parallel import cpu_count
 
 # How far a row may be from summing to 1: what rounding to that type can do, with room for products of softmaxes in bf16.
 SUM_TOLERANCE = {"float16": 5e-3, "float32": 2e-3, "float64": 2e-3}
@@ -47,7 +47,7 @@ class Scan:
 @contextmanager
 def scanned(arrays: Sequence[tuple[Path, NDArray]]) -> Iterator[list[Future[Scan]]]:
     """The scans of several arrays, under way on all cores (hashing and numpy's loops let other threads run), in order."""
-    cores = usable_cores()
+    cores = cpu_count()
     pool = ThreadPoolExecutor(max(1, min(cores, 8, len(arrays))))
     try:
         yield [pool.submit(scan, path, values) for path, values in arrays]

@@ -18,7 +18,7 @@ from ensemble.tta.weights import METRIC, apply
 from folds.errors import EnsembleError
 from folds.metrics.classification import argmax_classes, f1_per_class
 from folds.metrics.grouping import average_by_person
-from folds.metrics.intervals import Difference, difference_over_people, significance_text
+from folds.metrics.intervals import Difference, difference_over_people
 from folds.metrics.report import ScoreReport, score_predictions
 from folds.predictions.files import PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
 from folds.predictions.reading import score_rows
@@ -158,13 +158,12 @@ def worth_of(made: TTAResult, per_person: bool = False) -> TTAGain | None:
 def difference_record(found: Difference) -> dict[str, Any]:
     """For --json: a difference of macro F1, and whether other people would show it."""
     change = found.difference
-    verdict = significance_text(change.low, change.high, found.p_value)
     return {
         "difference": change.value,
         "low": change.low,
         "high": change.high,
         "chance": found.p_value,
-        "distinguishable": verdict,
+        "distinguishable": found.verdict(),
     }
 
 

@@ -1,4 +1,4 @@
-"""Training-time augmentation of a whole batch, each sample with its own parameters, fused with normalisation.
+"""Augment a whole batch in training, each sample with its own parameters, fused with normalization.
 
 The uint8 batch is turned, shifted, scaled and mirrored by one affine grid sample and coloured sample by sample. Drawing and
 applying are apart: every random number is drawn on the CPU from the generator that is given, so that a step's augmentation

@@ -1,4 +1,4 @@
-"""A transform that the user brings, named as ``module:object``, on the decoded uint8 image and before everything else.
+"""Load and run a transform that the user brings (``module:object``), on the decoded uint8 image and before everything else.
 
 Three ways of calling are known: albumentations (``transform(image=image)["image"]``), torchvision and other torch modules
 (a uint8 tensor (3, height, width)), and any callable of ``(image)`` or ``(image, rng)``. Whichever it is, each image gets

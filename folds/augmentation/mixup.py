@@ -1,4 +1,4 @@
-"""Images of a batch mixed in pairs, and their targets with them: mixup and cutmix.
+"""Mix the images of a batch in pairs, and their targets with them: mixup and cutmix.
 
 Each sample has a weight and a rectangle of its own: with one for the whole batch the loss would vary more from step to step.
 """

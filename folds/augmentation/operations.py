@@ -1,4 +1,4 @@
-"""The operations of strong augmentation on a whole batch, each sample with one of its own: TrivialAugment and random erasing.
+"""Apply the operations of strong augmentation to a whole batch, one of its own to each sample: TrivialAugment, random erasing.
 
 Nothing here asks the device for a value: on a GPU an operation is computed for all samples and counts for those that have it.
 On a CPU, where asking costs nothing, only those are computed.

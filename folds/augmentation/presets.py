@@ -1,4 +1,4 @@
-"""How strongly which samples are augmented: the presets by name, and stronger ones for chosen classes."""
+"""Choose how strongly which samples are augmented: presets by name, and stronger ones for chosen classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmented images to look at: what training would see, made by the very code that training uses."""
+"""Make augmented images to look at, by the very code that training uses."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from folds.errors import UsageError, unknown_name
 from folds.models.precision import resolve_devices
-from folds.utils.parallel import available_cores
+from folds.utils.parallel import cpu_count
 
 if TYPE_CHECKING:
     pass
@@ -84,7 +84,7 @@ def plan_devices(
     threads : CPU threads a slot, instead of the rule (a run that is resumed keeps its own).
     """
     names = resolve_devices(devices)
-    cores = available_cores()
+    cores = cpu_count()
     if names == ["cpu"]:
         slots = min(jobs, per_device or max(1, cores // (threads or 1)))
         each = threads or max(1, cores // max(slots, 1))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from folds.errors import EnsembleError
 from folds.training.job import Job
+from folds.utils.text import duration
 
 logger = logging.getLogger(__name__)
 
@@ -106,8 +106,3 @@ class ResourceWatch:
         if "GPU" in self.needs:
             return "no machine of the cluster has a GPU"
         return f"no machine of the cluster has {self.needs['CPU']:g} CPU cores for a job (the most is {self._most['CPU']:g})"
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``10 minutes``."""
-    return f"{math.ceil(seconds)} s" if seconds < 120 else f"{round(seconds / 60)} minutes"

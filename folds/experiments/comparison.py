@@ -15,10 +15,10 @@ from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.summary import RunLike, RunSummary
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person
-from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people, significance_text
+from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people
 from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, oof_file, read_array, read_sidecar
 from folds.utils.files import read_json
-from folds.utils.numeric import group_codes
+from folds.utils.numeric import factorize
 from folds.utils.text import value_text
 
 COMPARED = ("macro_f1", "accuracy", "log_loss")
@@ -60,14 +60,13 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     def verdict(self, metric: str = "macro_f1", among: int = 1) -> str:
-        """Whether the difference is distinguishable from noise, in words.
+        """Return whether the difference is significant: ``yes``, or ``no`` with the reason.
 
         Parameters
         ----------
         among : comparisons that are looked at together: the more there are, the likelier one stands out by chance (Bonferroni).
         """
-        found = self.differences[metric]
-        return significance_text(found.difference.low, found.difference.high, found.p_value, among)
+        return self.differences[metric].verdict(among)
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +115,7 @@ def compare_runs(first: str, second: str, runs: Path = Path("runs"), per_person:
     truth = np.array([code[label] for label in labels.tolist()])
     order = [b.sidecar.classes.index(name) for name in a.sidecar.classes]
     values = [np.asarray(a.values)[at_a], np.asarray(b.values)[at_b][:, order]]
-    people = group_codes(persons)
+    people = factorize(persons)[1]
     if per_person:
         averaged = [average_by_person(truth, some, people, len(code)) for some in values]
         truth, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]

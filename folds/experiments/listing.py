@@ -16,7 +16,7 @@ from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.experiments.comparison import changes_text
 from folds.experiments.ledger import Ledger
 from folds.experiments.record import entry_from_files, trained_folds
-from folds.metrics.intervals import significance_text
+from folds.metrics.intervals import Difference, Interval
 from folds.utils.files import sha256_file
 from folds.utils.text import value_text
 
@@ -56,9 +56,9 @@ class RunListing:
 
     @property
     def significance(self) -> str:
-        """Whether that difference is distinguishable from noise, in words; nothing where there is none."""
+        """Whether that difference is significant: ``yes``, ``no`` with the reason, nothing where there is none."""
         found = self.difference
-        return "" if found is None else significance_text(found["low"], found["high"], found["chance"], self.among)
+        return "" if found is None else Difference.from_dict(found).verdict(self.among)
 
 
 def list_runs(ledger: Ledger, runs: Path = Path("runs")) -> list[RunListing]:
@@ -108,8 +108,12 @@ def _score(value: Mapping[str, float]) -> str:
     return f"{value['score']:.3f}"
 
 
-def _span(value: Mapping[str, float]) -> str:
-    return f"{value['low']:.3f}–{value['high']:.3f}"
+def _ci(value: Mapping[str, float]) -> str:
+    return Interval.from_dict(value).ci_text()
+
+
+def _paired_ci(value: Mapping[str, Any]) -> str:
+    return Difference.from_dict(value).difference.ci_text(signed=True)
 
 
 def _against(listed: RunListing, text: Callable[[Mapping[str, Any]], str]) -> str:
@@ -132,15 +136,15 @@ COLUMNS: dict[str, tuple[str, Callable[[RunListing], str]]] = {
     "date": ("date (UTC)", lambda one: one.entry["time"][:16].replace("T", " ")),
     "folds": ("folds", _folds),
     "macro_f1": ("OOF macro F1", lambda one: _interval(one.entry["oof"], "macro_f1", _score)),
-    "interval": ("95 % over people", lambda one: _interval(one.entry["oof"], "macro_f1", _span)),
+    "interval": ("95 % over people", lambda one: _interval(one.entry["oof"], "macro_f1", _ci)),
     "accuracy": ("accuracy", lambda one: _interval(one.entry["oof"], "accuracy", _score)),
     "log_loss": ("log loss", lambda one: _interval(one.entry["oof"], "log_loss", _score)),
     "test": ("test macro F1", lambda one: _interval(one.entry.get("test"), "macro_f1", _score)),
-    "test_interval": ("test 95 %", lambda one: _interval(one.entry.get("test"), "macro_f1", _span)),
+    "test_interval": ("test 95 %", lambda one: _interval(one.entry.get("test"), "macro_f1", _ci)),
     "baseline": ("baseline", lambda one: one.baseline),
     "varied": ("varied", lambda one: changes_text((one.entry.get("baseline") or {}).get("varied", {}))),
     "difference": ("difference", lambda one: _against(one, lambda found: f"{found['difference']:+.3f}")),
-    "paired": ("95 %, paired", lambda one: _against(one, lambda found: f"{found['low']:+.3f} to {found['high']:+.3f}")),
+    "paired": ("95 %, paired", lambda one: _against(one, _paired_ci)),
     "distinguishable": ("distinguishable", lambda one: one.significance),
     "hypothesis": ("hypothesis", lambda one: one.entry.get("hypothesis") or ""),
     "notes": ("notes", lambda one: "; ".join(one.notes)),

@@ -93,21 +93,10 @@ def trained_folds(run: str, runs: Path = Path("runs")) -> dict[str, str]:
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """A comparison as plain values, for the ledger and --json."""
-    differences = {}
-    for name, found in comparison.differences.items():
-        interval = found.difference
-        differences[name] = {
-            "first": found.first,
-            "second": found.second,
-            "difference": interval.value,
-            "low": interval.low,
-            "high": interval.high,
-        }
-        differences[name]["chance"] = found.p_value
     return {
         "varied": {name: list(values) for name, values in comparison.changed.items()},
         "controlled": list(comparison.unchanged),
-        "differences": differences,
+        "differences": {name: found.to_dict() for name, found in comparison.differences.items()},
         "rows": comparison.rows,
         "people": comparison.people,
         "notes": list(comparison.notes),

@@ -1,4 +1,4 @@
-"""Whether probabilities are what they say: of what is predicted with 80 %, 80 % should be right. numpy only."""
+"""Measure calibration: whether of what is predicted with 80 %, 80 % is right. numpy only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of label and prediction arrays; numpy only.
+"""Compute scores of labels and predictions; numpy only.
 
 Training, the combiner and the reports share these, so that one number means one thing everywhere. Their intervals over
 people are in `folds/metrics/intervals.py`.
@@ -89,7 +89,7 @@ def per_row_log_loss(labels: Labels, probabilities: Probabilities) -> NDArray[np
 
 
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
-    """Mean of `log_losses`."""
+    """Return the mean of `per_row_log_loss`."""
     return float(per_row_log_loss(labels, probabilities).mean())
 
 
@@ -140,13 +140,13 @@ class Metric:
 
     Attributes
     ----------
-    of_counts : (…, 3, classes) hits, labels and predictions (see `class_counts`) → (…).
-    of_rows : labels, probabilities → (n,) a value a row, whose mean is the score.
-    of_ranks : whether it is `roc_auc`.
-    of_all : labels (n,), probabilities (n, classes) → the score; for a function of the user.
-    least, most : between which all its values lie.
+    from_counts : (…, 3, classes) hits, labels and predictions (see `confusion_counts`) → (…).
+    per_row : labels, probabilities → (n,) a value a row, whose mean is the score.
+    rank_based : whether it is `roc_auc`.
+    function : labels (n,), probabilities (n, classes) → the score; for a function of the user.
+    lower_bound, upper_bound : between which all its values lie.
     sha : hex SHA-256 of the file that a user's function is in.
-    over_classes : whether it is a mean over classes, in which rare ones weigh as much as others.
+    macro_averaged : whether it is a mean over classes, in which rare ones weigh as much as others.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A score that the user brings, named as ``module:function``."""
+"""Load a score that the user brings, named ``module:function``."""
 
 from __future__ import annotations
 

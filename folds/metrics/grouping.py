@@ -1,4 +1,4 @@
-"""Rows put together by person: a number for each, what adds up over a person's rows, one row a person."""
+"""Aggregate rows by person: counts that add up over people, one averaged row a person."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.metrics.classification import Labels, Probabilities
-from folds.utils.numeric import group_codes
+from folds.utils.numeric import factorize
 
 
 def crosstab(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArray[np.int64]:
@@ -17,7 +17,7 @@ def crosstab(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArra
 def confusion_counts_by_group(
     labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.int64]:
-    """(units, 3, classes): what `folds.metrics.classification.class_counts` would say of the rows of each unit; they add up over units."""
+    """(units, 3, classes): what `folds.metrics.classification.confusion_counts` would say of the rows of each unit; they add up over units."""
     hit = labels == predicted
     parts = [
         crosstab(codes[hit], labels[hit], units, classes),
@@ -29,8 +29,8 @@ def confusion_counts_by_group(
 
 def people_with_class(labels: Labels, persons: NDArray, classes: int) -> NDArray[np.int64]:
     """(classes,) how many people have at least one row of each class."""
-    codes = group_codes(persons)
-    return (crosstab(codes, np.asarray(labels, np.int64), int(codes.max()) + 1, classes) > 0).sum(axis=0)
+    distinct, codes = factorize(persons)
+    return (crosstab(codes, np.asarray(labels, np.int64), len(distinct), classes) > 0).sum(axis=0)
 
 
 def average_by_person(

@@ -1,18 +1,22 @@
-"""The range in which a score, or the difference of two, lies for other people from the same population."""
+"""Confidence intervals over people of a score and of the difference of two: the jackknife, the bootstrap for a user's function."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics import distributions as student
 from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, confusion_counts
+from folds.metrics.distributions import at_least_beta_quantile, t_quantile, t_two_sided
 from folds.metrics.grouping import people_with_class
 from folds.metrics.resampling import bootstrap_scores, jackknife_groups, leave_one_group_out
 
+LEVEL = 0.95
 # Degrees of freedom that few mistakes alone do not fall below; a class that few people have may.
 _MIN_DOF = 8
 # How many of 100 intervals at 95 % held the truth, by the people in the rarest class (docs/benchmarks.md).
@@ -29,22 +33,53 @@ class Interval:
 
     Attributes
     ----------
+    people : of whom the score is.
     warning : why it may hold it less often, empty where nothing speaks for that.
-    error : the standard error of the score; None where none was computed.
+    standard_error : of the score; None where none was computed.
     """
 
     value: float
     low: float
     high: float
-    level: float = 0.95
+    level: float = LEVEL
     people: int = 0
     warning: str = ""
     standard_error: float | None = None
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, float | None]) -> Interval:
+        """Return the interval whose ``score``, ``low`` and ``high`` `to_dict` has written."""
+        score, low, high = (math.nan if (value := record[name]) is None else value for name in ("score", "low", "high"))
+        return cls(score, low, high)
+
     def to_dict(self) -> dict[str, float | None]:
-        """Score and range as plain values; JSON has no nan, so what is undefined is null."""
+        """Return score and range as plain values; JSON has no nan, so what is undefined is null."""
         ends = {"score": self.value, "low": self.low, "high": self.high}
         return {name: value if math.isfinite(value) else None for name, value in ends.items()}
+
+    def contains(self, value: float) -> bool:
+        """Return whether `value` lies in the range, its ends included."""
+        return self.low <= value <= self.high
+
+    def ci_text(self, signed: bool = False, decimals: int = 3) -> str:
+        """Return the range alone, ``[0.592, 0.749]``; with signs where it is one of a difference."""
+        form = f"{'+' if signed else ''}.{decimals}f"
+        return f"[{self.low:{form}}, {self.high:{form}}]"
+
+    def text(self) -> str:
+        """Return ``0.676 [0.592, 0.749]``."""
+        return f"{self.value:.3f} {self.ci_text()}"
+
+    def signed_text(self, decimals: int = 3) -> str:
+        """Return ``+0.012 [-0.003, +0.027]``, for a difference."""
+        return f"{self.value:+.{decimals}f} {self.ci_text(signed=True, decimals=decimals)}"
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        """Return the text for a notebook; the tooltip says what the range is, and what speaks against it."""
+        return _html(self.text(), self)
 
 
 @dataclass(frozen=True)
@@ -54,13 +89,69 @@ class Difference:
     Attributes
     ----------
     difference : second − first, with its interval over people.
-    chance : how likely people of whom both are equally good would show as much (two-sided); above 1 − level the interval holds 0.
+    p_value : the probability that people of whom both are equally good show as much (two-sided); above 1 − level the interval holds 0.
     """
 
     first: float
     second: float
     difference: Interval
     p_value: float
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Difference:
+        """Return the difference that `to_dict` has written."""
+        change = Interval(record["difference"], record["low"], record["high"])
+        return cls(record["first"], record["second"], change, record["chance"])
+
+    def to_dict(self) -> dict[str, float]:
+        """Return plain values under their names in the ledger and in ``--json``."""
+        change = self.difference
+        ends = {"difference": change.value, "low": change.low, "high": change.high}
+        return {"first": self.first, "second": self.second, **ends, "chance": self.p_value}
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval leaves out 0, and so few people would not lean so by chance."""
+        return self.is_significant_among(1)
+
+    def is_significant_among(self, comparisons: int) -> bool:
+        """Return whether it is significant as one of several comparisons looked at together (Bonferroni)."""
+        change = self.difference
+        return not change.contains(0) and self.p_value * comparisons <= 1 - change.level + 1e-9
+
+    def verdict(self, among: int = 1) -> str:
+        """Return ``yes``, or ``no`` with the reason: whether it is significant, for a table and for ``--json``.
+
+        Parameters
+        ----------
+        among : comparisons that are looked at together: the more there are, the likelier one stands out by chance.
+        """
+        change = self.difference
+        if change.low == change.high == 0:
+            return "no: no sample is decided otherwise"
+        if self.is_significant_among(among):
+            return "yes"
+        return f"no: one of {among} may seem so by chance" if among > 1 and not change.contains(0) else "no"
+
+    def text(self, among: int = 1) -> str:
+        """Return ``+0.012 [+0.003, +0.021], significant``."""
+        corrected = f" among {among} comparisons" if among > 1 else ""
+        word = "significant" if self.is_significant_among(among) else "not significant"
+        return f"{self.difference.signed_text()}, {word}{corrected}"
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        """Return the text for a notebook, as `Interval` has it."""
+        return _html(self.text(), self.difference)
+
+
+def _html(text: str, interval: Interval) -> str:
+    """Return `text` with the meaning of `interval` as its tooltip."""
+    people = f" over {interval.people:,} people" if interval.people else ""
+    warning = f"; {interval.warning}" if interval.warning else ""
+    return f'<span title="{escape(f"{interval.level:.0%} CI{people}{warning}")}">{escape(text)}</span>'
 
 
 def interval_over_people(
@@ -69,7 +160,7 @@ def interval_over_people(
     probabilities: Probabilities,
     persons: NDArray,
     *,
-    level: float = 0.95,
+    level: float = LEVEL,
     predicted: Labels | None = None,
 ) -> Interval:
     """The interval of a score over people, not images: images of one person are right or wrong together.
@@ -93,33 +184,32 @@ def interval_over_people(
         score = float(metric.from_counts(confusion_counts(labels, predicted, np.shape(probabilities)[1])))
     else:
         score = metric(labels, probabilities)
-    codes, units, people = jackknife_groups(persons)
     if metric.function is not None:
-        drawn, warning = bootstrap_scores(metric.function, labels, [probabilities], codes, units)
-        low, high = (float(value) for value in np.quantile(drawn[:, 0], [(1 - level) / 2, (1 + level) / 2]))
-        error = np.asarray(drawn[:, 0].std())
-        warning = _both(
-            coverage_warning(metric, labels, persons, np.shape(probabilities)[1], _alike(drawn[:, 0], drawn)), warning
-        )
-    else:
-        without = leave_one_group_out(metric, labels, probabilities, codes, units, predicted)
-        weighed, at_least = _effective_sample_size(metric, labels, codes, units)
-        error, freedom = jackknife_standard_error(without, score), max(degrees_of_freedom(without, metric), at_least)
-        ends = [
-            float(end)
-            for end in t_interval(
-                score, error, freedom, np.asarray(weighed), level, metric.lower_bound, metric.upper_bound
-            )
-        ]
-        warning = coverage_warning(
-            metric, labels, persons, np.shape(probabilities)[1], bool(error == 0 and ends[0] == ends[1])
-        )
-        low, high = (
-            (ends[0], ends[1])
-            if error == 0
-            else _clip_to_clopper_pearson(metric, score, ends[0], ends[1], weighed, level)
-        )
+        return _bootstrap_interval(metric, score, labels, probabilities, persons, level)
+    codes, units, people = jackknife_groups(persons)
+    without = leave_one_group_out(metric, labels, probabilities, codes, units, predicted)
+    effective, at_least = _effective_sample_size(metric, labels, codes, units)
+    error, dof = jackknife_standard_error(without, score), max(degrees_of_freedom(without, metric), at_least)
+    bounds = metric.lower_bound, metric.upper_bound
+    low, high = (float(end) for end in t_interval(score, error, dof, np.asarray(effective), level, *bounds))
+    alike = bool(error == 0 and low == high)
+    warning = coverage_warning(metric, labels, persons, np.shape(probabilities)[1], alike)
+    if error != 0:
+        low, high = _clip_to_clopper_pearson(metric, score, low, high, effective, level)
     return Interval(score, low, high, level, people, warning, float(error))
+
+
+def _bootstrap_interval(
+    metric: Metric, score: float, labels: Labels, probabilities: Probabilities, persons: NDArray, level: float
+) -> Interval:
+    """Return the interval of a user's function, from its scores of people drawn with replacement."""
+    assert metric.function is not None  # noqa: S101 - the caller has looked
+    codes, units, people = jackknife_groups(persons)
+    drawn, warning = bootstrap_scores(metric.function, labels, [probabilities], codes, units)
+    low, high = (float(value) for value in np.quantile(drawn[:, 0], [(1 - level) / 2, (1 + level) / 2]))
+    error = float(drawn[:, 0].std())
+    alike = coverage_warning(metric, labels, persons, np.shape(probabilities)[1], _alike(drawn[:, 0], drawn))
+    return Interval(score, low, high, level, people, _both(alike, warning), error)
 
 
 def interval_over_images(
@@ -136,7 +226,7 @@ def difference_over_people(
     second: Probabilities,
     persons: NDArray,
     *,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> Difference:
     """The difference of two scores with its interval, paired: the same person is left out of both.
 
@@ -153,25 +243,21 @@ def difference_over_people(
     score = scores[1] - scores[0]
     codes, units, people = jackknife_groups(persons)
     if metric.function is not None:
-        drawn, warning = bootstrap_scores(metric.function, labels, [first, second], codes, units)
+        drawn, few = bootstrap_scores(metric.function, labels, [first, second], codes, units)
         change = drawn[:, 1] - drawn[:, 0]
         low, high = (float(value) for value in np.quantile(change, [(1 - level) / 2, (1 + level) / 2]))
-        # One is added to both: what was never seen in so many draws may still be.
-        beyond = min(int(np.sum(change <= 0)), int(np.sum(change >= 0)))
-        chance = 1.0 if score == 0 else max(_smallest_p_value(units), min(1.0, 2 * (beyond + 1) / (len(change) + 1)))
-        error = np.asarray(change.std())
-        warning = _both(
-            coverage_warning(metric, labels, persons, np.shape(first)[1], score != 0 and _alike(change, drawn)), warning
-        )
+        p_value = _bootstrap_p_value(score, change, units)
+        error, alike = float(change.std()), score != 0 and _alike(change, drawn)
     else:
         without = leave_one_group_out(metric, labels, second, codes, units) - leave_one_group_out(
             metric, labels, first, codes, units
         )
-        error, freedom = jackknife_standard_error(without, score), degrees_of_freedom(without, metric)
-        low, high = (float(end) for end in t_interval(score, error, freedom, units, level))
-        warning = coverage_warning(metric, labels, persons, np.shape(first)[1], bool(error == 0 and score != 0))
-        chance = _p_value(score, float(error), freedom, units)
-    return Difference(*scores, Interval(score, low, high, level, people, warning, float(error)), chance)
+        spread, dof, few = jackknife_standard_error(without, score), degrees_of_freedom(without, metric), ""
+        low, high = (float(end) for end in t_interval(score, spread, dof, units, level))
+        error = float(spread)
+        p_value, alike = _p_value(score, error, dof, units), error == 0 and score != 0
+    warning = _both(coverage_warning(metric, labels, persons, np.shape(first)[1], alike), few)
+    return Difference(*scores, Interval(score, low, high, level, people, warning, error), p_value)
 
 
 def jackknife_standard_error(without: NDArray[np.float64], score: float | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -185,7 +271,7 @@ def jackknife_standard_error(without: NDArray[np.float64], score: float | NDArra
 
 
 def degrees_of_freedom(without: NDArray[np.float64], metric: Metric) -> int:
-    """The degrees of freedom of the standard error from (units,) the scores with each unit left out: one less than there are units.
+    """The degrees of dof of the standard error from (units,) the scores with each unit left out: one less than there are units.
 
     Of a mean over classes the few people of a rare class make most of the spread, so that it is known as badly as from few
     people; how few is seen from their influence (Satterthwaite, 1946).
@@ -201,9 +287,9 @@ def degrees_of_freedom(without: NDArray[np.float64], metric: Metric) -> int:
 def t_interval(
     score: float | NDArray[np.float64],
     error: NDArray[np.float64],
-    freedom: int,
+    dof: int,
     seen: int | NDArray[np.int64] | NDArray[np.float64],
-    level: float = 0.95,
+    level: float = LEVEL,
     least: float = -math.inf,
     most: float = math.inf,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -214,11 +300,11 @@ def t_interval(
 
     Parameters
     ----------
-    freedom : degrees of freedom of the error.
+    dof : degrees of dof of the error.
     seen : (…) how many people, or groups of them, the score is of.
     """
     score, seen = np.asarray(score, float), np.asarray(seen)
-    half = student.t_quantile(level, freedom) * error
+    half = t_quantile(level, dof) * error
     if math.isinf(most - least):
         return np.maximum(score - half, least), np.minimum(score + half, most)
     share = np.clip((score - least) / (most - least), 0, 1)
@@ -234,7 +320,7 @@ def t_interval(
 
 
 def _effective_sample_size(metric: Metric, labels: Labels, codes: NDArray[np.int64], units: int) -> tuple[float, int]:
-    """How many people of equal weight know as much (Kish, 1965), and the degrees of freedom that so many leave, at most `_FREEDOM`.
+    """How many people of equal weight know as much (Kish, 1965), and the degrees of dof that so many leave, at most `_MIN_DOF`.
 
     A row counts as much as another, in a mean over classes as much as its class is rare.
     """
@@ -258,8 +344,8 @@ def _clip_to_clopper_pearson(
         return low, high
     if metric.lower_bound == 0:
         right, wrong = people * share, people * (1 - share)
-        low = min(score, scale * _at_least((low / scale), tail, right, wrong + 1))
-        high = max(score, scale * (1 - _at_least(1 - high / scale, tail, wrong, right + 1)))
+        low = min(score, scale * at_least_beta_quantile((low / scale), tail, right, wrong + 1))
+        high = max(score, scale * (1 - at_least_beta_quantile(1 - high / scale, tail, wrong, right + 1)))
     if metric.from_counts is not None:
         without_mistake = tail ** (1 / people)
         low, high = (
@@ -267,32 +353,6 @@ def _clip_to_clopper_pearson(
             max(high, metric.upper_bound - scale * without_mistake),
         )
     return low, high
-
-
-def _at_least(value: float, tail: float, a: float, b: float) -> float:
-    """`value`, or the quantile `tail` of the beta distribution where that is higher."""
-    if _beta_below(value, a, b) >= tail:
-        return value
-    low, high = value, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _beta_below(middle, a, b) < tail else (low, middle)
-    return low
-
-
-def _beta_below(x: float, a: float, b: float) -> float:
-    """P(X ≤ x) for the beta distribution, by its continued fraction (DLMF, 8.17.22): SciPy's takes a quarter of a second to import."""
-    if not 0 < x < 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # the other side converges at once
-        return 1 - _beta_below(1 - x, b, a)
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
-    value = 1.0
-    for m in range(int(20 + 4 * math.sqrt(max(a, b))), 0, -1):  # from the end
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m - 1) * (a + b + m - 1) * x / ((a + 2 * m - 2) * (a + 2 * m - 1))
-        value = 1 + odd / (1 + even / value)
-    return front / value
 
 
 def coverage_warning(metric: Metric, labels: Labels, persons: NDArray, classes: int, alike: bool) -> str:
@@ -315,11 +375,21 @@ def coverage_warning(metric: Metric, labels: Labels, persons: NDArray, classes: 
     return f"a class has {have}: of 95 % intervals of {metric.title} about {held} in 100 were seen to hold the truth"
 
 
-def _p_value(score: float, error: float, freedom: int, units: int) -> float:
+def _p_value(score: float, error: float, dof: int, units: int) -> float:
+    """Return the two-sided p-value of a difference with this standard error, by Student's t."""
     if score == 0 or units == 1:
         return 1.0
     least = _smallest_p_value(units)
-    return max(least, 1 - student.t_two_sided(abs(score) / error, freedom)) if error > 0 else least
+    return max(least, 1 - t_two_sided(abs(score) / error, dof)) if error > 0 else least
+
+
+def _bootstrap_p_value(score: float, change: NDArray[np.float64], units: int) -> float:
+    """Return the two-sided p-value from (resamples,) differences of people drawn with replacement."""
+    if score == 0:
+        return 1.0
+    # One is added to both: what was never seen in so many draws may still be.
+    beyond = min(int(np.sum(change <= 0)), int(np.sum(change >= 0)))
+    return max(_smallest_p_value(units), min(1.0, 2 * (beyond + 1) / (len(change) + 1)))
 
 
 def _smallest_p_value(units: int) -> float:
@@ -334,15 +404,3 @@ def _both(first: str, second: str) -> str:
 def _alike(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> bool:
     """Whether the scores of all draws, or their differences, are the same but for rounding."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(drawn).max())
-
-
-LEVEL = 0.95
-
-
-def significance_text(low: float, high: float, chance: float, among: int = 1) -> str:
-    """Whether a difference with this interval is distinguishable from noise: ``yes``, or ``no`` and why (see `Comparison.verdict`)."""
-    if low == high == 0:
-        return "no: no sample is decided otherwise"
-    if low <= 0 <= high:
-        return "no"
-    return "yes" if chance * among <= 1 - LEVEL + 1e-9 else f"no: one of {among} may seem so by chance"

@@ -1,4 +1,4 @@
-"""What a score is made of: each class, and each attribute that the classes are made of; numpy only."""
+"""Score each class, and each attribute that the classes are made of; numpy only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A score with its interval over people, as every command prints it."""
+"""Score predictions with an interval over people, as every command prints it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A score with each person left out in turn: of all people but one, computed from what each one adds to the whole."""
+"""Resample people: scores with each person left out (jackknife), and of people drawn with replacement (bootstrap)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from folds.errors import EnsembleError
 from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, mean_of_known
 from folds.metrics.grouping import confusion_counts_by_group
-from folds.utils.numeric import group_codes
+from folds.utils.numeric import factorize
 
 # More people are put into that many groups, which are left out instead; the spread that so many show is known to 2 %.
 MAX_GROUPS = 4096
@@ -19,8 +19,8 @@ MAX_GROUPS = 4096
 
 def jackknife_groups(persons: NDArray) -> tuple[NDArray[np.int64], int, int]:
     """(n,) the unit that each row is left out with, how many units, and how many people; the same whatever the order of the rows."""
-    codes = group_codes(persons)
-    people = int(codes.max()) + 1
+    distinct, codes = factorize(persons)
+    people = len(distinct)
     if people <= MAX_GROUPS:
         return codes, people, people
     return np.random.default_rng(0).permutation(people)[codes] % MAX_GROUPS, MAX_GROUPS, people
@@ -50,7 +50,7 @@ def leave_one_group_out(
 def leave_one_group_out_counts(
     labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.int64]:
-    """(units, 3, classes): the `folds.metrics.classification.class_counts` of all rows but those of each unit."""
+    """(units, 3, classes): the `folds.metrics.classification.confusion_counts` of all rows but those of each unit."""
     counts = confusion_counts_by_group(labels, predicted, classes, codes, units)
     return counts.sum(axis=0) - counts
 
@@ -116,7 +116,7 @@ def bootstrap_scores(
 ) -> tuple[NDArray[np.float64], str]:
     """(resamples, len(probabilities)) the scores of units drawn with replacement, and a warning where they are few or fail.
 
-    The first draw is timed: as many are made as take half a minute, at least `LEAST`. A draw that cannot be scored (a
+    The first draw is timed: as many are made as take half a minute, at least `MIN_RESAMPLES`. A draw that cannot be scored (a
     class may be missing) is left out.
 
     Parameters

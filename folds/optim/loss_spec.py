@@ -1,4 +1,4 @@
-"""What a --loss expression says: terms with settings, added up; read without torch."""
+"""Parse a loss expression: terms with settings, added up; without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training minimises.
+"""Compute the losses of a training.
 
 A target is a distribution over classes: one class, several that were mixed (mixup, cutmix), or either with a share spread
 over all (label smoothing). Every loss but `f1` is defined by what one class would cost, ℓ_c(logits), and a target costs

@@ -1,4 +1,4 @@
-"""What moves the weights: the optimizer by name, which parameters it moves yet, and the averaged weights."""
+"""Build the optimizer by name, decide which parameters it moves, and when frozen ones thaw."""
 
 from __future__ import annotations
 

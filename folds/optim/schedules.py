@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step and of what is recorded: a resume has no scheduler to restore."""
+"""Compute the learning rate from the step and what is recorded: a resume has no scheduler to restore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prediction file: a float32 `.npy` and its sidecar `.json`; numpy only.
+"""Write and read prediction files: a float32 `.npy` and its sidecar `.json`; numpy only.
 
 The sidecar says what the rows and columns are (ids, classes, fold, split), so that files line up by name and never
 by position. Rows are given inline (`ids`, `labels`, `persons`) or by reference to a samples file beside it that many

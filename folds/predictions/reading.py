@@ -1,4 +1,4 @@
-"""The published predictions of a run, and their scores."""
+"""Read the published predictions of a run, and score them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from folds.metrics.report import ScoreReport, score_predictions
 from folds.predictions.files import LABEL, PredictionMetadata, fold_files, oof_file, read_array, read_sidecar
-from folds.utils.numeric import group_codes
+from folds.utils.numeric import factorize
 
 
 def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -25,9 +25,9 @@ def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], N
     if labels is None:
         raise ValueError("no labels to score on")
     code = {name: i for i, name in enumerate(sidecar.classes)}
-    return np.array([code[label] for label in labels.tolist()]), group_codes(
+    return np.array([code[label] for label in labels.tolist()]), factorize(
         sidecar.rows.ids if persons is None else persons
-    )
+    )[1]
 
 
 def score_rows(

@@ -1,4 +1,4 @@
-"""What the rows of prediction files are, and the samples file in which many of them have it together; numpy only."""
+"""Describe the rows of prediction files, and the samples file that many of them share; numpy only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text on pictures, in the font that Pillow brings along."""
+"""Draw text on pictures, in the font that Pillow brings along."""
 
 from __future__ import annotations
 

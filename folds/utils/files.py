@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, locks, hashes."""
+"""Write files that are whole or not there; hashes and seeds."""
 
 from __future__ import annotations
 

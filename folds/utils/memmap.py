@@ -1,4 +1,4 @@
-"""Memory maps in blocks: what has been read or written is let go of, so that a process stays as small as its blocks."""
+"""Read and write memory maps in blocks, whose pages are released so that a process stays as small as its blocks."""
 
 from __future__ import annotations
 

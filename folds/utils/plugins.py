@@ -1,4 +1,4 @@
-"""An object of the user's own code, named as ``module:object`` on the command line."""
+"""Load an object of the user's own code, named ``module:object``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kind of value each field of a file from disk must hold: one table a format, checked before anything is used."""
+"""Validate the fields of a file from disk: one table of field types a format, checked before anything is used."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Text as people read it: names in order, durations, lists, values."""
+"""Format text: names in order, durations, settings' values."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -29,8 +30,8 @@ def value_text(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return ``45 s``, ``3 min``, ``2 h 10 min``."""
+    """Return ``45 s``, ``3 min``, ``2 h 10 min``; what took any time at all is ``1 s`` at least."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(seconds, min(1, math.ceil(seconds))):.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -172,16 +172,16 @@ def _table(lines: Sequence[ResultLine]) -> str:
         row = [
             line.name,
             f"{oof.value:.3f}",
-            f"{oof.low:.3f}–{oof.high:.3f}",
+            oof.ci_text(),
             f"{test.value:.3f}",
-            f"{test.low:.3f}–{test.high:.3f}",
+            test.ci_text(),
         ]
         rows.append([*row, f"{test.value - oof.value:+.3f}"])
     return console.table(header, rows)
 
 
 def _verdict(lines: Sequence[ResultLine]) -> str:
-    told = [line for line in lines if line.oof.interval.low <= line.test.interval.value <= line.oof.interval.high]
+    told = [line for line in lines if line.oof.interval.contains(line.test.interval.value)]
     best = max(lines, key=lambda line: line.oof.interval.value)
     oof, test = best.oof.interval, best.test.interval
     return (

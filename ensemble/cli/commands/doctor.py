@@ -26,7 +26,7 @@ IMPORTS = {"scikit-learn": "sklearn", "pillow": "PIL"}
 
 def doctor() -> int:
     """Say which versions and devices there are, and what does not fit together (exit 1)."""
-    from folds.utils.parallel import available_cores
+    from folds.utils.parallel import cpu_count
 
     rows: list[list[str]] = [["python", platform.python_version(), ""]]
     problems: list[str] = []
@@ -40,14 +40,14 @@ def doctor() -> int:
         rows.append([name, version, _trouble(name, problems)])
     devices = _devices()
     text = console.table(["package", "version", ""], rows, left=3)
-    text += f"\n\n{available_cores()} CPU cores; " + (
+    text += f"\n\n{cpu_count()} CPU cores; " + (
         ", ".join(devices) if devices else "no CUDA device: training runs on the CPU"
     )
     console.result(
         text,
         {
             "packages": {row[0]: row[1] for row in rows},
-            "cores": available_cores(),
+            "cores": cpu_count(),
             "devices": devices,
             "problems": problems,
         },

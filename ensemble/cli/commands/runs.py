@@ -206,6 +206,7 @@ def _cell(text: str) -> str:
 
 def _section(one: RunListing) -> str:
     """What a run was for and came to; nothing for a run of which nothing was said."""
+    from folds.metrics.intervals import Difference, Interval
     from folds.utils.text import value_text
 
     entry, baseline = one.entry, one.entry.get("baseline")
@@ -222,12 +223,12 @@ def _section(one: RunListing) -> str:
         )
         lines.append(f"varied, against {baseline['run']}: {varied or 'nothing'}")
         lines.append(f"controlled: {_controlled(entry)}")
-    oof, difference = entry["oof"]["macro_f1"], one.difference
+    oof, difference = Interval.from_dict(entry["oof"]["macro_f1"]), one.difference
     people = f"{entry['oof']['rows']:,} images of {entry['oof']['people']:,} people, {len(entry['folds'])} of {entry['k']} folds"
-    lines.append(f"measured: OOF macro F1 {oof['score']:.3f} ({oof['low']:.3f}–{oof['high']:.3f}) on {people}")
+    lines.append(f"measured: OOF macro F1 {oof.text()} on {people}")
     if difference is not None:
-        interval = f"{difference['difference']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f}, paired)"
-        lines.append(f"difference: {interval}; distinguishable from noise: {one.significance}")
+        change = Difference.from_dict(difference).difference
+        lines.append(f"difference: {change.signed_text()}, paired; distinguishable from noise: {one.significance}")
     lines += [f"but: {note}" for note in (baseline or {}).get("notes") or []] + [f"but: {mark}" for mark in one.flags]
     lines += [f"learnt: {note}" for note in one.notes]
     return "\n".join([f"\n### {_cell(one.run)}\n", *(f"- {_cell(line)}" for line in lines)])

@@ -168,6 +168,7 @@ def _importance_table(importance: Importance) -> str:
 
 
 def _remark(report: StudyReport, best: Trial) -> None:
+    from folds.metrics.intervals import Interval
     from folds.tuning.importance import FEWEST
 
     options = report.study.options
@@ -184,6 +185,6 @@ def _remark(report: StudyReport, best: Trial) -> None:
     if report.checked is None:
         console.note("trained on all folds, its score on the others says what it is worth; then --resume shows it here")
     else:
-        score, span = report.checked["score"], f"{report.checked['low']:.3f}–{report.checked['high']:.3f}"
+        score = Interval.from_dict(report.checked)
         others = _folds(report.checked["folds"])
-        console.note(f"{report.study.best_run}, on {others} that nothing was chosen on: {score:.3f} ({span})")
+        console.note(f"{report.study.best_run}, on {others} that nothing was chosen on: {score.text()}")

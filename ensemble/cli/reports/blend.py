@@ -12,7 +12,6 @@ from ensemble.blending.details import Details
 from ensemble.blending.fit import FittedBlend
 from ensemble.blending.scores import RunScore
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.spans import signed_span, span
 from folds.metrics.calibration import Bin
 from folds.metrics.per_class import ClassScore
 
@@ -75,7 +74,7 @@ def _cells(entry: RunScore | None, scored: bool, with_accuracy: bool) -> list[st
         return cells
     if entry.score is None:
         return cells + ["–"] * (width - 2)
-    cells += [f"{entry.score.interval.value:.3f}", span(entry.score.interval)]
+    cells += [f"{entry.score.interval.value:.3f}", entry.score.interval.ci_text()]
     return cells + [f"{entry.score.accuracy:.3f}"] * with_accuracy
 
 
@@ -99,12 +98,12 @@ def methods_table(fitted: FittedBlend) -> str:
     for line in [*(line for line in lines if line.method != fitted.method), fitted.lines[fitted.method]]:
         over = ["–", "–"]
         if line.over_soft is not None:
-            over = [f"{line.over_soft.difference.value:+.3f}", signed_span(line.over_soft.difference)]
+            over = [f"{line.over_soft.difference.value:+.3f}", line.over_soft.difference.ci_text(signed=True)]
         rows.append(
             [
                 line.method,
                 f"{line.score.value:.3f}",
-                span(line.score),
+                line.score.ci_text(),
                 f"{line.in_sample:.3f}",
                 f"{line.optimism:+.3f}",
                 *over,
@@ -134,10 +133,14 @@ def worth_table(worth: Contributions) -> str:
             f"{member.score.value:.3f}",
             f"{member.weight:.3f}",
             f"{gained.value:+.3f}",
-            signed_span(gained),
+            gained.ci_text(signed=True),
         ]
         if worth.shares is not None:
-            row += ["–", "–"] if member.share is None else [f"{member.share.value:+.3f}", signed_span(member.share)]
+            row += (
+                ["–", "–"]
+                if member.share is None
+                else [f"{member.share.value:+.3f}", member.share.ci_text(signed=True)]
+            )
         rows.append(
             [*row, "–" if member.most_similar is None else f"{member.most_similar[0]} ({member.most_similar[1]:.2f})"]
         )
@@ -182,13 +185,13 @@ def pareto_table(pareto: Pareto) -> str:
             str(len(row.members)),
             f"{row.cost:g}",
             f"{row.score.value:.3f}",
-            f"{row.score.low:.3f}–{row.score.high:.3f}",
+            row.score.ci_text(),
         ]
         rows.append(
             [
                 *cells,
                 "–" if gained is None else f"{gained.value:+.3f}",
-                "–" if gained is None else signed_span(gained),
+                "–" if gained is None else gained.ci_text(signed=True),
                 listed,
             ]
         )
@@ -207,14 +210,14 @@ def detail_tables(one: Details) -> str:
     split = "out of fold" if one.split == "oof" else one.split
     parts = [f"{split}, class by class\n{_classes(one.classes)}"]
     for attribute in one.attributes:
-        scores = f"macro F1 {attribute.macro_f1.value:.3f} ({span(attribute.macro_f1)}), accuracy {attribute.accuracy.value:.3f}"
+        scores = f"macro F1 {attribute.macro_f1.text()}, accuracy {attribute.accuracy.value:.3f}"
         parts.append(
             f"{attribute.name}: {scores}; of the class that is decided for, {attribute.of_class.value:.3f}\n{_classes(attribute.values)}"
         )
     errors = f"calibration error {one.calibration_error:.3f}, over all classes {one.classwise_error:.3f}, Brier score {one.brier:.3f}"
     parts.append(f"{split}, how sure it was and how often it was right ({errors})\n{_bins(one.bins)}")
     parts.append(
-        f"{one.metric.title} {one.people.value:.3f}: 95 % over people {span(one.people)}; over images it would be {span(one.images)}, "
+        f"{one.metric.title} {one.people.text()}, 95 % over people; over images it would be {one.images.ci_text()}, "
         "as if the images of a person were right and wrong independently"
     )
     return "\n\n".join(parts)
@@ -231,7 +234,7 @@ def _classes(scores: Sequence[ClassScore]) -> str:
                 f"{one.rows:,}",
                 f"{one.people:,}",
                 *shown,
-                span(one.f1),
+                one.f1.ci_text(),
                 "–" if one.roc_auc is None else f"{one.roc_auc:.3f}",
             ]
         )

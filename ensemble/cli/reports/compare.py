@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.spans import signed_span, span
 from folds.experiments.comparison import BaselineComparison, Comparison, changes_text
 from folds.experiments.record import comparison_record
 from folds.metrics.classification import METRICS
@@ -25,13 +24,13 @@ def compared_table(compared: Sequence[BaselineComparison]) -> str:
     header += ["difference", "95 %, paired", "distinguishable from noise"]
     rows = []
     for one in compared:
-        row = [one.run, "", f"{one.score.value:.3f}", span(one.score), *([one.baseline or ""] if named else [])]
+        row = [one.run, "", f"{one.score.value:.3f}", one.score.ci_text(), *([one.baseline or ""] if named else [])]
         if one.comparison is None:
             row += ["", "", "not comparable" if one.problem else "the baseline"]
         else:
             row[1] = changes_text(one.comparison.changed)
             found = one.comparison.differences["macro_f1"].difference
-            row += [f"{found.value:+.3f}", signed_span(found), one.comparison.verdict(among=_among(compared))]
+            row += [f"{found.value:+.3f}", found.ci_text(signed=True), one.comparison.verdict(among=_among(compared))]
         rows.append(row)
     return console.table(header, rows, left=2)
 
@@ -76,7 +75,7 @@ def diff_tables(comparison: Comparison, unit: str = "images") -> str:
             f"{found.second:.3f}",
             f"{found.difference.value:+.3f}",
         ]
-        rows.append([*row, signed_span(found.difference), comparison.verdict(name)])
+        rows.append([*row, found.difference.ci_text(signed=True), comparison.verdict(name)])
     header = [
         f"on {comparison.rows:,} {unit}",
         comparison.first,

@@ -10,7 +10,6 @@ from ensemble.cli.reports.compare import compared_records, compared_remarks, com
 from ensemble.cli.reports.folds import folds_text
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import TerminalProgress
-from ensemble.cli.terminal.spans import span
 from folds.errors import FoldsFailed, Interrupted
 from folds.experiments.summary import PooledRuns, RunSummary
 from folds.models.precision import resolve_amp
@@ -115,24 +114,24 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
             name,
             f"{len(s.folds)}/{s.k}",
             f"{s.oof.interval.value:.3f}",
-            span(s.oof.interval),
+            s.oof.interval.ci_text(),
             f"{s.oof.accuracy:.3f}",
         ]
         row += [f"{middle:.3f} ± {deviation:.3f}", duration(s.seconds)]
         if with_test:
-            row += ["", ""] if s.test is None else [f"{s.test.interval.value:.3f}", span(s.test.interval)]
+            row += ["", ""] if s.test is None else [f"{s.test.interval.value:.3f}", s.test.interval.ci_text()]
         rows.append(row)
     for p in pooled:
         row = [
             f"{p.name}, mean of {len(p.runs)}",
             f"{len(p.folds)}",
             f"{p.oof.interval.value:.3f}",
-            span(p.oof.interval),
+            p.oof.interval.ci_text(),
             f"{p.oof.accuracy:.3f}",
         ]
         row += [f"{mean(p.folds):.3f} ± {stdev(p.folds):.3f}", duration(p.seconds)]
         if with_test:
-            row += ["", ""] if p.test is None else [f"{p.test.interval.value:.3f}", span(p.test.interval)]
+            row += ["", ""] if p.test is None else [f"{p.test.interval.value:.3f}", p.test.interval.ci_text()]
         rows.append(row)
     return console.table(header, rows)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.spans import signed_span, span
 from ensemble.tta.result import TTAResult
 from ensemble.tta.scores import TTAGain, ViewScores
-from folds.metrics.intervals import Difference, significance_text
+from folds.metrics.intervals import Difference
 from folds.metrics.report import ScoreReport
 
 
@@ -35,7 +34,7 @@ def _table(scored: ViewScores, made: TTAResult, worth: TTAGain | None) -> str:
         row: list[object] = [
             name,
             f"{score.interval.value:.3f}",
-            span(score.interval),
+            score.interval.ci_text(),
             f"{score.accuracy:.3f}",
             f"{score.rows:,}",
         ]
@@ -97,11 +96,11 @@ def _lines(made: TTAResult, worth: TTAGain | None) -> list[str]:
 
 def _difference(found: Difference) -> str:
     change = found.difference
-    verdict = significance_text(change.low, change.high, found.p_value)
+    verdict = found.verdict()
     told = "a gain" if change.value > 0 else "a loss"
     words = f"{told} that is distinguishable from none" if verdict == "yes" else "not distinguishable from none"
     why = verdict.partition(": ")[2]
-    return f"{change.value:+.3f} macro F1 (95 % over people, paired: {signed_span(change)}), {words}{f' ({why})' if why else ''}"
+    return f"{change.signed_text()} macro F1 (95 % over people, paired), {words}{f' ({why})' if why else ''}"
 
 
 def _passes(made: TTAResult) -> str:

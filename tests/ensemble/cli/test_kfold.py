@@ -220,7 +220,7 @@ def test_ctrl_c_exits_130_and_a_resume_ends_with_the_same_bytes(
     assert said.rstrip().splitlines()[-1].startswith("next: ensemble kfold")
     assert not Path("runs/cut.oof.npy").exists()
     monkeypatch.setattr(manager, "Worker", InProcess)
-    monkeypatch.setattr(devices, "available_cores", lambda: 1)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 1)
     resumed = call(*words, "--name", "cut", "--resume")
     assert resumed.code == 0, resumed.err
     stopped_at = len(Path("runs/cut/fold0/history.csv").read_text().splitlines())

@@ -50,7 +50,7 @@ def test_the_list_shows_scores_differences_and_marks_the_newest_last(call: Call,
     assert "test macro F1" not in lines[0]
     assert [row.split()[0] for row in lines[2:]] == ["swin-ce", "swin-focal"]
     assert "swin-ce" in lines[3][10:]
-    assert "+0.100  +0.050 to +0.150              yes" in lines[3]
+    assert "+0.100  [+0.050, +0.150]              yes" in lines[3]
     assert lines[3].endswith("its files are gone")
     assert called.err.rstrip().endswith("next: ensemble runs diff swin-ce swin-focal")
 
@@ -95,8 +95,8 @@ def test_markdown_is_a_table_and_what_each_run_was_for_and_came_to(call: Call, l
         "- hypothesis: rare \\| classes gain (stated when 1 of 2 folds were trained)",
         "- varied, against swin-ce: loss ce → focal",
         "- controlled: data, 1 more as usual",
-        "- measured: OOF macro F1 0.600 (0.500–0.700) on 70 images of 10 people, 2 of 2 folds",
-        "- difference: +0.100 (+0.050 to +0.150, paired); distinguishable from noise: yes",
+        "- measured: OOF macro F1 0.600 [0.500, 0.700] on 70 images of 10 people, 2 of 2 folds",
+        "- difference: +0.100 [+0.050, +0.150], paired; distinguishable from noise: yes",
         "- but: its files are gone",
         "- learnt: only \\<b>class 5\\</b> gains",
     ]

@@ -56,7 +56,7 @@ def test_runs_that_differ_in_seed_or_folds_alone_have_a_line_together_and_their_
         "swin", ("swin", "swin-r1"), (0.5, 0.6), (0.5, 0.5, 0.6, 0.6), of(20, value=0.65).oof, None, 240.0
     )
     lines = [" ".join(line.split()) for line in results_table(summaries, [together]).splitlines()]
-    assert lines[-1] == "swin, mean of 2 4 0.650 0.400–0.600 0.700 0.550 ± 0.058 4 min"
+    assert lines[-1] == "swin, mean of 2 4 0.650 [0.400, 0.600] 0.700 0.550 ± 0.058 4 min"
     remarks(summaries, [together])
     assert capsys.readouterr().err.startswith(
         "swin: 2 runs score 0.550 ± 0.071 out of fold (0.500 to 0.600); their mean of probabilities"

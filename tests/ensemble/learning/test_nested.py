@@ -11,7 +11,7 @@ import pytest
 from ensemble.blending.fit import _compared
 from ensemble.learning.auto import _pick, choose
 from ensemble.learning.combination import Combination, Fitter, combine
-from ensemble.learning.nested import gain, is_significant, nested_cv, outer_fold_ids, weight_instability
+from ensemble.learning.nested import gain, nested_cv, outer_fold_ids, weight_instability
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.intervals import difference_over_people
@@ -97,8 +97,8 @@ def test_a_gain_is_told_from_none_only_where_it_is_real() -> None:
         for name, w in (("good", [1.0, 0.0]), ("bad", [0.0, 1.0]), ("same", [1.0, 0.01]))
     )
     results = {fitter.name: nested_cv(worse, fitter, F1) for fitter in (good, bad, same)}
-    assert is_significant(gain(worse, F1, results["bad"], results["good"]))
-    assert not is_significant(gain(worse, F1, results["good"], results["same"]))
+    assert gain(worse, F1, results["bad"], results["good"]).is_significant
+    assert not gain(worse, F1, results["good"], results["same"]).is_significant
 
 
 @pytest.mark.parametrize(("people", "real"), [(3, False), (5, False), (6, True)])
@@ -107,7 +107,7 @@ def test_a_few_people_who_lean_to_one_side_are_no_proof(people: int, real: bool)
     first, second = np.tile([0.1, 0.9], (people, 1)), np.tile([0.9, 0.1], (people, 1))
     found = difference_over_people(METRICS["accuracy"], labels, first, second, persons)
     assert (found.difference.low, found.difference.high) == (1, 1)
-    assert is_significant(found) == real  # chance 2^(1 − people): .25, .0625, .031
+    assert found.is_significant == real  # chance 2^(1 − people): .25, .0625, .031
     said = _compared("soft voting", found, METRICS["accuracy"])
     assert ("better, beyond" in said) == real
     assert f"; all {people} people score alike" in said

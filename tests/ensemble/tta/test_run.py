@@ -20,9 +20,9 @@ from ensemble.tta.weights import OOFViews, apply, fit
 from folds.data.targets import resolve_target
 from folds.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from folds.models.factory import create_model
-from folds.models.inference import softmax
 from folds.predictions.files import PredictionMetadata, read_sidecar
 from folds.predictions.reading import labels_and_groups
+from folds.utils.numeric import softmax
 from tests.conftest import Called
 
 Call = Callable[..., Called]

@@ -56,7 +56,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def plan(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "available_cores", lambda: 1)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 1)
 
     def make(execution: Execution | None = None, epochs: int = 1) -> Plan:
         settings = Settings(data=drawn, arch=("test_resnet",), k=3)

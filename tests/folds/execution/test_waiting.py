@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from folds.execution import waiting as patience
-from folds.execution.waiting import LockedJobs, ResourceWatch, duration
+from folds.execution.waiting import LockedJobs, ResourceWatch
 from tests.conftest import Logged
 
 BUSY = "swin fold 0 is in use by process 12 on elsewhere"
@@ -123,13 +123,3 @@ def test_a_job_fits_on_one_living_machine_or_not_at_all(
     room.lacking(600)
     turn(60)
     assert (room.lacking(600) == 0) == fits
-
-
-def test_durations_read_well() -> None:
-    assert [duration(seconds) for seconds in (0.4, 45, 119.2, 120, 600)] == [
-        "1 s",
-        "45 s",
-        "120 s",
-        "2 minutes",
-        "10 minutes",
-    ]

@@ -21,10 +21,10 @@ from folds.experiments.comparison import (
 )
 from folds.metrics.classification import METRICS
 from folds.metrics.grouping import average_by_person
-from folds.metrics.intervals import difference_over_people, significance_text
+from folds.metrics.intervals import difference_over_people
 from folds.predictions.files import PredictionMetadata, SampleRows, oof_file, write_prediction
 from folds.utils.files import write_atomic
-from folds.utils.numeric import group_codes
+from folds.utils.numeric import factorize
 from folds.utils.text import value_text
 
 CLASSES = ("cat", "dog", "owl")
@@ -95,7 +95,7 @@ def test_the_settings_that_differ_and_the_paired_difference(write: Writer) -> No
     assert not {"name", "path", "threads", "data_path", "test"} & {*found.unchanged, *found.changed}
     truth = np.array([CLASSES.index(label) for label in rows.labels])  # type: ignore[union-attr]
     for name in ("macro_f1", "accuracy", "log_loss"):
-        expected = difference_over_people(METRICS[name], truth, first, second, group_codes(rows.persons))  # type: ignore[arg-type]
+        expected = difference_over_people(METRICS[name], truth, first, second, factorize(rows.persons)[1])  # type: ignore[arg-type]
         assert found.differences[name] == expected
     assert (found.rows, found.people, found.notes) == (120, 30, ())
     assert found.verdict() == "yes"
@@ -122,7 +122,7 @@ def test_per_person_a_person_s_images_are_averaged_first(write: Writer) -> None:
     found = compare_runs("a", "b", per_person=True)
     assert (found.rows, found.people) == (30, 30)
     truth = np.array([CLASSES.index(label) for label in rows.labels])  # type: ignore[union-attr]
-    labels, values, _, _ = average_by_person(truth, second, group_codes(rows.persons), 3)  # type: ignore[arg-type]
+    labels, values, _, _ = average_by_person(truth, second, factorize(rows.persons)[1], 3)  # type: ignore[arg-type]
     assert found.differences["accuracy"].second == pytest.approx(METRICS["accuracy"](labels, values))
 
 
@@ -237,24 +237,6 @@ def test_a_bare_or_misshapen_array_is_refused(write: Writer) -> None:
     np.save(path, np.full((5, 3), 0.3, np.float32))
     with pytest.raises(EnsembleError, match="is 5 × 3, its sidecar says 120 × 3"):
         compare_runs("a", "b")
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "chance", "among", "said"),
-    [
-        (0.01, 0.03, 0.001, 1, "yes"),
-        (-0.03, -0.01, 0.001, 40, "yes"),
-        (0.01, 0.03, 0.02, 3, "no: one of 3 may seem so by chance"),
-        (0.01, 0.03, 0.02, 1, "yes"),
-        (-0.01, 0.03, 0.2, 1, "no"),
-        (0.0, 0.03, 0.05, 1, "no"),
-        (0.0, 0.0, 1.0, 1, "no: no sample is decided otherwise"),
-    ],
-)
-def test_a_difference_is_told_from_noise_in_words(
-    low: float, high: float, chance: float, among: int, said: str
-) -> None:
-    assert significance_text(low, high, chance, among) == said
 
 
 @pytest.mark.parametrize(

@@ -7,22 +7,22 @@ from hypothesis import given, settings
 
 from folds.metrics.classification import confusion_counts
 from folds.metrics.grouping import average_by_person, confusion_counts_by_group, people_with_class
-from folds.utils.numeric import group_codes
+from folds.utils.numeric import factorize
 from tests.folds.scored_people import CLASSES, Data, scored
 
 
 def test_people_are_numbered_alike_whatever_the_order_of_the_rows() -> None:
     names = np.array(["p9", "p10", "p1", "p9", "p1"])
     order = [4, 2, 0, 3, 1]
-    assert group_codes(names).tolist() == [2, 1, 0, 2, 0]
-    assert group_codes(names[order]).tolist() == group_codes(names)[order].tolist()
+    assert factorize(names)[1].tolist() == [2, 1, 0, 2, 0]
+    assert factorize(names[order])[1].tolist() == factorize(names)[1][order].tolist()
 
 
 @settings(max_examples=60)
 @given(scored())
 def test_the_counts_of_a_person_are_those_of_its_rows(data: Data) -> None:
     labels, probabilities, persons = data
-    predicted, codes = probabilities.argmax(1), group_codes(persons)
+    predicted, codes = probabilities.argmax(1), factorize(persons)[1]
     found = confusion_counts_by_group(labels, predicted, CLASSES, codes, codes.max() + 1)
     for one in range(codes.max() + 1):
         rows = codes == one
@@ -53,6 +53,6 @@ def test_a_person_is_the_mean_of_the_rows_and_the_most_frequent_label(data: Data
 
 def test_numbers_of_people_are_numbered_like_any_names() -> None:
     persons = np.array([30, 10, 20, 10])
-    assert group_codes(persons).tolist() == [2, 0, 1, 0]
+    assert factorize(persons)[1].tolist() == [2, 0, 1, 0]
     for names in (persons.astype(np.uint8), persons * 10**9, -persons[::-1], np.array([], int)):
-        assert group_codes(names).tolist() == np.unique(names, return_inverse=True)[1].tolist()
+        assert factorize(names)[1].tolist() == np.unique(names, return_inverse=True)[1].tolist()

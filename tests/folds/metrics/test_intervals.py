@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import time
 from dataclasses import replace
 
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 from folds.metrics import resampling as left_out
 from folds.metrics.classification import METRICS, Metric
 from folds.metrics.intervals import (
-    _at_least,
+    Difference,
+    Interval,
     difference_over_people,
     interval_over_images,
     interval_over_people,
@@ -336,16 +339,6 @@ def test_more_mistakes_never_make_the_low_end_higher_nor_wilder_than_people_who_
         assert of_one[3] > scipy.stats.binomtest(24, 25).proportion_ci(0.95, "exact").low - 0.02
 
 
-@pytest.mark.parametrize(("right", "wrong"), [(24, 1), (24.67, 0.33), (0.2, 9.8), (4000, 96), (60, 60)])
-def test_the_limit_of_people_who_are_all_right_or_all_wrong_is_the_quantile_of_a_beta_distribution(
-    right: float, wrong: float
-) -> None:
-    assert _at_least(0.0, 0.025, right, wrong + 1) == pytest.approx(
-        scipy.stats.beta.ppf(0.025, right, wrong + 1), abs=1e-9
-    )
-    assert _at_least(0.9999, 0.025, right, wrong + 1) == 0.9999
-
-
 def test_a_person_of_a_rare_class_counts_for_a_mean_over_classes_and_few_people_are_left_of_many() -> None:
     labels = np.repeat([0, 1, 2, 3], [33, 33, 33, 1])
     rare, even = (
@@ -354,3 +347,60 @@ def test_a_person_of_a_rare_class_counts_for_a_mean_over_classes_and_few_people_
     )
     assert even.low == pytest.approx(0.025 ** (1 / 100))
     assert rare.low == pytest.approx(0.025 ** ((3 / 33 + 1) / 16))  # 16 / Σ 1 / people of the class: 14.7
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "chance", "among", "said"),
+    [
+        (0.01, 0.03, 0.001, 1, "yes"),
+        (-0.03, -0.01, 0.001, 40, "yes"),
+        (0.01, 0.03, 0.02, 3, "no: one of 3 may seem so by chance"),
+        (0.01, 0.03, 0.02, 1, "yes"),
+        (-0.01, 0.03, 0.2, 1, "no"),
+        (0.0, 0.03, 0.05, 1, "no"),
+        (0.0, 0.0, 1.0, 1, "no: no sample is decided otherwise"),
+    ],
+)
+def test_a_difference_is_told_from_noise_in_words(
+    low: float, high: float, chance: float, among: int, said: str
+) -> None:
+    found = Difference(0.5, 0.51, Interval((low + high) / 2, low, high), chance)
+    assert found.verdict(among) == said
+    assert found.is_significant_among(among) == (said == "yes")
+    assert found.is_significant == found.is_significant_among(1)
+
+
+def test_an_interval_is_written_in_one_way() -> None:
+    found = Interval(0.6764, 0.5916, 0.7491, people=1200, warning="a class has <one> person")
+    assert found.text() == str(found) == f"{found}" == "0.676 [0.592, 0.749]"
+    assert found.ci_text() == "[0.592, 0.749]"
+    html = found._repr_html_()
+    assert ">0.676 [0.592, 0.749]<" in html
+    assert 'title="95% CI over 1,200 people; a class has &lt;one&gt; person"' in html
+    change = Interval(0.0124, -0.0031, 0.0266)
+    assert change.signed_text() == "+0.012 [-0.003, +0.027]"
+    assert change.signed_text(decimals=2) == "+0.01 [-0.00, +0.03]"
+    assert change.ci_text(signed=True) == "[-0.003, +0.027]"
+
+
+def test_a_difference_says_its_interval_then_its_verdict() -> None:
+    found = Difference(0.6, 0.62, Interval(0.02, 0.01, 0.03), 0.02)
+    assert found.text() == str(found) == "+0.020 [+0.010, +0.030], significant"
+    assert found.text(among=3) == "+0.020 [+0.010, +0.030], not significant among 3 comparisons"
+    assert Difference(0.6, 0.62, Interval(0.02, -0.01, 0.03), 0.2).text() == "+0.020 [-0.010, +0.030], not significant"
+    assert "+0.020 [+0.010, +0.030], significant" in found._repr_html_()
+
+
+def test_intervals_and_differences_come_back_from_plain_values() -> None:
+    found = Interval(0.5, 0.25, math.nan)
+    assert found.to_dict() == {"score": 0.5, "low": 0.25, "high": None}
+    again = Interval.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert (again.value, again.low, math.isnan(again.high)) == (0.5, 0.25, True)
+    difference = Difference(0.5, 0.75, Interval(0.25, 0.125, 0.375), 0.001)
+    assert list(difference.to_dict()) == ["first", "second", "difference", "low", "high", "chance"]
+    assert Difference.from_dict(difference.to_dict()) == difference
+
+
+@pytest.mark.parametrize(("value", "inside"), [(0.2, True), (0.3, True), (0.1, True), (0.31, False), (math.nan, False)])
+def test_an_interval_contains_its_ends(value: float, inside: bool) -> None:
+    assert Interval(0.2, 0.1, 0.3).contains(value) == inside

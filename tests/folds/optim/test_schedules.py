@@ -27,6 +27,7 @@ def of_torch(kind: Callable[..., Any], steps: int, **options: Any) -> list[float
     ("name", "options", "kind", "of_theirs"),
     [
         ("cosine", {}, lr_scheduler.CosineAnnealingLR, {"T_max": 80}),
+        ("cosine", {"final": 0.1}, lr_scheduler.CosineAnnealingLR, {"T_max": 80, "eta_min": 0.1}),
         ("onecycle", {}, lr_scheduler.OneCycleLR, {"max_lr": 1.0, "total_steps": 80, "cycle_momentum": False}),
         (
             "onecycle",
@@ -64,15 +65,17 @@ def test_a_schedule_is_that_of_torch(
     assert [schedule.share(step) for step in range(80)] == pytest.approx(of_torch(kind, 80, **of_theirs), abs=1e-6)
 
 
-def test_a_plateau_is_that_of_torch() -> None:
+@pytest.mark.parametrize(("patience", "factor", "least"), [(2, 0.1, 1e-4), (0, 0.5, 0.1), (1, 0.3, 0.0)])
+def test_a_plateau_is_that_of_torch(patience: int, factor: float, least: float) -> None:
     losses = [1.0, 0.9, 0.95, 0.9, 0.91, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=2, threshold=1e-4, eps=0.0)
-    schedule = Schedule("plateau", epochs=13, steps=5)
+    theirs = lr_scheduler.ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=least, eps=0.0)
+    options = {"patience": patience, "factor": factor, "least": least}
+    schedule = Schedule("plateau", epochs=13, steps=5, options=options)
     for epoch, loss in enumerate(losses):
         assert schedule.share(epoch * 5, losses[:epoch]) == pytest.approx(optimizer.param_groups[0]["lr"])
         theirs.step(loss)
-    assert schedule.share(60, losses) < 0.1
+    assert schedule.share(60, losses) < 0.5
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))

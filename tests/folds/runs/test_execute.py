@@ -57,7 +57,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def plan(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
     """Makes a plan of tiny runs in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "available_cores", lambda: 1)  # one slot of one thread, for one fold as for three
+    monkeypatch.setattr(devices, "cpu_count", lambda: 1)  # one slot of one thread, for one fold as for three
 
     def make(
         arch: tuple[str, ...] = ("test_resnet",),
@@ -446,7 +446,7 @@ def test_a_fold_that_was_finished_by_a_lost_process_is_not_trained_again(in_proc
 
 
 def test_fewer_slots_where_a_run_keeps_more_threads_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "available_cores", lambda: 8)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 8)
     assert devices.plan_devices(5, "cpu", threads=4).devices == ("cpu", "cpu")
     assert devices.plan_devices(5, "cpu", threads=16).devices == ("cpu",)
 
@@ -455,7 +455,7 @@ def test_runs_that_were_begun_with_different_threads_are_not_resumed_as_one(
     in_process: None, plan: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(plan(arch=("test_resnet",), folds=[0]))
-    monkeypatch.setattr(devices, "available_cores", lambda: 2)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 2)
     run(plan(arch=("test_vit",), folds=[0]))
     with pytest.raises(EnsembleError, match="different numbers of threads a job: test_resnet with 1, test_vit with 2"):
         plan(arch=("test_resnet", "test_vit"))

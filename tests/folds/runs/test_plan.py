@@ -33,7 +33,7 @@ Planner = Callable[..., Plan]
 def planned(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
     """Makes a plan of tiny runs in a folder of its own, on one core."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "available_cores", lambda: 1)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 1)
 
     def make(
         arch: tuple[str, ...] = ("test_resnet",), seed: int = 0, more: dict[str, Any] | None = None, **settings: Any
@@ -218,12 +218,12 @@ def test_one_job_a_gpu_is_recorded_as_the_choice_it_was(planned: Planner) -> Non
 def test_on_a_cpu_the_threads_make_the_same_choice_and_on_a_larger_one_a_larger(
     planned: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "available_cores", lambda: 2)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 2)
     prepare_jobs(planned(more={"folds": [0]}))
     resolved = tomllib.loads(Path("runs/test_resnet/config.toml").read_text())["resolved"]
     assert (resolved["device"], resolved["threads"], resolved.get("jobs")) == ("cpu", 2, None)
     assert planned().placement.devices == ("cpu",)
-    monkeypatch.setattr(devices, "available_cores", lambda: 6)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 6)
     assert planned().placement.devices == ("cpu",) * 3
 
 
