@@ -30,7 +30,7 @@ package: install
 
 # The documentation as a site in site/, which needs no network and no server to be read.
 docs: $(VENV)/docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'open site/index.html; with search: python3 -m http.server -d site'
 
 $(VENV)/docs: $(VENV)/installed

@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md") if (ROOT / name).is_file())]
 # A comment `<!-- run: WHERE -->` above a block makes the suite run it, reduced, in the folder that WHERE names.
 _RUN = re.compile(r"<!-- run: (.+) -->")
 _FENCE = re.compile(r"^```(\w*)$")

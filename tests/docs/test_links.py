@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, anchors, links, name_of
+from tests.docs.pages import LINKED, PAGES, ROOT, anchors, links, name_of
 
 REMOTE = ("https://", "http://", "mailto:")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
 def test_every_relative_link_and_anchor_of_a_page_exists(page: Path) -> None:
     assert [link for link in links(page) if not link.startswith(REMOTE) and not _leads_somewhere(page, link)] == []
 
