@@ -60,17 +60,9 @@ def _build(term: Term, counts: Tensor | None, done: float) -> Loss:
         weights = class_weights(counts, term.beta if term.weights == "effective" else None)
     if weights is None and term.name in ("ce", "wce"):
         return partial(_cross_entropy, smoothing=term.smoothing)
-    return partial(soft_target_loss, per_class=_per_class(term, counts), weights=weights, smoothing=term.smoothing)
-
-
-def _per_class(term: Term, counts: Tensor | None) -> PerClass:
-    if term.name == "bce":
-        return one_vs_rest
-    if term.name == "focal":
-        return partial(focal, gamma=term.gamma)
-    if term.name == "ldam" and counts is not None:
-        return partial(ldam, margins=class_margins(counts, term.margin), s=term.s)
-    return negative_log_probability
+    return partial(
+        soft_target_loss, per_class=PER_CLASS[term.name](term, counts), weights=weights, smoothing=term.smoothing
+    )
 
 
 def _weighted_sum(logits: Tensor, targets: Tensor, parts: Sequence[tuple[float, Loss]]) -> Tensor:
@@ -141,6 +133,22 @@ def ldam(logits: Tensor, margins: Tensor, s: float) -> Tensor:
     """
     log_p = log_softmax(s * logits, 1)
     return softplus(log1m_prob(log_p) - log_p + s * margins.to(logits.device))
+
+
+def _ldam_of(term: Term, counts: Tensor | None) -> PerClass:
+    assert counts is not None  # noqa: S101 - `Term.needs_counts` asks for them
+    return partial(ldam, margins=class_margins(counts, term.margin), s=term.s)
+
+
+# name → (the term with its settings, images of each class where they are known) → what each class would cost. The settings
+# of a name, and their defaults, stand in `folds.optim.loss_spec.LOSSES`. `f1` is no mean over images and stands apart.
+PER_CLASS: dict[str, Callable[[Term, Tensor | None], PerClass]] = {
+    "ce": lambda term, counts: negative_log_probability,
+    "wce": lambda term, counts: negative_log_probability,
+    "focal": lambda term, counts: partial(focal, gamma=term.gamma),
+    "ldam": _ldam_of,
+    "bce": lambda term, counts: one_vs_rest,
+}
 
 
 def log1m_prob(log_p: Tensor) -> Tensor:
