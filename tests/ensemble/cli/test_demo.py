@@ -76,11 +76,12 @@ def test_quick_demo_takes_few_people_and_two_folds(
     monkeypatch.setattr(demo, "QUICK_PEOPLE", 12)
     monkeypatch.setattr(demo, "QUICK_TEST_PEOPLE", 6)
     # The test above walks these; `make package` walks all of it.
+    monkeypatch.setattr(demo, "_blends", lambda root, files, added: [])
     monkeypatch.setattr(demo, "_views", lambda root, force: [])
     monkeypatch.setattr(demo, "_auto", lambda root, files: ([], ""))
     called = call("demo", "--quick", "--json")
     assert called.code == 0, called.err
-    assert [line["name"] for line in json.loads(called.out)["lines"]][:3] == ["swin", "resnet18", "soft vote"]
+    assert [line["name"] for line in json.loads(called.out)["lines"]] == ["swin", "resnet18"]
     assert [path.name for path in tmp_path.iterdir()] == ["demo-quick"]
     assert len(list(Path("demo-quick").glob("checkpoints/*/*.pt"))) == 4
     assert len(list(Path("demo-quick", sources.BUILT_IN, "train/images").iterdir())) == 12
