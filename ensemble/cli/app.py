@@ -5,55 +5,79 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 from ensemble import __version__
 from ensemble.cli.terminal import console
 from folds.errors import EnsembleError, Interrupted, UsageError, close_matches, unknown_name
 
-Panels = Mapping[str, Sequence[str]]  # title → names of parameters, in the order shown
-
-
-REST = "This command"
-
-
-def in_panels(parser: Any, panels: Panels) -> None:
-    """Make the help of a typer command list its options under these titles; those that none names come last."""
-    title = {name: heading for heading, names in panels.items() for name in names}
-
-    def format_options(ctx: Any, formatter: Any) -> None:
-        records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in [*panels, REST]}
-        by_name = {parameter.name: parameter for parameter in parser.get_params(ctx)}
-        ordered = [name for names in panels.values() for name in names if name in by_name]
-        for name in [*ordered, *(name for name in by_name if name not in title)]:
-            record = by_name[name].get_help_record(ctx)
-            if record is not None:
-                records[title.get(name, REST)].append(record)
-        for heading, lines in records.items():
-            if lines:
-                with formatter.section(heading):
-                    formatter.write_dl(lines)
-
-    if panels:
-        parser.format_options = format_options
-
-
+# A word that overwrites is typed each time: a variable set once would take the guard off every later command.
+NOT_FROM_ENVIRONMENT = ("force",)
+ARGUMENTS, REST = "Arguments", "This command"
 PREFIX = "ENSEMBLE_"
 
 
-# A word that overwrites is typed each time: a variable set once would take the guard off every later command.
-NOT_FROM_ENVIRONMENT = ("force",)
+def _show_panels(parser: Any) -> None:
+    """Make the help of a typer command list its options under their `rich_help_panel`, in their preferred spelling.
+
+    Arguments come first, options without a panel last; where no option has one, they are under "Options", as typer has it.
+    """
+    from ensemble.cli.terminal.options import FIRST_PANELS, LAST_PANELS
+
+    def format_options(ctx: Any, formatter: Any) -> None:
+        records: dict[str, list[tuple[str, str]]] = {}
+        for parameter in parser.get_params(ctx):
+            record = _in_one_spelling(parameter).get_help_record(ctx)
+            if record is not None:
+                panel = getattr(parameter, "rich_help_panel", None) or REST
+                records.setdefault(ARGUMENTS if parameter.param_type_name == "argument" else panel, []).append(record)
+        own = [title for title in records if title not in (*FIRST_PANELS, *LAST_PANELS, ARGUMENTS, REST)]
+        titles = [title for title in (ARGUMENTS, *FIRST_PANELS, *own, *LAST_PANELS) if title in records]
+        for title in [*titles, REST]:
+            with formatter.section("Options" if title == REST and set(titles) <= {ARGUMENTS} else title):
+                formatter.write_dl(records[title])
+
+    parser.format_options = format_options
+
+
+def _in_one_spelling(parameter: Any) -> Any:
+    """Return an option that shows its letter and its first long flag, and none of its further spellings."""
+    shown = copy(parameter)
+    for name in ("opts", "secondary_opts"):
+        flags = getattr(parameter, name)
+        long = [flag for flag in flags if flag.startswith("--")]
+        setattr(shown, name, [flag for flag in flags if flag not in long[1:]])
+    return shown
+
+
+def _spellings(parameter: Any) -> list[str]:
+    """Return the names of an option by its long flags, the preferred one first: ``["resize", "fit"]``."""
+    return [flag.lstrip("-").replace("-", "_") for flag in parameter.opts if flag.startswith("--")]
+
+
+def _check_spellings(parser: Any, words: Sequence[str]) -> None:
+    """Refuse two spellings of one option in one command: which of them should count?"""
+    typed = {word.partition("=")[0] for word in words[: words.index("--") if "--" in words else len(words)]}
+    for parameter in parser.params:
+        long = [flag for flag in parameter.opts if flag.startswith("--")]
+        no = [flag for flag in parameter.secondary_opts if flag.startswith("--")]
+        given = [flag for i, flag in enumerate(long) if typed & {flag, *no[i : i + 1]}]
+        if len(given) > 1:
+            raise UsageError(f"{given[0]} and {given[1]} are two spellings of one option", hint="give one of them")
 
 
 def check_environment(command: Callable[..., Any]) -> None:
-    """Refuse ENSEMBLE_* variables that no command knows, with the nearest that one does.
+    """Refuse ENSEMBLE_* variables that no command knows, with the nearest that one does, and two for one option.
 
     Raises
     ------
-    UsageError : an unknown variable, or one for what must be typed.
+    UsageError : an unknown variable, or one for what must be typed, or two spellings of one.
     """
     given = sorted(name for name in os.environ if name.startswith(PREFIX))
+    if not given:
+        return
     for name in given:
         if name in map(_variable, NOT_FROM_ENVIRONMENT):
             option = name.removeprefix(PREFIX).lower()
@@ -61,10 +85,15 @@ def check_environment(command: Callable[..., Any]) -> None:
                 f"{name} is set, but --{option} is not taken from the environment",
                 hint=f"unset {name}; type --{option} where it is meant",
             )
-    if set(given) <= _variables_of(command):
+    mine = _variables_of(command)
+    for spellings in mine:
+        twice = [name for name in spellings if name in given]
+        if len(twice) > 1:
+            raise UsageError(f"{twice[0]} and {twice[1]} are two spellings of one option", hint="unset one of them")
+    if set(given) <= {name for spellings in mine for name in spellings}:
         return
     # Only now the other commands are imported: a variable for one of them is no mistake.
-    known = _known()
+    known = _known_variables()
     for name in given:
         if name not in known:
             close = close_matches(name.removeprefix(PREFIX), [other.removeprefix(PREFIX) for other in known], most=1)
@@ -75,20 +104,21 @@ def check_environment(command: Callable[..., Any]) -> None:
             )
 
 
-def _known() -> set[str]:
-    from ensemble.cli.app import COMMANDS
-    from folds.config.recipe import known_keys
+def _known_variables() -> set[str]:
+    from folds.config.recipe import all_settings, spellings_of
 
     commands = [getattr(importlib.import_module(f"ensemble.cli.commands.{name}"), name) for name in COMMANDS]
-    return set(map(_variable, known_keys())).union(*map(_variables_of, commands)) - set(
-        map(_variable, NOT_FROM_ENVIRONMENT)
-    )
+    options = {name for command in commands for spellings in _variables_of(command) for name in spellings}
+    settings = set(map(_variable, spellings_of(all_settings())))
+    return (options | settings) - set(map(_variable, NOT_FROM_ENVIRONMENT))
 
 
-def _variables_of(command: Callable[..., Any]) -> set[str]:
-    import inspect
-
-    return set(map(_variable, inspect.signature(command).parameters))
+def _variables_of(command: Callable[..., Any]) -> list[list[str]]:
+    """Return the variables of each parameter of a command, one for each spelling."""
+    return [
+        [_variable(name) for name in dict.fromkeys([parameter.name, *_spellings(parameter)])]
+        for parameter in _parser("command", command).params
+    ]
 
 
 def _variable(name: str) -> str:
@@ -98,29 +128,29 @@ def _variable(name: str) -> str:
 # name → the line in `ensemble --help`. The module ensemble.cli.<name> holds a function of that name; nothing of it is
 # imported for the help, which is why the lines stand here.
 COMMANDS = {
-    "demo": "draw people, train, blend, TTA: the whole road in minutes on a CPU",
-    "prepare": "a new image set: cut to faces, backgrounds replaced; originals untouched",
-    "folds": "split a table by person; folds check: audit the data and a split",
+    "demo": "run the full pipeline on synthetic data (a few minutes on a CPU)",
+    "prepare": "write a new image set: cropped to faces, backgrounds replaced; originals stay untouched",
+    "folds": "split a table by person (group); folds check: audit the data and a split",
     "kfold": "train one model per fold and architecture; write out-of-fold and test predictions",
-    "tune": "choose settings on one fold: many short trainings, the hopeless stopped early",
-    "blend": "combine prediction files by voting, lined up by id",
+    "tune": "tune hyperparameters on one fold; unpromising trials are stopped early (ASHA)",
+    "blend": "combine prediction files by voting or by learned weights, aligned by id",
     "tta": "test-time augmentation of a checkpoint or a run",
-    "runs": "the experiments so far: list, filter, compare two, note what was learnt",
-    "doctor": "look at the installation: versions, devices, mismatched packages",
+    "runs": "list, filter and compare the runs so far; add notes",
+    "doctor": "check the installation: versions, devices, mismatched packages",
 }
 CONTEXT = {"auto_envvar_prefix": "ENSEMBLE", "help_option_names": ["-h", "--help"], "max_content_width": 110}
-NOTHING_HALF_WRITTEN = "what was written is whole, the rest is not there"
+NOTHING_HALF_WRITTEN = "no partial files were written"
 
 USAGE = """usage: ensemble COMMAND [OPTIONS]
 
-k-fold training and honest ensembling of image classifiers, split by person
+person-grouped k-fold training and leakage-free ensembling of image classifiers
 
 {commands}
 
 options everywhere:
-  --help      what a command takes
+  --help      show the options of a command
   --json      print one JSON object instead of text
-  -q --quiet  no progress and notes, only the result
+  -q --quiet  print the result only, no progress and no notes
   --debug     show the traceback of an error
   --version   print the version
 
@@ -174,23 +204,34 @@ def _run(words: list[str]) -> int:
     module = importlib.import_module(f"ensemble.cli.commands.{name}")
     command: Callable[..., Any] = getattr(module, name)
 
+    parser = _parser(name, command)
+    console.flags = _flags_of(parser)
+    if not {"--help", "-h"} & set(rest):
+        check_environment(command)
+        _check_spellings(parser, rest)
+    code = parser.main(args=rest, prog_name=f"ensemble {name}", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _parser(name: str, command: Callable[..., Any]) -> Any:
+    """Return the parser that typer makes of a function, with our help, our Ctrl-C and the variables of every spelling."""
     # Typer's rich help costs .14 s a start; its plain help does not.
     os.environ.setdefault("TYPER_USE_RICH", "0")
     import typer
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name, context_settings=CONTEXT)(command)
-    parser = typer.main.get_command(app)
-    in_panels(parser, getattr(module, "PANELS", {}))
+    parser: Any = typer.main.get_command(app)
+    _show_panels(parser)
+    settings = getattr(command, "settings", ())  # load_settings reads their variables: it knows files and precedence
     for parameter in parser.params:
-        parameter.show_envvar = False  # type: ignore[attr-defined]  # one sentence in the help of kfold says it for all
-        parameter.allow_from_autoenv = parameter.name not in NOT_FROM_ENVIRONMENT  # type: ignore[attr-defined]
-    console.flags = _flags_of(parser)
+        parameter.show_envvar = False  # one sentence in the help of kfold says it for all
+        parameter.allow_from_autoenv = parameter.name not in (*NOT_FROM_ENVIRONMENT, *settings)
+        spellings = _spellings(parameter)
+        if parameter.allow_from_autoenv and len(spellings) > 1 and parameter.envvar is None:
+            parameter.envvar = list(map(_variable, spellings))
     parser.callback = _interruptible(parser.callback)
-    if not {"--help", "-h"} & set(rest):
-        check_environment(command)
-    code = parser.main(args=rest, prog_name=f"ensemble {name}", standalone_mode=False)
-    return code if isinstance(code, int) else 0
+    return parser
 
 
 def _flags_of(parser: Any) -> dict[str, str]:
@@ -226,11 +267,11 @@ def _explain(error: Exception) -> int:
         error, "exit_code"
     ):  # typer's own usage errors, under any of its versions
         usage = UsageError(
-            " ".join(error.format_message().split()).rstrip("."), hint="add --help to see what the command takes"
+            " ".join(error.format_message().split()).rstrip("."), hint="--help shows the options of the command"
         )
         return _explain(usage)
     if type(error).__name__ == "Exit":
         return int(getattr(error, "exit_code", 0))
     print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-    print("hint: this is a fault of the program; add --debug to see where, and report it", file=sys.stderr)
+    print("hint: internal error: rerun with --debug for a traceback and report it", file=sys.stderr)
     return 1

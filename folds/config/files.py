@@ -12,7 +12,17 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from folds.config.recipe import Recipe, Settings, check, displace, known_settings
+from folds.config.recipe import (
+    Recipe,
+    Settings,
+    all_settings,
+    by_key,
+    check,
+    displace,
+    key_of,
+    known_hint,
+    spellings_of,
+)
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.toml import toml_value
 
@@ -20,27 +30,52 @@ CONFIG = Path("ensemble.toml")
 RUN = "run"
 TUNING = ("space", "tune")  # the tables of `ensemble tune`
 # The hint where a run's record is damaged: nothing else knows what its folds were trained with.
-DAMAGED = "--force, with all folds, trains it again from nothing; --name NEW begins another run"
+DAMAGED = "`force`, with all folds, trains it again from scratch; `name=NEW` starts another run"
 
 
 def load_settings(
     flags: Mapping[str, Any], config: Path | None = None, run: Mapping[str, Any] | None = None, tuning: bool = False
 ) -> tuple[Settings, Recipe, dict[str, str]]:
-    """Settings and recipe by precedence: flag > ENSEMBLE_* > `run` > `config` > ./ensemble.toml > default.
+    """Return settings and recipe by precedence: flag > ENSEMBLE_* > `run` > `config` > ./ensemble.toml > default.
 
     Parameters
     ----------
-    flags : key → value, None where a flag was not given.
+    flags : setting, in any spelling → value, None where it was not given.
     config : a TOML file; it must exist.
-    run : one of `runs_of` the files.
+    run : one of `read_run_tables`.
     tuning : the files may have the tables of `ensemble tune`, which are passed over.
 
     Returns
     -------
     settings, recipe, and for every key that is not at its default where it came from.
+
+    Raises
+    ------
+    EnsembleError : a file that is missing, is not TOML or has a key that is no setting.
+    UsageError : an unknown setting, two spellings of one in the same place, a value that cannot be.
     """
-    known = known_settings()
-    layers: list[tuple[str, Mapping[str, Any]]] = []
+    layers = [(origin, by_key(layer, origin)) for origin, layer in _file_layers(config, tuning)]
+    layers.append(("[[run]]", by_key(run or {}, "[[run]]")))
+    layers.append(("environment", by_key(_environment(), "environment")))
+    layers.append(("flag", by_key(flags)))
+
+    known = all_settings()
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        displace(values, layer)
+        for key, value in layer.items():
+            values[key] = _coerce(key, value, known[key].kind, origin)
+            origins[key] = origin
+    settings = Settings(**{f.name: values[f.name] for f in fields(Settings) if f.name in values})
+    recipe = Recipe(**{f.name: values[f.name] for f in fields(Recipe) if f.name in values})
+    check(settings, recipe)
+    return settings, recipe, {key: origin for key, origin in origins.items() if key in values}
+
+
+def _file_layers(config: Path | None, tuning: bool) -> list[tuple[str, dict[str, Any]]]:
+    """Return the settings of ./ensemble.toml and of `config`, the latter last, without the tables for other commands."""
+    layers: list[tuple[str, dict[str, Any]]] = []
     if CONFIG.is_file():
         layers.append((str(CONFIG), _read_toml(CONFIG)))
     if config is not None:
@@ -53,30 +88,20 @@ def load_settings(
             f"{wrong[0]}: [{wrong[1]}] is not a setting of one training",
             hint=f"ensemble tune -c {wrong[0]} chooses from it",
         )
-    layers = [
+    return [
         (origin, {key: value for key, value in layer.items() if key not in (RUN, *TUNING)}) for origin, layer in layers
     ]
-    if run is not None:
-        layers.append(("[[run]]", run))
-    layers.append(
-        (
-            "environment",
-            {key: os.environ[f"ENSEMBLE_{key.upper()}"] for key in known if f"ENSEMBLE_{key.upper()}" in os.environ},
-        )
-    )
-    layers.append(("flag", {key: value for key, value in flags.items() if value is not None}))
 
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for origin, layer in layers:
-        displace(values, layer)
-        for key, value in layer.items():
-            values[key] = _coerce(key, value, known[key], origin)
-            origins[key] = origin
-    settings = Settings(**{f.name: values[f.name] for f in fields(Settings) if f.name in values})
-    recipe = Recipe(**{f.name: values[f.name] for f in fields(Recipe) if f.name in values})
-    check(settings, recipe)
-    return settings, recipe, {key: origin for key, origin in origins.items() if key in values}
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting or an option: ``ENSEMBLE_BATCH_SIZE`` of ``batch_size``."""
+    return f"ENSEMBLE_{name.strip('_').upper()}"
+
+
+def _environment() -> dict[str, str]:
+    """Return the settings that are given as variables, by the spelling that is used."""
+    names = spellings_of(all_settings())
+    return {name: os.environ[variable_of(name)] for name in names if variable_of(name) in os.environ}
 
 
 def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
@@ -91,22 +116,23 @@ def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
     tables = _read_toml(path).get(RUN, []) if path.is_file() else []
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise EnsembleError(f"{path}: 'run' must be tables", hint="write each as [[run]], followed by its settings")
-    own = {f.name for f in fields(Recipe)} - {"seed"} | {"arch", "name"}
+    own = [f.name for f in fields(Recipe) if f.name != "seed"] + ["arch", "name"]
     read: list[dict[str, Any]] = []
-    for number, table in enumerate(tables, 1):
-        wrong = next((key for key in table if key.replace("-", "_") not in own), None)
+    for number, given in enumerate(tables, 1):
+        wrong = next((key for key in given if key_of(key) not in own), None)
         if wrong is not None:
-            close = close_matches(wrong, own)
+            close = close_matches(wrong, spellings_of(own))
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
             hint = "runs of one command share data and folds; each has its own arch, name and settings of training"
             raise EnsembleError(f"{path}: [[run]] {number}: '{wrong}' is not a setting of one run{meant}", hint=hint)
+        table = by_key(given, f"{path}: [[run]] {number}")
         name = table.get("name")
         if name is not None and name in [other.get("name") for other in read]:
             raise EnsembleError(
                 f"{path}: [[run]] {number}: there is a run '{name}' already",
                 hint="each [[run]] has a name of its own, or none",
             )
-        read.append({key.replace("-", "_"): value for key, value in table.items()})
+        read.append(table)
     return read
 
 
@@ -131,20 +157,19 @@ def _read_toml(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EnsembleError(f"{path} is not TOML: {error}") from None
-    known = known_settings()
     read: dict[str, Any] = {}
     for key, value in content.items():
-        name = key.replace("-", "_")
         if key in (RUN, *TUNING):
             read[key] = value
             continue
         if key == "resolved":  # what a run recorded beside its settings; a recorded config can be given again
             continue
-        if name not in known:
-            close = close_matches(name, known)
+        if key_of(key) is None:
+            known = spellings_of(all_settings())
+            close = close_matches(key.replace("-", "_"), known)
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise EnsembleError(f"{path}: unknown key '{key}'{meant}", hint="known: " + ", ".join(known))
-        read[name] = value
+            raise EnsembleError(f"{path}: unknown key '{key}'{meant}", hint=known_hint())
+        read[key] = value
     return read
 
 

@@ -1,24 +1,40 @@
-"""The settings of a training, where each came from, and the file that records them."""
+"""The settings of a training, each described once, and the checks of their values."""
 
 from __future__ import annotations
 
-import math
+import inspect
 import typing
-from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from folds.config.setting import (
+    DATA,
+    FOLDS,
+    MODEL,
+    OPTIMIZER,
+    PANELS,
+    RUN,
+    SAMPLING,
+    TRAINING,
+    Setting,
+    parameter_of,
+    setting,
+    setting_of,
+)
 from folds.errors import UsageError, unknown_name
 from folds.images.settings import _parse_window, check_fit, parse_size
-from folds.optim.schedules import RISING, check_schedule
+from folds.optim.schedules import RISING, SCHEDULES, check_schedule
 
 # A split is made in one way, or is there already.
 CONTRADICTIONS = {
+    ("holdout", "k"): "`holdout` makes one split: give one of them",
     ("folds", "holdout"): "give one of them",
-    ("folds", "stratify"): "--folds FILE is a split that is made: ensemble folds --stratify makes one",
-    ("folds", "repeats"): "--folds FILE is one split: train each of its repeats by itself, or leave --folds out",
-    ("holdout", "repeats"): "--holdout makes one split: give one of them",
+    ("folds", "stratify"): "`folds=FILE` is a split that exists already; ensemble folds --stratify makes one",
+    ("folds", "repeats"): "`folds=FILE` is one split: train each of its repeats by itself, or leave `folds` out",
+    ("holdout", "repeats"): "`holdout` makes one split: give one of them",
 }
 
 
@@ -33,10 +49,15 @@ _INSTEAD_OF = {
 
 
 def check_contradictions(given: Mapping[str, bool]) -> None:
-    """Refuse two settings that contradict each other; `given` says of each key of `CONTRADICTIONS` whether it is set."""
+    """Refuse two settings that contradict each other; `given` says of keys of `CONTRADICTIONS` whether they are set.
+
+    Raises
+    ------
+    UsageError : two of them are.
+    """
     for (one, other), hint in CONTRADICTIONS.items():
-        if given[one] and given[other]:
-            raise UsageError(f"--{one} and --{other} contradict each other", hint=hint)
+        if given.get(one) and given.get(other):
+            raise UsageError(f"`{one}` and `{other}` contradict each other", hint=hint)
 
 
 def displace(values: MutableMapping[str, Any], layer: Mapping[str, Any]) -> None:
@@ -55,71 +76,195 @@ _RATES = {"sgd": 50.0, "momentum": 50.0, "lion": 0.2}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is trained. All of it decides the result, all of it is recorded.
+    """How one model is trained. All of it decides the result, all of it is recorded under the names of these fields.
 
-    None is decided by `completed`: `lr` 2e-4 from pretrained weights and 1e-3 from random ones, `batch_size` 32, `augment`
-    standard, unless the architecture has its own; `warmup` 1 epoch, 0 where the schedule begins low itself. `clip` bounds the gradient norm
-    (0: no bound). `ema` is the decay of the averaged weights (0: off). `keep` ``best`` chooses the epoch on the fold
-    that is scored, which flatters it: marked optimistic wherever it is shown. `img_size` as ``224`` or
-    ``HEIGHTxWIDTH`` (None: the model's own). `window` ``LO,HI`` for images of more than 8 bits.
-
-    `sampler` ``none``, ``balanced``, ``sqrt`` or ``power:A``; `sample_counts` class → images an epoch; `per_person` class or ``attribute=value`` →
-    images of one person an epoch, the same in every epoch with `per_person_fixed` (folds/training/sampler.py). `erase` the probability of an erased
-    rectangle (None: the preset's), `mixup` and `cutmix` their α (folds/augmentation/mixup.py), `augment_more` class or ``attribute=value`` → a stronger
-    preset, `transform` ``module:object`` of the user's own (folds/augmentation/custom.py).
-
-    `target` ``label``, an attribute, or ``mask+gender+age``: one head each (folds/data/targets.py). `head_loss` a loss for heads that have their
-    own. `rebin` attribute → ``{column, cuts}``: what is trained on where it is cut at other places than for the score.
-    `opt` and `opt_args` an optimizer of timm's; `schedule` and `schedule_args` (folds/optim/schedules.py); `layer_decay` of the learning rate, block by
-    block; `accumulate` parts that a batch is computed in; `freeze` epochs in which only the head learns; `patience` epochs without a better
-    validation score after which a fold stops (optimistic like `keep` ``best``; 0: off). `normalise` ``model``, ``imagenet``, or ``data``:
-    mean and deviation of the fold's own training part. `init_run` a run whose folds these begin with: fine-tuning at another size.
+    None is decided by `completed`. `keep` ``best`` and `patience` choose on the fold that is scored, which biases its score: marked
+    optimistic wherever it is shown. `sample_counts`, `per_person` and `augment_more` have a class or ``attribute=value`` as key
+    (folds/training/sampler.py, folds/augmentation/presets.py); `rebin` attribute → ``{column, cuts}``: the bins that are trained
+    on where they differ from those of the score (folds/data/targets.py).
     """
 
-    epochs: int = 15
-    batch_size: int | None = None
-    lr: float | None = None
-    weight_decay: float = 0.05
-    warmup: float | None = None
-    loss: str = "ce"
-    label_smoothing: float = 0.1
-    augment: str | None = None
-    ema: float = 0.0
-    clip: float = 1.0
-    keep: str = "last"
-    amp: str = "auto"
-    channels_last: bool | None = None
-    compile: bool = False
-    img_size: str | None = None
-    fit: str = "squash"
-    window: str | None = None
-    pretrained: bool | None = None
-    init: Path | None = None
-    model_args: dict[str, Any] = field(default_factory=dict)
-    sampler: str = "none"
-    sample_counts: dict[str, Any] = field(default_factory=dict)
-    per_person: dict[str, Any] = field(default_factory=dict)
-    per_person_fixed: bool = False
-    erase: float | None = None
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    augment_more: dict[str, str] = field(default_factory=dict)
-    transform: str | None = None
-    target: str = "label"
-    head_loss: dict[str, str] = field(default_factory=dict)
-    rebin: dict[str, Any] = field(default_factory=dict)
-    opt: str = "adamw"
-    opt_args: dict[str, Any] = field(default_factory=dict)
-    schedule: str = "cosine"
-    schedule_args: dict[str, Any] = field(default_factory=dict)
-    layer_decay: float = 1.0
-    accumulate: int = 1
-    grad_checkpointing: bool = False
-    freeze: int = 0
-    patience: int = 0
-    normalise: str = "model"
-    init_run: str | None = None
-    seed: int = 0
+    epochs: int = setting(15, "epochs of each fold", TRAINING, least=1)
+    batch_size: int | None = setting(
+        None, "images per optimizer step", TRAINING, shown="32; 8 for the small Swin", least=2, unit="images"
+    )
+    lr: float | None = setting(
+        None, "peak learning rate", OPTIMIZER, shown="2e-4 from pretrained weights, 1e-3 from random ones", above=0
+    )
+    weight_decay: float = setting(0.05, "weight decay, not on biases and norms", OPTIMIZER, least=0)
+    warmup: float | None = setting(
+        None,
+        "epochs of linear warmup",
+        OPTIMIZER,
+        shown="1; 0 with onecycle and cyclic",
+        metavar="EPOCHS",
+        least=0,
+        unit="epochs",
+    )
+    loss: str = setting(
+        "ce", "ce, wce, focal, ldam, bce, f1 or a sum, e.g. focal:gamma=1+.5*f1", TRAINING, metavar="L[+L]"
+    )
+    label_smoothing: float = setting(0.1, "share of the target spread over all classes", TRAINING, least=0, below=1)
+    augment: str | None = setting(
+        None,
+        "augmentation preset: none, light, standard or strong",
+        SAMPLING,
+        shown="standard",
+        choices=("none", "light", "standard", "strong"),
+    )
+    ema: float = setting(
+        0.0, "decay of the exponential moving average of the weights, e.g. 0.999", TRAINING, least=0, below=1, off=0
+    )
+    clip: float = setting(
+        1.0, "largest norm of the gradient; 0: no clipping", OPTIMIZER, metavar="NORM", least=0, off=0
+    )
+    keep: str = setting(
+        "last",
+        "which weights to keep: last, or best (highest validation macro F1; biases the OOF score)",
+        TRAINING,
+        spelling="select",
+        choices=KEEP,
+    )
+    amp: str = setting(
+        "auto",
+        "mixed precision: auto (where the device is faster with it), bf16, fp16 or off",
+        TRAINING,
+        choices=("auto", "bf16", "fp16", "off"),
+    )
+    channels_last: bool | None = setting(
+        None, "memory format channels_last", TRAINING, shown="yes for convolutional models"
+    )
+    compile: bool = setting(False, "train through torch.compile", TRAINING)
+    img_size: str | None = setting(
+        None, "input size: 224 or HEIGHTxWIDTH", MODEL, shown="the model's own", metavar="PX", unit="pixels"
+    )
+    fit: str = setting(
+        "squash",
+        "how images get to that size: squash, crop, crop:PIXELS (of the center) or letterbox",
+        MODEL,
+        spelling="resize",
+        metavar="HOW",
+    )
+    window: str | None = setting(
+        None,
+        "intensity range LO,HI mapped to 0–255 for images with more than 8 bits",
+        MODEL,
+        shown="the file's range",
+        metavar="LO,HI",
+    )
+    pretrained: bool | None = setting(None, "start from timm's pretrained weights", MODEL, shown="yes")
+    init: Path | None = setting(
+        None, "start from the weights in this file", MODEL, spelling="init_weights", metavar="FILE"
+    )
+    model_args: dict[str, Any] = setting(dict, "further arguments of the timm model, e.g. {drop_rate = 0.1}", MODEL)
+    sampler: str = setting(
+        "none",
+        "how classes are balanced in an epoch: none (each image once), balanced, sqrt or power:A",
+        SAMPLING,
+        metavar="HOW",
+    )
+    sample_counts: dict[str, Any] = setting(dict, "class → images per epoch", SAMPLING, unit="images")
+    per_person: dict[str, Any] = setting(
+        dict, "class or attribute=value → images per person (group) and epoch", SAMPLING, unit="images"
+    )
+    per_person_fixed: bool = setting(False, "with per_person: the same images in every epoch", SAMPLING)
+    erase: float | None = setting(
+        None,
+        "probability that a random rectangle is erased",
+        SAMPLING,
+        spelling="random_erasing",
+        shown="the preset's",
+        metavar="P",
+        least=0,
+        most=1,
+    )
+    mixup: float = setting(
+        0.0,
+        "alpha of mixup (pairs of images blended), usually 0.2",
+        SAMPLING,
+        metavar="ALPHA",
+        least=0,
+        most=100,
+        off=0,
+    )
+    cutmix: float = setting(
+        0.0,
+        "alpha of cutmix (a part of one image pasted into another), usually 1",
+        SAMPLING,
+        metavar="ALPHA",
+        least=0,
+        most=100,
+        off=0,
+    )
+    augment_more: dict[str, str] = setting(dict, "class or attribute=value → a stronger preset", SAMPLING)
+    transform: str | None = setting(None, "your own transform of the decoded image", SAMPLING, metavar="MODULE:OBJECT")
+    target: str = setting(
+        "label",
+        "what is predicted: label, an attribute of it (age), or one head each: mask+gender+age",
+        MODEL,
+        metavar="A[+B]",
+    )
+    head_loss: dict[str, str] = setting(dict, "attribute → loss of its head, where it has its own", TRAINING)
+    rebin: dict[str, Any] = setting(
+        dict, "attribute → {column, cuts}: other bins for training than for the score", TRAINING
+    )
+    opt: str = setting("adamw", "optimizer: adamw, adam, sgd, lion, or another of timm's", OPTIMIZER, metavar="NAME")
+    opt_args: dict[str, Any] = setting(dict, "further arguments of the optimizer", OPTIMIZER)
+    schedule: str = setting(
+        "cosine",
+        "learning rate schedule: cosine, constant, onecycle, cyclic, step or plateau",
+        OPTIMIZER,
+        choices=tuple(SCHEDULES),
+    )
+    schedule_args: dict[str, Any] = setting(dict, "arguments of the schedule", OPTIMIZER)
+    layer_decay: float = setting(
+        1.0,
+        "layer-wise learning rate decay: factor from each block to the one before",
+        OPTIMIZER,
+        above=0,
+        most=1,
+        off=1,
+    )
+    accumulate: int = setting(
+        1,
+        "gradient accumulation: parts that a batch is computed in, to save memory",
+        TRAINING,
+        spelling="grad_accum",
+        metavar="N",
+        least=1,
+        off=1,
+    )
+    grad_checkpointing: bool = setting(False, "gradient checkpointing: less memory, more time", TRAINING)
+    freeze: int = setting(
+        0,
+        "epochs at the start in which only the head is trained",
+        TRAINING,
+        spelling="freeze_epochs",
+        metavar="EPOCHS",
+        least=0,
+        off=0,
+        unit="epochs",
+    )
+    patience: int = setting(
+        0,
+        "early stopping: epochs without a better validation score (biases the OOF score)",
+        TRAINING,
+        metavar="EPOCHS",
+        least=0,
+        off=0,
+        unit="epochs",
+    )
+    normalise: str = setting(
+        "model",
+        "input mean/std: model, imagenet, or data (computed on each fold's training images)",
+        MODEL,
+        spelling="normalize",
+        choices=NORMALISE,
+    )
+    init_run: str | None = setting(
+        None, "start each fold from the same fold of this run: fine-tuning, e.g. at another size", MODEL, metavar="RUN"
+    )
+    seed: int = setting(0, "of the split and of every random stream", TRAINING, least=0, below=2**32)
 
     def completed(self, own: Mapping[str, Any]) -> tuple[Recipe, str]:
         """The recipe with every open setting decided, and the reason for its learning rate.
@@ -163,53 +308,137 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Settings:
-    """What `ensemble kfold` works with besides the recipe; None: not given.
+    """What `ensemble kfold` works with besides the recipe; None: not given."""
 
-    `stratify` names columns that are spread over the folds besides the label. `repeats` independent partitions and
-    `seeds` seeds of training (on the same folds) make a run each.
+    data: Path | None = setting(
+        None,
+        "a CSV, class folders, or the mask-competition layout",
+        DATA,
+        shown="./data, else synthetic faces",
+        metavar="PATH",
+    )
+    test: Path | None = setting(
+        None, "further images to predict: a CSV or a folder, with labels or without", DATA, metavar="PATH"
+    )
+    path: str = setting("path", "CSV column of the image path", DATA, metavar="COL")
+    label: str = setting("label", "CSV column of the class", DATA, metavar="COL")
+    person: str = setting(
+        "person",
+        "CSV column of the person (group): its images are never split over folds",
+        DATA,
+        aliases=("group",),
+        metavar="COL",
+    )
+    id: str | None = setting(None, "CSV column of the sample id", DATA, shown="id, else the path", metavar="COL")
+    split: str | None = setting(None, "CSV column whose value 'test' holds a row out of the folds", DATA, metavar="COL")
+    person_regex: str | None = setting(
+        None,
+        "class folders: regular expression that finds the person in the image path",
+        DATA,
+        aliases=("group_regex",),
+        metavar="REGEX",
+    )
+    k: int = setting(
+        5,
+        "number of folds",
+        FOLDS,
+        short="-k",
+        least=2,
+        hint="one fold has nothing to be validated on; `holdout=.2` trains one model",
+    )
+    folds: Path | None = setting(None, "use this split, e.g. of ensemble folds -o FILE", FOLDS, metavar="FILE")
+    holdout: float | None = setting(
+        None,
+        "one model: hold out this share of the persons instead of k folds",
+        FOLDS,
+        metavar="SHARE",
+        above=0,
+        below=1,
+    )
+    stratify: tuple[str, ...] = setting(
+        (),
+        "balance these columns over the folds too, e.g. gender,source; the label always is",
+        FOLDS,
+        metavar="COL[,COL]",
+    )
+    repeats: int = setting(
+        1, "independent splits into k folds, a run each: NAME, NAME-r1, …", FOLDS, metavar="R", least=1
+    )
+    repair: bool = setting(True, "move persons where scikit-learn's split lacks a class or is unbalanced", FOLDS)
+    seeds: int = setting(
+        1, "training seeds on the same folds, a run each: NAME, NAME-s1, …", FOLDS, metavar="N", least=1
+    )
+    arch: tuple[str, ...] = setting(
+        ("swin",), "models, by short name or timm id: swin,resnet18", MODEL, metavar="A[,B]"
+    )
+    name: str | None = setting(None, "name of the run", RUN, shown="the architecture")
+
+
+@lru_cache(maxsize=1)
+def all_settings() -> dict[str, Setting]:
+    """Return every setting, by key: those of `Settings`, then those of `Recipe`."""
+    return {
+        described.name: setting_of(described, typing.get_type_hints(owner)[described.name])
+        for owner in (Settings, Recipe)
+        for described in fields(owner)
+    }
+
+
+@lru_cache(maxsize=1)
+def _keys() -> dict[str, str]:
+    return {spelling: one.key for one in all_settings().values() for spelling in one.spellings}
+
+
+def key_of(name: str) -> str | None:
+    """Return the key of a setting by any of its spellings, with ``-`` or ``_``; None for what is no setting."""
+    return _keys().get(name.replace("-", "_"))
+
+
+def spelling_of(key: str) -> str:
+    """Return the preferred spelling of a key (or of another spelling); what is no setting stays as it is."""
+    known = key_of(key)
+    return key if known is None else all_settings()[known].spelling
+
+
+def spellings_of(keys: Iterable[str]) -> list[str]:
+    """Return all spellings of these keys, the preferred ones first; a name that is no setting stays as it is."""
+    known = [all_settings()[key].spellings if key in all_settings() else (key,) for key in keys]
+    return [names[0] for names in known] + [name for names in known for name in names[1:]]
+
+
+def known_hint(keys: Iterable[str] | None = None) -> str:
+    """Return the hint of an error about an unknown setting: the preferred spellings of these keys, or of all."""
+    return "known: " + ", ".join(spelling_of(key) for key in (all_settings() if keys is None else keys))
+
+
+def by_key(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return values by key, whichever spelling they were given by; None, "not given", is left out.
+
+    Raises
+    ------
+    UsageError : a name that is no setting (the nearest are offered), or two spellings of one; `where` is put in front.
     """
-
-    data: Path | None = None
-    test: Path | None = None
-    path: str = "path"
-    label: str = "label"
-    person: str = "person"
-    id: str | None = None
-    split: str | None = None
-    person_regex: str | None = None
-    k: int = 5
-    folds: Path | None = None
-    holdout: float | None = None
-    stratify: tuple[str, ...] = ()
-    repeats: int = 1
-    repair: bool = True
-    seeds: int = 1
-    arch: tuple[str, ...] = ("swin",)
-    name: str | None = None
+    given: dict[str, tuple[str, Any]] = {}
+    prefix = f"{where}: " if where else ""
+    for name, value in values.items():
+        if value is None:
+            continue
+        key = key_of(name)
+        if key is None:
+            error = unknown_name("setting", name, spellings_of(all_settings()), hint=known_hint())
+            raise UsageError(f"{prefix}{error.message}", hint=error.hint)
+        if key in given:
+            raise UsageError(
+                f"{prefix}`{given[key][0]}` and `{name}` are two spellings of one setting", hint="give one of them"
+            )
+        given[key] = name, value
+    return {key: value for key, (_, value) in given.items()}
 
 
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "epochs": (lambda v: v >= 1, "1 or more"),
-    "batch_size": (lambda v: v is None or v >= 2, "2 or more"),
-    "lr": (lambda v: v is None or 0 < v < math.inf, "above 0"),
-    "weight_decay": (lambda v: 0 <= v < math.inf, "0 or more"),
-    "warmup": (lambda v: v is None or 0 <= v < math.inf, "0 or more epochs"),
-    "label_smoothing": (lambda v: 0 <= v < 1, "from 0 to below 1"),
-    "ema": (lambda v: 0 <= v < 1, "from 0 (off) to below 1"),
-    "erase": (lambda v: v is None or 0 <= v <= 1, "from 0 to 1"),
-    "mixup": (lambda v: 0 <= v <= 100, "from 0 (off) to 100"),
-    "cutmix": (lambda v: 0 <= v <= 100, "from 0 (off) to 100"),
-    "clip": (lambda v: 0 <= v < math.inf, "0 (off) or more"),
-    "layer_decay": (lambda v: 0 < v <= 1, "above 0, and 1 (off) at most"),
-    "accumulate": (lambda v: v >= 1, "1 (off) or more"),
-    "freeze": (lambda v: v >= 0, "0 (off) or more epochs"),
-    "patience": (lambda v: v >= 0, "0 (off) or more epochs"),
-    "seed": (lambda v: 0 <= v < 2**32, "0 or more, below 2**32"),
-    "k": (lambda v: v >= 2, "2 or more"),
-    "repeats": (lambda v: v >= 1, "1 or more"),
-    "seeds": (lambda v: v >= 1, "1 or more"),
-    "holdout": (lambda v: v is None or 0 < v < 1, "above 0 and below 1"),
-}
+def setting_parameters() -> list[inspect.Parameter]:
+    """Return all settings as keywords of a Python function, by their preferred spellings, in the order of the help."""
+    ordered = sorted(all_settings().values(), key=lambda one: PANELS.index(one.panel))
+    return [parameter_of(one) for one in ordered]
 
 
 def check(settings: Settings, recipe: Recipe) -> None:
@@ -217,49 +446,42 @@ def check(settings: Settings, recipe: Recipe) -> None:
     values = asdict(settings) | asdict(recipe)
     if settings.k == 1 and (settings.folds is not None or settings.holdout is not None):
         values["k"] = 2  # the record of a run with one part held out, given again: k is not used
-    for key, (fits, expected) in _RANGES.items():
-        if not fits(values[key]):
-            hint = "one fold has nothing to be validated on; --holdout .2 trains one model" if key == "k" else None
-            raise UsageError(f"--{key.replace('_', '-')} must be {expected}, found {values[key]}", hint=hint)
+    for key, described in all_settings().items():
+        described.check(values[key])
     given = {"folds": settings.folds is not None, "holdout": settings.holdout is not None}
     given |= {"stratify": bool(settings.stratify), "repeats": settings.repeats > 1}
     check_contradictions(given)
     if recipe.seed + settings.seeds > 2**32:
-        raise UsageError(f"--seeds {settings.seeds} from --seed {recipe.seed} on go beyond 2**32")
+        raise UsageError(f"`seeds={settings.seeds}` from `seed={recipe.seed}` on go beyond 2**32")
     if recipe.batch_size is not None and recipe.accumulate > recipe.batch_size:
         raise UsageError(
-            f"accumulate = {recipe.accumulate}: a batch of {recipe.batch_size} has no so many parts",
-            hint=f"accumulate = {recipe.batch_size} at most",
+            f"`grad_accum` must not exceed `batch_size` ({recipe.batch_size}), found {recipe.accumulate}",
+            hint=f"`grad_accum={recipe.batch_size}` at most",
         )
     check_fit(recipe.fit)
-    if recipe.keep not in KEEP:
-        raise unknown_name("--keep", recipe.keep, KEEP)
-    if recipe.normalise not in NORMALISE:
-        raise unknown_name("--normalise", recipe.normalise, NORMALISE)
     check_schedule(recipe.schedule, recipe.schedule_args)
     recipe.size()
     recipe.value_window()
     if recipe.init is not None and recipe.pretrained is False:
-        raise UsageError("--init FILE and --no-pretrained contradict each other", hint="give one of them")
+        raise UsageError("`init_weights=FILE` and `pretrained=False` contradict each other", hint="give one of them")
     if recipe.init is not None and recipe.init_run is not None:
-        raise UsageError("--init FILE and --init-run RUN contradict each other", hint="give one of them")
+        raise UsageError("`init_weights=FILE` and `init_run=RUN` contradict each other", hint="give one of them")
     if not settings.arch:
-        raise UsageError("--arch names no architecture", hint="--arch swin or --arch swin,resnet18")
+        raise UsageError("`arch` names no architecture", hint="`arch=swin` or `arch=swin,resnet18`")
 
 
 def known_settings() -> dict[str, Any]:
-    hints = typing.get_type_hints(Settings) | typing.get_type_hints(Recipe)
-    return {f.name: hints[f.name] for f in (*fields(Settings), *fields(Recipe))}
+    """Return the type of each setting, by key."""
+    return {key: one.kind for key, one in all_settings().items()}
 
 
 def known_keys() -> tuple[str, ...]:
-    """The keys that a settings file may hold."""
-    return tuple(known_settings())
+    """Return the keys of all settings, as they are recorded."""
+    return tuple(all_settings())
 
 
 def default_of(key: str) -> Any:
-    """The default of a key; None where it has none, or nothing as it."""
-    for f in (*fields(Settings), *fields(Recipe)):
-        if f.name == key and f.default is not MISSING:
-            return f.default
-    return None
+    """Return the default of a setting, by any spelling; None where it has none, or an empty table."""
+    known = key_of(key)
+    default = None if known is None else all_settings()[known].default
+    return None if default == {} else default

@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from folds.config.recipe import Recipe, known_keys
+from folds.config.recipe import Recipe, key_of, known_hint, spelling_of, spellings_of
 from folds.errors import UsageError, close_matches
 
 # They have a way of their own to be several.
 _ELSEWHERE = {
-    "arch": "--arch A,B trains several architectures",
-    "seed": "--seeds N trains with several seeds on the same folds",
-}
-_ELSEWHERE |= {
-    "repeats": "--repeats R makes several splits",
-    "seeds": "--seeds N trains with several seeds on the same folds",
+    "arch": "`arch=A,B` trains several architectures",
+    "seed": "`seeds=N` trains with several seeds on the same folds",
+    "repeats": "`repeats=R` makes several splits",
+    "seeds": "`seeds=N` trains with several seeds on the same folds",
 }
 
 
@@ -30,7 +28,7 @@ class SweepPoint:
 
     Attributes
     ----------
-    values : setting → its value, as text or as TOML has it.
+    values : key of a setting → its value, as text or as TOML has it.
     suffix : what it adds to the name of a run: the value, with the setting in front where the value alone says nothing (``focal``, ``lr-1e-3``).
     """
 
@@ -47,7 +45,7 @@ class RequestedRecipe(NamedTuple):
 
 
 def parse_sweep(texts: Sequence[str]) -> tuple[SweepPoint, ...]:
-    """The variants of ``["loss=ce,focal", "lr=1e-3,3e-4"]``: every combination, the first values first.
+    """Return the variants of ``["loss=ce,focal", "lr=1e-3,3e-4"]``: every combination, the first values first.
 
     All combinations, and not one setting at a time: two settings that are each better alone need not be so together,
     and one at a time is two commands. Values that hold a comma are given as a TOML array: ``window=["0,255", "0,4095"]``.
@@ -60,9 +58,8 @@ def parse_sweep(texts: Sequence[str]) -> tuple[SweepPoint, ...]:
     for text in texts:
         key, values = _parse(text)
         if key in axes:
-            raise UsageError(
-                f"--sweep {key} is given twice", hint=f"--sweep {key}={','.join(map(_text, [*axes[key], *values]))}"
-            )
+            name, listed = spelling_of(key), ",".join(map(_text, [*axes[key], *values]))
+            raise UsageError(f"`sweep` {name} is given twice", hint=f"`sweep` {name}={listed}")
         axes[key] = values
     combinations = itertools.product(*axes.values())
     return tuple(
@@ -72,37 +69,38 @@ def parse_sweep(texts: Sequence[str]) -> tuple[SweepPoint, ...]:
 
 
 def _parse(text: str) -> tuple[str, list[Any]]:
-    name, equals, listed = text.partition("=")
-    key = name.strip().replace("-", "_")
-    known = [field.name for field in fields(Recipe) if field.name not in _ELSEWHERE]
+    given, equals, listed = text.partition("=")
+    name = given.strip()
+    key = key_of(name)
+    own = [field.name for field in fields(Recipe) if field.name not in _ELSEWHERE]
     if key in _ELSEWHERE:
-        raise UsageError(f"--sweep {name.strip()}: not a setting of a recipe", hint=_ELSEWHERE[key])
-    if key in known_keys() and key not in known:
-        raise UsageError(
-            f"--sweep {name.strip()}: it decides the data or the folds, which the variants share",
-            hint="one command for each, with --name",
-        )
-    if key not in known:
-        close = close_matches(key, known)
+        raise UsageError(f"`sweep` {name}: not a setting of a recipe", hint=_ELSEWHERE[key])
+    if key is None:
+        close = close_matches(name.replace("-", "_"), spellings_of(own))
         meant = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise UsageError(f"--sweep {name.strip()}: unknown setting{meant}", hint=f"known: {', '.join(known)}")
-    values = _values(key, listed.strip()) if equals else []
+        raise UsageError(f"`sweep` {name}: unknown setting{meant}", hint=known_hint(own))
+    if key not in own:
+        raise UsageError(
+            f"`sweep` {name}: it decides the data or the folds, which the variants share",
+            hint="one command for each, with `name`",
+        )
+    values = _values(name, listed.strip()) if equals else []
     if len(values) < 2:
-        raise UsageError(f"--sweep {text}: expected two values or more", hint=f"--sweep {key}=V1,V2")
+        raise UsageError(f"`sweep` {text}: expected two values or more", hint=f"`sweep` {name}=V1,V2")
     twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
     if twice is not None:
-        raise UsageError(f"--sweep {text}: {_text(twice)} is given twice", hint="name each value once")
+        raise UsageError(f"`sweep` {text}: {_text(twice)} is given twice", hint="name each value once")
     return key, values
 
 
-def _values(key: str, listed: str) -> list[Any]:
+def _values(name: str, listed: str) -> list[Any]:
     if not listed.startswith("["):
         return [value.strip() for value in listed.split(",") if value.strip()]
     try:
         return list(tomllib.loads(f"values = {listed}")["values"])
     except tomllib.TOMLDecodeError as error:
-        hint = f"""--sweep '{key}=["A,B", "C,D"]'"""
-        raise UsageError(f"--sweep {key}={listed}: not a TOML array: {error}", hint=hint) from None
+        hint = f"""`sweep` '{name}=["A,B", "C,D"]'"""
+        raise UsageError(f"`sweep` {name}={listed}: not a TOML array: {error}", hint=hint) from None
 
 
 def _text(value: Any) -> str:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from folds.config.recipe import default_of, known_keys
+from folds.config.recipe import default_of, key_of
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.experiments.comparison import changes_text
 from folds.experiments.ledger import Ledger
@@ -201,13 +201,14 @@ def column(name: str, listed: Sequence[RunListing]) -> tuple[str, Callable[[RunL
     if key in COLUMNS:
         return COLUMNS[key]
     settings = {setting for one in listed for setting in one.entry["settings"]}
-    if key not in settings and key not in known_keys():
+    if key not in settings and key_of(key) is None:
         raise unknown_name("column", name.strip(), [*COLUMNS, *sorted(settings - set(COLUMNS))])
     return key, lambda one: "" if (value := _setting(one, key)) is None else value_text(value)
 
 
 def _setting(one: RunListing, key: str) -> Any:
-    return one.entry["settings"].get(key, default_of(key))
+    """Return the value of a setting, in any spelling, of a run; its default where the run does not record it."""
+    return one.entry["settings"].get(key_of(key) or key, default_of(key))
 
 
 def filter_runs(listed: Sequence[RunListing], filters: Sequence[str]) -> list[RunListing]:

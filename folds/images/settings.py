@@ -42,7 +42,7 @@ class ImageSettings:
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise UsageError(
                     f"a window is two values LO,HI with LO < HI, not {low:g},{high:g}",
-                    hint="for example --window 0,4095",
+                    hint="for example `window=0,4095`",
                 )
 
     @property
@@ -63,11 +63,11 @@ def check_fit(fit: str) -> None:
     """Refuse what is neither one of `FITS` nor ``crop:PIXELS``."""
     name, colon, pixels = fit.partition(":")
     if name not in FITS or (colon and name != "crop"):
-        raise unknown_name("--fit", fit, FITS, hint="squash, crop, crop:PIXELS (of the centre) or letterbox")
+        raise unknown_name("`resize`", fit, FITS, hint="squash, crop, crop:PIXELS (of the center) or letterbox")
     if colon and not (pixels.isdecimal() and 1 <= int(pixels) <= 2**16):
         raise UsageError(
-            f"--fit {fit}: expected a number of pixels after crop:",
-            hint="--fit crop:380 takes the central 380 × 380 pixels",
+            f"`resize={fit}`: expected a number of pixels after crop:",
+            hint="`resize=crop:380` takes the central 380 × 380 pixels",
         )
 
 
@@ -76,8 +76,8 @@ def parse_size(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and 8 <= int(part) <= 4096 for part in parts):
         raise UsageError(
-            f"--img-size {text}: expected a number of pixels (8–4096) or HEIGHTxWIDTH",
-            hint="--img-size 224, --img-size 288x384",
+            f"`img_size={text}`: expected a number of pixels (8–4096) or HEIGHTxWIDTH",
+            hint="`img_size=224`, `img_size=288x384`",
         )
     return int(parts[0]), int(parts[-1])
 
@@ -86,10 +86,10 @@ def _parse_window(text: str) -> tuple[float, float]:
     try:
         low, high = map(float, text.split(","))
     except ValueError:
-        raise UsageError(f"--window {text}: expected two numbers", hint="--window 0,4095 for 12-bit images") from None
+        raise UsageError(f"`window={text}`: expected two numbers", hint="`window=0,4095` for 12-bit images") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(
-            f"--window {text}: the first number must be below the second", hint="--window 0,4095 for 12-bit images"
+            f"`window={text}`: the first number must be below the second", hint="`window=0,4095` for 12-bit images"
         )
     return low, high
 

@@ -117,7 +117,7 @@ def check_schedule(name: str, options: Mapping[str, Any]) -> None:
     UsageError : an unknown schedule or option (the nearest are offered), or a value outside its range.
     """
     if name not in SCHEDULES:
-        raise unknown_name("--schedule", name, list(SCHEDULES))
+        raise unknown_name("`schedule`", name, list(SCHEDULES))
     known = SCHEDULES[name].options
     for key, value in options.items():
         if key not in known:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from folds.config.recipe import Recipe, known_settings
+from folds.config.recipe import Recipe, key_of, known_hint, known_settings, spellings_of
 from folds.errors import EnsembleError, close_matches
 from folds.utils.files import derive_seed
 
@@ -113,15 +113,20 @@ def read_space(path: Path, table: Any) -> tuple[Parameter, ...]:
     if not isinstance(table, dict) or not table:
         found = "there is no table [space]" if table == {} else f"'space' must be a table, found {table!r}"
         raise EnsembleError(f"{path}: {found}", hint=_EXAMPLE)
-    return tuple(_axis(f"{path}: [space]", name, value) for name, value in table.items())
+    space = [_axis(f"{path}: [space]", name, value) for name, value in table.items()]
+    twice = next((axis for i, axis in enumerate(space) if axis.key in [other.key for other in space[:i]]), None)
+    if twice is not None:
+        names = " and ".join(f"`{name}`" for name in table if key_of(name) == twice.key)
+        raise EnsembleError(f"{path}: [space] {names} are two spellings of one setting", hint="give one of them")
+    return tuple(space)
 
 
 def _axis(where: str, name: str, value: Any) -> Parameter:
-    key = name.replace("-", "_")
+    key = key_of(name)
     kinds = known_settings()
-    own = {field.name for field in fields(Recipe)} - {"seed"} | {"arch"}
-    if key not in own:
-        if key in kinds:
+    own = sorted({field.name for field in fields(Recipe)} - {"seed"} | {"arch"})
+    if key is None or key not in own:
+        if key is not None:
             hint = (
                 "put it above [space]; repeats and seeds of the best are for ensemble kfold"
                 if key != "seed"
@@ -131,7 +136,7 @@ def _axis(where: str, name: str, value: Any) -> Parameter:
                 f"{where} '{name}' decides the data, the folds or the draws, which all trials share", hint=hint
             )
         raise EnsembleError(
-            f"{where} unknown setting '{name}'{_meant(key, own)}", hint="known: " + ", ".join(sorted(own))
+            f"{where} unknown setting '{name}'{_meant(name.replace('-', '_'), spellings_of(own))}", hint=known_hint(own)
         )
     if isinstance(value, list):
         if len(value) < 2:

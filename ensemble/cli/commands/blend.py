@@ -13,17 +13,13 @@ from ensemble.blending.output import answers_of, blend_folder, check_answers_fil
 from ensemble.blending.request import ALL_METHODS, BlendConfig
 from ensemble.cli.reports.blend import blend_report
 from ensemble.cli.terminal import console
+from ensemble.cli.terminal.options import REPORT, ScoreByOption, scored_by_person
 from ensemble.cli.terminal.progress import TerminalProgress
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic
 
-PANELS = {
-    "How it is combined": ("method", "weights", "power", "trim", "by", "calibrate", "max_members", "budget", "cost"),
-    "What is combined": ("run", "labels", "from_", "allow_duplicates"),
-    "What is said": ("metric", "per", "worth", "detail"),
-    "What is written": ("output", "csv", "force"),
-}
+METHOD, MEMBERS, WRITTEN = "Combination", "Members", "Output"
 
 
 def blend(
@@ -32,94 +28,156 @@ def blend(
         typer.Argument(help="prediction files (.npy), CSVs of hard labels (ImageID,ans)", metavar="FILES..."),
     ],
     method: Annotated[
-        str | None, typer.Option(help=f"{', '.join(ALL_METHODS)} [soft; weighted with --weights]")
+        str | None,
+        typer.Option(
+            help=f"{', '.join(ALL_METHODS)} [soft; weighted with --weights]", metavar="NAME", rich_help_panel=METHOD
+        ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="of the runs: swin=.7,resnet18=.3, or .7,.3 in the order they first appear", metavar="W"),
+        typer.Option(
+            help="weights of the runs: swin=.7,resnet18=.3, or .7,.3 in the order they first appear",
+            metavar="W",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     power: Annotated[
         float | None,
         typer.Option(
-            help="exponent of --method power: 1 mean, 0 geometric, -1 harmonic, large: the largest [2]", metavar="P"
+            help="exponent of --method power: 1 mean, 0 geometric, -1 harmonic, large: maximum [2]",
+            metavar="P",
+            rich_help_panel=METHOD,
         ),
     ] = None,
     trim: Annotated[
         float | None,
-        typer.Option(help="share of the runs that --method trimmed leaves out at either end [.2]", metavar="SHARE"),
+        typer.Option(
+            help="share of the runs that --method trimmed leaves out at each end [.2]",
+            metavar="SHARE",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     by: Annotated[
-        str, typer.Option(help="class, or attribute: mask, gender, age are voted on apart, then joined", metavar="WHAT")
+        str,
+        typer.Option(
+            help="vote on the class, or on each attribute (mask, gender, age) separately and combine",
+            metavar="class|attribute",
+            rich_help_panel=METHOD,
+        ),
     ] = "class",
     calibrate: Annotated[
         str | None,
-        typer.Option(help="temperature or vector, before or after pooling: after:temperature", metavar="WHERE:HOW"),
+        typer.Option(
+            help="temperature or vector scaling, before or after pooling: after:temperature",
+            metavar="WHERE:HOW",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
-    max_members: Annotated[int | None, typer.Option(help="use the best so many runs at most", metavar="N")] = None,
+    max_members: Annotated[
+        int | None,
+        typer.Option(help="use at most N runs, chosen by nested score", metavar="N", rich_help_panel=METHOD),
+    ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(help="use runs that cost so much an image at most: forward passes, or --cost", metavar="COST"),
+        typer.Option(
+            help="use runs whose total cost per image is at most this: forward passes, or --cost",
+            metavar="COST",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     cost: Annotated[
-        str | None, typer.Option(help="what a pass of each run costs: swin=3,resnet18=1", metavar="C")
+        str | None,
+        typer.Option(help="cost of one pass of each run: swin=3,resnet18=1", metavar="C", rich_help_panel=METHOD),
     ] = None,
-    run: Annotated[str | None, typer.Option(help="blend only these runs", metavar="A[,B]")] = None,
-    metric: Annotated[
-        str,
-        typer.Option(
-            help=f"score, and what is learnt for: {', '.join(METRICS)}, or a function of yours",
-            metavar="NAME|module:function",
-        ),
-    ] = "macro_f1",
-    per: Annotated[
-        str | None, typer.Option(help="score per person: a person's images are averaged first", metavar="person")
+    run: Annotated[
+        str | None, typer.Option(help="blend only these runs", metavar="A[,B]", rich_help_panel=MEMBERS)
     ] = None,
-    worth: Annotated[
-        bool | None,
-        typer.Option("--worth/--no-worth", help="say what each run is worth, and what can be left out [with auto]"),
-    ] = None,
-    detail: Annotated[
-        bool, typer.Option("--detail", help="scores by class and attribute, confidence against accuracy")
-    ] = False,
     labels: Annotated[
-        Path | None, typer.Option(help="true labels by id: a CSV with id,label and, better, person", metavar="FILE.csv")
+        Path | None,
+        typer.Option(
+            help="true labels by id: a CSV with id,label and preferably person",
+            metavar="FILE.csv",
+            rich_help_panel=MEMBERS,
+        ),
     ] = None,
     from_: Annotated[
         str | None,
         typer.Option(
             "--from",
             envvar="ENSEMBLE_FROM",
-            help="what arrays without a sidecar hold: probability or logit [probability]",
+            help="content of arrays without a sidecar: probability or logit [probability]",
+            metavar="WHAT",
+            rich_help_panel=MEMBERS,
         ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", help="name: writes runs/blends/NAME [method and hash]", metavar="NAME"),
-    ] = None,
-    csv: Annotated[
-        Path | None, typer.Option(help="write the decisions too: ImageID,ans of the test samples", metavar="FILE")
     ] = None,
     allow_duplicates: Annotated[
         bool,
-        typer.Option("--allow-duplicates", help="files of equal content vote as often as they are given, not once"),
+        typer.Option(
+            "--allow-duplicates", help="count files of equal content each time, not once", rich_help_panel=MEMBERS
+        ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="replace an existing blend or CSV")] = False,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help=f"metric to score by and to optimize: {', '.join(METRICS)}, or your own function",
+            metavar="NAME|module:function",
+            rich_help_panel=REPORT,
+        ),
+    ] = "macro_f1",
+    score_by: ScoreByOption = None,
+    contributions: Annotated[
+        bool | None,
+        typer.Option(
+            "--contributions/--no-contributions",
+            "--worth/--no-worth",
+            help="contribution of each run to the score, and which runs can be dropped [with auto]",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    breakdown: Annotated[
+        bool,
+        typer.Option(
+            "--breakdown",
+            "--detail",
+            help="scores by class and attribute, and confidence against accuracy",
+            rich_help_panel=REPORT,
+        ),
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="name: writes runs/blends/NAME [method and hash]",
+            metavar="NAME",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="also write the decisions: ImageID,ans of the test samples", metavar="FILE", rich_help_panel=WRITTEN
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace an existing blend or CSV", rich_help_panel=WRITTEN)
+    ] = False,
 ) -> int:
-    """Combine predictions, lined up by id and class name, and say what the combination is worth.
+    """Combine predictions, aligned by id and class name, and score the combination.
 
-    Folds of a run are averaged first, then runs vote. What is learnt (weights, a method) is learnt out of fold, and its score is
-    nested: each person is scored by what was learnt without them. The same blend again prints the same result.
+    The folds of a run are averaged first, then the runs vote. Learned weights and methods are fitted on out-of-fold
+    predictions and scored by nested cross-validation: no person is scored by weights fitted on them. The same blend again
+    prints the same result.
     """
     # What the library calls otherwise than this command does.
     console.flags = {
         **console.flags,
         "runs": "--run",
         "logits": "--from logit",
-        "per_person": "--per person",
+        "per_person": "--score-by person",
         "name": "-o",
     }
-    if per not in (None, "person"):
-        raise UsageError(f"--per {per}: expected person", hint="leave it out to score images")
+    per_person = scored_by_person(score_by)
     if from_ not in (None, "probability", "logit"):
         raise UsageError(
             f"--from {from_}: expected probability or logit", hint="--from logit if the arrays hold logits"
@@ -132,7 +190,7 @@ def blend(
         weights=weights,
         runs=runs,
         metric=metric,
-        per_person=per == "person",
+        per_person=per_person,
         labels=labels,
         logits=from_ == "logit",
         power=power,
@@ -143,8 +201,8 @@ def blend(
         max_members=max_members,
         budget=budget,
         cost=cost,
-        worth=worth,
-        detail=detail,
+        worth=contributions,
+        detail=breakdown,
     )
     made = make_blend(files, request, TerminalProgress())
     folder = blend_folder(made, output)

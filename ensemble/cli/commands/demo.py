@@ -40,7 +40,8 @@ class ResultLine:
 
 def demo(
     folder: Annotated[
-        Path | None, typer.Option(help="where everything is written", show_default="demo, or demo-quick with --quick")
+        Path | None,
+        typer.Option(help="folder that everything is written to", show_default="demo, or demo-quick with --quick"),
     ] = None,
     epochs: Annotated[
         int | None,
@@ -53,11 +54,11 @@ def demo(
             help=f"try the installation: {QUICK_PEOPLE} people, {QUICK_FOLDS} folds, low scores, half a minute",
         ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="train again, although it is done")] = False,
+    force: Annotated[bool, typer.Option("--force", help="retrain from scratch")] = False,
 ) -> int:
-    """Draw people, train Swin and ResNet18 on five folds, blend, add TTA, and ask the test people whether OOF told the truth.
+    """Run the full pipeline on synthetic data: train Swin and ResNet18 on five folds, blend, add TTA, compare OOF with test.
 
-    A few minutes on two CPU cores; the second time it only prints the table. Stopped, it goes on where it was.
+    A few minutes on two CPU cores. The second time it only prints the table; interrupted, it continues where it was.
     """
     started = time.monotonic()
     folder = folder or Path("demo-quick" if quick else "demo")

@@ -11,91 +11,70 @@ import typer
 
 from ensemble.cli.reports.folds import folds_text
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import (
-    DataOption,
-    IdOption,
-    LabelOption,
-    PathOption,
-    PersonOption,
-    PersonRegexOption,
-    SplitOption,
-)
+from ensemble.cli.terminal.options import COLUMNS, FOLDS, RUN, takes_settings
 
 if TYPE_CHECKING:
     from folds.config.recipe import Settings
     from folds.data.table import DataSpec
 
-FOLDS = Path("folds.csv")
+FOLDS_FILE = Path("folds.csv")
+CHECK = "Only with check"
 
 
+@takes_settings(
+    "data",
+    *COLUMNS,
+    *("k", "seed", "stratify", "repair", "repeats", "holdout", "window", "test"),
+    help={
+        "seed": "breaks ties, and makes the repeats differ [0]",
+        "repeats": "independent splits: FILE, FILE with .repeat1, … [1]",
+        "holdout": "hold out this share of the persons once instead of k folds, e.g. .1",
+        "window": "check: intensity range LO,HI mapped to 0–255 for images with more than 8 bits [the file's range]",
+        "test": "check: further images to predict, compared with those of training",
+    },
+    panels={"seed": FOLDS, "window": CHECK, "test": CHECK},
+)
 def folds(
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="[check [FILE]]", help="audit the data and a split, split nothing", show_default=False),
     ] = None,
-    data: DataOption = None,
-    path: PathOption = None,
-    label: LabelOption = None,
-    person: PersonOption = None,
-    id: IdOption = None,
-    split: SplitOption = None,
-    person_regex: PersonRegexOption = None,
-    k: Annotated[int | None, typer.Option("--k", "-k", help="number of folds [5]")] = None,
-    seed: Annotated[int | None, typer.Option(help="decides ties, and the repeats [0]")] = None,
-    stratify: Annotated[
-        str | None,
-        typer.Option(
-            help="spread these columns evenly too, e.g. gender,source; the label always counts", metavar="COL[,COL]"
-        ),
-    ] = None,
-    repair: Annotated[
-        bool | None,
-        typer.Option(
-            "--repair/--no-repair", help="move and swap people where a fold lacks a class or is off balance [yes]"
-        ),
-    ] = None,
-    repeats: Annotated[int | None, typer.Option(help="independent splits: FILE, FILE with .repeat1, … [1]")] = None,
-    holdout: Annotated[
-        float | None, typer.Option(help="hold out this share once instead of making folds, e.g. .1", metavar="SHARE")
-    ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="where the folds are written", metavar="FILE")] = Path(
-        "folds.csv"
-    ),
-    force: Annotated[bool, typer.Option("--force", help="replace a file that holds other folds")] = False,
-    window: Annotated[
-        str | None,
-        typer.Option(
-            help="check: values that become black and white in 16-bit images, as for kfold [the file's range]",
-            metavar="LO,HI",
-        ),
-    ] = None,
-    test: Annotated[
-        Path | None, typer.Option(help="check: further images to predict, looked for among those of training")
-    ] = None,
-    no_images: Annotated[bool, typer.Option("--no-images", help="check: look at the table alone")] = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="file to write the folds to", metavar="FILE", rich_help_panel=RUN)
+    ] = FOLDS_FILE,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace a file that holds other folds", rich_help_panel=RUN)
+    ] = False,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="check: look at the table alone", rich_help_panel=CHECK)
+    ] = False,
     sheet: Annotated[
-        Path | None, typer.Option(help="check: write the suspicious images side by side", metavar="FILE.png")
+        Path | None,
+        typer.Option(help="check: write the suspicious images side by side", metavar="FILE.png", rich_help_panel=CHECK),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="check: warnings are errors")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="check: treat warnings as errors", rich_help_panel=CHECK)
+    ] = False,
+    **given: Any,
 ) -> None:
-    """Split by person: no person stands in two folds, the classes are spread evenly. Image files are not needed.
+    """Split by person (group): no person is in two folds, classes are balanced over the folds. Image files are not needed.
 
-    The split is that of scikit-learn's StratifiedGroupKFold, repaired where a fold lacks a class that people enough have, or
-    where the balance can be improved; what was changed is said. What decides the split can stand in ./ensemble.toml, as for kfold.
+    The split is that of scikit-learn's StratifiedGroupKFold, repaired where a fold lacks a class that enough persons have, or
+    where the balance can be improved; changes are reported. Settings can be given in ./ensemble.toml too, as for kfold.
 
-    With check, nothing is split: the data, their images and a split made here or elsewhere (columns id, label, person, fold; folds.csv
-    unless named) are audited. An error if a person stands in two folds or a fold is empty; warnings for copies of images under
-    different people, labels, or in training and test, and for classes that cannot be in every fold. The split is lined up with
-    the data by id; FILE without --data is looked at by itself.
+    With check, nothing is split: the data, the images and a split made here or elsewhere (columns id, label, person, fold;
+    folds.csv unless named) are audited. Errors: a person in two folds, an empty fold. Warnings: copies of images under different
+    persons or labels or in training and test, classes that cannot be in every fold. The split is aligned with the data by id;
+    without --data, FILE is checked by itself.
     """
     from folds.config.files import load_settings
+    from folds.config.recipe import check_contradictions
     from folds.data.sources import find_data, spec_of
     from folds.errors import UsageError
 
-    columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}
-    how = {"k": k, "seed": seed, "stratify": stratify, "repair": repair, "repeats": repeats, "holdout": holdout}
-    settings, recipe, _ = load_settings({"data": data, "test": test, "window": window, **how, **columns})
-    named = {"data": data, **columns}
+    settings, recipe, _ = load_settings(given)
+    test, window = given["test"], given["window"]
+    named = {key: given[key] for key in ("data", *COLUMNS)}
     options = [
         word
         for name, value in named.items()
@@ -130,8 +109,7 @@ def folds(
             "--window, --test, --no-images, --sheet and --strict belong to: ensemble folds check",
             hint="ensemble folds check --help",
         )
-    if holdout is not None and k is not None:
-        raise UsageError("--holdout and --k contradict each other", hint="--holdout makes one split: give one of them")
+    check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
     _split(spec, settings, recipe.seed, output, force)
     console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(output), *options]))
 
@@ -166,7 +144,7 @@ def _split_named(words: Sequence[str]) -> Path | None:
             f"ensemble folds {shlex.join(words)}: expected nothing, or check [FILE]",
             hint="ensemble folds check folds.csv",
         )
-    return Path(words[1]) if len(words) == 2 else FOLDS if FOLDS.is_file() else None
+    return Path(words[1]) if len(words) == 2 else FOLDS_FILE if FOLDS_FILE.is_file() else None
 
 
 def _check(

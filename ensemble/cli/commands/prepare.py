@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import (
-    DataOption,
-    IdOption,
-    LabelOption,
-    PathOption,
-    PersonOption,
-    PersonRegexOption,
-    SplitOption,
-    TestOption,
-    WindowOption,
-)
+from ensemble.cli.terminal.options import COLUMNS, DATA, RUN, ResumeOption, check_resume_or_force, takes_settings
 
 if TYPE_CHECKING:
     from folds.data.table import Dataset
@@ -29,56 +19,66 @@ if TYPE_CHECKING:
     from folds.preparation.settings import Preparation
 
 CROPS = ("faces",)
+FACES, BACKGROUND = "Faces", "Background"
 
 
+def _option(*flags: str, help: str, metavar: str | None = None, panel: str = RUN) -> Any:
+    return typer.Option(*flags, help=help, metavar=metavar, rich_help_panel=panel)
+
+
+@takes_settings("data", "test", *COLUMNS, "window", panels={"window": DATA})
 def prepare(
-    data: DataOption = None,
-    test: TestOption = None,
-    path: PathOption = None,
-    label: LabelOption = None,
-    person: PersonOption = None,
-    id: IdOption = None,
-    split: SplitOption = None,
-    person_regex: PersonRegexOption = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the folder of the new set", metavar="OUT")] = Path(
-        "prepared"
-    ),
-    crop: Annotated[str | None, typer.Option(help="cut every image to its face: faces", metavar="faces")] = None,
-    detector: Annotated[str, typer.Option(help="opencv (its cascades, no file needed), or mediapipe")] = "opencv",
+    crop: Annotated[
+        str | None, _option(help="crop every image to its face: faces", metavar="faces", panel=FACES)
+    ] = None,
+    detector: Annotated[
+        str, _option(help="opencv (its cascades, no file needed), or mediapipe", metavar="NAME", panel=FACES)
+    ] = "opencv",
     detector_model: Annotated[
-        Path | None, typer.Option(help="mediapipe: a .tflite of its face detector", metavar="FILE")
+        Path | None, _option(help="mediapipe: a .tflite of its face detector", metavar="FILE", panel=FACES)
     ] = None,
     min_confidence: Annotated[
-        float, typer.Option(help="below it a face does not count; .3 finds more masked ones", metavar="SHARE")
+        float,
+        _option(help="ignore faces below this confidence; .3 finds more masked ones", metavar="SHARE", panel=FACES),
     ] = 0.5,
     min_face: Annotated[
-        float, typer.Option(help="the smallest face, in the image's shorter side", metavar="SHARE")
+        float, _option(help="smallest face, as a share of the image's shorter side", metavar="SHARE", panel=FACES)
     ] = 0.25,
-    choose: Annotated[str, typer.Option(help="of several faces: largest, central or confident")] = "largest",
+    choose: Annotated[
+        str, _option(help="which of several faces: largest, central or confident", metavar="WHICH", panel=FACES)
+    ] = "largest",
     margin: Annotated[
-        float, typer.Option(help="added on each side of the face, in its width and height", metavar="SHARE")
+        float,
+        _option(help="added on each side, as a share of the face's width and height", metavar="SHARE", panel=FACES),
     ] = 0.3,
-    aspect: Annotated[str, typer.Option(help="width:height of what is cut out", metavar="W:H")] = "1:1",
+    aspect: Annotated[str, _option(help="width:height of the crop", metavar="W:H", panel=FACES)] = "1:1",
     fallback: Annotated[
         str,
-        typer.Option(
-            help="without a face: center, typical (where the faces of the others are), or keep the whole image"
+        _option(
+            help="without a face: center, typical (where the faces of other images are), or keep the whole image",
+            metavar="HOW",
+            panel=FACES,
         ),
     ] = "center",
     background: Annotated[
-        Path | None, typer.Option(help="replace the background, told by this U²-Net", metavar="MODEL.onnx")
+        Path | None,
+        _option(help="replace the background, segmented by this U²-Net", metavar="MODEL.onnx", panel=BACKGROUND),
     ] = None,
-    fill: Annotated[str, typer.Option(help="what the background becomes: grey, white, black or blur")] = "grey",
-    window: WindowOption = None,
-    jobs: Annotated[str, typer.Option(help="images worked on at a time; auto: one a CPU core", metavar="N")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="go on with what is missing")] = False,
-    force: Annotated[bool, typer.Option("--force", help="make an existing set again from nothing")] = False,
+    fill: Annotated[
+        str, _option(help="new background: grey, white, black or blur", metavar="HOW", panel=BACKGROUND)
+    ] = "grey",
+    output: Annotated[Path, _option("-o", "--output", help="folder of the new set", metavar="OUT")] = Path("prepared"),
+    jobs: Annotated[str, _option(help="images processed in parallel; auto: one per CPU core", metavar="N")] = "auto",
+    resume: ResumeOption = False,
+    force: Annotated[bool, _option("--force", help="make an existing set again from scratch")] = False,
+    **given: Any,
 ) -> None:
-    """Write a new image set and its tables: every image cut to the face, its background replaced, or both. Originals are never touched.
+    """Write a new image set and its tables: images cropped to the face, backgrounds replaced, or both.
 
-    OUT/index.csv (and test.csv) hold the same samples under the same ids, with where each face was found, and go straight into
-    ensemble kfold. OUT/worst.png shows the images to look at: those without a face, then the least certain. The background is told on the whole
-    image, before it is cut. The extra [faces] brings what --crop needs, [background] what --background needs.
+    Originals are never changed. OUT/index.csv (and test.csv) hold the same samples under the same ids, with the position of
+    each face, and go straight into ensemble kfold. OUT/worst.png shows the images to check: those without a face, then the
+    least certain. The background is segmented on the whole image, before it is cropped. The extra [faces] installs what
+    --crop needs, [background] what --background needs.
     """
     from ensemble.cli.terminal.options import jobs_asked, resuming
     from ensemble.cli.terminal.progress import TerminalProgress
@@ -91,15 +91,13 @@ def prepare(
     from folds.preparation.pipeline import prepare as make_set
     from folds.preparation.settings import Preparation
 
-    if resume and force:
-        raise UsageError("--resume and --force contradict each other", hint="give one of them")
+    check_resume_or_force(resume, force)
     if crop is not None and crop not in CROPS:
         raise unknown_name("--crop", crop, CROPS)
     if crop is None and (detector_model is not None or detector != "opencv"):
         raise UsageError("a detector is named, and nothing is cut", hint="add --crop faces")
     threads = jobs_asked(jobs)
-    columns = {"path": path, "label": label, "person": person, "id": id, "split": split, "person_regex": person_regex}
-    settings, recipe, _ = load_settings({"data": data, "test": test, "window": window, **columns})
+    settings, recipe, _ = load_settings(given)
     wanted = Preparation(
         detector=DetectorSettings(detector, detector_model, min_confidence, min_face) if crop else None,
         margin=margin,

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensemble.cli.terminal import console
+from ensemble.cli.terminal.options import ScoreByOption, scored_by_person
 
 if TYPE_CHECKING:
     from folds.experiments.ledger import Ledger
     from folds.experiments.listing import RunListing
 
 RUNS = Path("runs")
+LISTED = "List"
 
 
 def runs(
@@ -22,7 +24,7 @@ def runs(
         list[str] | None,
         typer.Argument(
             metavar="[diff A B | note RUN TEXT]",
-            help="compare two runs, or note what was learnt from one",
+            help="compare two runs, or add a note to one",
             show_default=False,
         ),
     ] = None,
@@ -31,41 +33,51 @@ def runs(
         typer.Option(
             help="only runs with this setting or column: loss=focal, lr!=1e-3, arch~swin; given again: all must hold",
             metavar="KEY=VALUE",
+            rich_help_panel=LISTED,
         ),
     ] = None,
     sort: Annotated[
-        str, typer.Option(help="score (best first), date (newest last), name, or time (quickest first)", metavar="BY")
+        str,
+        typer.Option(
+            help="score (best first), date (newest last), name, or time (quickest first)",
+            metavar="BY",
+            rich_help_panel=LISTED,
+        ),
     ] = "date",
     columns: Annotated[
         str | None,
         typer.Option(
-            help="what to show: columns and settings, e.g. run,loss,lr,macro_f1,hypothesis,commit", metavar="A[,B]"
+            help="columns and settings to show, e.g. run,loss,lr,macro_f1,hypothesis,commit",
+            metavar="A[,B]",
+            rich_help_panel=LISTED,
         ),
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="for a shared page: the table, and what each run was for and came to")
+        bool,
+        typer.Option(
+            "--markdown",
+            help="print as Markdown: the table, then hypothesis and result of each run",
+            rich_help_panel=LISTED,
+        ),
     ] = False,
-    per: Annotated[
-        str | None, typer.Option(help="diff: score per person: a person's images are averaged first", metavar="person")
-    ] = None,
+    score_by: ScoreByOption = None,
 ) -> int:
-    """List the runs of the ledger, runs/ledger.jsonl, and those beside it that have no line yet.
+    """List the runs of the ledger, runs/ledger.jsonl, and those in runs/ that are not in it yet.
 
-    With diff, two runs: the settings that differ, and the differences of their out-of-fold scores on the samples that both
-    have predicted, with a paired interval over people. With note, a line about a run for those who read the ledger after you.
+    With diff, compare two runs: the settings that differ, and the paired difference of their out-of-fold scores on the samples
+    that both have predicted, with its 95% CI over people. With note, add a line about a run for later readers of the ledger.
     """
     from folds.errors import UsageError
 
-    if per not in (None, "person"):
-        raise UsageError(f"--per {per}: expected person", hint="leave it out to score images")
+    per_person = scored_by_person(score_by)
     if words:
         if filter or columns or markdown or sort != "date":
             raise UsageError(
                 "--filter, --sort, --columns and --markdown belong to the list", hint="ensemble runs --help"
             )
-        return _act(words, per == "person")
-    if per:
-        raise UsageError("--per belongs to diff", hint="ensemble runs diff A B --per person")
+        return _act(words, per_person)
+    if per_person:
+        raise UsageError("`score_by` belongs to diff", hint="ensemble runs diff A B --score-by person")
     return _show(filter or [], sort, columns, markdown)
 
 

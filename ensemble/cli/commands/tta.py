@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from ensemble.cli.terminal import console
+from ensemble.cli.terminal.options import DATA, EXECUTION, RUN, ScoreByOption, scored_by_person
+
+VIEWS = "Views"
 
 
 def tta(
@@ -17,39 +20,53 @@ def tta(
     views: Annotated[
         str,
         typer.Option(
-            help="hflip, vflip, rot90, d4, scale:F, hshift:F, vshift:F, multiply:F, add:F, contrast:F, fivecrop:F, tencrop:F; joined by , or *",
+            help="hflip, vflip, rot90, d4, scale:F, hshift:F, vshift:F, multiply:F, add:F, contrast:F, fivecrop:F, tencrop:F; "
+            "joined by , or *",
             metavar="V,…",
+            rich_help_panel=VIEWS,
         ),
     ] = "hflip",
     merge: Annotated[
         str,
         typer.Option(
-            help="mean or geometric, of the views' probabilities; weighted or classwise, with weights fitted out of fold; auto, the best of these"
+            help="how probabilities of views are combined: mean or geometric; weighted or classwise, with weights fitted "
+            "on out-of-fold predictions; auto, the best of these",
+            metavar="HOW",
+            rich_help_panel=VIEWS,
         ),
     ] = "mean",
     budget: Annotated[
-        int | None, typer.Option(help="views an image at most, the best ones out of fold", metavar="N")
+        int | None,
+        typer.Option(
+            help="use at most N views per image, chosen by out-of-fold score", metavar="N", rich_help_panel=VIEWS
+        ),
     ] = None,
     adaptive: Annotated[
-        bool, typer.Option("--adaptive", help="further views only where the plain image leaves doubt")
+        bool,
+        typer.Option(
+            "--adaptive", help="use more views only where the plain image is uncertain", rich_help_panel=VIEWS
+        ),
     ] = False,
-    data: Annotated[Path | None, typer.Option(help="the table it was trained on, where it has moved")] = None,
-    per: Annotated[str | None, typer.Option(help="score per person", metavar="person")] = None,
-    devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number")] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="predict the views of these checkpoints again")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="the table it was trained on, if it has moved", metavar="PATH", rich_help_panel=DATA),
+    ] = None,
+    score_by: ScoreByOption = None,
+    devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="predict the views of these checkpoints again", rich_help_panel=RUN)
+    ] = False,
 ) -> int:
-    """Predict a fold's own validation rows (and the test rows) in several views and score their merge against none.
+    """Predict each fold's own validation rows (and the test rows) in several views; compare the merged score with no TTA.
 
-    The plain image is always among the views. Each view's logits are kept in runs/tta/<run>/views; what is there already, of the
-    same checkpoint, table and images, is not predicted again, so that another merge costs nothing. What is fitted is scored on
-    people it was not fitted on.
+    The plain image is always one of the views. Each view's logits are stored in runs/tta/<run>/views and reused for the same
+    checkpoint, table and images, so trying another merge costs nothing. Fitted weights are scored on people who were not used
+    for fitting.
     """
     from ensemble.tta.merge import MergeConfig
     from ensemble.tta.views import parse_views
-    from folds.errors import UsageError
 
-    if per not in (None, "person"):
-        raise UsageError(f"--per {per}: expected person")
+    per_person = scored_by_person(score_by)
     request = MergeConfig(merge, budget, adaptive)
     request.check()
     chosen = parse_views(views)
@@ -59,7 +76,6 @@ def tta(
     from ensemble.tta.run import augment_folds
     from ensemble.tta.scores import tta_record, worth_of
 
-    per_person = per == "person"
     made, scored = augment_folds(
         target,
         chosen,

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ensemble.cli.terminal import console
+from ensemble.cli.terminal.options import (
+    EXECUTION,
+    EXPERIMENT,
+    RUN,
+    RayOption,
+    check_resume_or_force,
+    resuming,
+    takes_settings,
+)
 
 if TYPE_CHECKING:
     from folds.tuning.importance import Importance
@@ -16,55 +25,60 @@ if TYPE_CHECKING:
     from folds.tuning.study import Study
     from folds.tuning.trials import Trial
 
-# What `ensemble kfold` takes as settings, too.
-SETTINGS = ("data", "arch", "name")
-PANELS = {
-    "Settings": ("config", *SETTINGS, "trials"),
-    "Where and how it runs": ("devices", "ray_address"),
-    "What is done now": ("resume", "force", "dry_run"),
-}
 
-
+@takes_settings(
+    "data",
+    "arch",
+    "name",
+    help={
+        "arch": "the model, by short name or timm id [swin]",
+        "name": "name of the study: runs/tune/NAME [the file's]",
+    },
+)
 def tune(
     config: Annotated[
         Path | None,
-        typer.Option("-c", "--config", help="settings, [space], [tune] in TOML [./ensemble.toml]", metavar="FILE"),
+        typer.Option(
+            "-c",
+            "--config",
+            help="settings, [space] and [tune] in TOML [./ensemble.toml]",
+            metavar="FILE",
+            rich_help_panel=RUN,
+        ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]"),
+    trials: Annotated[
+        int | None, typer.Option(help="number of trials [20]", metavar="N", rich_help_panel=EXPERIMENT)
     ] = None,
-    arch: Annotated[str | None, typer.Option(help="the model, by short name or timm id [swin]", metavar="A")] = None,
-    name: Annotated[str | None, typer.Option(help="name of the tuning: runs/tune/NAME [the file's]")] = None,
-    trials: Annotated[int | None, typer.Option(help="how many settings are tried [20]", metavar="N")] = None,
-    devices: Annotated[str, typer.Option(help="auto, or cpu; Ray chooses among the GPUs")] = "auto",
-    ray_address: Annotated[
-        str | None, typer.Option(help="of a Ray cluster: auto or HOST:PORT [a local one]", metavar="A")
-    ] = None,
+    devices: Annotated[
+        str, typer.Option(help="auto, or cpu; Ray assigns the GPUs", rich_help_panel=EXECUTION)
+    ] = "auto",
+    ray_address: RayOption = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="go on with what is missing, also with more --trials")
+        bool,
+        typer.Option("--resume", help="continue an interrupted study, also with more --trials", rich_help_panel=RUN),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="begin an existing tuning again from nothing")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="start an existing study again from scratch", rich_help_panel=RUN)
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="show the settings that would be tried, train nothing")
+        bool, typer.Option("--dry-run", help="show the settings of each trial, train nothing", rich_help_panel=RUN)
     ] = False,
+    **given: Any,
 ) -> int:
-    """Try settings drawn from a space, stop the hopeless ones early, and write the best as a file for ensemble kfold -c.
+    """Tune hyperparameters: try settings of a search space, stop unpromising trials early, write the best for ensemble kfold -c.
 
     FILE has the settings of ensemble kfold and a table [space]: lr = {low = 1e-4, high = 1e-2, log = true}, batch_size = [16, 32],
-    any setting of a recipe, and arch. [tune] has trials, folds, grace, reduction, seed, metric, cpus, gpus and parallel (docs/tuning.md). The
-    score of the best is optimistic on the folds that it was chosen on; the other folds of ensemble kfold -c best.toml say what it is worth.
-    Needs Ray Tune: pip install 'ray[tune]'.
+    any setting of a recipe, and arch. [tune] has trials, folds, grace, reduction, seed, metric, cpus, gpus and parallel
+    (docs/tuning.md). The score of the best trial is optimistic on the folds it was chosen on; ensemble kfold -c best.toml
+    scores it on the other folds. Needs Ray Tune: pip install 'ray[tune]'.
     """
-    from ensemble.cli.terminal.options import resuming
     from ensemble.cli.terminal.progress import TerminalProgress
-    from folds.errors import FoldsFailed, Interrupted, UsageError
+    from folds.errors import FoldsFailed, Interrupted
     from folds.tuning.report import run_study
     from folds.tuning.study import make_tuning
 
-    if resume and force:
-        raise UsageError("--resume and --force contradict each other", hint="give one of them")
-    tuning = make_tuning({"data": data, "arch": arch, "name": name}, config, trials)
+    check_resume_or_force(resume, force)
+    tuning = make_tuning(given, config, trials)
     if dry_run:
         return _show_plan(tuning)
     _announce(tuning)

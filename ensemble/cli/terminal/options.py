@@ -1,39 +1,137 @@
-"""Options that several commands take, said once."""
+"""Options of the command line: those that are settings, made from their descriptions, and those that several commands take."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from ensemble.cli.terminal import console
+from folds.config.recipe import all_settings
+from folds.config.setting import DATA, FOLDS, MODEL, OPTIMIZER, RUN, SAMPLING, TRAINING, Setting
 
-DataOption = Annotated[
-    Path | None,
-    typer.Option(help="a CSV, class folders, or the mask-competition layout [./data, else the built-in people]"),
-]
-TestOption = Annotated[Path | None, typer.Option(help="further images to predict: a CSV or a folder, labelled or not")]
-PathOption = Annotated[str | None, typer.Option(help="CSV column of the image path [path]", metavar="COL")]
-LabelOption = Annotated[str | None, typer.Option(help="CSV column of the class [label]", metavar="COL")]
-PersonOption = Annotated[
-    str | None, typer.Option(help="CSV column of the group that must not be split [person]", metavar="COL")
-]
-IdOption = Annotated[
-    str | None, typer.Option(help="CSV column that names the samples [id, else the path]", metavar="COL")
-]
-SplitOption = Annotated[str | None, typer.Option(help="CSV column whose value 'test' keeps a row apart", metavar="COL")]
-PersonRegexOption = Annotated[
-    str | None, typer.Option(help="class folders: takes the person from the image path", metavar="REGEX")
-]
-WindowOption = Annotated[
+EXPERIMENT, EXECUTION, REPORT = "Experiment", "Execution", "Report"
+# Titles of the groups of `--help`, in this order; those that a command has for itself come between the two.
+FIRST_PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING)
+LAST_PANELS = (EXPERIMENT, EXECUTION, REPORT, RUN)
+COLUMNS = ("path", "label", "person", "id", "split", "person_regex")
+
+ScoreByOption = Annotated[
     str | None,
-    typer.Option(help="values that become black and white in 16-bit images [the file's range]", metavar="LO,HI"),
+    typer.Option(
+        "--score-by",
+        "--per",
+        help="person: average the predictions for each person (group) before scoring",
+        metavar="person",
+        rich_help_panel=REPORT,
+    ),
 ]
+JobsOption = Annotated[
+    str,
+    typer.Option(
+        help="folds trained in parallel on each device; auto: one per CPU core or GPU",
+        metavar="N",
+        rich_help_panel=EXECUTION,
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        help="address of a Ray cluster: auto or HOST:PORT [a local one]", metavar="A", rich_help_panel=EXECUTION
+    ),
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="continue an interrupted run", rich_help_panel=RUN)]
+ForceOption = Annotated[bool, typer.Option("--force", help="retrain from scratch", rich_help_panel=RUN)]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the plan, train nothing", rich_help_panel=RUN)]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-c", "--config", help="settings in TOML, e.g. a run's config.toml", metavar="FILE", rich_help_panel=RUN
+    ),
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def takes_settings(
+    *keys: str, help: Mapping[str, str] | None = None, panels: Mapping[str, str] | None = None
+) -> Callable[[Command], Command]:
+    """Give a command the options of these settings in place of its ``**given``, which gets what was typed, None for the rest.
+
+    The signature of the command is made from the descriptions of the settings (`folds.config.setting`), so that a setting
+    is the same option in every command. Environment variables of settings are read by `folds.config.files.load_settings`.
+
+    Parameters
+    ----------
+    keys : of settings, in the order of the help.
+    help, panels : key → what it means for this command, and the group it belongs to, where they differ.
+    """
+    described = [
+        replace(one, panel=(panels or {}).get(one.key, one.panel)) for one in (all_settings()[key] for key in keys)
+    ]
+    texts = help or {}
+
+    def dress(command: Command) -> Command:
+        *own, given = inspect.signature(command, eval_str=True).parameters.values()
+        if given.kind is not inspect.Parameter.VAR_KEYWORD:
+            raise TypeError(f"{command.__name__} takes no **{given.name}")
+        options = [_option(one, texts.get(one.key)) for one in described]
+        keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        signature = inspect.Signature([*options, *keywords])
+        vars(command)["__signature__"] = signature
+        vars(command)["settings"] = tuple(one.spelling for one in described)
+        return command
+
+    return dress
+
+
+def _option(described: Setting, help: str | None) -> inspect.Parameter:
+    """Return a setting as a parameter that typer makes an option of; the first long flag is the preferred spelling."""
+    flags = [f"--{name.replace('_', '-')}" for name in described.spellings]
+    if described.type is bool:
+        flags = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in flags]
+    if described.short is not None:
+        flags.append(described.short)
+    kind = str if described.type is tuple else described.type
+    option = typer.Option(
+        *flags,
+        help=help or described.help_text,
+        metavar=described.metavar or ("NAME" if described.choices else None),
+        rich_help_panel=described.panel,
+    )
+    return inspect.Parameter(
+        described.spelling, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def setting_flags() -> tuple[str, ...]:
+    """Return the keys of all settings that are flags; those that are tables of a file are none."""
+    return tuple(one.key for one in all_settings().values() if not one.is_table)
+
+
+def scored_by_person(text: str | None) -> bool:
+    """Return whether ``--score-by person`` is given; anything but ``person`` is an error."""
+    from folds.errors import UsageError
+
+    if text not in (None, "person"):
+        raise UsageError(f"`score_by={text}`: expected person", hint="leave it out to score images")
+    return text is not None
+
+
+def check_resume_or_force(resume: bool, force: bool) -> None:
+    """Refuse --resume and --force together."""
+    from folds.errors import UsageError
+
+    if resume and force:
+        raise UsageError("`resume` and `force` contradict each other", hint="give one of them")
 
 
 def fold_numbers(text: str | None) -> list[int] | None:
-    """The folds of ``--fold 0,3``; None for all."""
+    """Return the folds of ``--fold 0,3``; None for all."""
     from folds.errors import UsageError
 
     if text is None:
@@ -41,22 +139,22 @@ def fold_numbers(text: str | None) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--fold {text}: expected fold numbers", hint="--fold 0 or --fold 0,3") from None
+        raise UsageError(f"`fold={text}`: expected fold numbers", hint="`fold=0` or `fold=0,3`") from None
 
 
 def jobs_asked(text: str) -> int | None:
-    """The number of ``--jobs N``; None for ``auto``."""
+    """Return the number of ``--jobs N``; None for ``auto``."""
     from folds.errors import UsageError
 
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--jobs must be 1 or more, or auto, found {text}")
+        raise UsageError(f"`jobs` must be 1 or more, or auto, found {text}")
     return int(text)
 
 
 def resuming() -> str:
-    """This command as it was typed, with --resume."""
+    """Return this command as it was typed, with --resume."""
     import shlex
 
     return shlex.join(

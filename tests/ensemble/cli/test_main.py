@@ -7,6 +7,8 @@ import pytest
 
 from ensemble import __version__
 from ensemble.cli.app import COMMANDS
+from folds.config.recipe import all_settings
+from folds.config.setting import PANELS
 from tests.conftest import Called, call_process
 
 Call = Callable[..., Called]
@@ -117,15 +119,83 @@ def test_settings_from_the_environment_are_heard(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_option_of_kfold_stands_in_one_group_of_its_help(call: Call) -> None:
+def test_every_option_of_kfold_stands_in_one_group(call: Call) -> None:
     from inspect import signature
 
-    from ensemble.cli.commands.kfold import PANELS, kfold
+    from ensemble.cli.commands.kfold import kfold
 
-    named = [name for names in PANELS.values() for name in names]
-    assert sorted(named) == sorted(signature(kfold).parameters)
     printed = call("kfold", "--help").out
-    assert [line[:-1] for line in printed.splitlines() if line.endswith(":") and not line.startswith(" ")] == [
-        *PANELS,
-        "This command",
+    panels = [line[:-1] for line in printed.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert panels == [*PANELS[:-1], "Experiment", "Execution", "Report", "This run", "This command"]
+    options = printed.split("\nData:\n")[1].splitlines()
+    shown = [word.rstrip(",") for line in options for word in line.split()[:3] if line.startswith("  -")]
+    for name in signature(kfold).parameters:
+        assert shown.count(f"--{name.replace('_', '-')}") == 1, name
+    assert not {"--fit", "--keep", "--erase", "--init", "--per", "--track", "--normalise"} & set(shown)
+
+
+def test_the_signature_of_kfold_has_every_setting_but_tables() -> None:
+    from inspect import signature
+
+    from ensemble.cli.commands.kfold import kfold
+
+    settings = {one.spelling for one in all_settings().values() if not one.is_table}
+    assert settings < set(signature(kfold).parameters)
+    assert {"weight_decay", "warmup", "clip", "patience", "grad_accum", "layer_decay"} < settings
+
+
+BOTH = [("--resize", "--fit", "crop"), ("--select", "--keep", "best"), ("--normalize", "--normalise", "data")]
+BOTH += [
+    ("--random-erasing", "--erase", ".5"),
+    ("--freeze-epochs", "--freeze", "1"),
+    ("--grad-accum", "--accumulate", "2"),
+]
+BOTH += [("--init-weights", "--init", "w.pt"), ("--person", "--group", "p"), ("--score-by", "--per", "person")]
+BOTH += [("--logger", "--track", "mlflow")]
+
+
+@pytest.mark.parametrize(("new", "old", "value"), BOTH)
+def test_two_spellings_of_one_option_are_refused(call: Call, new: str, old: str, value: str) -> None:
+    for first, second in ((new, f"{old}={value}"), (f"{new}={value}", old)):
+        words = [word for part in (first, second) for word in ((part,) if "=" in part else (part, value))]
+        called = call("kfold", *words)
+        assert called.code == 2
+        assert called.err.splitlines()[0] == f"error: {new} and {old} are two spellings of one option"
+
+
+def test_two_spellings_of_a_yes_or_no_are_refused(call: Call) -> None:
+    called = call("blend", "x.npy", "--no-contributions", "--worth")
+    assert "--contributions and --worth are two spellings of one option" in called.err
+    assert "two spellings" not in call("blend", "x.npy", "--no-worth").err
+
+
+def test_two_variables_for_one_option_are_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENSEMBLE_RESIZE", "crop")
+    monkeypatch.setenv("ENSEMBLE_FIT", "squash")
+    called = call("kfold", "--dry-run")
+    assert called.code == 2
+    assert "ENSEMBLE_RESIZE and ENSEMBLE_FIT are two spellings of one option" in called.err
+
+
+@pytest.mark.parametrize("variable", ["ENSEMBLE_SCORE_BY", "ENSEMBLE_PER"])
+def test_a_variable_is_heard_in_both_spellings(call: Call, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "image")
+    assert call("kfold", "--dry-run").err.splitlines()[0] == "error: --score-by image: expected person"
+
+
+def test_a_message_names_the_flag_of_the_running_command(call: Call) -> None:
+    assert call("kfold", "--grad-accum", "0").err.startswith("error: --grad-accum must be 1 (off) or more, found 0")
+    called = call("kfold", "--k", "1")
+    assert called.err.splitlines() == [
+        "error: --k must be 2 or more, found 1",
+        "hint: one fold has nothing to be validated on; --holdout .2 trains one model",
     ]
+
+
+def test_a_message_names_the_key_where_the_command_has_no_such_flag(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ensemble.toml").write_text("epochs = 0\n")
+    assert call("prepare").err.startswith("error: epochs must be 1 or more, found 0")
+    assert call("kfold").err.startswith("error: --epochs must be 1 or more, found 0")

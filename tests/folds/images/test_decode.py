@@ -244,7 +244,7 @@ def test_crop_of_so_many_pixels_keeps_the_central_square_of_that_side(turn: bool
 
 @pytest.mark.parametrize("fit", ["crop:", "crop:0", "crop:x", "squash:8", "cropp"])
 def test_a_fit_that_cannot_be_is_refused(fit: str) -> None:
-    with pytest.raises(UsageError, match="--fit"):
+    with pytest.raises(UsageError, match="resize"):
         ImageSettings(8, 8, fit=fit)
 
 

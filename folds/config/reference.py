@@ -1,0 +1,61 @@
+"""The page docs/settings.md, made from the descriptions of the settings: ``python -m folds.config.reference > docs/settings.md``."""
+
+from __future__ import annotations
+
+from folds.config.recipe import all_settings
+from folds.config.setting import PANELS, Setting
+
+_HEAD = """# All settings
+
+<!-- Made by: python -m folds.config.reference > docs/settings.md -->
+
+Every setting of a training has one name, used in four ways. From the strongest to the weakest:
+
+| where | example |
+|---|---|
+| flag of `ensemble kfold` | `--batch-size 16` |
+| environment variable | `ENSEMBLE_BATCH_SIZE=16` |
+| file given with `-c FILE`; then `./ensemble.toml` | `batch_size = 16` (or `batch-size`) |
+| keyword in Python | `kfold(data, batch_size=16)` |
+
+A keyword in Python is as strong as a flag. Older spellings keep working everywhere; giving both spellings of one setting in the same
+place is an error. `runs/<run>/config.toml` records the settings of a run under the names marked `*`, where they have several, and can
+be given again with `-c`. Tables (`{NAME = VALUE}`) have no flag: they go into a file, or as JSON into a variable.
+"""
+
+
+def settings_page() -> str:
+    """Return docs/settings.md: a table for each group of settings."""
+    parts = [_HEAD]
+    for panel in PANELS:
+        rows = [_row(one) for one in all_settings().values() if one.panel == panel]
+        parts.append(
+            "\n".join([f"## {panel}\n", "| setting | what it is | values | default |", "|---|---|---|---|", *rows])
+        )
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _row(one: Setting) -> str:
+    names = [f"`{name}`{'*' if name == one.key and len(one.spellings) > 1 else ''}" for name in one.spellings]
+    if one.short is not None:
+        names.append(f"`{one.short}`")
+    cells = [", ".join(names), one.help, _values(one), one.default_text]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _values(one: Setting) -> str:
+    """Return what the setting may be, in words."""
+    if one.choices:
+        return ", ".join(f"`{choice}`" for choice in one.choices)
+    if one.range is not None:
+        number = "whole number" if one.type is int else "number"
+        return f"{number}, {one.range.text(one.unit)}"
+    if one.is_table:
+        return "table"
+    if one.type is bool:
+        return "yes or no"
+    return f"`{one.metavar}`" if one.metavar else "text"
+
+
+if __name__ == "__main__":
+    print(settings_page(), end="")

@@ -1,0 +1,206 @@
+"""What one setting says of itself, once: help, default, range, choices, spellings.
+
+The flags, the keys of TOML files, the ``ENSEMBLE_*`` variables, ``--help``, the checks, docs/settings.md and the signature of the
+Python functions follow from it (`folds.config.recipe` has the settings; `ensemble.cli.terminal.options` makes flags of them).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, dataclass, field
+from typing import Any
+
+from folds.errors import UsageError, unknown_name
+
+# Titles of the groups of settings, in the order of `--help` and of docs/settings.md.
+DATA, FOLDS, MODEL, TRAINING = "Data", "Folds", "Model", "Training"
+OPTIMIZER, SAMPLING, RUN = "Optimizer and schedule", "Sampling and augmentation", "This run"
+PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING, RUN)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may be.
+
+    Attributes
+    ----------
+    least, most : the ends, where they belong to it; `above`, `below` where they do not. Infinite numbers never do.
+    off : the value that switches the thing off, named in messages.
+    """
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    off: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Return whether a number is in the range; NaN is in none."""
+        low = (
+            value >= self.least if self.least is not None else value > (-math.inf if self.above is None else self.above)
+        )
+        high = value <= self.most if self.most is not None else value < (math.inf if self.below is None else self.below)
+        return low and high
+
+    def text(self, unit: str = "") -> str:
+        """Return the range in words: ``from 0 (off) to below 1``, ``2 or more``."""
+        words = f" {unit}" if unit else ""
+        low = self._number(self.least if self.above is None else self.above)
+        if self.most is None and self.below is None:
+            return f"above {low}{words}" if self.above is not None else f"{low} or more{words}"
+        high = f"below {self._number(self.below)}" if self.below is not None else self._number(self.most)
+        if self.above is not None:
+            return f"above {low} and {'at most ' if self.below is None else ''}{high}{words}"
+        return f"from {low} to {high}{words}"
+
+    def _number(self, value: float | None) -> str:
+        text = "2**32" if value == 2**32 else f"{value or 0:g}"
+        return f"{text} (off)" if value is not None and value == self.off else text
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of `Recipe` or `Settings`, described.
+
+    Attributes
+    ----------
+    key : the name of the field, which is also what config.toml and checkpoints record; it is always accepted.
+    kind : its type; ``X | None`` where None means "not given" or "decided later".
+    spelling : the preferred spelling, shown in help and messages.
+    aliases : further spellings that are accepted.
+    shown : the default in words, where the value does not say it (decided later, or a folder that is looked for).
+    range, choices : what it may be; one of them, or neither where another function checks it.
+    unit : of a number: ``epochs``, ``pixels``.
+    short : a flag of one letter, ``-k``.
+    hint : for a value out of range.
+    """
+
+    key: str
+    kind: Any
+    default: Any
+    help: str
+    panel: str
+    spelling: str
+    aliases: tuple[str, ...] = ()
+    shown: str | None = None
+    metavar: str | None = None
+    range: Range | None = None
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+    short: str | None = None
+    hint: str | None = None
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """Return all names that are accepted, the preferred one first."""
+        return tuple(dict.fromkeys((self.spelling, self.key, *self.aliases)))
+
+    @property
+    def flag(self) -> str:
+        """Return the preferred flag, ``--batch-size``; a setting that is a table has none (`is_table`)."""
+        return f"--{self.spelling.replace('_', '-')}"
+
+    @property
+    def type(self) -> Any:
+        """Return the type of a value that is given: ``int`` of ``int | None``, ``dict`` of ``dict[str, Any]``."""
+        options = typing.get_args(self.kind) if isinstance(self.kind, types.UnionType) else (self.kind,)
+        target = next(option for option in options if option is not type(None))
+        return typing.get_origin(target) or target
+
+    @property
+    def is_table(self) -> bool:
+        """Return whether it is a table of names and values: a key of a file (or JSON in a variable), not a flag."""
+        return self.type is dict
+
+    @property
+    def default_text(self) -> str:
+        """Return the default in words; nothing where there is none."""
+        if self.shown is not None or self.default in (None, (), {}):
+            return self.shown or ""
+        if isinstance(self.default, bool):
+            return "yes" if self.default else "no"
+        if isinstance(self.default, tuple):
+            return ",".join(self.default)
+        text = self.default if isinstance(self.default, str) else f"{self.default:g}"
+        return f"{text}: off" if self.range is not None and self.range.off == self.default else text
+
+    @property
+    def help_text(self) -> str:
+        """Return the line of ``--help``, the default in brackets."""
+        also = "".join(f"; also --{name.replace('_', '-')}" for name in self.aliases)
+        return f"{self.help}{also} [{self.default_text}]" if self.default_text else f"{self.help}{also}"
+
+    def check(self, value: Any) -> None:
+        """Refuse a value outside the range or the choices; None, which is "not given", passes.
+
+        Raises
+        ------
+        UsageError : it is; the message names the parameter, what was expected and what was found.
+        """
+        if value is None:
+            return
+        if self.range is not None and not self.range.holds(value):
+            raise UsageError(f"`{self.spelling}` must be {self.range.text(self.unit)}, found {value}", hint=self.hint)
+        if self.choices and value not in self.choices:
+            raise unknown_name(f"`{self.spelling}`", value, self.choices)
+
+
+_KEY = "setting"
+
+
+def setting(
+    default: Any,
+    help: str,
+    panel: str,
+    *,
+    spelling: str | None = None,
+    aliases: Sequence[str] = (),
+    shown: str | None = None,
+    metavar: str | None = None,
+    choices: Sequence[str] = (),
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    off: float | None = None,
+    unit: str = "",
+    short: str | None = None,
+    hint: str | None = None,
+) -> Any:
+    """Return the field of a dataclass that describes a setting (see `Setting` and `Range`); ``dict`` as default is an empty table."""
+    bounds = Range(least, above, most, below, off)
+    described = {
+        "help": help,
+        "panel": panel,
+        "spelling": spelling,
+        "aliases": tuple(aliases),
+        "shown": shown,
+        "metavar": metavar,
+        "range": bounds if bounds != Range() else None,
+        "choices": tuple(choices),
+        "unit": unit,
+        "short": short,
+        "hint": hint,
+    }
+    if default is dict:
+        return field(default_factory=dict, metadata={_KEY: described})
+    return field(default=default, metadata={_KEY: described})
+
+
+def setting_of(described: Field[Any], kind: Any) -> Setting:
+    """Return what a field of a dataclass, made by `setting`, says; `kind` is its type as `typing.get_type_hints` has it."""
+    values = dict(described.metadata[_KEY])
+    values["spelling"] = values["spelling"] or described.name
+    default = {} if described.default is MISSING else described.default
+    return Setting(key=described.name, kind=kind, default=default, **values)
+
+
+def parameter_of(described: Setting) -> inspect.Parameter:
+    """Return a setting as a keyword of a Python function, by its preferred spelling."""
+    return inspect.Parameter(
+        described.spelling, inspect.Parameter.KEYWORD_ONLY, default=described.default, annotation=described.kind
+    )
