@@ -21,6 +21,7 @@ from folds.config.recipe import (
     displace,
     key_of,
     known_hint,
+    spelling_of,
     spellings_of,
 )
 from folds.errors import EnsembleError, UsageError, close_matches
@@ -196,7 +197,7 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
         return target(value)
     except (ValueError, KeyError, TypeError):
         name = getattr(target, "__name__", str(target))
-        raise UsageError(f"{key} = {value!r}{where}: expected {name}") from None
+        raise UsageError(f"{spelling_of(key)} = {value!r}{where}: expected {name}") from None
 
 
 def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ensemble.cli.terminal import console
-from folds.config.recipe import all_settings
 from folds.config.setting import DATA, FOLDS, MODEL, OPTIMIZER, RUN, SAMPLING, TRAINING, Setting
 
 EXPERIMENT, EXECUTION, REPORT = "Experiment", "Execution", "Report"
@@ -70,6 +69,8 @@ def takes_settings(
     keys : of settings, in the order of the help.
     help, panels : key → what it means for this command, and the group it belongs to, where they differ.
     """
+    from folds.config.recipe import all_settings  # not at the top: commands without settings start without it
+
     described = [
         replace(one, panel=(panels or {}).get(one.key, one.panel)) for one in (all_settings()[key] for key in keys)
     ]
@@ -110,6 +111,8 @@ def _option(described: Setting, help: str | None) -> inspect.Parameter:
 
 def setting_flags() -> tuple[str, ...]:
     """Return the keys of all settings that are flags; those that are tables of a file are none."""
+    from folds.config.recipe import all_settings
+
     return tuple(one.key for one in all_settings().values() if not one.is_table)
 
 

@@ -196,8 +196,9 @@ def test_calibration_leaves_decisions_and_makes_probabilities_true(folder: Path,
     assert score[1]["accuracy"] == score[0]["accuracy"]
 
 
-def test_worth_can_be_asked_of_a_plain_vote_and_left_out_of_auto(folder: Path, call: Call) -> None:
-    done = call("blend", "runs/*.npy", "--worth")
+@pytest.mark.parametrize("flag", ["--contributions", "--worth"])
+def test_contributions_of_a_plain_vote_in_both_spellings(folder: Path, call: Call, flag: str) -> None:
+    done = call("blend", "runs/*.npy", flag)
     assert done.code == 0, done.err
     assert "errs most like" in done.out
     assert "run2" in next(line for line in done.out.splitlines() if line.startswith("least valuable"))
@@ -212,7 +213,8 @@ def test_what_was_said_of_a_blend_stays_until_it_is_asked_for_again(folder: Path
     first = told("--worth", "--cost", "run0=3,run1=1,run2=1")
     assert first["worth"]
     assert first["runs"][0]["cost"]["cost"] == 15
-    again = told("--detail")
+    again = told("--breakdown")
+    assert told("--detail") == again
     assert again["details"]
     assert (again["worth"], again["runs"]) == (first["worth"], first["runs"])
     assert told() == again
