@@ -430,7 +430,7 @@ def bad_files(folder: Path) -> None:
         (["runs/*.npy", "--budget", "2", "--weights", "1,2"], 2, "given weights are not learnt"),
         (["runs/*.npy", "--budget", "9", "--cost", "swim=2"], 2, "did you mean swin"),
         (["runs/*.test.npy", "--method", "greedy"], 1, "learns from out-of-fold predictions"),
-        (["runs/swin.oof.npy", "--per", "image"], 2, "--per image: expected person"),
+        (["runs/swin.oof.npy", "--score-by", "image"], 2, "--score-by image: expected person"),
         (["runs/swin.oof.npy", "--from", "odds"], 2, "--from odds: expected probability or logit"),
         (["runs/swin.oof.npy", "-o", "../up"], 2, "-o ../up: expected a name"),
         (["runs/swin.fold0.test.npy", "--per", "person"], 1, "the persons of the test samples are not known"),

@@ -135,8 +135,8 @@ def test_lines_that_cannot_be_read_are_said_and_the_others_shown(call: Call, led
         (["--sort", "scroe"], 2, "unknown --sort 'scroe'; did you mean score?"),
         (["--filter", "loss"], 2, "expected KEY=VALUE"),
         (["--columns", "run,los"], 2, "unknown column 'los'; did you mean loss"),
-        (["--per", "image"], 2, "--per image: expected person"),
-        (["--per", "person"], 2, "--per belongs to diff"),
+        (["--score-by", "image"], 2, "--score-by image: expected person"),
+        (["--per", "person"], 2, "--score-by belongs to diff"),
         (["diff", "a", "b", "--markdown"], 2, "belong to the list"),
     ],
 )
