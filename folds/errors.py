@@ -54,7 +54,7 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with its control characters escaped (``\\n``, ``\\x1b``): names of samples, files and runs may hold any."""
+    """Return the text with its control characters escaped (``\\n``, ``\\x1b``): names of samples, files and runs may hold any."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
@@ -118,7 +118,7 @@ class Interrupted(EnsembleError):
 
 
 def close_matches(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
-    """The choices that `name` was probably meant to be, best first."""
+    """Return the choices that `name` was probably meant to be, best first."""
     folded = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(name.lower(), folded, n=most, cutoff=0.5)
     return [folded[match] for match in found]
@@ -133,7 +133,7 @@ def unknown_name(kind: str, name: str, choices: Sequence[str], hint: str | None 
 
 
 def combine_errors(problems: Sequence[str], summary: str, hint: str | None = None, shown: int = 10) -> EnsembleError:
-    """One error out of many problems: the first `shown`, and how many there are.
+    """Return one error out of many problems: the first `shown`, and how many there are.
 
     `summary` is completed by the count, e.g. ``"images cannot be used"`` gives ``"12 images cannot be used"``.
     """

@@ -21,7 +21,7 @@ _DECIMALS = 3
 
 
 def advice(worth: Contributions, pareto: Pareto | None = None, margin: float | None = None) -> list[str]:
-    """What to do without, and which run is worth the most and the least; positive numbers are better, whichever way the metric goes.
+    """Return what to do without, and which run is worth the most and the least; positive numbers are better, whichever way the metric goes.
 
     A cheaper subset is recommended where it is shown to be no worse than all runs by more than `margin`: the 95 % interval of the
     paired difference, of nested predictions, does not reach below −margin. That it contains 0 would not do: with few people every
@@ -49,7 +49,7 @@ def margin_of(worth: Contributions) -> float | None:
 
 
 def as_good(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
-    """The cheapest subset that is shown to be as good as all runs; see `advice`. None where no margin is given."""
+    """Return the cheapest subset that is shown to be as good as all runs; see `advice`. None where no margin is given."""
     if margin is None:
         return None
     found = None
@@ -62,7 +62,7 @@ def as_good(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
 
 
 def _low(difference: Difference, metric: Metric) -> float:
-    """The low end of a difference; where all people show the same, so that the interval has no width, what they leave open.
+    """Return the low end of a difference; where all people show the same, so that the interval has no width, what they leave open.
 
     If a share q of all people changed the score, n would all show the same with probability (1 − q)ⁿ. The q for which that is .025
     may lose the range of the metric: −.71 of accuracy for 3 people, −.005 for 736.
@@ -74,7 +74,7 @@ def _low(difference: Difference, metric: Metric) -> float:
 
 
 def better(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
-    """The subset with the best score of those that are shown to be better than all runs, or a cheaper one of them within `margin` of it.
+    """Return the subset with the best score of those that are shown to be better than all runs, or a cheaper one of them within `margin` of it.
 
     Shown: `chance` times the number of subsets is below .05 (Bonferroni's correction).
     """

@@ -96,7 +96,7 @@ def worth(
     seed: int = 0,
     progress: Advance = lambda done, of: None,
 ) -> Contributions:
-    """What each run of a fitted (or plain) combination is worth.
+    """Return what each run of a fitted (or plain) combination is worth.
 
     Shares are of the plain pool of `fitted`, or of the soft one where that is no sum over runs: what a run brings, whatever is fitted.
 
@@ -166,7 +166,7 @@ def _guess(labels: NDArray[np.int64], classes: int) -> Floats:
 
 
 def _dropped(stack: Stack, fitted: NestedResult, run: int) -> NDArray[np.float32]:
-    """(n, classes) honest predictions with the weight of a run left to the others."""
+    """Return (n, classes) honest predictions with the weight of a run left to the others."""
     if not fitted.parts:
         return combine_without(stack, fitted.combination, run, _guess(stack.labels, stack.classes))
     out = np.empty_like(fitted.out_of_sample)
@@ -178,7 +178,7 @@ def _dropped(stack: Stack, fitted: NestedResult, run: int) -> NDArray[np.float32
 
 
 def combine_without(stack: Stack, combination: Combination, run: int, guess: Floats) -> NDArray[np.float32]:
-    """(n, classes) a combination in which a run is absent everywhere; `guess` (classes,) on rows that no other predicts."""
+    """Return (n, classes) a combination in which a run is absent everywhere; `guess` (classes,) on rows that no other predicts."""
     out = np.empty((len(stack), stack.classes), np.float32)
     pool = METHODS[combination.pool]
     for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.needs_all_rows):
@@ -193,7 +193,7 @@ def combine_without(stack: Stack, combination: Combination, run: int, guess: Flo
 
 
 def _refitted(stack: Stack, fitted: NestedResult, metric: Metric, run: int, seed: int) -> NDArray[np.float32]:
-    """(n, classes) honest predictions of what is fitted without a run."""
+    """Return (n, classes) honest predictions of what is fitted without a run."""
     out = np.tile(_guess(stack.labels, stack.classes).astype(np.float32), (len(stack), 1))
     others = [other for other in range(stack.runs) if other != run]
     if not others:

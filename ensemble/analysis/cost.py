@@ -53,16 +53,16 @@ class Costs:
     given: bool = False
 
     def total(self, runs: Sequence[str]) -> float:
-        """What these runs cost together."""
+        """Return what these runs cost together."""
         return math.fsum(self.of[run].total for run in runs)
 
     def saved(self, runs: Sequence[str]) -> float:
-        """Share of the cost of all that is saved when only these are used, 0 to 1."""
+        """Return share of the cost of all that is saved when only these are used, 0 to 1."""
         return 1 - self.total(runs) / self.total(list(self.of))
 
     @property
     def unit(self) -> str:
-        """What is counted, in a word."""
+        """Return what is counted, in a word."""
         return "cost" if self.given else "passes"
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Costs:
 
 
 def costs_of(splits: Mapping[str, AlignedSplit], each: Mapping[str, float] | None = None) -> Costs:
-    """What the runs of all splits cost, in the order of their names.
+    """Return what the runs of all splits cost, in the order of their names.
 
     A run's test files are its models; where it has none, its out-of-fold file says which folds there are, and on new images all of
     them would be used. A file over several views costs a pass a view.
@@ -99,7 +99,7 @@ def _models(run: RunPredictions, test: bool) -> tuple[int, int]:
 
 
 def _folds(part: AlignedFile) -> int:
-    """How many models have predicted the rows of an out-of-fold file; one where it does not say."""
+    """Return how many models have predicted the rows of an out-of-fold file; one where it does not say."""
     if part.fold is None or isinstance(part.fold, int):
         return 1
     there = part.fold if part.rows is None else part.fold[part.rows >= 0]
@@ -107,7 +107,7 @@ def _folds(part: AlignedFile) -> int:
 
 
 def parse_costs(text: str, runs: Sequence[str]) -> dict[str, float]:
-    """``swin=3,resnet18=1``: what a forward pass of each run costs, in any unit.
+    """Return ``swin=3,resnet18=1``: what a forward pass of each run costs, in any unit.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def parse_costs(text: str, runs: Sequence[str]) -> dict[str, float]:
 
 
 def positive(value: str, option: str, what: str) -> float:
-    """A finite number above 0, from an option's text."""
+    """Return a finite number above 0, from an option's text."""
     try:
         number = float(value)
     except ValueError:

@@ -36,7 +36,7 @@ class Diversity:
     differing: Matrix
 
     def most_similar(self, run: int) -> tuple[str, float] | None:
-        """The run whose errors are most like those of run `run`, and their correlation; None where there is none."""
+        """Return the run whose errors are most like those of run `run`, and their correlation; None where there is none."""
         others = self.correlation[run].copy()
         others[run] = np.nan
         if np.isnan(others).all():
@@ -45,7 +45,7 @@ class Diversity:
         return self.names[at], float(others[at])
 
     def mean(self, measure: str = "correlation") -> float | None:
-        """Mean of a measure over all pairs; None where no pair has it."""
+        """Return mean of a measure over all pairs; None where no pair has it."""
         values: Matrix = getattr(self, measure)
         pairs = values[np.triu_indices(len(self.names), 1)]
         return None if np.isnan(pairs).all() else float(np.nanmean(pairs))
@@ -60,7 +60,7 @@ class Diversity:
 
 
 def diversity(stack: Stack) -> Diversity:
-    """How alike the runs of a stack err."""
+    """Return how alike the runs of a stack err."""
     there = np.ones((stack.runs, len(stack))) if stack.present is None else stack.present.astype(float)
     # Row by row of the stack: argmax over a block of all runs would copy it.
     decided = np.stack([values.argmax(axis=1) for values in stack.probabilities])

@@ -96,7 +96,7 @@ def pareto(
     progress: Advance = lambda done, of: None,
     by_part: Sequence[Fitter] | None = None,
 ) -> Pareto:
-    """The best score for each cost.
+    """Return the best score for each cost.
 
     The costs to look at are those at which, on everybody, another subset becomes the best; at most `most` of them, closer
     together where they are low. For each, and each part of the stack, the best subset within that cost is chosen by the plain
@@ -174,7 +174,7 @@ def _without_part(
 
 
 def undominated(rows: Sequence[Subset], metric: Metric) -> tuple[Subset, ...]:
-    """Rows that none is at least as cheap and as good as, and one of the two more so; cheap ones first."""
+    """Return rows that none is at least as cheap and as good as, and one of the two more so; cheap ones first."""
     sign = 1 if metric.greater_is_better else -1
 
     def beats(one: Subset, other: Subset) -> bool:
@@ -190,7 +190,7 @@ def undominated(rows: Sequence[Subset], metric: Metric) -> tuple[Subset, ...]:
 
 
 def _front(found: Sequence[SubsetCandidate], most: int) -> list[SubsetCandidate]:
-    """The best candidate at each cost at which it changes, thinned to `most`."""
+    """Return the best candidate at each cost at which it changes, thinned to `most`."""
     front: list[SubsetCandidate] = []
     for cost in sorted({one.cost for one in found}):
         best = best_of(found, cost)

@@ -131,7 +131,7 @@ def _orders(runs: int, pairs: int, seed: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _marginals(values: Floats, empty: Floats, orders: NDArray[np.int64]) -> Floats:
-    """(draws, runs) what each run adds to those before it, averaged over the orders."""
+    """Return (draws, runs) what each run adds to those before it, averaged over the orders."""
     along = values.reshape(len(values), *orders.shape)
     before = np.concatenate([np.broadcast_to(empty[:, :, None], (*along.shape[:2], 1)), along[:, :, :-1]], axis=2)
     shares = np.zeros((len(values), orders.shape[1]))

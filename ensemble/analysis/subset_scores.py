@@ -44,22 +44,22 @@ class SubsetScorer:
 
     @property
     def runs(self) -> int:
-        """How many runs."""
+        """Return how many runs."""
         return len(self.terms)
 
     @property
     def classes(self) -> int:
-        """How many classes."""
+        """Return how many classes."""
         return self.terms.shape[1]
 
     @cached_property
     def width(self) -> int:
-        """How many numbers a unit is reduced to: hits and predictions of each class, or a sum of row values."""
+        """Return how many numbers a unit is reduced to: hits and predictions of each class, or a sum of row values."""
         return 2 * self.classes if self.metric.from_counts is not None else 1
 
     @cached_property
     def known(self) -> Floats:
-        """(units, classes) how many samples of each class a unit has."""
+        """Return (units, classes) how many samples of each class a unit has."""
         keys = self.codes * self.classes + self.labels
         return np.bincount(keys, minlength=self.units * self.classes).reshape(self.units, self.classes).astype(float)
 
@@ -70,7 +70,7 @@ class SubsetScorer:
 
     @cached_property
     def guess(self) -> Floats:
-        """(classes, 1) what stands for a row that nobody predicts."""
+        """Return (classes, 1) what stands for a row that nobody predicts."""
         share = np.bincount(self.labels, minlength=self.classes)[:, None] / len(self.labels)
         return np.log(np.maximum(share, FLOOR) / FLOOR) if self.logs else share
 
@@ -114,7 +114,7 @@ class SubsetScorer:
         return np.ascontiguousarray(values.T, dtype=np.float32)
 
     def scores(self, stats: Floats, draws: Floats | None = None) -> Floats:
-        """(draws, subsets) scores of `stats` (units, subsets, width).
+        """Return (draws, subsets) scores of `stats` (units, subsets, width).
 
         Parameters
         ----------
@@ -143,7 +143,7 @@ class SubsetScorer:
         return out
 
     def empty(self) -> Floats:
-        """(units, 1, width) what guessing by the class frequencies is worth."""
+        """Return (units, 1, width) what guessing by the class frequencies is worth."""
         stats = np.zeros((self.units, 1, self.width))
         for part in self.parts():
             rows = len(self.labels[part])
@@ -151,7 +151,7 @@ class SubsetScorer:
         return stats
 
     def all_subsets(self) -> Floats:
-        """(units, 2^runs, width); run i is in a subset whose number has bit i."""
+        """Return (units, 2^runs, width); run i is in a subset whose number has bit i."""
         stats = np.zeros((self.units, 2**self.runs, self.width))
         for part in self.parts():
             self._visit(stats, part, 0, 0, np.zeros(self.terms[0, :, part].shape), np.zeros(len(self.labels[part])))
@@ -171,7 +171,7 @@ class SubsetScorer:
             )
 
     def along(self, orders: NDArray[np.int64]) -> Floats:
-        """(units, orders × runs, width): as the runs join in each order (orders, runs), after each has."""
+        """Return (units, orders × runs, width): as the runs join in each order (orders, runs), after each has."""
         stats = np.zeros((self.units, orders.size, self.width))
         for part in self.parts():
             terms, weights = np.ascontiguousarray(self.terms[:, :, part]), self.weights[:, part]
@@ -184,7 +184,7 @@ class SubsetScorer:
         return stats
 
     def total_of(self, members: list[int]) -> tuple[Floats, Floats]:
-        """(classes, n) the sum of the terms of some runs, and (n,) of their weights."""
+        """Return (classes, n) the sum of the terms of some runs, and (n,) of their weights."""
         total, weight = np.zeros(self.terms.shape[1:]), np.zeros(len(self.labels))
         for run in members:
             total += self.terms[run]
@@ -192,7 +192,7 @@ class SubsetScorer:
         return total, weight
 
     def changed(self, total: Floats, weight: Floats, others: list[int], leaving: bool = False) -> Floats:
-        """(others,) scores of a subset, given by `total_of`, when each of `others` alone joins it, or leaves it."""
+        """Return (others,) scores of a subset, given by `total_of`, when each of `others` alone joins it, or leaves it."""
         stats = np.zeros((self.units, len(others), self.width))
         change: Callable[..., Floats] = np.subtract if leaving else np.add
         for part in self.parts():
@@ -213,7 +213,7 @@ class SubsetScorer:
         return self.scores(stats)[0]
 
     def _open_rows(self, total: Floats, part: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of a block whose decision one run can change, and the others: the lead of the first class is what no run can add."""
+        """Return the rows of a block whose decision one run can change, and the others: the lead of the first class is what no run can add."""
         lead = np.partition(total, len(total) - 2, axis=0)[-2:]
         is_open = lead[1] - lead[0] <= self.reach
         return part.start + np.flatnonzero(is_open), part.start + np.flatnonzero(~is_open)
@@ -227,7 +227,7 @@ def game_of(
     codes: NDArray[np.int64] | None = None,
     units: int = 1,
 ) -> SubsetScorer:
-    """The game of a stack.
+    """Return the game of a stack.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def game_of(
 
 
 def _largest(total: Floats) -> NDArray[np.int64]:
-    """(classes, m) ≥ 0 → (m,) the class with the largest value, the lowest index among equals; five times as fast as argmax.
+    """Return (classes, m) ≥ 0 → (m,) the class with the largest value, the lowest index among equals; five times as fast as argmax.
 
     The last bits of each value, below what a float32 can tell, are replaced by the class, so that the maximum names it.
     """

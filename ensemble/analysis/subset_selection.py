@@ -84,7 +84,7 @@ def _walks(
 
 
 def best_of(found: Sequence[SubsetCandidate], budget: float | None = None) -> SubsetCandidate:
-    """The best candidate within a cost; the cheaper, then the smaller, then the first by index, of those that are equally good."""
+    """Return the best candidate within a cost; the cheaper, then the smaller, then the first by index, of those that are equally good."""
     within = [one for one in found if budget is None or one.cost <= budget * (1 + _EQUAL)]
     top = max(one.score for one in within)
     return min(
@@ -93,7 +93,7 @@ def best_of(found: Sequence[SubsetCandidate], budget: float | None = None) -> Su
 
 
 def within_budget(fitter: Fitter, costs: Costs, max_members: int | None = None, budget: float | None = None) -> Fitter:
-    """A fitter of the best runs within limits: others have weight 0.
+    """Return a fitter of the best runs within limits: others have weight 0.
 
     The subset is chosen by the plain pool's score on what it is fitted on, then `fitter` learns on these runs alone. So in
     `ensemble.learning.nested.nested` neither choice nor fit has seen the people that are scored.
@@ -127,7 +127,7 @@ def within_budget(fitter: Fitter, costs: Costs, max_members: int | None = None, 
 
 
 def fit_on(stack: Stack, members: Sequence[int], fitter: Fitter, metric: Metric, seed: int) -> Combination:
-    """What a fitter makes of some runs, as a combination of all in which the others have weight 0."""
+    """Return what a fitter makes of some runs, as a combination of all in which the others have weight 0."""
     if len(members) == stack.runs:
         return fitter.fit(stack, metric, seed)
     chosen = stack.select_runs(list(members))
@@ -138,7 +138,7 @@ def fit_on(stack: Stack, members: Sequence[int], fitter: Fitter, metric: Metric,
 
 
 def widened(combination: Combination, names: Sequence[str]) -> Combination:
-    """The same combination for more runs, of which the others have weight 0."""
+    """Return the same combination for more runs, of which the others have weight 0."""
     at = [list(names).index(name) for name in combination.runs]
     n = len(names)
     weights, before, stacked = combination.weights, combination.before, combination.stacked
@@ -164,7 +164,7 @@ def widened(combination: Combination, names: Sequence[str]) -> Combination:
 
 
 def _quick(metric: Metric, stack: Stack) -> Metric:
-    """What candidates are scored by: log loss for a metric that takes milliseconds a subset, where there are many."""
+    """Return what candidates are scored by: log loss for a metric that takes milliseconds a subset, where there are many."""
     if metric.from_counts is not None or metric.per_row is not None:
         return metric
     subsets = 2**stack.runs if stack.runs <= ALL_SUBSETS else stack.runs**2
@@ -172,7 +172,7 @@ def _quick(metric: Metric, stack: Stack) -> Metric:
 
 
 def _plain_pool(fitter: Fitter) -> str:
-    """What subsets are scored by: the pool itself where the fitter is one, otherwise the mean of probabilities."""
+    """Return what subsets are scored by: the pool itself where the fitter is one, otherwise the mean of probabilities."""
     return fitter.name if not fitter.is_fitted and fitter.name in ADDITIVE else "soft"
 
 
@@ -207,10 +207,10 @@ def _backward(game: SubsetScorer, sign: float, rate: Floats) -> Scored:
 
 
 def _preferred(gain: NDArray[np.float64], rate: Floats) -> int:
-    """The largest gain for the cost; a loss is worse the more it costs."""
+    """Return the largest gain for the cost; a loss is worse the more it costs."""
     return int(np.argmax(np.where(gain > 0, gain / rate, gain * rate)))
 
 
 def _least_lost(loss: NDArray[np.float64], rate: Floats) -> int:
-    """The least loss for the cost that is saved; no loss is better the more it saves."""
+    """Return the least loss for the cost that is saved; no loss is better the more it saves."""
     return int(np.argmin(np.where(loss > 0, loss / rate, loss * rate)))

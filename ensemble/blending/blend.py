@@ -96,7 +96,7 @@ class Blend(BlendResult):
         return folder
 
     def record(self) -> dict[str, Any]:
-        """The content of blend.json."""
+        """Return the content of blend.json."""
         first = next(iter(self.splits.values()))
         inputs = [{"path": str(member.path), "run": member.run, "sha": member.sha} for member in self.members]
         runs = [
@@ -215,7 +215,7 @@ class _LinedUp:
 
     @property
     def active(self) -> list[str]:
-        """The runs with a weight."""
+        """Return the runs with a weight."""
         return [name for name, weight in self.weights.items() if weight > 0]
 
 
@@ -325,7 +325,7 @@ def _learnable(names: Sequence[str], splits: Mapping[str, AlignedSplit]) -> tupl
 
 
 def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth: Truth) -> Vote:
-    """The vote in which everybody is predicted by what had not seen them, also where their labels are not known."""
+    """Return the vote in which everybody is predicted by what had not seen them, also where their labels are not known."""
     probabilities = result.probabilities.copy()
     unknown = truth.labels < 0
     probabilities[~unknown] = fitted.nested.out_of_sample

@@ -105,6 +105,6 @@ def _unknown_of(stack: Stack) -> str:
 
 
 def _of_those(plain: Combination, names: tuple[str, ...]) -> Combination:
-    """A plain combination for fewer runs."""
+    """Return a plain combination for fewer runs."""
     kept = [plain.runs.index(name) for name in names]
     return replace(plain, runs=names, weights=None if plain.weights is None else plain.weights[kept])

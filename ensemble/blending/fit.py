@@ -86,11 +86,11 @@ class FittedBlend:
 
     @property
     def combination(self) -> Combination:
-        """What is applied to new samples."""
+        """Return what is applied to new samples."""
         return self.nested.combination
 
     def summary_lines(self) -> list[str]:
-        """What a reader must know, in plain words."""
+        """Return what a reader must know, in plain words."""
         line = self.lines[self.method]
         said = []
         if self.by_part:
@@ -245,12 +245,12 @@ def _compared(what: str, difference: Difference, metric: Metric) -> str:
 
 
 def times(count: int) -> str:
-    """``once``, ``twice``, ``3 times``."""
+    """Return ``once``, ``twice``, ``3 times``."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def difference_json(difference: Difference) -> dict[str, Any]:
-    """A difference as plain values."""
+    """Return a difference as plain values."""
     return difference.difference.to_dict() | {
         "distinguishable": difference.is_significant,
         "chance": difference.p_value,

@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 def blend_folder(blend: BlendResult, name: str | None) -> Path:
-    """``runs/blends/<name>``; the default name is made of the method and the inputs."""
+    """Return ``runs/blends/<name>``; the default name is made of the method and the inputs."""
     if name is not None and not _NAME.fullmatch(name):
         raise UsageError(
             f"`name={name}`: expected a name of letters, digits and . _ + -",
@@ -122,7 +122,7 @@ def _write_predictions(blend: BlendResult, split: str, path: Path) -> None:
 
 
 def _kept(before: dict[str, Any], record: dict[str, Any], request: BlendConfig) -> dict[str, Any]:
-    """What the same blend's record says already and this command was not asked for."""
+    """Return what the same blend's record says already and this command was not asked for."""
     kept = {}
     for name, asked in (("worth", request.report_contributions), ("details", request.detail)):
         if not asked and before.get(name):
@@ -141,7 +141,7 @@ def _kept(before: dict[str, Any], record: dict[str, Any], request: BlendConfig) 
 
 
 def _samples_file(blend: BlendResult, rows: SampleRows) -> Path | None:
-    """The samples file beside a member that holds exactly these rows: to copy 200,000 takes a tenth of the time of writing them."""
+    """Return the samples file beside a member that holds exactly these rows: to copy 200,000 takes a tenth of the time of writing them."""
     for member in blend.members:
         table, sha = member.whole, member.sidecar.samples_sha if member.sidecar is not None else None
         if (
@@ -182,7 +182,7 @@ class Answers:
 
 
 def answers_of(blend: BlendResult) -> Answers:
-    """The decisions for the test samples, or out of fold where there are none."""
+    """Return the decisions for the test samples, or out of fold where there are none."""
     split = "test" if "test" in blend.votes else "oof"
     names = np.array(blend.splits[split].classes)[blend.votes[split].probabilities.argmax(axis=1)]
     text = io.StringIO()

@@ -90,7 +90,7 @@ class BlendRecipe:
 
 
 def recipe_of(blend: BlendResult) -> BlendRecipe | None:
-    """The recipe of a blend; None where attributes are voted on apart, which is no combination of runs."""
+    """Return the recipe of a blend; None where attributes are voted on apart, which is no combination of runs."""
     if blend.combination is None:
         return None
     splits = [blend.splits[name] for name in ("test", "oof") if name in blend.splits]
@@ -123,7 +123,7 @@ def recipe_of(blend: BlendResult) -> BlendRecipe | None:
 
 
 def _free_name(recipe: RunRecipe, taken: Collection[str]) -> str:
-    """The run's name, followed by what it predicts where it predicts several things."""
+    """Return the run's name, followed by what it predicts where it predicts several things."""
     name = recipe.name if recipe.name not in taken else f"{recipe.name}.{recipe.target}"
     while name in taken:
         name += "_"
@@ -131,12 +131,12 @@ def _free_name(recipe: RunRecipe, taken: Collection[str]) -> str:
 
 
 def _columns_of(run: RunPredictions) -> tuple[str, ...]:
-    """The classes of a run's files, in their order."""
+    """Return the classes of a run's files, in their order."""
     return next(part.member.sidecar.classes for part in run.parts if part.member.sidecar is not None)
 
 
 def _values_of(run: RunPredictions) -> list[str]:
-    """The classes of a run, in the order in which its probabilities are read."""
+    """Return the classes of a run, in the order in which its probabilities are read."""
     part = next(part for part in run.parts if part.member.sidecar is not None)
     names = _columns_of(run)
     return [names[column] for column in (range(len(names)) if part.columns is None else part.columns.tolist())]
@@ -162,12 +162,12 @@ def _recipe_of_run(run: RunPredictions, split: AlignedSplit) -> RunRecipe:
 
 
 def _names_files(name: str) -> bool:
-    """Whether a run's name can be part of a path; ``a+b`` is a blend's, ``a#2`` a run that votes twice."""
+    """Return whether a run's name can be part of a path; ``a+b`` is a blend's, ``a#2`` a run that votes twice."""
     return is_file_safe(re.sub("[+#]", "_", name))
 
 
 def to_text(recipe: BlendRecipe, name: str) -> str:
-    """The content of ``blend.toml``."""
+    """Return the content of ``blend.toml``."""
     lines = [f"# How the blend {name} is made: the mean of each run's folds, then this combination."]
     top: dict[str, Any] = {
         "schema": SCHEMA,
@@ -197,7 +197,7 @@ def to_text(recipe: BlendRecipe, name: str) -> str:
 
 
 def read_recipe(path: Path) -> BlendRecipe:
-    """What a ``blend.toml`` says, checked before anything is done with it.
+    """Return what a ``blend.toml`` says, checked before anything is done with it.
 
     Raises
     ------

@@ -65,23 +65,23 @@ class BlendConfig:
 
     @property
     def name(self) -> str:
-        """The method that is meant."""
+        """Return the method that is meant."""
         return self.method or ("weighted" if self.weights is not None else "soft")
 
     @property
     def scored(self) -> Metric:
-        """The metric; an unknown one is an error that offers the nearest."""
+        """Return the metric; an unknown one is an error that offers the nearest."""
         return find_metric(self.metric)
 
     @property
     def is_fitted(self) -> bool:
-        """Whether anything is learnt from out-of-fold predictions."""
+        """Return whether anything is learnt from out-of-fold predictions."""
         limited = self.max_members is not None or self.budget is not None
         return self.name not in METHODS or self.calibrate is not None or limited
 
     @property
     def report_contributions(self) -> bool:
-        """Whether what each run is worth is to be said."""
+        """Return whether what each run is worth is to be said."""
         return self.name == AUTO if self.worth is None else self.worth
 
     def check(self) -> None:
@@ -154,11 +154,11 @@ class BlendConfig:
 
     @property
     def method_params(self) -> dict[str, float]:
-        """What the method was told, where it listens."""
+        """Return what the method was told, where it listens."""
         return {name: getattr(self.options(), name) for name, owner in _TOLD.items() if self.name == owner}
 
     def options(self) -> Options:
-        """What a plain method is told.
+        """Return what a plain method is told.
 
         Raises
         ------
@@ -168,14 +168,14 @@ class BlendConfig:
         return Options(**told, by=self.by)
 
     def fitters(self) -> list[Fitter]:
-        """What is fitted: one, or all that ``auto`` tries; without the limits."""
+        """Return what is fitted: one, or all that ``auto`` tries; without the limits."""
         if self.name == AUTO:
             return candidates(self.scored)
         fitter = FITTERS[self.name]
         return [fitter if self.calibrate is None else calibrated(fitter, *parse_calibration(self.calibrate))]
 
     def identity(self, weights: dict[str, float]) -> dict[str, Any]:
-        """What the result depends on besides the files; only what is not as it is by default: blends of before keep their names."""
+        """Return what the result depends on besides the files; only what is not as it is by default: blends of before keep their names."""
         record: dict[str, Any] = {
             "method": self.name,
             "weights": weights,
@@ -191,7 +191,7 @@ class BlendConfig:
 
 
 def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
-    """``swin=.7,resnet18=.3``, or ``.7,.3`` in the order of `runs`, as run → weight; they sum to 1.
+    """Return ``swin=.7,resnet18=.3``, or ``.7,.3`` in the order of `runs`, as run → weight; they sum to 1.
 
     Raises
     ------

@@ -36,7 +36,7 @@ class BlendResult:
 
     @property
     def name(self) -> str:
-        """``soft-1a2b3c4d``: method and short hash."""
+        """Return ``soft-1a2b3c4d``: method and short hash."""
         return f"{self.method}-{self.identity[:8]}"
 
     def record(self) -> dict[str, Any]:

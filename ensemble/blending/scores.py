@@ -56,7 +56,7 @@ def score_run(
 def entry_of(
     split: AlignedSplit, result: Vote, truth: Truth | None, request: BlendConfig, folds: tuple[int, ...] | None = None
 ) -> RunScore:
-    """The `Entry` of a vote of all runs of a split."""
+    """Return the `Entry` of a vote of all runs of a split."""
     if folds is None:
         folds = tuple(sorted({fold for run in split.runs for fold in run.folds}))
     return RunScore(

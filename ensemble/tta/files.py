@@ -38,7 +38,7 @@ class CachedView:
 
 
 def load_cached_logits(path: Path, wanted: PredictionMetadata) -> CachedView:
-    """The logits of the rows of `wanted` that `path` holds; the others must be predicted.
+    """Return the logits of the rows of `wanted` that `path` holds; the others must be predicted.
 
     They are kept where they are of this very checkpoint, view, table (labels and persons, too) and images. A file that
     does not say so, or is damaged, keeps nothing.
@@ -113,7 +113,7 @@ def write(path: Path, values: NDArray[np.floating], sidecar: PredictionMetadata,
 def load_common_rows(
     paths: Sequence[Path], current: Mapping[int, str]
 ) -> tuple[NDArray[np.float32], PredictionMetadata] | None:
-    """The logits (views, n, classes) of the rows that all of the files hold, by the same checkpoints, in the order of the first.
+    """Return the logits (views, n, classes) of the rows that all of the files hold, by the same checkpoints, in the order of the first.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def _only_folds(sidecar: PredictionMetadata, folds: set[int]) -> PredictionMetad
 
 
 def _readable(path: Path) -> tuple[PredictionMetadata, NDArray[np.floating]] | None:
-    """A prediction file that is whole; None where there is none, or it is damaged and will be made again."""
+    """Return a prediction file that is whole; None where there is none, or it is damaged and will be made again."""
     if not (path.exists() and sidecar_path(path).exists()):
         return None
     try:
@@ -179,5 +179,5 @@ def _by_fold(sha: str | Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _of_fold(sha: str | Mapping[str, str] | None, fold: str) -> str:
-    """The hash that a file names for a fold; '' is that of none."""
+    """Return the hash that a file names for a fold; '' is that of none."""
     return sha if isinstance(sha, str) else _by_fold(sha).get(fold, "")

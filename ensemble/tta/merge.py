@@ -71,11 +71,11 @@ class MergeConfig:
             )
 
     def fitted(self, views: int) -> bool:
-        """Whether anything of it is learnt from labels, given so many views."""
+        """Return whether anything of it is learnt from labels, given so many views."""
         return views > 1 and (self.how not in ("mean", "geometric") or self.adaptive or not self.all_on_test(views))
 
     def all_on_test(self, views: int) -> bool:
-        """Whether test is predicted in all of so many views, chosen or not: without a limit, what is kept serves any merge."""
+        """Return whether test is predicted in all of so many views, chosen or not: without a limit, what is kept serves any merge."""
         return not self.adaptive and (self.budget is None or self.budget >= views)
 
 
@@ -96,7 +96,7 @@ class Merge:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The views that count."""
+        """Return the views that count."""
         return tuple(self.weights)
 
     def merged(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -104,7 +104,7 @@ class Merge:
         return merge_views(logits, self.how, np.array(list(self.weights.values())))
 
     def needs_more_views(self, plain: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """(n,) which images need more than the plain image, whose logits (n, classes) are given."""
+        """Return (n,) which images need more than the plain image, whose logits (n, classes) are given."""
         if self.threshold is None:
             return np.full(len(plain), len(self.weights) > 1)
         return margins(softmax(plain)) < self.threshold
@@ -116,7 +116,7 @@ class Merge:
 
     @classmethod
     def from_json(cls, record: Any, classes: int) -> Merge:
-        """The reverse of `to_dict`, of a record from anywhere.
+        """Return the reverse of `to_dict`, of a record from anywhere.
 
         Raises
         ------
@@ -141,6 +141,6 @@ class Merge:
 
 
 def margins(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(n,) the highest probability less the second highest."""
+    """Return (n,) the highest probability less the second highest."""
     top = np.sort(np.asarray(probabilities, np.float64), axis=1)[:, -2:]
     return np.asarray(top[:, 1] - top[:, 0])

@@ -70,12 +70,12 @@ class FoldPredictor:
 
     @property
     def fold(self) -> int:
-        """The fold whose model it is."""
+        """Return the fold whose model it is."""
         return self.checkpoint.fold
 
     @cached_property
     def model(self) -> tuple[torch.nn.Module, bool]:
-        """The model where it predicts, and whether it wants channels_last; built when something is to be predicted."""
+        """Return the model where it predicts, and whether it wants channels_last; built when something is to be predicted."""
         built, asked = self.checkpoint.build(self.path), self.checkpoint.recipe.get("channels_last")
         channels_last = is_convolutional(built) if asked is None else bool(asked)
         built = built.to(self.device)
@@ -165,7 +165,7 @@ class FoldPredictor:
                 self._made.add(path)
 
     def file(self, view: View, split: str) -> Path:
-        """Where the logits of a view are."""
+        """Return where the logits of a view are."""
         return self.folder / "views" / f"{view.file_name}.{'oof' if split == 'oof' else f'fold{self.fold}.test'}.npy"
 
     def _kept(self, view: View, wanted: PredictionMetadata) -> CachedView:
@@ -175,7 +175,7 @@ class FoldPredictor:
         return load_cached_logits(path, wanted)
 
     def _predicted(self, pixels: PixelSource, index: NDArray[np.int64], views: Sequence[View]) -> NDArray[np.float32]:
-        """(views, n, classes)."""
+        """Return (views, n, classes)."""
         network, channels_last = self.model
         self.passes += len(index) * len(views)
         with self.progress.step(str(self.path)) as advance:

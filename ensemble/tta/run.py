@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_checkpoints(target: str, checkpoints: Path = Path("checkpoints")) -> list[Path]:
-    """A checkpoint file, or all checkpoints of a run of that name.
+    """Return a checkpoint file, or all checkpoints of a run of that name.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def augment_folds(
     root: Path = Path(),
     progress: Progress = SILENT,
 ) -> tuple[TTAResult, list[ViewScores]]:
-    """Augment a checkpoint or all folds of a run; return what was merged, and the scores of its distinct views.
+    """Return augment a checkpoint or all folds of a run; return what was merged, and the scores of its distinct views.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def _common_logits(
 def _decide(
     run: str, names: Sequence[str], logits: NDArray[np.float32], sidecar: PredictionMetadata, request: MergeConfig
 ) -> TTAResult:
-    """What the out-of-fold rows say of the merge, before anything of it is written."""
+    """Return what the out-of-fold rows say of the merge, before anything of it is written."""
     try:
         labels, persons = labels_and_groups(sidecar)
     except ValueError:
@@ -303,7 +303,7 @@ def _write_test(
 def _merged_test(
     first: FoldPredictor, fold: int, chosen: Sequence[View], merge: Merge, shas: Mapping[int, str]
 ) -> tuple[NDArray[np.float64], PredictionMetadata, float] | None:
-    """Probabilities of a fold's test rows, what they are, and views an image; None where views are missing."""
+    """Return probabilities of a fold's test rows, what they are, and views an image; None where views are missing."""
     files = [first.folder / "views" / f"{view.file_name}.fold{fold}.test.npy" for view in chosen]
     base = load_common_rows(files[:1], shas)
     if base is None or first.data.test is None or len(base[1].rows) != len(first.data.test):

@@ -111,7 +111,7 @@ def _in_order(values: NDArray[np.floating], ids: NDArray[np.str_], wanted: NDArr
 
 
 def worth_of(made: TTAResult, per_person: bool = False) -> TTAGain | None:
-    """What a merge is worth out of fold; None where labels are not known, or there is one view alone."""
+    """Return what a merge is worth out of fold; None where labels are not known, or there is one view alone."""
     evidence = made.evidence
     if evidence is None or len(evidence.views) < 2:
         return None

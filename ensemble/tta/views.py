@@ -47,12 +47,12 @@ class View:
 
     @property
     def file_name(self) -> str:
-        """The name for a file: ``hflip-scale1.1``."""
+        """Return the name for a file: ``hflip-scale1.1``."""
         return self.name.replace("*", "-").replace(":", "")
 
 
 def parse_views(text: str) -> tuple[View, ...]:
-    """The views that ``--views`` names, in its order; the plain image is always the first (see `distinct`).
+    """Return the views that ``--views`` names, in its order; the plain image is always the first (see `distinct`).
 
     Terms are separated by commas, the factors of a term by ``*``; a factor stands for all its values, so
     ``hflip*scale:0.9,1,1.1`` is 2 × 3 views.
@@ -74,7 +74,7 @@ def parse_views(text: str) -> tuple[View, ...]:
 
 
 def view_named(name: str) -> View:
-    """The view of that `View.name`, as a merged file names it.
+    """Return the view of that `View.name`, as a merged file names it.
 
     Raises
     ------

@@ -40,7 +40,7 @@ class OOFViews:
     folds: NDArray[np.int64]
 
     def take(self, mine: NDArray[np.bool_]) -> OOFViews:
-        """These rows."""
+        """Return these rows."""
         return OOFViews(self.views, self.logits[:, mine], self.labels[mine], self.persons[mine], self.folds[mine])
 
     def parts(self) -> Iterator[NDArray[np.bool_]]:
@@ -63,7 +63,7 @@ class OOFViews:
 
 
 def fit(evidence: OOFViews, request: MergeConfig) -> Merge:
-    """The merge that suits all of the evidence; what it is worth is what `nested` says, not the score on these rows."""
+    """Return the merge that suits all of the evidence; what it is worth is what `nested` says, not the score on these rows."""
     how, views = request.how, evidence.views
     if how == "auto":
         how = _best(evidence, request)
@@ -87,7 +87,7 @@ def fit(evidence: OOFViews, request: MergeConfig) -> Merge:
 
 
 def apply(merge: Merge, evidence: OOFViews) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Probabilities (n, classes), and how many views each image needs (n,)."""
+    """Return probabilities (n, classes), and how many views each image needs (n,)."""
     logits = evidence.logits[[evidence.views.index(view) for view in merge.views]]
     merged = merge.merged(logits)
     if merge.threshold is None:
@@ -97,7 +97,7 @@ def apply(merge: Merge, evidence: OOFViews) -> tuple[NDArray[np.float64], NDArra
 
 
 def nested_view_scores(evidence: OOFViews, request: MergeConfig) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Each part's rows merged as the other parts say: probabilities (n, classes), and views used (n,); nothing saw its own labels."""
+    """Return each part's rows merged as the other parts say: probabilities (n, classes), and views used (n,); nothing saw its own labels."""
     probabilities, views = np.empty(evidence.logits.shape[1:]), np.empty(len(evidence.labels), np.int64)
     for mine in evidence.parts():
         probabilities[mine], views[mine] = apply(fit(evidence.take(~mine), request), evidence.take(mine))
@@ -105,7 +105,7 @@ def nested_view_scores(evidence: OOFViews, request: MergeConfig) -> tuple[NDArra
 
 
 def _best(evidence: OOFViews, request: MergeConfig) -> str:
-    """The way to merge with the highest nested score; the simpler among equals."""
+    """Return the way to merge with the highest nested score; the simpler among equals."""
     scores = {PLAIN: METRIC(evidence.labels, softmax(evidence.logits[0]))}
     for how in MERGES[:-1]:
         scores[how] = METRIC(
@@ -115,7 +115,7 @@ def _best(evidence: OOFViews, request: MergeConfig) -> str:
 
 
 def _weights(evidence: OOFViews, how: str, budget: int | None, plain: bool) -> NDArray[np.float64]:
-    """(views,) or (views, classes), 0 for a view that is not used."""
+    """Return (views,) or (views, classes), 0 for a view that is not used."""
     views = len(evidence.views)
     limit = views if budget is None else min(budget, views)
     if how in ("mean", "geometric"):
@@ -128,7 +128,7 @@ def _weights(evidence: OOFViews, how: str, budget: int | None, plain: bool) -> N
 
 
 def _greedy(evidence: OOFViews, how: str, limit: int, plain: bool, again: bool) -> NDArray[np.int64]:
-    """(views,) how often each view is taken, one after the other, whichever lowers the log loss most (Caruana et al., 2004).
+    """Return (views,) how often each view is taken, one after the other, whichever lowers the log loss most (Caruana et al., 2004).
 
     Log loss, because it says something about every row; the score that is reported may move by single rows.
 
@@ -167,7 +167,7 @@ def _greedy(evidence: OOFViews, how: str, limit: int, plain: bool, again: bool) 
 def _by_class(
     evidence: OOFViews, shared: NDArray[np.float64], rate: float = 0.1, steps: int = 100
 ) -> NDArray[np.float64]:
-    """(views, classes) weights of least log loss, held near those of all classes: the rarer a class, the nearer.
+    """Return (views, classes) weights of least log loss, held near those of all classes: the rarer a class, the nearer.
 
     Gradient descent (Adam) on the logarithms of the weights, with a normal prior of deviation `SPREAD` about the shared ones.
     """
@@ -198,7 +198,7 @@ def _by_class(
 def fit_threshold(
     plain: NDArray[np.floating], full: NDArray[np.floating], labels: NDArray[np.int64], tolerance: float = TOLERANCE
 ) -> float:
-    """The smallest margin of the plain image below which further views are made.
+    """Return the smallest margin of the plain image below which further views are made.
 
     With it, and with any larger one, the score is within `tolerance` of that of all views for all images: a smaller one
     that happens to score as well by the luck of few rows is not taken.

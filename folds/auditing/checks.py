@@ -74,12 +74,12 @@ class Finding:
 
     @property
     def amount(self) -> str:
-        """``2 pairs``"""
+        """Return ``2 pairs``"""
         plural = {"person": "people", "class": "classes", "": ""}
         return f"{self.count:,} {self.unit if self.count == 1 else plural.get(self.unit, f'{self.unit}s')}".rstrip()
 
     def lines(self, shown: int = 3) -> list[str]:
-        """The message and its first cases, the rest counted."""
+        """Return the message and its first cases, the rest counted."""
         rest = len(self.cases) - shown
         return [
             self.message,
@@ -88,7 +88,7 @@ class Finding:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for --json."""
+        """Return everything, for --json."""
         return asdict(self)
 
 
@@ -103,7 +103,7 @@ class AuditImages:
     part: str = "train"
 
     def row(self, at: int) -> SampleRef:
-        """The sample at position `at`."""
+        """Return the sample at position `at`."""
         table = self.table
         person, label = (None if column is None else str(column[at]) for column in (table.persons, table.labels))
         return SampleRef(
@@ -120,12 +120,12 @@ class AuditImages:
 def pictures(
     table: SampleTable, cache: DecodedImages, fold: NDArray[np.integer] | None = None, part: str = "train"
 ) -> AuditImages:
-    """What the audit looks at, from the cache of decoded images."""
+    """Return what the audit looks at, from the cache of decoded images."""
     return AuditImages(table, cache.content, thumbnails(cache.pixels), fold, part)
 
 
 def audit_table(data: Dataset, assignment: FoldAssignment | None = None, k: int = 5) -> list[Finding]:
-    """What the table and the folds show without any image.
+    """Return what the table and the folds show without any image.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def _rare(train: SampleTable, k: int) -> list[str]:
 
 
 def _people(train: SampleTable) -> list[Finding]:
-    """Whether a split by image would leak, and how many people have one image only."""
+    """Return whether a split by image would leak, and how many people have one image only."""
     if train.labels is None or train.persons is None:
         return []
     _, person, images = np.unique(train.persons, return_inverse=True, return_counts=True)
@@ -236,7 +236,7 @@ def audit_images(train: AuditImages, test: AuditImages | None = None, near: bool
 
 
 def _identical(inside: Sequence[tuple[SampleRef, ...]]) -> list[Finding]:
-    """What sets of identical training images mean, by whose they are."""
+    """Return what sets of identical training images mean, by whose they are."""
     across = [one for one in inside if len({row.person for row in one}) > 1]
     found = []
     if across:
@@ -274,7 +274,7 @@ def _identical(inside: Sequence[tuple[SampleRef, ...]]) -> list[Finding]:
 
 
 def _near(sides: Sequence[AuditImages], content: Sequence[str], rows: Any) -> list[Finding]:
-    """Altered copies, among the first of each identical file (copies of copies are named once)."""
+    """Return altered copies, among the first of each identical file (copies of copies are named once)."""
     own = sides[0].table.persons
     # Test images are one group of their own: among each other they harm nobody.
     group = np.arange(len(sides[0].content)) if own is None else np.unique(own, return_inverse=True)[1]
@@ -325,7 +325,7 @@ def _near(sides: Sequence[AuditImages], content: Sequence[str], rows: Any) -> li
 
 
 def _leak(sets: Iterable[tuple[SampleRef, ...]]) -> str:
-    """What it means for the scores, where the folds are known."""
+    """Return what it means for the scores, where the folds are known."""
     apart = [len({row.fold for row in one}) > 1 for one in sets]
     if not any(apart):
         return ""

@@ -65,7 +65,7 @@ class NearDuplicates:
 
 
 def identical(content: Sequence[str]) -> list[list[int]]:
-    """The sets of two or more positions with equal digests, in order of their first."""
+    """Return the sets of two or more positions with equal digests, in order of their first."""
     sets: dict[str, list[int]] = {}
     for position, digest in enumerate(content):
         sets.setdefault(digest, []).append(position)
@@ -95,7 +95,7 @@ def thumbnails(pixels: NDArray[np.uint8], threads: int | None = None) -> NDArray
 
 
 def near_duplicates(thumbs: NDArray[np.uint8], groups: NDArray[np.integer]) -> NearDuplicates:
-    """The pairs of images that are copies of each other, one of them altered.
+    """Return the pairs of images that are copies of each other, one of them altered.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def near_duplicates(thumbs: NDArray[np.uint8], groups: NDArray[np.integer]) -> N
 
 
 def fingerprints(thumbs: NDArray[np.uint8]) -> Array:
-    """(n, _COARSE²) float32 of length 1: what the picture shows at each frequency up to 8 cycles, neither brightness nor contrast.
+    """Return (n, _COARSE²) float32 of length 1: what the picture shows at each frequency up to 8 cycles, neither brightness nor contrast.
 
     The discrete cosine transform of the perceptual hash (Zauner 2010, "Implementation and benchmarking of perceptual image hash functions"),
     not reduced to signs: a matrix product costs no more than counting bits, and keeps what they lose. Amplitudes in pictures fall off
@@ -138,7 +138,7 @@ def fingerprints(thumbs: NDArray[np.uint8]) -> Array:
 
 
 def _without_frame(thumbs: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The thumbnails without the bars or the frame that nine in ten of them have (letterboxing): an edge in common would outweigh the pictures."""
+    """Return the thumbnails without the bars or the frame that nine in ten of them have (letterboxing): an edge in common would outweigh the pictures."""
     box = []
     for axis in (2, 1):
         plain = (
@@ -193,7 +193,7 @@ def _turned(thumbs: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[n
 
 
 def _agreement(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(m,) how far each pair agrees in its fine structure once the second picture is laid over the first; 0 where that does not promise well.
+    """Return (m,) how far each pair agrees in its fine structure once the second picture is laid over the first; 0 where that does not promise well.
 
     Two Gauss-Newton steps (Lucas and Kanade 1981) in shift and scale along each axis, a crop being just that.
     """
@@ -222,7 +222,7 @@ def _agreement(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
 
 
 def _step(target: Array, picture: Array) -> tuple[Array, Array]:
-    """The best small change of shift and scale, to first order (the tangents of Simard, LeCun and Denker 1993), and the agreement it promises.
+    """Return the best small change of shift and scale, to first order (the tangents of Simard, LeCun and Denker 1993), and the agreement it promises.
 
     Returns
     -------
@@ -261,7 +261,7 @@ def _composed(placed: Array, step: Array) -> Array:
 
 
 def _resampled(thumbs: NDArray[np.uint8], placed: Array) -> Array:
-    """The thumbnails shifted and scaled by `placed`, between pixels linearly, beyond the edge repeating it."""
+    """Return the thumbnails shifted and scaled by `placed`, between pixels linearly, beyond the edge repeating it."""
     return (
         _lookup(placed[:, 0], placed[:, 1])
         @ thumbs.astype(np.float32)
@@ -270,7 +270,7 @@ def _resampled(thumbs: NDArray[np.uint8], placed: Array) -> Array:
 
 
 def _lookup(shift: Array, scale: Array) -> Array:
-    """(m, SIDE, SIDE) the matrices that resample one axis."""
+    """Return (m, SIDE, SIDE) the matrices that resample one axis."""
     centre = (SIDE - 1) / 2
     position = (centre + scale[:, None] * (np.arange(SIDE) - centre) + shift[:, None]).clip(0, SIDE - 1.001)
     below = position.astype(np.intp)
@@ -283,14 +283,14 @@ def _lookup(shift: Array, scale: Array) -> Array:
 
 
 def _cosines(side: int, count: int) -> Array:
-    """(count, side) the first cosines of the orthonormal DCT-II."""
+    """Return (count, side) the first cosines of the orthonormal DCT-II."""
     cosines = np.cos(np.pi * (np.arange(side) + 0.5) * np.arange(count)[:, None] / side) * np.sqrt(2 / side)
     cosines[0] /= np.sqrt(2)
     return cosines.astype(np.float32)
 
 
 def _weighted(transform: NDArray[np.floating]) -> Array:
-    """(m, count²): amplitudes times frequency^1.5; the mean brightness, frequency 0, drops out."""
+    """Return (m, count²): amplitudes times frequency^1.5; the mean brightness, frequency 0, drops out."""
     down, across = np.mgrid[: transform.shape[1], : transform.shape[2]]
     weighted = transform * np.hypot(down, across) ** 1.5
     return weighted.reshape(len(transform), -1).astype(np.float32)

@@ -59,7 +59,7 @@ class AuditReport:
 
     @property
     def people(self) -> int:
-        """How many people the training samples are of; 0 where that is not known."""
+        """Return how many people the training samples are of; 0 where that is not known."""
         persons = self.data.train.persons
         return 0 if persons is None else len(set(persons.tolist()))
 
@@ -108,7 +108,7 @@ def audit(
     root: Path = Path(),
     progress: Progress = SILENT,
 ) -> AuditReport:
-    """Audit data, their images and a split.
+    """Return audit data, their images and a split.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def load_audited(spec: DataSpec | None, folds: Path | None) -> tuple[Dataset, Fo
 
 
 def _table_of(assignment: FoldAssignment, file: Path) -> SampleTable:
-    """A split made elsewhere, as a table without images."""
+    """Return a split made elsewhere, as a table without images."""
     where = tuple(f"{file.name}: id {name}" for name in assignment.ids.tolist())
     classes = sort_classes(assignment.labels.tolist())
     return SampleTable(str(file), assignment.ids, None, assignment.labels, assignment.persons, classes, {}, {}, where)
@@ -173,7 +173,7 @@ def _decoded(
     root: Path,
     progress: Progress,
 ) -> tuple[AuditImages | None, list[Finding]]:
-    """The images of a table that can be used (None where there are none at all); those that cannot are a finding."""
+    """Return the images of a table that can be used (None where there are none at all); those that cannot are a finding."""
     paths = table.paths
     if paths is None or not any(path.exists() for path in paths):
         logger.info(f"the images of {table.source} are not there: its table alone is looked at")

@@ -49,7 +49,7 @@ def to_input(
 
 
 def sample_parameters(n: int, how: Ways, generator: torch.Generator) -> Tensor:
-    """The random numbers behind the augmentation of a batch: float32 (n, numbers), 0…1, on the CPU.
+    """Return the random numbers behind the augmentation of a batch: float32 (n, numbers), 0…1, on the CPU.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def sample_batches(
     seeds: Sequence[int],
     device: torch.device | str,
 ) -> list[Tensor]:
-    """What `drawing` draws for many steps, on the device, sent in one copy: a copy a step would have the host wait for the device.
+    """Return what `drawing` draws for many steps, on the device, sent in one copy: a copy a step would have the host wait for the device.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def augment_batch(
 
 
 def blocks(size: int, n: int, device: torch.device) -> list[slice]:
-    """Which of n samples of `size` bytes in all to work on at a time: on a GPU all, on a CPU near equal parts that its cache holds."""
+    """Return which of n samples of `size` bytes in all to work on at a time: on a GPU all, on a CPU near equal parts that its cache holds."""
     parts = 1 if device.type != "cpu" else max(1, min(n, math.ceil(size / _BLOCK)))
     return [slice(i * n // parts, (i + 1) * n // parts) for i in range(parts)]
 
@@ -162,14 +162,14 @@ def _ways(how: Ways) -> tuple[Augmentation, ...]:
 
 @lru_cache(maxsize=64)
 def _table(ways: tuple[Augmentation, ...], device: torch.device) -> Tensor:
-    """(fields, ways)."""
+    """Return (fields, ways)."""
     return torch.tensor([astuple(way) for way in ways], dtype=torch.float32).T.contiguous().to(device)
 
 
 def _parameters(
     batch: Tensor, draws: Tensor, most: Augmentation, how: Augmentation | _Ranges
 ) -> tuple[Tensor, _Parameters]:
-    """The batch with its levels recoded where an operation does that, and what is still to be done to it."""
+    """Return the batch with its levels recoded where an operation does that, and what is still to be done to it."""
     _, height, width, _ = batch.shape
     chosen = policies.choose(draws[:, 8:11], how.operation) if most.operation else None
     found = _Parameters()
@@ -196,7 +196,7 @@ def _parameters(
 
 
 def _affine(uniform: Tensor, how: Augmentation | _Ranges, aspect: float, chosen: policies.Chosen | None) -> Tensor:
-    """(n, 2, 3) maps from output to input coordinates, both in −1…1."""
+    """Return (n, 2, 3) maps from output to input coordinates, both in −1…1."""
     sign = torch.where(uniform[:, 0] < how.flip, -1.0, 1.0)
     zoom = 1 + how.scale * (2 * uniform[:, 1] - 1)
     angle = math.pi / 180 * how.rotate * (2 * uniform[:, 2] - 1)
@@ -246,7 +246,7 @@ def _apply(batch: Tensor, how: _Parameters, mean: tuple[float, ...], std: tuple[
 # Kept: this is what torch's own affine_grid makes anew each time, in twice the time.
 @lru_cache(maxsize=16)
 def _centres(height: int, width: int, device: torch.device) -> Tensor:
-    """(1, height·width, 3): x and y of the pixels' centres in −1…1, and 1."""
+    """Return (1, height·width, 3): x and y of the pixels' centres in −1…1, and 1."""
     x, y = (torch.linspace(-1, 1, size) * (size - 1) / size for size in (width, height))
     down, across = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([across, down, torch.ones_like(x).expand(height, width)], 2).view(1, -1, 3).to(device)

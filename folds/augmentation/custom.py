@@ -131,7 +131,7 @@ class Transform:
 
 
 def load_transform(name: str) -> Transform:
-    """The transform of that name: ``module:object``, the module looked for in the current folder first, as `python -m` does.
+    """Return the transform of that name: ``module:object``, the module looked for in the current folder first, as `python -m` does.
 
     Importing a module runs it: only for a name that the user gave, never for one that was read from a checkpoint.
 
@@ -173,7 +173,7 @@ def _calling(name: str, found: Callable[..., Any]) -> Callable[[Images, int], An
 
 
 def _wanted(name: str, found: Callable[..., Any]) -> str:
-    """How a callable is called: with the ``image`` alone, with a generator as second ``positional`` argument, or by the name ``rng``."""
+    """Return how a callable is called: with the ``image`` alone, with a generator as second ``positional`` argument, or by the name ``rng``."""
     try:
         parameters = list(inspect.signature(found).parameters.values())
     except (TypeError, ValueError):  # written in C: no signature
@@ -235,7 +235,7 @@ class TransformPool:
             )
 
     def batch(self, images: Images, seeds: Sequence[int]) -> Images:
-        """As `Transform.batch`: uint8 (n, height, width, 3) → the same shape."""
+        """Return as `Transform.batch`: uint8 (n, height, width, 3) → the same shape."""
         if self._pool is None:
             return self.transform.batch(images, seeds)
         parts = np.array_split(np.arange(len(images)), self.workers)

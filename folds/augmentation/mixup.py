@@ -40,7 +40,7 @@ class MixupCutmix:
 
 
 def draw_mixing(n: int, how: MixupCutmix, generator: torch.Generator) -> Tensor:
-    """The random numbers behind the mixing of a batch: float32 (n, 5) on the CPU, (n, 2) without cutmix.
+    """Return the random numbers behind the mixing of a batch: float32 (n, 5) on the CPU, (n, 2) without cutmix.
 
     The partner of each sample (one permutation of the batch: every image is used as often as before), the sample's own weight,
     whether a rectangle is pasted, and the middle of that rectangle as shares of height and width.
@@ -56,7 +56,7 @@ def draw_mixing(n: int, how: MixupCutmix, generator: torch.Generator) -> Tensor:
 
 
 def mix_batch(inputs: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Each image mixed with its partner, and the targets in the same shares.
+    """Return each image mixed with its partner, and the targets in the same shares.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def _beta(rng: np.random.Generator, alpha: float, n: int) -> NDArray[np.float64]
 
 
 def _rectangles(draws: Tensor, height: int, width: int) -> Tensor:
-    """(n, 4) int64 top, bottom, left, right: 1 − weight of the area round the middle, less what would be outside."""
+    """Return (n, 4) int64 top, bottom, left, right: 1 − weight of the area round the middle, less what would be outside."""
     side = (1 - draws[:, 1]).sqrt()
     edges = [
         ((draws[:, 3 + i] + sign * side / 2) * size).round()

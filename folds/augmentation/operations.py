@@ -50,12 +50,12 @@ class Chosen:
 
 @lru_cache(maxsize=8)
 def _full(device: torch.device) -> Tensor:
-    """(effects, operations): each operation has its own effect."""
+    """Return (effects, operations): each operation has its own effect."""
     return torch.nn.functional.pad(torch.diag(torch.tensor(list(_FULL.values()))), (1, len(_RECODED))).to(device)
 
 
 def choose(uniform: Tensor, probability: float | Tensor) -> Chosen:
-    """One operation a sample, each as likely as any other and of any strength (Müller & Hutter 2021, TrivialAugment).
+    """Return one operation a sample, each as likely as any other and of any strength (Müller & Hutter 2021, TrivialAugment).
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def choose(uniform: Tensor, probability: float | Tensor) -> Chosen:
 
 
 def needing(needs: Tensor) -> Tensor | slice:
-    """The rows to work on, of (n,) booleans: on a CPU those that need it, on a GPU all, since to ask which would wait for it."""
+    """Return the rows to work on, of (n,) booleans: on a CPU those that need it, on a GPU all, since to ask which would wait for it."""
     return needs.nonzero()[:, 0] if needs.device.type == "cpu" else slice(None)
 
 
@@ -135,7 +135,7 @@ def sharpen(pixels: Tensor, change: Tensor) -> Tensor:
 
 
 def rectangles(uniform: Tensor, probability: float | Tensor, height: int, width: int) -> Tensor:
-    """Where each sample is erased (Zhong et al. 2017, Random Erasing): 2–33 % of the image, sides of at most 1 : 3.3.
+    """Return where each sample is erased (Zhong et al. 2017, Random Erasing): 2–33 % of the image, sides of at most 1 : 3.3.
 
     The paper draws until a rectangle fits; here its sides are drawn among those that fit, which keeps the area.
 

@@ -44,7 +44,7 @@ PRESETS = {
 
 
 def preset(name: str, erase: float | None = None) -> Augmentation:
-    """The augmentation of that name; `erase` replaces its probability of an erased rectangle.
+    """Return the augmentation of that name; `erase` replaces its probability of an erased rectangle.
 
     Raises
     ------
@@ -57,14 +57,14 @@ def preset(name: str, erase: float | None = None) -> Augmentation:
 
 @lru_cache(maxsize=64)
 def strongest(ways: tuple[Augmentation, ...]) -> Augmentation:
-    """The widest range of each parameter: what none of `ways` has need not be computed."""
+    """Return the widest range of each parameter: what none of `ways` has need not be computed."""
     return Augmentation(*(max(values) for values in zip(*map(astuple, ways), strict=True)))
 
 
 def choose_presets(
     base: str, more: Mapping[str, str], labels: Sequence[str], attributes: Mapping[str, Sequence[str]]
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Which preset each sample gets. Given the classes and what each means, which preset each class gets.
+    """Return which preset each sample gets. Given the classes and what each means, which preset each class gets.
 
     A class named in `more` has its preset whatever its attributes; of several attributes the strongest preset counts.
 

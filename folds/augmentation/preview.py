@@ -50,7 +50,7 @@ class PreviewSettings:
 
 
 def preview_rows(labels: Sequence[str], codes: NDArray[np.int64], seed: int = 0, most: int = MOST) -> list[int]:
-    """Which images to show: one a class, of at most `most` classes, every preset among them where that is possible.
+    """Return which images to show: one a class, of at most `most` classes, every preset among them where that is possible.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def preview_rows(labels: Sequence[str], codes: NDArray[np.int64], seed: int = 0,
 def augmented_versions(
     pixels: NDArray[np.uint8], labels: Sequence[str], how: PreviewSettings, versions: int
 ) -> tuple[NDArray[np.uint8], list[list[dict[str, float]]]]:
-    """Each image `versions` times as training would see it, but for the normalisation, which is undone.
+    """Return each image `versions` times as training would see it, but for the normalisation, which is undone.
 
     Returns
     -------

@@ -106,7 +106,7 @@ def _environment() -> dict[str, str]:
 
 
 def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
-    """The ``[[run]]`` tables of `config`, otherwise of ./ensemble.toml: what several runs of one command have each of their own.
+    """Return the ``[[run]]`` tables of `config`, otherwise of ./ensemble.toml: what several runs of one command have each of their own.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
 
 
 def tuning_of(config: Path | None = None) -> tuple[Path, Any, Any]:
-    """The file that is meant (`config`, otherwise ./ensemble.toml), its ``[space]`` and its ``[tune]``; {} for what it does not have.
+    """Return the file that is meant (`config`, otherwise ./ensemble.toml), its ``[space]`` and its ``[tune]``; {} for what it does not have.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
 
 
 def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:
-    """The record of a run: every setting that has a value, and what was decided automatically under [resolved]."""
+    """Return the record of a run: every setting that has a value, and what was decided automatically under [resolved]."""
     flat = {
         key: value
         for key, value in (asdict(settings) | asdict(recipe)).items()
@@ -220,7 +220,7 @@ def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> 
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A recorded `config.toml` as plain values."""
+    """Return a recorded `config.toml` as plain values."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

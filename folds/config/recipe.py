@@ -267,7 +267,7 @@ class Recipe:
     seed: int = setting(0, "of the split and of every random stream", TRAINING, least=0, below=2**32)
 
     def completed(self, own: Mapping[str, Any]) -> tuple[Recipe, str]:
-        """The recipe with every open setting decided, and the reason for its learning rate.
+        """Return the recipe with every open setting decided, and the reason for its learning rate.
 
         Parameters
         ----------
@@ -294,15 +294,15 @@ class Recipe:
 
     @property
     def selected_on_validation(self) -> bool:
-        """Whether something is chosen on the fold that is scored."""
+        """Return whether something is chosen on the fold that is scored."""
         return self.keep == "best" or self.patience > 0
 
     def size(self) -> tuple[int, int] | None:
-        """(height, width) in pixels, or None for the model's own."""
+        """Return (height, width) in pixels, or None for the model's own."""
         return None if self.img_size is None else parse_size(self.img_size)
 
     def value_window(self) -> tuple[float, float] | None:
-        """The pixel values that become black and white, or None for the full range of the file."""
+        """Return the pixel values that become black and white, or None for the full range of the file."""
         return None if self.window is None else _parse_window(self.window)
 
 

@@ -64,7 +64,7 @@ class DevicePlan:
 
     @property
     def kind(self) -> str:
-        """``cpu`` or ``cuda``."""
+        """Return ``cpu`` or ``cuda``."""
         return self.devices[0].split(":")[0]
 
 

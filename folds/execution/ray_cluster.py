@@ -63,7 +63,7 @@ _ENDS = {
 
 
 def error_from_ray(job: Job, error: Exception, retries: int) -> EnsembleError:
-    """The error for a job whose task ended with one of `ray.exceptions`.
+    """Return the error for a job whose task ended with one of `ray.exceptions`.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ _own: list[bool] = []  # whether this process has started a cluster of its own
 
 
 def connect(address: str | None, variables: Mapping[str, str] | None = None) -> Any:
-    """The ray module, connected to the cluster at `address` (``auto``, ``HOST:PORT``), or to one of this machine alone.
+    """Return the ray module, connected to the cluster at `address` (``auto``, ``HOST:PORT``), or to one of this machine alone.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def connect(address: str | None, variables: Mapping[str, str] | None = None) -> 
 
 
 def place_on_cluster(jobs: int, execution: Execution, threads: int | None = None) -> DevicePlan:
-    """The slots that a cluster has for `jobs` jobs: one a GPU where there are GPUs, else one a core.
+    """Return the slots that a cluster has for `jobs` jobs: one a GPU where there are GPUs, else one a core.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def disconnect(address: str | None) -> None:
 
 
 def _submitting(ray: Any, placement: DevicePlan) -> Callable[[str, dict[str, Any]], Any]:
-    """What gives Ray a job, as its record and its proof, and returns a reference to what becomes of it."""
+    """Return what gives Ray a job, as its record and its proof, and returns a reference to what becomes of it."""
     task = ray.remote(run_task).options(
         num_cpus=0 if placement.gpu_share else placement.threads,
         num_gpus=placement.gpu_share,
@@ -241,14 +241,14 @@ def _submitting(ray: Any, placement: DevicePlan) -> Callable[[str, dict[str, Any
 
 
 def variables_of(threads: int) -> dict[str, str]:
-    """The environment of a process that trains with so many threads."""
+    """Return the environment of a process that trains with so many threads."""
     source = str(source_root())
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     return {"PYTHONPATH": path, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))}
 
 
 def _ready(ray: Any, pending: Mapping[Any, Job]) -> list[Any]:
-    """The references of a task that has ended, after a moment at most."""
+    """Return the references of a task that has ended, after a moment at most."""
     if pending:
         return list(ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)[0])
     time.sleep(_POLL_SECONDS)
@@ -256,7 +256,7 @@ def _ready(ray: Any, pending: Mapping[Any, Job]) -> list[Any]:
 
 
 def _outcome(ray: Any, reference: Any, job: Job, held: LockedJobs) -> Outcome | None:
-    """How a task ended; None for a job that is tried again later."""
+    """Return how a task ended; None for a job that is tried again later."""
     try:
         value = ray.get(reference)
     except ray.exceptions.RayError as error:

@@ -19,7 +19,7 @@ _MOMENT = (
 
 
 def progress_file(job: Job) -> Path:
-    """``runs/<run>/fold<i>/progress.jsonl``, what a job that is under way says."""
+    """Return ``runs/<run>/fold<i>/progress.jsonl``, what a job that is under way says."""
     return job.fold_dir / "progress.jsonl"
 
 

@@ -44,7 +44,7 @@ def mark_folders(jobs: Sequence[Job], token: str) -> Iterator[None]:
 
 
 def file_manifest(job: Job, token: str) -> dict[str, Any]:
-    """What a machine must find in order to train the job, as plain values: ``{"marks": [path, …], "files": {path: [bytes, hash]}}``.
+    """Return what a machine must find in order to train the job, as plain values: ``{"marks": [path, …], "files": {path: [bytes, hash]}}``.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def file_manifest(job: Job, token: str) -> dict[str, Any]:
 
 
 def missing_here(proof: dict[str, Any]) -> list[str]:
-    """What this machine lacks of a proof, one line a path: ``does not see runs/swin``; empty where it sees all of it."""
+    """Return what this machine lacks of a proof, one line a path: ``does not see runs/swin``; empty where it sees all of it."""
     found: list[str] = []
     for mark in map(Path, proof["marks"]):
         if not mark.exists():

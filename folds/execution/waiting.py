@@ -32,7 +32,7 @@ class LockedJobs:
 
     @property
     def jobs(self) -> list[Job]:
-        """Those that wait."""
+        """Return those that wait."""
         return [job for _, job in self._later]
 
     def add(self, job: Job, message: str) -> EnsembleError | None:
@@ -51,7 +51,7 @@ class LockedJobs:
         return None
 
     def due(self) -> list[Job]:
-        """The jobs that are to be tried again now; they are not kept any longer."""
+        """Return the jobs that are to be tried again now; they are not kept any longer."""
         now = time.monotonic()
         due = [job for when, job in self._later if when <= now]
         self._later = [(when, job) for when, job in self._later if when > now]
@@ -97,7 +97,7 @@ class ResourceWatch:
         return seconds
 
     def error(self, job: Job, seconds: float) -> EnsembleError:
-        """The error for a job that has waited long enough."""
+        """Return the error for a job that has waited long enough."""
         lines = ["a run keeps the number of threads that it was begun with"] if self.needs.get("CPU", 1) > 1 else []
         hint = "ray status shows what there is; start a machine that has it, and --resume goes on from what is saved"
         return EnsembleError(f"{job.title}: {self._what()}, for {duration(seconds)} now", hint=hint, details=lines)

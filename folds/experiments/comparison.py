@@ -70,7 +70,7 @@ class Comparison:
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run was made with, from its config.toml: settings as decided, and what lay in its files by the beginning of their hashes."""
+    """Return what a run was made with, from its config.toml: settings as decided, and what lay in its files by the beginning of their hashes."""
     settings = {key: value for key, value in record.items() if key not in _ASKED}
     if isinstance(settings.get("arch"), list):
         settings["arch"] = ",".join(map(str, settings["arch"]))
@@ -86,7 +86,7 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
 def settings_between(
     first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> tuple[dict[str, tuple[Any, Any]], tuple[str, ...]]:
-    """The settings that differ, with both values, and the names of those that are the same."""
+    """Return the settings that differ, with both values, and the names of those that are the same."""
     names = [*first, *(name for name in second if name not in first)]
     varied = {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
     return varied, tuple(name for name in names if name not in varied)
@@ -142,7 +142,7 @@ def compare_runs(first: str, second: str, runs: Path = Path("runs"), per_person:
 
 
 def known_runs(runs: Path = Path("runs")) -> list[str]:
-    """The runs that have published out-of-fold predictions, by name."""
+    """Return the runs that have published out-of-fold predictions, by name."""
     return sorted(path.name.removesuffix(".oof.npy") for path in runs.glob("*.oof.npy"))
 
 
@@ -237,7 +237,7 @@ def _check_same_target(a: _Published, b: _Published) -> None:
 
 
 def _common(a: _Published, b: _Published, notes: list[str]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-    """How many samples both have, and where they stand in each, in the order of the first."""
+    """Return how many samples both have, and where they stand in each, in the order of the first."""
     _, at_a, at_b = np.intersect1d(a.sidecar.rows.ids, b.sidecar.rows.ids, return_indices=True)
     if not len(at_a):
         example = f"'{a.sidecar.rows.ids[0]}' and '{b.sidecar.rows.ids[0]}'"
@@ -309,7 +309,7 @@ def check_comparable(
 
 
 def changes_text(varied: Mapping[str, Sequence[Any]], most: int = 60) -> str:
-    """``loss: ce → focal``; names alone where that is longer than `most` characters."""
+    """Return ``loss: ce → focal``; names alone where that is longer than `most` characters."""
     text = ", ".join(f"{name}: {value_text(before)} → {value_text(after)}" for name, (before, after) in varied.items())
     if len(text) <= most:
         return text

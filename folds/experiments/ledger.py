@@ -128,11 +128,11 @@ class Ledger:
         return last
 
     def notes_of(self, run: str) -> list[str]:
-        """The remarks on a run, oldest first."""
+        """Return the remarks on a run, oldest first."""
         return [note["text"] for note in self.notes if note["run"] == run]
 
     def passed_over(self) -> list[str]:
-        """One line for each kind of line that could not be used; [] where all were."""
+        """Return one line for each kind of line that could not be used; [] where all were."""
         said = []
         for numbers, what in ((self.damaged, "damaged"), (self.newer, "written by a later version")):
             if numbers:
@@ -147,12 +147,12 @@ class Ledger:
 
 
 def ledger_file(runs: Path = Path("runs")) -> Path:
-    """``runs/ledger.jsonl``."""
+    """Return ``runs/ledger.jsonl``."""
     return runs / LEDGER
 
 
 def now() -> str:
-    """The time of a line: ISO 8601, UTC, to the second."""
+    """Return the time of a line: ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -202,7 +202,7 @@ def _append(file: int, content: bytes, alone: bool) -> None:
 
 
 def read_ledger(path: Path) -> Ledger:
-    """What can be read of a ledger; empty where there is none.
+    """Return what can be read of a ledger; empty where there is none.
 
     Raises
     ------

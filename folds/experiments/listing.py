@@ -46,7 +46,7 @@ class RunListing:
 
     @property
     def baseline(self) -> str:
-        """The run that it is compared with, or nothing."""
+        """Return the run that it is compared with, or nothing."""
         return (self.entry.get("baseline") or {}).get("run", "")
 
     @property
@@ -56,7 +56,7 @@ class RunListing:
 
     @property
     def significance(self) -> str:
-        """Whether that difference is significant: ``yes``, ``no`` with the reason, nothing where there is none."""
+        """Return whether that difference is significant: ``yes``, ``no`` with the reason, nothing where there is none."""
         found = self.difference
         return "" if found is None else Difference.from_dict(found).verdict(self.among)
 
@@ -184,14 +184,14 @@ SORTS: dict[str, Callable[[RunListing], Any]] = {
 
 
 def sort_runs(listed: Sequence[RunListing], key: str) -> list[RunListing]:
-    """The best first (`score`), the newest last (`date`), the quickest first (`time`), or by `name`."""
+    """Return the best first (`score`), the newest last (`date`), the quickest first (`time`), or by `name`."""
     if key not in SORTS:
         raise unknown_name("--sort", key, list(SORTS))
     return sorted(listed, key=SORTS[key])
 
 
 def column(name: str, listed: Sequence[RunListing]) -> tuple[str, Callable[[RunListing], str]]:
-    """A column by name: one of `COLUMNS`, or a setting of any of the runs.
+    """Return a column by name: one of `COLUMNS`, or a setting of any of the runs.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def _setting(one: RunListing, key: str) -> Any:
 
 
 def filter_runs(listed: Sequence[RunListing], filters: Sequence[str]) -> list[RunListing]:
-    """The runs that all of ``loss=focal`` (is), ``loss!=ce`` (is not) and ``run~swin`` (contains) hold for; numbers are compared as numbers.
+    """Return the runs that all of ``loss=focal`` (is), ``loss!=ce`` (is not) and ``run~swin`` (contains) hold for; numbers are compared as numbers.
 
     Raises
     ------

@@ -201,7 +201,7 @@ class MLflow(Tracker):
         self._client.get_experiment_by_name(EXPERIMENT)
 
     def _number(self, run: str) -> str:
-        """The id of a run's run: the one that was begun, if it is still there, or else a new one."""
+        """Return the id of a run's run: the one that was begun, if it is still there, or else a new one."""
         if run not in self._numbers:
             file = self._runs / run / "mlflow.json"
             with suppress(Exception):  # removed, or of another server
@@ -240,7 +240,7 @@ class MLflow(Tracker):
 
 
 def open_tracker(name: str | None, runs: Path = Path("runs")) -> Tracker:
-    """The tracker of that name; the one that does nothing for None.
+    """Return the tracker of that name; the one that does nothing for None.
 
     Raises
     ------
@@ -262,7 +262,7 @@ def open_tracker(name: str | None, runs: Path = Path("runs")) -> Tracker:
 
 
 def _history(place: Path) -> list[dict[str, float]]:
-    """The epochs in history.csv; [] where there is none yet, or it is damaged."""
+    """Return the epochs in history.csv; [] where there is none yet, or it is damaged."""
     try:
         with open(place / "history.csv", encoding="utf-8", newline="") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -271,7 +271,7 @@ def _history(place: Path) -> list[dict[str, float]]:
 
 
 def _scores(entry: Mapping[str, Any]) -> dict[str, float]:
-    """``oof/macro_f1``, ``oof/macro_f1_low``, … of an entry."""
+    """Return ``oof/macro_f1``, ``oof/macro_f1_low``, … of an entry."""
     found: dict[str, float] = {}
     for split in ("oof", "test"):
         for name, value in (entry.get(split) or {}).items():
@@ -282,7 +282,7 @@ def _scores(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _words(entry: Mapping[str, Any]) -> dict[str, str]:
-    """What an entry says in words."""
+    """Return what an entry says in words."""
     baseline, git = entry.get("baseline"), entry.get("git")
     words = {
         "hypothesis": entry.get("hypothesis") or "",

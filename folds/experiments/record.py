@@ -51,7 +51,7 @@ def save_hypothesis(run: RunLike, hypothesis: str | None) -> None:
 
 
 def record_run(run: RunLike, *, jobs: int | None = None, git: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Append what a run has come to; the entry, or None where nothing was appended.
+    """Return append what a run has come to; the entry, or None where nothing was appended.
 
     What the last line of the run says already is not said again, so a `--resume` that has nothing to do adds nothing; and
     one after a crash adds the line that is missing.
@@ -76,7 +76,7 @@ def record_run(run: RunLike, *, jobs: int | None = None, git: Mapping[str, Any] 
 
 
 def entry_from_files(run: str, runs: Path = Path("runs")) -> dict[str, Any] | None:
-    """The line that the ledger would have of a run that is not in it; None where nothing is trained yet.
+    """Return the line that the ledger would have of a run that is not in it; None where nothing is trained yet.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def trained_folds(run: str, runs: Path = Path("runs")) -> dict[str, str]:
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
-    """A comparison as plain values, for the ledger and --json."""
+    """Return a comparison as plain values, for the ledger and --json."""
     return {
         "varied": {name: list(values) for name, values in comparison.changed.items()},
         "controlled": list(comparison.unchanged),
@@ -115,7 +115,7 @@ def _intent(folder: Path) -> dict[str, Any]:
 
 
 def _done(folder: Path) -> dict[int, dict[str, Any]]:
-    """What the trained folds of a run say, by fold."""
+    """Return what the trained folds of a run say, by fold."""
     found = {}
     for path in folder.glob("fold*/done.json"):
         record = read_json(path)
@@ -131,7 +131,7 @@ def _done(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def _header(run: str, runs: Path) -> dict[str, Any] | None:
-    """What is known of a run without looking at its predictions."""
+    """Return what is known of a run without looking at its predictions."""
     folder, config = runs / run, runs / run / "config.toml"
     done = _done(folder)
     if not done or not config.is_file():
@@ -197,7 +197,7 @@ def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
 
 
 def _against(baseline: str, run: str, runs: Path) -> dict[str, Any]:
-    """What differs from the baseline; where the scores cannot be compared, the settings alone, and why."""
+    """Return what differs from the baseline; where the scores cannot be compared, the settings alone, and why."""
     try:
         return comparison_record(compare_runs(baseline, run, runs))
     except EnsembleError as error:
@@ -224,7 +224,7 @@ SECONDS = 5.0  # a huge working tree on a slow drive is not worth more
 
 
 def git_state(folder: Path = Path()) -> dict[str, Any] | None:
-    """``{"commit": …, "dirty": …}`` of the working tree that `folder` is in; None where there is none, or no git.
+    """Return ``{"commit": …, "dirty": …}`` of the working tree that `folder` is in; None where there is none, or no git.
 
     `dirty`: a file that git keeps differs from the commit; what it does not keep (data, results) does not count.
     Nothing is sent or fetched, nothing in the tree is run, and it says nothing about who made it.

@@ -51,11 +51,11 @@ class RunSummary:
 
     @property
     def selected_on_validation(self) -> bool:
-        """Whether the epoch was chosen on the fold that is scored."""
+        """Return whether the epoch was chosen on the fold that is scored."""
         return any(done.get("optimistic") for done in self.folds.values())
 
     def spread(self) -> tuple[float, float]:
-        """Mean and standard deviation of the folds' macro F1 (deviation 0 for one fold)."""
+        """Return mean and standard deviation of the folds' macro F1 (deviation 0 for one fold)."""
         values = [float(done["macro_f1"]) for done in self.folds.values()]
         return mean(values), stdev(values) if len(values) > 1 else 0.0
 
@@ -81,14 +81,14 @@ class PooledRuns:
     seconds: float
 
     def spread(self) -> tuple[float, float]:
-        """Mean and standard deviation of the runs' scores."""
+        """Return mean and standard deviation of the runs' scores."""
         return mean(self.scores), stdev(self.scores)
 
 
 def pool_runs(
     name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), per_person: bool = False
 ) -> PooledRuns | None:
-    """What several runs are worth together; None for a single one, or where they have no sample in common yet."""
+    """Return what several runs are worth together; None for a single one, or where they have no sample in common yet."""
     if len(summaries) < 2:
         return None
     files = [oof_predictions(runs, summary.run) for summary in summaries]

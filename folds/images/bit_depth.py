@@ -72,7 +72,7 @@ def windowed(image: Image.Image, window: tuple[float, float] | None) -> tuple[Im
 
 
 def _grey_kind(image: Image.Image) -> tuple[str, tuple[float, float] | None]:
-    """The kind of grey of more than 8 bits, and its full range if it has one that images fill."""
+    """Return the kind of grey of more than 8 bits, and its full range if it has one that images fill."""
     if image.mode == "F":
         return "float grey", None
     tags = getattr(image, "tag_v2", None)
@@ -90,7 +90,7 @@ def _grey_kind(image: Image.Image) -> tuple[str, tuple[float, float] | None]:
 
 
 def group_depths(depths: Iterable[Depth]) -> tuple[DepthGroup, ...]:
-    """The files' depths by kind and window, in alphabetical order."""
+    """Return the files' depths by kind and window, in alphabetical order."""
     groups: dict[tuple[str, tuple[float, float]], list[Depth]] = {}
     for depth in depths:
         groups.setdefault((depth.kind, depth.window), []).append(depth)
@@ -103,7 +103,7 @@ def group_depths(depths: Iterable[Depth]) -> tuple[DepthGroup, ...]:
 
 
 def depth_notes(groups: Iterable[DepthGroup]) -> list[str]:
-    """What to tell the user: the window that was applied, and whether the values found hardly use it."""
+    """Return what to tell the user: the window that was applied, and whether the values found hardly use it."""
     lines = []
     for group in groups:
         low, high = group.window
@@ -123,5 +123,5 @@ def depth_notes(groups: Iterable[DepthGroup]) -> list[str]:
 
 
 def show(value: float) -> str:
-    """A pixel value as the user would write it: 65535, -1000, 0.25."""
+    """Return a pixel value as the user would write it: 65535, -1000, 0.25."""
     return f"{value:.9g}"

@@ -71,7 +71,7 @@ def load_images(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> DecodedImages:
-    """The images of a table, decoded at most once for the same contents in the same order under the same settings.
+    """Return the images of a table, decoded at most once for the same contents in the same order under the same settings.
 
     A first run reads each file once. Later runs ask for sizes and times only. The pixels depend on the files, the settings and
     the version of Pillow, not on the number of threads. Processes that build the same cache at once each end with a whole one.
@@ -108,7 +108,7 @@ def load_images(
 def mean_std(
     pixels: NDArray[np.uint8], index: NDArray[np.integer] | None = None, block: int = 256
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each channel, in [0, 1], over the images `index` (all unless given).
+    """Return mean and standard deviation of each channel, in [0, 1], over the images `index` (all unless given).
 
     Sums are exact integers, so the result depends neither on the order of the images nor on `block`, the images read at a time.
 
@@ -165,7 +165,7 @@ def _reuse(cache_dir: Path, settings: ImageSettings, digests: Sequence[str | Non
 
 
 def _open_cache(path: Path, settings: ImageSettings, digests: tuple[str, ...], decoded: int) -> DecodedImages | None:
-    """The cache at `path` if it is whole and what its name says, else None."""
+    """Return the cache at `path` if it is whole and what its name says, else None."""
     try:
         record = read_json(path.with_suffix(".json"))
         depths = tuple(DepthGroup(**{**group, "window": tuple(group["window"])}) for group in record["depths"])

@@ -22,7 +22,7 @@ def unusable_images(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> list[tuple[int, str]]:
-    """(position, problem) of each image that cannot be used. Without `settings` only headers are read; with them all images are decoded."""
+    """Return (position, problem) of each image that cannot be used. Without `settings` only headers are read; with them all images are decoded."""
     return [
         (at, problem_line(at, paths, where, problem)) for at, problem in _problems(paths, settings, threads, progress)
     ]
@@ -49,7 +49,7 @@ def check_images(
 def refusal(
     problems: Sequence[tuple[int, UnreadableImageError]], paths: Sequence[Path], where: Sequence[str] | None
 ) -> EnsembleError:
-    """One error out of the (position, problem) of many images, with the hint that fits them all."""
+    """Return one error out of the (position, problem) of many images, with the hint that fits them all."""
     lines = [problem_line(at, paths, where, problem) for at, problem in problems]
     values = [problem.values for _, problem in problems if problem.values is not None]
     if len(values) == len(problems):
@@ -63,7 +63,7 @@ def refusal(
 
 
 def problem_line(at: int, paths: Sequence[Path], where: Sequence[str] | None, problem: UnreadableImageError) -> str:
-    """``train.csv row 3: images/a.jpg does not exist``."""
+    """Return ``train.csv row 3: images/a.jpg does not exist``."""
     return f"{where[at] + ': ' if where else ''}{paths[at]} {problem.reason}"
 
 

@@ -74,7 +74,7 @@ def read_content(path: Path) -> Content:
 
 
 def load_index(folder: Path) -> dict[str, Entry]:
-    """The index in `folder` by absolute path; a lost or damaged one is empty, which costs a reading of the files and nothing else."""
+    """Return the index in `folder` by absolute path; a lost or damaged one is empty, which costs a reading of the files and nothing else."""
     with contextlib.suppress(EnsembleError, AttributeError, KeyError, TypeError, ValueError):
         entries = read_json(folder / INDEX_NAME)["files"].items()
         return {
@@ -84,7 +84,7 @@ def load_index(folder: Path) -> dict[str, Entry]:
 
 
 def unchanged_digest(index: Mapping[str, Entry], path: Path) -> str | None:
-    """The digest of a file whose size and times are those remembered, else None."""
+    """Return the digest of a file whose size and times are those remembered, else None."""
     entry = index.get(str(path.absolute()))
     if entry is None:
         return None

@@ -84,7 +84,7 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
 
 
 def identify_image(file: IO[bytes]) -> tuple[int, int]:
-    """(height, width) from the header alone, as the file stores them; `Unreadable` where no image can be made out."""
+    """Return (height, width) from the header alone, as the file stores them; `Unreadable` where no image can be made out."""
     start = file.read(12)
     with _reasons(start):
         if not start:
@@ -121,7 +121,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8. Pillow applies that of a TIFF itself on loading and drops the tag."""
+    """Return the EXIF orientation, 1 to 8. Pillow applies that of a TIFF itself on loading and drops the tag."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
         return value if value in _UPRIGHT else 1
@@ -132,7 +132,7 @@ def _orientation(image: Image.Image) -> int:
 def _placed(
     size: tuple[float, float], settings: ImageSettings, turned: bool, drafted: float = 1.0
 ) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-    """The box of the stored image that is kept, and the (width, height) it is resized to, both before it is turned upright.
+    """Return the box of the stored image that is kept, and the (width, height) it is resized to, both before it is turned upright.
 
     `drafted` is the share of its size at which it was decoded.
     """
@@ -153,7 +153,7 @@ def _placed(
 
 
 def _draft(image: Image.Image, settings: ImageSettings) -> tuple[float, float] | None:
-    """Ask a JPEG to be decoded at a fraction of its size. Returns the (width, height) its content then covers, which can end within a pixel."""
+    """Return ask a JPEG to be decoded at a fraction of its size. Returns the (width, height) its content then covers, which can end within a pixel."""
     if image.format not in ("JPEG", "MPO"):
         return None
     box, target = _placed(image.size, settings, turned=_orientation(image) >= 5)
@@ -189,7 +189,7 @@ def _fit(
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """An image of 8 bits a channel as L or RGB."""
+    """Return an image of 8 bits a channel as L or RGB."""
     if image.has_transparency_data:
         coloured = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), coloured).convert("RGB")

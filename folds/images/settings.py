@@ -47,11 +47,11 @@ class ImageSettings:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, 3)."""
+        """Return (height, width, 3)."""
         return (self.height, self.width, 3)
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON holds them; equal settings give equal dicts."""
+        """Return the settings as JSON holds them; equal settings give equal dicts."""
         window = None if self.window is None else [float(value) for value in self.window]
         return {"height": self.height, "width": self.width, "fit": self.fit, "window": window}
 
@@ -72,7 +72,7 @@ def check_fit(fit: str) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``"224"`` → (224, 224); ``"288x384"`` → (288, 384), height first."""
+    """Return ``"224"`` → (224, 224); ``"288x384"`` → (288, 384), height first."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and 8 <= int(part) <= 4096 for part in parts):
         raise UsageError(

@@ -31,7 +31,7 @@ class Bin:
 
 
 def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS, equal_mass: bool = False) -> list[Bin]:
-    """The confidence of the predicted class against how often it is right (Guo et al., 2017, section 2).
+    """Return the confidence of the predicted class against how often it is right (Guo et al., 2017, section 2).
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS, 
 def binned(
     confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS, equal_mass: bool = False
 ) -> list[Bin]:
-    """(n,) confidences from 0 to 1 and (n,) whether it came true → bins in rising order."""
+    """Return (n,) confidences from 0 to 1 and (n,) whether it came true → bins in rising order."""
     if equal_mass:
         ordered = np.sort(confidence)
         inner = ordered[np.arange(1, bins) * len(ordered) // bins - 1] if len(ordered) >= bins else ordered[:-1]
@@ -73,7 +73,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 def classwise_calibration_error(
     labels: Labels, probabilities: Probabilities, bins: int = BINS, equal_mass: bool = False
 ) -> float:
-    """The mean over classes of the calibration error of that class's probability (Kull et al., 2019, equation 3).
+    """Return the mean over classes of the calibration error of that class's probability (Kull et al., 2019, equation 3).
 
     The error of the confidence hides what all but the predicted class get.
     """

@@ -18,12 +18,12 @@ Probabilities = NDArray[np.floating]
 
 
 def argmax_classes(probabilities: Probabilities) -> NDArray[np.int64]:
-    """(n, classes) → (n,) the class with the highest value; the lowest index among equals."""
+    """Return (n, classes) → (n,) the class with the highest value; the lowest index among equals."""
     return np.asarray(probabilities).argmax(axis=1)
 
 
 def confusion_counts(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
-    """(3, classes): hits, labels and predictions of each class; what F1, accuracy, recall and kappa are made of."""
+    """Return (3, classes): hits, labels and predictions of each class; what F1, accuracy, recall and kappa are made of."""
     hits = np.bincount(labels[labels == predicted], minlength=classes)
     return np.stack([hits, np.bincount(labels, minlength=classes), np.bincount(predicted, minlength=classes)])
 
@@ -34,22 +34,22 @@ def _share(part: NDArray, whole: NDArray) -> NDArray[np.float64]:
 
 
 def recall_of(counts: NDArray) -> NDArray[np.float64]:
-    """(…, 3, classes) → (…, classes) hits / labels, 0 where there are none."""
+    """Return (…, 3, classes) → (…, classes) hits / labels, 0 where there are none."""
     return _share(counts[..., 0, :], counts[..., 1, :])
 
 
 def precision_of(counts: NDArray) -> NDArray[np.float64]:
-    """(…, 3, classes) → (…, classes) hits / predictions, 0 where there are none."""
+    """Return (…, 3, classes) → (…, classes) hits / predictions, 0 where there are none."""
     return _share(counts[..., 0, :], counts[..., 2, :])
 
 
 def f1_of(counts: NDArray) -> NDArray[np.float64]:
-    """(…, 3, classes) → (…, classes) F1 = 2·hits / (labels + predictions), 0 where both are 0."""
+    """Return (…, 3, classes) → (…, classes) F1 = 2·hits / (labels + predictions), 0 where both are 0."""
     return _share(2.0 * counts[..., 0, :], counts[..., 1, :] + counts[..., 2, :])
 
 
 def accuracy_of(counts: NDArray) -> NDArray[np.float64]:
-    """(…, 3, classes) → (…) hits / labels."""
+    """Return (…, 3, classes) → (…) hits / labels."""
     return _share(counts[..., 0, :].sum(-1), counts[..., 1, :].sum(-1))
 
 
@@ -67,7 +67,7 @@ def _kappa_of(counts: NDArray) -> NDArray[np.float64]:
 
 
 def f1_per_class(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.float64]:
-    """(classes,) F1 of each class, 0 where a class neither occurs nor is predicted."""
+    """Return (classes,) F1 of each class, 0 where a class neither occurs nor is predicted."""
     return f1_of(confusion_counts(labels, predicted, classes))
 
 
@@ -77,12 +77,12 @@ def macro_f1(labels: Labels, predicted: Labels, classes: int) -> float:
 
 
 def accuracy(labels: Labels, predicted: Labels) -> float:
-    """Share of the rows whose class is right."""
+    """Return share of the rows whose class is right."""
     return float(np.mean(np.asarray(labels) == np.asarray(predicted)))
 
 
 def per_row_log_loss(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """(n,) −log p of the true class, p kept off 0 by the machine epsilon of its dtype (as scikit-learn)."""
+    """Return (n,) −log p of the true class, p kept off 0 by the machine epsilon of its dtype (as scikit-learn)."""
     p = np.asarray(probabilities)[np.arange(len(labels)), labels]
     smallest = np.finfo(p.dtype).eps
     return -np.log(np.clip(p, smallest, 1 - smallest), dtype=np.float64)
@@ -94,7 +94,7 @@ def log_loss(labels: Labels, probabilities: Probabilities) -> float:
 
 
 def per_row_brier(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """(n,) Σ over classes of (p − 1 for the true class, p for the others)²: from 0 to 2.
+    """Return (n,) Σ over classes of (p − 1 for the true class, p for the others)²: from 0 to 2.
 
     Their mean is Brier's score as he wrote it (1950), ``brier_score_loss(scale_by_half=False)`` in scikit-learn; with
     two classes that is twice what is often called so.
@@ -105,7 +105,7 @@ def per_row_brier(labels: Labels, probabilities: Probabilities) -> NDArray[np.fl
 
 
 def roc_auc_per_class(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """(classes,) the chance that a sample of the class has a higher probability of it than one of another class.
+    """Return (classes,) the chance that a sample of the class has a higher probability of it than one of another class.
 
     Equal probabilities count one half. By mean ranks (Mann and Whitney, 1947); nan for a class that no sample or every sample has.
     """
@@ -121,13 +121,13 @@ def roc_auc_per_class(labels: Labels, probabilities: Probabilities) -> NDArray[n
 
 
 def mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(…, classes) → (…) the mean of what is no nan; nan where all is."""
+    """Return (…, classes) → (…) the mean of what is no nan; nan where all is."""
     known = ~np.isnan(values)
     return np.where(known.any(-1), np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1), np.nan)
 
 
 def roc_auc(labels: Labels, probabilities: Probabilities) -> float:
-    """Mean of `roc_auc_per_class` over the classes that have one; nan where a single class occurs.
+    """Return mean of `roc_auc_per_class` over the classes that have one; nan where a single class occurs.
 
     ``roc_auc_score(multi_class="ovr")`` where all classes occur.
     """
@@ -162,7 +162,7 @@ class Metric:
     sha: str = ""
 
     def __call__(self, labels: Labels, probabilities: Probabilities) -> float:
-        """The score of `probabilities` (n, classes) against `labels` (n,) class indices."""
+        """Return the score of `probabilities` (n, classes) against `labels` (n,) class indices."""
         if self.from_counts is not None:
             return float(
                 self.from_counts(confusion_counts(labels, argmax_classes(probabilities), np.shape(probabilities)[1]))

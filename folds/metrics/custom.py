@@ -19,7 +19,7 @@ _EXAMPLE = "--metric my_scores:cost takes cost from my_scores.py in this folder"
 
 
 def find_metric(name: str) -> Metric:
-    """A metric by its name in `METRICS`, or the user's ``module:function``.
+    """Return a metric by its name in `METRICS`, or the user's ``module:function``.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def find_metric(name: str) -> Metric:
 
 
 def load_metric(name: str) -> Metric:
-    """The user's function of labels (n,) int and probabilities (n, classes) → float, as a metric.
+    """Return the user's function of labels (n,) int and probabilities (n, classes) → float, as a metric.
 
     Greater is better, unless the function has an attribute ``greater_is_better = False``. It is imported from the current
     folder first; importing a module runs it: only for a name that the user gave, never for one that was read from a file.

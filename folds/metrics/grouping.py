@@ -10,14 +10,14 @@ from folds.utils.numeric import factorize
 
 
 def crosstab(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArray[np.int64]:
-    """(height, width): how often each pair of (row, column) occurs."""
+    """Return (height, width): how often each pair of (row, column) occurs."""
     return np.bincount(rows * width + columns, minlength=height * width).reshape(height, width)
 
 
 def confusion_counts_by_group(
     labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.int64]:
-    """(units, 3, classes): what `folds.metrics.classification.confusion_counts` would say of the rows of each unit; they add up over units."""
+    """Return (units, 3, classes): what `folds.metrics.classification.confusion_counts` would say of the rows of each unit; they add up over units."""
     hit = labels == predicted
     parts = [
         crosstab(codes[hit], labels[hit], units, classes),
@@ -28,7 +28,7 @@ def confusion_counts_by_group(
 
 
 def people_with_class(labels: Labels, persons: NDArray, classes: int) -> NDArray[np.int64]:
-    """(classes,) how many people have at least one row of each class."""
+    """Return (classes,) how many people have at least one row of each class."""
     distinct, codes = factorize(persons)
     return (crosstab(codes, np.asarray(labels, np.int64), len(distinct), classes) > 0).sum(axis=0)
 
@@ -36,7 +36,7 @@ def people_with_class(labels: Labels, persons: NDArray, classes: int) -> NDArray
 def average_by_person(
     labels: Labels, probabilities: Probabilities, persons: NDArray, classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray, int]:
-    """One row a person: the mean of its rows' probabilities, and its most frequent label (lowest index among equals).
+    """Return one row a person: the mean of its rows' probabilities, and its most frequent label (lowest index among equals).
 
     Returns
     -------

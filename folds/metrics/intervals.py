@@ -111,7 +111,7 @@ class Difference:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the interval leaves out 0, and so few people would not lean so by chance."""
+        """Return whether the interval leaves out 0, and so few people would not lean so by chance."""
         return self.is_significant_among(1)
 
     def is_significant_among(self, comparisons: int) -> bool:
@@ -163,7 +163,7 @@ def interval_over_people(
     level: float = LEVEL,
     predicted: Labels | None = None,
 ) -> Interval:
-    """The interval of a score over people, not images: images of one person are right or wrong together.
+    """Return the interval of a score over people, not images: images of one person are right or wrong together.
 
     By the jackknife: the score with each person left out in turn says how much people matter, Student's t makes an
     interval of that (Tukey, 1958), on the scale of the logit where the score has bounds. It reaches no farther than that of
@@ -215,7 +215,7 @@ def _bootstrap_interval(
 def interval_over_images(
     metric: Metric, labels: Labels, probabilities: Probabilities, *, level: float = 0.95
 ) -> Interval:
-    """As `interval_over_people`, each image taken for a person of its own: too narrow where people have several, to be shown beside."""
+    """Return as `interval_over_people`, each image taken for a person of its own: too narrow where people have several, to be shown beside."""
     return interval_over_people(metric, labels, probabilities, np.arange(len(labels)), level=level)
 
 
@@ -228,7 +228,7 @@ def difference_over_people(
     *,
     level: float = LEVEL,
 ) -> Difference:
-    """The difference of two scores with its interval, paired: the same person is left out of both.
+    """Return the difference of two scores with its interval, paired: the same person is left out of both.
 
     What is hard is hard for both, so the difference is known better than either score. It says whether other people would
     show the difference, not whether other seeds of training would.
@@ -261,7 +261,7 @@ def difference_over_people(
 
 
 def jackknife_standard_error(without: NDArray[np.float64], score: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """(…) the standard error of a score from (units, …) the scores with each unit left out (Efron and Stein, 1981, equation 1.2).
+    """Return (…) the standard error of a score from (units, …) the scores with each unit left out (Efron and Stein, 1981, equation 1.2).
 
     What cannot be scored without a unit (nan) counts as unchanged; 0 for one unit.
     """
@@ -271,7 +271,7 @@ def jackknife_standard_error(without: NDArray[np.float64], score: float | NDArra
 
 
 def degrees_of_freedom(without: NDArray[np.float64], metric: Metric) -> int:
-    """The degrees of dof of the standard error from (units,) the scores with each unit left out: one less than there are units.
+    """Return the degrees of dof of the standard error from (units,) the scores with each unit left out: one less than there are units.
 
     Of a mean over classes the few people of a rare class make most of the spread, so that it is known as badly as from few
     people; how few is seen from their influence (Satterthwaite, 1946).
@@ -293,7 +293,7 @@ def t_interval(
     least: float = -math.inf,
     most: float = math.inf,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(…) the ends of the interval of a score with its standard error, by Student's t.
+    """Return (…) the ends of the interval of a score with its standard error, by Student's t.
 
     Of a score between `least` and `most` it is made on the scale of the logit: near its bounds the spread is lopsided.
     At a bound all people are without a mistake, or none is: the other end is that of Clopper and Pearson (1934) for so many.
@@ -320,7 +320,7 @@ def t_interval(
 
 
 def _effective_sample_size(metric: Metric, labels: Labels, codes: NDArray[np.int64], units: int) -> tuple[float, int]:
-    """How many people of equal weight know as much (Kish, 1965), and the degrees of dof that so many leave, at most `_MIN_DOF`.
+    """Return how many people of equal weight know as much (Kish, 1965), and the degrees of dof that so many leave, at most `_MIN_DOF`.
 
     A row counts as much as another, in a mean over classes as much as its class is rare.
     """
@@ -334,7 +334,7 @@ def _effective_sample_size(metric: Metric, labels: Labels, codes: NDArray[np.int
 def _clip_to_clopper_pearson(
     metric: Metric, score: float, low: float, high: float, people: float, level: float
 ) -> tuple[float, float]:
-    """The ends of an interval, neither wilder than `people` who are all right or all wrong can show, nor nearer than theirs without a mistake.
+    """Return the ends of an interval, neither wilder than `people` who are all right or all wrong can show, nor nearer than theirs without a mistake.
 
     The first of what is a mean of values between its bounds (not of kappa), the second of what counts right and wrong.
     """
@@ -393,7 +393,7 @@ def _bootstrap_p_value(score: float, change: NDArray[np.float64], units: int) ->
 
 
 def _smallest_p_value(units: int) -> float:
-    """How often all of so few people lean to one side by luck alone; 1 for one."""
+    """Return how often all of so few people lean to one side by luck alone; 1 for one."""
     return 2.0 ** (1 - min(units, 1000))
 
 
@@ -402,5 +402,5 @@ def _both(first: str, second: str) -> str:
 
 
 def _alike(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> bool:
-    """Whether the scores of all draws, or their differences, are the same but for rounding."""
+    """Return whether the scores of all draws, or their differences, are the same but for rounding."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(drawn).max())

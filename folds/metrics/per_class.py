@@ -109,7 +109,7 @@ def attribute_scores(
     *,
     level: float = 0.95,
 ) -> tuple[AttributeScore, ...]:
-    """The attributes that every class has a value of, in the order of the first class.
+    """Return the attributes that every class has a value of, in the order of the first class.
 
     Parameters
     ----------

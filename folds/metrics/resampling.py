@@ -18,7 +18,7 @@ MAX_GROUPS = 4096
 
 
 def jackknife_groups(persons: NDArray) -> tuple[NDArray[np.int64], int, int]:
-    """(n,) the unit that each row is left out with, how many units, and how many people; the same whatever the order of the rows."""
+    """Return (n,) the unit that each row is left out with, how many units, and how many people; the same whatever the order of the rows."""
     distinct, codes = factorize(persons)
     people = len(distinct)
     if people <= MAX_GROUPS:
@@ -34,7 +34,7 @@ def leave_one_group_out(
     units: int,
     predicted: Labels | None = None,
 ) -> NDArray[np.float64]:
-    """(units,) the score of all rows but those of each unit; not for a function of the user. `predicted` (n,) spares to look for the largest."""
+    """Return (units,) the score of all rows but those of each unit; not for a function of the user. `predicted` (n,) spares to look for the largest."""
     if metric.from_counts is not None:
         predicted = argmax_classes(probabilities) if predicted is None else predicted
         return metric.from_counts(
@@ -50,7 +50,7 @@ def leave_one_group_out(
 def leave_one_group_out_counts(
     labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.int64]:
-    """(units, 3, classes): the `folds.metrics.classification.confusion_counts` of all rows but those of each unit."""
+    """Return (units, 3, classes): the `folds.metrics.classification.confusion_counts` of all rows but those of each unit."""
     counts = confusion_counts_by_group(labels, predicted, classes, codes, units)
     return counts.sum(axis=0) - counts
 
@@ -58,7 +58,7 @@ def leave_one_group_out_counts(
 def leave_one_group_out_roc_auc(
     labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.float64]:
-    """(units, classes) `folds.metrics.classification.roc_auc_per_class` of all rows but those of each unit.
+    """Return (units, classes) `folds.metrics.classification.roc_auc_per_class` of all rows but those of each unit.
 
     A unit takes away the pairs that its rows make with all others, and those within it, which are then taken away twice.
     """
@@ -78,7 +78,7 @@ def leave_one_group_out_roc_auc(
 
 
 def _mean_ranks(values: NDArray, groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n,) the rank of each value within its group, from 1 on; equal values share their mean rank."""
+    """Return (n,) the rank of each value within its group, from 1 on; equal values share their mean rank."""
     if not len(values):
         return np.zeros(0)
     order = np.lexsort((values, groups))
@@ -114,7 +114,7 @@ def bootstrap_scores(
     units: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[NDArray[np.float64], str]:
-    """(resamples, len(probabilities)) the scores of units drawn with replacement, and a warning where they are few or fail.
+    """Return (resamples, len(probabilities)) the scores of units drawn with replacement, and a warning where they are few or fail.
 
     The first draw is timed: as many are made as take half a minute, at least `MIN_RESAMPLES`. A draw that cannot be scored (a
     class may be missing) is left out.

@@ -107,12 +107,12 @@ class Checkpoint:
 
     @property
     def image_settings(self) -> ImageSettings:
-        """How pixels were made."""
+        """Return how pixels were made."""
         window = self.images.get("window")
         return ImageSettings(**{**self.images, "window": tuple(window) if window else None})
 
     def build(self, path: Path | None = None) -> torch.nn.Module:
-        """The model of `classes` with its weights, in evaluation mode, on the CPU; `path` is named where they do not fit."""
+        """Return the model of `classes` with its weights, in evaluation mode, on the CPU; `path` is named where they do not fit."""
         target = self._outputs()
         model = create_model(self.architecture, target.outputs)
         wrong = _misfits(self.weights, model.state_dict())
@@ -125,21 +125,21 @@ class Checkpoint:
         return join_heads(model.eval(), target)
 
     def _outputs(self) -> Target:
-        """What the outputs of the model are."""
+        """Return what the outputs of the model are."""
         if self.heads:
             return resolve_target("+".join(self.heads), self.classes, self.class_attributes)
         return resolve_target(LABEL, self.classes, {})
 
 
 def train_again(checkpoint: Checkpoint) -> str:
-    """The command that makes this fold's checkpoint again, and leaves the other folds alone."""
+    """Return the command that makes this fold's checkpoint again, and leaves the other folds alone."""
     return (
         f"train this fold again: ensemble kfold -c runs/{checkpoint.run}/config.toml --fold {checkpoint.fold} --force"
     )
 
 
 def _misfits(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
-    """How `weights` differ from those the model has, in one phrase; "" where they fit."""
+    """Return how `weights` differ from those the model has, in one phrase; "" where they fit."""
     parts = []
     other = [name for name, value in wanted.items() if name in weights and weights[name].shape != value.shape]
     for names, what in (
@@ -234,7 +234,7 @@ def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
 
 
 def available_checkpoints(folder: Path = Path("checkpoints"), most: int = 10) -> str:
-    """A hint that lists the checkpoints there are, or how to make one."""
+    """Return a hint that lists the checkpoints there are, or how to make one."""
     found = sorted(folder.glob("*/*.pt"))
     if not found:
         return "ensemble kfold --k 5 --arch swin makes some, in checkpoints/"

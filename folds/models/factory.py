@@ -68,7 +68,7 @@ class Architecture:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
-        """One phrase for people: ``swin (small sibling of swin_tiny_patch4_window7_224), 64×64``."""
+        """Return one phrase for people: ``swin (small sibling of swin_tiny_patch4_window7_224), 64×64``."""
         varied = {k: v for k, v in self.arguments.items() if k != "img_size"}
         named = (
             self.timm_name
@@ -85,7 +85,7 @@ def resolve(
     small: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> Architecture:
-    """The architecture a name stands for, with the model's own input size, mean and std unless told otherwise.
+    """Return the architecture a name stands for, with the model's own input size, mean and std unless told otherwise.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def resolve(
 
 
 def is_known(timm_name: str) -> bool:
-    """Whether timm itself can build the model: no name of a hub or of a folder, whose files would be fetched and read."""
+    """Return whether timm itself can build the model: no name of a hub or of a folder, whose files would be fetched and read."""
     import timm
 
     return not set(timm_name) & set(":/\\") and timm.is_model(timm_name)
@@ -265,7 +265,7 @@ def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The weights in a ``.safetensors`` or ``.pt``/``.pth`` file, without running anything in it.
+    """Return the weights in a ``.safetensors`` or ``.pt``/``.pth`` file, without running anything in it.
 
     A checkpoint of this program, and files that hold the weights under ``state_dict`` or ``model``, are understood.
     """
@@ -297,7 +297,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def is_convolutional(model: torch.nn.Module) -> bool:
-    """Whether most of the model's weights are convolutions: those gain from channels_last, transformers do not."""
+    """Return whether most of the model's weights are convolutions: those gain from channels_last, transformers do not."""
     import torch
 
     convolutions = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d))

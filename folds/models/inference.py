@@ -44,7 +44,7 @@ class PixelSource:
 
     @classmethod
     def of(cls, path: Path, device: str, share: float = 1.0) -> PixelSource:
-        """The images of a file of the cache; those that the process used last are kept, so that a fold need not send them again."""
+        """Return the images of a file of the cache; those that the process used last are kept, so that a fold need not send them again."""
         key = (str(path), path.stat().st_mtime_ns, device, share)
         if key in _kept:
             _kept[key] = _kept.pop(key)
@@ -105,7 +105,7 @@ _kept: dict[tuple[str, int, str, float], PixelSource] = {}
 
 
 def identity(batch: Tensor) -> Tensor:
-    """The view that changes nothing."""
+    """Return the view that changes nothing."""
     return batch
 
 

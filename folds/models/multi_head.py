@@ -29,14 +29,14 @@ class MultiHeadModel(torch.nn.Module):
         self.train(model.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(n, 3, height, width) → float32 (n, classes)."""
+        """Return (n, 3, height, width) → float32 (n, classes)."""
         blocks = self.model(images).float().split(self.sizes, dim=1)
         parts = [block.log_softmax(1)[:, self.get_buffer(f"of_label{i}")] for i, block in enumerate(blocks)]
         return torch.stack(parts).sum(0)
 
 
 def join_heads(model: torch.nn.Module, target: Target) -> torch.nn.Module:
-    """The model itself where it has one head, otherwise its `Joined` form on the device it is on."""
+    """Return the model itself where it has one head, otherwise its `Joined` form on the device it is on."""
     if not target.joined:
         return model
     return MultiHeadModel(model, target).to(next(model.parameters()).device)

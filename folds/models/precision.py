@@ -14,7 +14,7 @@ AMP = ("auto", "bf16", "fp16", "off")
 
 
 def resolve_amp(choice: str, device: str) -> tuple[str, str]:
-    """(``bf16``, ``fp16`` or ``off``, the reason) for a device."""
+    """Return (``bf16``, ``fp16`` or ``off``, the reason) for a device."""
     import torch
 
     if choice not in AMP:
@@ -32,7 +32,7 @@ def resolve_amp(choice: str, device: str) -> tuple[str, str]:
 
 
 def autocast(amp: str, device: str) -> torch.autocast:
-    """The autocast context of a resolved number format; a no-op for ``off``."""
+    """Return the autocast context of a resolved number format; a no-op for ``off``."""
     import torch
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp]

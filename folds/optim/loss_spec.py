@@ -59,7 +59,7 @@ class Term:
 
     @property
     def needs_counts(self) -> bool:
-        """Whether it must know how many images each class has."""
+        """Return whether it must know how many images each class has."""
         return self.weights != "none" or self.name == "ldam"
 
 
@@ -72,7 +72,7 @@ class LossSpec:
 
     @property
     def needs_counts(self) -> bool:
-        """Whether it must know how many images each class has."""
+        """Return whether it must know how many images each class has."""
         return any(term.needs_counts for term in self.terms)
 
 

@@ -27,7 +27,7 @@ PerClass = Callable[
 
 
 def build_loss(expression: str, label_smoothing: float, counts: Tensor | None = None, done: float = 0.0) -> Loss:
-    """The loss of that expression: (logits (n, classes), targets (n,) class indices or (n, classes) distributions) → float32 scalar.
+    """Return the loss of that expression: (logits (n, classes), targets (n,) class indices or (n, classes) distributions) → float32 scalar.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
 def soft_target_loss(
     logits: Tensor, targets: Tensor, *, per_class: PerClass, weights: Tensor | None, smoothing: float
 ) -> Tensor:
-    """Mean over the batch of Σ_c t_c·w_c·ℓ_c, with the share `smoothing` of t·w spread evenly over all classes.
+    """Return mean over the batch of Σ_c t_c·w_c·ℓ_c, with the share `smoothing` of t·w spread evenly over all classes.
 
     The spread is that of Szegedy et al., 2016 (section 7). The weight is that of the image's own class, also for what is
     spread: were the classes weighed after it, most of what smoothing adds would go to the rarest ones.
@@ -175,7 +175,7 @@ def soft_f1(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def class_weights(counts: Tensor, beta: float | None) -> Tensor:
-    """(classes,) float32: what an image of each class counts; 1 in the mean over all images, 0 for a class without any.
+    """Return (classes,) float32: what an image of each class counts; 1 in the mean over all images, 0 for a class without any.
 
     With that mean the loss keeps its size, and learning rate and clipping their meaning.
 
@@ -191,7 +191,7 @@ def class_weights(counts: Tensor, beta: float | None) -> Tensor:
 
 
 def class_margins(counts: Tensor, largest: float) -> Tensor:
-    """(classes,) float32 margins ∝ images^(−1/4), the rarest class's `largest` (Cao et al., 2019, equation 11); 0 for a class without images."""
+    """Return (classes,) float32 margins ∝ images^(−1/4), the rarest class's `largest` (Cao et al., 2019, equation 11); 0 for a class without images."""
     n = counts.detach().cpu().double()
     each = torch.where(n > 0, n**-0.25, 0.0)
     return (each * (largest / each.max())).float().to(counts.device)
@@ -202,5 +202,5 @@ def _distribution(targets: Tensor, logits: Tensor) -> Tensor:
 
 
 def _is_class(index: Tensor, like: Tensor) -> Tensor:
-    """(n, classes) bool: whether a column is the class of its row. `one_hot` would look at the values, and wait for the device."""
+    """Return (n, classes) bool: whether a column is the class of its row. `one_hot` would look at the values, and wait for the device."""
     return index[:, None] == torch.arange(like.shape[1], device=like.device)

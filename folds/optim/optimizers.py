@@ -20,7 +20,7 @@ _NOT_OPTIONS = {"lr", "weight_decay", "params", "foreach", "fused", "capturable"
 
 
 def optimizers() -> list[str]:
-    """The names that `build_optimizer` takes: timm's, without those that need other packages or a second backward pass."""
+    """Return the names that `build_optimizer` takes: timm's, without those that need other packages or a second backward pass."""
     from timm.optim import list_optimizers
 
     return [
@@ -31,7 +31,7 @@ def optimizers() -> list[str]:
 def build_optimizer(
     model: torch.nn.Module, name: str, weight_decay: float, layer_decay: float, options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
-    """An optimizer with a learning rate of 1, which the schedule multiplies; biases and norms do not decay.
+    """Return an optimizer with a learning rate of 1, which the schedule multiplies; biases and norms do not decay.
 
     Parameters
     ----------

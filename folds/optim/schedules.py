@@ -30,7 +30,7 @@ class Schedule:
     options: Mapping[str, float] = field(default_factory=dict)
 
     def share(self, step: int, losses: Sequence[float] = ()) -> float:
-        """The share of the peak at a step counted from 0; `losses` are the training losses of the epochs done (for ``plateau``)."""
+        """Return the share of the peak at a step counted from 0; `losses` are the training losses of the epochs done (for ``plateau``)."""
         warmup = self.warmup * self.steps
         if step < warmup:
             return (step + 1) / (warmup + 1)
@@ -53,7 +53,7 @@ def _constant(step: float, total: float, steps: int, losses: Sequence[float], op
 
 
 def _cosine(step: float, total: float, steps: int, losses: Sequence[float], options: Mapping[str, float]) -> float:
-    """Half a cosine from the peak to `final` (Loshchilov and Hutter, 2017, without restarts)."""
+    """Return half a cosine from the peak to `final` (Loshchilov and Hutter, 2017, without restarts)."""
     return options["final"] + (1 - options["final"]) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
 
 

@@ -107,7 +107,7 @@ class PredictionMetadata:
 
 
 def sidecar_path(path: Path) -> Path:
-    """``runs/swin.oof.npy`` → ``runs/swin.oof.json``."""
+    """Return ``runs/swin.oof.npy`` → ``runs/swin.oof.json``."""
     return Path(path).with_suffix(".json")
 
 
@@ -196,7 +196,7 @@ def _to_json(
 
 
 def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None) -> PredictionMetadata | None:
-    """The sidecar of the prediction file `path`, or None where there is none.
+    """Return the sidecar of the prediction file `path`, or None where there is none.
 
     `samples_cache` maps a samples file's sha to its rows: files that share one are parsed once.
     """
@@ -275,19 +275,19 @@ def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, SampleRows])
 
 
 def oof_file(runs: Path, run: str) -> Path:
-    """``runs/<run>.oof.npy``."""
+    """Return ``runs/<run>.oof.npy``."""
     return runs / f"{run}.oof.npy"
 
 
 def fold_files(runs: Path, run: str) -> dict[int, Path]:
-    """``runs/<run>.fold<i>.test.npy`` by fold; not those of a run whose name begins alike (``<run>.fold9``)."""
+    """Return ``runs/<run>.fold<i>.test.npy`` by fold; not those of a run whose name begins alike (``<run>.fold9``)."""
     name = re.compile(re.escape(run) + r"\.fold(\d+)\.test\.npy")
     found = {int(match[1]): path for path in runs.glob("*.test.npy") if (match := name.fullmatch(path.name))}
     return dict(sorted(found.items()))
 
 
 def read_array(path: Path) -> NDArray[np.floating]:
-    """A prediction array, memory-mapped and not yet checked row by row; object arrays (pickle) are refused, not run."""
+    """Return a prediction array, memory-mapped and not yet checked row by row; object arrays (pickle) are refused, not run."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from folds.utils.numeric import factorize
 
 
 def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(n,) class indices and (n,) a number for each person; of a prediction of an attribute, its values.
+    """Return (n,) class indices and (n,) a number for each person; of a prediction of an attribute, its values.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def score_rows(
 
 
 def oof_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], PredictionMetadata]:
-    """The out-of-fold predictions (n, classes) that a run has published, and what they are."""
+    """Return the out-of-fold predictions (n, classes) that a run has published, and what they are."""
     path = oof_file(runs, run)
     sidecar = read_sidecar(path)
     if sidecar is None:
@@ -48,7 +48,7 @@ def oof_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], Predict
 
 
 def mean_test_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], PredictionMetadata] | None:
-    """The mean of the fold models' probabilities on labelled test samples; None where there are none."""
+    """Return the mean of the fold models' probabilities on labelled test samples; None where there are none."""
     tests = [(p, s) for p in fold_files(runs, run).values() if (s := read_sidecar(p)) is not None]
     if not tests or tests[0][1].rows.labels is None:
         return None

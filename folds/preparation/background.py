@@ -76,7 +76,7 @@ class BackgroundModel:
         self._input, self._output, self._path = given.name, self._session.get_outputs()[0].name, model
 
     def mask(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """How much of each pixel is foreground, (height, width) uint8, 255 is all of it.
+        """Return how much of each pixel is foreground, (height, width) uint8, 255 is all of it.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ _EXPECTED = "expected an ONNX file of u2net, u2netp, u2net_human_seg or silueta;
 def replace_background(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], fill: str = "grey"
 ) -> tuple[NDArray[np.uint8], float]:
-    """The image with its background replaced, and the share of it that is foreground.
+    """Return the image with its background replaced, and the share of it that is foreground.
 
     A share below `NOTHING` found nobody: the image is returned as it is.
 

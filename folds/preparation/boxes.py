@@ -39,7 +39,7 @@ CHOICES: dict[str, Callable[[Box, tuple[int, int]], float]] = {
 
 
 def choose(boxes: Sequence[Box], size: tuple[int, int], by: str = "largest") -> Box | None:
-    """The box that is meant among several, None where there is none.
+    """Return the box that is meant among several, None where there is none.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def choose(boxes: Sequence[Box], size: tuple[int, int], by: str = "largest") -> 
 
 
 def window_round(box: Box, size: tuple[int, int], margin: float, aspect: float) -> Window:
-    """The part of the image to keep round a box.
+    """Return the part of the image to keep round a box.
 
     The box is enlarged by `margin` of its width and height on each side, then widened or heightened to `aspect` about its centre. What
     reaches over an edge is moved inside; what is larger than the image is made smaller in proportion. So nothing is
@@ -71,14 +71,14 @@ def window_round(box: Box, size: tuple[int, int], margin: float, aspect: float) 
 
 
 def centre_window(size: tuple[int, int], aspect: float) -> Window:
-    """The largest window of an aspect (width / height) in the middle of an image of `size` (width, height)."""
+    """Return the largest window of an aspect (width / height) in the middle of an image of `size` (width, height)."""
     return _placed(size[0] / 2, size[1] / 2, size[1] * aspect * size[0], size[1] * size[0], size)
 
 
 def typical_window(
     windows: Sequence[Window], sizes: Sequence[tuple[int, int]], size: tuple[int, int], aspect: float
 ) -> Window:
-    """Where the windows of other images lie, in an image of `size`: the median centre and the median width, as shares of the image.
+    """Return where the windows of other images lie, in an image of `size`: the median centre and the median width, as shares of the image.
 
     The width is measured against the shorter side of its image. Without windows it is `centre_window`.
     """
@@ -92,7 +92,7 @@ def typical_window(
 
 
 def _placed(x: float, y: float, width: float, height: float, size: tuple[int, int]) -> Window:
-    """A window about (x, y): made smaller until it fits, rounded, moved inside."""
+    """Return a window about (x, y): made smaller until it fits, rounded, moved inside."""
     scale = min(1.0, size[0] / width, size[1] / height)
     wide, high = max(1, round(width * scale)), max(1, round(height * scale))
     left = min(max(0, round(x - wide / 2)), size[0] - wide)
@@ -101,7 +101,7 @@ def _placed(x: float, y: float, width: float, height: float, size: tuple[int, in
 
 
 def parse_aspect(text: str) -> float:
-    """``"1"`` → 1.0, ``"3:4"`` → 0.75: width / height.
+    """Return ``"1"`` → 1.0, ``"3:4"`` → 0.75: width / height.
 
     Raises
     ------

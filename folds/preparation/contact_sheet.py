@@ -25,7 +25,7 @@ _FACE, _CROP = (230, 40, 40), (250, 210, 0)
 
 
 def worst(images: Sequence[PreparedImage], most: int = MAX_CASES) -> list[PreparedImage]:
-    """The images to look at, worst first: no face, then by confidence; among equals, and where no faces were looked for, by how much of the image
+    """Return the images to look at, worst first: no face, then by confidence; among equals, and where no faces were looked for, by how much of the image
     is foreground (nothing and all are both suspicious)."""
 
     def rank(image: PreparedImage) -> tuple[float, float]:

@@ -25,7 +25,7 @@ class Detector(Protocol):
     """What finds faces. An instance is used by one thread; where it has a `close`, that is called in the end."""
 
     def find(self, image: NDArray[np.uint8]) -> list[Box]:
-        """The faces in an upright image, (height, width, 3) uint8 RGB."""
+        """Return the faces in an upright image, (height, width, 3) uint8 RGB."""
         ...
 
 
@@ -69,7 +69,7 @@ class DetectorSettings:
 
 
 def open_detector(settings: DetectorSettings) -> Detector:
-    """The detector asked for.
+    """Return the detector asked for.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def open_detector(settings: DetectorSettings) -> Detector:
 
 
 def describe_detector(settings: DetectorSettings) -> dict[str, object]:
-    """What the boxes depend on besides the images: settings, the package's version, the model's hash."""
+    """Return what the boxes depend on besides the images: settings, the package's version, the model's hash."""
     record: dict[str, object] = {
         "name": settings.name,
         "min_confidence": settings.min_confidence,
@@ -113,7 +113,7 @@ class OnePerThread:
         self._made: list[Any] = []
 
     def find(self, image: NDArray[np.uint8]) -> list[Box]:
-        """The faces in an image, by this thread's detector."""
+        """Return the faces in an image, by this thread's detector."""
         if not hasattr(self._local, "detector"):
             self._local.detector = self._make()
             self._made.append(self._local.detector)

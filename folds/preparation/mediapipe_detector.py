@@ -53,7 +53,7 @@ class MediapipeDetector:
             raise EnsembleError(f"mediapipe cannot use {model}: {reason}", hint=hint) from None
 
     def find(self, image: NDArray[np.uint8]) -> list[Box]:
-        """The faces in an image, (height, width, 3) uint8 RGB; most confident first."""
+        """Return the faces in an image, (height, width, 3) uint8 RGB; most confident first."""
         picture = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image))
         smallest = self._min_face * min(image.shape[:2])
         boxes = []

@@ -54,7 +54,7 @@ class CascadeDetector:
         self._loaded: dict[str, Any] = {}
 
     def find(self, image: NDArray[np.uint8]) -> list[Box]:
-        """The faces in an image, (height, width, 3) uint8 RGB; most confident first.
+        """Return the faces in an image, (height, width, 3) uint8 RGB; most confident first.
 
         The passes go from what is rarely wrong to what is more often wrong, and end with the first that finds a face firmly. So a lower
         `min_confidence` adds faces where none was found, and changes none that was.
@@ -95,7 +95,7 @@ class CascadeDetector:
         return np.array(found, np.float64).reshape(-1, 4)
 
     def _by_eyes(self, gray: NDArray[np.uint8], smallest: int) -> Windows:
-        """The faces that pairs of eyes belong to, once for each window that agreed on the weaker eye.
+        """Return the faces that pairs of eyes belong to, once for each window that agreed on the weaker eye.
 
         The eyes stand level, equally large, and apart by 1 to 2.6 times the window of one; the face is 2.2 times as wide as they are apart.
         """
@@ -154,7 +154,7 @@ def import_cv2() -> Any:
 
 
 def cascade_file(cv2: Any, name: str) -> Path:
-    """The file of a cascade in OpenCV's wheel.
+    """Return the file of a cascade in OpenCV's wheel.
 
     Raises
     ------

@@ -33,7 +33,7 @@ class Original:
 
 
 def read_original(path: Path, window: tuple[float, float] | None = None) -> tuple[NDArray[np.uint8], Original]:
-    """The pixels, (height, width, 3) uint8, and what the file is.
+    """Return the pixels, (height, width, 3) uint8, and what the file is.
 
     Nothing is resized. Grey, transparency, rotation and more than 8 bits are treated as in `decode_image`.
 
@@ -54,7 +54,7 @@ def survey(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> list[Original]:
-    """What each file is; every one is decoded, so that no later step meets one that cannot be used.
+    """Return what each file is; every one is decoded, so that no later step meets one that cannot be used.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def survey(
 
 
 def _upright_size(data: bytes) -> tuple[int, int]:
-    """(height, width) as the image is meant to be looked at."""
+    """Return (height, width) as the image is meant to be looked at."""
     height, width = identify_image(io.BytesIO(data))
     # Unreadable metadata do not make the pixels unreadable, and unreadable pixels are met in decoding.
     with (

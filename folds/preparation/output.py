@@ -37,7 +37,7 @@ _LONGEST = 80  # characters of one part of a file name
 
 
 def image_names(part: str, ids: Sequence[str]) -> list[str]:
-    """A file for each id, relative to the folder: readable, safe, and no two the same even where upper and lower case are.
+    """Return a file for each id, relative to the folder: readable, safe, and no two the same even where upper and lower case are.
 
     ``mask1/a.jpg`` is in ``images/train/mask1/a.png``. An id that is not safe as a name, or that would share one with another, has eight letters of
     its hash added; what other ids there are decides nothing else.
@@ -58,7 +58,7 @@ def image_names(part: str, ids: Sequence[str]) -> list[str]:
 
 
 def _safe(id: str) -> tuple[str, bool]:
-    """An id as a relative path of safe parts without suffix, and whether nothing of it was changed but an image's suffix."""
+    """Return an id as a relative path of safe parts without suffix, and whether nothing of it was changed but an image's suffix."""
     *folders, last = id.split("/")
     last = stem_of(last) if is_image(last) else last
     # No dots in folders: there is no way up, and no folder has the name of an image.
@@ -136,7 +136,7 @@ class PreparedFolder:
                 )
 
     def _found(self) -> dict[str, Any] | None:
-        """The record of the set that is there, None for a new or empty folder."""
+        """Return the record of the set that is there, None for a new or empty folder."""
         names = sorted(path.name for path in self.out.iterdir()) if self.out.is_dir() else []
         if RECORD in names:
             found = read_json(self.out / RECORD)
@@ -184,11 +184,11 @@ class PreparedFolder:
                     self._lines[str(entry["of"])] = entry
 
     def entry(self, of: str) -> dict[str, Any] | None:
-        """What the journal says of a file's hash, or of an image."""
+        """Return what the journal says of a file's hash, or of an image."""
         return self._lines.get(of)
 
     def note(self, of: str, **what: Any) -> dict[str, Any]:
-        """Add a line to the journal; any thread may."""
+        """Return add a line to the journal; any thread may."""
         entry = {"of": of, **what}
         line = json.dumps(entry, ensure_ascii=True) + "\n"
         with self._lock:
@@ -209,7 +209,7 @@ class PreparedFolder:
             return file.read(1) == b"\n"
 
     def is_made(self, name: str, source: str, window: Sequence[int]) -> dict[str, Any] | None:
-        """The entry of an image that is there, whole, and made of `source` (a hash) by `window`; else None."""
+        """Return the entry of an image that is there, whole, and made of `source` (a hash) by `window`; else None."""
         entry = self._lines.get(name)
         if entry is None or entry.get("source") != source or entry.get("window") != list(window):
             return None
@@ -226,7 +226,7 @@ class PreparedFolder:
 
 
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
-    """``margin: 0.3 there, 0.5 asked for``, a line each."""
+    """Return ``margin: 0.3 there, 0.5 asked for``, a line each."""
     for name in dict.fromkeys([*there, *asked]):
         old, new = there.get(name), asked.get(name)
         if isinstance(old, dict) and isinstance(new, dict):

@@ -156,7 +156,7 @@ def _opening(settings: DetectorSettings) -> Callable[[], Detector]:
 
 
 def _look(work: _Work, finder: OnePerThread, threads: int | None, progress: Advance) -> list[Box | None]:
-    """The face of each image; files of equal bytes are looked at once."""
+    """Return the face of each image; files of equal bytes are looked at once."""
     first = {original.digest: at for at, original in reversed(list(enumerate(work.originals)))}
     missing = [at for digest, at in first.items() if _boxes(work.folder.entry(digest)) is None]
 
@@ -174,7 +174,7 @@ def _look(work: _Work, finder: OnePerThread, threads: int | None, progress: Adva
 
 
 def _boxes(entry: dict[str, Any] | None) -> list[Box] | None:
-    """The boxes in a line of the journal; None where it holds none, or not boxes."""
+    """Return the boxes in a line of the journal; None where it holds none, or not boxes."""
     lines = None if entry is None else entry.get("boxes")
     if not isinstance(lines, list):
         return None
@@ -245,7 +245,7 @@ def _make(
 
 
 def encode(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of (height, width, 3) uint8: nothing is lost to a second JPEG, and grey stays one channel."""
+    """Return a PNG of (height, width, 3) uint8: nothing is lost to a second JPEG, and grey stays one channel."""
     grey = bool((pixels == pixels[:, :, :1]).all())
     png = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if grey else pixels)).save(png, "PNG", compress_level=4)

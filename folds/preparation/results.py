@@ -40,11 +40,11 @@ class PreparedImage:
 
     @property
     def missed(self) -> bool:
-        """A face was looked for and not found."""
+        """Return a face was looked for and not found."""
         return self.looked_for and self.box is None
 
     def cells(self, folder: Path) -> dict[str, str]:
-        """What the tables say of it besides the sample's own columns; `folder` is the tables'."""
+        """Return what the tables say of it besides the sample's own columns; `folder` is the tables'."""
         cells = {SOURCE: os.path.relpath(self.source, folder.absolute())}
         if self.looked_for:
             box = self.box
@@ -58,7 +58,7 @@ class PreparedImage:
 
 
 def count(images: Sequence[PreparedImage]) -> dict[str, Any]:
-    """How many images there are, without a face and without a foreground, by part; None where that was not looked for."""
+    """Return how many images there are, without a face and without a foreground, by part; None where that was not looked for."""
     counts: dict[str, Any] = {}
     for part in dict.fromkeys(image.part for image in images):
         rows = [image for image in images if image.part == part]
@@ -72,7 +72,7 @@ def count(images: Sequence[PreparedImage]) -> dict[str, Any]:
 
 
 def uneven_misses(images: Sequence[PreparedImage], gap: float = 0.1, fewest: int = 20) -> list[str]:
-    """A warning where faces are missed in some classes much more than in others: then the crop itself tells the classes apart.
+    """Return a warning where faces are missed in some classes much more than in others: then the crop itself tells the classes apart.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ class Preparation:
             )
 
     def record(self) -> dict[str, Any]:
-        """What the images depend on besides the originals: settings, versions, hashes of models."""
+        """Return what the images depend on besides the originals: settings, versions, hashes of models."""
         record: dict[str, Any] = {
             "version": VERSION,
             "decoder": DECODER_VERSION,

@@ -14,7 +14,7 @@ _NOT_OF_TRAINING = {"scikit-learn"}
 
 
 def environment() -> dict[str, str]:
-    """What this machine trains with, by name. ``cpu`` is the instruction set that torch chooses its kernels by."""
+    """Return what this machine trains with, by name. ``cpu`` is the instruction set that torch chooses its kernels by."""
     import numpy
     import PIL
     import sklearn
@@ -38,7 +38,7 @@ def environment() -> dict[str, str]:
 
 
 def version_warnings(folders: Iterable[Path], now: dict[str, str], on_gpu: bool) -> list[str]:
-    """One line for each way in which `now` differs from what the runs in `folders` were begun with; [] where it does not.
+    """Return one line for each way in which `now` differs from what the runs in `folders` were begun with; [] where it does not.
 
     What a record does not name is not known, and so is all of one that is missing.
 

@@ -114,7 +114,7 @@ def _sha(checkpoint: Checkpoint) -> str:
 
 
 def _own(path: Path) -> Checkpoint | None:
-    """The checkpoint in `path`; None where it is weights from elsewhere, which do not say whom they have seen."""
+    """Return the checkpoint in `path`; None where it is weights from elsewhere, which do not say whom they have seen."""
     try:
         return load_checkpoint(path)
     except EnsembleError:

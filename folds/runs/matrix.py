@@ -93,7 +93,7 @@ def make_runs(
 
 
 def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tuple[int, str, RunVariant]]:
-    """(place, architecture, variant) of every run before repeats and seeds; runs of one place are compared with its first."""
+    """Return (place, architecture, variant) of every run before repeats and seeds; runs of one place are compared with its first."""
     pairs = [
         (place, arch, variant)
         for (place, arch), variant in itertools.product(enumerate(settings.arch), variants)
@@ -107,7 +107,7 @@ def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tu
 
 
 def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
-    """The name of a run before repeats and seeds, which another one may have as well."""
+    """Return the name of a run before repeats and seeds, which another one may have as well."""
     own = arch if variant.target.name == LABEL else f"{arch}-{variant.target.name}"
     if variant.arch is not None:
         return "-".join(filter(None, (settings.name, variant.suffix or own)))
@@ -139,7 +139,7 @@ class _Models:
 
 
 def compared_with(baseline: str, runs: Sequence[Run], table: SampleTable) -> tuple[Run, ...]:
-    """The runs, each to be compared with `baseline`: another one of them, or one that is there.
+    """Return the runs, each to be compared with `baseline`: another one of them, or one that is there.
 
     Raises
     ------

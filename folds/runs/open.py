@@ -181,7 +181,7 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
 
 
 def _record(plan: Plan, run: Run, images: Images, amp: str, trained: Sequence[str] | None) -> str:
-    """The content of a run's config.toml: given again, it makes this very run."""
+    """Return the content of a run's config.toml: given again, it makes this very run."""
     train, test = images
     settings = replace(
         plan.settings,

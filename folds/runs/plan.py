@@ -52,27 +52,27 @@ class Plan:
 
     @property
     def table(self) -> SampleTable:
-        """The training samples."""
+        """Return the training samples."""
         return self.data.train
 
     @property
     def assignment(self) -> FoldAssignment:
-        """The folds of the first run, which are those of all where nothing is repeated."""
+        """Return the folds of the first run, which are those of all where nothing is repeated."""
         return self.runs[0].assignment
 
     @property
     def assignments(self) -> tuple[FoldAssignment, ...]:
-        """The different ones."""
+        """Return the different ones."""
         return tuple(dict.fromkeys(run.assignment for run in self.runs))
 
     @property
     def whole(self) -> bool:
-        """Whether all folds of its runs are to be trained."""
+        """Return whether all folds of its runs are to be trained."""
         return self.runs[0].is_whole(self.folds)
 
     @property
     def image_cache(self) -> Path:
-        """``.ensemble/images``, where decoded images are kept."""
+        """Return ``.ensemble/images``, where decoded images are kept."""
         return self.root / CACHE / "images"
 
     def check_not_started(self, resume: bool = False, force: bool = False) -> None:
@@ -140,7 +140,7 @@ def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
 
 
 def _started(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple[Recipe, Target]:
-    """The recipe with its start decided (the built-in people have no pretrained weights), and what it predicts."""
+    """Return the recipe with its start decided (the built-in people have no pretrained weights), and what it predicts."""
     if recipe.pretrained is None:
         recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None and not built_in)
     target = check_for_classes(recipe, table.classes, table.class_attributes)

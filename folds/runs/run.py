@@ -76,26 +76,26 @@ class Run:
 
     @property
     def image_settings(self) -> ImageSettings:
-        """What every image becomes before it is trained on."""
+        """Return what every image becomes before it is trained on."""
         return ImageSettings(
             self.architecture.height, self.architecture.width, self.recipe.fit, self.recipe.value_window()
         )
 
     @property
     def folder(self) -> Path:
-        """``runs/<run>``."""
+        """Return ``runs/<run>``."""
         return self.runs / self.name
 
     def fold_folder(self, fold: int) -> Path:
-        """``runs/<run>/fold<i>``."""
+        """Return ``runs/<run>/fold<i>``."""
         return self.folder / f"fold{fold}"
 
     def checkpoint(self, fold: int) -> Path:
-        """``checkpoints/<run>/fold<i>.pt``."""
+        """Return ``checkpoints/<run>/fold<i>.pt``."""
         return self.checkpoints / self.name / f"fold{fold}.pt"
 
     def done(self, fold: int) -> dict[str, Any] | None:
-        """What done.json of a fold says, None while it is not trained.
+        """Return what done.json of a fold says, None while it is not trained.
 
         Raises
         ------
@@ -208,12 +208,12 @@ class Run:
             remove(path)
 
     def is_whole(self, folds: Sequence[int]) -> bool:
-        """Whether these are all of the run's folds."""
+        """Return whether these are all of the run's folds."""
         return set(folds) == set(range(self.assignment.k))
 
 
 def file_safe(name: str) -> str:
-    """A run name of letters, digits, ``.``, ``_`` and ``-`` that no shell or file system minds.
+    """Return a run name of letters, digits, ``.``, ``_`` and ``-`` that no shell or file system minds.
 
     `tta`, `blends` and `tune` are folders of the program itself.
     """
@@ -232,7 +232,7 @@ class RecordedResources:
 
 
 def recorded_start(runs: Sequence[Run]) -> RecordedResources:
-    """The threads a job and the jobs a device of an earlier start of these runs: other threads give other sums.
+    """Return the threads a job and the jobs a device of an earlier start of these runs: other threads give other sums.
 
     Raises
     ------

@@ -45,7 +45,7 @@ class TrainingResult:
 
     @property
     def runs(self) -> dict[str, Run]:
-        """The runs of the plan by name, trained or not."""
+        """Return the runs of the plan by name, trained or not."""
         return {run.name: run for run in self.plan.runs}
 
 

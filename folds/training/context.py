@@ -60,17 +60,17 @@ class FoldContext:
 
     @property
     def device(self) -> str:
-        """Where it is trained: ``cpu``, ``cuda:0``."""
+        """Return where it is trained: ``cpu``, ``cuda:0``."""
         return self.job.device
 
     @property
     def seed(self) -> tuple[Any, ...]:
-        """What every random stream of the job is derived from, with the epoch and the step."""
+        """Return what every random stream of the job is derived from, with the epoch and the step."""
         return (self.recipe.seed, self.job.run, self.job.fold)
 
     @property
     def selected_on_validation(self) -> bool:
-        """Whether anything about the model was chosen on the fold that is scored, which makes its score optimistic."""
+        """Return whether anything about the model was chosen on the fold that is scored, which makes its score optimistic."""
         return self.recipe.selected_on_validation or self.job.selected_on_validation
 
     @property
@@ -79,12 +79,12 @@ class FoldContext:
         return max(1, math.ceil(len(self.epochs) / (self.recipe.batch_size or len(self.epochs))))
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The rows of each step of an epoch."""
+        """Return the rows of each step of an epoch."""
         return np.array_split(self.epochs.rows(epoch), self.steps)
 
     @property
     def mixing(self) -> MixupCutmix:
-        """How images are mixed."""
+        """Return how images are mixed."""
         return MixupCutmix(self.recipe.mixup, self.recipe.cutmix)
 
     def augmentation_params(
@@ -102,7 +102,7 @@ class FoldContext:
         return [(both[:, :columns], both[:, columns:]) for both in drawn]
 
     def user_transform(self, epoch: int) -> Change | None:
-        """The user's transform of uint8 images; each has a seed of its own, also where it is shown twice."""
+        """Return the user's transform of uint8 images; each has a seed of its own, also where it is shown twice."""
         transform = self.transform
         if transform is None:
             return None
@@ -116,7 +116,7 @@ class FoldContext:
 
     @property
     def schedule(self) -> Schedule:
-        """The course of the learning rate."""
+        """Return the course of the learning rate."""
         return Schedule(
             self.recipe.schedule, self.recipe.epochs, self.steps, self.recipe.warmup or 0.0, self.recipe.schedule_args
         )
@@ -130,7 +130,7 @@ class FoldContext:
         ]
 
     def logits(self, model: torch.nn.Module, pixels: PixelSource, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(n, classes) of `rows`, in their order; an error where training has left numbers that are none."""
+        """Return (n, classes) of `rows`, in their order; an error where training has left numbers that are none."""
         model = join_heads(model.eval(), self.target)
         mean, std = self.architecture.mean, self.architecture.std
         logits = predict_logits(
@@ -141,7 +141,7 @@ class FoldContext:
         return logits
 
     def diverged(self, what: str) -> EnsembleError:
-        """The error for a training that has left the numbers."""
+        """Return the error for a training that has left the numbers."""
         return TrainingDivergedError(
             f"{self.job.title}: {what}",
             hint=f"--name NEW with a lower --lr (now {self.recipe.lr:g}), or with --amp off",

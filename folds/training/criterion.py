@@ -24,7 +24,7 @@ def check_head_losses(target: Target, head_loss: Mapping[str, str]) -> None:
 def build_criterion(
     target: Target, loss: str, head_loss: Mapping[str, str], label_smoothing: float, counts: Counts, done: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of a whole batch: (outputs (n, outputs), truth) → scalar.
+    """Return the loss of a whole batch: (outputs (n, outputs), truth) → scalar.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def build_criterion(
 
 
 def one_hot(target: Target, codes: Tensor) -> Tensor:
-    """(n, heads) class indices → float32 (n, outputs), for each head 1 at its class."""
+    """Return (n, heads) class indices → float32 (n, outputs), for each head 1 at its class."""
     blocks = [
         torch.nn.functional.one_hot(own, len(head.values))
         for head, own in zip(target.heads, codes.unbind(1), strict=True)

@@ -55,7 +55,7 @@ class Job:
 
     @property
     def fold_dir(self) -> Path:
-        """``runs/<run>/fold<i>``, where the job keeps its state and leaves its results."""
+        """Return ``runs/<run>/fold<i>``, where the job keeps its state and leaves its results."""
         return Path(self.folder) / f"fold{self.fold}"
 
     @property
@@ -65,22 +65,22 @@ class Job:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The files that must be there before it begins."""
+        """Return the files that must be there before it begins."""
         given = (self.pixels, self.test_pixels, self.recipe.get("init"), self.trained, self.init)
         return str(Path(self.folder) / "folds.csv"), *(path for path in given if path)
 
     @property
     def writes(self) -> tuple[str, ...]:
-        """The folders that it leaves files in."""
+        """Return the folders that it leaves files in."""
         return self.folder, str(Path(self.checkpoint).parent), str(self.lock.parent)
 
     @property
     def title(self) -> str:
-        """``swin fold 2``."""
+        """Return ``swin fold 2``."""
         return f"{self.run} fold {self.fold}"
 
     def with_absolute_paths(self) -> Job:
-        """The job with absolute paths, for a process that works in another folder."""
+        """Return the job with absolute paths, for a process that works in another folder."""
 
         def absolute(path: str) -> str:
             return str(Path(path).absolute())
@@ -109,15 +109,15 @@ class Outcome:
 
 
 def lock_of(folder: Path, fold: int) -> Path:
-    """``runs/.<run>.fold<i>.lock`` of the fold of the run in `folder`."""
+    """Return ``runs/.<run>.fold<i>.lock`` of the fold of the run in `folder`."""
     return folder.parent / f".{folder.name}.fold{fold}.lock"
 
 
 def job_as_dict(job: Job) -> dict[str, Any]:
-    """The job as plain values, for JSON."""
+    """Return the job as plain values, for JSON."""
     return asdict(job)
 
 
 def job_from_dict(record: Mapping[str, Any]) -> Job:
-    """The job of `job_as_dict`, after JSON."""
+    """Return the job of `job_as_dict`, after JSON."""
     return replace(Job(**record), classes=tuple(record["classes"]))

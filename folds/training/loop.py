@@ -261,7 +261,7 @@ def _train_step(
 
 
 def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor, truth: Tensor) -> Tensor:
-    """Add up the gradients of a batch, in parts where memory asks for it; return the loss times the images."""
+    """Return add up the gradients of a batch, in parts where memory asks for it; return the loss times the images."""
     n = len(inputs)
     parts = math.ceil(n / state.progress.micro) if state.progress.micro else 1
     summed = torch.zeros((), device=inputs.device)

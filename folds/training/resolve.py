@@ -45,7 +45,7 @@ def validate_recipe(recipe: Recipe) -> None:
 
 
 def recipe_warnings(recipe: Recipe) -> list[str]:
-    """What can be trained and is perhaps not meant, a line each."""
+    """Return what can be trained and is perhaps not meant, a line each."""
     lines = []
     losses = [parse_loss(loss, recipe.label_smoothing) for loss in (recipe.loss, *recipe.head_loss.values())]
     if recipe.accumulate > 1 and any(term.name == "f1" for loss in losses for term in loss.terms):
@@ -65,7 +65,7 @@ def check_for_classes(recipe: Recipe, classes: Sequence[str], meaning: ClassAttr
 
 
 def sampling_of(recipe: Recipe, target: Target, classes: Sequence[str], meaning: ClassAttributes) -> SamplerConfig:
-    """What an epoch shows. A model of one attribute is balanced by its values, all else is by the label's classes."""
+    """Return what an epoch shows. A model of one attribute is balanced by its values, all else is by the label's classes."""
     if _by_attribute(recipe, target):
         classes, meaning = target.classes, {value: {target.name: value} for value in target.classes}
     return parse_sampling(
@@ -88,7 +88,7 @@ def epochs_of(
     persons: NDArray[Any],
     seed: tuple[Any, ...],
 ) -> EpochSampler:
-    """The rows that each epoch of a fold shows.
+    """Return the rows that each epoch of a fold shows.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def _by_attribute(recipe: Recipe, target: Target) -> bool:
 def presets_of(
     recipe: Recipe, classes: Sequence[str], meaning: ClassAttributes
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The presets of augmentation in use, and for each class the position of its own."""
+    """Return the presets of augmentation in use, and for each class the position of its own."""
     attributes = {name: [meaning[label][name] for label in classes] for name in determined_attributes(classes, meaning)}
     return choose_presets(recipe.augment or "none", recipe.augment_more, list(classes), attributes)
 
@@ -114,13 +114,13 @@ def presets_of(
 def augmentations(
     recipe: Recipe, classes: Sequence[str], meaning: ClassAttributes
 ) -> tuple[tuple[Augmentation, ...], NDArray[np.int64]]:
-    """The augmentations in use, and for each class the position of its own."""
+    """Return the augmentations in use, and for each class the position of its own."""
     names, which = presets_of(recipe, classes, meaning)
     return tuple(preset(name, recipe.erase) for name in names), which
 
 
 def trained_labels(recipe: Recipe, table: SampleTable) -> list[str] | None:
-    """The label that each sample is trained on, where that is not the one it is scored by."""
+    """Return the label that each sample is trained on, where that is not the one it is scored by."""
     if not recipe.rebin or table.labels is None:
         return None
     labels: list[str] = table.labels.tolist()

@@ -51,7 +51,7 @@ class SamplerConfig:
     def over(
         self, training: RowIndices, codes: RowIndices, persons: NDArray[Any], seed: tuple[Any, ...]
     ) -> EpochSampler:
-        """The epochs of one fold.
+        """Return the epochs of one fold.
 
         Parameters
         ----------
@@ -89,7 +89,7 @@ class SamplerConfig:
         return place, np.bincount(cells)[cells], np.bincount(cells[shown], minlength=len(cells))[cells]
 
     def _shown(self, pool: RowIndices) -> RowIndices:
-        """(classes,) images that an epoch shows, from those that there are."""
+        """Return (classes,) images that an epoch shows, from those that there are."""
         if self.counts:
             asked = dict(self.counts)
             return np.array([asked.get(code, have) if have else 0 for code, have in enumerate(pool.tolist())])
@@ -129,11 +129,11 @@ class EpochSampler:
     images: RowIndices
 
     def __len__(self) -> int:
-        """Rows an epoch, the same in every epoch."""
+        """Return rows an epoch, the same in every epoch."""
         return int(self.images.sum())
 
     def rows(self, epoch: int) -> RowIndices:
-        """The rows that epoch `epoch` (from 0) shows, in random order."""
+        """Return the rows that epoch `epoch` (from 0) shows, in random order."""
         left = self._left(0 if self.fixed else epoch)
         shown = left if np.array_equal(self.images, self.pool) else np.repeat(left, self._times(left, epoch))
         return self.training[shown[self._generator(epoch, "order").permutation(len(shown))]]
@@ -144,7 +144,7 @@ class EpochSampler:
         return np.flatnonzero(left)
 
     def _times(self, left: RowIndices, epoch: int) -> RowIndices:
-        """How often each of the images under the cap is shown: all of a class in whole rounds, the rest once more."""
+        """Return how often each of the images under the cap is shown: all of a class in whole rounds, the rest once more."""
         labels = self.labels[left]
         rounds, rest = np.divmod(self.images, np.maximum(self.pool, 1))
         # Two orders that both go on could meet in rhythm, and show the same images for ever.
@@ -158,7 +158,7 @@ class EpochSampler:
 
 
 def _places(groups: RowIndices, generator: np.random.Generator, first: RowIndices | None = None) -> RowIndices:
-    """(n,) the place of each element in its group, from 0: ordered by `first` where it is given, at random where that decides nothing.
+    """Return (n,) the place of each element in its group, from 0: ordered by `first` where it is given, at random where that decides nothing.
 
     groups : (n,) whole numbers from 0.
     """
@@ -171,7 +171,7 @@ def _places(groups: RowIndices, generator: np.random.Generator, first: RowIndice
 
 
 def parse_sampler(text: str) -> float:
-    """The power of ``none``, ``balanced``, ``sqrt`` or ``power:ALPHA`` (see `Sampling`), by the text alone."""
+    """Return the power of ``none``, ``balanced``, ``sqrt`` or ``power:ALPHA`` (see `Sampling`), by the text alone."""
     name, colon, alpha = text.partition(":")
     if name == "power" and colon:
         try:
@@ -198,7 +198,7 @@ def parse_sampling(
     fixed: bool = False,
     class_attributes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> SamplerConfig:
-    """What an epoch shows, from settings as they are written down.
+    """Return what an epoch shows, from settings as they are written down.
 
     Parameters
     ----------

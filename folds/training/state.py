@@ -58,11 +58,11 @@ class TrainingState:
 
     @property
     def eval_model(self) -> torch.nn.Module:
-        """The model whose predictions count: the average where there is one."""
+        """Return the model whose predictions count: the average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
     def state(self) -> dict[str, Any]:
-        """Everything, as plain values and tensors on the CPU that no later step changes."""
+        """Return everything, as plain values and tensors on the CPU that no later step changes."""
         return _copied(
             {
                 "progress": dict(vars(self.progress)),

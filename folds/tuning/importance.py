@@ -42,7 +42,7 @@ class Importance:
 
     @property
     def verdict(self) -> str:
-        """What a reader must know about the numbers."""
+        """Return what a reader must know about the numbers."""
         if self.explained <= 0:
             return f"from the settings of {self.trials} trials the score of another one cannot be told: the shares mean nothing yet"
         said = f"the settings tell {self.explained:.0%} of the variance of the score of unseen trials"
@@ -117,7 +117,7 @@ def _cross_validated(
 
 
 def encoded(values: Sequence[Any]) -> NDArray[np.float64]:
-    """(n,) numbers for values of one setting: themselves, or the place of each in their order. Trees ask for no more than an order."""
+    """Return (n,) numbers for values of one setting: themselves, or the place of each in their order. Trees ask for no more than an order."""
     if all(isinstance(value, int | float) for value in values):
         return np.array(values, np.float64)
     names = [json.dumps(value, sort_keys=True, default=str) for value in values]

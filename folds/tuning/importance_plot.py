@@ -119,7 +119,7 @@ def _panel(
 
 
 def _placed(axis: Parameter, values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Where values stand from left to right, in [0, 1], and what is written below the axis."""
+    """Return where values stand from left to right, in [0, 1], and what is written below the axis."""
     if axis.choices:
         numbers = encoded(list(axis.choices))
         order = sorted(range(len(numbers)), key=lambda i: numbers[i])

@@ -37,12 +37,12 @@ class StudyReport:
 
     @property
     def best_file(self) -> Path | None:
-        """``best.toml``, which ``ensemble kfold -c`` trains; None where no trial finished."""
+        """Return ``best.toml``, which ``ensemble kfold -c`` trains; None where no trial finished."""
         return None if self.best is None else self.files[-1]
 
     @property
     def scored(self) -> int:
-        """How many trials have a score."""
+        """Return how many trials have a score."""
         return sum(trial.score is not None for trial in self.trials)
 
     def to_dict(self) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def train_trials(
 
 
 def _place(ray: Any, options: TuneOptions, devices: str, trials: int) -> DevicePlan:
-    """As many trials at a time as there is room for: a thread each on a CPU, or a GPU, or a share of one."""
+    """Return as many trials at a time as there is room for: a thread each on a CPU, or a GPU, or a share of one."""
     if devices not in ("auto", "cpu"):
         raise UsageError(
             f"--devices {devices}: Ray chooses the GPUs",
@@ -176,7 +176,7 @@ class _Epochs:
 
 
 def _plan(tuning: Study, left: Sequence[TrialSpec], placement: DevicePlan, execution: Execution) -> Plan:
-    """All trials as runs of one plan: one table, one assignment of people to folds, one cache of images."""
+    """Return all trials as runs of one plan: one table, one assignment of people to folds, one cache of images."""
     # Those of one model one after the other: it is built once to see that it can be.
     alike = sorted(
         left,
@@ -269,7 +269,7 @@ def _number(trial: Any) -> int:
 
 
 def _scheduler(tuning: Study) -> Any:
-    """ASHA, which knows what earlier commands have trained.
+    """Return aSHA, which knows what earlier commands have trained.
 
     Trials are compared at the same share of their own course, in epochs of the longest one. At the same number of epochs a
     short trial, whose learning rate has fallen already, would beat every long one.
@@ -302,7 +302,7 @@ class _Past:
 
 
 def _course(tuning: Study, trial: Trial) -> list[tuple[float, float]]:
-    """(progress, mean score so far) after each epoch of a trial that has ended."""
+    """Return (progress, mean score so far) after each epoch of a trial that has ended."""
     from folds.utils.csv_table import read_csv
 
     course: list[tuple[float, float]] = []

@@ -39,18 +39,18 @@ class Parameter:
 
     @property
     def size(self) -> float:
-        """How many different values there are; infinite for a range of numbers that need not be whole."""
+        """Return how many different values there are; infinite for a range of numbers that need not be whole."""
         if self.choices:
             return len(self.choices)
         return self.high - self.low + 1 if self.whole else math.inf
 
     @property
     def largest(self) -> float:
-        """The largest value of a setting that is a number."""
+        """Return the largest value of a setting that is a number."""
         return float(max(self.choices)) if self.choices else self.high
 
     def at(self, share: float) -> Any:
-        """The value at a share in [0, 1) of the way."""
+        """Return the value at a share in [0, 1) of the way."""
         if self.choices:
             return self.choices[int(share * len(self.choices))]
         end = self.high + 1 if self.whole else self.high
@@ -98,12 +98,12 @@ class TuneOptions:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether a small score is a good one."""
+        """Return whether a small score is a good one."""
         return self.metric == "log_loss"
 
 
 def read_space(path: Path, table: Any) -> tuple[Parameter, ...]:
-    """The axes of a ``[space]`` table.
+    """Return the axes of a ``[space]`` table.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def _range(where: str, key: str, table: Mapping[str, Any], kinds: set[Any]) -> P
 
 
 def read_options(path: Path, table: Any, trials: int | None = None) -> TuneOptions:
-    """The options of a ``[tune]`` table.
+    """Return the options of a ``[tune]`` table.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def _meant(name: str, known: Sequence[str] | set[str]) -> str:
 
 
 def draw(space: Sequence[Parameter], options: TuneOptions) -> list[dict[str, Any]]:
-    """The settings of each trial, in order: all different, and each from (seed, number, setting) alone.
+    """Return the settings of each trial, in order: all different, and each from (seed, number, setting) alone.
 
     So a tuning with more trials begins with the same ones, and one that goes on draws what it drew before. Where the space
     has no more than `options.trials` combinations, they are all of them.

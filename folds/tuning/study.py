@@ -36,7 +36,7 @@ class TrialSpec:
 
     @property
     def name(self) -> str:
-        """``t007``."""
+        """Return ``t007``."""
         return trial_name(self.number)
 
 
@@ -60,7 +60,7 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """``runs/tune/<name>``; no ``runs/*.npy`` reaches into it."""
+        """Return ``runs/tune/<name>``; no ``runs/*.npy`` reaches into it."""
         return self.root / TUNE / self.name
 
     @property
@@ -70,15 +70,15 @@ class Study:
 
     @property
     def best_run(self) -> str:
-        """The name of the run that ``best.toml`` trains."""
+        """Return the name of the run that ``best.toml`` trains."""
         return f"{self.name}-best"
 
     def trial_dir(self, number: int) -> Path:
-        """The folder of a trial."""
+        """Return the folder of a trial."""
         return self.folder / trial_name(number)
 
     def ended(self) -> dict[int, Trial]:
-        """The trials that have ended, by number."""
+        """Return the trials that have ended, by number."""
         found = {one.number: read_trial(self.trial_dir(one.number)) for one in self.candidates}
         return {number: trial for number, trial in found.items() if trial is not None}
 
@@ -239,7 +239,7 @@ def clean_up(tuning: Study) -> None:
 
 
 def score_on_other_folds(tuning: Study) -> dict[str, Any] | None:
-    """What the run of ``best.toml`` scores on the folds that nothing was chosen on, pooled, with its 95 % interval over people.
+    """Return what the run of ``best.toml`` scores on the folds that nothing was chosen on, pooled, with its 95 % interval over people.
 
     None where it is not trained there, or was trained with other settings than the best that was found.
     """

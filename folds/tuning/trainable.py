@@ -68,7 +68,7 @@ def run_trial(config: Mapping[str, Any]) -> None:
 
 
 def _history(job: Job) -> list[dict[str, float]]:
-    """The epochs that were trained already."""
+    """Return the epochs that were trained already."""
     path = job.fold_dir / "history.csv"
     if not path.exists():
         return []
@@ -128,7 +128,7 @@ class _Course:
         tune.report({LOST: reason})
 
     def trial(self, state: str, reason: str = "") -> Trial:
-        """The record of now."""
+        """Return the record of now."""
         score = None if state == FAILED else self.mean
         trained, seconds = sum(self.trained.values()), sum(self.seconds.values())
         return Trial(

@@ -65,7 +65,7 @@ class Trial:
 
 
 def trial_name(number: int) -> str:
-    """``t007``."""
+    """Return ``t007``."""
     return f"t{number:03d}"
 
 
@@ -75,7 +75,7 @@ def write_trial(folder: Path, trial: Trial) -> None:
 
 
 def read_trial(folder: Path) -> Trial | None:
-    """The record in a trial's folder; None where it has not ended.
+    """Return the record in a trial's folder; None where it has not ended.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def ordered(trials: Sequence[Trial], options: TuneOptions) -> list[Trial]:
 
 
 def best_of(trials: Sequence[Trial], options: TuneOptions) -> Trial | None:
-    """The best of those that finished; None where none did."""
+    """Return the best of those that finished; None where none did."""
     finished = [one for one in ordered(trials, options) if one.state == FINISHED]
     return finished[0] if finished else None
 
@@ -130,7 +130,7 @@ def trial_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def cell(value: Any) -> str:
-    """A setting in a table."""
+    """Return a setting in a table."""
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

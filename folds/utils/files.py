@@ -29,12 +29,12 @@ def sha256_file(path: Path) -> str:
 
 
 def is_file_safe(name: str) -> bool:
-    """Whether a name can be one file's or folder's: letters, digits, ``.``, ``_`` and ``-``, and no way out of its folder."""
+    """Return whether a name can be one file's or folder's: letters, digits, ``.``, ``_`` and ``-``, and no way out of its folder."""
     return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name) is not None
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed that depends on `parts` alone (seed, run, fold, epoch, step …), never on what ran before."""
+    """Return a 63-bit seed that depends on `parts` alone (seed, run, fold, epoch, step …), never on what ran before."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -112,7 +112,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> EnsembleError:
-    """The error for a file that could not be written, with what mends it."""
+    """Return the error for a file that could not be written, with what mends it."""
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     hint = (
@@ -148,7 +148,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in `path`; a file that is not JSON is an error naming it and the line."""
+    """Return the JSON in `path`; a file that is not JSON is an error naming it and the line."""
     try:
         return json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:

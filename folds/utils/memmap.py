@@ -38,7 +38,7 @@ def blocks(values: NDArray[Any], numbers: int = 1 << 20) -> Iterator[NDArray[Any
 
 
 def allocate_result(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """An array for a result: in memory, or, where it is large, a map of a nameless file in this folder, gone with the process.
+    """Return an array for a result: in memory, or, where it is large, a map of a nameless file in this folder, gone with the process.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def allocate_result(shape: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def same_values(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Whether two arrays are equal, block by block."""
+    """Return whether two arrays are equal, block by block."""
     if one.shape != other.shape:
         return False
     return all(np.array_equal(mine, theirs) for mine, theirs in zip(blocks(one), blocks(other), strict=True))

@@ -40,7 +40,7 @@ def _container_limit() -> float:
 
 
 def source_root() -> Path:
-    """The folder that holds the packages, which a process of its own needs on its path when they are not installed."""
+    """Return the folder that holds the packages, which a process of its own needs on its path when they are not installed."""
     return Path(folds.__file__).resolve().parent.parent
 
 
@@ -53,7 +53,7 @@ _BLOCK = 8  # images a thread takes at a time
 def map_threads(
     task: Callable[[int], Result], count: int, threads: int | None, progress: Advance | None
 ) -> list[Result]:
-    """``[task(0), …, task(count - 1)]``, computed in threads (Pillow decodes outside Python's lock).
+    """Return ``[task(0), …, task(count - 1)]``, computed in threads (Pillow decodes outside Python's lock).
 
     When a task raises, or the user interrupts, what is running ends first: nothing works on after this returns.
     """

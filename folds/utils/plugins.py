@@ -14,7 +14,7 @@ from folds.errors import UsageError, close_matches
 
 
 def load_object(name: str, option: str, example: str) -> tuple[ModuleType, Any]:
-    """The module and the object of that name, the module looked for in the current folder first, as `python -m` does.
+    """Return the module and the object of that name, the module looked for in the current folder first, as `python -m` does.
 
     Importing a module runs it: only for a name that the user gave, never for one that was read from a file of results.
 

@@ -30,17 +30,17 @@ class FieldType:
 
 
 def optional(kind: FieldType) -> FieldType:
-    """The kind, or nothing."""
+    """Return the kind, or nothing."""
     return FieldType(kind.expected, kind.holds, optional=True)
 
 
 def named(kind: FieldType, expected: str) -> FieldType:
-    """The kind under a name that says more."""
+    """Return the kind under a name that says more."""
     return FieldType(expected, kind.holds, kind.optional)
 
 
 def integer(low: int = 0, high: int = 2**63 - 1) -> FieldType:
-    """A whole number from `low` to `high`: what numpy and a file name can take. True and False are none."""
+    """Return a whole number from `low` to `high`: what numpy and a file name can take. True and False are none."""
     limits = f"from {low}" if high > 2**30 else f"from {low} to {high}"
 
     def all_hold(values: Sequence[Any]) -> bool:
@@ -52,12 +52,12 @@ def integer(low: int = 0, high: int = 2**63 - 1) -> FieldType:
 
 
 def one_of(*choices: str) -> FieldType:
-    """One of these texts."""
+    """Return one of these texts."""
     return FieldType(" or ".join(choices), lambda value: isinstance(value, str) and value in choices)
 
 
 def list_of(kind: FieldType, length: int | None = None) -> FieldType:
-    """A list or tuple whose entries are all of `kind`."""
+    """Return a list or tuple whose entries are all of `kind`."""
 
     def holds(value: Any) -> bool:
         if not isinstance(value, list | tuple) or (length is not None and len(value) != length):
@@ -68,7 +68,7 @@ def list_of(kind: FieldType, length: int | None = None) -> FieldType:
 
 
 def mapping_of(kind: FieldType, names: FieldType | None = None) -> FieldType:
-    """Names (text, or of the kind `names`) with a value of `kind` each."""
+    """Return names (text, or of the kind `names`) with a value of `kind` each."""
 
     key = TEXT if names is None else names
 
@@ -82,7 +82,7 @@ def mapping_of(kind: FieldType, names: FieldType | None = None) -> FieldType:
 
 
 def either(*kinds: FieldType) -> FieldType:
-    """Any of several kinds."""
+    """Return any of several kinds."""
     return FieldType(
         " or ".join(kind.expected for kind in kinds), lambda value: any(kind.holds(value) for kind in kinds)
     )
@@ -114,7 +114,7 @@ FILE_SAFE = FieldType(
 
 
 def validate_fields(record: Any, table: Mapping[str, FieldType], others: bool = True) -> list[str]:
-    """One line for each field of `record` that is missing or not of its kind; [] where all is well.
+    """Return one line for each field of `record` that is missing or not of its kind; [] where all is well.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def validate_fields(record: Any, table: Mapping[str, FieldType], others: bool = 
 
 
 def shown(value: Any, most: int = 60) -> str:
-    """A value in one short line."""
+    """Return a value in one short line."""
     try:
         text = " ".join(repr(value).split())
     except (ValueError, RecursionError):  # a number of very many digits, a list within itself

@@ -18,7 +18,7 @@ def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def value_text(value: Any) -> str:
-    """A setting's value in one short line; ``–`` where it is not set."""
+    """Return a setting's value in one short line; ``–`` where it is not set."""
     if value is None:
         return "–"
     text = re.sub(

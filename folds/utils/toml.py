@@ -8,7 +8,7 @@ from typing import Any
 
 
 def toml_value(value: Any) -> str:
-    """A plain value as TOML writes it on one line; None is not one."""
+    """Return a plain value as TOML writes it on one line; None is not one."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

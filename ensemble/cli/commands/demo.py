@@ -124,7 +124,7 @@ def _blends(root: Path, files: Sequence[str], added: str) -> list[ResultLine]:
 
 
 def _auto(root: Path, files: Sequence[str]) -> tuple[list[ResultLine], str]:
-    """The method that is best out of fold, as a line, and what is to be said of it."""
+    """Return the method that is best out of fold, as a line, and what is to be said of it."""
     from ensemble.blending.blend import make_blend
     from ensemble.blending.output import blend_folder, write_blend
     from ensemble.blending.request import BlendConfig

@@ -136,7 +136,7 @@ def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: b
 
 
 def _split_named(words: Sequence[str]) -> Path | None:
-    """The file of `check [FILE]`; folds.csv, where there is one, unless named."""
+    """Return the file of `check [FILE]`; folds.csv, where there is one, unless named."""
     from folds.errors import UsageError
 
     if words[0] != "check" or len(words) > 2:
@@ -215,7 +215,7 @@ def _check_sheet(sheet: Path, looked_at: bool, force: bool) -> None:
 
 
 def repeat_path(output: Path, repeat: int) -> Path:
-    """``folds.csv``, ``folds.repeat1.csv``, …"""
+    """Return ``folds.csv``, ``folds.repeat1.csv``, …"""
     return output if repeat == 0 else output.with_name(f"{output.stem}.repeat{repeat}{output.suffix}")
 
 

@@ -197,7 +197,7 @@ def _note(run: str, text: str) -> int:
 
 
 def _controlled(entry: Mapping[str, Any]) -> str:
-    """The settings that are the same as the baseline's: by name what somebody chose, by number what is as usual."""
+    """Return the settings that are the same as the baseline's: by name what somebody chose, by number what is as usual."""
     controlled = entry["baseline"]["controlled"]
     named = [name for name in controlled if name in {*entry["changed"], "data", "folds", "seed"}]
     more = len(controlled) - len(named)
@@ -217,7 +217,7 @@ def _cell(text: str) -> str:
 
 
 def _section(one: RunListing) -> str:
-    """What a run was for and came to; nothing for a run of which nothing was said."""
+    """Return what a run was for and came to; nothing for a run of which nothing was said."""
     from folds.metrics.intervals import Difference, Interval
     from folds.utils.text import value_text
 

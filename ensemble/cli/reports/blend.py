@@ -32,7 +32,7 @@ def blend_report(made: Blend) -> str:
 
 
 def blend_table(made: Blend) -> str:
-    """A line a run and one for the blend: weight, folds, rows and score on each split; of what was learnt, the nested score."""
+    """Return a line a run and one for the blend: weight, folds, rows and score on each split; of what was learnt, the nested score."""
     names = list(made.splits)
     scored = {
         name: any(entries[name].score is not None for entries in [*made.runs.values(), made.total] if name in entries)
@@ -79,7 +79,7 @@ def _cells(entry: RunScore | None, scored: bool, with_accuracy: bool) -> list[st
 
 
 def methods_table(fitted: FittedBlend) -> str:
-    """A line a method, best nested score first, and what was chosen last."""
+    """Return a line a method, best nested score first, and what was chosen last."""
     title = fitted.metric.title + ("" if fitted.metric.greater_is_better else " (less is better)")
     header = [
         "method",
@@ -116,7 +116,7 @@ _NAMED = 5
 
 
 def worth_table(worth: Contributions) -> str:
-    """A line a run, the most valuable first: score, share of the vote, what the vote loses without it, Shapley value, closest run."""
+    """Return a line a run, the most valuable first: score, share of the vote, what the vote loses without it, Shapley value, closest run."""
     title = worth.metric.title + ("" if worth.metric.greater_is_better else " (less is better)")
     header = ["run", title, "weight", "worth in the vote" if not worth.refitted else "worth, refitted", "95 %, paired"]
     if worth.shares is not None:
@@ -148,7 +148,7 @@ def worth_table(worth: Contributions) -> str:
 
 
 def worth_notes(worth: Contributions) -> list[str]:
-    """What a reader of the table must know."""
+    """Return what a reader of the table must know."""
     notes = (
         []
         if worth.metric.greater_is_better
@@ -173,7 +173,7 @@ def worth_notes(worth: Contributions) -> list[str]:
 
 
 def pareto_table(pareto: Pareto) -> str:
-    """A line a subset that no other is both cheaper and better than, the cheapest first; last, all runs, where they are not one of them."""
+    """Return a line a subset that no other is both cheaper and better than, the cheapest first; last, all runs, where they are not one of them."""
     title, unit = pareto.metric.title, pareto.costs.unit
     title += "" if pareto.metric.greater_is_better else " (less is better)"
     header = ["runs", unit, f"nested {title}", "95 %", "gain over all", "95 %, paired", "members"]

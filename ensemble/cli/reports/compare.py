@@ -17,7 +17,7 @@ def _among(compared: Sequence[BaselineComparison]) -> int:
 
 
 def compared_table(compared: Sequence[BaselineComparison]) -> str:
-    """A line a run: its score, the settings in which it differs, and the paired difference; baselines are named where it is not plain which."""
+    """Return a line a run: its score, the settings in which it differs, and the paired difference; baselines are named where it is not plain which."""
     baselines = {one.baseline for one in compared if one.baseline is not None}
     named = len(baselines) > 1 or not baselines <= {one.run for one in compared}
     header = ["run", "varied", "OOF macro F1", "95 % over people", *(["baseline"] if named else [])]
@@ -59,7 +59,7 @@ def compared_remarks(compared: Sequence[BaselineComparison]) -> None:
 
 
 def diff_tables(comparison: Comparison, unit: str = "images") -> str:
-    """The settings that differ, and the scores of both runs with the paired difference."""
+    """Return the settings that differ, and the scores of both runs with the paired difference."""
     settings = [[name, value_text(before), value_text(after)] for name, (before, after) in comparison.changed.items()]
     first = (
         console.table(["setting", comparison.first, comparison.second], settings, left=3)

@@ -94,7 +94,7 @@ def raise_failed(trained: TrainingResult, again: str) -> None:
 
 
 def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) -> str:
-    """One line a run: pooled out-of-fold score with its interval, spread over folds, test score where known; one for the mean of several."""
+    """Return one line a run: pooled out-of-fold score with its interval, spread over folds, test score where known; one for the mean of several."""
     with_test = any(summary.test is not None for summary in summaries)
     header = [
         "run",

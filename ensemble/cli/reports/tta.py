@@ -17,7 +17,7 @@ def tta_report(made: TTAResult, scored: Sequence[ViewScores], worth: TTAGain | N
 
 
 def _table(scored: ViewScores, made: TTAResult, worth: TTAGain | None) -> str:
-    """One line a view, one for the mean of all where that is not the merge, one for the merge."""
+    """Return one line a view, one for the mean of all where that is not the merge, one for the merge."""
     title = {"oof": "OOF", "test": "test"}[scored.split]
     oof = scored.split == "oof" and worth is not None
     header = [
@@ -52,7 +52,7 @@ def _table(scored: ViewScores, made: TTAResult, worth: TTAGain | None) -> str:
 
 
 def merge_name(made: TTAResult) -> str:
-    """``mean of 4``; ``weighted of 3 of 8``, ``plain image alone`` where views were chosen."""
+    """Return ``mean of 4``; ``weighted of 3 of 8``, ``plain image alone`` where views were chosen."""
     count, among = len(made.merge.views), 0 if made.evidence is None else len(made.evidence.views)
     if count == 1 and among > 1:
         return f"{made.merge.views[0]} alone"
@@ -61,7 +61,7 @@ def merge_name(made: TTAResult) -> str:
 
 
 def _weight(made: TTAResult, view: str) -> str:
-    """``.25``, ``.10–.40`` where classes differ, ``–`` for a view that is not used."""
+    """Return ``.25``, ``.10–.40`` where classes differ, ``–`` for a view that is not used."""
     weights = made.merge.weights.get(view)
     if weights is None:
         return "–"
@@ -71,7 +71,7 @@ def _weight(made: TTAResult, view: str) -> str:
 
 
 def _lines(made: TTAResult, worth: TTAGain | None) -> list[str]:
-    """What the merge gains, whether other people would show it, and what it costs."""
+    """Return what the merge gains, whether other people would show it, and what it costs."""
     lines = []
     if worth is not None:
         merged = worth.against_plain.second

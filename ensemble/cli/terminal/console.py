@@ -77,7 +77,7 @@ def result(text: str, record: dict[str, Any]) -> None:
 
 
 def _safe(text: str) -> str:
-    """The text in its lines, with whatever else in it would move the cursor escaped: names of files may hold anything."""
+    """Return the text in its lines, with whatever else in it would move the cursor escaped: names of files may hold anything."""
     return "\n".join(map(printable, text.split("\n")))
 
 
