@@ -28,7 +28,7 @@ def planned(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
     """Makes a plan of a tiny run on two folds, trained in this process; the current folder is empty."""
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    monkeypatch.setattr(devices, "available_cores", lambda: 1)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 1)
     monkeypatch.setattr(local, "Worker", InProcess)
 
     def make(root: Path = Path(), folds: list[int] | None = None, **recipe: Any) -> Plan:
