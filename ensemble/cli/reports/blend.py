@@ -1,4 +1,4 @@
-"""The text of a blend: a line a run, a line a method, what each run is worth, and notes; rendering only."""
+"""Render a blend as text: tables of runs, methods, contributions and subsets, and notes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from folds.metrics.per_class import ClassScore
 
 
 def blend_report(made: Blend) -> str:
-    """Return everything that is said of a blend, for a person."""
+    """Return the whole report of a blend."""
     parts = [blend_table(made)]
     if made.fitted is not None:
         parts.append(methods_table(made.fitted))
@@ -32,7 +32,7 @@ def blend_report(made: Blend) -> str:
 
 
 def blend_table(made: Blend) -> str:
-    """Return a line a run and one for the blend: weight, folds, rows and score on each split; of what was learnt, the nested score."""
+    """Return one row per run and one for the blend: weight, folds, rows and scores per split (nested if fitted)."""
     names = list(made.splits)
     scored = {
         name: any(entries[name].score is not None for entries in [*made.runs.values(), made.total] if name in entries)
@@ -48,7 +48,7 @@ def blend_table(made: Blend) -> str:
         header += [f"{shown} folds", f"{shown} {unit if scored[name] else 'rows'}"]
         header += [
             f"{shown} {metric.title}",
-            "95 % over people" if made.splits[name].rows.persons is not None else "95 % over images",
+            "95% CI (over people)" if made.splits[name].rows.persons is not None else "95% CI (over images)",
         ] * scored[name]
         header += [f"{shown} accuracy"] * (scored[name] and with_accuracy)
     rows = []
@@ -79,16 +79,16 @@ def _cells(entry: RunScore | None, scored: bool, with_accuracy: bool) -> list[st
 
 
 def methods_table(fitted: FittedBlend) -> str:
-    """Return a line a method, best nested score first, and what was chosen last."""
+    """Return one row per method, best nested score first; the chosen method is last."""
     title = fitted.metric.title + ("" if fitted.metric.greater_is_better else " (less is better)")
     header = [
         "method",
         f"nested {title}",
-        "95 % over people",
-        "on what it learnt from",
-        "too good by",
-        "against soft voting",
-        "95 %",
+        "95% CI",
+        "in-sample",
+        "optimism",
+        "vs soft voting",
+        "95% CI",
     ]
     lines = sorted(
         fitted.lines.values(),
@@ -116,11 +116,11 @@ _NAMED = 5
 
 
 def worth_table(worth: Contributions) -> str:
-    """Return a line a run, the most valuable first: score, share of the vote, what the vote loses without it, Shapley value, closest run."""
+    """Return one row per run, largest contribution first: score, weight, leave-one-out difference, Shapley value, similar run."""
     title = worth.metric.title + ("" if worth.metric.greater_is_better else " (less is better)")
-    header = ["run", title, "weight", "worth in the vote" if not worth.refitted else "worth, refitted", "95 %, paired"]
+    header = ["run", title, "weight", "leave-one-out" if not worth.refitted else "leave-one-out, refitted", "95% CI"]
     if worth.shares is not None:
-        header += ["Shapley value", "95 %"]
+        header += ["Shapley value", "95% CI"]
     rows = []
     order = sorted(
         worth.members,
@@ -144,39 +144,35 @@ def worth_table(worth: Contributions) -> str:
         rows.append(
             [*row, "–" if member.most_similar is None else f"{member.most_similar[0]} ({member.most_similar[1]:.2f})"]
         )
-    return console.table([*header, "errs most like"], rows)
+    return console.table([*header, "most similar run"], rows)
 
 
 def worth_notes(worth: Contributions) -> list[str]:
-    """Return what a reader of the table must know."""
+    """Return notes on how to read the table of contributions."""
     notes = (
         []
         if worth.metric.greater_is_better
-        else [f"worth, Shapley values and gains: positive is better, though less {worth.metric.title} is"]
+        else [f"differences and Shapley values: positive is better, although a lower {worth.metric.title} is better"]
     )
     shares = worth.shares
     if shares is not None:
         drawn = (
-            ""
-            if shares.exact
-            else f"; orders are drawn, standard error {shares.standard_error:.4f}, part of the intervals"
+            "" if shares.exact else f"; sampled orders, standard error {shares.standard_error:.4f}, included in the CIs"
         )
-        notes.append(
-            f"Shapley values share out what is gained over guessing: {shares.empty:.3f} → {shares.full:.3f}{drawn}"
-        )
+        notes.append(f"Shapley values sum to the gain over guessing: {shares.empty:.3f} → {shares.full:.3f}{drawn}")
     alike, apart = worth.diversity.mean("correlation"), worth.diversity.mean("disagreement")
     if alike is not None and apart is not None:
         notes.append(
-            f"two runs on average: being right correlates {alike:.2f}, and on {100 * apart:.0f} % of rows one is right and the other wrong"
+            f"mean over pairs of runs: error correlation {alike:.2f}, disagreement on {100 * apart:.0f}% of rows"
         )
     return notes
 
 
 def pareto_table(pareto: Pareto) -> str:
-    """Return a line a subset that no other is both cheaper and better than, the cheapest first; last, all runs, where they are not one of them."""
+    """Return one row per Pareto-optimal subset, cheapest first; all runs are last if they are not one of them."""
     title, unit = pareto.metric.title, pareto.costs.unit
     title += "" if pareto.metric.greater_is_better else " (less is better)"
-    header = ["runs", unit, f"nested {title}", "95 %", "gain over all", "95 %, paired", "members"]
+    header = ["runs", unit, f"nested {title}", "95% CI", "vs all runs", "95% CI", "members"]
     rows = []
     for row in [*pareto.rows, *([] if pareto.everyone in pareto.rows else [pareto.everyone])]:
         gained = None if row.difference is None else row.difference.difference
@@ -202,29 +198,32 @@ def _members(names: tuple[str, ...]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
-_WIDTH = 30  # of the bar that stands for all rows of a bin being right
+_WIDTH = 30  # characters of a bar for an accuracy of 1
 
 
 def detail_tables(one: Details) -> str:
-    """Classes, attributes, confidence against accuracy, and the two intervals."""
+    """Return the breakdown of a score: classes, attributes, calibration, and the CIs over people and over images."""
     split = "out of fold" if one.split == "oof" else one.split
-    parts = [f"{split}, class by class\n{_classes(one.classes)}"]
+    parts = [f"{split}, by class\n{_classes(one.classes)}"]
     for attribute in one.attributes:
         scores = f"macro F1 {attribute.macro_f1.text()}, accuracy {attribute.accuracy.value:.3f}"
         parts.append(
-            f"{attribute.name}: {scores}; of the class that is decided for, {attribute.of_class.value:.3f}\n{_classes(attribute.values)}"
+            f"{attribute.name}: {scores}; accuracy from the predicted class {attribute.of_class.value:.3f}\n{_classes(attribute.values)}"
         )
-    errors = f"calibration error {one.calibration_error:.3f}, over all classes {one.classwise_error:.3f}, Brier score {one.brier:.3f}"
-    parts.append(f"{split}, how sure it was and how often it was right ({errors})\n{_bins(one.bins)}")
+    errors = (
+        f"calibration error {one.calibration_error:.3f}, classwise {one.classwise_error:.3f}, "
+        f"Brier score {one.brier:.3f}"
+    )
+    parts.append(f"{split}, calibration ({errors})\n{_bins(one.bins)}")
     parts.append(
-        f"{one.metric.title} {one.people.text()}, 95 % over people; over images it would be {one.images.ci_text()}, "
-        "as if the images of a person were right and wrong independently"
+        f"{one.metric.title} {one.people.text()}, 95% CI over people; over images it would be {one.images.ci_text()}, "
+        "which ignores that images of one person are correlated"
     )
     return "\n\n".join(parts)
 
 
 def _classes(scores: Sequence[ClassScore]) -> str:
-    header = ["class", "rows", "people", "precision", "recall", "F1", "95 % over people", "ROC-AUC"]
+    header = ["class", "rows", "people", "precision", "recall", "F1", "95% CI", "ROC-AUC"]
     rows = []
     for one in scores:
         shown = [f"{value:.3f}" for value in (one.precision, one.recall, one.f1.value)]
@@ -242,7 +241,7 @@ def _classes(scores: Sequence[ClassScore]) -> str:
 
 
 def _bins(bins: Sequence[Bin]) -> str:
-    header = ["confidence", "rows", "mean", "right", "too low by", ""]
+    header = ["confidence", "rows", "mean confidence", "accuracy", "gap", ""]
     rows = []
     for one in bins:
         if not one.count:

@@ -1,4 +1,4 @@
-"""A training as text and tables: the plan, the results, what their reader must know."""
+"""Render a training as text: the plan, the table of results, and notes on how to read it."""
 
 from __future__ import annotations
 
@@ -22,47 +22,50 @@ FEW_PEOPLE = 10
 
 
 def describe(plan: Plan) -> None:
-    """Say what is going to be trained, on what, and where."""
+    """Print what will be trained, on which data and device."""
     table = plan.table
     test = "" if plan.data.test is None else f"; test: {len(plan.data.test):,} images"
     people = 0 if table.persons is None else len(set(table.persons.tolist()))
-    repeats = f", {len(plan.assignments)} times" if len(plan.assignments) > 1 else ""
+    repeats = f", {len(plan.assignments)} repeats" if len(plan.assignments) > 1 else ""
     split = (
         "one part held out by person" if plan.assignment.held_out else f"{plan.assignment.k} folds by person{repeats}"
     )
     console.note(f"{len(table):,} images of {people:,} people, {len(table.classes)} classes, {split}{test}\n")
     console.note(folds_text(plan.assignment, table.classes, table.class_attributes))
-    console.note("the first of the repeats\n" if repeats else "")
-    alike: dict[str, list[Run]] = {}
+    console.note("folds of the first repeat\n" if repeats else "")
+    same_recipe: dict[str, list[Run]] = {}
     for run in plan.runs:
-        alike.setdefault(run.base, []).append(run)
-    for run, *others in alike.values():
+        same_recipe.setdefault(run.base, []).append(run)
+    for run, *others in same_recipe.values():
         init = run.recipe.init_run or run.recipe.init
         weights = f"weights of {init}" if init else "pretrained" if run.recipe.pretrained else "random weights"
         size = f"{run.parameters / 1e6:.1f} M parameters, {weights}"
         console.note(f"{run.name}: {run.architecture.describe()}; {size}")
         recipe = run.recipe
-        steps = f"{recipe.epochs} epochs in batches of {recipe.batch_size}, lr {recipe.lr:g} ({run.rate_reason}), {recipe.augment} augmentation"
+        steps = (
+            f"{recipe.epochs} epochs, batch size {recipe.batch_size}, learning rate {recipe.lr:g} ({run.rate_reason}), "
+            f"{recipe.augment} augmentation"
+        )
         console.note(f"{' ' * len(run.name)}  {steps}")
         if others:
             console.note(
-                f"{' ' * len(run.name)}  the same with other folds or seeds: {', '.join(other.name for other in others)}"
+                f"{' ' * len(run.name)}  same recipe, other folds or seeds: {', '.join(other.name for other in others)}"
             )
     console.note(plan.placement.reason)
     amp, why = resolve_amp(plan.runs[0].recipe.amp, plan.placement.devices[0])
     console.note(f"mixed precision {amp}: {why}")
 
 
-def train_shown(plan: Plan, again: str, **how: Any) -> TrainingResult:
-    """Train a plan (`folds.runs.session.train_runs`), shown live; on Ctrl-C, `again` is the command that goes on."""
+def train_shown(plan: Plan, again: str, **options: Any) -> TrainingResult:
+    """Train a plan with a live view; after Ctrl-C, `again` is the command to continue."""
     try:
-        return train_runs(plan, progress=TerminalProgress(), **how)
+        return train_runs(plan, progress=TerminalProgress(), **options)
     except KeyboardInterrupt:
-        raise Interrupted("finished folds are published, the others go on from their last epoch", hint=again) from None
+        raise Interrupted("finished folds are saved; the others continue from their last epoch", hint=again) from None
 
 
 def show(trained: TrainingResult) -> None:
-    """Print what a training has come to; nothing where no fold is trained."""
+    """Print the results of a training; nothing if no fold is finished."""
     if not trained.summaries:
         return
     tables = [results_table(trained.summaries, trained.pooled)]
@@ -84,27 +87,28 @@ def show_plan(plan: Plan) -> None:
 
 
 def raise_failed(trained: TrainingResult, again: str) -> None:
-    """Raise where some folds failed (exit 3)."""
+    """Raise FoldsFailed (exit 3) if some folds failed."""
     plan, failed = trained.plan, trained.failed
     if failed:
         names = ", ".join(outcome.job.title for outcome in failed)
         raise FoldsFailed(
-            f"{len(failed)} of {len(plan.runs) * len(plan.folds)} folds failed: {names}; the rest is saved", hint=again
+            f"{len(failed)} of {len(plan.runs) * len(plan.folds)} folds failed: {names}; the others are saved",
+            hint=again,
         )
 
 
 def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) -> str:
-    """Return one line a run: pooled out-of-fold score with its interval, spread over folds, test score where known; one for the mean of several."""
+    """Return one row per run (pooled OOF score, spread over folds, test score) and one per mean of several runs."""
     with_test = any(summary.test is not None for summary in summaries)
     header = [
         "run",
         "folds",
         "OOF macro F1",
-        "95 % over people",
+        "95% CI (over people)",
         "accuracy",
         "mean of folds",
         "time",
-        *(["test macro F1", "95 %"] if with_test else []),
+        *(["test macro F1", "95% CI"] if with_test else []),
     ]
     rows: list[list[object]] = []
     for s in summaries:
@@ -137,30 +141,33 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
 
 
 def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) -> None:
-    """What a reader of the table must know."""
+    """Print notes on how to read the table of results."""
     first = summaries[0]
     for p in pooled:
         middle, deviation = p.spread()
-        each = f"{len(p.runs)} runs score {middle:.3f} ± {deviation:.3f} out of fold ({min(p.scores):.3f} to {max(p.scores):.3f})"
-        console.note(f"{p.name}: {each}; their mean of probabilities is another model, which needs all of them")
+        each = (
+            f"{len(p.runs)} runs, OOF macro F1 {middle:.3f} ± {deviation:.3f} "
+            f"({min(p.scores):.3f} to {max(p.scores):.3f})"
+        )
+        console.note(f"{p.name}: {each}; the mean of their probabilities is an ensemble of all of them")
     if any(s.selected_on_validation for s in summaries):
         console.note(
-            "optimistic: the epoch was chosen on the fold that is scored (--keep best, patience, or weights that began so)"
+            "optimistic: the epoch was selected on the scored fold (--select best, --patience, or initial weights selected so)"
         )
     if any(len(s.folds) < s.k for s in summaries):
-        console.note("folds that are not trained yet are absent from the out-of-fold score")
+        console.note("the out-of-fold score does not include folds that are not trained yet")
     if first.oof.interval.people < FEW_PEOPLE:
-        console.warn(f"{first.oof.interval.people} people say little: with so few, the interval may be too narrow")
+        console.warn(f"only {first.oof.interval.people} people: the interval is unreliable")
     if first.oof.interval.warning:
         console.note(f"the interval of {first.run}: {first.oof.interval.warning}")
     if first.oof.people_with_several_labels:
         console.note(
-            f"{first.oof.people_with_several_labels:,} people carry several labels and are scored by their most frequent one"
+            f"{first.oof.people_with_several_labels:,} people have several labels and are scored by their most frequent one"
         )
 
 
 def summary_record(s: RunSummary) -> dict[str, object]:
-    """For --json."""
+    """Return plain values for ``--json``."""
     middle, deviation = s.spread()
     record: dict[str, object] = {
         "run": s.run,
@@ -178,7 +185,7 @@ def summary_record(s: RunSummary) -> dict[str, object]:
 
 
 def pooled_record(p: PooledRuns) -> dict[str, object]:
-    """For --json."""
+    """Return plain values for ``--json``."""
     middle, deviation = p.spread()
     record: dict[str, object] = {"of": p.name, "runs": list(p.runs), "mean_of_runs": middle, "sd_of_runs": deviation}
     record |= {"mean_of_folds": mean(p.folds), "sd_of_folds": stdev(p.folds), "oof": p.oof.to_dict()}

@@ -236,7 +236,7 @@ def test_a_failed_fold_exits_3_and_the_rest_is_saved(grid: Path, call: Call, mon
     monkeypatch.setattr(manager, "Worker", InProcess)
     called = call("kfold", "--data", "people", *QUICK, "--name", "other")
     assert called.code == 3
-    assert "1 of 3 folds failed: other fold 1; the rest is saved" in called.err
+    assert "1 of 3 folds failed: other fold 1; the others are saved" in called.err
     assert called.err.rstrip().splitlines()[-1].startswith("hint: ensemble ")
     assert "other" in called.out
     assert "2/3" in called.out

@@ -39,13 +39,13 @@ def test_an_interval_over_few_people_is_said_to_be_too_narrow(
     capsys: pytest.CaptureFixture[str], people: int, warned: bool
 ) -> None:
     remarks([of(people)])
-    expected = f"warning: {people} people say little: with so few, the interval may be too narrow\n"
+    expected = f"warning: only {people} people: the interval is unreliable\n"
     assert capsys.readouterr().err == (expected if warned else "")
 
 
 def test_a_chosen_epoch_is_said_to_flatter(capsys: pytest.CaptureFixture[str]) -> None:
     remarks([of(20, optimistic=True)])
-    assert "optimistic: the epoch was chosen on the fold that is scored" in capsys.readouterr().err
+    assert "optimistic: the epoch was selected on the scored fold" in capsys.readouterr().err
 
 
 def test_runs_that_differ_in_seed_or_folds_alone_have_a_line_together_and_their_spread_is_said(
