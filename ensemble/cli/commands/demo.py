@@ -1,4 +1,4 @@
-"""`ensemble demo`: the whole road on the built-in people."""
+"""`ensemble demo`: run the full pipeline on synthetic data."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from folds.utils.files import make_folder
 
 ARCHS = ("swin", "resnet18")
 FOLDS, EPOCHS = 5, 10
-# Enough to see that everything works, too little to learn anything.
+# Enough to see that everything works, too little for a good model.
 QUICK_FOLDS, QUICK_EPOCHS, QUICK_PEOPLE, QUICK_TEST_PEOPLE = 2, 1, 36, 12
 VIEWS = "hflip,scale:1.1"
-WEIGHTS = "resnet18=2,swin=1"  # from the start, not from scores: convolutions learn faster from few images
+WEIGHTS = "resnet18=2,swin=1"  # chosen beforehand, not from scores: convolutions learn faster from few images
 
 
 class Scored(Protocol):
-    """What a row of the table needs of a score."""
+    """A score with an interval."""
 
     @property
     def interval(self) -> Any: ...
@@ -31,7 +31,7 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class ResultLine:
-    """A row of the demo's table: what, and its scores out of fold and on the test people."""
+    """One row of the table: a name, its out-of-fold score and its test score."""
 
     name: str
     oof: Scored
@@ -65,18 +65,18 @@ def demo(
     k, epochs = (QUICK_FOLDS, epochs or QUICK_EPOCHS) if quick else (FOLDS, epochs or EPOCHS)
     make_folder(folder)
     console.note(
-        f"in {folder}/: people drawn by the program; a person's seven pictures share one identity, which is no clue for new people\n"
+        f"in {folder}/: synthetic faces, seven images per person; the identity of a person does not help with new people\n"
     )
     again = shlex.join(["ensemble", *(word for word in console.words if word != "--force")])
     if quick:
         _draw_few(folder)
     lines = [*_runs(folder, k, epochs, force, again), *_blends(folder, ["runs/*.npy"], "")]
     lines += [*_views(folder, force), *_blends(folder, ["runs/*.npy", "runs/tta/*.npy"], " + TTA")]
-    line, told = _auto(folder, ["runs/*.npy", "runs/tta/*.npy"])
+    line, summary = _auto(folder, ["runs/*.npy", "runs/tta/*.npy"])
     lines += line
     seconds = time.monotonic() - started
     record = {"lines": [_record(line) for line in lines], "seconds": seconds, "folder": str(folder)}
-    console.result("\n\n".join([_table(lines), _verdict(lines), told]), record)
+    console.result("\n\n".join([_table(lines), _verdict(lines), summary]), record)
     console.note(f"\n{seconds:.0f} s")
     console.next_step("ensemble kfold --data YOUR.csv --k 5 --arch swin   (columns path, label, person)")
     return 0
@@ -124,7 +124,7 @@ def _blends(root: Path, files: Sequence[str], added: str) -> list[ResultLine]:
 
 
 def _auto(root: Path, files: Sequence[str]) -> tuple[list[ResultLine], str]:
-    """Return the method that is best out of fold, as a line, and what is to be said of it."""
+    """Return the row of ``--method auto`` and its summary."""
     from ensemble.blending.blend import make_blend
     from ensemble.blending.output import blend_folder, write_blend
     from ensemble.blending.request import BlendConfig
@@ -166,7 +166,7 @@ def _step(command: str) -> None:
 
 
 def _table(lines: Sequence[ResultLine]) -> str:
-    header = ["", "OOF macro F1", "95 % over people", "test macro F1", "95 % over people", "test − OOF"]
+    header = ["", "OOF macro F1", "95% CI", "test macro F1", "95% CI", "test − OOF"]
     rows = []
     for line in lines:
         oof, test = line.oof.interval, line.test.interval
@@ -182,12 +182,12 @@ def _table(lines: Sequence[ResultLine]) -> str:
 
 
 def _verdict(lines: Sequence[ResultLine]) -> str:
-    told = [line for line in lines if line.oof.interval.contains(line.test.interval.value)]
+    inside = [line for line in lines if line.oof.interval.contains(line.test.interval.value)]
     best = max(lines, key=lambda line: line.oof.interval.value)
     oof, test = best.oof.interval, best.test.interval
     return (
-        f"best out of fold: {best.name}, {oof.value:.3f}; the {test.people} test people, whom no fold ever saw, say {test.value:.3f}\n"
-        f"the test score lies within the out-of-fold interval in {len(told)} of {len(lines)} lines"
+        f"best out of fold: {best.name}, macro F1 {oof.value:.3f}; on the {test.people} test people (in no fold) {test.value:.3f}\n"
+        f"the test score is within the 95% CI of the OOF score in {len(inside)} of {len(lines)} rows"
     )
 
 

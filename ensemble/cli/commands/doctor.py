@@ -1,4 +1,4 @@
-"""`ensemble doctor`: look at the installation."""
+"""`ensemble doctor`: check the installation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMPORTS = {"scikit-learn": "sklearn", "pillow": "PIL"}
 
 
 def doctor() -> int:
-    """Say which versions and devices there are, and what does not fit together (exit 1)."""
+    """Show versions and devices, and report packages that do not work together (exit 1)."""
     from folds.utils.parallel import cpu_count
 
     rows: list[list[str]] = [["python", platform.python_version(), ""]]
@@ -65,8 +65,11 @@ def _trouble(name: str, problems: list[str]) -> str:
     except Exception as error:
         reason = " ".join(str(error).split())
         if "torchvision::nms" in reason:
-            # Seen with a CPU-only torch beside the registry's torchvision, whose operators are built for another torch.
-            reason = "torch and torchvision are not a matching pair; pip install --force-reinstall torch torchvision brings one"
+            # A CPU-only torch with the default torchvision, whose operators are built for another torch.
+            reason = (
+                "torch and torchvision are not a matching pair; "
+                "pip install --force-reinstall torch torchvision installs one"
+            )
         problems.append(f"{name} cannot be imported: {reason}")
         return "cannot be imported"
     return ""

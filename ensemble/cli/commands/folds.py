@@ -87,10 +87,10 @@ def folds(
     alone = len(words or ()) == 2 and settings.data is None
     if words and window is not None and (no_images or alone):
         raise UsageError(
-            "--window is for images, which are not looked at here",
-            hint="leave --no-images out, and name the data with --data",
+            "--window is for images, which are not checked here",
+            hint="remove --no-images, and give the data with --data",
         )
-    how_checked: dict[str, Any] = {
+    check_options: dict[str, Any] = {
         "k": settings.k,
         "window": recipe.value_window(),
         "strict": strict,
@@ -98,11 +98,11 @@ def folds(
         "force": force,
     }
     if alone:
-        _check(file, None, images=False, options=options, **how_checked)
+        _check(file, None, images=False, options=options, **check_options)
         return
     spec = spec_of(settings, find_data(settings.data))
     if words:
-        _check(file, spec, images=not no_images, options=options, **how_checked)
+        _check(file, spec, images=not no_images, options=options, **check_options)
         return
     if test or no_images or sheet or strict or window:
         raise UsageError(
@@ -115,7 +115,7 @@ def folds(
 
 
 def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: bool) -> None:
-    """Split, save and print; warnings about the folds come when they are saved."""
+    """Split, save and print; warnings about the folds are shown after saving."""
     from folds.data.readers import read_data
     from folds.data.sources import log_notes
     from folds.splits.checks import check_folds
@@ -136,7 +136,7 @@ def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: b
 
 
 def _split_named(words: Sequence[str]) -> Path | None:
-    """Return the file of `check [FILE]`; folds.csv, where there is one, unless named."""
+    """Return the file of ``check [FILE]``; by default folds.csv, if it exists."""
     from folds.errors import UsageError
 
     if words[0] != "check" or len(words) > 2:
@@ -159,9 +159,9 @@ def _check(
     force: bool,
     options: Sequence[str],
 ) -> None:
-    """Audit the data, their images and a split (`spec` None: the split as it stands), and print what was found.
+    """Audit the data, their images and a split, and print the findings.
 
-    `options` are those that name the data, for the next command.
+    Without `spec` the split alone is checked. `options` name the data in the suggested next command.
     """
     from ensemble.cli.reports.audit import show
     from ensemble.cli.terminal.progress import TerminalProgress
@@ -183,8 +183,8 @@ def _check(
     show(report)
     if sheet is not None:
         shown = report.write_sheet(sheet)
-        told = f"{sheet}: {shown} {'case' if shown == 1 else 'cases'}"
-        console.note(f"\n{told}" if shown else f"\nno images to compare: {sheet} is not written")
+        written = f"{sheet}: {shown} {'case' if shown == 1 else 'cases'}"
+        console.note(f"\n{written}" if shown else f"\nno findings about images: {sheet} is not written")
     serious = report.serious(strict)
     if serious:
         what = "finding is an error" if len(serious) == 1 else "findings are errors"
@@ -192,25 +192,23 @@ def _check(
         raise combine_errors(
             [finding.message for finding in serious],
             what + (" under --strict" if strict else ""),
-            hint=f"mend the table, then: {again}",
+            hint=f"correct the table, then: {again}",
         )
     following = ["kfold", "--folds", str(file)] if file is not None else ["folds"]
     console.next_step(shlex.join(["ensemble", *following, *options]))
 
 
-def _check_sheet(sheet: Path, looked_at: bool, force: bool) -> None:
+def _check_sheet(sheet: Path, images: bool, force: bool) -> None:
     from folds.errors import UsageError
     from folds.utils.files import check_not_existing
 
-    if not looked_at:
+    if not images:
         raise UsageError(
-            "--sheet shows images, which are not looked at here",
-            hint="leave --no-images out, and name the data with --data",
+            "--sheet shows images, which are not checked here",
+            hint="remove --no-images, and give the data with --data",
         )
     if sheet.suffix.lower() != ".png":
-        raise UsageError(
-            f"--sheet writes a PNG, {sheet} is not named like one", hint=f"--sheet {sheet.with_suffix('.png')}"
-        )
+        raise UsageError(f"--sheet {sheet}: expected a PNG", hint=f"--sheet {sheet.with_suffix('.png')}")
     check_not_existing(sheet, "the file", force)
 
 

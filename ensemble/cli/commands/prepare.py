@@ -1,4 +1,4 @@
-"""`ensemble prepare`: a new image set, cut to faces or without backgrounds."""
+"""`ensemble prepare`: write a new image set, cropped to faces or with backgrounds replaced."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def prepare(
     if crop is not None and crop not in CROPS:
         raise unknown_name("--crop", crop, CROPS)
     if crop is None and (detector_model is not None or detector != "opencv"):
-        raise UsageError("a detector is named, and nothing is cut", hint="add --crop faces")
+        raise UsageError("a detector is given, but images are not cropped", hint="add --crop faces")
     threads = jobs_asked(jobs)
     settings, recipe, _ = load_settings(given)
     wanted = Preparation(
@@ -116,7 +116,7 @@ def prepare(
             opened.data, output, wanted, resume=resume, force=force, threads=threads, progress=TerminalProgress()
         )
     except KeyboardInterrupt:
-        raise Interrupted("what was made is kept", hint=resuming()) from None
+        raise Interrupted("finished images are kept", hint=resuming()) from None
     _print(made, opened.data)
     words = ["ensemble", "kfold", "--data", str(made.folder / "index.csv")]
     if opened.data.test is not None:
@@ -130,10 +130,10 @@ def _describe(data: Dataset, wanted: Preparation) -> None:
     if wanted.detector is not None:
         finder = wanted.detector
         console.note(
-            f"faces by {finder.name}, from a confidence of {finder.min_confidence:g} and {finder.min_face:g} of the shorter side"
+            f"face detector {finder.name}, confidence from {finder.min_confidence:g}, size from {finder.min_face:g} of the shorter side"
         )
     if wanted.background is not None:
-        console.note(f"backgrounds become {wanted.fill}, told by {wanted.background}")
+        console.note(f"backgrounds are replaced by {wanted.fill}, segmented by {wanted.background}")
 
 
 def _print(made: Prepared, data: Dataset) -> None:
@@ -154,12 +154,18 @@ def _print(made: Prepared, data: Dataset) -> None:
     rows.append(["all", "", *_counts(train, looked_for, masked)])
     if test:
         rows.append(["test", "", *_counts(test, looked_for, masked)])
-    header = ["class", "", "images", *(["faces", "found"] if looked_for else []), *(["nobody"] if masked else [])]
+    header = [
+        "class",
+        "",
+        "images",
+        *(["faces", "found"] if looked_for else []),
+        *(["no foreground"] if masked else []),
+    ]
     left = 2
     if not any(meaning.values()):
         header, rows, left = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows], 1
-    now = "all of them there already" if not made.made_now else f"{made.made_now:,} of them made now"
-    text = f"{console.table(header, rows, left)}\n\n{made.folder}: {len(made.images):,} images, {now}; look at {made.folder / 'worst.png'}"
+    now = "all finished before" if not made.made_now else f"{made.made_now:,} new"
+    text = f"{console.table(header, rows, left)}\n\n{made.folder}: {len(made.images):,} images, {now}; check {made.folder / 'worst.png'}"
     console.result(text, _record(made, train, test))
 
 

@@ -1,4 +1,4 @@
-"""`ensemble runs`: the experiments so far."""
+"""`ensemble runs`: list, filter and compare runs, and add notes."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool
     cells = [column(name, listed) for name in names]
     kept = sort_runs(filter_runs(listed, filters), sort)
     rows = [[cell(one) for _, cell in cells] for one in kept]
-    if columns is None:  # what no run has says nothing
+    if columns is None:  # leave out empty columns
         used = [i for i, name in enumerate(names) if name == "run" or any(row[i] for row in rows)]
         cells, rows = [cells[i] for i in used], [[row[i] for i in used] for row in rows]
     header = [title for title, _ in cells]
@@ -131,7 +131,7 @@ def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool
     if len(kept) < len(listed):
         console.note(f"{len(kept)} of {len(listed)} runs")
     if any(NOT_IN_LEDGER in one.flags for one in kept):
-        console.note("not in the ledger: the same command with --resume enters it")
+        console.note("not in the ledger: run the same command with --resume to add it")
     compared = next((one for one in reversed(kept) if one.entry.get("baseline")), None)
     if len(kept) > 1:
         a, b = (compared.entry["baseline"]["run"], compared.run) if compared else (kept[0].run, kept[1].run)
@@ -157,19 +157,17 @@ def _diff(first: str, second: str, per_person: bool) -> int:
     for text in found.notes:
         console.note(text)
     console.note(
-        f"the same in both: {', '.join(found.unchanged)}"
+        f"same in both: {', '.join(found.unchanged)}"
         if found.unchanged
-        else "no setting is known to be the same in both"
+        else "no settings are known to be the same in both"
     )
-    console.note(
-        f"{found.people:,} people; the intervals say whether other people would show the difference, not whether other seeds would"
-    )
-    console.next_step(f'ensemble runs note {second} "what was learnt"')
+    console.note(f"{found.people:,} people; the CIs cover the variation between people, not between training seeds")
+    console.next_step(f'ensemble runs note {second} "your conclusion"')
     return 0
 
 
 def _check_still_there(run: str) -> None:
-    """An error of its own for a run of which nothing but its line is left."""
+    """Raise if only the ledger line of a run is left."""
     from folds.errors import EnsembleError
     from folds.experiments.comparison import known_runs
     from folds.experiments.ledger import ledger_file, read_ledger

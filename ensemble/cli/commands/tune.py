@@ -88,13 +88,13 @@ def tune(
         )
     except KeyboardInterrupt:
         raise Interrupted(
-            "trials that have ended are kept, the others go on from their last epoch", hint=resuming()
+            "finished trials are kept; the others continue from their last epoch", hint=resuming()
         ) from None
     if report.trials:
         _show(report)
     if report.lost:
         raise FoldsFailed(
-            f"{len(report.lost)} of {len(tuning.candidates)} trials were lost; the rest is saved",
+            f"{len(report.lost)} of {len(tuning.candidates)} trials were lost; the others are saved",
             hint=resuming(),
             details=report.lost,
         )
@@ -118,11 +118,12 @@ def _show_plan(tuning: Study) -> int:
 def _announce(tuning: Study) -> None:
     options, few = tuning.options, len(tuning.candidates)
     if few < options.trials:
-        console.note(
-            f"the space has {few} different settings, fewer than the {options.trials} trials that were asked for: all are tried"
-        )
+        console.note(f"the space has only {few} different settings, fewer than {options.trials} trials: all are tried")
     folds = _folds(options.folds)
-    each = f"compared from epoch {options.grace} of {tuning.max_epochs * len(options.folds)} on, one in {options.reduction:g} goes on"
+    each = (
+        f"ASHA from epoch {options.grace} of {tuning.max_epochs * len(options.folds)}, "
+        f"one trial in {options.reduction:g} continues"
+    )
     console.note(
         f"{few} trials on {folds}, {each}; best: {'lowest' if options.lower_is_better else 'highest'} {options.metric}"
     )
@@ -134,7 +135,7 @@ def _show(report: StudyReport) -> None:
     if report.best is None:
         console.result(_table(report.study, report.trials), report.to_dict())
         raise EnsembleError(
-            "no trial finished", hint="look at the reasons above; a space without what fails, or ensemble tune --resume"
+            "no trial finished", hint="see the reasons above; change the space, or ensemble tune --resume"
         )
     texts = [_table(report.study, report.trials)]
     texts += [_importance_table(report.importance)] if report.importance is not None else []
@@ -178,7 +179,7 @@ def _table(tuning: Study, trials: Sequence[Trial]) -> str:
 
 def _importance_table(importance: Importance) -> str:
     rows = [[key, f"{share:.0%}", f"± {importance.spread[key]:.0%}"] for key, share in importance.share.items()]
-    return console.table(["setting", "explains of the variance", "between repeats"], rows)
+    return console.table(["setting", "explained variance", "± repeats"], rows)
 
 
 def _remark(report: StudyReport, best: Trial) -> None:
@@ -187,18 +188,16 @@ def _remark(report: StudyReport, best: Trial) -> None:
 
     options = report.study.options
     if report.importance is None:
-        console.note(
-            f"importance: {report.scored} trials with a score are too few, or all the same; it takes {FEWEST} that differ"
-        )
+        console.note(f"importance: needs {FEWEST} trials with different scores, found {report.scored} with a score")
     else:
         console.note(f"importance: {report.importance.verdict}")
     console.note(
-        f"optimistic: {options.metric} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} scores there, "
-        "and was chosen for it"
+        f"optimistic: {options.metric} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} scores "
+        "on the same fold"
     )
     if report.checked is None:
-        console.note("trained on all folds, its score on the others says what it is worth; then --resume shows it here")
+        console.note("train it on all folds to get its score on the other folds; --resume then shows that score here")
     else:
         score = Interval.from_dict(report.checked)
         others = _folds(report.checked["folds"])
-        console.note(f"{report.study.best_run}, on {others} that nothing was chosen on: {score.text()}")
+        console.note(f"{report.study.best_run} on {others}, not used for the choice: {options.metric} {score.text()}")

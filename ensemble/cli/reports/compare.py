@@ -1,4 +1,4 @@
-"""How runs are shown beside the one they are compared with: by `kfold` after training, and by `runs diff`."""
+"""Render comparisons of runs: against a baseline after `kfold`, and between two runs in `runs diff`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def _among(compared: Sequence[BaselineComparison]) -> int:
 
 
 def compared_table(compared: Sequence[BaselineComparison]) -> str:
-    """Return a line a run: its score, the settings in which it differs, and the paired difference; baselines are named where it is not plain which."""
+    """Return one row per run: score, changed settings, and the paired difference from its baseline."""
     baselines = {one.baseline for one in compared if one.baseline is not None}
     named = len(baselines) > 1 or not baselines <= {one.run for one in compared}
-    header = ["run", "varied", "OOF macro F1", "95 % over people", *(["baseline"] if named else [])]
-    header += ["difference", "95 %, paired", "distinguishable from noise"]
+    header = ["run", "changed", "OOF macro F1", "95% CI (over people)", *(["baseline"] if named else [])]
+    header += ["difference", "95% CI", "significant"]
     rows = []
     for one in compared:
         row = [one.run, "", f"{one.score.value:.3f}", one.score.ci_text(), *([one.baseline or ""] if named else [])]
@@ -36,7 +36,7 @@ def compared_table(compared: Sequence[BaselineComparison]) -> str:
 
 
 def compared_records(compared: Sequence[BaselineComparison]) -> list[dict[str, Any]]:
-    """For --json."""
+    """Return plain values for ``--json``."""
     records = []
     for one in compared:
         if one.comparison is not None:
@@ -48,23 +48,21 @@ def compared_records(compared: Sequence[BaselineComparison]) -> list[dict[str, A
 
 
 def compared_remarks(compared: Sequence[BaselineComparison]) -> None:
-    """What a reader of the table must know."""
+    """Print notes on how to read the table."""
     for one in compared:
         for text in [one.problem] if one.problem else one.comparison.notes if one.comparison is not None else ():
-            console.note(f"{one.run} against {one.baseline}: {text}")
+            console.note(f"{one.run} vs {one.baseline}: {text}")
     if _among(compared):
-        console.note(
-            "the intervals are over people: they say whether other people would show the difference, not whether other seeds would"
-        )
+        console.note("the CIs cover the variation between people, not between training seeds")
 
 
 def diff_tables(comparison: Comparison, unit: str = "images") -> str:
-    """Return the settings that differ, and the scores of both runs with the paired difference."""
+    """Return the changed settings, and the scores of both runs with the paired difference."""
     settings = [[name, value_text(before), value_text(after)] for name, (before, after) in comparison.changed.items()]
     first = (
         console.table(["setting", comparison.first, comparison.second], settings, left=3)
         if settings
-        else "no setting differs"
+        else "no settings differ"
     )
     rows = []
     for name, found in comparison.differences.items():
@@ -81,7 +79,7 @@ def diff_tables(comparison: Comparison, unit: str = "images") -> str:
         comparison.first,
         comparison.second,
         "difference",
-        "95 %, paired",
-        "distinguishable from noise",
+        "95% CI",
+        "significant",
     ]
     return f"{first}\n\n{console.table(header, rows)}"

@@ -1,4 +1,4 @@
-"""Text and tables of `ensemble folds`."""
+"""Render a split as a table."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ensemble.cli.terminal import console
 
 
 def folds_text(assignment: Any, classes: Sequence[str], meaning: Mapping[str, Mapping[str, str]]) -> str:
-    """Classes × folds (or the held-out part and the rest), in images, with the people of each class and of each fold."""
+    """Return the table classes × folds in images, with the number of people per class and per fold."""
     from folds.splits.checks import fold_counts, people_per_class
 
     images, people = fold_counts(assignment, classes)
-    having = people_per_class(assignment, classes)
+    people_of_class = people_per_class(assignment, classes)
     rows: list[list[object]] = []
     for i, name in enumerate(classes):
-        rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts(images[i]), f"{having[i]:,}"])
+        rows.append([name, " ".join(meaning.get(name, {}).values()), *_counts(images[i]), f"{people_of_class[i]:,}"])
     rows.append(["images", "", *_counts(images.sum(axis=0)), ""])
     rows.append(["people", "", *_counts(people), f"{people.sum():,}"])
     parts = ["held out", "training"] if assignment.held_out else [f"fold {i}" for i in range(assignment.k)]

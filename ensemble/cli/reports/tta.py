@@ -1,4 +1,4 @@
-"""The text of test-time augmentation: a table of views, what the merge is worth, what it costs; rendering only."""
+"""Render test-time augmentation as text: tables of views, the gain of the merge, and its cost."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from folds.metrics.report import ScoreReport
 
 
 def tta_report(made: TTAResult, scored: Sequence[ViewScores], worth: TTAGain | None) -> str:
-    """Return everything that is said of a run's views, for a person: a table a split, then what the merge gains and costs."""
+    """Return the whole report: one table of views per split, then the gain and the cost of the merge."""
     return "\n\n".join([_table(one, made, worth) for one in scored] + ["\n".join(_lines(made, worth))])
 
 
 def _table(scored: ViewScores, made: TTAResult, worth: TTAGain | None) -> str:
-    """Return one line a view, one for the mean of all where that is not the merge, one for the merge."""
+    """Return one row per view, one for the mean of all views (if the merge is another one), and one for the merge."""
     title = {"oof": "OOF", "test": "test"}[scored.split]
     oof = scored.split == "oof" and worth is not None
     header = [
         "view",
         f"{title} macro F1",
-        "95 % over people",
+        "95% CI (over people)",
         "accuracy",
         "rows",
-        *(["weight", "without it"] if oof else []),
+        *(["weight", "leave-one-out"] if oof else []),
     ]
     rows: list[list[object]] = []
 
@@ -44,7 +44,7 @@ def _table(scored: ViewScores, made: TTAResult, worth: TTAGain | None) -> str:
         lost = worth.leave_one_out.get(name) if worth is not None else None
         line(name, score, *((_weight(made, name), "" if lost is None else f"{-lost:+.3f}") if oof else ()))
     if worth is not None and oof and made.request.fitted(len(scored.views)):
-        line(f"mean of all {len(scored.views)}", worth.mean)
+        line(f"mean of all {len(scored.views)} views", worth.mean)
     if scored.merged is not None and made.evidence is not None and len(made.evidence.views) > 1:
         line(merge_name(made), scored.merged)
     folds = ", ".join(map(str, scored.folds))
@@ -52,7 +52,7 @@ def _table(scored: ViewScores, made: TTAResult, worth: TTAGain | None) -> str:
 
 
 def merge_name(made: TTAResult) -> str:
-    """Return ``mean of 4``; ``weighted of 3 of 8``, ``plain image alone`` where views were chosen."""
+    """Return the name of a merge: ``mean of 4``, ``weighted of 3 of 8``, or ``none alone`` if one view was chosen."""
     count, among = len(made.merge.views), 0 if made.evidence is None else len(made.evidence.views)
     if count == 1 and among > 1:
         return f"{made.merge.views[0]} alone"
@@ -61,7 +61,7 @@ def merge_name(made: TTAResult) -> str:
 
 
 def _weight(made: TTAResult, view: str) -> str:
-    """Return ``.25``, ``.10–.40`` where classes differ, ``–`` for a view that is not used."""
+    """Return the weight of a view: ``.25``, a range ``.10–.40`` if classes differ, or ``–`` if it is not used."""
     weights = made.merge.weights.get(view)
     if weights is None:
         return "–"
@@ -71,17 +71,19 @@ def _weight(made: TTAResult, view: str) -> str:
 
 
 def _lines(made: TTAResult, worth: TTAGain | None) -> list[str]:
-    """Return what the merge gains, whether other people would show it, and what it costs."""
+    """Return the gain of the merge, whether it is significant, and its cost."""
     lines = []
     if worth is not None:
         merged = worth.against_plain.second
         if worth.in_sample is not None:
             optimism = worth.in_sample - merged
-            told = f"{merged:.3f} on people it was not fitted on, {worth.in_sample:.3f} on those it was (optimism {optimism:+.3f})"
-            lines.append(f"{merge_name(made)}: {told}")
-        lines.append(f"against no TTA: {_difference(worth.against_plain)}")
+            lines.append(
+                f"{merge_name(made)}: nested macro F1 {merged:.3f} (people not used for fitting); "
+                f"in-sample {worth.in_sample:.3f}; optimism {optimism:+.3f}"
+            )
+        lines.append(f"vs no TTA: {_difference(worth.against_plain)}")
         if made.merge.how != "mean" or made.request.fitted(len(made.evidence.views) if made.evidence else 0):
-            lines.append(f"against the mean of all views: {_difference(worth.against_mean)}")
+            lines.append(f"vs the mean of all views: {_difference(worth.against_mean)}")
     if made.merge.threshold is not None:
         count = len(made.merge.views)
         within = (
@@ -89,7 +91,9 @@ def _lines(made: TTAResult, worth: TTAGain | None) -> list[str]:
             if worth is None or worth.full is None
             else f"; macro F1 {worth.against_plain.second:.3f}, with all {count} views {worth.full:.3f}"
         )
-        lines.append(f"further views where the margin of the plain image is below {made.merge.threshold:.3f}{within}")
+        lines.append(
+            f"more views are used if the margin of the plain image is below {made.merge.threshold:.3f}{within}"
+        )
     lines.append(_passes(made))
     return lines
 
@@ -97,20 +101,19 @@ def _lines(made: TTAResult, worth: TTAGain | None) -> list[str]:
 def _difference(found: Difference) -> str:
     change = found.difference
     verdict = found.verdict()
-    told = "a gain" if change.value > 0 else "a loss"
-    words = f"{told} that is distinguishable from none" if verdict == "yes" else "not distinguishable from none"
+    words = f"significant {'gain' if change.value > 0 else 'loss'}" if verdict == "yes" else "not significant"
     why = verdict.partition(": ")[2]
-    return f"{change.signed_text()} macro F1 (95 % over people, paired), {words}{f' ({why})' if why else ''}"
+    return f"{change.signed_text()} macro F1 (paired 95% CI over people), {words}{f' ({why})' if why else ''}"
 
 
 def _passes(made: TTAResult) -> str:
-    """Forward passes an image, and what adaptive views save of them."""
+    """Return the forward passes per image, and the share that adaptive views save."""
     views = len(made.merge.views)
     if made.merge.threshold is None:
-        return f"forward passes an image: {views}"
+        return f"forward passes per image: {views}"
 
     def of(passes: float) -> str:
         return f"{passes:.2f} ({passes / views:.0%} of {views})"
 
     test = "" if made.test_views is None else f", {of(made.test_views)} on test"
-    return f"forward passes an image: {of(made.oof_views)} out of fold{test}"
+    return f"forward passes per image: {of(made.oof_views)} out of fold{test}"

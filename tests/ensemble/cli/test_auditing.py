@@ -77,13 +77,13 @@ def test_copies_are_a_table_on_stdout_and_errors_under_strict(here: Path, call: 
     ]
     assert "index.csv row 2: 0.png (person p0, mask, fold" in called.out
     assert "=  index.csv row 26: copy.jpg (person stranger, mask, fold" in called.out
-    assert "folds.csv: nobody stands in two folds" in called.out, "folds.csv is taken where there is one"
+    assert "folds.csv: no person is in two folds" in called.out, "folds.csv is taken where there is one"
     assert called.err.splitlines()[-1] == "next: ensemble kfold --folds folds.csv"
     strict = call("folds", "check", "folds.csv", "--data", "data", "--strict")
     assert strict.code == 1
     assert strict.out == called.out
     assert "error: 1 finding is an error under --strict" in strict.err
-    assert "hint: mend the table, then: ensemble folds check folds.csv --data data --strict" in strict.err
+    assert "hint: correct the table, then: ensemble folds check folds.csv --data data --strict" in strict.err
 
 
 def test_json_holds_every_row(here: Path, call: Call) -> None:

@@ -49,12 +49,12 @@ def test_a_sweep_trains_its_variants_and_says_which_difference_is_no_noise(train
     assert [row.split()[0] for row in results.splitlines()[2:]] == ["s-standard", "s-none"]
     header, _, first, second = compared.splitlines()
     assert header.split("  ")[0] == "run"
-    assert header.endswith("distinguishable from noise")
+    assert header.endswith("significant")
     assert "baseline" not in header
     assert first.endswith("the baseline")
     assert "augment: standard → none" in second
     assert second.split("  ")[-1].strip().startswith(("yes", "no"))
-    assert "not whether other seeds would" in called.err
+    assert "not between training seeds" in called.err
     assert called.err.rstrip().endswith("next: ensemble runs")
     latest = read_ledger(LEDGER).latest()
     assert latest["s-none"]["baseline"]["run"] == "s-standard"

@@ -55,7 +55,7 @@ def test_faces_are_cut_out_counted_by_class_and_the_next_command_trains_on_them(
     assert rows["normal"][0] == "6"
     assert int(rows["normal"][1]) >= 5
     assert rows["all"][0] == "12"
-    assert called.out.splitlines()[-1] == "prepared: 12 images, 12 of them made now; look at prepared/worst.png"
+    assert called.out.splitlines()[-1] == "prepared: 12 images, 12 new; check prepared/worst.png"
     lines = called.err.splitlines()
     assert lines[0] == "data: ./data (no --data given)"
     assert lines[-1] == "next: ensemble kfold --data prepared/index.csv"
@@ -93,8 +93,8 @@ def test_backgrounds_are_replaced_and_the_original_is_untouched(here: Path, call
     before = (here / "data" / "img" / "0_wear.jpg").read_bytes()
     called = call("prepare", "--background", "u2net.onnx", "--fill", "white", "-o", "clean")
     assert called.code == 0, called.err
-    assert "nobody" in called.out.splitlines()[0]
-    assert "backgrounds become white, told by u2net.onnx" in called.err
+    assert "no foreground" in called.out.splitlines()[0]
+    assert "backgrounds are replaced by white, segmented by u2net.onnx" in called.err
     assert Image.open("clean/images/train/img/0_wear.png").size == (96, 128)
     assert (here / "data" / "img" / "0_wear.jpg").read_bytes() == before
 
@@ -108,12 +108,12 @@ def test_a_set_that_is_there_is_gone_on_with_or_made_again(here: Path, call: Cal
     assert "--force makes it again" in called.err
     called = call(*words, "--resume")
     assert called.code == 0
-    assert "12 images, all of them there already" in called.out
+    assert "12 images, all finished before" in called.out
     called = call(*words, "--margin", 0.5, "--resume")
     assert called.code == 1
     assert "  crop margin: 0.3 there, 0.5 asked for" in called.err
     called = call(*words, "--margin", 0.5, "--force")
-    assert "12 of them made now" in called.out
+    assert "12 new" in called.out
 
 
 def test_test_images_are_prepared_into_a_table_of_their_own(here: Path, call: Call) -> None:
@@ -133,7 +133,7 @@ def test_test_images_are_prepared_into_a_table_of_their_own(here: Path, call: Ca
     [
         ([], 2, "neither --crop nor --background is given"),
         (["--crop", "face"], 2, "unknown --crop 'face'; did you mean faces?"),
-        (["--detector", "mediapipe"], 2, "a detector is named, and nothing is cut"),
+        (["--detector", "mediapipe"], 2, "a detector is given, but images are not cropped"),
         (["--crop", "faces", "--detector", "mediapipe"], 2, "needs a model file"),
         (["--crop", "faces", "--detector", "yolo"], 2, "unknown detector 'yolo'"),
         (["--crop", "faces", "--aspect", "wide"], 2, "--aspect wide: expected width:height"),
@@ -202,7 +202,7 @@ def test_interrupted_it_says_how_to_go_on(here: Path) -> None:
         check=False,
     )
     assert done.returncode == 130
-    assert "interrupted: what was made is kept" in done.stderr
+    assert "interrupted: finished images are kept" in done.stderr
     assert done.stderr.splitlines()[-1] == "next: ensemble prepare --crop faces --resume"
     again = call_process(["prepare", "--crop", "faces", "--resume"], here)
     assert again.code == 0, again.err

@@ -182,7 +182,7 @@ def test_the_folds_that_nothing_was_chosen_on_say_what_the_best_is_worth(
     assert trained.code == 0, trained.err
     assert Path("runs/space-best.oof.npy").exists()
     called = call(*COMMAND, "--resume")
-    assert "space-best, on fold 2 that nothing was chosen on: 0." in called.err
+    assert "space-best, on fold 2, not used for the choice: macro_f1 0." in called.err
     checked = json.loads(call(*COMMAND, "--resume", "--json").out)["best"]["checked"]
     assert (checked["folds"], checked["low"] <= checked["score"] <= checked["high"]) == ([2], True)
     config = Path("runs/space-best/config.toml")

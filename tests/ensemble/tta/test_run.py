@@ -479,12 +479,12 @@ def test_the_table_tells_what_a_view_counts_and_costs(grid: Path, call: Call) ->
     assert called.code == 0, called.err
     lines = called.out.splitlines()
     assert lines[0].split("  ")[0] == "view"
-    assert lines[0].endswith("rows  weight  without it")
-    assert any(line.startswith("mean of all 6") for line in lines)
-    assert any("on people it was not fitted on" in line for line in lines)
-    assert any(line.startswith("against no TTA: ") and "distinguishable from none" in line for line in lines)
-    assert any(line.startswith("against the mean of all views: ") for line in lines)
-    assert lines[-1].startswith("forward passes an image: ")
+    assert lines[0].endswith("rows  weight  leave-one-out")
+    assert any(line.startswith("mean of all 6 views") for line in lines)
+    assert any("(people not used for fitting)" in line for line in lines)
+    assert any(line.startswith("vs no TTA: ") and "significant" in line for line in lines)
+    assert any(line.startswith("vs the mean of all views: ") for line in lines)
+    assert lines[-1].startswith("forward passes per image: ")
 
 
 def test_a_view_set_of_one_is_the_plain_image_whatever_is_asked_of_its_merge(grid: Path, call: Call) -> None:
