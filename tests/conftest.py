@@ -76,7 +76,12 @@ class Logged(logging.Handler):
 
     @property
     def warnings(self) -> list[str]:
-        return [record.getMessage() for record in self.records if record.levelno == logging.WARNING]
+        return self.warnings_of("")
+
+    def warnings_of(self, logger: str) -> list[str]:
+        """Those of one module, or of a package."""
+        warned = [record for record in self.records if record.levelno == logging.WARNING]
+        return [record.getMessage() for record in warned if record.name.startswith(logger)]
 
 
 @pytest.fixture

@@ -172,16 +172,16 @@ def test_other_versions_are_warned_about_before_training_and_not_where_nothing_i
 ) -> None:
     prepare_jobs(planned())
     prepare_jobs(planned(), resume=True)
-    assert logged.warnings == []
+    assert logged.warnings_of("folds.runs.open") == []
     now = opening.environment()
     monkeypatch.setattr(opening, "environment", lambda: now | {"numpy": "9.9"})
     prepare_jobs(planned(), resume=True)
-    assert logged.warnings == [
+    assert logged.warnings_of("folds.runs.open") == [
         f"test_resnet: begun with numpy {now['numpy']} (now 9.9); what comes out may differ in the last bits"
     ]
     monkeypatch.setattr(opening.Run, "done", lambda self, fold: {})
     assert prepare_jobs(planned(), resume=True) == []
-    assert len(logged.warnings) == 1
+    assert len(logged.warnings_of("folds.runs.open")) == 1
 
 
 def test_all_folds_with_force_are_a_new_start_whatever_is_recorded(planned: Planner, logged: Logged) -> None:
@@ -196,7 +196,7 @@ def test_all_folds_with_force_are_a_new_start_whatever_is_recorded(planned: Plan
         made = planned(more={"force": True})
         assert made.placement.devices == ("cpu",)
         assert len(prepare_jobs(made, force=True)) == 3
-        assert logged.warnings == []
+        assert logged.warnings_of("folds.runs.open") == []
         assert tomllib.loads(record.read_text())["resolved"]["threads"] == 1
 
 
