@@ -338,7 +338,7 @@ def test_workers_end_when_their_parent_is_killed(plan: Planner, drawn: Path) -> 
 def test_a_second_process_on_the_same_run_is_refused_and_a_dead_one_is_not_in_the_way(
     in_process: None, plan: Planner
 ) -> None:
-    code = "import sys,time; from pathlib import Path; from folds.utils.files import exclusive_lock\n"
+    code = "import sys,time; from pathlib import Path; from folds.utils.locks import exclusive_lock\n"
     code += "with exclusive_lock(Path('runs/.test_resnet.lock'), 'it'): print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
