@@ -1,5 +1,34 @@
-"""The combiner: prediction files in, better predictions and the truth about them out."""
+"""The combiner: prediction files in, better predictions and an honest score of them out.
 
+``import ensemble as en`` shows the whole job: the names of `folds`, and those of the combiner. Names are loaded by their first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from folds import _NAMES as _SHARED
 from folds import __version__
+from folds._lazy import attach
 
-__all__ = ["__version__"]
+# Name → the module that it is loaded from; a test holds it together with the imports below, which type checkers read.
+_NAMES = {**dict.fromkeys(_SHARED, "folds")}
+__getattr__, __dir__ = attach(__name__, _NAMES)
+__all__ = ["__version__", *_NAMES]
+
+if TYPE_CHECKING:
+    from folds import Dataset as Dataset
+    from folds import Difference as Difference
+    from folds import EnsembleError as EnsembleError
+    from folds import FoldAssignment as FoldAssignment
+    from folds import Interval as Interval
+    from folds import Predictions as Predictions
+    from folds import RepeatedStratifiedPersonKFold as RepeatedStratifiedPersonKFold
+    from folds import SampleTable as SampleTable
+    from folds import StratifiedPersonKFold as StratifiedPersonKFold
+    from folds import StratifiedPersonShuffleSplit as StratifiedPersonShuffleSplit
+    from folds import UsageError as UsageError
+    from folds import compare as compare
+    from folds import load_folds as load_folds
+    from folds import read_predictions as read_predictions
+    from folds import read_table as read_table
+    from folds import score as score
+    from folds import split as split

@@ -1,3 +1,52 @@
-"""The fold manager: a table of images in, trained folds and prediction files out."""
+"""The fold manager: a table of images in, trained folds and prediction files out.
+
+Names are loaded by their first use, so that ``import folds`` takes no time. `ensemble` shows the same names, and those of the combiner.
+"""
+
+from typing import TYPE_CHECKING
+
+from folds._lazy import attach
 
 __version__ = "0.2.0"
+
+# Name → the module that it is loaded from; a test holds it together with the imports below, which type checkers read.
+_NAMES = {
+    "Dataset": "folds.data.table",
+    "Difference": "folds.metrics.intervals",
+    "EnsembleError": "folds.errors",
+    "FoldAssignment": "folds.splits.assignment",
+    "Interval": "folds.metrics.intervals",
+    "Predictions": "folds.predictions.predictions",
+    "RepeatedStratifiedPersonKFold": "folds.splits.sklearn_splitters",
+    "SampleTable": "folds.data.table",
+    "StratifiedPersonKFold": "folds.splits.sklearn_splitters",
+    "StratifiedPersonShuffleSplit": "folds.splits.sklearn_splitters",
+    "UsageError": "folds.errors",
+    "compare": "folds.metrics.arrays",
+    "load_folds": "folds.splits.split",
+    "read_predictions": "folds.predictions.predictions",
+    "read_table": "folds.data.read_table",
+    "score": "folds.metrics.arrays",
+    "split": "folds.splits.split",
+}
+__getattr__, __dir__ = attach(__name__, _NAMES)
+__all__ = ["__version__", *_NAMES]
+
+if TYPE_CHECKING:
+    from folds.data.read_table import read_table as read_table
+    from folds.data.table import Dataset as Dataset
+    from folds.data.table import SampleTable as SampleTable
+    from folds.errors import EnsembleError as EnsembleError
+    from folds.errors import UsageError as UsageError
+    from folds.metrics.arrays import compare as compare
+    from folds.metrics.arrays import score as score
+    from folds.metrics.intervals import Difference as Difference
+    from folds.metrics.intervals import Interval as Interval
+    from folds.predictions.predictions import Predictions as Predictions
+    from folds.predictions.predictions import read_predictions as read_predictions
+    from folds.splits.assignment import FoldAssignment as FoldAssignment
+    from folds.splits.sklearn_splitters import RepeatedStratifiedPersonKFold as RepeatedStratifiedPersonKFold
+    from folds.splits.sklearn_splitters import StratifiedPersonKFold as StratifiedPersonKFold
+    from folds.splits.sklearn_splitters import StratifiedPersonShuffleSplit as StratifiedPersonShuffleSplit
+    from folds.splits.split import load_folds as load_folds
+    from folds.splits.split import split as split

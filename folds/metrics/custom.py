@@ -32,6 +32,28 @@ def find_metric(name: str) -> Metric:
     return METRICS[name]
 
 
+def metric_of(metric: str | Metric | Callable[..., Any]) -> Metric:
+    """Return the metric of a name, or of a function of (labels (n,) int, probabilities (n, classes)) → float.
+
+    Greater is better, unless the function has an attribute ``greater_is_better = False``.
+
+    Raises
+    ------
+    UsageError : there is no metric of that name, or it is no function.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, str):
+        return find_metric(metric)
+    if not callable(metric):
+        raise UsageError(
+            f"`metric` must be a name or a function, found {metric!r}", hint=f"known: {', '.join(METRICS)}"
+        )
+    name = getattr(metric, "__name__", type(metric).__name__)
+    better = bool(getattr(metric, "greater_is_better", True))
+    return Metric(name, name, better, function=_checked(name, metric), lower_bound=-math.inf, upper_bound=math.inf)
+
+
 def load_metric(name: str) -> Metric:
     """Return the user's function of labels (n,) int and probabilities (n, classes) → float, as a metric.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +16,23 @@ from numpy.typing import NDArray
 from folds import __version__
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors
+from folds.splits.checks import check_folds, fold_counts, people_per_class
 from folds.splits.repair import Repair
 from folds.utils.csv_table import CsvTable, csv_bytes, read_bytes, read_csv
+from folds.utils.display import Displayed, Table
 from folds.utils.files import read_json, sha256_bytes, write_atomic, write_json
 from folds.utils.numeric import factorize
+from folds.utils.text import sort_classes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 _BLOCK = 1 << 14  # rows worked on at a time
 
 
-@dataclass(frozen=True, eq=False)
-class FoldAssignment:
+@dataclass(frozen=True, eq=False, repr=False)
+class FoldAssignment(Displayed):
     """The fold of every sample of a table.
 
     Attributes
@@ -105,6 +112,61 @@ class FoldAssignment:
         if self.persons is table.persons:
             self.__dict__["person_codes"] = table.person_codes
         return self
+
+    def frame(self) -> pd.DataFrame:
+        """Return a DataFrame with the columns ``id``, ``label``, ``person``, ``fold``, in the order of the table."""
+        import pandas as pd
+
+        return pd.DataFrame({"id": self.ids, "label": self.labels, "person": self.persons, "fold": self.fold})
+
+    def check(self, classes: Sequence[str] | None = None) -> list[str]:
+        """Return a line for each class that a fold lacks; an empty list where there is none (see `check_folds`).
+
+        Parameters
+        ----------
+        classes : the declared classes; without it those that occur.
+
+        Raises
+        ------
+        EnsembleError : a person stands in two folds, a fold number is outside 0 … k-1, or a fold is empty.
+        """
+        return check_folds(self, sort_classes(self.labels.tolist()) if classes is None else classes)
+
+    def save(self, path: str | Path, force: bool = False) -> Path:
+        """Write ``folds.csv`` and, beside it, ``folds.json``, as `ensemble folds -o` does; return the path (see `save_folds`)."""
+        return save_folds(Path(path), self, force)
+
+    def to_dict(self, classes: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return what ``ensemble folds --json`` says of the folds themselves."""
+        classes = sort_classes(self.labels.tolist()) if classes is None else classes
+        images, people = fold_counts(self, classes)
+        return {
+            "k": self.k,
+            "seed": self.seed,
+            "sha": self.sha,
+            "table_sha": self.table_sha,
+            "classes": list(classes),
+            "images": images.tolist(),
+            "people": people.tolist(),
+            "people_per_class": people_per_class(self, classes),
+            "repair": None if self.repair is None else self.repair.to_dict(),
+        }
+
+    def display_table(self) -> Table:
+        """Return the images of each class in each fold, with people."""
+        classes = sort_classes(self.labels.tolist())
+        images, people = fold_counts(self, classes)
+        parts = ["held out", "training"] if self.held_out else [f"fold {i}" for i in range(self.k)]
+        having = people_per_class(self, classes)
+        rows = [[name, *map(int, images[i]), int(images[i].sum()), having[i]] for i, name in enumerate(classes[:12])]
+        more = [f"… {len(classes) - 12} more classes"] if len(classes) > 12 else []
+        rows += [
+            ["images", *map(int, images.sum(axis=0)), len(self), ""],
+            ["people", *map(int, people), int(people.sum()), ""],
+        ]
+        notes = [*more, *([f"repair: {self.repair}"] if self.repair is not None else [])]
+        title = "one part held out by person" if self.held_out else f"{self.k} folds by person"
+        return Table(title, ["class", *parts, "all", "people"], rows, notes)
 
 
 def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> Path:

@@ -5,17 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, combine_errors
-from folds.splits.assignment import FoldAssignment
 from folds.utils.numeric import distinct_numbers, groups_in_several_folds
 
 
+class Assigned(Protocol):
+    """What is checked: a `folds.splits.assignment.FoldAssignment`, which itself calls these functions."""
+
+    @property
+    def ids(self) -> NDArray[np.str_]:
+        """(n,) the samples."""
+
+    @property
+    def labels(self) -> NDArray[np.str_]:
+        """(n,) their classes."""
+
+    @property
+    def persons(self) -> NDArray[np.str_]:
+        """(n,) whose they are."""
+
+    @property
+    def fold(self) -> NDArray[np.int64]:
+        """(n,) the fold of each."""
+
+    @property
+    def k(self) -> int:
+        """How many folds."""
+
+    @property
+    def person_codes(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The people, and (n,) the position of each sample's person among them."""
+
+    @property
+    def label_codes(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The labels that occur, and (n,) the position of each sample's label among them."""
+
+    @property
+    def held_out(self) -> bool:
+        """Whether this is one part held out, not k folds."""
+
+
 def check_folds(
-    assignment: FoldAssignment, classes: Sequence[str], class_attributes: Mapping[str, Mapping[str, str]] | None = None
+    assignment: Assigned, classes: Sequence[str], class_attributes: Mapping[str, Mapping[str, str]] | None = None
 ) -> list[str]:
     """What is wrong with an assignment: an error for what makes its scores untrue, a warning for what weakens them.
 
@@ -65,7 +101,7 @@ def check_folds(
     return found
 
 
-def _check_persons(assignment: FoldAssignment) -> None:
+def _check_persons(assignment: Assigned) -> None:
     """Raise EnsembleError where a person stands in several folds."""
     people, codes = assignment.person_codes
     torn = groups_in_several_folds(codes, assignment.fold + 1)  # fold -1, only trained on, is one, too
@@ -101,7 +137,7 @@ def _folds(numbers: NDArray[np.integer]) -> str:
     return f"fold{'s' if len(numbers) > 1 else ''} {_listed(numbers)}"
 
 
-def _codes(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.int64]:
+def _codes(assignment: Assigned, classes: Sequence[str]) -> NDArray[np.int64]:
     code = {name: i for i, name in enumerate(classes)}
     names, codes = assignment.label_codes
     outside = sorted(set(names) - set(code))
@@ -113,7 +149,7 @@ def _codes(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.int
     return np.array([code[name] for name in names], dtype=np.int64)[codes]
 
 
-def _people(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.int64]:
+def _people(assignment: Assigned, classes: Sequence[str]) -> NDArray[np.int64]:
     """(classes, k + 1): the people who have the class, by fold; in the last column those who are only trained on (fold -1)."""
     width, folds = len(classes), assignment.k + 1
     seen = _pair(assignment.person_codes[1], _codes(assignment, classes), width)
@@ -123,7 +159,7 @@ def _people(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.in
     return counts.reshape(width, folds)
 
 
-def people_per_class(assignment: FoldAssignment, classes: Sequence[str]) -> list[int]:
+def people_per_class(assignment: Assigned, classes: Sequence[str]) -> list[int]:
     """Return how many people have at least one sample of each class."""
     names, codes = assignment.label_codes
     unique = distinct_numbers(_pair(assignment.person_codes[1], codes, len(names)))
@@ -131,7 +167,7 @@ def people_per_class(assignment: FoldAssignment, classes: Sequence[str]) -> list
     return [people.get(name, 0) for name in classes]
 
 
-def fold_counts(assignment: FoldAssignment, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def fold_counts(assignment: Assigned, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Counts for printing.
 
     Returns

@@ -12,7 +12,7 @@ from folds.splits.strata import Counts
 
 
 def stratified_group_kfold(
-    counts: Counts, sizes: NDArray[np.integer], shares: int | Sequence[float], seed: int
+    counts: Counts, sizes: NDArray[np.integer], shares: int | Sequence[float], seed: int | None
 ) -> NDArray[np.int64]:
     """Give each person in turn, the most uneven first, the fold that leaves every stratum most evenly spread.
 
@@ -26,6 +26,7 @@ def stratified_group_kfold(
     counts : (people, strata) samples, whole numbers.
     sizes : (people,) samples.
     shares : the number of equal folds, or the part of all samples that each fold should get.
+    seed : shuffles the people first, which decides between those who are alike; None for no shuffling (``shuffle=False``).
 
     Returns
     -------
@@ -72,10 +73,11 @@ def stratified_group_kfold(
     return fold
 
 
-def _most_uneven_first(counts: Counts, seed: int) -> NDArray[np.int64]:
-    """Return the people (people,) by falling deviation of their counts between strata; equals in an order that is drawn."""
+def _most_uneven_first(counts: Counts, seed: int | None) -> NDArray[np.int64]:
+    """Return the people (people,) by falling deviation of their counts between strata; equals in an order that is drawn, or by name."""
     order = np.arange(len(counts))
-    np.random.RandomState(seed).shuffle(order)
+    if seed is not None:
+        np.random.RandomState(seed).shuffle(order)
     return order[np.argsort(-np.std(counts[order], axis=1), kind="stable")]
 
 

@@ -31,7 +31,12 @@ Columns = Sequence[NDArray[np.str_]]
 
 
 def split_by_person(
-    table: SampleTable, k: int, seed: int = 0, stratify: NDArray[np.str_] | Columns | None = None, repaired: bool = True
+    table: SampleTable,
+    k: int,
+    seed: int = 0,
+    stratify: NDArray[np.str_] | Columns | None = None,
+    repaired: bool = True,
+    shuffle: bool = True,
 ) -> FoldAssignment:
     """Give every person a fold so that the classes are spread evenly.
 
@@ -43,6 +48,7 @@ def split_by_person(
     ----------
     stratify : (n,) str, or several such columns: what to spread evenly instead of the labels (`folds.splits.strata.count_groups`).
     repaired : False leaves the assignment as scikit-learn makes it.
+    shuffle : False takes people who are alike in the order of their names, as ``StratifiedGroupKFold(shuffle=False)``.
 
     Raises
     ------
@@ -50,7 +56,8 @@ def split_by_person(
     EnsembleError : the table has no labels or persons, or fewer people than folds.
     """
     people = people_for_folds(table, k, seed, stratify)
-    fold, changes = fill_empty(stratified_group_kfold(people.counts, people.sizes, k, seed), people.sizes, k), None
+    first = stratified_group_kfold(people.counts, people.sizes, k, seed if shuffle else None)
+    fold, changes = fill_empty(first, people.sizes, k), None
     if repaired:
         fold, changes = repair(people, fold, [1 / k] * k, seed)
     return assigned(table, fold[people.groups], k, seed, repair=changes)

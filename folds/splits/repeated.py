@@ -15,7 +15,7 @@ from folds.errors import EnsembleError, UsageError
 from folds.splits.assignment import FoldAssignment
 from folds.splits.kfold import Columns, assigned, hold_out, people_for_folds, split_by_person
 from folds.splits.repair import balance
-from folds.splits.strata import GroupCounts, columns_named
+from folds.splits.strata import GroupCounts, columns_named, count_groups
 from folds.utils.files import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -124,6 +124,39 @@ def _most_independent(
         if index <= MAX_INDEPENDENT_INDEX:
             break
     return found, index
+
+
+def repeated_holdouts(
+    table: SampleTable, share: float, count: int, seed: int = 0, repaired: bool = True
+) -> list[FoldAssignment]:
+    """Return `count` splits with about `share` of the samples held out: the first is that of `hold_out`, the others are drawn.
+
+    Those begin with people held out at random, and moves and swaps spread the classes from there; two can be equal where people
+    are few. Without `repaired` they are those of `hold_out` with the next seeds.
+
+    Raises
+    ------
+    UsageError : `count` is below 1; see also `hold_out`.
+    """
+    if count < 1:
+        raise UsageError(f"`count` must be 1 or more, found {count}")
+    found = [hold_out(table, share, seed, repaired=repaired)]
+    if not repaired:
+        return found + [
+            replace(hold_out(table, share, seed + i, repaired=False), seed=seed, repeat=i) for i in range(1, count)
+        ]
+    people = count_groups(table, None, max(2, min(round(1 / share), len(table))))
+    shares = (share, 1 - share)
+    for repeat in range(1, count):
+        random = np.random.default_rng(derive_seed(seed, repeat, "holdout"))
+        order = random.permutation(len(people))
+        filled = np.cumsum(people.sizes[order])
+        out = max(1, min(int(np.abs(filled - share * filled[-1]).argmin()) + 1, len(people) - 1))
+        part = np.ones(len(people), np.int64)
+        part[order[:out]] = 0
+        part = balance(people, part, shares, random, STEPS)
+        found.append(assigned(table, -part[people.groups], 1, seed, repeat=repeat))
+    return found
 
 
 def _deal(people: GroupCounts, k: int, random: np.random.Generator) -> NDArray[np.int64]:

@@ -1,0 +1,363 @@
+"""Predictions as an object of the face: probabilities with the ids, classes, labels, people and folds that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.metrics.arrays import as_probabilities, column_classes, names_of
+from folds.metrics.custom import metric_of
+from folds.metrics.grouping import average_by_person
+from folds.metrics.intervals import Interval, interval_over_people
+from folds.predictions.files import (
+    LABEL,
+    SPLITS,
+    PredictionMetadata,
+    read_array,
+    read_sidecar,
+    sidecar_path,
+    write_prediction,
+)
+from folds.predictions.rows import SampleRows
+from folds.utils.display import Displayed, Table
+from folds.utils.memmap import same_values
+from folds.utils.numeric import group_codes, softmax
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COLUMNS = ("id", "label", "person", "fold")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictions(Displayed):
+    """Predictions of n samples, in a stated order of rows and classes.
+
+    Attributes
+    ----------
+    probabilities : (n, classes) float32.
+    metadata : what the rows and columns are, as it stands beside a file.
+
+    Examples
+    --------
+    >>> import folds
+    >>> made = folds.Predictions.from_array(
+    ...     [[0.9, 0.1], [0.2, 0.8]], ids=["a.jpg", "b.jpg"], classes=["cat", "dog"], labels=["cat", "dog"]
+    ... )
+    >>> made.ids.tolist(), made.classes, made.labels.tolist()
+    (['a.jpg', 'b.jpg'], ('cat', 'dog'), ['cat', 'dog'])
+    >>> made.score("accuracy").value
+    1.0
+    """
+
+    probabilities: NDArray[np.float32]
+    metadata: PredictionMetadata
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    @property
+    def ids(self) -> NDArray[np.str_]:
+        """(n,) the names of the samples."""
+        return self.metadata.rows.ids
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class of each column."""
+        return self.metadata.classes
+
+    @property
+    def labels(self) -> NDArray[np.str_] | None:
+        """(n,) the true classes; None where they are not known. Of a prediction of an attribute, its values."""
+        rows = self.metadata.rows
+        return rows.labels if self.metadata.target == LABEL else rows.attributes.get(self.metadata.target, rows.labels)
+
+    @property
+    def persons(self) -> NDArray[np.str_] | None:
+        """(n,) the person (group) of each sample; None where they are not known."""
+        return self.metadata.rows.persons
+
+    @property
+    def fold(self) -> NDArray[np.int64] | None:
+        """(n,) the fold that each sample was held out in, or whose model predicted it; None where it is not known."""
+        fold = self.metadata.fold
+        return None if fold is None else np.array(np.broadcast_to(fold, len(self)), dtype=np.int64)
+
+    @property
+    def split(self) -> str:
+        """``oof`` or ``test``."""
+        return self.metadata.split
+
+    @property
+    def run(self) -> str:
+        """The name of the run that they are of; "" where it is not said."""
+        return self.metadata.run
+
+    @classmethod
+    def from_array(
+        cls,
+        probabilities: ArrayLike,
+        *,
+        ids: ArrayLike,
+        classes: Sequence[Any] | None = None,
+        labels: ArrayLike | None = None,
+        persons: ArrayLike | None = None,
+        fold: ArrayLike | int | None = None,
+        split: str = "oof",
+        run: str = "",
+    ) -> Predictions:
+        """Return the predictions in an array.
+
+        Parameters
+        ----------
+        probabilities : (n, classes), rows sum to 1; of a DataFrame the columns are the classes.
+        ids : (n,) a name for each sample, none twice: predictions are put in line by it, never by position.
+        classes : the class of each column.
+        labels, persons : (n,) where they are known.
+        fold : (n,) whole numbers from 0; or one, of the model that predicted all rows.
+        split : ``oof`` for out-of-fold predictions, ``test`` for others.
+        run : a name for whatever made them.
+
+        Raises
+        ------
+        UsageError : a length does not fit, an id stands twice, a label is no class, or the array holds no probabilities.
+        """
+        values = as_probabilities(probabilities, "probabilities")
+        names = column_classes(probabilities, classes)
+        if names is None:
+            raise UsageError("`classes` must say the class of each column", hint="classes=['cat', 'dog']")
+        if len(names) != values.shape[1]:
+            raise UsageError(f"`classes` has {len(names)} names for {values.shape[1]} columns of probabilities")
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        n = len(values)
+        own = names_of(ids, "ids", n)
+        distinct, counts = np.unique(own, return_counts=True)
+        if len(distinct) < n:
+            raise UsageError(
+                f"`ids` must be unique, '{distinct[counts.argmax()]}' stands {counts.max()} times",
+                hint="a row a sample",
+            )
+        rows = SampleRows(
+            own,
+            None if labels is None else names_of(labels, "labels", n),
+            None if persons is None else names_of(persons, "persons", n),
+        )
+        if rows.labels is not None and (strange := sorted(set(rows.labels.tolist()) - set(names))):
+            raise UsageError(f"`labels` has '{strange[0]}', which is none of the classes {', '.join(names[:20])}")
+        meaning = PredictionMetadata("probability", split, names, rows, fold=_folds(fold, n), run=run)
+        return cls(np.ascontiguousarray(values, np.float32), meaning)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        id: str = "id",
+        classes: Sequence[Any] | None = None,
+        label: str = "label",
+        person: str = "person",
+        fold: str = "fold",
+        split: str = "oof",
+        run: str = "",
+    ) -> Predictions:
+        """Return the predictions in a DataFrame: a column of ids, a column for each class, and those of `frame()` that it has.
+
+        Parameters
+        ----------
+        id, label, person, fold : names of columns; all but `id` may be absent.
+        classes : the columns of probabilities, in the order that is wanted; without it all other columns.
+
+        Raises
+        ------
+        UsageError : a column is missing; see also `from_array`.
+
+        Examples
+        --------
+        >>> import pandas as pd, folds
+        >>> frame = pd.DataFrame({"id": ["a", "b"], "cat": [0.9, 0.2], "dog": [0.1, 0.8]})
+        >>> folds.Predictions.from_frame(frame, classes=["dog", "cat"]).probabilities.tolist()[0][1] > 0.8
+        True
+        """
+        others = {id, label, person, fold}
+        columns = [name for name in frame.columns if name not in others] if classes is None else list(classes)
+        for name in (id, *columns):
+            if name not in frame.columns:
+                raise unknown_name("column", str(name), list(map(str, frame.columns)))
+
+        def column(name: str) -> Any:
+            return frame[name].to_numpy() if name in frame.columns else None
+
+        return cls.from_array(
+            frame[columns].to_numpy(),
+            ids=column(id),
+            classes=columns,
+            labels=column(label),
+            persons=column(person),
+            fold=column(fold),
+            split=split,
+            run=run,
+        )
+
+    def frame(self, prefix: str = "") -> pd.DataFrame:
+        """Return a DataFrame with ``id``, ``label``, ``person``, ``fold`` where they are known, and a column for each class.
+
+        Parameters
+        ----------
+        prefix : before the name of each class, for classes that are called as one of the other columns.
+        """
+        import pandas as pd
+
+        known = {"id": self.ids, "label": self.labels, "person": self.persons, "fold": self.fold}
+        columns: dict[str, Any] = {name: values for name, values in known.items() if values is not None}
+        clash = [name for name in self.classes if prefix + name in _COLUMNS]
+        if clash:
+            raise UsageError(f"the class '{clash[0]}' is called as a column", hint="frame(prefix='p_')")
+        columns |= {prefix + name: self.probabilities[:, i] for i, name in enumerate(self.classes)}
+        return pd.DataFrame(columns)
+
+    def score(self, metric: str = "macro_f1", *, per_person: bool = False) -> Interval:
+        """Return the score on the rows with a known label, with its confidence interval over people.
+
+        Raises
+        ------
+        EnsembleError : no label is known.
+        """
+        found = self.labels
+        known = np.flatnonzero(found != "") if found is not None else np.zeros(0, np.int64)
+        if found is None or not len(known):
+            raise EnsembleError(f"no label of {self._name()} is known, so there is nothing to score on")
+        code = {name: i for i, name in enumerate(self.classes)}
+        labels = np.array([code[name] for name in found[known].tolist()], dtype=np.int64)
+        persons = group_codes((self.ids if self.persons is None else self.persons)[known])
+        values = self.probabilities if len(known) == len(self) else self.probabilities[known]
+        if per_person:
+            labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes))
+        return interval_over_people(metric_of(metric), labels, values, persons)
+
+    def take(self, index: ArrayLike) -> Predictions:
+        """Return the rows at `index`, in that order."""
+        at = np.asarray(index, dtype=np.int64)
+        fold = self.metadata.fold
+        kept = fold[at] if isinstance(fold, np.ndarray) else fold
+        return Predictions(self.probabilities[at], replace(self.metadata, rows=self.metadata.rows.take(at), fold=kept))
+
+    def save(self, path: str | Path, force: bool = False) -> Path:
+        """Write ``NAME.npy`` and, beside it, ``NAME.json``, which says what its rows and columns are; return the path.
+
+        Raises
+        ------
+        UsageError : the name does not end in ``.npy``.
+        EnsembleError : other predictions are there, and not `force`.
+        """
+        file = Path(path)
+        if file.suffix != ".npy":
+            raise UsageError(f"predictions are written as .npy, found {file}", hint=str(file.with_suffix(".npy")))
+        if file.exists() and not force:
+            there = read_sidecar(file) if sidecar_path(file).exists() else None
+            if (
+                there is None
+                or not _same_rows(there, self.metadata)
+                or not same_values(read_array(file), self.probabilities)
+            ):
+                raise EnsembleError(
+                    f"{file} exists and holds other predictions", hint="give another name, or `force=True`"
+                )
+            return file
+        return write_prediction(file, self.probabilities, replace(self.metadata, kind="probability", samples_sha=None))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what they are, as plain values."""
+        record: dict[str, Any] = {
+            "run": self.run,
+            "split": self.split,
+            "classes": list(self.classes),
+            "rows": len(self),
+        }
+        record["people"] = None if self.persons is None else len(np.unique(self.persons))
+        return record | {"score": {"macro_f1": self.score().to_dict()} if self._labelled() else None}
+
+    def display_table(self) -> Table:
+        """Return what is shown: the first rows, and the score where labels are known."""
+        header = [*(name for name in _COLUMNS if getattr(self, f"{name}s" if name != "fold" else name) is not None)]
+        columns = {"id": self.ids, "label": self.labels, "person": self.persons, "fold": self.fold}
+        shown = self.classes[:8]
+        rows = [
+            [*(columns[name][i] for name in header), *(f"{value:.3f}" for value in self.probabilities[i, :8])]  # type: ignore[index]
+            for i in range(min(5, len(self)))
+        ]
+        notes = [f"… {len(self) - 5:,} more rows"] if len(self) > 5 else []
+        notes += [f"… {len(self.classes) - 8} more classes"] if len(self.classes) > 8 else []
+        if self._labelled():
+            found = self.score()
+            notes.append(f"macro F1 {found.value:.3f} [{found.low:.3f}, {found.high:.3f}] (95% CI over people)")
+        return Table(f"{self._name()}: {len(self):,} × {len(self.classes)} classes", [*header, *shown], rows, notes)
+
+    def _labelled(self) -> bool:
+        return self.labels is not None and bool((self.labels != "").any())
+
+    def _name(self) -> str:
+        kind = {"oof": "out-of-fold predictions", "test": "test predictions"}[self.split]
+        return f"{kind} of {self.run}" if self.run else kind
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Return the predictions in a file that has its meaning beside it (``NAME.npy`` and ``NAME.json``); logits become probabilities.
+
+    Raises
+    ------
+    EnsembleError : the file or what stands beside it is missing or damaged.
+
+    Examples
+    --------
+    >>> import folds
+    >>> made = folds.Predictions.from_array([[0.5, 0.5]], ids=["a"], classes=["cat", "dog"], run="coin")
+    >>> path = made.save("coin.oof.npy")
+    >>> folds.read_predictions("coin.oof.npy").run
+    'coin'
+    """
+    file = Path(path)
+    values = read_array(file)
+    meaning = read_sidecar(file)
+    if meaning is None:
+        raise EnsembleError(
+            f"{file} has no {sidecar_path(file).name} beside it, which says what its rows are",
+            hint="folds.Predictions.from_array(numpy.load(file), ids=…, classes=…)",
+        )
+    expected = (len(meaning.rows), len(meaning.classes))
+    if values.shape != expected:
+        raise EnsembleError(
+            f"{file} is {values.shape[0]:,} × {values.shape[1]}, {sidecar_path(file).name} describes {expected[0]:,} × {expected[1]}",
+            hint="one of the two was replaced: write both again",
+        )
+    numbers = np.asarray(values)
+    if meaning.kind == "logit":
+        numbers = softmax(numbers)
+    return Predictions(np.array(numbers, dtype=np.float32), meaning)
+
+
+def _folds(fold: ArrayLike | int | None, n: int) -> NDArray[np.int64] | int | None:
+    if fold is None:
+        return None
+    values = np.asarray(fold)
+    if values.dtype.kind not in "iu" or values.ndim > 1 or (values.ndim == 1 and len(values) != n) or values.min() < 0:
+        raise UsageError(
+            "`fold` must be whole numbers from 0: one a row, or one for all", hint="leave it out where it is not known"
+        )
+    return int(values) if values.ndim == 0 else values.astype(np.int64)
+
+
+def _same_rows(one: PredictionMetadata, other: PredictionMetadata) -> bool:
+    def columns(meaning: PredictionMetadata) -> list[Any]:
+        rows = meaning.rows
+        found = [None if column is None else column.tolist() for column in (rows.ids, rows.labels, rows.persons)]
+        fold = meaning.fold.tolist() if isinstance(meaning.fold, np.ndarray) else meaning.fold
+        return [*found, fold, meaning.classes, meaning.split, meaning.target]
+
+    return columns(one) == columns(other)

@@ -1,0 +1,208 @@
+"""Splitters by person that follow scikit-learn's conventions, for any code that takes ``cv=``; the folds are those of `ensemble folds`.
+
+The module imports scikit-learn: it is loaded by the first use of one of its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import BaseCrossValidator
+from sklearn.utils import check_random_state, indexable
+from sklearn.utils.multiclass import type_of_target
+
+from folds.data.table import SampleTable
+from folds.errors import UsageError
+from folds.metrics.arrays import names_of
+from folds.splits.assignment import FoldAssignment
+from folds.splits.kfold import split_by_person
+from folds.splits.repeated import repeated_holdouts, repeated_splits
+from folds.utils.text import sort_classes
+
+Index = NDArray[np.int64]
+
+
+class _ByPerson(BaseCrossValidator):
+    """What the splitters have in common: `groups` are asked for by default where metadata are routed."""
+
+    __metadata_request__split = {"groups": True}  # noqa: RUF012 - the name is scikit-learn's
+    repair: bool
+    random_state: Any
+
+    def split(
+        self, X: Any, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[Index, Index]]:
+        """Yield (training, test) positions of the rows.
+
+        Parameters
+        ----------
+        X : (n, …) of which the length alone counts.
+        y : (n,) classes, which are spread evenly.
+        groups : (n,) the person (patient, camera, writer) of each row: nobody is on both sides.
+
+        Raises
+        ------
+        UsageError : a ValueError; `y` or `groups` is missing or has another length, or `y` holds no classes.
+        EnsembleError : there are fewer people than folds.
+        """
+        for assignment in self._assignments(_table(X, y, groups)):
+            for fold in range(assignment.k):
+                yield assignment.training_index(fold), assignment.validation_index(fold)
+
+    def _assignments(self, table: SampleTable) -> list[FoldAssignment]:
+        raise NotImplementedError
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, (int, np.integer)) and not isinstance(self.random_state, bool):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"{type(self).__name__}({shown})"
+
+
+class StratifiedPersonKFold(_ByPerson):
+    """k folds in which nobody is in two and the classes are spread evenly, like StratifiedGroupKFold, with a repair.
+
+    The folds are those of ``ensemble folds --k n_splits --seed random_state``: scikit-learn's, improved by moving and swapping people
+    where a fold lacks a class that it could have, or the balance is poor. They depend on names and rows of people, not on the order of rows.
+
+    Parameters
+    ----------
+    n_splits : number of folds, 2 or more.
+    shuffle : False takes people who are alike in the order of their names; `random_state` then has no effect.
+    random_state : decides between people who are alike; None draws anew at every call.
+    repair : False leaves the folds of scikit-learn's StratifiedGroupKFold.
+
+    Examples
+    --------
+    >>> import folds
+    >>> y = ["cat", "dog"] * 6
+    >>> person = ["ann", "ann", "bob", "bob", "cem", "cem", "dee", "dee", "eli", "eli", "fay", "fay"]
+    >>> splitter = folds.StratifiedPersonKFold(n_splits=3)
+    >>> [len(test) for train, test in splitter.split(y, y, groups=person)]
+    [4, 4, 4]
+    """
+
+    def __init__(self, n_splits: int = 5, *, shuffle: bool = True, random_state: Any = 0, repair: bool = True) -> None:
+        _check_count("n_splits", n_splits, 2)
+        if not isinstance(shuffle, bool):
+            raise UsageError(f"`shuffle` must be True or False, found {shuffle!r}")
+        self.n_splits = n_splits
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.repair = repair
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds."""
+        return self.n_splits
+
+    def _assignments(self, table: SampleTable) -> list[FoldAssignment]:
+        seed = self._seed() if self.shuffle else 0
+        return [split_by_person(table, self.n_splits, seed, repaired=self.repair, shuffle=self.shuffle)]
+
+
+class RepeatedStratifiedPersonKFold(_ByPerson):
+    """`n_repeats` independent partitions into `n_splits` folds each, those of ``ensemble folds --repeats n_repeats``.
+
+    Another seed of a stratified group k-fold often gives the same partition again: large people decide it. These truly differ
+    (adjusted Rand index at most 0.1 where people allow).
+
+    Parameters
+    ----------
+    n_splits, n_repeats : 2 or more, and 1 or more.
+    random_state : of all repeats; None draws anew at every call.
+    repair : False leaves scikit-learn's folds with the next seeds, of which some may be equal.
+
+    Examples
+    --------
+    >>> import folds
+    >>> y, person = ["cat", "dog"] * 12, [f"p{i // 2}" for i in range(24)]
+    >>> splitter = folds.RepeatedStratifiedPersonKFold(n_splits=3, n_repeats=2)
+    >>> splitter.get_n_splits(), len(list(splitter.split(y, y, groups=person)))
+    (6, 6)
+    """
+
+    def __init__(self, n_splits: int = 5, n_repeats: int = 10, *, random_state: Any = 0, repair: bool = True) -> None:
+        _check_count("n_splits", n_splits, 2)
+        _check_count("n_repeats", n_repeats, 1)
+        self.n_splits = n_splits
+        self.n_repeats = n_repeats
+        self.random_state = random_state
+        self.repair = repair
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of splits of all repeats."""
+        return self.n_splits * self.n_repeats
+
+    def _assignments(self, table: SampleTable) -> list[FoldAssignment]:
+        return repeated_splits(table, self.n_splits, self.n_repeats, self._seed(), repaired=self.repair)
+
+
+class StratifiedPersonShuffleSplit(_ByPerson):
+    """`n_splits` times a part held out by person, with the classes spread evenly; the first is that of ``ensemble folds --holdout``.
+
+    Parameters
+    ----------
+    n_splits : how many splits, each drawn by itself.
+    test_size : the share of the rows that is held out, or their number where it is 1 or more.
+    random_state : of all splits; None draws anew at every call.
+    repair : False leaves the greedy splits of the next seeds, of which some may be equal.
+
+    Examples
+    --------
+    >>> import folds
+    >>> y, person = ["cat", "dog"] * 10, [f"p{i // 2}" for i in range(20)]
+    >>> splitter = folds.StratifiedPersonShuffleSplit(n_splits=2, test_size=0.2)
+    >>> [len(test) for train, test in splitter.split(y, y, groups=person)]
+    [4, 4]
+    """
+
+    def __init__(
+        self, n_splits: int = 10, *, test_size: float = 0.2, random_state: Any = 0, repair: bool = True
+    ) -> None:
+        _check_count("n_splits", n_splits, 1)
+        if not test_size > 0:
+            raise UsageError(
+                f"`test_size` must be above 0, found {test_size}", hint="test_size=0.2 holds out a fifth of the rows"
+            )
+        self.n_splits = n_splits
+        self.test_size = test_size
+        self.random_state = random_state
+        self.repair = repair
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of splits."""
+        return self.n_splits
+
+    def _assignments(self, table: SampleTable) -> list[FoldAssignment]:
+        share = self.test_size if self.test_size < 1 else self.test_size / len(table)
+        if not share < 1:
+            raise UsageError(f"`test_size` is {self.test_size} of {len(table):,} rows: nothing is left to train on")
+        return repeated_holdouts(table, share, self.n_splits, self._seed(), self.repair)
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise UsageError(f"`{name}` must be {least} or more, found {value!r}")
+
+
+def _table(X: Any, y: ArrayLike | None, groups: ArrayLike | None) -> SampleTable:
+    """The rows as the table that `ensemble folds` would read from a CSV of them."""
+    for name, values in (("y", y), ("groups", groups)):
+        if values is None:
+            what = "the class of each row" if name == "y" else "the person of each row"
+            raise UsageError(f"`{name}` must be given: {what}", hint="split(X, y, groups=person)")
+    n = len(indexable(X)[0]) if not hasattr(X, "shape") else int(X.shape[0])
+    kind = type_of_target(y)
+    if kind not in ("binary", "multiclass"):
+        raise UsageError(
+            f"`y` must hold classes, found a target that is {kind}", hint="cut numbers into classes: pandas.cut"
+        )
+    labels, persons = names_of(y, "y", n), names_of(groups, "groups", n)  # type: ignore[arg-type]
+    classes = sort_classes(labels.tolist())
+    return SampleTable("`y` and `groups`", np.arange(n).astype(str), None, labels, persons, classes, {}, {}, ())

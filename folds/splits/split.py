@@ -1,0 +1,157 @@
+"""`split` and `load_folds` of the face: folds by person of whatever holds samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+import numpy as np
+
+from folds.config.recipe import Settings, check_contradictions
+from folds.data.read_table import training_table
+from folds.data.table import Dataset, SampleTable
+from folds.errors import EnsembleError, UsageError, combine_errors, unknown_name
+from folds.splits.assignment import FoldAssignment
+from folds.splits.assignment import load_folds as load_folds_file
+from folds.splits.checks import check_folds
+from folds.splits.repeated import make_splits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Data = Dataset | SampleTable | pd.DataFrame | str | Path
+
+
+@overload
+def split(
+    data: Data | None = None,
+    *,
+    k: int = ...,
+    seed: int = ...,
+    stratify: str | Sequence[str] = ...,
+    repair: bool = ...,
+    repeats: Literal[1] = ...,
+    holdout: float | None = ...,
+) -> FoldAssignment: ...
+@overload
+def split(
+    data: Data | None = None,
+    *,
+    k: int = ...,
+    seed: int = ...,
+    stratify: str | Sequence[str] = ...,
+    repair: bool = ...,
+    repeats: int,
+    holdout: float | None = ...,
+) -> FoldAssignment | list[FoldAssignment]: ...
+def split(
+    data: Data | None = None,
+    *,
+    k: int = 5,
+    seed: int = 0,
+    stratify: str | Sequence[str] = (),
+    repair: bool = True,
+    repeats: int = 1,
+    holdout: float | None = None,
+) -> FoldAssignment | list[FoldAssignment]:
+    """Return folds by person: nobody is in two, and the classes are spread evenly. Those of ``ensemble folds``, with its settings.
+
+    Parameters
+    ----------
+    data : what `read_table` has returned, or takes; images need not be there.
+    k : number of folds.
+    seed : decides between people who are alike, and the repeats.
+    stratify : columns to spread evenly besides the label.
+    repair : move and swap people where a fold lacks a class or is off balance.
+    repeats : how many independent splits; a list of them where it is above 1.
+    holdout : hold out this share once, instead of making folds.
+
+    Raises
+    ------
+    UsageError : an impossible value, or an unknown column.
+    EnsembleError : the table has no labels or persons, or fewer people than folds.
+
+    Examples
+    --------
+    >>> import folds, pandas as pd
+    >>> people = [f"p{i // 3}" for i in range(30)]
+    >>> frame = pd.DataFrame({"path": [f"{i}.jpg" for i in range(30)], "label": ["cat", "dog"] * 15, "person": people})
+    >>> made = folds.split(frame, k=5)
+    >>> made.k, len(made.frame()), made.check()
+    (5, 30, [])
+    """
+    table = training_table(data)
+    columns = (stratify,) if isinstance(stratify, str) else tuple(stratify)
+    if repeats < 1:
+        raise UsageError(f"`repeats` must be 1 or more, found {repeats}")
+    check_contradictions(
+        {"folds": False, "holdout": holdout is not None, "stratify": bool(columns), "repeats": repeats > 1}
+    )
+    settings = replace(Settings(), k=k, stratify=columns, repair=repair, repeats=repeats, holdout=holdout)
+    made = make_splits(table, settings, seed)
+    for each in made:
+        check_folds(each, table.classes, table.class_attributes)
+    return made[0] if repeats == 1 else made
+
+
+def load_folds(source: str | Path | Data, data: Data | None = None, *, column: str = "fold") -> FoldAssignment:
+    """Return folds that exist: of a file ``folds.csv``, or of a column of the table.
+
+    Parameters
+    ----------
+    source : a file with the columns ``id`` and ``fold``; or a table (as `data`), whose column `column` is the split.
+    data : the table that the file is put in line with, by id; without it the file must name labels and persons itself.
+    column : of the table, with the fold of each sample: 0 to k-1, or 0 and -1 for one part held out.
+
+    Raises
+    ------
+    EnsembleError : ids are missing, too many or repeated, labels or persons differ, or a fold is no whole number.
+
+    Examples
+    --------
+    >>> import folds, pandas as pd
+    >>> frame = pd.DataFrame({"id": list("abcd"), "path": list("abcd"), "label": ["cat", "dog"] * 2, "person": list("wxyz")})
+    >>> made = folds.split(frame, k=2)
+    >>> path = made.save("folds.csv")
+    >>> folds.load_folds("folds.csv").fold.tolist() == made.fold.tolist()
+    True
+    >>> folds.load_folds(frame.assign(fold=[0, 0, 1, 1])).fold.tolist()
+    [0, 0, 1, 1]
+    """
+    if isinstance(source, str | Path):
+        return load_folds_file(Path(source), None if data is None else training_table(data))
+    if data is not None:
+        raise UsageError("`data` goes with a file of folds alone", hint="a table says its folds itself, in a column")
+    return folds_of_column(training_table(source), column)
+
+
+def folds_of_column(table: SampleTable, column: str = "fold") -> FoldAssignment:
+    """Return the folds that a column of the table itself says: whole numbers from 0, or 0 and -1 for one part held out.
+
+    Raises
+    ------
+    EnsembleError : the table has no such column, no labels or no persons, or a value is no fold.
+    """
+    if table.labels is None or table.persons is None:
+        raise EnsembleError(f"{table.source} has no labels or no persons: folds cannot be used with it")
+    if column not in table.attributes:
+        raise unknown_name(
+            "column", column, list(table.attributes), hint=f"{table.source} has no column '{column}' of folds"
+        )
+    cells = [cell.removesuffix(".0") for cell in table.attributes[column].tolist()]
+    held_out = set(cells) == {"-1", "0"}
+    wrong = [
+        i
+        for i, cell in enumerate(cells)
+        if not (held_out or (cell.isascii() and cell.isdecimal() and int(cell) < len(cells)))
+    ]
+    if wrong:
+        raise combine_errors(
+            [f"{table.locations[i]}: '{cells[i]}'" for i in wrong],
+            f"values of column '{column}' of {table.source} are not whole numbers from 0",
+            hint="0 to k-1, or 0 and -1 for one part held out",
+        )
+    fold = np.array(cells, dtype=np.int64)
+    return FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha)

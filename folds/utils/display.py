@@ -1,0 +1,84 @@
+"""Results as they show themselves: one description, as text of at most 20 lines and as HTML for a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from folds.errors import printable
+
+MAX_LINES = 20
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is shown of a result: a title, a table, and lines below it; `left` columns are flush left."""
+
+    title: str = ""
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+    notes: Sequence[str] = field(default_factory=tuple)
+    left: int = 1
+
+    def text(self, lines: int = MAX_LINES) -> str:
+        """Return it as text of at most `lines` lines; rows, then notes, that do not fit are counted."""
+        notes = list(self.notes)
+        fixed = bool(self.title) + (2 if self.header else 0)
+        if fixed + min(len(self.rows), 4) + len(notes) > lines:
+            kept = max(lines - fixed - min(len(self.rows), 4) - 1, 0)
+            notes = [*notes[:kept], f"… and {len(notes) - kept:,} more notes"]
+        room = lines - fixed - len(notes)
+        rows, more = list(self.rows), 0
+        if len(rows) > room:
+            rows, more = rows[: room - 1], len(rows) - room + 1
+        parts = [printable(self.title)] if self.title else []
+        if self.header:
+            parts += align_columns([self.header, *rows], self.left)
+        parts += [f"… and {more:,} more"] if more else []
+        return "\n".join([*parts, *(printable(note) for note in notes)])
+
+    def html(self) -> str:
+        """Return it as HTML; every name in it is escaped, so that none can run in a notebook."""
+        parts = [f"<p><strong>{_escaped(self.title)}</strong></p>"] if self.title else []
+        if self.header:
+            parts.append("<table><thead>")
+            parts.append(_row("th", self.header))
+            parts.append("</thead><tbody>")
+            parts += [_row("td", row) for row in self.rows]
+            parts.append("</tbody></table>")
+        parts += [f"<p>{_escaped(note)}</p>" for note in self.notes]
+        return "".join(parts)
+
+
+class Displayed:
+    """A result that shows itself: `display_table` says what, here is how. A dataclass needs ``repr=False`` for it."""
+
+    def display_table(self) -> Table:
+        """Return what is shown."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self.display_table().text()
+
+    def _repr_html_(self) -> str:
+        return self.display_table().html()
+
+
+def align_columns(rows: Sequence[Sequence[object]], left: int = 1) -> list[str]:
+    """Return the lines of a table whose first row is its header: `left` columns flush left, the others flush right."""
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    ]
+    return [line.rstrip() for line in [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]]
+
+
+def _row(tag: str, cells: Sequence[object]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{_escaped(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _escaped(value: object) -> str:
+    return html.escape(printable(str(value)))

@@ -1,0 +1,122 @@
+"""Scores of plain arrays: what the columns are, what is refused, and that numbers are those of the files' scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score, log_loss
+
+from folds.errors import EnsembleError, UsageError
+from folds.metrics.arrays import compare, score
+from folds.metrics.report import score_predictions
+
+
+def problem(seed: int = 0, n: int = 120) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    proba = rng.dirichlet(np.ones(3), n)
+    proba[np.arange(n), y] += 0.4
+    return y, proba / proba.sum(axis=1, keepdims=True), np.arange(n) // 4
+
+
+def test_a_score_is_that_of_the_commands() -> None:
+    y, proba, person = problem()
+    for per_person in (False, True):
+        expected = score_predictions(y, proba, person, "macro_f1", per_person).interval
+        assert score(y, proba, groups=person, per_person=per_person) == expected
+    assert score(y, proba, groups=person).value == pytest.approx(f1_score(y, proba.argmax(1), average="macro"))
+    assert score(y, proba, groups=person, metric="log_loss").value == pytest.approx(log_loss(y, proba))
+
+
+def test_people_are_told_apart_by_any_value() -> None:
+    y, proba, person = problem()
+    expected = score(y, proba, groups=person)
+    assert score(y, proba, groups=[f"p{i:03d}" for i in person]) == expected
+    assert score(y, proba, groups=pd.Series(person, dtype="category")) == expected
+    assert score(y, proba, groups=person.astype(float)) == expected
+    alone = score(y, proba)
+    assert alone.people == len(y)
+    assert alone.value == expected.value
+
+
+def test_classes_are_sorted_as_scikit_learn_sorts_them() -> None:
+    y, proba, person = problem()
+    names = np.array(["ant", "bee", "cat"])
+    expected = score(y, proba, groups=person)
+    assert score(names[y], proba, groups=person) == expected
+    assert score(y + 1, proba, groups=person) == expected
+    assert score(names[y], proba[:, ::-1], groups=person, classes=names[::-1]) == expected
+    assert score(names[y], pd.DataFrame(proba, columns=names)[["cat", "ant", "bee"]], groups=person) == expected
+    numbers = np.array([2, 10, 9])  # by number, not by text
+    assert score(numbers[y], proba[:, [0, 2, 1]], groups=person) == expected
+
+
+def test_an_absent_class_of_indices_counts() -> None:
+    y, proba, person = problem()
+    two = np.where(y == 2, 0, y)
+    assert score(two, proba, groups=person).value == score(two, proba, groups=person, classes=[0, 1, 2]).value
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda y, p: {"y": y + 1, "proba": np.column_stack([p, 0 * p[:, 0]])}, "3 classes, the probabilities have 4"),
+        (lambda y, p: {"y": np.array(["2", "10", "9"])[y], "proba": p}, "numbers as text"),
+        (lambda y, p: {"y": y[:-1], "proba": p}, "has 120 rows"),
+        (lambda y, p: {"y": y, "proba": p[:, 0]}, r"must be \(samples, classes\)"),
+        (lambda y, p: {"y": y, "proba": np.log(p)}, "must hold probabilities"),
+        (lambda y, p: {"y": y, "proba": np.where(p > 0.9, np.nan, p)}, "must be finite"),
+        (lambda y, p: {"y": y, "proba": p.astype(str)}, "must hold numbers"),
+        (lambda y, p: {"y": [None, *y[1:]], "proba": p}, "no value in 1 rows, first in row 0"),
+        (lambda y, p: {"y": y, "proba": p, "groups": np.arange(5)}, "one value for each of 120 rows"),
+        (lambda y, p: {"y": y, "proba": p, "classes": ["a", "b", "c"]}, "none of the 3 classes"),
+        (lambda y, p: {"y": y, "proba": p, "classes": [0, 0, 1]}, "names a class twice"),
+        (lambda y, p: {"y": y, "proba": p, "classes": [0, 1]}, "2 names for 3 columns"),
+        (lambda y, p: {"y": y, "proba": p, "metric": "macro_f2"}, "did you mean macro_f1"),
+        (lambda y, p: {"y": y, "proba": p, "metric": 3}, "a name or a function"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(change: Any, said: str) -> None:
+    y, proba, _ = problem()
+    with pytest.raises(UsageError, match=said) as raised:
+        score(**change(y, proba))
+    assert isinstance(raised.value, ValueError)
+
+
+def test_a_function_can_be_the_metric() -> None:
+    y, proba, person = problem()
+
+    def cost(labels: Any, probabilities: Any) -> float:
+        return float((labels != probabilities.argmax(1)).mean())
+
+    cost.greater_is_better = False  # type: ignore[attr-defined]
+    found = score(y, proba, groups=person, metric=cost)
+    assert found.value == pytest.approx(1 - score(y, proba, groups=person, metric="accuracy").value)
+    assert found.low < found.value < found.high
+    with pytest.raises(EnsembleError, match="failed"):
+        score(y, proba, groups=person, metric=lambda labels, probabilities: 1 / 0)
+
+
+def test_a_comparison_is_paired_and_turns_around() -> None:
+    y, proba, person = problem()
+    other = np.random.default_rng(1).dirichlet(np.ones(3), len(y))
+    found, back = compare(y, other, proba, groups=person), compare(y, proba, other, groups=person)
+    assert found.difference.value == pytest.approx(found.second - found.first)
+    assert found.second == score(y, proba, groups=person).value
+    assert back.difference.value == pytest.approx(-found.difference.value)
+    assert back.p_value == pytest.approx(found.p_value)
+    assert compare(y, proba, proba, groups=person).p_value == 1
+    person_wise = compare(y, other, proba, groups=person, per_person=True)
+    assert person_wise.second == score(y, proba, groups=person, per_person=True).value
+
+
+def test_arrays_that_do_not_belong_together_are_refused() -> None:
+    y, proba, _ = problem()
+    with pytest.raises(UsageError, match="`?first`? is 120 × 3, `?second`? is 120 × 2"):
+        compare(y, proba, np.full((120, 2), 0.5))
+    frame = pd.DataFrame(proba, columns=["0", "1", "2"])
+    with pytest.raises(UsageError, match=r"columns of .* differ"):
+        compare(y, frame, frame[["2", "1", "0"]])

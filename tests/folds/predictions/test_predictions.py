@@ -1,0 +1,143 @@
+"""Predictions as an object: to a file, to a DataFrame, and back to the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from folds.errors import EnsembleError, UsageError
+from folds.metrics.arrays import score
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
+from folds.predictions.predictions import Predictions, read_predictions
+
+
+def some(n: int = 12, run: str = "swin") -> Predictions:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(["ant", "bee", "cat"], n)
+    return Predictions.from_array(
+        rng.dirichlet(np.ones(3), n),
+        ids=[f"{i}.jpg" for i in range(n)],
+        classes=["ant", "bee", "cat"],
+        labels=labels,
+        persons=[f"p{i // 2}" for i in range(n)],
+        fold=np.arange(n) // 2 % 3,
+        run=run,
+    )
+
+
+def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
+    made = some()
+    path = made.save(tmp_path / "swin.oof.npy")
+    back = read_predictions(path)
+    assert back.probabilities.dtype == np.float32
+    assert (back.probabilities == made.probabilities).all()
+    for name in ("ids", "labels", "persons", "fold"):
+        assert getattr(back, name).tolist() == getattr(made, name).tolist()
+    assert (back.classes, back.run, back.split) == (made.classes, "swin", "oof")
+
+
+def test_saving_again_is_fine_and_other_predictions_are_not_lost(tmp_path: Path) -> None:
+    made = some()
+    path = made.save(tmp_path / "swin.oof.npy")
+    assert made.save(path) == path
+    with pytest.raises(EnsembleError, match="holds other predictions"):
+        made.take(np.arange(len(made))[::-1]).save(path)
+    assert len(read_predictions(made.take([1, 2]).save(path, force=True))) == 2
+    with pytest.raises(UsageError, match=r"written as \.npy"):
+        made.save(tmp_path / "swin.csv")
+
+
+def test_a_frame_gives_back_what_it_was_made_of() -> None:
+    made = some()
+    frame = made.frame()
+    assert list(frame.columns) == ["id", "label", "person", "fold", "ant", "bee", "cat"]
+    back = Predictions.from_frame(frame, run="swin")
+    assert (back.probabilities == made.probabilities).all()
+    assert back.fold is not None
+    assert back.fold.tolist() == frame["fold"].tolist()
+    turned = Predictions.from_frame(frame.rename(columns={"id": "image"}), id="image", classes=["cat", "bee", "ant"])
+    assert (turned.probabilities[:, ::-1] == made.probabilities).all()
+    with pytest.raises(UsageError, match="unknown column 'name'"):
+        Predictions.from_frame(frame, id="name")
+
+
+def test_a_class_called_as_a_column_needs_a_prefix() -> None:
+    made = Predictions.from_array([[0.5, 0.5]], ids=["a"], classes=["id", "cat"])
+    with pytest.raises(UsageError, match="called as a column"):
+        made.frame()
+    assert list(made.frame(prefix="p_").columns) == ["id", "p_id", "p_cat"]
+
+
+def test_the_score_is_that_of_the_arrays() -> None:
+    made = some(60)
+    expected = score(made.labels, made.probabilities, groups=made.persons, classes=made.classes)
+    assert made.score() == expected
+    unknown = Predictions.from_array(made.probabilities, ids=made.ids, classes=made.classes)
+    with pytest.raises(EnsembleError, match="nothing to score on"):
+        unknown.score()
+
+
+def test_rows_without_a_label_are_not_scored() -> None:
+    made = some(30)
+    assert made.labels is not None
+    labels = made.labels.copy()
+    labels[10:] = ""
+    rows = SampleRows(made.ids, labels, made.persons)
+    partly = Predictions(made.probabilities, PredictionMetadata("probability", "oof", made.classes, rows))
+    assert partly.score("accuracy") == made.take(np.arange(10)).score("accuracy")
+
+
+def test_logits_become_probabilities(tmp_path: Path) -> None:
+    rows = SampleRows(np.array(["a", "b"]))
+    logits = np.array([[0.0, 0.0], [np.log(3), 0.0]], np.float32)
+    write_prediction(tmp_path / "m.test.npy", logits, PredictionMetadata("logit", "test", ("x", "y"), rows, fold=1))
+    found = read_predictions(tmp_path / "m.test.npy")
+    assert found.probabilities == pytest.approx(np.array([[0.5, 0.5], [0.75, 0.25]]))
+    assert found.fold is not None
+    assert found.fold.tolist() == [1, 1]
+    again = read_predictions(found.save(tmp_path / "p.test.npy"))
+    assert (again.probabilities == found.probabilities).all()
+
+
+def test_a_bare_array_is_not_taken_on_trust(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", np.full((2, 2), 0.5, np.float32))
+    with pytest.raises(EnsembleError, match=r"has no m\.json beside it"):
+        read_predictions(tmp_path / "m.npy")
+    with pytest.raises(EnsembleError, match="there is no prediction file"):
+        read_predictions(tmp_path / "n.npy")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"ids": ["a", "a"]}, "'a' stands 2 times"),
+        ({"ids": ["a"]}, "one value for each of 2 rows"),
+        ({"classes": None}, "must say the class"),
+        ({"classes": ["x"]}, "1 names for 2 columns"),
+        ({"labels": ["x", "z"]}, "'z', which is none"),
+        ({"fold": [0, -1]}, "whole numbers from 0"),
+        ({"split": "valid"}, "unknown split 'valid'"),
+        ({"probabilities": [[1.0, 1.0], [0, 1]]}, "must hold probabilities"),
+    ],
+)
+def test_what_cannot_be_predictions_is_refused(change: dict, said: str) -> None:
+    given = {"probabilities": [[0.2, 0.8], [0.5, 0.5]], "ids": ["a", "b"], "classes": ["x", "y"]} | change
+    with pytest.raises(UsageError, match=said):
+        Predictions.from_array(**given)
+
+
+def test_names_cannot_run_in_a_notebook_and_the_text_is_short() -> None:
+    evil = "<script>alert(1)</script>\x1b[2J"
+    made = Predictions.from_array(
+        np.full((50, 2), 0.5), ids=[f"{evil}{i}" for i in range(50)], classes=[evil, "b"], run=evil
+    )
+    assert "<script>" not in made._repr_html_()
+    assert "&lt;script&gt;" in made._repr_html_()
+    assert "\x1b" not in made._repr_html_() + repr(made)
+    assert len(repr(made).splitlines()) <= 20
+    json.dumps(made.to_dict())
+    assert isinstance(made.frame(), pd.DataFrame)
