@@ -10,11 +10,17 @@ from folds import __version__
 from folds._lazy import attach
 
 # Name → the module that it is loaded from; a test holds it together with the imports below, which type checkers read.
-_NAMES = {**dict.fromkeys(_SHARED, "folds")}
+_NAMES = {
+    **dict.fromkeys(_SHARED, "folds"),
+    "Blend": "ensemble.blending.blend",
+    "blend": "ensemble.blending.face",
+}
 __getattr__, __dir__ = attach(__name__, _NAMES)
 __all__ = ["__version__", *_NAMES]
 
 if TYPE_CHECKING:
+    from ensemble.blending.blend import Blend as Blend
+    from ensemble.blending.face import blend as blend
     from folds import Dataset as Dataset
     from folds import Difference as Difference
     from folds import EnsembleError as EnsembleError

@@ -42,7 +42,7 @@ SCHEMA = 1
 COMPUTED_AS_IN = "0.1.0"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Blend(BlendResult):
     """A blend that is computed and not yet written.
 
@@ -59,6 +59,7 @@ class Blend(BlendResult):
     worths : what each run is worth, where that was asked for and labels are known.
     details : split → its score taken apart, where that was asked for and labels are known.
     notes : what a reader of the scores must know; parameters are marked as in `folds.errors`.
+    stated_classes : the order of classes that arrays came in, and results go out; () for the order of `splits`.
     """
 
     identity: str
@@ -76,6 +77,7 @@ class Blend(BlendResult):
     worths: ContributionReport | None = None
     details: Mapping[str, Details] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=list)
+    stated_classes: tuple[str, ...] = ()
 
     def save(self, name: str | None = None, *, root: str | Path = ".", force: bool = False) -> Path:
         """Write the predictions, ``blend.toml`` and ``blend.json`` into ``runs/blends/NAME`` and return the folder (see `write_blend`).

@@ -1,23 +1,44 @@
-"""What a blend is to whoever writes or shows it."""
+"""What a blend shows to who holds it: its scores, its parts as DataFrames, its text, and predictions of new samples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.alignment.align import align
 from ensemble.alignment.split import AlignedSplit
+from ensemble.alignment.truth import labels_and_groups
 from ensemble.analysis.cost import Costs
-from ensemble.blending.contributions import ContributionReport
+from ensemble.analysis.pareto import Subset
+from ensemble.blending.arrays import members_of_arrays
+from ensemble.blending.contributions import ContributionReport, analyze_contributions
 from ensemble.blending.fit import FittedBlend
 from ensemble.blending.request import BlendConfig
-from ensemble.blending.scores import RunScore
+from ensemble.blending.scores import RunScore, ranking_of
+from ensemble.learning.apply import apply_combination
 from ensemble.learning.combination import Combination
 from ensemble.members.reading import Member
 from ensemble.voting.base import Vote
+from ensemble.voting.vote import vote
+from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.metrics.classification import Metric
+from folds.metrics.intervals import Difference, Interval
+from folds.predictions.files import PredictionMetadata
+from folds.predictions.predictions import Predictions
+from folds.utils.display import Displayed, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ensemble.blending.arrays import Predicted
 
 
-class BlendResult:
-    """The base of `ensemble.blending.blend.Blend`, which has these attributes."""
+class BlendResult(Displayed):
+    """The face of `ensemble.blending.blend.Blend`, which has these attributes."""
 
     identity: str
     request: BlendConfig
@@ -33,12 +54,258 @@ class BlendResult:
     fitted: FittedBlend | None
     worths: ContributionReport | None
     notes: Sequence[str]
+    stated_classes: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """Return ``soft-1a2b3c4d``: method and short hash."""
         return f"{self.method}-{self.identity[:8]}"
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order of the columns of what is returned."""
+        return self.stated_classes or next(iter(self.splits.values())).classes
+
+    @property
+    def oof(self) -> Predictions | None:
+        """The blend out of fold, each person predicted by what was fitted without them; None where only test was blended."""
+        return self._predictions("oof")
+
+    @property
+    def test(self) -> Predictions | None:
+        """The blend of the test samples; None where there are none."""
+        return self._predictions("test")
+
+    @property
+    def nested(self) -> Interval | None:
+        """The score on people who were not used for fitting, with its 95% CI; of plain voting, of all. None without labels."""
+        if self.fitted is not None:
+            return self.fitted.lines[self.fitted.method].score
+        entry = self.total.get("oof")
+        return None if entry is None or entry.score is None else entry.score.interval
+
+    @property
+    def in_sample(self) -> float | None:
+        """The score on the people it was fitted on; of plain voting the same as `nested`. None without labels."""
+        if self.fitted is not None:
+            return self.fitted.lines[self.fitted.method].in_sample
+        return None if self.nested is None else self.nested.value
+
+    @property
+    def optimism(self) -> float | None:
+        """By how much `in_sample` is too good; 0 of plain voting, None without labels."""
+        if self.fitted is not None:
+            return self.fitted.lines[self.fitted.method].optimism
+        return None if self.nested is None else 0.0
+
+    def methods(self) -> pd.DataFrame:
+        """Return a row for each method that was tried, or compared with: its nested score, optimism, and gain over soft voting."""
+        import pandas as pd
+
+        if self.fitted is None:
+            lines = [
+                {
+                    "method": self.method,
+                    **_interval(self.nested),
+                    "in_sample": self.in_sample,
+                    "optimism": self.optimism,
+                }
+            ]
+        else:
+            lines = [
+                {
+                    "method": one.method,
+                    "title": one.title,
+                    **_interval(one.score),
+                    "in_sample": one.in_sample,
+                    "optimism": one.optimism,
+                    **_difference("gain", one.over_soft),
+                }
+                for one in self.fitted.lines.values()
+            ]
+        return pd.DataFrame(lines).set_index("method")
+
+    def contributions(self) -> pd.DataFrame:
+        """Return a row for each run: its score alone, its weight, what the blend loses without it, its Shapley value.
+
+        Raises
+        ------
+        EnsembleError : what each run is worth cannot be told: labels are not known, there is one run, or attributes are voted on apart.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "run": one.name,
+                **_interval(one.score),
+                "weight": one.weight,
+                **_difference("gain", one.leave_one_out),
+                "shapley": None if one.share is None else one.share.value,
+                "shapley_low": None if one.share is None else one.share.low,
+                "shapley_high": None if one.share is None else one.share.high,
+                "most_similar": None if one.most_similar is None else one.most_similar[0],
+                "error_correlation": None if one.most_similar is None else one.most_similar[1],
+            }
+            for one in self._report.worth.members
+        ]
+        return pd.DataFrame(rows).set_index("run")
+
+    def pareto(self) -> pd.DataFrame:
+        """Return a row for each subset of the runs that none is both cheaper and better than, the cheapest first, and all runs.
+
+        Raises
+        ------
+        EnsembleError : as `contributions`.
+        """
+        import pandas as pd
+
+        found = self._report.pareto
+        rows = [*found.rows, *([] if found.everyone in found.rows else [found.everyone])]
+        return pd.DataFrame([_subset(row) for row in rows])
+
+    @cached_property
+    def _report(self) -> ContributionReport:
+        if self.worths is not None:
+            return self.worths
+        truths = {
+            name: truth
+            for name, split in self.splits.items()
+            if (truth := labels_and_groups(split, self.request.per_person)) is not None
+        }
+        found, said = analyze_contributions(
+            self.splits, truths, self.request, self.combination, self.fitted, self.costs, lambda done, total: None
+        )
+        if found is None:
+            raise EnsembleError(said[-1] if said else "what each run is worth cannot be told")
+        return found
+
+    def predict_proba(self, predictions: Mapping[str, Predicted]) -> NDArray[np.float32]:
+        """Return (n, classes) the blend of what its runs predict for new samples, in the order of their rows.
+
+        Parameters
+        ----------
+        predictions : run → (n, classes) in the same order of rows and classes, DataFrame, or `Predictions`; runs of weight 0 may be absent.
+
+        Raises
+        ------
+        UsageError : a run is missing or unknown, or lengths or classes differ.
+        """
+        needed = [name for name, weight in self.weights.items() if weight > 0]
+        for name in predictions:
+            if name not in self.weights:
+                raise unknown_name("run", str(name), list(self.weights))
+        missing = [name for name in needed if name not in predictions]
+        if missing:
+            raise UsageError(
+                f"predictions of {', '.join(missing)} are missing", hint=f"the blend needs {', '.join(needed)}"
+            )
+        given = {name: predictions[name] for name in predictions if name in needed}
+        made = members_of_arrays(given, "test", classes=None if _say_classes(given) else self.classes)
+        split = align(made.members).splits["test"]
+        if set(split.classes) != set(self.classes):
+            raise UsageError(
+                f"the classes are {', '.join(split.classes)}, those of the blend {', '.join(self.classes)}"
+            )
+        ranking = ranking_of(self.runs, self.request.scored.greater_is_better)
+        if self.combination is None:
+            found = vote(split, self.request.name, self.weights, ranking, self.request.options())
+        else:
+            found = apply_combination(split, self.combination, ranking)
+        return _in_order(found.probabilities, split.classes, self.classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``ensemble blend --json`` says of it."""
+        return self.record()
+
     def record(self) -> dict[str, Any]:
         """Return the content of blend.json."""
         raise NotImplementedError
+
+    def display_table(self) -> Table:
+        """Return what is shown: weights, scores of the runs and of the blend, and the nested score."""
+        metric = self.request.scored
+        with_test = any("test" in entries for entries in self.runs.values())
+        header = ["run", "weight", f"OOF {metric.title}", "95% CI", *(["test"] if with_test else [])]
+        rows: list[list[object]] = []
+        for name, entries in self.runs.items():
+            rows.append([name, f"{self.weights.get(name, 0):.3f}", *_cells(entries, with_test)])
+        rows.append([self.method, "", *_cells(self.total, with_test)])
+        notes = []
+        if self.fitted is not None and self.nested is not None:
+            low, high = self.nested.low, self.nested.high
+            notes.append(
+                f"nested {metric.title} {self.nested.value:.3f} [{low:.3f}, {high:.3f}] (people not used for fitting); "
+                f"in-sample {self.in_sample:.3f}; optimism {self.optimism:+.3f}"
+            )
+        return Table(_title(self.method, self.fitted, metric), header, rows, notes)
+
+    def _predictions(self, split: str) -> Predictions | None:
+        if split not in self.votes:
+            return None
+        rows = self.splits[split]
+        fold = rows.fold if rows.fold is not None and (rows.fold >= 0).all() else None
+        meaning = PredictionMetadata(
+            kind="probability",
+            split=split,
+            classes=self.classes,
+            rows=rows.rows,
+            target=rows.target,
+            class_attributes=rows.class_attributes,
+            fold=fold,
+            run=self.method,
+            arch="blend",
+            folds_sha=rows.folds_sha,
+        )
+        return Predictions(_in_order(self.votes[split].probabilities, rows.classes, self.classes), meaning)
+
+
+def _say_classes(given: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Predictions) or hasattr(value, "columns") for value in given.values())
+
+
+def _in_order(values: NDArray[np.float32], have: Sequence[str], want: Sequence[str]) -> NDArray[np.float32]:
+    """The columns of `values`, which are `have`, in the order of `want`."""
+    return (
+        values
+        if tuple(have) == tuple(want)
+        else np.ascontiguousarray(values[:, [list(have).index(name) for name in want]])
+    )
+
+
+def _title(method: str, fitted: FittedBlend | None, metric: Metric) -> str:
+    chosen = "" if fitted is None or fitted.chosen == method else f", chosen: {fitted.chosen}"
+    return f"blend by {method}{chosen}" + ("" if metric.greater_is_better else f" (less {metric.title} is better)")
+
+
+def _cells(entries: Mapping[str, RunScore], with_test: bool) -> list[str]:
+    found = {name: None if entry.score is None else entry.score.interval for name, entry in entries.items()}
+    oof, test = found.get("oof"), found.get("test")
+    cells = ["–", "–"] if oof is None else [f"{oof.value:.3f}", f"[{oof.low:.3f}, {oof.high:.3f}]"]
+    return [*cells, *(["–" if test is None else f"{test.value:.3f}"] if with_test else [])]
+
+
+def _interval(found: Interval | None) -> dict[str, float | None]:
+    if found is None:
+        return {"score": None, "low": None, "high": None}
+    return {"score": found.value, "low": found.low, "high": found.high}
+
+
+def _difference(name: str, found: Difference | None) -> dict[str, float | None]:
+    ends = dict.fromkeys((name, f"{name}_low", f"{name}_high", "p_value"))
+    if found is None:
+        return ends
+    change = found.difference
+    return {name: change.value, f"{name}_low": change.low, f"{name}_high": change.high, "p_value": found.p_value}
+
+
+def _subset(row: Subset) -> dict[str, Any]:
+    return {
+        "members": row.members,
+        "runs": len(row.members),
+        "cost": row.cost,
+        "saved": row.saved,
+        **_interval(row.score),
+        **_difference("gain_over_all", row.difference),
+        "times_chosen": row.times_chosen,
+        "parts": row.parts,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from folds.data.readers import read_data
 from folds.data.sources import find_data
@@ -14,7 +14,7 @@ from folds.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    Data = Dataset | SampleTable | pd.DataFrame | str | Path
+    Data: TypeAlias = Dataset | SampleTable | pd.DataFrame | str | Path
 
 
 def read_table(

@@ -236,7 +236,7 @@ class Predictions(Displayed):
         code = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([code[name] for name in found[known].tolist()], dtype=np.int64)
         persons = group_codes((self.ids if self.persons is None else self.persons)[known])
-        values = self.probabilities if len(known) == len(self) else self.probabilities[known]
+        values: NDArray[np.floating] = self.probabilities if len(known) == len(self) else self.probabilities[known]
         if per_person:
             labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes))
         return interval_over_people(metric_of(metric), labels, values, persons)
@@ -336,9 +336,7 @@ def read_predictions(path: str | Path) -> Predictions:
             f"{file} is {values.shape[0]:,} × {values.shape[1]}, {sidecar_path(file).name} describes {expected[0]:,} × {expected[1]}",
             hint="one of the two was replaced: write both again",
         )
-    numbers = np.asarray(values)
-    if meaning.kind == "logit":
-        numbers = softmax(numbers)
+    numbers = softmax(values) if meaning.kind == "logit" else values
     return Predictions(np.array(numbers, dtype=np.float32), meaning)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from folds.config.recipe import Settings, check_contradictions
 from folds.data.read_table import training_table
-from folds.data.table import Dataset, SampleTable
+from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors, unknown_name
 from folds.splits.assignment import FoldAssignment
 from folds.splits.assignment import load_folds as load_folds_file
@@ -19,9 +19,7 @@ from folds.splits.checks import check_folds
 from folds.splits.repeated import make_splits
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    Data = Dataset | SampleTable | pd.DataFrame | str | Path
+    from folds.data.read_table import Data
 
 
 @overload

@@ -1,0 +1,193 @@
+"""Predictions that are in memory, as members of a blend: arrays, DataFrames, `Predictions`; no file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ensemble.members.leakage import LeakCheck
+from ensemble.members.reading import Member
+from folds.errors import CONTROL, UsageError, printable
+from folds.metrics.arrays import as_probabilities, class_codes, column_classes, names_of
+from folds.predictions.files import PredictionMetadata
+from folds.predictions.predictions import Predictions
+from folds.predictions.rows import SampleRows
+from folds.utils.files import sha256_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Predicted: TypeAlias = ArrayLike | pd.DataFrame | Predictions
+
+
+@dataclass(frozen=True)
+class ArrayMembers:
+    """Members from arrays, and the order of classes that the arrays have: results come in it."""
+
+    members: tuple[Member, ...]
+    classes: tuple[str, ...]
+
+
+def members_of_arrays(
+    predictions: Mapping[str, Predicted],
+    split: str,
+    *,
+    y: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    fold: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    classes: Sequence[Any] | None = None,
+) -> ArrayMembers:
+    """Return a member for each name.
+
+    Rows of arrays are in one order. `Predictions` are put in line by their ids, and bring labels, people and folds themselves.
+
+    Parameters
+    ----------
+    split : ``oof`` or ``test``.
+    y, groups, fold, ids : (n,) of the rows of the arrays, where they are known; without `ids` rows are numbered.
+    classes : of the columns, in order; DataFrames and `Predictions` say it themselves.
+
+    Raises
+    ------
+    UsageError : nothing is given, a name cannot be one, lengths or classes differ, or an array holds no probabilities.
+    """
+    if not predictions:
+        raise UsageError("there is nothing to blend", hint="blend({'mine': a, 'hers': b}, y=y)")
+    for name in predictions:
+        if not isinstance(name, str) or not name or any(mark in name for mark in ",=") or CONTROL.search(name):
+            raise UsageError(
+                f"'{printable(str(name))}' cannot be the name of a run: it must be text, without comma, '=' and control characters"
+            )
+    arrays = {name: value for name, value in predictions.items() if not isinstance(value, Predictions)}
+    own = {name: value for name, value in predictions.items() if isinstance(value, Predictions)}
+    order = _class_order(predictions, classes)
+    members: dict[str, Member] = {}
+    if arrays:
+        members, order = _of_arrays(arrays, split, order, y, groups, fold, ids, bool(own))
+    elif y is not None or groups is not None or ids is not None or fold is not None:
+        raise UsageError(
+            "`Predictions` bring labels, people, folds and ids themselves",
+            hint="leave out `y`, `groups`, `fold`, `ids`",
+        )
+    for name, value in own.items():
+        members[name] = _of_predictions(name, value, split)
+    if order is None:  # pragma: no cover - every kind above has said it
+        raise UsageError("`classes` must say the class of each column")
+    return ArrayMembers(tuple(members[name] for name in predictions), order)
+
+
+def _class_order(predictions: Mapping[str, Predicted], classes: Sequence[Any] | None) -> tuple[str, ...] | None:
+    """The classes in the order of the first that says them, or as given; None where nobody does."""
+    if classes is not None:
+        return column_classes(None, classes)
+    for value in predictions.values():
+        found = value.classes if isinstance(value, Predictions) else column_classes(value, None)
+        if found is not None:
+            return found
+    return None
+
+
+def _of_arrays(
+    arrays: Mapping[str, Any],
+    split: str,
+    order: tuple[str, ...] | None,
+    y: ArrayLike | None,
+    groups: ArrayLike | None,
+    fold: ArrayLike | None,
+    ids: ArrayLike | None,
+    mixed: bool,
+) -> tuple[dict[str, Member], tuple[str, ...]]:
+    values = {name: as_probabilities(value, name) for name, value in arrays.items()}
+    first, n = next(iter(values)), len(next(iter(values.values())))
+    _check_same_shape(values)
+    _check_same_index(arrays, y)
+    columns = values[first].shape[1]
+    if y is not None:
+        if len(np.asarray(y)) != n:
+            raise UsageError(
+                f"`y` has {len(np.asarray(y)):,} rows, '{first}' has {n:,}",
+                hint="they are of the same rows, in the same order",
+            )
+        order = class_codes(y, columns, order)[1]
+    elif order is None:
+        order = tuple(map(str, range(columns)))
+    elif len(order) != columns:
+        raise UsageError(f"`classes` has {len(order)} names for {columns} columns of probabilities")
+    if ids is None and mixed:
+        raise UsageError(
+            "arrays and `Predictions` are put in line by id", hint="`ids` says the id of each row of the arrays"
+        )
+    names = np.arange(n).astype(str) if ids is None else names_of(ids, "ids", n)
+    if len(set(names.tolist())) < n:
+        raise UsageError("`ids` names a sample twice", hint="one row a sample")
+    rows = SampleRows(
+        names,
+        None if y is None else names_of(y, "y", n),
+        None if groups is None else names_of(groups, "groups", n),
+    )
+    folds = None if fold is None else _folds(fold, n)
+    members = {}
+    for name, array in values.items():
+        theirs = column_classes(arrays[name], None) or order
+        meaning = PredictionMetadata("probability", split, theirs, rows, fold=folds, run=name)
+        members[name] = _member(name, array, meaning)
+    return members, order
+
+
+def _of_predictions(name: str, value: Predictions, split: str) -> Member:
+    meaning = replace(value.metadata, kind="probability", split=split, run=name, samples_sha=None)
+    LeakCheck().check(Path(name), meaning)
+    return _member(name, value.probabilities, meaning)
+
+
+def _member(name: str, array: NDArray[np.floating], meaning: PredictionMetadata) -> Member:
+    values = np.ascontiguousarray(array, np.float32)
+    rows, content = meaning.rows, sha256_bytes(values.tobytes())
+    who = "".join(
+        sha256_bytes(column.tobytes()) for column in (rows.ids, rows.labels, rows.persons) if column is not None
+    )
+    about = repr((meaning.kind, meaning.split, meaning.classes, meaning.target, who))
+    fold = meaning.fold.tobytes().hex() if isinstance(meaning.fold, np.ndarray) else meaning.fold
+    sha = sha256_bytes(repr((content, about, fold)).encode())
+    return Member(Path(name), name, values, None, False, meaning, rows, rows, sha, content, about)
+
+
+def _check_same_shape(values: Mapping[str, NDArray]) -> None:
+    first, *others = values
+    for name in others:
+        if values[name].shape != values[first].shape:
+            (n, columns), (rows, width) = values[first].shape, values[name].shape
+            raise UsageError(
+                f"'{first}' is {n:,} × {columns}, '{name}' is {rows:,} × {width}",
+                hint="all predict the same rows and classes",
+            )
+
+
+def _check_same_index(arrays: Mapping[str, Any], y: Any) -> None:
+    """DataFrames are taken row by row, so their rows must be in one order."""
+    indexed = {
+        name: value.index for name, value in arrays.items() if hasattr(value, "columns") and hasattr(value, "index")
+    }
+    if len(indexed) and hasattr(y, "iloc") and hasattr(y, "index"):
+        indexed["y"] = y.index
+    if len(indexed) > 1:
+        first, *others = indexed
+        for name in others:
+            if not indexed[name].equals(indexed[first]):
+                raise UsageError(
+                    f"'{first}' and '{name}' have different indexes, and rows are taken in their order",
+                    hint="put them in one order, or hand over .to_numpy()",
+                )
+
+
+def _folds(fold: ArrayLike, n: int) -> NDArray[np.int64]:
+    values = np.asarray(fold)
+    if values.dtype.kind not in "iu" or values.shape != (n,) or values.min() < 0:
+        raise UsageError("`fold` must be whole numbers from 0, one a row", hint="leave it out where it is not known")
+    return values.astype(np.int64)

@@ -1,0 +1,270 @@
+"""`blend` of arrays: the numbers of the files' blend, honest scores, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensemble.blending.blend import Blend
+from ensemble.blending.face import blend
+from ensemble.blending.request import ALL_METHODS
+from folds.errors import EnsembleError, UsageError
+from folds.metrics.arrays import score
+from folds.predictions.predictions import Predictions, read_predictions
+
+NAMES = np.array(["worn", "wrong", "none"])  # not in alphabetical order
+LEARNED = [name for name in ALL_METHODS if name not in ("soft", "weighted")]
+
+
+def problem(seed: int = 0, people: int = 40) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    person = np.repeat(np.arange(people), rng.integers(1, 6, people))
+    codes = rng.integers(0, 3, people)[person]
+    arrays = {}
+    for name, noise in (("zeta", 0.7), ("alpha", 0.8), ("mid", 0.9)):
+        guess = rng.dirichlet(np.ones(3), len(person))
+        arrays[name] = ((1 - noise) * np.eye(3)[codes] + noise * guess).astype(np.float32)
+    return {"arrays": arrays, "y": NAMES[codes], "person": np.array([f"p{i}" for i in person]), "fold": person % 4}
+
+
+def as_files(case: dict[str, Any], folder: Path) -> list[Path]:
+    ids = [f"{i:04d}" for i in range(len(case["y"]))]
+    return [
+        Predictions.from_array(
+            values, ids=ids, classes=NAMES, labels=case["y"], persons=case["person"], fold=case["fold"], run=name
+        ).save(folder / f"{name}.oof.npy")
+        for name, values in case["arrays"].items()
+    ]
+
+
+@pytest.mark.parametrize("method", [name for name in ALL_METHODS if name != "weighted"])
+def test_arrays_and_files_give_the_same_blend(method: str, tmp_path: Path) -> None:
+    case = problem()
+    files = as_files(case, tmp_path)
+    ours = blend(
+        case["arrays"],
+        y=case["y"],
+        groups=case["person"],
+        fold=case["fold"],
+        classes=NAMES,
+        method=method,
+        contributions=False,
+    )
+    theirs = blend(files, method=method, contributions=False)
+    assert ours.oof is not None
+    assert theirs.oof is not None
+    assert ours.classes == tuple(NAMES)
+    columns = [theirs.classes.index(name) for name in NAMES]
+    assert (ours.oof.probabilities == theirs.oof.probabilities[:, columns]).all()
+    assert ours.weights == theirs.weights
+    assert ours.nested == theirs.nested
+    assert ours.methods().equals(theirs.methods())
+
+
+@pytest.mark.parametrize(
+    "options", [{"calibrate": "temperature"}, {"calibrate": "before:vector", "method": "geometric"}]
+)
+def test_calibrated_arrays_and_files_give_the_same_blend(options: dict[str, Any], tmp_path: Path) -> None:
+    case = problem(1)
+    files = as_files(case, tmp_path)
+    ours = blend(case["arrays"], y=case["y"], groups=case["person"], fold=case["fold"], classes=NAMES, **options)
+    theirs = blend(files, **options)
+    assert ours.oof is not None
+    assert theirs.oof is not None
+    assert (ours.oof.frame()[list(NAMES)] == theirs.oof.frame()[list(NAMES)]).all().all()
+
+
+def test_weights_may_be_named_listed_or_text() -> None:
+    case = problem()
+    about = {"y": case["y"], "groups": case["person"], "classes": NAMES}
+    a = blend(case["arrays"], weights={"mid": 1, "zeta": 3, "alpha": 0}, **about)
+    b = blend(case["arrays"], weights=[3, 0, 1], **about)
+    c = blend(case["arrays"], weights="zeta=.75,alpha=0,mid=.25", **about)
+    assert a.weights == b.weights == c.weights == {"zeta": 0.75, "alpha": 0.0, "mid": 0.25}
+    mean = 0.75 * case["arrays"]["zeta"] + 0.25 * case["arrays"]["mid"]
+    assert a.predict_proba({name: case["arrays"][name] for name in ("zeta", "mid")}) == pytest.approx(mean)
+    assert blend(case["arrays"], weights=[1, 1, 2], runs=["zeta", "alpha", "mid"], **about).method == "weighted"
+
+
+@pytest.mark.parametrize(
+    "method", ["soft", "hard", "geometric", "rank", "greedy", "simplex", "per-class", "bias", "stacking", "auto"]
+)
+def test_new_arrays_are_combined_as_the_old_ones(method: str) -> None:
+    case = problem(2)
+    made = blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES, method=method)
+    found = made.predict_proba(case["arrays"])
+    assert found.dtype == np.float32
+    assert found.shape == (len(case["y"]), 3)
+    assert found.sum(axis=1) == pytest.approx(np.ones(len(found)), abs=1e-5)
+    again = score(case["y"], found, groups=case["person"], classes=NAMES)
+    assert again.value == pytest.approx(made.in_sample)
+    turned = {name: pd.DataFrame(values, columns=NAMES)[sorted(NAMES)] for name, values in case["arrays"].items()}
+    assert made.predict_proba(turned) == pytest.approx(found, abs=1e-6)
+
+
+def test_order_of_names_and_of_classes_changes_nothing() -> None:
+    case = problem()
+    about = {"y": case["y"], "groups": case["person"], "method": "greedy"}
+    one = blend(case["arrays"], classes=NAMES, **about)
+    other = blend(
+        {name: pd.DataFrame(values, columns=NAMES)[sorted(NAMES)] for name, values in reversed(case["arrays"].items())},
+        **about,
+    )
+    assert {name: other.weights[name] for name in one.weights} == one.weights
+    assert one.oof is not None
+    assert other.oof is not None
+    assert (one.oof.frame()[list(NAMES)] == other.oof.frame()[list(NAMES)]).all().all()
+
+
+def test_predictions_are_put_in_line_by_id() -> None:
+    case = problem()
+    ids = np.array([f"{i:03d}" for i in range(len(case["y"]))])
+    about = {"classes": NAMES, "labels": case["y"], "persons": case["person"], "fold": case["fold"]}
+    plain = {name: Predictions.from_array(values, ids=ids, **about) for name, values in case["arrays"].items()}
+    order = np.random.default_rng(0).permutation(len(ids))
+    mixed = {name: values.take(order) if name == "alpha" else values for name, values in plain.items()}
+    one, other = blend(plain, method="greedy"), blend(mixed, method="greedy")
+    assert one.oof is not None
+    assert other.oof is not None
+    assert one.nested == other.nested
+    assert (other.oof.probabilities == one.oof.probabilities).all()
+    arrays = dict(case["arrays"]) | {"alpha": mixed["alpha"]}
+    third = blend(arrays, y=case["y"], groups=case["person"], fold=case["fold"], ids=ids, method="greedy")
+    assert third.weights == one.weights
+    with pytest.raises(UsageError, match="put in line by id"):
+        blend(arrays, y=case["y"])
+    listed = blend([Predictions.from_array(v, ids=ids, run=name, **about) for name, v in case["arrays"].items()])
+    assert set(listed.weights) == set(case["arrays"])
+
+
+def test_the_score_is_of_people_who_were_not_learned_from() -> None:
+    """Noise alone: what is learned looks good where it was fitted, and the nested score says that it is not."""
+    rng = np.random.default_rng(0)
+    y, person = rng.integers(0, 2, 200), np.arange(200) // 2
+    arrays = {f"noise{i}": rng.dirichlet([1, 1], 200) for i in range(12)}
+    made = blend(arrays, y=y, groups=person, method="stacking", metric="accuracy")
+    assert made.in_sample is not None
+    assert made.nested is not None
+    assert made.optimism == pytest.approx(made.in_sample - made.nested.value)
+    assert made.optimism > 0.03
+    assert made.nested.low < 0.5 < made.nested.high
+
+
+def test_test_arrays_are_blended_too_and_all_is_saved(tmp_path: Path) -> None:
+    case = problem()
+    test = {name: values[:7] for name, values in case["arrays"].items()}
+    made = blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES, test=test, method="simplex")
+    assert made.test is not None
+    assert (made.test.probabilities == made.predict_proba(test)).all()
+    folder = made.save("mine", root=tmp_path)
+    assert folder == tmp_path / "runs/blends/mine"
+    assert made.save("mine", root=tmp_path) == folder
+    oof = read_predictions(folder / "oof.npy")
+    assert made.oof is not None
+    assert (oof.frame()[list(NAMES)] == made.oof.frame()[list(NAMES)]).all().all()
+    assert json.loads((folder / "blend.json").read_text())["weights"] == made.to_dict()["weights"]
+    other = blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES)
+    with pytest.raises(EnsembleError, match="holds another blend"):
+        other.save("mine", root=tmp_path)
+    assert other.save(root=tmp_path).name == other.name
+
+
+def test_without_labels_arrays_are_test_samples() -> None:
+    case = problem()
+    made = blend(case["arrays"], classes=NAMES)
+    assert made.oof is None
+    assert made.nested is None
+    assert made.test is not None
+    assert made.test.probabilities == pytest.approx(np.mean(list(case["arrays"].values()), axis=0), abs=1e-6)
+    with pytest.raises(UsageError, match="there is no y"):
+        blend(case["arrays"], method="greedy")
+    with pytest.raises(EnsembleError, match="labels are known"):
+        made.contributions()
+
+
+def test_tables_say_what_the_record_says() -> None:
+    case = problem()
+    made = blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES, method="auto")
+    record = made.to_dict()
+    methods, runs, front = made.methods(), made.contributions(), made.pareto()
+    assert methods["score"].to_dict() == {one["method"]: one["nested"]["score"] for one in record["fitted"]["methods"]}
+    assert runs["weight"].to_dict() == {one["run"]: one["weight"] for one in record["worth"]["members"]}
+    assert len(front) in (len(record["worth"]["pareto"]["rows"]), len(record["worth"]["pareto"]["rows"]) + 1)
+    assert runs["shapley"].notna().all()
+    plain = blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES)
+    assert plain.to_dict()["worth"] is None
+    assert set(plain.contributions().index) == set(case["arrays"])
+    assert plain.optimism == 0
+    json.dumps(record)
+
+
+def test_equal_arrays_under_two_names_both_vote() -> None:
+    case = problem()
+    twice = dict(case["arrays"]) | {"copy": case["arrays"]["zeta"]}
+    about = {"y": case["y"], "groups": case["person"], "classes": NAMES}
+    assert blend(twice, **about).weights["copy"] == 0.25
+    assert "copy" not in blend(twice, allow_duplicates=False, **about).weights
+
+
+def test_the_text_is_short_and_names_cannot_run_in_a_notebook() -> None:
+    case = problem()
+    evil = "<img src=x onerror=alert(1)>".replace("=", "")
+    arrays = {f"{evil}{i}": case["arrays"]["zeta"] for i in range(60)}
+    made = blend(arrays, y=case["y"], groups=case["person"], classes=NAMES)
+    assert len(repr(made).splitlines()) <= 20
+    assert "<img" not in made._repr_html_()
+    assert isinstance(made, Blend)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"predictions": {}}, "nothing to blend"),
+        ({"predictions": np.zeros((3, 3))}, "found an array"),
+        ({"predictions": {"a,b": np.eye(3)}}, "cannot be the name of a run"),
+        ({"predictions": {"a": np.eye(3), "b": np.eye(4)}}, "'a' is 3 × 3, 'b' is 4 × 4"),
+        ({"predictions": {"a": np.eye(3) * 2}}, "must hold probabilities"),
+        ({"y": [0, 1]}, "`?y`? has 2 rows, 'a' has 3"),
+        ({"groups": [0, 1]}, "one value for each of 3 rows"),
+        ({"fold": [0, 1, -1]}, "whole numbers from 0"),
+        ({"ids": ["x", "x", "y"]}, "names a sample twice"),
+        ({"classes": ["a", "b"]}, "2 names for 3 columns"),
+        ({"method": "softt"}, "did you mean soft"),
+        ({"method": "greedy", "weights": {"a": 1}}, "learns its weights"),
+        ({"weights": {"b": 1}}, "unknown run"),
+        ({"runs": "z"}, "unknown run 'z'"),
+        ({"labels": "labels.csv"}, "go with files"),
+        ({"test": {"c": np.eye(3)}}, "no out-of-fold predictions"),
+        ({"predictions": ["a.npy"]}, "goes with arrays"),
+    ],
+)
+def test_what_cannot_be_blended_is_refused(change: dict[str, Any], said: str) -> None:
+    given = {"predictions": {"a": np.eye(3)}, "y": [0, 1, 2], "groups": ["x", "y", "z"]} | change
+    with pytest.raises(UsageError, match=said):
+        blend(given.pop("predictions"), **given)
+
+
+def test_new_predictions_that_do_not_fit_are_refused() -> None:
+    case = problem()
+    made = blend(case["arrays"], y=case["y"], groups=case["person"], classes=NAMES)
+    for change, said in (
+        ({"other": np.eye(3)}, "unknown run 'other'"),
+        ({"zeta": np.eye(3)}, "predictions of alpha, mid are missing"),
+        ({name: np.full((2, 2), 0.5) for name in case["arrays"]}, "3 names for 2 columns"),
+        ({name: pd.DataFrame(np.eye(3), columns=list("abc")) for name in case["arrays"]}, "those of the blend"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            made.predict_proba(change)
+
+
+def test_dataframes_in_different_orders_are_refused() -> None:
+    frame = pd.DataFrame(np.eye(3), columns=list("abc"), index=["x", "y", "z"])
+    with pytest.raises(UsageError, match="different indexes"):
+        blend({"one": frame, "two": frame[::-1]}, y=list("abc"))
+    with pytest.raises(UsageError, match="different indexes"):
+        blend({"one": frame}, y=pd.Series(list("cba"), index=["z", "y", "x"]))
