@@ -205,6 +205,12 @@ class Predictions(Displayed):
             run=run,
         )
 
+    @classmethod
+    def from_parts(cls, probabilities: NDArray[np.floating], metadata: PredictionMetadata, **changes: Any) -> Predictions:
+        """Return probabilities with what a file says of its rows and columns; `changes` are fields of it that are now others."""
+        meaning = replace(metadata, kind="probability", samples_sha=None, **changes)
+        return cls(np.ascontiguousarray(probabilities, np.float32), meaning)
+
     def frame(self, prefix: str = "") -> pd.DataFrame:
         """Return a DataFrame with ``id``, ``label``, ``person``, ``fold`` where they are known, and a column for each class.
 

@@ -1,0 +1,303 @@
+"""Trained runs as objects of the face: what `kfold` returns, and what `load_run` and `list_runs` find on disk."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from folds.config.files import DAMAGED
+from folds.errors import EnsembleError, close_matches
+from folds.experiments.comparison import BaselineComparison
+from folds.experiments.ledger import ledger_file, read_ledger
+from folds.experiments.listing import RunListing
+from folds.experiments.listing import list_runs as list_entries
+from folds.experiments.summary import PooledRuns, RunSummary, summarize_run
+from folds.metrics.intervals import Interval
+from folds.predictions.files import fold_files, oof_file
+from folds.predictions.predictions import Predictions, read_predictions
+from folds.splits.assignment import FoldAssignment, load_folds
+from folds.utils.display import Displayed, Table
+from folds.utils.files import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainedRun(Displayed):
+    """A run: one architecture and recipe, trained on some folds or all; everything is read from its files.
+
+    Attributes
+    ----------
+    name : as in ``runs/<name>``.
+    root : the folder that holds ``runs/`` and ``checkpoints/``.
+    """
+
+    name: str
+    root: Path = Path()
+
+    @property
+    def folder(self) -> Path:
+        """``runs/<name>``."""
+        return self.root / "runs" / self.name
+
+    @property
+    def oof(self) -> Predictions:
+        """The out-of-fold predictions of the folds that are trained."""
+        return read_predictions(oof_file(self.root / "runs", self.name))
+
+    @property
+    def test(self) -> Predictions | None:
+        """The mean of the fold models' probabilities of the test samples; None where there are none."""
+        found = [read_predictions(path) for path in fold_files(self.root / "runs", self.name).values()]
+        if not found:
+            return None
+        mean = np.mean([one.probabilities for one in found], axis=0, dtype=np.float64).astype(np.float32)
+        first = found[0].metadata
+        return Predictions.from_parts(mean, first, fold=None, checkpoint_sha=None)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row for each epoch of each fold: ``fold``, ``epoch``, loss, learning rate, validation scores."""
+        import pandas as pd
+
+        parts = []
+        for fold in self._folds("history.csv"):
+            frame = pd.read_csv(self.folder / f"fold{fold}" / "history.csv")
+            frame.insert(0, "fold", fold)
+            parts.append(frame)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["fold", "epoch"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings that it was trained with, and what was decided for it (``resolved``)."""
+        path = self.folder / "config.toml"
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EnsembleError(f"{path} cannot be read: {error}", hint=DAMAGED) from None
+
+    @property
+    def checkpoints(self) -> dict[int, Path]:
+        """Fold → ``checkpoints/<name>/fold<i>.pt``, of the folds that are trained."""
+        folder = self.root / "checkpoints" / self.name
+        return {fold: path for fold in self.trained if (path := folder / f"fold{fold}.pt").exists()}
+
+    @property
+    def folds(self) -> FoldAssignment:
+        """The split that it was trained on."""
+        return load_folds(self.folder / "folds.csv")
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """The folds that are trained."""
+        return self._folds("done.json")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its published predictions: out of fold, and of test by fold; what `ensemble.blend` combines."""
+        runs = self.root / "runs"
+        return tuple(path for path in (oof_file(runs, self.name), *fold_files(runs, self.name).values()) if path.exists())
+
+    def score(self, metric: str = "macro_f1", *, per_person: bool = False) -> Interval:
+        """Return the out-of-fold score with its confidence interval over people."""
+        return self.oof.score(metric, per_person=per_person)
+
+    def summary(self, per_person: bool = False) -> RunSummary:
+        """Return its scores out of fold, on test where labels are known, and of each fold."""
+        done = {fold: read_json(self.folder / f"fold{fold}" / "done.json") for fold in self.trained}
+        return summarize_run(self.name, done, self.folds.k, self.root / "runs", per_person)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``ensemble kfold --json`` says of it."""
+        return self.summary().to_dict()
+
+    def display_table(self) -> Table:
+        """Return what is shown: the scores, and of what."""
+        if not self.trained:
+            return Table(f"{self.name}: no fold is trained yet")
+        return results_table([self.summary()], title=str(self.folder))
+
+    def _folds(self, file: str) -> tuple[int, ...]:
+        names = (path.parent.name.removeprefix("fold") for path in self.folder.glob(f"fold*/{file}"))
+        return tuple(sorted(int(name) for name in names if name.isdecimal()))
+
+
+Run = TrainedRun  # its name in the face
+
+
+class Runs(Mapping[str, TrainedRun], Displayed):
+    """Name → run, in the order in which they were asked for, with their scores side by side.
+
+    Attributes
+    ----------
+    summaries : of the runs of which a fold is trained.
+    pooled : what repeats and seeds of one architecture are worth together.
+    comparisons : of runs with their baselines.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[TrainedRun],
+        summaries: Sequence[RunSummary] | None = None,
+        pooled: Sequence[PooledRuns] = (),
+        comparisons: Sequence[BaselineComparison] = (),
+    ) -> None:
+        self._runs = {run.name: run for run in runs}
+        self._summaries = summaries
+        self.pooled = tuple(pooled)
+        self.comparisons = tuple(comparisons)
+
+    def __getitem__(self, name: str) -> TrainedRun:
+        if name not in self._runs:
+            close = close_matches(str(name), self._runs)
+            raise KeyError(f"no run '{name}'" + (f"; did you mean {' or '.join(close)}?" if close else f": {', '.join(self)}"))
+        return self._runs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @cached_property
+    def summaries(self) -> tuple[RunSummary, ...]:
+        """The scores of the runs of which a fold is trained."""
+        if self._summaries is not None:
+            return tuple(self._summaries)
+        return tuple(run.summary() for run in self._runs.values() if run.trained)
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row for each run: folds, out-of-fold macro F1 with its 95% CI over people, accuracy, test score, seconds."""
+        import pandas as pd
+
+        rows = []
+        for one in self.summaries:
+            row = {"run": one.run, "folds": len(one.folds), "k": one.k, **_ends("macro_f1", one.oof.interval)}
+            row |= {"accuracy": one.oof.accuracy, **_ends("test", None if one.test is None else one.test.interval)}
+            rows.append(row | {"seconds": one.seconds, "optimistic": one.selected_on_validation})
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``ensemble kfold --json`` says."""
+        return {
+            "runs": [one.to_dict() for one in self.summaries],
+            "pooled": [one.to_dict() for one in self.pooled],
+            "comparisons": comparison_records(self.comparisons),
+        }
+
+    def display_table(self) -> Table:
+        """Return what is shown: a line for each run."""
+        if not self.summaries:
+            return Table(f"{len(self)} runs, of which no fold is trained yet")
+        return results_table(self.summaries, self.pooled)
+
+
+def load_run(name: str, *, root: str | Path = ".") -> TrainedRun:
+    """Return a run that was trained before, by its name.
+
+    Parameters
+    ----------
+    root : the folder that holds ``runs/`` and ``checkpoints/``.
+
+    Raises
+    ------
+    EnsembleError : there is no such run; the nearest are offered.
+
+    Examples
+    --------
+    >>> import folds
+    >>> folds.load_run("swin")
+    Traceback (most recent call last):
+    ...
+    folds.errors.EnsembleError: there is no run 'swin' in runs
+    """
+    run = TrainedRun(name, Path(root))
+    if not (run.folder / "config.toml").is_file():
+        runs = run.root / "runs"
+        known = sorted(path.parent.name for path in runs.glob("*/config.toml"))
+        close = close_matches(name, known)
+        meant = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise EnsembleError(
+            f"there is no run '{name}' in {runs}{meant}",
+            hint=f"there are {', '.join(known[:20])}" if known else "kfold(data, arch=['swin']) trains one",
+        )
+    return run
+
+
+def list_runs(*, root: str | Path = ".") -> pd.DataFrame:
+    """Return a row for each run that has a trained fold, by the ledger and the files: scores, settings, comparison, remarks.
+
+    Parameters
+    ----------
+    root : the folder that holds ``runs/``.
+
+    Examples
+    --------
+    >>> import folds
+    >>> len(folds.list_runs())
+    0
+    """
+    import pandas as pd
+
+    runs = Path(root) / "runs"
+    rows = [_listed(one) for one in list_entries(read_ledger(ledger_file(runs)), runs)]
+    return pd.DataFrame(rows, columns=None if rows else ["run", "arch", "folds", "k", "macro_f1"])
+
+
+def results_table(
+    summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = (), title: str = ""
+) -> Table:
+    """Return the scores of runs, a line each; and of the mean of several."""
+    with_test = any(one.test is not None for one in summaries)
+    header = ["run", "folds", "OOF macro F1", "95% CI", "accuracy", *(["test macro F1", "95% CI"] if with_test else [])]
+    rows: list[list[str]] = []
+    for one in summaries:
+        name = f"{one.run} (optimistic)" if one.selected_on_validation else one.run
+        rows.append([name, f"{len(one.folds)}/{one.k}", *_cells(one, with_test)])
+    rows += [[f"{one.name}, mean of {len(one.runs)}", str(len(one.folds)), *_cells(one, with_test)] for one in pooled]
+    notes = [f"{summaries[0].oof.interval.people:,} people"] if summaries else []
+    return Table(title, header, rows, notes)
+
+
+def comparison_records(compared: Sequence[BaselineComparison]) -> list[dict[str, Any]]:
+    raise NotImplementedError
+
+
+def _cells(one: RunSummary | PooledRuns, with_test: bool) -> list[str]:
+    found = one.oof.interval
+    cells = [f"{found.value:.3f}", f"[{found.low:.3f}, {found.high:.3f}]", f"{one.oof.accuracy:.3f}"]
+    if not with_test:
+        return cells
+    test = None if one.test is None else one.test.interval
+    return [*cells, *(["", ""] if test is None else [f"{test.value:.3f}", f"[{test.low:.3f}, {test.high:.3f}]"])]
+
+
+def _ends(name: str, found: Interval | None) -> dict[str, float | None]:
+    if found is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _listed(one: RunListing) -> dict[str, Any]:
+    entry = one.entry
+    row: dict[str, Any] = {"run": one.run, "arch": entry["arch"], "time": entry["time"]}
+    row |= {"folds": len(entry["folds"]), "k": entry["k"]}
+    for part, prefix in (("oof", ""), ("test", "test_")):
+        scores = entry.get(part) or {}
+        for metric in ("macro_f1", "accuracy", "log_loss"):
+            value = scores.get(metric) or {}
+            row[f"{prefix}{metric}"] = value.get("score")
+            if metric == "macro_f1":
+                row |= {f"{prefix}{metric}_low": value.get("low"), f"{prefix}{metric}_high": value.get("high")}
+    found = one.difference or {}
+    row |= {"baseline": one.baseline or None, "difference": found.get("difference")}
+    row |= {"difference_low": found.get("low"), "difference_high": found.get("high"), "p_value": found.get("chance")}
+    row |= {"hypothesis": entry.get("hypothesis"), "notes": "; ".join(one.notes), "flags": ", ".join(one.flags)}
+    return row | {"seconds": entry["cost"]["seconds"]}

@@ -1,0 +1,118 @@
+"""Progress and notes where Python code runs: a line that is drawn over in a notebook or a terminal, silence elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from folds.errors import printable, without_marks
+from folds.utils.progress import SILENT, Advance, JobProgress, Progress
+from folds.utils.text import duration
+
+_SECONDS = 0.2  # between two drawings
+
+
+def progress_of(progress: bool | Progress) -> Progress:
+    """Return what a function of the face reports to: True is a line on stderr, in a notebook or a terminal; False is silence."""
+    if isinstance(progress, bool):
+        return LineProgress() if progress and (in_notebook() or sys.stderr.isatty()) else SILENT
+    return progress
+
+
+def in_notebook() -> bool:
+    """Return whether this is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def log_in_notebook() -> None:
+    """In a notebook, have notes and warnings of the library printed, unless somebody has set up its loggers."""
+    if not in_notebook():
+        return
+    for name in ("folds", "ensemble"):
+        logger = logging.getLogger(name)
+        if not logger.handlers:
+            logger.addHandler(_NotebookHandler(logging.INFO))
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
+
+
+class _NotebookHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        lines = without_marks(prefix + record.getMessage()).split("\n")
+        print("\n".join(map(printable, lines)), file=sys.stderr, flush=True)
+
+
+class LineProgress:
+    """`folds.utils.progress.Progress` as one line on stderr, drawn over again and again."""
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Advance]:
+        """Yield what is called with (done, total)."""
+        with _line() as draw:
+            started = time.monotonic()
+
+            def advance(done: int, total: int) -> None:
+                share = done / total if total else 1.0
+                left = (time.monotonic() - started) * (1 - share) / share if share else None
+                rest = "" if left is None or done == total else f", about {duration(left)} left"
+                draw(f"{title}: {done:,} of {total:,}{rest}", done == total)
+
+            yield advance
+
+    @contextmanager
+    def jobs(self, jobs: Sequence[Any], slots: int) -> Iterator[JobProgress]:
+        """Yield the view of jobs that are trained, `slots` of them at a time."""
+        with _line() as draw:
+            yield _Jobs(len(jobs), draw)
+
+
+class _Jobs:
+    def __init__(self, count: int, draw: Any) -> None:
+        self.count, self.draw = count, draw
+        self.started = time.monotonic()
+        self.first: float | None = None
+        self.shares: dict[tuple[str, int], float] = {}
+        self.lock = threading.Lock()
+
+    def event(self, job: Any, event: Mapping[str, Any]) -> None:
+        """Draw how far all jobs are, and the last epoch of any."""
+        with self.lock:
+            self.shares[job.run, job.fold] = event["done"] / max(event["total"], 1)
+            done = sum(self.shares.values()) / self.count
+            self.first = done if self.first is None else self.first
+            passed, gained = time.monotonic() - self.started, done - self.first
+            rest = f", about {duration(passed * (1 - done) / gained)} left" if gained > 0.02 else ""
+            scored = event.get("validation_macro_f1")
+            last = "" if scored is None else f"; {job.run} fold {job.fold}, epoch {event['epoch']}: macro F1 {scored:.3f}"
+            self.draw(f"training {self.count} folds: {done:.0%}{rest}{last}", scored is not None)
+
+    def outcome(self, outcome: Any) -> None:
+        """Count a job that has ended as done."""
+        with self.lock:
+            self.shares[outcome.job.run, outcome.job.fold] = 1.0
+
+
+@contextmanager
+def _line() -> Iterator[Any]:
+    """Yield a function that draws a text over the one before; the line is empty afterwards."""
+    width, last = 0, 0.0
+
+    def draw(text: str, now: bool) -> None:
+        nonlocal width, last
+        if now or time.monotonic() - last >= _SECONDS:
+            text = printable(text)[:110]
+            print("\r" + text.ljust(width), end="", file=sys.stderr, flush=True)
+            width, last = len(text), time.monotonic()
+
+    try:
+        yield draw
+    finally:
+        if width:
+            print("\r" + " " * width + "\r", end="", file=sys.stderr, flush=True)
