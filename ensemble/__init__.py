@@ -21,20 +21,32 @@ __all__ = ["__version__", *_NAMES]
 if TYPE_CHECKING:
     from ensemble.blending.blend import Blend as Blend
     from ensemble.blending.face import blend as blend
+    from folds import AuditReport as AuditReport
     from folds import Dataset as Dataset
     from folds import Difference as Difference
     from folds import EnsembleError as EnsembleError
     from folds import FoldAssignment as FoldAssignment
+    from folds import FoldsFailed as FoldsFailed
     from folds import Interval as Interval
     from folds import Predictions as Predictions
+    from folds import Prepared as Prepared
     from folds import RepeatedStratifiedPersonKFold as RepeatedStratifiedPersonKFold
+    from folds import Run as Run
+    from folds import Runs as Runs
     from folds import SampleTable as SampleTable
     from folds import StratifiedPersonKFold as StratifiedPersonKFold
     from folds import StratifiedPersonShuffleSplit as StratifiedPersonShuffleSplit
+    from folds import StudyReport as StudyReport
     from folds import UsageError as UsageError
+    from folds import audit as audit
     from folds import compare as compare
+    from folds import kfold as kfold
+    from folds import list_runs as list_runs
     from folds import load_folds as load_folds
+    from folds import load_run as load_run
+    from folds import prepare as prepare
     from folds import read_predictions as read_predictions
     from folds import read_table as read_table
     from folds import score as score
     from folds import split as split
+    from folds import tune as tune

@@ -35,7 +35,11 @@ DAMAGED = "`force`, with all folds, trains it again from scratch; `name=NEW` sta
 
 
 def load_settings(
-    flags: Mapping[str, Any], config: Path | None = None, run: Mapping[str, Any] | None = None, tuning: bool = False
+    flags: Mapping[str, Any],
+    config: Path | None = None,
+    run: Mapping[str, Any] | None = None,
+    tuning: bool = False,
+    implicit: bool = True,
 ) -> tuple[Settings, Recipe, dict[str, str]]:
     """Return settings and recipe by precedence: flag > ENSEMBLE_* > `run` > `config` > ./ensemble.toml > default.
 
@@ -45,6 +49,7 @@ def load_settings(
     config : a TOML file; it must exist.
     run : one of `read_run_tables`.
     tuning : the files may have the tables of `ensemble tune`, which are passed over.
+    implicit : False leaves out the environment and ./ensemble.toml: Python code gets what it asks for.
 
     Returns
     -------
@@ -55,9 +60,9 @@ def load_settings(
     EnsembleError : a file that is missing, is not TOML or has a key that is no setting.
     UsageError : an unknown setting, two spellings of one in the same place, a value that cannot be.
     """
-    layers = [(origin, by_key(layer, origin)) for origin, layer in _file_layers(config, tuning)]
+    layers = [(origin, by_key(layer, origin)) for origin, layer in _file_layers(config, tuning, implicit)]
     layers.append(("[[run]]", by_key(run or {}, "[[run]]")))
-    layers.append(("environment", by_key(_environment(), "environment")))
+    layers.append(("environment", by_key(_environment() if implicit else {}, "environment")))
     layers.append(("flag", by_key(flags)))
 
     known = all_settings()
@@ -74,10 +79,10 @@ def load_settings(
     return settings, recipe, {key: origin for key, origin in origins.items() if key in values}
 
 
-def _file_layers(config: Path | None, tuning: bool) -> list[tuple[str, dict[str, Any]]]:
+def _file_layers(config: Path | None, tuning: bool, implicit: bool) -> list[tuple[str, dict[str, Any]]]:
     """Return the settings of ./ensemble.toml and of `config`, the latter last, without the tables for other commands."""
     layers: list[tuple[str, dict[str, Any]]] = []
-    if CONFIG.is_file():
+    if implicit and CONFIG.is_file():
         layers.append((str(CONFIG), _read_toml(CONFIG)))
     if config is not None:
         if not config.is_file():

@@ -1,15 +1,18 @@
-"""`read_table` of the face: samples from a CSV, a folder or a DataFrame."""
+"""`read_table` of the face: samples from a CSV, a folder or a DataFrame; and how they are handed to what reads files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from folds.data.readers import read_data
-from folds.data.sources import find_data
+from folds.data.sources import find_data, log_notes
 from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.errors import UsageError
+from folds.utils.csv_table import csv_text
+from folds.utils.files import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,13 +32,14 @@ def read_table(
     test: str | Path | None = None,
     classes: Sequence[str] | None = None,
     need_images: bool = True,
+    root: str | Path = ".",
 ) -> Dataset:
     """Return the training samples, and the test samples where there are any: which images there are, of what class, of whom.
 
     Parameters
     ----------
     source : a CSV or Parquet file, a folder with a CSV or of class folders, the mask-competition layout, or a DataFrame. Without
-        it ``./data``, or else the synthetic people.
+        it ``data`` in the folder `root`, or else the synthetic people, which are drawn there.
     path, label, person, id : names of columns; without `id` a column named ``id``, else the path, names the samples.
     split : a column whose value ``test`` keeps a row apart from training.
     person_regex : takes the person from an image's path where no column names it.
@@ -57,20 +61,75 @@ def read_table(
     (2, ('cat', 'dog'))
     """
     declared = None if classes is None else tuple(map(str, classes))
+    frame = None
     if source is None:
-        source = find_data(None)[0]
-    if not isinstance(source, str | Path):
-        raise NotImplementedError
-    spec = DataSpec(
-        Path(source), path, label, person, id, split, person_regex, None if test is None else Path(test), declared
-    )
-    return read_data(spec, need_images=need_images)
+        source = find_data(None, Path(root))
+    elif not isinstance(source, str | Path):
+        frame, source = source, Path("the DataFrame")
+    further = None if test is None else Path(test)
+    spec = DataSpec(Path(source), path, label, person, id, split, person_regex, further, declared)
+    if frame is not None:
+        from folds.data.readers import read_frame
+
+        return read_frame(frame, replace(spec, data=Path()), need_images=need_images)
+    return replace(read_data(spec, need_images=need_images), spec=spec)
 
 
-def training_table(data: Data | None = None, **columns: Any) -> SampleTable:
+def training_table(data: Data | None = None, *, root: str | Path = ".") -> SampleTable:
     """Return the training samples of whatever holds them; images need not be there."""
     if isinstance(data, Dataset | SampleTable):
-        if columns:
-            raise UsageError(f"`{next(iter(columns))}` goes with a file or a DataFrame: these samples are read already")
         return data if isinstance(data, SampleTable) else data.train
-    return read_table(data, need_images=False, **columns).train
+    return read_table(data, need_images=False, root=root).train
+
+
+def as_dataset(data: Data | None = None, *, root: str | Path = ".", need_images: bool = True) -> Dataset:
+    """Return training and test samples of whatever holds them; what is noteworthy about what is read here is logged."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, SampleTable):
+        return Dataset(data)
+    read = read_table(data, root=root, need_images=need_images)
+    log_notes(read)
+    return read
+
+
+def data_settings(data: Data | None, root: Path) -> dict[str, Any]:
+    """Return the settings (``data``, ``person``, ``test``, …) that make a command read these samples.
+
+    What was read from files is read again from there. What came as a DataFrame is written under ``.ensemble/tables``, named by its
+    content: the processes that train read files.
+    """
+    if data is None:
+        return {}
+    if isinstance(data, str | Path):
+        return {"data": Path(data)}
+    dataset = as_dataset(data, need_images=False)
+    spec = dataset.spec or _written(dataset, root)
+    if spec.classes is not None and set(spec.classes) != set(dataset.train.classes if dataset.train.labels is None else dataset.train.labels.tolist()):
+        raise UsageError("`classes` of the table has classes without a sample, which cannot be trained", hint="leave `classes` out")
+    plain = DataSpec(spec.data)
+    given = {one.name: getattr(spec, one.name) for one in fields(DataSpec) if one.name != "classes"}
+    return {name: value for name, value in given.items() if name == "data" or value != getattr(plain, name)}
+
+
+def _written(dataset: Dataset, root: Path) -> DataSpec:
+    """The table of both parts as a CSV with absolute paths, in a place that its content names."""
+    tables = [(name, table) for name, table in (("train", dataset.train), ("test", dataset.test)) if table is not None]
+    names = list(dict.fromkeys(name for _, table in tables for name in table.attributes))
+    columns: dict[str, list[str]] = {name: [] for name in ("id", "path", "label", "person", *names, "split")}
+    for part, table in tables:
+        n = len(table)
+        if table.paths is None:
+            raise UsageError("the table names no images, which training needs", hint="a column 'path', or `path` with its name")
+        parts = {"id": table.ids, "label": table.labels, "person": table.persons, **table.attributes}
+        for name in columns:
+            values = parts.get(name)
+            columns[name] += [""] * n if values is None else values.tolist()
+        columns["path"][-n:] = list(map(str, table.paths))
+        columns["split"][-n:] = [part] * n
+    content = csv_text(columns)
+    sha = "".join(table.sha[:6] for _, table in tables)
+    path = root / ".ensemble" / "tables" / f"table-{sha}.csv"
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        write_atomic(path, content)
+    return DataSpec(path, id="id", split="split" if dataset.test is not None else None)

@@ -233,12 +233,16 @@ class DataSpec:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What was read: the training samples, the test samples where there are any, and what the user should be told."""
+    """What was read: the training samples, the test samples where there are any, and what the user should be told.
+
+    `spec` : what it was read from, where that is files; None of a DataFrame.
+    """
 
     train: SampleTable
     test: SampleTable | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    spec: DataSpec | None = None
 
 
 @dataclass

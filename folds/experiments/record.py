@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from folds.config.files import read_record
 from folds.config.recipe import default_of
 from folds.errors import EnsembleError
-from folds.experiments.comparison import COMPARED, Comparison, compare_runs, settings_between, settings_of
+from folds.experiments.comparison import (
+    COMPARED,
+    BaselineComparison,
+    Comparison,
+    compare_runs,
+    settings_between,
+    settings_of,
+)
 from folds.experiments.ledger import append, ledger_file, now, read_ledger
 from folds.experiments.summary import RunLike
 from folds.metrics.classification import METRICS
@@ -101,6 +108,18 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
         "people": comparison.people,
         "notes": list(comparison.notes),
     }
+
+
+def baseline_records(compared: Sequence[BaselineComparison]) -> list[dict[str, Any]]:
+    """Return runs beside their baselines as plain values, for JSON."""
+    among, records = sum(one.comparison is not None for one in compared), []
+    for one in compared:
+        if one.comparison is not None:
+            verdict = {"distinguishable": one.comparison.verdict(among=among)}
+            records.append({"run": one.run, "baseline": one.baseline} | comparison_record(one.comparison) | verdict)
+        elif one.problem:
+            records.append({"run": one.run, "baseline": one.baseline, "differences": None, "notes": [one.problem]})
+    return records
 
 
 def _intent(folder: Path) -> dict[str, Any]:

@@ -59,6 +59,23 @@ class RunSummary:
         values = [float(done["macro_f1"]) for done in self.folds.values()]
         return mean(values), stdev(values) if len(values) > 1 else 0.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        middle, deviation = self.spread()
+        record: dict[str, Any] = {
+            "run": self.run,
+            "k": self.k,
+            "folds": {str(fold): dict(done) for fold, done in self.folds.items()},
+        }
+        record |= {
+            "oof": self.oof.to_dict(),
+            "mean_of_folds": middle,
+            "sd_of_folds": deviation,
+            "seconds": self.seconds,
+            "optimistic": self.selected_on_validation,
+        }
+        return record | {"test": None if self.test is None else self.test.to_dict()}
+
 
 @dataclass(frozen=True)
 class PooledRuns:
@@ -83,6 +100,13 @@ class PooledRuns:
     def spread(self) -> tuple[float, float]:
         """Return mean and standard deviation of the runs' scores."""
         return mean(self.scores), stdev(self.scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        middle, deviation = self.spread()
+        record: dict[str, Any] = {"of": self.name, "runs": list(self.runs), "mean_of_runs": middle, "sd_of_runs": deviation}
+        record |= {"mean_of_folds": mean(self.folds), "sd_of_folds": stdev(self.folds), "oof": self.oof.to_dict()}
+        return record | {"test": None if self.test is None else self.test.to_dict(), "seconds": self.seconds}
 
 
 def pool_runs(

@@ -17,6 +17,7 @@ from folds.experiments.comparison import BaselineComparison
 from folds.experiments.ledger import ledger_file, read_ledger
 from folds.experiments.listing import RunListing
 from folds.experiments.listing import list_runs as list_entries
+from folds.experiments.record import baseline_records
 from folds.experiments.summary import PooledRuns, RunSummary, summarize_run
 from folds.metrics.intervals import Interval
 from folds.predictions.files import fold_files, oof_file
@@ -189,7 +190,7 @@ class Runs(Mapping[str, TrainedRun], Displayed):
         return {
             "runs": [one.to_dict() for one in self.summaries],
             "pooled": [one.to_dict() for one in self.pooled],
-            "comparisons": comparison_records(self.comparisons),
+            "comparisons": baseline_records(self.comparisons),
         }
 
     def display_table(self) -> Table:
@@ -264,10 +265,6 @@ def results_table(
     rows += [[f"{one.name}, mean of {len(one.runs)}", str(len(one.folds)), *_cells(one, with_test)] for one in pooled]
     notes = [f"{summaries[0].oof.interval.people:,} people"] if summaries else []
     return Table(title, header, rows, notes)
-
-
-def comparison_records(compared: Sequence[BaselineComparison]) -> list[dict[str, Any]]:
-    raise NotImplementedError
 
 
 def _cells(one: RunSummary | PooledRuns, with_test: bool) -> list[str]:

@@ -12,7 +12,7 @@ from folds.auditing.run import audit_decoded, check_strict, log_findings
 from folds.errors import EnsembleError
 from folds.experiments.comparison import BaselineComparison, compare_with_baselines
 from folds.experiments.loggers import Tracker
-from folds.experiments.record import git_state, record_run, save_hypothesis
+from folds.experiments.record import baseline_records, git_state, record_run, save_hypothesis
 from folds.experiments.summary import PooledRuns, RunSummary, pool_runs, summarize_run
 from folds.runs.execute import lock_runs, train
 from folds.runs.open import Images, prepare_jobs
@@ -47,6 +47,14 @@ class TrainingResult:
     def runs(self) -> dict[str, Run]:
         """Return the runs of the plan by name, trained or not."""
         return {run.name: run for run in self.plan.runs}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {
+            "runs": [summary.to_dict() for summary in self.summaries],
+            "pooled": [pooled.to_dict() for pooled in self.pooled],
+            "comparisons": baseline_records(self.comparisons),
+        }
 
 
 def train_runs(

@@ -35,18 +35,6 @@ def compared_table(compared: Sequence[BaselineComparison]) -> str:
     return console.table(header, rows, left=2)
 
 
-def compared_records(compared: Sequence[BaselineComparison]) -> list[dict[str, Any]]:
-    """Return plain values for ``--json``."""
-    records = []
-    for one in compared:
-        if one.comparison is not None:
-            verdict = {"distinguishable": one.comparison.verdict(among=_among(compared))}
-            records.append({"run": one.run, "baseline": one.baseline} | comparison_record(one.comparison) | verdict)
-        elif one.problem:
-            records.append({"run": one.run, "baseline": one.baseline, "differences": None, "notes": [one.problem]})
-    return records
-
-
 def compared_remarks(compared: Sequence[BaselineComparison]) -> None:
     """Print notes on how to read the table."""
     for one in compared:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from ensemble.cli.reports.compare import compared_records, compared_remarks, compared_table
+from ensemble.cli.reports.compare import compared_remarks, compared_table
 from ensemble.cli.reports.folds import folds_text
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import TerminalProgress
@@ -70,12 +70,7 @@ def show(trained: TrainingResult) -> None:
         return
     tables = [results_table(trained.summaries, trained.pooled)]
     tables += [compared_table(trained.comparisons)] if trained.comparisons else []
-    records: dict[str, object] = {
-        "runs": [summary_record(summary) for summary in trained.summaries],
-        "pooled": [pooled_record(pooled) for pooled in trained.pooled],
-        "comparisons": compared_records(trained.comparisons),
-    }
-    console.result("\n\n".join(tables), records)
+    console.result("\n\n".join(tables), trained.to_dict())
     remarks(trained.summaries, trained.pooled)
     compared_remarks(trained.comparisons)
 
@@ -164,32 +159,6 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) 
         console.note(
             f"{first.oof.people_with_several_labels:,} people have several labels and are scored by their most frequent one"
         )
-
-
-def summary_record(s: RunSummary) -> dict[str, object]:
-    """Return plain values for ``--json``."""
-    middle, deviation = s.spread()
-    record: dict[str, object] = {
-        "run": s.run,
-        "k": s.k,
-        "folds": {str(fold): dict(done) for fold, done in s.folds.items()},
-    }
-    record |= {
-        "oof": s.oof.to_dict(),
-        "mean_of_folds": middle,
-        "sd_of_folds": deviation,
-        "seconds": s.seconds,
-        "optimistic": s.selected_on_validation,
-    }
-    return record | {"test": None if s.test is None else s.test.to_dict()}
-
-
-def pooled_record(p: PooledRuns) -> dict[str, object]:
-    """Return plain values for ``--json``."""
-    middle, deviation = p.spread()
-    record: dict[str, object] = {"of": p.name, "runs": list(p.runs), "mean_of_runs": middle, "sd_of_runs": deviation}
-    record |= {"mean_of_folds": mean(p.folds), "sd_of_folds": stdev(p.folds), "oof": p.oof.to_dict()}
-    return record | {"test": None if p.test is None else p.test.to_dict(), "seconds": p.seconds}
 
 
 def _plan_record(plan: Plan) -> dict[str, object]:

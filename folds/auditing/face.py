@@ -1,0 +1,74 @@
+"""`audit` of the face: samples and a split in, what may be wrong with them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from folds.auditing.run import AuditReport
+from folds.auditing.run import audit as audit_data
+from folds.data.read_table import as_dataset
+from folds.errors import EnsembleError
+from folds.images.settings import _parse_window
+from folds.splits.assignment import FoldAssignment
+from folds.splits.assignment import load_folds as load_folds_file
+from folds.splits.split import folds_of_column
+from folds.utils.bars import log_in_notebook, progress_of
+from folds.utils.progress import Progress
+
+if TYPE_CHECKING:
+    from folds.data.read_table import Data
+
+
+def audit(
+    data: Data | None = None,
+    folds: FoldAssignment | str | Path | None = None,
+    *,
+    k: int = 5,
+    images: bool = True,
+    window: str | tuple[float, float] | None = None,
+    strict: bool = False,
+    root: str | Path = ".",
+    progress: bool | Progress = True,
+) -> AuditReport:
+    """Return what may be wrong with data, their images and a split: errors, warnings, notes. As ``ensemble folds check``.
+
+    Parameters
+    ----------
+    data : what `read_table` has returned, or takes.
+    folds : a split to look at: what `split` has returned, a file, or a column of the table.
+    k : without `folds`, it is asked which classes could not be in every one of so many.
+    images : False to look at the table alone.
+    window : the values that become black and white in images of more than 8 bits: ``"LO,HI"``, or two numbers.
+    strict : raise where there is an error or a warning.
+    root : the folder that holds ``.ensemble/images``, where decoded images are kept.
+    progress : False for silence.
+
+    Raises
+    ------
+    EnsembleError : under `strict`; or the data cannot be read.
+
+    Examples
+    --------
+    >>> import folds, pandas as pd
+    >>> frame = pd.DataFrame({"path": list("abcd"), "label": ["cat", "cat", "dog", "dog"], "person": list("wxyy")})
+    >>> found = folds.audit(folds.read_table(frame, need_images=False), k=2, images=False)
+    >>> [(one.severity, one.kind) for one in found.findings]
+    [('warning', 'classes that cannot be in every fold')]
+    """
+    log_in_notebook()
+    read = as_dataset(data, root=root, need_images=False)
+    file = None
+    if isinstance(folds, str | Path):
+        known = str(folds).endswith(".csv") or Path(folds).exists()
+        file = Path(folds) if known else None
+        folds = load_folds_file(Path(folds), read.train) if known else folds_of_column(read.train, str(folds))
+    limits = _parse_window(window) if isinstance(window, str) else window
+    report = audit_data(
+        read, folds, k=k, images=images, window=limits, folds=file, root=Path(root), progress=progress_of(progress)
+    )
+    serious = report.serious(strict=True) if strict else []
+    if serious:
+        lines = [line for one in serious for line in one.lines(shown=2)]
+        raise EnsembleError(f"the audit has found {len(serious)} errors and warnings", hint="`strict=False` returns them", details=lines)
+    return report
