@@ -13,7 +13,9 @@ from folds._lazy import attach
 _NAMES = {
     **dict.fromkeys(_SHARED, "folds"),
     "Blend": "ensemble.blending.blend",
+    "TTAResult": "ensemble.tta.face",
     "blend": "ensemble.blending.face",
+    "tta": "ensemble.tta",  # the package, which is callable
 }
 __getattr__, __dir__ = attach(__name__, _NAMES)
 __all__ = ["__version__", *_NAMES]
@@ -21,6 +23,8 @@ __all__ = ["__version__", *_NAMES]
 if TYPE_CHECKING:
     from ensemble.blending.blend import Blend as Blend
     from ensemble.blending.face import blend as blend
+    from ensemble.tta.face import TTAResult as TTAResult
+    from ensemble.tta.face import tta as tta
     from folds import AuditReport as AuditReport
     from folds import Dataset as Dataset
     from folds import Difference as Difference

@@ -24,7 +24,9 @@ def measurements(people: int = 60, seed: int = 0) -> pd.DataFrame:
     values = np.eye(6)[kind] + 1.2 * rng.normal(size=(people, 6))[person] + 0.5 * rng.normal(size=(len(person), 6))
     frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(6)])
     names = np.array(["healthy", "mild", "severe"])
-    return frame.assign(id=[f"row{i}" for i in range(len(frame))], label=names[kind], person=[f"p{i:02d}" for i in person])
+    return frame.assign(
+        id=[f"row{i}" for i in range(len(frame))], label=names[kind], person=[f"p{i:02d}" for i in person]
+    )
 
 
 def train(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:

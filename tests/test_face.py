@@ -83,6 +83,32 @@ def in_process(code: str, folder: Path = ROOT) -> str:
     return done.stdout
 
 
+ORDERS = {
+    "the function first": "import ensemble as en; first = en.tta; import ensemble.tta.views",
+    "the package first": "import ensemble.tta.views; import ensemble as en; first = en.tta",
+    "from, both": "from ensemble import tta as first; from ensemble.tta import views; import ensemble as en",
+    "the package alone": "import ensemble.tta as first; import ensemble as en",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_package_of_a_functions_name_is_the_function(order: str) -> None:
+    code = f"""
+{ORDERS[order]}
+import inspect, pickle, sys
+import ensemble.tta.views
+assert en.tta is first is sys.modules["ensemble.tta"]
+assert callable(en.tta) and inspect.ismodule(en.tta)
+assert en.tta.views.parse_views("hflip")
+assert list(inspect.signature(en.tta).parameters)[:2] == ["run", "views"]
+try:
+    en.tta("nothing", views="hflop")
+except en.UsageError as error:
+    print("called:", error)
+"""
+    assert in_process(code).startswith("called: unknown view 'hflop'")
+
+
 def test_a_light_name_loads_nothing_heavy() -> None:
     code = (
         "import sys, ensemble as en\n"

@@ -12,7 +12,7 @@ from ensemble.tta.weights import OOFViews
 
 
 @dataclass(frozen=True)
-class TTAResult:
+class MergedViews:
     """What a run's views were merged to.
 
     Attributes

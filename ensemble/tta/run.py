@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ensemble.tta.files import load_common_rows, write
 from ensemble.tta.merge import Merge, MergeConfig
 from ensemble.tta.predict import FoldPredictor
-from ensemble.tta.result import TTAResult
+from ensemble.tta.result import MergedViews
 from ensemble.tta.scores import ViewScores, score_views
 from ensemble.tta.views import View, deduplicate_views
 from ensemble.tta.weights import OOFViews, apply, fit, nested_view_scores
@@ -61,7 +61,7 @@ def augment_folds(
     force: bool = False,
     root: Path = Path(),
     progress: Progress = SILENT,
-) -> tuple[TTAResult, list[ViewScores]]:
+) -> tuple[MergedViews, list[ViewScores]]:
     """Return augment a checkpoint or all folds of a run; return what was merged, and the scores of its distinct views.
 
     Parameters
@@ -121,7 +121,7 @@ def augment(
     device: str = "auto",
     force: bool = False,
     progress: Progress = SILENT,
-) -> TTAResult:
+) -> MergedViews:
     """Predict folds of a run in every view, out of fold and on test; write each view's logits and the merged probabilities.
 
     A view that an earlier command has predicted, with this checkpoint, of this table and these images, is kept. Merged files
@@ -208,7 +208,7 @@ def _common_logits(
 
 def _decide(
     run: str, names: Sequence[str], logits: NDArray[np.float32], sidecar: PredictionMetadata, request: MergeConfig
-) -> TTAResult:
+) -> MergedViews:
     """Return what the out-of-fold rows say of the merge, before anything of it is written."""
     try:
         labels, persons = labels_and_groups(sidecar)
@@ -219,12 +219,12 @@ def _decide(
                 hint="`merge=mean` or `merge=geometric`, of all views, needs none",
             ) from None
         merge = Merge(request.how, dict.fromkeys(names, (1 / len(names),)))
-        return TTAResult(run, request, merge, None, merge.merged(logits), None, len(names))
+        return MergedViews(run, request, merge, None, merge.merged(logits), None, len(names))
     evidence = OOFViews(tuple(names), logits, labels, persons, np.broadcast_to(np.asarray(sidecar.fold), len(labels)))
     merge = fit(evidence, request)
     merged, views = nested_view_scores(evidence, request) if request.fitted(len(names)) else apply(merge, evidence)
     full = nested_view_scores(evidence, replace(request, adaptive=False, plain=True))[0] if request.adaptive else None
-    return TTAResult(run, request, merge, evidence, merged, full, float(views.mean()))
+    return MergedViews(run, request, merge, evidence, merged, full, float(views.mean()))
 
 
 def _test_where_needed(fold: FoldPredictor, chosen: Sequence[View], merge: Merge) -> None:
@@ -240,7 +240,7 @@ def _test_where_needed(fold: FoldPredictor, chosen: Sequence[View], merge: Merge
 
 
 def _write_merged(
-    folds: Sequence[FoldPredictor], chosen: Sequence[View], made: TTAResult, sidecar: PredictionMetadata
+    folds: Sequence[FoldPredictor], chosen: Sequence[View], made: MergedViews, sidecar: PredictionMetadata
 ) -> float | None:
     """Write the merged files of all folds that have the views, and none of any other merge; return the views a test image needed on average.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble.tta.files import load_common_rows
 from ensemble.tta.merge import Merge, merge_views
-from ensemble.tta.result import TTAResult
+from ensemble.tta.result import MergedViews
 from ensemble.tta.views import View
 from ensemble.tta.weights import METRIC, apply
 from folds.errors import EnsembleError
@@ -110,7 +110,7 @@ def _in_order(values: NDArray[np.floating], ids: NDArray[np.str_], wanted: NDArr
     return values[[place[name] for name in wanted.tolist()]]
 
 
-def worth_of(made: TTAResult, per_person: bool = False) -> TTAGain | None:
+def worth_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     """Return what a merge is worth out of fold; None where labels are not known, or there is one view alone."""
     evidence = made.evidence
     if evidence is None or len(evidence.views) < 2:
@@ -167,7 +167,7 @@ def difference_record(found: Difference) -> dict[str, Any]:
     }
 
 
-def tta_record(made: TTAResult, scored: Sequence[ViewScores], worth: TTAGain | None) -> dict[str, Any]:
+def tta_record(made: MergedViews, scored: Sequence[ViewScores], worth: TTAGain | None) -> dict[str, Any]:
     """Return what --json says of a run's views, their merge and what it is worth."""
     passes: dict[str, Any] = {"oof": made.oof_views, "test": made.test_views, "all_views": len(made.merge.views)}
     record: dict[str, Any] = {

@@ -70,5 +70,7 @@ def audit(
     serious = report.serious(strict=True) if strict else []
     if serious:
         lines = [line for one in serious for line in one.lines(shown=2)]
-        raise EnsembleError(f"the audit has found {len(serious)} errors and warnings", hint="`strict=False` returns them", details=lines)
+        raise EnsembleError(
+            f"the audit has found {len(serious)} errors and warnings", hint="`strict=False` returns them", details=lines
+        )
     return report

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +33,20 @@ from folds.errors import EnsembleError, UsageError
 from folds.images.cache import DecodedImages, load_images, unusable_images
 from folds.images.settings import CACHE, ImageSettings
 from folds.splits.assignment import FoldAssignment, load_folds
+from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT, Progress
 from folds.utils.text import sort_classes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
 SEVERITIES = (ERROR, WARNING, NOTE)
 
 
-@dataclass(frozen=True)
-class AuditReport:
+@dataclass(frozen=True, eq=False, repr=False)
+class AuditReport(Displayed):
     """What an audit has found.
 
     Attributes
@@ -77,6 +83,31 @@ class AuditReport:
             "counts": {severity: sum(one.severity == severity for one in self.findings) for severity in SEVERITIES},
             "findings": [finding.to_dict() for finding in self.findings],
         }
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row for each finding: severity, kind, count, message."""
+        import pandas as pd
+
+        columns = ["severity", "kind", "count", "unit", "message"]
+        return pd.DataFrame([[getattr(one, name) for name in columns] for one in self.findings], columns=columns)
+
+    def display_table(self) -> Table:
+        """Return what is shown: a line for each finding."""
+        rows = [[one.severity, one.kind, one.amount, one.message] for one in self.findings]
+        samples = f"{len(self.data.train):,} samples of {self.people:,} people"
+        if not rows:
+            return Table(f"{samples}: nothing found")
+        return Table(samples, ["severity", "finding", "count", "meaning"], rows, left=4)
+
+    def _repr_html_(self) -> str:
+        """The findings, and the suspicious images side by side."""
+        shown = self.display_table().html()
+        with tempfile.TemporaryDirectory() as folder:
+            sheet = Path(folder) / "sheet.png"
+            if not self.write_sheet(sheet):
+                return shown
+            picture = base64.b64encode(sheet.read_bytes()).decode()
+        return f'{shown}<img alt="suspicious images" src="data:image/png;base64,{picture}">'
 
     def write_sheet(self, path: Path) -> int:
         """Write a PNG of the suspicious images side by side; return how many cases it shows. 0, and no file, where there are none."""

@@ -105,8 +105,12 @@ def data_settings(data: Data | None, root: Path) -> dict[str, Any]:
         return {"data": Path(data)}
     dataset = as_dataset(data, need_images=False)
     spec = dataset.spec or _written(dataset, root)
-    if spec.classes is not None and set(spec.classes) != set(dataset.train.classes if dataset.train.labels is None else dataset.train.labels.tolist()):
-        raise UsageError("`classes` of the table has classes without a sample, which cannot be trained", hint="leave `classes` out")
+    if spec.classes is not None and set(spec.classes) != set(
+        dataset.train.classes if dataset.train.labels is None else dataset.train.labels.tolist()
+    ):
+        raise UsageError(
+            "`classes` of the table has classes without a sample, which cannot be trained", hint="leave `classes` out"
+        )
     plain = DataSpec(spec.data)
     given = {one.name: getattr(spec, one.name) for one in fields(DataSpec) if one.name != "classes"}
     return {name: value for name, value in given.items() if name == "data" or value != getattr(plain, name)}
@@ -120,7 +124,9 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
     for part, table in tables:
         n = len(table)
         if table.paths is None:
-            raise UsageError("the table names no images, which training needs", hint="a column 'path', or `path` with its name")
+            raise UsageError(
+                "the table names no images, which training needs", hint="a column 'path', or `path` with its name"
+            )
         parts = {"id": table.ids, "label": table.labels, "person": table.persons, **table.attributes}
         for name in columns:
             values = parts.get(name)

@@ -104,7 +104,12 @@ class PooledRuns:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
         middle, deviation = self.spread()
-        record: dict[str, Any] = {"of": self.name, "runs": list(self.runs), "mean_of_runs": middle, "sd_of_runs": deviation}
+        record: dict[str, Any] = {
+            "of": self.name,
+            "runs": list(self.runs),
+            "mean_of_runs": middle,
+            "sd_of_runs": deviation,
+        }
         record |= {"mean_of_folds": mean(self.folds), "sd_of_folds": stdev(self.folds), "oof": self.oof.to_dict()}
         return record | {"test": None if self.test is None else self.test.to_dict(), "seconds": self.seconds}
 

@@ -206,7 +206,9 @@ class Predictions(Displayed):
         )
 
     @classmethod
-    def from_parts(cls, probabilities: NDArray[np.floating], metadata: PredictionMetadata, **changes: Any) -> Predictions:
+    def from_parts(
+        cls, probabilities: NDArray[np.floating], metadata: PredictionMetadata, **changes: Any
+    ) -> Predictions:
         """Return probabilities with what a file says of its rows and columns; `changes` are fields of it that are now others."""
         meaning = replace(metadata, kind="probability", samples_sha=None, **changes)
         return cls(np.ascontiguousarray(probabilities, np.float32), meaning)

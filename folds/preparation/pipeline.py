@@ -31,6 +31,7 @@ from folds.preparation.originals import Original, read_original, survey
 from folds.preparation.output import LOCK, TABLES, PreparedFolder, check_place, image_names, write_table
 from folds.preparation.results import PreparedImage, count, uneven_misses
 from folds.preparation.settings import Preparation
+from folds.utils.display import Displayed, Table
 from folds.utils.files import make_folder, remove_stale_temporaries, sha256_bytes, write_atomic
 from folds.utils.locks import exclusive_lock
 from folds.utils.parallel import map_threads
@@ -39,8 +40,8 @@ from folds.utils.progress import SILENT, Advance, Progress
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Prepared:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prepared(Displayed):
     """A finished set: its folder, its images in the order of the tables, how many were made now, and what the user should be told."""
 
     folder: Path
@@ -48,6 +49,45 @@ class Prepared:
     made_now: int
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def table(self) -> Path:
+        """``index.csv``, which `read_table` takes."""
+        return self.folder / "index.csv"
+
+    @property
+    def test_table(self) -> Path | None:
+        """``test.csv``; None where there are no test images."""
+        return self.folder / "test.csv" if any(image.part == "test" for image in self.images) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        train = [image for image in self.images if image.part == "train"]
+        labels = dict.fromkeys(image.label for image in train if image.label is not None)
+        return {
+            "folder": str(self.folder),
+            "tables": {"train": str(self.table), "test": None if self.test_table is None else str(self.test_table)},
+            "sheet": str(self.folder / "worst.png"),
+            "counts": count(self.images),
+            "classes": {label: count([image for image in train if image.label == label])["train"] for label in labels},
+            "made_now": self.made_now,
+            "warnings": list(self.warnings),
+        }
+
+    def display_table(self) -> Table:
+        """Return what is shown: how many images, and in how many of them a face was found."""
+        header = ["part", "images", *(["faces found"] if self.images[0].looked_for else [])]
+        rows = []
+        for part in ("train", "test"):
+            inside = [image for image in self.images if image.part == part]
+            found = [f"{sum(not image.missed for image in inside):,}"] if len(header) > 2 else []
+            rows += [[part, f"{len(inside):,}", *found]] if inside else []
+        return Table(
+            f"{self.folder}: {len(self.images):,} images",
+            header,
+            rows,
+            [*self.warnings, f"look at {self.folder / 'worst.png'}"],
+        )
 
 
 @dataclass

@@ -146,7 +146,8 @@ def _recipes(
         if flags.get(key) is not None:
             raise UsageError(f"`{key}` and `sweep` of it contradict each other", hint=f"leave `{key}` out")
     made = [
-        RequestedRecipe(point.suffix, load_settings({**flags, **point.values}, config, implicit=False)[1]) for point in points
+        RequestedRecipe(point.suffix, load_settings({**flags, **point.values}, config, implicit=False)[1])
+        for point in points
     ]
     return own, recipe, made
 

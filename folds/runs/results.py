@@ -104,7 +104,9 @@ class TrainedRun(Displayed):
     def files(self) -> tuple[Path, ...]:
         """Its published predictions: out of fold, and of test by fold; what `ensemble.blend` combines."""
         runs = self.root / "runs"
-        return tuple(path for path in (oof_file(runs, self.name), *fold_files(runs, self.name).values()) if path.exists())
+        return tuple(
+            path for path in (oof_file(runs, self.name), *fold_files(runs, self.name).values()) if path.exists()
+        )
 
     def score(self, metric: str = "macro_f1", *, per_person: bool = False) -> Interval:
         """Return the out-of-fold score with its confidence interval over people."""
@@ -158,7 +160,9 @@ class Runs(Mapping[str, TrainedRun], Displayed):
     def __getitem__(self, name: str) -> TrainedRun:
         if name not in self._runs:
             close = close_matches(str(name), self._runs)
-            raise KeyError(f"no run '{name}'" + (f"; did you mean {' or '.join(close)}?" if close else f": {', '.join(self)}"))
+            raise KeyError(
+                f"no run '{name}'" + (f"; did you mean {' or '.join(close)}?" if close else f": {', '.join(self)}")
+            )
         return self._runs[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -252,9 +256,7 @@ def list_runs(*, root: str | Path = ".") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else ["run", "arch", "folds", "k", "macro_f1"])
 
 
-def results_table(
-    summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = (), title: str = ""
-) -> Table:
+def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = (), title: str = "") -> Table:
     """Return the scores of runs, a line each; and of the mean of several."""
     with_test = any(one.test is not None for one in summaries)
     header = ["run", "folds", "OOF macro F1", "95% CI", "accuracy", *(["test macro F1", "95% CI"] if with_test else [])]

@@ -75,7 +75,9 @@ def tune(
     base = Path(root)
     if (space is None) == (config is None):
         said = "neither `space` nor `config` is given" if space is None else "`space` and `config` are both given"
-        raise UsageError(f"there is nothing to choose from: {said}", hint="space={'lr': {'low': 1e-4, 'high': 1e-2, 'log': True}}")
+        raise UsageError(
+            f"there is nothing to choose from: {said}", hint="space={'lr': {'low': 1e-4, 'high': 1e-2, 'log': True}}"
+        )
     if space is not None:
         wanted = dict(options or {}) | {"folds": [fold] if isinstance(fold, int) else list(fold)}
         wanted |= {} if metric is None else {"metric": metric}
@@ -91,7 +93,9 @@ def tune(
         progress=progress_of(progress),
     )
     if len(report.lost) == len(study.candidates):
-        raise EnsembleError(f"all {len(report.lost)} trials were lost", hint="the same call tries them again", details=report.lost)
+        raise EnsembleError(
+            f"all {len(report.lost)} trials were lost", hint="the same call tries them again", details=report.lost
+        )
     return report
 
 

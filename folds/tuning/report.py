@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from folds.tuning.importance import Importance, measure
 from folds.tuning.study import Study, open_study, score_on_other_folds
-from folds.tuning.trials import Trial, best_of, ordered, trial_records, write_best, write_table
+from folds.tuning.trials import Trial, best_of, cell, ordered, trial_name, trial_records, write_best, write_table
+from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT, Progress
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
-class StudyReport:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StudyReport(Displayed):
     """What a tuning has come to.
 
     Attributes
@@ -44,6 +48,51 @@ class StudyReport:
     def scored(self) -> int:
         """Return how many trials have a score."""
         return sum(trial.score is not None for trial in self.trials)
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row for each trial, best first: its settings, score, epochs, seconds, and how it ended."""
+        import pandas as pd
+
+        rows = [
+            {
+                "trial": trial_name(one.number),
+                **one.settings,
+                "score": one.score,
+                "epochs": one.epochs,
+                "seconds": one.seconds,
+                "state": one.state,
+            }
+            for one in self.trials
+        ]
+        return pd.DataFrame(rows)
+
+    def display_table(self) -> Table:
+        """Return what is shown: the trials, best first, and what the settings explain."""
+        keys, options = [axis.key for axis in self.study.space], self.study.options
+        rows = []
+        for one in self.trials:
+            score = "" if one.score is None else f"{one.score:.3f}"
+            rows.append(
+                [
+                    trial_name(one.number),
+                    *(cell(one.settings[key]) for key in keys),
+                    score,
+                    f"{one.epochs}/{one.of}",
+                    one.state,
+                ]
+            )
+        notes = []
+        if self.importance is not None:
+            shares = ", ".join(f"{key} {share:.0%}" for key, share in self.importance.share.items())
+            notes.append(f"importance: {shares}; {self.importance.verdict}")
+        if self.best is not None and self.best.score is not None:
+            notes.append(f"best {options.metric} {self.best.score:.3f}: optimistic, it was chosen on these folds")
+        return Table(
+            f"{self.study.name}: {len(self.trials)} trials",
+            ["trial", *keys, options.metric, "epochs", "state"],
+            rows,
+            notes,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""

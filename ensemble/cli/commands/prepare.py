@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -166,7 +166,7 @@ def _print(made: Prepared, data: Dataset) -> None:
         header, rows, left = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows], 1
     now = "all finished before" if not made.made_now else f"{made.made_now:,} new"
     text = f"{console.table(header, rows, left)}\n\n{made.folder}: {len(made.images):,} images, {now}; check {made.folder / 'worst.png'}"
-    console.result(text, _record(made, train, test))
+    console.result(text, made.to_dict())
 
 
 def _counts(images: Sequence[PreparedImage], looked_for: bool, masked: bool) -> list[object]:
@@ -179,18 +179,3 @@ def _counts(images: Sequence[PreparedImage], looked_for: bool, masked: bool) -> 
     if masked:
         cells.append(f"{sum(image.foreground is not None and image.foreground < NOTHING for image in images):,}")
     return cells
-
-
-def _record(made: Prepared, train: Sequence[PreparedImage], test: Sequence[PreparedImage]) -> dict[str, Any]:
-    from folds.preparation.results import count
-
-    labels = dict.fromkeys(image.label for image in train if image.label is not None)
-    return {
-        "folder": str(made.folder),
-        "tables": {"train": str(made.folder / "index.csv"), "test": str(made.folder / "test.csv") if test else None},
-        "sheet": str(made.folder / "worst.png"),
-        "counts": count(made.images),
-        "classes": {label: count([image for image in train if image.label == label])["train"] for label in labels},
-        "made_now": made.made_now,
-        "warnings": list(made.warnings),
-    }

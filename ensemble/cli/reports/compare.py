@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ensemble.cli.terminal import console
 from folds.experiments.comparison import BaselineComparison, Comparison, changes_text
-from folds.experiments.record import comparison_record
 from folds.metrics.classification import METRICS
 from folds.utils.text import value_text
 

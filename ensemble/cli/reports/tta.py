@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.cli.terminal import console
-from ensemble.tta.result import TTAResult
+from ensemble.tta.result import MergedViews
 from ensemble.tta.scores import TTAGain, ViewScores
 from folds.metrics.intervals import Difference
 from folds.metrics.report import ScoreReport
 
 
-def tta_report(made: TTAResult, scored: Sequence[ViewScores], worth: TTAGain | None) -> str:
+def tta_report(made: MergedViews, scored: Sequence[ViewScores], worth: TTAGain | None) -> str:
     """Return the whole report: one table of views per split, then the gain and the cost of the merge."""
     return "\n\n".join([_table(one, made, worth) for one in scored] + ["\n".join(_lines(made, worth))])
 
 
-def _table(scored: ViewScores, made: TTAResult, worth: TTAGain | None) -> str:
+def _table(scored: ViewScores, made: MergedViews, worth: TTAGain | None) -> str:
     """Return one row per view, one for the mean of all views (if the merge is another one), and one for the merge."""
     title = {"oof": "OOF", "test": "test"}[scored.split]
     oof = scored.split == "oof" and worth is not None
@@ -51,7 +51,7 @@ def _table(scored: ViewScores, made: TTAResult, worth: TTAGain | None) -> str:
     return f"{console.table(header, rows)}\nfold{'s' if len(scored.folds) > 1 else ''} {folds}"
 
 
-def merge_name(made: TTAResult) -> str:
+def merge_name(made: MergedViews) -> str:
     """Return the name of a merge: ``mean of 4``, ``weighted of 3 of 8``, or ``none alone`` if one view was chosen."""
     count, among = len(made.merge.views), 0 if made.evidence is None else len(made.evidence.views)
     if count == 1 and among > 1:
@@ -60,7 +60,7 @@ def merge_name(made: TTAResult) -> str:
     return f"{name}, adaptive" if made.request.adaptive else name
 
 
-def _weight(made: TTAResult, view: str) -> str:
+def _weight(made: MergedViews, view: str) -> str:
     """Return the weight of a view: ``.25``, a range ``.10–.40`` if classes differ, or ``–`` if it is not used."""
     weights = made.merge.weights.get(view)
     if weights is None:
@@ -70,7 +70,7 @@ def _weight(made: TTAResult, view: str) -> str:
     return f"{min(weights):.2f}–{max(weights):.2f}"
 
 
-def _lines(made: TTAResult, worth: TTAGain | None) -> list[str]:
+def _lines(made: MergedViews, worth: TTAGain | None) -> list[str]:
     """Return the gain of the merge, whether it is significant, and its cost."""
     lines = []
     if worth is not None:
@@ -106,7 +106,7 @@ def _difference(found: Difference) -> str:
     return f"{change.signed_text()} macro F1 (paired 95% CI over people), {words}{f' ({why})' if why else ''}"
 
 
-def _passes(made: TTAResult) -> str:
+def _passes(made: MergedViews) -> str:
     """Return the forward passes per image, and the share that adaptive views save."""
     views = len(made.merge.views)
     if made.merge.threshold is None:

@@ -1,0 +1,173 @@
+"""`tta` of the face: a trained run and views in, merged predictions and what they gain out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble.tta.merge import MergeConfig
+from ensemble.tta.result import MergedViews
+from ensemble.tta.run import augment_folds
+from ensemble.tta.scores import TTAGain, ViewScores, tta_record, worth_of
+from ensemble.tta.views import parse_views
+from folds.errors import UsageError
+from folds.metrics.intervals import Difference
+from folds.predictions.files import fold_files, oof_file
+from folds.predictions.predictions import Predictions, read_predictions
+from folds.utils.bars import log_in_notebook, progress_of
+from folds.utils.display import Displayed, Table
+from folds.utils.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TTAResult(Displayed):
+    """A run predicted in several views.
+
+    Attributes
+    ----------
+    made : how the views were merged.
+    scored : what the views and their merge are worth, a split each.
+    worth : what the merge gains out of fold; None where labels are not known, or there is one view alone.
+    root : the folder that holds ``runs/``.
+    """
+
+    made: MergedViews
+    scored: tuple[ViewScores, ...]
+    worth: TTAGain | None
+    root: Path = Path()
+
+    @property
+    def run(self) -> str:
+        """The name of the run."""
+        return self.made.run
+
+    @property
+    def oof(self) -> Predictions:
+        """The merged out-of-fold predictions."""
+        return read_predictions(oof_file(self.root / "runs" / "tta", self.run))
+
+    @property
+    def test(self) -> Predictions | None:
+        """The mean of the fold models' merged predictions of the test samples; None where there are none."""
+        found = [read_predictions(path) for path in fold_files(self.root / "runs" / "tta", self.run).values()]
+        if not found:
+            return None
+        mean = np.mean([one.probabilities for one in found], axis=0, dtype=np.float64)
+        return Predictions.from_parts(mean, found[0].metadata, fold=None, checkpoint_sha=None)
+
+    @property
+    def gain(self) -> Difference | None:
+        """Macro F1 of the merge minus that of the plain image, paired over people; None where it cannot be told."""
+        return None if self.worth is None else self.worth.against_plain
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The merged predictions: what `ensemble.blend` combines."""
+        folder = self.root / "runs" / "tta"
+        found = (oof_file(folder, self.run), *fold_files(folder, self.run).values())
+        return tuple(path for path in found if path.exists())
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row for each split and view, and for their merge: macro F1 with its 95% CI, accuracy, weight in the merge."""
+        import pandas as pd
+
+        rows = []
+        for one in self.scored:
+            merged = [] if one.merged is None else [("merged", one.merged)]
+            for name, score in [*one.views.items(), *merged]:
+                found, weights = score.interval, self.made.merge.weights.get(name)
+                row = {"split": one.split, "view": name, "macro_f1": found.value, "low": found.low, "high": found.high}
+                weight = None if weights is None else float(np.mean(weights))
+                rows.append(row | {"accuracy": score.accuracy, "weight": weight})
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``ensemble tta --json`` says."""
+        return tta_record(self.made, self.scored, self.worth)
+
+    def display_table(self) -> Table:
+        """Return what is shown: a line for each view and for the merge, and what it gains."""
+        rows = []
+        for one in self.scored:
+            merged = [] if one.merged is None else [(f"{self.made.merge.how} of {len(self.made.merge.views)}", one.merged)]
+            for name, score in [*one.views.items(), *merged]:
+                found = score.interval
+                rows.append([one.split, name, f"{found.value:.3f}", f"[{found.low:.3f}, {found.high:.3f}]", f"{score.accuracy:.3f}"])
+        notes = []
+        if self.gain is not None:
+            change = self.gain.difference
+            notes.append(f"against no TTA: {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}] macro F1 (95% CI over people, paired)")
+        return Table(f"{self.run} in {len(self.made.merge.views)} views", ["split", "view", "macro F1", "95% CI", "accuracy"], rows, notes, left=2)
+
+
+def tta(
+    run: Any,
+    *,
+    views: str = "hflip",
+    merge: str = "mean",
+    budget: int | None = None,
+    adaptive: bool = False,
+    data: str | Path | None = None,
+    per_person: bool = False,
+    device: str = "auto",
+    force: bool = False,
+    root: str | Path = ".",
+    progress: bool | Progress = True,
+) -> TTAResult:
+    """Predict a run's own validation rows, and test, in several views, and return their merge and what it gains. As ``ensemble tta``.
+
+    What is there already is not predicted again, so that another merge costs nothing.
+
+    Parameters
+    ----------
+    run : a run (of `kfold` or `load_run`), its name, or the file of a checkpoint.
+    views : ``hflip``, ``vflip``, ``rot90``, ``d4``, ``scale:1.1``, …, joined by ``,`` or ``*``; the plain image is always among them.
+    merge : ``mean`` or ``geometric``; ``weighted`` or ``classwise``, with weights fitted out of fold; ``auto``, the best of these.
+    budget : views an image at most, the best ones out of fold.
+    adaptive : further views only where the plain image leaves doubt.
+    data : the table it was trained on, where it has moved.
+    per_person : score people: the probabilities of a person's images are averaged first.
+    device : ``auto``, ``cpu``, or the number of a GPU.
+    force : predict the views again.
+    root : the folder that holds ``runs/`` and ``checkpoints/``; where `run` is a run, its own.
+    progress : False for silence.
+
+    Raises
+    ------
+    UsageError : an unknown view or merge.
+    EnsembleError : there is no such run; the table lacks its rows; something is to be fitted, and labels are not known.
+
+    Examples
+    --------
+    >>> import ensemble as en
+    >>> en.tta("swin", views="hflop")
+    Traceback (most recent call last):
+    ...
+    folds.errors.UsageError: unknown view 'hflop'; did you mean hflip?
+    """
+    log_in_notebook()
+    if not isinstance(run, str | Path):
+        name, folder = getattr(run, "name", None), getattr(run, "root", None)
+        if name is None or folder is None:
+            raise UsageError(f"`run` must be a run or its name, found a {type(run).__name__}")
+        run, root = name, folder
+    config = MergeConfig(merge, budget, adaptive)
+    config.check()
+    made, scored = augment_folds(
+        str(run),
+        parse_views(views),
+        config,
+        data=None if data is None else Path(data),
+        per_person=per_person,
+        device=device,
+        force=force,
+        root=Path(root),
+        progress=progress_of(progress),
+    )
+    return TTAResult(made, tuple(scored), worth_of(made, per_person), Path(root))
