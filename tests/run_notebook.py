@@ -35,4 +35,7 @@ def run(path: Path, parameters: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), {name: ast.literal_eval(value) for name, value in (word.split("=", 1) for word in sys.argv[2:])})
+    run(
+        Path(sys.argv[1]),
+        {name: ast.literal_eval(value) for name, value in (word.split("=", 1) for word in sys.argv[2:])},
+    )

@@ -232,9 +232,8 @@ class BlendResult(Displayed):
         rows.append([self.method, "", *_cells(self.total, with_test)])
         notes = []
         if self.fitted is not None and self.nested is not None:
-            low, high = self.nested.low, self.nested.high
             notes.append(
-                f"nested {metric.title} {self.nested.value:.3f} [{low:.3f}, {high:.3f}] (people not used for fitting); "
+                f"nested {metric.title} {self.nested} (people not used for fitting); "
                 f"in-sample {self.in_sample:.3f}; optimism {self.optimism:+.3f}"
             )
         return Table(_title(self.method, self.fitted, metric), header, rows, notes)
@@ -280,7 +279,7 @@ def _title(method: str, fitted: FittedBlend | None, metric: Metric) -> str:
 def _cells(entries: Mapping[str, RunScore], with_test: bool) -> list[str]:
     found = {name: None if entry.score is None else entry.score.interval for name, entry in entries.items()}
     oof, test = found.get("oof"), found.get("test")
-    cells = ["–", "–"] if oof is None else [f"{oof.value:.3f}", f"[{oof.low:.3f}, {oof.high:.3f}]"]
+    cells = ["–", "–"] if oof is None else [f"{oof.value:.3f}", oof.ci_text()]
     return [*cells, *(["–" if test is None else f"{test.value:.3f}"] if with_test else [])]
 
 

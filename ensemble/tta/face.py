@@ -95,15 +95,30 @@ class TTAResult(Displayed):
         """Return what is shown: a line for each view and for the merge, and what it gains."""
         rows = []
         for one in self.scored:
-            merged = [] if one.merged is None else [(f"{self.made.merge.how} of {len(self.made.merge.views)}", one.merged)]
+            merged = (
+                [] if one.merged is None else [(f"{self.made.merge.how} of {len(self.made.merge.views)}", one.merged)]
+            )
             for name, score in [*one.views.items(), *merged]:
                 found = score.interval
-                rows.append([one.split, name, f"{found.value:.3f}", f"[{found.low:.3f}, {found.high:.3f}]", f"{score.accuracy:.3f}"])
+                rows.append(
+                    [
+                        one.split,
+                        name,
+                        f"{found.value:.3f}",
+                        found.ci_text(),
+                        f"{score.accuracy:.3f}",
+                    ]
+                )
         notes = []
         if self.gain is not None:
-            change = self.gain.difference
-            notes.append(f"against no TTA: {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}] macro F1 (95% CI over people, paired)")
-        return Table(f"{self.run} in {len(self.made.merge.views)} views", ["split", "view", "macro F1", "95% CI", "accuracy"], rows, notes, left=2)
+            notes.append(f"against no TTA: {self.gain.difference.signed_text()} macro F1 (95% CI over people, paired)")
+        return Table(
+            f"{self.run} in {len(self.made.merge.views)} views",
+            ["split", "view", "macro F1", "95% CI", "accuracy"],
+            rows,
+            notes,
+            left=2,
+        )
 
 
 def tta(

@@ -9,7 +9,7 @@ from folds.auditing.run import AuditReport
 from folds.auditing.run import audit as audit_data
 from folds.data.read_table import as_dataset
 from folds.errors import EnsembleError
-from folds.images.settings import _parse_window
+from folds.images.settings import parse_window
 from folds.splits.assignment import FoldAssignment
 from folds.splits.assignment import load_folds as load_folds_file
 from folds.splits.split import folds_of_column
@@ -63,7 +63,7 @@ def audit(
         known = str(folds).endswith(".csv") or Path(folds).exists()
         file = Path(folds) if known else None
         folds = load_folds_file(Path(folds), read.train) if known else folds_of_column(read.train, str(folds))
-    limits = _parse_window(window) if isinstance(window, str) else window
+    limits = parse_window(window) if isinstance(window, str) else window
     report = audit_data(
         read, folds, k=k, images=images, window=limits, folds=file, root=Path(root), progress=progress_of(progress)
     )

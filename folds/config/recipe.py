@@ -25,7 +25,7 @@ from folds.config.setting import (
     setting_of,
 )
 from folds.errors import UsageError, unknown_name
-from folds.images.settings import _parse_window, check_fit, parse_size
+from folds.images.settings import check_fit, parse_size, parse_window
 from folds.optim.schedules import RISING, SCHEDULES, check_schedule
 
 # A split is made in one way, or is there already.
@@ -303,7 +303,7 @@ class Recipe:
 
     def value_window(self) -> tuple[float, float] | None:
         """Return the pixel values that become black and white, or None for the full range of the file."""
-        return None if self.window is None else _parse_window(self.window)
+        return None if self.window is None else parse_window(self.window)
 
 
 @dataclass(frozen=True)

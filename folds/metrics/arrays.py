@@ -14,7 +14,7 @@ from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
-from folds.utils.numeric import group_codes
+from folds.utils.numeric import factorize
 
 _log = logging.getLogger(__name__)
 # How far the probabilities of a row may be from a sum of 1: products of softmaxes in half precision.
@@ -266,7 +266,7 @@ def _persons(groups: ArrayLike | None, rows: int) -> NDArray[np.int64]:
     if groups is None:
         _log.info("no `groups`: the interval is over rows, and too narrow if people have several")
         return np.arange(rows)
-    return group_codes(names_of(groups, "groups", rows))
+    return factorize(names_of(groups, "groups", rows))[1]
 
 
 def _tell_mixed(mixed: int) -> None:

@@ -27,7 +27,7 @@ from folds.predictions.files import (
 from folds.predictions.rows import SampleRows
 from folds.utils.display import Displayed, Table
 from folds.utils.memmap import same_values
-from folds.utils.numeric import group_codes, softmax
+from folds.utils.numeric import factorize, softmax
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -243,7 +243,7 @@ class Predictions(Displayed):
             raise EnsembleError(f"no label of {self._name()} is known, so there is nothing to score on")
         code = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([code[name] for name in found[known].tolist()], dtype=np.int64)
-        persons = group_codes((self.ids if self.persons is None else self.persons)[known])
+        persons = factorize((self.ids if self.persons is None else self.persons)[known])[1]
         values: NDArray[np.floating] = self.probabilities if len(known) == len(self) else self.probabilities[known]
         if per_person:
             labels, values, persons, _ = average_by_person(labels, values, persons, len(self.classes))
@@ -304,7 +304,7 @@ class Predictions(Displayed):
         notes += [f"… {len(self.classes) - 8} more classes"] if len(self.classes) > 8 else []
         if self._labelled():
             found = self.score()
-            notes.append(f"macro F1 {found.value:.3f} [{found.low:.3f}, {found.high:.3f}] (95% CI over people)")
+            notes.append(f"macro F1 {found} (95% CI over people)")
         return Table(f"{self._name()}: {len(self):,} × {len(self.classes)} classes", [*header, *shown], rows, notes)
 
     def _labelled(self) -> bool:

@@ -9,7 +9,7 @@ from folds.data.read_table import as_dataset
 from folds.data.sources import LoadedData
 from folds.data.table import DataSpec
 from folds.errors import UsageError, unknown_name
-from folds.images.settings import _parse_window
+from folds.images.settings import parse_window
 from folds.preparation.boxes import parse_aspect
 from folds.preparation.detectors import DetectorSettings
 from folds.preparation.pipeline import Prepared, check_output
@@ -90,7 +90,7 @@ def prepare(
         fallback=fallback,
         background=None if background is None else Path(background),
         fill=fill,
-        window=_parse_window(window) if isinstance(window, str) else window,
+        window=parse_window(window) if isinstance(window, str) else window,
     )
     read = as_dataset(data, root=root)
     place = read.spec or DataSpec(Path(output) / ".." / "no such file")

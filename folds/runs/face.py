@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.config.files import load_settings, read_run_tables
-from folds.config.recipe import Recipe, Settings
+from folds.config.recipe import Recipe, Settings, by_key, setting_parameters
 from folds.config.sweep import RequestedRecipe, parse_sweep
 from folds.data.read_table import data_settings, training_table
 from folds.errors import FoldsFailed, UsageError
@@ -90,7 +91,7 @@ def kfold(
     if resume and force:
         resume = False
     base = Path(root)
-    flags = {**settings, **data_settings(data, base), "folds": _folds_file(folds, data, base)}
+    flags = joined_settings(settings, data_settings(data, base)) | {"folds": _folds_file(folds, data, base)}
     path = None if config is None else Path(config)
     own, recipe, variants = _recipes(flags, path, sweep)
     plan = build_plan(
@@ -123,6 +124,26 @@ def kfold(
         )
     runs = [TrainedRun(name, base) for name in trained.runs]
     return Runs(runs, trained.summaries, trained.pooled, trained.comparisons)
+
+
+def joined_settings(given: Mapping[str, Any], of_data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keywords and what the table says of itself, by key; a column that both name is an error."""
+    own = {key: value for key, value in by_key(given).items() if value is not None}
+    for key in own:
+        if key in of_data and own[key] != of_data[key]:
+            raise UsageError(f"`{key}` is said by the table already: {of_data[key]}", hint=f"leave `{key}` out")
+    return {**own, **of_data}
+
+
+def with_settings(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a function that takes any setting as a keyword, with all of them in place of ``**settings``."""
+    signature = inspect.signature(function)
+    own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    names = {one.name for one in own}
+    return signature.replace(parameters=[*own, *(one for one in setting_parameters() if one.name not in names)])
+
+
+kfold.__signature__ = with_settings(kfold)  # type: ignore[attr-defined]
 
 
 def _recipes(

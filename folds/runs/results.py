@@ -271,11 +271,11 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
 
 def _cells(one: RunSummary | PooledRuns, with_test: bool) -> list[str]:
     found = one.oof.interval
-    cells = [f"{found.value:.3f}", f"[{found.low:.3f}, {found.high:.3f}]", f"{one.oof.accuracy:.3f}"]
+    cells = [f"{found.value:.3f}", found.ci_text(), f"{one.oof.accuracy:.3f}"]
     if not with_test:
         return cells
     test = None if one.test is None else one.test.interval
-    return [*cells, *(["", ""] if test is None else [f"{test.value:.3f}", f"[{test.low:.3f}, {test.high:.3f}]"])]
+    return [*cells, *(["", ""] if test is None else [f"{test.value:.3f}", test.ci_text()])]
 
 
 def _ends(name: str, found: Interval | None) -> dict[str, float | None]:

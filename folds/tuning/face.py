@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from folds.data.read_table import data_settings
 from folds.errors import EnsembleError, UsageError
+from folds.runs.face import joined_settings, with_settings
 from folds.tuning.report import StudyReport, run_study
 from folds.tuning.study import make_tuning
 from folds.utils.bars import log_in_notebook, progress_of
@@ -82,7 +83,7 @@ def tune(
         wanted = dict(options or {}) | {"folds": [fold] if isinstance(fold, int) else list(fold)}
         wanted |= {} if metric is None else {"metric": metric}
         config = _written(base / ".ensemble" / "tune" / f"{name}.toml", space, wanted)
-    flags = {**settings, **data_settings(data, base), "name": name}
+    flags = joined_settings(settings, data_settings(data, base)) | {"name": name}
     study = make_tuning(flags, Path(config), trials, base)  # type: ignore[arg-type]
     report = run_study(
         study,
@@ -97,6 +98,9 @@ def tune(
             f"all {len(report.lost)} trials were lost", hint="the same call tries them again", details=report.lost
         )
     return report
+
+
+tune.__signature__ = with_settings(tune)  # type: ignore[attr-defined]
 
 
 def _written(path: Path, space: Mapping[str, Any], options: Mapping[str, Any]) -> Path:
