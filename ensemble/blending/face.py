@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,11 @@ from ensemble.blending.blend import Blend, blend_members, make_blend
 from ensemble.blending.request import BlendConfig
 from folds.errors import UsageError
 from folds.predictions.predictions import Predictions
+from folds.utils.bars import log_in_notebook, progress_of
+from folds.utils.progress import Progress
 
 if TYPE_CHECKING:
     from ensemble.blending.arrays import Predicted
-
-_log = logging.getLogger(__name__)
 
 
 def blend(
@@ -49,6 +48,7 @@ def blend(
     labels: str | Path | None = None,
     logits: bool = False,
     allow_duplicates: bool | None = None,
+    progress: bool | Progress = True,
 ) -> Blend:
     """Return a combination of several predictions, with the honest score of whatever is learned. As ``ensemble blend``.
 
@@ -79,6 +79,7 @@ def blend(
     labels : a CSV of true labels, for files.
     logits : files without a sidecar hold logits.
     allow_duplicates : equal predictions under two names vote twice (as arrays do by default), not once.
+    progress : False for silence.
 
     Raises
     ------
@@ -99,6 +100,7 @@ def blend(
     >>> made.predict_proba({"mine": mine[:3], "hers": hers[:3]}).shape
     (3, 2)
     """
+    log_in_notebook()
     config = BlendConfig(
         method=method,
         weights=_weights(weights),
@@ -128,14 +130,14 @@ def blend(
                     f"`{name}` goes with arrays, and files are given",
                     hint="files say it themselves; `labels` is a CSV of labels",
                 )
-        return make_blend(files, config)
+        return make_blend(files, config, progress_of(progress))
     named = _by_name(predictions)
     if config.runs is not None:
         named = {name: value for name, value in named.items() if name in config.runs} or named
     made, config = _array_members(named, test, config, y=y, groups=groups, fold=fold, ids=ids, classes=classes)
     if allow_duplicates is None:
         config = replace(config, allow_duplicates=True)
-    return replace(blend_members(made.members, config), stated_classes=made.classes)
+    return replace(blend_members(made.members, config, progress_of(progress)), stated_classes=made.classes)
 
 
 def _array_members(
