@@ -1,4 +1,4 @@
-"""Members to splits and runs: rows and class columns put in order by name, never by position."""
+"""Align members into splits and runs: rows and class columns are matched by name, never by position."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from folds.predictions.files import SampleRows
 
 @dataclass(frozen=True)
 class Alignment:
-    """Members lined up.
+    """Aligned members.
 
     Attributes
     ----------
     splits : split name → `AlignedSplit`, ``oof`` first.
-    notes : what a reader should know: what was taken on trust, what is absent.
+    notes : remarks for the reader: what was not checked, what is absent.
     """
 
     splits: Mapping[str, AlignedSplit]
@@ -34,26 +34,26 @@ class Alignment:
 
 
 def align(members: Sequence[Member], labels: HardLabels | None = None) -> Alignment:
-    """Line members up by id and by class.
+    """Return the members aligned by id and by class.
 
     Parameters
     ----------
-    members : checked (`ensemble.members.reading.read_members`).
-    labels : true labels by id, which come before those beside the predictions.
+    members : checked members (`ensemble.members.reading.read_members`).
+    labels : true labels by id; they take precedence over the labels in the members' files.
 
     Raises
     ------
-    EnsembleError : different samples, different classes, labels that are no class, two files for the same predictions.
+    EnsembleError : different samples, different classes, unknown labels, or two files for the same predictions.
     """
     tables = tables_of(members)
-    known = dict(tables)
+    id_tables = dict(tables)
     placed, notes = place_members(members, tables, labels)
-    if labels is not None and known:
-        _check_labels_fit(labels, known)
+    if labels is not None and id_tables:
+        _check_labels_fit(labels, id_tables)
     splits = {}
-    for split, inside in placed.items():
-        splits[split], said = _align_split(split, tables[split], inside, labels)
-        notes += said
+    for split, split_members in placed.items():
+        splits[split], more_notes = _align_split(split, tables[split], split_members, labels)
+        notes += more_notes
     return Alignment(splits, (*notes, *_absent_rows(splits), *_absent_folds(splits)))
 
 
@@ -66,8 +66,8 @@ def _check_labels_fit(labels: HardLabels, tables: Mapping[str, Table]) -> None:
             for split, names in missing.items()
         ]
         raise EnsembleError(
-            f"{labels.path} has the labels of no split",
-            hint="it needs one row, id and label, for each sample",
+            f"{labels.path}: expected a label for each sample of a split, but every split has ids without one",
+            hint="write one row (id, label) for each sample",
             details=lines,
         )
 
@@ -78,16 +78,16 @@ def _align_split(
     """Return the split, and notes on it."""
     targets = list(dict.fromkeys(member.target for member in members))
     target = targets[0] if len(targets) == 1 else "label"
-    meaning = _meanings(members)
+    class_attributes = _class_attributes_of(members)
     groups = {name: [member for member in members if member.target == name] for name in targets}
-    own = groups.pop(target, [])
-    classes, order = class_order(own, labels) if own else (label_classes(targets, meaning), ())
-    runs, notes = _runs(split, own, table, classes, order)
+    own_members = groups.pop(target, [])
+    classes, order = class_order(own_members, labels) if own_members else (label_classes(targets, class_attributes), ())
+    runs, notes = _runs(split, own_members, table, classes, order)
     if groups:
-        joined, said = _joined_runs(split, groups, table, classes, meaning)
-        runs, notes = [*runs, *joined], notes + said
-    rows, said = _rows_of(table, members, labels, target, classes)
-    notes += said
+        joined, more_notes = _joined_runs(split, groups, table, classes, class_attributes)
+        runs, notes = [*runs, *joined], notes + more_notes
+    rows, more_notes = _rows_of(table, members, labels, target, classes)
+    notes += more_notes
     shas = {member.sidecar.folds_sha for member in members if member.sidecar is not None} - {None}
     if len(shas) > 1:
         notes.append(f"the {split} members come from {len(shas)} different fold assignments")
@@ -99,7 +99,9 @@ def _align_split(
         classes=classes,
         runs=tuple(replace(run, rows=int((count > 0).sum())) for run, count in zip(runs, counts, strict=True)),
         target=target,
-        class_attributes={name: meaning[name] for name in classes if name in meaning} if target == "label" else {},
+        class_attributes={name: class_attributes[name] for name in classes if name in class_attributes}
+        if target == "label"
+        else {},
         fold=_agreed_fold(runs),
         folds_sha=shas.pop() if one_assignment else None,
         table_rows=len(table),
@@ -113,50 +115,51 @@ def _joined_runs(
     groups: Mapping[str, Sequence[Member]],
     table: Table,
     classes: tuple[str, ...],
-    meaning: Mapping[str, Mapping[str, str]],
+    class_attributes: Mapping[str, Mapping[str, str]],
 ) -> tuple[list[JointRun], list[str]]:
-    """Return the runs of attributes, joined to the classes of the label, and notes on them."""
+    """Return the attribute runs joined to the classes of the label, and notes."""
     factors, notes = {}, []
-    for attribute, inside in groups.items():
-        values, given = class_order(inside, None)
-        runs, said = _runs(split, inside, table, values, given)
+    for attribute, split_members in groups.items():
+        values, order = class_order(split_members, None)
+        runs, more_notes = _runs(split, split_members, table, values, order)
         factors[attribute] = (values, runs)
-        notes += said
-    joined = join_attributes(factors, classes, meaning)
+        notes += more_notes
+    joined = join_attributes(factors, classes, class_attributes)
     for run in joined:
         notes.append(
-            f"{run.name} ({split}): {', '.join(run.factor_names)}, joined by {', '.join(factors)} to the {len(classes)} classes"
+            f"{run.name} ({split}): {', '.join(run.factor_names)} joined by {', '.join(factors)} "
+            f"to the {len(classes)} classes"
         )
     return joined, notes
 
 
-def _meanings(members: Sequence[Member]) -> dict[str, Mapping[str, str]]:
-    meaning: dict[str, Mapping[str, str]] = {}
+def _class_attributes_of(members: Sequence[Member]) -> dict[str, Mapping[str, str]]:
+    class_attributes: dict[str, Mapping[str, str]] = {}
     for member in members:
         if member.sidecar is not None:
             for name, values in member.sidecar.class_attributes.items():
-                meaning.setdefault(name, values)
-    return meaning
+                class_attributes.setdefault(name, values)
+    return class_attributes
 
 
 def _runs(
     split: str, members: Sequence[Member], table: Table, classes: tuple[str, ...], order: tuple[str, ...]
 ) -> tuple[list[RunPredictions], list[str]]:
-    """Return the members put together by run, and notes on them."""
+    """Return the runs of the members, and notes."""
     by_run: dict[str, list[Member]] = {}
     for member in members:
         by_run.setdefault(member.run, []).append(member)
     runs, notes = [], []
     for name, files in by_run.items():
         check_one_of_each(split, name, files)
-        parts, said = prefer_views(
+        parts, more_notes = prefer_views(
             split, name, [_part(split, member, table, classes, order) for member in files], len(table)
         )
-        # In the order of the folds, whatever the order of the files: sums are then the same to the bit.
+        # Sorted by fold, independent of the order of the files, so that sums are bit-identical.
         parts.sort(key=lambda part: (model_of(part.member), part.member.sha))
         folds = {fold for part in parts if part.fold is not None for fold in folds_of(part.fold)}
         runs.append(RunPredictions(name, tuple(parts), len(classes), tuple(sorted(folds))))
-        notes += said
+        notes += more_notes
     return runs, notes
 
 
@@ -171,17 +174,21 @@ def _part(split: str, member: Member, table: Table, classes: tuple[str, ...], or
         return AlignedFile(
             member, rows, answers=np.array([code[name] for name in member.answers.tolist()], dtype=np.int64)
         )
-    theirs = order if member.sidecar is None else member.sidecar.classes
-    columns = None if theirs == classes else np.array([theirs.index(name) for name in classes], dtype=np.int64)
-    stated = None if member.sidecar is None else member.sidecar.fold
-    if stated is None or (split == "test" and not isinstance(stated, np.ndarray)):
-        return AlignedFile(member, rows, columns, fold=stated)
-    each = np.broadcast_to(stated, len(member)).astype(np.int64)  # out of fold there may be one file a fold
-    return AlignedFile(member, rows, columns, fold=each if rows is None else np.where(rows >= 0, each[rows], -1))
+    file_classes = order if member.sidecar is None else member.sidecar.classes
+    columns = (
+        None if file_classes == classes else np.array([file_classes.index(name) for name in classes], dtype=np.int64)
+    )
+    fold = None if member.sidecar is None else member.sidecar.fold
+    if fold is None or (split == "test" and not isinstance(fold, np.ndarray)):
+        return AlignedFile(member, rows, columns, fold=fold)
+    folds_of_rows = np.broadcast_to(fold, len(member)).astype(np.int64)  # out-of-fold files may have one fold each
+    return AlignedFile(
+        member, rows, columns, fold=folds_of_rows if rows is None else np.where(rows >= 0, folds_of_rows[rows], -1)
+    )
 
 
 def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:
-    """(n,) the fold of each sample, −1 where unknown; None where members disagree or none says."""
+    """Return (n,) the fold of each sample, −1 if unknown; None if members disagree or no member has folds."""
     agreed: NDArray[np.int64] | None = None
     for part in (part for run in runs for part in run.parts):
         if not isinstance(part.fold, np.ndarray):
@@ -189,8 +196,8 @@ def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:
         if agreed is None:
             agreed = part.fold.copy()
             continue
-        both = (agreed >= 0) & (part.fold >= 0)
-        if (agreed[both] != part.fold[both]).any():
+        known_in_both = (agreed >= 0) & (part.fold >= 0)
+        if (agreed[known_in_both] != part.fold[known_in_both]).any():
             return None
         agreed = np.where(agreed >= 0, agreed, part.fold)
     return agreed
@@ -199,19 +206,19 @@ def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:
 def _rows_of(
     table: Table, members: Sequence[Member], labels: HardLabels | None, target: str, classes: Sequence[str]
 ) -> tuple[SampleRows, list[str]]:
-    """Return what is known of the samples of a table, labels and persons from the members or from `labels`, which comes first; and notes."""
+    """Return the rows of a table with labels, persons and attributes, and notes; `labels` takes precedence over members."""
     distinct: dict[int, Member] = {}
     for member in members:
-        # A member of the label comes before one of an attribute that has the same rows.
+        # If a member of the label and one of an attribute share rows, the former is used.
         if member.sidecar is not None and (id(member.rows) not in distinct or member.target == target):
             distinct[id(member.rows)] = member
     sources = [(member, member.rows) for member in distinct.values() if member.rows is not None]
     truth, conflict = _merged(table, [(member, rows, _labels_of(member, target, classes)) for member, rows in sources])
     if conflict is not None and labels is None:
-        hint = "give the right ones with `labels=FILE.csv`, or blend the runs of one table with `runs`"
+        hint = "pass the right labels with `labels=FILE.csv`, or select the runs of one table with `runs`"
         raise EnsembleError(f"different labels: {conflict}", hint=hint)
     persons, conflict = _merged(table, [(member, rows, rows.persons) for member, rows in sources])
-    notes = [] if conflict is None else [f"different persons: {conflict}; the first file's are used"]
+    notes = [] if conflict is None else [f"different persons: {conflict}; the persons of the first file are used"]
     names = dict.fromkeys(name for _, rows in sources for name in rows.attributes)
     merged = {
         name: _merged(table, [(one, rows, rows.attributes.get(name)) for one, rows in sources])[0] for name in names
@@ -219,18 +226,18 @@ def _rows_of(
     attributes = {name: values for name, values in merged.items() if values is not None}
     index = None if labels is None else _position_of_labels(table, labels)
     if labels is not None and index is not None:
-        given = labels.labels[index]
-        changed = 0 if truth is None else int((truth != given).sum())
+        new_labels = labels.labels[index]
+        changed = 0 if truth is None else int((truth != new_labels).sum())
         if changed:
             notes.append(
-                f"{changed:,} labels in {labels.path} differ from those beside the predictions; {labels.path} is used"
+                f"{changed:,} labels in {labels.path} differ from the labels of the members; {labels.path} is used"
             )
-        truth, persons = given, persons if labels.persons is None else labels.persons[index]
+        truth, persons = new_labels, persons if labels.persons is None else labels.persons[index]
     return SampleRows(table.ids, truth, persons, attributes), notes
 
 
 def _position_of_labels(table: Table, labels: HardLabels) -> NDArray[np.int64] | None:
-    """Return (n,) the row of `labels` of each sample; None where it lacks one."""
+    """Return (n,) the row in `labels` of each sample; None if a sample has no row."""
     index = Table(labels.ids).locate(table.ids)
     index = np.arange(len(table)) if index is None else index
     return index if (index >= 0).all() else None
@@ -240,7 +247,7 @@ def _labels_of(member: Member, target: str, classes: Sequence[str]) -> NDArray[n
     assert member.rows is not None  # noqa: S101
     if target == "label" and member.target == "label":
         return member.rows.labels
-    # Beside the prediction of an attribute, the label may be that of the attribute or of the whole.
+    # In the file of an attribute's predictions, labels may be values of the attribute or classes of the label.
     values = member.rows.attributes.get(target, member.rows.labels)
     return values if values is not None and set(values.tolist()) <= {*classes, ""} else None
 
@@ -248,7 +255,7 @@ def _labels_of(member: Member, target: str, classes: Sequence[str]) -> NDArray[n
 def _merged(
     table: Table, columns: Sequence[tuple[Member, SampleRows, NDArray[np.str_] | None]]
 ) -> tuple[NDArray[np.str_] | None, str | None]:
-    """One column in the table's order ("" where nobody knows), and where two files contradict each other."""
+    """Return a column in the table's order ("" if unknown), and a text on the first contradiction between two files."""
     merged: NDArray[np.str_] | None = None
     first: Member | None = None
     conflict = None
@@ -256,19 +263,19 @@ def _merged(
         if values is None:
             continue
         index = table.locate(rows.ids)
-        spread = values
+        aligned = values
         if index is not None:
-            spread = np.full(len(table), "", dtype=values.dtype)
-            spread[index] = values
+            aligned = np.full(len(table), "", dtype=values.dtype)
+            aligned[index] = values
         if merged is None or first is None:
-            merged, first = spread, member
+            merged, first = aligned, member
             continue
-        differing = np.flatnonzero((merged != "") & (spread != "") & (merged != spread))
+        differing = np.flatnonzero((merged != "") & (aligned != "") & (merged != aligned))
         if len(differing) and conflict is None:
             row = differing[0]
-            example = printable(f"'{table.ids[row]}': {merged[row]} and {spread[row]}")
+            example = printable(f"'{table.ids[row]}': {merged[row]} and {aligned[row]}")
             conflict = f"{first.path} and {member.path} differ for {len(differing):,} ids, e.g. {example}"
-        merged = np.where(merged != "", merged, spread)
+        merged = np.where(merged != "", merged, aligned)
     return merged, conflict
 
 
@@ -277,39 +284,41 @@ def _absent_rows(splits: Mapping[str, AlignedSplit]) -> list[str]:
     for split in splits.values():
         if len(split) < split.table_rows:
             notes.append(
-                f"{split.table_rows - len(split):,} of {split.table_rows:,} {split.name} samples have no prediction yet and are absent"
+                f"{split.table_rows - len(split):,} of {split.table_rows:,} {split.name} samples "
+                "have no prediction yet and are left out"
             )
         partial = [f"{run.name} has {run.rows:,}" for run in split.runs if run.rows < len(split)]
         if partial:
             notes.append(
-                f"not every run has all {len(split):,} {split.name} samples ({', '.join(partial)}): the others share its vote where it is absent"
+                f"some runs lack {split.name} samples ({', '.join(partial)} of {len(split):,}): "
+                "there, the other runs share the weight of the absent run"
             )
     return notes
 
 
 def _absent_folds(splits: Mapping[str, AlignedSplit]) -> list[str]:
-    everywhere: dict[str, set[int]] = {}
+    all_folds: dict[str, set[int]] = {}
     for split in splits.values():
         for run in split.runs:
-            everywhere.setdefault(_assignment(run), set()).update(run.folds)
+            all_folds.setdefault(_assignment(run), set()).update(run.folds)
     notes = []
     for split in splits.values():
         lacking: dict[tuple[int, ...], list[RunPredictions]] = {}
         for run in split.runs:
-            missing = sorted(everywhere[_assignment(run)] - set(run.folds)) if run.folds else []
+            missing = sorted(all_folds[_assignment(run)] - set(run.folds)) if run.folds else []
             if missing:
                 lacking.setdefault(tuple(missing), []).append(run)
         for folds, runs in lacking.items():
-            there = f": averaged over the {len(runs[0].folds)} there are" if split.name == "test" else ""
+            averaged = f": mean of the other {len(runs[0].folds)}" if split.name == "test" else ""
             names = ", ".join(run.name for run in runs)
-            lack = "lacks" if len(runs) == 1 else "lack"
+            verb = "lacks" if len(runs) == 1 else "lack"
             notes.append(
-                f"{names} ({split.name}) {lack} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}{there}"
+                f"{names} ({split.name}) {verb} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}{averaged}"
             )
     return notes
 
 
 def _assignment(run: RunPredictions) -> str:
-    """What tells which folds a run could have: its fold assignment, otherwise its own name."""
+    """Return the key of runs that should have the same folds: the fold assignment, otherwise the run's name."""
     sidecar = run.parts[0].member.sidecar
     return (sidecar.folds_sha if sidecar is not None else None) or run.name

@@ -1,4 +1,4 @@
-"""What votes: the runs of a split, their files lined up with its rows and classes, read block by block."""
+"""Hold the runs of a split with their files aligned to its rows and classes, and read them in blocks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Present = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Grouping:
-    """Classes put together: (classes,) the group of each, and how many groups there are."""
+    """A grouping of classes: (classes,) the group of each class, and the number of groups."""
 
     value: NDArray[np.int64]
     groups: int
 
     def sums(self, block: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(m, classes) → (m, groups)."""
+        """Return the sums over each group: (m, classes) → (m, groups)."""
         total = np.zeros((len(block), self.groups))
         for column, group in enumerate(self.value):
             total[:, group] += block[:, column]
@@ -33,14 +33,14 @@ class Grouping:
 
 @dataclass(frozen=True)
 class AlignedFile:
-    """One file, lined up.
+    """One file aligned to a split.
 
     Attributes
     ----------
-    rows : (n,) position in the file of each sample of the split, −1 where it has none; None where they are the same.
-    columns : (classes,) position in the file of each class; None where they are the same.
+    rows : (n,) row in the file of each sample of the split, −1 if it has none; None if rows are in the same order.
+    columns : (classes,) column in the file of each class; None if columns are in the same order.
     answers : (n of the file,) class indices of a file of hard labels, otherwise None.
-    fold : the fold of each of the split's rows (−1 unknown), or one for all, None where it is not known.
+    fold : (n,) fold of each row of the split (−1 unknown), or one fold for all rows; None if unknown.
     """
 
     member: Member
@@ -50,29 +50,29 @@ class AlignedFile:
     fold: NDArray[np.int64] | int | None = None
 
     def present(self, start: int, stop: int) -> Present | None:
-        """(stop − start,) whether the file has the row; None where it has all."""
+        """Return (stop − start,) whether the file has each row; None if it has all."""
         if self.rows is None:
             return None
         present = self.rows[start:stop] >= 0
         return None if present.all() else present
 
     def read_block(self, start: int, stop: int) -> NDArray[np.float64]:
-        """(stop − start, classes) as stored, classes in order; any row of the file where it has none."""
+        """Return (stop − start, classes) stored values, classes in order; arbitrary values in rows the file lacks."""
         values = self.member.values
-        assert values is not None  # noqa: S101 - hard labels are read by `codes`
+        assert values is not None  # noqa: S101 - `codes` reads hard labels
         block = values[start:stop] if self.rows is None else values[np.maximum(self.rows[start:stop], 0)]
         copied = np.array(block if self.columns is None else block[:, self.columns], dtype=np.float64)
         release_pages(values)
         return copied
 
     def raw_block(self, start: int, stop: int) -> NDArray[np.floating] | None:
-        """(stop − start, classes) the probabilities as they lie in the file, where they are the split's; otherwise None."""
+        """Return (stop − start, classes) a view of the file's probabilities; None if they must be reordered or computed."""
         if self.rows is not None or self.columns is not None or self.member.values is None or self.member.logit:
             return None
         return np.asarray(self.member.values)[start:stop]
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
-        """(stop − start, classes); 0 where the file has no such row."""
+        """Return (stop − start, classes) probabilities; 0 in rows that the file lacks."""
         block = self.read_block(start, stop)
         if self.member.logit:
             softmax(block, out=block)
@@ -82,7 +82,7 @@ class AlignedFile:
         return block
 
     def codes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.int64]:
-        """(stop − start,) the class, or group of classes, the file votes for; without meaning where it has no such row."""
+        """Return (stop − start,) the predicted class or group of classes; arbitrary in rows that the file lacks."""
         if self.answers is None:
             block = self.read_block(start, stop) if grouping is None else grouping.sums(self.probabilities(start, stop))
             return block.argmax(axis=1)
@@ -90,21 +90,21 @@ class AlignedFile:
         return codes if grouping is None else grouping.value[codes]
 
     def take(self, index: NDArray[np.int64], length: int) -> AlignedFile:
-        """The part for the rows `index` of the `length` rows it was lined up with."""
+        """Return the file restricted to the rows `index` of the split's `length` rows."""
         rows = np.arange(length)[index] if self.rows is None else self.rows[index]
         return replace(self, rows=rows, fold=self.fold[index] if isinstance(self.fold, np.ndarray) else self.fold)
 
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """One architecture and recipe: its files on one split.
+    """The files of one run (architecture and recipe) on one split.
 
     Attributes
     ----------
-    parts : one file a fold model on test, usually one stitched file out of fold.
-    classes : how many.
-    folds : those there are; () where they are not known.
-    rows : how many of the split's rows have a prediction.
+    parts : on test, one file for each fold model; out of fold, usually one file with all folds.
+    classes : number of classes.
+    folds : folds with a prediction; () if unknown.
+    rows : number of the split's rows with a prediction.
     """
 
     name: str
@@ -115,16 +115,16 @@ class RunPredictions:
 
     @property
     def hard(self) -> bool:
-        """Whether there are only hard labels, and no probabilities."""
+        """Return whether the run has only hard labels and no probabilities."""
         return any(part.answers is not None for part in self.parts)
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The test-time views of its files."""
+        """Return the test-time views of its files."""
         return tuple(dict.fromkeys(view for part in self.parts for view in part.member.views))
 
     def models(self, start: int, stop: int) -> NDArray[np.int64]:
-        """(stop − start,) how many of its fold models have predicted the row; 0 where the run is absent."""
+        """Return (stop − start,) the number of fold models with a prediction for each row; 0 where the run is absent."""
         count = np.zeros(stop - start, np.int64)
         for part in self.parts:
             present = part.present(start, stop)
@@ -132,18 +132,18 @@ class RunPredictions:
         return count
 
     def present(self, start: int, stop: int) -> Present | None:
-        """(stop − start,) whether the run has the row; None where it has all."""
+        """Return (stop − start,) whether the run has each row; None if it has all."""
         if any(part.rows is None for part in self.parts):
             return None
         present = self.models(start, stop) > 0
         return None if present.all() else present
 
     def raw_block(self, start: int, stop: int) -> NDArray[np.floating] | None:
-        """(stop − start, classes) its probabilities as they lie in its one file; None where they must be computed."""
+        """Return (stop − start, classes) a view of the probabilities of its only file; None if they must be computed."""
         return self.parts[0].raw_block(start, stop) if len(self.parts) == 1 else None
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
-        """(stop − start, classes) the mean over the fold models that have the row; 0 where none has."""
+        """Return (stop − start, classes) the mean over the fold models that have the row; 0 where none has."""
         first, *others = self.parts
         total = first.probabilities(start, stop)
         for part in others:
@@ -151,7 +151,7 @@ class RunPredictions:
         return total / np.maximum(self.models(start, stop), 1)[:, None] if others else total
 
     def votes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.float64]:
-        """(stop − start, classes or groups) the share of its fold models that vote for each; 0 where none has the row."""
+        """Return (stop − start, classes or groups) the share of fold models that vote for each; 0 where none has the row."""
         total, index = (
             np.zeros((stop - start, self.classes if grouping is None else grouping.groups)),
             np.arange(stop - start),
@@ -162,7 +162,7 @@ class RunPredictions:
         return total / np.maximum(self.models(start, stop), 1)[:, None]
 
     def take(self, index: NDArray[np.int64], length: int) -> RunPredictions:
-        """The run on the rows `index` of `length`."""
+        """Return the run restricted to the rows `index` of `length`."""
         return replace(self, parts=tuple(part.take(index, length) for part in self.parts))
 
 
@@ -173,12 +173,12 @@ class AlignedSplit:
     Attributes
     ----------
     name : ``oof`` or ``test``.
-    rows : ids and, where known, labels and persons, each (n,).
-    classes : in order; the columns of what the runs give.
-    runs : in the order in which they first appear in the command.
-    fold : (n,) the fold of each sample where the members agree on it.
-    folds_sha : of the fold assignment, where all have the same.
-    table_rows : how many samples the table has, with those that no run has predicted yet.
+    rows : ids and, if known, labels and persons, each (n,).
+    classes : classes in order; the columns of the runs' predictions.
+    runs : in the order of their first appearance in the command.
+    fold : (n,) fold of each sample; None if members disagree.
+    folds_sha : hash of the fold assignment if all members have the same.
+    table_rows : number of samples in the table, with those that no run has predicted yet.
     """
 
     name: str
@@ -195,14 +195,14 @@ class AlignedSplit:
         return len(self.rows)
 
     def take(self, index: NDArray[np.int64]) -> AlignedSplit:
-        """The split on the rows `index`."""
+        """Return the split restricted to the rows `index`."""
         fold = None if self.fold is None else self.fold[index]
         return replace(
             self, rows=self.rows.take(index), runs=tuple(run.take(index, len(self)) for run in self.runs), fold=fold
         )
 
     def select_runs(self, names: Sequence[str]) -> AlignedSplit | None:
-        """The split with these runs alone, on the rows that they have; None where none of them is in it."""
+        """Return the split with these runs only, restricted to their rows; None if the split has none of them."""
         runs = tuple(run for run in self.runs if run.name in names)
         if len(runs) == len(self.runs) or not runs:
             return self if runs else None

@@ -1,4 +1,4 @@
-"""Members that hold the same predictions, and names that tell runs apart."""
+"""Remove duplicate members, give runs unique names, and select runs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ logger = logging.getLogger(__name__)
 
 
 def without_copies(members: Sequence[Member]) -> list[Member]:
-    """Return the members without those of runs that hold what an earlier run holds, file by file, under another name; warn of each.
+    """Return the members without duplicate runs, and log a warning for each.
 
-    Values, samples, classes, split and kind are compared; of a bare array its values alone. Two files of one run that are
-    equal (two folds that predict the same) are no copies.
+    A run is a duplicate if every file of it has the content of a file of an earlier run with another name. Values, samples,
+    classes, split and kind are compared; for an array without a sidecar, only the values. Equal files of one run (two folds
+    with the same predictions) are not duplicates.
     """
     by_run: dict[str, list[Member]] = {}
     for member in members:
         by_run.setdefault(member.run, []).append(member)
     kept: dict[str, list[Member]] = {}
     for run, files in by_run.items():
-        twin = next((other for other in kept.values() if _same(files, other)), None)
-        if twin is None:
+        duplicate = next((other for other in kept.values() if _same(files, other)), None)
+        if duplicate is None:
             kept[run] = files
         else:
             logger.warning(
-                "%s has the same content as %s; the two count once (`allow_duplicates`: each votes)",
+                "%s has the same content as %s and is ignored (`allow_duplicates`: both vote)",
                 files[0].path,
-                twin[0].path,
+                duplicate[0].path,
             )
     return [member for member in members if member.run in kept]
 
@@ -43,11 +44,11 @@ def _same(one: Sequence[Member], other: Sequence[Member]) -> bool:
 
 
 def named_apart(members: Sequence[Member]) -> list[Member]:
-    """Runs of files without a sidecar get names that no other run has: as much of the path as that takes."""
+    """Return the members with a unique run name for each file without a sidecar: the shortest unique end of its path."""
     without = [member for member in members if member.sidecar is None]
     taken = {member.run for member in members if member.sidecar is not None}
 
-    def longer(member: Member, depth: int) -> str:
+    def qualified(member: Member, depth: int) -> str:
         return "/".join([*member.path.resolve().parts[1:-1][-depth:], member.run]) if depth else member.run
 
     def split_of(member: Member) -> str:
@@ -56,15 +57,20 @@ def named_apart(members: Sequence[Member]) -> list[Member]:
     def name(member: Member) -> str:
         others = [other for other in without if other is not member and split_of(other) == split_of(member)]
         for depth in range(len(member.path.resolve().parts)):
-            if longer(member, depth) not in taken | {longer(other, depth) for other in others}:
-                return longer(member, depth)
+            if qualified(member, depth) not in taken | {qualified(other, depth) for other in others}:
+                return qualified(member, depth)
         return member.path.name
 
     return [member if member.sidecar is not None else replace(member, run=name(member)) for member in members]
 
 
 def select_runs(members: Sequence[Member], runs: Sequence[str] | None) -> list[Member]:
-    """The members of these runs; all of them without `runs`. An unknown run is an error that offers the nearest."""
+    """Return the members of these runs; all members if `runs` is None.
+
+    Raises
+    ------
+    UsageError : a run is unknown; the message suggests the closest names.
+    """
     if runs is None:
         return list(members)
     known = list(dict.fromkeys(member.run for member in members))

@@ -1,4 +1,4 @@
-"""Which files a blend is given: paths and patterns, each of which can be a member, or an error that says why not."""
+"""Expand and check the paths and patterns of the prediction files to blend."""
 
 from __future__ import annotations
 
@@ -6,25 +6,30 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ensemble.members.hard_labels import lists_samples
+from ensemble.members.hard_labels import is_sample_table
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import read_header
 
 logger = logging.getLogger(__name__)
 
 
-def find_files(given: Sequence[Path], allow_duplicates: bool = False) -> list[Path]:
-    """Return the files that were named, each once (with a warning) unless `allow_duplicates`; patterns that the shell left alone are expanded.
+def find_files(paths: Sequence[Path], allow_duplicates: bool = False) -> list[Path]:
+    """Return the prediction files to blend; patterns that the shell did not expand are expanded.
+
+    Parameters
+    ----------
+    paths : paths and patterns.
+    allow_duplicates : return a file as often as it is given; by default it is returned once, with a warning.
 
     Raises
     ------
-    UsageError : there are none.
-    EnsembleError : a file is missing, a pattern matches nothing, or it is no file of predictions.
+    UsageError : no file is given.
+    EnsembleError : a file is missing, a pattern matches nothing, or a file does not hold predictions.
     """
-    if not given:
-        raise UsageError("no files of predictions are named", hint="ensemble blend runs/*.npy")
+    if not paths:
+        raise UsageError("expected at least one prediction file, found none", hint="ensemble blend runs/*.npy")
     found: list[Path] = []
-    for path in given:
+    for path in paths:
         if path.exists() or not any(mark in str(path) for mark in "*?["):
             found.append(path)
         else:
@@ -33,7 +38,7 @@ def find_files(given: Sequence[Path], allow_duplicates: bool = False) -> list[Pa
     for path in found:
         _check_name(path)
         if path.resolve() in kept and not allow_duplicates:
-            logger.warning("%s is given twice; it counts once (`allow_duplicates`: as often as it is given)", path)
+            logger.warning("%s is given twice and is used once (`allow_duplicates`: it votes each time)", path)
         kept.setdefault(path.resolve(), path)
     return found if allow_duplicates else list(kept.values())
 
@@ -43,35 +48,35 @@ def _expand(pattern: Path) -> list[Path]:
     matches = sorted(path for path in root.glob(str(pattern.relative_to(root))) if path.is_file())
     if matches:
         return matches
-    others = [*sorted(Path().glob("*.npy")), *sorted(Path().glob("*/*.npy"))]
-    if others:
-        listed = ", ".join(map(str, others[:5])) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-        raise EnsembleError(f"no file matches {pattern}", hint=f"there are: {listed}")
+    available = [*sorted(Path().glob("*.npy")), *sorted(Path().glob("*/*.npy"))]
+    if available:
+        listed = ", ".join(map(str, available[:5])) + (f" and {len(available) - 5} more" if len(available) > 5 else "")
+        raise EnsembleError(f"no file matches {pattern}", hint=f"prediction files found: {listed}")
     raise EnsembleError(
-        f"no file matches {pattern}, and there are no predictions below this folder",
+        f"no file matches {pattern}, and this folder and its subfolders have no prediction files",
         hint="ensemble kfold --k 5 --arch swin",
     )
 
 
 def _check_name(path: Path) -> None:
     if path.is_dir():
-        raise EnsembleError(f"{path} is a folder, expected files of predictions", hint=f"ensemble blend {path}/*.npy")
+        raise EnsembleError(f"{path} is a folder, expected prediction files", hint=f"ensemble blend {path}/*.npy")
     if not path.exists():
         beside = [str(other) for other in path.parent.glob("*.npy")] if path.parent.is_dir() else []
         close = close_matches(str(path), beside)
         raise EnsembleError(
-            f"there is no file {path}" + (f"; did you mean {' or '.join(close)}?" if close else ""),
+            f"file not found: {path}" + (f"; did you mean {' or '.join(close)}?" if close else ""),
             hint=f"{path.parent} has {', '.join(sorted(beside)[:5])}"
             if beside
             else "ensemble kfold --k 5 --arch swin writes predictions to runs/",
         )
     if path.suffix not in (".npy", ".csv"):
-        which = " (a sidecar is found by itself)" if path.suffix == ".json" else ""
+        note = " (sidecars are found automatically)" if path.suffix == ".json" else ""
         raise EnsembleError(
-            f"{path}: expected a .npy array or a .csv of hard labels{which}", hint=f"ensemble blend {path.parent}/*.npy"
+            f"{path}: expected a .npy array or a .csv of hard labels{note}", hint=f"ensemble blend {path.parent}/*.npy"
         )
-    if path.suffix == ".csv" and (path.name.startswith("samples-") or lists_samples(read_header(path))):
+    if path.suffix == ".csv" and (path.name.startswith("samples-") or is_sample_table(read_header(path))):
         raise EnsembleError(
-            f"{path} lists samples with their true labels, it is no prediction",
-            hint=f"to score against it: ensemble blend runs/*.npy --labels {path}",
+            f"{path} lists samples with their true labels, expected predictions",
+            hint=f"to score against these labels: ensemble blend runs/*.npy --labels {path}",
         )

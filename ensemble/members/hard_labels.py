@@ -1,4 +1,4 @@
-"""CSVs of hard labels, by id: answers to vote with, and true labels to score against."""
+"""Read CSV files of hard labels by id: predictions to vote with, or true labels to score against."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PERSON_COLUMNS = ("person", "group", "patient")
 
 @dataclass(frozen=True)
 class HardLabels:
-    """The rows of one CSV: ids, labels and, where there is such a column, persons, each (n,) of str."""
+    """Rows of one CSV file: ids, labels and, if the file has such a column, persons; each (n,) of str."""
 
     path: Path
     ids: NDArray[np.str_]
@@ -28,37 +28,38 @@ class HardLabels:
 
 
 def read_hard_labels(path: Path) -> HardLabels:
-    """Read ``ImageID,ans``, ``id,label`` or the like; two columns may have any names.
+    """Return the rows of a CSV file with columns such as ``ImageID,ans`` or ``id,label``; two columns may have any names.
 
     Raises
     ------
-    EnsembleError : no column of ids or of labels, no header, an empty cell, a class with control characters, an id that stands twice.
+    EnsembleError : a missing id or label column, a missing header, an empty cell, a class name with control characters,
+        or a repeated id.
     """
     table = read_csv(path)
     id_column, label_column = _columns(table)
     ids, labels = table.columns[id_column], table.columns[label_column]
     if label_column in labels:
         raise EnsembleError(
-            f"{path} has no header: its first row is '{id_column},{label_column}'", hint="add a first row: ImageID,ans"
+            f"{path}: expected a header row, found '{id_column},{label_column}'", hint="add a first row: ImageID,ans"
         )
     for what, cells in (("id", ids), ("label", labels)):
         if "" in cells:
             raise EnsembleError(
                 f"{path} row {table.numbers[cells.index('')]} has no {what}", hint="every row needs an id and a class"
             )
-    # Names of classes are printed in tables. Ids may be paths of any characters, and are escaped where one is printed.
-    strange = next((name for name in dict.fromkeys(labels) if CONTROL.search(name)), None)
-    if strange is not None:
-        row = table.numbers[labels.index(strange)]
+    # Class names are printed in tables. Ids may be paths with any characters; they are escaped when printed.
+    invalid = next((name for name in dict.fromkeys(labels) if CONTROL.search(name)), None)
+    if invalid is not None:
+        row = table.numbers[labels.index(invalid)]
         raise EnsembleError(
-            f"{path} row {row}: the class '{printable(strange)}' has control characters", hint="rename it"
+            f"{path} row {row}: the class '{printable(invalid)}' has control characters", hint="rename the class"
         )
     if len(set(ids)) < len(ids):
         first: dict[str, int] = {}
-        name, again = next((name, i) for i, name in enumerate(ids) if first.setdefault(name, i) != i)
+        name, second = next((name, i) for i, name in enumerate(ids) if first.setdefault(name, i) != i)
         raise EnsembleError(
-            f"{path}: the id '{name}' stands in rows {table.numbers[first[name]]} and {table.numbers[again]}",
-            hint="rows are lined up by id: each sample needs one row",
+            f"{path}: the id '{name}' is in rows {table.numbers[first[name]]} and {table.numbers[second]}",
+            hint="rows are aligned by id: each sample needs exactly one row",
         )
     person = _first(table, PERSON_COLUMNS)
     persons = (
@@ -69,13 +70,16 @@ def read_hard_labels(path: Path) -> HardLabels:
     return HardLabels(Path(path), np.array(ids, dtype=str), np.array(labels, dtype=str), persons)
 
 
-def lists_samples(header: Sequence[str]) -> bool:
-    """Whether a CSV of these columns is a table of samples or folds: with the truth for an answer, it would win every vote."""
+def is_sample_table(header: Sequence[str]) -> bool:
+    """Return whether a CSV file with these columns is a table of samples or folds.
+
+    Such a table holds true labels. As a member it would always be right.
+    """
     names = {name.lower() for name in header}
     if "fold" in names:
         return True
-    beside = names.intersection(PERSON_COLUMNS) or ("path" in names and names.intersection(ID_COLUMNS) - {"path"})
-    return "label" in names and bool(beside)
+    companions = names.intersection(PERSON_COLUMNS) or ("path" in names and names.intersection(ID_COLUMNS) - {"path"})
+    return "label" in names and bool(companions)
 
 
 def _columns(table: CsvTable) -> tuple[str, str]:
@@ -87,7 +91,7 @@ def _columns(table: CsvTable) -> tuple[str, str]:
         return names[0], names[1]
     missing = "ids" if id_column is None else "labels"
     raise EnsembleError(
-        f"{table.source}: expected two columns (id, label), found {len(names)} and none that is known to hold {missing}: {', '.join(names)}",
+        f"{table.source}: expected a column of {missing}, found {', '.join(names)}",
         hint="name the columns ImageID,ans or id,label",
     )
 

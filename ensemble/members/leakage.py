@@ -1,12 +1,12 @@
-"""Members whose out-of-fold predictions are of people or images that their models were trained on.
+"""Detect members whose out-of-fold predictions are for people or images in their training data.
 
-What is checked: that no person stands in two folds of one member; that the fold a row is said to be of is the one that
-its run's ``folds.csv`` (beside the predictions, ``runs/<run>/folds.csv``) keeps it out of; that no row is among those
-that the sidecar says its model was trained on (``trained_on``: ids, or ids by fold).
+Three checks: no person is in two folds of one member; the fold of each row is the fold of that row in the run's
+``folds.csv`` (beside the predictions, ``runs/<run>/folds.csv``); no row is in the training data that the sidecar lists
+(``trained_on``: ids, or ids by fold).
 
-What is not: checkpoints are not opened, which would take torch and seconds; so of a member without persons, without
-``folds.csv`` and without ``trained_on`` nothing is known, and it is believed. Nor are images compared: a copy of a
-training image under another id is what ``ensemble folds check`` looks for.
+Checkpoints are not opened, which would take torch and seconds. So a member without persons, without ``folds.csv`` and
+without ``trained_on`` cannot be checked and is accepted. Images are not compared either: ``ensemble folds check`` finds
+copies of training images under other ids.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from folds.utils.numeric import groups_in_several_folds
 
 
 class LeakCheck:
-    """Checks member after member; what many of them share is worked out once."""
+    """Leakage checks of several members; results for rows and folds that members share are cached."""
 
     def __init__(self) -> None:
         self._persons: dict[int, NDArray[np.int64]] = {}
@@ -38,26 +38,26 @@ class LeakCheck:
 
         Raises
         ------
-        EnsembleError : its score would be of people or images that were seen in training.
+        EnsembleError : the member predicts people or images that its models were trained on.
         """
         _check_trained_on(path, sidecar)
         if sidecar.split != "oof" or sidecar.fold is None:
             return
         folder = path.parent.parent if path.parent.name == "tta" else path.parent
-        kept = folder / sidecar.run / "folds.csv"
-        # Runs of one plan have the same content there, and are read once.
-        sha = sha256_file(kept) if is_file_safe(sidecar.run) and kept.is_file() else ""
+        folds_file = folder / sidecar.run / "folds.csv"
+        # Runs of one plan have equal files, which are read once.
+        sha = sha256_file(folds_file) if is_file_safe(sidecar.run) and folds_file.is_file() else ""
         fold = np.broadcast_to(np.asarray(sidecar.fold), len(sidecar.rows))
         key = (id(sidecar.rows), fold.tobytes(), sha)
         if key in self._seen:
             return
         self._check_persons(path, sidecar.rows, fold)
         if sha and sha not in self._folds:
-            table = read_csv(kept).columns
+            table = read_csv(folds_file).columns
             self._folds[sha] = dict(zip(table.get("id", ()), table.get("fold", ()), strict=False))
-        _check_folds(path, sidecar.rows, fold, kept, self._folds.get(sha, {}))
+        _check_folds(path, sidecar.rows, fold, folds_file, self._folds.get(sha, {}))
         self._seen.add(key)
-        self._rows.append(sidecar.rows)  # they stay, so that no others get their id
+        self._rows.append(sidecar.rows)  # keeps the object alive, so that its id stays unique
 
     def _check_persons(self, path: Path, rows: SampleRows, fold: NDArray[np.integer]) -> None:
         if rows.persons is None:
@@ -68,35 +68,38 @@ class LeakCheck:
                 [position.setdefault(name, len(position)) for name in rows.persons.tolist()]
             )
         person = self._persons[id(rows)]
-        torn = groups_in_several_folds(person, fold)
-        if len(torn):
-            mine = np.flatnonzero(person == torn[0])
-            name, folds = rows.persons[mine[0]], sorted(set(fold[mine].tolist()))
+        split_persons = groups_in_several_folds(person, fold)
+        if len(split_persons):
+            rows_of_person = np.flatnonzero(person == split_persons[0])
+            name, folds = rows.persons[rows_of_person[0]], sorted(set(fold[rows_of_person].tolist()))
             raise EnsembleError(
-                f"{path}: person '{name}' stands in folds {', '.join(map(str, folds))}; "
-                f"so do {len(torn):,} of {int(person.max()) + 1:,} people",
-                hint="such a score is of people seen in training; split by person: ensemble folds",
+                f"{path}: person '{name}' is in folds {', '.join(map(str, folds))}; "
+                f"{len(split_persons):,} of {int(person.max()) + 1:,} people are in several folds",
+                hint="the score would include people from the training data; split by person: ensemble folds",
             )
 
 
-def _check_folds(path: Path, rows: SampleRows, fold: NDArray[np.integer], kept: Path, known: Mapping[str, str]) -> None:
-    """The model of a fold is trained on all rows of the other folds of ``folds.csv``."""
-    said = map(str, fold.tolist())
+def _check_folds(
+    path: Path, rows: SampleRows, fold: NDArray[np.integer], folds_file: Path, known: Mapping[str, str]
+) -> None:
+    """Raise EnsembleError if a row has another fold in ``folds.csv``: then its model was trained on it."""
+    stated = map(str, fold.tolist())
     wrong = (
         [
-            (name, one, known[name])
-            for name, one in zip(rows.ids.tolist(), said, strict=True)
-            if known.get(name, one) != one
+            (name, row_fold, known[name])
+            for name, row_fold in zip(rows.ids.tolist(), stated, strict=True)
+            if known.get(name, row_fold) != row_fold
         ]
         if known
         else []
     )
     if wrong:
-        name, one, other = wrong[0]
+        name, row_fold, true_fold = wrong[0]
         raise EnsembleError(
-            f"{path}: the model of fold {one} was trained on '{name}', which it predicts: {kept} has it in fold {other}; "
-            f"so it is with {len(wrong):,} of {len(fold):,} rows",
-            hint=f"give each row the fold in {kept}, if 'fold' in the sidecar is wrong; otherwise predict out of fold again",
+            f"{path}: the model of fold {row_fold} predicts '{name}' but was trained on it: {folds_file} has it in fold {true_fold}; "
+            f"this affects {len(wrong):,} of {len(fold):,} rows",
+            hint=f"if 'fold' in the sidecar is wrong, give each row the fold in {folds_file}; "
+            "otherwise make the out-of-fold predictions again",
         )
 
 
@@ -106,22 +109,23 @@ def _check_trained_on(path: Path, sidecar: PredictionMetadata) -> None:
     ids = sidecar.rows.ids.tolist()
     if not isinstance(sidecar.trained_on, Mapping):
         trained = set(sidecar.trained_on)
-        seen = [name for name in ids if name in trained]
+        leaked = [name for name in ids if name in trained]
     else:
         by_fold = {fold: set(names) for fold, names in sidecar.trained_on.items()}
         fold = (
             [None] * len(ids) if sidecar.fold is None else np.broadcast_to(np.asarray(sidecar.fold), len(ids)).tolist()
         )
-        nobody: set[str] = set()
-        # Where it is not known which fold's model predicted a row, no fold's may have been trained on it.
-        everybody = set().union(*by_fold.values())
-        seen = [
+        no_ids: set[str] = set()
+        # If the fold of a row is unknown, no fold's model may have been trained on it.
+        all_trained = set().union(*by_fold.values())
+        leaked = [
             name
-            for name, one in zip(ids, fold, strict=True)
-            if name in (everybody if one is None else by_fold.get(str(one), nobody))
+            for name, row_fold in zip(ids, fold, strict=True)
+            if name in (all_trained if row_fold is None else by_fold.get(str(row_fold), no_ids))
         ]
-    if seen:
+    if leaked:
         raise EnsembleError(
-            f"{path}: by its sidecar ('trained_on') its model was trained on {len(seen):,} of {len(ids):,} rows that it predicts, e.g. '{seen[0]}'",
-            hint="leave these rows out, or predict them by a model that has not seen them",
+            f"{path}: the model was trained on {len(leaked):,} of {len(ids):,} rows that it predicts, e.g. '{leaked[0]}' "
+            "('trained_on' in the sidecar)",
+            hint="remove these rows, or predict them with a model that was not trained on them",
         )

@@ -1,4 +1,4 @@
-"""One pass over an array on disk: the hash of its file, and whether its rows are probabilities; numpy only."""
+"""Hash an array file and check whether its rows are probabilities, in one pass; numpy only."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from folds.utils.files import sha256_file
 from folds.utils.memmap import release_pages
 from folds.utils.parallel import cpu_count
 
-# How far a row may be from summing to 1: what rounding to that type can do, with room for products of softmaxes in bf16.
+# Tolerance of a row's sum around 1: the rounding of the type, with room for products of softmaxes in bf16.
 SUM_TOLERANCE = {"float16": 5e-3, "float32": 2e-3, "float64": 2e-3}
 NEGATIVE = -1e-6
-_CHECKED_AT_ONCE = 1 << 16  # numbers: a block stays in the processor's cache
+_CHECKED_AT_ONCE = 1 << 16  # numbers of a block, which then fits into the CPU cache
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What an array holds.
+    """Result of the check of one array.
 
     Attributes
     ----------
     sha : SHA-256 of the file.
-    rows : how many rows.
-    wrong : how many of them are no probabilities: a negative value, or a sum other than 1.
-    first, total, lowest : the first such row, its sum and its least value.
-    not_finite : row, column and value of the first number that is not finite; None where all are. Then nothing else is known.
+    rows : number of rows.
+    wrong : number of rows that are not probabilities: a negative value, or a sum other than 1.
+    first, total, lowest : the first such row, its sum and its smallest value.
+    not_finite : row, column and value of the first number that is not finite; None if all are finite. If set, only `rows`
+        is valid as well.
     """
 
     sha: str
@@ -45,57 +46,60 @@ class Scan:
 
 
 @contextmanager
-def scanned(arrays: Sequence[tuple[Path, NDArray]]) -> Iterator[list[Future[Scan]]]:
-    """The scans of several arrays, under way on all cores (hashing and numpy's loops let other threads run), in order."""
+def scan_arrays(arrays: Sequence[tuple[Path, NDArray]]) -> Iterator[list[Future[Scan]]]:
+    """Yield the scans of several arrays, in order, as they run in threads on all cores.
+
+    Hashing and numpy's loops release the interpreter lock.
+    """
     cores = cpu_count()
     pool = ThreadPoolExecutor(max(1, min(cores, 8, len(arrays))))
     try:
         yield [pool.submit(scan, path, values) for path, values in arrays]
     finally:
-        # After an error the rest is of no interest.
+        # After an error the remaining scans are not needed.
         pool.shutdown(cancel_futures=True)
 
 
 def scan(path: Path, values: NDArray) -> Scan:
-    """Hash the file of an array (n, classes) and look at every row of it."""
-    # A map in the order of the file is hashed while its blocks are in the cache; anything else is read once more.
+    """Return the hash of the file of an array (n, classes) and the result of the check of every row."""
+    # A memory map in C order is hashed while its blocks are in the cache; any other file is read a second time.
     header = _header(path, values)
     digest = hashlib.sha256(header or b"")
-    plain, wrong, first, found, lowest = np.asarray(values), 0, -1, 1.0, 0.0
-    # Whole numbers and half floats are summed as float32, which holds what a probability can be.
-    kind = (
+    array, wrong, first, total, lowest = np.asarray(values), 0, -1, 1.0, 0.0
+    # Integers and half floats are summed as float32, which is precise enough for probabilities.
+    dtype = (
         values.dtype.newbyteorder("=")
         if values.dtype.itemsize >= 4 and values.dtype.kind == "f"
         else np.dtype(np.float32)
     )
-    ones, tolerance = np.ones(values.shape[1], kind), SUM_TOLERANCE.get(values.dtype.name, 2e-3)
+    ones, tolerance = np.ones(values.shape[1], dtype), SUM_TOLERANCE.get(values.dtype.name, 2e-3)
     size = max(1, _CHECKED_AT_ONCE // values.shape[1])
-    for start in range(0, len(plain), size):
-        stored = plain[start : start + size]
+    for start in range(0, len(array), size):
+        stored = array[start : start + size]
         if header is not None:
             digest.update(stored.data)
         with np.errstate(invalid="ignore", over="ignore"):
-            block = stored.astype(kind, copy=False)
+            block = stored.astype(dtype, copy=False)
             sums = block @ ones
-            # What is not finite makes a sum that is not, and every comparison with it false.
-            fine = sums.min() >= 1 - tolerance and sums.max() <= 1 + tolerance and block.min() >= NEGATIVE
-        if not fine:
+            # A value that is not finite makes the sum not finite, and every comparison with it false.
+            valid = sums.min() >= 1 - tolerance and sums.max() <= 1 + tolerance and block.min() >= NEGATIVE
+        if not valid:
             block = stored.astype(np.float64)
             finite = np.isfinite(block)
             if not finite.all():
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
-                return Scan("", len(plain), not_finite=(start + row, column, float(block[row, column])))
-            sums, least = block.sum(axis=1), block.min(axis=1)
-            bad = np.flatnonzero((np.abs(sums - 1) > tolerance) | (least < NEGATIVE))
+                return Scan("", len(array), not_finite=(start + row, column, float(block[row, column])))
+            sums, row_minima = block.sum(axis=1), block.min(axis=1)
+            bad = np.flatnonzero((np.abs(sums - 1) > tolerance) | (row_minima < NEGATIVE))
             wrong += len(bad)
             if first < 0 and len(bad):
-                first, found, lowest = start + int(bad[0]), float(sums[bad[0]]), float(least[bad[0]])
-        release_pages(plain)
-    return Scan(sha256_file(path) if header is None else digest.hexdigest(), len(plain), wrong, first, found, lowest)
+                first, total, lowest = start + int(bad[0]), float(sums[bad[0]]), float(row_minima[bad[0]])
+        release_pages(array)
+    return Scan(sha256_file(path) if header is None else digest.hexdigest(), len(array), wrong, first, total, lowest)
 
 
 def _header(path: Path, values: NDArray) -> bytes | None:
-    """What stands in the file before the numbers of a map; None where more than that and the map, in its order, is in the file."""
+    """Return the bytes before the numbers of a memory map; None if the file is not exactly these bytes and the map."""
     if (
         not isinstance(values, np.memmap)
         or not values.flags.c_contiguous

@@ -280,7 +280,7 @@ def test_old_submissions_vote_beside_probabilities(runs: Path, call: Call) -> No
     assert f"{(best.sum(1) > 1).sum()} of 12 test rows were ties" in done.out
     Path("a.csv").write_text("ImageID,ans\n" + "".join(f"{name},bat\n" for name in ids))
     refused = call("blend", runs / "swin.fold*.test.npy", "a.csv", "--method", "hard")
-    assert "'bat' (id 't0') is none of the 3 classes; did you mean cat" in refused.err
+    assert "'bat' (id 't0') is not one of the 3 classes; did you mean cat" in refused.err
 
 
 def test_the_csv_holds_the_test_decisions_under_their_ids_and_is_not_overwritten(runs: Path, call: Call) -> None:
@@ -364,7 +364,7 @@ def test_bare_arrays_with_labels_are_scored_and_without_are_not(runs: Path, call
     assert scored["blend"]["oof"]["score"]["macro_f1"] == logits["blend"]["oof"]["score"]["macro_f1"]
     plain = call("blend", "a.npy", "--json")
     assert json.loads(plain.out)["blend"]["test"]["score"] is None
-    assert any("on trust" in note for note in json.loads(plain.out)["notes"])
+    assert any("order not checked" in note for note in json.loads(plain.out)["notes"])
 
 
 def test_a_blend_can_be_a_member_of_another(runs: Path, call: Call) -> None:
@@ -399,7 +399,7 @@ def bad_files(folder: Path) -> None:
         (["cut.npy"], 1, "cut.npy is not a usable .npy array"),
         (["text.npy"], 1, "text.npy is not a usable .npy array"),
         (["runs/swin.oof.npy", "short.npy"], 1, "short.npy has 50 rows and no sidecar"),
-        (["missing.npy"], 1, "there is no file missing.npy"),
+        (["missing.npy"], 1, "file not found: missing.npy"),
         (["nothing/*.npy"], 1, "no file matches nothing/*.npy"),
         (["runs"], 1, "hint: ensemble blend runs/*.npy"),
         ([], 2, "Missing argument"),
@@ -433,7 +433,7 @@ def bad_files(folder: Path) -> None:
         (["runs/swin.oof.npy", "--score-by", "image"], 2, "--score-by image: expected person"),
         (["runs/swin.oof.npy", "--from", "odds"], 2, "--from odds: expected probability or logit"),
         (["runs/swin.oof.npy", "-o", "../up"], 2, "-o ../up: expected a name"),
-        (["runs/swin.fold0.test.npy", "--per", "person"], 1, "the persons of the test samples are not known"),
+        (["runs/swin.fold0.test.npy", "--per", "person"], 1, "needs the persons of the test samples, which are unknown"),
     ],
 )
 def test_bad_input_is_one_error_with_a_hint_and_leaves_nothing_behind(
@@ -489,7 +489,7 @@ def test_views_of_an_earlier_training_are_refused_by_name_not_preferred(runs: Pa
         done = call("blend", *given, "--force")
         assert done.code == 1
         assert (
-            "are of different trainings of run 'swin': in fold 0 they name other checkpoints (new0 and old0)"
+            "are from different trainings of run 'swin': they name different checkpoints of fold 0 (new0 and old0)"
             in done.err
         )
         assert "runs/tta/swin" in done.err.splitlines()[0]

@@ -40,7 +40,7 @@ def test_what_agrees_with_the_folds_of_its_run_is_read(tmp_path: Path) -> None:
 def test_a_row_that_the_run_has_in_another_fold_was_trained_on(tmp_path: Path, where: str, name: str) -> None:
     folds_csv(tmp_path, [0, 0, 1, 1, 0, 0])
     with pytest.raises(
-        EnsembleError, match=r"the model of fold 2 was trained on 'im4'.*has it in fold 0; so it is with 2 of 6 rows"
+        EnsembleError, match=r"the model of fold 2 predicts 'im4' but was trained on it.*fold 0; this affects 2 of 6 rows"
     ) as caught:
         read_members([save(tmp_path / where, PLAIN, name)])
     assert str(tmp_path / "swin" / "folds.csv") in caught.value.message
@@ -48,7 +48,7 @@ def test_a_row_that_the_run_has_in_another_fold_was_trained_on(tmp_path: Path, w
 
 def test_a_row_that_is_only_ever_trained_on_is_refused(tmp_path: Path) -> None:
     folds_csv(tmp_path, [0, 0, -1, -1, -1, -1])
-    with pytest.raises(EnsembleError, match="trained on 'im2'"):
+    with pytest.raises(EnsembleError, match="predicts 'im2' but was trained on it"):
         read_members([save(tmp_path, replace(PLAIN, fold=0))])
 
 
@@ -65,7 +65,7 @@ def test_runs_of_one_plan_are_each_checked(tmp_path: Path) -> None:
         folds_csv(tmp_path, FOLD.tolist(), run)
     first = save(tmp_path, replace(PLAIN, run="a"), "a.oof")
     other = save(tmp_path, replace(PLAIN, run="b", rows=replace(ROWS, persons=None), fold=FOLD[::-1].copy()), "b.oof")
-    with pytest.raises(EnsembleError, match=r"b\.oof\.npy: the model of fold 2 was trained on 'im0'"):
+    with pytest.raises(EnsembleError, match=r"b\.oof\.npy: the model of fold 2 predicts 'im0' but was trained on it"):
         read_members([first, other])
 
 

@@ -87,7 +87,7 @@ def test_a_table_of_samples_is_no_member_and_answers_are(tmp_path: Path, header:
         assert find_files([tmp_path / "a.csv"]) == [tmp_path / "a.csv"]
         return
     with pytest.raises(
-        EnsembleError, match=r"a\.csv lists samples with their true labels, it is no prediction"
+        EnsembleError, match=r"a\.csv lists samples with their true labels, expected predictions"
     ) as caught:
         find_files([tmp_path / "a.csv"])
     assert f"--labels {tmp_path / 'a.csv'}" in str(caught.value.hint)
@@ -280,12 +280,12 @@ def test_labels_that_contradict_each_other_are_an_error(tmp_path: Path) -> None:
 
 def test_a_repeated_id_is_an_error(tmp_path: Path) -> None:
     rows = table(5).take(np.array([0, 1, 2, 1, 4]))
-    with pytest.raises(EnsembleError, match=r"1 of 4 ids stand more than once, e\.g\. 'im1'"):
+    with pytest.raises(EnsembleError, match=r"1 of 4 ids are repeated, e\.g\. 'im1'"):
         read_members([save(tmp_path, "a.oof", draw(5), rows)])
 
 
 def test_a_person_in_two_folds_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(EnsembleError, match="person 'pim1' stands in folds 0, 1"):
+    with pytest.raises(EnsembleError, match="person 'pim1' is in folds 0, 1"):
         read_members([save(tmp_path, "a.oof", draw(6), table(6), fold=np.array([0, 0, 1, 0, 1, 1]))])
 
 
@@ -322,7 +322,7 @@ def test_the_prediction_over_views_replaces_the_plain_one(tmp_path: Path) -> Non
 def test_two_different_files_for_the_same_predictions_are_refused(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     paths = [save(tmp_path, "a.oof", draw(6), table(6)), save(tmp_path / "old", "a.oof", draw(6, seed=1), table(6))]
-    with pytest.raises(EnsembleError, match="both say they are the oof predictions of run 'a'"):
+    with pytest.raises(EnsembleError, match="different oof predictions of the same models of run 'a'"):
         lined_up(*paths)
 
 
@@ -350,7 +350,7 @@ def test_bare_arrays_are_test_and_their_order_is_taken_on_trust(tmp_path: Path) 
     splits = lined_up(tmp_path / "a.npy", tmp_path / "b.npy", notes=notes)
     assert list(splits) == ["test"]
     assert splits["test"].rows.ids.tolist() == [str(i) for i in range(7)]
-    assert any("on trust" in note for note in notes)
+    assert any("order not checked" in note for note in notes)
     np.save(tmp_path / "c.npy", draw(8))
     with pytest.raises(EnsembleError, match=r"c\.npy has 8 rows .*a\.npy has 7"):
         lined_up(tmp_path / "a.npy", tmp_path / "b.npy", tmp_path / "c.npy")
@@ -383,7 +383,7 @@ def test_a_bare_array_beside_sidecars_must_fit_one_split(tmp_path: Path) -> None
     (tmp_path / "two").mkdir()
     same = save(tmp_path / "two", "a.fold0.test", draw(10), table(10, "t"), split="test", fold=0)
     np.save(tmp_path / "bare.npy", draw(10))
-    with pytest.raises(EnsembleError, match="fits two splits"):
+    with pytest.raises(EnsembleError, match="matches two splits"):
         lined_up(oof, same, tmp_path / "bare.npy")
 
 
@@ -402,7 +402,7 @@ def test_hard_labels_are_lined_up_by_id(tmp_path: Path) -> None:
     split = lined_up(path, tmp_path / "info.csv")["test"]
     assert [split.classes[code] for code in split.runs[1].votes(0, 4).argmax(1)] == ["1", "2", "0", "10"]
     (tmp_path / "info.csv").write_text("ImageID,ans\nt3,10\nt0,1\nt2,0\nt1,11\n")
-    with pytest.raises(EnsembleError, match=r"'11' \(id 't1'\) is none of the 4 classes"):
+    with pytest.raises(EnsembleError, match=r"'11' \(id 't1'\) is not one of the 4 classes"):
         lined_up(path, tmp_path / "info.csv")
     (tmp_path / "info.csv").write_text("ImageID,ans\nt3,10\nt0,1\nt2,0\n")
     with pytest.raises(EnsembleError, match="1 ids differ"):
@@ -420,10 +420,10 @@ def test_classes_of_a_csv_are_printable_and_ids_may_be_anything(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("ImageID,ans\na,1\na,2\n", "'a' stands in rows 2 and 3"),
-        ("a,1\nb,1\n", "has no header"),
+        ("ImageID,ans\na,1\na,2\n", "'a' is in rows 2 and 3"),
+        ("a,1\nb,1\n", "expected a header row"),
         ("ImageID,ans\na,\n", "row 2 has no label"),
-        ("x,y,z\n1,2,3\n", "expected two columns"),
+        ("x,y,z\n1,2,3\n", "expected a column of ids"),
         ("", "is empty"),
     ],
 )
@@ -436,7 +436,7 @@ def test_a_csv_that_is_no_list_of_labels_is_refused(tmp_path: Path, content: str
 def test_one_number_written_in_two_ways_is_not_two_classes(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,ans\nx,5\ny,1\n")
     (tmp_path / "b.csv").write_text("id,ans\nx,5.0\ny,1.0\n")
-    with pytest.raises(EnsembleError, match="one number and two class names"):
+    with pytest.raises(EnsembleError, match="two spellings of the same number"):
         lined_up(tmp_path / "a.csv", tmp_path / "b.csv")
 
 
@@ -478,13 +478,13 @@ def test_attribute_members_join_the_label_by_the_product_of_their_probabilities(
 def test_attribute_members_that_cannot_be_joined_say_why(tmp_path: Path) -> None:
     rows = table(8)
     paths, _, meaning = attribute_files(tmp_path, rows)
-    with pytest.raises(EnsembleError, match="no file says what the classes are"):
+    with pytest.raises(EnsembleError, match="no file has class_attributes with these attributes"):
         lined_up(*paths)
     plain = save(tmp_path, "label.oof", draw(8), rows)
-    with pytest.raises(EnsembleError, match="class_attributes do not say what class '0' is in mask"):
+    with pytest.raises(EnsembleError, match="class_attributes have no mask for class '0'"):
         lined_up(plain, *paths)
     label = save(tmp_path, "label.oof", draw(8), rows, class_attributes=meaning)
-    with pytest.raises(EnsembleError, match="classes '0' and '1' cannot be told apart by mask"):
+    with pytest.raises(EnsembleError, match="classes '0' and '1' have the same mask"):
         lined_up(label, paths[0])
 
 
@@ -564,7 +564,7 @@ def test_a_damaged_file_is_refused_by_name_and_reason(tmp_path: Path, spoil, mes
 
 
 def test_no_files_are_no_blend_and_one_is(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no files of predictions"):
+    with pytest.raises(UsageError, match="expected at least one prediction file"):
         find_files([])
     assert read_members([]) == []
     assert len(read_members([save(tmp_path, "a.oof", draw(4), table(4))])) == 1
@@ -584,7 +584,7 @@ def test_a_pattern_that_the_shell_left_is_expanded_or_explained(
     assert "runs/a.oof.npy" in str(caught.value.hint)
     for wrong, message in (
         ("runs", "is a folder"),
-        ("runs/a.oof.json", "sidecar is found by itself"),
+        ("runs/a.oof.json", "sidecars are found automatically"),
         ("runs/b.oof.npy", r"did you mean runs/a\.oof\.npy"),
     ):
         with pytest.raises(EnsembleError, match=message):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.members import scan as scans
-from ensemble.members.scan import scan, scanned
+from ensemble.members.scan import scan, scan_arrays
 from folds.utils.files import sha256_file
 
 
@@ -70,7 +70,7 @@ def test_many_arrays_come_back_in_order(tmp_path: Path) -> None:
     for i in range(9):
         np.save(tmp_path / f"{i}.npy", np.full((2000 - 200 * i, 2), 0.5, np.float32))
         arrays.append((tmp_path / f"{i}.npy", np.load(tmp_path / f"{i}.npy", mmap_mode="r")))
-    with scanned(arrays) as found:
+    with scan_arrays(arrays) as found:
         assert [each.result().rows for each in found] == [len(values) for _, values in arrays]
-    with scanned([]) as none:
+    with scan_arrays([]) as none:
         assert none == []
