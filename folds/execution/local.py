@@ -53,7 +53,7 @@ def train_on_this_machine(jobs: Sequence[Job], placement: DevicePlan, report: Re
 
 def _train_one(job: Job, worker: Worker, report: Report) -> Outcome:
     """Train a job in a worker; one whose process is killed is begun again from what it has saved."""
-    state, before, in_vain = job.fold_dir / "state.pt", 0, 0
+    state, before, failures = job.fold_dir / "state.pt", 0, 0
     while True:
         try:
             return Outcome(job, result=worker.run(job_as_dict(job), lambda event: pass_on(report, job, event)))
@@ -62,14 +62,15 @@ def _train_one(job: Job, worker: Worker, report: Report) -> Outcome:
         except WorkerDied as death:
             if worker.stopped:
                 return Outcome(
-                    job, error=EnsembleError(f"{job.title}: stopped", hint="--resume goes on from what is saved")
+                    job,
+                    error=EnsembleError(f"{job.title}: stopped", hint="--resume continues from the last saved state"),
                 )
-            # A process that is killed again and again without getting any further is killed for a reason.
+            # A worker that is killed several times without progress will be killed again.
             saved = state.stat().st_mtime_ns if state.exists() else 0
-            in_vain, before = (in_vain + 1 if saved == before else 0), saved
-            if in_vain > RETRIES:
-                message = f"{job.title}: its process {death}"
+            failures, before = (failures + 1 if saved == before else 0), saved
+            if failures > RETRIES:
+                message = f"{job.title}: worker {death}"
                 return Outcome(
                     job, error=EnsembleError(message, hint="out of memory? fewer --jobs or a smaller --batch-size")
                 )
-            logger.info(f"{job.title}: its process {death}; going on from what is saved")
+            logger.info(f"{job.title}: worker {death}; restarting from the last saved state")

@@ -88,9 +88,13 @@ def plan_devices(
     if names == ["cpu"]:
         slots = min(jobs, per_device or max(1, cores // (threads or 1)))
         each = threads or max(1, cores // max(slots, 1))
-        reason = f"{slots} jobs at a time on the CPU, {each} thread{'s' if each > 1 else ''} each ({cores} cores; jobs side by side beat threads)"
+        reason = (
+            f"training {slots} fold{'s' if slots > 1 else ''} in parallel on the CPU, "
+            f"{each} thread{'s' if each > 1 else ''} each ({cores} core{'s' if cores > 1 else ''})"
+        )
         return DevicePlan(("cpu",) * slots, each, reason)
     slots_each = per_device or 1
     spread = tuple(name for _ in range(slots_each) for name in names)[: max(jobs, 1)]
     each = threads or max(1, cores // len(spread))
-    return DevicePlan(spread, each, f"{len(spread)} jobs at a time on {', '.join(names)} ({slots_each} a GPU)")
+    count = f"{len(spread)} fold{'s' if len(spread) > 1 else ''}"
+    return DevicePlan(spread, each, f"training {count} in parallel on {', '.join(names)} ({slots_each} per GPU)")

@@ -31,33 +31,33 @@ logger = logging.getLogger(__name__)
 # By Ray's name of it. {where} is the machine's address, {first} and {last} a line of what Ray says.
 _ENDS = {
     "WorkerCrashedError": (
-        "its process crashed or was killed, given up after {retries} retries",
-        "out of memory? fewer --jobs or a smaller --batch-size; Ray's logs of that machine have its last words; --resume goes on from what is saved",
+        "worker crashed or was killed, given up after {retries} retries",
+        "out of memory? fewer --jobs or a smaller --batch-size; Ray's logs of that machine have its last words; --resume continues from the last saved state",
     ),
     "NodeDiedError": (
         "its machine{where} was lost, given up after {retries} retries",
-        "ray status shows which machines are left; --resume goes on from what is saved",
+        "ray status shows which machines are left; --resume continues from the last saved state",
     ),
     "OutOfMemoryError": (
         "its machine{where} ran out of memory, each time it was tried",
-        "fewer --jobs, a smaller --batch-size, or machines with more memory; --resume goes on from what is saved",
+        "fewer --jobs, a smaller --batch-size, or machines with more memory; --resume continues from the last saved state",
     ),
     "TaskUnschedulableError": (
         "Ray has no machine for it: {first}",
         "ray status shows what there is; --resume when a machine has room for it",
     ),
-    "TaskCancelledError": ("it was cancelled from outside", "--resume goes on from what is saved"),
+    "TaskCancelledError": ("it was cancelled from outside", "--resume continues from the last saved state"),
     "RuntimeEnvSetupError": (
-        "Ray could not set up its process: {last}",
+        "Ray could not start its worker: {last}",
         "runtime_env_setup*.log among Ray's logs of that machine says why; --resume when it is mended",
     ),
     "LocalRayletDiedError": (
         "Ray has ended on this machine",
-        "ray start begins it again, --resume goes on from what is saved",
+        "ray start begins it again, --resume continues from the last saved state",
     ),
     "RayTaskError": (
         "it could not begin on the machine{where}: {last}",
-        "all machines need this program and what it needs, in the same versions; --resume tries it again",
+        "all machines need this program and its dependencies in the same versions; --resume tries it again",
     ),
 }
 
@@ -73,7 +73,9 @@ def error_from_ray(job: Job, error: Exception, retries: int) -> EnsembleError:
     lines = [" ".join(line.split())[:200] for line in text.splitlines() if line.strip()] or ["no reason given"]
     address = re.search(r"\b(?:IP: |ip=)([\w.:]*\w)", text)
     name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ENDS), None)
-    what, hint = _ENDS[name] if name else (f"{type(error).__name__}: {{first}}", "--resume goes on from what is saved")
+    what, hint = (
+        _ENDS[name] if name else (f"{type(error).__name__}: {{first}}", "--resume continues from the last saved state")
+    )
     where = f" {address[1]}" if address else ""
     return EnsembleError(
         f"{job.title}: {what.format(where=where, first=lines[0], last=lines[-1], retries=retries)}", hint=hint
@@ -155,7 +157,7 @@ def place_on_cluster(jobs: int, execution: Execution, threads: int | None = None
         return DevicePlan(
             ("cuda",) * slots,
             each,
-            f"{slots} jobs at a time on {_counted(gpus, 'GPU')} of {many} (Ray)",
+            f"training {_counted(slots, 'fold')} in parallel on {_counted(gpus, 'GPU')} of {many} (Ray)",
             "ray",
             1 / per_gpu,
         )
@@ -296,7 +298,7 @@ class _ProgressMonitor:
             self._held.taken(job)
             if job.title in self._begun:
                 logger.info(
-                    f"{job.title}: its process or machine was lost; going on from what is saved, on {event['node']}"
+                    f"{job.title}: worker or machine lost; restarting from the last saved state on {event['node']}"
                 )
             self._begun.add(job.title)
 

@@ -55,9 +55,9 @@ def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
         return {"message": error.message, "hint": error.hint, "details": list(details)}
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        hint = f"it happened on {node}; --resume tries it again"
+        hint = f"it happened on {node}; --resume retries it"
         if isinstance(error, ImportError):
-            hint = f"it happened on {node}; all machines need this program and what it needs, in the same versions"
+            hint = f"it happened on {node}; all machines need this program and its dependencies in the same versions"
         return {"message": f"{job.title}: {type(error).__name__}: {reason}", "hint": hint, "details": []}
 
 
@@ -66,7 +66,7 @@ def _check_shared_files(job: Job, proof: dict[str, Any], node: str) -> None:
     if lacking:
         raise EnsembleError(
             f"{job.title}: the machine {node} {lacking[0]}",
-            hint="keep the folder of the command and its files on a drive that all machines share under one path, or go without --backend ray",
+            hint="put the folder of the command and its files on a drive that all machines share under one path, or leave --backend ray out",
             details=[f"it {line}" for line in lacking[1:]],
         )
 
@@ -80,6 +80,6 @@ def require_gpu(job: Job, node: str) -> None:
     if not torch.cuda.is_available():
         given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         raise EnsembleError(
-            f"{job.title}: Ray gave it GPU {given or '?'} of the machine {node}, and the torch there finds none",
-            hint="ensemble doctor on that machine says why; --devices cpu trains without GPUs",
+            f"{job.title}: Ray gave it GPU {given or '?'} of the machine {node}, but torch finds no GPU there",
+            hint="run ensemble doctor on that machine; --devices cpu trains without GPUs",
         )

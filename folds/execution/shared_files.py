@@ -79,9 +79,9 @@ def missing_here(proof: dict[str, Any]) -> list[str]:
             found.append(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}")
         else:
             if size != expected[0]:
-                found.append(f"sees another {path}: of {size:,} bytes, expected {expected[0]:,}")
+                found.append(f"has another {path}: {size:,} bytes, expected {expected[0]:,}")
             elif content != expected[1]:
-                found.append(f"sees another {path}: of the same size, with other content")
+                found.append(f"has another {path}: same size, different content")
     return found
 
 

@@ -43,7 +43,7 @@ class LockedJobs:
         now = time.monotonic()
         since = self._since.setdefault(job.title, now)
         if now - since >= self.patience:
-            hint = f"--resume when that process has ended; where its machine is gone and the lock stays, rm {job.lock} first"
+            hint = f"--resume after that process has ended; if its machine is gone and the lock remains, rm {job.lock} first"
             return EnsembleError(f"{message}, for {duration(now - since)} now", hint=hint)
         if since == now:
             logger.info(f"{message}; trying again for up to {duration(self.patience)}")
@@ -99,7 +99,7 @@ class ResourceWatch:
     def error(self, job: Job, seconds: float) -> EnsembleError:
         """Return the error for a job that has waited long enough."""
         lines = ["a run keeps the number of threads that it was begun with"] if self.needs.get("CPU", 1) > 1 else []
-        hint = "ray status shows what there is; start a machine that has it, and --resume goes on from what is saved"
+        hint = "ray status shows what there is; start a machine that has it, and --resume continues from the last saved state"
         return EnsembleError(f"{job.title}: {self._what()}, for {duration(seconds)} now", hint=hint, details=lines)
 
     def _what(self) -> str:

@@ -90,7 +90,7 @@ class Worker:
                 raise EnsembleError(event["message"], hint=event["hint"], details=event["details"])
             report(event)
         status = self.process.wait()
-        how = f"was killed by signal {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        how = f"killed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
         raise WorkerDied(how + self._last_words())
 
     def _last_words(self) -> str:

@@ -109,7 +109,7 @@ def compare_runs(first: str, second: str, runs: Path = Path("runs"), per_person:
     strange = sorted(set(labels.tolist()) - set(code))
     if strange:
         raise EnsembleError(
-            f"{a.path}: the label '{strange[0]}' is none of its {len(code)} classes",
+            f"{a.path}: the label '{strange[0]}' is not one of its {len(code)} classes",
             hint="restore the file, or train the run again",
         )
     truth = np.array([code[label] for label in labels.tolist()])
@@ -123,7 +123,7 @@ def compare_runs(first: str, second: str, runs: Path = Path("runs"), per_person:
     varied, controlled = settings_between(a.settings, b.settings)
     missing = [one.run for one in (a, b) if not one.settings]
     if missing:
-        notes.append(f"{' and '.join(missing)}: no config.toml, so the settings are not known")
+        notes.append(f"{' and '.join(missing)}: no config.toml, so the settings are unknown")
         varied, controlled = {}, ()
     differences = {
         name: difference_over_people(METRICS[name], truth, values[0], values[1], people, level=LEVEL)
@@ -161,11 +161,11 @@ def require_run(name: str, runs: Path = Path("runs"), option: str = "run") -> No
     listed = (
         f"there are {', '.join(known[:20])}{' …' if len(known) > 20 else ''}"
         if known
-        else f"{runs} has no runs yet: ensemble kfold trains one"
+        else f"{runs} has no runs yet: train one with ensemble kfold"
     )
     if (runs / name / "config.toml").is_file():
         raise EnsembleError(
-            f"{option} {name}: none of its folds is trained yet",
+            f"{option} {name}: no fold is trained yet",
             hint=f"ensemble kfold … --name {name} --resume trains them",
         )
     raise UsageError(f"unknown {option} '{name}'{meant}", hint=listed)
@@ -197,8 +197,8 @@ def _published(run: str, runs: Path) -> _Published:
     sidecar = read_sidecar(path)
     if sidecar is None:
         raise EnsembleError(
-            f"{path} has no sidecar, so its rows have no names",
-            hint="ensemble blend takes bare arrays, a comparison does not",
+            f"{path} has no sidecar, so the ids of its rows are unknown",
+            hint="ensemble blend can use bare arrays, a comparison cannot",
         )
     values = read_array(path)
     if values.shape != (len(sidecar.rows), len(sidecar.classes)):
@@ -225,7 +225,7 @@ def _says_optimistic(path: Path) -> bool:
 def _check_same_target(a: _Published, b: _Published) -> None:
     if a.sidecar.target != b.sidecar.target:
         raise EnsembleError(
-            f"{a.run} predicts the {a.sidecar.target}, {b.run} the {b.sidecar.target}: their scores mean different things",
+            f"{a.run} predicts the {a.sidecar.target}, {b.run} the {b.sidecar.target}: their scores cannot be compared",
             hint="compare runs of one target; a blend joins targets",
         )
     if set(a.sidecar.classes) != set(b.sidecar.classes):
@@ -263,7 +263,7 @@ def _truth(
         first = differing[0]
         raise EnsembleError(
             f"{a.run} and {b.run} have different labels for {len(differing):,} samples, e.g. '{ids[first]}': {labels[first]} and {others[first]}",
-            hint="train both on the table that is right",
+            hint="train both on the correct table",
         )
     persons, theirs = (
         None if rows.persons is None else rows.persons[at]
@@ -285,7 +285,7 @@ def _note_splits(a: _Published, b: _Published, notes: list[str]) -> None:
     if a.sidecar.folds_sha != b.sidecar.folds_sha:
         notes.append("the folds differ: the luck of the split is part of the difference")
     notes += [
-        f"{one.run} is optimistic: it chose its epoch on the folds that are scored"
+        f"{one.run} is optimistic: its epoch was selected on the scored folds"
         for one in (a, b)
         if one.selected_on_validation
     ]

@@ -142,7 +142,7 @@ class Ledger:
                     if len(numbers) == 1
                     else f" ({', '.join(map(str, numbers[:5]))}{', …' if len(numbers) > 5 else ''})"
                 )
-                said.append(f"{self.path}: {which} {what} and passed over{listed}")
+                said.append(f"{self.path}: {which} {what} and skipped{listed}")
         return said
 
 

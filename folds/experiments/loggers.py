@@ -67,8 +67,8 @@ class Tracker:
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise EnsembleError(
-                f"--track cannot be begun: {type(error).__name__}: {reason}",
-                hint="mend what it says, or leave --track out",
+                f"--logger cannot start: {type(error).__name__}: {reason}",
+                hint="correct it, or leave --logger out",
             ) from None
         return self
 
@@ -95,7 +95,7 @@ class Tracker:
             except Exception as error:
                 self._broken = True
                 logger.warning(
-                    f"--track has stopped, the training goes on: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    f"--logger has stopped, the training continues: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 )
 
     def _epoch(self, job: Job, event: Mapping[str, Any]) -> None:
@@ -249,7 +249,7 @@ def open_tracker(name: str | None, runs: Path = Path("runs")) -> Tracker:
     if name is None:
         return Tracker()
     if name not in TRACKERS:
-        raise unknown_name("--track", name, TRACKERS)
+        raise unknown_name("--logger", name, TRACKERS)
     try:
         if name == "tensorboard":
             import torch.utils.tensorboard  # noqa: F401
@@ -257,8 +257,8 @@ def open_tracker(name: str | None, runs: Path = Path("runs")) -> Tracker:
             return TensorBoard(runs)
         return MLflow(runs)
     except ImportError as error:
-        hint = f"pip install {'mlflow-skinny' if name == 'mlflow' else name}, or leave --track out"
-        raise UsageError(f"--track {name}: {error.name or name} is not installed", hint=hint) from None
+        hint = f"pip install {'mlflow-skinny' if name == 'mlflow' else name}, or leave --logger out"
+        raise UsageError(f"--logger {name}: {error.name or name} is not installed", hint=hint) from None
 
 
 def _history(place: Path) -> list[dict[str, float]]:

@@ -198,7 +198,7 @@ def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
     except (ValueError, LookupError) as error:
         raise EnsembleError(
             f"the predictions of {run} cannot be scored: {error}",
-            hint=f"ensemble kfold … --name {run} --resume publishes them",
+            hint=f"ensemble kfold … --name {run} --resume writes them",
         ) from None
     versions = runs / run / "environment.json"
     known = read_json(versions) if versions.is_file() else {}

@@ -1,4 +1,4 @@
-"""The versions and the kind of machine that decide whether a result can be had again to the bit, and what differs from those of a run."""
+"""Versions and kind of machine that decide whether a result is reproducible to the bit."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from folds.errors import EnsembleError
 from folds.utils.files import read_json
 
-# Where the folds are saved, what made them does not matter any more.
+# The saved folds matter, not the version that made them.
 _NOT_OF_TRAINING = {"scikit-learn"}
 
 
 def environment() -> dict[str, str]:
-    """Return what this machine trains with, by name. ``cpu`` is the instruction set that torch chooses its kernels by."""
+    """Return versions by name; ``cpu`` is the instruction set for which torch chooses its kernels."""
     import numpy
     import PIL
     import sklearn
@@ -38,7 +38,7 @@ def environment() -> dict[str, str]:
 
 
 def version_warnings(folders: Iterable[Path], now: dict[str, str], on_gpu: bool) -> list[str]:
-    """Return one line for each way in which `now` differs from what the runs in `folders` were begun with; [] where it does not.
+    """Return one line per difference between `now` and the environment in which the runs in `folders` were started.
 
     What a record does not name is not known, and so is all of one that is missing.
 
@@ -51,7 +51,7 @@ def version_warnings(folders: Iterable[Path], now: dict[str, str], on_gpu: bool)
         text = _difference(folder / "environment.json", now, on_gpu)
         if text:
             found.setdefault(text, []).append(folder.name)
-    return [f"{', '.join(names)}: {text}; what comes out may differ in the last bits" for text, names in found.items()]
+    return [f"{', '.join(names)}: {text}; results may differ in the last bits" for text, names in found.items()]
 
 
 def _difference(path: Path, now: dict[str, str], on_gpu: bool) -> str:
@@ -62,7 +62,7 @@ def _difference(path: Path, now: dict[str, str], on_gpu: bool) -> str:
     except EnsembleError:
         begun = None
     if not isinstance(begun, dict):
-        return f"{path.name} is damaged, so the versions it was begun with are not known"
+        return f"{path.name} is damaged, so the versions it was started with are unknown"
     left_out = _NOT_OF_TRAINING if on_gpu else _NOT_OF_TRAINING | {"cuda device"}
     names = [name for name in now if name in begun and begun[name] != now[name] and name not in left_out]
-    return "begun with " + ", ".join(f"{name} {begun[name]} (now {now[name]})" for name in names) if names else ""
+    return "started with " + ", ".join(f"{name} {begun[name]} (now {now[name]})" for name in names) if names else ""

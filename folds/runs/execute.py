@@ -1,4 +1,4 @@
-"""Train the jobs of a plan, here or on a cluster, under the locks of its runs; finished folds are published as they come."""
+"""Train the jobs of a plan, here or on a cluster, and publish finished folds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from folds.utils.locks import exclusive_lock
 
 @contextlib.contextmanager
 def lock_runs(plan: Plan) -> Iterator[None]:
-    """Hold the runs of a plan, so that no other process trains, replaces or publishes them meanwhile.
+    """Lock the runs of a plan, so that no other process trains, replaces or publishes them.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def lock_runs(plan: Plan) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for run in plan.runs:
             stack.enter_context(exclusive_lock(run.runs / f".{run.name}.lock", f"the run {run.folder}"))
-            for fold in range(run.assignment.k):  # workers of a command that was killed may still be on their way out
+            for fold in range(run.assignment.k):  # workers of a killed command may still be exiting
                 with exclusive_lock(
                     lock_of(run.folder, fold), f"fold {fold} of the run {run.folder}", wait=LOCK_SECONDS
                 ):
@@ -36,7 +36,7 @@ def lock_runs(plan: Plan) -> Iterator[None]:
 
 
 def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: None) -> Iterator[Outcome]:
-    """Train `jobs`, one a slot at a time, and yield how each ended, as they end; finished folds are published at once.
+    """Train `jobs`, one per slot at a time; yield each outcome when it ends, after publishing its fold.
 
     A fold that fails does not take the others along. When the caller stops (Ctrl-C), the workers are ended; what is
     finished is published, and what was under way goes on from its last epoch with --resume.

@@ -1,4 +1,4 @@
-"""What the folds of a run begin with besides timm's weights, and whom those weights have seen."""
+"""Initial weights of folds from files and other runs, checked for leakage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Where the folds of a run begin.
+    """The initial weights of the folds of a run.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class InitialWeights:
 
 
 def beginnings(runs: Sequence[Run], folds: Sequence[int]) -> dict[str, InitialWeights]:
-    """Return the beginning of each run, by name; warnings are logged as well.
+    """Return the initial weights of each run by name; log warnings.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def beginnings(runs: Sequence[Run], folds: Sequence[int]) -> dict[str, InitialWe
         weights that have seen people who are scored here.
     """
     found: dict[str, InitialWeights] = {}
-    files: dict[Path, Checkpoint | None] = {}  # variants begin with one file
+    files: dict[Path, Checkpoint | None] = {}  # variants share one file
     for run in runs:
         _check_not_own(run, runs)
         found[run.name] = InitialWeights()
@@ -66,26 +66,26 @@ def _check_not_own(run: Run, runs: Sequence[Run]) -> None:
     name, init = run.recipe.init_run, run.recipe.init
     if name in {other.name for other in runs}:
         raise UsageError(
-            f"--init-run {name}: this command trains {name} itself, and would replace what it begins with",
-            hint=f"--name NEW for what begins with it; {name} is trained first, by a command of its own",
+            f"--init-run {name}: this command trains {name} itself and would overwrite its initial weights",
+            hint=f"--name NEW for the new run; train {name} first, in another command",
         )
     folders = [other.checkpoints / other.name for other in runs]
     if init is not None and any(init.resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise UsageError(
-            f"--init {init}: this command writes there, and would replace what it begins with",
+            f"--init {init}: this command writes there and would overwrite its initial weights",
             hint="--name NEW, or a copy of the file",
         )
 
 
 def _of_run(run: Run, name: str, folds: Sequence[int]) -> InitialWeights:
-    """For `init_run`: the same fold of another run on the same folds, so that nobody is seen who is scored."""
+    """Return the checkpoints of the same folds of another run, which must use the same split (no leakage)."""
     paths = {fold: run.checkpoints / name / f"fold{fold}.pt" for fold in folds}
     shas, optimistic = set(), False
     for fold, path in paths.items():
         checkpoint = load_checkpoint(path)
         if checkpoint.folds_sha != run.assignment.sha or checkpoint.fold != fold:
             raise EnsembleError(
-                f"--init-run {name}: {path} was trained on other folds: people who are scored here would have been seen there",
+                f"--init-run {name}: {path} was trained on other folds: it has seen people who are scored here",
                 hint=f"the same --data, --k and --seed, or --folds runs/{name}/folds.csv",
             )
         theirs, ours = checkpoint.architecture.timm_name, run.architecture.timm_name
@@ -98,14 +98,14 @@ def _of_run(run: Run, name: str, folds: Sequence[int]) -> InitialWeights:
         optimistic |= checkpoint.optimistic
     if len(shas) > 1:
         raise EnsembleError(
-            f"--init-run {name}: its folds were not all trained with the same settings",
+            f"--init-run {name}: its folds were trained with different settings",
             hint=f"train {name} again, with --force",
         )
     return InitialWeights(paths, "".join(shas), optimistic)
 
 
 def _sha(checkpoint: Checkpoint) -> str:
-    """Of what makes a run what it is: where a file lay, and what differs from fold to fold, is not in it."""
+    """Return the settings that all folds of a run share, without locations of files."""
     recipe = {key: value for key, value in checkpoint.recipe.items() if key != "init"}
     mean_std = ("mean", "std") if recipe.get("normalise") == "data" else ()
     architecture = {key: value for key, value in asdict(checkpoint.architecture).items() if key not in mean_std}
@@ -114,7 +114,7 @@ def _sha(checkpoint: Checkpoint) -> str:
 
 
 def _own(path: Path) -> Checkpoint | None:
-    """Return the checkpoint in `path`; None where it is weights from elsewhere, which do not say whom they have seen."""
+    """Return the checkpoint in `path`; None for weights from elsewhere, whose training people are unknown."""
     try:
         return load_checkpoint(path)
     except EnsembleError:
@@ -122,7 +122,7 @@ def _own(path: Path) -> Checkpoint | None:
 
 
 def _check_leakage(run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence[int]) -> list[str]:
-    """Refuse one fold's weights as the beginning of others, which score people it was trained on; other splits are a warning."""
+    """Raise if the initial weights were trained on people whom a fold scores; warn if that cannot be known."""
     assignment, warnings = run.assignment, []
     known = np.isin(assignment.ids, np.array(checkpoint.training_ids, dtype=str))
     seen = np.unique(assignment.persons[known])
@@ -134,8 +134,8 @@ def _check_leakage(run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence
         share = f"{len(leaked):,} of the {len(people):,} people"
         text = f"--init {path} was trained on {share} that fold {fold} of {run.name} is scored on, e.g. '{leaked[0]}'"
         if checkpoint.folds_sha == assignment.sha:
-            hint = f"--init-run {checkpoint.run} begins each fold with the same fold of that run"
-            raise EnsembleError(f"{text}: its score would be worth nothing", hint=hint)
-        warnings.append(f"{text}, if its samples are these: the score would be worth nothing")
+            hint = f"--init-run {checkpoint.run} starts each fold from the same fold of that run"
+            raise EnsembleError(f"{text}: its score would be invalid", hint=hint)
+        warnings.append(f"{text}, if its samples are these: the score would be invalid")
         logger.warning(warnings[-1])
     return warnings

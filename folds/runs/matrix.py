@@ -1,4 +1,4 @@
-"""The runs of a command: architectures × variants × repeats × seeds, each with its name, its folds and a model that can be built."""
+"""Expand a command into runs: architectures × variants × repeats × seeds, with names, folds and checked models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from folds.splits.assignment import FoldAssignment
 
 @dataclass(frozen=True)
 class RunVariant:
-    """A recipe, what it predicts, and what it adds to the name of a run (nothing, where there is but one).
+    """A recipe, its target, and its suffix of the run name (empty for a single recipe).
 
     With an `arch` it is a run of its own: `suffix` is its whole name, and it is compared with no other.
     """
@@ -49,7 +49,7 @@ def make_runs(
     small: bool,
     root: Path = Path(),
 ) -> tuple[Run, ...]:
-    """Every run, named so that no two share a file; what cannot be built or fetched is found here.
+    """Return all runs with unique names; raise if a model cannot be built or its weights cannot be loaded.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def make_runs(
         complete, why = recipe.completed(SMALL_VARIANTS[arch].recipe if small and arch in SMALL_VARIANTS else {})
         for repeat, assignment in enumerate(assignments):
             for seed in range(recipe.seed, recipe.seed + settings.seeds):
-                # The first is named as if it were alone, so that repeats and seeds can be added to a run that is there.
+                # The first has no suffix, so that repeats and seeds can be added to an existing run.
                 name = base + (f"-r{repeat}" if repeat else "") + (f"-s{seed}" if seed != recipe.seed else "")
                 name = _unused(name, [run.name for run in runs])
                 first = firsts.setdefault((place, repeat, seed), name)
@@ -93,7 +93,7 @@ def make_runs(
 
 
 def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tuple[int, str, RunVariant]]:
-    """Return (place, architecture, variant) of every run before repeats and seeds; runs of one place are compared with its first."""
+    """Return (group, architecture, variant) per run before repeats and seeds; runs are compared with the first of their group."""
     pairs = [
         (place, arch, variant)
         for (place, arch), variant in itertools.product(enumerate(settings.arch), variants)
@@ -107,7 +107,7 @@ def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tu
 
 
 def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
-    """Return the name of a run before repeats and seeds, which another one may have as well."""
+    """Return the name of a run before repeats and seeds; it may not be unique."""
     own = arch if variant.target.name == LABEL else f"{arch}-{variant.target.name}"
     if variant.arch is not None:
         return "-".join(filter(None, (settings.name, variant.suffix or own)))
@@ -116,14 +116,14 @@ def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
 
 
 class _Models:
-    """Builds each model once: what cannot be built or fetched is found before anything is decoded or trained."""
+    """Builds each model once, before anything is decoded or trained."""
 
     def __init__(self) -> None:
         self._wanted: object = None
         self._model: Any = None
 
     def check(self, architecture: Architecture, recipe: Recipe, target: Target) -> int:
-        """Raise where a recipe cannot be trained with its model; return the number of parameters."""
+        """Return the number of parameters; raise if the recipe does not work with its model."""
         pretrained = bool(recipe.pretrained) and recipe.init is None
         wanted = (architecture, target.outputs, pretrained, recipe.init)
         if self._wanted != wanted:  # most variants of a recipe have one model
@@ -139,7 +139,7 @@ class _Models:
 
 
 def compared_with(baseline: str, runs: Sequence[Run], table: SampleTable) -> tuple[Run, ...]:
-    """Return the runs, each to be compared with `baseline`: another one of them, or one that is there.
+    """Return the runs with `baseline` set: one of them, or an existing run.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def compared_with(baseline: str, runs: Sequence[Run], table: SampleTable) -> tup
 
 
 def _check_grad_checkpointing(model: Any, timm_name: str) -> None:
-    """An error for a model that cannot compute activations anew; some have the method and an assertion in it."""
+    """Raise if a model does not support gradient checkpointing (some have the method, with an assertion in it)."""
     try:
         model.set_grad_checkpointing(True)
         model.set_grad_checkpointing(False)  # the model serves other variants, too
@@ -162,7 +162,7 @@ def _check_grad_checkpointing(model: Any, timm_name: str) -> None:
 
 
 def _unused(name: str, used: Sequence[str]) -> str:
-    """`name`, or with the first number from 2 on that makes it one of its own."""
+    """Return `name`, or `name` with the first number from 2 that makes it unique."""
     count, free = 1, name
     while free in used:
         count += 1

@@ -1,4 +1,4 @@
-"""Open the runs of a plan: decode their images, check them against what is there, write their folders, list what is left to train."""
+"""Prepare the runs of a plan: decode images, check existing runs, write run folders, list the jobs to train."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from folds.utils.progress import SILENT, Advance, Progress
 
 logger = logging.getLogger(__name__)
 
-TRAINED = "trained.csv"  # in the run's folder: what is trained on, where that is not what is scored
+TRAINED = "trained.csv"  # in the run's folder: training labels, if they differ from the scored labels
 
 
 class Images(NamedTuple):
@@ -38,7 +38,7 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run that has been found to be in order.
+    """A run that has passed all checks.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ def prepare_jobs(
     progress: Progress = SILENT,
     decoded: Callable[[Images], None] | None = None,
 ) -> list[Job]:
-    """Decode the images, write the run folders, and return the jobs that are still to do, longest first.
+    """Decode the images, write the run folders, and return the remaining jobs, longest first.
 
     Where versions differ from those that a run was begun with, before it is trained further, there is a warning in the log.
 
@@ -72,7 +72,7 @@ def prepare_jobs(
 
     Raises
     ------
-    EnsembleError : a run exists and neither `resume` nor `force` is given, or it was begun with other settings, data
+    EnsembleError : a run exists and neither `resume` nor `force` is given, or it was started with different settings, data
         or folds, or on another kind of device (the difference is shown); an image cannot be used.
     """
     plan.check_not_started(resume, force)
@@ -80,7 +80,7 @@ def prepare_jobs(
         images = decode_images(plan, advance)
     if decoded is not None:
         decoded(images[plan.runs[0].image_settings])
-    # Nothing is removed before everything has been found to be in order, for all runs.
+    # Nothing is removed before all runs have passed all checks.
     opened = [_check_run(plan, run, images[run.image_settings], force) for run in plan.runs]
     versions = environment()
     for one in opened:
@@ -89,7 +89,7 @@ def prepare_jobs(
 
 
 def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSettings, Images]:
-    """Return the decoded images of training and test by how they are decoded; runs that want the same share them.
+    """Return decoded training and test images by settings; runs with equal settings share them.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSett
 
 
 def _check_run(plan: Plan, run: Run, images: Images, force: bool) -> OpenedRun:
-    """Refuse a run that was begun with other settings than it would go on with."""
+    """Raise if a run was started with different settings."""
     amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
     trained = trained_labels(run.recipe, plan.table)
     record = _record(plan, run, images, amp, trained)
@@ -118,7 +118,7 @@ def _check_run(plan: Plan, run: Run, images: Images, force: bool) -> OpenedRun:
 
 
 def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
-    """Remove what is trained again from nothing, and write the folder of a run that is new; config.toml, which makes it one, last."""
+    """Remove what is retrained, and write the folder of a new run, config.toml last."""
     run = one.run
     if force:
         run.remove(plan.folds)
@@ -132,14 +132,14 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
 
 
 def _list_jobs(plan: Plan, opened: Sequence[OpenedRun], versions: dict[str, str]) -> list[Job]:
-    """Return the folds that are not trained, longest first: the last slot to finish then has the least left to do."""
+    """Return the jobs of untrained folds, longest first, so that all slots finish at about the same time."""
     jobs: list[tuple[int, Job]] = []
     for one in opened:
         run, job = one.run, _job(plan, one, versions)
         begun = plan.beginnings.get(run.name, InitialWeights())
         for fold in plan.folds:
             if run.done(fold) is not None:
-                # Of a process that was killed just before it removed it.
+                # Left by a process that was killed before it removed it.
                 (run.fold_folder(fold) / "state.pt").unlink(missing_ok=True)
                 continue
             rows = len(run.assignment.training_index(fold))
@@ -181,7 +181,7 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
 
 
 def _record(plan: Plan, run: Run, images: Images, amp: str, trained: Sequence[str] | None) -> str:
-    """Return the content of a run's config.toml: given again, it makes this very run."""
+    """Return the content of a run's config.toml, which reproduces the run with -c."""
     train, test = images
     settings = replace(
         plan.settings,
@@ -195,7 +195,7 @@ def _record(plan: Plan, run: Run, images: Images, amp: str, trained: Sequence[st
     if settings.folds is None and (
         run.assignment is not plan.assignment or run.recipe.seed != plan.runs[0].recipe.seed
     ):
-        # Its folds do not follow from its seed: they are those beside the record.
+        # Its folds do not follow from its seed: use those saved with the record.
         settings = replace(settings, folds=run.folder / "folds.csv", holdout=None, stratify=())
     resolved = {
         "architecture": _plain(asdict(run.architecture)),
@@ -210,7 +210,7 @@ def _record(plan: Plan, run: Run, images: Images, amp: str, trained: Sequence[st
         "amp": amp,
         "device": plan.placement.kind,
         "threads": plan.placement.threads,
-        # On a CPU the threads make the same choice again, and on a larger machine a larger one.
+        # On a CPU this follows from the threads, and may be larger on a larger machine.
         "jobs": plan.execution.per_device or (None if plan.placement.kind == "cpu" else 1),
     }
     return to_toml(settings, run.recipe, resolved)

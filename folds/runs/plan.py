@@ -1,4 +1,4 @@
-"""What is to be trained: the data, the folds and the runs of one command, checked before anything starts."""
+"""Build the plan of a command: data, folds and runs, checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -57,26 +57,26 @@ class Plan:
 
     @property
     def assignment(self) -> FoldAssignment:
-        """Return the folds of the first run, which are those of all where nothing is repeated."""
+        """Return the folds of the first run (of all runs without repeats)."""
         return self.runs[0].assignment
 
     @property
     def assignments(self) -> tuple[FoldAssignment, ...]:
-        """Return the different ones."""
+        """Return the different splits of the runs."""
         return tuple(dict.fromkeys(run.assignment for run in self.runs))
 
     @property
     def whole(self) -> bool:
-        """Return whether all folds of its runs are to be trained."""
+        """Return whether all folds are trained."""
         return self.runs[0].is_whole(self.folds)
 
     @property
     def image_cache(self) -> Path:
-        """Return ``.ensemble/images``, where decoded images are kept."""
+        """Return the folder of decoded images, ``.ensemble/images``."""
         return self.root / CACHE / "images"
 
     def check_not_started(self, resume: bool = False, force: bool = False) -> None:
-        """Raise an EnsembleError where a run exists, and neither `resume` nor `force` is given."""
+        """Raise EnsembleError if a run exists and neither `resume` nor `force` is given."""
         for run in self.runs:
             run.check_not_started(self.folds, resume, force)
 
@@ -92,7 +92,7 @@ def build_plan(
     baseline: str | None = None,
     root: Path = Path(),
 ) -> Plan:
-    """Read the table, split it, resolve the architectures and name the runs. Nothing is written but the built-in people.
+    """Read the table, split it, resolve the architectures and name the runs. Only synthetic data may be written.
 
     What was found is logged; warnings are in the plan as well.
 
@@ -105,7 +105,7 @@ def build_plan(
     baseline : the run that all are compared with; without it each variant is compared with the first of its architecture.
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
     """
-    # What has a name is looked up before anything is read or trained.
+    # Check names before anything is read or trained.
     execution = execution or Execution()
     execution.check()
     on_cpu = (first := _place(1, execution).devices[0]) == "cpu"
@@ -132,7 +132,7 @@ def build_plan(
 
 
 def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
-    """Raise where a recipe cannot be, on a device of this kind; return, and log, what is doubtful about them."""
+    """Raise if a recipe is invalid on this kind of device; return and log warnings."""
     for recipe in recipes:
         validate_recipe(recipe)
         resolve_amp(recipe.amp, device)
@@ -140,7 +140,7 @@ def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
 
 
 def _started(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple[Recipe, Target]:
-    """Return the recipe with its start decided (the built-in people have no pretrained weights), and what it predicts."""
+    """Return the recipe with `pretrained` resolved (no pretrained weights for synthetic data), and its target."""
     if recipe.pretrained is None:
         recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None and not built_in)
     target = check_for_classes(recipe, table.classes, table.class_attributes)
@@ -155,7 +155,7 @@ def _assign(settings: Settings, recipe: Recipe, table: SampleTable) -> list[Fold
 
 
 def _split_warnings(settings: Settings, assignments: list[FoldAssignment], table: SampleTable) -> list[str]:
-    """Return what may be wrong with the folds; what `make_splits` has not logged already is logged."""
+    """Return warnings about the folds; log those that `make_splits` has not logged."""
     checked = [
         f"repeat {repeat}: {line}" if repeat else line
         for repeat, assignment in enumerate(assignments)
@@ -180,7 +180,7 @@ def _place(jobs: int, execution: Execution, threads: int | None = None) -> Devic
 
 
 def _warned(lines: Iterable[str]) -> list[str]:
-    """Return the lines, which are logged as warnings."""
+    """Log the lines as warnings and return them."""
     warned = list(lines)
     for line in warned:
         logger.warning(line)

@@ -59,7 +59,7 @@ def write_predictions(plan: Plan, run: Run) -> None:
 
 
 def _published(path: Path, sidecar: PredictionMetadata) -> bool:
-    """Return whether `path` already holds exactly these folds: a file that is right keeps its date."""
+    """Return whether `path` already holds exactly these folds (then it is not written again)."""
     if not (path.exists() and sidecar_path(path).exists()):
         return False
     return read_json(sidecar_path(path)).get("checkpoint_sha") == sidecar.checkpoint_sha and len(

@@ -1,4 +1,4 @@
-"""A run: one architecture and recipe over all folds; where its files are, and what must not happen to them."""
+"""A run: one architecture and recipe over all folds, its files, and the checks before they change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from folds.predictions.files import fold_files, oof_file, sidecar_path
 from folds.splits.assignment import FoldAssignment
 from folds.utils.files import read_json, remove
 
-# Where a file lies does not change what is trained; its content is compared by hash.
+# Locations of files do not change the training; contents are compared by hash.
 _NOT_COMPARED = {
     "data",
     "test",
@@ -34,11 +34,11 @@ _NOT_COMPARED = {
     "resolved",
     "name",
 }
-# Which folds there are is compared by their hash.
+# Folds are compared by their hash.
 _NOT_COMPARED |= {"holdout", "repair", "stratify"}
-# How many runs one command made.
+# The number of runs of one command.
 _NOT_COMPARED |= {"repeats", "seeds"}
-# Threads are kept (`recorded_start`), not compared; how many jobs train side by side changes nothing that comes out.
+# Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change results.
 _NOT_COMPARED_RESOLVED = {"threads", "jobs"}
 _RESOLVED = "resolved "
 _DEVICE = f"{_RESOLVED}device"
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def image_settings(self) -> ImageSettings:
-        """Return what every image becomes before it is trained on."""
+        """Return how images are decoded for this run."""
         return ImageSettings(
             self.architecture.height, self.architecture.width, self.recipe.fit, self.recipe.value_window()
         )
@@ -95,7 +95,7 @@ class Run:
         return self.checkpoints / self.name / f"fold{fold}.pt"
 
     def done(self, fold: int) -> dict[str, Any] | None:
-        """Return what done.json of a fold says, None while it is not trained.
+        """Return the content of done.json of a fold; None if the fold is not trained yet.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class Run:
         return record
 
     def check_not_started(self, folds: Sequence[int], resume: bool = False, force: bool = False) -> None:
-        """Nothing is trained over or written over: what exists wants `resume` or `force`."""
+        """Raise if the run exists and neither `resume` nor `force` is given."""
         if force:
             return
         started = [fold for fold in folds if self.fold_folder(fold).exists()]
@@ -126,15 +126,15 @@ class Run:
             state = f"folds {', '.join(map(str, done))} are trained" if done else "it has been started"
             raise EnsembleError(
                 f"the run {self.folder} exists and {state}",
-                hint="--resume goes on with what is missing, --name NEW begins another run, --force trains it again from nothing",
+                hint="--resume continues it, --name NEW starts another run, --force retrains it from scratch",
             )
-        # Predictions under this name that this run has not made: a colleague's, or of a run whose folder was removed.
+        # Predictions with this name from elsewhere: a colleague's, or of a run whose folder was removed.
         if not (self.folder / "config.toml").exists():
             there = [path for path in self._results() if path.is_file()]
             if there:
                 raise EnsembleError(
                     f"{there[0]} exists, and {self.folder}, which would have made it, does not",
-                    hint="give another --name, or --force to replace it",
+                    hint="use another --name, or --force to replace it",
                 )
 
     def _results(self) -> list[Path]:
@@ -142,7 +142,7 @@ class Run:
         return [oof_file(self.runs, self.name), *fold_files(self.runs, self.name).values(), *checkpoints]
 
     def check_same_settings(self, record: str) -> None:
-        """A run goes on with the settings, data and folds it was begun with, or not at all.
+        """Raise if the run was started with different settings, data or folds.
 
         Parameters
         ----------
@@ -156,7 +156,7 @@ class Run:
         if not path.exists():
             return
         before, after = _comparable(read_record(path), path), _comparable(tomllib.loads(record), path)
-        # What an earlier version did not record yet: a setting was at its default, of what was decided nothing is known.
+        # Keys that an earlier version did not record: settings had their defaults, resolved values are unknown.
         decided = {key for key in before.keys() ^ after.keys() if key.startswith(_RESOLVED)}
         before, after = (
             {key: default_of(key) for key in before.keys() | after.keys()} | part for part in (before, after)
@@ -166,23 +166,23 @@ class Run:
             lines = [f"{key}: {_short(before.get(key))} → {_short(after.get(key))}" for key in changed]
             if _DEVICE in changed and set(changed) <= {_DEVICE, "resolved amp"}:  # half precision comes with the device
                 there = (
-                    "--devices cpu goes"
+                    "--devices cpu continues"
                     if before[_DEVICE] == "cpu"
-                    else "a machine with a GPU (--devices auto, or 0) goes"
+                    else "a machine with a GPU (--devices auto, or 0) continues"
                 )
                 raise EnsembleError(
-                    f"the run {self.folder} was begun on another kind of device, on which the same training gives other numbers",
-                    hint=f"{there} on with it; --name NEW is another run; --force trains all of it again from nothing",
+                    f"the run {self.folder} was started on another kind of device, which gives different numbers",
+                    hint=f"{there} it; --name NEW starts another run; --force retrains it from scratch",
                     details=lines,
                 )
             raise EnsembleError(
-                f"the run {self.folder} was begun with other settings",
-                hint="give the settings it was begun with, or --name NEW for another run, or --force to train all of it again from nothing",
+                f"the run {self.folder} was started with different settings",
+                hint="use the settings it was started with, --name NEW for another run, or --force to retrain it from scratch",
                 details=lines,
             )
 
     def remove(self, folds: Sequence[int]) -> None:
-        """Remove these folds (--force); where they are all, everything else of the run too, so that other settings may take its place.
+        """Remove these folds; if they are all folds, remove the whole run, so that it can start with other settings.
 
         What was predicted from them in several views goes with them: it would be of models that are no more. What says
         that a fold is trained goes first, and what it could be gone on from next: stopped anywhere, nothing that is left
@@ -200,7 +200,7 @@ class Run:
                 remove(place / name)
         predicted = [oof_file(self.runs, self.name), *(path for fold, path in tests.items() if whole or fold in folds)]
         for path in [*predicted, oof_file(tta, self.name), *fold_files(tta, self.name).values()]:
-            # The array first: a sidecar without its array is nothing, an array without its sidecar would be taken on trust.
+            # The array first: a sidecar alone is ignored, an array alone would be read without any check.
             remove(path)
             remove(sidecar_path(path))
         checkpoints = [self.checkpoints / self.name] if whole else [self.checkpoint(fold) for fold in folds]
@@ -208,12 +208,12 @@ class Run:
             remove(path)
 
     def is_whole(self, folds: Sequence[int]) -> bool:
-        """Return whether these are all of the run's folds."""
+        """Return whether these are all folds of the run."""
         return set(folds) == set(range(self.assignment.k))
 
 
 def file_safe(name: str) -> str:
-    """Return a run name of letters, digits, ``.``, ``_`` and ``-`` that no shell or file system minds.
+    """Return a run name that is safe for shells and file systems: letters, digits, ``.``, ``_`` and ``-``.
 
     `tta`, `blends` and `tune` are folders of the program itself.
     """
@@ -225,14 +225,14 @@ def file_safe(name: str) -> str:
 
 @dataclass(frozen=True)
 class RecordedResources:
-    """What an earlier start has decided on; None where there was none, or where it does not say."""
+    """Threads and jobs of an earlier start; None if there was none or if they were not recorded."""
 
     threads: int | None = None
     jobs: int | None = None
 
 
 def recorded_start(runs: Sequence[Run]) -> RecordedResources:
-    """Return the threads a job and the jobs a device of an earlier start of these runs: other threads give other sums.
+    """Return the threads per job and the jobs per device of an earlier start (results depend on the number of threads).
 
     Raises
     ------
@@ -249,7 +249,7 @@ def recorded_start(runs: Sequence[Run]) -> RecordedResources:
     if len(threads) > 1:
         each = ", ".join(f"{name} with {number}" for number, name in sorted(threads.items()))
         raise EnsembleError(
-            f"these runs were begun with different numbers of threads a job: {each}",
+            f"these runs were started with different numbers of threads per job: {each}",
             hint="--resume them one at a time: --arch NAME",
         )
     return RecordedResources(next(iter(threads), None), min(jobs, default=None))

@@ -91,7 +91,7 @@ def train_runs(
         for run in plan.runs:
             save_hypothesis(run, hypothesis)
         if not jobs:
-            logger.info("nothing left to train")
+            logger.info("all folds are trained already")
         with tracker:
             failed = _train(plan, jobs, tracker, progress)
             for entry in _enter_in_ledger(plan, git):

@@ -351,8 +351,6 @@ def _callback(tuning: Study, left: Mapping[int, TrialSpec], lost: dict[int, str]
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             reason = " ".join(str(getattr(trial, "get_error", lambda: "")() or "").split())
-            lost[_number(trial)] = (
-                f"its process crashed or was killed, given up after {RETRIES} retries: {reason[-200:]}"
-            )
+            lost[_number(trial)] = f"worker crashed or was killed, given up after {RETRIES} retries: {reason[-200:]}"
 
     return Listening()

@@ -65,7 +65,7 @@ def test_a_sweep_trains_its_variants_and_says_which_difference_is_no_noise(train
     }
 
     again = trainer(*words, "--resume", "--json")
-    assert "nothing left to train" in again.err
+    assert "all folds are trained already" in again.err
     (found,) = json.loads(again.out)["comparisons"]
     assert (found["run"], found["baseline"], found["varied"]) == (
         "s-none",
@@ -156,7 +156,7 @@ def test_a_run_of_the_command_may_be_the_baseline_of_the_others(grid: Path) -> N
         (["--sweep", "epochs=1,2"], 2, "--epochs and --sweep epochs contradict each other"),
         (["--sweep", "arch=swin,resnet18"], 2, "--arch A,B trains several architectures"),
         (["--sweep", "loss=ce"], 2, "expected two values or more"),
-        (["--track", "tensorbord"], 2, "unknown --track 'tensorbord'; did you mean tensorboard?"),
+        (["--track", "tensorbord"], 2, "unknown --logger 'tensorbord'; did you mean tensorboard?"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_read(

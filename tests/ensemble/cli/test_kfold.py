@@ -41,7 +41,7 @@ def test_a_finished_run_is_shown_again_and_its_files_keep_their_dates(
     before = {path: path.stat().st_mtime_ns for path in Path("runs").glob("*.*") if not path.name.startswith(".")}
     again = call(*GRID, "--resume")
     assert again.code == 0
-    assert "nothing left to train" in again.err
+    assert "all folds are trained already" in again.err
     assert again.out == grid_output.out
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -68,7 +68,7 @@ def test_scores_per_person_count_people(grid: Path, call: Call) -> None:
 def test_the_recorded_settings_can_be_given_again(grid: Path, call: Call) -> None:
     called = call("kfold", "-c", "runs/test_vit/config.toml", "--resume")
     assert called.code == 0, called.err
-    assert "nothing left to train" in called.err
+    assert "all folds are trained already" in called.err
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_lines_that_cannot_be_read_are_said_and_the_others_shown(call: Call, led
     LEDGER.write_bytes(b'{"torn": \n' + LEDGER.read_bytes())
     called = call("runs")
     assert (called.code, called.out.count("swin-")) == (0, 3)
-    assert "warning: runs/ledger.jsonl: line 1 is damaged and passed over" in called.err
+    assert "warning: runs/ledger.jsonl: line 1 is damaged and skipped" in called.err
 
 
 @pytest.mark.parametrize(

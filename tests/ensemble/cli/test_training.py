@@ -99,7 +99,7 @@ def test_repeats_and_seeds_are_trained_in_one_queue_beside_what_is_there(
     )
     assert len({Path(f"runs/test_resnet{name}.oof.npy").read_bytes() for name in sidecars}) == 4
     # A run of them goes on by itself, by its record.
-    assert "nothing left to train" in call("kfold", "-c", "runs/test_resnet-r1-s1/config.toml", "--resume").err
+    assert "all folds are trained already" in call("kfold", "-c", "runs/test_resnet-r1-s1/config.toml", "--resume").err
     assert call("blend", *sorted(map(str, Path("runs").glob("test_resnet*.npy")))).code == 0
 
 

@@ -26,7 +26,7 @@ def absent() -> Exception:
     [
         (
             ray.exceptions.WorkerCrashedError(),
-            "its process crashed or was killed, given up after 5 retries",
+            "worker crashed or was killed, given up after 5 retries",
             "out of memory? fewer --jobs",
         ),
         (ray.exceptions.NodeDiedError(DIED), "its machine 192.0.2.2 was lost, given up after 5 retries", "ray status"),
@@ -43,7 +43,7 @@ def absent() -> Exception:
         (ray.exceptions.TaskCancelledError(), "it was cancelled from outside", "--resume"),
         (
             ray.exceptions.RuntimeEnvSetupError("no pip"),
-            "Ray could not set up its process: no pip",
+            "Ray could not start its worker: no pip",
             "runtime_env_setup*.log",
         ),
         (ray.exceptions.LocalRayletDiedError(), "Ray has ended on this machine", "ray start"),

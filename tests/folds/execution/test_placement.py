@@ -30,7 +30,7 @@ def test_on_a_cpu_there_is_a_slot_for_each_job_up_to_the_cores_which_are_shared_
 
 def test_the_reason_says_jobs_threads_and_cores() -> None:
     reason = plan_devices(3).reason
-    assert "3 jobs at a time" in reason
+    assert "training 3 folds in parallel" in reason
     assert "2 threads each" in reason
     assert "8 cores" in reason
     assert "1 thread each" in plan_devices(8).reason

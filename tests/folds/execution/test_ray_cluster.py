@@ -153,8 +153,7 @@ def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(
     moved = [fold for fold, seen in nodes.items() if len(seen) == 2]
     assert moved, "no job was seen on two machines"
     assert any(
-        f"fold {moved[0]}: its process or machine was lost; going on from what is saved, on {nodes[moved[0]][1]}"
-        in note
+        f"fold {moved[0]}: worker or machine lost; restarting from the last saved state on {nodes[moved[0]][1]}" in note
         for note in logged.notes
     )
     # Every epoch was heard of, though several end between two looks; one that was done and not yet saved was done again.
@@ -185,7 +184,7 @@ def test_a_lock_that_stays_held_ends_the_job_with_what_to_do(
         outcomes = list(train_on_cluster(jobs[:1], ONE_CPU, cluster.address, no_report, patience=1.5))
         (said,) = errors(outcomes)
     assert f"error: {jobs[0].title} is in use by process {holder.pid}, for " in said
-    assert "hint: --resume when that process has ended; where its machine is gone and the lock stays, rm " in said
+    assert "hint: --resume after that process has ended; if its machine is gone and the lock remains, rm " in said
     assert f"{jobs[0].lock.absolute()} first" in said
     assert left_behind() == []
 
@@ -237,7 +236,7 @@ def test_a_process_that_is_always_killed_is_given_up_with_the_number_of_retries(
     monkeypatch.setattr(cluster_module, "run_task", killed)
     monkeypatch.setattr(cluster_module, "RETRIES", 1)
     (said,) = errors(list(train_on_cluster(jobs[:1], ONE_CPU, cluster.address, no_report)))
-    assert f"{jobs[0].title}: its process crashed or was killed, given up after 1 retries" in said
+    assert f"{jobs[0].title}: worker crashed or was killed, given up after 1 retries" in said
     time.sleep(1)  # for what Ray itself has to say about it
     assert capsys.readouterr().out == "", "standard output is for results"
 
@@ -338,12 +337,12 @@ def test_a_gpu_that_torch_does_not_find_is_an_error_that_names_the_machine(clust
         placement = place_on_cluster(5, Execution(backend="ray", address=cluster.address, per_device=2))
         assert placement.devices == ("cuda",) * 2
         assert placement.gpu_share == 0.5
-        assert "2 jobs at a time on 1 GPU of " in placement.reason
+        assert "training 2 folds in parallel on 1 GPU of " in placement.reason
         assert place_on_cluster(5, Execution(devices="cpu", backend="ray", address=cluster.address)).gpu_share == 0
         outcomes = list(train_on_cluster(jobs[:1], placement, cluster.address, no_report))
     (said,) = errors(outcomes)
     assert f"{jobs[0].title}: Ray gave it GPU 0 of the machine {os.uname().nodename} (" in said
-    assert "), and the torch there finds none" in said
+    assert "), but torch finds no GPU there" in said
     assert "hint: ensemble doctor on that machine" in said
 
 

@@ -102,9 +102,9 @@ def _other_end(path: Path) -> None:
     ("change", "said"),
     [
         (Path.unlink, "does not see {path}"),
-        (_shorter, "sees another {path}: of {found:,} bytes, expected {expected:,}"),
-        (_other_beginning, "sees another {path}: of the same size, with other content"),
-        (_other_end, "sees another {path}: of the same size, with other content"),
+        (_shorter, "has another {path}: {found:,} bytes, expected {expected:,}"),
+        (_other_beginning, "has another {path}: same size, different content"),
+        (_other_end, "has another {path}: same size, different content"),
     ],
 )
 def test_a_file_that_is_missing_or_another_is_named(

@@ -223,7 +223,7 @@ def test_an_unknown_run_is_refused_with_the_nearest(write: Writer) -> None:
     assert known_runs() == ["resnet18", "swin"]
     with pytest.raises(UsageError, match=r"unknown --baseline 'resnet81'; did you mean resnet18\?"):
         require_run("resnet81", option="--baseline")
-    with pytest.raises(EnsembleError, match="begun: none of its folds is trained yet"):
+    with pytest.raises(EnsembleError, match="begun: no fold is trained yet"):
         require_run("begun")
     require_run("swin")
 
@@ -231,7 +231,7 @@ def test_an_unknown_run_is_refused_with_the_nearest(write: Writer) -> None:
 def test_a_bare_or_misshapen_array_is_refused(write: Writer) -> None:
     write("a")
     np.save("runs/bare.oof.npy", np.full((3, 3), 0.3, np.float32))
-    with pytest.raises(EnsembleError, match="has no sidecar, so its rows have no names"):
+    with pytest.raises(EnsembleError, match="has no sidecar, so the ids of its rows are unknown"):
         compare_runs("a", "bare")
     path = write("b")
     np.save(path, np.full((5, 3), 0.3, np.float32))

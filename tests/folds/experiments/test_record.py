@@ -172,7 +172,7 @@ def test_where_scores_cannot_be_compared_the_settings_are_and_it_is_said(trainer
     assert found is not None
     assert found["baseline"]["differences"] is None
     assert found["baseline"]["varied"] == {"augment": ["standard", "none"]}
-    assert "none of its folds is trained yet" in found["baseline"]["notes"][0]
+    assert "no fold is trained yet" in found["baseline"]["notes"][0]
 
 
 def test_a_ledger_that_cannot_be_written_costs_no_training(trainer: Call) -> None:

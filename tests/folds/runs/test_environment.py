@@ -47,8 +47,8 @@ def test_runs_that_differ_alike_share_one_line_that_names_what_differs(tmp_path:
         begun(tmp_path, "resnet", NOW | {"python": "3.11.2"})
     ]
     assert version_warnings(folders, NOW, on_gpu=False) == [
-        "swin, vit: begun with torch 2.11 (now 2.12), numpy 2.3 (now 2.4); what comes out may differ in the last bits",
-        "resnet: begun with python 3.11.2 (now 3.12.1); what comes out may differ in the last bits",
+        "swin, vit: started with torch 2.11 (now 2.12), numpy 2.3 (now 2.4); results may differ in the last bits",
+        "resnet: started with python 3.11.2 (now 3.12.1); results may differ in the last bits",
     ]
 
 
@@ -58,7 +58,7 @@ def test_the_kind_of_gpu_counts_for_what_is_trained_on_one_and_the_maker_of_save
     folder = begun(tmp_path, "swin", NOW | {"cuda device": "A", "scikit-learn": "1.8"})
     assert version_warnings([folder], NOW, on_gpu=False) == []
     assert version_warnings([folder], NOW, on_gpu=True) == [
-        "swin: begun with cuda device A (now B); what comes out may differ in the last bits"
+        "swin: begun with cuda device A (now B); results may differ in the last bits"
     ]
 
 

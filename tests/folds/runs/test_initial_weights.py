@@ -111,7 +111,7 @@ def test_a_resume_after_the_first_run_was_trained_otherwise_is_refused(planned: 
     plan = planned("first", epochs=2, more={"force": True})
     for job in prepare_jobs(plan, force=True):
         train_fold(job)
-    with pytest.raises(EnsembleError, match="was begun with other settings") as refused:
+    with pytest.raises(EnsembleError, match="was started with different settings") as refused:
         prepare_jobs(planned("second", init_run="first"), resume=True)
     assert any("init_run_sha" in line for line in refused.value.details)
 

@@ -177,7 +177,7 @@ def test_other_versions_are_warned_about_before_training_and_not_where_nothing_i
     monkeypatch.setattr(opening, "environment", lambda: now | {"numpy": "9.9"})
     prepare_jobs(planned(), resume=True)
     assert logged.warnings_of("folds.runs.open") == [
-        f"test_resnet: begun with numpy {now['numpy']} (now 9.9); what comes out may differ in the last bits"
+        f"test_resnet: begun with numpy {now['numpy']} (now 9.9); results may differ in the last bits"
     ]
     monkeypatch.setattr(opening.Run, "done", lambda self, fold: {})
     assert prepare_jobs(planned(), resume=True) == []

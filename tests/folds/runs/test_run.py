@@ -197,8 +197,8 @@ def refused(run: Run) -> Callable[..., EnsembleError]:
 @pytest.mark.parametrize(
     ("before", "after", "way"),
     [
-        ("cpu", "cuda", "--devices cpu goes on with it"),
-        ("cuda", "cpu", "a machine with a GPU (--devices auto, or 0) goes on with it"),
+        ("cpu", "cuda", "--devices cpu continues it"),
+        ("cuda", "cpu", "a machine with a GPU (--devices auto, or 0) continues it"),
     ],
 )
 def test_another_kind_of_device_is_refused_with_the_way_back(

@@ -57,7 +57,7 @@ def test_a_training_returns_scores_and_a_second_one_trains_nothing(planned: Plan
     assert sum("macro F1" in line and line.startswith("test_resnet fold") for line in logged.notes) == 2
     assert read_ledger(ledger_file()).latest()["test_resnet"]["hypothesis"] == "it learns"
     again = train_runs(planned(), resume=True)
-    assert "nothing left to train" in logged.notes
+    assert "all folds are trained already" in logged.notes
     assert again.summaries == trained.summaries
     assert score_runs(planned()).summaries == trained.summaries
 
