@@ -433,7 +433,11 @@ def bad_files(folder: Path) -> None:
         (["runs/swin.oof.npy", "--score-by", "image"], 2, "--score-by image: expected person"),
         (["runs/swin.oof.npy", "--from", "odds"], 2, "--from odds: expected probability or logit"),
         (["runs/swin.oof.npy", "-o", "../up"], 2, "-o ../up: expected a name"),
-        (["runs/swin.fold0.test.npy", "--per", "person"], 1, "needs the persons of the test samples, which are unknown"),
+        (
+            ["runs/swin.fold0.test.npy", "--per", "person"],
+            1,
+            "needs the persons of the test samples, which are unknown",
+        ),
     ],
 )
 def test_bad_input_is_one_error_with_a_hint_and_leaves_nothing_behind(

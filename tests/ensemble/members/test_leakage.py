@@ -40,7 +40,8 @@ def test_what_agrees_with_the_folds_of_its_run_is_read(tmp_path: Path) -> None:
 def test_a_row_that_the_run_has_in_another_fold_was_trained_on(tmp_path: Path, where: str, name: str) -> None:
     folds_csv(tmp_path, [0, 0, 1, 1, 0, 0])
     with pytest.raises(
-        EnsembleError, match=r"the model of fold 2 predicts 'im4' but was trained on it.*fold 0; this affects 2 of 6 rows"
+        EnsembleError,
+        match=r"the model of fold 2 predicts 'im4' but was trained on it.*fold 0; this affects 2 of 6 rows",
     ) as caught:
         read_members([save(tmp_path / where, PLAIN, name)])
     assert str(tmp_path / "swin" / "folds.csv") in caught.value.message
