@@ -14,6 +14,7 @@ from folds.data.table import Dataset, SampleTable
 from folds.images.cache import DecodedImages
 from folds.splits.assignment import FoldAssignment
 from folds.splits.checks import check_folds
+from folds.utils.numeric import distinct_numbers
 
 NOTE, WARNING, ERROR = "note", "warning", "error"
 # Above it comparing every image with every other takes minutes: done by the audit that is asked for, not before each training.
@@ -159,7 +160,9 @@ def audit_table(data: Dataset, assignment: FoldAssignment | None = None, k: int 
 def _rare(train: SampleTable, k: int) -> list[str]:
     if train.labels is None or train.persons is None:
         return []
-    people = {name: len(np.unique(train.persons[train.labels == name])) for name in train.classes}
+    width = len(train.classes)
+    pairs = distinct_numbers(train.person_codes[1] * width + train.label_codes())
+    people = dict(zip(train.classes, np.bincount(pairs % width, minlength=width).tolist(), strict=True))
     return [
         f"class {name}: {_counted(count, 'person', 'people')} for {k} folds"
         for name, count in people.items()
@@ -171,10 +174,11 @@ def _people(train: SampleTable) -> list[Finding]:
     """Return whether a split by image would leak, and how many people have one image only."""
     if train.labels is None or train.persons is None:
         return []
-    _, person, images = np.unique(train.persons, return_inverse=True, return_counts=True)
-    pairs = np.unique(np.stack([person, train.label_codes()]), axis=1)
+    names, person = train.person_codes
+    images, width = np.bincount(person), len(train.classes)
+    pairs = distinct_numbers(person * width + train.label_codes())
     several = images > 1
-    constant = int(((np.bincount(pairs[0], minlength=len(images)) == 1) & several).sum())
+    constant = int(((np.bincount(pairs // width, minlength=len(names)) == 1) & several).sum())
     found = []
     if constant:
         message = f"the label is constant in {constant:,} of the {several.sum():,} people with several images: a split by image would leak it"

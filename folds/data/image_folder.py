@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from folds.data.table import IMAGE_SUFFIXES, DataSpec, RawColumns
+from folds.data.table import IMAGE_SUFFIXES, DataSpec, ImagePaths, RawColumns
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.utils.csv_table import cannot_read
 
@@ -19,10 +19,10 @@ SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "tes
 
 @dataclass
 class Found:
-    """The images below a folder: (path relative to it with /, file), sorted; and what was passed over."""
+    """The images below a folder: their paths relative to it, with /, sorted; and what was passed over."""
 
     folder: Path
-    images: list[tuple[str, Path]] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     hidden: int = 0
     others: Counter[str] = field(default_factory=Counter)
 
@@ -64,7 +64,7 @@ def _walk(folder: Path, prefix: str, found: Found, seen: set[str]) -> None:
                 seen.add(real)
                 _walk(Path(entry.path), f"{prefix}{entry.name}/", found, seen)
         elif is_image(entry.name):
-            found.images.append((prefix + entry.name, Path(entry.path)))
+            found.images.append(prefix + entry.name)
         else:
             found.others[_suffix(entry.name)] += 1
 
@@ -106,14 +106,15 @@ def persons_by_regex(names: Sequence[str], regex: str, where: Sequence[str]) -> 
     except re.error as error:
         raise UsageError(f"--person-regex '{regex}' is not a regular expression: {error}", hint=EACH_ITS_OWN) from None
     group: str | int = "person" if "person" in pattern.groupindex else min(1, pattern.groups)
-    matches = [pattern.search(name) for name in names]
-    persons = [(match.group(group) or "").strip() if match else "" for match in matches]
-    unmatched = [
-        place if place == name else f"{place}: {name}"
-        for person, name, place in zip(persons, names, where)
-        if not person
-    ]
-    if unmatched:
+    found: dict[str, str] = {}  # one object for each person, not for each image
+    persons = []
+    for name in names:
+        match = pattern.search(name)
+        person = (match.group(group) or "").strip() if match else ""
+        persons.append(found.setdefault(person, person))
+    if "" in found:
+        places = ((name, where[i]) for i, name in enumerate(names) if not persons[i])
+        unmatched = [place if place == name else f"{place}: {name}" for name, place in places]
         raise combine_errors(
             unmatched,
             f"of {len(names):,} images get no person from --person-regex '{regex}'",
@@ -145,7 +146,7 @@ def read_class_folders(folder: Path, spec: DataSpec, source: str) -> tuple[RawCo
     EnsembleError : there are no class folders, they are splits (``train``, ``test``), or nothing names the persons.
     """
     found = find_images(folder)
-    inside = [(name, path) for name, path in found.images if "/" in name]
+    inside = [name for name in found.images if "/" in name]
     if not inside:
         raise EnsembleError(
             f"{source} holds neither one CSV with the columns '{spec.path}' and '{spec.label}', nor class folders, nor train/train.csv",
@@ -155,8 +156,8 @@ def read_class_folders(folder: Path, spec: DataSpec, source: str) -> tuple[RawCo
     loose = len(found.images) - len(inside)
     if loose:
         notes.append(f"{loose:,} images that lie in no class folder were ignored")
-    names = [name.strip() for name, _ in inside]
-    labels = [name.split("/", 1)[0].strip() for name in names]
+    names = [name.strip() for name in inside]
+    labels = _tops(names)
     tops = list(dict.fromkeys(labels))
     if all(top.lower() in SPLIT_NAMES for top in tops):
         last = f" --test {folder / tops[-2]}" if len(tops) > 1 and tops[-1].lower().startswith("train") else ""
@@ -179,7 +180,14 @@ def read_class_folders(folder: Path, spec: DataSpec, source: str) -> tuple[RawCo
             f"nothing says whose images those in {source} are, e.g. '{names[0]}'", hint=example_regex(names[0])
         )
     persons = persons_by_regex(names, spec.person_regex, names)
-    return RawColumns(source, names, names, [path for _, path in inside], labels, persons), notes
+    return RawColumns(source, names, names, ImagePaths(folder.absolute(), inside), labels, persons), notes
+
+
+def _tops(names: Sequence[str]) -> list[str]:
+    """Return the subfolder that each image is in, "" where in none; one object for each subfolder."""
+    known: dict[str, str] = {}
+    tops = (name.split("/", 1)[0].strip() if "/" in name else "" for name in names)
+    return [known.setdefault(top, top) for top in tops]
 
 
 def read_plain_folder(
@@ -191,9 +199,9 @@ def read_plain_folder(
         raise EnsembleError(
             f"there are no images in {source}", hint=f"known suffixes: {' '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    names = [name.strip() for name, _ in found.images]
+    names = [name.strip() for name in found.images]
     notes = found.notes()
-    tops = [name.split("/", 1)[0].strip() if "/" in name else "" for name in names]
+    tops = _tops(names)
     known = set(classes or ())
     labels = tops if set(tops) <= known else None
     if labels is None and set(tops) & known:
@@ -202,4 +210,4 @@ def read_plain_folder(
             f"{source}: taken as unlabelled, since not all its subfolders are classes ('{strange or 'images without a subfolder'}')"
         )
     persons = persons_by_regex(names, spec.person_regex, names) if spec.person_regex is not None else None
-    return RawColumns(source, names, names, [path for _, path in found.images], labels, persons), notes
+    return RawColumns(source, names, names, ImagePaths(folder.absolute(), found.images), labels, persons), notes

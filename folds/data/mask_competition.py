@@ -97,31 +97,25 @@ def read_train(folder: Path, source: str, need_images: bool) -> tuple[RawColumns
         files = {person.folder: [(stem, images) for stem in STANDARD_STEMS] for person in people}
     else:
         files = _files(images, people, source, notes)
-    columns = RawColumns(source, [], [], [] if images.is_dir() else None, [], [])
+    ids: list[str] = []
+    locations: list[str] = []
+    paths: list[Path] = []
+    labels: list[str] = []
+    persons: list[str] = []
     rows: dict[str, list[str]] = defaultdict(list)
     for person in people:
         age = age_group(person.years)
-        for stem, path in files[person.folder]:
-            mask = _mask_of(stem) or ""
-            columns.ids.append(f"{person.folder}/{stem}")
-            columns.locations.append(f"{person.location}, {stem}")
-            for values, value in (
-                (columns.paths, path),
-                (columns.labels, class_of(mask, person.gender, age)),
-                (columns.persons, person.folder),
-            ):
-                if values is not None:
-                    values.append(value)  # type: ignore[arg-type]
-            for name, value in {
-                "mask": mask,
-                "gender": person.gender,
-                "age": age,
-                "years": str(person.years),
-                **person.others,
-            }.items():
-                rows[name].append(value)
-    columns.attributes = dict(rows)
-    return columns, notes
+        stems = [stem for stem, _ in files[person.folder]]
+        masks = [_mask_of(stem) or "" for stem in stems]
+        ids += [f"{person.folder}/{stem}" for stem in stems]
+        locations += [f"{person.location}, {stem}" for stem in stems]
+        paths += [path for _, path in files[person.folder]]
+        labels += [class_of(mask, person.gender, age) for mask in masks]
+        persons += [person.folder] * len(stems)
+        rows["mask"] += masks
+        for name, value in {"gender": person.gender, "age": age, "years": str(person.years), **person.others}.items():
+            rows[name] += [value] * len(stems)
+    return RawColumns(source, ids, locations, paths if images.is_dir() else None, labels, persons, dict(rows)), notes
 
 
 def _people(table: CsvTable, notes: list[str]) -> list[_Person]:

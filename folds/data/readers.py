@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from folds.data import mask_competition as mask_layout
+from folds.data.frames import FRAME, PARQUET, frame_columns, read_parquet
 from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, read_class_folders, read_plain_folder
-from folds.data.table import MISSING, Dataset, DataSpec, RawColumns, SampleTable, build_table, normal_path
+from folds.data.table import (
+    MISSING,
+    Dataset,
+    DataSpec,
+    ImagePaths,
+    RawColumns,
+    SampleTable,
+    build_table,
+    normal_path,
+)
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import CsvTable, read_csv, read_header
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
@@ -54,7 +68,7 @@ def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
     elif csv_file is not None:
         if csv_file is not data:
             notes.append(f"reading {csv_file}")
-        train, test, said = _csv_data(csv_file, spec, need_images)
+        train, test, said = _csv_data(_read_table(csv_file), spec, need_images)
         notes += said
     else:
         _check_unused_options(spec, "a folder of class folders")
@@ -69,6 +83,79 @@ def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
         notes += more
     _look_for_leaks(train, test, warnings)
     return Dataset(train, test, tuple(notes), tuple(warnings))
+
+
+def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_images: bool = True) -> Dataset:
+    """Return the samples of a DataFrame, the same as of the CSV that it would be written to.
+
+    Everything is text: a whole number that is missing somewhere is a float in pandas, so a label 1 becomes "1.0". A
+    named index is a column. Messages say ``row 3 of the DataFrame``, counted from 0, as by ``frame.iloc``.
+
+    Parameters
+    ----------
+    spec : the names of the columns; its `data` is the folder that relative paths of images start from (the working
+        directory by default); `test` and `split` as for a file.
+    need_images : every image file must exist.
+
+    Raises
+    ------
+    EnsembleError, UsageError : what `read_data` raises for a CSV.
+    """
+    spec = spec or DataSpec(Path())
+    if spec.split is not None and spec.test is not None:
+        raise UsageError("--split and --test both name test images", hint="give one of them")
+    train, test, notes = _csv_data(frame_columns(frame, spec.data, FRAME), spec, need_images)
+    if spec.test is not None:
+        test, more = read_test(
+            spec.test, spec, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images
+        )
+        notes += more
+    warnings: list[str] = []
+    _look_for_leaks(train, test, warnings)
+    return Dataset(train, test, tuple(notes), tuple(warnings))
+
+
+def table_from_frame(
+    frame: pandas.DataFrame,
+    *,
+    path: str = "path",
+    label: str = "label",
+    person: str = "person",
+    id: str | None = None,
+    person_regex: str | None = None,
+    classes: Sequence[str] | None = None,
+    folder: Path | str = ".",
+    training: bool = True,
+    need_images: bool = True,
+) -> SampleTable:
+    """Return the sample table of a DataFrame: what the CSV of the frame would give.
+
+    Parameters
+    ----------
+    path, label, person, id, person_regex, classes : as in `DataSpec`.
+    folder : what relative paths of images start from.
+    training : labels and persons must be there; without it, they are taken where they are found.
+    need_images : every image file must exist.
+
+    Raises
+    ------
+    EnsembleError, UsageError : what a CSV would raise; rows are named as ``row 3 of the DataFrame``, counted from 0.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> frame = pandas.DataFrame({"path": ["a.jpg", "b.jpg"], "label": ["cat", "dog"], "person": [1, 2]})
+    >>> table_from_frame(frame, need_images=False).persons.tolist()
+    ['1', '2']
+    """
+    spec = DataSpec(Path(folder), path, label, person, id, None, person_regex)
+    columns = _csv_columns(frame_columns(frame, spec.data), None, spec, training=training, need_images=need_images)
+    return build_table(columns, training=training, classes=classes, need_images=need_images)
+
+
+def _read_table(path: Path) -> CsvTable:
+    """Return the columns of a CSV or of a Parquet file."""
+    return read_parquet(path) if path.suffix.lower() in PARQUET else read_csv(path)
 
 
 def read_test(
@@ -103,13 +190,13 @@ def read_test(
     elif is_image(csv_file.name):
         columns, notes = RawColumns(str(path), [path.name], [path.name], [path.absolute()]), []
     else:
-        table = read_csv(csv_file)
+        table = _read_table(csv_file)
         notes = (
             [f"{table.source} has no column '{spec.label}': taken as unlabelled"]
             if spec.label not in table.columns
             else []
         )
-        columns = _csv_columns(table, range(len(table.numbers)), spec, training=False, need_images=need_images)
+        columns = _csv_columns(table, None, spec, training=False, need_images=need_images)
     return build_table(
         columns, training=False, classes=classes, class_attributes=class_attributes, need_images=need_images
     ), tuple(notes)
@@ -170,17 +257,17 @@ def _only_csv(folder: Path, spec: DataSpec, training: bool = True) -> Path | Non
     return found[0] if len(found) == 1 else None
 
 
-def _csv_data(path: Path, spec: DataSpec, need_images: bool) -> tuple[SampleTable, SampleTable | None, list[str]]:
-    table = read_csv(path)
-    everything = range(len(table.numbers))
+def _csv_data(table: CsvTable, spec: DataSpec, need_images: bool) -> tuple[SampleTable, SampleTable | None, list[str]]:
     notes: list[str] = []
+    kept: list[int] | None = None
     apart: list[int] = []
     if spec.split is not None:
         values = table.column(spec.split, "--split")
-        apart = [i for i in everything if values[i].lower() == "test"]
+        apart = [i for i, value in enumerate(values) if value.lower() == "test"]
+        kept = [i for i, value in enumerate(values) if value.lower() != "test"]
         counts = Counter(value or "(empty)" for value in values)
         listed = ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(20))
-        if not apart or len(apart) == len(values):
+        if not apart or not kept:
             problem = "has no value 'test'" if not apart else "has no value but 'test'"
             raise EnsembleError(
                 f"column '{spec.split}' of {table.source} {problem}; its values: {listed}",
@@ -189,7 +276,6 @@ def _csv_data(path: Path, spec: DataSpec, need_images: bool) -> tuple[SampleTabl
         notes.append(
             f"rows of {table.source} by column '{spec.split}': {listed}; test is kept apart, all others are for training"
         )
-    kept = sorted(set(everything) - set(apart))
     train = build_table(
         _csv_columns(table, kept, spec, training=True, need_images=need_images),
         training=True,
@@ -206,20 +292,23 @@ def _csv_data(path: Path, spec: DataSpec, need_images: bool) -> tuple[SampleTabl
 
 
 def _csv_columns(
-    table: CsvTable, index: Sequence[int], spec: DataSpec, *, training: bool, need_images: bool
+    table: CsvTable, index: Sequence[int] | None, spec: DataSpec, *, training: bool, need_images: bool
 ) -> RawColumns:
+    """Return what the rows at `index` (None: all) say, by the columns that `spec` names."""
+
+    def taken_of(column: list[str]) -> list[str]:
+        return column if index is None else [column[i] for i in index]
+
     def cells(name: str, option: str, required: bool, advice: str = "") -> list[str] | None:
         if name not in table.columns and not required:
             return None
-        column = table.column(name, option, advice)
-        return [column[i] for i in index]
+        return taken_of(table.column(name, option, advice))
 
     def known(column: list[str] | None) -> list[str] | None:
         # Test rows say nothing about a column that they all leave empty; a few empty cells are an error all the same.
-        return None if column is not None and not training and all(cell in MISSING for cell in column) else column
+        return None if column is not None and not training and MISSING.issuperset(column) else column
 
-    where = table.location()
-    places = [where[i] for i in index]
+    places = table.location() if index is None else table.location().take(index)
     id_column = spec.id or ("id" if "id" in table.columns else None)
     written = cells(spec.path, "--path", required=need_images or id_column is None or spec.person_regex is not None)
     # Backslashes come from tables made under Windows; a `/` means the same there.
@@ -232,33 +321,30 @@ def _csv_columns(
         persons = known(
             cells(spec.person, "--person", training, f"or take it from the paths by --person-regex; {EACH_ITS_OWN}")
         )
-    folder = table.path.absolute().parent
     paths = None
     if written is not None:
-        missing = next((i for i, name in enumerate(written) if name in MISSING), None)
-        if missing is not None:
-            raise EnsembleError(
-                f"{places[missing]} of {table.source} names no image in column '{spec.path}'",
-                hint="fill it in or remove the row",
-            )
-        paths = [folder / name for name in written]
+        if not MISSING.isdisjoint(written):
+            missing = places[next(i for i, name in enumerate(written) if name in MISSING)]
+            place = missing if table.around else f"{missing} of {table.source}"
+            raise EnsembleError(f"{place} names no image in column '{spec.path}'", hint="fill it in or remove the row")
+        paths = ImagePaths(table.path.absolute().parent, written)
     taken = {spec.path, spec.label, spec.person, spec.split, id_column}
-    attributes = {name: [column[i] for i in index] for name, column in table.columns.items() if name not in taken}
+    attributes = {name: taken_of(column) for name, column in table.columns.items() if name not in taken}
     return RawColumns(table.source, ids or [], places, paths, labels, persons, attributes)
 
 
 def _look_for_leaks(train: SampleTable, test: SampleTable | None, warnings: list[str]) -> None:
     if train.persons is not None:
-        people = np.unique(train.persons)
+        people, _ = train.person_codes
         if len(people) == len(train):
             warnings.append(
                 f"every one of the {len(train):,} images of {train.source} is its own person: nothing is kept together"
             )
         if test is not None and test.persons is not None:
-            both = np.intersect1d(people, test.persons)
-            if len(both):
+            both = sorted(set(people).intersection(test.person_codes[0]))
+            if both:
                 images = int(np.isin(test.persons, both).sum())
-                names = ", ".join(both[:3].tolist()) + (", …" if len(both) > 3 else "")
+                names = ", ".join(both[:3]) + (", …" if len(both) > 3 else "")
                 warnings.append(
                     f"{len(both):,} people stand in both training and test ({names}; {images:,} test images): test scores will flatter"
                 )

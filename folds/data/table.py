@@ -10,21 +10,85 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, combine_errors
 from folds.predictions.files import SampleRows
+from folds.utils.csv_table import LazySequence
+from folds.utils.numeric import factorize
 from folds.utils.text import sort_classes
+
+if TYPE_CHECKING:
+    import pandas
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 # What an absent value looks like in a CSV. Only these: "NA" and "None" are names that classes and people have.
 MISSING = frozenset({"", "nan", "NaN", "NAN"})
+
+
+class ImagePaths(LazySequence):
+    """The absolute paths of images named relative to one folder, made when they are asked for.
+
+    A million `Path` objects take seconds and 300 MB; most commands read none of them.
+
+    Parameters
+    ----------
+    folder : absolute.
+    names : the file of each image, relative to `folder` (or absolute) as the table spells it.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str] | NDArray[np.str_]) -> None:
+        self.folder, self.names = folder, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return ImagePaths(self.folder, self.names[index])
+        return self.folder / str(self.names[index])
+
+    def take(self, index: Sequence[int]) -> ImagePaths:
+        """Return the paths at `index`, in that order."""
+        names = self.names
+        return ImagePaths(self.folder, names[index] if isinstance(names, np.ndarray) else [names[i] for i in index])
+
+    def texts(self) -> Iterator[str]:
+        """Yield ``str(path)`` of each path."""
+        if self._as_spelled():
+            folder = str(self.folder).rstrip("/") + "/"
+            for names in self._parts():
+                yield from (name if name.startswith("/") else folder + name for name in names)
+        else:
+            yield from map(str, self)
+
+    def keys(self) -> Sequence[str]:
+        """Return a text for each path that is the same for two paths exactly where `normal_path` is."""
+        absolute = sum(sum(map(str.startswith, names, repeat("/"))) for names in self._parts())
+        if self._as_spelled() and absolute in (0, len(self)):
+            return self.names.tolist() if isinstance(self.names, np.ndarray) else self.names
+        return list(map(normal_path, self))
+
+    def _parts(self) -> Iterator[Sequence[str]]:
+        for start in range(0, len(self), 1 << 16):
+            part = self.names[start : start + (1 << 16)]
+            yield part.tolist() if isinstance(part, np.ndarray) else part
+
+    def _as_spelled(self) -> bool:
+        """Whether joining a name to the folder changes nothing in its spelling: no ``//``, ``./``, ``../``, no ``/`` at the end."""
+        for names in self._parts():
+            text = "\n".join(["", *names, ""])
+            if any(part in text for part in ("\n\n", "//", "/.", "\n.", "/\n")):
+                return False
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,23 +99,23 @@ class SampleTable:
     ----------
     source : what was read, as the user named it (``people/train/train.csv``).
     ids : (n,) str, unique.
-    paths : n absolute image files, or None where the table names none.
+    paths : n absolute image files (`ImagePaths`, or a tuple), or None where the table names none.
     labels, persons : (n,) str, or None where unknown (test images).
     classes : the declared classes in order; a class may have no sample.
     attributes : name → (n,) str; parts of the label (mask, gender, age) and whatever else the table says.
     class_attributes : class → {attribute: value} for the attributes that the class determines.
-    where : where each sample is written down (``train.csv row 3``), for messages.
+    locations : where each sample is written down (``train.csv row 3``), for messages.
     """
 
     source: str
     ids: NDArray[np.str_]
-    paths: tuple[Path, ...] | None
+    paths: Sequence[Path] | None
     labels: NDArray[np.str_] | None
     persons: NDArray[np.str_] | None
     classes: tuple[str, ...]
     attributes: Mapping[str, NDArray[np.str_]]
     class_attributes: Mapping[str, Mapping[str, str]]
-    locations: tuple[str, ...]
+    locations: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,7 +125,8 @@ class SampleTable:
         if self.labels is None:
             raise EnsembleError(f"{self.source} has no labels")
         code = {name: i for i, name in enumerate(self.classes)}
-        return np.array([code[label] for label in self.labels.tolist()], dtype=np.int64)
+        names, codes = factorize(self.labels)
+        return np.array([code[name] for name in names], dtype=np.int64)[codes]
 
     def rows(self) -> SampleRows:
         """What a prediction file says about these samples."""
@@ -78,20 +143,67 @@ class SampleTable:
         return SampleTable(
             self.source,
             self.ids[index],
-            None if self.paths is None else tuple(self.paths[i] for i in positions),
+            None if self.paths is None else _take(self.paths, positions),
             of(self.labels),
             of(self.persons),
             self.classes,
             {name: values[index] for name, values in self.attributes.items()},
             self.class_attributes,
-            tuple(self.locations[i] for i in positions),
+            _take(self.locations, positions),
         )
+
+    @cached_property
+    def person_codes(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The people in the order of their names, and (n,) the position of each sample's person among them."""
+        if self.persons is None:
+            raise EnsembleError(f"{self.source} has no persons")
+        return factorize(self.persons)
+
+    def frame(self) -> pandas.DataFrame:
+        """Return the table as a pandas DataFrame: id, path, label and person where known, then the attributes; all text.
+
+        Examples
+        --------
+        >>> from folds.data.table import RawColumns, build_table
+        >>> rows = ["t.csv row 2", "t.csv row 3"]
+        >>> build_table(RawColumns("t.csv", ["a", "b"], rows, None, ["x", "y"], ["p", "q"]), training=True).frame()
+          id label person
+        0  a     x      p
+        1  b     y      q
+        """
+        import pandas
+
+        paths = None if self.paths is None else list(path_texts(self.paths))
+        known: dict[str, Any] = {"id": self.ids, "path": paths, "label": self.labels, "person": self.persons}
+        columns = {name: values for name, values in known.items() if values is not None}
+        return pandas.DataFrame(columns | {name: v for name, v in self.attributes.items() if name not in columns})
 
     @cached_property
     def sha(self) -> str:
         """SHA-256 over ids, labels, persons and classes in their order; not over paths, so a moved folder is the same table."""
-        columns = [None if column is None else column.tolist() for column in (self.ids, self.labels, self.persons)]
-        return hashlib.sha256(json.dumps([*columns, self.classes], ensure_ascii=True).encode()).hexdigest()
+        digest = hashlib.sha256()
+        digest.update(b"[")
+        for column in (self.ids, self.labels, self.persons):
+            for text in _json_parts(column):
+                digest.update(text.encode())
+            digest.update(b", ")
+        digest.update(json.dumps(self.classes, ensure_ascii=True).encode() + b"]")
+        return digest.hexdigest()
+
+
+def _json_parts(column: NDArray[np.str_] | None) -> Iterator[str]:
+    """Yield ``json.dumps(column.tolist())`` in parts: the whole text of a million rows takes 200 MB."""
+    if column is None or not len(column):
+        yield "null" if column is None else "[]"
+        return
+    for start in range(0, len(column), 1 << 14):
+        part = json.dumps(column[start : start + (1 << 14)].tolist(), ensure_ascii=True)
+        yield ("[" if start == 0 else ", ") + part[1:-1]
+    yield "]"
+
+
+def _take(values: Sequence[Any], index: Sequence[int]) -> Sequence[Any]:
+    return values.take(index) if isinstance(values, LazySequence) else tuple(values[i] for i in index)
 
 
 @dataclass(frozen=True)
@@ -135,8 +247,8 @@ class RawColumns:
 
     source: str
     ids: list[str]
-    locations: list[str]
-    paths: list[Path] | None = None
+    locations: Sequence[str]
+    paths: Sequence[Path] | None = None
     labels: list[str] | None = None
     persons: list[str] | None = None
     attributes: dict[str, list[str]] = field(default_factory=dict)
@@ -184,22 +296,42 @@ def build_table(
         _check_classes(labels, declared, source, where, training)
     if need_images and columns.paths is not None:
         _check_images(columns.paths, source, where)
-    attributes = {name: np.array(values, dtype=str) for name, values in columns.attributes.items()}
     if class_attributes is None:
         class_attributes = _determined(labels, columns.attributes, declared) if labels is not None else {}
-    return SampleTable(
+    ids = np.array(columns.ids, dtype=str)
+    people = None if columns.persons is None else factorize(columns.persons)
+    table = SampleTable(
         source=source,
-        ids=np.array(columns.ids, dtype=str),
-        paths=None
-        if columns.paths is None
-        else tuple(path if path.is_absolute() else path.absolute() for path in columns.paths),
-        labels=None if labels is None else np.array(labels, dtype=str),
-        persons=None if columns.persons is None else np.array(columns.persons, dtype=str),
+        ids=ids,
+        paths=None if columns.paths is None else _stored_paths(columns.paths, columns.ids, ids),
+        labels=None if labels is None else _text_array(*factorize(labels)),
+        persons=None if people is None else _text_array(*people),
         classes=declared,
-        attributes=attributes,
+        attributes={name: _column_array(values) for name, values in columns.attributes.items()},
         class_attributes=class_attributes,
-        locations=tuple(where),
+        locations=where if isinstance(where, LazySequence) else tuple(where),
     )
+    if people is not None:
+        table.__dict__["person_codes"] = people
+    return table
+
+
+def _text_array(names: Sequence[str], codes: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Return (n,) str from the distinct texts and the position of each sample's among them."""
+    return np.array(names, dtype=str)[codes]
+
+
+def _column_array(cells: Sequence[str]) -> NDArray[np.str_]:
+    """Return (n,) str of any column; of one that repeats itself by way of its distinct texts, in half the time."""
+    seen = cells[: 1 << 16]
+    return np.array(cells, dtype=str) if 2 * len(set(seen)) > len(seen) else _text_array(*factorize(cells))
+
+
+def _stored_paths(paths: Sequence[Path], named: Sequence[str], ids: NDArray[np.str_]) -> Sequence[Path]:
+    """Return the paths, absolute. Where their names are the ids, they are read from those: a million texts take 90 MB."""
+    if isinstance(paths, ImagePaths):
+        return ImagePaths(paths.folder, ids) if paths.names is named else paths
+    return tuple(path if path.is_absolute() else path.absolute() for path in paths)
 
 
 def _check_text(ids: list[str], source: str) -> None:
@@ -213,8 +345,8 @@ def _check_text(ids: list[str], source: str) -> None:
 
 
 def _check_present(values: list[str], what: str, columns: RawColumns, hint: str | None = None) -> None:
-    empty = [i for i, value in enumerate(values) if value in MISSING]
-    if empty:
+    if not MISSING.isdisjoint(values):
+        empty = [i for i, value in enumerate(values) if value in MISSING]
         lines = [
             f"{columns.locations[i]}: '{values[i]}'" + ("" if what == "id" else f" (id {columns.ids[i]})")
             for i in empty
@@ -228,21 +360,11 @@ def _check_present(values: list[str], what: str, columns: RawColumns, hint: str 
 
 def _check_unique(columns: RawColumns) -> None:
     where, ids = columns.locations, columns.ids
-    if columns.paths is not None:
-        first: dict[str, int] = {}
-        lines = []
-        for i, path in enumerate(columns.paths):
-            j = first.setdefault(normal_path(path), i)
-            for what, values in (("label", columns.labels), ("person", columns.persons)):
-                if j != i and values is not None and values[i] != values[j]:
-                    lines.append(f"{where[i]}: {path.name} has {what} '{values[i]}', in {where[j]} '{values[j]}'")
-        if lines:
-            raise combine_errors(
-                lines,
-                f"rows of {columns.source} contradict an earlier row about the same image",
-                "keep the right one of the rows",
-            )
-    if len(set(ids)) < len(ids):
+    files = None if columns.paths is None else _path_keys(columns.paths)
+    unique = len(set(ids)) == len(ids)
+    if files is not None and not (files is ids and unique) and len(set(files)) < len(files):
+        _check_same_image(columns, files)
+    if not unique:
         seen: dict[str, int] = {}
         lines = [
             f"{where[i]}: '{name}' stands in {where[j]} too"
@@ -256,13 +378,42 @@ def _check_unique(columns: RawColumns) -> None:
         )
 
 
+def _check_same_image(columns: RawColumns, files: Sequence[str]) -> None:
+    """Raise EnsembleError where rows about one image (`files`: a text for each) say different things about it."""
+    where, first = columns.locations, dict[str, int]()
+    lines = []
+    for i, file in enumerate(files):
+        j = first.setdefault(file, i)
+        for what, values in (("label", columns.labels), ("person", columns.persons)):
+            if j != i and values is not None and values[i] != values[j]:
+                name = columns.paths[i].name if columns.paths is not None else file
+                lines.append(f"{where[i]}: {name} has {what} '{values[i]}', in {where[j]} '{values[j]}'")
+    if lines:
+        raise combine_errors(
+            lines,
+            f"rows of {columns.source} contradict an earlier row about the same image",
+            "keep the right one of the rows",
+        )
+
+
+def _path_keys(paths: Sequence[Path]) -> Sequence[str]:
+    return paths.keys() if isinstance(paths, ImagePaths) else list(map(normal_path, paths))
+
+
+def path_texts(paths: Sequence[Path]) -> Iterator[str]:
+    """Yield ``str(path)`` of each path."""
+    return paths.texts() if isinstance(paths, ImagePaths) else map(str, paths)
+
+
 def normal_path(path: Path) -> str:
     """One spelling for one file; links are not followed."""
     text = str(path)
     return os.path.normpath(text) if ".." in text else text
 
 
-def _check_classes(labels: list[str], classes: tuple[str, ...], source: str, where: list[str], training: bool) -> None:
+def _check_classes(
+    labels: list[str], classes: tuple[str, ...], source: str, where: Sequence[str], training: bool
+) -> None:
     counts = Counter(labels)
     outside = sort_classes([label for label in counts if label not in set(classes)])
     if outside:
@@ -280,23 +431,31 @@ def _check_classes(labels: list[str], classes: tuple[str, ...], source: str, whe
         )
 
 
-def _check_images(paths: Sequence[Path], source: str, where: list[str]) -> None:
-    # One listing a folder, not one stat a file: 200,000 stats on a network drive take minutes.
-    listed: dict[str, set[str]] = {}
-    lines: list[str] = []
-    for i, path in enumerate(paths):
+def _check_images(paths: Sequence[Path], source: str, where: Sequence[str]) -> None:
+    # One listing a folder, not one stat a file: 200,000 stats on a network drive take minutes. And one folder at a time:
+    # the names in 140,000 folders take a gigabyte.
+    inside: dict[str, list[int]] = {}
+    names: list[str] = []
+    for i, path in enumerate(path_texts(paths)):
         folder, name = os.path.split(path)
-        if folder not in listed:
-            listed[folder] = _file_names(folder)
+        inside.setdefault(folder, []).append(i)
+        names.append(name)
+    absent: list[int] = []
+    for folder, rows in inside.items():
+        listed = _file_names(folder)
         # The second look: names can differ in their Unicode form and still be the same file.
-        if name not in listed[folder] and not path.is_file():
-            other = (
-                next((n for n in listed[folder] if n.startswith(f"{path.stem}.")), None) if len(lines) < 10 else None
-            )
-            lines.append(f"{where[i]}: {path}" + (f" (there is {other})" if other else ""))
-    if lines:
+        absent += [i for i in rows if names[i] not in listed and not paths[i].is_file()]
+    if absent:
+        absent.sort()
+        lines = [f"{where[i]}: {paths[i]}" + (_sibling(paths[i]) if at < 10 else "") for at, i in enumerate(absent)]
         hint = f"paths are taken relative to the folder of {source}; is --path the right column?"
         raise combine_errors(lines, f"of {len(paths):,} images named by {source} are not there", hint)
+
+
+def _sibling(path: Path) -> str:
+    """Return a remark about a file beside `path` that differs in its suffix alone, where there is one."""
+    other = next((name for name in _file_names(str(path.parent)) if name.startswith(f"{path.stem}.")), None)
+    return f" (there is {other})" if other else ""
 
 
 def _file_names(folder: str) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -16,10 +16,12 @@ from folds import __version__
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.splits.repair import Repair
-from folds.utils.csv_table import CsvTable, csv_text, read_bytes, read_csv
+from folds.utils.csv_table import CsvTable, csv_bytes, read_bytes, read_csv
 from folds.utils.files import read_json, sha256_bytes, write_atomic, write_json
+from folds.utils.numeric import factorize
 
 SCHEMA = 1
+_BLOCK = 1 << 14  # rows worked on at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +76,35 @@ class FoldAssignment:
     @cached_property
     def sha(self) -> str:
         """SHA-256 over which id is in which fold, whatever the order of the rows."""
-        pairs = sorted(zip(self.ids.tolist(), self.fold.tolist()))
-        return sha256_bytes("\n".join(f"{fold} {name}" for name, fold in pairs).encode())
+        # The sorted array, not a million pairs of Python's, which take 200 MB. An id stands once, or pairs decide.
+        order = np.argsort(self.ids, kind="stable")
+        digest, last = hashlib.sha256(), None
+        for start in range(0, len(order), _BLOCK):
+            rows = order[start : start + _BLOCK]
+            names = self.ids[rows].tolist()
+            if len(set(names)) < len(names) or names[0] == last:
+                pairs = sorted(zip(self.ids.tolist(), self.fold.tolist()))
+                return sha256_bytes("\n".join(f"{fold} {name}" for name, fold in pairs).encode())
+            last = names[-1]
+            lines = [f"{fold} {name}" for name, fold in zip(names, self.fold[rows].tolist(), strict=True)]
+            digest.update(("\n" if start else "").encode() + "\n".join(lines).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def person_codes(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The people in the order of their names, and (n,) the position of each sample's person among them."""
+        return factorize(self.persons)
+
+    @cached_property
+    def label_codes(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The labels that occur, in order, and (n,) the position of each sample's label among them."""
+        return factorize(self.labels)
+
+    def with_codes_of(self, table: SampleTable) -> FoldAssignment:
+        """Return this assignment; where its persons are those of `table`, their codes are not worked out again."""
+        if self.persons is table.persons:
+            self.__dict__["person_codes"] = table.person_codes
+        return self
 
 
 def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> Path:
@@ -89,12 +118,8 @@ def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> P
         raise UsageError(
             f"folds are written as a CSV, {path} is not named like one", hint=f"-o {path.with_suffix('.csv')}"
         )
-    columns = {
-        "id": assignment.ids.tolist(),
-        "label": assignment.labels.tolist(),
-        "person": assignment.persons.tolist(),
-    }
-    content = csv_text({**columns, "fold": list(map(str, assignment.fold.tolist()))}).encode()
+    columns = {"id": assignment.ids, "label": assignment.labels, "person": assignment.persons}
+    content = csv_bytes({**columns, "fold": list(map(str, assignment.fold.tolist()))})
     same = path.is_file() and read_bytes(path) == content
     if same and beside.exists():
         return path
@@ -148,78 +173,89 @@ def load_folds(path: Path, table: SampleTable | None = None) -> FoldAssignment:
     if table.labels is None or table.persons is None:
         raise EnsembleError(f"{table.source} has no labels or no persons: folds cannot be used with it")
     path = Path(path)
-    read, row, fold = _read(path)
-    _check_lined_up(path, read, row, table)
-    fold = fold[[row[name] for name in table.ids.tolist()]]
-    return _with_record(
-        path, FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha)
-    )
+    read, fold = _read(path)
+    order = _line_up(path, read, table)
+    fold = fold if order is None else fold[order]
+    del read
+    found = FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha)
+    return _with_record(path, found).with_codes_of(table)
 
 
 def read_folds(path: Path) -> FoldAssignment:
     """The folds in `path` as they stand there, in its order; it must name labels and persons itself."""
     path = Path(path)
-    read, row, fold = _read(path)
+    read, fold = _read(path)
     advice = "give the table with --data"
     labels, persons = (np.array(read.column(name, advice=advice), dtype=str) for name in ("label", "person"))
     return _with_record(
-        path, FoldAssignment(np.array(list(row), dtype=str), labels, persons, fold, int(fold.max()) + 1, None)
+        path, FoldAssignment(np.array(read.columns["id"], dtype=str), labels, persons, fold, int(fold.max()) + 1, None)
     )
 
 
-def _read(path: Path) -> tuple[CsvTable, dict[str, int], NDArray[np.int64]]:
-    """The file, the row of each id, and the folds by row."""
+def _read(path: Path) -> tuple[CsvTable, NDArray[np.int64]]:
+    """Return the file, whose ids are unique, and the folds by row."""
     read = read_csv(path)
     ids = read.column(
         "id", advice="where a table has no column 'id', its paths are the ids: name the column of the paths 'id'"
     )
     fold = _fold_numbers(read)
-    row: dict[str, int] = {}
-    repeated = [
-        f"{path.name} row {read.numbers[i]}: '{name}'" for i, name in enumerate(ids) if row.setdefault(name, i) != i
-    ]
-    if repeated:
+    if len(set(ids)) < len(ids):
+        row: dict[str, int] = {}
+        repeated = [
+            f"{path.name} row {read.numbers[i]}: '{name}'" for i, name in enumerate(ids) if row.setdefault(name, i) != i
+        ]
         raise combine_errors(repeated, f"ids of {path} stand there twice", hint="one row for each sample")
-    return read, row, fold
+    return read, fold
 
 
 def _fold_numbers(read: CsvTable) -> NDArray[np.int64]:
     cells = read.column("fold")
     # There cannot be more folds than samples; an absurd number would make absurd tables further on.
     most = len(cells)
+    values = set(cells)
     # -1 is only ever trained on, beside one part held out; beside several folds it is taken for a slip.
-    held_out = set(cells) == {"-1", "0"}
-    wrong = [
-        f"row {read.numbers[i]}: '{cell}'"
-        for i, cell in enumerate(cells)
-        if not (held_out or (cell.isascii() and cell.isdecimal() and int(cell) < most))
-    ]
-    if wrong:
+    held_out = values == {"-1", "0"}
+    strange = {
+        cell for cell in values if not held_out and not (cell.isascii() and cell.isdecimal() and int(cell) < most)
+    }
+    if strange:
+        wrong = [f"row {read.numbers[i]}: '{cell}'" for i, cell in enumerate(cells) if cell in strange]
         raise combine_errors(
             wrong,
             f"folds of {read.source} are not whole numbers from 0",
             hint="the column 'fold' holds 0 to k-1, or 0 and -1 for one part held out",
         )
-    return np.array(cells, dtype=np.int64)
+    number = {cell: int(cell) for cell in values}
+    return np.fromiter(map(number.__getitem__, cells), np.int64, len(cells))
 
 
-def _check_lined_up(path: Path, read: CsvTable, first: Mapping[str, int], table: SampleTable) -> None:
+def _line_up(path: Path, read: CsvTable, table: SampleTable) -> NDArray[np.int64] | None:
+    """Return the row of each sample of `table`, None where that is its position; check that file and table agree."""
     again = f"make the folds of this table: ensemble folds --data {table.source} -o NAME.csv"
-    known = set(table.ids.tolist())
-    absent = [f"{where}: {name}" for name, where in zip(table.ids.tolist(), table.locations) if name not in first]
-    if absent:
-        raise combine_errors(absent, f"of {len(table):,} samples of {table.source} have no fold in {path}", hint=again)
-    extra = [f"{path.name} row {read.numbers[i]}: {name}" for name, i in first.items() if name not in known]
-    if extra:
-        raise combine_errors(extra, f"of {len(first):,} ids in {path} are not in {table.source}", hint=again)
+    ids, theirs = table.ids.tolist(), read.columns["id"]
+    order: NDArray[np.int64] | None = None
+    if ids != theirs:
+        first = {name: i for i, name in enumerate(theirs)}
+        absent = [f"{where}: {name}" for name, where in zip(ids, table.locations) if name not in first]
+        if absent:
+            raise combine_errors(
+                absent, f"of {len(table):,} samples of {table.source} have no fold in {path}", hint=again
+            )
+        known = set(ids)
+        extra = [f"{path.name} row {read.numbers[i]}: {name}" for name, i in first.items() if name not in known]
+        if extra:
+            raise combine_errors(extra, f"of {len(first):,} ids in {path} are not in {table.source}", hint=again)
+        order = np.fromiter(map(first.__getitem__, ids), np.int64, len(ids))
     for column, values in (("label", table.labels), ("person", table.persons)):
         if column not in read.columns or values is None:
             continue
-        cells = read.columns[column]
-        pairs = [(name, cells[first[name]], value) for name, value in zip(table.ids.tolist(), values.tolist())]
-        other = [f"{name}: '{theirs}', in the table '{ours}'" for name, theirs, ours in pairs if theirs != ours]
-        if other:
+        cells, ours = read.columns[column], values.tolist()
+        cells = cells if order is None else [cells[i] for i in order.tolist()]
+        if cells != ours:
+            pairs = zip(ids, cells, ours, strict=True)
+            other = [f"{name}: '{theirs}', in the table '{ours}'" for name, theirs, ours in pairs if theirs != ours]
             raise combine_errors(other, f"samples have another {column} in {path} than in {table.source}", hint=again)
+    return order
 
 
 def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:

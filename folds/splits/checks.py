@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError, combine_errors
 from folds.splits.assignment import FoldAssignment
-from folds.utils.numeric import factorize, groups_in_several_folds
+from folds.utils.numeric import distinct_numbers, groups_in_several_folds
 
 
 def check_folds(
@@ -67,7 +67,7 @@ def check_folds(
 
 def _check_persons(assignment: FoldAssignment) -> None:
     """Raise EnsembleError where a person stands in several folds."""
-    people, codes = factorize(assignment.persons)
+    people, codes = assignment.person_codes
     torn = groups_in_several_folds(codes, assignment.fold + 1)  # fold -1, only trained on, is one, too
     if not len(torn):
         return
@@ -81,6 +81,11 @@ def _check_persons(assignment: FoldAssignment) -> None:
         f"of {len(people):,} people stand in more than one fold: what is trained on them is scored on them",
         hint="split by person: ensemble folds -o folds.csv",
     )
+
+
+def _pair(first: NDArray[np.int64], second: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """Return one number for each pair (n,) of `first` and `second`, which is below `width`."""
+    return first * width + second
 
 
 def _meaning(name: str, class_attributes: Mapping[str, Mapping[str, str]] | None) -> str:
@@ -98,27 +103,32 @@ def _folds(numbers: NDArray[np.integer]) -> str:
 
 def _codes(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.int64]:
     code = {name: i for i, name in enumerate(classes)}
-    outside = sorted(set(assignment.labels.tolist()) - set(code))
+    names, codes = assignment.label_codes
+    outside = sorted(set(names) - set(code))
     if outside:
         raise EnsembleError(
             f"labels of the folds are none of the declared classes: {', '.join(outside[:10])}",
             hint=f"classes: {', '.join(classes)}",
         )
-    return np.array([code[label] for label in assignment.labels.tolist()], dtype=np.int64)
+    return np.array([code[name] for name in names], dtype=np.int64)[codes]
 
 
 def _people(assignment: FoldAssignment, classes: Sequence[str]) -> NDArray[np.int64]:
     """(classes, k + 1): the people who have the class, by fold; in the last column those who are only trained on (fold -1)."""
-    persons = factorize(assignment.persons)[1]
-    unique = np.unique(np.stack([persons, _codes(assignment, classes), assignment.fold]), axis=1)
-    counts = np.zeros((len(classes), assignment.k + 1), dtype=np.int64)
-    np.add.at(counts, (unique[1], unique[2]), 1)  # fold -1 counts from the end
-    return counts
+    width, folds = len(classes), assignment.k + 1
+    seen = _pair(assignment.person_codes[1], _codes(assignment, classes), width)
+    # Fold -1, trained on only, is the last.
+    unique = distinct_numbers(_pair(seen, assignment.fold % folds, folds))
+    counts = np.bincount(unique % (width * folds), minlength=width * folds)
+    return counts.reshape(width, folds)
 
 
 def people_per_class(assignment: FoldAssignment, classes: Sequence[str]) -> list[int]:
-    """How many people have at least one sample of each class."""
-    return [len(np.unique(assignment.persons[assignment.labels == name])) for name in classes]
+    """Return how many people have at least one sample of each class."""
+    names, codes = assignment.label_codes
+    unique = distinct_numbers(_pair(assignment.person_codes[1], codes, len(names)))
+    people = dict(zip(names, np.bincount(unique % len(names), minlength=len(names)).tolist(), strict=True))
+    return [people.get(name, 0) for name in classes]
 
 
 def fold_counts(assignment: FoldAssignment, classes: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -134,5 +144,7 @@ def fold_counts(assignment: FoldAssignment, classes: Sequence[str]) -> tuple[NDA
     images = np.zeros((len(classes), columns), dtype=np.int64)
     fold = assignment.fold % columns  # -1 is the last
     np.add.at(images, (_codes(assignment, classes), fold), 1)
-    _, first = np.unique(assignment.persons, return_index=True)
-    return images, np.bincount(fold[first], minlength=columns)
+    names, codes = assignment.person_codes
+    fold_of = np.zeros(len(names), dtype=np.int64)
+    fold_of[codes[::-1]] = fold[::-1]  # of the first sample, should a person be in several folds
+    return images, np.bincount(fold_of, minlength=columns)

@@ -60,7 +60,8 @@ def assigned(table: SampleTable, fold: NDArray[np.int64], k: int, seed: int, **m
     """The assignment of the rows of a labelled `table`; fold (n,)."""
     assert table.labels is not None  # noqa: S101 - people_of has seen to it
     assert table.persons is not None  # noqa: S101
-    return FoldAssignment(table.ids, table.labels, table.persons, fold, k, seed, table_sha=table.sha, **more)  # type: ignore[arg-type]
+    found = FoldAssignment(table.ids, table.labels, table.persons, fold, k, seed, table_sha=table.sha, **more)  # type: ignore[arg-type]
+    return found.with_codes_of(table)
 
 
 def people_for_folds(

@@ -51,7 +51,7 @@ def make_splits(
         )
         for line in repeat_warnings(made, repaired):
             logger.warning(line)
-    return [replace(each, stratify=settings.stratify) for each in made]
+    return [replace(each, stratify=settings.stratify).with_codes_of(table) for each in made]
 
 
 def repeat_warnings(assignments: list[FoldAssignment], repaired: bool = True) -> list[str]:

@@ -55,7 +55,7 @@ def count_groups(table: SampleTable, columns: Sequence[NDArray[np.str_]] | None 
     if table.labels is None or table.persons is None:
         missing = "labels" if table.labels is None else "persons"
         raise EnsembleError(f"{table.source} has no {missing}: it cannot be split by person")
-    names, groups = factorize(table.persons)
+    names, groups = table.person_codes
     if len(names) == 1:
         raise EnsembleError(
             f"all {len(table):,} samples of {table.source} are of one person, '{names[0]}': they cannot be split",

@@ -39,7 +39,7 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object]) -> Path:
+def write_atomic(path: Path, content: bytes | bytearray | str | Callable[[IO[bytes]], object]) -> Path:
     """Write a file under a temporary name beside it, fsync, rename: what exists under `path` is whole.
 
     Parameters

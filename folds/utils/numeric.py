@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -39,22 +42,38 @@ def groups_in_several_folds(groups: NDArray[np.integer], fold: NDArray[np.intege
     return np.unique(groups[one_of[groups] != fold]).astype(np.int64)
 
 
-def factorize(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.int64]]:
+def factorize(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[np.int64]]:
     """Return ``np.unique(values, return_inverse=True)`` without sorting: a dict or a count is several times as fast.
+
+    An array is gone through in parts: as Python's, its texts take up to a hundred bytes each.
 
     Parameters
     ----------
-    values : (n,) names or numbers.
+    values : (n,) names or numbers, an array or a sequence.
 
     Returns
     -------
     The distinct values in ascending order, and (n,) the position of each value among them. The codes do not depend on
     the order of the rows: the jackknife of very many people groups them by code, so that equal rows must get equal codes.
     """
-    if values.dtype.kind in "iu" and len(values) and values.min() >= 0 and int(values.max()) <= 4 * len(values):
-        occurs = np.bincount(values) > 0
-        return np.flatnonzero(occurs).tolist(), (np.cumsum(occurs) - 1)[values]
-    names = values.tolist()
-    distinct = sorted(set(names))
-    code = {name: i for i, name in enumerate(distinct)}
-    return distinct, np.fromiter(map(code.__getitem__, names), np.int64, len(names))
+    array = values if isinstance(values, np.ndarray) else None
+    if array is not None and array.dtype.kind in "iu" and len(array) and array.min() >= 0:
+        if int(array.max()) <= 4 * len(array):
+            occurs = np.bincount(array) > 0
+            return np.flatnonzero(occurs).tolist(), (np.cumsum(occurs) - 1)[array]
+    seen: defaultdict[Any, int] = defaultdict(count().__next__)  # numbers in the order of appearance
+    codes = np.empty(len(values), np.int64)
+    for start in range(0, len(values), 1 << 16):
+        part = values[start : start + (1 << 16)]
+        names = part.tolist() if isinstance(part, np.ndarray) else part
+        codes[start : start + len(names)] = np.fromiter(map(seen.__getitem__, names), np.int64, len(names))
+    distinct = sorted(seen)
+    position = np.empty(len(distinct), np.int64)
+    position[[seen[name] for name in distinct]] = np.arange(len(distinct))
+    return distinct, position[codes]
+
+
+def distinct_numbers(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the distinct values of (n,) int64 in order: `np.unique`, whose hash table takes ten times as long (NumPy 2.4)."""
+    ordered = np.sort(values)
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered

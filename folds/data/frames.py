@@ -1,0 +1,103 @@
+"""Tables that are pandas DataFrames, in memory or in a Parquet file, taken as the CSV that they would be written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from folds.errors import EnsembleError, UsageError
+from folds.utils.csv_table import CsvTable, check_header, check_no_nul, one_line_end, parse_csv
+
+if TYPE_CHECKING:
+    import pandas
+
+PARQUET = frozenset({".parquet", ".pq"})
+FRAME = "the DataFrame"
+
+
+def frame_columns(frame: pandas.DataFrame, folder: Path, source: str = FRAME) -> CsvTable:
+    """Return the columns of a DataFrame as text: what `read_csv` reads from ``frame.to_csv()``.
+
+    Missing values are empty cells. A named index is a column, an index without a name is not. Rows are counted from 0,
+    as by ``frame.iloc``.
+
+    Parameters
+    ----------
+    folder : what paths of images are relative to.
+    source : how messages name it.
+
+    Raises
+    ------
+    UsageError : `frame` is no DataFrame, or its columns have several levels.
+    EnsembleError : it has no rows, or two columns of one name.
+    """
+    import pandas
+
+    if not isinstance(frame, pandas.DataFrame):
+        raise UsageError(f"expected a pandas DataFrame, found {type(frame).__name__}")
+    if frame.columns.nlevels > 1:
+        raise UsageError(
+            f"{source} has columns of {frame.columns.nlevels} levels, expected one",
+            hint="join the levels to one name: frame.columns = ['_'.join(name) for name in frame.columns]",
+        )
+    levels = {
+        str(name): frame.index.get_level_values(at) for at, name in enumerate(frame.index.names) if name is not None
+    }
+    header = [*levels, *("" if name is None else str(name).strip() for name in frame.columns)]
+    check_header(source, header)
+    if not len(frame):
+        raise EnsembleError(f"{source} has no rows", hint="expected one row for each image")
+    series = [
+        *(pandas.Series(values) for values in levels.values()),
+        *(frame.iloc[:, at] for at in range(frame.shape[1])),
+    ]
+    cells = [_plain_text(each, source) for each in series]
+    # All others at once: how pandas writes the days of one column depends on whether another one has hours.
+    rest = [at for at, column in enumerate(cells) if column is None]
+    if rest:
+        others = pandas.concat([series[at].reset_index(drop=True) for at in rest], axis=1)
+        others.columns = pandas.Index([f"c{at}" for at in rest])
+        columns = parse_csv(source, others.to_csv(index=False, lineterminator="\n")).columns
+        for at in rest:
+            cells[at] = columns[f"c{at}"]
+    named = {name: column for name, column in zip(header, cells, strict=True) if name and column is not None}
+    return CsvTable(folder / "table", source, named, range(len(frame)), ("row ", f" of {Path(source).name}"))
+
+
+def read_parquet(path: Path) -> CsvTable:
+    """Return the columns of a Parquet file as text, as `frame_columns` does.
+
+    Raises
+    ------
+    EnsembleError : pyarrow is not installed, the file cannot be read, or what `frame_columns` says.
+    """
+    import pandas
+
+    try:
+        frame = pandas.read_parquet(path)
+    except ImportError:
+        raise EnsembleError(
+            f"{path} is a Parquet file: reading it needs pyarrow, which is not installed",
+            hint="pip install pyarrow, or save the table as a CSV",
+        ) from None
+    except Exception as error:  # whatever pyarrow finds in a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EnsembleError(f"{path} is not a readable Parquet file: {reason}") from None
+    return frame_columns(frame, path.absolute().parent, str(path))
+
+
+def _plain_text(values: Any, source: str) -> list[str] | None:
+    """Return the cells of a Series of text and missing values; None of any other, which pandas turns into text."""
+    import pandas
+
+    if isinstance(values.dtype, pandas.CategoricalDtype):
+        values = values.astype(object)
+    if pandas.api.types.infer_dtype(values, skipna=True) != "string":
+        return None
+    missing = values.isna()
+    cells = (values.astype(object).mask(missing, "") if missing.any() else values).tolist()
+    text = "\n".join(cells)
+    check_no_nul(text, source)
+    if "\r" in text:
+        cells = map(one_line_end, cells)
+    return list(map(str.strip, cells))

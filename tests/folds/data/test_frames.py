@@ -1,0 +1,204 @@
+"""DataFrames and Parquet files give the samples that their CSV would give."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from folds.data.readers import read_data, read_frame, read_test, table_from_frame
+from folds.data.table import DataSpec, SampleTable
+from folds.errors import EnsembleError, UsageError
+
+GOOD = {"path": ["a.jpg", "b.jpg", "c.jpg"], "label": ["cat", "dog", "cat"], "person": ["p", "q", "p"]}
+
+
+def same(one: SampleTable, other: SampleTable) -> bool:
+    return (
+        one.sha == other.sha
+        and list(one.paths or ()) == list(other.paths or ())
+        and {name: values.tolist() for name, values in one.attributes.items()}
+        == {name: values.tolist() for name, values in other.attributes.items()}
+        and one.class_attributes == other.class_attributes
+    )
+
+
+def refused(frame: pandas.DataFrame, kind: type[EnsembleError] = EnsembleError, /, **options) -> EnsembleError:
+    with pytest.raises(kind) as error:
+        table_from_frame(frame, **{"need_images": False, **options})
+    return error.value
+
+
+def by_csv(folder: Path, frame: pandas.DataFrame, **spec) -> SampleTable:
+    frame.to_csv(folder / "t.csv")
+    return read_data(DataSpec(folder / "t.csv", **spec), need_images=False).train
+
+
+def test_a_frame_gives_ids_paths_labels_and_persons(tmp_path):
+    table = table_from_frame(pandas.DataFrame(GOOD), folder=tmp_path, need_images=False)
+    assert table.ids.tolist() == GOOD["path"]
+    assert table.paths == tuple(tmp_path / name for name in GOOD["path"])
+    assert table.labels.tolist() == GOOD["label"]
+    assert table.persons.tolist() == GOOD["person"]
+    assert table.source == "the DataFrame"
+    assert table.locations == ("row 0 of the DataFrame", "row 1 of the DataFrame", "row 2 of the DataFrame")
+
+
+cell = {
+    "text": st.text('a ,"\né1', max_size=3) | st.none(),
+    "number": st.integers(-3, 10**17) | st.none(),
+    "float": st.floats() | st.none(),
+    "truth": st.booleans(),
+    "day": st.dates().map(lambda day: pandas.Timestamp("2020-01-01") + pandas.Timedelta(days=day.day)),
+    "mixed": st.integers(0, 3) | st.text("ab ", max_size=2) | st.floats(0, 1) | st.none(),
+}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.integers(2, 6))
+def test_a_frame_of_any_types_is_its_csv(tmp_path, data, rows):
+    columns = {
+        name: data.draw(st.lists(values, min_size=rows, max_size=rows), label=name) for name, values in cell.items()
+    }
+    fixed = {"path": [f"{i}.jpg" for i in range(rows)], "label": [i % 2 for i in range(rows)]}
+    frame = pandas.DataFrame({**fixed, "person": [float(i) for i in range(rows)], **columns})
+    frame["kind"] = pandas.Categorical(columns["text"])
+    frame["hour"] = pandas.to_datetime(frame["day"]) + pandas.Timedelta(hours=1)
+    assert same(table_from_frame(frame, folder=tmp_path, need_images=False), by_csv(tmp_path, frame))
+
+
+@pytest.mark.parametrize("kind", ["object", "string", "category"])
+def test_every_kind_of_text_column_is_text(tmp_path, kind):
+    frame = pandas.DataFrame({**GOOD, "label": ["007", "NA", "007"], "note": [" x ", None, "a\r\nb"]}).astype(kind)
+    table = table_from_frame(frame, need_images=False)
+    assert table.labels.tolist() == ["007", "NA", "007"]
+    assert table.attributes["note"].tolist() == ["x", "", "a\nb"]
+
+
+def test_whole_numbers_that_are_missing_somewhere_are_floats(tmp_path):
+    frame = pandas.DataFrame({**GOOD, "label": [1, 2, 1], "age": [30, None, 31]})
+    table = table_from_frame(frame, folder=tmp_path, need_images=False)
+    assert table.labels.tolist() == ["1", "2", "1"]
+    assert table.attributes["age"].tolist() == ["30.0", "", "31.0"]
+    assert same(table, by_csv(tmp_path, frame))
+
+
+def test_a_named_index_is_a_column_and_a_nameless_one_is_not(tmp_path):
+    frame = pandas.DataFrame({**GOOD, "id": ["k1", "k2", "k3"]}).set_index("id")
+    assert table_from_frame(frame, need_images=False).ids.tolist() == ["k1", "k2", "k3"]
+    assert same(table_from_frame(frame, folder=tmp_path, need_images=False), by_csv(tmp_path, frame))
+    shuffled = pandas.DataFrame(GOOD).iloc[[2, 0, 1]]
+    table = table_from_frame(shuffled, folder=tmp_path, need_images=False)
+    assert not table.attributes
+    assert same(table, by_csv(tmp_path, shuffled))
+
+
+def test_rows_of_a_frame_are_counted_as_by_iloc():
+    frame = pandas.DataFrame(GOOD).iloc[[2, 0, 1]]
+    error = refused(frame.assign(person=["p", None, "q"]))
+    assert error.message == "1 of 3 rows of the DataFrame have no person"
+    assert error.details == ("row 1 of the DataFrame: '' (id a.jpg)",)
+    error = refused(frame.assign(path=["a.jpg", "b.jpg", "a.jpg"], label=["x", "y", "x"]), person="label")
+    assert error.details == ("row 2 of the DataFrame: 'a.jpg' stands in row 0 of the DataFrame too",)
+    assert (
+        refused(frame.assign(path=["a", "", "b"])).message == "row 1 of the DataFrame names no image in column 'path'"
+    )
+
+
+def test_a_missing_column_of_a_frame_offers_the_nearest():
+    error = refused(pandas.DataFrame(GOOD).rename(columns={"label": "labels"}))
+    assert error.message == "the DataFrame has no column 'label'; did you mean 'labels'?"
+
+
+def test_what_is_no_table_of_samples_is_refused():
+    frame = pandas.DataFrame(GOOD)
+    assert "found dict" in refused(GOOD, UsageError).message
+    assert "has no rows" in refused(frame.iloc[:0]).message
+    assert "more than one column 'label'" in refused(frame.set_axis(["path", "label", "label"], axis=1)).message
+    assert "columns of 2 levels" in refused(pandas.concat({"x": frame}, axis=1), UsageError).message
+    assert "NUL" in refused(frame.assign(label=["a\0", "b", "c"])).message
+
+
+def test_the_images_of_a_frame_must_exist_where_needed(tmp_path):
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    error = refused(pandas.DataFrame(GOOD), folder=tmp_path, need_images=True)
+    assert error.details[0] == f"row 1 of the DataFrame: {tmp_path / 'b.jpg'} (there is b.png)"
+
+
+def test_a_split_column_of_a_frame_keeps_test_rows_apart(tmp_path):
+    frame = pandas.DataFrame({**GOOD, "part": ["train", "train", "test"]})
+    data = read_frame(frame, DataSpec(tmp_path, split="part"), need_images=False)
+    assert data.train.ids.tolist() == ["a.jpg", "b.jpg"]
+    assert data.test is not None
+    assert data.test.locations == ("row 2 of the DataFrame",)
+    assert any("1 people stand in both training and test" in line for line in data.warnings)
+    with pytest.raises(UsageError):
+        read_frame(frame, DataSpec(tmp_path, split="part", test=tmp_path), need_images=False)
+
+
+def test_test_images_of_a_frame_may_come_from_elsewhere(tmp_path):
+    (tmp_path / "z.jpg").write_bytes(b"x")
+    data = read_frame(pandas.DataFrame(GOOD), DataSpec(tmp_path, test=tmp_path / "z.jpg"), need_images=False)
+    assert data.test is not None
+    assert data.test.ids.tolist() == ["z.jpg"]
+
+
+def test_a_table_as_a_frame_gives_the_table_again(tmp_path):
+    frame = pandas.DataFrame({**GOOD, "site": ["x", "y", "x"]})
+    table = table_from_frame(frame, folder=tmp_path, need_images=False)
+    shown = table.frame()
+    assert shown.columns.tolist() == ["id", "path", "label", "person", "site"]
+    assert shown["path"].tolist() == [str(tmp_path / name) for name in GOOD["path"]]
+    assert same(table_from_frame(shown, need_images=False), table)
+    unlabelled = table_from_frame(frame[["path"]], training=False, need_images=False)
+    assert unlabelled.frame().columns.tolist() == ["id", "path"]
+
+
+def test_a_parquet_file_is_read_like_its_csv(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame({**GOOD, "age": [30, 31, 30]})
+    frame.to_parquet(tmp_path / "photos.parquet")
+    table = read_data(DataSpec(tmp_path / "photos.parquet"), need_images=False).train
+    assert same(table, by_csv(tmp_path, frame))
+    assert table.locations[1] == "row 1 of photos.parquet"
+    assert table.source == str(tmp_path / "photos.parquet")
+    test, _ = read_test(tmp_path / "photos.parquet", classes=("cat", "dog"), need_images=False)
+    assert test.ids.tolist() == GOOD["path"]
+
+
+def test_a_damaged_parquet_file_is_an_error(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(EnsembleError, match="is not a readable Parquet file"):
+        read_data(DataSpec(tmp_path / "t.parquet"), need_images=False)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+
+    def absent(*args, **kwargs):
+        raise ImportError("Unable to find a usable engine")
+
+    monkeypatch.setattr(pandas, "read_parquet", absent)
+    with pytest.raises(EnsembleError, match="needs pyarrow") as error:
+        read_data(DataSpec(tmp_path / "t.parquet"), need_images=False)
+    assert error.value.hint is not None
+    assert "pip install pyarrow" in error.value.hint
+
+
+def test_a_csv_needs_no_pandas(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    (tmp_path / "t.csv").write_text("path,label,person\na,x,p\nb,y,q\n")
+    assert len(read_data(DataSpec(tmp_path / "t.csv"), need_images=False).train) == 2
+
+
+def test_the_arrays_of_a_table_of_a_frame_are_text():
+    table = table_from_frame(pandas.DataFrame({**GOOD, "person": [1, 2, 1]}), need_images=False)
+    assert all(column.dtype.kind == "U" for column in (table.ids, table.labels, table.persons))
+    assert np.array_equal(table.person_codes[1], [0, 1, 0])
