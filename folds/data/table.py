@@ -437,8 +437,8 @@ def _check_images(paths: Sequence[Path], source: str, where: Sequence[str]) -> N
     inside: dict[str, list[int]] = {}
     names: list[str] = []
     for i, path in enumerate(path_texts(paths)):
-        folder, name = os.path.split(path)
-        inside.setdefault(folder, []).append(i)
+        folder, slash, name = path.rpartition("/")
+        inside.setdefault(folder or slash, []).append(i)
         names.append(name)
     absent: list[int] = []
     for folder, rows in inside.items():

@@ -232,9 +232,10 @@ def _fold_numbers(read: CsvTable) -> NDArray[np.int64]:
 def _line_up(path: Path, read: CsvTable, table: SampleTable) -> NDArray[np.int64] | None:
     """Return the row of each sample of `table`, None where that is its position; check that file and table agree."""
     again = f"make the folds of this table: ensemble folds --data {table.source} -o NAME.csv"
-    ids, theirs = table.ids.tolist(), read.columns["id"]
+    theirs = read.columns["id"]
     order: NDArray[np.int64] | None = None
-    if ids != theirs:
+    if not _equal(table.ids, theirs):
+        ids = table.ids.tolist()
         first = {name: i for i, name in enumerate(theirs)}
         absent = [f"{where}: {name}" for name, where in zip(ids, table.locations) if name not in first]
         if absent:
@@ -249,13 +250,21 @@ def _line_up(path: Path, read: CsvTable, table: SampleTable) -> NDArray[np.int64
     for column, values in (("label", table.labels), ("person", table.persons)):
         if column not in read.columns or values is None:
             continue
-        cells, ours = read.columns[column], values.tolist()
+        cells = read.columns[column]
         cells = cells if order is None else [cells[i] for i in order.tolist()]
-        if cells != ours:
-            pairs = zip(ids, cells, ours, strict=True)
-            other = [f"{name}: '{theirs}', in the table '{ours}'" for name, theirs, ours in pairs if theirs != ours]
+        if not _equal(values, cells):
+            rows = zip(table.ids.tolist(), cells, values.tolist(), strict=True)
+            other = [f"{name}: '{theirs}', in the table '{ours}'" for name, theirs, ours in rows if theirs != ours]
             raise combine_errors(other, f"samples have another {column} in {path} than in {table.source}", hint=again)
     return order
+
+
+def _equal(values: NDArray[np.str_], cells: list[str]) -> bool:
+    """Return whether an array and a list hold the same, without making all texts of the array at once."""
+    parts = range(0, len(values), _BLOCK)
+    return len(values) == len(cells) and all(
+        values[at : at + _BLOCK].tolist() == cells[at : at + _BLOCK] for at in parts
+    )
 
 
 def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:
