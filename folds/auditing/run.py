@@ -61,7 +61,7 @@ class AuditReport:
     def people(self) -> int:
         """Return how many people the training samples are of; 0 where that is not known."""
         persons = self.data.train.persons
-        return 0 if persons is None else len(set(persons.tolist()))
+        return 0 if persons is None else len(self.data.train.person_codes[0])
 
     def serious(self, strict: bool = False) -> list[Finding]:
         """Return the errors, and under `strict` the warnings."""

@@ -103,7 +103,7 @@ def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_im
     """
     spec = spec or DataSpec(Path())
     if spec.split is not None and spec.test is not None:
-        raise UsageError("--split and --test both name test images", hint="give one of them")
+        raise UsageError("split and test both name test images", hint="give one of them")
     train, test, notes = _csv_data(frame_columns(frame, spec.data, FRAME), spec, need_images)
     if spec.test is not None:
         test, more = read_test(

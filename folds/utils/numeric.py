@@ -56,11 +56,9 @@ def factorize(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[
     The distinct values in ascending order, and (n,) the position of each value among them. The codes do not depend on
     the order of the rows: the jackknife of very many people groups them by code, so that equal rows must get equal codes.
     """
-    array = values if isinstance(values, np.ndarray) else None
-    if array is not None and array.dtype.kind in "iu" and len(array) and array.min() >= 0:
-        if int(array.max()) <= 4 * len(array):
-            occurs = np.bincount(array) > 0
-            return np.flatnonzero(occurs).tolist(), (np.cumsum(occurs) - 1)[array]
+    if isinstance(values, np.ndarray) and _is_dense(values):
+        occurs = np.bincount(values) > 0
+        return np.flatnonzero(occurs).tolist(), (np.cumsum(occurs) - 1)[values]
     seen: defaultdict[Any, int] = defaultdict(count().__next__)  # numbers in the order of appearance
     codes = np.empty(len(values), np.int64)
     for start in range(0, len(values), 1 << 16):
@@ -71,6 +69,12 @@ def factorize(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[
     position = np.empty(len(distinct), np.int64)
     position[[seen[name] for name in distinct]] = np.arange(len(distinct))
     return distinct, position[codes]
+
+
+def _is_dense(values: NDArray[Any]) -> bool:
+    """Whether values (n,) are whole numbers from 0 up and small enough to be counted."""
+    whole = values.dtype.kind in "iu" and len(values) > 0
+    return bool(whole and values.min() >= 0 and int(values.max()) <= 4 * len(values))
 
 
 def distinct_numbers(values: NDArray[np.int64]) -> NDArray[np.int64]:
