@@ -3,6 +3,9 @@
     python benchmarks/splits.py                 both parts
     python benchmarks/splits.py --part skewed   60 sets of 30 people who differ strongly: what folds lack, how balanced they are
     python benchmarks/splits.py --part large    a million images of 140,000 people: seconds, and that the folds are the same
+    python benchmarks/splits.py --part table    commands on a CSV of 980,000 rows, whole processes: seconds and memory
+        --old SOURCE    in turn with the program in another source tree, as ratios; and that both write the same folds
+        --files         the images are there, too (empty files), for kfold --dry-run
 
 The shares are of a fold's images; a class counts as lacking in a fold if at least k people have it.
 """
@@ -10,8 +13,14 @@ The shares are of a fold's images; a class counts as lacking in a fold if at lea
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
@@ -123,10 +132,96 @@ def large(people: int = 140_000, images: int = 1_000_000, k: int = 5) -> list[li
     return rows
 
 
+def write_table(path: Path, shuffled: bool, people: int = 140_000, images: int = 7) -> None:
+    """A CSV with the columns path, label, person; in the order of the people, or in one of chance."""
+    random = np.random.default_rng(0)
+    persons = np.repeat(np.arange(people), images)
+    labels = random.choice(len(MASK_TASK), len(persons), p=MASK_TASK / MASK_TASK.sum())
+    order = random.permutation(len(persons)) if shuffled else np.arange(len(persons))
+    with open(path, "w") as file:
+        file.write("path,label,person\n")
+        for i in order.tolist():
+            file.write(f"images/person{persons[i]:06d}/photo{i:06d}.jpg,{labels[i]},person{persons[i]:06d}\n")
+
+
+def write_images(table: Path) -> None:
+    """An empty file for each image of the table."""
+    for line in table.read_text().splitlines()[1:]:
+        path = table.parent / line.split(",")[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+# Runs the command, then prints its seconds (wall, CPU) and the most memory it held (MB; Linux counts in KiB).
+CHILD = """
+import resource, subprocess, sys, time
+started = time.perf_counter()
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(code, time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6)
+"""
+
+
+def measure(source: Path, folder: Path, words: list[str]) -> tuple[float, float, float]:
+    """Seconds by the clock, CPU seconds and peak memory in MB of one command as a process of its own."""
+    command = [sys.executable, "-c", "import sys; from ensemble.cli import main; sys.exit(main())", *words]
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *command], cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    code, wall, cpu, memory = map(float, done.stdout.split())
+    if code:
+        raise SystemExit(f"{' '.join(words)} of {source} failed:\n{done.stderr}")
+    return wall, cpu, memory
+
+
+def of_table(old: Path | None, files: bool, repeats: int) -> list[list[object]]:
+    """A row for each command: medians of whole processes, of both sources in turn."""
+    here = Path(__file__).resolve().parent.parent
+    sources = {"now": here} if old is None else {"old": old.resolve(), "now": here}
+    rows: list[list[object]] = []
+    with tempfile.TemporaryDirectory() as name:
+        for order in ("by person", "shuffled"):
+            folder = Path(name) / order.replace(" ", "-")
+            folder.mkdir()
+            write_table(folder / "t.csv", order == "shuffled")
+            check, kfold = ["folds", "check", "now.csv", "--no-images"], ["kfold", "--dry-run", "--folds", "now.csv"]
+            commands = {"folds": ["folds", "-o"], "folds check": check}
+            if files and order == "by person":
+                write_images(folder / "t.csv")
+                commands["kfold --dry-run"] = [*kfold, "--arch", "test_resnet", "--no-pretrained"]
+            for command, words in commands.items():
+                found: dict[str, list[tuple[float, float, float]]] = {source: [] for source in sources}
+                for _ in range(repeats):
+                    for source, path in sources.items():
+                        output = [f"{source}.csv", "--force"] if command == "folds" else []
+                        found[source].append(measure(path, folder, [*words, *output, "--data", "t.csv"]))
+                middle = {source: np.median(np.array(each), axis=0) for source, each in found.items()}
+                wall, cpu, memory = middle["now"]
+                row: list[object] = [f"{command}, {order}", f"{wall:.1f}", f"{cpu:.1f}", f"{memory:.0f}"]
+                if old is not None:
+                    # Of runs in turn: what else the machine does weighs on both.
+                    ratio = statistics.median(a[1] / b[1] for a, b in zip(found["old"], found["now"], strict=True))
+                    row += [f"{middle['old'][1]:.1f}", f"{middle['old'][2]:.0f}", f"{ratio:.1f}×"]
+                rows.append(row)
+                print(*row, sep="  ", file=sys.stderr, flush=True)
+            if old is not None and (folder / "old.csv").read_bytes() != (folder / "now.csv").read_bytes():
+                raise SystemExit(f"{order}: the folds are not the same")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["skewed", "large"])
-    part = parser.parse_args().part
+    parser.add_argument("--part", choices=["skewed", "large", "table"])
+    parser.add_argument("--old", type=Path, help="a source tree to compare with (--part table)")
+    parser.add_argument("--files", action="store_true", help="make the image files, too (--part table)")
+    parser.add_argument("--repeats", type=int, default=3)
+    asked = parser.parse_args()
+    part = asked.part
+    if part == "table":
+        header = ["980,000 rows", "s", "CPU s", "MB", *(["old CPU s", "old MB", "CPU ratio"] if asked.old else [])]
+        print(table(header, of_table(asked.old, asked.files, asked.repeats)))
+        return
     if part != "large":
         header = [
             "60 sets of",

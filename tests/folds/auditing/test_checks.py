@@ -223,7 +223,7 @@ def test_what_the_reader_warned_of_and_ids_with_two_labels_are_findings(here):
     train = read_data(DataSpec(table(here, everyone()))).train
     assert train.labels is not None
     test = replace(
-        train.take(np.array([0, 1])), labels=np.array(["a", "a"]), where=("test.csv row 2", "test.csv row 3")
+        train.take(np.array([0, 1])), labels=np.array(["a", "a"]), locations=("test.csv row 2", "test.csv row 3")
     )
     found = {finding.kind: finding for finding in audit_table(Dataset(train, test, warnings=("beware",)))}
     assert found["the table"].message == "beware"
