@@ -81,7 +81,7 @@ def test_what_the_user_says_weighs_passes() -> None:
         ("swin=inf,resnet18=1", "above 0"),
         ("swin=much,resnet18=1", "'much'"),
         ("swin=1e308,resnet18=1e308", "from 1e-06 to 1e+12, found 1e308"),
-        ("swin=1,resnet18=1e-320", "what a pass of resnet18 costs"),
+        ("swin=1,resnet18=1e-320", "the cost per pass of resnet18"),
         ("", "nothing of swin, resnet18"),
     ],
 )

@@ -112,7 +112,7 @@ def test_auto_tries_everything_and_the_choice_is_nested(folder: Path, call: Call
     assert again.code == 0
     assert "holds this blend already" in again.err
     assert "chosen: " in again.out
-    assert "most valuable: run" in again.out
+    assert "largest contribution: run" in again.out
 
 
 def test_the_recipe_can_be_read_and_names_every_checkpoint(folder: Path, call: Call) -> None:
@@ -200,9 +200,9 @@ def test_calibration_leaves_decisions_and_makes_probabilities_true(folder: Path,
 def test_contributions_of_a_plain_vote_in_both_spellings(folder: Path, call: Call, flag: str) -> None:
     done = call("blend", "runs/*.npy", flag)
     assert done.code == 0, done.err
-    assert "errs most like" in done.out
-    assert "run2" in next(line for line in done.out.splitlines() if line.startswith("least valuable"))
-    assert "errs most like" not in call("blend", "runs/*.npy", "--method", "simplex").out
+    assert "most similar" in done.out
+    assert "run2" in next(line for line in done.out.splitlines() if line.startswith("smallest contribution"))
+    assert "most similar" not in call("blend", "runs/*.npy", "--method", "simplex").out
 
 
 def test_what_was_said_of_a_blend_stays_until_it_is_asked_for_again(folder: Path, call: Call) -> None:
