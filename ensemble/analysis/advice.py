@@ -24,9 +24,9 @@ def advice(worth: Contributions, pareto: Pareto | None = None, margin: float | N
     """Return which runs to drop and which contribute most and least. Positive numbers are better, for every metric.
 
     A cheaper subset is recommended if it is shown to be at most `margin` worse than all runs: the 95% CI of the paired
-    difference of nested predictions lies above −margin. A CI that contains 0 is not enough, because with few people every CI
-    does. Subsets are tested from the most expensive to the cheapest, up to the first that fails, so no correction for several
-    tests is needed (fixed-sequence testing: Maurer, Hothorn and Lehmacher, 1995).
+    difference of nested predictions lies above −margin. A CI that contains 0 is not enough, because with few people
+    every CI does. Subsets are tested from the most expensive to the cheapest, up to the first that fails, so no
+    correction for several tests is needed (fixed-sequence testing: Maurer, Hothorn and Lehmacher, 1995).
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def advice(worth: Contributions, pareto: Pareto | None = None, margin: float | N
 
 
 def margin_of(worth: Contributions) -> float | None:
-    """Return the non-inferiority margin: `MARGIN` for a metric with bounds, else `MARGIN_SHARE` of the gain over guessing.
+    """Return the non-inferiority margin: `MARGIN` for bounded metrics, else `MARGIN_SHARE` of the gain over guessing.
 
     None if that gain is unknown (a user's function).
     """
@@ -64,8 +64,8 @@ def as_good(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
 def _low(difference: Difference, metric: Metric) -> float:
     """Return the lower end of the CI of a difference, also where the CI has no width because all people agree.
 
-    If a share q of all people changed the score, n people would all agree with probability (1 − q)ⁿ. The q with probability
-    .025, times the range of the metric, is subtracted: −.71 of accuracy for 3 people, −.005 for 736.
+    If a share q of all people changed the score, n people would all agree with probability (1 − q)ⁿ. The q with
+    probability .025, times the range of the metric, is subtracted: −.71 of accuracy for 3 people, −.005 for 736.
     """
     found = difference.difference
     if found.low < found.high:
@@ -135,11 +135,10 @@ def _extremes(worth: Contributions) -> list[str]:
     gained = least.leave_one_out.difference
     seen = "removing it would help" if gained.high < 0 else "a significant gain"
     verdict = seen if least.leave_one_out.is_significant else "no measurable gain"
-    twin = (
-        ""
-        if least.most_similar is None or least.most_similar[1] < 0.5
-        else f"; its errors are most similar to those of {least.most_similar[0]} (correlation {least.most_similar[1]:.2f})"
-    )
+    twin = ""
+    if least.most_similar is not None and least.most_similar[1] >= 0.5:
+        other, correlation = least.most_similar
+        twin = f"; its errors are most similar to those of {other} (correlation {correlation:.2f})"
     return [*lines, f"smallest contribution: {least.name}, {_contribution(least, name)}; {verdict}{twin}"]
 
 

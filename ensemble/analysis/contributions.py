@@ -101,8 +101,8 @@ def worth(
 ) -> Contributions:
     """Return the contribution of each run to a fitted (or plain) combination.
 
-    Shapley values refer to the unweighted pooling rule of `fitted`, or to soft voting if that rule is not a sum over runs: they
-    describe the run, not the fitted weights.
+    Shapley values refer to the unweighted pooling rule of `fitted`, or to soft voting if that rule is not a sum over
+    runs: they describe the run, not the fitted weights.
 
     Parameters
     ----------
@@ -140,9 +140,9 @@ def leave_one_out(
 ) -> list[Difference]:
     """Return, for each run, the paired difference of the out-of-sample score with and without it.
 
-    A positive difference means that the run helps, for every metric: `Difference.first` is the score without the run if greater
-    is better, and `Difference.second` if less is better. Rows that no other run predicts get the class frequencies of the rows
-    used for fitting.
+    A positive difference means that the run helps, for every metric: `Difference.first` is the score without the run if
+    greater is better, and `Difference.second` if less is better. Rows that no other run predicts get the class
+    frequencies of the rows used for fitting.
 
     Parameters
     ----------

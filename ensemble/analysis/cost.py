@@ -19,8 +19,8 @@ MIN_COST, MAX_COST = 1e-6, 1e12  # per pass, so that sums and shares of costs st
 class Cost:
     """The prediction cost of one run.
 
-    Training time does not measure it and prediction time is not recorded, so forward passes are counted. The user can give a
-    cost per pass.
+    Training time does not measure it and prediction time is not recorded, so forward passes are counted. The user can
+    give a cost per pass.
 
     Attributes
     ----------
@@ -77,8 +77,8 @@ class Costs:
 def costs_of(splits: Mapping[str, AlignedSplit], each: Mapping[str, float] | None = None) -> Costs:
     """Return the costs of the runs of all splits, ordered by name.
 
-    Each test file of a run is one model. A run without test files has one model per fold of its out-of-fold file. A file over
-    several views costs one pass per view.
+    Each test file of a run is one model. A run without test files has one model per fold of its out-of-fold file. A
+    file over several views costs one pass per view.
 
     Parameters
     ----------

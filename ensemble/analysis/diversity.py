@@ -36,7 +36,7 @@ class Diversity:
     differing: Matrix
 
     def most_similar(self, run: int) -> tuple[str, float] | None:
-        """Return the run with the errors most similar to those of run `run`, and their correlation; None if undefined."""
+        """Return the run with the errors most similar to those of `run`, and their correlation; None if undefined."""
         others = self.correlation[run].copy()
         others[run] = np.nan
         if np.isnan(others).all():

@@ -426,7 +426,7 @@ def bad_files(folder: Path) -> None:
         (["runs/*.npy", "--method", "greedy", "--by", "attribute"], 2, "--by attribute goes with plain voting"),
         (["runs/*.npy", "--max-members", "0"], 2, "--max-members 0"),
         (["runs/*.npy", "--budget", "0"], 2, "--budget 0"),
-        (["runs/*.npy", "--budget", "2"], 2, "costs 3 passes an image"),
+        (["runs/*.npy", "--budget", "2"], 2, "needs 3 passes per image"),
         (["runs/*.npy", "--budget", "2", "--weights", "1,2"], 2, "given weights are not learnt"),
         (["runs/*.npy", "--budget", "9", "--cost", "swim=2"], 2, "did you mean swin"),
         (["runs/*.test.npy", "--method", "greedy"], 1, "learns from out-of-fold predictions"),
