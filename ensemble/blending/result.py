@@ -1,4 +1,4 @@
-"""What a blend is to whoever writes or shows it."""
+"""The attributes of a blend that writing and reporting need."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BlendResult:
 
     @property
     def name(self) -> str:
-        """Return ``soft-1a2b3c4d``: method and short hash."""
+        """Return the default name, method and short hash: ``soft-1a2b3c4d``."""
         return f"{self.method}-{self.identity[:8]}"
 
     def record(self) -> dict[str, Any]:
