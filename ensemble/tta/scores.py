@@ -94,7 +94,7 @@ def score_views(
 def _mean_of_files(
     folder: Path, run: str, view: View, paths: Sequence[Path], sidecar: PredictionMetadata
 ) -> NDArray[np.float64] | None:
-    """Return a view's mean probabilities (n, classes) over folds for the rows of `sidecar`; None if rows are missing."""
+    """Return a view's mean probabilities (n, classes) over folds on the rows of `sidecar`; None if rows are missing."""
     values = []
     for path in paths:
         found = load_common_rows([folder / f"{view.file_name}.{path.name.removeprefix(f'{run}.')}"], {})
