@@ -1,4 +1,4 @@
-"""What the worth of the runs and their cost come to, in sentences."""
+"""Recommendations in sentences: which runs to drop, and which contribute most and least."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from ensemble.analysis.pareto import Pareto, Subset
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
 
-# A subset is as good as all runs where even the low end of the interval of its difference is not this far below 0.
+# A subset is as good as all runs if the lower end of the CI of its difference is above −MARGIN.
 MARGIN = 0.005
-# Of a metric without bounds, in units of which .005 says nothing: this share of what all runs gain over guessing.
+# For a metric without bounds: this share of the gain of all runs over guessing.
 MARGIN_SHARE = 0.01
-_CHANCE = 0.05
+_ALPHA = 0.05
 _TAIL = 0.025
 _NAMED = 6
 _DECIMALS = 3
 
 
 def advice(worth: Contributions, pareto: Pareto | None = None, margin: float | None = None) -> list[str]:
-    """Return what to do without, and which run is worth the most and the least; positive numbers are better, whichever way the metric goes.
+    """Return which runs to drop and which contribute most and least. Positive numbers are better, for every metric.
 
-    A cheaper subset is recommended where it is shown to be no worse than all runs by more than `margin`: the 95 % interval of the
-    paired difference, of nested predictions, does not reach below −margin. That it contains 0 would not do: with few people every
-    interval does. Subsets are tried from the dearest to the cheapest, and trying stops at the first that is not shown to be as good,
-    so that many tries need no correction (a fixed sequence of tests: Maurer, Hothorn and Lehmacher, 1995).
+    A cheaper subset is recommended if it is shown to be at most `margin` worse than all runs: the 95% CI of the paired
+    difference of nested predictions lies above −margin. A CI that contains 0 is not enough, because with few people
+    every CI does. Subsets are tested from the most expensive to the cheapest, up to the first that fails, so no
+    correction for several tests is needed (fixed-sequence testing: Maurer, Hothorn and Lehmacher, 1995).
 
     Parameters
     ----------
-    margin : in units of the metric; `margin_of` without it.
+    margin : in units of the metric; `margin_of` by default.
     """
     lines = [] if pareto is None else _subsets(pareto, margin_of(worth) if margin is None else margin)
     if len(worth.members) > 1:
@@ -39,9 +39,9 @@ def advice(worth: Contributions, pareto: Pareto | None = None, margin: float | N
 
 
 def margin_of(worth: Contributions) -> float | None:
-    """By how much a subset may be worse and is still as good: `MARGIN` of a metric with bounds, else `MARGIN_SHARE` of the gain over guessing.
+    """Return the non-inferiority margin: `MARGIN` for bounded metrics, else `MARGIN_SHARE` of the gain over guessing.
 
-    None where that gain is not known (a user's function): what a difference means cannot be told then.
+    None if that gain is unknown (a user's function).
     """
     if not math.isinf(worth.metric.upper_bound - worth.metric.lower_bound):
         return MARGIN
@@ -49,7 +49,7 @@ def margin_of(worth: Contributions) -> float | None:
 
 
 def as_good(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
-    """Return the cheapest subset that is shown to be as good as all runs; see `advice`. None where no margin is given."""
+    """Return the cheapest subset that is shown to be as good as all runs (see `advice`); None without a margin."""
     if margin is None:
         return None
     found = None
@@ -62,10 +62,10 @@ def as_good(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
 
 
 def _low(difference: Difference, metric: Metric) -> float:
-    """Return the low end of a difference; where all people show the same, so that the interval has no width, what they leave open.
+    """Return the lower end of the CI of a difference, also where the CI has no width because all people agree.
 
-    If a share q of all people changed the score, n would all show the same with probability (1 − q)ⁿ. The q for which that is .025
-    may lose the range of the metric: −.71 of accuracy for 3 people, −.005 for 736.
+    If a share q of all people changed the score, n people would all agree with probability (1 − q)ⁿ. The q with
+    probability .025, times the range of the metric, is subtracted: −.71 of accuracy for 3 people, −.005 for 736.
     """
     found = difference.difference
     if found.low < found.high:
@@ -74,16 +74,16 @@ def _low(difference: Difference, metric: Metric) -> float:
 
 
 def better(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
-    """Return the subset with the best score of those that are shown to be better than all runs, or a cheaper one of them within `margin` of it.
+    """Return the best subset that is significantly better than all runs, or a cheaper one within `margin` of it.
 
-    Shown: `chance` times the number of subsets is below .05 (Bonferroni's correction).
+    Significant: the p-value times the number of subsets is at most .05 (Bonferroni correction).
     """
     sign = 1 if pareto.metric.greater_is_better else -1
     tries = len(pareto.evaluated)
     real = [
         row
         for row in pareto.evaluated
-        if row.difference and row.difference.difference.low > 0 and row.difference.p_value * tries <= _CHANCE
+        if row.difference and row.difference.difference.low > 0 and row.difference.p_value * tries <= _ALPHA
     ]
     top = max((sign * row.score.value for row in real), default=0.0)
     return min(
@@ -99,9 +99,7 @@ def _subsets(pareto: Pareto, margin: float | None) -> list[str]:
         return [f"for the score, {_sentence(pareto, best)}", f"for the cost, {_sentence(pareto, cheap)}"]
     found = best or cheap
     if found is None and margin is None:
-        return [
-            f"keep all: no cheaper subset is shown to be better, and how much of {pareto.metric.title} is little is not known"
-        ]
+        return [f"keep all: no cheaper subset is significantly better ({pareto.metric.title} has no known margin)"]
     if found is None:
         return [
             f"keep all: no cheaper subset is shown to be within {margin:.2g} of all {len(pareto.everyone.members)} runs"
@@ -113,7 +111,7 @@ def _sentence(pareto: Pareto, subset: Subset) -> str:
     assert subset.difference is not None  # noqa: S101 - it is not all runs
     dropped = [name for name in pareto.everyone.members if name not in subset.members]
     saved = f"{100 * subset.saved:.0f} % {'less cost' if pareto.costs.given else 'fewer passes'}"
-    # What is shorter to say.
+    # The shorter of the two lists.
     what = (
         f"drop {_listed(dropped)}"
         if len(dropped) <= max(len(subset.members), 3)
@@ -122,7 +120,7 @@ def _sentence(pareto: Pareto, subset: Subset) -> str:
     unsure = (
         ""
         if 2 * subset.times_chosen > subset.parts
-        else f"; with other people others are chosen ({subset.times_chosen} of {subset.parts} parts chose these)"
+        else f"; unstable: chosen in {subset.times_chosen} of {subset.parts} outer folds"
     )
     return f"{what}: {signed(subset.difference.difference)}, {saved}{unsure}"
 
@@ -133,25 +131,24 @@ def _extremes(worth: Contributions) -> list[str]:
     most, least = ranked[-1], ranked[0]
     if most.name == least.name:
         return []
-    lines = [f"most valuable: {most.name}, {_told(most, name)}"]
+    lines = [f"largest contribution: {most.name}, {_contribution(most, name)}"]
     gained = least.leave_one_out.difference
-    seen = "it does harm" if gained.high < 0 else "it helps all the same"
-    verdict = seen if least.leave_one_out.is_significant else "no gain is to be seen"
-    twin = (
-        ""
-        if least.most_similar is None or least.most_similar[1] < 0.5
-        else f"; it errs most like {least.most_similar[0]} (correlation {least.most_similar[1]:.2f})"
-    )
-    return [*lines, f"least valuable: {least.name}, {_told(least, name)}; {verdict}{twin}"]
+    seen = "removing it would help" if gained.high < 0 else "a significant gain"
+    verdict = seen if least.leave_one_out.is_significant else "no measurable gain"
+    twin = ""
+    if least.most_similar is not None and least.most_similar[1] >= 0.5:
+        other, correlation = least.most_similar
+        twin = f"; its errors are most similar to those of {other} (correlation {correlation:.2f})"
+    return [*lines, f"smallest contribution: {least.name}, {_contribution(least, name)}; {verdict}{twin}"]
 
 
 def _value(member: RunContribution) -> float:
     return member.leave_one_out.difference.value if member.share is None else member.share.value
 
 
-def _told(member: RunContribution, metric: str) -> str:
-    own = "" if member.share is None else f"its share of the {metric} is {member.share.value:+.{_DECIMALS}f}, and "
-    return f"{own}it adds {signed(member.leave_one_out.difference)} to the vote"
+def _contribution(member: RunContribution, metric: str) -> str:
+    own = "" if member.share is None else f"Shapley value {member.share.value:+.{_DECIMALS}f} {metric}, "
+    return f"{own}leave-one-out difference {signed(member.leave_one_out.difference)}"
 
 
 def signed(one: Interval) -> str:

@@ -1,4 +1,4 @@
-"""What each run of a combination is worth: alone, without it, and as its share of what all of them reach; numpy only."""
+"""Contributions of runs to a combination: single score, leave-one-out difference and Shapley value (numpy only)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class RunContribution:
 
     Attributes
     ----------
-    score : of the run alone, on the rows that it has.
+    score : score of the run alone, on the rows it predicts.
     weight : its share of the vote, 0 to 1.
-    without : what the combination has more than the same without it; positive where the run helps.
-    share : its Shapley value; None where the pool or the metric does not allow it.
-    closest : the run whose errors are most like its own, and their correlation.
+    leave_one_out : score with the run minus score without it; positive if the run helps.
+    share : its Shapley value; None if the pooling rule or the metric does not allow one.
+    most_similar : the run with the most similar errors, and the correlation of the errors.
     """
 
     name: str
@@ -42,7 +42,7 @@ class RunContribution:
     most_similar: tuple[str, float] | None
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and records."""
+        """Return plain values for ``--json`` and blend.json."""
         gained = self.leave_one_out.difference
         return {
             "run": self.name,
@@ -58,9 +58,12 @@ class RunContribution:
 
 @dataclass(frozen=True)
 class Contributions:
-    """What each run is worth: `members` in the order of the stack.
+    """Contributions of all runs.
 
-    `refitted` : whether what is fitted was fitted again without each run.
+    Attributes
+    ----------
+    members : one entry per run, in the order of the stack.
+    refitted : whether the combination was fitted again without each run.
     """
 
     metric: Metric
@@ -70,7 +73,7 @@ class Contributions:
     refitted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and records."""
+        """Return plain values for ``--json`` and blend.json."""
         shares = self.shares
         return {
             "metric": self.metric.name,
@@ -96,14 +99,15 @@ def worth(
     seed: int = 0,
     progress: Advance = lambda done, of: None,
 ) -> Contributions:
-    """Return what each run of a fitted (or plain) combination is worth.
+    """Return the contribution of each run to a fitted (or plain) combination.
 
-    Shares are of the plain pool of `fitted`, or of the soft one where that is no sum over runs: what a run brings, whatever is fitted.
+    Shapley values refer to the unweighted pooling rule of `fitted`, or to soft voting if that rule is not a sum over
+    runs: they describe the run, not the fitted weights.
 
     Parameters
     ----------
-    fitted : as `ensemble.learning.nested.nested` gives it.
-    refit : fit again without each run, instead of leaving its weight to the others.
+    fitted : a result of `ensemble.learning.nested.nested_cv`.
+    refit : whether to fit again without each run. Otherwise the weight of the run goes to the others.
     """
     pool = (
         fitted.combination.pool
@@ -134,14 +138,15 @@ def worth(
 def leave_one_out(
     stack: Stack, fitted: NestedResult, metric: Metric, refit: bool = False, seed: int = 0
 ) -> list[Difference]:
-    """For each run, what the honest predictions of a combination have more than the same without it, paired over people.
+    """Return, for each run, the paired difference of the out-of-sample score with and without it.
 
-    Positive where the run helps, whichever way the metric goes: where less is better, `Difference.second` is the score without it, and
-    `Difference.first` otherwise. Rows that no other run predicts are guessed by the class frequencies of what was fitted on.
+    A positive difference means that the run helps, for every metric: `Difference.first` is the score without the run if
+    greater is better, and `Difference.second` if less is better. Rows that no other run predicts get the class
+    frequencies of the rows used for fitting.
 
     Parameters
     ----------
-    refit : fit again without the run (as many fits as there are runs × parts); otherwise its weight goes to the others.
+    refit : whether to fit again without the run (runs × outer folds fits). Otherwise its weight goes to the others.
     """
     found = []
     for run in range(stack.runs):
@@ -157,8 +162,8 @@ def leave_one_out(
 
 
 def _alone(stack: Stack, run: int, metric: Metric) -> Interval:
-    there = slice(None) if stack.present is None else np.flatnonzero(stack.present[run])
-    return interval_over_people(metric, stack.labels[there], stack.probabilities[run, there], stack.persons[there])
+    rows = slice(None) if stack.present is None else np.flatnonzero(stack.present[run])
+    return interval_over_people(metric, stack.labels[rows], stack.probabilities[run, rows], stack.persons[rows])
 
 
 def _guess(labels: NDArray[np.int64], classes: int) -> Floats:
@@ -166,7 +171,7 @@ def _guess(labels: NDArray[np.int64], classes: int) -> Floats:
 
 
 def _dropped(stack: Stack, fitted: NestedResult, run: int) -> NDArray[np.float32]:
-    """Return (n, classes) honest predictions with the weight of a run left to the others."""
+    """Return out-of-sample predictions (n, classes) with the weight of a run given to the others."""
     if not fitted.parts:
         return combine_without(stack, fitted.combination, run, _guess(stack.labels, stack.classes))
     out = np.empty_like(fitted.out_of_sample)
@@ -178,22 +183,22 @@ def _dropped(stack: Stack, fitted: NestedResult, run: int) -> NDArray[np.float32
 
 
 def combine_without(stack: Stack, combination: Combination, run: int, guess: Floats) -> NDArray[np.float32]:
-    """Return (n, classes) a combination in which a run is absent everywhere; `guess` (classes,) on rows that no other predicts."""
+    """Return predictions (n, classes) without a run; rows that no other run predicts get `guess` (classes,)."""
     out = np.empty((len(stack), stack.classes), np.float32)
     pool = METHODS[combination.pool]
     for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.needs_all_rows):
         for values in (ballots.probabilities, ballots.weights, ballots.votes):
             if values is not None:
                 values[run] = 0
-        heard = ballots.weights.sum(axis=0) > 0
+        covered = ballots.weights.sum(axis=0) > 0
         with np.errstate(invalid="ignore", divide="ignore"):
             values = combination.apply(ballots)[0]
-        out[part] = np.where(heard[:, None], values, guess)
+        out[part] = np.where(covered[:, None], values, guess)
     return out
 
 
 def _refitted(stack: Stack, fitted: NestedResult, metric: Metric, run: int, seed: int) -> NDArray[np.float32]:
-    """Return (n, classes) honest predictions of what is fitted without a run."""
+    """Return out-of-sample predictions (n, classes) of a combination that is fitted without a run."""
     out = np.tile(_guess(stack.labels, stack.classes).astype(np.float32), (len(stack), 1))
     others = [other for other in range(stack.runs) if other != run]
     if not others:

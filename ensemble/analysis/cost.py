@@ -1,4 +1,4 @@
-"""What a run costs to use: forward passes an image on new samples, or what the user says that a pass of each costs."""
+"""Prediction cost of runs: forward passes per new image, or the cost per pass that the user gives."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import numpy as np
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from folds.errors import UsageError, unknown_name
 
-MIN_PASSES, MOST = 1e-6, 1e12  # of what a pass costs: sums and shares of costs stay finite and keep their digits
+MIN_COST, MAX_COST = 1e-6, 1e12  # per pass, so that sums and shares of costs stay finite and precise
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run costs to use.
+    """The prediction cost of one run.
 
-    Training time is no measure of it, and time of prediction is not recorded: passes are counted, and weighed only as the user says.
+    Training time does not measure it and prediction time is not recorded, so forward passes are counted. The user can
+    give a cost per pass.
 
     Attributes
     ----------
-    models : how many fold models predict a new image.
-    passes : forward passes an image: models × views.
-    each : what a pass costs, in the user's unit; 1 without one.
+    models : number of fold models that predict a new image.
+    passes : forward passes per image: models × views.
+    each : cost per pass in the user's unit, 1 by default.
     """
 
     models: int
@@ -34,51 +35,54 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """Passes × what each costs."""
+        """Return passes × cost per pass."""
         return self.passes * self.each
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and records."""
+        """Return plain values for ``--json`` and blend.json."""
         return {"models": self.models, "passes": self.passes, "cost": self.total}
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What each run costs.
+    """The prediction cost of all runs.
 
-    `given` : whether the user has said what a pass costs; otherwise costs are passes.
+    Attributes
+    ----------
+    of : run → its cost.
+    given : whether the user gave costs per pass; otherwise costs are numbers of passes.
     """
 
     of: Mapping[str, Cost]
     given: bool = False
 
     def total(self, runs: Sequence[str]) -> float:
-        """Return what these runs cost together."""
+        """Return the total cost of these runs."""
         return math.fsum(self.of[run].total for run in runs)
 
     def saved(self, runs: Sequence[str]) -> float:
-        """Return share of the cost of all that is saved when only these are used, 0 to 1."""
+        """Return the share of the total cost that is saved by using only these runs, 0 to 1."""
         return 1 - self.total(runs) / self.total(list(self.of))
 
     @property
     def unit(self) -> str:
-        """Return what is counted, in a word."""
+        """Return the unit: ``cost`` or ``passes``."""
         return "cost" if self.given else "passes"
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and records."""
+        """Return plain values for ``--json`` and blend.json."""
         return {"unit": self.unit, "runs": {run: cost.to_dict() for run, cost in self.of.items()}}
 
 
 def costs_of(splits: Mapping[str, AlignedSplit], each: Mapping[str, float] | None = None) -> Costs:
-    """Return what the runs of all splits cost, in the order of their names.
+    """Return the costs of the runs of all splits, ordered by name.
 
-    A run's test files are its models; where it has none, its out-of-fold file says which folds there are, and on new images all of
-    them would be used. A file over several views costs a pass a view.
+    Each test file of a run is one model. A run without test files has one model per fold of its out-of-fold file. A
+    file over several views costs one pass per view.
 
     Parameters
     ----------
-    each : what a pass of each run costs, as `parse_costs` reads it.
+    each : run → cost per pass, a result of `parse_costs`.
     """
     found: dict[str, Cost] = {}
     for name in sorted(splits, key=lambda split: split != "test"):
@@ -99,19 +103,19 @@ def _models(run: RunPredictions, test: bool) -> tuple[int, int]:
 
 
 def _folds(part: AlignedFile) -> int:
-    """Return how many models have predicted the rows of an out-of-fold file; one where it does not say."""
+    """Return the number of models behind an out-of-fold file; 1 if its folds are unknown."""
     if part.fold is None or isinstance(part.fold, int):
         return 1
-    there = part.fold if part.rows is None else part.fold[part.rows >= 0]
-    return max(1, len(np.unique(there[there >= 0])))
+    folds = part.fold if part.rows is None else part.fold[part.rows >= 0]
+    return max(1, len(np.unique(folds[folds >= 0])))
 
 
 def parse_costs(text: str, runs: Sequence[str]) -> dict[str, float]:
-    """Return ``swin=3,resnet18=1``: what a forward pass of each run costs, in any unit.
+    """Parse ``swin=3,resnet18=1``: the cost of one forward pass of each run, in any unit.
 
     Raises
     ------
-    UsageError : a run that is unknown, named twice or left out, or a cost that is not a number from 1e-6 to 1e12.
+    UsageError : a run is unknown, named twice or missing, or a cost is not a number from 1e-6 to 1e12.
     """
     example = ",".join(f"{name}=1" for name in runs[:4]) + (",…" if len(runs) > 4 else "")
     given: dict[str, float] = {}
@@ -123,22 +127,22 @@ def parse_costs(text: str, runs: Sequence[str]) -> dict[str, float]:
             raise unknown_name("run in `cost`", name, runs)
         if name in given:
             raise UsageError(f"`cost` names {name} twice", hint=f"`cost={example}`")
-        given[name] = positive(value, f"`cost={text}`", "what a pass costs")
-        if not MIN_PASSES <= given[name] <= MOST:
+        given[name] = positive(value, f"`cost={text}`", "the cost per pass")
+        if not MIN_COST <= given[name] <= MAX_COST:
             raise UsageError(
-                f"`cost`: what a pass of {name} costs must be from {MIN_PASSES:g} to {MOST:g}, found {value}",
-                hint="take another unit",
+                f"`cost`: the cost per pass of {name} must be from {MIN_COST:g} to {MAX_COST:g}, found {value}",
+                hint="use another unit",
             )
     missing = [name for name in runs if name not in given]
     if missing:
         raise UsageError(
-            f"`cost` says nothing of {', '.join(missing)}", hint=f"`cost={example}`; without it, passes are counted"
+            f"`cost` has no value for {', '.join(missing)}", hint=f"`cost={example}`; without it, passes are counted"
         )
     return {name: given[name] for name in runs}
 
 
 def positive(value: str, option: str, what: str) -> float:
-    """Return a finite number above 0, from an option's text."""
+    """Parse a finite number above 0 from the text of an option."""
     try:
         number = float(value)
     except ValueError:
@@ -146,6 +150,6 @@ def positive(value: str, option: str, what: str) -> float:
     if not math.isfinite(number) or number <= 0:
         raise UsageError(
             f"{option}: {what} must be a number above 0, found '{value}'",
-            hint="any unit: costs are only compared with each other",
+            hint="any unit works: costs are only compared with each other",
         )
     return number

@@ -1,4 +1,4 @@
-"""How alike the runs err: whoever is wrong where the others are wrong adds little; numpy only."""
+"""Diversity of runs: how similar their errors are (numpy only)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Diversity:
-    """Pairs of runs, over the rows that both predict; each (runs, runs), nan on rows and pairs where it is not defined.
+    """Pairwise measures over the rows that both runs predict; each (runs, runs), nan where undefined.
 
-    The names are those of Kuncheva and Whitaker, *Measures of diversity in classifier ensembles* (2003).
+    Names as in Kuncheva and Whitaker, *Measures of diversity in classifier ensembles* (2003).
 
     Attributes
     ----------
-    names : of the runs.
-    correlation : of being right, −1 to 1; nan where one of the two is always right or always wrong.
-    disagreement : share of rows on which one is right and the other wrong.
-    double_fault : share of rows on which both are wrong.
+    names : names of the runs.
+    correlation : correlation of being right, −1 to 1; nan if one of the two is always right or always wrong.
+    disagreement : share of rows where one is right and the other wrong.
+    double_fault : share of rows where both are wrong.
     q : Yule's Q, (both right × both wrong − one × other) / (the sum of the two).
-    differing : share of rows on which the two name different classes.
+    differing : share of rows where the two predict different classes.
     """
 
     names: tuple[str, ...]
@@ -36,7 +36,7 @@ class Diversity:
     differing: Matrix
 
     def most_similar(self, run: int) -> tuple[str, float] | None:
-        """Return the run whose errors are most like those of run `run`, and their correlation; None where there is none."""
+        """Return the run with the errors most similar to those of `run`, and their correlation; None if undefined."""
         others = self.correlation[run].copy()
         others[run] = np.nan
         if np.isnan(others).all():
@@ -45,13 +45,13 @@ class Diversity:
         return self.names[at], float(others[at])
 
     def mean(self, measure: str = "correlation") -> float | None:
-        """Return mean of a measure over all pairs; None where no pair has it."""
+        """Return the mean of a measure over all pairs; None if it is undefined for all."""
         values: Matrix = getattr(self, measure)
         pairs = values[np.triu_indices(len(self.names), 1)]
         return None if np.isnan(pairs).all() else float(np.nanmean(pairs))
 
     def to_dict(self) -> dict[str, object]:
-        """For --json: the means, and a matrix for each measure."""
+        """Return the means and one matrix per measure, for ``--json``."""
         measures = ("correlation", "disagreement", "double_fault", "q", "differing")
         means = {measure: self.mean(measure) for measure in measures}
         return {"runs": list(self.names), "mean": means} | {
@@ -60,7 +60,7 @@ class Diversity:
 
 
 def diversity(stack: Stack) -> Diversity:
-    """Return how alike the runs of a stack err."""
+    """Return how similar the errors of the runs of a stack are."""
     there = np.ones((stack.runs, len(stack))) if stack.present is None else stack.present.astype(float)
     # Row by row of the stack: argmax over a block of all runs would copy it.
     decided = np.stack([values.argmax(axis=1) for values in stack.probabilities])

@@ -1,4 +1,4 @@
-"""Score against cost: the best subsets of the runs, each scored on people who had no say in its choice; numpy only."""
+"""Pareto front of score and cost over subsets of the runs, by nested cross-validation (numpy only)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ class Subset:
 
     Attributes
     ----------
-    members : their names; chosen on everybody.
-    cost : what they cost an image.
-    fewer : share of the cost of all runs that is saved.
-    score : nested: in each part, of the runs that were chosen and fitted without it.
-    difference : to all runs, paired over people; positive where the subset is better, whichever way the metric goes. None for all runs.
-    alike : in how many of the parts the same runs were chosen; `parts` in all.
+    members : names of the runs, chosen on all samples.
+    cost : cost per image.
+    saved : saved share of the cost of all runs.
+    score : nested score: each outer fold is predicted by runs that were chosen and fitted without it.
+    difference : difference to all runs, paired over people; positive if the subset is better, for every metric. None
+        for all runs.
+    times_chosen : number of outer folds, out of `parts`, in which the same runs were chosen.
     """
 
     members: tuple[str, ...]
@@ -43,7 +44,7 @@ class Subset:
     parts: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and records."""
+        """Return plain values for ``--json`` and blend.json."""
         record: dict[str, Any] = {
             "members": list(self.members),
             "cost": self.cost,
@@ -60,13 +61,13 @@ class Subset:
 
 @dataclass(frozen=True)
 class Pareto:
-    """Subsets of the runs, cheap ones first.
+    """The Pareto front of subsets of the runs, ordered by cost.
 
     Attributes
     ----------
-    rows : those that none is both cheaper (or as cheap) and better than.
+    rows : the undominated subsets: no other subset is as cheap and as good, and better in one of the two.
     everyone : all runs.
-    looked_at : all subsets that were scored, without `everyone`; rows and more.
+    evaluated : all scored subsets without `everyone`, also dominated ones.
     """
 
     metric: Metric
@@ -76,7 +77,7 @@ class Pareto:
     evaluated: tuple[Subset, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and records."""
+        """Return plain values for ``--json`` and blend.json."""
         rows = [row.to_dict() for row in self.rows]
         return {
             "metric": self.metric.name,
@@ -96,23 +97,24 @@ def pareto(
     progress: Advance = lambda done, of: None,
     by_part: Sequence[Fitter] | None = None,
 ) -> Pareto:
-    """Return the best score for each cost.
+    """Return the best subset for each cost, with nested scores.
 
-    The costs to look at are those at which, on everybody, another subset becomes the best; at most `most` of them, closer
-    together where they are low. For each, and each part of the stack, the best subset within that cost is chosen by the plain
-    pool's score without the part, `fitter` learns on its runs without the part, and the part is predicted.
+    The evaluated costs are those at which the best subset on all samples changes: at most `most` of them, denser at low
+    costs. For each cost and each outer fold, the best subset within that cost is chosen by its pooled score on the
+    other folds, `fitter` is fitted on its runs on the other folds, and the outer fold is predicted.
 
     Parameters
     ----------
-    by_part : what learns without each part, in order, where it was chosen without it; `fitter` without it.
+    most : maximum number of costs.
+    by_part : the fitter for each outer fold, in order, if methods were chosen per fold; `fitter` by default.
 
     Raises
     ------
-    ValueError : there are fewer than two parts.
+    ValueError : there are fewer than two outer folds.
     """
     parts = np.unique(stack.outer_folds)
     if len(parts) < 2:
-        raise ValueError("a nested score needs at least two parts")
+        raise ValueError(f"a nested score needs 2 or more outer folds, found {len(parts)}")
     pool = fitter.name if not fitter.is_fitted else "soft"
     progress(0, len(parts) + 1)
     front = _front(candidates(stack, metric, costs, pool), most)
@@ -121,10 +123,12 @@ def pareto(
     times_chosen = np.zeros(len(front), int)
     for done, part in enumerate(parts):
         progress(done + 1, len(parts) + 1)
-        learner = fitter if by_part is None else by_part[done]
+        fold_fitter = fitter if by_part is None else by_part[done]
         rows = np.flatnonzero(stack.outer_folds == part)
-        chosen, subsets[:, rows], everyone[rows] = _without_part(stack, rows, front, learner, metric, costs, pool, seed)
-        times_chosen += [members == whole.members for members, whole in zip(chosen, front, strict=True)]
+        chosen, subsets[:, rows], everyone[rows] = _predict_fold(
+            stack, rows, front, fold_fitter, metric, costs, pool, seed
+        )
+        times_chosen += [members == overall.members for members, overall in zip(chosen, front, strict=True)]
     progress(len(parts) + 1, len(parts) + 1)
     of_all = _scored(stack, metric, costs, stack.names, everyone, None, len(parts), len(parts))
     evaluated = tuple(
@@ -144,7 +148,7 @@ def pareto(
     return Pareto(metric, costs, undominated([*evaluated, of_all], metric), of_all, evaluated)
 
 
-def _without_part(
+def _predict_fold(
     stack: Stack,
     rows: NDArray[np.int64],
     front: Sequence[SubsetCandidate],
@@ -154,11 +158,12 @@ def _without_part(
     pool: str,
     seed: int,
 ) -> tuple[list[tuple[int, ...]], NDArray[np.float32], NDArray[np.float32]]:
-    """Choose and fit on all samples but `rows` (m,), and predict those.
+    """Choose and fit on all samples except `rows` (m,), and predict `rows`.
 
     Returns
     -------
-    The runs chosen at each cost of the front, what they predict (costs, m, classes), and what all runs predict (m, classes).
+    The runs chosen at each cost of the front, their predictions (costs, m, classes), and those of all runs (m,
+    classes).
     """
     outside = stack.take(np.setdiff1d(np.arange(len(stack)), rows, assume_unique=True))
     held_out, found = stack.take(rows), candidates(outside, metric, costs, pool)
@@ -174,7 +179,10 @@ def _without_part(
 
 
 def undominated(rows: Sequence[Subset], metric: Metric) -> tuple[Subset, ...]:
-    """Return rows that none is at least as cheap and as good as, and one of the two more so; cheap ones first."""
+    """Return the rows that no other row dominates, ordered by cost.
+
+    A row dominates another if it is as cheap and as good, and better in one of the two.
+    """
     sign = 1 if metric.greater_is_better else -1
 
     def beats(one: Subset, other: Subset) -> bool:
@@ -190,7 +198,7 @@ def undominated(rows: Sequence[Subset], metric: Metric) -> tuple[Subset, ...]:
 
 
 def _front(found: Sequence[SubsetCandidate], most: int) -> list[SubsetCandidate]:
-    """Return the best candidate at each cost at which it changes, thinned to `most`."""
+    """Return the best candidate at each cost where it changes, thinned to at most `most`."""
     front: list[SubsetCandidate] = []
     for cost in sorted({one.cost for one in found}):
         best = best_of(found, cost)
@@ -208,7 +216,7 @@ def _scored(
     members: tuple[str, ...],
     values: NDArray[np.float32],
     everyone: NDArray[np.float32] | None,
-    alike: int,
+    times_chosen: int,
     parts: int,
 ) -> Subset:
     score = interval_over_people(metric, stack.labels, values, stack.persons)
@@ -216,4 +224,4 @@ def _scored(
     if everyone is not None:
         first, second = (everyone, values) if metric.greater_is_better else (values, everyone)
         difference = difference_over_people(metric, stack.labels, first, second, stack.persons)
-    return Subset(members, costs.total(members), costs.saved(members), score, difference, alike, parts)
+    return Subset(members, costs.total(members), costs.saved(members), score, difference, times_chosen, parts)

@@ -1,4 +1,4 @@
-"""Shapley values of runs: how the score that all of them reach together divides among them; numpy only."""
+"""Shapley values of runs: each run's share of the combined score (numpy only)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from folds.metrics.intervals import Interval
 from folds.utils.files import derive_seed
 from folds.utils.progress import Advance
 
-# All subsets up to so many runs; beyond, orders in which they join are drawn.
+# Up to this number of runs, all subsets are scored. With more, the orders in which runs join are sampled.
 EXACT = 10
-# People are put into so many bags at random, and bags are drawn so often: a standard error is then known to 8 %.
+# People are put into _BAGS random bags, which are resampled _DRAWS times: this gives standard errors to within 8%.
 _BAGS = 128
 _DRAWS = 200
 _SUBSETS_TO_DRAW = 5000
@@ -28,16 +28,18 @@ _LEVEL_95 = 1.959964
 
 @dataclass(frozen=True)
 class ShapleyResult:
-    """Shapley values: how the score that all runs reach together, above guessing, divides among them.
+    """Shapley values: the gain of all runs over guessing, divided among the runs.
 
-    A run's share is what it adds to those before it, averaged over all orders in which the runs can join (Shapley, 1953).
+    The share of a run is what it adds to the runs before it, averaged over all orders in which the runs can join
+    (Shapley, 1953).
 
     Attributes
     ----------
-    nobody, everybody : the score of guessing by the class frequencies, and of all runs.
-    runs : one interval a run, positive where it helps, whichever way the metric goes; they sum to the difference of the two.
-    exact : whether all subsets were looked at.
-    error : standard error that comes of drawing orders, 0 where it is exact; the intervals contain it.
+    empty, full : the score of guessing by the class frequencies, and the score of all runs.
+    runs : one interval per run, positive if it helps, for every metric; the values sum to the difference of full and
+        empty.
+    exact : whether all subsets were scored.
+    standard_error : standard error due to sampling orders, included in the intervals; 0 if exact.
     """
 
     empty: float
@@ -56,26 +58,27 @@ def shapley(
     exact: int = EXACT,
     progress: Advance = lambda done, of: None,
 ) -> ShapleyResult:
-    """Shapley values of the runs in a pool; exact up to `exact` runs (fewer where there are hundreds of classes).
+    """Return the Shapley values of the runs in a pool; exact up to `exact` runs (fewer with hundreds of classes).
 
-    With more, orders are drawn: all cyclic shifts of a random one, in which each run is once at each place, so that what
-    depends on the place alone cancels, and the reverse of each, whose errors go the other way. At least two such pairs.
-    The intervals are ±1.96 standard errors: a bootstrap over people, and the spread over the pairs where orders are drawn.
+    With more runs, orders are sampled. One sample is all cyclic shifts of a random order, so that each run is once at
+    each position and effects of the position cancel. Its pair is the reversed orders, whose errors have the opposite
+    sign. At least two pairs are used. The intervals are ±1.96 standard errors, from a bootstrap over people and, if
+    orders are sampled, the spread over the pairs.
 
     Parameters
     ----------
     pool : one of `ensemble.analysis.subset_scores.ADDITIVE`.
-    weights : (runs,) of the runs; equal without it.
+    weights : (runs,) weights of the runs; equal by default.
 
     Raises
     ------
-    ValueError : the pool is no sum over runs, or the metric is neither made of counts nor of a value a row.
+    ValueError : the pool is not a sum over runs, or the metric is computed neither from counts nor per row.
     """
     if metric.from_counts is None and metric.per_row is None:
-        raise ValueError(f"{metric.name} needs all rows at once: shares of it are not computed")
+        raise ValueError(f"{metric.name} needs all rows at once: its Shapley values are not computed")
     people, codes, units = _bags(stack, seed)
     game = game_of(stack, metric, pool, weights, codes, units)
-    draws = np.ones((_DRAWS + 1, units))  # the sample itself, then people drawn again
+    draws = np.ones((_DRAWS + 1, units))  # the sample itself, then resampled people
     draws[1:] = np.random.default_rng(derive_seed(seed, "people")).multinomial(units, np.full(units, 1 / units), _DRAWS)
     empty = game.scores(game.empty(), draws)
     at_once = _NUMBERS_AT_ONCE // (units * game.width)  # subsets
@@ -84,7 +87,7 @@ def shapley(
         values = game.scores(game.all_subsets(), draws)
         shares, full, error = _exact(values, stack.runs), float(values[0, -1]), 0.0
     else:
-        shares, full, error = _drawn(game, empty, draws, at_once, seed, progress)
+        shares, full, error = _sampled(game, empty, draws, at_once, seed, progress)
     if not metric.greater_is_better:
         shares = -shares
     half = _LEVEL_95 * np.sqrt(shares[1:].var(axis=0, ddof=1) + error**2)
@@ -95,17 +98,17 @@ def shapley(
 
 
 def _bags(stack: Stack, seed: int) -> tuple[int, NDArray[np.int64], int]:
-    """Return how many people there are, the bag of each row (n,), and how many bags: one a person, or `_BAGS` of many."""
+    """Return the number of people, the bag of each row (n,) and the number of bags: one per person, at most `_BAGS`."""
     people, codes = np.unique(stack.persons, return_inverse=True)
     if len(people) <= _BAGS:
         return len(people), codes, len(people)
     return len(people), np.random.default_rng(derive_seed(seed, "bags")).permutation(len(people))[codes] % _BAGS, _BAGS
 
 
-def _drawn(
+def _sampled(
     game: SubsetScorer, empty: Floats, draws: Floats, at_once: int, seed: int, progress: Advance
 ) -> tuple[Floats, float, float]:
-    """Return Shapley values (draws, runs) of drawn orders, the score of all runs, and the standard error that drawing adds."""
+    """Return Shapley values (draws, runs) from sampled orders, the score of all runs, and the sampling error."""
     pairs = min(8, max(2, _SUBSETS_TO_DRAW // (2 * game.runs**2)))
     each, full = [], 0.0
     size = max(1, at_once // game.runs)
@@ -117,7 +120,7 @@ def _drawn(
         each.append(_marginals(values, empty, orders))
     progress(2 * pairs, 2 * pairs)
     both = (np.array(each[::2]) + np.array(each[1::2])) / 2
-    # One error for all runs: a run's own, of so few pairs, would be known badly.
+    # One standard error for all runs: that of a single run would be imprecise with so few pairs.
     return both.mean(axis=0), full, math.sqrt(both[:, 0].var(axis=0, ddof=1).mean() / pairs)
 
 
@@ -131,7 +134,7 @@ def _orders(runs: int, pairs: int, seed: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _marginals(values: Floats, empty: Floats, orders: NDArray[np.int64]) -> Floats:
-    """Return (draws, runs) what each run adds to those before it, averaged over the orders."""
+    """Return (draws, runs) the gain of each run over the runs before it, averaged over the orders."""
     along = values.reshape(len(values), *orders.shape)
     before = np.concatenate([np.broadcast_to(empty[:, :, None], (*along.shape[:2], 1)), along[:, :, :-1]], axis=2)
     shares = np.zeros((len(values), orders.shape[1]))
@@ -143,7 +146,7 @@ def _marginals(values: Floats, empty: Floats, orders: NDArray[np.int64]) -> Floa
 def _exact(values: Floats, runs: int) -> Floats:
     """Return (draws, runs) Shapley values of the scores (draws, 2^runs) of all subsets.
 
-    Differences come first: of a run that changes no score they are 0, and so is its share, to the bit.
+    Differences are taken before sums, so that a run that changes no score has a share of exactly 0.
     """
     numbers = np.arange(2**runs)
     size = np.array([int(number).bit_count() for number in numbers])

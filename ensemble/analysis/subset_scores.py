@@ -1,4 +1,4 @@
-"""Scores of many subsets of the runs: a pool that is a sum over runs is added up run by run, not voted anew; numpy only."""
+"""Scores of many subsets of the runs, by adding up pooled predictions run by run (numpy only)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ensemble.learning.stack import Stack
 from ensemble.voting.base import FLOOR
 from folds.metrics.classification import Metric
 
-# Pools whose decision is the largest of a sum over the runs.
+# Pooling rules that decide for the class with the largest sum over the runs.
 ADDITIVE = ("soft", "weighted", "geometric", "hard")
 Floats = NDArray[np.float64]
 _ROWS_AT_ONCE = 4096  # the sums of a block stay in the processor's cache
@@ -22,15 +22,15 @@ _NUMBERS_AT_ONCE = 1 << 23
 
 @dataclass(frozen=True)
 class SubsetScorer:
-    """What every subset of the runs is worth; where none of a subset predicts a row, the class frequencies stand for it.
+    """Scores of subsets of the runs; rows that no run of a subset predicts get the class frequencies.
 
     Attributes
     ----------
-    terms : (runs, classes, n) float32 ≥ 0: what a run adds to the sum, times its weight; 0 where it is absent.
-    weights : (runs, n) float32: what a run's word is worth on a row; 0 where it is absent.
+    terms : (runs, classes, n) float32 ≥ 0: weighted summand of each run; 0 where it has no prediction.
+    weights : (runs, n) float32: weight of each run on each row; 0 where it has no prediction.
     labels : (n,) class indices.
-    codes : (n,) the unit of each row; scores can be made of units drawn again.
-    units : how many.
+    codes : (n,) the unit of each row; units can be resampled.
+    units : number of units.
     logs : whether `terms` are logarithms.
     """
 
@@ -44,54 +44,54 @@ class SubsetScorer:
 
     @property
     def runs(self) -> int:
-        """Return how many runs."""
+        """Return the number of runs."""
         return len(self.terms)
 
     @property
     def classes(self) -> int:
-        """Return how many classes."""
+        """Return the number of classes."""
         return self.terms.shape[1]
 
     @cached_property
     def width(self) -> int:
-        """Return how many numbers a unit is reduced to: hits and predictions of each class, or a sum of row values."""
+        """Return the number of statistics per unit: hits and predictions per class, or one sum of per-row values."""
         return 2 * self.classes if self.metric.from_counts is not None else 1
 
     @cached_property
     def known(self) -> Floats:
-        """Return (units, classes) how many samples of each class a unit has."""
+        """Return (units, classes) the number of samples of each class in each unit."""
         keys = self.codes * self.classes + self.labels
         return np.bincount(keys, minlength=self.units * self.classes).reshape(self.units, self.classes).astype(float)
 
     @cached_property
     def reach(self) -> float:
-        """By how much one run can change the lead of a class at most."""
+        """Return the maximum by which one run can change the lead of a class."""
         return float(self.terms.max()) * (1 + 1e-6)
 
     @cached_property
     def guess(self) -> Floats:
-        """Return (classes, 1) what stands for a row that nobody predicts."""
+        """Return (classes, 1) the values for rows that no run predicts."""
         share = np.bincount(self.labels, minlength=self.classes)[:, None] / len(self.labels)
         return np.log(np.maximum(share, FLOOR) / FLOOR) if self.logs else share
 
     def parts(self) -> Iterator[slice]:
-        """Blocks of rows; all at once where the metric needs them together."""
+        """Yield blocks of rows; a single block if the metric needs all rows at once."""
         n = len(self.labels)
         size = _ROWS_AT_ONCE if self.metric.from_counts is not None or self.metric.per_row is not None else n
         for start in range(0, n, size):
             yield slice(start, min(start + size, n))
 
     def record(self, stats: Floats, total: Floats, weight: Floats, rows: slice | NDArray[np.int64]) -> None:
-        """Add to `stats` (units, width) what a subset is worth on `rows`, m of them.
+        """Add the statistics of a subset on `rows` (m of them) to `stats` (units, width).
 
         Parameters
         ----------
         total : (classes, m) the sum of the terms of its runs.
         weight : (m,) the sum of their weights.
         """
-        silent = weight < 1e-9
-        if silent.any():
-            total, weight = np.where(silent, self.guess, total), np.where(silent, 1, weight)
+        uncovered = weight < 1e-9
+        if uncovered.any():
+            total, weight = np.where(uncovered, self.guess, total), np.where(uncovered, 1, weight)
         labels, codes = self.labels[rows], self.codes[rows]
         if self.metric.from_counts is not None:
             predicted = _largest(total)
@@ -118,7 +118,7 @@ class SubsetScorer:
 
         Parameters
         ----------
-        draws : (draws, units) how often each unit counts; once where it is None.
+        draws : (draws, units) how often each unit counts; once by default.
         """
         draws = np.ones((1, self.units)) if draws is None else draws
         if self.metric.from_counts is None and self.metric.per_row is None:
@@ -143,7 +143,7 @@ class SubsetScorer:
         return out
 
     def empty(self) -> Floats:
-        """Return (units, 1, width) what guessing by the class frequencies is worth."""
+        """Return (units, 1, width) the statistics of guessing by the class frequencies."""
         stats = np.zeros((self.units, 1, self.width))
         for part in self.parts():
             rows = len(self.labels[part])
@@ -151,14 +151,14 @@ class SubsetScorer:
         return stats
 
     def all_subsets(self) -> Floats:
-        """Return (units, 2^runs, width); run i is in a subset whose number has bit i."""
+        """Return (units, 2^runs, width) statistics of all subsets; run i is in a subset if its number has bit i."""
         stats = np.zeros((self.units, 2**self.runs, self.width))
         for part in self.parts():
             self._visit(stats, part, 0, 0, np.zeros(self.terms[0, :, part].shape), np.zeros(len(self.labels[part])))
         return stats
 
     def _visit(self, stats: Floats, part: slice, number: int, first: int, total: Floats, weight: Floats) -> None:
-        """A subset, and all that have further runs from `first` on: each sum is one addition away from another."""
+        """Record a subset and all its extensions by runs from `first` on; each sum needs one addition."""
         self.record(stats[:, number], total, weight, part)
         for run in range(first, self.runs):
             self._visit(
@@ -171,7 +171,7 @@ class SubsetScorer:
             )
 
     def along(self, orders: NDArray[np.int64]) -> Floats:
-        """Return (units, orders × runs, width): as the runs join in each order (orders, runs), after each has."""
+        """Return (units, orders × runs, width) statistics after each run joins, for each order (orders, runs)."""
         stats = np.zeros((self.units, orders.size, self.width))
         for part in self.parts():
             terms, weights = np.ascontiguousarray(self.terms[:, :, part]), self.weights[:, part]
@@ -184,7 +184,7 @@ class SubsetScorer:
         return stats
 
     def total_of(self, members: list[int]) -> tuple[Floats, Floats]:
-        """Return (classes, n) the sum of the terms of some runs, and (n,) of their weights."""
+        """Return the sum of the terms (classes, n) and of the weights (n,) of some runs."""
         total, weight = np.zeros(self.terms.shape[1:]), np.zeros(len(self.labels))
         for run in members:
             total += self.terms[run]
@@ -192,7 +192,7 @@ class SubsetScorer:
         return total, weight
 
     def changed(self, total: Floats, weight: Floats, others: list[int], leaving: bool = False) -> Floats:
-        """Return (others,) scores of a subset, given by `total_of`, when each of `others` alone joins it, or leaves it."""
+        """Return (others,) scores of a subset (from `total_of`) after adding, or removing, each of `others` alone."""
         stats = np.zeros((self.units, len(others), self.width))
         change: Callable[..., Floats] = np.subtract if leaving else np.add
         for part in self.parts():
@@ -202,18 +202,18 @@ class SubsetScorer:
                 decided = np.zeros((self.units, self.width))
                 self.record(decided, total[:, settled], weight[settled], settled)
                 stats += decided[:, None]
-            sums, heard = total[:, rows], weight[rows]
+            sums, weights = total[:, rows], weight[rows]
             for place, run in enumerate(others):
                 self.record(
                     stats[:, place],
                     change(sums, self.terms[run][:, rows]),
-                    change(heard, self.weights[run, rows]),
+                    change(weights, self.weights[run, rows]),
                     rows,
                 )
         return self.scores(stats)[0]
 
     def _open_rows(self, total: Floats, part: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows of a block whose decision one run can change, and the others: the lead of the first class is what no run can add."""
+        """Return the rows of a block whose decision one run can change, and the rows where the lead is too large."""
         lead = np.partition(total, len(total) - 2, axis=0)[-2:]
         is_open = lead[1] - lead[0] <= self.reach
         return part.start + np.flatnonzero(is_open), part.start + np.flatnonzero(~is_open)
@@ -227,23 +227,23 @@ def game_of(
     codes: NDArray[np.int64] | None = None,
     units: int = 1,
 ) -> SubsetScorer:
-    """Return the game of a stack.
+    """Return the subset scorer of a stack.
 
     Parameters
     ----------
     pool : one of `ADDITIVE`. A tie of hard votes goes to the class with the higher mean probability.
-    weights : (runs,) of the runs, ≥ 0; equal without it.
-    codes, units : the unit of each sample, and how many there are; one without them.
+    weights : (runs,) weights of the runs, ≥ 0; equal by default.
+    codes, units : unit of each sample, and number of units; a single unit by default.
 
     Raises
     ------
-    ValueError : the pool is no sum over runs.
+    ValueError : the pool is not a sum over runs.
     """
     if pool not in ADDITIVE:
-        raise ValueError(f"the pool {pool} is no sum over runs, expected one of {', '.join(ADDITIVE)}")
+        raise ValueError(f"expected a pool that is a sum over runs ({', '.join(ADDITIVE)}), found {pool}")
     share = np.ones(stack.runs) if weights is None else np.asarray(weights, float)
-    there = np.ones((stack.runs, len(stack))) if stack.present is None else stack.present.astype(float)
-    heard = (share[:, None] * there).astype(np.float32)
+    present = np.ones((stack.runs, len(stack))) if stack.present is None else stack.present.astype(float)
+    row_weights = (share[:, None] * present).astype(np.float32)
     terms = np.empty((stack.runs, stack.classes, len(stack)), np.float32)
     for run in range(stack.runs):
         values = stack.probabilities[run]
@@ -252,17 +252,18 @@ def game_of(
         elif pool == "hard":
             votes = np.zeros_like(values)
             np.put_along_axis(votes, values.argmax(axis=1)[:, None], 1, axis=1)
-            # The mean probabilities of all runs together move no majority.
+            # The mean probabilities of all runs sum to less than one vote: they break ties only.
             values = votes + (values / (2 * stack.runs) if metric.from_counts is not None and weights is None else 0)
-        terms[run] = values.T * heard[run]
+        terms[run] = values.T * row_weights[run]
     codes = np.zeros(len(stack), np.int64) if codes is None else codes
-    return SubsetScorer(terms, heard, stack.labels, codes, units, metric, pool == "geometric")
+    return SubsetScorer(terms, row_weights, stack.labels, codes, units, metric, pool == "geometric")
 
 
 def _largest(total: Floats) -> NDArray[np.int64]:
-    """Return (classes, m) ≥ 0 → (m,) the class with the largest value, the lowest index among equals; five times as fast as argmax.
+    """Return (m,) the class with the largest of the values (classes, m) ≥ 0, the lowest index in a tie.
 
-    The last bits of each value, below what a float32 can tell, are replaced by the class, so that the maximum names it.
+    Five times as fast as argmax: the last bits of each value, below float32 precision, are replaced by the class index,
+    so the maximum contains it.
     """
     mask = (1 << len(total).bit_length()) - 1
     tagged = np.bitwise_and(total.view(np.int64), ~mask)

@@ -1,4 +1,4 @@
-"""Which runs a combination may do without: subsets within a number of members or a cost, chosen inside the nest; numpy only."""
+"""Select runs within a maximum number or cost, inside the nested cross-validation (numpy only)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ensemble.learning.stack import Stack
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS, Metric
 
-# All subsets up to so many runs; beyond, runs are added or left out one by one.
+# Up to this number of runs, all subsets are scored. With more, runs are added or removed one by one.
 ALL_SUBSETS = 8
 _EQUAL = 1e-12
 _SLOW_ROWS = 2_000_000  # subsets × samples
@@ -23,7 +23,7 @@ _SLOW_ROWS = 2_000_000  # subsets × samples
 
 @dataclass(frozen=True)
 class SubsetCandidate:
-    """A subset of the runs: their indices in ascending order, the score of its pool (greater is better), its cost."""
+    """A subset of the runs: ascending run indices, score of the pooled prediction (greater is better) and cost."""
 
     members: tuple[int, ...]
     score: float
@@ -39,28 +39,29 @@ def candidates(
     budget: float | None = None,
     backward: bool = True,
 ) -> list[SubsetCandidate]:
-    """Subsets within the limits that are worth a look, scored by a plain pool on the stack itself (which flatters them).
+    """Return candidate subsets within the limits, scored in-sample (on the stack itself) by a plain pooling rule.
 
-    All of them up to `ALL_SUBSETS` runs. With more: each run alone, and what forward selection passes through; with `backward`, what
-    backward elimination from all passes through as well. Where costs differ, both also go by gain for the cost.
-    Where the metric is neither made of counts nor of a value a row, and scoring would take minutes, log loss stands for it.
+    Up to `ALL_SUBSETS` runs, all subsets are scored. With more: each run alone, the subsets that forward selection
+    visits and, with `backward`, those that backward elimination from all runs visits. If costs differ, both searches
+    are repeated with the gain per cost as the criterion. Log loss replaces a metric that is computed neither from
+    counts nor per row if scoring would take minutes.
 
     Parameters
     ----------
-    pool : counts as soft where it is no sum over runs.
+    pool : pooling rule; soft voting replaces one that is not a sum over runs.
     """
-    metric = _quick(metric, stack)
+    metric = _fast_metric(metric, stack)
     game = game_of(stack, metric, pool if pool in ADDITIVE else "soft")
     price = np.array([costs.of[name].total for name in stack.names])
-    most = stack.runs if max_members is None else max_members
+    max_runs = stack.runs if max_members is None else max_members
     limit = np.inf if budget is None else budget * (1 + _EQUAL)
 
     def allowed(members: Sequence[int]) -> bool:
-        return 0 < len(members) <= most and float(price[list(members)].sum()) <= limit
+        return 0 < len(members) <= max_runs and float(price[list(members)].sum()) <= limit
 
     sign = 1.0 if metric.greater_is_better else -1.0
-    looked_at = _all_subsets(game, sign) if stack.runs <= ALL_SUBSETS else _walks(game, sign, price, allowed, backward)
-    found = {members: score for members, score in looked_at if allowed(members)}
+    scored = _all_subsets(game, sign) if stack.runs <= ALL_SUBSETS else _walks(game, sign, price, allowed, backward)
+    found = {members: score for members, score in scored if allowed(members)}
     return [SubsetCandidate(members, score, float(price[list(members)].sum())) for members, score in found.items()]
 
 
@@ -75,7 +76,10 @@ def _all_subsets(game: SubsetScorer, sign: float) -> Scored:
 def _walks(
     game: SubsetScorer, sign: float, price: Floats, allowed: Callable[[Sequence[int]], bool], backward: bool
 ) -> Scored:
-    """Yield what forward selection and, with `backward`, elimination pass through: by gain and, where costs differ, by gain for the cost."""
+    """Yield the subsets that forward selection and, with `backward`, backward elimination visit.
+
+    The criterion is the gain and, if costs differ, in a second search the gain per cost.
+    """
     empty = sign * float(game.scores(game.empty())[0, 0])
     for rate in [np.ones(game.runs), price] if np.ptp(price) > 0 else [np.ones(game.runs)]:
         yield from _forward(game, sign, empty, rate, allowed)
@@ -84,7 +88,7 @@ def _walks(
 
 
 def best_of(found: Sequence[SubsetCandidate], budget: float | None = None) -> SubsetCandidate:
-    """Return the best candidate within a cost; the cheaper, then the smaller, then the first by index, of those that are equally good."""
+    """Return the best candidate within a cost. Ties go to the cheaper, then the smaller, then the first by index."""
     within = [one for one in found if budget is None or one.cost <= budget * (1 + _EQUAL)]
     top = max(one.score for one in within)
     return min(
@@ -93,15 +97,15 @@ def best_of(found: Sequence[SubsetCandidate], budget: float | None = None) -> Su
 
 
 def within_budget(fitter: Fitter, costs: Costs, max_members: int | None = None, budget: float | None = None) -> Fitter:
-    """Return a fitter of the best runs within limits: others have weight 0.
+    """Return a fitter that uses only the best runs within the limits and gives the others weight 0.
 
-    The subset is chosen by the plain pool's score on what it is fitted on, then `fitter` learns on these runs alone. So in
-    `ensemble.learning.nested.nested` neither choice nor fit has seen the people that are scored.
+    The subset is chosen by its pooled score on the samples used for fitting; then `fitter` is fitted on these runs
+    alone. In `ensemble.learning.nested.nested_cv` neither the choice nor the fit uses the people that are scored.
 
     Parameters
     ----------
-    max_members : how many runs at most.
-    budget : what they may cost together, in the unit of `costs`.
+    max_members : maximum number of runs.
+    budget : maximum total cost, in the unit of `costs`.
 
     Raises
     ------
@@ -110,10 +114,11 @@ def within_budget(fitter: Fitter, costs: Costs, max_members: int | None = None, 
     if max_members is not None and max_members < 1:
         raise UsageError(f"`max_members={max_members}`: expected 1 or more", hint="leave it out to use all members")
     cheapest = min(costs.of, key=lambda run: costs.of[run].total)
-    if budget is not None and budget < costs.of[cheapest].total:
+    least = costs.of[cheapest].total
+    if budget is not None and budget < least:
         raise UsageError(
-            f"`budget={budget:g}`: the cheapest run, {cheapest}, costs {costs.of[cheapest].total:g} {costs.unit} an image",
-            hint=f"`budget={costs.of[cheapest].total:g}` or more",
+            f"`budget={budget:g}`: the cheapest run, {cheapest}, needs {least:g} {costs.unit} per image",
+            hint=f"`budget={least:g}` or more",
         )
 
     def fit(stack: Stack, metric: Metric, seed: int) -> Combination:
@@ -127,7 +132,7 @@ def within_budget(fitter: Fitter, costs: Costs, max_members: int | None = None, 
 
 
 def fit_on(stack: Stack, members: Sequence[int], fitter: Fitter, metric: Metric, seed: int) -> Combination:
-    """Return what a fitter makes of some runs, as a combination of all in which the others have weight 0."""
+    """Fit on some of the runs; return a combination of all runs in which the others have weight 0."""
     if len(members) == stack.runs:
         return fitter.fit(stack, metric, seed)
     chosen = stack.select_runs(list(members))
@@ -138,7 +143,7 @@ def fit_on(stack: Stack, members: Sequence[int], fitter: Fitter, metric: Metric,
 
 
 def widened(combination: Combination, names: Sequence[str]) -> Combination:
-    """Return the same combination for more runs, of which the others have weight 0."""
+    """Return the same combination for more runs; the added runs have weight 0."""
     at = [list(names).index(name) for name in combination.runs]
     n = len(names)
     weights, before, stacked = combination.weights, combination.before, combination.stacked
@@ -163,8 +168,8 @@ def widened(combination: Combination, names: Sequence[str]) -> Combination:
     return replace(combination, runs=tuple(names), pool=pool, weights=weights, before=before, stacked=stacked)
 
 
-def _quick(metric: Metric, stack: Stack) -> Metric:
-    """Return what candidates are scored by: log loss for a metric that takes milliseconds a subset, where there are many."""
+def _fast_metric(metric: Metric, stack: Stack) -> Metric:
+    """Return the metric for scoring candidates: log loss if `metric` is slow and there are many subsets."""
     if metric.from_counts is not None or metric.per_row is not None:
         return metric
     subsets = 2**stack.runs if stack.runs <= ALL_SUBSETS else stack.runs**2
@@ -172,15 +177,15 @@ def _quick(metric: Metric, stack: Stack) -> Metric:
 
 
 def _plain_pool(fitter: Fitter) -> str:
-    """Return what subsets are scored by: the pool itself where the fitter is one, otherwise the mean of probabilities."""
+    """Return the pooling rule that scores subsets: that of a plain fitter, otherwise soft voting."""
     return fitter.name if not fitter.is_fitted and fitter.name in ADDITIVE else "soft"
 
 
 def _forward(
-    game: SubsetScorer, sign: float, nobody: float, rate: Floats, allowed: Callable[[Sequence[int]], bool]
+    game: SubsetScorer, sign: float, empty: float, rate: Floats, allowed: Callable[[Sequence[int]], bool]
 ) -> Scored:
     inside: list[int] = []
-    now, (total, weight) = nobody, game.total_of([])
+    now, (total, weight) = empty, game.total_of([])
     while others := [run for run in range(game.runs) if run not in inside and allowed((*inside, run))]:
         scores = sign * game.changed(total, weight, others)
         if not inside:  # each run alone
@@ -198,19 +203,19 @@ def _backward(game: SubsetScorer, sign: float, rate: Floats) -> Scored:
     now = sign * float(game.scores(game.along(np.arange(game.runs)[None]))[0, -1])
     yield tuple(inside), now
     while len(inside) > 1:
-        total, weight = game.total_of(inside)  # anew: nothing is left of a run that is out
+        total, weight = game.total_of(inside)  # recomputed, so that no rounding error of removed runs remains
         scores = sign * game.changed(total, weight, inside, leaving=True)
-        best = _least_lost(now - scores, rate[inside])
+        best = _smallest_loss(now - scores, rate[inside])
         now = float(scores[best])
         del inside[best]
         yield tuple(inside), now
 
 
 def _preferred(gain: NDArray[np.float64], rate: Floats) -> int:
-    """Return the largest gain for the cost; a loss is worse the more it costs."""
+    """Return the index of the largest gain per cost; a loss counts more if the run costs more."""
     return int(np.argmax(np.where(gain > 0, gain / rate, gain * rate)))
 
 
-def _least_lost(loss: NDArray[np.float64], rate: Floats) -> int:
-    """Return the least loss for the cost that is saved; no loss is better the more it saves."""
+def _smallest_loss(loss: NDArray[np.float64], rate: Floats) -> int:
+    """Return the index of the smallest loss per saved cost; a gain counts more if the run costs more."""
     return int(np.argmin(np.where(loss > 0, loss / rate, loss * rate)))

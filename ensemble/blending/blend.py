@@ -1,4 +1,4 @@
-"""A whole blend: files in; votes and scores out."""
+"""Blend prediction files: align, fit, vote and score."""
 
 from __future__ import annotations
 
@@ -37,29 +37,30 @@ from folds.utils.numeric import groups_in_several_folds
 from folds.utils.progress import SILENT, Advance, Progress
 
 SCHEMA = 1
-# The version whose blends these are. It counts in a blend's identity; raise it when the same files and options are meant
-# to give other predictions. Following the program's own version, every release would refuse the blends of the last.
+# Part of a blend's identity. Raise it only when the same files and options should give other predictions. With the
+# version of the package instead, every release would reject the blends of the previous one.
 COMPUTED_AS_IN = "0.1.0"
 
 
 @dataclass(frozen=True, repr=False)
 class Blend(BlendResult):
-    """A blend that is computed and not yet written.
+    """A computed blend, not yet written.
 
     Attributes
     ----------
-    identity : SHA-256 of what goes in: the files' contents in their order, the options, the version that first computed it so.
-    method : as asked for.
+    identity : SHA-256 of the inputs: contents of the files in order, options, `COMPUTED_AS_IN`.
+    method : the requested method.
     weights : run → its share of the vote.
-    splits, votes : by split name, ``oof`` first. Of what was learnt, the out-of-fold votes are nested: each by what had not seen the person.
-    runs : run → split → `Entry`, in the order in which the runs first appear.
-    total : split → `Entry` of the blend itself.
-    combination : how it is done again on other samples; None where attributes are voted on apart.
-    fitted : what was learnt, and how far it can be believed; None for plain voting.
-    worths : what each run is worth, where that was asked for and labels are known.
-    details : split → its score taken apart, where that was asked for and labels are known.
-    notes : what a reader of the scores must know; parameters are marked as in `folds.errors`.
-    stated_classes : the order of classes that arrays came in, and results go out; () for the order of `splits`.
+    splits, votes : by split name, ``oof`` first. The out-of-fold votes of a fitted blend are nested: no person is
+        predicted by a combination fitted on them.
+    runs : run → split → score, in the order in which the runs first appear.
+    total : split → score of the blend itself.
+    combination : the combination for new samples; None if attributes are voted on separately.
+    fitted : the fitted combination and its nested scores; None for plain voting.
+    worths : contributions of the runs, if requested and labels are known.
+    details : split → breakdown of the score, if requested and labels are known.
+    notes : notes on the scores; parameters are marked as in `folds.errors`.
+    stated_classes : order of the classes of input arrays and results; () for the order of `splits`.
     """
 
     identity: str
@@ -80,18 +81,20 @@ class Blend(BlendResult):
     stated_classes: tuple[str, ...] = ()
 
     def save(self, name: str | None = None, *, root: str | Path = ".", force: bool = False) -> Path:
-        """Write the predictions, ``blend.toml`` and ``blend.json`` into ``runs/blends/NAME`` and return the folder (see `write_blend`).
+        """Write the predictions, ``blend.toml`` and ``blend.json`` to ``runs/blends/NAME``; return the folder.
+
+        See `write_blend`.
 
         Parameters
         ----------
-        name : without it, the method and a hash of what was blended.
+        name : by default the method and a hash of the inputs.
         root : the folder that holds ``runs/``.
-        force : replace another blend of that name.
+        force : whether to replace another blend of that name.
 
         Raises
         ------
-        UsageError : the name cannot be a folder's.
-        EnsembleError : another blend is there, and not `force`.
+        UsageError : the name is not valid for a folder.
+        EnsembleError : the folder holds another blend and `force` is false.
         """
         folder = Path(root) / blend_folder(self, name)
         write_blend(self, folder, force)
@@ -135,16 +138,16 @@ class Blend(BlendResult):
 
 
 def make_blend(files: Sequence[str | Path], request: BlendConfig, progress: Progress = SILENT) -> Blend:
-    """Read, line up, learn what is to be learnt, vote and score. Warn at once of what may be a mistake.
+    """Read and align prediction files, fit a combination if the method needs it, vote and score.
 
     Parameters
     ----------
-    files : prediction files, bare arrays, CSVs of hard labels, or patterns that match some.
+    files : prediction files, bare arrays, CSVs of hard labels, or glob patterns.
 
     Raises
     ------
-    UsageError : an unknown method, metric or run, impossible weights, a method that does not fit the members.
-    EnsembleError : a file cannot be used, files do not line up, or there is nothing to learn from.
+    UsageError : an unknown method, metric or run, invalid weights, or a method that does not fit the members.
+    EnsembleError : a file is invalid, files cannot be aligned, or there are no labeled out-of-fold predictions to fit.
     """
     request.check()
     found = find_files([Path(file) for file in files], request.allow_duplicates)
@@ -153,13 +156,13 @@ def make_blend(files: Sequence[str | Path], request: BlendConfig, progress: Prog
 
 
 def blend_members(members: Sequence[Member], request: BlendConfig, progress: Progress = SILENT) -> Blend:
-    """Return the blend of members that are read, or that came as arrays; as `make_blend`."""
+    """Return the blend of members that were read from files or given as arrays; see `make_blend`."""
     request.check()
-    loaded = _line_up(members, request)
+    loaded = _align_members(members, request)
     scores = {name: score_run(name, loaded.splits, loaded.truths, request) for name in loaded.active}
     ranking = ranking_of(scores, request.scored.greater_is_better)
     slow = request.is_fitted or request.report_contributions
-    title = f"{request.name}: learning, and scoring it on people who were left out"
+    title = f"{request.name}: fitting and nested scoring"
     with progress.step(title) if slow else nullcontext(_ignored) as advance:
         combined = _combine(loaded, request, ranking, advance)
         total = {
@@ -169,10 +172,10 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         notes = [*loaded.notes, *combined.notes, *_vote_notes(loaded, combined, request), *_score_notes(total)]
         worths = None
         if request.report_contributions:
-            worths, said = analyze_contributions(
+            worths, messages = analyze_contributions(
                 loaded.splits, loaded.truths, request, combined.combination, combined.fitted, loaded.costs, advance
             )
-            notes += said
+            notes += messages
     return Blend(
         identity=loaded.identity,
         method=request.name,
@@ -193,18 +196,18 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
 
 
 def _ignored(done: int, total: int) -> None:
-    """Report progress to nobody."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)
-class _LinedUp:
-    """What is combined.
+class _AlignedMembers:
+    """The aligned inputs of a blend.
 
     Attributes
     ----------
-    weights : run → weight, as given or equal, of those that can take part; they sum to 1.
-    splits : of the runs with a weight.
-    truths : split → labels and people, where labels are known.
+    weights : run → weight, as given or equal, for the runs that can be used; they sum to 1.
+    splits : splits of the runs with a weight above 0.
+    truths : split → labels and people, for splits with known labels.
     """
 
     members: Sequence[Member]
@@ -217,30 +220,30 @@ class _LinedUp:
 
     @property
     def active(self) -> list[str]:
-        """Return the runs with a weight."""
+        """Return the runs with a weight above 0."""
         return [name for name, weight in self.weights.items() if weight > 0]
 
 
-def _line_up(members: Sequence[Member], request: BlendConfig) -> _LinedUp:
-    """Select the members, put their rows and classes in line, and find labels, weights and costs."""
+def _align_members(members: Sequence[Member], request: BlendConfig) -> _AlignedMembers:
+    """Select the members, align their rows and classes, and find labels, weights and costs."""
     notes = [member.note for member in members if member.note]
     members = select_runs(members, request.runs)
     members = members if request.allow_duplicates else without_copies(members)
     labels = None if request.labels is None else read_hard_labels(request.labels)
     alignment = align(members, labels)
     splits, notes = alignment.splits, [*notes, *alignment.notes]
-    # Attribute runs that are joined to the label vote under one name of their own.
+    # Attribute runs that are joined vote under one name.
     voting = {run.name for split in splits.values() for run in split.runs}
     names = [name for name in dict.fromkeys(member.run for member in members) if name in voting]
     names += sorted(voting - set(names))
     if request.is_fitted:
-        names, said = _learnable(names, splits)
-        notes += said
+        names, messages = _fittable(names, splits)
+        notes += messages
     equal = {name: 1 / len(names) for name in names}
     weights = equal if request.weights is None else parse_weights(request.weights, names)
     identity = _identity(members, request, weights)
-    splits, said = _with_weight(splits, weights)
-    notes += said
+    splits, messages = _with_weight(splits, weights)
+    notes += messages
     truths = {}
     for name, split in splits.items():
         truth = labels_and_groups(split, request.per_person)
@@ -250,15 +253,15 @@ def _line_up(members: Sequence[Member], request: BlendConfig) -> _LinedUp:
     _check_people(splits, truths)
     if request.labels is not None and not truths:
         raise EnsembleError(
-            f"{request.labels} has labels of none of the samples", hint="its ids must be those of the predictions"
+            f"{request.labels} has no label for any of the samples", hint="its ids must be those of the predictions"
         )
     costs = costs_of(splits, None if request.cost is None else parse_costs(request.cost, sorted(voting)))
-    return _LinedUp(members, identity, weights, splits, truths, costs, notes)
+    return _AlignedMembers(members, identity, weights, splits, truths, costs, notes)
 
 
 @dataclass(frozen=True)
 class _Combined:
-    """The votes, by split, and how they were made."""
+    """The votes by split, with their weights and combination."""
 
     votes: Mapping[str, Vote]
     weights: Mapping[str, float]
@@ -267,16 +270,16 @@ class _Combined:
     notes: Sequence[str] = ()
 
 
-def _combine(loaded: _LinedUp, request: BlendConfig, ranking: Sequence[str], progress: Advance) -> _Combined:
+def _combine(loaded: _AlignedMembers, request: BlendConfig, ranking: Sequence[str], progress: Advance) -> _Combined:
     return _fit(loaded, request, ranking, progress) if request.is_fitted else _vote(loaded, request, ranking)
 
 
-def _fit(loaded: _LinedUp, request: BlendConfig, ranking: Sequence[str], progress: Advance) -> _Combined:
-    """Learn a combination out of fold, and apply it to all splits."""
+def _fit(loaded: _AlignedMembers, request: BlendConfig, ranking: Sequence[str], progress: Advance) -> _Combined:
+    """Fit a combination to the out-of-fold predictions and apply it to all splits."""
     if "oof" not in loaded.truths:
         raise EnsembleError(
-            f"`method={request.name}` learns from out-of-fold predictions whose labels are known, and there are none",
-            hint="give runs/*.oof.npy as well, or `labels=FILE.csv`; `method=soft` learns nothing",
+            f"`method={request.name}` is fitted to out-of-fold predictions with known labels, found none",
+            hint="give runs/*.oof.npy as well, or `labels=FILE.csv`; `method=soft` needs no fitting",
         )
     split, truth = loaded.splits["oof"], loaded.truths["oof"]
     fitted = fit_split(split, truth, request, loaded.costs, progress)
@@ -287,8 +290,8 @@ def _fit(loaded: _LinedUp, request: BlendConfig, ranking: Sequence[str], progres
     return _Combined(votes, weights, combination, fitted, fitted.summary_lines())
 
 
-def _vote(loaded: _LinedUp, request: BlendConfig, ranking: Sequence[str]) -> _Combined:
-    """Vote by a plain method; nothing is learnt."""
+def _vote(loaded: _AlignedMembers, request: BlendConfig, ranking: Sequence[str]) -> _Combined:
+    """Vote by a plain method, without fitting."""
     weights, options = loaded.weights, request.options()
     votes = {name: vote(split, request.name, weights, ranking, options) for name, split in loaded.splits.items()}
     if request.by != "class":
@@ -299,8 +302,8 @@ def _vote(loaded: _LinedUp, request: BlendConfig, ranking: Sequence[str]) -> _Co
     return _Combined(votes, weights, combination)
 
 
-def _vote_notes(loaded: _LinedUp, combined: _Combined, request: BlendConfig) -> list[str]:
-    """Return what a reader of the votes must know of their ties and of attributes that contradict each other."""
+def _vote_notes(loaded: _AlignedMembers, combined: _Combined, request: BlendConfig) -> list[str]:
+    """Return notes on ties and on attributes that contradict each other."""
     return [
         note
         for name, result in combined.votes.items()
@@ -309,39 +312,45 @@ def _vote_notes(loaded: _LinedUp, combined: _Combined, request: BlendConfig) -> 
 
 
 def _score_notes(total: Mapping[str, RunScore]) -> list[str]:
-    """Return what a reader of the blend's scores must know."""
+    """Return notes on the scores of the blend."""
     scores = {name: entry.score for name, entry in total.items() if entry.score is not None}
     notes = [f"{name}: {score.interval.warning}" for name, score in scores.items() if score.interval.warning]
     mixed = next((score.people_with_several_labels for score in scores.values() if score.people_with_several_labels), 0)
     if mixed:
-        notes.append(f"{mixed:,} people carry several labels and are scored by their most frequent one")
+        notes.append(f"{mixed:,} people have several labels and are scored by their most frequent one")
     return notes
 
 
-def _learnable(names: Sequence[str], splits: Mapping[str, AlignedSplit]) -> tuple[list[str], list[str]]:
-    """Return the runs that can be learnt of, those with out-of-fold predictions, and a note on the others."""
+def _fittable(names: Sequence[str], splits: Mapping[str, AlignedSplit]) -> tuple[list[str], list[str]]:
+    """Return the runs with out-of-fold predictions, which can be used for fitting, and a note on the others."""
     known = {run.name for run in splits["oof"].runs} if "oof" in splits else set(names)
     without = [name for name in names if name not in known]
-    notes = [f"{', '.join(without)} has no oof predictions to learn from, and takes no part"] if without else []
+    notes = [f"{', '.join(without)} skipped: no out-of-fold predictions"] if without else []
     return [name for name in names if name in known], notes
 
 
 def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth: Truth) -> Vote:
-    """Return the vote in which everybody is predicted by what had not seen them, also where their labels are not known."""
+    """Return the vote with nested predictions: no person is predicted by a combination fitted on them.
+
+    This includes samples without a known label.
+    """
     probabilities = result.probabilities.copy()
     unknown = truth.labels < 0
     probabilities[~unknown] = fitted.nested.out_of_sample
     if unknown.any() and fitted.nested.parts:
-        nests = outer_fold_ids(truth.persons, truth.labels, split.fold)
-        for part, learnt in zip(np.unique(fitted.stack.outer_folds).tolist(), fitted.nested.parts, strict=True):
-            rows = np.flatnonzero(unknown & (nests == part))
+        folds = outer_fold_ids(truth.persons, truth.labels, split.fold)
+        for part, combination in zip(np.unique(fitted.stack.outer_folds).tolist(), fitted.nested.parts, strict=True):
+            rows = np.flatnonzero(unknown & (folds == part))
             if len(rows):
-                probabilities[rows] = apply_combination(split.take(rows), learnt).probabilities
+                probabilities[rows] = apply_combination(split.take(rows), combination).probabilities
     return replace(result, probabilities=probabilities)
 
 
 def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, Truth]) -> None:
-    """Nobody may stand in two folds of a run, also where only ``--labels`` says who they are: models have seen whom they predict."""
+    """Raise EnsembleError if a person is in several folds of a run, also with the people of `labels`.
+
+    A model would then predict people of its training data.
+    """
     for name, truth in truths.items():
         folds = [
             (run.name, part.fold)
@@ -354,23 +363,24 @@ def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, Truth
             if len(found):
                 names = splits[name].rows.persons
                 row = int(np.flatnonzero(truth.persons == found[0])[0])
+                person = names[row] if names is not None else found[0]
                 raise EnsembleError(
-                    f"{run}: {len(found):,} people stand in two folds or more, e.g. '{names[row] if names is not None else found[0]}'",
-                    hint="such a score is of people seen in training; split by person: ensemble folds",
+                    f"{run}: {len(found):,} people appear in more than one fold, e.g. '{person}'",
+                    hint="the score would include people seen in training; split by person: ensemble folds",
                 )
 
 
 def _tie_notes(result: Vote, request: BlendConfig, rows: str) -> list[str]:
     notes = []
     if request.name == "hard":
-        settled = "; they go to the class with the higher mean probability, else to the vote of the first-ranked run"
+        settled = "; resolved by the higher mean probability, then by the vote of the first-ranked run"
         ties = f"{result.ties:,} of {rows} were ties"
         if request.by != "class":
             ties = f"{result.ties:,} ties among the attributes of {rows}"
         notes.append(ties + (settled if result.ties else ""))
     if result.undecided:
         notes.append(
-            f"{result.undecided:,} of {rows} have attributes that no class has together: there the vote by class decides"
+            f"{result.undecided:,} of {rows} have an attribute combination that no class has: the vote by class decides"
         )
     return notes
 
@@ -378,21 +388,20 @@ def _tie_notes(result: Vote, request: BlendConfig, rows: str) -> list[str]:
 def _with_weight(
     splits: Mapping[str, AlignedSplit], weights: Mapping[str, float]
 ) -> tuple[dict[str, AlignedSplit], list[str]]:
-    """Return the splits with the runs that have a weight, and notes on what is left out."""
+    """Return the splits with only the runs of a weight above 0, and notes on what is left out."""
     active = [name for name, weight in weights.items() if weight > 0]
-    kept = {name: split for name, whole in splits.items() if (split := whole.select_runs(active)) is not None}
+    kept = {name: split for name, full in splits.items() if (split := full.select_runs(active)) is not None}
     notes = []
     for name, split in kept.items():
-        there = [run.name for run in split.runs]
-        absent = [run for run in active if run not in there]
+        present = [run.name for run in split.runs]
+        absent = [run for run in active if run not in present]
         if absent:
             notes.append(
-                f"{', '.join(absent)} has no {name} predictions: the {name} blend is of {', '.join(there)} alone"
+                f"{', '.join(absent)} has no {name} predictions: the {name} blend uses only {', '.join(present)}"
             )
-        if len(split) < len(splits[name]):
-            notes.append(
-                f"{len(splits[name]) - len(split):,} {name} samples are predicted only by runs of weight 0 and are left out"
-            )
+        dropped = len(splits[name]) - len(split)
+        if dropped:
+            notes.append(f"{dropped:,} {name} samples are predicted only by runs of weight 0 and are left out")
     return kept, notes
 
 

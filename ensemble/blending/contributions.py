@@ -1,4 +1,4 @@
-"""What the members of a blend are worth, all together: contributions, score against cost, and what follows from them."""
+"""Contributions of the runs of a blend, the Pareto front of score and cost, and recommendations."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from folds.utils.progress import Advance
 
 @dataclass(frozen=True)
 class ContributionReport:
-    """Contributions of the runs, the best subsets for each cost, and both in sentences."""
+    """Contributions of the runs, the best subsets for each cost, and a summary of both in sentences."""
 
     worth: Contributions
     pareto: Pareto
     summary_lines: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and blend.json."""
+        """Return plain values for ``--json`` and blend.json."""
         return self.worth.to_dict() | {"pareto": self.pareto.to_dict(), "sentences": list(self.summary_lines)}
 
 
@@ -45,66 +45,68 @@ def analyze_contributions(
     progress: Advance,
     seed: int = 0,
 ) -> tuple[ContributionReport | None, list[str]]:
-    """Return what the runs are worth out of fold, image by image, and notes; None, and a note why, where that cannot be said.
+    """Return the out-of-fold contributions of the runs, per image, and notes; None and the reason if not available.
 
     Parameters
     ----------
-    combination : the vote; None where attributes are voted on apart.
-    fitted : what was learnt; its method is learnt again on each subset of the runs, in each part what was chosen without it.
+    combination : the vote; None if attributes are voted on separately.
+    fitted : the fitted blend, if any. Its method is fitted again on each subset of the runs; with ``auto``, each outer
+        fold uses the method that was chosen without it.
     """
-    unknown = _unknown_before(splits, truths, combination, fitted)
-    if unknown or combination is None:
-        return None, [unknown]
+    reason = _unavailable(splits, truths, combination, fitted)
+    if reason or combination is None:
+        return None, [reason]
     split, truth, metric = splits["oof"], truths["oof"], request.scored
     if fitted is not None:
         stack = fitted.stack
     else:
         stack = stack_of(split, truth, outer_fold_ids(truth.persons, truth.labels, split.fold))
-    unknown = _unknown_of(stack)
-    if unknown:
-        return None, [unknown]
+    reason = _unavailable_for(stack)
+    if reason:
+        return None, [reason]
     if fitted is not None:
-        whole, fitters = fitted.nested, fitted.fitters
+        nested, fitters = fitted.nested, fitted.fitters
     else:
-        mine = _of_those(combination, stack.names)
+        own = _select_runs(combination, stack.names)
         plain = Fitter(
-            request.name, request.name, lambda part, metric, seed: _of_those(mine, part.names), is_fitted=False
+            request.name, request.name, lambda part, metric, seed: _select_runs(own, part.names), is_fitted=False
         )
-        whole, fitters = nested_cv(stack, plain, metric, seed), (plain,) * len(np.unique(stack.outer_folds))
-    contributions = worth(stack, whole, metric, seed=seed, progress=progress)
+        nested, fitters = nested_cv(stack, plain, metric, seed), (plain,) * len(np.unique(stack.outer_folds))
+    contributions = worth(stack, nested, metric, seed=seed, progress=progress)
     front = pareto(stack, metric, costs, fitters[0], seed, progress=progress, by_part=fitters)
-    notes = ["what each run is worth is told image by image"] if request.per_person else []
+    notes = ["contributions are computed per image, not per person"] if request.per_person else []
     return ContributionReport(contributions, front, tuple(advice(contributions, front))), notes
 
 
-def _unknown_before(
+def _unavailable(
     splits: Mapping[str, AlignedSplit],
     truths: Mapping[str, Truth],
     combination: Combination | None,
     fitted: FittedBlend | None,
 ) -> str:
-    """Return why it cannot be said what each run is worth; "" where that is not seen yet."""
+    """Return why contributions are not available for this request; "" if no reason is known yet."""
     if combination is None:
-        return "what each run is worth is not said of a vote by attribute; `by=class` says it"
+        return "contributions are not available with `by=attribute`; use `by=class`"
     if "oof" not in truths:
-        return "what each run is worth cannot be said without out-of-fold predictions whose labels are known"
+        return "contributions need out-of-fold predictions with known labels"
     if fitted is None and any(run.hard for run in splits["oof"].runs):
-        return "what each run is worth cannot be said where some have hard labels only"
+        return "contributions are not available for runs with hard labels only"
     return ""
 
 
-def _unknown_of(stack: Stack) -> str:
-    """Return why it cannot be said of these samples what each run is worth; "" where it can."""
-    silent = [] if stack.present is None else np.flatnonzero(~stack.present.any(axis=1)).tolist()
-    if silent:
-        names = ", ".join(stack.names[i] for i in silent)
-        return f"what each run is worth cannot be said where one has no labelled sample: {names}"
-    if stack.runs < 2 or len(np.unique(stack.outer_folds)) < FEWEST:
-        return "what each run is worth cannot be said of one run, or of so few people"
+def _unavailable_for(stack: Stack) -> str:
+    """Return why contributions are not available for these samples; "" if they are."""
+    unlabeled = [] if stack.present is None else np.flatnonzero(~stack.present.any(axis=1)).tolist()
+    if unlabeled:
+        names = ", ".join(stack.names[i] for i in unlabeled)
+        return f"contributions need labeled samples of every run, found none for {names}"
+    folds = len(np.unique(stack.outer_folds))
+    if stack.runs < 2 or folds < FEWEST:
+        return f"contributions need 2 or more runs and {FEWEST} or more outer folds, found {stack.runs} and {folds}"
     return ""
 
 
-def _of_those(plain: Combination, names: tuple[str, ...]) -> Combination:
+def _select_runs(plain: Combination, names: tuple[str, ...]) -> Combination:
     """Return a plain combination for fewer runs."""
-    kept = [plain.runs.index(name) for name in names]
-    return replace(plain, runs=names, weights=None if plain.weights is None else plain.weights[kept])
+    index = [plain.runs.index(name) for name in names]
+    return replace(plain, runs=names, weights=None if plain.weights is None else plain.weights[index])

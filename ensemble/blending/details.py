@@ -1,4 +1,4 @@
-"""A blend's score taken apart: by class, by attribute, by how sure it was, and over images instead of people."""
+"""Break down the score of a blend by class, attribute and confidence."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from folds.metrics.per_class import AttributeScore, ClassScore, attribute_scores
 
 @dataclass(frozen=True)
 class Details:
-    """What the votes on the labelled samples of one split are worth, image by image.
+    """Scores of the votes on the labeled samples of one split, per image.
 
     Attributes
     ----------
-    people, images : the interval of the metric when people are drawn, and when images are: too narrow where people have several.
-    bins : confidence against accuracy, in bins of equal width; `equal_mass` with as many images each.
-    calibration_error, classwise_error, brier : how far probabilities are from frequencies (0 is best).
+    people, images : interval of the metric from resampled people, and from resampled images (too narrow if people have
+        several images).
+    bins : accuracy per confidence bin of equal width.
+    equal_mass : the same with bins of equal numbers of images.
+    calibration_error, classwise_error, brier : distances between probabilities and frequencies (0 is best).
     """
 
     split: str
@@ -43,7 +45,7 @@ class Details:
     brier: float
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and blend.json."""
+        """Return plain values for ``--json`` and blend.json."""
         return {
             "metric": self.metric.name,
             "over_people": self.people.to_dict(),
@@ -65,7 +67,7 @@ class Details:
 def details_of(
     splits: Mapping[str, AlignedSplit], votes: Mapping[str, Vote], truths: Mapping[str, Truth], metric: Metric
 ) -> dict[str, Details]:
-    """split → `Details`, where labels are known."""
+    """Return split → details, for splits with known labels."""
     found = {}
     for name, truth in truths.items():
         known = truth.labels >= 0
@@ -89,9 +91,8 @@ def _details(
         split.name,
         metric,
         people,
-        people
-        if metric.function is not None
-        else interval_over_images(metric, labels, values),  # a user's function may take its time
+        # A user's function can be slow.
+        people if metric.function is not None else interval_over_images(metric, labels, values),
         class_scores(labels, values, persons, split.classes),
         attribute_scores(labels, values, persons, split.classes, split.class_attributes)
         if split.class_attributes

@@ -1,4 +1,4 @@
-"""A combination that is learnt from out-of-fold predictions, with everything that says whether to believe it."""
+"""Fit a combination to out-of-fold predictions and score it by nested cross-validation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,15 @@ from folds.utils.progress import Advance
 
 @dataclass(frozen=True)
 class MethodScore:
-    """What one method is worth: `claimed` is its score on the samples it was fitted on, `score` the nested one."""
+    """The scores of one method.
+
+    Attributes
+    ----------
+    score : nested score, with its 95% CI over people.
+    in_sample : score on the samples used for fitting.
+    optimism : how much better the in-sample score is than the nested one, positive for every metric.
+    over_soft : difference to soft voting; None for soft voting itself.
+    """
 
     method: str
     title: str
@@ -45,7 +53,7 @@ class MethodScore:
     over_soft: Difference | None
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and blend.json."""
+        """Return plain values for ``--json`` and blend.json."""
         record = {
             "method": self.method,
             "title": self.title,
@@ -58,18 +66,20 @@ class MethodScore:
 
 @dataclass(frozen=True)
 class FittedBlend:
-    """A learnt combination.
+    """A fitted combination.
 
     Attributes
     ----------
-    method : as asked for; ``auto`` where it was chosen.
-    stack : what it was learnt on.
-    nested : its predictions, honest ones among them.
-    lines : what it and others are worth: soft voting, the best single run (chosen inside the nest), all that were tried.
-    chosen : the method that is applied.
-    by_part : what was chosen without each part; () where nothing was.
-    fitters : what was fitted without each part, before any limits: what is learnt again on fewer runs.
-    moved : how far the weights move when other people are left out, 0 to 1.
+    method : the requested method; ``auto`` if it was chosen.
+    stack : the samples used for fitting.
+    nested : in-sample and out-of-sample predictions.
+    lines : scores of this method, of soft voting, of the best single run (chosen nested) and of all methods tried.
+    chosen : the applied method.
+    best : the method with the best nested score.
+    by_part : the method chosen without each outer fold; () if there was no choice.
+    weight_instability : mean change of the weights when another outer fold is left out, 0 to 1.
+    over_best_single : difference to the best single run; None if this is the method itself.
+    fitters : the fitter used without each outer fold, before any limits; fitted again on fewer runs.
     """
 
     method: str
@@ -86,42 +96,38 @@ class FittedBlend:
 
     @property
     def combination(self) -> Combination:
-        """Return what is applied to new samples."""
+        """Return the combination for new samples."""
         return self.nested.combination
 
     def summary_lines(self) -> list[str]:
-        """Return what a reader must know, in plain words."""
+        """Return the summary: choice, combination, nested score, and comparisons."""
         line = self.lines[self.method]
-        said = []
+        lines = []
         if self.by_part:
             counted = sorted(set(self.by_part), key=lambda name: (-self.by_part.count(name), name))
             listed = ", ".join(f"{name} {times(self.by_part.count(name))}" for name in counted)
-            said.append(f"chosen: {self.chosen}; without each part in turn: {listed}")
+            lines.append(f"chosen: {self.chosen}; with each outer fold left out in turn: {listed}")
             if self.best != self.chosen:
-                said.append(
-                    f"{self.best} has the best score, but not by half a standard error of its difference to soft voting, so soft voting is taken"
+                lines.append(
+                    f"{self.best} has the best nested score, but leads soft voting by less than half a standard error "
+                    "of the difference, so soft voting is used"
                 )
         if self.combination.summary:
-            said.append(f"{self.chosen}: {self.combination.summary}")
+            lines.append(f"{self.chosen}: {self.combination.summary}")
         if self.nested.parts:
-            much = f"{line.optimism:.3f} too good" if line.optimism >= 0.0005 else "not flattered"
-            flattery = f"; on the people it learnt from {line.in_sample:.3f}, {much}"
-            said.append(f"believe the nested score {line.score.value:.3f}: of people it has not learnt from{flattery}")
+            lines.append(
+                f"nested {self.metric.title} {line.score.value:.3f} (people not used for fitting); "
+                f"in-sample {line.in_sample:.3f}; optimism {line.optimism:+.3f}"
+            )
         if line.over_soft is not None:
-            plain = (
-                ""
-                if line.over_soft.is_significant
-                else "; as far as these people can tell, soft voting is as good, and learns nothing"
-            )
-            said.append(_compared("soft voting", line.over_soft, self.metric) + plain)
+            plain = "" if line.over_soft.is_significant else "; soft voting needs no fitting"
+            lines.append(_compared("soft voting", line.over_soft, self.metric) + plain)
         if self.over_best_single is not None:
-            said.append(
-                _compared("the best single run (chosen inside the nest, too)", self.over_best_single, self.metric)
-            )
-        return said
+            lines.append(_compared("the best single run (chosen nested as well)", self.over_best_single, self.metric))
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and blend.json."""
+        """Return plain values for ``--json`` and blend.json."""
         return {
             "chosen": self.chosen,
             "best_score": self.best,
@@ -141,16 +147,18 @@ def fit_split(
     progress: Advance = lambda done, of: None,
     seed: int = 0,
 ) -> FittedBlend:
-    """Learn a combination on the labelled samples of the out-of-fold split and score it honestly.
+    """Fit a combination to the labeled samples of the out-of-fold split and score it by nested cross-validation.
 
     Raises
     ------
-    UsageError, EnsembleError : as `ensemble.learning.stack.stack_of`; no run fits within the limits; there are too few people.
+    UsageError, EnsembleError : as `ensemble.learning.stack.stack_of`; no run is within the limits; there are too few
+        people.
     """
     metric, stack = request.scored, stack_of(split, truth, outer_fold_ids(truth.persons, truth.labels, split.fold))
     if len(np.unique(stack.outer_folds)) < FEWEST:
         raise EnsembleError(
-            f"what is learnt is scored on people who are left out, and there are only {len(np.unique(stack.persons))}",
+            f"nested cross-validation needs {FEWEST} or more outer folds, found {len(np.unique(stack.outer_folds))} "
+            f"with {len(np.unique(stack.persons))} people",
             hint="`method=soft`",
         )
     plain = request.fitters()
@@ -190,7 +198,7 @@ def fit_split(
 def _compared_with(
     stack: Stack, metric: Metric, seed: int, tried: Mapping[str, NestedResult], limits: bool
 ) -> tuple[dict[str, NestedResult], dict[str, NestedResult]]:
-    """Return all results, and of them soft voting and the best single run of all runs, which are neither limited nor calibrated."""
+    """Return all results, and the references: soft voting and the best single run, without limits or calibration."""
     references = {
         one: tried[one] if one in tried and not limits else nested_cv(stack, FITTERS[one], metric, seed)
         for one in (SOFT, BEST)
@@ -203,19 +211,19 @@ def _line(
     stack: Stack, metric: Metric, name: str, one: NestedResult, soft: NestedResult, by_person: bool
 ) -> MethodScore:
     labels, persons = stack.labels, stack.persons
-    honest: NDArray[np.floating[Any]] = one.out_of_sample
-    claimed: NDArray[np.floating[Any]] = one.in_sample
+    outside: NDArray[np.floating[Any]] = one.out_of_sample
+    inside: NDArray[np.floating[Any]] = one.in_sample
     if by_person:
-        labels, claimed, *_ = average_by_person(stack.labels, one.in_sample, stack.persons, stack.classes)
-        labels, honest, persons, _ = average_by_person(stack.labels, one.out_of_sample, stack.persons, stack.classes)
-    score, own = interval_over_people(metric, labels, honest, persons), metric(labels, claimed)
-    flattery = own - score.value if metric.greater_is_better else score.value - own
+        labels, inside, *_ = average_by_person(stack.labels, one.in_sample, stack.persons, stack.classes)
+        labels, outside, persons, _ = average_by_person(stack.labels, one.out_of_sample, stack.persons, stack.classes)
+    score, in_sample = interval_over_people(metric, labels, outside, persons), metric(labels, inside)
+    optimism = in_sample - score.value if metric.greater_is_better else score.value - in_sample
     return MethodScore(
         name,
         one.fitter.title,
         score,
-        own,
-        flattery,
+        in_sample,
+        optimism,
         None if one is soft else _gain(stack, metric, soft, one, by_person),
     )
 
@@ -230,18 +238,13 @@ def _gain(stack: Stack, metric: Metric, over: NestedResult, of: NestedResult, by
 
 def _compared(what: str, difference: Difference, metric: Metric) -> str:
     found = difference.difference
+    verdict = "not significant"
     if difference.is_significant:
         better = (found.value > 0) == metric.greater_is_better
-        verdict = (
-            "better, beyond what other people would change"
-            if better
-            else "worse, beyond what other people would change"
-        )
-    else:
-        verdict = "not distinguishable from none"
+        verdict = f"significantly {'better' if better else 'worse'}"
     warning = f"; {found.warning}" if found.warning else ""
-    less = "" if metric.greater_is_better else f" of {metric.title}, of which less is better"
-    return f"against {what}: {found.signed_text()}{less}, {verdict}{warning}"
+    direction = "" if metric.greater_is_better else " (lower is better)"
+    return f"compared with {what}: {found.signed_text()} {metric.title}{direction}, {verdict}{warning}"
 
 
 def times(count: int) -> str:

@@ -1,4 +1,4 @@
-"""What a blend leaves behind: the folder ``runs/blends/<name>`` and the CSV of its decisions."""
+"""Write a blend: the folder ``runs/blends/<name>`` and the CSV of its decisions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 def blend_folder(blend: BlendResult, name: str | None) -> Path:
-    """Return ``runs/blends/<name>``; the default name is made of the method and the inputs."""
+    """Return ``runs/blends/<name>``; the default name is the method and a hash of the inputs."""
     if name is not None and not _NAME.fullmatch(name):
         raise UsageError(
             f"`name={name}`: expected a name of letters, digits and . _ + -",
@@ -37,19 +37,21 @@ def blend_folder(blend: BlendResult, name: str | None) -> Path:
 
 
 def write_blend(blend: BlendResult, folder: Path, force: bool = False) -> list[Path]:
-    """Write ``oof.npy``, ``test.npy``, their sidecars, ``blend.toml`` and, last, ``blend.json``; what is there already is left alone.
+    """Write ``oof.npy``, ``test.npy``, their sidecars, ``blend.toml`` and, last, ``blend.json``; keep equal files.
 
-    What an earlier command had said of the same blend with --worth, --detail or --cost stays in ``blend.json``, unless `force`.
+    Results of an earlier command for the same blend (contributions, breakdown, costs) stay in ``blend.json``, unless
+    `force`.
 
-    Of what was learnt, ``oof.npy`` holds the nested predictions: they can be scored, compared and blended like any other's.
+    For a fitted blend, ``oof.npy`` holds the nested predictions, which can be scored, compared and blended like those
+    of a run.
 
     Returns
     -------
-    The files that were written; [] where the same blend was there.
+    The written files; [] if the same blend exists already.
 
     Raises
     ------
-    EnsembleError : the folder holds another blend, and not `force`.
+    EnsembleError : the folder holds another blend and `force` is false.
     """
     path, record, recipe = folder / "blend.json", blend.record(), recipe_of(blend)
     before = read_json(path) if path.exists() else None
@@ -59,23 +61,23 @@ def write_blend(blend: BlendResult, folder: Path, force: bool = False) -> list[P
         _check_same_blend(folder, blend, before)
         _check_same_arrays([arrays[split] for split in wanted])
         if isinstance(before, dict):
-            record |= _kept(before, record, blend.request)
+            record |= _earlier_results(before, record, blend.request)
     if not wanted and isinstance(before, dict) and all(before.get(key) == record[key] for key in _COMPARED):
         return []
     if force:
         _remove_stale(folder, arrays)
     for split in wanted:
         _write_predictions(blend, split, arrays[split])
-    followed = folder / "blend.toml"
+    recipe_path = folder / "blend.toml"
     if recipe is None:
-        followed.unlink(missing_ok=True)
+        recipe_path.unlink(missing_ok=True)
     else:
-        write_atomic(followed, to_text(recipe, folder.name).encode())
+        write_atomic(recipe_path, to_text(recipe, folder.name).encode())
     write_json(path, record)
-    return [*(arrays[split] for split in wanted), *([followed] if recipe is not None else []), path]
+    return [*(arrays[split] for split in wanted), *([recipe_path] if recipe is not None else []), path]
 
 
-# What blend.json must say alike for nothing to be written again.
+# Keys of blend.json: nothing is written if they are all equal.
 _COMPARED = ("identity", "runs", "blend", "weights", "combination", "fitted", "worth", "details")
 
 
@@ -88,17 +90,17 @@ def _check_same_blend(folder: Path, blend: BlendResult, before: Any) -> None:
 
 
 def _check_same_arrays(wanted: Sequence[Path]) -> None:
-    """Raise EnsembleError where a file that is to be written is there, with other predictions."""
+    """Raise EnsembleError if a file to be written exists with other predictions."""
     changed = next((file for file in wanted if file.exists()), None)
     if changed is not None:
         raise EnsembleError(
-            f"{changed} holds other predictions than this blend gives",
+            f"{changed} holds other predictions than this blend",
             hint="give it another name (`name`), or replace it (`force`)",
         )
 
 
 def _remove_stale(folder: Path, arrays: Collection[str]) -> None:
-    """Remove the predictions of a split that this blend has not."""
+    """Remove the predictions of splits that this blend does not have."""
     for split in {"oof", "test"} - set(arrays):
         for end in (".npy", ".json"):
             (folder / f"{split}{end}").unlink(missing_ok=True)
@@ -121,16 +123,16 @@ def _write_predictions(blend: BlendResult, split: str, path: Path) -> None:
     write_prediction(path, blend.votes[split].probabilities, sidecar, rows.rows, _samples_file(blend, rows.rows))
 
 
-def _kept(before: dict[str, Any], record: dict[str, Any], request: BlendConfig) -> dict[str, Any]:
-    """Return what the same blend's record says already and this command was not asked for."""
+def _earlier_results(before: dict[str, Any], record: dict[str, Any], request: BlendConfig) -> dict[str, Any]:
+    """Return the results in the existing record of the same blend that this command does not compute."""
     kept = {}
-    for name, asked in (("worth", request.report_contributions), ("details", request.detail)):
-        if not asked and before.get(name):
+    for name, requested in (("worth", request.report_contributions), ("details", request.detail)):
+        if not requested and before.get(name):
             kept[name] = before[name]
     runs, costs = before.get("runs"), {}
     if isinstance(runs, list):
         costs = {run.get("run"): run.get("cost") for run in runs if isinstance(run, dict)}
-    # What is said of worth now is in the costs of now.
+    # New contributions use the costs of this command.
     if (
         request.cost is None
         and not request.report_contributions
@@ -141,7 +143,10 @@ def _kept(before: dict[str, Any], record: dict[str, Any], request: BlendConfig) 
 
 
 def _samples_file(blend: BlendResult, rows: SampleRows) -> Path | None:
-    """Return the samples file beside a member that holds exactly these rows: to copy 200,000 takes a tenth of the time of writing them."""
+    """Return the samples file next to a member that holds exactly these rows, or None.
+
+    Copying 200,000 rows takes a tenth of the time of writing them.
+    """
     for member in blend.members:
         table, sha = member.all_rows, member.sidecar.samples_sha if member.sidecar is not None else None
         if (
@@ -166,7 +171,7 @@ def _holds(path: Path, result: Vote) -> bool:
 
 def _described(record: Any) -> str:
     if not isinstance(record, dict) or not isinstance(record.get("runs"), list):
-        return "its blend.json is of another kind"
+        return "its blend.json is not that of a blend"
     return (
         f"{record.get('method')} of {', '.join(str(run.get('run')) for run in record['runs'] if isinstance(run, dict))}"
     )
@@ -174,7 +179,7 @@ def _described(record: Any) -> str:
 
 @dataclass(frozen=True)
 class Answers:
-    """The decisions of a blend as a CSV, ``ImageID,ans``: which split, how many, and the text."""
+    """The decisions of a blend as a CSV with the header ``ImageID,ans``: split, number of rows and content."""
 
     split: str
     rows: int
@@ -182,7 +187,7 @@ class Answers:
 
 
 def answers_of(blend: BlendResult) -> Answers:
-    """Return the decisions for the test samples, or out of fold where there are none."""
+    """Return the decisions for the test samples, or the out-of-fold decisions if there is no test split."""
     split = "test" if "test" in blend.votes else "oof"
     names = np.array(blend.splits[split].classes)[blend.votes[split].probabilities.argmax(axis=1)]
     text = io.StringIO()
@@ -193,10 +198,10 @@ def answers_of(blend: BlendResult) -> Answers:
 
 
 def check_answers_file(answers: Answers, path: Path, force: bool = False) -> None:
-    """Refuse to write where something else is, or in a folder that is not there: a mistyped path is not made."""
+    """Raise EnsembleError if the path holds another file or its folder does not exist (it may be a typo)."""
     if not path.parent.is_dir():
         raise EnsembleError(
-            f"`csv={path}`: there is no folder {path.parent}", hint=f"mkdir -p {shlex.quote(str(path.parent))}"
+            f"`csv={path}`: folder {path.parent} does not exist", hint=f"mkdir -p {shlex.quote(str(path.parent))}"
         )
     check_not_folder(path)
     if not (path.is_file() and path.read_bytes() == answers.content):

@@ -1,4 +1,4 @@
-"""``blend.toml``: a blend as instructions that can be followed again for new images; read by people and by programs."""
+"""Write and read ``blend.toml``: how to apply a blend to new images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from folds.utils.schema import ONE_LINE, FieldType, integer, list_of, mapping_of
 from folds.utils.toml import toml_value
 
 SCHEMA = 1
-_MENDED = "blend again, to have it written anew"
+_MENDED = "run ensemble blend again to rewrite it"
 _FOLD = FieldType(
     "the number of a fold",
     lambda value: isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII) is not None,
@@ -52,12 +52,12 @@ class RunRecipe:
 
     Attributes
     ----------
-    folds : whose models predict; their probabilities are averaged.
+    folds : folds whose models predict; their probabilities are averaged.
     views : test-time views that are merged; () for the plain image.
-    checkpoints : fold → SHA-256 of the checkpoint, where it is known.
-    classes : the columns of a run of an attribute, in the order of its files; () where they are those of the blend.
-    joined : the runs of attributes that it is joined of; () for a run of its own.
-    run : the run whose files these are, where that is not `name`: one run can predict several attributes.
+    checkpoints : fold → SHA-256 of the checkpoint, if known.
+    classes : columns of a run that predicts an attribute, in the order of its files; () if they are those of the blend.
+    joined : the attribute runs that this run combines; () for an ordinary run.
+    run : the run that wrote the files, if that is not `name`: one run can predict several attributes.
     """
 
     name: str
@@ -73,12 +73,12 @@ class RunRecipe:
 
 @dataclass(frozen=True)
 class BlendRecipe:
-    """What ``blend.toml`` says: the runs, how they are combined, and the classes that come out.
+    """The content of ``blend.toml``: the runs, their combination, and the classes of the result.
 
     Attributes
     ----------
-    class_attributes : class → attribute → value, of the attributes whose runs are joined: P(class) ∝ Π P(its value), runs of one
-        attribute averaged before (`ensemble.alignment.attributes.JointRun`).
+    class_attributes : class → attribute → value, for the attributes whose runs are joined: P(class) ∝ Π P(value of the
+        class), after averaging the runs of one attribute (`ensemble.alignment.attributes.JointRun`).
     """
 
     identity: str
@@ -90,7 +90,7 @@ class BlendRecipe:
 
 
 def recipe_of(blend: BlendResult) -> BlendRecipe | None:
-    """Return the recipe of a blend; None where attributes are voted on apart, which is no combination of runs."""
+    """Return the recipe of a blend; None if attributes are voted on separately, which is not a combination of runs."""
     if blend.combination is None:
         return None
     splits = [blend.splits[name] for name in ("test", "oof") if name in blend.splits]
@@ -123,7 +123,7 @@ def recipe_of(blend: BlendResult) -> BlendRecipe | None:
 
 
 def _free_name(recipe: RunRecipe, taken: Collection[str]) -> str:
-    """Return the run's name, followed by what it predicts where it predicts several things."""
+    """Return the run's name, with its target appended if the name is taken."""
     name = recipe.name if recipe.name not in taken else f"{recipe.name}.{recipe.target}"
     while name in taken:
         name += "_"
@@ -136,7 +136,7 @@ def _columns_of(run: RunPredictions) -> tuple[str, ...]:
 
 
 def _values_of(run: RunPredictions) -> list[str]:
-    """Return the classes of a run, in the order in which its probabilities are read."""
+    """Return the classes of a run in the order of its aligned probabilities."""
     part = next(part for part in run.parts if part.member.sidecar is not None)
     names = _columns_of(run)
     return [names[column] for column in (range(len(names)) if part.columns is None else part.columns.tolist())]
@@ -151,7 +151,7 @@ def _recipe_of_run(run: RunPredictions, split: AlignedSplit) -> RunRecipe:
             checkpoints[str(sidecar.fold)] = sha
         elif isinstance(sha, Mapping):
             checkpoints |= sha
-    # Files from elsewhere may say anything; what names no checkpoint of a run's folder cannot be found by it.
+    # Files from other programs can hold any text: keep only entries that can name a checkpoint in a run's folder.
     known = {
         fold: sha
         for fold, sha in sorted(checkpoints.items())
@@ -162,7 +162,7 @@ def _recipe_of_run(run: RunPredictions, split: AlignedSplit) -> RunRecipe:
 
 
 def _names_files(name: str) -> bool:
-    """Return whether a run's name can be part of a path; ``a+b`` is a blend's, ``a#2`` a run that votes twice."""
+    """Return whether a run's name can be part of a path; ``a+b`` is a joint run, ``a#2`` a run that votes twice."""
     return is_file_safe(re.sub("[+#]", "_", name))
 
 
@@ -197,11 +197,11 @@ def to_text(recipe: BlendRecipe, name: str) -> str:
 
 
 def read_recipe(path: Path) -> BlendRecipe:
-    """Return what a ``blend.toml`` says, checked before anything is done with it.
+    """Return the recipe in a ``blend.toml``, validated.
 
     Raises
     ------
-    EnsembleError : the file is not there, is no TOML, or something in it cannot be.
+    EnsembleError : the file is missing, is not TOML, or has an invalid value.
     """
     record = _read_toml(path)
     wrong = _wrong_fields(record)
@@ -226,20 +226,18 @@ def _read_toml(path: Path) -> dict[str, Any]:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EnsembleError(
-            f"there is no blend {path}", hint="ensemble blend runs/*.npy writes runs/blends/NAME/blend.toml"
+            f"blend not found: {path}", hint="ensemble blend runs/*.npy writes runs/blends/NAME/blend.toml"
         ) from None
-    # No TOML, no UTF-8, thousands of digits, thousands of brackets.
+    # Not TOML, not UTF-8, thousands of digits or thousands of brackets.
     except (OSError, ValueError, RecursionError) as error:
         raise EnsembleError(f"{path} cannot be read: {error}", hint=_MENDED) from None
     if record.get("schema") != SCHEMA:
-        raise EnsembleError(
-            f"{path} has schema {shown(record.get('schema'))}, this version reads {SCHEMA}", hint=_MENDED
-        )
+        raise EnsembleError(f"{path} has schema {shown(record.get('schema'))}, expected {SCHEMA}", hint=_MENDED)
     return record
 
 
 def _wrong_fields(record: dict[str, Any]) -> list[str]:
-    """Return what is missing or of another kind, a line each."""
+    """Return one line per missing field or field of a wrong type."""
     wrong, tables = validate_fields(record, _TOP), record.get("run", [])
     if wrong:
         return wrong
@@ -268,15 +266,15 @@ def _run_of(table: Mapping[str, Any]) -> RunRecipe:
 
 
 def _impossible(recipe: BlendRecipe) -> list[str]:
-    """Return what cannot be of fields that are each of their kind, a line each."""
+    """Return one line per invalid value among fields of the right type."""
     wrong = []
     if not _all_names(recipe.classes):
-        wrong.append("'classes' must be one name or more, none of them empty and none twice")
+        wrong.append("'classes' must be one or more distinct, non-empty names")
     by_name = {run.name: run for run in recipe.runs}
     if len(by_name) < len(recipe.runs):
-        wrong.append("two tables [[run]] have one name")
+        wrong.append("two tables [[run]] have the same name")
     missing = [name for name in recipe.combination.runs if name not in by_name]
-    wrong += [f"run '{name}' is combined, and no table [[run]] describes it" for name in missing]
+    wrong += [f"run '{name}' is combined but has no table [[run]]" for name in missing]
     for run in recipe.runs:
         wrong += _impossible_run(run, by_name, recipe)
     return wrong
@@ -288,20 +286,20 @@ def _impossible_run(run: RunRecipe, by_name: Mapping[str, RunRecipe], recipe: Bl
     if any(part in ("", ".", "..") for part in parts) or (run.checkpoints and not _names_files(folder)):
         wrong.append(f"run '{folder}': expected a name of letters, digits, '-', '_', '.', '+' or '#'")
     if run.classes and not _all_names(run.classes):
-        wrong.append(f"run '{run.name}': 'classes' must be names, none of them empty and none twice")
+        wrong.append(f"run '{run.name}': 'classes' must be distinct, non-empty names")
     if len(set(run.joined)) < len(run.joined):
         wrong.append(f"run '{run.name}': 'joined' names a run twice")
     for name in run.joined:
         part = by_name.get(name)
         if part is None:
-            wrong.append(f"run '{name}' is joined, and no table [[run]] describes it")
+            wrong.append(f"run '{name}' is joined but has no table [[run]]")
         elif part.joined:
-            wrong.append(f"run '{run.name}' is joined of '{name}', which is joined itself")
+            wrong.append(f"run '{run.name}' joins '{name}', which is a joined run itself")
         elif not part.classes or any(
             recipe.class_attributes.get(of, {}).get(part.target) not in part.classes for of in recipe.classes
         ):
             wrong.append(
-                f"run '{name}': 'classes' and 'class_attributes' must say the column of each class's {part.target}"
+                f"run '{name}': 'classes' and 'class_attributes' must give the column of each class's {part.target}"
             )
     return wrong
 

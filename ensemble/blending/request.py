@@ -1,4 +1,4 @@
-"""What a blend is asked for, and whether that can be."""
+"""The options of a blend and their validation."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from folds.utils.files import sha256_file
 
 AUTO = "auto"
 # Option → the method that takes it.
-_TOLD = {"power": "power", "trim": "trimmed"}
+_OWNERS = {"power": "power", "trim": "trimmed"}
 ALL_METHODS = (*METHODS, *(name for name, fitter in FITTERS.items() if fitter.is_fitted), AUTO)
 
 
 @dataclass(frozen=True)
 class BlendConfig:
-    """What is asked for; the defaults are those of the command.
+    """The options of a blend; the defaults are those of the command.
 
     Attributes
     ----------
-    method : one of `ALL_METHODS`; None for ``weighted`` where there are weights, otherwise ``soft``.
-    weights : as `ensemble.blending.request.parse_weights` reads them.
-    runs : only these.
-    metric : a key of `folds.metrics.classification.METRICS`, or ``module:function``; what is fitted is fitted to it.
+    method : one of `ALL_METHODS`; by default ``weighted`` if there are weights, otherwise ``soft``.
+    weights : text for `ensemble.blending.request.parse_weights`.
+    runs : the runs to use; all by default.
+    metric : a key of `folds.metrics.classification.METRICS`, or ``module:function``; also the objective of fitting.
+    per_person : whether to average the probabilities of a person's images before scoring.
     labels : a CSV of true labels.
-    logits : arrays without a sidecar hold logits.
-    power, trim : of the methods of these names; None for their defaults.
-    by : ``class``, or ``attribute`` to vote on each attribute of the class by itself.
-    allow_duplicates : files of equal content vote as often as they are given.
-    calibrate : as `ensemble.learning.calibration.parse_calibration` reads it.
-    max_members, budget : how many runs, and what cost an image, at most.
-    cost : what a pass of each run costs, as `ensemble.analysis.cost.parse_costs` reads it; forward passes without it.
-    worth : say what each run is worth; None for where the method is ``auto``.
-    detail : take the scores apart.
+    logits : whether arrays without a sidecar hold logits.
+    power, trim : parameters of the methods ``power`` and ``trimmed``; None for their defaults.
+    by : ``class``, or ``attribute`` to vote on each attribute of the class separately.
+    allow_duplicates : whether files of equal content vote as often as they are given.
+    calibrate : text for `ensemble.learning.calibration.parse_calibration`.
+    max_members, budget : maximum number of runs, and maximum cost per image.
+    cost : text for `ensemble.analysis.cost.parse_costs`; forward passes are counted by default.
+    worth : whether to report the contribution of each run; None for yes if the method is ``auto``.
+    detail : whether to break down the scores by class and attribute.
     """
 
     method: str | None = None
@@ -65,31 +66,32 @@ class BlendConfig:
 
     @property
     def name(self) -> str:
-        """Return the method that is meant."""
+        """Return the name of the method."""
         return self.method or ("weighted" if self.weights is not None else "soft")
 
     @property
     def scored(self) -> Metric:
-        """Return the metric; an unknown one is an error that offers the nearest."""
+        """Return the metric. Raise UsageError, with close matches, if it is unknown."""
         return find_metric(self.metric)
 
     @property
     def is_fitted(self) -> bool:
-        """Return whether anything is learnt from out-of-fold predictions."""
+        """Return whether anything is fitted to out-of-fold predictions."""
         limited = self.max_members is not None or self.budget is not None
         return self.name not in METHODS or self.calibrate is not None or limited
 
     @property
     def report_contributions(self) -> bool:
-        """Return whether what each run is worth is to be said."""
+        """Return whether to report the contribution of each run."""
         return self.name == AUTO if self.worth is None else self.worth
 
     def check(self) -> None:
-        """Refuse what can be seen to be wrong before any file is read.
+        """Validate the options before any file is read.
 
         Raises
         ------
-        UsageError : an unknown method or metric (the nearest are offered), options that do not go together, an impossible value.
+        UsageError : an unknown method or metric (with close matches), options that exclude each other, or an invalid
+            value.
         """
         name = self.name
         if name not in ALL_METHODS:
@@ -101,9 +103,9 @@ class BlendConfig:
                 hint="`weights=.7,.3`, in the order of the runs, or `weights=swin=.7,resnet18=.3`",
             )
         if self.weights is not None and (name == "soft" or name not in METHODS or not METHODS[name].supports_weights):
-            found = "learns its weights" if name not in METHODS else "counts all runs alike"
+            found = "fits its weights" if name not in METHODS else "weights all runs equally"
             raise UsageError(f"`method={name}` {found} and takes no `weights`", hint="`method=weighted`")
-        for option, owner in _TOLD.items():
+        for option, owner in _OWNERS.items():
             if getattr(self, option) is not None and name != owner:
                 raise UsageError(
                     f"`method={name}` takes no `{option}`",
@@ -111,19 +113,19 @@ class BlendConfig:
                 )
         self.options()
         if self.is_fitted:
-            self._check_learning()
+            self._check_fitting()
 
-    def _check_learning(self) -> None:
+    def _check_fitting(self) -> None:
         if self.weights is not None:
             raise UsageError(
-                "given weights are not learnt: `weights` goes with neither `calibrate`, `max_members` nor `budget`",
+                "`weights` cannot be combined with `calibrate`, `max_members` or `budget`",
                 hint="leave `weights` out",
             )
         if self.by != "class":
-            raise UsageError("`by=attribute` goes with plain voting alone", hint="`by=class`, or `method=soft`")
+            raise UsageError("`by=attribute` works only with plain voting", hint="`by=class`, or `method=soft`")
         if self.power is not None or self.trim is not None:
             raise UsageError(
-                "`power` and `trim` go with plain voting alone",
+                "`power` and `trim` work only with plain voting",
                 hint="leave out `calibrate`, `max_members` and `budget`",
             )
         if self.max_members is not None and self.max_members < 1:
@@ -133,7 +135,7 @@ class BlendConfig:
         if self.budget is not None and not self.budget > 0:
             raise UsageError(
                 f"`budget={self.budget:g}`: expected a cost above 0",
-                hint="forward passes an image, or what `cost` says",
+                hint="in forward passes per image, or in the unit of `cost`",
             )
         if self.calibrate is not None:
             self._check_calibration(self.calibrate)
@@ -141,41 +143,44 @@ class BlendConfig:
     def _check_calibration(self, calibrate: str) -> None:
         parse_calibration(calibrate)
         if self.name == AUTO:
-            raise UsageError("`method=auto` tries calibration by itself", hint="leave `calibrate` out")
+            raise UsageError("`method=auto` includes calibrated methods already", hint="leave `calibrate` out")
         if self.name in METHODS and METHODS[self.name].counts_votes:
             raise UsageError(
-                f"`method={self.name}` counts decisions, which calibration hardly changes", hint="`method=soft`"
+                f"`method={self.name}` counts decisions, which calibration rarely changes", hint="`method=soft`"
             )
         if self.name in METHODS and METHODS[self.name].needs_all_rows:
             raise UsageError(
-                f"`method={self.name}` compares all samples with each other and takes no calibration",
+                f"`method={self.name}` compares all samples with each other and cannot be calibrated",
                 hint="`method=soft`",
             )
 
     @property
     def method_params(self) -> dict[str, float]:
-        """Return what the method was told, where it listens."""
-        return {name: getattr(self.options(), name) for name, owner in _TOLD.items() if self.name == owner}
+        """Return the parameters that apply to the method."""
+        return {name: getattr(self.options(), name) for name, owner in _OWNERS.items() if self.name == owner}
 
     def options(self) -> Options:
-        """Return what a plain method is told.
+        """Return the options of a plain method.
 
         Raises
         ------
-        UsageError : an impossible value.
+        UsageError : an invalid value.
         """
-        told = {name: value for name in ("power", "trim") if (value := getattr(self, name)) is not None}
-        return Options(**told, by=self.by)
+        given = {name: value for name in ("power", "trim") if (value := getattr(self, name)) is not None}
+        return Options(**given, by=self.by)
 
     def fitters(self) -> list[Fitter]:
-        """Return what is fitted: one, or all that ``auto`` tries; without the limits."""
+        """Return the fitter, or all that ``auto`` tries, without limits on the runs."""
         if self.name == AUTO:
             return candidates(self.scored)
         fitter = FITTERS[self.name]
         return [fitter if self.calibrate is None else calibrated(fitter, *parse_calibration(self.calibrate))]
 
     def identity(self, weights: dict[str, float]) -> dict[str, Any]:
-        """Return what the result depends on besides the files; only what is not as it is by default: blends of before keep their names."""
+        """Return the options that the result depends on, besides the files.
+
+        Newer options are included only if they differ from their defaults, so that existing blends keep their names.
+        """
         record: dict[str, Any] = {
             "method": self.name,
             "weights": weights,
@@ -184,19 +189,19 @@ class BlendConfig:
             "logits": self.logits,
         }
         record["labels"] = None if self.labels is None else sha256_file(self.labels)
-        told: dict[str, Any] = self.method_params | {"by": self.by if self.by != "class" else None}
-        told |= {"calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
-        told |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
-        return record | {name: value for name, value in told.items() if value is not None}
+        newer: dict[str, Any] = self.method_params | {"by": self.by if self.by != "class" else None}
+        newer |= {"calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
+        newer |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
+        return record | {name: value for name, value in newer.items() if value is not None}
 
 
 def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
-    """Return ``swin=.7,resnet18=.3``, or ``.7,.3`` in the order of `runs`, as run → weight; they sum to 1.
+    """Parse ``swin=.7,resnet18=.3``, or ``.7,.3`` in the order of `runs`, to run → weight; the weights sum to 1.
 
     Raises
     ------
-    UsageError : a run that is unknown or has no weight, another number of weights than runs, a weight that is not a
-        number ≥ 0, or a sum of 0.
+    UsageError : a run is unknown or has no weight, the numbers of weights and runs differ, a weight is not a number ≥
+        0, or the sum is 0.
     """
     parts = [part.strip() for part in text.split(",")]
     named = ["=" in part for part in parts]
@@ -207,24 +212,24 @@ def parse_weights(text: str, runs: Sequence[str]) -> dict[str, float]:
     largest = max(given.values())
     if largest <= 0:
         raise UsageError(f"`weights={text}`: the weights sum to 0", hint=f"`weights={example}`")
-    # By a power of two first, which changes no digit: the sum of the largest floats is infinite.
+    # Scale by a power of two first, which is exact: the sum of the largest floats would be infinite.
     scaled = {name: math.ldexp(value, -math.frexp(largest)[1]) for name, value in given.items()}
     total = sum(scaled.values())
     return {name: scaled[name] / total for name in runs}
 
 
 def _in_order(parts: Sequence[str], text: str, runs: Sequence[str], example: str) -> dict[str, float]:
-    """Return run → weight of weights in the order of the runs."""
+    """Parse weights in the order of the runs to run → weight."""
     if len(parts) != len(runs):
         raise UsageError(
-            f"number of weights and runs must be equal: got {len(parts)} weights for {len(runs)} runs ({', '.join(runs)})",
+            f"`weights`: expected one weight per run, {len(runs)} ({', '.join(runs)}), found {len(parts)}",
             hint=f"`weights={example}`",
         )
     return dict(zip(runs, (_number(part, text) for part in parts), strict=True))
 
 
 def _named(parts: Sequence[str], text: str, runs: Sequence[str], example: str) -> dict[str, float]:
-    """Return run → weight of ``RUN=WEIGHT``."""
+    """Parse ``RUN=WEIGHT`` parts to run → weight."""
     given: dict[str, float] = {}
     for part in parts:
         name, _, value = part.rpartition("=")
@@ -238,7 +243,7 @@ def _named(parts: Sequence[str], text: str, runs: Sequence[str], example: str) -
     if missing:
         raise UsageError(
             f"`weights` has no weight for {', '.join(missing)}",
-            hint=f"{missing[0]}=0 leaves it out, and so does `runs`",
+            hint=f"to leave it out: {missing[0]}=0, or `runs`",
         )
     return given
 
@@ -252,7 +257,7 @@ def _number(part: str, text: str) -> float:
         ) from None
     if not math.isfinite(value) or value < 0:
         raise UsageError(
-            f"`weights={text}`: a weight must be a finite number from 0 up, found {part}",
+            f"`weights={text}`: a weight must be a finite number ≥ 0, found {part}",
             hint="weights are scaled to sum to 1",
         )
     return value

@@ -1,4 +1,4 @@
-"""What a blend shows to who holds it: its scores, its parts as DataFrames, its text, and predictions of new samples."""
+"""Show a blend: scores, tables as DataFrames, text, and predictions of new samples."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class BlendResult(Displayed):
 
     @property
     def name(self) -> str:
-        """Return ``soft-1a2b3c4d``: method and short hash."""
+        """Return the default name, method and short hash: ``soft-1a2b3c4d``."""
         return f"{self.method}-{self.identity[:8]}"
 
     @property

@@ -1,4 +1,4 @@
-"""What a run, or the blend, is on one split: its folds, its rows, its score."""
+"""Score the runs and the blend on one split."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from folds.metrics.report import ScoreReport, score_predictions
 
 @dataclass(frozen=True)
 class RunScore:
-    """A run, or the blend, on one split: the folds there are, its rows, its score where labels are known."""
+    """A run, or the blend, on one split: its folds, its number of rows, and its score if labels are known."""
 
     folds: tuple[int, ...]
     rows: int
     score: ScoreReport | None
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and blend.json."""
+        """Return plain values for ``--json`` and blend.json."""
         return {
             "folds": list(self.folds),
             "rows": self.rows,
@@ -37,7 +37,7 @@ class RunScore:
 def score_run(
     name: str, splits: Mapping[str, AlignedSplit], truths: Mapping[str, Truth], request: BlendConfig
 ) -> dict[str, RunScore]:
-    """split → `Entry` of the run alone, on the rows that it has."""
+    """Return split → score of the run alone, on the rows it predicts."""
     entries = {}
     for split_name, split in splits.items():
         run = next((run for run in split.runs if run.name == name), None)
@@ -56,7 +56,7 @@ def score_run(
 def entry_of(
     split: AlignedSplit, result: Vote, truth: Truth | None, request: BlendConfig, folds: tuple[int, ...] | None = None
 ) -> RunScore:
-    """Return the `Entry` of a vote of all runs of a split."""
+    """Return the score of a vote of all runs of a split."""
     if folds is None:
         folds = tuple(sorted({fold for run in split.runs for fold in run.folds}))
     return RunScore(
@@ -65,7 +65,7 @@ def entry_of(
 
 
 def ranking_of(runs: Mapping[str, Mapping[str, RunScore]], greater_is_better: bool) -> list[str]:
-    """Run names, best out-of-fold score first; those without one keep their order, behind."""
+    """Return run names, best out-of-fold score first; runs without one come last, in their order."""
 
     def rank(name: str) -> tuple[bool, float]:
         entry = runs[name].get("oof")
@@ -78,7 +78,12 @@ def ranking_of(runs: Mapping[str, Mapping[str, RunScore]], greater_is_better: bo
 
 
 def score_vote(vote: Vote, truth: Truth, metric: str = "macro_f1", per_person: bool = False) -> ScoreReport | None:
-    """Score a vote; with `per_person` the probabilities of a person's images are averaged first. None without labelled rows."""
+    """Return the score of a vote; None without labeled rows.
+
+    Parameters
+    ----------
+    per_person : whether to average the probabilities of a person's images first.
+    """
     known = truth.labels >= 0
     labels, persons, probabilities = truth.labels, truth.persons, vote.probabilities
     if not known.all():

@@ -58,7 +58,7 @@ class TTAResult(Displayed):
         found = [read_predictions(path) for path in fold_files(self.root / "runs" / "tta", self.run).values()]
         if not found:
             return None
-        mean = np.mean([one.probabilities for one in found], axis=0, dtype=np.float64)
+        mean = np.asarray(np.mean([one.probabilities for one in found], axis=0, dtype=np.float64))
         return Predictions.from_parts(mean, found[0].metadata, fold=None, checkpoint_sha=None)
 
     @property

@@ -1,4 +1,4 @@
-"""The views of one fold's own rows and of the test rows: predicted where they are not there already, and kept."""
+"""Predict the views of a fold's validation rows and of the test rows, and cache their logits."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ logger = logging.getLogger(__name__)
 
 
 class FoldPredictor:
-    """One checkpoint, and the files of the views that it predicts under ``<folder>/views``.
+    """A checkpoint and its view files under ``<folder>/views``.
 
     Parameters
     ----------
-    open_data : gives the table a checkpoint was trained on.
-    images : of tables that were read before, shared by the folds of a run.
+    open_data : returns the table a checkpoint was trained on.
+    images : images of tables that were read before, shared by the folds of a run.
     image_cache : the folder of decoded images.
-    again : predict also what is there already.
-    progress : has a step for whatever is predicted.
+    again : whether to predict cached views again.
+    progress : shows one step per prediction.
 
     Raises
     ------
@@ -70,23 +70,23 @@ class FoldPredictor:
 
     @property
     def fold(self) -> int:
-        """Return the fold whose model it is."""
+        """Return the fold of the checkpoint."""
         return self.checkpoint.fold
 
     @cached_property
     def model(self) -> tuple[torch.nn.Module, bool]:
-        """Return the model where it predicts, and whether it wants channels_last; built when something is to be predicted."""
-        built, asked = self.checkpoint.build(self.path), self.checkpoint.recipe.get("channels_last")
-        channels_last = is_convolutional(built) if asked is None else bool(asked)
+        """Return the model on its device, and whether it uses channels_last; built on first use."""
+        built, setting = self.checkpoint.build(self.path), self.checkpoint.recipe.get("channels_last")
+        channels_last = is_convolutional(built) if setting is None else bool(setting)
         built = built.to(self.device)
         return built.to(memory_format=torch.channels_last) if channels_last else built, channels_last
 
     def release(self) -> None:
-        """Let the model go: the next fold needs the memory."""
+        """Release the model, so that the next fold has the memory."""
         self.__dict__.pop("model", None)
 
     def out_of_fold(self, views: Sequence[View]) -> None:
-        """Predict the fold's own validation rows."""
+        """Predict the validation rows of the fold."""
         table, checkpoint = self.data.train, self.checkpoint
         shared = PredictionMetadata(
             kind="logit",
@@ -106,7 +106,7 @@ class FoldPredictor:
         self._fill(table, self.index, shared, views, np.ones(len(self.index), bool))
 
     def test(self, views: Sequence[View], only: NDArray[np.bool_] | None = None) -> None:
-        """Predict the test rows, if there are any; `only` those (of all, in the order of the table)."""
+        """Predict the test rows, if any; with `only` (n,), those where it is true."""
         table, checkpoint = self.data.test, self.checkpoint
         if table is None:
             return
@@ -135,17 +135,17 @@ class FoldPredictor:
         views: Sequence[View],
         wanted: NDArray[np.bool_],
     ) -> None:
-        """Predict those of the `wanted` rows (of `index`) that the files of `views` lack."""
+        """Predict the `wanted` rows (of `index`) that are missing in the files of `views`."""
         key = repr((table.source, len(table), self.checkpoint.images))
         if key not in self.images:
             settings = self.checkpoint.image_settings
             loaded = load_images(table.paths or (), settings, cache_dir=self.image_cache, where=table.locations)
             self.images[key] = loaded, PixelSource(loaded.pixels, self.device)
         images, pixels = self.images[key]
-        seen = sha256_bytes("".join(images.content[i] for i in index.tolist()).encode())
-        shared = replace(shared, images_sha=seen if shared.split == "test" else {str(self.fold): seen})
-        kept = {view.name: self._kept(view, replace(shared, views=(view.name,))) for view in views}
-        # Views that lack the same rows are made of the same batches.
+        sha = sha256_bytes("".join(images.content[i] for i in index.tolist()).encode())
+        shared = replace(shared, images_sha=sha if shared.split == "test" else {str(self.fold): sha})
+        kept = {view.name: self._cached(view, replace(shared, views=(view.name,))) for view in views}
+        # Views with the same missing rows share their batches.
         lacking: dict[bytes, list[View]] = {}
         for view in views:
             missing = wanted & ~kept[view.name].there
@@ -165,17 +165,17 @@ class FoldPredictor:
                 self._made.add(path)
 
     def file(self, view: View, split: str) -> Path:
-        """Return where the logits of a view are."""
+        """Return the path of the logits of a view."""
         return self.folder / "views" / f"{view.file_name}.{'oof' if split == 'oof' else f'fold{self.fold}.test'}.npy"
 
-    def _kept(self, view: View, wanted: PredictionMetadata) -> CachedView:
+    def _cached(self, view: View, wanted: PredictionMetadata) -> CachedView:
         path = self.file(view, wanted.split)
         if self.again and path not in self._made:
             return CachedView(np.zeros(len(wanted.rows), bool), np.zeros((0, len(wanted.classes)), np.float32))
         return load_cached_logits(path, wanted)
 
     def _predicted(self, pixels: PixelSource, index: NDArray[np.int64], views: Sequence[View]) -> NDArray[np.float32]:
-        """Return (views, n, classes)."""
+        """Return logits (views, n, classes)."""
         network, channels_last = self.model
         self.passes += len(index) * len(views)
         with self.progress.step(str(self.path)) as advance:
@@ -186,7 +186,7 @@ class FoldPredictor:
                 self.checkpoint.architecture.mean,
                 self.checkpoint.architecture.std,
                 device=self.device,
-                # A checkpoint trained in half precision on a GPU is used in full precision on a CPU.
+                # A checkpoint trained in half precision on a GPU predicts in full precision on a CPU.
                 amp=self.checkpoint.amp if self.device != "cpu" else "off",
                 channels_last=channels_last,
                 views=views,
@@ -199,8 +199,8 @@ def _positions(table: SampleTable, checkpoint: Checkpoint) -> NDArray[np.int64]:
     missing = [name for name in checkpoint.validation_ids if name not in position]
     if missing:
         raise EnsembleError(
-            f"{table.source} lacks {len(missing):,} of the {len(checkpoint.validation_ids):,} validation samples of {checkpoint.run} "
-            f"fold {checkpoint.fold}, e.g. '{missing[0]}'",
+            f"{table.source} lacks {len(missing):,} of the {len(checkpoint.validation_ids):,} validation samples of "
+            f"{checkpoint.run} fold {checkpoint.fold}, e.g. '{missing[0]}'",
             hint="`data` must name the table the checkpoint was trained on",
         )
     rows = [position[name] for name in checkpoint.validation_ids]
@@ -209,7 +209,7 @@ def _positions(table: SampleTable, checkpoint: Checkpoint) -> NDArray[np.int64]:
 
 
 def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int]) -> None:
-    """The labels must be those it was validated on: scored against others, the numbers would be of no model."""
+    """Raise EnsembleError if labels differ from those at training: scores against other labels are not comparable."""
     if checkpoint.validation_labels is None or table.labels is None:  # made before they were recorded
         return
     labels = table.labels.tolist()
@@ -222,6 +222,7 @@ def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int
     if other:
         raise combine_errors(
             other,
-            f"of the {len(rows):,} validation samples of {checkpoint.run} fold {checkpoint.fold} have another label in {table.source}",
+            f"of the {len(rows):,} validation samples of {checkpoint.run} fold {checkpoint.fold} "
+            f"have another label in {table.source}",
             hint="`data` must name the table the checkpoint was trained on; train again if its labels were corrected",
         )

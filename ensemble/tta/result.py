@@ -1,4 +1,4 @@
-"""What the views of a run were merged to; numpy only."""
+"""The result of merging the views of a run (numpy only)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from ensemble.tta.weights import OOFViews
 
 @dataclass(frozen=True)
 class MergedViews:
-    """What a run's views were merged to.
+    """The merged views of a run.
 
     Attributes
     ----------
-    merge : fitted on all of its out-of-fold rows; what test is merged by.
-    evidence : what it was fitted on; None where labels are not known.
-    merged : (n, classes) the out-of-fold rows of `evidence`, each as the other folds say where anything was fitted.
-    full : (n, classes) the same with all views of the merge for all images, where it is adaptive.
-    oof_views, test_views : forward passes an image, on average; the latter None where there is no test.
-    predicted : forward passes that this command made.
+    merge : the merge fitted to all out-of-fold rows; used for test.
+    evidence : the out-of-fold views and labels used for fitting; None if labels are not known.
+    merged : (n, classes) merged out-of-fold rows; if anything was fitted, each fold by a merge fitted to the other
+        folds.
+    full : (n, classes) the same with all views of the merge for all images; None unless the merge is adaptive.
+    oof_views, test_views : mean number of forward passes per image; `test_views` is None if there is no test split.
+    predicted : number of forward passes made by this command.
     """
 
     run: str

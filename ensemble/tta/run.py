@@ -1,4 +1,4 @@
-"""Test-time augmentation of trained folds: every view's logits kept, merged as asked or as the out-of-fold labels say, applied to test."""
+"""Test-time augmentation of trained folds: predict all views, fit a merge out of fold, and apply it to test."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 
 def find_checkpoints(target: str, checkpoints: Path = Path("checkpoints")) -> list[Path]:
-    """Return a checkpoint file, or all checkpoints of a run of that name.
+    """Return a checkpoint file, or all checkpoints of the run with that name.
 
     Raises
     ------
-    EnsembleError : there is neither; the checkpoints there are get listed.
+    EnsembleError : there is no such file or run; the hint lists the existing checkpoints.
     """
     path = Path(target)
     if path.is_file():
@@ -46,7 +46,7 @@ def find_checkpoints(target: str, checkpoints: Path = Path("checkpoints")) -> li
     run = path if path.is_dir() else checkpoints / target
     found = sorted(run.glob("fold*.pt"), key=lambda p: (len(p.name), p.name)) if run.is_dir() else []
     if not found:
-        raise EnsembleError(f"there is no checkpoint or run {target}", hint=available_checkpoints(checkpoints))
+        raise EnsembleError(f"checkpoint or run not found: {target}", hint=available_checkpoints(checkpoints))
     return found
 
 
@@ -62,15 +62,15 @@ def augment_folds(
     root: Path = Path(),
     progress: Progress = SILENT,
 ) -> tuple[MergedViews, list[ViewScores]]:
-    """Return augment a checkpoint or all folds of a run; return what was merged, and the scores of its distinct views.
+    """Augment a checkpoint or all folds of a run; return the merged result and the scores of its distinct views.
 
     Parameters
     ----------
-    target : a checkpoint's file, or the name of a run.
-    views : repeated ones count once.
-    data : the table it was trained on, where it has moved.
-    per_person : score people: the probabilities of a person's images are averaged first.
-    device, force : as of `augment`.
+    target : path of a checkpoint, or name of a run.
+    views : the views; duplicates are removed.
+    data : the table it was trained on, if it has moved.
+    per_person : whether to average the probabilities of a person's images before scoring.
+    device, force : as in `augment`.
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
 
     Raises
@@ -82,7 +82,7 @@ def augment_folds(
     tables: dict[str, Dataset] = {}
 
     def open_data(checkpoint: Checkpoint) -> Dataset:
-        # A model of an attribute knows the attribute's values, not the table's classes.
+        # The classes of an attribute model are values of the attribute, not classes of the table.
         classes = checkpoint.classes if checkpoint.target == LABEL else None
         key = repr((sorted(checkpoint.data.items()), classes))
         if key not in tables:
@@ -122,30 +122,32 @@ def augment(
     force: bool = False,
     progress: Progress = SILENT,
 ) -> MergedViews:
-    """Predict folds of a run in every view, out of fold and on test; write each view's logits and the merged probabilities.
+    """Predict folds of a run in every view, out-of-fold and test; write the views' logits and merged probabilities.
 
-    A view that an earlier command has predicted, with this checkpoint, of this table and these images, is kept. Merged files
-    are made anew from what is kept, whatever merge they were of: all of a run's are of one merge, over the folds that have its views.
-    On test only the views that the budget leaves are predicted, and, if adaptive, only for the images that need them.
+    Views that an earlier command predicted with the same checkpoint, table and images are reused. Merged files are
+    always written again from the views, so all merged files of a run have the same merge and cover the folds that have
+    its views. On test, only the views within the budget are predicted and, if adaptive, only for the images that need
+    them.
 
-    Files, under ``runs/tta``: ``<run>/views/<view>.oof.npy`` and ``<view>.fold<i>.test.npy`` (logits), ``<run>.oof.npy``
-    (stitched over the folds done so far) and ``<run>.fold<i>.test.npy`` (probabilities; the sidecar's `merge` is `Merge.to_dict`).
+    Files, under ``runs/tta``: ``<run>/views/<view>.oof.npy`` and ``<view>.fold<i>.test.npy`` (logits),
+    ``<run>.oof.npy`` (all folds predicted so far) and ``<run>.fold<i>.test.npy`` (probabilities; the sidecar's `merge`
+    is `Merge.to_dict`).
 
     Parameters
     ----------
-    checkpoints : by file, of one run.
-    views : the plain image first.
-    open_data : gives the table a checkpoint was trained on.
+    checkpoints : path → checkpoint, all of one run.
+    views : the views, the plain image first.
+    open_data : returns the table a checkpoint was trained on.
     image_cache : the folder of decoded images.
-    force : predict all views of these checkpoints again, also where those there are of another training.
+    force : whether to predict all views of these checkpoints again, also if existing files are from another training.
 
     Raises
     ------
-    EnsembleError : the table lacks a fold's rows or has other labels; predictions of another training of a fold are there already;
-        something is to be fitted, and labels are not known.
+    EnsembleError : the table lacks a fold's rows or has other labels; files from another training of a fold exist;
+        labels are needed for fitting and are not known.
     """
     request.check()
-    if len(views) == 1:  # there is nothing to merge, to choose or to save
+    if len(views) == 1:  # nothing to merge or choose
         request = MergeConfig()
     run = _one_run(checkpoints.values())
     folder, images = runs / "tta" / run, dict[str, Any]()
@@ -176,7 +178,7 @@ def augment(
                 _test_where_needed(fold, chosen, made.merge)
             fold.release()
             if not fold.passes:
-                logger.info("%s fold %d: all views are there already; `force` predicts them again", run, fold.fold)
+                logger.info("%s fold %d: all views exist already; `force` predicts them again", run, fold.fold)
         test_views = _write_merged(folds, chosen, made, sidecar)
     return replace(made, test_views=test_views, predicted=sum(fold.passes for fold in folds))
 
@@ -185,7 +187,7 @@ def _one_run(checkpoints: Iterable[Checkpoint]) -> str:
     names = sorted({checkpoint.run for checkpoint in checkpoints})
     if len(names) != 1:
         raise UsageError(
-            f"expected checkpoints of one run, found {', '.join(names)}", hint="one command a run: ensemble tta RUN"
+            f"expected checkpoints of one run, found {', '.join(names)}", hint="one command per run: ensemble tta RUN"
         )
     return names[0]
 
@@ -193,7 +195,7 @@ def _one_run(checkpoints: Iterable[Checkpoint]) -> str:
 def _common_logits(
     folds: Sequence[FoldPredictor], views: Sequence[View]
 ) -> tuple[NDArray[np.float32], PredictionMetadata]:
-    """Return the logits (views, n, classes) of the out-of-fold rows that all views have, and what they are."""
+    """Return the logits (views, n, classes) and metadata of the out-of-fold rows that all views have."""
     first = folds[0]
     files = [first.folder / "views" / f"{view.file_name}.oof.npy" for view in views]
     found = load_common_rows(files, {fold.fold: fold.sha for fold in folds})
@@ -209,14 +211,14 @@ def _common_logits(
 def _decide(
     run: str, names: Sequence[str], logits: NDArray[np.float32], sidecar: PredictionMetadata, request: MergeConfig
 ) -> MergedViews:
-    """Return what the out-of-fold rows say of the merge, before anything of it is written."""
+    """Fit the merge to the out-of-fold rows and return the result, before anything is written."""
     try:
         labels, persons = labels_and_groups(sidecar)
     except ValueError:
         if request.fitted(len(names)):
             raise EnsembleError(
-                f"views are chosen and weighed by labels, and those of {run}'s out-of-fold rows are not known",
-                hint="`merge=mean` or `merge=geometric`, of all views, needs none",
+                f"fitting the merge needs labels, and those of the out-of-fold rows of {run} are not known",
+                hint="`merge=mean` or `merge=geometric` of all views needs no labels",
             ) from None
         merge = Merge(request.how, dict.fromkeys(names, (1 / len(names),)))
         return MergedViews(run, request, merge, None, merge.merged(logits), None, len(names))
@@ -242,10 +244,14 @@ def _test_where_needed(fold: FoldPredictor, chosen: Sequence[View], merge: Merge
 def _write_merged(
     folds: Sequence[FoldPredictor], chosen: Sequence[View], made: MergedViews, sidecar: PredictionMetadata
 ) -> float | None:
-    """Write the merged files of all folds that have the views, and none of any other merge; return the views a test image needed on average.
+    """Write the merged files of all folds that have the views, and remove those of others.
 
-    Out of fold the rows are merged by what the other folds say where anything was fitted (`nested` in the sidecar's `merge`): what
-    blends these files is not flattered.
+    If anything was fitted, the rows of each fold are merged by a merge fitted to the other folds (`nested` in the
+    sidecar's `merge`), so blends of these files are not optimistic.
+
+    Returns
+    -------
+    The mean number of views per test image; None without test files.
     """
     first, merge, request = folds[0], made.merge, made.request
     tta, run = first.folder.parent, first.checkpoint.run
@@ -258,15 +264,15 @@ def _write_merged(
         "nested": nested,
     }
     out = oof_file(tta, run)
-    _say_what_changes(out, sidecar, labelled, record)
+    _log_changes(out, sidecar, labelled, record)
     used = _write_test(first, chosen, merge, sidecar, labelled, record)
     for fold, path in fold_files(tta, run).items():
         if fold not in used:
-            # The array first: without its sidecar it would be taken on trust.
+            # The array first: an array without a sidecar would be accepted without checks.
             remove(path)
             remove(sidecar_path(path))
             logger.info(
-                "%s is removed: fold %d lacks some of these views; ensemble tta %s with the same options predicts them",
+                "%s removed: fold %d lacks some of these views; ensemble tta %s with the same options predicts them",
                 path,
                 fold,
                 run,
@@ -283,12 +289,12 @@ def _write_test(
     labelled: tuple[str, ...],
     record: Mapping[str, Any],
 ) -> dict[int, float]:
-    """Write the merged test rows of the folds that have the views; return fold → views an image."""
+    """Write the merged test rows of the folds that have the views; return fold → mean number of views per image."""
     used: dict[int, float] = {}
     if first.data.test is None:
         return used
     tta, run = first.folder.parent, first.checkpoint.run
-    # On test the same checkpoints must have predicted the views as out of fold.
+    # The test views must come from the same checkpoints as the out-of-fold views.
     known = sidecar.checkpoint_sha
     shas = {int(fold): sha for fold, sha in known.items()} if isinstance(known, Mapping) else {}
     for fold in sorted(set(np.asarray(sidecar.fold).ravel().tolist())):
@@ -303,7 +309,7 @@ def _write_test(
 def _merged_test(
     first: FoldPredictor, fold: int, chosen: Sequence[View], merge: Merge, shas: Mapping[int, str]
 ) -> tuple[NDArray[np.float64], PredictionMetadata, float] | None:
-    """Return probabilities of a fold's test rows, what they are, and views an image; None where views are missing."""
+    """Return probabilities and metadata of a fold's test rows, and views per image; None if views are missing."""
     files = [first.folder / "views" / f"{view.file_name}.fold{fold}.test.npy" for view in chosen]
     base = load_common_rows(files[:1], shas)
     if base is None or first.data.test is None or len(base[1].rows) != len(first.data.test):
@@ -321,20 +327,19 @@ def _merged_test(
     return values, base[1], 1 + float(further.mean()) * (len(chosen) - 1)
 
 
-def _say_what_changes(
-    path: Path, sidecar: PredictionMetadata, views: tuple[str, ...], record: Mapping[str, Any]
-) -> None:
+def _log_changes(path: Path, sidecar: PredictionMetadata, views: tuple[str, ...], record: Mapping[str, Any]) -> None:
     before = read_sidecar(path) if path.exists() else None
     if before is None:
         return
-    was = before.merge or {}
-    if before.views != views or was.get("threshold") != record["threshold"]:
-        logger.info("%s was of %s; it is made anew from the views, which are all kept", path, ", ".join(before.views))
-    gone = sorted(set(np.asarray(before.fold).ravel().tolist()) - set(np.asarray(sidecar.fold).ravel().tolist()))
-    if gone:
-        listed = ", ".join(map(str, gone))
+    merge = before.merge or {}
+    if before.views != views or merge.get("threshold") != record["threshold"]:
+        logger.info("%s is rewritten: it merged %s; the files of all views are kept", path, ", ".join(before.views))
+    missing = sorted(set(np.asarray(before.fold).ravel().tolist()) - set(np.asarray(sidecar.fold).ravel().tolist()))
+    if missing:
+        listed = ", ".join(map(str, missing))
         logger.info(
-            "%s is without fold %s: some of these views are missing there; ensemble tta %s with the same options predicts them",
+            "%s is rewritten without fold %s, which lacks some of these views; ensemble tta %s with the same options "
+            "predicts them",
             path,
             listed,
             sidecar.run,
@@ -342,9 +347,9 @@ def _say_what_changes(
 
 
 def _check_same_training(path: Path, fold: FoldPredictor, force: bool) -> None:
-    there = read_sidecar(path) if path.exists() else None
-    if there is None or force:
+    stored = read_sidecar(path) if path.exists() else None
+    if stored is None or force:
         return
-    before = there.checkpoint_sha if isinstance(there.checkpoint_sha, Mapping) else {}
-    if before.get(str(fold.fold), fold.sha) != fold.sha or there.folds_sha != fold.checkpoint.folds_sha:
-        raise EnsembleError(f"{path} was made with another training of this fold", hint="`force` replaces it")
+    before = stored.checkpoint_sha if isinstance(stored.checkpoint_sha, Mapping) else {}
+    if before.get(str(fold.fold), fold.sha) != fold.sha or stored.folds_sha != fold.checkpoint.folds_sha:
+        raise EnsembleError(f"{path} is from another training of this fold", hint="`force` replaces it")

@@ -1,4 +1,4 @@
-"""What views are worth: each of them, their merge, what the merge gains over no other view and over the plain mean, and what was saved."""
+"""Score the views of a run and their merge, and compare the merge with the plain image and the mean of all views."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from folds.utils.numeric import softmax
 
 @dataclass(frozen=True)
 class ViewScores:
-    """What the views of a run are worth on one split.
+    """The scores of the views of a run on one split.
 
     Attributes
     ----------
-    views : by name; without those that some row or fold lacks.
-    merged : of the written file.
-    path : that file; on test the first fold's.
+    views : view → score, for views that have all rows and folds.
+    merged : score of the written merged file.
+    path : the merged file; on test that of the first fold.
     """
 
     split: str
@@ -45,17 +45,16 @@ class ViewScores:
 
 @dataclass(frozen=True)
 class TTAGain:
-    """What the merge is worth out of fold, and against what; all on the same rows.
+    """The out-of-fold score of the merge and its comparisons, all on the same rows.
 
     Attributes
     ----------
-    in_sample : macro F1 on the rows that the merge was fitted on; None where nothing was fitted.
-    mean : the plain mean of all views.
-    against_plain, against_mean : the merge less no other view than the plain image, and less that mean.
-    full : macro F1 of the same merge with all of its views for all images; None where it is not adaptive.
-    without : view → what the merge with all its views loses without it, the weights of the others scaled up; on the rows that it was
-        fitted on.
-    per_class : F1 of each class, of the plain image, the mean of all views and the merge.
+    in_sample : in-sample macro F1 of the merge; None if nothing was fitted.
+    mean : score of the plain mean of all views.
+    against_plain, against_mean : difference of the merge to the plain image, and to the mean of all views.
+    full : macro F1 of the same merge with all of its views for all images; None unless it is adaptive.
+    leave_one_out : view → in-sample loss of the merge without it, with the other weights scaled up.
+    per_class : F1 per class of the plain image, the mean of all views and the merge.
     """
 
     in_sample: float | None
@@ -70,7 +69,7 @@ class TTAGain:
 def score_views(
     run: str, views: tuple[View, ...], runs: Path = Path("runs"), per_person: bool = False
 ) -> list[ViewScores]:
-    """Scores of each view and of the merge, out of fold and, where labels are known, on test, from the written files."""
+    """Return the scores of each view and of the merge from the written files: out-of-fold and, with labels, test."""
     folder, results = runs / "tta", []
     oof = read_sidecar(oof_file(folder, run))
     if oof is None:
@@ -95,7 +94,7 @@ def score_views(
 def _mean_of_files(
     folder: Path, run: str, view: View, paths: Sequence[Path], sidecar: PredictionMetadata
 ) -> NDArray[np.float64] | None:
-    """Return (n, classes) a view's probabilities of the rows of `sidecar`, averaged over folds; None where a file lacks some."""
+    """Return a view's mean probabilities (n, classes) over folds on the rows of `sidecar`; None if rows are missing."""
     values = []
     for path in paths:
         found = load_common_rows([folder / f"{view.file_name}.{path.name.removeprefix(f'{run}.')}"], {})
@@ -111,7 +110,7 @@ def _in_order(values: NDArray[np.floating], ids: NDArray[np.str_], wanted: NDArr
 
 
 def worth_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
-    """Return what a merge is worth out of fold; None where labels are not known, or there is one view alone."""
+    """Return the out-of-fold score and comparisons of a merge; None if labels are unknown or there is only one view."""
     evidence = made.evidence
     if evidence is None or len(evidence.views) < 2:
         return None
@@ -119,27 +118,26 @@ def worth_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     plain, mean = softmax(evidence.logits[0]), merge_views(evidence.logits)
 
     def against(other: NDArray[np.float64]) -> Difference:
-        some = labels, persons, [other, made.merged]
-        if per_person:
-            averaged = [average_by_person(labels, values, persons, values.shape[1]) for values in (other, made.merged)]
-            some = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
-        return difference_over_people(METRIC, some[0], some[2][0], some[2][1], some[1])
+        if not per_person:
+            return difference_over_people(METRIC, labels, other, made.merged, persons)
+        first, second = (average_by_person(labels, values, persons, values.shape[1]) for values in (other, made.merged))
+        return difference_over_people(METRIC, first[0], first[1], second[1], first[2])
 
-    def flat(values: NDArray[np.float64]) -> float:
+    def score(values: NDArray[np.float64]) -> float:
         return (
             score_predictions(labels, values, persons, per_person=per_person).interval.value
             if per_person
             else METRIC(labels, values)
         )
 
-    whole = Merge(made.merge.how, made.merge.weights)
-    full = None if made.full is None else flat(made.full)
-    fitted = flat(apply(made.merge, evidence)[0]) if made.request.fitted(len(evidence.views)) else None
-    before = flat(apply(whole, evidence)[0])
+    all_views = Merge(made.merge.how, made.merge.weights)
+    full = None if made.full is None else score(made.full)
+    fitted = score(apply(made.merge, evidence)[0]) if made.request.fitted(len(evidence.views)) else None
+    before = score(apply(all_views, evidence)[0])
     without = {}
-    for view in whole.views if len(whole.views) > 1 else ():
-        others = {name: weights for name, weights in whole.weights.items() if name != view}
-        without[view] = before - flat(apply(Merge(whole.how, others), evidence)[0])
+    for view in all_views.views if len(all_views.views) > 1 else ():
+        others = {name: weights for name, weights in all_views.weights.items() if name != view}
+        without[view] = before - score(apply(Merge(all_views.how, others), evidence)[0])
     per_class = {
         name: f1_per_class(labels, argmax_classes(values), values.shape[1]).tolist()
         for name, values in (("plain", plain), ("mean_of_all", mean), ("merged", made.merged))
@@ -156,7 +154,7 @@ def worth_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
 
 
 def difference_record(found: Difference) -> dict[str, Any]:
-    """For --json: a difference of macro F1, and whether other people would show it."""
+    """Return a difference of macro F1 and its significance as plain values, for ``--json``."""
     change = found.difference
     return {
         "difference": change.value,
@@ -168,7 +166,7 @@ def difference_record(found: Difference) -> dict[str, Any]:
 
 
 def tta_record(made: MergedViews, scored: Sequence[ViewScores], worth: TTAGain | None) -> dict[str, Any]:
-    """Return what --json says of a run's views, their merge and what it is worth."""
+    """Return the views of a run, their merge and its scores as plain values, for ``--json``."""
     passes: dict[str, Any] = {"oof": made.oof_views, "test": made.test_views, "all_views": len(made.merge.views)}
     record: dict[str, Any] = {
         "run": made.run,

@@ -1,7 +1,7 @@
-"""Test-time views: ttach's transforms, combined as the user wrote them, each distinct one once.
+"""Parse and apply test-time views: distinct combinations of transforms.
 
-Only the transforms are ttach's: its merging averages whatever the model returns, so merging is done here
-(`ensemble.tta.weights.merge_views`), on probabilities. Shifts and contrast, which ttach 0.0.3 lacks, are made here, too.
+Most transforms are those of ttach. Its merging averages the raw model output, so views are merged on probabilities by
+`ensemble.tta.merge.merge_views` instead. Shifts and contrast, which ttach 0.0.3 lacks, are implemented here.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ logger = logging.getLogger(__name__)
 
 NONE = "none"
 Step = Callable[[Tensor], Tensor]
-Alternative = tuple[str, Step | None]  # a name, and what is done; None for the one that changes nothing
+Alternative = tuple[str, Step | None]  # name and transform; None for the identity
 
 
 @dataclass(frozen=True)
 class View:
-    """One test-time augmentation: float (n, 3, height, width) with values 0–1 → the same shape.
+    """A test-time augmentation: float (n, 3, height, width) with values 0–1 → the same shape.
 
     Attributes
     ----------
-    name : the product of what it does (``hflip*scale:1.1``), ``none`` for the plain image.
-    moves_only : it moves pixels and averages neighbours, and changes no values: it may see normalised pixels as well.
+    name : product of its factors (``hflip*scale:1.1``), ``none`` for the plain image.
+    geometric_only : whether it only moves and interpolates pixels; then it can be applied to normalized pixels as well.
     """
 
     name: str
@@ -52,18 +52,18 @@ class View:
 
 
 def parse_views(text: str) -> tuple[View, ...]:
-    """Return the views that ``--views`` names, in its order; the plain image is always the first (see `distinct`).
+    """Parse the text of `views` to views, in order; the plain image is always first (see `deduplicate_views`).
 
-    Terms are separated by commas, the factors of a term by ``*``; a factor stands for all its values, so
+    Terms are separated by commas, the factors of a term by ``*``. A factor stands for all its values, so
     ``hflip*scale:0.9,1,1.1`` is 2 × 3 views.
 
-    Factors: ``hflip``, ``vflip``, ``rot90`` (0, 90, 180, 270°), ``d4`` (hflip × rot90), ``scale:F``, ``hshift:F`` and ``vshift:F``
-    (to the right and down by F of a side), ``multiply:F`` (brightness), ``add:F`` (of values 0–1), ``contrast:F``, ``fivecrop:F``
-    (four corners and the centre, F of each side), ``tencrop:F`` (these, and mirrored).
+    Factors: ``hflip``, ``vflip``, ``rot90`` (0, 90, 180, 270°), ``d4`` (hflip × rot90), ``scale:F``, ``hshift:F`` and
+    ``vshift:F`` (to the right and down by F of a side), ``multiply:F`` (brightness), ``add:F`` (to values 0–1),
+    ``contrast:F``, ``fivecrop:F`` (four corners and the center, F of each side), ``tencrop:F`` (the same and mirrored).
 
     Raises
     ------
-    UsageError : an unknown factor (the nearest are offered), a value that is missing or out of range.
+    UsageError : an unknown factor (with close matches), or a value that is missing or out of range.
     """
     views = [View(NONE)]
     for term in _terms(text):
@@ -74,11 +74,11 @@ def parse_views(text: str) -> tuple[View, ...]:
 
 
 def view_named(name: str) -> View:
-    """Return the view of that `View.name`, as a merged file names it.
+    """Return the view with a `View.name`, as recorded in merged files.
 
     Raises
     ------
-    UsageError : there is none.
+    UsageError : there is no such view.
     """
     found = []
     for part in name.split("*"):
@@ -101,7 +101,7 @@ def _changes_values(name: str) -> bool:
 
 
 def _terms(text: str) -> Iterator[str]:
-    """``"hflip*scale:0.9,1,vflip"`` → ``"hflip*scale:0.9,1"``, ``"vflip"``: a number goes on with the list before it."""
+    """Split the text at commas, except before numbers: ``"scale:0.9,1,vflip"`` → ``"scale:0.9,1"``, ``"vflip"``."""
     parts: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         if parts and ":" in parts[-1].rsplit("*", 1)[-1] and _is_number(part.split("*")[0]):
@@ -144,7 +144,7 @@ def _values(name: str, listed: str) -> list[float]:
     for value in values:
         if name.endswith("crop") and value > 1:
             raise UsageError(
-                f"`views`: {name}:{value:g} is larger than the image, expected a share of each side, {bounds[0]:g} to 1",
+                f"`views`: {name}:{value:g} is larger than the image, expected a share of a side, {bounds[0]:g} to 1",
                 hint=f"`views={name}:0.9`",
             )
         if not bounds[0] <= value <= bounds[1]:
@@ -175,7 +175,7 @@ def _crop(share: float, corner: int) -> Step:
         height, width = round(batch.shape[-2] * share), round(batch.shape[-1] * share)
         transform = ttach.FiveCrops(height, width)
         cropped = transform.apply_aug_image(batch, crop_fn=transform.params[corner])
-        # Back to the size the model was made for: a crop is a zoom.
+        # Resize to the input size of the model.
         return functional.interpolate(cropped, size=batch.shape[-2:], mode="bilinear", align_corners=False)
 
     return step
@@ -194,9 +194,9 @@ def _shift(share: float, across: bool) -> Step:
 
 def _contrast(factor: float) -> Step:
     def step(batch: Tensor) -> Tensor:
-        # About the mean of each image, as usual; all channels have one, so that grey stays grey.
-        centre = batch.mean(dim=(1, 2, 3), keepdim=True)
-        return (batch - centre) * factor + centre
+        # Around the mean of each image over all channels, so that gray stays gray.
+        center = batch.mean(dim=(1, 2, 3), keepdim=True)
+        return (batch - center) * factor + center
 
     return step
 
@@ -287,13 +287,13 @@ def _tencrop(values: Sequence[float]) -> Iterator[Alternative]:
 
 @dataclass(frozen=True)
 class Factor:
-    """A kind of view.
+    """A factor of views.
 
     Attributes
     ----------
-    alternatives : its values → what they stand for, one after the other.
-    bounds : the range of its values; None where it takes none.
-    changes_values : whether it changes the values of pixels, and not only where they are.
+    alternatives : function that yields the alternatives for a list of values.
+    bounds : range of the values; None if the factor takes none.
+    changes_values : whether it changes pixel values, not only positions.
     """
 
     alternatives: Callable[[Sequence[float]], Iterator[Alternative]]
@@ -319,45 +319,44 @@ FACTORS = {
 
 
 def _to_size(batch: Tensor, size: torch.Size) -> Tensor:
-    """Centre crop or edge padding to the size the model was made for; a quarter turn of a rectangle is resized."""
+    """Center-crop or edge-pad to the input size of the model; resize a rectangle rotated by 90°."""
     height, width = batch.shape[-2:]
     if (height, width) == (size[1], size[0]) and height != width:
         return functional.interpolate(batch, size=tuple(size), mode="bilinear", align_corners=False)
     extra = (size[0] - height, size[1] - width)
     if extra == (0, 0):
         return batch
-    # One number a side: negative crops, positive pads.
+    # One number per side: negative crops, positive pads.
     sides = [extra[1] // 2, extra[1] - extra[1] // 2, extra[0] // 2, extra[0] - extra[0] // 2]
     batch = functional.pad(batch, [min(side, 0) for side in sides])
     return functional.pad(batch, [max(side, 0) for side in sides], mode="replicate")
 
 
 def deduplicate_views(views: Sequence[View], size: tuple[int, int]) -> tuple[View, ...]:
-    """Return the views without those that repeat an earlier one, found by trying them on a random image; warn of them.
+    """Return the views without duplicates, found by applying them to a random image; log a warning that lists them.
 
     Parameters
     ----------
-    size : (height, width) in pixels, the model's own: a small change of scale can be none at all on a small image.
+    size : input size of the model, (height, width) in pixels: a small change of scale may have no effect on a small
+        image.
     """
     probe = torch.rand((1, 3, *size), generator=torch.Generator().manual_seed(0))
     kept: list[tuple[View, Tensor]] = []
     repeated: dict[str, str] = {}
     for view in views:
-        seen = view(probe)
-        twin = next((other for other, theirs in kept if _same(seen, theirs)), None)
+        output = view(probe)
+        twin = next((other for other, other_output in kept if _same(output, other_output)), None)
         if twin is None:
-            kept.append((view, seen))
+            kept.append((view, output))
         elif view.name != twin.name:
             repeated[view.name] = twin.name
     if repeated:
         listed = ", ".join(f"{name} (as {twin})" for name, twin in repeated.items())
-        logger.warning(
-            "left out, because they do the same to images of %d×%d px as another view: %s", size[1], size[0], listed
-        )
+        logger.warning("duplicate views skipped, equal to another view at %d×%d px: %s", size[1], size[0], listed)
     return tuple(view for view, _ in kept)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    # Nearly all pairs differ at the first glance; of thirty views there are hundreds of pairs.
-    glance = (..., slice(None, None, 7), slice(None, None, 7))
-    return torch.allclose(a[glance], b[glance], atol=1e-6) and torch.allclose(a, b, atol=1e-6)
+    # Compare every seventh pixel first: nearly all pairs differ there, and thirty views have hundreds of pairs.
+    sparse = (..., slice(None, None, 7), slice(None, None, 7))
+    return torch.allclose(a[sparse], b[sparse], atol=1e-6) and torch.allclose(a, b, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Which views count, and how much: chosen and weighed out of fold, with the score that this is worth; numpy only."""
+"""Choose and weight views on out-of-fold rows, with nested scores (numpy only)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS, argmax_classes, confusion_counts
 from folds.utils.numeric import softmax
 
-PLAIN = "plain"  # what `auto` can choose besides: no other view than the plain image
+PLAIN = "plain"  # additional choice of `auto`: the plain image only
 METRIC = METRICS["macro_f1"]
-TOLERANCE = 0.001  # of the score, which saved views may cost
-STEPS = 50  # weights are multiples of one fiftieth at the finest
-EQUAL = 0.5  # share of a fitted weight that is the same for all views: what is fitted on few people is half believed
-GROUPS = 5  # of people, where there is one fold alone
-SPREAD = 0.5  # standard deviation of the logarithm of a class's weight about the weight of all classes
+TOLERANCE = 0.001  # macro F1 that saving views may cost
+STEPS = 50  # fitted weights are multiples of 1/50 at the finest
+EQUAL = 0.5  # part of a fitted weight that is equal for all views: regularization, because there are few people
+GROUPS = 5  # groups of people, if there is only one fold
+SPREAD = 0.5  # prior standard deviation of the log weight of a class around the weight for all classes
 
 
 @dataclass(frozen=True)
 class OOFViews:
-    """Out-of-fold logits of all views, and what was right.
+    """Out-of-fold logits of all views, with labels.
 
     Attributes
     ----------
-    views : names, the plain image first.
+    views : names of the views, the plain image first.
     logits : (views, n, classes).
-    labels, persons, folds : (n,) class indices, numbers of people, and folds.
+    labels, persons, folds : (n,) class indices, person codes and folds.
     """
 
     views: tuple[str, ...]
@@ -39,23 +39,23 @@ class OOFViews:
     persons: NDArray[np.int64]
     folds: NDArray[np.int64]
 
-    def take(self, mine: NDArray[np.bool_]) -> OOFViews:
-        """Return these rows."""
-        return OOFViews(self.views, self.logits[:, mine], self.labels[mine], self.persons[mine], self.folds[mine])
+    def take(self, rows: NDArray[np.bool_]) -> OOFViews:
+        """Return the rows where `rows` (n,) is true."""
+        return OOFViews(self.views, self.logits[:, rows], self.labels[rows], self.persons[rows], self.folds[rows])
 
     def parts(self) -> Iterator[NDArray[np.bool_]]:
-        """(n,) the rows of each part that is scored by what the others say: the folds, or five groups of the people of a single one.
+        """Yield the mask (n,) of each outer fold: the folds, or five groups of people if there is only one fold.
 
         Raises
         ------
-        EnsembleError : there is one person alone.
+        EnsembleError : there is only one person.
         """
         groups = self.folds
         if len(np.unique(groups)) < 2:
             people, codes = np.unique(self.persons, return_inverse=True)
             if len(people) < 2:
                 raise EnsembleError(
-                    "views are chosen and weighed on other people than they are scored on, and there is one alone"
+                    "the views are fitted and scored on different people: expected 2 or more people, found 1"
                 )
             groups = (np.random.default_rng(0).permutation(len(people)) % GROUPS)[codes]
         for group in np.unique(groups):
@@ -63,7 +63,7 @@ class OOFViews:
 
 
 def fit(evidence: OOFViews, request: MergeConfig) -> Merge:
-    """Return the merge that suits all of the evidence; what it is worth is what `nested` says, not the score on these rows."""
+    """Fit a merge to all rows. Its score on these rows is in-sample; `nested_view_scores` gives the nested one."""
     how, views = request.how, evidence.views
     if how == "auto":
         how = _best(evidence, request)
@@ -87,7 +87,7 @@ def fit(evidence: OOFViews, request: MergeConfig) -> Merge:
 
 
 def apply(merge: Merge, evidence: OOFViews) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return probabilities (n, classes), and how many views each image needs (n,)."""
+    """Return probabilities (n, classes) and the number of views per image (n,)."""
     logits = evidence.logits[[evidence.views.index(view) for view in merge.views]]
     merged = merge.merged(logits)
     if merge.threshold is None:
@@ -97,15 +97,18 @@ def apply(merge: Merge, evidence: OOFViews) -> tuple[NDArray[np.float64], NDArra
 
 
 def nested_view_scores(evidence: OOFViews, request: MergeConfig) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return each part's rows merged as the other parts say: probabilities (n, classes), and views used (n,); nothing saw its own labels."""
+    """Return nested probabilities (n, classes) and the number of views per image (n,).
+
+    Each outer fold is merged by a merge that is fitted to the other folds.
+    """
     probabilities, views = np.empty(evidence.logits.shape[1:]), np.empty(len(evidence.labels), np.int64)
-    for mine in evidence.parts():
-        probabilities[mine], views[mine] = apply(fit(evidence.take(~mine), request), evidence.take(mine))
+    for rows in evidence.parts():
+        probabilities[rows], views[rows] = apply(fit(evidence.take(~rows), request), evidence.take(rows))
     return probabilities, views
 
 
 def _best(evidence: OOFViews, request: MergeConfig) -> str:
-    """Return the way to merge with the highest nested score; the simpler among equals."""
+    """Return the merge method with the highest nested score; a tie goes to the simpler one."""
     scores = {PLAIN: METRIC(evidence.labels, softmax(evidence.logits[0]))}
     for how in MERGES[:-1]:
         scores[how] = METRIC(
@@ -115,7 +118,7 @@ def _best(evidence: OOFViews, request: MergeConfig) -> str:
 
 
 def _weights(evidence: OOFViews, how: str, budget: int | None, plain: bool) -> NDArray[np.float64]:
-    """Return (views,) or (views, classes), 0 for a view that is not used."""
+    """Return weights (views,) or (views, classes), 0 for a view that is not used."""
     views = len(evidence.views)
     limit = views if budget is None else min(budget, views)
     if how in ("mean", "geometric"):
@@ -128,17 +131,18 @@ def _weights(evidence: OOFViews, how: str, budget: int | None, plain: bool) -> N
 
 
 def _greedy(evidence: OOFViews, how: str, limit: int, plain: bool, again: bool) -> NDArray[np.int64]:
-    """Return (views,) how often each view is taken, one after the other, whichever lowers the log loss most (Caruana et al., 2004).
+    """Return (views,) how often greedy selection takes each view (Caruana et al., 2004).
 
-    Log loss, because it says something about every row; the score that is reported may move by single rows.
+    Each step takes the view that lowers the log loss most. Log loss depends on every row; macro F1 changes only when
+    decisions change.
 
     Parameters
     ----------
-    limit : of different views.
-    again : a view may be taken more than once, `STEPS` in all.
+    limit : maximum number of different views.
+    again : whether a view can be taken more than once, for `STEPS` steps.
     """
     index, geometric = np.arange(len(evidence.labels)), how == "geometric"
-    # Of the arithmetic mean only the probability of the true class matters.
+    # The log loss of the arithmetic mean depends only on the probability of the true class.
     values = (
         np.asarray(evidence.logits, np.float64) if geometric else softmax(evidence.logits)[:, index, evidence.labels]
     )
@@ -167,14 +171,15 @@ def _greedy(evidence: OOFViews, how: str, limit: int, plain: bool, again: bool) 
 def _by_class(
     evidence: OOFViews, shared: NDArray[np.float64], rate: float = 0.1, steps: int = 100
 ) -> NDArray[np.float64]:
-    """Return (views, classes) weights of least log loss, held near those of all classes: the rarer a class, the nearer.
+    """Return the weights (views, classes) with the lowest log loss, regularized towards the shared weights.
 
-    Gradient descent (Adam) on the logarithms of the weights, with a normal prior of deviation `SPREAD` about the shared ones.
+    Adam on the log weights, with a normal prior of standard deviation `SPREAD` around the shared log weights. The prior
+    has more effect on rarer classes.
     """
     used = np.flatnonzero(shared)
     n, classes = evidence.logits.shape[1:]
     index, labels = np.arange(n), evidence.labels
-    # A matrix product a class is the quickest way to weigh.
+    # One matrix product per class is the fastest way to apply the weights.
     probabilities = np.ascontiguousarray(softmax(evidence.logits[used]).transpose(2, 0, 1))
     prior = np.log(shared[used])
     theta = np.tile(prior, (classes, 1))
@@ -190,18 +195,18 @@ def _by_class(
         )
         slope, square = 0.9 * slope + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
         theta = theta - rate * (slope / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
-    whole = np.zeros((len(shared), classes))
-    whole[used] = softmax(theta).T
-    return whole
+    out = np.zeros((len(shared), classes))
+    out[used] = softmax(theta).T
+    return out
 
 
 def fit_threshold(
     plain: NDArray[np.floating], full: NDArray[np.floating], labels: NDArray[np.int64], tolerance: float = TOLERANCE
 ) -> float:
-    """Return the smallest margin of the plain image below which further views are made.
+    """Return the smallest threshold: more views are used for images with a margin below it on the plain image.
 
-    With it, and with any larger one, the score is within `tolerance` of that of all views for all images: a smaller one
-    that happens to score as well by the luck of few rows is not taken.
+    With this and every larger threshold, macro F1 is at most `tolerance` below that of all views for all images. A
+    smaller threshold that scores as well by chance is not chosen.
 
     Parameters
     ----------
@@ -210,7 +215,7 @@ def fit_threshold(
     """
     margin = margins(plain)
     before, after = argmax_classes(full), argmax_classes(plain)
-    # Only these rows move the score; one after the other, the surest first, they are left to the plain image.
+    # Only these rows change the score. They are switched to the plain image one by one, largest margin first.
     moved = np.flatnonzero(before != after)
     moved = moved[np.argsort(-margin[moved], kind="stable")]
     step, right = np.arange(len(moved)), labels[moved]
@@ -218,13 +223,13 @@ def fit_threshold(
     change[step, 0, right] = (after[moved] == right).astype(int) - (before[moved] == right)
     change[step, 2, after[moved]] = 1
     change[step, 2, before[moved]] = -1
-    assert METRIC.from_counts is not None  # noqa: S101 - macro F1 is made of counts
-    whole = confusion_counts(labels, before, np.shape(plain)[1])
-    scores = METRIC.from_counts(whole + change.cumsum(axis=0)) if len(moved) else np.zeros(0)
-    worse = np.flatnonzero(scores < METRIC.from_counts(whole) - tolerance - 1e-12)
+    assert METRIC.from_counts is not None  # noqa: S101 - macro F1 is computed from counts
+    counts = confusion_counts(labels, before, np.shape(plain)[1])
+    scores = METRIC.from_counts(counts + change.cumsum(axis=0)) if len(moved) else np.zeros(0)
+    worse = np.flatnonzero(scores < METRIC.from_counts(counts) - tolerance - 1e-12)
     if not len(worse):
         return 0.0
     first = int(worse[0])
     above = margin[moved[first - 1]] if first else 1.0
-    # Between the row that must have its views and the next that need not: as far from one as from the other.
+    # Halfway between the last row that needs its views and the next that does not.
     return float((margin[moved[first]] + above) / 2)

@@ -59,7 +59,7 @@ class TrainedRun(Displayed):
         found = [read_predictions(path) for path in fold_files(self.root / "runs", self.name).values()]
         if not found:
             return None
-        mean = np.mean([one.probabilities for one in found], axis=0, dtype=np.float64).astype(np.float32)
+        mean = np.asarray(np.mean([one.probabilities for one in found], axis=0, dtype=np.float64), np.float32)
         first = found[0].metadata
         return Predictions.from_parts(mean, first, fold=None, checkpoint_sha=None)
 

@@ -1,4 +1,4 @@
-"""What a run is worth: Shapley's axioms, brute force, the vote without it, and errors that runs share."""
+"""Tests of contributions: Shapley axioms, brute force, leave-one-out votes, and correlated errors."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]
 
 
 def with_gaps(stack: Stack) -> Stack:
-    """Each run lacks about a third of the rows; some rows only one run has."""
+    """Return a stack where each run lacks about a third of the rows and some rows have a single run."""
     present = np.random.default_rng(3).random(stack.probabilities.shape[:2]) < 0.66
     present[0] |= ~present.any(axis=0)
     return replace(stack, present=present, probabilities=np.where(present[:, :, None], stack.probabilities, 0))
 
 
 def with_noise(stack: Stack, name: str = "zz-noise") -> Stack:
-    """One more run that knows nothing and is very sure of it."""
+    """Add a run of confident random predictions."""
     values = np.random.default_rng(9).dirichlet(np.full(stack.classes, 0.1), len(stack)).astype(np.float32)
     return replace(stack, names=(*stack.names, name), probabilities=np.concatenate([stack.probabilities, values[None]]))
 
@@ -49,7 +49,7 @@ def with_twin(stack: Stack, run: int) -> Stack:
 
 
 def value(stack: Stack, metric: Metric, pool: str, members: tuple[int, ...]) -> float:
-    """What a subset is worth, by the vote itself; rows of nobody are guessed."""
+    """Return the score of a subset from the vote itself; rows without a prediction are guessed."""
     guess = np.bincount(stack.labels, minlength=stack.classes) / len(stack)
     out = np.tile(guess.astype(np.float32), (len(stack), 1))
     if members:
@@ -62,7 +62,7 @@ def value(stack: Stack, metric: Metric, pool: str, members: tuple[int, ...]) -> 
 @pytest.mark.parametrize("pool", ADDITIVE)
 @pytest.mark.parametrize("metric", ["macro_f1", "accuracy", "log_loss"])
 @pytest.mark.parametrize("gaps", [False, True])
-def test_every_subset_has_the_score_of_its_vote(pool: str, metric: str, gaps: bool) -> None:
+def test_every_subset_score_equals_the_score_of_its_vote(pool: str, metric: str, gaps: bool) -> None:
     stack = world(people=40, runs=3)
     stack = with_gaps(stack) if gaps else stack
     game = game_of(stack, METRICS[metric], pool)
@@ -73,8 +73,8 @@ def test_every_subset_has_the_score_of_its_vote(pool: str, metric: str, gaps: bo
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
-def test_one_run_joining_or_leaving_gives_the_score_of_that_subset(metric: str) -> None:
-    # So many runs that most rows are settled before the last joins.
+def test_adding_or_removing_a_run_gives_the_subset_score(metric: str) -> None:
+    # With this many runs, most rows are decided before the last run joins.
     stack = with_gaps(world(people=60, runs=9, skill=4.0))
     game = game_of(stack, METRICS[metric])
     inside = [0, 2, 3, 4, 6, 8]
@@ -104,7 +104,7 @@ def test_shapley_is_the_mean_gain_over_all_orders(metric: str) -> None:
 
 @pytest.mark.parametrize(("runs", "exact"), [(5, True), (12, False)])
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
-def test_shapley_values_sum_to_what_all_gain_over_guessing(runs: int, exact: bool, metric: str) -> None:
+def test_shapley_values_sum_to_the_gain_over_guessing(runs: int, exact: bool, metric: str) -> None:
     stack = world(people=40, runs=runs)
     found = shapley(stack, METRICS[metric])
     sign = 1 if METRICS[metric].greater_is_better else -1
@@ -115,19 +115,19 @@ def test_shapley_values_sum_to_what_all_gain_over_guessing(runs: int, exact: boo
     assert sum(one.value for one in found.runs) == pytest.approx(sign * (found.full - found.empty), abs=1e-9)
 
 
-def test_two_runs_that_say_the_same_are_worth_the_same() -> None:
+def test_identical_runs_have_identical_shapley_values() -> None:
     found = shapley(with_twin(world(people=40, runs=4), 1), F1).runs
     assert found[1].value == pytest.approx(found[4].value, abs=1e-9)
     assert found[1].value != pytest.approx(found[2].value, abs=1e-3)
 
 
-def test_a_run_without_a_word_is_worth_nothing() -> None:
+def test_a_run_without_influence_has_shapley_value_zero() -> None:
     found = shapley(world(people=40, runs=4), F1, "weighted", np.array([1.0, 1.0, 0.0, 2.0])).runs
     assert (found[2].value, found[2].low, found[2].high) == (0, 0, 0)
     assert found[1].value > 0.01
 
 
-def test_drawn_orders_come_close_to_all_of_them_and_say_how_close() -> None:
+def test_sampled_orders_approximate_exact_shapley_values() -> None:
     stack = world(people=100, runs=9, classes=6)
     exact, drawn = shapley(stack, F1), shapley(stack, F1, exact=0)
     assert exact.exact
@@ -140,7 +140,7 @@ def test_drawn_orders_come_close_to_all_of_them_and_say_how_close() -> None:
     assert shapley(stack, F1, exact=0, seed=1) != drawn
 
 
-def test_in_the_orders_each_run_is_once_at_each_place_and_each_order_is_also_reversed() -> None:
+def test_orders_are_balanced_and_come_with_their_reverses() -> None:
     drawn = list(_orders(7, 2, 0))
     assert len(drawn) == 4
     for square in drawn:
@@ -150,7 +150,7 @@ def test_in_the_orders_each_run_is_once_at_each_place_and_each_order_is_also_rev
     assert not (drawn[2] == drawn[0]).all()
 
 
-def test_orders_in_small_blocks_give_the_same_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_size_does_not_change_shapley_values(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = world(people=30, runs=6)
     whole = shapley(stack, F1, exact=0)
     monkeypatch.setattr("ensemble.analysis.shapley._NUMBERS_AT_ONCE", 30 * 8 * 6 * 2)  # two orders, 48 subsets
@@ -158,7 +158,7 @@ def test_orders_in_small_blocks_give_the_same_shares(monkeypatch: pytest.MonkeyP
     assert not shapley(stack, F1).exact  # all subsets would not fit
 
 
-def test_the_interval_of_a_share_has_the_width_of_its_spread_over_other_people() -> None:
+def test_interval_width_matches_the_spread_over_new_people() -> None:
     shares = [[one.value for one in shapley(world(seed, people=80, runs=3), F1).runs] for seed in range(40)]
     spread = np.std(shares, axis=0, ddof=1).mean()
     widths = [(one.high - one.low) / 2 / 1.96 for one in shapley(world(100, people=80, runs=3), F1).runs]
@@ -166,7 +166,7 @@ def test_the_interval_of_a_share_has_the_width_of_its_spread_over_other_people()
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
-def test_leaving_one_out_is_the_difference_to_the_vote_of_the_others(metric: str) -> None:
+def test_leave_one_out_is_the_difference_to_the_other_runs(metric: str) -> None:
     stack, measure = world(people=40, runs=3), METRICS[metric]
     found = leave_one_out(stack, nested_cv(stack, SOFT, measure), measure)
     for run in range(3):
@@ -176,7 +176,7 @@ def test_leaving_one_out_is_the_difference_to_the_vote_of_the_others(metric: str
         expected = difference_over_people(measure, stack.labels, *pair, stack.persons)
         assert found[run].difference.value == pytest.approx(expected.difference.value, abs=1e-6)
         assert found[run].difference.low == pytest.approx(expected.difference.low, abs=1e-6)
-    assert found[0].difference.value > 0  # the best run helps, whichever way the metric goes
+    assert found[0].difference.value > 0  # the best run helps, for every metric
 
 
 COMBINATIONS = [
@@ -195,7 +195,7 @@ COMBINATIONS = [
 @pytest.mark.parametrize(
     "combination", COMBINATIONS, ids=lambda one: f"{one.pool}{'' if one.weights is None else ' weights'}"
 )
-def test_without_a_run_its_weight_goes_to_the_others(combination: Combination) -> None:
+def test_the_weight_of_a_removed_run_goes_to_the_others(combination: Combination) -> None:
     stack = world(people=30, runs=3)
     fitter = Fitter("given", "", lambda stack, metric, seed: combination, is_fitted=False)
     found = leave_one_out(stack, nested_cv(stack, fitter, F1), F1)
@@ -209,7 +209,7 @@ def test_without_a_run_its_weight_goes_to_the_others(combination: Combination) -
     assert found[0].first == pytest.approx(F1(stack.labels, combine(stack.select_runs([1, 2]), rest)), abs=1e-6)
 
 
-def test_rows_that_nobody_else_predicts_are_guessed() -> None:
+def test_rows_that_no_other_run_predicts_are_guessed() -> None:
     stack = world(people=30, runs=2)
     present = np.ones((2, len(stack)), bool)
     present[1, : len(stack) // 2] = False
@@ -225,7 +225,7 @@ def fit_by_score(stack: Stack, metric: Metric, seed: int) -> Combination:
     return Combination(stack.names, "weighted", weights=np.maximum(scores - scores.min(), 0) + 0.01)
 
 
-def test_fitted_without_a_run_it_is_the_nested_result_of_the_others() -> None:
+def test_refit_without_a_run_equals_nested_cv_of_the_others() -> None:
     stack = world(people=40, runs=3)
     fitter = Fitter("by-score", "", fit_by_score)
     fitted = nested_cv(stack, fitter, F1)
@@ -237,7 +237,7 @@ def test_fitted_without_a_run_it_is_the_nested_result_of_the_others() -> None:
     assert any(one.first != two.first for one, two in zip(again, left, strict=True))
 
 
-def test_noise_is_worth_nothing_and_advice_drops_it() -> None:
+def test_advice_drops_a_noise_run() -> None:
     stack = with_noise(world(people=200, runs=4, skill=2.5))
     costs = Costs({name: Cost(5, 5) for name in stack.names})
     found, front = worth(stack, nested_cv(stack, SOFT, F1), F1), pareto(stack, F1, costs)
@@ -250,11 +250,11 @@ def test_noise_is_worth_nothing_and_advice_drops_it() -> None:
     assert best is not None
     assert "zz-noise" not in best.members
     assert "fewer passes" in lines[0]
-    assert any("least valuable: zz-noise" in line and "does harm" in line for line in lines)
+    assert any("smallest contribution: zz-noise" in line and "removing it would help" in line for line in lines)
 
 
-def test_advice_keeps_all_where_each_is_needed() -> None:
-    # Each run knows two of the six classes, and nothing of the others.
+def test_advice_keeps_all_runs_if_each_is_needed() -> None:
+    # Each run recognizes two of the six classes and guesses the others.
     stack = world(people=200, runs=3, classes=6)
     values = np.full(stack.probabilities.shape, 1 / 6, np.float32)
     for run in range(3):
@@ -268,7 +268,7 @@ def test_advice_keeps_all_where_each_is_needed() -> None:
     assert advice(worth(stack, nested_cv(stack, SOFT, F1), F1), front)[0].startswith("keep all")
 
 
-def test_how_alike_runs_err_is_counted_by_hand() -> None:
+def test_diversity_measures_match_manual_counts() -> None:
     right = np.array([[1, 1, 1, 0, 0, 0, 1, 1], [1, 1, 0, 0, 0, 1, 1, 0]], bool)
     labels = np.array([0, 1, 2, 0, 1, 2, 0, 1])
     named = np.where(right, labels, (labels + 1) % 3)
@@ -282,19 +282,19 @@ def test_how_alike_runs_err_is_counted_by_hand() -> None:
     assert found.differing[0, 1] == 3 / 8
     assert found.most_similar(0) == ("b", pytest.approx(np.corrcoef(right)[0, 1]))
     absent = np.ones((2, 8), bool)
-    absent[1, 2:] = False  # of the two rows that are left both are right: there is no correlation
+    absent[1, 2:] = False  # both runs are right on the two remaining rows, so the correlation is undefined
     apart = diversity(replace(stack, present=absent, probabilities=np.where(absent[:, :, None], values, 0)))
     assert apart.disagreement[0, 1] == 0
     assert apart.most_similar(0) is None
     assert apart.mean() is None
 
 
-def test_the_closest_run_is_the_twin() -> None:
+def test_the_most_similar_run_is_the_duplicate() -> None:
     found = diversity(with_twin(world(people=60, runs=4), 2))
     assert found.most_similar(2) == ("twin", pytest.approx(1))
 
 
-def test_the_order_of_rows_changes_no_share() -> None:
+def test_row_order_does_not_change_shapley_values() -> None:
     stack = world(people=50, runs=4)
     turned = stack.take(np.random.default_rng(0).permutation(len(stack)))
     one, two = shapley(stack, F1), shapley(turned, F1)
@@ -302,7 +302,7 @@ def test_the_order_of_rows_changes_no_share() -> None:
     assert [a.low for a in one.runs] == pytest.approx([a.low for a in two.runs], abs=1e-9)
 
 
-def test_records_are_plain_and_tables_name_every_run() -> None:
+def test_records_are_plain_values_and_tables_name_every_run() -> None:
     stack = with_gaps(world(people=40, runs=3))
     front = pareto(stack, LOSS, Costs({name: Cost(5, 5) for name in stack.names}))
     found = worth(stack, nested_cv(stack, SOFT, LOSS), LOSS)
@@ -315,9 +315,9 @@ def test_records_are_plain_and_tables_name_every_run() -> None:
     assert "guessing" in worth_notes(found)[1]
 
 
-def test_a_pool_that_does_not_add_up_is_refused() -> None:
+def test_a_pool_that_is_not_a_sum_is_rejected() -> None:
     with pytest.raises(ValueError, match="median"):
         shapley(world(runs=2), F1, "median")
     stack = world(people=30, runs=3)
     median = Fitter("median", "", lambda stack, metric, seed: Combination(stack.names, "median"), is_fitted=False)
-    assert worth(stack, nested_cv(stack, median, F1), F1).shares is not None  # of the mean of probabilities
+    assert worth(stack, nested_cv(stack, median, F1), F1).shares is not None  # those of soft voting

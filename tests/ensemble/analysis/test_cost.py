@@ -31,17 +31,17 @@ def split(name: str, **runs: tuple[AlignedFile, ...]) -> AlignedSplit:
     return replace(split_of(*(RunPredictions(run, parts, 2) for run, parts in runs.items()), n=6), name=name)
 
 
-def test_test_files_are_models_and_views_are_passes_of_each() -> None:
+def test_cost_is_test_files_times_views() -> None:
     found = costs_of({"test": split("test", plain=(part(),) * 5, views=(part(("none", "hflip")),) * 3)})
     assert found.of == {"plain": Cost(5, 5), "views": Cost(3, 6)}
     assert found.unit == "passes"
 
 
-def test_the_view_that_changes_nothing_is_one_pass() -> None:
+def test_the_plain_view_is_one_pass() -> None:
     assert costs_of({"test": split("test", a=(part(("none",)),))}).of["a"].passes == 1
 
 
-def test_without_test_files_the_folds_of_the_out_of_fold_file_are_counted() -> None:
+def test_without_test_files_the_out_of_fold_folds_are_counted() -> None:
     folds = np.array([0, 0, 1, 1, 2, -1])
     found = costs_of({"oof": split("oof", a=(part(fold=folds),), b=(part(("none", "hflip"), folds),), bare=(part(),))})
     assert found.of == {"a": Cost(3, 3), "b": Cost(3, 6), "bare": Cost(1, 1)}
@@ -52,12 +52,12 @@ def test_without_test_files_the_folds_of_the_out_of_fold_file_are_counted() -> N
     ] == Cost(1, 1)
 
 
-def test_test_files_come_before_what_out_of_fold_says() -> None:
+def test_test_files_take_precedence_over_out_of_fold() -> None:
     oof = split("oof", a=(part(fold=np.array([0, 1, 2, 3, 4, 4])),))
     assert costs_of({"oof": oof, "test": split("test", a=(part(),) * 2)}).of["a"] == Cost(2, 2)
 
 
-def test_what_the_user_says_weighs_passes() -> None:
+def test_costs_per_pass_from_the_user_multiply_passes() -> None:
     found = costs_of(
         {"test": split("test", swin=(part(),) * 5, resnet18=(part(),) * 5)},
         parse_costs("swin=3, resnet18=.5", ["swin", "resnet18"]),
@@ -70,9 +70,9 @@ def test_what_the_user_says_weighs_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("swin=3", "nothing of resnet18"),
+        ("swin=3", "no value for resnet18"),
         ("swni=3,resnet18=1", "did you mean swin"),
         ("swin=3,swin=1,resnet18=1", "twice"),
         ("swin,resnet18=1", "RUN=NUMBER"),
@@ -81,18 +81,18 @@ def test_what_the_user_says_weighs_passes() -> None:
         ("swin=inf,resnet18=1", "above 0"),
         ("swin=much,resnet18=1", "'much'"),
         ("swin=1e308,resnet18=1e308", "from 1e-06 to 1e+12, found 1e308"),
-        ("swin=1,resnet18=1e-320", "what a pass of resnet18 costs"),
-        ("", "nothing of swin, resnet18"),
+        ("swin=1,resnet18=1e-320", "the cost per pass of resnet18"),
+        ("", "no value for swin, resnet18"),
     ],
 )
-def test_costs_that_cannot_be_are_refused_in_a_line(text: str, said: str) -> None:
+def test_invalid_costs_are_rejected(text: str, message: str) -> None:
     with pytest.raises(UsageError, match="cost") as caught:
         parse_costs(text, ["swin", "resnet18"])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.hint
 
 
-def test_costs_add_up_whatever_the_order() -> None:
+def test_total_cost_does_not_depend_on_the_order() -> None:
     costs = Costs({name: Cost(1, 1, each) for name, each in (("a", 0.1), ("b", 0.2), ("c", 0.3))})
     assert costs.total(["a", "b", "c"]) == costs.total(["c", "b", "a"])
     assert costs.saved(["a", "b", "c"]) == 0

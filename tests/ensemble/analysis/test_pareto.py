@@ -1,4 +1,4 @@
-"""Score against cost: limits are kept, choices have not seen whom they are scored on, and what is dominated goes."""
+"""Tests of the Pareto front and of subset selection: limits, nested choice, dominated subsets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]
 
 @dataclass(frozen=True)
 class Within:
-    """The best runs within limits, and what they are worth."""
+    """Return the best runs within the limits and their score."""
 
     names: tuple[str, ...]
     nested: NestedResult
@@ -42,7 +42,7 @@ def select_runs_within(
     budget: float | None = None,
     seed: int = 0,
 ) -> Within:
-    """The best runs within limits, what is fitted on them, and its nested score; see `limited`."""
+    """Return the best runs within the limits, the combination fitted on them, and its nested score."""
     found = nested_cv(stack, within_budget(fitter, costs, max_members, budget), metric, seed)
     shares = found.combination.shares
     return Within(tuple(name for name, share in zip(stack.names, shares, strict=True) if share > 0), found)
@@ -53,7 +53,7 @@ def equal(stack: Stack) -> Costs:
 
 
 def luck(people: int = 60, runs: int = 12) -> Stack:
-    """Runs of one skill, whose errors are their own: whoever is best is so by luck."""
+    """Return runs of equal skill with independent errors: the best one is best by chance."""
     stack = world(people=people, runs=runs)
     logits = np.random.default_rng(5).normal(size=stack.probabilities.shape)
     logits[:, np.arange(len(stack)), stack.labels] += 0.5
@@ -67,7 +67,7 @@ def heard(combination: Combination) -> set[str]:
 
 @pytest.mark.parametrize("runs", [4, 10])
 @pytest.mark.parametrize("most", [1, 2, 3])
-def test_no_more_members_than_allowed_in_any_part(runs: int, most: int) -> None:
+def test_max_members_holds_in_every_outer_fold(runs: int, most: int) -> None:
     stack = luck(runs=runs)
     found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=most)
     assert all(len(heard(one)) <= most for one in (found.nested.combination, *found.nested.parts))
@@ -76,7 +76,7 @@ def test_no_more_members_than_allowed_in_any_part(runs: int, most: int) -> None:
 
 
 @pytest.mark.parametrize("runs", [4, 10])
-def test_the_budget_is_kept_and_a_dear_run_left_out(runs: int) -> None:
+def test_the_budget_excludes_an_expensive_run(runs: int) -> None:
     stack = world(people=40, runs=runs)  # run0 is the best
     costs = Costs({name: Cost(5, 5, 10.0 if name == "run0" else 1.0) for name in stack.names}, given=True)
     found = select_runs_within(stack, SOFT, F1, costs, budget=15)
@@ -86,15 +86,15 @@ def test_the_budget_is_kept_and_a_dear_run_left_out(runs: int) -> None:
     assert "run0" in select_runs_within(stack, SOFT, F1, costs, budget=50, max_members=1).names
 
 
-def test_limits_that_nothing_keeps_are_refused() -> None:
+def test_impossible_limits_are_rejected() -> None:
     stack = world(people=20)
-    with pytest.raises(UsageError, match="cheapest run, run0, costs 5 passes"):
+    with pytest.raises(UsageError, match="cheapest run, run0, needs 5 passes"):
         within_budget(SOFT, equal(stack), budget=4)
     with pytest.raises(UsageError, match="max_members=0"):
         within_budget(SOFT, equal(stack), max_members=0)
 
 
-def test_the_best_subset_is_the_best_of_all() -> None:
+def test_the_best_subset_matches_brute_force() -> None:
     stack = luck(runs=6)
     found = best_of(candidates(stack, F1, equal(stack), max_members=3))
     scores = {
@@ -109,7 +109,7 @@ def test_the_best_subset_is_the_best_of_all() -> None:
     assert scores[found.members] == pytest.approx(found.score, abs=1e-9)
 
 
-def test_within_the_limits_the_best_subset_is_taken_whole() -> None:
+def test_the_best_subset_is_used_if_it_is_within_the_limits() -> None:
     stack = luck(runs=6)
     best = best_of(candidates(stack, F1, equal(stack), max_members=3))
     found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=3)
@@ -118,7 +118,7 @@ def test_within_the_limits_the_best_subset_is_taken_whole() -> None:
     assert F1(stack.labels, found.nested.in_sample) == pytest.approx(best.score, abs=1e-9)
 
 
-def test_selection_one_by_one_comes_near_the_best_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stepwise_selection_is_close_to_the_best_subset(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = luck(people=100, runs=7)
     best = best_of(candidates(stack, F1, equal(stack), max_members=3))
     monkeypatch.setattr(subsets, "ALL_SUBSETS", 0)
@@ -134,8 +134,8 @@ def test_selection_one_by_one_comes_near_the_best_of_all(monkeypatch: pytest.Mon
         )
 
 
-def test_the_choice_of_a_part_has_not_seen_it() -> None:
-    # In part 2 the last run is always right, elsewhere it is a little worse than another: whoever looks there chooses it.
+def test_the_choice_for_an_outer_fold_does_not_use_it() -> None:
+    # The last run is always right in outer fold 2, and slightly worse than another run elsewhere.
     stack = world(people=50, runs=4)
     others = np.flatnonzero(stack.outer_folds != 2)
     best = int(np.argmax([F1(stack.labels[others], values[others]) for values in stack.probabilities[:3]]))
@@ -155,7 +155,7 @@ def test_the_choice_of_a_part_has_not_seen_it() -> None:
     assert row.times_chosen < row.parts
 
 
-def test_the_score_of_a_lucky_choice_does_not_flatter_it() -> None:
+def test_nested_score_of_a_selected_run_is_not_optimistic() -> None:
     stack = luck()
     found = select_runs_within(stack, SOFT, F1, equal(stack), max_members=1)
     typical = float(np.mean([F1(stack.labels, values) for values in stack.probabilities]))
@@ -167,7 +167,7 @@ def test_the_score_of_a_lucky_choice_does_not_flatter_it() -> None:
     assert one.score.value - typical < (claimed - typical) / 2
 
 
-def test_rows_are_those_that_nothing_cheaper_beats() -> None:
+def test_rows_are_the_undominated_subsets() -> None:
     stack = world(people=80, runs=5)
     costs = Costs(
         {name: Cost(1, 1, each) for name, each in zip(stack.names, (5.0, 1.0, 2.0, 1.0, 3.0), strict=True)}, given=True
@@ -186,14 +186,14 @@ def row(cost: float, score: float) -> Subset:
     return Subset((f"{cost}-{score}",), cost, 0, Interval(score, 0, 1), None, 1, 1)
 
 
-def test_what_is_dominated_goes_whichever_way_the_metric_goes() -> None:
+def test_dominated_rows_are_removed_for_every_metric() -> None:
     rows = [row(1, 0.5), row(2, 0.4), row(2, 0.6), row(3, 0.6), row(4, 0.7)]
     assert [(one.cost, one.score.value) for one in undominated(rows, F1)] == [(1, 0.5), (2, 0.6), (4, 0.7)]
     assert [(one.cost, one.score.value) for one in undominated(rows, LOSS)] == [(1, 0.5), (2, 0.4)]
 
 
 def table(*rows: tuple[float, float, float, float]) -> Pareto:
-    """Of (cost, difference, low, high)."""
+    """Return a Pareto front of rows (cost, difference, low, high)."""
     made = tuple(
         Subset(
             (f"run{i}",),
@@ -210,7 +210,7 @@ def table(*rows: tuple[float, float, float, float]) -> Pareto:
     return Pareto(F1, Costs({}), undominated([*made, everyone], F1), everyone, made)
 
 
-def test_as_good_is_what_is_shown_to_be_no_worse_and_the_cheapest_of_it() -> None:
+def test_as_good_is_the_cheapest_non_inferior_subset() -> None:
     assert as_good(table((5, -0.001, -0.004, 0.002))) is not None
     assert as_good(table((5, 0.0, -0.02, 0.02))) is None  # not known to be worse, nor to be as good
     found = as_good(table((2, -0.03, -0.04, -0.02), (4, -0.001, -0.004, 0.002), (6, 0.001, -0.003, 0.004)))
@@ -218,14 +218,14 @@ def test_as_good_is_what_is_shown_to_be_no_worse_and_the_cheapest_of_it() -> Non
     assert found.cost == 4
 
 
-def test_trying_stops_at_the_first_that_is_not_shown_to_be_as_good() -> None:
+def test_testing_stops_at_the_first_subset_that_fails() -> None:
     found = as_good(table((2, 0.0, -0.004, 0.004), (4, 0.0, -0.02, 0.02), (6, 0.001, -0.003, 0.004)))
     assert found is not None
     assert found.cost == 6
 
 
 @pytest.mark.parametrize(("people", "shown"), [(3, False), (143, False), (700, False), (750, True)])
-def test_people_who_all_show_no_difference_prove_only_what_so_many_can(people: int, shown: bool) -> None:
+def test_zero_width_intervals_depend_on_the_number_of_people(people: int, shown: bool) -> None:
     front = table((5, 0.0, 0.0, 0.0))
     same = Difference(0.5, 0.5, Interval(0.0, 0.0, 0.0, people=people), 1.0)
     front = replace(front, evaluated=tuple(replace(one, difference=same) for one in front.evaluated))
@@ -233,7 +233,7 @@ def test_people_who_all_show_no_difference_prove_only_what_so_many_can(people: i
     assert as_good(replace(front, metric=LOSS)) is None  # one person may lose any amount
 
 
-def test_the_margin_of_a_metric_without_bounds_is_a_share_of_what_is_gained_over_guessing() -> None:
+def test_margin_of_unbounded_metrics_is_a_share_of_the_gain() -> None:
     stack = world(people=40, runs=2)
     assert margin_of(worth(stack, nested_cv(stack, SOFT, F1), F1)) == MARGIN
     found = worth(stack, nested_cv(stack, SOFT, LOSS), LOSS)
@@ -256,14 +256,11 @@ def test_the_margin_of_a_metric_without_bounds_is_a_share_of_what_is_gained_over
     front = replace(table((5, -0.001, -0.004, 0.002)), metric=thousands)
     assert as_good(front, None) is None
     assert better(table((2, 0.01, 0.002, 0.02)), None) is not None
-    assert (
-        advice(unknown, front)[0]
-        == "keep all: no cheaper subset is shown to be better, and how much of f is little is not known"
-    )
+    assert advice(unknown, front)[0] == "keep all: no cheaper subset is significantly better (f has no known margin)"
     assert advice(found, front)[0].startswith("drop ") == (margin_of(found) > 0.004)
 
 
-def test_better_is_the_best_score_among_those_that_are_shown_to_be_better() -> None:
+def test_better_is_the_best_of_the_significantly_better() -> None:
     found = better(table((2, 0.01, 0.002, 0.02), (4, 0.03, 0.01, 0.05), (6, 0.05, -0.01, 0.1)))
     assert found is not None
     assert found.cost == 4
@@ -273,7 +270,7 @@ def test_better_is_the_best_score_among_those_that_are_shown_to_be_better() -> N
     assert cheaper.cost == 4  # as good as the best, but for less than the margin
 
 
-def test_a_run_that_says_what_another_says_can_go() -> None:
+def test_a_duplicate_run_can_be_dropped() -> None:
     stack = world(people=150, runs=2, skill=3.0)
     stack = replace(stack, names=("a", "b", "c"), probabilities=stack.probabilities[[0, 1, 1]])
     front = pareto(stack, LOSS, equal(stack))
@@ -286,13 +283,13 @@ def test_a_run_that_says_what_another_says_can_go() -> None:
 
 
 def shrinking(stack: Stack, metric: Metric, seed: int) -> Combination:
-    """Weights that depend on who is there."""
+    """Return weights that depend on the runs present."""
     scores = np.array([metric(stack.labels, values) for values in stack.probabilities])
     before = Calibration(np.linspace(1, 2, stack.runs).reshape(-1, 1, 1))
     return Combination(stack.names, "weighted", weights=scores, before=before, bias=np.linspace(0, 0.5, stack.classes))
 
 
-def test_a_fitter_learns_on_the_chosen_runs_alone() -> None:
+def test_a_fitter_is_fitted_on_the_chosen_runs_only() -> None:
     stack = luck(runs=5)
     found = select_runs_within(stack, Fitter("shrinking", "", shrinking), F1, equal(stack), max_members=2)
     at = [stack.names.index(name) for name in found.names]
@@ -305,7 +302,7 @@ def test_a_fitter_learns_on_the_chosen_runs_alone() -> None:
     )
 
 
-def test_a_combination_of_some_is_the_same_as_one_of_all_with_nothing_for_the_others() -> None:
+def test_widening_a_combination_does_not_change_predictions() -> None:
     stack = world(people=30, runs=4)
     some = stack.select_runs([1, 3])
     random = np.random.default_rng(0)
@@ -323,7 +320,7 @@ def test_a_combination_of_some_is_the_same_as_one_of_all_with_nothing_for_the_ot
         assert np.allclose(combine(stack, widened(one, stack.names)), combine(some, one), atol=1e-6), one
 
 
-def test_rows_that_none_of_the_chosen_has_are_still_predicted() -> None:
+def test_rows_without_any_chosen_run_are_predicted() -> None:
     stack = world(people=40, runs=3)
     present = np.random.default_rng(1).random((3, len(stack))) < 0.6
     present[2] |= ~present.any(axis=0)
@@ -334,7 +331,7 @@ def test_rows_that_none_of_the_chosen_has_are_still_predicted() -> None:
     assert np.isfinite(pareto(stack, LOSS, equal(stack)).everyone.score.value)
 
 
-def test_the_same_seed_gives_the_same_table_and_the_order_of_rows_no_other() -> None:
+def test_the_table_depends_on_the_seed_but_not_on_row_order() -> None:
     stack = luck(runs=5)
     assert pareto(stack, F1, equal(stack)) == pareto(stack, F1, equal(stack))
     turned = stack.take(np.random.default_rng(0).permutation(len(stack)))
@@ -344,13 +341,13 @@ def test_the_same_seed_gives_the_same_table_and_the_order_of_rows_no_other() -> 
     ]
 
 
-def test_two_parts_are_needed() -> None:
+def test_fewer_than_two_outer_folds_are_rejected() -> None:
     stack = world(people=20)
-    with pytest.raises(ValueError, match="two parts"):
+    with pytest.raises(ValueError, match="2 or more outer folds"):
         pareto(replace(stack, outer_folds=np.zeros(len(stack), np.int64)), F1, equal(stack))
 
 
-def test_where_a_metric_is_slow_log_loss_chooses_and_the_metric_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_metrics_select_by_log_loss_and_score_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = luck(runs=4)
     asked: list[int] = []
 

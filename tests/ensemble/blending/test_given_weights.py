@@ -1,4 +1,4 @@
-"""Weights as they are typed, and those that mean nothing."""
+"""Tests of parsing weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_weights_are_read_by_name_or_by_order_and_sum_to_one() -> None:
 
 
 @pytest.mark.parametrize("size", ["1e308", "1e-320", "5e-324", "3"])
-def test_weights_of_any_size_are_shares(size: str) -> None:
+def test_weights_of_any_magnitude_are_normalized(size: str) -> None:
     assert parse_weights(f"{size},{size},{size}", ["a", "b", "c"]) == dict.fromkeys("abc", 1 / 3)
     assert parse_weights(f"{size},0", ["a", "b"]) == {"a": 1, "b": 0}
 
@@ -22,8 +22,8 @@ def test_weights_of_any_size_are_shares(size: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (".7", "got 1 weights for 2 runs"),
-        (".7,.2,.1", "got 3 weights for 2 runs"),
+        (".7", r"expected one weight per run, 2 \(swin, resnet18\), found 1"),
+        (".7,.2,.1", r"expected one weight per run, 2 \(swin, resnet18\), found 3"),
         ("swin=.7", "no weight for resnet18"),
         ("swim=.7,resnet18=.3", "unknown run in weights 'swim'; did you mean swin"),
         ("swin=.7,.3", "some weights have a name"),
@@ -36,6 +36,6 @@ def test_weights_of_any_size_are_shares(size: str) -> None:
         ("1,", "'' is not a number"),
     ],
 )
-def test_weights_that_mean_nothing_are_refused(text: str, message: str) -> None:
+def test_invalid_weights_are_rejected(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_weights(text, ["swin", "resnet18"])

@@ -1,4 +1,4 @@
-"""The recipe of a blend: what it says of joined attributes is enough to do it again, and what cannot be is refused in one line."""
+"""Tests of blend.toml: joined attributes can be reproduced, invalid files are rejected in one line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def same(one: BlendRecipe, other: BlendRecipe) -> bool:
 
 
 @pytest.mark.parametrize("recipe", [PLAIN, JOINED])
-def test_a_recipe_reads_as_it_was_written(tmp_path: Path, recipe: BlendRecipe) -> None:
+def test_a_recipe_is_read_as_written(tmp_path: Path, recipe: BlendRecipe) -> None:
     path = tmp_path / "blend.toml"
     path.write_text(to_text(recipe, "x"))
     read = read_recipe(path)
@@ -68,12 +68,12 @@ def test_a_recipe_reads_as_it_was_written(tmp_path: Path, recipe: BlendRecipe) -
         (PLAIN, 'runs = ["run0", "run1"]', 'runs = ["run0", "run0"]', "none twice"),
         (PLAIN, 'runs = ["run0", "run1"]', 'runs = ["run0", "run2"]', "run 'run2' is combined"),
         (PLAIN, 'classes = ["ant", "bee"]', "classes = []", "numbers|'classes'"),
-        (PLAIN, 'classes = ["ant", "bee"]', 'classes = ["ant", "ant"]', "'classes' must be one name or more"),
-        (PLAIN, 'classes = ["ant", "bee"]', 'classes = ["ant", ""]', "'classes' must be one name or more"),
+        (PLAIN, 'classes = ["ant", "bee"]', 'classes = ["ant", "ant"]', "'classes' must be one or more distinct"),
+        (PLAIN, 'classes = ["ant", "bee"]', 'classes = ["ant", ""]', "'classes' must be one or more distinct"),
         (PLAIN, 'classes = ["ant", "bee"]', 'classes = ["ant", "b\\u001b[2J"]', "'classes' is"),
         (PLAIN, "temperature_after = 1.5", "temperature_after = 1e-320", "a temperature must be"),
         (PLAIN, "temperature_after = 1.5\n", "", "'offset_after' needs"),
-        (PLAIN, 'name = "run1"', 'name = "run1"\njoined = ["run1"]', "joined of 'run1', which is joined itself"),
+        (PLAIN, 'name = "run1"', 'name = "run1"\njoined = ["run1"]', "joins 'run1', which is a joined run itself"),
         (PLAIN, 'name = "run1"', 'name = "run1"\nfolds=[]\nviews=[]\n[[run]]\nname = "run1"', "two tables"),
         (PLAIN, f'"0" = "{SHA}"', '"0" = "../../../x"', "a SHA-256 in hex"),
         (PLAIN, f'"0" = "{SHA}"', f'"../0" = "{SHA}"', "the number of a fold"),
@@ -85,34 +85,32 @@ def test_a_recipe_reads_as_it_was_written(tmp_path: Path, recipe: BlendRecipe) -
         (JOINED, 'run = "m"', 'run = "../m"', "expected a name of letters"),
         (JOINED, 'joined = ["m", "m.age"]', 'joined = ["m", "m"]', "names a run twice"),
         (JOINED, 'joined = ["m", "m.age"]', 'joined = ["m", "n"]', "run 'n' is joined"),
-        (JOINED, '"age" = "young"', '"age" = "new"', "must say the column of each class's age"),
-        (JOINED, 'classes = ["no", "yes"]\n', "", "must say the column of each class's mask"),
-        (JOINED, 'classes = ["no", "yes"]', 'classes = ["no", "no", "yes"]', "none twice"),
+        (JOINED, '"age" = "young"', '"age" = "new"', "must give the column of each class's age"),
+        (JOINED, 'classes = ["no", "yes"]\n', "", "must give the column of each class's mask"),
+        (JOINED, 'classes = ["no", "yes"]', 'classes = ["no", "no", "yes"]', "must be distinct"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
+def test_invalid_recipes_are_rejected_in_one_line(
     tmp_path: Path, recipe: BlendRecipe, before: str, after: str, message: str
 ) -> None:
     text = to_text(recipe, "x")
     assert before in text
     path = tmp_path / "blend.toml"
     path.write_text(text.replace(before, after))
-    with pytest.raises(EnsembleError, match=message) as refused:
+    with pytest.raises(EnsembleError, match=message) as caught:
         read_recipe(path)
-    assert "\n" not in refused.value.message
+    assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["mask+gender+age", "run0#2", "a.b-c_d"])
-def test_names_of_blends_and_of_runs_that_vote_twice_can_be_read(tmp_path: Path, name: str) -> None:
+def test_names_with_plus_and_hash_can_be_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / "blend.toml"
     path.write_text(to_text(PLAIN, "x").replace("run0", name))
     assert read_recipe(path).runs[0].name == name
 
 
-def test_joined_attributes_can_be_joined_again_from_what_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Run `m` predicts two attributes, in other orders than the alphabet's; `g` predicts one of them again."""
+def test_joined_attributes_can_be_reproduced_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run `m` predicts two attributes, not in alphabetical order; `g` predicts one of them again."""
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     classes = ("a", "b", "c", "d")

@@ -87,9 +87,9 @@ def test_the_words_say_what_to_believe(folder: Path, call: Call) -> None:
     done = call("blend", "runs/*.npy", "--method", "greedy")
     assert done.code == 0, done.err
     assert "greedy, nested" in done.out
-    assert "believe the nested score" in done.out
-    assert "against soft voting:" in done.out
-    assert "against the best single run" in done.out
+    assert "nested macro F1 0." in done.out
+    assert "compared with soft voting:" in done.out
+    assert "compared with the best single run" in done.out
 
 
 def test_labels_of_test_samples_teach_nothing(folder: Path, call: Call) -> None:
@@ -112,7 +112,7 @@ def test_auto_tries_everything_and_the_choice_is_nested(folder: Path, call: Call
     assert again.code == 0
     assert "holds this blend already" in again.err
     assert "chosen: " in again.out
-    assert "most valuable: run" in again.out
+    assert "largest contribution: run" in again.out
 
 
 def test_the_recipe_can_be_read_and_names_every_checkpoint(folder: Path, call: Call) -> None:
@@ -200,9 +200,9 @@ def test_calibration_leaves_decisions_and_makes_probabilities_true(folder: Path,
 def test_contributions_of_a_plain_vote_in_both_spellings(folder: Path, call: Call, flag: str) -> None:
     done = call("blend", "runs/*.npy", flag)
     assert done.code == 0, done.err
-    assert "errs most like" in done.out
-    assert "run2" in next(line for line in done.out.splitlines() if line.startswith("least valuable"))
-    assert "errs most like" not in call("blend", "runs/*.npy", "--method", "simplex").out
+    assert "most similar" in done.out
+    assert "run2" in next(line for line in done.out.splitlines() if line.startswith("smallest contribution"))
+    assert "most similar" not in call("blend", "runs/*.npy", "--method", "simplex").out
 
 
 def test_what_was_said_of_a_blend_stays_until_it_is_asked_for_again(folder: Path, call: Call) -> None:
@@ -240,7 +240,7 @@ def test_a_run_without_out_of_fold_predictions_takes_no_part_in_what_is_learnt(f
     assert done.code == 0, done.err
     record = json.loads(done.out)
     assert set(record["weights"]) == {"run0", "run2"}
-    assert any("run1 has no oof predictions to learn from" in note for note in record["notes"])
+    assert any("run1 skipped: no out-of-fold predictions" in note for note in record["notes"])
 
 
 def test_people_are_dealt_out_where_members_have_no_folds(folder: Path, call: Call) -> None:
@@ -283,7 +283,7 @@ def test_people_whom_only_labels_name_may_not_stand_in_two_folds_either(folder: 
     write_truth(folder, rows.ids, rows.labels, rows.persons)
     done = call("blend", "runs/*.npy", "--labels", "truth.csv", "--method", "greedy")
     assert done.code == 1
-    assert "run0: 60 people stand in two folds or more, e.g. 'a0'" in done.err
+    assert "run0: 60 people appear in more than one fold, e.g. 'a0'" in done.err
 
 
 def test_nobody_s_unlabelled_images_are_predicted_by_what_learnt_from_their_others(folder: Path, call: Call) -> None:
@@ -368,4 +368,4 @@ def test_a_vote_by_attribute_says_why_it_tells_no_worth(folder: Path, call: Call
         path.write_text(json.dumps(json.loads(path.read_text()) | {"class_attributes": meaning}))
     done = call("blend", "runs/*.npy", "--by", "attribute", "--worth")
     assert done.code == 0, done.err
-    assert "is not said of a vote by attribute" in done.out
+    assert "contributions are not available with --by attribute" in done.out

@@ -86,7 +86,7 @@ def test_a_variable_that_another_command_or_a_settings_file_knows_is_no_mistake(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(f"ENSEMBLE_{name}", "1")
-    assert "there is no checkpoint or run" in call("tta", "x.pt").err
+    assert "checkpoint or run not found" in call("tta", "x.pt").err
 
 
 def test_force_is_not_taken_from_the_environment(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

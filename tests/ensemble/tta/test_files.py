@@ -1,4 +1,4 @@
-"""When the logits of a view are kept, and how folds come to stand beside each other."""
+"""Tests of reusing the logits of views and of joining folds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOGITS = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
 
 
 def of(fold: int, table: SampleRows = TABLE, **more: Any) -> PredictionMetadata:
-    """What the rows of a fold are when they are predicted."""
+    """Return the metadata of the rows of a fold."""
     said: dict[str, Any] = {
         "kind": "logit",
         "split": "oof",
@@ -41,9 +41,7 @@ def put(path: Path, *folds: int) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_folds_come_to_the_same_bytes_in_the_order_of_the_table_whichever_was_first(
-    tmp_path: Path, order: tuple[int, ...]
-) -> None:
+def test_stitched_bytes_do_not_depend_on_the_order_of_folds(tmp_path: Path, order: tuple[int, ...]) -> None:
     path = tmp_path / "hflip.oof.npy"
     put(path, *order)
     np.testing.assert_array_equal(np.load(path), LOGITS)
@@ -57,7 +55,7 @@ def test_folds_come_to_the_same_bytes_in_the_order_of_the_table_whichever_was_fi
     )
 
 
-def test_each_fold_is_kept_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+def test_cached_rows_are_returned_in_the_requested_order(tmp_path: Path) -> None:
     path = tmp_path / "hflip.oof.npy"
     put(path, 0, 2)
     for fold in (0, 2):
@@ -70,7 +68,7 @@ def test_each_fold_is_kept_in_the_order_that_is_asked_for(tmp_path: Path) -> Non
     assert not load_cached_logits(path, of(1)).there.any()
 
 
-def test_of_rows_that_are_there_in_part_those_are_kept(tmp_path: Path) -> None:
+def test_rows_that_exist_are_reused(tmp_path: Path) -> None:
     path = tmp_path / "hflip.fold0.test.npy"
     sidecar = replace(of(0), split="test", rows=TABLE, fold=0, checkpoint_sha="c0", images_sha="m")
     some = np.array([1, 4, 5])
@@ -97,21 +95,21 @@ OTHERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_nothing_is_kept_of_anything_else(tmp_path: Path, name: str) -> None:
+def test_nothing_is_reused_if_a_field_differs(tmp_path: Path, name: str) -> None:
     path = tmp_path / "hflip.oof.npy"
     put(path, 0)
     assert load_cached_logits(path, of(0)).there.all()
     assert not load_cached_logits(path, replace(of(0), **{name: OTHERS[name]})).there.any()
 
 
-def test_a_file_that_does_not_say_what_its_images_were_keeps_nothing(tmp_path: Path) -> None:
+def test_a_file_without_image_hash_is_not_reused(tmp_path: Path) -> None:
     path = tmp_path / "hflip.oof.npy"
     stitch(path, LOGITS[FOLD == 0], of(0, images_sha=None), TABLE)
     assert read_sidecar(path) is not None
     assert not load_cached_logits(path, of(0)).there.any()
 
 
-def test_a_test_file_is_of_one_fold(tmp_path: Path) -> None:
+def test_a_test_file_holds_one_fold(tmp_path: Path) -> None:
     path = tmp_path / "hflip.fold0.test.npy"
     sidecar = replace(of(0), split="test", rows=TABLE, fold=0, checkpoint_sha="c0", images_sha="m")
     write(path, LOGITS, sidecar, TABLE)
@@ -121,7 +119,7 @@ def test_a_test_file_is_of_one_fold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", ["folds_sha", "views", "run"])
-def test_rows_of_another_training_are_not_stitched_to(tmp_path: Path, other: str) -> None:
+def test_rows_of_another_training_are_not_joined(tmp_path: Path, other: str) -> None:
     path = tmp_path / "hflip.oof.npy"
     put(path, 0, 1)
     stitch(path, LOGITS[FOLD == 2], of(2, **{other: OTHERS[other]}), TABLE)
@@ -130,7 +128,7 @@ def test_rows_of_another_training_are_not_stitched_to(tmp_path: Path, other: str
     assert np.unique(there.fold).tolist() == [2]
 
 
-def test_a_file_that_is_right_keeps_its_date_and_one_that_is_not_is_replaced(tmp_path: Path) -> None:
+def test_only_changed_files_are_written(tmp_path: Path) -> None:
     path = tmp_path / "hflip.oof.npy"
     put(path, 0, 1, 2)
     before = path.stat().st_mtime_ns, sidecar_path(path).stat().st_mtime_ns
@@ -141,7 +139,7 @@ def test_a_file_that_is_right_keeps_its_date_and_one_that_is_not_is_replaced(tmp
     np.testing.assert_array_equal(np.load(path)[FOLD == 1], LOGITS[FOLD == 1] + 1)
 
 
-def test_views_stand_together_on_the_rows_that_all_of_them_have_of_the_same_checkpoints(tmp_path: Path) -> None:
+def test_common_rows_are_those_of_all_views_and_same_checkpoints(tmp_path: Path) -> None:
     first, second = tmp_path / "hflip.oof.npy", tmp_path / "vflip.oof.npy"
     put(first, 0, 1, 2)
     for fold in (2, 0):
@@ -154,7 +152,7 @@ def test_views_stand_together_on_the_rows_that_all_of_them_have_of_the_same_chec
     np.testing.assert_array_equal(sidecar.fold, FOLD[rows])
     assert sidecar.rows.ids.tolist() == TABLE.ids[rows].tolist()
     assert (sidecar.checkpoint_sha, sidecar.images_sha) == ({"0": "c0", "2": "c2"}, {"0": "m0", "2": "m2"})
-    # One of another training does not count, nor does what is not of the checkpoint that is known to be there.
+    # Predictions of another training, or of a checkpoint that is not the current one, are ignored.
     stitch(second, -LOGITS[FOLD == 0], of(0, views=("vflip",), checkpoint_sha={"0": "another"}), TABLE)
     for current, folds in (({}, [2]), ({0: "c0"}, [2]), ({2: "c2"}, [2])):
         found = load_common_rows([first, second], current)

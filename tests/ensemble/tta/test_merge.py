@@ -1,4 +1,4 @@
-"""How logits of several views become one prediction, and how a merge is written down and read again."""
+"""Tests of merging the logits of views, and of merge records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from folds.utils.numeric import softmax
 LOGITS = np.random.default_rng(0).normal(scale=3, size=(3, 40, 4)).astype(np.float32)
 
 
-def test_the_mean_is_of_probabilities_and_the_geometric_mean_has_the_argmax_of_the_mean_logits() -> None:
+def test_arithmetic_and_geometric_means_match_their_definitions() -> None:
     logits = np.random.default_rng(0).normal(scale=3, size=(4, 200, 5))
     probabilities = softmax(logits)
     np.testing.assert_allclose(merge_views(logits, "mean"), probabilities.mean(0))
@@ -32,7 +32,7 @@ def test_a_merge_of_extreme_logits_is_finite(how: str) -> None:
     np.testing.assert_allclose(merged.sum(1), 1)
 
 
-def test_weights_weigh_probabilities_for_all_classes_or_each_and_rows_sum_to_one() -> None:
+def test_weighted_merges_match_their_definitions() -> None:
     weights = np.array([0.5, 0.3, 0.2])
     probabilities = softmax(LOGITS)
     np.testing.assert_allclose(merge_views(LOGITS, "weighted", weights), np.einsum("v,vnc->nc", weights, probabilities))
@@ -42,27 +42,27 @@ def test_weights_weigh_probabilities_for_all_classes_or_each_and_rows_sum_to_one
     np.testing.assert_allclose(merge_views(LOGITS, "weighted", np.full(3, 1 / 3)), merge_views(LOGITS, "mean"))
 
 
-def test_an_unknown_merge_is_refused_with_the_nearest() -> None:
+def test_invalid_merge_options_are_rejected_with_close_matches() -> None:
     with pytest.raises(UsageError, match="did you mean geometric"):
         MergeConfig("geometrical").check()
-    with pytest.raises(UsageError, match="expected at least 1 view an image"):
+    with pytest.raises(UsageError, match="expected 1 or more views per image"):
         MergeConfig(budget=0).check()
 
 
 @pytest.mark.parametrize("weights", [{"none": (0.25,), "hflip": (0.75,)}, {"none": (0.25, 0.5), "hflip": (0.75, 0.5)}])
-def test_a_merge_reads_as_it_was_written(weights: dict[str, tuple[float, ...]]) -> None:
+def test_a_merge_is_read_as_written(weights: dict[str, tuple[float, ...]]) -> None:
     merge = Merge("weighted" if len(weights["none"]) == 1 else "classwise", weights, threshold=0.125)
     assert Merge.from_json(json.loads(json.dumps(merge.to_dict())), 2) == merge
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"how": "exec"}, "'how' is 'exec'"),
-        ({"weights": {}}, "one view or more"),
+        ({"weights": {}}, "one or more views"),
         ({"weights": {"none": "1"}}, "'weights' is"),
         ({"weights": {"none": [0.5, 0.5, 0.5]}}, "'weights' is"),
-        ({"weights": {"none": 0.5, "hflip": [0.5, 0.5]}}, "each with as many"),
+        ({"weights": {"none": 0.5, "hflip": [0.5, 0.5]}}, "equally many weights per view"),
         ({"weights": {"none": -0.5}}, "none below 0"),
         ({"weights": {"none": 0, "hflip": 0}}, "above 0, for each class"),
         ({"weights": {"none": [0.5, 0], "hflip": [0.5, 0.0]}}, "above 0, for each class"),
@@ -71,17 +71,17 @@ def test_a_merge_reads_as_it_was_written(weights: dict[str, tuple[float, ...]]) 
         ({"threshold": "low"}, "'threshold' is 'low'"),
     ],
 )
-def test_a_record_from_anywhere_that_is_no_merge_is_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(EnsembleError, match="this is no merge of views") as error:
+def test_invalid_merge_records_are_rejected(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(EnsembleError, match="invalid merge of views") as error:
         Merge.from_json(Merge("weighted", {"none": (1.0,)}).to_dict() | change, 2)
-    assert said in error.value.message
+    assert message in error.value.message
 
 
-def test_the_margin_is_the_highest_probability_less_the_second() -> None:
+def test_margin_is_highest_minus_second_probability() -> None:
     np.testing.assert_allclose(margins(np.array([[0.2, 0.7, 0.1], [0.5, 0.5, 0.0]])), [0.5, 0])
 
 
-def test_further_views_are_for_images_below_the_threshold_or_for_all_without_one() -> None:
+def test_more_views_are_needed_only_below_the_threshold() -> None:
     plain = np.log(np.array([[0.9, 0.1], [0.55, 0.45]]))
     weights = {"none": (0.5,), "hflip": (0.5,)}
     assert Merge("mean", weights, threshold=0.5).needs_more_views(plain).tolist() == [False, True]

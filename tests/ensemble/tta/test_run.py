@@ -28,7 +28,7 @@ from tests.conftest import Called
 Call = Callable[..., Called]
 
 
-def test_the_plain_view_gives_the_fold_s_own_rows_again(grid: Path, call: Call) -> None:
+def test_the_plain_view_equals_the_fold_predictions(grid: Path, call: Call) -> None:
     called = call("tta", "checkpoints/test_vit/fold1.pt", "--views", "none")
     assert called.code == 0, called.err
     whole, part = read_sidecar(Path("runs/test_vit.oof.npy")), read_sidecar(Path("runs/tta/test_vit.oof.npy"))
@@ -43,7 +43,7 @@ def test_the_plain_view_gives_the_fold_s_own_rows_again(grid: Path, call: Call) 
     )
 
 
-def test_a_run_is_augmented_in_all_its_folds_and_every_view_s_logits_are_kept(grid: Path, call: Call) -> None:
+def test_all_folds_are_augmented_and_all_logits_written(grid: Path, call: Call) -> None:
     called = call("tta", "test_resnet", "--views", "hflip,multiply:0.8", "--json")
     assert called.code == 0, called.err
     record = json.loads(called.out)
@@ -62,7 +62,7 @@ def test_a_run_is_augmented_in_all_its_folds_and_every_view_s_logits_are_kept(gr
     ]
 
 
-def test_folds_one_by_one_stitch_to_the_same_bytes_as_the_run(grid: Path, call: Call) -> None:
+def test_single_folds_give_the_same_bytes_as_the_run(grid: Path, call: Call) -> None:
     call("tta", "test_resnet")
     expected = Path("runs/tta/test_resnet.oof.npy").read_bytes()
     for path in Path("runs/tta").glob("test_resnet.*"):
@@ -72,7 +72,7 @@ def test_folds_one_by_one_stitch_to_the_same_bytes_as_the_run(grid: Path, call: 
     assert Path("runs/tta/test_resnet.oof.npy").read_bytes() == expected
 
 
-def test_the_logits_of_a_view_are_those_ttach_s_wrapper_feeds_to_its_merge(grid: Path, call: Call) -> None:
+def test_view_logits_equal_those_of_the_ttach_wrapper(grid: Path, call: Call) -> None:
     import torch
 
     call("tta", "checkpoints/test_resnet/fold0.pt", "--views", "hflip")
@@ -86,14 +86,12 @@ def test_the_logits_of_a_view_are_those_ttach_s_wrapper_feeds_to_its_merge(grid:
         checkpoint.build(), ttach.Compose([ttach.HorizontalFlip()]), merge_mode="mean"
     )
     with torch.no_grad():
-        expected = wrapper(inputs)  # the mean of logits: right for what it says it is
+        expected = wrapper(inputs)  # the mean of the logits
     views = [np.load(f"runs/tta/test_resnet/views/{name}.fold0.test.npy") for name in ("none", "hflip")]
     np.testing.assert_allclose(np.mean(views, 0), expected, atol=1e-4)
 
 
-def test_other_views_and_other_merges_are_made_of_what_is_kept_and_back(
-    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_merges_reuse_the_written_views(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     first = call("tta", "test_resnet", "--views", "hflip")
     before = merged_files()
     assert call("tta", "test_resnet", "--views", "hflip,vflip").code == 0
@@ -102,7 +100,7 @@ def test_other_views_and_other_merges_are_made_of_what_is_kept_and_back(
     geometric = call("tta", "test_resnet", "--views", "hflip,vflip", "--merge", "geometric")
     assert geometric.code == 0, geometric.err
     assert (
-        "runs/tta/test_resnet.oof.npy was of none, hflip, vflip; it is made anew from the views, which are all kept"
+        "runs/tta/test_resnet.oof.npy is rewritten: it merged none, hflip, vflip; the files of all views are kept"
         in geometric.err
     )
     views = [np.load(f"runs/tta/test_resnet/views/{name}.oof.npy") for name in ("none", "hflip", "vflip")]
@@ -124,9 +122,7 @@ def sidecar_of(path: str) -> PredictionMetadata:
     return found
 
 
-def test_force_predicts_the_folds_that_are_named_again_and_leaves_the_others_alone(
-    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_force_predicts_only_the_given_folds_again(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     call("tta", "test_resnet", "--views", "hflip,vflip")
     before = written()
     made = counted(monkeypatch)
@@ -137,12 +133,12 @@ def test_force_predicts_the_folds_that_are_named_again_and_leaves_the_others_alo
     }
 
 
-def test_one_fold_in_other_views_leaves_the_merge_of_that_fold_alone_and_says_so(grid: Path, call: Call) -> None:
+def test_new_views_of_one_fold_drop_other_folds_with_a_note(grid: Path, call: Call) -> None:
     call("tta", "test_resnet", "--views", "hflip")
     before = merged_files()
     alone = call("tta", "checkpoints/test_resnet/fold1.pt", "--views", "vflip")
     assert alone.code == 0, alone.err
-    assert "runs/tta/test_resnet.oof.npy is without fold 0, 2: some of these views are missing there" in alone.err
+    assert "runs/tta/test_resnet.oof.npy is rewritten without fold 0, 2, which lacks some of these views" in alone.err
     assert sorted(path.name for path in merged_files()) == ["test_resnet.fold1.test.npy", "test_resnet.oof.npy"]
     assert np.unique(sidecar_of("runs/tta/test_resnet.oof.npy").fold).tolist() == [1]
     assert call("tta", "test_resnet", "--views", "hflip").code == 0
@@ -154,7 +150,7 @@ def never(*arguments: object, **named: object) -> None:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
-    """Fills with (split, views) of each prediction that is made; there are 42 test samples, and no fold of 42."""
+    """Return a list that records (split, views) of each prediction; 42 rows mean test, because no fold has 42."""
     made: list[tuple[str, list[str]]] = []
     predict = view_predictions.predict_logits
 
@@ -176,7 +172,7 @@ def written() -> dict[Path, tuple[bytes, int]]:
     }
 
 
-def test_what_has_been_predicted_is_not_predicted_again_and_keeps_its_date(
+def test_predicted_views_are_reused_and_keep_their_date(
     grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = call("tta", "test_resnet")
@@ -186,7 +182,7 @@ def test_what_has_been_predicted_is_not_predicted_again_and_keeps_its_date(
         patch.setattr(Checkpoint, "build", never)
         again = call("tta", "test_resnet")
     assert (again.code, again.out) == (0, first.out), again.err
-    assert "test_resnet fold 2: all views are there already; --force predicts them again" in again.err
+    assert "test_resnet fold 2: all views exist already; --force predicts them again" in again.err
     assert written() == before
     made = counted(monkeypatch)
     assert call("tta", "test_resnet", "--force").out == first.out
@@ -205,7 +201,7 @@ def test_what_has_been_predicted_is_not_predicted_again_and_keeps_its_date(
     ],
 )
 @pytest.mark.parametrize("damage", ["gone", "torn", "nonsense", "not finite"])
-def test_a_view_that_is_gone_or_damaged_is_predicted_again_and_no_other(
+def test_only_missing_or_damaged_views_are_predicted_again(
     grid: Path,
     call: Call,
     monkeypatch: pytest.MonkeyPatch,
@@ -232,21 +228,21 @@ def test_a_view_that_is_gone_or_damaged_is_predicted_again_and_no_other(
     assert {path: content for path, (content, _) in written().items() if path.suffix == ".npy"} == before
 
 
-def test_a_single_fold_beside_a_damaged_view_says_how_to_make_the_others(grid: Path, call: Call) -> None:
+def test_a_damaged_view_gives_the_command_for_other_folds(grid: Path, call: Call) -> None:
     call("tta", "test_resnet")
     Path("runs/tta/test_resnet/views/hflip.oof.npy").write_bytes(b"damaged")
     alone = call("tta", "checkpoints/test_resnet/fold0.pt")
     assert alone.code == 0, alone.err
     assert (
-        "is without fold 1, 2: some of these views are missing there; ensemble tta test_resnet with the same options predicts them"
-        in alone.err
+        "is rewritten without fold 1, 2, which lacks some of these views; "
+        "ensemble tta test_resnet with the same options predicts them" in alone.err
     )
     whole = call("tta", "test_resnet")
     assert whole.code == 0
     assert "folds 0, 1, 2" in whole.out
 
 
-def test_another_checkpoint_other_images_and_other_labels_are_predicted_again(
+def test_changed_checkpoint_images_or_labels_are_repredicted(
     grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = Path("checkpoints/test_resnet/fold0.pt")
@@ -258,8 +254,8 @@ def test_another_checkpoint_other_images_and_other_labels_are_predicted_again(
     )
     refused = call("tta", "test_resnet")
     assert (refused.code, made) == (1, [])
-    assert "was made with another training of this fold" in refused.err
-    # The merge is gone, the views of the older training are still there: none of them counts.
+    assert "is from another training of this fold" in refused.err
+    # Without the merge, the views of the older training still exist: none of them is used.
     for merge in Path("runs/tta").glob("test_resnet.*"):
         merge.unlink()
     assert call("tta", "test_resnet").code == 0
@@ -274,32 +270,30 @@ def test_another_checkpoint_other_images_and_other_labels_are_predicted_again(
     assert made == []
 
 
-def test_folds_that_were_not_there_are_all_that_is_predicted(
-    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_missing_folds_are_predicted(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     call("tta", "checkpoints/test_resnet/fold1.pt")
     made = counted(monkeypatch)
     assert call("tta", "test_resnet").code == 0
     assert made == [("oof", ["none", "hflip"]), ("test", ["none", "hflip"])] * 2
 
 
-def test_a_view_that_changes_nothing_at_the_size_of_the_model_is_left_out_with_a_word(grid: Path, call: Call) -> None:
+def test_a_view_without_effect_is_skipped_with_a_warning(grid: Path, call: Call) -> None:
     called = call("tta", "checkpoints/test_vit/fold0.pt", "--views", "scale:1.02,1.2", "--json", "-q")
     assert called.code == 0, called.err
-    assert called.err.startswith("warning: left out, because they ")
-    assert "do the same to images of 32×32 px as another view: scale:1.02 (as none)" in called.err
+    assert called.err.startswith("warning: duplicate views skipped")
+    assert "equal to another view at 32×32 px: scale:1.02 (as none)" in called.err
     assert list(json.loads(called.out)["splits"][0]["views"]) == ["none", "scale:1.2"]
 
 
-def test_where_there_is_no_such_checkpoint_those_there_are_get_listed(grid: Path, call: Call) -> None:
+def test_a_missing_checkpoint_lists_the_existing_ones(grid: Path, call: Call) -> None:
     called = call("tta", "ckpt.pt")
     assert called.code == 1
-    assert "there is no checkpoint or run ckpt.pt" in called.err
+    assert "checkpoint or run not found: ckpt.pt" in called.err
     assert "checkpoints/test_resnet/fold0.pt" in called.err
 
 
 def relabelled(folder: Path, change: Callable[[list[str]], list[str]]) -> Path:
-    """The table the grid was trained on as a CSV, its labels changed."""
+    """Write the training table of the grid as a CSV with changed labels."""
     sidecar = read_sidecar(folder / "runs/test_vit.oof.npy")
     assert sidecar is not None
     assert sidecar.rows.labels is not None
@@ -316,7 +310,7 @@ def relabelled(folder: Path, change: Callable[[list[str]], list[str]]) -> Path:
 
 
 def as_recorded(path: Path, table: Path) -> None:
-    """Put into a checkpoint what training records of a CSV."""
+    """Store in a checkpoint what training records of a CSV."""
     checkpoint, sidecar = load_checkpoint(path), read_sidecar(Path("runs/test_vit.oof.npy"))
     assert sidecar is not None
     assert sidecar.rows.labels is not None
@@ -326,7 +320,7 @@ def as_recorded(path: Path, table: Path) -> None:
     save_checkpoint(path, replace(checkpoint, validation_labels=labels, data=data))
 
 
-def test_a_table_whose_labels_are_not_those_of_training_is_refused_and_shown(grid: Path, call: Call) -> None:
+def test_labels_that_differ_from_training_are_rejected(grid: Path, call: Call) -> None:
     path = Path("checkpoints/test_vit/fold0.pt")
     as_recorded(path, relabelled(grid, lambda labels: labels))
     assert call("tta", path).code == 0
@@ -337,7 +331,7 @@ def test_a_table_whose_labels_are_not_those_of_training_is_refused_and_shown(gri
     assert called.out == ""
 
 
-def test_a_label_that_is_none_of_the_model_s_classes_is_refused_by_name(grid: Path, call: Call) -> None:
+def test_a_label_outside_the_model_classes_is_named(grid: Path, call: Call) -> None:
     path = Path("checkpoints/test_vit/fold0.pt")
     as_recorded(path, relabelled(grid, lambda labels: ["newcls", *labels[1:]]))
     called = call("tta", path)
@@ -349,9 +343,7 @@ def test_a_label_that_is_none_of_the_model_s_classes_is_refused_by_name(grid: Pa
 @pytest.mark.parametrize(
     "change", [{"run": "{outside}/x"}, {"run": "../../outside/x"}, {"fold": "../../../../outside/y"}]
 )
-def test_a_checkpoint_cannot_have_anything_written_outside_runs(
-    grid: Path, call: Call, tmp_path: Path, change: dict[str, str]
-) -> None:
+def test_a_checkpoint_cannot_write_outside_runs(grid: Path, call: Call, tmp_path: Path, change: dict[str, str]) -> None:
     import torch
 
     record = torch.load("checkpoints/test_vit/fold0.pt", weights_only=True)
@@ -363,7 +355,7 @@ def test_a_checkpoint_cannot_have_anything_written_outside_runs(
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_table_without_the_fold_s_people_is_refused(grid: Path, call: Call, tmp_path: Path) -> None:
+def test_a_table_without_the_people_of_the_fold_is_rejected(grid: Path, call: Call, tmp_path: Path) -> None:
     from folds.data.synthetic.people import generate_people
 
     generate_people(tmp_path / "others", people=20, test_people=2, seed=5, size=(48, 64))
@@ -376,7 +368,7 @@ def test_a_table_without_the_fold_s_people_is_refused(grid: Path, call: Call, tm
 BOTH = ("--views", "hflip*scale:0.8,1,1.2")
 
 
-def test_under_a_budget_test_is_predicted_in_the_chosen_views_alone_by_weights_that_the_sidecar_records(
+def test_budget_limits_test_views_and_sidecar_records_weights(
     grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = counted(monkeypatch)
@@ -402,7 +394,7 @@ def test_under_a_budget_test_is_predicted_in_the_chosen_views_alone_by_weights_t
     np.testing.assert_allclose(np.load("runs/tta/test_resnet.fold2.test.npy"), expected, atol=1e-6)
 
 
-def test_out_of_fold_the_rows_of_a_fold_are_merged_as_the_other_folds_say(grid: Path, call: Call) -> None:
+def test_out_of_fold_rows_are_merged_by_the_other_folds(grid: Path, call: Call) -> None:
     call("tta", "test_resnet", *BOTH, "--merge", "weighted", "--json")
     names = [view.name for view in deduplicate_views(parse_views(BOTH[1]), (32, 32))]
     found = load_common_rows(
@@ -419,7 +411,7 @@ def test_out_of_fold_the_rows_of_a_fold_are_merged_as_the_other_folds_say(grid: 
     assert (sidecar_of("runs/tta/test_resnet.oof.npy").merge or {})["nested"] is True
 
 
-def test_adaptive_predicts_further_views_of_the_doubtful_images_alone(
+def test_adaptive_predicts_more_views_only_for_small_margins(
     grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = call("tta", "test_resnet", *BOTH)
@@ -451,13 +443,13 @@ def test_adaptive_predicts_further_views_of_the_doubtful_images_alone(
         view = Path(f"runs/tta/test_resnet/views/hflip-scale1.2.fold{i}.test.npy")
         everyone = sidecar_of(f"runs/tta/test_resnet.fold{i}.test.npy").rows.ids
         assert view.exists() == doubtful[i].any()
-        if view.exists():  # the other images are absent, no row is empty
+        if view.exists():  # other images have no row, instead of an empty one
             assert sidecar_of(str(view)).rows.ids.tolist() == everyone[doubtful[i]].tolist()
         path = Path(f"runs/tta/test_resnet.fold{i}.test.npy")
         merged, all_views = np.load(path), np.load(io.BytesIO(full[path]))
         np.testing.assert_allclose(merged[doubtful[i]], all_views[doubtful[i]], atol=1e-5)
         np.testing.assert_allclose(merged[~doubtful[i]], softmax(plain[i])[~doubtful[i]], atol=1e-5)
-    # What is missing for all images is predicted later, and no more.
+    # A later command without `adaptive` predicts only the missing images.
     predicted.clear()
     assert call("tta", "test_resnet", *BOTH).code == 0
     assert sum(predicted) == 5 * (3 * 42 - count)
@@ -465,7 +457,7 @@ def test_adaptive_predicts_further_views_of_the_doubtful_images_alone(
         np.testing.assert_allclose(np.load(path), np.load(io.BytesIO(content)), atol=1e-5)
 
 
-def test_a_single_checkpoint_is_judged_by_groups_of_its_people(grid: Path, call: Call) -> None:
+def test_a_single_checkpoint_is_scored_by_groups_of_people(grid: Path, call: Call) -> None:
     called = call("tta", "checkpoints/test_resnet/fold0.pt", *BOTH, "--merge", "auto", "--json")
     assert called.code == 0, called.err
     worth = json.loads(called.out)["worth"]
@@ -474,7 +466,7 @@ def test_a_single_checkpoint_is_judged_by_groups_of_its_people(grid: Path, call:
     assert set(worth["per_class_f1"]) == {"plain", "mean_of_all", "merged"}
 
 
-def test_the_table_tells_what_a_view_counts_and_costs(grid: Path, call: Call) -> None:
+def test_the_table_shows_weights_and_losses_of_views(grid: Path, call: Call) -> None:
     called = call("tta", "test_resnet", *BOTH, "--merge", "weighted", "--budget", "3")
     assert called.code == 0, called.err
     lines = called.out.splitlines()
@@ -487,21 +479,21 @@ def test_the_table_tells_what_a_view_counts_and_costs(grid: Path, call: Call) ->
     assert lines[-1].startswith("forward passes per image: ")
 
 
-def test_a_view_set_of_one_is_the_plain_image_whatever_is_asked_of_its_merge(grid: Path, call: Call) -> None:
+def test_a_single_view_is_the_plain_image_for_every_merge(grid: Path, call: Call) -> None:
     called = call(
         "tta", "test_vit", "--views", "scale:1.02", "--merge", "auto", "--budget", "3", "--adaptive", "--json"
     )
     assert called.code == 0, called.err
-    assert "warning: left out" in called.err
+    assert "warning: duplicate views skipped" in called.err
     record = json.loads(called.out)
     assert record["merge"]["weights"] == {"none": 1.0}
     assert "worth" not in record
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["--budget", "0"], "--budget 0: expected at least 1 view an image"),
+        (["--budget", "0"], "--budget 0: expected 1 or more views per image"),
         (["--merge", "wieghted"], "did you mean weighted"),
         (["--views", "flip"], "unknown view 'flip'"),
         (["--views", "fivecrop:1.2"], "larger than the image"),
@@ -509,17 +501,17 @@ def test_a_view_set_of_one_is_the_plain_image_whatever_is_asked_of_its_merge(gri
         (["--views", "scale:7"], "out of range"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_predicted(
-    grid: Path, call: Call, words: list[str], said: str
-) -> None:
+def test_invalid_options_are_rejected_before_prediction(grid: Path, call: Call, words: list[str], message: str) -> None:
     called = call("tta", "test_resnet", *words)
     assert called.code == 2
-    assert said in called.err
+    assert message in called.err
     assert not Path("runs/tta").exists()
 
 
 @pytest.mark.parametrize("words", [["--merge", "weighted"], ["--merge", "auto"], ["--budget", "1"], ["--adaptive"]])
-def test_weights_want_labels(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+def test_fitting_a_merge_needs_labels(
+    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
     def unknown(sidecar: PredictionMetadata) -> None:
         raise ValueError("no labels to score on")
 
@@ -527,14 +519,13 @@ def test_weights_want_labels(grid: Path, call: Call, monkeypatch: pytest.MonkeyP
     called = call("tta", "test_resnet", *words)
     assert called.code == 1
     assert (
-        "views are chosen and weighed by labels, and those of test_resnet's out-of-fold rows are not known"
-        in called.err
+        "fitting the merge needs labels, and those of the out-of-fold rows of test_resnet are not known" in called.err
     )
-    assert "hint: --merge mean or --merge geometric, of all views, needs none" in called.err
+    assert "hint: --merge mean or --merge geometric of all views needs no labels" in called.err
     assert not list(Path("runs/tta").glob("*.npy"))
 
 
-def test_checkpoints_of_two_runs_are_refused(grid: Path, call: Call) -> None:
+def test_checkpoints_of_two_runs_are_rejected(grid: Path, call: Call) -> None:
     Path("mixed").mkdir()
     for i, run in enumerate(("test_resnet", "test_vit")):
         Path(f"mixed/fold{i}.pt").write_bytes(Path(f"checkpoints/{run}/fold{i}.pt").read_bytes())
@@ -543,7 +534,7 @@ def test_checkpoints_of_two_runs_are_refused(grid: Path, call: Call) -> None:
     assert "expected checkpoints of one run, found test_resnet, test_vit" in called.err
 
 
-def test_a_model_of_several_heads_is_augmented_as_a_model_of_the_label(grid: Path, call: Call) -> None:
+def test_a_multi_head_model_is_augmented_like_a_label_model(grid: Path, call: Call) -> None:
     checkpoint = load_checkpoint(Path("checkpoints/test_resnet/fold0.pt"))
     heads = ("mask", "gender", "age")
     outputs = resolve_target("+".join(heads), checkpoint.classes, checkpoint.class_attributes).outputs

@@ -49,7 +49,7 @@ def test_factors_multiply_and_terms_add() -> None:
     ]
 
 
-def test_sixteen_products_of_flips_and_turns_are_the_eight_distinct_ones() -> None:
+def test_flips_and_rotations_give_eight_distinct_views() -> None:
     image = torch.rand(1, 3, 5, 5)
     expected = [torch.rot90(f, n, (2, 3)) for f, n in itertools.product((image, image.flip(3)), range(4))]
     seen = [view(image) for view in chosen("hflip*vflip*rot90")]
@@ -82,7 +82,7 @@ def test_views_do_what_their_names_say() -> None:
     torch.testing.assert_close(by_name["scale:2"], twice)
 
 
-def test_shifts_move_to_the_right_and_down_and_repeat_the_edge() -> None:
+def test_shifts_move_right_and_down_and_repeat_the_edge() -> None:
     image = torch.rand(1, 3, 10, 20)
     by_name = {view.name: view(image) for view in parse_views("hshift:0.1,-0.1,vshift:0.2")}
     torch.testing.assert_close(by_name["hshift:0.1"][..., 2:], image[..., :-2])
@@ -91,7 +91,7 @@ def test_shifts_move_to_the_right_and_down_and_repeat_the_edge() -> None:
     torch.testing.assert_close(by_name["vshift:0.2"][..., 2:, :], image[..., :-2, :])
 
 
-def test_contrast_is_about_the_mean_of_each_image() -> None:
+def test_contrast_keeps_the_mean_of_each_image() -> None:
     image = 0.25 + 0.5 * torch.rand(4, 3, 8, 8)
     half = {view.name: view for view in parse_views("contrast:0.5")}["contrast:0.5"](image)
     torch.testing.assert_close(half.mean((1, 2, 3)), image.mean((1, 2, 3)))
@@ -100,7 +100,7 @@ def test_contrast_is_about_the_mean_of_each_image() -> None:
     )
 
 
-def test_ten_crops_are_five_and_five_of_the_mirrored_image() -> None:
+def test_tencrop_is_fivecrop_of_the_image_and_its_mirror() -> None:
     image = torch.rand(1, 3, 20, 20)
     five, ten = ({view.name: view(image) for view in parse_views(f"{name}:0.8")} for name in ("fivecrop", "tencrop"))
     assert len(ten) == 11
@@ -119,13 +119,13 @@ def test_a_view_is_found_again_by_its_name(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rot45", "fivecrop:0.8-7", "hflip*", "scale:9", "no"])
-def test_a_name_that_is_no_view_s_is_refused(name: str) -> None:
+def test_an_unknown_view_name_is_rejected(name: str) -> None:
     with pytest.raises(UsageError):
         view_named(name)
 
 
 @pytest.mark.parametrize("text", EVERY)
-def test_a_view_that_only_moves_pixels_may_see_them_normalised(text: str) -> None:
+def test_geometric_views_commute_with_normalization(text: str) -> None:
     image, centre, deviation = torch.rand(2, 3, 16, 16), torch.tensor([0.4, 0.5, 0.6])[:, None, None], 0.25
     for view in parse_views(text):
         after, before = (view(image) - centre) / deviation, view((image - centre) / deviation)
@@ -133,7 +133,7 @@ def test_a_view_that_only_moves_pixels_may_see_them_normalised(text: str) -> Non
 
 
 class Layouts(torch.nn.Module):
-    """Counts the batches that lie as convolutions like them."""
+    """A model that counts batches in channels_last layout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class Layouts(torch.nn.Module):
         return batch.mean((2, 3))
 
 
-def test_every_view_reaches_the_model_channels_last_and_without_gradients() -> None:
+def test_views_are_channels_last_and_without_gradients() -> None:
     values = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     views, model = [view for text in EVERY for view in parse_views(text)], Layouts()
     found = predict_logits(
@@ -171,7 +171,7 @@ def test_every_view_reaches_the_model_channels_last_and_without_gradients() -> N
     ("name", "arguments"),
     [("swin_tiny_patch4_window7_224", {"embed_dim": 32, "depths": (1, 1), "num_heads": (2, 4)}), ("test_vit", {})],
 )
-def test_models_of_one_size_take_views_of_any_scale(name: str, arguments: dict[str, object]) -> None:
+def test_fixed_size_models_accept_views_of_any_scale(name: str, arguments: dict[str, object]) -> None:
     model = timm.create_model(name, num_classes=4, img_size=56 if name.startswith("swin") else 32, **arguments).eval()
     size = 56 if name.startswith("swin") else 32
     values = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
@@ -183,7 +183,7 @@ def test_models_of_one_size_take_views_of_any_scale(name: str, arguments: dict[s
     assert np.isfinite(found).all()
 
 
-def test_a_view_leaves_its_input_alone() -> None:
+def test_a_view_does_not_change_its_input() -> None:
     image = torch.rand(1, 3, 8, 8)
     before = image.clone()
     for view in parse_views("d4,multiply:2,add:0.5,contrast:2,fivecrop:0.5,scale:0.5,hshift:0.1"):
@@ -192,7 +192,7 @@ def test_a_view_leaves_its_input_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("hfilp", "did you mean hflip"),
         ("scale", "needs numbers"),
@@ -204,8 +204,8 @@ def test_a_view_leaves_its_input_alone() -> None:
         ("hshift:0.7", "out of range"),
     ],
 )
-def test_a_wrong_view_is_refused_with_what_is_right(text: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_invalid_views_are_rejected_with_a_hint(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         parse_views(text)
 
 
@@ -226,12 +226,12 @@ def test_file_names_of_views_are_safe_and_distinct() -> None:
         ("rot90", (32, 48), ["none", "rot90", "rot180", "rot270"]),
     ],
 )
-def test_views_are_compared_at_the_size_of_the_model(text: str, size: tuple[int, int], kept: list[str]) -> None:
+def test_duplicates_are_found_at_the_size_of_the_model(text: str, size: tuple[int, int], kept: list[str]) -> None:
     assert names(text, size) == kept
 
 
-def test_views_that_are_left_out_are_named_with_those_they_repeat(caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_duplicates_are_listed_with_their_equal(caplog: pytest.LogCaptureFixture) -> None:
     deduplicate_views(parse_views("none,scale:1.02,hflip*rot90,vflip"), (32, 48))
     assert caplog.messages == [
-        "left out, because they do the same to images of 48×32 px as another view: scale:1.02 (as none), vflip (as hflip*rot180)",
+        "duplicate views skipped, equal to another view at 48×32 px: scale:1.02 (as none), vflip (as hflip*rot180)",
     ]

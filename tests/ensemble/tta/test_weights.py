@@ -1,4 +1,4 @@
-"""Which views are chosen, what they weigh, and that nothing is scored on labels that it was fitted on."""
+"""Tests of choosing and weighting views, and of nested scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = 4
 
 
 def evidence(noise: tuple[float, ...], rows: int = 600, seed: int = 0, folds: int = 5) -> OOFViews:
-    """Views whose logits are the truth with so much noise each; 3 rows a person, people dealt to folds."""
+    """Return views with the true logits plus noise, 3 rows per person, people distributed over folds."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, rows)
     logits = np.stack(
@@ -33,7 +33,7 @@ def loss(known: OOFViews, weights: NDArray) -> float:
     return log_loss(known.labels, merge_views(known.logits, "weighted", weights))
 
 
-def test_greedy_weights_come_near_the_best_that_a_grid_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_greedy_weights_are_close_to_a_grid_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view_weights, "EQUAL", 0.0)
     known = evidence((1.0, 1.5, 3.0))
     grid = [np.array([a, b, 1 - a - b]) for a in np.linspace(0, 1, 41) for b in np.linspace(0, 1, 41) if a + b <= 1]
@@ -44,7 +44,7 @@ def test_greedy_weights_come_near_the_best_that_a_grid_finds(monkeypatch: pytest
     assert weights[0] > weights[1] > weights[2]
 
 
-def test_fitted_weights_are_half_way_to_equal_ones_and_sum_to_one() -> None:
+def test_fitted_weights_are_shrunk_half_way_and_sum_to_one() -> None:
     known = evidence((1.0, 1.5, 30.0))
     weights = fit(known, MergeConfig("weighted")).weights
     assert list(weights) == ["v0", "v1", "v2"]
@@ -62,9 +62,7 @@ def test_a_budget_of_one_is_the_best_single_view() -> None:
 
 @pytest.mark.parametrize("how", ["mean", "geometric", "weighted", "classwise", "auto"])
 @pytest.mark.parametrize("budget", [1, 2, 3])
-def test_no_more_views_than_the_budget_and_the_plain_image_among_them_where_the_others_wait_for_it(
-    how: str, budget: int
-) -> None:
+def test_budget_holds_and_adaptive_includes_the_plain_image(how: str, budget: int) -> None:
     known = evidence((3.0, 1.0, 1.2, 1.1, 2.0), rows=150)
     free, waiting = fit(known, MergeConfig(how, budget)), fit(known, MergeConfig(how, budget, adaptive=True))
     assert 1 <= len(free.views) <= budget
@@ -73,7 +71,7 @@ def test_no_more_views_than_the_budget_and_the_plain_image_among_them_where_the_
     assert apply(waiting, known)[1].max() <= budget
 
 
-def test_a_mean_under_a_budget_takes_what_a_search_over_all_pairs_would() -> None:
+def test_a_mean_of_two_views_matches_a_search_over_all_pairs() -> None:
     known = evidence((3.0, 1.0, 1.2, 2.5))
     pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
     best = min(pairs, key=lambda pair: log_loss(known.labels, softmax(known.logits[list(pair)]).mean(0)))
@@ -91,7 +89,7 @@ def test_a_mean_under_a_budget_takes_what_a_search_over_all_pairs_would() -> Non
         MergeConfig("mean", adaptive=True),
     ],
 )
-def test_the_rows_of_a_fold_do_not_depend_on_their_own_labels(request_: MergeConfig) -> None:
+def test_nested_rows_do_not_depend_on_their_own_labels(request_: MergeConfig) -> None:
     known = evidence((1.5, 1.0, 1.2), rows=150, folds=3)
     before, _ = nested_view_scores(known, request_)
     mine = known.folds == 1
@@ -102,25 +100,25 @@ def test_the_rows_of_a_fold_do_not_depend_on_their_own_labels(request_: MergeCon
     assert not np.array_equal(before[~mine], after[~mine]) or request_.adaptive
 
 
-def test_the_people_of_a_single_fold_are_dealt_to_five_groups_and_one_person_alone_cannot_be() -> None:
+def test_a_single_fold_is_split_into_five_groups_of_people() -> None:
     known = evidence((1.0, 1.0), rows=90, folds=1)
     parts = list(known.parts())
     assert len(parts) == 5
     np.testing.assert_array_equal(np.sum(parts, axis=0), np.ones(90))
     groups = np.argmax(parts, axis=0)
     assert all(len(np.unique(groups[known.persons == person])) == 1 for person in np.unique(known.persons))
-    with pytest.raises(EnsembleError, match="there is one alone"):
+    with pytest.raises(EnsembleError, match="expected 2 or more people, found 1"):
         nested_view_scores(replace(known, persons=np.zeros(90, int)), MergeConfig("weighted"))
 
 
-def test_auto_takes_the_plain_image_alone_where_the_other_views_are_noise() -> None:
+def test_auto_chooses_the_plain_image_if_other_views_are_noise() -> None:
     known = evidence((0.5, 8.0, 8.0))
     merge = fit(known, MergeConfig("auto"))
     np.testing.assert_allclose(apply(merge, known)[0].argmax(1), known.logits[0].argmax(1))
 
 
 def by_class(rare: int = 200) -> OOFViews:
-    """Two views, each good at two of four classes, of the last of which there are `rare` rows."""
+    """Return two views, each good at two of four classes; the last class has `rare` rows."""
     random = np.random.default_rng(3)
     labels = np.repeat(np.arange(CLASSES), [200, 200, 200, rare])
     noise = np.where(labels < 2, 0.7, 4.0), np.where(labels < 2, 4.0, 0.7)
@@ -132,7 +130,7 @@ def by_class(rare: int = 200) -> OOFViews:
     return OOFViews(("v0", "v1"), logits[:, order], labels[order], persons, persons % 5)
 
 
-def test_weights_by_class_learn_which_view_knows_which_class_and_gain_on_people_they_were_not_fitted_on() -> None:
+def test_weights_by_class_generalize_to_other_people() -> None:
     known = by_class()
     weights = fit(known, MergeConfig("classwise")).weights
     assert min(weights["v0"][:2]) > max(weights["v0"][2:])
@@ -142,12 +140,12 @@ def test_weights_by_class_learn_which_view_knows_which_class_and_gain_on_people_
     assert single < shared
 
 
-def test_the_rarer_a_class_the_nearer_its_weights_are_to_those_of_all() -> None:
+def test_weights_of_rare_classes_are_closer_to_the_shared_ones() -> None:
     often, rare = (np.array(fit(by_class(rows), MergeConfig("classwise")).weights["v1"])[3] for rows in (200, 4))
     assert abs(rare - 0.5) < abs(often - 0.5)
 
 
-def test_weights_by_class_lower_what_they_minimise() -> None:
+def test_weights_by_class_lower_their_objective() -> None:
     known = by_class()
     shared = np.array([0.5, 0.5])
     found = view_weights._by_class(known, shared)
@@ -166,7 +164,7 @@ def test_weights_by_class_lower_what_they_minimise() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_threshold_is_the_smallest_that_keeps_the_score_with_all_larger_ones(seed: int) -> None:
+def test_threshold_is_the_smallest_that_keeps_the_score(seed: int) -> None:
     known = evidence((1.6, 1.6, 1.6), rows=300, seed=seed)
     plain, full = softmax(known.logits[0]), merge_views(known.logits)
     margin = margins(plain)
@@ -183,14 +181,16 @@ def test_the_threshold_is_the_smallest_that_keeps_the_score_with_all_larger_ones
     assert found == 0 or any(score(step) < whole - 0.001 for step in below[-60:])
 
 
-def test_no_further_view_is_needed_where_they_decide_nothing_otherwise() -> None:
+def test_threshold_is_zero_if_views_change_no_decision() -> None:
     plain = softmax(evidence((1.0,)).logits[0])
     assert fit_threshold(plain, plain, evidence((1.0,)).labels) == 0
 
 
 def test_adaptive_views_keep_the_score_with_fewer_passes() -> None:
     known = evidence((0.4,) * 8, rows=1500)
-    shared = np.random.default_rng(9).normal(scale=1.5, size=known.logits.shape[1:])  # views of an image err together
+    shared = np.random.default_rng(9).normal(
+        scale=1.5, size=known.logits.shape[1:]
+    )  # correlated errors of the views of an image
     known = replace(known, logits=known.logits + shared)
     merged, views = nested_view_scores(known, MergeConfig("mean", adaptive=True))
     full = macro_f1(known.labels, merge_views(known.logits).argmax(1), CLASSES)
