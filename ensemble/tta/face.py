@@ -164,7 +164,7 @@ def tta(
     >>> en.tta("swin", views="hflop")
     Traceback (most recent call last):
     ...
-    folds.errors.UsageError: unknown view 'hflop'; did you mean hflip?
+    folds.errors.UsageError: unknown view 'hflop'; did you mean hflip or vflip?
     """
     log_in_notebook()
     if not isinstance(run, str | Path):

@@ -54,7 +54,7 @@ def audit(
     >>> frame = pd.DataFrame({"path": list("abcd"), "label": ["cat", "cat", "dog", "dog"], "person": list("wxyy")})
     >>> found = folds.audit(folds.read_table(frame, need_images=False), k=2, images=False)
     >>> [(one.severity, one.kind) for one in found.findings]
-    [('warning', 'classes that cannot be in every fold')]
+    [('warning', 'classes not in every fold'), ('note', 'people with a constant label'), ('note', 'people with a single image')]
     """
     log_in_notebook()
     read = as_dataset(data, root=root, need_images=False)
