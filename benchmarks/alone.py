@@ -13,7 +13,9 @@ from collections.abc import Callable
 def pace(
     arch: str, size: int, batch: int, classes: int, device: str, validated: float, compiled: bool = False
 ) -> Callable[[int], float]:
-    """A function that trains n steps and returns the seconds; `validated` images are predicted an image that is trained on."""
+    """A function that trains n steps and returns the seconds; `validated` images are predicted an image that is trained
+    on.
+    """
     import timm
     import torch
 

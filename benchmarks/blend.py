@@ -4,8 +4,10 @@
     python benchmarks/blend.py --part large        a twentieth of 10 files of 1,000,000 × 1,000 float16, and what it grows with
     python benchmarks/blend.py --part methods      every method on the first files
 
-Each is a process of its own, so that its largest resident memory (of which mapped files are a part) is its own. Seconds of the
-vote alone are taken inside the process, after its imports; those of a command from outside. Medians of alternating runs.
+Each is a process of its own, so that its largest resident memory (of which mapped files are a part) is its own. Seconds
+of the
+vote alone are taken inside the process, after its imports; those of a command from outside. Medians of alternating
+runs.
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ def write_files(
 
 
 def timed(code: str, words: list[str], folder: Path) -> tuple[float, float, float, str]:
-    """Seconds by the clock, seconds of processors, MiB at most, and what it printed; of Python code in a process of its own."""
+    """Seconds by the clock, seconds of processors, MiB at most, and what it printed; of Python code in a process of its
+    own.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = os.times()
     process = subprocess.Popen(
@@ -119,7 +123,9 @@ def timed(code: str, words: list[str], folder: Path) -> tuple[float, float, floa
 def alternating(
     commands: dict[str, tuple[str, list[str], Path]], repeats: int, inside: bool
 ) -> dict[str, tuple[float, float, float]]:
-    """For each of (code, words, folder) the medians of its seconds (`inside`: those it printed), processor seconds and MiB."""
+    """For each of (code, words, folder) the medians of its seconds (`inside`: those it printed), processor seconds and
+    MiB.
+    """
     runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
     for _ in range(repeats + 1):  # the first warms the caches
         for name, (code, words, folder) in commands.items():

@@ -1,8 +1,10 @@
-"""How fast images are decoded, what decoding JPEGs at a fraction of their size costs in exactness, and how fast a cache is found again.
+"""How fast images are decoded, what decoding JPEGs at a fraction of their size costs in exactness, and how fast a cache
+is found again.
 
     python benchmarks/decoding.py [--images 40] [--table 2000]
 
-Measured on one core with drawn photographs of 384×512 (smooth structure at seven scales, edges, noise; JPEG quality 90), so that it needs no data.
+Measured on one core with drawn photographs of 384×512 (smooth structure at seven scales, edges, noise; JPEG quality
+90), so that it needs no data.
 """
 
 from __future__ import annotations

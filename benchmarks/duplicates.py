@@ -3,8 +3,10 @@
     python benchmarks/duplicates.py                     the built-in people
     python benchmarks/duplicates.py --data index.csv    any table with columns path, label, person
 
-Of some images altered copies are made, put under another person, and looked for among all images: the recall of each kind of change.
-Pairs found among the untouched images of different people are printed one by one: copies nobody knew of, or false alarms. Last, the time
+Of some images altered copies are made, put under another person, and looked for among all images: the recall of each
+kind of change.
+Pairs found among the untouched images of different people are printed one by one: copies nobody knew of, or false
+alarms. Last, the time
 for 20,000 images, which are these repeated with noise.
 """
 
@@ -144,7 +146,8 @@ def main() -> None:
                 + (f"  and {len(wrong)} pairs with other people's images" if wrong else "")
             )
 
-        # The same people with other noise: as many pairs of different people that look alike as so many images of this kind have.
+        # The same people with other noise: as many pairs of different people that look alike as so many images of this
+        # kind have.
         again = np.arange(arguments.many) % n
         many = (
             (thumbs[again].astype(np.int16) + rng.integers(-2, 3, (arguments.many, *thumbs.shape[1:])))

@@ -2,8 +2,10 @@
 
     python benchmarks/faces.py [--people 60] [--size 384x512] [--mediapipe MODEL.tflite]
 
-The place is right when the middle of the box lies on the face and its width is between a quarter and five sixths of the picture's: where
-people are drawn is known (`folds/data/synthetic/portraits.py`). "one cascade" is the usual call: haarcascade_frontalface_default, scale 1.1, five neighbours.
+The place is right when the middle of the box lies on the face and its width is between a quarter and five sixths of the
+picture's: where
+people are drawn is known (`folds/data/synthetic/portraits.py`). "one cascade" is the usual call:
+haarcascade_frontalface_default, scale 1.1, five neighbours.
 """
 
 from __future__ import annotations

@@ -5,9 +5,11 @@
     python benchmarks/greedy.py --autogluon PYTHON --images 3000 --steps 30        seconds instead of minutes
     python benchmarks/greedy.py                                                    ours alone
 
-Both get the same float32 probabilities from files; reading them is not counted, and all else is, what ours prepares included.
+Both get the same float32 probabilities from files; reading them is not counted, and all else is, what ours prepares
+included.
 AutoGluon runs in its own interpreter with its own metrics and defaults, in float32 or float64, whichever is faster for
-it in two steps. The two take turns; seconds are medians, and so are ratios, of the repeats. "Six" are five selections on
+it in two steps. The two take turns; seconds are medians, and so are ratios, of the repeats. "Six" are five selections
+on
 80 % of the rows and one on all, as an honest score of the weights needs them, against one of AutoGluon's. The best
 scores must agree to the six decimals that AutoGluon compares them at.
 """
@@ -68,7 +70,8 @@ def correlated(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(members, images, classes) float32 and (images,) labels.
 
-    Members err alike: half of what misleads them belongs to the person, half to the image, and each adds noise, a temper
+    Members err alike: half of what misleads them belongs to the person, half to the image, and each adds noise, a
+    temper
     and a liking for some classes of its own.
     """
     random = np.random.default_rng(seed)

@@ -1,14 +1,17 @@
-"""Whether the nested score of what is fitted is honest: it against the score on thousands of fresh people from the same world.
+"""Whether the nested score of what is fitted is honest: it against the score on thousands of fresh people from the same
+world.
 
     python benchmarks/honest.py                                    greedy, macro F1, 1,000 samples, 50 members, 100 worlds
     python benchmarks/honest.py --methods all --seeds 20           everything that is fitted
     python benchmarks/honest.py --methods auto --members 10 --seeds 20
     python benchmarks/honest.py --metric log_loss --calibrate after:vector
 
-Worlds are drawn: 7 images a person, 18 classes as frequent as in a data set of masks, members whose errors are shared among
+Worlds are drawn: 7 images a person, 18 classes as frequent as in a data set of masks, members whose errors are shared
+among
 them, half by all images of a person. Each method is fitted to one sample of people, in folds, and what it gives is
 applied to fresh ones. All is relative to the soft vote, which learns nothing: that the people drawn are easy ones is
-luck that both have. The columns: how much the score on the own samples flatters, how much the nested score does, and what
+luck that both have. The columns: how much the score on the own samples flatters, how much the nested score does, and
+what
 is gained over the soft vote on fresh people; each a mean over the worlds ± its standard error. Positive is better, or
 flattering, whichever way the metric goes.
 """

@@ -3,9 +3,12 @@
     python benchmarks/intervals.py                200 seeds of each of three worlds: tables in Markdown
     python benchmarks/intervals.py --seeds 20     a quick look
 
-A world: 18 classes, people with 7 images each; what is hard about an image is shared by the members, half of it by the images
-of a person. Classes are as rare as in the mask competition or less so (the root of their shares); drawn for each image, or as
-in the competition: a person's gender and age are those of all 7 images. The truth is the score of the same member on 36,000
+A world: 18 classes, people with 7 images each; what is hard about an image is shared by the members, half of it by the
+images
+of a person. Classes are as rare as in the mask competition or less so (the root of their shares); drawn for each image,
+or as
+in the competition: a person's gender and age are those of all 7 images. The truth is the score of the same member on
+36,000
 images of other people, equally many of each class and weighted back to their shares.
 """
 
@@ -143,7 +146,9 @@ def rules(
 
 
 def labelled(random: np.random.Generator, people: int, prior: NDArray, by_person: bool) -> NDArray[np.int64]:
-    """(people × 7,) classes; by person the same of the last six for all images, five of them with a mask, one incorrect, one without."""
+    """(people × 7,) classes; by person the same of the last six for all images, five of them with a mask, one
+    incorrect, one without.
+    """
     if not by_person:
         return random.choice(CLASSES, people * PER_PERSON, p=prior)
     kinds = random.choice(6, people, p=prior[12:] / prior[12:].sum())

@@ -4,11 +4,15 @@
     python benchmarks/kfold.py --busy             with a process that keeps one core busy
     python benchmarks/kfold.py --growth           how the time grows with k, epochs, architectures and images
 
-Everything in one run, in turn, medians of --repeats. Rates are training images a second in steady state: for this program the
+Everything in one run, in turn, medians of --repeats. Rates are training images a second in steady state: for this
+program the
 images of all slots over the time from when each has ended its first epoch until the first has nothing more to do, with
-validation, saving and what lies between two folds; for the opponent (benchmarks/opponent.py) all epochs but a fold's first.
-The opponent runs with none, one, and one worker more than there are cores, with one thread and one a core, and its best is
-taken. The ceiling (benchmarks/alone.py) is the same model, optimizer and validation with one batch that lies in memory: no
+validation, saving and what lies between two folds; for the opponent (benchmarks/opponent.py) all epochs but a fold's
+first.
+The opponent runs with none, one, and one worker more than there are cores, with one thread and one a core, and its best
+is
+taken. The ceiling (benchmarks/alone.py) is the same model, optimizer and validation with one batch that lies in memory:
+no
 data path at all. Whole: a grid of all five folds, from nothing to the last file, images not decoded yet.
 """
 
@@ -230,7 +234,9 @@ def compare(data: Path, arch: str, size: int, epochs: int, repeats: int, busy: b
 
 
 def growth(folder: Path) -> Iterator[str]:
-    """Seconds of a whole command as it grows, one thing at a time; the first line is what the others are compared with."""
+    """Seconds of a whole command as it grows, one thing at a time; the first line is what the others are compared
+    with.
+    """
     small, large = (
         generate_people(folder / "p1", people=40, test_people=2, size=(96, 128)),
         generate_people(folder / "p2", people=80, test_people=2, size=(96, 128)),

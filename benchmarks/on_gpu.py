@@ -3,8 +3,10 @@
     python benchmarks/on_gpu.py                      on a GPU
     python benchmarks/on_gpu.py --device cpu --quick that it runs, where there is none: the figures say nothing
 
-For each model: the loop a competent user writes (benchmarks/opponent.py), this program with one and with two jobs a GPU,
-with and without --compile, and the model alone (benchmarks/alone.py: one batch that lies on the GPU, no data path), eager and
+For each model: the loop a competent user writes (benchmarks/opponent.py), this program with one and with two jobs a
+GPU,
+with and without --compile, and the model alone (benchmarks/alone.py: one batch that lies on the GPU, no data path),
+eager and
 compiled. Rates are training images a second in steady state, with validation.
 The images are drawn 384×512 JPEGs, copied until there are enough
 that an epoch takes longer than a clock tick.
@@ -56,7 +58,9 @@ def table_of(folder: Path, people: int, copies: int) -> Path:
 
 
 def alone(arch: str, size: int, batch: int, device: str, compiled: bool, seconds: float) -> float:
-    """Training images a second of the model with one batch that lies on the device; of five folds, one is validated on."""
+    """Training images a second of the model with one batch that lies on the device; of five folds, one is validated
+    on.
+    """
     steps = pace(arch, size, batch, 18, device, 0.25, compiled)
     n = max(3, round(seconds / (steps(5) / 5)))
     return n * batch / steps(n)

@@ -1,11 +1,14 @@
-"""Test-time views: this program against ttach.ClassificationTTAWrapper, on the same decoded images, and what adaptive views save.
+"""Test-time views: this program against ttach.ClassificationTTAWrapper, on the same decoded images, and what adaptive
+views save.
 
     python benchmarks/tta.py                                    speed and values of several view sets, test_resnet at 64 px
     python benchmarks/tta.py --arch resnet18 --views 'hflip*vflip*rot90'
     python benchmarks/tta.py --run resnet18                     adaptive views of a trained run, in its folder: passes, seconds, scores
 
-ttach has its best conditions: inference mode, channels_last, the fastest of four batch sizes, images normalised once where its
-transforms allow, and its model brings crops and scales back to its size as this program does. Runs alternate in one process, on
+ttach has its best conditions: inference mode, channels_last, the fastest of four batch sizes, images normalised once
+where its
+transforms allow, and its model brings crops and scales back to its size as this program does. Runs alternate in one
+process, on
 one thread; ratios are of median CPU seconds (others may use the machine), wall seconds stand beside them.
 """
 
@@ -52,7 +55,9 @@ SETS = {
 
 
 class Fitting(torch.nn.Module):
-    """The model for ttach: inputs of another size are brought to its own, as this program does; normalises unless that is done."""
+    """The model for ttach: inputs of another size are brought to its own, as this program does; normalises unless that
+    is done.
+    """
 
     def __init__(self, model: torch.nn.Module, crops: bool, normalise: bool) -> None:
         super().__init__()
@@ -139,7 +144,9 @@ def compare(arch: str, text: str, images: int, repeats: int) -> list[object]:
 
 
 def adaptive(run: str, text: str, repeats: int) -> None:
-    """Fit the margin on all folds, then predict test with fold 0 as often as asked, in all views and only where they are needed."""
+    """Fit the margin on all folds, then predict test with fold 0 as often as asked, in all views and only where they
+    are needed.
+    """
     command = [sys.executable, "-m", "ensemble.cli", "--quiet", "--json", "tta", run, "--views", text]
     told = {}
     for name, more in (("all views", []), ("adaptive", ["--adaptive"])):

@@ -1,6 +1,7 @@
 """Read this project's docstrings for the site: `name : what it is`, the type being in the signature.
 
-numpydoc reads what follows the colon as a type. This extension of griffe moves it to the description, so that the site shows the
+numpydoc reads what follows the colon as a type. This extension of griffe moves it to the description, so that the site
+shows the
 annotation of the signature as the type.
 """
 

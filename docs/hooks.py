@@ -1,6 +1,7 @@
 """Fill the generated pages of the site: the help of every command, the Python API, the map of modules.
 
-MkDocs calls `on_page_markdown`. A page holds a comment where the generated text belongs, so that the page reads well without a
+MkDocs calls `on_page_markdown`. A page holds a comment where the generated text belongs, so that the page reads well
+without a
 build too.
 """
 

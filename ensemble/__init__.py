@@ -1,6 +1,7 @@
 """The combiner: prediction files in, better predictions and an honest score of them out.
 
-``import ensemble as en`` shows the whole job: the names of `folds`, and those of the combiner. Names are loaded by their first use.
+``import ensemble as en`` shows the whole job: the names of `folds`, and those of the combiner. Names are loaded by
+their first use.
 """
 
 from typing import TYPE_CHECKING

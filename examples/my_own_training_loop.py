@@ -1,6 +1,7 @@
 """Train with a loop of your own; split, score, compare and blend here.
 
-Two small networks are trained by a plain torch loop on five folds in which no person is on both sides. Everything that is
+Two small networks are trained by a plain torch loop on five folds in which no person is on both sides. Everything that
+is
 needed from this package are the folds before, and the scores after.
 
 Run it: python examples/my_own_training_loop.py

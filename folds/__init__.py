@@ -1,6 +1,7 @@
 """The fold manager: a table of images in, trained folds and prediction files out.
 
-Names are loaded by their first use, so that ``import folds`` takes no time. `ensemble` shows the same names, and those of the combiner.
+Names are loaded by their first use, so that ``import folds`` takes no time. `ensemble` shows the same names, and those
+of the combiner.
 """
 
 from typing import TYPE_CHECKING

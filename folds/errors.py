@@ -1,15 +1,19 @@
 """Errors a user can act on: what was expected, what was found, where, and how to mend it.
 
-Messages and hints name parameters, never flags, and mark them with backticks: ``f"`k` must be 2 or more, found {k}"``. A Python
-user reads the name (``k must be 2 or more, found 1``), a user of the command line the flag (``--k must be 2 or more, found 1``).
+Messages and hints name parameters, never flags, and mark them with backticks: ``f"`k` must be 2 or more, found {k}"``.
+A Python
+user reads the name (``k must be 2 or more, found 1``), a user of the command line the flag (``--k must be 2 or more,
+found 1``).
 
 - A value stands inside the backticks: ```holdout=0.2` `` is ``--holdout 0.2``; ```resume=True` `` is ``--resume``, and
   ```pretrained=False` `` is ``--no-pretrained``.
-- Use the preferred spelling (`resize`, not `fit`). What the running command has no option for (a key of a settings file, an
+- Use the preferred spelling (`resize`, not `fit`). What the running command has no option for (a key of a settings
+  file, an
   argument of a function) is shown as it is written.
 - Whole commands (``ensemble folds --stratify ...``) are written out, without backticks.
 - Where one message is made from another, take `EnsembleError.message`, which keeps the marks; ``str(error)`` has none.
-- Notes and warnings are marked in the same way. `without_marks` and `with_flags` are the two ways to show a marked text;
+- Notes and warnings are marked in the same way. `without_marks` and `with_flags` are the two ways to show a marked
+  text;
   the command line calls the latter in `ensemble.cli.terminal.console`, with the spellings that `ensemble.cli.app` sets.
 """
 
@@ -28,7 +32,9 @@ _PARAMETER = re.compile(r"`([A-Za-z_]\w*)(?:=([^`\n]*))?`")
 
 
 def without_marks(text: str) -> str:
-    """Return the text as Python users read it: ``"`k=5` and `holdout` contradict"`` → ``"k=5 and holdout contradict"``."""
+    """Return the text as Python users read it: ``"`k=5` and `holdout` contradict"`` → ``"k=5 and holdout
+    contradict"``.
+    """
     return _PARAMETER.sub(lambda found: found[0][1:-1], text)
 
 
@@ -54,7 +60,9 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with its control characters escaped (``\\n``, ``\\x1b``): names of samples, files and runs may hold any."""
+    """Return the text with its control characters escaped (``\\n``, ``\\x1b``): names of samples, files and runs may
+    hold any.
+    """
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
@@ -125,7 +133,9 @@ def close_matches(name: str, choices: Iterable[str], most: int = 3) -> list[str]
 
 
 def unknown_name(kind: str, name: str, choices: Sequence[str], hint: str | None = None) -> UsageError:
-    """Return an error for a name that is none of `choices`, with the nearest ones offered; `kind` may be marked (``"`loss`"``)."""
+    """Return an error for a name that is none of `choices`, with the nearest ones offered; `kind` may be marked
+    (``"`loss`"``).
+    """
     close = close_matches(name, choices)
     meant = f"; did you mean {' or '.join(close)}?" if close else ""
     listed = hint or f"known: {', '.join(list(choices)[:20])}{' …' if len(choices) > 20 else ''}"

@@ -1,4 +1,5 @@
-"""Run the code cells of a notebook in this process, as a kernel would: the last value of a cell shows itself as HTML and as text.
+"""Run the code cells of a notebook in this process, as a kernel would: the last value of a cell shows itself as HTML
+and as text.
 
 python tests/run_notebook.py NOTEBOOK [NAME=VALUE …]     the values replace those of the cell tagged "parameters"
 """

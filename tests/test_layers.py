@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Packages (and modules at the top) from low to high: one imports only lower ones. docs/architecture.md says what each is for.
+# Packages (and modules at the top) from low to high: one imports only lower ones. docs/architecture.md says what each
+# is for.
 RANKS = {
     "folds": (
         ("errors",),

@@ -1,7 +1,8 @@
 """A folder that version 0.1.0 made is listed, blended, resumed and augmented by this version to the same bytes.
 
 `data/version_0.1.0.tar.gz` was written by version 0.1.0 alone: two finished runs of `test_resnet` on two folds, a third
-(`cut`) whose fold 1 was killed after its first epoch, two blends, one TTA; `expected/` holds what version 0.1.0 printed,
+(`cut`) whose fold 1 was killed after its first epoch, two blends, one TTA; `expected/` holds what version 0.1.0
+printed,
 and the predictions of `cut` after version 0.1.0 itself had resumed it.
 """
 

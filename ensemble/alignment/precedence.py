@@ -1,4 +1,6 @@
-"""Select the files of a run to use: no duplicate predictions, TTA before plain predictions, all of the same training."""
+"""Select the files of a run to use: no duplicate predictions, TTA before plain predictions, all of the same
+training.
+"""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ def members_of_arrays(
 ) -> ArrayMembers:
     """Return a member for each name.
 
-    Rows of arrays are in one order. `Predictions` are put in line by their ids, and bring labels, people and folds themselves.
+    Rows of arrays are in one order. `Predictions` are put in line by their ids, and bring labels, people and folds
+    themselves.
 
     Parameters
     ----------

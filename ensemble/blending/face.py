@@ -54,16 +54,22 @@ def blend(
 
     Parameters
     ----------
-    predictions : name → (n, classes) out-of-fold probabilities of the same rows in the same order (arrays, DataFrames whose columns are
-        the classes), or → `Predictions`, which are put in line by id; or what `kfold` has returned; or files (patterns too).
-    y : (n,) true classes of the rows of arrays; without it they are taken for test samples, on which nothing can be learned.
+    predictions : name → (n, classes) out-of-fold probabilities of the same rows in the same order (arrays, DataFrames
+        whose columns are
+        the classes), or → `Predictions`, which are put in line by id; or what `kfold` has returned; or files (patterns
+        too).
+    y : (n,) true classes of the rows of arrays; without it they are taken for test samples, on which nothing can be
+        learned.
     groups : (n,) the person (patient, camera, writer) of each row; without it every row counts as a person of its own.
-    fold : (n,) the fold of each row, where all predictions are of one split: nested scores leave these out, one at a time.
+    fold : (n,) the fold of each row, where all predictions are of one split: nested scores leave these out, one at a
+        time.
     ids : (n,) names of the rows; without it they are numbered.
     classes : of the columns of arrays, in order; without it the sorted values of `y`, as in scikit-learn.
     test : the same names → predictions of test samples, which are blended too.
-    method : ``soft`` (the default), ``hard``, ``weighted``, ``geometric``, ``power``, ``median``, ``trimmed``, ``max``, ``rank``; learned:
-        ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``, ``exp``, ``per-class``, ``bias``, ``bias-geometric``,
+    method : ``soft`` (the default), ``hard``, ``weighted``, ``geometric``, ``power``, ``median``, ``trimmed``, ``max``,
+        ``rank``; learned:
+        ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``, ``exp``, ``per-class``, ``bias``,
+        ``bias-geometric``,
         ``stacking``, ``stacking-bias``; or ``auto``, which chooses, and scores the choice.
     weights : of ``weighted``: name → weight, or one for each in order.
     runs : blend only these.
@@ -74,7 +80,8 @@ def blend(
     by : ``class``, or ``attribute``: mask, gender, age are voted on apart.
     max_members, budget : how many runs, or what cost an image, at most.
     cost : what a pass of each run costs: name → cost.
-    contributions : say in the record what each run is worth (with ``auto`` by default); `Blend.contributions` tells it in any case.
+    contributions : say in the record what each run is worth (with ``auto`` by default); `Blend.contributions` tells it
+        in any case.
     breakdown : put scores by class and attribute into the record.
     labels : a CSV of true labels, for files.
     logits : files without a sidecar hold logits.

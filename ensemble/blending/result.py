@@ -68,7 +68,9 @@ class BlendResult(Displayed):
 
     @property
     def oof(self) -> Predictions | None:
-        """The blend out of fold, each person predicted by what was fitted without them; None where only test was blended."""
+        """The blend out of fold, each person predicted by what was fitted without them; None where only test was
+        blended.
+        """
         return self._predictions("oof")
 
     @property
@@ -78,7 +80,9 @@ class BlendResult(Displayed):
 
     @property
     def nested(self) -> Interval | None:
-        """The score on people who were not used for fitting, with its 95% CI; of plain voting, of all. None without labels."""
+        """The score on people who were not used for fitting, with its 95% CI; of plain voting, of all. None without
+        labels.
+        """
         if self.fitted is not None:
             return self.fitted.lines[self.fitted.method].score
         entry = self.total.get("oof")
@@ -99,7 +103,9 @@ class BlendResult(Displayed):
         return None if self.nested is None else 0.0
 
     def methods(self) -> pd.DataFrame:
-        """Return a row for each method that was tried, or compared with: its nested score, optimism, and gain over soft voting."""
+        """Return a row for each method that was tried, or compared with: its nested score, optimism, and gain over soft
+        voting.
+        """
         import pandas as pd
 
         if self.fitted is None:
@@ -130,7 +136,8 @@ class BlendResult(Displayed):
 
         Raises
         ------
-        EnsembleError : what each run is worth cannot be told: labels are not known, there is one run, or attributes are voted on apart.
+        EnsembleError : what each run is worth cannot be told: labels are not known, there is one run, or attributes are
+            voted on apart.
         """
         import pandas as pd
 
@@ -151,7 +158,8 @@ class BlendResult(Displayed):
         return pd.DataFrame(rows).set_index("run")
 
     def pareto(self) -> pd.DataFrame:
-        """Return a row for each subset of the runs that none is both cheaper and better than, the cheapest first, and all runs.
+        """Return a row for each subset of the runs that none is both cheaper and better than, the cheapest first, and
+        all runs.
 
         Raises
         ------
@@ -184,7 +192,8 @@ class BlendResult(Displayed):
 
         Parameters
         ----------
-        predictions : run → (n, classes) in the same order of rows and classes, DataFrame, or `Predictions`; runs of weight 0 may be absent.
+        predictions : run → (n, classes) in the same order of rows and classes, DataFrame, or `Predictions`; runs of
+            weight 0 may be absent.
 
         Raises
         ------

@@ -22,7 +22,8 @@ PREFIX = "ENSEMBLE_"
 def _show_panels(parser: Any) -> None:
     """Make the help of a typer command list its options under their `rich_help_panel`, in their preferred spelling.
 
-    Arguments come first, options without a panel last; where no option has one, they are under "Options", as typer has it.
+    Arguments come first, options without a panel last; where no option has one, they are under "Options", as typer has
+    it.
     """
     from ensemble.cli.terminal.options import FIRST_PANELS, LAST_PANELS
 
@@ -159,7 +160,9 @@ next: ensemble demo
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program and leave with its exit code: 0 done, 1 wrong input, 2 wrong usage, 3 folds failed, 130 interrupted."""
+    """Run the program and leave with its exit code: 0 done, 1 wrong input, 2 wrong usage, 3 folds failed, 130
+    interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     console.words = list(words)
     debug = _take(words, "--debug")
@@ -214,7 +217,9 @@ def _run(words: list[str]) -> int:
 
 
 def _parser(name: str, command: Callable[..., Any]) -> Any:
-    """Return the parser that typer makes of a function, with our help, our Ctrl-C and the variables of every spelling."""
+    """Return the parser that typer makes of a function, with our help, our Ctrl-C and the variables of every
+    spelling.
+    """
     # Typer's rich help costs .14 s a start; its plain help does not.
     os.environ.setdefault("TYPER_USE_RICH", "0")
     import typer

@@ -17,7 +17,8 @@ from folds.errors import UsageError
 def apply_combination(split: AlignedSplit, combination: Combination, ranking: Sequence[str] | None = None) -> Vote:
     """What a combination says on the samples of a split.
 
-    A run of the combination that the split lacks, or that lacks a row, leaves its word to the others, as `Combination.apply` says.
+    A run of the combination that the split lacks, or that lacks a row, leaves its word to the others, as
+    `Combination.apply` says.
 
     Parameters
     ----------
@@ -51,7 +52,9 @@ def apply_combination(split: AlignedSplit, combination: Combination, ranking: Se
 
 
 def _check_runs(split: AlignedSplit, combination: Combination, method: PoolingRule) -> None:
-    """Raise UsageError where the split has a run that the combination does not know, or one of hard labels that it cannot use."""
+    """Raise UsageError where the split has a run that the combination does not know, or one of hard labels that it
+    cannot use.
+    """
     strange = sorted({run.name for run in split.runs} - set(combination.runs))
     if strange:
         raise UsageError(

@@ -50,7 +50,8 @@ def choose(
 ) -> Choice:
     """Try all fitters, take the one with the best nested score, or soft voting where that is as good.
 
-    For the honest score of the choice, every part is left out in turn and the choice is made again on the rest, by scores that are
+    For the honest score of the choice, every part is left out in turn and the choice is made again on the rest, by
+    scores that are
     nested in there. What is fitted without two parts serves both, so k parts take k(k−1)/2 + k + 1 fits of each fitter.
 
     Parameters
@@ -117,7 +118,9 @@ def _fit_all(stack: Stack, fitters: Sequence[Fitter], metric: Metric, seed: int,
 def _nested_twice(
     stack: Stack, fitter: Fitter, metric: Metric, seed: int, fitted: Fitted
 ) -> tuple[NestedResult, list[NDArray[np.float32]]]:
-    """Return a fitter's nested result and, for each part, its predictions of the other parts, each by what was fitted without both."""
+    """Return a fitter's nested result and, for each part, its predictions of the other parts, each by what was fitted
+    without both.
+    """
     parts = np.unique(stack.outer_folds)
     if not fitter.is_fitted:
         found = nested_cv(stack, fitter, metric, seed)
@@ -138,7 +141,9 @@ def _nested_twice(
 
 
 def _at_once(stack: Stack) -> int:
-    """How many fits: as many as there are cores, and as memory holds. numpy leaves Python's lock while it works on large arrays."""
+    """How many fits: as many as there are cores, and as memory holds. numpy leaves Python's lock while it works on
+    large arrays.
+    """
     held = _COPIES * stack.probabilities.nbytes
     return max(1, min(cpu_count(), _MOST_BYTES // held))
 

@@ -1,4 +1,6 @@
-"""Calibration, learnt: a temperature, or also an offset for each class, of each run before pooling or of the pooled prediction after."""
+"""Calibration, learnt: a temperature, or also an offset for each class, of each run before pooling or of the pooled
+prediction after.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,12 @@ from folds.metrics.classification import Metric
 
 HOWS = {"temperature": "one temperature", "vector": "a temperature, and an offset for each class"}
 WHERES = {"before": "each run before pooling", "after": "the pooled prediction"}
-# How hard the offsets are held to 0: Σ offset² · strength / 2 beside the log losses, summed. So a class needs labels to move.
+# How hard the offsets are held to 0: Σ offset² · strength / 2 beside the log losses, summed. So a class needs labels to
+# move.
 # Before pooling harder: what each of many runs takes off a rare class, none of them says any more.
 OFFSET_STRENGTH = {"before": 30.0, "after": 10.0}
-# Steps of a solver at most. What a row of log p counts in the curvature of the loss for 1/T: only how fast it is done depends on it.
+# Steps of a solver at most. What a row of log p counts in the curvature of the loss for 1/T: only how fast it is done
+# depends on it.
 _STEPS, _CURVATURE = 200, 0.05
 
 
@@ -35,7 +39,8 @@ def temperature(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) 
     """Return the T in p → softmax(log p / T) with the least log loss, from .05 to 20 (Guo et al., ICML 2017).
 
     The loss is convex in 1/T, so where it falls and rises is bracketed, and Newton's steps that leave the bracket are
-    halved. Probabilities below `FLOOR` count as `FLOOR`, so 0 and 1 are as good as any. SciPy's bounded scalar search takes
+    halved. Probabilities below `FLOOR` count as `FLOOR`, so 0 and 1 are as good as any. SciPy's bounded scalar search
+    takes
     1.1 to 1.8 times as long (300 to 20,000 rows, 4 to 100 classes), and has to be imported.
 
     Parameters
@@ -48,7 +53,8 @@ def temperature(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) 
 def vector(
     probabilities: NDArray[np.floating], labels: NDArray[np.int64], strength: float
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return (T, offset (classes,)) of p → softmax(log p / T + offset) with the least Σ log loss + strength/2 · Σ offset².
+    """Return (T, offset (classes,)) of p → softmax(log p / T + offset) with the least Σ log loss + strength/2 · Σ
+    offset².
 
     The penalty does not grow with the samples, so a class with few labels hardly moves.
     """
@@ -116,7 +122,8 @@ def transformed(stack: Stack, calibration: Calibration) -> Stack:
 def calibrated(fitter: Fitter, how: str = "temperature", where: str = "after") -> Fitter:
     """A fitter whose runs are calibrated before it learns, or whose pooled predictions are after.
 
-    After: what the pooled predictions of a fitter that learns say of the samples it learnt on is too sure. So each part's are
+    After: what the pooled predictions of a fitter that learns say of the samples it learnt on is too sure. So each
+    part's are
     of what was fitted without it, and the calibration is learnt on those. A bias that the fitter has is moved along, so
     that decisions stay.
     """
@@ -153,7 +160,9 @@ def _after(fitter: Fitter, how: str) -> Fit:
 def pooled_honestly(
     fitter: Fitter, stack: Stack, metric: Metric, seed: int = 0
 ) -> tuple[Combination, NDArray[np.float32]]:
-    """What a fitter finds, and (n, classes) what it predicts, without calibration after and bias: each part by what was fitted without it."""
+    """What a fitter finds, and (n, classes) what it predicts, without calibration after and bias: each part by what was
+    fitted without it.
+    """
     whole = fitter.fit(stack, metric, seed)
     if whole.after is not None:
         raise ValueError(f"{fitter.name} is calibrated after pooling already")

@@ -1,4 +1,6 @@
-"""A bias for each class, on log p, that moves decisions towards what a metric of counts wants: macro F1 wants rare classes."""
+"""A bias for each class, on log p, that moves decisions towards what a metric of counts wants: macro F1 wants rare
+classes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def biased(fitter: Fitter) -> Fitter:
     """A fitter whose decisions are moved by a bias for each class.
 
     The bias is what is best for the metric if labels were drawn from the calibrated probabilities, which is an expected
-    score. The labels themselves it sees only through the calibration, of as many numbers as there are classes: fitted to the
+    score. The labels themselves it sees only through the calibration, of as many numbers as there are classes: fitted
+    to the
     score of the labels, it learns which of the few samples of a rare class happen to be where, and on new ones most of
     that is lost. What is not a metric of counts does not ask for decisions, and gets no bias.
     """
@@ -46,7 +49,8 @@ def expected_bias(
 ) -> NDArray[np.float64]:
     """(classes,) the bias on log p with the best expected score, their mean 0.
 
-    It starts at the offsets of the calibration, whose largest probability is the most probable class, and goes up by one
+    It starts at the offsets of the calibration, whose largest probability is the most probable class, and goes up by
+    one
     class at a time, over all values at which a decision changes.
 
     Parameters

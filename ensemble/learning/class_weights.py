@@ -12,14 +12,17 @@ from ensemble.learning.weights import simplex_weights, told, true_class
 from ensemble.voting.base import FLOOR
 from folds.metrics.classification import Metric
 
-# How hard log weights are held to the shared ones, from the strongest: Σ log loss + strength/2 · Σ (log weight − log shared weight)².
-# Below 10 they turn into a correction of how frequent the classes are: log loss falls, and so does macro F1 on new people; calibration and a
+# How hard log weights are held to the shared ones, from the strongest: Σ log loss + strength/2 · Σ (log weight − log
+# shared weight)².
+# Below 10 they turn into a correction of how frequent the classes are: log loss falls, and so does macro F1 on new
+# people; calibration and a
 # class bias do that better.
 STRENGTHS = (1000.0, 100.0, 30.0, 10.0)
 # The shared weights are of the simplex, and so much of equal ones: a weight of 0 has no logarithm to be held to.
 EQUAL = 0.1
 _STEPS = 200
-# Of the loss: of the weights that are given, and where it is only to be seen which strength is better, or where to begin.
+# Of the loss: of the weights that are given, and where it is only to be seen which strength is better, or where to
+# begin.
 _EXACT, _ON_THE_WAY = 1e-9, 1e-5
 
 
@@ -27,7 +30,8 @@ def per_class(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     """Weights (runs, classes) of the arithmetic mean with the least log loss, held to shared ones.
 
     The penalty does not grow with the samples, so a class moves as far as its labels carry it, and one without hardly.
-    The strength is the one of `STRENGTHS` with the least log loss on held-out people; no weights of its own for any class
+    The strength is the one of `STRENGTHS` with the least log loss on held-out people; no weights of its own for any
+    class
     are among the choices. Not convex: it begins at the shared weights and goes down from one strength to the next.
 
     Raises
@@ -84,7 +88,9 @@ def _loss(
     there: NDArray[np.float64] | None,
     labels: NDArray[np.int64],
 ) -> tuple[float, NDArray[np.float64]]:
-    """Σ log loss of the pool that `Combination.apply` makes of values (classes, runs, n), and its slope (runs, classes)."""
+    """Σ log loss of the pool that `Combination.apply` makes of values (classes, runs, n), and its slope (runs,
+    classes).
+    """
     weights, rows = _weights(at, shared), np.arange(len(labels))
     pooled = np.matmul(weights.T[:, None], values)[:, 0]  # (classes, n)
     present = 1.0 if there is None else weights.T @ there

@@ -1,4 +1,6 @@
-"""How runs become one prediction, as plain numbers: what every fitted method gives, and what is applied to new samples."""
+"""How runs become one prediction, as plain numbers: what every fitted method gives, and what is applied to new
+samples.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ class Calibration:
 class Combination:
     """How runs become one prediction.
 
-    In this order: `before` for each run, then the pool (or the stacked model), `after`, and `bias`, which is added to log p: it
+    In this order: `before` for each run, then the pool (or the stacked model), `after`, and `bias`, which is added to
+    log p: it
     moves decisions towards what a metric wants, and away from what the probabilities say.
 
     Attributes
@@ -60,7 +63,8 @@ class Combination:
     pool : a key of `ensemble.voting.METHODS`.
     weights : (runs,), or (runs, classes) where each class has its own; ≥ 0.
     before : calibration of each run; `after` of the pooled.
-    stacked : (runs × classes + 1, classes) coefficients of log p (each row's mean taken off) and, last, the intercept; instead of a pool.
+    stacked : (runs × classes + 1, classes) coefficients of log p (each row's mean taken off) and, last, the intercept;
+        instead of a pool.
     bias : (classes,).
     power, trim : what the pools of these names are told; None for others, and for their defaults.
     said : what was found, in a few words, for the reader.
@@ -98,9 +102,11 @@ class Combination:
         return size / size.sum() if size.sum() > 0 else np.full(len(self.runs), 1 / len(self.runs))
 
     def apply(self, ballots: VoteInput) -> tuple[NDArray[np.float64], int]:
-        """(m, classes) values ≥ 0 whose rows sum to 1 and whose largest is the decision, and the number of ties of hard votes.
+        """(m, classes) values ≥ 0 whose rows sum to 1 and whose largest is the decision, and the number of ties of hard
+        votes.
 
-        `ballots.weights` (runs, m) says who is present, by values above 0. Where none of those with a weight is, all who
+        `ballots.weights` (runs, m) says who is present, by values above 0. Where none of those with a weight is, all
+        who
         are present count alike.
         """
         present = ballots.weights > 0
@@ -159,7 +165,8 @@ class Combination:
 
         Raises
         ------
-        EnsembleError : a field is missing, of another kind or size than `classes` and the runs make it, or a number cannot be.
+        EnsembleError : a field is missing, of another kind or size than `classes` and the runs make it, or a number
+            cannot be.
         """
         wrong = validate_fields(record, _FIELDS) or _impossible(record)
         if wrong:
@@ -305,7 +312,9 @@ def _by_class(
 
 
 def features(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(runs, m, classes) → (m, runs × classes): log p, each run's mean taken off; an absent run says what the others do on average."""
+    """(runs, m, classes) → (m, runs × classes): log p, each run's mean taken off; an absent run says what the others do
+    on average.
+    """
     logs = np.log(np.maximum(values, FLOOR))
     logs -= logs.mean(axis=2, keepdims=True)
     if not present.all():

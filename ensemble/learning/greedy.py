@@ -6,8 +6,10 @@ exact: every step takes what scoring every candidate anew would take, and the ru
 those of AutoGluon's `EnsembleSelection`, so that both take the same members. The speed comes from scoring candidates
 together (see `greedy_kernels`).
 
-Memory, beside the probabilities: at most 48 · members · n bytes for log loss; as much as the probabilities, 9 · members · n
-and 40 · n · classes for a metric of counts; 24 · n · classes for any other. A bag copies the probabilities of its members.
+Memory, beside the probabilities: at most 48 · members · n bytes for log loss; as much as the probabilities, 9 · members
+· n
+and 40 · n · classes for a metric of counts; 24 · n · classes for any other. A bag copies the probabilities of its
+members.
 Time is linear in n, members and steps.
 """
 
@@ -120,18 +122,22 @@ class Prepared:
     ) -> Selection:
         """Weights of the members that score best together.
 
-        The steps up to the first best score are kept. Among candidates that are equal (to 1e-12 in the first step, to six
+        The steps up to the first best score are kept. Among candidates that are equal (to 1e-12 in the first step, to
+        six
         decimals after it) those already taken come first, then a random one: the draws are those of
         `numpy.random.RandomState(seed)`.
 
         Parameters
         ----------
         steps : members to take, the same one as often as it helps.
-        bags : so many selections, each among a random share of the members, averaged (Caruana et al., 2004, section 2.3);
+        bags : so many selections, each among a random share of the members, averaged (Caruana et al., 2004, section
+            2.3);
             0 for one selection among all.
         bag_share : the share of the members in a bag; at least one.
-        warm : begin with the so many best single members, best first (sorted initialisation, section 2.2); they count as steps.
-        patience : stop after so many steps without a new best. The steps are those of the full course, up to there; what
+        warm : begin with the so many best single members, best first (sorted initialisation, section 2.2); they count
+            as steps.
+        patience : stop after so many steps without a new best. The steps are those of the full course, up to there;
+            what
             may be missed is a best that comes after a longer pause. All steps are tried without it.
         rows : indices or a mask of the rows to fit on; all without it.
 
@@ -160,7 +166,8 @@ class Prepared:
     def score(self, metric: Metric, weights: NDArray[np.float64], rows: NDArray | None = None) -> float:
         """The score of a weighted mean; a member absent on a row leaves its weight to the others.
 
-        A row whose members with a weight are all absent is predicted to be no class by a metric of counts; for others each
+        A row whose members with a weight are all absent is predicted to be no class by a metric of counts; for others
+        each
         class has the same probability there.
         """
         index = self._index(rows)
@@ -247,7 +254,9 @@ class Prepared:
 
     @cached_property
     def _true_class(self) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
-        """(members, n) the true class's probability, (members, n) the sum over classes, and whether all sums are near 1."""
+        """(members, n) the true class's probability, (members, n) the sum over classes, and whether all sums are near
+        1.
+        """
         true = self.probabilities[:, np.arange(self.n), self.labels].astype(np.float64)
         totals = np.empty((self.members, self.n))
         ones = np.ones(self.classes)

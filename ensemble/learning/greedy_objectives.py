@@ -71,8 +71,10 @@ class CountsCourse:
     """A metric of hits, labels and predictions.
 
     The decision of a row is the largest running sum. Class b can overtake the decision t by one more member only if
-    sum_b + (largest p_b of all members) ≥ sum_t + (smallest p_t of all members). All other pairs (row, b) are left alone.
-    By how much a row is short of such a pair is its lead; a member that is taken shortens it by (its largest p_b) − p_t at
+    sum_b + (largest p_b of all members) ≥ sum_t + (smallest p_t of all members). All other pairs (row, b) are left
+    alone.
+    By how much a row is short of such a pair is its lead; a member that is taken shortens it by (its largest p_b) − p_t
+    at
     most, so most rows need not be looked at. In the others every member's sums are compared in float64 as an argmax
     would, one pass a contender.
 
@@ -135,7 +137,9 @@ class CountsCourse:
         self.top[changed] = self.sums.reshape(self.n, self.classes).take(changed, axis=0).argmax(axis=1)
 
     def _contests(self) -> NDArray[np.int64]:
-        """(members · keys,) how often each member with the others comes to each decision, on the rows that may change (`rows`)."""
+        """(members · keys,) how often each member with the others comes to each decision, on the rows that may change
+        (`rows`).
+        """
         rows = np.flatnonzero(self.lead <= 0)
         reach = self.sums.reshape(self.n, self.classes).take(rows, axis=0)
         top = self.top[rows]

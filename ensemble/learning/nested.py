@@ -39,7 +39,9 @@ class NestedResult:
     parts: tuple[Combination, ...]
 
     def optimism(self, labels: NDArray[np.int64], metric: Metric) -> float:
-        """What the score on the samples it was fitted on has too much; positive when it flatters, whichever way the metric goes."""
+        """What the score on the samples it was fitted on has too much; positive when it flatters, whichever way the
+        metric goes.
+        """
         gained = metric(labels, self.in_sample) - metric(labels, self.out_of_sample)
         return gained if metric.greater_is_better else -gained
 
@@ -47,7 +49,8 @@ class NestedResult:
 def outer_fold_ids(
     persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArray[np.int64] | None, count: int = NESTS
 ) -> NDArray[np.int64]:
-    """(n,) the part of each sample, whole people in each: the folds that the members agree on, else people dealt out by class.
+    """(n,) the part of each sample, whole people in each: the folds that the members agree on, else people dealt out by
+    class.
 
     Fewer than `FEWEST` folds are dealt again, and so are folds that a person stands in two of.
 
@@ -120,7 +123,9 @@ def gain(stack: Stack, metric: Metric, over: NestedResult, of: NestedResult) -> 
 
 
 def weight_instability(parts: Sequence[Combination]) -> float:
-    """How far the shares of the vote move when other people are left out: half the mean absolute difference between two parts, 0 to 1."""
+    """How far the shares of the vote move when other people are left out: half the mean absolute difference between two
+    parts, 0 to 1.
+    """
     shares = np.array([part.shares for part in parts])
     pairs = [(i, j) for i in range(len(shares)) for j in range(i)]
     return float(np.mean([np.abs(shares[i] - shares[j]).sum() / 2 for i, j in pairs])) if pairs else 0.0

@@ -94,7 +94,9 @@ FITTERS: dict[str, Fitter] = PLAIN | {
 
 
 def candidates(metric: Metric) -> list[Fitter]:
-    """What ``auto`` tries: everything there is; where a metric is not of decisions, calibration in place of what moves those."""
+    """What ``auto`` tries: everything there is; where a metric is not of decisions, calibration in place of what moves
+    those.
+    """
     if metric.from_counts is not None:
         return list(FITTERS.values())
     calibrations = [

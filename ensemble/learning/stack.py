@@ -1,4 +1,6 @@
-"""What fitted methods learn on: the runs' out-of-fold predictions of the samples whose label is known, in memory; numpy only."""
+"""What fitted methods learn on: the runs' out-of-fold predictions of the samples whose label is known, in memory; numpy
+only.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ class Stack:
         )
 
     def check_memory(self, copies: int, what: str) -> None:
-        """Raise EnsembleError where so many copies in float64, which `what` needs, are more than should be held in memory."""
+        """Raise EnsembleError where so many copies in float64, which `what` needs, are more than should be held in
+        memory.
+        """
         if (size := 8 * copies * self.probabilities.size) > _MOST_BYTES:
             raise EnsembleError(
                 f"{what} of {self.runs:,} runs × {len(self):,} samples × {self.classes:,} classes needs {size / 2**30:.0f} GiB of memory",

@@ -13,7 +13,8 @@ from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 
 STRUCTURES = ("own class", "all classes")
-# How hard coefficients are held to the geometric vote, from the strongest: Σ log loss + strength/2 · (runs · Σ Δ² + Σ intercept²).
+# How hard coefficients are held to the geometric vote, from the strongest: Σ log loss + strength/2 · (runs · Σ Δ² + Σ
+# intercept²).
 STRENGTHS = (1000.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 # A strength that is so much worse than the best one so far, in log loss a sample, ends the path.
 _WORSE = 0.01
@@ -30,7 +31,8 @@ class Rotated:
 
     Attributes
     ----------
-    values : (blocks, n, size) the features of a class in the eigenvectors of their products; one block where all classes
+    values : (blocks, n, size) the features of a class in the eigenvectors of their products; one block where all
+        classes
         have the same features. The intercept is a feature of its own, √runs.
     vectors : (blocks, features + 1, size).
     sizes : (blocks, size) eigenvalues.
@@ -64,8 +66,10 @@ class Rotated:
 def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     """Logits Σ over runs of coefficients · log p + intercept, at the strength that held-out people ask for by log loss.
 
-    First each class learns from the same class of every run; at infinite strength that is the geometric vote, which is among
-    the choices. Then, where there are at least as many samples as coefficients (runs · classes²), each class may learn from
+    First each class learns from the same class of every run; at infinite strength that is the geometric vote, which is
+    among
+    the choices. Then, where there are at least as many samples as coefficients (runs · classes²), each class may learn
+    from
     all classes what is left, with a strength of its own; infinite is among the choices again.
 
     Raises
@@ -176,7 +180,9 @@ def _path(
     labels: NDArray[np.int64],
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
 ) -> tuple[int, list[NDArray[np.float64]]]:
-    """How many of the strengths to go through, by the log loss on held-out people, and the logits without each part then."""
+    """How many of the strengths to go through, by the log loss on held-out people, and the logits without each part
+    then.
+    """
     now = [found.start for _ in parts]
     best, least, logits = (
         0,

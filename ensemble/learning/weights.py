@@ -66,7 +66,9 @@ def greedy(*, bags: int = 0, warm: int = 0) -> Callable[[Stack, Metric, int], Co
 
 
 def simplex(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
-    """Weights that minimise the log loss of the arithmetic mean, whatever the metric: a convex problem, so without luck."""
+    """Weights that minimise the log loss of the arithmetic mean, whatever the metric: a convex problem, so without
+    luck.
+    """
     weights = simplex_weights(true_class(stack), stack.present)
     return Combination(stack.names, weights=weights, summary=f"took {told(stack.names, weights)}")
 
@@ -74,7 +76,8 @@ def simplex(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
 def exponential(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     """Weights ∝ exp(−t · log loss of the run), with the one t ≥ 0 that minimises the log loss of the arithmetic mean.
 
-    t 0 is the equal vote; as cleanlab weighs its models. The metric is not asked: it would be the luck of a few samples.
+    t 0 is the equal vote; as cleanlab weighs its models. The metric is not asked: it would be the luck of a few
+    samples.
     """
     columns = np.maximum(true_class(stack), FLOOR)
     there = None if stack.present is None else stack.present.astype(np.float64)
@@ -105,7 +108,8 @@ def simplex_weights(
 ) -> NDArray[np.float64]:
     """(runs,) weights ≥ 0 with sum 1 that minimise the mean −log of the arithmetic mean's probability of the label.
 
-    Sequential quadratic programming, then steps of EM for a mixture's weights until the duality gap, by which the loss can
+    Sequential quadratic programming, then steps of EM for a mixture's weights until the duality gap, by which the loss
+    can
     at most be bettered, is below `tolerance` nats. Where runs are absent the mean is over those present; that is not
     convex, a step of EM goes uphill still (its denominators bounded by their tangents: Hunter & Lange, 2004).
 

@@ -1,4 +1,6 @@
-"""Read and check the members of a blend: prediction files, arrays without a sidecar, CSVs of hard labels; numpy only."""
+"""Read and check the members of a blend: prediction files, arrays without a sidecar, CSVs of hard labels; numpy
+only.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class Member:
     rows : ids and other columns of the samples; None for an array without a sidecar, whose row order cannot be checked.
     all_rows : rows of the full table if the sidecar refers to a samples file; otherwise `rows`.
     sha : hash of content and meaning; equal for equal predictions of equal samples, independent of the file's path.
-    content, meaning : hash of the file, and of what its numbers mean (samples, classes, split, kind) without the run's name.
+    content, meaning : hash of the file, and of what its numbers mean (samples, classes, split, kind) without the run's
+        name.
     note : a remark on how the file was read; "" for none.
     """
 

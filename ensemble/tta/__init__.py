@@ -1,4 +1,6 @@
-"""Test-time augmentation: a trained run predicted in several views. The package itself is the function ``ensemble.tta(run, views=…)``."""
+"""Test-time augmentation: a trained run predicted in several views. The package itself is the function
+``ensemble.tta(run, views=…)``.
+"""
 
 from folds._lazy import callable_package
 

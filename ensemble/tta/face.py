@@ -74,7 +74,9 @@ class TTAResult(Displayed):
         return tuple(path for path in found if path.exists())
 
     def frame(self) -> pd.DataFrame:
-        """Return a row for each split and view, and for their merge: macro F1 with its 95% CI, accuracy, weight in the merge."""
+        """Return a row for each split and view, and for their merge: macro F1 with its 95% CI, accuracy, weight in the
+        merge.
+        """
         import pandas as pd
 
         rows = []
@@ -135,15 +137,18 @@ def tta(
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> TTAResult:
-    """Predict a run's own validation rows, and test, in several views, and return their merge and what it gains. As ``ensemble tta``.
+    """Predict a run's own validation rows, and test, in several views, and return their merge and what it gains. As
+    ``ensemble tta``.
 
     What is there already is not predicted again, so that another merge costs nothing.
 
     Parameters
     ----------
     run : a run (of `kfold` or `load_run`), its name, or the file of a checkpoint.
-    views : ``hflip``, ``vflip``, ``rot90``, ``d4``, ``scale:1.1``, …, joined by ``,`` or ``*``; the plain image is always among them.
-    merge : ``mean`` or ``geometric``; ``weighted`` or ``classwise``, with weights fitted out of fold; ``auto``, the best of these.
+    views : ``hflip``, ``vflip``, ``rot90``, ``d4``, ``scale:1.1``, …, joined by ``,`` or ``*``; the plain image is
+        always among them.
+    merge : ``mean`` or ``geometric``; ``weighted`` or ``classwise``, with weights fitted out of fold; ``auto``, the
+        best of these.
     budget : views an image at most, the best ones out of fold.
     adaptive : further views only where the plain image leaves doubt.
     data : the table it was trained on, where it has moved.

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from folds.errors import UsageError
 
-# Shares of the vote nearer to each other than this are a tie: .1 + .2 and .3 are the same share, and float32 must tell others apart.
+# Shares of the vote nearer to each other than this are a tie: .1 + .2 and .3 are the same share, and float32 must tell
+# others apart.
 TIE = 1e-7
 # What the class that wins a tie has more than the others, so that it is the largest in float32 as well.
 TIE_MARGIN = 2.0**-20
-# Least probability where zeros would decide alone (geometric mean): one member's rounding to 0 must not veto a class for ever.
+# Least probability where zeros would decide alone (geometric mean): one member's rounding to 0 must not veto a class
+# for ever.
 FLOOR = float(np.finfo(np.float32).eps)
 BY = ("class", "attribute")
 _ROUNDING = 1e-6
@@ -67,8 +69,10 @@ class Options:
 
     Attributes
     ----------
-    power : the exponent of the power mean: 1 is the arithmetic mean, 0 the geometric, −1 the harmonic; the greater, the nearer to the largest.
-    trim : share of the vote that the trimmed mean leaves out at either end, from 0 (the mean) to below .5 (near it: the median).
+    power : the exponent of the power mean: 1 is the arithmetic mean, 0 the geometric, −1 the harmonic; the greater, the
+        nearer to the largest.
+    trim : share of the vote that the trimmed mean leaves out at either end, from 0 (the mean) to below .5 (near it: the
+        median).
     by : ``class``, or ``attribute``: each attribute of the class is voted on by itself.
 
     Raises
@@ -104,8 +108,10 @@ class Vote:
     Attributes
     ----------
     probabilities : (n, classes) float32, rows sum to 1; the largest of a row is the decision.
-    ties : rows in which several classes had equally many votes (hard voting); by attribute, those of all attributes added up.
-    undecided : rows whose attributes contradicted each other for every class there is, so that the vote by class decided (by attribute).
+    ties : rows in which several classes had equally many votes (hard voting); by attribute, those of all attributes
+        added up.
+    undecided : rows whose attributes contradicted each other for every class there is, so that the vote by class
+        decided (by attribute).
     """
 
     probabilities: NDArray[np.float32]

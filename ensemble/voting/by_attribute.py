@@ -17,9 +17,11 @@ from folds.utils.text import sort_classes
 
 @dataclass(frozen=True)
 class MarginalRun(RunPredictions):
-    """A run that predicts classes, as one that predicts an attribute: P(value) is the sum over the classes that have it.
+    """A run that predicts classes, as one that predicts an attribute: P(value) is the sum over the classes that have
+    it.
 
-    A fold model's vote goes to the value with the largest sum, which need not be that of its most probable class; a hard
+    A fold model's vote goes to the value with the largest sum, which need not be that of its most probable class; a
+    hard
     label's to the value of its class.
     """
 
@@ -99,7 +101,8 @@ def _marginal(split: AlignedSplit, attribute: str) -> tuple[AlignedSplit, Groupi
 
 
 def join_marginals(votes: Mapping[str, NDArray[np.float32]], groupings: Mapping[str, Grouping]) -> NDArray[np.float32]:
-    """(n, classes) the product of what the values of each class have, normalised; all 0 in rows where every product is 0.
+    """(n, classes) the product of what the values of each class have, normalised; all 0 in rows where every product is
+    0.
 
     The class whose values have all won has the largest product. Where there is no such class, the largest product among
     the classes that there are decides.

@@ -1,4 +1,6 @@
-"""Means of the runs' probabilities, class by class: arithmetic, geometric, power, median, trimmed, and the largest; numpy only."""
+"""Means of the runs' probabilities, class by class: arithmetic, geometric, power, median, trimmed, and the largest;
+numpy only.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ def power_mean(ballots: VoteInput, exponent: float) -> Combined:
         return geometric(ballots)
     values = np.maximum(ballots.probabilities, 0.0 if exponent > 0 else FLOOR)
     present = (ballots.weights > 0)[:, :, None]
-    # Powers of the ratio to the largest (or, from 0 down, of the smallest to each) lie in 0..1, and roots are taken of logs:
+    # Powers of the ratio to the largest (or, from 0 down, of the smallest to each) lie in 0..1, and roots are taken of
+    # logs:
     # nothing overflows, and of a row not all vanishes.
     if exponent > 0:
         end = np.where(present, values, 0).max(axis=0)

@@ -103,7 +103,9 @@ def _share_of(runs: Sequence[RunPredictions], weights: Mapping[str, float] | Non
 
 
 def _scaled(split: AlignedSplit, share: NDArray[np.float64], present: NDArray, start: int) -> NDArray[np.float64]:
-    """Return (runs, m) the weights of the runs that are `present` (runs, m) on rows from `start` on, scaled to sum to 1."""
+    """Return (runs, m) the weights of the runs that are `present` (runs, m) on rows from `start` on, scaled to sum to
+    1.
+    """
     weights = share[:, None] * present
     total = weights.sum(axis=0)
     if not (total > 0).all():
@@ -159,7 +161,9 @@ def mean_of_runs(
 def _weighted_sum(
     active: Sequence[tuple[RunPredictions, float]], part: slice, total: NDArray, scaled: NDArray
 ) -> NDArray[np.floating]:
-    """Return the weighted mean of the rows `part`, in `total` (m, classes); `scaled` is as large and is written over."""
+    """Return the weighted mean of the rows `part`, in `total` (m, classes); `scaled` is as large and is written
+    over.
+    """
     total[:] = 0
     everywhere, somewhere = 0.0, np.zeros(len(total))  # the weights of the runs that have all rows, and of the others
     for run, weight in active:
@@ -211,7 +215,8 @@ def _by_columns(
     how: PoolingRule,
     ranks: NDArray[np.int64],
 ) -> Vote:
-    """Combine by a method that compares all samples: whole columns, of as many classes at once as fit (at least one: runs × n × 8 bytes).
+    """Combine by a method that compares all samples: whole columns, of as many classes at once as fit (at least one:
+    runs × n × 8 bytes).
 
     Rows that are 0 in every class are decided by the mean.
     """

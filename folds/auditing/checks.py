@@ -1,4 +1,6 @@
-"""What is wrong with data and folds, found before anything is trained on them: leaks, copies, classes that cannot be spread."""
+"""What is wrong with data and folds, found before anything is trained on them: leaks, copies, classes that cannot be
+spread.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from folds.splits.checks import check_folds
 from folds.utils.numeric import distinct_numbers
 
 NOTE, WARNING, ERROR = "note", "warning", "error"
-# Above it comparing every image with every other takes minutes: done by the audit that is asked for, not before each training.
+# Above it comparing every image with every other takes minutes: done by the audit that is asked for, not before each
+# training.
 MOST_COMPARED = 40_000
 
 
@@ -41,7 +44,9 @@ class SampleRef:
 
 @dataclass(frozen=True)
 class Occurrence:
-    """One instance of a finding: the rows concerned, and how alike they are where that was measured, or a line where there are no rows."""
+    """One instance of a finding: the rows concerned, and how alike they are where that was measured, or a line where
+    there are no rows.
+    """
 
     rows: tuple[SampleRef, ...] = ()
     detail: str = ""
@@ -95,7 +100,9 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class AuditImages:
-    """The images of one table: its samples, the hash of each file (n), grey thumbnails (n, SIDE, SIDE) uint8, each sample's fold where known."""
+    """The images of one table: its samples, the hash of each file (n), grey thumbnails (n, SIDE, SIDE) uint8, each
+    sample's fold where known.
+    """
 
     table: SampleTable
     content: Sequence[str]

@@ -1,9 +1,13 @@
 """Images that are copies of each other: identical files by their hash, altered ones by their structure.
 
-Altered means encoded again, resized, made brighter, cropped by a few per cent, or mirrored. Pictures taken in a standard way
-(chest radiographs, passport photographs) all look alike to a short hash, so copies are found in three steps, each on few enough pairs for
-the next: a fingerprint compared between all pairs by one matrix product; the two pictures laid over each other; a comparison of their fine
-structure, in which only copies agree. `benchmarks/duplicates.py` measures all three, `docs/audit.md` says what came out.
+Altered means encoded again, resized, made brighter, cropped by a few per cent, or mirrored. Pictures taken in a
+standard way
+(chest radiographs, passport photographs) all look alike to a short hash, so copies are found in three steps, each on
+few enough pairs for
+the next: a fingerprint compared between all pairs by one matrix product; the two pictures laid over each other; a
+comparison of their fine
+structure, in which only copies agree. `benchmarks/duplicates.py` measures all three, `docs/audit.md` says what came
+out.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ from PIL import Image
 from folds.utils.parallel import map_threads
 
 SIDE = 64  # of the thumbnails, pixels
-# Fingerprints of copies agree at least so far, also after a crop of 3 %; of 17 million pairs of radiographs, 1 in 3,000 does.
+# Fingerprints of copies agree at least so far, also after a crop of 3 %; of 17 million pairs of radiographs, 1 in 3,000
+# does.
 ALIKE = 0.75
 # What a first alignment must promise before a second is tried.
 PROMISING = 0.85
-# The agreement of aligned fine structure that makes a copy. Of the radiographs of different patients no two reach .76, of 600 drawn people
+# The agreement of aligned fine structure that makes a copy. Of the radiographs of different patients no two reach .76,
+# of 600 drawn people
 # none .93; of altered copies of either 99 in 100 exceed .95.
 COPY = 0.95
 # Grey levels, 0 to 255, by which a thumbnail must vary: below it, what is left is the noise of the encoder.
@@ -40,7 +46,9 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images, by position, of which one is a copy of the other; `similarity` of their fine structure, 1 for equal pixels."""
+    """Two images, by position, of which one is a copy of the other; `similarity` of their fine structure, 1 for equal
+    pixels.
+    """
 
     first: int
     second: int
@@ -122,11 +130,15 @@ def near_duplicates(thumbs: NDArray[np.uint8], groups: NDArray[np.integer]) -> N
 
 
 def fingerprints(thumbs: NDArray[np.uint8]) -> Array:
-    """Return (n, _COARSE²) float32 of length 1: what the picture shows at each frequency up to 8 cycles, neither brightness nor contrast.
+    """Return (n, _COARSE²) float32 of length 1: what the picture shows at each frequency up to 8 cycles, neither
+    brightness nor contrast.
 
-    The discrete cosine transform of the perceptual hash (Zauner 2010, "Implementation and benchmarking of perceptual image hash functions"),
-    not reduced to signs: a matrix product costs no more than counting bits, and keeps what they lose. Amplitudes in pictures fall off
-    with frequency (Field 1987); weighted by it, the outline that all radiographs share does not outweigh the ribs that differ.
+    The discrete cosine transform of the perceptual hash (Zauner 2010, "Implementation and benchmarking of perceptual
+    image hash functions"),
+    not reduced to signs: a matrix product costs no more than counting bits, and keeps what they lose. Amplitudes in
+    pictures fall off
+    with frequency (Field 1987); weighted by it, the outline that all radiographs share does not outweigh the ribs that
+    differ.
     """
     basis = _cosines(SIDE, _COARSE)
     prints = np.empty((len(thumbs), _COARSE**2), np.float32)
@@ -138,7 +150,9 @@ def fingerprints(thumbs: NDArray[np.uint8]) -> Array:
 
 
 def _without_frame(thumbs: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the thumbnails without the bars or the frame that nine in ten of them have (letterboxing): an edge in common would outweigh the pictures."""
+    """Return the thumbnails without the bars or the frame that nine in ten of them have (letterboxing): an edge in
+    common would outweigh the pictures.
+    """
     box = []
     for axis in (2, 1):
         plain = (
@@ -193,7 +207,8 @@ def _turned(thumbs: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[n
 
 
 def _agreement(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return (m,) how far each pair agrees in its fine structure once the second picture is laid over the first; 0 where that does not promise well.
+    """Return (m,) how far each pair agrees in its fine structure once the second picture is laid over the first; 0
+    where that does not promise well.
 
     Two Gauss-Newton steps (Lucas and Kanade 1981) in shift and scale along each axis, a crop being just that.
     """
@@ -222,7 +237,8 @@ def _agreement(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
 
 
 def _step(target: Array, picture: Array) -> tuple[Array, Array]:
-    """Return the best small change of shift and scale, to first order (the tangents of Simard, LeCun and Denker 1993), and the agreement it promises.
+    """Return the best small change of shift and scale, to first order (the tangents of Simard, LeCun and Denker 1993),
+    and the agreement it promises.
 
     Returns
     -------

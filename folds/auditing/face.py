@@ -31,7 +31,8 @@ def audit(
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> AuditReport:
-    """Return what may be wrong with data, their images and a split: errors, warnings, notes. As ``ensemble folds check``.
+    """Return what may be wrong with data, their images and a split: errors, warnings, notes. As ``ensemble folds
+    check``.
 
     Parameters
     ----------
@@ -54,7 +55,8 @@ def audit(
     >>> frame = pd.DataFrame({"path": list("abcd"), "label": ["cat", "cat", "dog", "dog"], "person": list("wxyy")})
     >>> found = folds.audit(folds.read_table(frame, need_images=False), k=2, images=False)
     >>> [(one.severity, one.kind) for one in found.findings]
-    [('warning', 'classes not in every fold'), ('note', 'people with a constant label'), ('note', 'people with a single image')]
+    [('warning', 'classes not in every fold'), ('note', 'people with a constant label'), ('note', 'people with a single
+    image')]
     """
     log_in_notebook()
     read = as_dataset(data, root=root, need_images=False)

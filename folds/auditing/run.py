@@ -1,4 +1,6 @@
-"""An audit from beginning to end: of a table, a split and their images; and of images that are decoded for a training."""
+"""An audit from beginning to end: of a table, a split and their images; and of images that are decoded for a
+training.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,9 @@ class AuditReport(Displayed):
         return f'{shown}<img alt="suspicious images" src="data:image/png;base64,{picture}">'
 
     def write_sheet(self, path: Path) -> int:
-        """Write a PNG of the suspicious images side by side; return how many cases it shows. 0, and no file, where there are none."""
+        """Write a PNG of the suspicious images side by side; return how many cases it shows. 0, and no file, where
+        there are none.
+        """
         from folds.auditing.contact_sheet import write_sheet
 
         tables = {"train": self.data.train, "test": self.data.test}
@@ -161,7 +165,8 @@ def audit(
 
 
 def load_audited(spec: DataSpec | None, folds: Path | None) -> tuple[Dataset, FoldAssignment | None]:
-    """Read what is to be audited: data, with a split of them where `folds` names one; or a split as it stands, where `spec` is None.
+    """Read what is to be audited: data, with a split of them where `folds` names one; or a split as it stands, where
+    `spec` is None.
 
     What is noteworthy about the data is logged; what may be wrong with them is for the audit to say.
     """
@@ -204,7 +209,9 @@ def _decoded(
     root: Path,
     progress: Progress,
 ) -> tuple[AuditImages | None, list[Finding]]:
-    """Return the images of a table that can be used (None where there are none at all); those that cannot are a finding."""
+    """Return the images of a table that can be used (None where there are none at all); those that cannot are a
+    finding.
+    """
     paths = table.paths
     if paths is None or not any(path.exists() for path in paths):
         logger.info(f"the images of {table.source} are not there: its table alone is looked at")
@@ -247,7 +254,9 @@ def audit_decoded(
 
 
 def check_strict(warnings: Sequence[str], findings: Sequence[Finding] = ()) -> None:
-    """Raise an EnsembleError where there is a warning: lines about the data and the folds, or a finding of that severity."""
+    """Raise an EnsembleError where there is a warning: lines about the data and the folds, or a finding of that
+    severity.
+    """
     serious = [finding for finding in findings if finding.severity == WARNING]
     count = len(warnings) + len(serious)
     if not count:

@@ -1,8 +1,11 @@
 """Augment a whole batch in training, each sample with its own parameters, fused with normalization.
 
-The uint8 batch is turned, shifted, scaled and mirrored by one affine grid sample and coloured sample by sample. Drawing and
-applying are apart: every random number is drawn on the CPU from the generator that is given, so that a step's augmentation
-depends on the step alone and is the same on a GPU, and the numbers of many steps can be drawn ahead and sent in one copy.
+The uint8 batch is turned, shifted, scaled and mirrored by one affine grid sample and coloured sample by sample. Drawing
+and
+applying are apart: every random number is drawn on the CPU from the generator that is given, so that a step's
+augmentation
+depends on the step alone and is the same on a GPU, and the numbers of many steps can be drawn ahead and sent in one
+copy.
 """
 
 from __future__ import annotations
@@ -31,10 +34,12 @@ __all__ = [
 ]
 
 Ways = Augmentation | Sequence[Augmentation]
-# Numbers a sample: flip, zoom, turn, shift in x and y, saturation, contrast, brightness; where there are operations or erased
+# Numbers a sample: flip, zoom, turn, shift in x and y, saturation, contrast, brightness; where there are operations or
+# erased
 # rectangles also three of the operation and five of the rectangle.
 _PLAIN, _FURTHER = 8, 8
-# Bytes of float pixels that are worked on at a time on a CPU: what stays in the cache is not fetched for every operation,
+# Bytes of float pixels that are worked on at a time on a CPU: what stays in the cache is not fetched for every
+# operation,
 # and memory is used again instead of being asked of the system. Half the time at 224 px.
 _BLOCK = 1_250_000
 
@@ -69,7 +74,8 @@ def sample_batches(
     seeds: Sequence[int],
     device: torch.device | str,
 ) -> list[Tensor]:
-    """Return what `drawing` draws for many steps, on the device, sent in one copy: a copy a step would have the host wait for the device.
+    """Return what `drawing` draws for many steps, on the device, sent in one copy: a copy a step would have the host
+    wait for the device.
 
     Parameters
     ----------
@@ -97,7 +103,8 @@ def augment_batch(
     ----------
     draws : of `draw` for the same `how`, on the batch's device.
     how : one augmentation, or several of which each sample has one.
-    which : (n,) int64 on the batch's device, the position in `how` of each sample's augmentation; needed where there are several.
+    which : (n,) int64 on the batch's device, the position in `how` of each sample's augmentation; needed where there
+        are several.
     layout : of the result: channels_last or contiguous.
     """
     ways = _ways(how)
@@ -122,7 +129,9 @@ def augment_batch(
 
 
 def blocks(size: int, n: int, device: torch.device) -> list[slice]:
-    """Return which of n samples of `size` bytes in all to work on at a time: on a GPU all, on a CPU near equal parts that its cache holds."""
+    """Return which of n samples of `size` bytes in all to work on at a time: on a GPU all, on a CPU near equal parts
+    that its cache holds.
+    """
     parts = 1 if device.type != "cpu" else max(1, min(n, math.ceil(size / _BLOCK)))
     return [slice(i * n // parts, (i + 1) * n // parts) for i in range(parts)]
 
@@ -253,7 +262,9 @@ def _centres(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def _normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """In place. Rows of channels-last pixels are taken as rows of 3·width numbers: three at a time take four times as long on a CPU."""
+    """In place. Rows of channels-last pixels are taken as rows of 3·width numbers: three at a time take four times as
+    long on a CPU.
+    """
     rows = pixels.permute(0, 2, 3, 1)
     if rows.is_contiguous():
         scale, offset = _normalisation(mean, std, pixels.shape[3], pixels.device)

@@ -1,8 +1,12 @@
-"""Load and run a transform that the user brings (``module:object``), on the decoded uint8 image and before everything else.
+"""Load and run a transform that the user brings (``module:object``), on the decoded uint8 image and before everything
+else.
 
-Three ways of calling are known: albumentations (``transform(image=image)["image"]``), torchvision and other torch modules
-(a uint8 tensor (3, height, width)), and any callable of ``(image)`` or ``(image, rng)``. Whichever it is, each image gets
-random numbers of its own from a seed of its own, so that the result depends neither on the batch nor on what ran before.
+Three ways of calling are known: albumentations (``transform(image=image)["image"]``), torchvision and other torch
+modules
+(a uint8 tensor (3, height, width)), and any callable of ``(image)`` or ``(image, rng)``. Whichever it is, each image
+gets
+random numbers of its own from a seed of its own, so that the result depends neither on the batch nor on what ran
+before.
 """
 
 from __future__ import annotations
@@ -45,7 +49,8 @@ class Transform:
     Attributes
     ----------
     name : as the user gave it.
-    sha : hex SHA-256 of the file that its module is, empty where it is none; modules that this one imports are not in it.
+    sha : hex SHA-256 of the file that its module is, empty where it is none; modules that this one imports are not in
+        it.
     call : uint8 (height, width, 3) that may be written to, seed → what the user's object returns.
     """
 
@@ -54,9 +59,11 @@ class Transform:
     call: Callable[[Images, int], Any]
 
     def batch(self, images: Images, seeds: Sequence[int]) -> Images:
-        """uint8 (n, height, width, 3) → the same shape, transformed; the images themselves and the process's random states stay.
+        """uint8 (n, height, width, 3) → the same shape, transformed; the images themselves and the process's random
+        states stay.
 
-        On one thread at a time, and not beside another thread that draws from the random states of torch, numpy or Python.
+        On one thread at a time, and not beside another thread that draws from the random states of torch, numpy or
+        Python.
 
         Raises
         ------
@@ -131,7 +138,8 @@ class Transform:
 
 
 def load_transform(name: str) -> Transform:
-    """Return the transform of that name: ``module:object``, the module looked for in the current folder first, as `python -m` does.
+    """Return the transform of that name: ``module:object``, the module looked for in the current folder first, as
+    `python -m` does.
 
     Importing a module runs it: only for a name that the user gave, never for one that was read from a checkpoint.
 
@@ -173,7 +181,9 @@ def _calling(name: str, found: Callable[..., Any]) -> Callable[[Images, int], An
 
 
 def _wanted(name: str, found: Callable[..., Any]) -> str:
-    """Return how a callable is called: with the ``image`` alone, with a generator as second ``positional`` argument, or by the name ``rng``."""
+    """Return how a callable is called: with the ``image`` alone, with a generator as second ``positional`` argument, or
+    by the name ``rng``.
+    """
     try:
         parameters = list(inspect.signature(found).parameters.values())
     except (TypeError, ValueError):  # written in C: no signature

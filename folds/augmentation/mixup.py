@@ -1,6 +1,7 @@
 """Mix the images of a batch in pairs, and their targets with them: mixup and cutmix.
 
-Each sample has a weight and a rectangle of its own: with one for the whole batch the loss would vary more from step to step.
+Each sample has a weight and a rectangle of its own: with one for the whole batch the loss would vary more from step to
+step.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from folds.errors import UsageError
 
 @dataclass(frozen=True)
 class MixupCutmix:
-    """The α of Beta(α, α), of which an image's weight is drawn: 0 off, 0.2 mostly one of the two images, 1 any weight as likely.
+    """The α of Beta(α, α), of which an image's weight is drawn: 0 off, 0.2 mostly one of the two images, 1 any weight
+    as likely.
 
-    `mixup` blends two images (Zhang et al. 2018), `cutmix` pastes a rectangle of one into the other (Yun et al. 2019). With
+    `mixup` blends two images (Zhang et al. 2018), `cutmix` pastes a rectangle of one into the other (Yun et al. 2019).
+    With
     both, each sample is mixed by one of them, either as likely.
     """
 
@@ -42,7 +45,8 @@ class MixupCutmix:
 def draw_mixing(n: int, how: MixupCutmix, generator: torch.Generator) -> Tensor:
     """Return the random numbers behind the mixing of a batch: float32 (n, 5) on the CPU, (n, 2) without cutmix.
 
-    The partner of each sample (one permutation of the batch: every image is used as often as before), the sample's own weight,
+    The partner of each sample (one permutation of the batch: every image is used as often as before), the sample's own
+    weight,
     whether a rectangle is pasted, and the middle of that rectangle as shares of height and width.
     """
     partner = torch.randperm(n, generator=generator).numpy()
@@ -77,7 +81,8 @@ def mix_batch(inputs: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, T
         top, bottom, left, right = boxes.unbind(1)
         shares = torch.where(cut, 1 - (bottom - top) * (right - left) / (height * width), weight)
         weight = torch.where(cut, 1.0, weight)
-    # Channels-last images as one channel of rows 3·width long: three numbers at a time take several times as long on a CPU.
+    # Channels-last images as one channel of rows 3·width long: three numbers at a time take several times as long on a
+    # CPU.
     repeat = 1 if inputs.is_contiguous() else channels
     planes = inputs if repeat == 1 else inputs.permute(0, 2, 3, 1).reshape(n, 1, height, repeat * width)
     mixed = torch.empty_like(planes)
@@ -96,7 +101,9 @@ def _beta(rng: np.random.Generator, alpha: float, n: int) -> NDArray[np.float64]
 
 
 def _rectangles(draws: Tensor, height: int, width: int) -> Tensor:
-    """Return (n, 4) int64 top, bottom, left, right: 1 − weight of the area round the middle, less what would be outside."""
+    """Return (n, 4) int64 top, bottom, left, right: 1 − weight of the area round the middle, less what would be
+    outside.
+    """
     side = (1 - draws[:, 1]).sqrt()
     edges = [
         ((draws[:, 3 + i] + sign * side / 2) * size).round()

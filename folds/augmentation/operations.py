@@ -1,6 +1,8 @@
-"""Apply the operations of strong augmentation to a whole batch, one of its own to each sample: TrivialAugment, random erasing.
+"""Apply the operations of strong augmentation to a whole batch, one of its own to each sample: TrivialAugment, random
+erasing.
 
-Nothing here asks the device for a value: on a GPU an operation is computed for all samples and counts for those that have it.
+Nothing here asks the device for a value: on a GPU an operation is computed for all samples and counts for those that
+have it.
 On a CPU, where asking costs nothing, only those are computed.
 """
 
@@ -13,7 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# What each changes at full strength, in either direction: shear and shift as shares of the image, the turn in radians (30°),
+# What each changes at full strength, in either direction: shear and shift as shares of the image, the turn in radians
+# (30°),
 # factors as a share of 1. At most what RandAugment takes, less of what hides the image: a shift, darkness, a negative.
 _FULL = {
     "shear-x": 0.3,
@@ -55,7 +58,8 @@ def _full(device: torch.device) -> Tensor:
 
 
 def choose(uniform: Tensor, probability: float | Tensor) -> Chosen:
-    """Return one operation a sample, each as likely as any other and of any strength (Müller & Hutter 2021, TrivialAugment).
+    """Return one operation a sample, each as likely as any other and of any strength (Müller & Hutter 2021,
+    TrivialAugment).
 
     Parameters
     ----------
@@ -70,14 +74,17 @@ def choose(uniform: Tensor, probability: float | Tensor) -> Chosen:
 
 
 def needing(needs: Tensor) -> Tensor | slice:
-    """Return the rows to work on, of (n,) booleans: on a CPU those that need it, on a GPU all, since to ask which would wait for it."""
+    """Return the rows to work on, of (n,) booleans: on a CPU those that need it, on a GPU all, since to ask which would
+    wait for it.
+    """
     return needs.nonzero()[:, 0] if needs.device.type == "cpu" else slice(None)
 
 
 def recode(batch: Tensor, chosen: Chosen) -> Tensor:
     """Posterize (1–4 bits fewer), solarize (inverted from a level of 128 or more on), autocontrast and equalize.
 
-    uint8 (n, height, width, 3) → the same, as Pillow's ImageOps. Each is a table of 256 levels a sample and channel, so all
+    uint8 (n, height, width, 3) → the same, as Pillow's ImageOps. Each is a table of 256 levels a sample and channel, so
+    all
     together are one look-up.
     """
     rows = needing(chosen.index >= _POSTERIZE)
@@ -120,7 +127,8 @@ def _equalized(counts: Tensor, level: Tensor) -> Tensor:
 
 
 def sharpen(pixels: Tensor, change: Tensor) -> Tensor:
-    """Blurred (`change` (n,) below 0) or sharpened (above) float (n, 3, height, width), as Pillow's ImageEnhance; may overshoot.
+    """Blurred (`change` (n,) below 0) or sharpened (above) float (n, 3, height, width), as Pillow's ImageEnhance; may
+    overshoot.
 
     The border of one pixel stays as it is.
     """
@@ -135,7 +143,8 @@ def sharpen(pixels: Tensor, change: Tensor) -> Tensor:
 
 
 def rectangles(uniform: Tensor, probability: float | Tensor, height: int, width: int) -> Tensor:
-    """Return where each sample is erased (Zhong et al. 2017, Random Erasing): 2–33 % of the image, sides of at most 1 : 3.3.
+    """Return where each sample is erased (Zhong et al. 2017, Random Erasing): 2–33 % of the image, sides of at most 1 :
+    3.3.
 
     The paper draws until a rectangle fits; here its sides are drawn among those that fit, which keeps the area.
 

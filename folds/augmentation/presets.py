@@ -17,8 +17,10 @@ class Augmentation:
     """Ranges of the parameters, each drawn uniformly a sample.
 
     `flip` the probability of a mirror image; `zoom` ± share of the scale; `shift` ± share of the width and height;
-    `turn` ± degrees; `brightness`, `contrast`, `saturation` ± share. `operation` the probability of one further operation
-    out of `folds.augmentation.operations.OPERATIONS`, of random strength; `erase` the probability of an erased rectangle.
+    `turn` ± degrees; `brightness`, `contrast`, `saturation` ± share. `operation` the probability of one further
+    operation
+    out of `folds.augmentation.operations.OPERATIONS`, of random strength; `erase` the probability of an erased
+    rectangle.
     """
 
     flip: float = 0.0

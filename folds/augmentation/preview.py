@@ -50,7 +50,8 @@ class PreviewSettings:
 
 
 def preview_rows(labels: Sequence[str], codes: NDArray[np.int64], seed: int = 0, most: int = MOST) -> list[int]:
-    """Return which images to show: one a class, of at most `most` classes, every preset among them where that is possible.
+    """Return which images to show: one a class, of at most `most` classes, every preset among them where that is
+    possible.
 
     Parameters
     ----------
@@ -82,7 +83,8 @@ def augmented_versions(
 
     Returns
     -------
-    uint8 (versions, n, height, width, 3), and for each of them the shares of the classes that it is a mixture of, from half a hundredth on.
+    uint8 (versions, n, height, width, 3), and for each of them the shares of the classes that it is a mixture of, from
+    half a hundredth on.
     """
     ways = tuple(preset(name, how.erase) for name in how.presets)
     classes = sort_classes(labels)

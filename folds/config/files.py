@@ -80,7 +80,9 @@ def load_settings(
 
 
 def _file_layers(config: Path | None, tuning: bool, implicit: bool) -> list[tuple[str, dict[str, Any]]]:
-    """Return the settings of ./ensemble.toml and of `config`, the latter last, without the tables for other commands."""
+    """Return the settings of ./ensemble.toml and of `config`, the latter last, without the tables for other
+    commands.
+    """
     layers: list[tuple[str, dict[str, Any]]] = []
     if implicit and CONFIG.is_file():
         layers.append((str(CONFIG), _read_toml(CONFIG)))
@@ -111,7 +113,8 @@ def _environment() -> dict[str, str]:
 
 
 def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
-    """Return the ``[[run]]`` tables of `config`, otherwise of ./ensemble.toml: what several runs of one command have each of their own.
+    """Return the ``[[run]]`` tables of `config`, otherwise of ./ensemble.toml: what several runs of one command have
+    each of their own.
 
     Raises
     ------
@@ -143,7 +146,8 @@ def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
 
 
 def tuning_of(config: Path | None = None) -> tuple[Path, Any, Any]:
-    """Return the file that is meant (`config`, otherwise ./ensemble.toml), its ``[space]`` and its ``[tune]``; {} for what it does not have.
+    """Return the file that is meant (`config`, otherwise ./ensemble.toml), its ``[space]`` and its ``[tune]``; {} for
+    what it does not have.
 
     Raises
     ------
@@ -206,7 +210,9 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
 
 
 def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:
-    """Return the record of a run: every setting that has a value, and what was decided automatically under [resolved]."""
+    """Return the record of a run: every setting that has a value, and what was decided automatically under
+    [resolved].
+    """
     flat = {
         key: value
         for key, value in (asdict(settings) | asdict(recipe)).items()

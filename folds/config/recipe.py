@@ -38,7 +38,8 @@ CONTRADICTIONS = {
 }
 
 
-# A recorded `k` stands beside the `folds` or the `holdout` that it was counted in, so it contradicts neither in one place.
+# A recorded `k` stands beside the `folds` or the `holdout` that it was counted in, so it contradicts neither in one
+# place.
 _INSTEAD_OF = {
     "k": ("holdout",),
     "holdout": ("folds", "repeats"),
@@ -78,9 +79,12 @@ _RATES = {"sgd": 50.0, "momentum": 50.0, "lion": 0.2}
 class Recipe:
     """How one model is trained. All of it decides the result, all of it is recorded under the names of these fields.
 
-    None is decided by `completed`. `keep` ``best`` and `patience` choose on the fold that is scored, which biases its score: marked
-    optimistic wherever it is shown. `sample_counts`, `per_person` and `augment_more` have a class or ``attribute=value`` as key
-    (folds/training/sampler.py, folds/augmentation/presets.py); `rebin` attribute → ``{column, cuts}``: the bins that are trained
+    None is decided by `completed`. `keep` ``best`` and `patience` choose on the fold that is scored, which biases its
+    score: marked
+    optimistic wherever it is shown. `sample_counts`, `per_person` and `augment_more` have a class or
+    ``attribute=value`` as key
+    (folds/training/sampler.py, folds/augmentation/presets.py); `rebin` attribute → ``{column, cuts}``: the bins that
+    are trained
     on where they differ from those of the score (folds/data/targets.py).
     """
 

@@ -1,4 +1,6 @@
-"""The page docs/settings.md, made from the descriptions of the settings: ``python -m folds.config.reference > docs/settings.md``."""
+"""The page docs/settings.md, made from the descriptions of the settings: ``python -m folds.config.reference >
+docs/settings.md``.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """What one setting says of itself, once: help, default, range, choices, spellings.
 
-The flags, the keys of TOML files, the ``ENSEMBLE_*`` variables, ``--help``, the checks, docs/settings.md and the signature of the
-Python functions follow from it (`folds.config.recipe` has the settings; `ensemble.cli.terminal.options` makes flags of them).
+The flags, the keys of TOML files, the ``ENSEMBLE_*`` variables, ``--help``, the checks, docs/settings.md and the
+signature of the
+Python functions follow from it (`folds.config.recipe` has the settings; `ensemble.cli.terminal.options` makes flags of
+them).
 """
 
 from __future__ import annotations
@@ -171,7 +173,9 @@ def setting(
     short: str | None = None,
     hint: str | None = None,
 ) -> Any:
-    """Return the field of a dataclass that describes a setting (see `Setting` and `Range`); ``dict`` as default is an empty table."""
+    """Return the field of a dataclass that describes a setting (see `Setting` and `Range`); ``dict`` as default is an
+    empty table.
+    """
     bounds = Range(least, above, most, below, off)
     described = {
         "help": help,
@@ -192,7 +196,9 @@ def setting(
 
 
 def setting_of(described: Field[Any], kind: Any) -> Setting:
-    """Return what a field of a dataclass, made by `setting`, says; `kind` is its type as `typing.get_type_hints` has it."""
+    """Return what a field of a dataclass, made by `setting`, says; `kind` is its type as `typing.get_type_hints` has
+    it.
+    """
     values = dict(described.metadata[_KEY])
     values["spelling"] = values["spelling"] or described.name
     default = {} if described.default is MISSING else described.default

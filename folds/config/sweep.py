@@ -29,7 +29,8 @@ class SweepPoint:
     Attributes
     ----------
     values : key of a setting → its value, as text or as TOML has it.
-    suffix : what it adds to the name of a run: the value, with the setting in front where the value alone says nothing (``focal``, ``lr-1e-3``).
+    suffix : what it adds to the name of a run: the value, with the setting in front where the value alone says nothing
+        (``focal``, ``lr-1e-3``).
     """
 
     values: Mapping[str, Any]
@@ -37,7 +38,9 @@ class SweepPoint:
 
 
 class RequestedRecipe(NamedTuple):
-    """A recipe to train: with every architecture, `suffix` added to the runs' names; or with `arch`, as a run of that name."""
+    """A recipe to train: with every architecture, `suffix` added to the runs' names; or with `arch`, as a run of that
+    name.
+    """
 
     suffix: str
     recipe: Recipe
@@ -48,7 +51,8 @@ def parse_sweep(texts: Sequence[str]) -> tuple[SweepPoint, ...]:
     """Return the variants of ``["loss=ce,focal", "lr=1e-3,3e-4"]``: every combination, the first values first.
 
     All combinations, and not one setting at a time: two settings that are each better alone need not be so together,
-    and one at a time is two commands. Values that hold a comma are given as a TOML array: ``window=["0,255", "0,4095"]``.
+    and one at a time is two commands. Values that hold a comma are given as a TOML array: ``window=["0,255",
+    "0,4095"]``.
 
     Raises
     ------

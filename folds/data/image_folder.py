@@ -1,4 +1,6 @@
-"""Images found by walking folders: class folders to learn from, plain folders to predict, persons read off file names."""
+"""Images found by walking folders: class folders to learn from, plain folders to predict, persons read off file
+names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The layout of the mask-status competition: `train/train.csv` with `train/images/<folder>/`, `eval/info.csv` with `eval/images/`.
+"""The layout of the mask-status competition: `train/train.csv` with `train/images/<folder>/`, `eval/info.csv` with
+`eval/images/`.
 
 Its traps are handled here: mixed suffixes, AppleDouble files among the images, an id that two people share, ids with a
 suffix, columns that disagree with the folder names. A person is a folder.

@@ -1,4 +1,6 @@
-"""`read_table` of the face: samples from a CSV, a folder or a DataFrame; and how they are handed to what reads files."""
+"""`read_table` of the face: samples from a CSV, a folder or a DataFrame; and how they are handed to what reads
+files.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,13 @@ def read_table(
     need_images: bool = True,
     root: str | Path = ".",
 ) -> Dataset:
-    """Return the training samples, and the test samples where there are any: which images there are, of what class, of whom.
+    """Return the training samples, and the test samples where there are any: which images there are, of what class, of
+    whom.
 
     Parameters
     ----------
-    source : a CSV or Parquet file, a folder with a CSV or of class folders, the mask-competition layout, or a DataFrame. Without
+    source : a CSV or Parquet file, a folder with a CSV or of class folders, the mask-competition layout, or a
+        DataFrame. Without
         it ``data`` in the folder `root`, or else the synthetic people, which are drawn there.
     path, label, person, id : names of columns; without `id` a column named ``id``, else the path, names the samples.
     split : a column whose value ``test`` keeps a row apart from training.
@@ -96,7 +100,8 @@ def as_dataset(data: Data | None = None, *, root: str | Path = ".", need_images:
 def data_settings(data: Data | None, root: Path) -> dict[str, Any]:
     """Return the settings (``data``, ``person``, ``test``, …) that make a command read these samples.
 
-    What was read from files is read again from there. What came as a DataFrame is written under ``.ensemble/tables``, named by its
+    What was read from files is read again from there. What came as a DataFrame is written under ``.ensemble/tables``,
+    named by its
     content: the processes that train read files.
     """
     if data is None:

@@ -1,4 +1,6 @@
-"""Reading a table of images, whatever form it has: `read_data` for training (and test), `read_test` for further images."""
+"""Reading a table of images, whatever form it has: `read_data` for training (and test), `read_test` for further
+images.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
     """Read the training samples, and the test samples where there are any.
 
-    What `spec.data` is, is seen from what is there: train/train.csv in it (the mask-competition layout), a CSV, a folder
+    What `spec.data` is, is seen from what is there: train/train.csv in it (the mask-competition layout), a CSV, a
+    folder
     that holds one CSV with the columns asked for, a folder of class folders.
 
     Parameters
@@ -166,7 +169,8 @@ def read_test(
     class_attributes: Mapping[str, Mapping[str, str]] | None = None,
     need_images: bool = True,
 ) -> tuple[SampleTable, tuple[str, ...]]:
-    """Images to predict: a CSV, a folder of images at any depth, a single image, or an evaluation set of the competition.
+    """Images to predict: a CSV, a folder of images at any depth, a single image, or an evaluation set of the
+    competition.
 
     Parameters
     ----------

@@ -28,7 +28,9 @@ class LoadedData:
 
 
 def find_data(data: Path | None, root: Path = Path()) -> Path:
-    """Return the data to use: those named, else ``data`` in the folder `root`, else people drawn there; which and why is logged."""
+    """Return the data to use: those named, else ``data`` in the folder `root`, else people drawn there; which and why
+    is logged.
+    """
     if data is not None:
         logger.info(f"data: {data}")
         return data

@@ -83,7 +83,9 @@ class ImagePaths(LazySequence):
             yield part.tolist() if isinstance(part, np.ndarray) else part
 
     def _as_spelled(self) -> bool:
-        """Whether joining a name to the folder changes nothing in its spelling: no ``//``, ``./``, ``../``, no ``/`` at the end."""
+        """Whether joining a name to the folder changes nothing in its spelling: no ``//``, ``./``, ``../``, no ``/`` at
+        the end.
+        """
         for names in self._parts():
             text = "\n".join(["", *names, ""])
             if any(part in text for part in ("\n\n", "//", "/.", "\n.", "/\n")):
@@ -160,7 +162,8 @@ class SampleTable:
         return factorize(self.persons)
 
     def frame(self) -> pandas.DataFrame:
-        """Return the table as a pandas DataFrame: id, path, label and person where known, then the attributes; all text.
+        """Return the table as a pandas DataFrame: id, path, label and person where known, then the attributes; all
+        text.
 
         Examples
         --------
@@ -180,7 +183,9 @@ class SampleTable:
 
     @cached_property
     def sha(self) -> str:
-        """SHA-256 over ids, labels, persons and classes in their order; not over paths, so a moved folder is the same table."""
+        """SHA-256 over ids, labels, persons and classes in their order; not over paths, so a moved folder is the same
+        table.
+        """
         digest = hashlib.sha256()
         digest.update(b"[")
         for column in (self.ids, self.labels, self.persons):
@@ -213,7 +218,8 @@ class DataSpec:
     Attributes
     ----------
     data : a CSV, a folder of class folders, or a folder in the mask-competition layout.
-    path, label, person, id : names of the columns of a CSV; without `id` a column named ``id``, else the path, is the id.
+    path, label, person, id : names of the columns of a CSV; without `id` a column named ``id``, else the path, is the
+        id.
     split : a column whose value ``test`` keeps a row apart from training.
     person_regex : takes the person from an image's path where no column names it.
     test : further images to predict.
@@ -332,7 +338,9 @@ def _column_array(cells: Sequence[str]) -> NDArray[np.str_]:
 
 
 def _stored_paths(paths: Sequence[Path], named: Sequence[str], ids: NDArray[np.str_]) -> Sequence[Path]:
-    """Return the paths, absolute. Where their names are the ids, they are read from those: a million texts take 90 MB."""
+    """Return the paths, absolute. Where their names are the ids, they are read from those: a million texts take 90
+    MB.
+    """
     if isinstance(paths, ImagePaths):
         return ImagePaths(paths.folder, ids) if paths.names is named else paths
     return tuple(path if path.is_absolute() else path.absolute() for path in paths)
@@ -436,7 +444,8 @@ def _check_classes(
 
 
 def _check_images(paths: Sequence[Path], source: str, where: Sequence[str]) -> None:
-    # One listing a folder, not one stat a file: 200,000 stats on a network drive take minutes. And one folder at a time:
+    # One listing a folder, not one stat a file: 200,000 stats on a network drive take minutes. And one folder at a
+    # time:
     # the names in 140,000 folders take a gigabyte.
     inside: dict[str, list[int]] = {}
     names: list[str] = []

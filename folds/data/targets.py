@@ -1,4 +1,6 @@
-"""What a model is trained on and what it predicts: the label, one attribute of it, or one head an attribute joined to the label."""
+"""What a model is trained on and what it predicts: the label, one attribute of it, or one head an attribute joined to
+the label.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ BACKENDS = ("local", "ray")
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how jobs are run; on one kind of device, none of it changes what comes out (the threads a job are recorded by the run).
+    """Where and how jobs are run; on one kind of device, none of it changes what comes out (the threads a job are
+    recorded by the run).
 
     Attributes
     ----------
@@ -53,7 +54,8 @@ class Execution:
 class DevicePlan:
     """The slots of a command.
 
-    `devices` names one slot each; `threads` CPU threads a slot; `reason` is printed; `gpu_share` of a GPU that a Ray task asks for.
+    `devices` names one slot each; `threads` CPU threads a slot; `reason` is printed; `gpu_share` of a GPU that a Ray
+    task asks for.
     """
 
     devices: tuple[str, ...]

@@ -72,7 +72,9 @@ class ProgressReader:
         self._offset = 0
 
     def events(self) -> list[dict[str, Any]]:
-        """Return what has been written since the last call; a line of which only a part is there is left for the next one."""
+        """Return what has been written since the last call; a line of which only a part is there is left for the next
+        one.
+        """
         try:
             # Opened anew each time: that is when a network drive looks whether the file has changed.
             with open(self.path, "rb") as file:

@@ -90,7 +90,8 @@ _own: list[bool] = []  # whether this process has started a cluster of its own
 
 
 def connect(address: str | None, variables: Mapping[str, str] | None = None) -> Any:
-    """Return the ray module, connected to the cluster at `address` (``auto``, ``HOST:PORT``), or to one of this machine alone.
+    """Return the ray module, connected to the cluster at `address` (``auto``, ``HOST:PORT``), or to one of this machine
+    alone.
 
     Parameters
     ----------
@@ -111,7 +112,8 @@ def connect(address: str | None, variables: Mapping[str, str] | None = None) -> 
     if not ray.is_initialized():
         if address is None:
             _own.append(True)
-        # Ray prints what its machines complain of to standard output, which is for results; the notes say the same in a line.
+        # Ray prints what its machines complain of to standard output, which is for results; the notes say the same in a
+        # line.
         worker: Any = sys.modules.get("ray._private.worker")
         if hasattr(worker, "print_to_stdstream"):
             worker.print_to_stdstream = lambda *_, **__: None

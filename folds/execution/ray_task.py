@@ -28,12 +28,14 @@ def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
 
     Parameters
     ----------
-    record : the job as JSON. Text, as for a worker of the same machine: which strings are one object shows in the bytes of a checkpoint.
+    record : the job as JSON. Text, as for a worker of the same machine: which strings are one object shows in the bytes
+        of a checkpoint.
     proof : what the machine must see, from `folds.execution.shared_files.proof`.
 
     Returns
     -------
-    ``{"done": …}``, the content of done.json and the machine; ``{"busy": message}`` where another process holds the job's
+    ``{"done": …}``, the content of done.json and the machine; ``{"busy": message}`` where another process holds the
+    job's
     lock; or ``{"message": …, "hint": …, "details": […]}``.
     """
     import ray

@@ -44,7 +44,8 @@ def mark_folders(jobs: Sequence[Job], token: str) -> Iterator[None]:
 
 
 def file_manifest(job: Job, token: str) -> dict[str, Any]:
-    """Return what a machine must find in order to train the job, as plain values: ``{"marks": [path, …], "files": {path: [bytes, hash]}}``.
+    """Return what a machine must find in order to train the job, as plain values: ``{"marks": [path, …], "files":
+    {path: [bytes, hash]}}``.
 
     Raises
     ------
@@ -63,7 +64,9 @@ def file_manifest(job: Job, token: str) -> dict[str, Any]:
 
 
 def missing_here(proof: dict[str, Any]) -> list[str]:
-    """Return what this machine lacks of a proof, one line a path: ``does not see runs/swin``; empty where it sees all of it."""
+    """Return what this machine lacks of a proof, one line a path: ``does not see runs/swin``; empty where it sees all
+    of it.
+    """
     found: list[str] = []
     for mark in map(Path, proof["marks"]):
         if not mark.exists():
@@ -91,7 +94,9 @@ def _marks(job: Job, token: str) -> list[Path]:
 
 
 def _fingerprint(path: str) -> list[Any]:
-    """Size in bytes, and SHA-256 of the first and last 64 KiB: all that is worth reading of gigabytes before they are used."""
+    """Size in bytes, and SHA-256 of the first and last 64 KiB: all that is worth reading of gigabytes before they are
+    used.
+    """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         first = file.read(_EDGE)

@@ -1,4 +1,6 @@
-"""What a job of a cluster waits for, and for how long: a lock that another process holds, a machine that could run it."""
+"""What a job of a cluster waits for, and for how long: a lock that another process holds, a machine that could run
+it.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ class ResourceWatch:
         self._most: dict[str, float] = {}
 
     def lacking(self, patience: float) -> float:
-        """Seconds since there is no such machine, 0.0 while there is one; logged once, when it is more than a moment."""
+        """Seconds since there is no such machine, 0.0 while there is one; logged once, when it is more than a
+        moment.
+        """
         now = time.monotonic()
         if now >= self._next:
             self._next = now + LOOK_SECONDS

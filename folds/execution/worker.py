@@ -46,7 +46,8 @@ class Worker:
     def _start(self) -> subprocess.Popen[str]:
         source = str(source_root())
         variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
-        # Threads that have nothing to do sleep instead of spinning: on shared cores a spin takes time from those that work.
+        # Threads that have nothing to do sleep instead of spinning: on shared cores a spin takes time from those that
+        # work.
         variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         self.words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process

@@ -25,7 +25,8 @@ COMPARED = ("macro_f1", "accuracy", "log_loss")
 # Where something lies, and how it was asked for; what is in it is compared by its hash.
 _ASKED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "name", "init", "resolved"}
 _ASKED |= {"holdout", "repair", "stratify", "repeats", "seeds"}
-# What was decided at the start, as a setting: the number format instead of "auto", contents by the beginning of their hash.
+# What was decided at the start, as a setting: the number format instead of "auto", contents by the beginning of their
+# hash.
 _DECIDED = {"amp": "amp", "device": "device"}
 _CONTENT = {
     "table_sha": "data",
@@ -64,13 +65,16 @@ class Comparison:
 
         Parameters
         ----------
-        among : comparisons that are looked at together: the more there are, the likelier one stands out by chance (Bonferroni).
+        among : comparisons that are looked at together: the more there are, the likelier one stands out by chance
+            (Bonferroni).
         """
         return self.differences[metric].verdict(among)
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run was made with, from its config.toml: settings as decided, and what lay in its files by the beginning of their hashes."""
+    """Return what a run was made with, from its config.toml: settings as decided, and what lay in its files by the
+    beginning of their hashes.
+    """
     settings = {key: value for key, value in record.items() if key not in _ASKED}
     if isinstance(settings.get("arch"), list):
         settings["arch"] = ",".join(map(str, settings["arch"]))

@@ -56,7 +56,9 @@ class RunListing:
 
     @property
     def significance(self) -> str:
-        """Return whether that difference is significant: ``yes``, ``no`` with the reason, nothing where there is none."""
+        """Return whether that difference is significant: ``yes``, ``no`` with the reason, nothing where there is
+        none.
+        """
         found = self.difference
         return "" if found is None else Difference.from_dict(found).verdict(self.among)
 
@@ -212,7 +214,8 @@ def _setting(one: RunListing, key: str) -> Any:
 
 
 def filter_runs(listed: Sequence[RunListing], filters: Sequence[str]) -> list[RunListing]:
-    """Return the runs that all of ``loss=focal`` (is), ``loss!=ce`` (is not) and ``run~swin`` (contains) hold for; numbers are compared as numbers.
+    """Return the runs that all of ``loss=focal`` (is), ``loss!=ce`` (is not) and ``run~swin`` (contains) hold for;
+    numbers are compared as numbers.
 
     Raises
     ------

@@ -33,7 +33,8 @@ _COURSES = {
     "lr": "course/learning_rate",
     "seconds": "course/seconds_an_epoch",
 }
-# Nothing is told to anybody; the folder stays usable in versions that would rather have a database; and a server that is gone
+# Nothing is told to anybody; the folder stays usable in versions that would rather have a database; and a server that
+# is gone
 # holds up an epoch for seconds, not for minutes.
 _MLFLOW = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -46,7 +47,8 @@ _MLFLOW = {
 class Tracker:
     """Takes the events of a training and the entries of the ledger, and does nothing with them; a context manager.
 
-    Its methods may be called from any thread. What goes wrong in one that does something is logged once, and ends it: nobody
+    Its methods may be called from any thread. What goes wrong in one that does something is logged once, and ends it:
+    nobody
     loses a training to a plot.
     """
 
@@ -102,7 +104,8 @@ class Tracker:
         key = job.run, job.fold
         if key not in self._last:
             self._last[key] = self._begin(job)
-        # Those before it that were reported to nobody, then its own; one that is trained again after a crash gives the same numbers.
+        # Those before it that were reported to nobody, then its own; one that is trained again after a crash gives the
+        # same numbers.
         earlier = [record for record in _history(job.fold_dir) if record["epoch"] < event["epoch"]]
         for record in [one for one in [*earlier, event] if one["epoch"] > self._last[key]]:
             self._write(
@@ -130,7 +133,9 @@ class Tracker:
 
 
 class TensorBoard(Tracker):
-    """Event files in ``runs/<run>/fold<i>/``, and the scores and settings of a run in ``runs/<run>/``: `tensorboard --logdir runs`."""
+    """Event files in ``runs/<run>/fold<i>/``, and the scores and settings of a run in ``runs/<run>/``: `tensorboard
+    --logdir runs`.
+    """
 
     def __init__(self, runs: Path = Path("runs")) -> None:
         super().__init__()
@@ -177,9 +182,11 @@ class TensorBoard(Tracker):
 
 
 class MLflow(Tracker):
-    """A run of MLflow for each run: courses ``fold<i>/…``, settings as parameters, scores, the hypothesis and the baseline.
+    """A run of MLflow for each run: courses ``fold<i>/…``, settings as parameters, scores, the hypothesis and the
+    baseline.
 
-    Where it is kept is ``MLFLOW_TRACKING_URI``, or else the folder ``mlruns`` beside ``runs``. Its number stands in ``runs/<run>/mlflow.json``:
+    Where it is kept is ``MLFLOW_TRACKING_URI``, or else the folder ``mlruns`` beside ``runs``. Its number stands in
+    ``runs/<run>/mlflow.json``:
     a resume goes on with it.
     """
 

@@ -43,7 +43,8 @@ _DONE |= {"device": optional(TEXT), "threads": optional(integer(1)), "optimistic
 
 
 def save_hypothesis(run: RunLike, hypothesis: str | None) -> None:
-    """Write down what a run is for, before it is trained; what was stated when it was begun stays where nothing new is given.
+    """Write down what a run is for, before it is trained; what was stated when it was begun stays where nothing new is
+    given.
 
     A hypothesis that is stated when folds are trained already is recorded as such: it may be a description of them.
     """
@@ -60,7 +61,8 @@ def save_hypothesis(run: RunLike, hypothesis: str | None) -> None:
 def record_run(run: RunLike, *, jobs: int | None = None, git: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """Return append what a run has come to; the entry, or None where nothing was appended.
 
-    What the last line of the run says already is not said again, so a `--resume` that has nothing to do adds nothing; and
+    What the last line of the run says already is not said again, so a `--resume` that has nothing to do adds nothing;
+    and
     one after a crash adds the line that is missing.
 
     Parameters
@@ -243,7 +245,8 @@ SECONDS = 5.0  # a huge working tree on a slow drive is not worth more
 
 
 def git_state(folder: Path = Path()) -> dict[str, Any] | None:
-    """Return ``{"commit": …, "dirty": …}`` of the working tree that `folder` is in; None where there is none, or no git.
+    """Return ``{"commit": …, "dirty": …}`` of the working tree that `folder` is in; None where there is none, or no
+    git.
 
     `dirty`: a file that git keeps differs from the commit; what it does not keep (data, results) does not count.
     Nothing is sent or fetched, nothing in the tree is run, and it says nothing about who made it.
@@ -256,7 +259,8 @@ def git_state(folder: Path = Path()) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    # Neither a monitor nor hooks that a working tree names are run; no lock is taken that a command of the user would meet.
+    # Neither a monitor nor hooks that a working tree names are run; no lock is taken that a command of the user would
+    # meet.
     command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *words]
     variables = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:

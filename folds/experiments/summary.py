@@ -79,7 +79,8 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class PooledRuns:
-    """Runs that differ in repeat or seed alone: their own out-of-fold scores, and those of the mean of their probabilities.
+    """Runs that differ in repeat or seed alone: their own out-of-fold scores, and those of the mean of their
+    probabilities.
 
     Attributes
     ----------
@@ -117,7 +118,9 @@ class PooledRuns:
 def pool_runs(
     name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), per_person: bool = False
 ) -> PooledRuns | None:
-    """Return what several runs are worth together; None for a single one, or where they have no sample in common yet."""
+    """Return what several runs are worth together; None for a single one, or where they have no sample in common
+    yet.
+    """
     if len(summaries) < 2:
         return None
     files = [oof_predictions(runs, summary.run) for summary in summaries]

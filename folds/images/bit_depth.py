@@ -19,7 +19,9 @@ _LITTLE = 0.25  # a window of which less is used makes images nearly uniform
 
 @dataclass(frozen=True)
 class Depth:
-    """What a file of more than 8 bits held: its kind, the lowest and highest value found, the window that was applied."""
+    """What a file of more than 8 bits held: its kind, the lowest and highest value found, the window that was
+    applied.
+    """
 
     kind: str
     lowest: float

@@ -1,4 +1,6 @@
-"""Decode once: all images of a table as one uint8 array on disk, keyed by content and settings, memory-mapped by whoever trains or predicts."""
+"""Decode once: all images of a table as one uint8 array on disk, keyed by content and settings, memory-mapped by
+whoever trains or predicts.
+"""
 
 from __future__ import annotations
 
@@ -71,10 +73,13 @@ def load_images(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> DecodedImages:
-    """Return the images of a table, decoded at most once for the same contents in the same order under the same settings.
+    """Return the images of a table, decoded at most once for the same contents in the same order under the same
+    settings.
 
-    A first run reads each file once. Later runs ask for sizes and times only. The pixels depend on the files, the settings and
-    the version of Pillow, not on the number of threads. Processes that build the same cache at once each end with a whole one.
+    A first run reads each file once. Later runs ask for sizes and times only. The pixels depend on the files, the
+    settings and
+    the version of Pillow, not on the number of threads. Processes that build the same cache at once each end with a
+    whole one.
     What should be said about the images, e.g. the window applied to 16-bit ones, is logged.
 
     Parameters
@@ -85,7 +90,8 @@ def load_images(
 
     Raises
     ------
-    EnsembleError : images that cannot be used (all of them in one error); the cache cannot be written. Nothing is left behind.
+    EnsembleError : images that cannot be used (all of them in one error); the cache cannot be written. Nothing is left
+        behind.
     """
     if not paths:
         raise EnsembleError("no images are given", hint="check the table of samples")
@@ -110,7 +116,8 @@ def mean_std(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation of each channel, in [0, 1], over the images `index` (all unless given).
 
-    Sums are exact integers, so the result depends neither on the order of the images nor on `block`, the images read at a time.
+    Sums are exact integers, so the result depends neither on the order of the images nor on `block`, the images read at
+    a time.
 
     Parameters
     ----------
@@ -261,7 +268,9 @@ def _build(
 
 @contextlib.contextmanager
 def _temporary_file(folder: Path) -> Iterator[IO[bytes]]:
-    """A new file in `folder`, removed unless it was renamed. Those of processes that were killed are removed first: they can be large."""
+    """A new file in `folder`, removed unless it was renamed. Those of processes that were killed are removed first:
+    they can be large.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".*.building"):
         with contextlib.suppress(OSError), open(left, "rb") as abandoned:
@@ -281,7 +290,8 @@ def _temporary_file(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def _reserve(handle: int, size: int) -> None:
-    # A full disk shows now and not after minutes of decoding. Some systems cannot reserve; there the writing itself fails.
+    # A full disk shows now and not after minutes of decoding. Some systems cannot reserve; there the writing itself
+    # fails.
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(handle, 0, size)

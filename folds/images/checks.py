@@ -22,7 +22,9 @@ def unusable_images(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> list[tuple[int, str]]:
-    """Return (position, problem) of each image that cannot be used. Without `settings` only headers are read; with them all images are decoded."""
+    """Return (position, problem) of each image that cannot be used. Without `settings` only headers are read; with them
+    all images are decoded.
+    """
     return [
         (at, problem_line(at, paths, where, problem)) for at, problem in _problems(paths, settings, threads, progress)
     ]
@@ -38,7 +40,8 @@ def check_images(
 ) -> None:
     """Raise one EnsembleError for all images that cannot be used; nothing is written.
 
-    Without `settings` only headers are read, which finds what is missing, empty, no image or too large; with them all images
+    Without `settings` only headers are read, which finds what is missing, empty, no image or too large; with them all
+    images
     are decoded, which also finds what is truncated or damaged.
     """
     problems = _problems(paths, settings, threads, progress)

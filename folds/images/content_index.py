@@ -1,4 +1,6 @@
-"""Which file holds which content: SHA-256 digests remembered by path, size and times, so that unchanged files are not read again."""
+"""Which file holds which content: SHA-256 digests remembered by path, size and times, so that unchanged files are not
+read again.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
 
 @dataclass(frozen=True)
 class Content:
-    """A file's bytes, their hex SHA-256, and what the index may remember (None where the file has only just been written)."""
+    """A file's bytes, their hex SHA-256, and what the index may remember (None where the file has only just been
+    written).
+    """
 
     data: bytes
     digest: str
@@ -74,7 +78,9 @@ def read_content(path: Path) -> Content:
 
 
 def load_index(folder: Path) -> dict[str, Entry]:
-    """Return the index in `folder` by absolute path; a lost or damaged one is empty, which costs a reading of the files and nothing else."""
+    """Return the index in `folder` by absolute path; a lost or damaged one is empty, which costs a reading of the files
+    and nothing else.
+    """
     with contextlib.suppress(EnsembleError, AttributeError, KeyError, TypeError, ValueError):
         entries = read_json(folder / INDEX_NAME)["files"].items()
         return {

@@ -1,8 +1,10 @@
 """One encoded image file → one (height, width, 3) uint8 array, whatever its format, mode, depth or rotation.
 
-JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, PNM and AVIF are read, and nothing else: Pillow also knows formats that start
+JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, PNM and AVIF are read, and nothing else: Pillow also knows formats that
+start
 other programs (EPS starts Ghostscript).
-Of an animation or a file of several pages the first is taken. Colour profiles are not applied, as in the usual training pipelines.
+Of an animation or a file of several pages the first is taken. Colour profiles are not applied, as in the usual training
+pipelines.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF
 # Mid-grey stands behind transparent pixels and beside letterboxed ones: neither black nor white drawings vanish on it,
 # and it is near zero once normalised.
 BACKGROUND = (128, 128, 128)
-# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size as long as that leaves this many times the pixels wanted along each side.
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size as long as that leaves this many times the pixels wanted along each
+# side.
 DRAFT_MARGIN = 2
 # Other large images are first averaged in whole blocks down to this many times the size wanted.
 REDUCING_GAP = 3.0
@@ -56,8 +59,10 @@ class Decoded:
 def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
     """Decode the bytes of one image file.
 
-    Grey stays grey in three equal channels, CMYK and palettes become RGB, transparency is laid over `BACKGROUND`, an EXIF rotation is applied.
-    Grey of more than 8 bits is scaled linearly by the window, before it is resized and rounded. Pillow gives 16-bit colour as its
+    Grey stays grey in three equal channels, CMYK and palettes become RGB, transparency is laid over `BACKGROUND`, an
+    EXIF rotation is applied.
+    Grey of more than 8 bits is scaled linearly by the window, before it is resized and rounded. Pillow gives 16-bit
+    colour as its
     high byte, which is the window 0 to 65535. Resized with Pillow's antialiased bicubic filter.
 
     Raises
@@ -84,7 +89,9 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
 
 
 def identify_image(file: IO[bytes]) -> tuple[int, int]:
-    """Return (height, width) from the header alone, as the file stores them; `Unreadable` where no image can be made out."""
+    """Return (height, width) from the header alone, as the file stores them; `Unreadable` where no image can be made
+    out.
+    """
     start = file.read(12)
     with _reasons(start):
         if not start:
@@ -132,7 +139,8 @@ def _orientation(image: Image.Image) -> int:
 def _placed(
     size: tuple[float, float], settings: ImageSettings, turned: bool, drafted: float = 1.0
 ) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-    """Return the box of the stored image that is kept, and the (width, height) it is resized to, both before it is turned upright.
+    """Return the box of the stored image that is kept, and the (width, height) it is resized to, both before it is
+    turned upright.
 
     `drafted` is the share of its size at which it was decoded.
     """
@@ -153,7 +161,9 @@ def _placed(
 
 
 def _draft(image: Image.Image, settings: ImageSettings) -> tuple[float, float] | None:
-    """Return ask a JPEG to be decoded at a fraction of its size. Returns the (width, height) its content then covers, which can end within a pixel."""
+    """Return ask a JPEG to be decoded at a fraction of its size. Returns the (width, height) its content then covers,
+    which can end within a pixel.
+    """
     if image.format not in ("JPEG", "MPO"):
         return None
     box, target = _placed(image.size, settings, turned=_orientation(image) >= 5)

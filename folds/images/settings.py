@@ -20,8 +20,10 @@ class ImageSettings:
     fit : ``squash`` (the whole image, its proportions not kept), ``crop`` (scaled to cover, the centre kept),
         ``crop:380`` (the same of the central 380 × 380 pixels of the file; of what there is of them)
         or ``letterbox`` (the whole image, padded with `BACKGROUND`).
-    window : for grey images of more than 8 bits, the values in the file that become 0 and 255; those outside are clipped.
-        None is the full range of the file's type, 0 to 65535 for 16 bits. Images of 32 bits or of floats have no such range and need it.
+    window : for grey images of more than 8 bits, the values in the file that become 0 and 255; those outside are
+        clipped.
+        None is the full range of the file's type, 0 to 65535 for 16 bits. Images of 32 bits or of floats have no such
+        range and need it.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""Score and compare predictions that are plain arrays: `score` and `compare` of the face, and how they read their arguments."""
+"""Score and compare predictions that are plain arrays: `score` and `compare` of the face, and how they read their
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,12 @@ def score(
     y : (n,) the true classes: names or numbers.
     proba : (n, classes) probabilities, or a DataFrame whose columns are the classes.
     groups : (n,) the person (patient, camera, writer) of each row; without it every row counts as a person of its own.
-    metric : ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``kappa``, ``log_loss``, ``brier``, ``roc_auc``, ``module:function``, or a
+    metric : ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``kappa``, ``log_loss``, ``brier``, ``roc_auc``,
+        ``module:function``, or a
         function of (labels (n,) int, probabilities (n, classes)).
     per_person : average the probabilities of each person's rows first, and score people.
-    classes : the class of each column of `proba`; without it the sorted values of `y`, as in ``classes_`` of scikit-learn.
+    classes : the class of each column of `proba`; without it the sorted values of `y`, as in ``classes_`` of
+        scikit-learn.
     level : of the interval.
 
     Raises
@@ -167,7 +171,8 @@ def column_classes(values: Any, classes: Sequence[Any] | None) -> tuple[str, ...
 def class_codes(y: ArrayLike, columns: int, classes: Sequence[str] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return (n,) class indices and the class of each column.
 
-    Where `classes` is None and `y` has as many values as there are columns, they are the classes, sorted as numpy.unique does
+    Where `classes` is None and `y` has as many values as there are columns, they are the classes, sorted as
+    numpy.unique does
     (``classes_`` of scikit-learn). Whole numbers from 0, a class of which may be absent, are taken for indices.
 
     Raises

@@ -37,7 +37,8 @@ def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS, 
     ----------
     labels : (n,) class indices.
     probabilities : (n, classes).
-    equal_mass : bins of as many rows each instead of as much width; rows of equal confidence stay together, so there may be fewer.
+    equal_mass : bins of as many rows each instead of as much width; rows of equal confidence stay together, so there
+        may be fewer.
     """
     values = np.asarray(probabilities, np.float64)
     return binned(values.max(axis=1), argmax_classes(probabilities) == labels, bins, equal_mass)
@@ -65,7 +66,9 @@ def binned(
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """Σ share of the rows · |accuracy − confidence|: the expected calibration error (Naeini, Cooper and Hauskrecht, 2015)."""
+    """Σ share of the rows · |accuracy − confidence|: the expected calibration error (Naeini, Cooper and Hauskrecht,
+    2015).
+    """
     rows = sum(one.count for one in bins)
     return sum(one.count * abs(one.accuracy - one.confidence) for one in bins if one.count) / max(rows, 1)
 
@@ -73,7 +76,8 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 def classwise_calibration_error(
     labels: Labels, probabilities: Probabilities, bins: int = BINS, equal_mass: bool = False
 ) -> float:
-    """Return the mean over classes of the calibration error of that class's probability (Kull et al., 2019, equation 3).
+    """Return the mean over classes of the calibration error of that class's probability (Kull et al., 2019, equation
+    3).
 
     The error of the confidence hides what all but the predicted class get.
     """

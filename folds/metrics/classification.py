@@ -23,7 +23,9 @@ def argmax_classes(probabilities: Probabilities) -> NDArray[np.int64]:
 
 
 def confusion_counts(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
-    """Return (3, classes): hits, labels and predictions of each class; what F1, accuracy, recall and kappa are made of."""
+    """Return (3, classes): hits, labels and predictions of each class; what F1, accuracy, recall and kappa are made
+    of.
+    """
     hits = np.bincount(labels[labels == predicted], minlength=classes)
     return np.stack([hits, np.bincount(labels, minlength=classes), np.bincount(predicted, minlength=classes)])
 
@@ -107,7 +109,8 @@ def per_row_brier(labels: Labels, probabilities: Probabilities) -> NDArray[np.fl
 def roc_auc_per_class(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """Return (classes,) the chance that a sample of the class has a higher probability of it than one of another class.
 
-    Equal probabilities count one half. By mean ranks (Mann and Whitney, 1947); nan for a class that no sample or every sample has.
+    Equal probabilities count one half. By mean ranks (Mann and Whitney, 1947); nan for a class that no sample or every
+    sample has.
     """
     found = np.full(np.shape(probabilities)[1], np.nan)
     for one, column in enumerate(np.asarray(probabilities).T):

@@ -57,8 +57,10 @@ def metric_of(metric: str | Metric | Callable[..., Any]) -> Metric:
 def load_metric(name: str) -> Metric:
     """Return the user's function of labels (n,) int and probabilities (n, classes) → float, as a metric.
 
-    Greater is better, unless the function has an attribute ``greater_is_better = False``. It is imported from the current
-    folder first; importing a module runs it: only for a name that the user gave, never for one that was read from a file.
+    Greater is better, unless the function has an attribute ``greater_is_better = False``. It is imported from the
+    current
+    folder first; importing a module runs it: only for a name that the user gave, never for one that was read from a
+    file.
 
     Raises
     ------

@@ -17,7 +17,9 @@ def crosstab(rows: NDArray, columns: NDArray, height: int, width: int) -> NDArra
 def confusion_counts_by_group(
     labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.int64]:
-    """Return (units, 3, classes): what `folds.metrics.classification.confusion_counts` would say of the rows of each unit; they add up over units."""
+    """Return (units, 3, classes): what `folds.metrics.classification.confusion_counts` would say of the rows of each
+    unit; they add up over units.
+    """
     hit = labels == predicted
     parts = [
         crosstab(codes[hit], labels[hit], units, classes),
@@ -36,7 +38,8 @@ def people_with_class(labels: Labels, persons: NDArray, classes: int) -> NDArray
 def average_by_person(
     labels: Labels, probabilities: Probabilities, persons: NDArray, classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray, int]:
-    """Return one row a person: the mean of its rows' probabilities, and its most frequent label (lowest index among equals).
+    """Return one row a person: the mean of its rows' probabilities, and its most frequent label (lowest index among
+    equals).
 
     Returns
     -------

@@ -1,4 +1,6 @@
-"""Confidence intervals over people of a score and of the difference of two: the jackknife, the bootstrap for a user's function."""
+"""Confidence intervals over people of a score and of the difference of two: the jackknife, the bootstrap for a user's
+function.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,8 @@ class Difference:
     Attributes
     ----------
     difference : second − first, with its interval over people.
-    p_value : the probability that people of whom both are equally good show as much (two-sided); above 1 − level the interval holds 0.
+    p_value : the probability that people of whom both are equally good show as much (two-sided); above 1 − level the
+        interval holds 0.
     """
 
     first: float
@@ -166,8 +169,10 @@ def interval_over_people(
     """Return the interval of a score over people, not images: images of one person are right or wrong together.
 
     By the jackknife: the score with each person left out in turn says how much people matter, Student's t makes an
-    interval of that (Tukey, 1958), on the scale of the logit where the score has bounds. It reaches no farther than that of
-    Clopper and Pearson (1934) for people each of whom is all right or all wrong, the most that people can differ; and not less
+    interval of that (Tukey, 1958), on the scale of the logit where the score has bounds. It reaches no farther than
+    that of
+    Clopper and Pearson (1934) for people each of whom is all right or all wrong, the most that people can differ; and
+    not less
     far than were there no mistake at all. Of the rules measured it holds
     nearest to what it promises (``benchmarks/intervals.py``), draws nothing, and takes milliseconds. A user's function,
     of which nothing is known, is computed on people drawn with replacement instead.
@@ -215,7 +220,9 @@ def _bootstrap_interval(
 def interval_over_images(
     metric: Metric, labels: Labels, probabilities: Probabilities, *, level: float = 0.95
 ) -> Interval:
-    """Return as `interval_over_people`, each image taken for a person of its own: too narrow where people have several, to be shown beside."""
+    """Return as `interval_over_people`, each image taken for a person of its own: too narrow where people have several,
+    to be shown beside.
+    """
     return interval_over_people(metric, labels, probabilities, np.arange(len(labels)), level=level)
 
 
@@ -230,7 +237,8 @@ def difference_over_people(
 ) -> Difference:
     """Return the difference of two scores with its interval, paired: the same person is left out of both.
 
-    What is hard is hard for both, so the difference is known better than either score. It says whether other people would
+    What is hard is hard for both, so the difference is known better than either score. It says whether other people
+    would
     show the difference, not whether other seeds of training would.
 
     Parameters
@@ -261,7 +269,8 @@ def difference_over_people(
 
 
 def jackknife_standard_error(without: NDArray[np.float64], score: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (…) the standard error of a score from (units, …) the scores with each unit left out (Efron and Stein, 1981, equation 1.2).
+    """Return (…) the standard error of a score from (units, …) the scores with each unit left out (Efron and Stein,
+    1981, equation 1.2).
 
     What cannot be scored without a unit (nan) counts as unchanged; 0 for one unit.
     """
@@ -271,9 +280,11 @@ def jackknife_standard_error(without: NDArray[np.float64], score: float | NDArra
 
 
 def degrees_of_freedom(without: NDArray[np.float64], metric: Metric) -> int:
-    """Return the degrees of dof of the standard error from (units,) the scores with each unit left out: one less than there are units.
+    """Return the degrees of dof of the standard error from (units,) the scores with each unit left out: one less than
+    there are units.
 
-    Of a mean over classes the few people of a rare class make most of the spread, so that it is known as badly as from few
+    Of a mean over classes the few people of a rare class make most of the spread, so that it is known as badly as from
+    few
     people; how few is seen from their influence (Satterthwaite, 1946).
     """
     most = max(len(without) - 1, 1)
@@ -296,7 +307,8 @@ def t_interval(
     """Return (…) the ends of the interval of a score with its standard error, by Student's t.
 
     Of a score between `least` and `most` it is made on the scale of the logit: near its bounds the spread is lopsided.
-    At a bound all people are without a mistake, or none is: the other end is that of Clopper and Pearson (1934) for so many.
+    At a bound all people are without a mistake, or none is: the other end is that of Clopper and Pearson (1934) for so
+    many.
 
     Parameters
     ----------
@@ -320,7 +332,8 @@ def t_interval(
 
 
 def _effective_sample_size(metric: Metric, labels: Labels, codes: NDArray[np.int64], units: int) -> tuple[float, int]:
-    """Return how many people of equal weight know as much (Kish, 1965), and the degrees of dof that so many leave, at most `_MIN_DOF`.
+    """Return how many people of equal weight know as much (Kish, 1965), and the degrees of dof that so many leave, at
+    most `_MIN_DOF`.
 
     A row counts as much as another, in a mean over classes as much as its class is rare.
     """
@@ -334,7 +347,8 @@ def _effective_sample_size(metric: Metric, labels: Labels, codes: NDArray[np.int
 def _clip_to_clopper_pearson(
     metric: Metric, score: float, low: float, high: float, people: float, level: float
 ) -> tuple[float, float]:
-    """Return the ends of an interval, neither wilder than `people` who are all right or all wrong can show, nor nearer than theirs without a mistake.
+    """Return the ends of an interval, neither wilder than `people` who are all right or all wrong can show, nor nearer
+    than theirs without a mistake.
 
     The first of what is a mean of values between its bounds (not of kappa), the second of what counts right and wrong.
     """

@@ -18,7 +18,8 @@ from folds.metrics.intervals import Interval, interval_over_people
 class ScoreReport:
     """A score with its interval over people, and the accuracy beside it.
 
-    `rows` are images, or people if scored per person; `mixed_people` carry several labels and are scored by their most frequent one.
+    `rows` are images, or people if scored per person; `mixed_people` carry several labels and are scored by their most
+    frequent one.
     """
 
     metric: str
@@ -42,7 +43,9 @@ def score_predictions(
     metric: str = "macro_f1",
     per_person: bool = False,
 ) -> ScoreReport:
-    """Score probabilities (n, classes) on class indices (n,); with `per_person` a person's images are averaged first."""
+    """Score probabilities (n, classes) on class indices (n,); with `per_person` a person's images are averaged
+    first.
+    """
     mixed = 0
     if per_person:
         labels, probabilities, persons, mixed = average_by_person(

@@ -18,7 +18,9 @@ MAX_GROUPS = 4096
 
 
 def jackknife_groups(persons: NDArray) -> tuple[NDArray[np.int64], int, int]:
-    """Return (n,) the unit that each row is left out with, how many units, and how many people; the same whatever the order of the rows."""
+    """Return (n,) the unit that each row is left out with, how many units, and how many people; the same whatever the
+    order of the rows.
+    """
     distinct, codes = factorize(persons)
     people = len(distinct)
     if people <= MAX_GROUPS:
@@ -34,7 +36,9 @@ def leave_one_group_out(
     units: int,
     predicted: Labels | None = None,
 ) -> NDArray[np.float64]:
-    """Return (units,) the score of all rows but those of each unit; not for a function of the user. `predicted` (n,) spares to look for the largest."""
+    """Return (units,) the score of all rows but those of each unit; not for a function of the user. `predicted` (n,)
+    spares to look for the largest.
+    """
     if metric.from_counts is not None:
         predicted = argmax_classes(probabilities) if predicted is None else predicted
         return metric.from_counts(
@@ -50,7 +54,9 @@ def leave_one_group_out(
 def leave_one_group_out_counts(
     labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.int64]:
-    """Return (units, 3, classes): the `folds.metrics.classification.confusion_counts` of all rows but those of each unit."""
+    """Return (units, 3, classes): the `folds.metrics.classification.confusion_counts` of all rows but those of each
+    unit.
+    """
     counts = confusion_counts_by_group(labels, predicted, classes, codes, units)
     return counts.sum(axis=0) - counts
 
@@ -60,12 +66,14 @@ def leave_one_group_out_roc_auc(
 ) -> NDArray[np.float64]:
     """Return (units, classes) `folds.metrics.classification.roc_auc_per_class` of all rows but those of each unit.
 
-    A unit takes away the pairs that its rows make with all others, and those within it, which are then taken away twice.
+    A unit takes away the pairs that its rows make with all others, and those within it, which are then taken away
+    twice.
     """
     found = np.full((units, np.shape(probabilities)[1]), np.nan)
     for one, column in enumerate(np.asarray(probabilities).T):
         mine = labels == one
-        # What a row of the class wins: the rows of other classes below it. What another row loses: those of the class above it.
+        # What a row of the class wins: the rows of other classes below it. What another row loses: those of the class
+        # above it.
         ranks = _mean_ranks(column, np.zeros_like(codes))
         wins = ranks[mine] - _mean_ranks(column[mine], np.zeros_like(codes[mine]))
         losses = mine.sum() - (ranks[~mine] - _mean_ranks(column[~mine], np.zeros_like(codes[~mine])))
@@ -114,9 +122,11 @@ def bootstrap_scores(
     units: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[NDArray[np.float64], str]:
-    """Return (resamples, len(probabilities)) the scores of units drawn with replacement, and a warning where they are few or fail.
+    """Return (resamples, len(probabilities)) the scores of units drawn with replacement, and a warning where they are
+    few or fail.
 
-    The first draw is timed: as many are made as take half a minute, at least `MIN_RESAMPLES`. A draw that cannot be scored (a
+    The first draw is timed: as many are made as take half a minute, at least `MIN_RESAMPLES`. A draw that cannot be
+    scored (a
     class may be missing) is left out.
 
     Parameters

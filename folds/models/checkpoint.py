@@ -81,8 +81,10 @@ class Checkpoint:
 
     `data` says where the table was (the fields of ``DataSpec``), `images` how pixels were made (``ImageSettings``),
     `recipe` the resolved training settings; the ids are those of the fold's own training and validation part, and
-    `validation_labels` what the latter showed (None where it was not recorded). `heads` are the attributes that the model has
-    one head each for; none where its outputs are the classes. `optimistic`: something was chosen on the validation part.
+    `validation_labels` what the latter showed (None where it was not recorded). `heads` are the attributes that the
+    model has
+    one head each for; none where its outputs are the classes. `optimistic`: something was chosen on the validation
+    part.
     """
 
     run: str
@@ -112,7 +114,9 @@ class Checkpoint:
         return ImageSettings(**{**self.images, "window": tuple(window) if window else None})
 
     def build(self, path: Path | None = None) -> torch.nn.Module:
-        """Return the model of `classes` with its weights, in evaluation mode, on the CPU; `path` is named where they do not fit."""
+        """Return the model of `classes` with its weights, in evaluation mode, on the CPU; `path` is named where they do
+        not fit.
+        """
         target = self._outputs()
         model = create_model(self.architecture, target.outputs)
         wrong = _misfits(self.weights, model.state_dict())

@@ -1,4 +1,6 @@
-"""Create models by short name or timm id, with their own input size and normalization, and weights from the hub or a file."""
+"""Create models by short name or timm id, with their own input size and normalization, and weights from the hub or a
+file.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class SmallVariant:
     recipe: Mapping[str, Any]
 
 
-# Small relatives for the built-in people on a CPU: the same families, narrow and shallow enough for minutes. From random
+# Small relatives for the built-in people on a CPU: the same families, narrow and shallow enough for minutes. From
+# random
 # weights a Swin needs many small steps and little augmentation, a ResNet few large ones.
 SMALL_VARIANTS = {
     "swin": SmallVariant(
@@ -125,13 +128,16 @@ def resolve(
 
 
 def is_known(timm_name: str) -> bool:
-    """Return whether timm itself can build the model: no name of a hub or of a folder, whose files would be fetched and read."""
+    """Return whether timm itself can build the model: no name of a hub or of a folder, whose files would be fetched and
+    read.
+    """
     import timm
 
     return not set(timm_name) & set(":/\\") and timm.is_model(timm_name)
 
 
-# Arguments of timm's builders that name files and networks, replace the weights' origin, or are given by `create` itself.
+# Arguments of timm's builders that name files and networks, replace the weights' origin, or are given by `create`
+# itself.
 _NOT_ARGUMENTS = {"checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "num_classes", "in_chans"}
 _NOT_ARGUMENTS |= {"features_only", "feature_cfg", "model_cfg", "kwargs_filter", "out_indices"}
 _PLAIN = either(NUMBER, TEXT, BOOL)
@@ -229,7 +235,8 @@ def _creation_error(architecture: Architecture, pretrained: bool, init: Path | N
 def _body_and_head(
     timm_name: str, weights: dict[str, torch.Tensor], arguments: Mapping[str, Any]
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """`weights` by the names and shapes of the model, and those of its head apart; a weight missing or left over is an error.
+    """`weights` by the names and shapes of the model, and those of its head apart; a weight missing or left over is an
+    error.
 
     timm checks names only where the number of classes agrees, else it takes what fits and leaves the rest random:
     so the weights go through a model with as many classes as the file has.
@@ -297,7 +304,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def is_convolutional(model: torch.nn.Module) -> bool:
-    """Return whether most of the model's weights are convolutions: those gain from channels_last, transformers do not."""
+    """Return whether most of the model's weights are convolutions: those gain from channels_last, transformers do
+    not.
+    """
     import torch
 
     convolutions = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d))

@@ -44,7 +44,9 @@ class PixelSource:
 
     @classmethod
     def of(cls, path: Path, device: str, share: float = 1.0) -> PixelSource:
-        """Return the images of a file of the cache; those that the process used last are kept, so that a fold need not send them again."""
+        """Return the images of a file of the cache; those that the process used last are kept, so that a fold need not
+        send them again.
+        """
         key = (str(path), path.stat().st_mtime_ns, device, share)
         if key in _kept:
             _kept[key] = _kept.pop(key)
@@ -130,8 +132,10 @@ def predict_logits(
     model : on `device`, in evaluation mode.
     pixels : of all images, shared by all folds and views.
     index : (n,) the rows to predict, in this order.
-    views : see plain pixels, values 0–1, and normalization comes after them; those with a true `geometric_only` see normalized ones,
-        which is the same and is done once for all of them. Each has passes of its own: its logits do not depend on the others.
+    views : see plain pixels, values 0–1, and normalization comes after them; those with a true `geometric_only` see
+        normalized ones,
+        which is the same and is done once for all of them. Each has passes of its own: its logits do not depend on the
+        others.
     mean, std : of pixels scaled to 0–1.
     progress : called with (rows done, rows in all).
 

@@ -41,7 +41,8 @@ class Term:
     ----------
     factor : what it is multiplied by in the sum.
     smoothing : the share of a target that is spread over all classes.
-    weights : what an image counts by its class: ``none`` (all alike), ``inverse`` (1/images of the class) or ``effective``
+    weights : what an image counts by its class: ``none`` (all alike), ``inverse`` (1/images of the class) or
+        ``effective``
         (1/effective number, with `beta`), from the share `drw` of the epochs on.
     gamma : how fast `focal` forgets what is learnt.
     margin, s : the margin of the rarest class and the scale of the logits in `ldam`.
@@ -77,7 +78,8 @@ class LossSpec:
 
 
 def parse_loss(expression: str, label_smoothing: float = 0.0) -> LossSpec:
-    """Read ``[WEIGHT*]NAME[:KEY=VALUE…]``, joined by ``+``: ``focal+f1``, ``.5*ce:smoothing=.1+f1``, ``ldam:margin=1:drw=.8``.
+    """Read ``[WEIGHT*]NAME[:KEY=VALUE…]``, joined by ``+``: ``focal+f1``, ``.5*ce:smoothing=.1+f1``,
+    ``ldam:margin=1:drw=.8``.
 
     Parameters
     ----------
@@ -85,7 +87,8 @@ def parse_loss(expression: str, label_smoothing: float = 0.0) -> LossSpec:
 
     Raises
     ------
-    UsageError : an unknown name or key, with the nearest known one; an impossible value; settings that contradict each other.
+    UsageError : an unknown name or key, with the nearest known one; an impossible value; settings that contradict each
+        other.
     """
     return LossSpec(
         expression, tuple(_parse_term(text.strip(), expression, label_smoothing) for text in expression.split("+"))

@@ -12,7 +12,8 @@ from folds.utils.schema import BOOL, NUMBER, either, list_of
 
 # The names people say first; any other of timm's is taken as well.
 COMMON = ("adamw", "adam", "sgd", "lion")
-# One pass over the memory instead of a dozen: a fifth of a step of ResNet18 on a CPU; on a GPU no wait for fp16's check.
+# One pass over the memory instead of a dozen: a fifth of a step of ResNet18 on a CPU; on a GPU no wait for fp16's
+# check.
 _FUSED = {"adam", "adamw"}  # of SGD it fails where some weights begin to learn later than others
 _OPTION = either(NUMBER, BOOL, list_of(NUMBER))
 # What is set by keys of its own, or is not for the user to set.
@@ -20,7 +21,9 @@ _NOT_OPTIONS = {"lr", "weight_decay", "params", "foreach", "fused", "capturable"
 
 
 def optimizers() -> list[str]:
-    """Return the names that `build_optimizer` takes: timm's, without those that need other packages or a second backward pass."""
+    """Return the names that `build_optimizer` takes: timm's, without those that need other packages or a second
+    backward pass.
+    """
     from timm.optim import list_optimizers
 
     return [
@@ -35,7 +38,8 @@ def build_optimizer(
 
     Parameters
     ----------
-    layer_decay : factor of the learning rate from each block to the one before it (Clark et al., 2020, ELECTRA); 1: none.
+    layer_decay : factor of the learning rate from each block to the one before it (Clark et al., 2020, ELECTRA); 1:
+        none.
     options : of the optimizer, e.g. ``{"momentum": 0.9}``, ``{"betas": [0.9, 0.99]}``.
 
     Raises

@@ -30,7 +30,9 @@ class Schedule:
     options: Mapping[str, float] = field(default_factory=dict)
 
     def share(self, step: int, losses: Sequence[float] = ()) -> float:
-        """Return the share of the peak at a step counted from 0; `losses` are the training losses of the epochs done (for ``plateau``)."""
+        """Return the share of the peak at a step counted from 0; `losses` are the training losses of the epochs done
+        (for ``plateau``).
+        """
         warmup = self.warmup * self.steps
         if step < warmup:
             return (step + 1) / (warmup + 1)
@@ -58,7 +60,9 @@ def _cosine(step: float, total: float, steps: int, losses: Sequence[float], opti
 
 
 def _onecycle(step: float, total: float, steps: int, losses: Sequence[float], options: Mapping[str, float]) -> float:
-    """Up from 1/`start` to the peak in the share `rise` of the steps, then down to 1/(`start`·`end`), both half a cosine (Smith and Topin, 2018)."""
+    """Up from 1/`start` to the peak in the share `rise` of the steps, then down to 1/(`start`·`end`), both half a
+    cosine (Smith and Topin, 2018).
+    """
     low, lowest = 1 / options["start"], 1 / (options["start"] * options["end"])
     top = options["rise"] * total - 1
     if step <= top:
@@ -68,7 +72,9 @@ def _onecycle(step: float, total: float, steps: int, losses: Sequence[float], op
 
 
 def _cyclic(step: float, total: float, steps: int, losses: Sequence[float], options: Mapping[str, float]) -> float:
-    """Triangles between 1/`start` and the peak, `cycle` epochs from valley to valley; each peak `shrink` times the one before (Smith, 2017)."""
+    """Triangles between 1/`start` and the peak, `cycle` epochs from valley to valley; each peak `shrink` times the one
+    before (Smith, 2017).
+    """
     low, half = 1 / options["start"], max(options["cycle"] * steps / 2, 1.0)
     cycle = math.floor(1 + step / (2 * half))
     height = max(0.0, 1 - abs(step / half - 2 * cycle + 1))
@@ -83,7 +89,8 @@ def _step(step: float, total: float, steps: int, losses: Sequence[float], option
 def _plateau(step: float, total: float, steps: int, losses: Sequence[float], options: Mapping[str, float]) -> float:
     """Times `factor` whenever the training loss has not fallen by the share `least` for `patience` epochs.
 
-    It looks at the training part alone: a rate that followed the validation loss would be tuned on the fold that is scored.
+    It looks at the training part alone: a rate that followed the validation loss would be tuned on the fold that is
+    scored.
     """
     share, best, waited = 1.0, math.inf, 0
     for loss in losses:

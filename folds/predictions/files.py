@@ -118,7 +118,8 @@ def write_prediction(
     samples: SampleRows | None = None,
     samples_file: Path | None = None,
 ) -> Path:
-    """Write ``NAME.npy`` (float32) and ``NAME.json``, the sidecar first: an array that exists has its meaning beside it.
+    """Write ``NAME.npy`` (float32) and ``NAME.json``, the sidecar first: an array that exists has its meaning beside
+    it.
 
     Parameters
     ----------
@@ -287,7 +288,9 @@ def fold_files(runs: Path, run: str) -> dict[int, Path]:
 
 
 def read_array(path: Path) -> NDArray[np.floating]:
-    """Return a prediction array, memory-mapped and not yet checked row by row; object arrays (pickle) are refused, not run."""
+    """Return a prediction array, memory-mapped and not yet checked row by row; object arrays (pickle) are refused, not
+    run.
+    """
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

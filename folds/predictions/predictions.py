@@ -1,4 +1,6 @@
-"""Predictions as an object of the face: probabilities with the ids, classes, labels, people and folds that they belong to."""
+"""Predictions as an object of the face: probabilities with the ids, classes, labels, people and folds that they belong
+to.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +128,8 @@ class Predictions(Displayed):
 
         Raises
         ------
-        UsageError : a length does not fit, an id stands twice, a label is no class, or the array holds no probabilities.
+        UsageError : a length does not fit, an id stands twice, a label is no class, or the array holds no
+            probabilities.
         """
         values = as_probabilities(probabilities, "probabilities")
         names = column_classes(probabilities, classes)
@@ -167,7 +170,8 @@ class Predictions(Displayed):
         split: str = "oof",
         run: str = "",
     ) -> Predictions:
-        """Return the predictions in a DataFrame: a column of ids, a column for each class, and those of `frame()` that it has.
+        """Return the predictions in a DataFrame: a column of ids, a column for each class, and those of `frame()` that
+        it has.
 
         Parameters
         ----------
@@ -209,12 +213,15 @@ class Predictions(Displayed):
     def from_parts(
         cls, probabilities: NDArray[np.floating], metadata: PredictionMetadata, **changes: Any
     ) -> Predictions:
-        """Return probabilities with what a file says of its rows and columns; `changes` are fields of it that are now others."""
+        """Return probabilities with what a file says of its rows and columns; `changes` are fields of it that are now
+        others.
+        """
         meaning = replace(metadata, kind="probability", samples_sha=None, **changes)
         return cls(np.ascontiguousarray(probabilities, np.float32), meaning)
 
     def frame(self, prefix: str = "") -> pd.DataFrame:
-        """Return a DataFrame with ``id``, ``label``, ``person``, ``fold`` where they are known, and a column for each class.
+        """Return a DataFrame with ``id``, ``label``, ``person``, ``fold`` where they are known, and a column for each
+        class.
 
         Parameters
         ----------
@@ -316,7 +323,8 @@ class Predictions(Displayed):
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Return the predictions in a file that has its meaning beside it (``NAME.npy`` and ``NAME.json``); logits become probabilities.
+    """Return the predictions in a file that has its meaning beside it (``NAME.npy`` and ``NAME.json``); logits become
+    probabilities.
 
     Raises
     ------

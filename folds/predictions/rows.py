@@ -106,7 +106,9 @@ def _cells(path: Path, text: str) -> tuple[list[str], list[tuple[str, ...]]]:
 
 
 def _plain_cells(text: str) -> tuple[list[str], list[list[str]]] | None:
-    """The same for a CSV without quotation marks, which is split at its commas ten times as fast; None for any other."""
+    """The same for a CSV without quotation marks, which is split at its commas ten times as fast; None for any
+    other.
+    """
     lines = text.removesuffix("\n").split("\n")
     commas = lines[0].count(",")
     lengths = [len(line) for line in lines]

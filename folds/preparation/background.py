@@ -1,7 +1,10 @@
-"""The background of an image replaced, by a U²-Net (Qin et al. 2020, arXiv 2005.09007) in an ONNX file that the user names.
+"""The background of an image replaced, by a U²-Net (Qin et al. 2020, arXiv 2005.09007) in an ONNX file that the user
+names.
 
-The file is run with onnxruntime itself. rembg, whose models these are, would add SciPy, scikit-image, numba and a downloader, would fetch
-a model by itself where none is named, and takes a file of the user's own only from its own folder. The mask here is rembg's to the bit.
+The file is run with onnxruntime itself. rembg, whose models these are, would add SciPy, scikit-image, numba and a
+downloader, would fetch
+a model by itself where none is named, and takes a file of the user's own only from its own folder. The mask here is
+rembg's to the bit.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ class BackgroundModel:
 
     Parameters
     ----------
-    model : an ONNX file of u2net, u2netp, u2net_human_seg or silueta: input (1, 3, 320, 320) float32, first output (1, 1, height, width).
+    model : an ONNX file of u2net, u2netp, u2net_human_seg or silueta: input (1, 3, 320, 320) float32, first output (1,
+        1, height, width).
 
     Raises
     ------

@@ -15,7 +15,9 @@ Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right 
 
 @dataclass(frozen=True)
 class Box:
-    """A face: pixels of the upright image, whole numbers; it may reach beyond the image. `confidence` from 0 to 1, of its detector's own scale."""
+    """A face: pixels of the upright image, whole numbers; it may reach beyond the image. `confidence` from 0 to 1, of
+    its detector's own scale.
+    """
 
     left: int
     top: int
@@ -44,7 +46,8 @@ def choose(boxes: Sequence[Box], size: tuple[int, int], by: str = "largest") -> 
     Parameters
     ----------
     size : (width, height) of the image in pixels.
-    by : a name of `CHOICES`. Equal boxes are told apart by their place, so that the order in which they were found decides nothing.
+    by : a name of `CHOICES`. Equal boxes are told apart by their place, so that the order in which they were found
+        decides nothing.
     """
     rate = CHOICES[by]
     ordered = sorted(
@@ -56,7 +59,8 @@ def choose(boxes: Sequence[Box], size: tuple[int, int], by: str = "largest") -> 
 def window_round(box: Box, size: tuple[int, int], margin: float, aspect: float) -> Window:
     """Return the part of the image to keep round a box.
 
-    The box is enlarged by `margin` of its width and height on each side, then widened or heightened to `aspect` about its centre. What
+    The box is enlarged by `margin` of its width and height on each side, then widened or heightened to `aspect` about
+    its centre. What
     reaches over an edge is moved inside; what is larger than the image is made smaller in proportion. So nothing is
     padded, and every window has the aspect (to the pixel).
 
@@ -78,7 +82,8 @@ def centre_window(size: tuple[int, int], aspect: float) -> Window:
 def typical_window(
     windows: Sequence[Window], sizes: Sequence[tuple[int, int]], size: tuple[int, int], aspect: float
 ) -> Window:
-    """Return where the windows of other images lie, in an image of `size`: the median centre and the median width, as shares of the image.
+    """Return where the windows of other images lie, in an image of `size`: the median centre and the median width, as
+    shares of the image.
 
     The width is measured against the shorter side of its image. Without windows it is `centre_window`.
     """

@@ -1,6 +1,8 @@
-"""The worst cases of a preparation side by side, original and result, to be looked at: images without a face first, then the least certain.
+"""The worst cases of a preparation side by side, original and result, to be looked at: images without a face first,
+then the least certain.
 
-The audit's sheet shows the files of a case beside each other as they are; here the box is drawn into the original, and cases have an order.
+The audit's sheet shows the files of a case beside each other as they are; here the box is drawn into the original, and
+cases have an order.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _FACE, _CROP = (230, 40, 40), (250, 210, 0)
 
 
 def worst(images: Sequence[PreparedImage], most: int = MAX_CASES) -> list[PreparedImage]:
-    """Return the images to look at, worst first: no face, then by confidence; among equals, and where no faces were looked for, by how much of the image
+    """Return the images to look at, worst first: no face, then by confidence; among equals, and where no faces were
+    looked for, by how much of the image
     is foreground (nothing and all are both suspicious)."""
 
     def rank(image: PreparedImage) -> tuple[float, float]:
@@ -37,7 +40,9 @@ def worst(images: Sequence[PreparedImage], most: int = MAX_CASES) -> list[Prepar
 
 
 def write_crop_sheet(out: Path, images: Sequence[PreparedImage], window: tuple[float, float] | None = None) -> Path:
-    """Write the sheet, a PNG, into the folder of a prepared set: the face's box red, what was cut out yellow, and the result beside it."""
+    """Write the sheet, a PNG, into the folder of a prepared set: the face's box red, what was cut out yellow, and the
+    result beside it.
+    """
     cases = worst(images)
     width, height = 2 * (_SIDE + 2) + 2 * _GAP, _SIDE + 2 * _LINE + 2 * _GAP
     across = min(_ACROSS, len(cases))

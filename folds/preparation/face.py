@@ -55,8 +55,10 @@ def prepare(
     data : what `read_table` has returned, or takes.
     output : the folder of the new set.
     crop : ``faces``.
-    detector, detector_model, min_confidence, min_face, choose, margin, aspect, fallback : how faces are found and cut out.
-    background : a U²-Net in an ONNX file; `fill` : what the background becomes: ``grey``, ``white``, ``black`` or ``blur``.
+    detector, detector_model, min_confidence, min_face, choose, margin, aspect, fallback : how faces are found and cut
+        out.
+    background : a U²-Net in an ONNX file; `fill` : what the background becomes: ``grey``, ``white``, ``black`` or
+        ``blur``.
     window : the values that become black and white in images of more than 8 bits: ``"LO,HI"``, or two numbers.
     jobs : images worked on at a time; without it, one a CPU core.
     resume : go on with what is missing; `force` : make an existing set again.

@@ -72,7 +72,9 @@ class MediapipeDetector:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Standard error closed to mediapipe's C++: some models bring fifty lines a detector. Its errors come as exceptions all the same."""
+    """Standard error closed to mediapipe's C++: some models bring fifty lines a detector. Its errors come as exceptions
+    all the same.
+    """
     with _quiet:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         try:

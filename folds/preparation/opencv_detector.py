@@ -1,7 +1,9 @@
 """Faces by the cascades that OpenCV's wheel brings along (Viola and Jones 2001): no model file, no download.
 
-A cascade looks at every place and size and says yes or no; a face draws many yeses that nearly agree. Here the yeses of several
-cascades, on the image as it is and with its histogram equalised, are votes for one box. A mask hides half of what a frontal cascade looks
+A cascade looks at every place and size and says yes or no; a face draws many yeses that nearly agree. Here the yeses of
+several
+cascades, on the image as it is and with its histogram equalised, are votes for one box. A mask hides half of what a
+frontal cascade looks
 for, so a pair of eyes votes too: it is what a masked face still shows.
 """
 
@@ -20,7 +22,8 @@ from folds.preparation.boxes import Box
 
 Windows = NDArray[np.float64]  # (n, 4): left, top, width, height
 
-# One vote more halves nothing and doubles nothing: n votes are a confidence of n / (n + 5). Five neighbours are what is usually asked of
+# One vote more halves nothing and doubles nothing: n votes are a confidence of n / (n + 5). Five neighbours are what is
+# usually asked of
 # a cascade, so half is where a face counts as found.
 VOTES = 5
 FIRM = 0.5
@@ -56,7 +59,8 @@ class CascadeDetector:
     def find(self, image: NDArray[np.uint8]) -> list[Box]:
         """Return the faces in an image, (height, width, 3) uint8 RGB; most confident first.
 
-        The passes go from what is rarely wrong to what is more often wrong, and end with the first that finds a face firmly. So a lower
+        The passes go from what is rarely wrong to what is more often wrong, and end with the first that finds a face
+        firmly. So a lower
         `min_confidence` adds faces where none was found, and changes none that was.
         """
         gray, scale = self._small(image)
@@ -97,7 +101,8 @@ class CascadeDetector:
     def _by_eyes(self, gray: NDArray[np.uint8], smallest: int) -> Windows:
         """Return the faces that pairs of eyes belong to, once for each window that agreed on the weaker eye.
 
-        The eyes stand level, equally large, and apart by 1 to 2.6 times the window of one; the face is 2.2 times as wide as they are apart.
+        The eyes stand level, equally large, and apart by 1 to 2.6 times the window of one; the face is 2.2 times as
+        wide as they are apart.
         """
         short = min(gray.shape)
         eyes = self._group(np.vstack([self._windows(gray, name, max(12, short // 20), short // 4) for name in _EYE]))
@@ -133,7 +138,8 @@ class CascadeDetector:
 
 
 def import_cv2() -> Any:
-    """OpenCV, working in the calling thread alone: with threads of its own the order of what it finds, and so its groups, could differ.
+    """OpenCV, working in the calling thread alone: with threads of its own the order of what it finds, and so its
+    groups, could differ.
 
     Raises
     ------

@@ -25,7 +25,9 @@ _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF
 
 @dataclass(frozen=True)
 class Original:
-    """`digest` of the file's bytes; `size` (width, height) of the upright image; `depth` where the file has more than 8 bits."""
+    """`digest` of the file's bytes; `size` (width, height) of the upright image; `depth` where the file has more than 8
+    bits.
+    """
 
     digest: str
     size: tuple[int, int]

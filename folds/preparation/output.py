@@ -37,9 +37,11 @@ _LONGEST = 80  # characters of one part of a file name
 
 
 def image_names(part: str, ids: Sequence[str]) -> list[str]:
-    """Return a file for each id, relative to the folder: readable, safe, and no two the same even where upper and lower case are.
+    """Return a file for each id, relative to the folder: readable, safe, and no two the same even where upper and lower
+    case are.
 
-    ``mask1/a.jpg`` is in ``images/train/mask1/a.png``. An id that is not safe as a name, or that would share one with another, has eight letters of
+    ``mask1/a.jpg`` is in ``images/train/mask1/a.png``. An id that is not safe as a name, or that would share one with
+    another, has eight letters of
     its hash added; what other ids there are decides nothing else.
     """
     plain = [_safe(name) for name in ids]
@@ -58,7 +60,9 @@ def image_names(part: str, ids: Sequence[str]) -> list[str]:
 
 
 def _safe(id: str) -> tuple[str, bool]:
-    """Return an id as a relative path of safe parts without suffix, and whether nothing of it was changed but an image's suffix."""
+    """Return an id as a relative path of safe parts without suffix, and whether nothing of it was changed but an
+    image's suffix.
+    """
     *folders, last = id.split("/")
     last = stem_of(last) if is_image(last) else last
     # No dots in folders: there is no way up, and no folder has the name of an image.
@@ -68,7 +72,8 @@ def _safe(id: str) -> tuple[str, bool]:
 
 
 def check_place(out: Path, data: Path, originals: Iterable[Path]) -> None:
-    """Refuse a folder in which originals could be overwritten, or in which the next reading of the data would find their prepared copies.
+    """Refuse a folder in which originals could be overwritten, or in which the next reading of the data would find
+    their prepared copies.
 
     Raises
     ------
@@ -109,7 +114,8 @@ class PreparedFolder:
 
         Raises
         ------
-        EnsembleError : the folder holds other files; or a prepared set, and neither `resume` nor `force` is said; or other settings.
+        EnsembleError : the folder holds other files; or a prepared set, and neither `resume` nor `force` is said; or
+            other settings.
         """
         if self.out.exists() and not self.out.is_dir():
             raise EnsembleError(
@@ -236,7 +242,8 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str 
 
 
 def write_table(path: Path, table: SampleTable, paths: Sequence[str], more: Mapping[str, Sequence[str]]) -> list[str]:
-    """Write a table that the CSV reader reads as the same samples: id, path, label, person, attributes, and the columns of `more`.
+    """Write a table that the CSV reader reads as the same samples: id, path, label, person, attributes, and the columns
+    of `more`.
 
     Where the table is that of an earlier preparation (it has `SOURCE`), the columns of `more` replace its own.
 

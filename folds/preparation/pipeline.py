@@ -1,6 +1,7 @@
 """A table of images → a new one: cut to the face, the background replaced, the originals untouched.
 
-Three passes, each over all images: read (what cannot be used is met here, before anything is written), look for faces, make the images. The second
+Three passes, each over all images: read (what cannot be used is met here, before anything is written), look for faces,
+make the images. The second
 comes before the third because where faces usually are can only be said when all have been looked for.
 """
 
@@ -42,7 +43,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prepared(Displayed):
-    """A finished set: its folder, its images in the order of the tables, how many were made now, and what the user should be told."""
+    """A finished set: its folder, its images in the order of the tables, how many were made now, and what the user
+    should be told.
+    """
 
     folder: Path
     images: tuple[PreparedImage, ...]
@@ -128,7 +131,8 @@ def prepare(
 ) -> Prepared:
     """Make the new images and their tables in `out`.
 
-    The bytes depend on the originals and the settings alone, not on the number of threads or on how often the work was cut off. Where `out` may be
+    The bytes depend on the originals and the settings alone, not on the number of threads or on how often the work was
+    cut off. Where `out` may be
     is for `check_output` to say first. What the user should be told is logged, and in the result.
 
     Parameters
@@ -140,7 +144,8 @@ def prepare(
 
     Raises
     ------
-    EnsembleError : images that cannot be used (nothing is written then); `out` holds something else, or a set made otherwise; a package or model is
+    EnsembleError : images that cannot be used (nothing is written then); `out` holds something else, or a set made
+        otherwise; a package or model is
         missing.
     """
     tables = {part: table for part, table in (("train", data.train), ("test", data.test)) if table is not None}
@@ -180,7 +185,9 @@ def prepare(
 
 
 def check_output(out: Path, opened: LoadedData) -> None:
-    """Refuse a folder in which originals could be overwritten, or that the next reading of the data would find (`check_place`)."""
+    """Refuse a folder in which originals could be overwritten, or that the next reading of the data would find
+    (`check_place`).
+    """
     tables = [table for table in (opened.data.train, opened.data.test) if table is not None]
     originals = [original for table in tables for original in table.paths or ()]
     for place in (opened.spec.data, opened.spec.test):

@@ -58,7 +58,9 @@ class PreparedImage:
 
 
 def count(images: Sequence[PreparedImage]) -> dict[str, Any]:
-    """Return how many images there are, without a face and without a foreground, by part; None where that was not looked for."""
+    """Return how many images there are, without a face and without a foreground, by part; None where that was not
+    looked for.
+    """
     counts: dict[str, Any] = {}
     for part in dict.fromkeys(image.part for image in images):
         rows = [image for image in images if image.part == part]
@@ -72,7 +74,8 @@ def count(images: Sequence[PreparedImage]) -> dict[str, Any]:
 
 
 def uneven_misses(images: Sequence[PreparedImage], gap: float = 0.1, fewest: int = 20) -> list[str]:
-    """Return a warning where faces are missed in some classes much more than in others: then the crop itself tells the classes apart.
+    """Return a warning where faces are missed in some classes much more than in others: then the crop itself tells the
+    classes apart.
 
     Parameters
     ----------

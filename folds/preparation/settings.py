@@ -29,7 +29,8 @@ class Preparation:
     margin : what is added on each side of a face, as a share of its box.
     aspect : width / height of what is cut out.
     choose : which face is meant where there are several, a name of `boxes.CHOICES`.
-    fallback : where no face is found, ``center`` (the largest part of that aspect in the middle), ``typical`` (where the faces of the other images
+    fallback : where no face is found, ``center`` (the largest part of that aspect in the middle), ``typical`` (where
+        the faces of the other images
         are) or ``keep`` (the whole image).
     background : a U²-Net in an ONNX file; None: the background stays.
     fill : what the background becomes, a name of `background.FILLS`.

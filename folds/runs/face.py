@@ -57,12 +57,15 @@ def kfold(
 
     Parameters
     ----------
-    data : what `read_table` has returned, or takes; without it ``data`` in the folder `root`, or else the synthetic people.
-    folds : a split that exists: what `split` or `load_folds` has returned, a file, or a column of the table; without it one is made.
+    data : what `read_table` has returned, or takes; without it ``data`` in the folder `root`, or else the synthetic
+        people.
+    folds : a split that exists: what `split` or `load_folds` has returned, a file, or a column of the table; without it
+        one is made.
     fold : train these folds only.
     sweep : setting → values: a run for each combination, compared with the first.
     config : a TOML file of settings; keywords come before it. ``ensemble.toml`` is not read unless it is named here.
-    resume : go on with runs that were begun; False: a run that exists is an error. `force` : train them again from scratch.
+    resume : go on with runs that were begun; False: a run that exists is an error. `force` : train them again from
+        scratch.
     strict : warnings about the data and the folds are errors, raised before anything is written.
     per_person : score people: the probabilities of a person's images are averaged first.
     baseline : the run that all are compared with.
@@ -71,7 +74,8 @@ def kfold(
     devices, jobs, backend, ray_address, save_every : where and how it is trained; none of it changes what comes out.
     root : the folder that holds ``runs/``, ``checkpoints/`` and ``.ensemble/``.
     progress : False for silence.
-    settings : any setting of ``ensemble kfold``: ``arch``, ``k``, ``seed``, ``epochs``, ``batch_size``, ``lr``, ``img_size``, ``augment``, …
+    settings : any setting of ``ensemble kfold``: ``arch``, ``k``, ``seed``, ``epochs``, ``batch_size``, ``lr``,
+        ``img_size``, ``augment``, …
 
     Raises
     ------
@@ -136,7 +140,9 @@ def joined_settings(given: Mapping[str, Any], of_data: Mapping[str, Any]) -> dic
 
 
 def with_settings(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature of a function that takes any setting as a keyword, with all of them in place of ``**settings``."""
+    """Return the signature of a function that takes any setting as a keyword, with all of them in place of
+    ``**settings``.
+    """
     signature = inspect.signature(function)
     own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
     names = {one.name for one in own}

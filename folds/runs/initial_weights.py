@@ -41,7 +41,8 @@ def beginnings(runs: Sequence[Run], folds: Sequence[int]) -> dict[str, InitialWe
 
     Raises
     ------
-    EnsembleError : weights that this command would remove or train anew, a checkpoint that is missing or of another model,
+    EnsembleError : weights that this command would remove or train anew, a checkpoint that is missing or of another
+        model,
         weights that have seen people who are scored here.
     """
     found: dict[str, InitialWeights] = {}

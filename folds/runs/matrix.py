@@ -93,7 +93,9 @@ def make_runs(
 
 
 def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tuple[int, str, RunVariant]]:
-    """Return (group, architecture, variant) per run before repeats and seeds; runs are compared with the first of their group."""
+    """Return (group, architecture, variant) per run before repeats and seeds; runs are compared with the first of their
+    group.
+    """
     pairs = [
         (place, arch, variant)
         for (place, arch), variant in itertools.product(enumerate(settings.arch), variants)

@@ -64,7 +64,8 @@ def prepare_jobs(
 ) -> list[Job]:
     """Decode the images, write the run folders, and return the remaining jobs, longest first.
 
-    Where versions differ from those that a run was begun with, before it is trained further, there is a warning in the log.
+    Where versions differ from those that a run was begun with, before it is trained further, there is a warning in the
+    log.
 
     Parameters
     ----------
@@ -72,7 +73,8 @@ def prepare_jobs(
 
     Raises
     ------
-    EnsembleError : a run exists and neither `resume` nor `force` is given, or it was started with different settings, data
+    EnsembleError : a run exists and neither `resume` nor `force` is given, or it was started with different settings,
+        data
         or folds, or on another kind of device (the difference is shown); an image cannot be used.
     """
     plan.check_not_started(resume, force)

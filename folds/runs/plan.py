@@ -102,7 +102,8 @@ def build_plan(
     execution : where and how the jobs are run.
     force : the folds are trained again from nothing; where they are all, it does not matter what a run has recorded.
     variants : what is trained instead of `recipe`, which still decides the folds.
-    baseline : the run that all are compared with; without it each variant is compared with the first of its architecture.
+    baseline : the run that all are compared with; without it each variant is compared with the first of its
+        architecture.
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
     """
     # Check names before anything is read or trained.

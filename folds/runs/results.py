@@ -179,7 +179,9 @@ class Runs(Mapping[str, TrainedRun], Displayed):
         return tuple(run.summary() for run in self._runs.values() if run.trained)
 
     def frame(self) -> pd.DataFrame:
-        """Return a row for each run: folds, out-of-fold macro F1 with its 95% CI over people, accuracy, test score, seconds."""
+        """Return a row for each run: folds, out-of-fold macro F1 with its 95% CI over people, accuracy, test score,
+        seconds.
+        """
         import pandas as pd
 
         rows = []
@@ -237,7 +239,8 @@ def load_run(name: str, *, root: str | Path = ".") -> TrainedRun:
 
 
 def list_runs(*, root: str | Path = ".") -> pd.DataFrame:
-    """Return a row for each run that has a trained fold, by the ledger and the files: scores, settings, comparison, remarks.
+    """Return a row for each run that has a trained fold, by the ledger and the files: scores, settings, comparison,
+    remarks.
 
     Parameters
     ----------

@@ -38,7 +38,8 @@ _NOT_COMPARED = {
 _NOT_COMPARED |= {"holdout", "repair", "stratify"}
 # The number of runs of one command.
 _NOT_COMPARED |= {"repeats", "seeds"}
-# Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change results.
+# Threads are taken from the record (`recorded_start`), not compared; the number of parallel jobs does not change
+# results.
 _NOT_COMPARED_RESOLVED = {"threads", "jobs"}
 _RESOLVED = "resolved "
 _DEVICE = f"{_RESOLVED}device"
@@ -185,7 +186,8 @@ class Run:
         """Remove these folds; if they are all folds, remove the whole run, so that it can start with other settings.
 
         What was predicted from them in several views goes with them: it would be of models that are no more. What says
-        that a fold is trained goes first, and what it could be gone on from next: stopped anywhere, nothing that is left
+        that a fold is trained goes first, and what it could be gone on from next: stopped anywhere, nothing that is
+        left
         looks finished, or is gone on with under other settings.
 
         Raises

@@ -70,11 +70,13 @@ def train_runs(
 ) -> TrainingResult:
     """Train what is not trained yet of a plan, enter its runs in the ledger, and score and compare them.
 
-    Interrupted (KeyboardInterrupt passes through), finished folds are published, and the others go on from their last epoch.
+    Interrupted (KeyboardInterrupt passes through), finished folds are published, and the others go on from their last
+    epoch.
 
     Parameters
     ----------
-    resume : go on with runs that were begun; `force`: train them again from nothing. Without either, a run that exists is an error.
+    resume : go on with runs that were begun; `force`: train them again from nothing. Without either, a run that exists
+        is an error.
     strict : warnings about the data and the folds are errors, raised before anything is written.
     hypothesis : what is expected, kept with the runs in the ledger.
     tracker : gets the numbers as well (`folds.experiments.loggers.open_tracker`).
@@ -82,7 +84,8 @@ def train_runs(
 
     Raises
     ------
-    EnsembleError : as `folds.runs.open.prepare_jobs`; a run is locked by another process. A fold that fails raises nothing.
+    EnsembleError : as `folds.runs.open.prepare_jobs`; a run is locked by another process. A fold that fails raises
+        nothing.
     """
     tracker = tracker or Tracker()
     git = git_state(plan.root)  # of when it was begun: code may be edited while it trains

@@ -133,7 +133,9 @@ class FoldAssignment(Displayed):
         return check_folds(self, sort_classes(self.labels.tolist()) if classes is None else classes)
 
     def save(self, path: str | Path, force: bool = False) -> Path:
-        """Write ``folds.csv`` and, beside it, ``folds.json``, as `ensemble folds -o` does; return the path (see `save_folds`)."""
+        """Write ``folds.csv`` and, beside it, ``folds.json``, as `ensemble folds -o` does; return the path (see
+        `save_folds`).
+        """
         return save_folds(Path(path), self, force)
 
     def to_dict(self, classes: Sequence[str] | None = None) -> dict[str, Any]:
@@ -330,7 +332,9 @@ def _equal(values: NDArray[np.str_], cells: list[str]) -> bool:
 
 
 def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:
-    """`found` with what the .json says, where it was written for exactly these folds (a folds.csv may be edited by hand)."""
+    """`found` with what the .json says, where it was written for exactly these folds (a folds.csv may be edited by
+    hand).
+    """
     beside = _json_path(path)
     record = read_json(beside) if beside.is_file() else None
     if not isinstance(record, dict) or record.get("sha") != found.sha:

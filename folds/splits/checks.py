@@ -150,7 +150,9 @@ def _codes(assignment: Assigned, classes: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _people(assignment: Assigned, classes: Sequence[str]) -> NDArray[np.int64]:
-    """(classes, k + 1): the people who have the class, by fold; in the last column those who are only trained on (fold -1)."""
+    """(classes, k + 1): the people who have the class, by fold; in the last column those who are only trained on (fold
+    -1).
+    """
     width, folds = len(classes), assignment.k + 1
     seen = _pair(assignment.person_codes[1], _codes(assignment, classes), width)
     # Fold -1, trained on only, is the last.

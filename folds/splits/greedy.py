@@ -1,4 +1,6 @@
-"""Assign people to folds greedily: scikit-learn's StratifiedGroupKFold to the bit, a hundred thousand people in seconds."""
+"""Assign people to folds greedily: scikit-learn's StratifiedGroupKFold to the bit, a hundred thousand people in
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def stratified_group_kfold(
     counts : (people, strata) samples, whole numbers.
     sizes : (people,) samples.
     shares : the number of equal folds, or the part of all samples that each fold should get.
-    seed : shuffles the people first, which decides between those who are alike; None for no shuffling (``shuffle=False``).
+    seed : shuffles the people first, which decides between those who are alike; None for no shuffling
+        (``shuffle=False``).
 
     Returns
     -------
@@ -74,7 +77,9 @@ def stratified_group_kfold(
 
 
 def _most_uneven_first(counts: Counts, seed: int | None) -> NDArray[np.int64]:
-    """Return the people (people,) by falling deviation of their counts between strata; equals in an order that is drawn, or by name."""
+    """Return the people (people,) by falling deviation of their counts between strata; equals in an order that is
+    drawn, or by name.
+    """
     order = np.arange(len(counts))
     if seed is not None:
         np.random.RandomState(seed).shuffle(order)
@@ -82,7 +87,9 @@ def _most_uneven_first(counts: Counts, seed: int | None) -> NDArray[np.int64]:
 
 
 def _better(scores: list[float], images: list[int]) -> int:
-    """Return the fold of the lowest score; of two that are close (`np.isclose`), the later one if it has fewer samples."""
+    """Return the fold of the lowest score; of two that are close (`np.isclose`), the later one if it has fewer
+    samples.
+    """
     best, lowest, fewest = 0, scores[0], images[0]
     for i in range(1, len(scores)):
         score = scores[i]
@@ -92,7 +99,9 @@ def _better(scores: list[float], images: list[int]) -> int:
 
 
 def fill_empty(fold: NDArray[np.int64], sizes: NDArray[np.integer], k: int) -> NDArray[np.int64]:
-    """Return `fold` (people,) with no empty fold: the person of the fewest samples moves in from the fold with the most people."""
+    """Return `fold` (people,) with no empty fold: the person of the fewest samples moves in from the fold with the most
+    people.
+    """
     fold = fold.copy()
     for empty in sorted(set(range(k)) - set(fold.tolist())):
         candidates = np.flatnonzero(fold == np.bincount(fold, minlength=k).argmax())

@@ -42,11 +42,13 @@ def split_by_person(
 
     The assignment is that of ``sklearn.model_selection.StratifiedGroupKFold(k, shuffle=True, random_state=seed)``, save
     that no fold is left empty, and that it is improved where a fold lacks a class that it could have, or the balance is
-    poor (`folds.splits.repair.repair` has the rule). It depends on the persons' names and samples, not on the order of the rows.
+    poor (`folds.splits.repair.repair` has the rule). It depends on the persons' names and samples, not on the order of
+    the rows.
 
     Parameters
     ----------
-    stratify : (n,) str, or several such columns: what to spread evenly instead of the labels (`folds.splits.strata.count_groups`).
+    stratify : (n,) str, or several such columns: what to spread evenly instead of the labels
+        (`folds.splits.strata.count_groups`).
     repaired : False leaves the assignment as scikit-learn makes it.
     shuffle : False takes people who are alike in the order of their names, as ``StratifiedGroupKFold(shuffle=False)``.
 
@@ -101,7 +103,8 @@ def hold_out(
     stratify: NDArray[np.str_] | Columns | None = None,
     repaired: bool = True,
 ) -> FoldAssignment:
-    """One split by person: about `share` of the samples in fold 0, held out; the others in fold -1, only ever trained on.
+    """One split by person: about `share` of the samples in fold 0, held out; the others in fold -1, only ever trained
+    on.
 
     The rule that makes k folds, with two of unequal size; with `repaired`, moves and swaps bring the size within a
     twentieth of what was asked, where people allow, and the classes nearer to their shares.

@@ -32,9 +32,11 @@ class Quality:
 
     Attributes
     ----------
-    missing_classes : pairs of a fold and a class that it lacks though people enough have it: a class of p people can be in
+    missing_classes : pairs of a fold and a class that it lacks though people enough have it: a class of p people can be
+        in
         min(p, folds) folds, each fewer counts one.
-    max_deviation : the largest \\|share of a class in a fold's samples − its share in all samples\\| over folds and classes.
+    max_deviation : the largest \\|share of a class in a fold's samples − its share in all samples\\| over folds and
+        classes.
     mean : the mean of the same.
     size : the largest \\|samples of a fold / the samples it should have − 1\\|.
     """
@@ -100,10 +102,13 @@ def repair(
     """Improve an assignment by moving and swapping whole people.
 
     First come the classes that folds lack, then the deviation of class shares. The result is never worse than `fold` in
-    `missing_classes` or `max_deviation` (`Quality`), and in `mean` only where a class could not be won otherwise; its folds are at most
+    `missing_classes` or `max_deviation` (`Quality`), and in `mean` only where a class could not be won otherwise; its
+    folds are at most
     `SIZE_TOLERANCE` off in samples, or as much as before where that was more. It is left alone where nothing is absent
-    and the largest deviation is below `DEVIATION_TO_TRY`, and where no class could be won nor that deviation be lowered by the
-    part `MIN_GAIN` of itself. With two or three people a fold, a class can stay absent because winning it would cost balance.
+    and the largest deviation is below `DEVIATION_TO_TRY`, and where no class could be won nor that deviation be lowered
+    by the
+    part `MIN_GAIN` of itself. With two or three people a fold, a class can stay absent because winning it would cost
+    balance.
 
     Parameters
     ----------
@@ -133,9 +138,11 @@ def balance(
     random: np.random.Generator,
     steps: int = MAX_STEPS,
 ) -> NDArray[np.int64]:
-    """Return the best assignment (people,) that a search finds from `fold`, which may be a bad one: nothing of it needs to stay.
+    """Return the best assignment (people,) that a search finds from `fold`, which may be a bad one: nothing of it needs
+    to stay.
 
-    First come the classes that folds lack, then sizes within `SIZE_TOLERANCE`, then the deviation of class shares. Fewer
+    First come the classes that folds lack, then sizes within `SIZE_TOLERANCE`, then the deviation of class shares.
+    Fewer
     `steps` stay nearer to where the search begins.
     """
     return _LocalSearch(_Assignment(people, fold, shares), SIZE_TOLERANCE, None).run(random, steps)
@@ -157,7 +164,8 @@ class _Assignment:
     Attributes
     ----------
     fold : (people,) where each person is.
-    own : (people + 1, strata + 2) samples of each stratum, samples, people. The last row is nobody: a move is an exchange with nobody.
+    own : (people + 1, strata + 2) samples of each stratum, samples, people. The last row is nobody: a move is an
+        exchange with nobody.
     held : (k, strata + 2) the same of each fold.
     wanted : (k,) the samples that each fold should have.
     overall : (strata,) share of each stratum in all samples.
@@ -210,7 +218,8 @@ class _Assignment:
 class _LocalSearch:
     """Steepest descent over moves and swaps, begun again from the best so far with a few random ones.
 
-    All moves and swaps are looked at, or a sample of them where people are many, half of it aimed at what is absent. The
+    All moves and swaps are looked at, or a sample of them where people are many, half of it aimed at what is absent.
+    The
     work is bounded, and the result follows from the arguments alone.
 
     Parameters
@@ -245,7 +254,9 @@ class _LocalSearch:
         return self.kept
 
     def _descend(self, random: np.random.Generator, max_steps: int) -> float:
-        """Take the best change while there is one; return the cost reached, and remember what was best by `_key` on the way."""
+        """Take the best change while there is one; return the cost reached, and remember what was best by `_key` on the
+        way.
+        """
         cost, misses = self._cost_now(), 0
         while self.steps < max_steps and misses < (1 if self.exhaustive else 3):
             self.steps += 1
@@ -273,7 +284,9 @@ class _LocalSearch:
         return float(self._cost(now.missing_classes, now.max_deviation, now.mean, now.size))
 
     def _cost(self, absent: Any, worst: Any, mean: Any, size: Any) -> Any:
-        """Return one number to descend: absent classes above all, then both deviations as parts of those at the start."""
+        """Return one number to descend: absent classes above all, then both deviations as parts of those at the
+        start.
+        """
         worst, mean = worst / max(self.scale.max_deviation, 1e-12), mean / max(self.scale.mean, 1e-12)
         cost = 10 * absent + 40 * np.maximum(size - self.size_limit, 0) + worst + mean / 2
         if self.floor is not None:  # what must not get worse costs extra, so that the search turns back
@@ -283,7 +296,9 @@ class _LocalSearch:
     def _costs(
         self, leaves: NDArray[np.int64], joins: NDArray[np.int64], source: NDArray[np.int64], target: NDArray[np.int64]
     ) -> Counts:
-        """Return (m,) the cost after each candidate: `leaves` goes from fold `source` to `target`, `joins` the other way."""
+        """Return (m,) the cost after each candidate: `leaves` goes from fold `source` to `target`, `joins` the other
+        way.
+        """
         now = self.now
         change = now.own[leaves] - now.own[joins]
         after = [(source, now.held[source] - change), (target, now.held[target] + change)]

@@ -70,11 +70,13 @@ def repeated_splits(
     stratify: NDArray[np.str_] | Columns | None = None,
     repaired: bool = True,
 ) -> list[FoldAssignment]:
-    """Return `repeats` assignments to k folds: the first is that of `split_by_person`, the others are independent of it.
+    """Return `repeats` assignments to k folds: the first is that of `split_by_person`, the others are independent of
+    it.
 
     Another seed does not do that: the greedy assignment is decided by the large and uneven people, and shuffling breaks
     ties only, so that twenty seeds can give one partition. Here people are sorted by size, every k of them in
-    a row are dealt to the k folds at random, and moves and swaps (`folds.splits.repair.balance`) spread the classes from there.
+    a row are dealt to the k folds at random, and moves and swaps (`folds.splits.repair.balance`) spread the classes
+    from there.
     Of up to ten such restarts the first is taken whose adjusted Rand index with all earlier repeats is at most
     `MAX_INDEPENDENT_INDEX`, else the lowest.
 
@@ -111,7 +113,9 @@ def repeated_splits(
 def _most_independent(
     people: GroupCounts, folds: list[NDArray[np.int64]], k: int, seed: tuple[int, int]
 ) -> tuple[NDArray[np.int64], float]:
-    """Return a partition (people,) that is independent of all in `folds`, or the least alike of so many, and its largest index."""
+    """Return a partition (people,) that is independent of all in `folds`, or the least alike of so many, and its
+    largest index.
+    """
     from sklearn.metrics import adjusted_rand_score
 
     found, index = folds[0], 1.0
@@ -129,9 +133,11 @@ def _most_independent(
 def repeated_holdouts(
     table: SampleTable, share: float, count: int, seed: int = 0, repaired: bool = True
 ) -> list[FoldAssignment]:
-    """Return `count` splits with about `share` of the samples held out: the first is that of `hold_out`, the others are drawn.
+    """Return `count` splits with about `share` of the samples held out: the first is that of `hold_out`, the others are
+    drawn.
 
-    Those begin with people held out at random, and moves and swaps spread the classes from there; two can be equal where people
+    Those begin with people held out at random, and moves and swaps spread the classes from there; two can be equal
+    where people
     are few. Without `repaired` they are those of `hold_out` with the next seeds.
 
     Raises
@@ -170,9 +176,11 @@ def _deal(people: GroupCounts, k: int, random: np.random.Generator) -> NDArray[n
 
 
 def max_rand_index(assignments: list[FoldAssignment]) -> float:
-    """Return the largest adjusted Rand index of any two assignments of one table, over people (Hubert and Arabie, 1985).
+    """Return the largest adjusted Rand index of any two assignments of one table, over people (Hubert and Arabie,
+    1985).
 
-    1 means the same partition, 0 one as alike as independent ones are: 1 − index is the number of pairs of people who are
+    1 means the same partition, 0 one as alike as independent ones are: 1 − index is the number of pairs of people who
+    are
     together in one and apart in the other, divided by what random partitions with folds of these sizes would have.
     """
     from sklearn.metrics import adjusted_rand_score

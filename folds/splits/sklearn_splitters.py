@@ -1,4 +1,5 @@
-"""Splitters by person that follow scikit-learn's conventions, for any code that takes ``cv=``; the folds are those of `ensemble folds`.
+"""Splitters by person that follow scikit-learn's conventions, for any code that takes ``cv=``; the folds are those of
+`ensemble folds`.
 
 The module imports scikit-learn: it is loaded by the first use of one of its names.
 """
@@ -68,8 +69,10 @@ class _ByPerson(BaseCrossValidator):
 class StratifiedPersonKFold(_ByPerson):
     """k folds in which nobody is in two and the classes are spread evenly, like StratifiedGroupKFold, with a repair.
 
-    The folds are those of ``ensemble folds --k n_splits --seed random_state``: scikit-learn's, improved by moving and swapping people
-    where a fold lacks a class that it could have, or the balance is poor. They depend on names and rows of people, not on the order of rows.
+    The folds are those of ``ensemble folds --k n_splits --seed random_state``: scikit-learn's, improved by moving and
+    swapping people
+    where a fold lacks a class that it could have, or the balance is poor. They depend on names and rows of people, not
+    on the order of rows.
 
     Parameters
     ----------
@@ -109,7 +112,8 @@ class StratifiedPersonKFold(_ByPerson):
 class RepeatedStratifiedPersonKFold(_ByPerson):
     """`n_repeats` independent partitions into `n_splits` folds each, those of ``ensemble folds --repeats n_repeats``.
 
-    Another seed of a stratified group k-fold often gives the same partition again: large people decide it. These truly differ
+    Another seed of a stratified group k-fold often gives the same partition again: large people decide it. These truly
+    differ
     (adjusted Rand index at most 0.1 where people allow).
 
     Parameters
@@ -144,7 +148,8 @@ class RepeatedStratifiedPersonKFold(_ByPerson):
 
 
 class StratifiedPersonShuffleSplit(_ByPerson):
-    """`n_splits` times a part held out by person, with the classes spread evenly; the first is that of ``ensemble folds --holdout``.
+    """`n_splits` times a part held out by person, with the classes spread evenly; the first is that of ``ensemble folds
+    --holdout``.
 
     Parameters
     ----------

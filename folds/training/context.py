@@ -1,4 +1,6 @@
-"""Hold what one fold is trained on and how: its rows, targets, and every random number as a function of epoch and step."""
+"""Hold what one fold is trained on and how: its rows, targets, and every random number as a function of epoch and
+step.
+"""
 
 from __future__ import annotations
 
@@ -70,12 +72,16 @@ class FoldContext:
 
     @property
     def selected_on_validation(self) -> bool:
-        """Return whether anything about the model was chosen on the fold that is scored, which makes its score optimistic."""
+        """Return whether anything about the model was chosen on the fold that is scored, which makes its score
+        optimistic.
+        """
         return self.recipe.selected_on_validation or self.job.selected_on_validation
 
     @property
     def steps(self) -> int:
-        """Steps an epoch. Batches are of near equal size: a short last one would count its images more, and of one image has no variance."""
+        """Steps an epoch. Batches are of near equal size: a short last one would count its images more, and of one
+        image has no variance.
+        """
         return max(1, math.ceil(len(self.epochs) / (self.recipe.batch_size or len(self.epochs))))
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:

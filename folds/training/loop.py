@@ -151,7 +151,8 @@ class _Loop:
         return rate
 
     def _inputs(self, batch: Tensor, index: Tensor, drawn: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the augmented images of a step, and what is learnt of them: (n, heads) codes, or (n, outputs) shares where mixed.
+        """Return the augmented images of a step, and what is learnt of them: (n, heads) codes, or (n, outputs) shares
+        where mixed.
 
         Parameters
         ----------
@@ -226,8 +227,10 @@ def _train_step(
 ) -> Tensor:
     """Do one step of the optimizer; return the loss times the images, on the device.
 
-    Out of memory halves the images a forward pass and tries again, from the same statistics and random numbers: gradients
-    add up, so a step is still one over the whole batch. Batch normalisation and the loss `f1` then see the smaller parts.
+    Out of memory halves the images a forward pass and tries again, from the same statistics and random numbers:
+    gradients
+    add up, so a step is still one over the whole batch. Batch normalisation and the loss `f1` then see the smaller
+    parts.
     """
     seed = derive_seed(*context.seed, state.progress.epoch, state.progress.step, "model")
     statistics.save()

@@ -65,7 +65,9 @@ def check_for_classes(recipe: Recipe, classes: Sequence[str], meaning: ClassAttr
 
 
 def sampling_of(recipe: Recipe, target: Target, classes: Sequence[str], meaning: ClassAttributes) -> SamplerConfig:
-    """Return what an epoch shows. A model of one attribute is balanced by its values, all else is by the label's classes."""
+    """Return what an epoch shows. A model of one attribute is balanced by its values, all else is by the label's
+    classes.
+    """
     if _by_attribute(recipe, target):
         classes, meaning = target.classes, {value: {target.name: value} for value in target.classes}
     return parse_sampling(

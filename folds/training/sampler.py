@@ -33,7 +33,8 @@ class SamplerConfig:
     Attributes
     ----------
     classes : how many there are.
-    power : classes come in proportion to images ** power: 1 as they are, .5 by the square root, 0 equally often. The number
+    power : classes come in proportion to images ** power: 1 as they are, .5 by the square root, 0 equally often. The
+        number
         of images an epoch stays.
     counts : (class index, images an epoch); other classes stay as they are.
     kinds : the kind of each class, or -1; () for none.
@@ -73,9 +74,11 @@ class SamplerConfig:
     def _cells(
         self, labels: RowIndices, persons: NDArray[Any], seed: tuple[Any, ...]
     ) -> tuple[RowIndices, RowIndices, RowIndices]:
-        """Of each capped image: its place in its cell (a person, a class), the images of the cell, and how many an epoch shows of them.
+        """Of each capped image: its place in its cell (a person, a class), the images of the cell, and how many an
+        epoch shows of them.
 
-        A person's images of a kind are spread as evenly as they go over the classes that the kind has. Where they do not
+        A person's images of a kind are spread as evenly as they go over the classes that the kind has. Where they do
+        not
         go evenly it is drawn here, once, so that every epoch has the same number of each class.
         """
         if not len(labels):
@@ -144,7 +147,9 @@ class EpochSampler:
         return np.flatnonzero(left)
 
     def _times(self, left: RowIndices, epoch: int) -> RowIndices:
-        """Return how often each of the images under the cap is shown: all of a class in whole rounds, the rest once more."""
+        """Return how often each of the images under the cap is shown: all of a class in whole rounds, the rest once
+        more.
+        """
         labels = self.labels[left]
         rounds, rest = np.divmod(self.images, np.maximum(self.pool, 1))
         # Two orders that both go on could meet in rhythm, and show the same images for ever.
@@ -158,7 +163,8 @@ class EpochSampler:
 
 
 def _places(groups: RowIndices, generator: np.random.Generator, first: RowIndices | None = None) -> RowIndices:
-    """Return (n,) the place of each element in its group, from 0: ordered by `first` where it is given, at random where that decides nothing.
+    """Return (n,) the place of each element in its group, from 0: ordered by `first` where it is given, at random where
+    that decides nothing.
 
     groups : (n,) whole numbers from 0.
     """
@@ -202,7 +208,8 @@ def parse_sampling(
 
     Parameters
     ----------
-    text : ``none``, ``balanced`` (every class equally often), ``sqrt`` (in proportion to the square root of its images) or
+    text : ``none``, ``balanced`` (every class equally often), ``sqrt`` (in proportion to the square root of its images)
+        or
         ``power:ALPHA``.
     counts : class → images an epoch, up or down.
     per_person : class or ``attribute=value`` (all classes with that value) → images that an epoch shows of one person.
@@ -211,7 +218,8 @@ def parse_sampling(
 
     Raises
     ------
-    UsageError : an unknown name, with the nearest known one; a number that is none; settings that contradict each other.
+    UsageError : an unknown name, with the nearest known one; a number that is none; settings that contradict each
+        other.
     """
     power = parse_sampler(text)
     for name in counts or {}:

@@ -47,7 +47,8 @@ def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
 
     Parameters
     ----------
-    report : called with ``{"event": "step", "done": …, "total": …}``, ``{"event": "epoch", …}`` and ``{"event": "note", "text": …}``.
+    report : called with ``{"event": "step", "done": …, "total": …}``, ``{"event": "epoch", …}`` and ``{"event": "note",
+        "text": …}``.
 
     Returns
     -------
@@ -79,7 +80,8 @@ class _Fold:
     Attributes
     ----------
     assignment : the rows of its table, with their folds.
-    model, forward : with its initial weights, on its device; `forward` is what training calls, the model or its compiled form.
+    model, forward : with its initial weights, on its device; `forward` is what training calls, the model or its
+        compiled form.
     """
 
     assignment: FoldAssignment
@@ -103,7 +105,9 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
 
 
 def _build(job: Job) -> _Fold:
-    """Read what the job names: the rows of both parts with their targets, the pixels, the model with its initial weights."""
+    """Read what the job names: the rows of both parts with their targets, the pixels, the model with its initial
+    weights.
+    """
     # Every setting is decided by now (Recipe.completed): what is None here is off.
     recipe = Recipe(**{**job.recipe, "init": Path(job.recipe["init"]) if job.recipe.get("init") else None})
     assignment = read_folds(Path(job.folder) / "folds.csv")
@@ -160,7 +164,9 @@ def _fit(fold: _Fold, report: Report) -> TrainingState:
 
 
 def _predict(fold: _Fold) -> NDArray[np.float32]:
-    """Write oof.npy and, where there are test images, test.npy; return the logits (n, classes) of the validation part."""
+    """Write oof.npy and, where there are test images, test.npy; return the logits (n, classes) of the validation
+    part.
+    """
     context, job = fold.context, fold.context.job
     logits = context.logits(fold.model, context.pixels, context.validation)
     _save_array(job.fold_dir / "oof.npy", softmax(logits))
@@ -223,7 +229,9 @@ def _record(
 
 
 def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -> NDArray[np.int64]:
-    """Return (n,) the class that each sample is trained on, from a CSV ``id,label``; raise EnsembleError where one is missing."""
+    """Return (n,) the class that each sample is trained on, from a CSV ``id,label``; raise EnsembleError where one is
+    missing.
+    """
     table = read_csv(path)
     label = dict(zip(table.column("id"), table.column("label"), strict=True))
     try:
@@ -237,7 +245,9 @@ def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) 
 def _model(
     job: Job, recipe: Recipe, architecture: Architecture, outputs: int
 ) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor], bool]:
-    """Return a model with the job's initial weights on its device, what to call in training, and whether it is channels_last."""
+    """Return a model with the job's initial weights on its device, what to call in training, and whether it is
+    channels_last.
+    """
     torch.manual_seed(derive_seed(recipe.seed, job.run, job.fold, "weights"))
     init = Path(job.init) if job.init else recipe.init
     model = create_model(

@@ -38,9 +38,11 @@ def tune(
     progress: bool | Progress = True,
     **settings: Any,
 ) -> StudyReport:
-    """Try settings drawn from a space, stop unpromising trials early, and return what came of them. As ``ensemble tune``.
+    """Try settings drawn from a space, stop unpromising trials early, and return what came of them. As ``ensemble
+    tune``.
 
-    The score of the best trial is optimistic on the folds it was chosen on; ``kfold(config=report.best_file)`` trains it on all, and the
+    The score of the best trial is optimistic on the folds it was chosen on; ``kfold(config=report.best_file)`` trains
+    it on all, and the
     other folds say what it is worth. Needs Ray Tune (``pip install 'ray[tune]'``).
 
     Parameters

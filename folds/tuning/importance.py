@@ -1,7 +1,9 @@
 """Measure how much each setting of a tuning explains of the variance of the score.
 
-A forest of randomised trees predicts the score of trials it has not seen from their settings (cross-validated). Then one
-setting at a time is shuffled among those trials: the squared error grows by twice the variance that the setting accounts for
+A forest of randomised trees predicts the score of trials it has not seen from their settings (cross-validated). Then
+one
+setting at a time is shuffled among those trials: the squared error grows by twice the variance that the setting
+accounts for
 (where settings act on their own; Breiman 2001, Gregorutti et al. 2017). On trials that the forest was grown on, every
 setting would seem to matter.
 """
@@ -31,7 +33,8 @@ class Importance:
     ----------
     share : setting → the share of the variance of the score that it explains, in [0, 1], the largest first.
     spread : setting → standard deviation of that share between repeats.
-    explained : the share of the variance that all settings together predict on unseen trials (R²); at 0 or below, `share` means nothing.
+    explained : the share of the variance that all settings together predict on unseen trials (R²); at 0 or below,
+        `share` means nothing.
     trials : that had a score.
     """
 
@@ -83,10 +86,13 @@ def measure(settings: Sequence[Mapping[str, Any]], scores: Sequence[float], seed
 def _cross_validated(
     inputs: NDArray[np.float64], values: NDArray[np.float64], seed: int
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the squared error of predicting trials from the others, and by how much it grows with each setting shuffled.
+    """Return the squared error of predicting trials from the others, and by how much it grows with each setting
+    shuffled.
 
-    As ``sklearn.inspection.permutation_importance`` on the held-out part of each fold, but for what is put in a setting's place:
-    that shuffles within the part, where of two trials one half stays as it was, of m one m-th, and the growth is short by as
+    As ``sklearn.inspection.permutation_importance`` on the held-out part of each fold, but for what is put in a
+    setting's place:
+    that shuffles within the part, where of two trials one half stays as it was, of m one m-th, and the growth is short
+    by as
     much. Here the values come from all trials.
 
     Parameters
@@ -117,7 +123,9 @@ def _cross_validated(
 
 
 def encoded(values: Sequence[Any]) -> NDArray[np.float64]:
-    """Return (n,) numbers for values of one setting: themselves, or the place of each in their order. Trees ask for no more than an order."""
+    """Return (n,) numbers for values of one setting: themselves, or the place of each in their order. Trees ask for no
+    more than an order.
+    """
     if all(isinstance(value, int | float) for value in values):
         return np.array(values, np.float64)
     names = [json.dumps(value, sort_keys=True, default=str) for value in values]

@@ -1,4 +1,6 @@
-"""What a tuning has come to: its trials, what the settings explain, the best of them, and what that is worth; written and returned."""
+"""What a tuning has come to: its trials, what the settings explain, the best of them, and what that is worth; written
+and returned.
+"""
 
 from __future__ import annotations
 
@@ -121,11 +123,13 @@ def run_study(
 ) -> StudyReport:
     """Train the trials of a study that have not ended, and report on all of them.
 
-    Interrupted (KeyboardInterrupt passes through), trials that have ended are kept, the others go on from their last epoch.
+    Interrupted (KeyboardInterrupt passes through), trials that have ended are kept, the others go on from their last
+    epoch.
 
     Parameters
     ----------
-    resume : go on with a study that was begun; `force`: begin it again from nothing. Without either, one that exists is an error.
+    resume : go on with a study that was begun; `force`: begin it again from nothing. Without either, one that exists is
+        an error.
     devices : ``auto`` or ``cpu``.
     address : of a Ray cluster; None: one of this machine alone.
 
@@ -141,7 +145,9 @@ def run_study(
 
 
 def write_report(study: Study, lost: Sequence[str] = ()) -> StudyReport:
-    """Write ``trials.csv``, ``importance.png`` and ``best.toml`` from what the trials have left, and return what is in them."""
+    """Write ``trials.csv``, ``importance.png`` and ``best.toml`` from what the trials have left, and return what is in
+    them.
+    """
     from folds.tuning.importance_plot import draw_importance
 
     options = study.options

@@ -1,6 +1,7 @@
 """The trials of a tuning on Ray Tune: trained side by side, the hopeless ones stopped early (ASHA, Li et al. 2020).
 
-Ray Tune schedules and compares; what a trial has come to is in its own files. A tuning that was killed goes on from those,
+Ray Tune schedules and compares; what a trial has come to is in its own files. A tuning that was killed goes on from
+those,
 not from Ray's: they are pickled objects, and nothing that is read from disk may run code.
 """
 
@@ -62,7 +63,8 @@ def require_tune() -> None:
 def train_trials(
     tuning: Study, devices: str = "auto", address: str | None = None, progress: Progress = SILENT
 ) -> list[str]:
-    """Train the trials that have not ended, as many side by side as the cluster has room for; how each ended is logged, and in its folder.
+    """Train the trials that have not ended, as many side by side as the cluster has room for; how each ended is logged,
+    and in its folder.
 
     The caller holds the tuning (`folds.tuning.study.open_study`).
 
@@ -271,7 +273,8 @@ def _number(trial: Any) -> int:
 def _scheduler(tuning: Study) -> Any:
     """Return aSHA, which knows what earlier commands have trained.
 
-    Trials are compared at the same share of their own course, in epochs of the longest one. At the same number of epochs a
+    Trials are compared at the same share of their own course, in epochs of the longest one. At the same number of
+    epochs a
     short trial, whose learning rate has fallen already, would beat every long one.
     """
     from ray.tune.schedulers import ASHAScheduler

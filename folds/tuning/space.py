@@ -1,4 +1,6 @@
-"""The tables ``[space]`` and ``[tune]``: among which settings `ensemble tune` chooses, and how; the settings of each trial."""
+"""The tables ``[space]`` and ``[tune]``: among which settings `ensemble tune` chooses, and how; the settings of each
+trial.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,8 @@ def read_space(path: Path, table: Any) -> tuple[Parameter, ...]:
 
     Raises
     ------
-    EnsembleError : no table or an empty one, a key that is no setting of a recipe nor ``arch``, fewer than two values, an
+    EnsembleError : no table or an empty one, a key that is no setting of a recipe nor ``arch``, fewer than two values,
+        an
         impossible range; what was found and what was expected are said.
     """
     if not isinstance(table, dict) or not table:
@@ -242,7 +245,8 @@ def _meant(name: str, known: Sequence[str] | set[str]) -> str:
 def draw(space: Sequence[Parameter], options: TuneOptions) -> list[dict[str, Any]]:
     """Return the settings of each trial, in order: all different, and each from (seed, number, setting) alone.
 
-    So a tuning with more trials begins with the same ones, and one that goes on draws what it drew before. Where the space
+    So a tuning with more trials begins with the same ones, and one that goes on draws what it drew before. Where the
+    space
     has no more than `options.trials` combinations, they are all of them.
     """
     drawn: list[dict[str, Any]] = []

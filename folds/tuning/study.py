@@ -20,8 +20,10 @@ from folds.utils.locks import exclusive_lock
 
 TUNE = Path("runs/tune")
 RECORD = "tuning.json"
-RAY = ".ray"  # Ray Tune's own files: never read, removed at the end; on the drive that all machines share, as everything else
-# With what a tuning may be gone on: more trials begin with the same ones; how many are trained at a time is a matter of room.
+# Ray Tune's own files: never read, removed at the end; on the drive that all machines share, as everything else
+RAY = ".ray"
+# With what a tuning may be gone on: more trials begin with the same ones; how many are trained at a time is a matter of
+# room.
 _MAY_CHANGE = ("trials", "parallel")
 
 
@@ -102,7 +104,8 @@ def make_tuning(
 
     Raises
     ------
-    EnsembleError : what is wrong in the file; a setting that stands both in the space and beside it; a value that cannot be.
+    EnsembleError : what is wrong in the file; a setting that stands both in the space and beside it; a value that
+        cannot be.
     """
     from folds.training.resolve import validate_recipe
 
@@ -158,7 +161,8 @@ def open_study(tuning: Study, resume: bool = False, force: bool = False) -> Iter
 
     Raises
     ------
-    EnsembleError : it exists and neither `resume` nor `force` is given, or it was begun with other settings (shown); it is
+    EnsembleError : it exists and neither `resume` nor `force` is given, or it was begun with other settings (shown); it
+        is
         in use.
     """
     folder = tuning.folder.parent
@@ -239,7 +243,8 @@ def clean_up(tuning: Study) -> None:
 
 
 def score_on_other_folds(tuning: Study) -> dict[str, Any] | None:
-    """Return what the run of ``best.toml`` scores on the folds that nothing was chosen on, pooled, with its 95 % interval over people.
+    """Return what the run of ``best.toml`` scores on the folds that nothing was chosen on, pooled, with its 95 %
+    interval over people.
 
     None where it is not trained there, or was trained with other settings than the best that was found.
     """

@@ -1,4 +1,6 @@
-"""Train one trial of a tuning in its own process, on whatever machine Ray has chosen: its folds, one after the other."""
+"""Train one trial of a tuning in its own process, on whatever machine Ray has chosen: its folds, one after the
+other.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from folds.training.trainer import train_fold
 from folds.tuning.trials import FAILED, FINISHED, Trial, write_trial
 from folds.utils.csv_table import read_csv
 
-# What a trial says of itself: the share of its course in epochs of the longest trial, by which it is compared; the score; why it
+# What a trial says of itself: the share of its course in epochs of the longest trial, by which it is compared; the
+# score; why it
 # could not be trained, which is no fault of its settings.
 PROGRESS, SCORE, LOST = "progress", "score", "lost"
 
@@ -30,13 +33,16 @@ PROGRESS, SCORE, LOST = "progress", "score", "lost"
 def run_trial(config: Mapping[str, Any]) -> None:
     """Train a trial's folds and report each epoch to Ray Tune, which may end the process at any report.
 
-    A training that diverges has failed for good; what fails for another reason has no record, so that --resume tries it again.
-    What was trained and reported before, by a process that was killed, is reported again, so that the trial is compared as
+    A training that diverges has failed for good; what fails for another reason has no record, so that --resume tries it
+    again.
+    What was trained and reported before, by a process that was killed, is reported again, so that the trial is compared
+    as
     if nothing had happened. The last epoch is reported when everything is written: then nothing is left to be stopped.
 
     Parameters
     ----------
-    config : ``{"trial": …}``, a JSON of `number`, `settings`, `metric`, `longest` (epochs of the longest trial), `jobs` and
+    config : ``{"trial": …}``, a JSON of `number`, `settings`, `metric`, `longest` (epochs of the longest trial), `jobs`
+        and
         `proof` (of `folds.execution.shared_files`).
     """
     task = json.loads(config["trial"])

@@ -1,4 +1,6 @@
-"""What came of the trials of `ensemble tune`: one record each, the table of them all, and the settings that came out best."""
+"""What came of the trials of `ensemble tune`: one record each, the table of them all, and the settings that came out
+best.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def read_trial(folder: Path) -> Trial | None:
 
 
 def ordered(trials: Sequence[Trial], options: TuneOptions) -> list[Trial]:
-    """Best first: those that finished, then those that were stopped early (their scores are of fewer epochs), then those that failed."""
+    """Best first: those that finished, then those that were stopped early (their scores are of fewer epochs), then
+    those that failed.
+    """
     place = {FINISHED: 0, STOPPED: 1, FAILED: 2}
     sign = 1 if options.lower_is_better else -1
     return sorted(trials, key=lambda one: (place[one.state], sign * (one.score or 0.0), one.number))

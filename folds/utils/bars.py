@@ -1,4 +1,6 @@
-"""Progress and notes where Python code runs: a line that is drawn over in a notebook or a terminal, silence elsewhere."""
+"""Progress and notes where Python code runs: a line that is drawn over in a notebook or a terminal, silence
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _SECONDS = 0.2  # between two drawings
 
 
 def progress_of(progress: bool | Progress) -> Progress:
-    """Return what a function of the face reports to: True is a line on stderr, in a notebook or a terminal; False is silence."""
+    """Return what a function of the face reports to: True is a line on stderr, in a notebook or a terminal; False is
+    silence.
+    """
     if isinstance(progress, bool):
         return LineProgress() if progress and (in_notebook() or sys.stderr.isatty()) else SILENT
     return progress

@@ -94,7 +94,9 @@ class CsvTable:
         return RowLocations(before, self.numbers, after)
 
     def column(self, name: str, option: str | None = None, advice: str = "") -> list[str]:
-        """The cells of column `name`; where there is none, an error that names the nearest, the `advice` and all columns."""
+        """The cells of column `name`; where there is none, an error that names the nearest, the `advice` and all
+        columns.
+        """
         if name in self.columns:
             return self.columns[name]
         close = close_matches(name, self.columns)
@@ -236,7 +238,9 @@ def _read_blocks(
 
 
 def _reader(text: str, start: int, end: int, delimiter: str) -> Iterator[list[str]]:
-    """Return the csv module's reader of a part of `text`. The buffers are small: a StringIO takes four bytes a character."""
+    """Return the csv module's reader of a part of `text`. The buffers are small: a StringIO takes four bytes a
+    character.
+    """
 
     def buffers(at: int) -> Iterator[io.StringIO]:
         while at < end:
@@ -247,7 +251,9 @@ def _reader(text: str, start: int, end: int, delimiter: str) -> Iterator[list[st
 
 
 def _split_plain(block: str, delimiter: str, width: int) -> tuple[list[str], ...] | None:
-    """Return the columns of a block of whole lines that the csv module would read as `width` cells each; None of any other."""
+    """Return the columns of a block of whole lines that the csv module would read as `width` cells each; None of any
+    other.
+    """
     if '"' in block:
         return None
     block = block.removesuffix("\n")

@@ -29,7 +29,9 @@ def sha256_file(path: Path) -> str:
 
 
 def is_file_safe(name: str) -> bool:
-    """Return whether a name can be one file's or folder's: letters, digits, ``.``, ``_`` and ``-``, and no way out of its folder."""
+    """Return whether a name can be one file's or folder's: letters, digits, ``.``, ``_`` and ``-``, and no way out of
+    its folder.
+    """
     return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name) is not None
 
 
@@ -84,7 +86,9 @@ def check_not_folder(path: Path) -> None:
 
 
 class _Watched:
-    """A file that remembers why it could not be written: torch turns a full disk into an error about its own archive."""
+    """A file that remembers why it could not be written: torch turns a full disk into an error about its own
+    archive.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -196,7 +200,8 @@ def remove(path: Path) -> None:
 
 
 def remove_stale_temporaries(folder: Path, name: str = "") -> None:
-    """Remove the temporary files that killed processes have left in `folder`: all, or those of files whose names begin with `name`.
+    """Remove the temporary files that killed processes have left in `folder`: all, or those of files whose names begin
+    with `name`.
 
     Only for who holds the lock under which these files are written.
     """

@@ -1,6 +1,7 @@
 """Locks between processes: who works on a file or folder, and who waits.
 
-All of them are ``flock``. The package filelock was tried in its place and cannot be it: it locks a path and not a file that is
+All of them are ``flock``. The package filelock was tried in its place and cannot be it: it locks a path and not a file
+that is
 open already (the ledger's, a cache under construction), its older versions empty the file on opening, and with it the
 process id and the machine that the message names, and its newer ones fall back to a file that outlives a killed process
 where a disk has no locks. It comes with torch in whatever version torch asks for.
@@ -55,7 +56,8 @@ def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
 
     Raises
     ------
-    ResourceLockedError : another living process holds it; its process id is named, and its machine where that is another one.
+    ResourceLockedError : another living process holds it; its process id is named, and its machine where that is
+        another one.
     EnsembleError : it cannot be written, or the disk has no locks.
     """
     make_folder(path.parent)

@@ -18,7 +18,8 @@ _LARGE = 1 << 25  # numbers: 128 MiB of float32
 
 
 def release_pages(values: NDArray[Any]) -> None:
-    """Take the pages of a memory-mapped array off this process; they stay in the system's cache, and are mapped again when used.
+    """Take the pages of a memory-mapped array off this process; they stay in the system's cache, and are mapped again
+    when used.
 
     Nothing is lost: the maps here are of files, read-only or shared. Other arrays are left alone.
     """
@@ -30,7 +31,9 @@ def release_pages(values: NDArray[Any]) -> None:
 
 
 def blocks(values: NDArray[Any], numbers: int = 1 << 20) -> Iterator[NDArray[Any]]:
-    """Blocks of rows of an array (n, classes) in order, of about that many numbers; of a map each is let go of after its turn."""
+    """Blocks of rows of an array (n, classes) in order, of about that many numbers; of a map each is let go of after
+    its turn.
+    """
     size = max(1, numbers // max(1, values.shape[1]))
     for start in range(0, len(values), size):
         yield values[start : start + size]
@@ -38,7 +41,8 @@ def blocks(values: NDArray[Any], numbers: int = 1 << 20) -> Iterator[NDArray[Any
 
 
 def allocate_result(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return an array for a result: in memory, or, where it is large, a map of a nameless file in this folder, gone with the process.
+    """Return an array for a result: in memory, or, where it is large, a map of a nameless file in this folder, gone
+    with the process.
 
     Raises
     ------

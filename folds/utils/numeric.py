@@ -26,7 +26,8 @@ def softmax(logits: NDArray[np.floating], out: NDArray[np.float64] | None = None
 
 
 def groups_in_several_folds(groups: NDArray[np.integer], fold: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return the groups (people) that have rows in two folds or more, ascending; this decides what "in several folds" means.
+    """Return the groups (people) that have rows in two folds or more, ascending; this decides what "in several folds"
+    means.
 
     Parameters
     ----------
@@ -54,7 +55,8 @@ def factorize(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[
     Returns
     -------
     The distinct values in ascending order, and (n,) the position of each value among them. The codes do not depend on
-    the order of the rows: the jackknife of very many people groups them by code, so that equal rows must get equal codes.
+    the order of the rows: the jackknife of very many people groups them by code, so that equal rows must get equal
+    codes.
     """
     if isinstance(values, np.ndarray) and _is_dense(values):
         occurs = np.bincount(values) > 0
@@ -78,6 +80,8 @@ def _is_dense(values: NDArray[Any]) -> bool:
 
 
 def distinct_numbers(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the distinct values of (n,) int64 in order: `np.unique`, whose hash table takes ten times as long (NumPy 2.4)."""
+    """Return the distinct values of (n,) int64 in order: `np.unique`, whose hash table takes ten times as long (NumPy
+    2.4).
+    """
     ordered = np.sort(values)
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered

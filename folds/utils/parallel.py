@@ -26,7 +26,9 @@ def cpu_count() -> int:
 
 
 def _container_limit() -> float:
-    """Return the cores that the control group of a container grants (version 2, else 1); infinity where nothing limits them."""
+    """Return the cores that the control group of a container grants (version 2, else 1); infinity where nothing limits
+    them.
+    """
     try:
         if (_CGROUP / "cpu.max").exists():
             quota, period = (_CGROUP / "cpu.max").read_text().split()
@@ -40,7 +42,9 @@ def _container_limit() -> float:
 
 
 def source_root() -> Path:
-    """Return the folder that holds the packages, which a process of its own needs on its path when they are not installed."""
+    """Return the folder that holds the packages, which a process of its own needs on its path when they are not
+    installed.
+    """
     return Path(folds.__file__).resolve().parent.parent
 
 

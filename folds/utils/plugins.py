@@ -14,7 +14,8 @@ from folds.errors import UsageError, close_matches
 
 
 def load_object(name: str, option: str, example: str) -> tuple[ModuleType, Any]:
-    """Return the module and the object of that name, the module looked for in the current folder first, as `python -m` does.
+    """Return the module and the object of that name, the module looked for in the current folder first, as `python -m`
+    does.
 
     Importing a module runs it: only for a name that the user gave, never for one that was read from a file of results.
 
@@ -66,7 +67,9 @@ def _imported(name: str, module: str, option: str, example: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _current_folder_first() -> Iterator[None]:
-    """For this import only: a file here may have the name of a module that is imported later, and must not take its place."""
+    """For this import only: a file here may have the name of a module that is imported later, and must not take its
+    place.
+    """
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     importlib.invalidate_caches()

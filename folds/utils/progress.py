@@ -6,7 +6,8 @@ A function of the library that takes long has a parameter ``progress: Progress =
     with progress.step("decoding images") as advance:
         load_images(paths, settings, cache_dir=folder, progress=advance)
 
-`ensemble.cli.terminal.progress` implements it for terminals; an implementation for notebooks is a class with these two methods.
+`ensemble.cli.terminal.progress` implements it for terminals; an implementation for notebooks is a class with these two
+methods.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ Advance = Callable[[int, int], None]
 class JobProgress(Protocol):
     """The live view of jobs that are trained side by side; its methods may be called from any thread.
 
-    A job has a ``run`` and a ``fold`` (`folds.training.job.Job`); an outcome has a ``job``, and a ``result`` or an ``error``.
+    A job has a ``run`` and a ``fold`` (`folds.training.job.Job`); an outcome has a ``job``, and a ``result`` or an
+    ``error``.
     """
 
     def event(self, job: Any, event: Mapping[str, Any]) -> None:
-        """Show ``{"event": "step", "done": …, "total": …}`` or ``{"event": "epoch", …}``, which has the epoch's scores as well."""
+        """Show ``{"event": "step", "done": …, "total": …}`` or ``{"event": "epoch", …}``, which has the epoch's scores
+        as well.
+        """
 
     def outcome(self, outcome: Any) -> None:
         """Show that a job has ended."""

@@ -20,7 +20,8 @@ class FieldType:
     expected : how an error names it (``text``, ``a whole number``).
     holds : whether a value is of the kind; must not raise, whatever it is given.
     optional : whether the field may be absent or None.
-    all_hold : whether all values of a list are, where that is quicker to tell than one by one (a list may have an entry a sample).
+    all_hold : whether all values of a list are, where that is quicker to tell than one by one (a list may have an entry
+        a sample).
     """
 
     expected: str
@@ -101,7 +102,8 @@ def _plural(kind: FieldType) -> str:
 ANYTHING = FieldType("anything", lambda value: True)
 TEXT = FieldType("text", lambda value: isinstance(value, str))
 BOOL = FieldType("true or false", lambda value: isinstance(value, bool))
-# What is printed: control characters would move a terminal's cursor or begin a line of their own; half a surrogate cannot be printed.
+# What is printed: control characters would move a terminal's cursor or begin a line of their own; half a surrogate
+# cannot be printed.
 ONE_LINE = FieldType(
     "text without control characters", lambda value: isinstance(value, str) and CONTROL.search(value) is None
 )

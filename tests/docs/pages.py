@@ -1,4 +1,6 @@
-"""The pages of the documentation, taken apart: fenced blocks, inline code, links, headings; shared by the tests of docs/."""
+"""The pages of the documentation, taken apart: fenced blocks, inline code, links, headings; shared by the tests of
+docs/.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""docs/architecture.md is true: its packages are those of the tree, in the order of their ranks, and the files it names exist."""
+"""docs/architecture.md is true: its packages are those of the tree, in the order of their ranks, and the files it names
+exist.
+"""
 
 from __future__ import annotations
 

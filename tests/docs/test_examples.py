@@ -1,4 +1,6 @@
-"""Commands and Python in README, docs/ and --help are those of today: all parse, those marked with `run` run on small data."""
+"""Commands and Python in README, docs/ and --help are those of today: all parse, those marked with `run` run on small
+data.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The site builds strictly, without network, and refers to no asset elsewhere; the README's picture is drawn from the demo's result."""
+"""The site builds strictly, without network, and refers to no asset elsewhere; the README's picture is drawn from the
+demo's result.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def test_the_site_builds_strictly_without_network_and_remote_assets(tmp_path: Pa
 
 
 def remote_assets(html: str) -> list[str]:
-    """Return the addresses that a page would load by itself: scripts, styles, pictures, fonts; links to read are none."""
+    """Return the addresses that a page would load by itself: scripts, styles, pictures, fonts; links to read are
+    none.
+    """
     loaded = re.findall(r'<(?:script|img|iframe|source)\b[^>]*\bsrc(?:set)?="((?:https?:)?//[^"]+)"', html)
     return loaded + re.findall(r'<link\b[^>]*\bhref="((?:https?:)?//[^"]+)"', html)
 

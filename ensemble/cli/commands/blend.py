@@ -166,7 +166,8 @@ def blend(
     """Combine predictions, aligned by id and class name, and score the combination.
 
     The folds of a run are averaged first, then the runs vote. Learned weights and methods are fitted on out-of-fold
-    predictions and scored by nested cross-validation: no person is scored by weights fitted on them. The same blend again
+    predictions and scored by nested cross-validation: no person is scored by weights fitted on them. The same blend
+    again
     prints the same result.
     """
     # What the library calls otherwise than this command does.

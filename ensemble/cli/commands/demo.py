@@ -56,7 +56,8 @@ def demo(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="retrain from scratch")] = False,
 ) -> int:
-    """Run the full pipeline on synthetic data: train Swin and ResNet18 on five folds, blend, add TTA, compare OOF with test.
+    """Run the full pipeline on synthetic data: train Swin and ResNet18 on five folds, blend, add TTA, compare OOF with
+    test.
 
     A few minutes on two CPU cores. The second time it only prints the table; interrupted, it continues where it was.
     """

@@ -57,14 +57,19 @@ def folds(
     ] = False,
     **given: Any,
 ) -> None:
-    """Split by person (group): no person is in two folds, classes are balanced over the folds. Image files are not needed.
+    """Split by person (group): no person is in two folds, classes are balanced over the folds. Image files are not
+    needed.
 
-    The split is that of scikit-learn's StratifiedGroupKFold, repaired where a fold lacks a class that enough persons have, or
+    The split is that of scikit-learn's StratifiedGroupKFold, repaired where a fold lacks a class that enough persons
+    have, or
     where the balance can be improved; changes are reported. Settings can be given in ./ensemble.toml too, as for kfold.
 
-    With check, nothing is split: the data, the images and a split made here or elsewhere (columns id, label, person, fold;
-    folds.csv unless named) are audited. Errors: a person in two folds, an empty fold. Warnings: copies of images under different
-    persons or labels or in training and test, classes that cannot be in every fold. The split is aligned with the data by id;
+    With check, nothing is split: the data, the images and a split made here or elsewhere (columns id, label, person,
+    fold;
+    folds.csv unless named) are audited. Errors: a person in two folds, an empty fold. Warnings: copies of images under
+    different
+    persons or labels or in training and test, classes that cannot be in every fold. The split is aligned with the data
+    by id;
     without --data, FILE is checked by itself.
     """
     from folds.config.files import load_settings

@@ -75,8 +75,10 @@ def prepare(
 ) -> None:
     """Write a new image set and its tables: images cropped to the face, backgrounds replaced, or both.
 
-    Originals are never changed. OUT/index.csv (and test.csv) hold the same samples under the same ids, with the position of
-    each face, and go straight into ensemble kfold. OUT/worst.png shows the images to check: those without a face, then the
+    Originals are never changed. OUT/index.csv (and test.csv) hold the same samples under the same ids, with the
+    position of
+    each face, and go straight into ensemble kfold. OUT/worst.png shows the images to check: those without a face, then
+    the
     least certain. The background is segmented on the whole image, before it is cropped. The extra [faces] installs what
     --crop needs, [background] what --background needs.
     """

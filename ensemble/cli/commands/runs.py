@@ -64,8 +64,10 @@ def runs(
 ) -> int:
     """List the runs of the ledger, runs/ledger.jsonl, and those in runs/ that are not in it yet.
 
-    With diff, compare two runs: the settings that differ, and the paired difference of their out-of-fold scores on the samples
-    that both have predicted, with its 95% CI over people. With note, add a line about a run for later readers of the ledger.
+    With diff, compare two runs: the settings that differ, and the paired difference of their out-of-fold scores on the
+    samples
+    that both have predicted, with its 95% CI over people. With note, add a line about a run for later readers of the
+    ledger.
     """
     from folds.errors import UsageError
 
@@ -195,7 +197,9 @@ def _note(run: str, text: str) -> int:
 
 
 def _controlled(entry: Mapping[str, Any]) -> str:
-    """Return the settings that are the same as the baseline's: by name what somebody chose, by number what is as usual."""
+    """Return the settings that are the same as the baseline's: by name what somebody chose, by number what is as
+    usual.
+    """
     controlled = entry["baseline"]["controlled"]
     named = [name for name in controlled if name in {*entry["changed"], "data", "folds", "seed"}]
     more = len(controlled) - len(named)

@@ -57,10 +57,13 @@ def tta(
         bool, typer.Option("--force", help="predict the views of these checkpoints again", rich_help_panel=RUN)
     ] = False,
 ) -> int:
-    """Predict each fold's own validation rows (and the test rows) in several views; compare the merged score with no TTA.
+    """Predict each fold's own validation rows (and the test rows) in several views; compare the merged score with no
+    TTA.
 
-    The plain image is always one of the views. Each view's logits are stored in runs/tta/<run>/views and reused for the same
-    checkpoint, table and images, so trying another merge costs nothing. Fitted weights are scored on people who were not used
+    The plain image is always one of the views. Each view's logits are stored in runs/tta/<run>/views and reused for the
+    same
+    checkpoint, table and images, so trying another merge costs nothing. Fitted weights are scored on people who were
+    not used
     for fitting.
     """
     from ensemble.tta.merge import MergeConfig

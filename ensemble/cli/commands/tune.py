@@ -65,11 +65,14 @@ def tune(
     ] = False,
     **given: Any,
 ) -> int:
-    """Tune hyperparameters: try settings of a search space, stop unpromising trials early, write the best for ensemble kfold -c.
+    """Tune hyperparameters: try settings of a search space, stop unpromising trials early, write the best for ensemble
+    kfold -c.
 
-    FILE has the settings of ensemble kfold and a table [space]: lr = {low = 1e-4, high = 1e-2, log = true}, batch_size = [16, 32],
+    FILE has the settings of ensemble kfold and a table [space]: lr = {low = 1e-4, high = 1e-2, log = true}, batch_size
+    = [16, 32],
     any setting of a recipe, and arch. [tune] has trials, folds, grace, reduction, seed, metric, cpus, gpus and parallel
-    (docs/tuning.md). The score of the best trial is optimistic on the folds it was chosen on; ensemble kfold -c best.toml
+    (docs/tuning.md). The score of the best trial is optimistic on the folds it was chosen on; ensemble kfold -c
+    best.toml
     scores it on the other folds. Needs Ray Tune: pip install 'ray[tune]'.
     """
     from ensemble.cli.terminal.progress import TerminalProgress

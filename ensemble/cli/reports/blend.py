@@ -116,7 +116,9 @@ _NAMED = 5
 
 
 def worth_table(worth: Contributions) -> str:
-    """Return one row per run, largest contribution first: score, weight, leave-one-out difference, Shapley value, similar run."""
+    """Return one row per run, largest contribution first: score, weight, leave-one-out difference, Shapley value,
+    similar run.
+    """
     title = worth.metric.title + ("" if worth.metric.greater_is_better else " (less is better)")
     header = ["run", title, "weight", "leave-one-out" if not worth.refitted else "leave-one-out, refitted", "95% CI"]
     if worth.shares is not None:

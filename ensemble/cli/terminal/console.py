@@ -1,6 +1,7 @@
 """What is printed where: the result on stdout, everything else on stderr; understandable without colour.
 
-The library speaks through `logging`; while a command runs, `printing_logs` has it printed as the command line's own lines are.
+The library speaks through `logging`; while a command runs, `printing_logs` has it printed as the command line's own
+lines are.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def fail(text: str) -> None:
 
 
 class _Printer(logging.Handler):
-    """Prints the records of the library. Nothing is kept: whatever stands for stderr now gets the line, a bar that is shown too."""
+    """Prints the records of the library. Nothing is kept: whatever stands for stderr now gets the line, a bar that is
+    shown too.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -69,7 +72,8 @@ def printing_logs() -> Iterator[None]:
 
 def result(text: str, record: dict[str, Any]) -> None:
     """The result of a command: `text` for a person, or `record` under --json."""
-    # JSON escapes the first 32 characters by itself, and the others that move a cursor only if all of Unicode is escaped.
+    # JSON escapes the first 32 characters by itself, and the others that move a cursor only if all of Unicode is
+    # escaped.
     dumped = (
         CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=False)) if as_json else ""
     )
@@ -77,7 +81,9 @@ def result(text: str, record: dict[str, Any]) -> None:
 
 
 def _safe(text: str) -> str:
-    """Return the text in its lines, with whatever else in it would move the cursor escaped: names of files may hold anything."""
+    """Return the text in its lines, with whatever else in it would move the cursor escaped: names of files may hold
+    anything.
+    """
     return "\n".join(map(printable, text.split("\n")))
 
 

@@ -1,4 +1,6 @@
-"""Options of the command line: those that are settings, made from their descriptions, and those that several commands take."""
+"""Options of the command line: those that are settings, made from their descriptions, and those that several commands
+take.
+"""
 
 from __future__ import annotations
 
@@ -59,10 +61,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def takes_settings(
     *keys: str, help: Mapping[str, str] | None = None, panels: Mapping[str, str] | None = None
 ) -> Callable[[Command], Command]:
-    """Give a command the options of these settings in place of its ``**given``, which gets what was typed, None for the rest.
+    """Give a command the options of these settings in place of its ``**given``, which gets what was typed, None for the
+    rest.
 
-    The signature of the command is made from the descriptions of the settings (`folds.config.setting`), so that a setting
-    is the same option in every command. Environment variables of settings are read by `folds.config.files.load_settings`.
+    The signature of the command is made from the descriptions of the settings (`folds.config.setting`), so that a
+    setting
+    is the same option in every command. Environment variables of settings are read by
+    `folds.config.files.load_settings`.
 
     Parameters
     ----------

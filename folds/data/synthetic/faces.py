@@ -1,7 +1,9 @@
 """A person's face: what is constant in all pictures of one person, and how much of it tells gender and age.
 
-Identity (colours, backdrop, clothes, the shape of the face) says nothing about the label. Gender and age show through two noisy *cues*,
-drawn once for each person from overlapping distributions: whoever has seen a person before knows more than the cues can tell, as in life.
+Identity (colours, backdrop, clothes, the shape of the face) says nothing about the label. Gender and age show through
+two noisy *cues*,
+drawn once for each person from overlapping distributions: whoever has seen a person before knows more than the cues can
+tell, as in life.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import numpy as np
 GENDERS = ("male", "female")
 AGE_CLASSES = ("<30", "30-59", ">=60")
 
-# The gender cue is -1 for men and +1 for women with this spread, and what follows from it has noise of its own. Both spreads were
-# chosen so that a small network, trained for half a minute on 120 people, tells the gender of nine new people in ten, and the age of
+# The gender cue is -1 for men and +1 for women with this spread, and what follows from it has noise of its own. Both
+# spreads were
+# chosen so that a small network, trained for half a minute on 120 people, tells the gender of nine new people in ten,
+# and the age of
 # nine in ten: macro F1 of the 18 classes is about .75 then when split by person, and above .9 when split by image.
 GENDER_SPREAD = 0.45
 # The middle of each age class on the scale of the age cue, and the spread around it.

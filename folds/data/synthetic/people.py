@@ -1,7 +1,9 @@
 """The built-in data: people drawn by the program, in the layout of the mask competition (the embedded default).
 
-Seven pictures a person, in the competition's real imbalance. Who a person is shows in every picture and is constant; gender and age
-show through weak, noisy cues; the mask state is clear (`folds/data/synthetic/faces.py`, `folds/data/synthetic/portraits.py`). So a split by image looks far better than a split by
+Seven pictures a person, in the competition's real imbalance. Who a person is shows in every picture and is constant;
+gender and age
+show through weak, noisy cues; the mask state is clear (`folds/data/synthetic/faces.py`,
+`folds/data/synthetic/portraits.py`). So a split by image looks far better than a split by
 person, as in life, and the test people, whom no fold ever sees, tell which of the two was right.
 """
 
@@ -30,7 +32,8 @@ SHOTS = {**{f"mask{number}": "wear" for number in range(1, 6)}, "incorrect_mask"
 
 # People of the competition by (gender, age class), GENDERS × AGE_CLASSES: 2,700 in all, 192 of them 60.
 _REAL_PEOPLE = (553, 409, 83, 728, 818, 109)
-# Their ages: the old are all exactly 60; 350 of the 1,227 in the middle are 57, 58 or 59; the rest is spread evenly here.
+# Their ages: the old are all exactly 60; 350 of the 1,227 in the middle are 57, 58 or 59; the rest is spread evenly
+# here.
 _MIDDLE_AGES = {57: 106, 58: 159, 59: 85, **dict.fromkeys(range(30, 57), (1227 - 350) / 27)}
 _RACE = "Drawn"  # a column of the layout, constant as in the original; nobody drawn has one
 
@@ -81,14 +84,17 @@ def generate_people(
 ) -> Path:
     """Draw people into `folder`; the same arguments give the same bytes.
 
-    A folder that holds these very people is left as it is. One whose drawing was cut off is drawn again. ``people.json`` says which:
+    A folder that holds these very people is left as it is. One whose drawing was cut off is drawn again.
+    ``people.json`` says which:
     it stands there with ``"complete": false`` before the first picture, and with ``true`` after the last one.
 
     Parameters
     ----------
     people, test_people : how many people to train on (7 pictures each) and how many the folds never see.
-        The six classes of person (gender × age) are shared out as in the competition by the largest remainder, at least one of each
-        from 6 people on. With 150 people the rarest class, old men, would have 4.61 and gets 5: one for each of five folds.
+        The six classes of person (gender × age) are shared out as in the competition by the largest remainder, at least
+        one of each
+        from 6 people on. With 150 people the rarest class, old men, would have 4.61 and gets 5: one for each of five
+        folds.
     seed : draws other people.
     size : width and height of a picture in pixels; the default is the competition's 384 × 512 halved twice.
     traps : add what is wrong in the original files: jpg, png and jpeg side by side, AppleDouble ``._*`` files among the
@@ -137,7 +143,8 @@ def drawn_counts(folder: Path) -> dict[str, int]:
 def synthetic_people(drawing: SyntheticSpec, part: str) -> list[SyntheticPerson]:
     """Who is drawn in a part, "train" or "test", before any picture is: names, genders and ages.
 
-    Ages below 30 are drawn from 18 … 29, those in the middle from the competition's skew towards 57 … 59; the old are all 60.
+    Ages below 30 are drawn from 18 … 29, those in the middle from the competition's skew towards 57 … 59; the old are
+    all 60.
     """
     counts = apportion(drawing.people if part == "train" else drawing.test_people)
     rng = np.random.default_rng(derive_seed(drawing.seed, "people", part))
@@ -155,7 +162,8 @@ def synthetic_people(drawing: SyntheticSpec, part: str) -> list[SyntheticPerson]
 def apportion(people: int) -> list[int]:
     """How many of `people` are in each class of person, in the order male <30, 30-59, >=60, female <30, 30-59, >=60.
 
-    Largest remainder (Hamilton's method) on the competition's counts; from 6 people on an empty class takes one from the fullest.
+    Largest remainder (Hamilton's method) on the competition's counts; from 6 people on an empty class takes one from
+    the fullest.
     """
     quotas = [people * count / sum(_REAL_PEOPLE) for count in _REAL_PEOPLE]
     counts = [int(quota) for quota in quotas]
@@ -180,7 +188,9 @@ def _check(drawing: SyntheticSpec) -> None:
 
 
 def _is_complete(folder: Path, drawing: SyntheticSpec) -> bool:
-    """Whether the people are there already; False for a new, an empty and a half-drawn folder, an error for any other."""
+    """Whether the people are there already; False for a new, an empty and a half-drawn folder, an error for any
+    other.
+    """
     marker = folder / MARKER
     if not marker.exists():
         if folder.exists() and not folder.is_dir():

@@ -1,4 +1,6 @@
-"""One photograph of a face in one of three mask states, each with a pose, a light and a mask of its own; numpy and Pillow only."""
+"""One photograph of a face in one of three mask states, each with a pose, a light and a mask of its own; numpy and
+Pillow only.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,8 @@ def draw_portrait(face: Face, state: str, rng: np.random.Generator, size: tuple[
     Parameters
     ----------
     state : one of `MASK_STATES`.
-    rng : the photograph's own stream, from which pose, mask and light come; the same stream with another `state` gives the same
+    rng : the photograph's own stream, from which pose, mask and light come; the same stream with another `state` gives
+        the same
         moment with the mask elsewhere.
     size : width and height in pixels.
 

@@ -30,7 +30,9 @@ def draw(labels: NDArray, seed: int) -> NDArray[np.float64]:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which swin and resnet18 have been trained on three folds of 60 images of 20 people, and tested on 12."""
+    """A folder in which swin and resnet18 have been trained on three folds of 60 images of 20 people, and tested on
+    12.
+    """
     monkeypatch.chdir(tmp_path)
     person = np.arange(60) // 3
     labels, test_labels = np.random.default_rng(0).integers(0, 3, 60), np.random.default_rng(1).integers(0, 3, 12)

@@ -178,7 +178,9 @@ def test_labelled_test_images_are_scored_and_unlabelled_ones_only_predicted(
 
 
 def alone_and_interruptible() -> None:
-    """One core: one thread. And Ctrl-C is heard, also where the tests were started in the background, which ignores it."""
+    """One core: one thread. And Ctrl-C is heard, also where the tests were started in the background, which ignores
+    it.
+    """
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

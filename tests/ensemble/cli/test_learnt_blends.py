@@ -1,4 +1,6 @@
-"""`ensemble blend` where something is learnt: honest scores in the table and in the file, a recipe to follow, nothing learnt from test."""
+"""`ensemble blend` where something is learnt: honest scores in the table and in the file, a recipe to follow, nothing
+learnt from test.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def rows_of(stack: Any, prefix: str) -> SampleRows:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three runs of falling skill, the last near guessing, on 300 images of 60 people in five folds, and on 100 test images."""
+    """Three runs of falling skill, the last near guessing, on 300 images of 60 people in five folds, and on 100 test
+    images.
+    """
     monkeypatch.chdir(tmp_path)
     oof, test = world(0, skill=2.0), world(1, people=20, skill=2.0)
     blurred = oof.probabilities.copy()

@@ -1,4 +1,6 @@
-"""`ensemble prepare` as it is typed: with OpenCV's own cascades and a real ONNX file, and what the next command makes of it."""
+"""`ensemble prepare` as it is typed: with OpenCV's own cascades and a real ONNX file, and what the next command makes
+of it.
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ def test_probabilities_of_0_and_1_have_a_temperature() -> None:
     wrong = np.eye(3)[(labels + 1) % 3]
     assert temperature(wrong, labels) == pytest.approx(MAX_TEMPERATURE, rel=0.01)
     mixed = np.where(np.arange(30)[:, None] % 3 > 0, sure, wrong)
-    # Two of three are right, so what is sure should say 2/3, and 1/6 for each of the others: ε of float32, 15.9 / T = log 4.
+    # Two of three are right, so what is sure should say 2/3, and 1/6 for each of the others: ε of float32, 15.9 / T =
+    # log 4.
     assert temperature(mixed, labels) == pytest.approx(-np.log(np.finfo(np.float32).eps) / np.log(4), rel=1e-3)
     assert np.isfinite(loss(mixed, labels, *vector(mixed, labels, 1.0)))
 

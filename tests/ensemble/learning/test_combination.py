@@ -1,4 +1,6 @@
-"""A fitted combination is plain numbers: applied as it says, kept in a record and read back, nothing believed unseen."""
+"""A fitted combination is plain numbers: applied as it says, kept in a record and read back, nothing believed
+unseen.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ ALL = [*(metric for metric in METRICS.values() if not metric.rank_based), BRIER]
 def members(
     seed: int, m: int, n: int, classes: int, coarse: bool = False, noise: float = 1.2
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Members that are better than chance; coarse ones are quarters and eighths, so that sums are often equal, and exact."""
+    """Members that are better than chance; coarse ones are quarters and eighths, so that sums are often equal, and
+    exact.
+    """
     random = np.random.default_rng(seed)
     labels = random.integers(classes, size=n)
     if coarse:

@@ -1,4 +1,6 @@
-"""Honest scores: what is scored was not learnt from, people are never torn, and a choice is nested like what it chooses."""
+"""Honest scores: what is scored was not learnt from, people are never torn, and a choice is nested like what it
+chooses.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The same predictions count once, whatever the files are called, unless they are to count as often as they are given."""
+"""The same predictions count once, whatever the files are called, unless they are to count as often as they are
+given.
+"""
 
 from __future__ import annotations
 

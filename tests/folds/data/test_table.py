@@ -1,4 +1,6 @@
-"""Reading tables of images: the three forms, what is kept of them, and an error for everything that is wrong with one."""
+"""Reading tables of images: the three forms, what is kept of them, and an error for everything that is wrong with
+one.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ def refused(
     return error.value
 
 
-# --- a CSV ---------------------------------------------------------------------------------------------------------------
+# --- a CSV
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_csv_gives_ids_paths_labels_persons_and_where_they_stand(tmp_path, monkeypatch):
@@ -172,7 +175,8 @@ def test_declared_classes_are_kept_in_their_order_even_where_one_is_absent(tmp_p
     assert table.label_codes().tolist() == [2, 0, 2]
 
 
-# --- test rows -----------------------------------------------------------------------------------------------------------
+# --- test rows
+# -----------------------------------------------------------------------------------------------------------
 
 SPLIT = "path,label,person,split\na,x,p,train\nb,y,q,val\nc,x,r,Test\nd,y,s,TEST\n"
 
@@ -285,7 +289,8 @@ def test_split_and_test_together_are_wrong_usage(tmp_path):
     assert refused(write_csv(tmp_path, SPLIT), UsageError, split="split", test=tmp_path).exit_code == 2
 
 
-# --- as a whole ------------------------------------------------------------------------------------------------------------
+# --- as a whole
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_reading_imports_neither_pandas_nor_scikit_learn_nor_torch():

@@ -156,7 +156,8 @@ def test_a_lost_machine_s_jobs_go_on_elsewhere_to_the_same_bytes(
         f"fold {moved[0]}: worker or machine lost; restarting from the last saved state on {nodes[moved[0]][1]}" in note
         for note in logged.notes
     )
-    # Every epoch was heard of, though several end between two looks; one that was done and not yet saved was done again.
+    # Every epoch was heard of, though several end between two looks; one that was done and not yet saved was done
+    # again.
     assert {fold: sorted(set(epochs)) for fold, epochs in heard.items()} == {
         fold: list(range(1, epochs + 1)) for fold in range(3)
     }

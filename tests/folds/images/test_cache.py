@@ -1,4 +1,6 @@
-"""Decode once: the cache is made once, is whole, fits what it was made from, and everything that is wrong is said at once."""
+"""Decode once: the cache is made once, is whole, fits what it was made from, and everything that is wrong is said at
+once.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,9 @@ from tests.folds.scored_people import Data, people_data, scored
 
 
 def by_hand(metric: Metric, labels: NDArray, persons: NDArray, *predictions: NDArray) -> tuple[float, float, int]:
-    """The score (or the second minus the first), its standard error and degrees of freedom, each person left out of the rows."""
+    """The score (or the second minus the first), its standard error and degrees of freedom, each person left out of the
+    rows.
+    """
 
     def of(rows: NDArray) -> float:
         values = [metric(labels[rows], some[rows]) for some in predictions]
@@ -96,7 +98,8 @@ def test_95_of_100_intervals_hold_the_truth(people: int, share: float) -> None:
             METRICS["accuracy"], np.zeros(len(right), int), probabilities, np.repeat(np.arange(people), 7)
         )
         held.append(found.low <= share <= found.high)
-    # The percentiles of a bootstrap hold it in 89, 89 and 91 %. Of ten people no low end is above that of ten without a mistake: few miss.
+    # The percentiles of a bootstrap hold it in 89, 89 and 91 %. Of ten people no low end is above that of ten without a
+    # mistake: few miss.
     assert 0.925 <= np.mean(held) <= (0.995 if people == 10 else 0.985)
 
 

@@ -17,7 +17,9 @@ from folds.preparation.mediapipe_detector import MediapipeDetector
 
 
 class StandIn:
-    """mediapipe as far as it is used: options with the model's bytes, an image of RGB, detections with a box and a score."""
+    """mediapipe as far as it is used: options with the model's bytes, an image of RGB, detections with a box and a
+    score.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, float]] = []

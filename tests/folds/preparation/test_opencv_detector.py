@@ -1,4 +1,6 @@
-"""OpenCV's own cascades on drawn people: real faces to them, found where they are; and what is said where there are none."""
+"""OpenCV's own cascades on drawn people: real faces to them, found where they are; and what is said where there are
+none.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def portrait(person: int, state: str) -> NDArray[np.uint8]:
 
 
 def is_the_face(box: Box) -> bool:
-    """A drawn face is about the middle of the picture's width and the upper half of its height, some 40 of 96 units wide."""
+    """A drawn face is about the middle of the picture's width and the upper half of its height, some 40 of 96 units
+    wide.
+    """
     x, y, wide = (box.left + box.width / 2) / WIDTH, (box.top + box.height / 2) / HEIGHT, box.width / WIDTH
     return abs(x - 0.5) < 0.13 and 0.3 < y < 0.62 and 0.26 < wide < 0.9
 

@@ -1,4 +1,6 @@
-"""A whole preparation with a stub detector and with the real one: what is written, that originals stay, that a kill costs nothing."""
+"""A whole preparation with a stub detector and with the real one: what is written, that originals stay, that a kill
+costs nothing.
+"""
 
 from __future__ import annotations
 

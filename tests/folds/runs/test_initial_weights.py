@@ -1,4 +1,6 @@
-"""What the folds of a run begin with: nothing that has seen who is scored, nothing that the command itself would remove."""
+"""What the folds of a run begin with: nothing that has seen who is scored, nothing that the command itself would
+remove.
+"""
 
 from __future__ import annotations
 

@@ -268,7 +268,9 @@ def test_too_little_memory_halves_the_images_at_a_time_and_keeps_the_batch(
 def test_a_step_that_ran_out_of_memory_leaves_no_trace(
     job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither its batch statistics nor its random numbers: the result is that of a training that knew the size from its beginning."""
+    """Neither its batch statistics nor its random numbers: the result is that of a training that knew the size from its
+    beginning.
+    """
     create = training.create_model
 
     def small_memory(*arguments: Any, **named: Any) -> torch.nn.Module:

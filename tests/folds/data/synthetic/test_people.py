@@ -1,4 +1,6 @@
-"""The built-in people: their layout and counts, that they are the same each time, and that a cut-off drawing is never taken as whole."""
+"""The built-in people: their layout and counts, that they are the same each time, and that a cut-off drawing is never
+taken as whole.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +134,9 @@ def test_the_submission_is_empty_and_the_answers_are_true(drawn: Path) -> None:
 
 
 def test_a_mask_is_where_its_state_says() -> None:
-    """Of three pictures that differ in the state only: worn it hides nose and mouth, worn wrongly it leaves the nose free."""
+    """Of three pictures that differ in the state only: worn it hides nose and mouth, worn wrongly it leaves the nose
+    free.
+    """
     face = random_face(1, 0, np.random.default_rng(3))
     wear, incorrect, normal = (
         np.asarray(draw_portrait(face, state, np.random.default_rng(5)), float)
@@ -161,7 +165,8 @@ def test_another_seed_draws_other_people(drawn: Path, tmp_path: Path) -> None:
 
 def test_a_person_looks_the_same_in_all_pictures_and_unlike_the_others(drawn: Path) -> None:
     folders = sorted((drawn / "train/images").iterdir())
-    # The upper corners show the backdrop only; the light differs from picture to picture, so the colour's direction is compared.
+    # The upper corners show the backdrop only; the light differs from picture to picture, so the colour's direction is
+    # compared.
     corners = np.array(
         [[pixels(path)[:12, :8].mean((0, 1)) for path in sorted(folder.iterdir())] for folder in folders]
     )
