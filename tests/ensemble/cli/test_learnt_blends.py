@@ -186,7 +186,7 @@ def test_limits_are_kept_and_their_choice_is_nested(folder: Path, call: Call) ->
     assert {line["method"] for line in record["fitted"]["methods"]} == {"soft, limited", "soft", "best"}
     done = call("blend", "runs/*.npy", "--budget", "11", "--cost", "run0=3,run1=1,run2=1", "--worth")
     assert done.code == 0, done.err
-    assert "against soft voting:" in done.out
+    assert "compared with soft voting:" in done.out
     assert next(line for line in done.out.splitlines() if line.endswith("  all")).split()[:2] == ["3", "25"]
 
 
@@ -320,7 +320,7 @@ def test_what_is_calibrated_is_compared_with_what_is_not(folder: Path, call: Cal
     plain = json.loads(call("blend", "runs/*.npy", "--metric", "log_loss", "--json").out)
     assert lines["soft"]["nested"]["score"] == pytest.approx(plain["blend"]["oof"]["score"]["log_loss"]["score"])
     assert any(
-        note.startswith("against soft voting:") and "of log loss, of which less is better" in note
+        note.startswith("compared with soft voting:") and "log loss (lower is better)" in note
         for note in record["notes"]
     )
 
