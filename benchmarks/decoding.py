@@ -82,7 +82,8 @@ def main() -> None:
                 start = time.perf_counter()
                 cache = load_images(paths, ImageSettings(64, 64), cache_dir=folder / str(threads), threads=threads)
                 print(
-                    f"cache of {len(paths):,} images at 64, {threads} threads: {what} in {time.perf_counter() - start:.3f} s"
+                    f"cache of {len(paths):,} images at 64, {threads} threads: {what} in "
+                    f"{time.perf_counter() - start:.3f} s"
                 )
         start = time.perf_counter()
         mean_std(cache.pixels)

@@ -124,7 +124,8 @@ def main() -> None:
         print(f"pairs found among the untouched images of different people, besides identical files: {len(alarms)}")
         for pair in alarms[:20]:
             print(
-                f"  {table.ids[pair.first]}  {table.ids[pair.second]}  {pair.similarity:.3f}{' mirrored' if pair.mirrored else ''}"
+                f"  {table.ids[pair.first]}  {table.ids[pair.second]}  "
+                f"{pair.similarity:.3f}{' mirrored' if pair.mirrored else ''}"
             )
 
         chosen = rng.choice(len(table), min(arguments.images, len(table)), replace=False)
@@ -158,7 +159,8 @@ def main() -> None:
         result = near_duplicates(many, person[again])
         seconds = time.process_time() - start
         print(
-            f"\n{arguments.many:,} images: thumbnails {shrinking * arguments.many:.1f} s, comparing {seconds:.1f} s (of one core)",
+            f"\n{arguments.many:,} images: thumbnails {shrinking * arguments.many:.1f} s, comparing {seconds:.1f} s "
+            "(of one core)",
             end="; ",
         )
         print(f"{len(result.pairs):,} pairs, candidates left off: {result.left_off:,}")

@@ -104,7 +104,8 @@ def main() -> None:
             true = sign * (metric(fresh.labels, combine(fresh, made.combination)) - luck[1])
             found[fitter.name].append((claimed - true, honest - true, true))
     print(
-        f"{metric.title}, {arguments.rows:,} samples, {arguments.members} members, {arguments.seeds} worlds, {arguments.fresh:,} fresh samples each\n"
+        f"{metric.title}, {arguments.rows:,} samples, {arguments.members} members, {arguments.seeds} worlds, "
+        f"{arguments.fresh:,} fresh samples each\n"
     )
     print("| method | own samples − fresh | nested − fresh | fresh, over soft | s a nested fit |")
     print("|---|---|---|---|---|")

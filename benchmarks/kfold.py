@@ -227,7 +227,8 @@ def compare(data: Path, arch: str, size: int, epochs: int, repeats: int, busy: b
     ratios = [statistics.median(row[0] / row[j] for row in rows) for j in (1, 2, 3)]
     busy_text = ", busy neighbour" if busy else ""
     return (
-        f"| {arch} {size} px{busy_text} | {rate:.0f} | {usual:.0f} ({best[False][0]} workers, {best[False][1]} threads) | {ratios[0]:.2f}× "
+        f"| {arch} {size} px{busy_text} | {rate:.0f} | {usual:.0f} ({best[False][0]} workers, {best[False][1]} "
+        f"threads) | {ratios[0]:.2f}× "
         f"| {drafted:.0f} | {ratios[1]:.2f}× | {alone:.0f} | {ratios[2]:.2f} | {first:.1f} s "
         f"| {grid:.0f} s against {usual_grid:.0f} s: {usual_grid / grid:.2f}× |"
     )
@@ -259,7 +260,10 @@ def growth(folder: Path) -> Iterator[str]:
             done = [outcome.result for outcome in train(plan, jobs)]
         whole = time.perf_counter() - began
         inside = sum(result["seconds"] for result in done if result)
-        yield f"| {title} | {len(jobs)} | {decoding:.2f} s | {inside:.1f} s | {inside / len(jobs):.2f} s | {whole:.1f} s |"
+        yield (
+            f"| {title} | {len(jobs)} | {decoding:.2f} s | {inside:.1f} s | {inside / len(jobs):.2f} s | {whole:.1f} "
+            "s |"
+        )
 
 
 def main() -> None:
@@ -275,7 +279,8 @@ def main() -> None:
     try:
         if arguments.growth:
             print(
-                "| | jobs | decoding | training, all jobs | training, a job | whole command |\n|---|---|---|---|---|---|"
+                "| | jobs | decoding | training, all jobs | training, a job | whole command "
+                "|\n|---|---|---|---|---|---|"
             )
             for line in growth(folder):
                 print(line, flush=True)

@@ -33,7 +33,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ARGUMENTS = "--data people --arch test_resnet,test_vit --k 2 --epochs 4 --img-size 32 --no-pretrained --jobs 1 --save-every 0.02 -q"
+ARGUMENTS = (
+    "--data people --arch test_resnet,test_vit --k 2 --epochs 4 --img-size 32 --no-pretrained --jobs 1 --save-every "
+    "0.02 -q"
+)
 VARIANTS = ("", "--ema 0.9 --keep best")
 
 

@@ -132,10 +132,12 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
         print(
-            f"\n{name}, {cpu_count()} cores, torch {torch.__version__}; {workers} loader workers; {time.monotonic() - began:.0f} s\n"
+            f"\n{name}, {cpu_count()} cores, torch {torch.__version__}; {workers} loader workers; "
+            f"{time.monotonic() - began:.0f} s\n"
         )
         print(
-            "| model | | images/s | of the usual loop | of the model alone | first step after |\n|---|---|---|---|---|---|"
+            "| model | | images/s | of the usual loop | of the model alone | first step after "
+            "|\n|---|---|---|---|---|---|"
         )
         for row in rows:
             print(f"| {' | '.join(row)} |")

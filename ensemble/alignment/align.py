@@ -315,7 +315,8 @@ def _absent_folds(splits: Mapping[str, AlignedSplit]) -> list[str]:
             names = ", ".join(run.name for run in runs)
             verb = "lacks" if len(runs) == 1 else "lack"
             notes.append(
-                f"{names} ({split.name}) {verb} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}{averaged}"
+                f"{names} ({split.name}) {verb} fold{'s' if len(folds) > 1 else ''} "
+                f"{', '.join(map(str, folds))}{averaged}"
             )
     return notes
 

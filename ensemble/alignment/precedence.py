@@ -70,7 +70,8 @@ def prefer_views(split: str, name: str, parts: list[AlignedFile], length: int) -
             used.append(replace(part, rows=rows))
     views = ", ".join(dict.fromkeys(view for part in with_views for view in part.member.views))
     return used, [
-        f"{name} ({split}): predictions over views ({views}) are used instead of the plain predictions of the same models"
+        f"{name} ({split}): predictions over views ({views}) are used instead of the plain predictions of the same "
+        "models"
     ]
 
 

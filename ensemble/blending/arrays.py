@@ -63,7 +63,8 @@ def members_of_arrays(
     for name in predictions:
         if not isinstance(name, str) or not name or any(mark in name for mark in ",=") or CONTROL.search(name):
             raise UsageError(
-                f"'{printable(str(name))}' cannot be the name of a run: it must be text, without comma, '=' and control characters"
+                f"'{printable(str(name))}' cannot be the name of a run: it must be text, without comma, '=' and "
+                "control characters"
             )
     arrays = {name: value for name, value in predictions.items() if not isinstance(value, Predictions)}
     own = {name: value for name, value in predictions.items() if isinstance(value, Predictions)}

@@ -35,7 +35,8 @@ def apply_combination(split: AlignedSplit, combination: Combination, ranking: Se
         return as_vote
     if method.needs_all_rows:
         raise UsageError(
-            f"{combination.pool} voting compares all samples and takes neither calibration nor samples without a run that has a weight"
+            f"{combination.pool} voting compares all samples and takes neither calibration nor samples without a run "
+            "that has a weight"
         )
     there = {run.name: run for run in split.runs}
     runs, ranks = (

@@ -93,7 +93,8 @@ class Prepared:
         values = np.ascontiguousarray(probabilities)
         if values.ndim != 3 or 0 in values.shape or values.dtype not in (np.float32, np.float64):
             raise EnsembleError(
-                f"expected probabilities (members, n, classes) of float32 or float64, found {values.shape} of {values.dtype}"
+                f"expected probabilities (members, n, classes) of float32 or float64, found {values.shape} of "
+                f"{values.dtype}"
             )
         self.probabilities, self.labels = values, np.asarray(labels).astype(np.int64)
         self.members, self.n, self.classes = values.shape

@@ -81,7 +81,8 @@ class Stack:
         """
         if (size := 8 * copies * self.probabilities.size) > _MOST_BYTES:
             raise EnsembleError(
-                f"{what} of {self.runs:,} runs × {len(self):,} samples × {self.classes:,} classes needs {size / 2**30:.0f} GiB of memory",
+                f"{what} of {self.runs:,} runs × {len(self):,} samples × {self.classes:,} classes needs "
+                f"{size / 2**30:.0f} GiB of memory",
                 hint="`method=simplex`, which needs little, or fewer runs with `runs`",
             )
 
@@ -126,7 +127,8 @@ def stack_of(split: AlignedSplit, truth: Truth, nests: NDArray[np.int64]) -> Sta
     shape = (len(runs), len(rows), len(split.classes))
     if (size := 4 * shape[0] * shape[1] * shape[2]) > _MOST_BYTES:
         raise EnsembleError(
-            f"fitting holds {shape[0]:,} runs × {shape[1]:,} samples × {shape[2]:,} classes in memory, {size / 2**30:.0f} GiB",
+            f"fitting holds {shape[0]:,} runs × {shape[1]:,} samples × {shape[2]:,} classes in memory, "
+            f"{size / 2**30:.0f} GiB",
             hint="`method=soft`, which reads them block by block, or fewer runs with `runs`",
         )
     whole = split if len(rows) == len(split) else split.take(rows)

@@ -74,7 +74,8 @@ def marginal_splits(split: AlignedSplit) -> dict[str, tuple[AlignedSplit, Groupi
     if not attributes:
         without = next((name for name in split.classes if name not in meaning), split.classes[0])
         raise UsageError(
-            f"`by=attribute`: no file says what the classes are in attributes, e.g. class '{without}' of {split.target}",
+            f"`by=attribute`: no file says what the classes are in attributes, e.g. class '{without}' of "
+            f"{split.target}",
             hint="sidecars tell it in class_attributes; leave `by` out to vote by class",
         )
     seen: dict[tuple[str, ...], str] = {}

@@ -147,7 +147,10 @@ def audit_table(data: Dataset, assignment: FoldAssignment | None = None, k: int 
     found = [Finding("the table", WARNING, 1, "remark", line) for line in data.warnings]
     lines = _rare(train, k) if assignment is None else check_folds(assignment, train.classes, train.class_attributes)
     if lines:
-        message = f"{_counted(len(lines), 'class', 'classes')} cannot be, or {'is' if len(lines) == 1 else 'are'} not, in every fold, counted in people"
+        message = (
+            f"{_counted(len(lines), 'class', 'classes')} cannot be, or {'is' if len(lines) == 1 else 'are'} not, in "
+            "every fold, counted in people"
+        )
         found.append(
             Finding(
                 "classes not in every fold",
@@ -188,7 +191,10 @@ def _people(train: SampleTable) -> list[Finding]:
     constant = int(((np.bincount(pairs // width, minlength=len(names)) == 1) & several).sum())
     found = []
     if constant:
-        message = f"the label is constant in {constant:,} of the {several.sum():,} people with several images: a split by image would leak it"
+        message = (
+            f"the label is constant in {constant:,} of the {several.sum():,} people with several images: a split by "
+            "image would leak it"
+        )
         found.append(Finding("people with a constant label", NOTE, constant, "person", message))
     single = int((~several).sum())
     if single:
@@ -236,7 +242,10 @@ def audit_images(train: AuditImages, test: AuditImages | None = None, near: bool
     crossing = [Occurrence(one) for one in sets if {row.part for row in one} == {"train", "test"}]
     if crossing:
         shared = sum(row.part == "test" for case in crossing for row in case.rows)
-        message = f"{_counted(shared, 'test image is', 'test images are')} identical to training images: test scores will flatter"
+        message = (
+            f"{_counted(shared, 'test image is', 'test images are')} identical to training images: test scores will "
+            "flatter"
+        )
         found.append(
             Finding("identical images in training and test", WARNING, len(crossing), "set", message, tuple(crossing))
         )
@@ -251,7 +260,10 @@ def _identical(inside: Sequence[tuple[SampleRef, ...]]) -> list[Finding]:
     across = [one for one in inside if len({row.person for row in one}) > 1]
     found = []
     if across:
-        message = f"{_counted(len(across), 'set of identical images stands', 'sets of identical images stand')} under different people"
+        message = (
+            f"{_counted(len(across), 'set of identical images stands', 'sets of identical images stand')} under "
+            "different people"
+        )
         found.append(
             Finding(
                 "identical images, different people",
@@ -264,7 +276,10 @@ def _identical(inside: Sequence[tuple[SampleRef, ...]]) -> list[Finding]:
         )
     differ = [one for one in inside if len({row.label for row in one}) > 1]
     if differ:
-        message = f"{_counted(len(differ), 'set of identical images has', 'sets of identical images have')} more than one label: at most one is right"
+        message = (
+            f"{_counted(len(differ), 'set of identical images has', 'sets of identical images have')} more than one "
+            "label: at most one is right"
+        )
         found.append(
             Finding(
                 "identical images, different labels",
@@ -277,7 +292,10 @@ def _identical(inside: Sequence[tuple[SampleRef, ...]]) -> list[Finding]:
         )
     within = [one for one in inside if one not in across and one not in differ]
     if within:
-        message = f"{_counted(len(within), 'set of identical images stands', 'sets of identical images stand')} within one person: counted more than once"
+        message = (
+            f"{_counted(len(within), 'set of identical images stands', 'sets of identical images stand')} within one "
+            "person: counted more than once"
+        )
         found.append(
             Finding("identical images, same person", NOTE, len(within), "set", message, tuple(map(Occurrence, within)))
         )
@@ -306,13 +324,20 @@ def _near(sides: Sequence[AuditImages], content: Sequence[str], rows: Any) -> li
     people = [one for one in cases if one.rows[1].part == "train"]
     found = []
     if people:
-        message = f"{_counted(len(people), 'pair of images is', 'pairs of images are')} altered copies of each other, under different people"
+        message = (
+            f"{_counted(len(people), 'pair of images is', 'pairs of images are')} altered copies of each other, under "
+            "different people"
+        )
         message += _leak([one.rows for one in people])
         found.append(Finding("altered copies, different people", WARNING, len(people), "pair", message, tuple(people)))
     apart = [one for one in cases if one.rows[1].part == "test"]
     if apart:
         images = len({one.rows[1].position for one in apart})
-        message = f"{_counted(images, 'test image is an altered copy of a training image', 'test images are altered copies of training images')}"
+        one, several = (
+            "test image is an altered copy of a training image",
+            "test images are altered copies of training images",
+        )
+        message = _counted(images, one, several)
         found.append(
             Finding(
                 "altered copies in training and test",
@@ -330,7 +355,10 @@ def _near(sides: Sequence[AuditImages], content: Sequence[str], rows: Any) -> li
         empty = tuple(Occurrence(rows((int(first[at]),))) for at in result.flat)
         found.append(Finding("images without structure", NOTE, len(result.flat), "image", message, empty))
     if result.left_off:
-        message = f"the images are so alike that {result.left_off:,} pairs were left off, the least alike: there may be more copies"
+        message = (
+            f"the images are so alike that {result.left_off:,} pairs were left off, the least alike: there may be "
+            "more copies"
+        )
         found.append(Finding("pairs left off", NOTE, result.left_off, "pair", message))
     return found
 
@@ -341,7 +369,10 @@ def _leak(sets: Iterable[tuple[SampleRef, ...]]) -> str:
     if not any(apart):
         return ""
     verb = "is" if sum(apart) == 1 else "are"
-    return f", {'and ' + verb if all(apart) else f'{sum(apart):,} of them'} in different folds: what is trained on them is scored on them"
+    return (
+        f", {'and ' + verb if all(apart) else f'{sum(apart):,} of them'} in different folds: what is trained on them "
+        "is scored on them"
+    )
 
 
 def _counted(count: int, one: str, many: str) -> str:

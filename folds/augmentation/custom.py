@@ -88,8 +88,10 @@ class Transform:
         again = self.batch(np.stack([noise] * len(seeds)), seeds[::-1])[::-1]
         if not np.array_equal(first, again):
             raise EnsembleError(
-                f"--transform {self.name} gave another image for the same seed: a training could not be repeated or resumed",
-                hint="draw from random, numpy.random or torch, which are seeded for each image, or from rng in a function of (image, rng)",
+                f"--transform {self.name} gave another image for the same seed: a training could not be repeated or "
+                "resumed",
+                hint="draw from random, numpy.random or torch, which are seeded for each image, or from rng in a "
+                "function of (image, rng)",
             )
 
     def _one(self, image: Images, seed: int) -> Images:
@@ -256,7 +258,8 @@ class TransformPool:
             done = [one.result() for one in sent]
         except BrokenProcessPool as error:
             raise EnsembleError(
-                f"--transform {self.transform.name}: a process that transforms images was ended from outside or could not start",
+                f"--transform {self.transform.name}: a process that transforms images was ended from outside or could "
+                "not start",
                 hint="out of memory is the usual reason; go on with --resume",
             ) from error
         return np.concatenate(done) if done else images.copy()

@@ -151,8 +151,10 @@ def read_class_folders(folder: Path, spec: DataSpec, source: str) -> tuple[RawCo
     inside = [name for name in found.images if "/" in name]
     if not inside:
         raise EnsembleError(
-            f"{source} holds neither one CSV with the columns '{spec.path}' and '{spec.label}', nor class folders, nor train/train.csv",
-            hint="--data takes a CSV, a folder with one subfolder of images a class, or a folder in the mask-competition layout",
+            f"{source} holds neither one CSV with the columns '{spec.path}' and '{spec.label}', nor class folders, "
+            "nor train/train.csv",
+            hint="--data takes a CSV, a folder with one subfolder of images a class, or a folder in the "
+            "mask-competition layout",
         )
     notes = found.notes()
     loose = len(found.images) - len(inside)
@@ -209,7 +211,8 @@ def read_plain_folder(
     if labels is None and set(tops) & known:
         strange = sorted(set(tops) - known)[0]
         notes.append(
-            f"{source}: taken as unlabelled, since not all its subfolders are classes ('{strange or 'images without a subfolder'}')"
+            f"{source}: taken as unlabelled, since not all its subfolders are classes "
+            f"('{strange or 'images without a subfolder'}')"
         )
     persons = persons_by_regex(names, spec.person_regex, names) if spec.person_regex is not None else None
     return RawColumns(source, names, names, ImagePaths(folder.absolute(), found.images), labels, persons), notes

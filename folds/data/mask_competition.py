@@ -144,7 +144,8 @@ def _people(table: CsvTable, notes: list[str]) -> list[_Person]:
             gender, years = named["gender"].lower(), named["age"]
         if gender not in GENDERS or not years.isdecimal():
             problems.append(
-                f"{where}: gender '{csv_genders[i]}' and age '{csv_ages[i]}', expected male or female and a whole number"
+                f"{where}: gender '{csv_genders[i]}' and age '{csv_ages[i]}', expected male or female and a whole "
+                "number"
             )
             continue
         name = named["id"] if named else csv_ids[i] or folder
@@ -155,7 +156,8 @@ def _people(table: CsvTable, notes: list[str]) -> list[_Person]:
         raise combine_errors(problems, f"rows of {table.source} cannot be used", "correct or remove these rows")
     if disagree:
         notes.append(
-            f"{len(disagree):,} rows of {table.source} disagree with their folder's name about gender or age; the name was taken ({_some(disagree)})"
+            f"{len(disagree):,} rows of {table.source} disagree with their folder's name about gender or age; the "
+            f"name was taken ({_some(disagree)})"
         )
     _note_ids(people, notes)
     return people
@@ -171,7 +173,8 @@ def _note_ids(people: list[_Person], notes: list[str]) -> None:
     both = [name for name in folders if (match := _SUFFIXED.fullmatch(name)) and match["plain"] in folders]
     if both:
         notes.append(
-            f"{len(both):,} ids with a suffix ({_some(both)}) stand beside the plain id: persons are told apart by folder"
+            f"{len(both):,} ids with a suffix ({_some(both)}) stand beside the plain id: persons are told apart by "
+            "folder"
         )
 
 

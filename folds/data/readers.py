@@ -278,7 +278,8 @@ def _csv_data(table: CsvTable, spec: DataSpec, need_images: bool) -> tuple[Sampl
                 hint="leave --split out, or name another",
             )
         notes.append(
-            f"rows of {table.source} by column '{spec.split}': {listed}; test is kept apart, all others are for training"
+            f"rows of {table.source} by column '{spec.split}': {listed}; test is kept apart, all others are for "
+            "training"
         )
     train = build_table(
         _csv_columns(table, kept, spec, training=True, need_images=need_images),
@@ -350,7 +351,8 @@ def _look_for_leaks(train: SampleTable, test: SampleTable | None, warnings: list
                 images = int(np.isin(test.persons, both).sum())
                 names = ", ".join(both[:3]) + (", …" if len(both) > 3 else "")
                 warnings.append(
-                    f"{len(both):,} people stand in both training and test ({names}; {images:,} test images): test scores will flatter"
+                    f"{len(both):,} people stand in both training and test ({names}; {images:,} test images): test "
+                    "scores will flatter"
                 )
     if test is not None and train.paths is not None and test.paths is not None:
         same = set(map(normal_path, train.paths)) & set(map(normal_path, test.paths))

@@ -172,7 +172,8 @@ def rebinned(
     values.sort(key=lambda value: float(np.mean(amounts[official == value])))
     if list(cuts) != sorted(set(cuts)) or len(cuts) != len(values) - 1:
         raise UsageError(
-            f"rebin of {attribute}: expected {len(values) - 1} ascending cuts for {', '.join(values)}, found {', '.join(f'{cut:g}' for cut in cuts)}"
+            f"rebin of {attribute}: expected {len(values) - 1} ascending cuts for {', '.join(values)}, found "
+            f"{', '.join(f'{cut:g}' for cut in cuts)}"
         )
     chosen = np.array(values)[np.searchsorted(np.array(cuts, float), amounts, side="right")]
     by_meaning = {tuple(sorted(values_of.items())): name for name, values_of in meaning.items()}

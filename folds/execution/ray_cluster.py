@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 _ENDS = {
     "WorkerCrashedError": (
         "worker crashed or was killed, given up after {retries} retries",
-        "out of memory? fewer --jobs or a smaller --batch-size; Ray's logs of that machine have its last words; --resume continues from the last saved state",
+        "out of memory? fewer --jobs or a smaller --batch-size; Ray's logs of that machine have its last words; "
+        "--resume continues from the last saved state",
     ),
     "NodeDiedError": (
         "its machine{where} was lost, given up after {retries} retries",
@@ -40,7 +41,8 @@ _ENDS = {
     ),
     "OutOfMemoryError": (
         "its machine{where} ran out of memory, each time it was tried",
-        "fewer --jobs, a smaller --batch-size, or machines with more memory; --resume continues from the last saved state",
+        "fewer --jobs, a smaller --batch-size, or machines with more memory; --resume continues from the last saved "
+        "state",
     ),
     "TaskUnschedulableError": (
         "Ray has no machine for it: {first}",

@@ -68,7 +68,8 @@ def _check_shared_files(job: Job, proof: dict[str, Any], node: str) -> None:
     if lacking:
         raise EnsembleError(
             f"{job.title}: the machine {node} {lacking[0]}",
-            hint="put the folder of the command and its files on a drive that all machines share under one path, or leave --backend ray out",
+            hint="put the folder of the command and its files on a drive that all machines share under one path, or "
+            "leave --backend ray out",
             details=[f"it {line}" for line in lacking[1:]],
         )
 

@@ -45,7 +45,10 @@ class LockedJobs:
         now = time.monotonic()
         since = self._since.setdefault(job.title, now)
         if now - since >= self.patience:
-            hint = f"--resume after that process has ended; if its machine is gone and the lock remains, rm {job.lock} first"
+            hint = (
+                f"--resume after that process has ended; if its machine is gone and the lock remains, rm {job.lock} "
+                "first"
+            )
             return EnsembleError(f"{message}, for {duration(now - since)} now", hint=hint)
         if since == now:
             logger.info(f"{message}; trying again for up to {duration(self.patience)}")
@@ -103,10 +106,16 @@ class ResourceWatch:
     def error(self, job: Job, seconds: float) -> EnsembleError:
         """Return the error for a job that has waited long enough."""
         lines = ["a run keeps the number of threads that it was begun with"] if self.needs.get("CPU", 1) > 1 else []
-        hint = "ray status shows what there is; start a machine that has it, and --resume continues from the last saved state"
+        hint = (
+            "ray status shows what there is; start a machine that has it, and --resume continues from the last saved "
+            "state"
+        )
         return EnsembleError(f"{job.title}: {self._what()}, for {duration(seconds)} now", hint=hint, details=lines)
 
     def _what(self) -> str:
         if "GPU" in self.needs:
             return "no machine of the cluster has a GPU"
-        return f"no machine of the cluster has {self.needs['CPU']:g} CPU cores for a job (the most is {self._most['CPU']:g})"
+        return (
+            f"no machine of the cluster has {self.needs['CPU']:g} CPU cores for a job (the most is "
+            f"{self._most['CPU']:g})"
+        )

@@ -136,21 +136,20 @@ def _serve() -> None:
         except EnsembleError as error:
             send({"event": "failed", "message": error.message, "hint": error.hint, "details": list(error.details)})
         except Exception as error:
-            trace = traceback.format_exc()
+            trace, reason = traceback.format_exc(), " ".join(str(error).split())
             with contextlib.suppress(OSError):
                 job.fold_dir.mkdir(parents=True, exist_ok=True)
                 (job.fold_dir / "error.txt").write_text(trace)
             send(
                 {
                     "event": "failed",
-                    "message": f"{job.run} fold {job.fold}: {type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                    "message": f"{job.run} fold {job.fold}: {type(error).__name__}: {reason[:300]}",
                     "hint": f"the traceback is in {job.fold_dir / 'error.txt'}",
                     "details": [],
                 }
             )
-            os._exit(
-                1
-            )  # after an error nobody foresaw (of a GPU, say) nothing here can be relied on: the next job gets a new process
+            # After an unforeseen error (of a GPU, say) this process is not used again: the next job gets a new one.
+            os._exit(1)
 
 
 if __name__ == "__main__":

@@ -266,7 +266,8 @@ def _truth(
     if len(differing):
         first = differing[0]
         raise EnsembleError(
-            f"{a.run} and {b.run} have different labels for {len(differing):,} samples, e.g. '{ids[first]}': {labels[first]} and {others[first]}",
+            f"{a.run} and {b.run} have different labels for {len(differing):,} samples, e.g. '{ids[first]}': "
+            f"{labels[first]} and {others[first]}",
             hint="train both on the correct table",
         )
     persons, theirs = (
@@ -277,7 +278,8 @@ def _truth(
         persons = theirs
     elif theirs is not None and (persons != theirs).any():
         notes.append(
-            f"{int((persons != theirs).sum()):,} samples have different persons in the two runs; those of {a.run} are used"
+            f"{int((persons != theirs).sum()):,} samples have different persons in the two runs; those of {a.run} are "
+            "used"
         )
     if persons is None:
         notes.append("persons are not known: each image counts as one, which makes the intervals too narrow")

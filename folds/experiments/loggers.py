@@ -97,7 +97,8 @@ class Tracker:
             except Exception as error:
                 self._broken = True
                 logger.warning(
-                    f"--logger has stopped, the training continues: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    f"--logger has stopped, the training continues: {type(error).__name__}: "
+                    f"{' '.join(str(error).split())[:300]}"
                 )
 
     def _epoch(self, job: Job, event: Mapping[str, Any]) -> None:

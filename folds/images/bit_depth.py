@@ -114,7 +114,10 @@ def depth_notes(groups: Iterable[DepthGroup]) -> list[str]:
         lines.append(f"{images} of {group.kind}: the values {show(low)} to {show(high)} become 0 to 255 ({changed})")
         used = max(0.0, min(group.highest, high) - max(group.lowest, low)) / (high - low)
         if used < _LITTLE:
-            found = f"the values found in {group.kind} run from {show(group.lowest)} to {show(group.highest)}, {used:.1%} of that window"
+            found = (
+                f"the values found in {group.kind} run from {show(group.lowest)} to {show(group.highest)}, {used:.1%} "
+                "of that window"
+            )
             mend = (
                 "convert these files to 8 bits"
                 if group.kind == _COLOUR

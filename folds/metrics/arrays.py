@@ -146,7 +146,8 @@ def as_probabilities(values: ArrayLike, name: str) -> NDArray[np.floating]:
         row = int(wrong[0])
         what = f"sums to {sums[row]:.4g}" if array[row].min() >= NEGATIVE else f"has the value {array[row].min():.4g}"
         raise UsageError(
-            f"`{name}` must hold probabilities, and row {row} {what}; so it is in {len(wrong):,} of {len(array):,} rows",
+            f"`{name}` must hold probabilities, and row {row} {what}; so it is in {len(wrong):,} of {len(array):,} "
+            "rows",
             hint="logits become probabilities by scipy.special.softmax(logits, axis=1)",
         )
     return array
@@ -190,7 +191,8 @@ def class_codes(y: ArrayLike, columns: int, classes: Sequence[str] | None) -> tu
         close = close_matches(strange[0], list(classes))
         meant = f"; did you mean {' or '.join(close)}?" if close else ""
         raise UsageError(
-            f"{int(np.isin(labels, strange).sum()):,} values of `y` are none of the {columns} classes, e.g. '{strange[0]}'{meant}",
+            f"{int(np.isin(labels, strange).sum()):,} values of `y` are none of the {columns} classes, e.g. "
+            f"'{strange[0]}'{meant}",
             hint=f"the classes are {', '.join(list(classes)[:20])}",
         )
     return np.fromiter(map(code.__getitem__, labels.tolist()), np.int64, len(labels)), tuple(classes)
@@ -205,7 +207,8 @@ def _classes_of(labels: NDArray[np.str_], y: NDArray, columns: int) -> tuple[str
         by_number = sorted(distinct, key=int) if numbers else distinct
         if by_number != distinct and are_text:
             raise UsageError(
-                f"`y` holds numbers as text, whose order is not sure: {', '.join(distinct[:3])}, … or {', '.join(by_number[:3])}, …",
+                f"`y` holds numbers as text, whose order is not sure: {', '.join(distinct[:3])}, … or "
+                f"{', '.join(by_number[:3])}, …",
                 hint="`classes` says the class of each column",
             )
         return tuple(by_number)

@@ -117,7 +117,8 @@ def _checked(name: str, function: Callable[..., Any]) -> Callable[[Labels, Proba
             number, shown = math.nan, repr(value)
         if not math.isfinite(number):
             raise EnsembleError(
-                f"--metric {name} returned {shown} on {len(labels):,} rows of {np.shape(probabilities)[1]} classes, expected a finite number",
+                f"--metric {name} returned {shown} on {len(labels):,} rows of {np.shape(probabilities)[1]} classes, "
+                "expected a finite number",
                 hint="return a float for any rows: parts of the people are scored, too, and may lack a class",
             )
         return number

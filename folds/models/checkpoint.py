@@ -122,7 +122,8 @@ class Checkpoint:
         wrong = _misfits(self.weights, model.state_dict())
         if wrong:
             raise EnsembleError(
-                f"{path or 'the checkpoint'} is damaged: {wrong}, for {self.architecture.timm_name} with {len(self.classes)} classes",
+                f"{path or 'the checkpoint'} is damaged: {wrong}, for {self.architecture.timm_name} with "
+                f"{len(self.classes)} classes",
                 hint=train_again(self),
             )
         model.load_state_dict(dict(self.weights))

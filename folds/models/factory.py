@@ -158,7 +158,10 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             or name in _NOT_ARGUMENTS
             or name.startswith("pretrained")
         ):
-            hint = "model_args takes what shapes a model, e.g. {drop_path_rate = 0.1}; weights come from --init FILE or --pretrained"
+            hint = (
+                "model_args takes what shapes a model, e.g. {drop_path_rate = 0.1}; weights come from --init FILE or "
+                "--pretrained"
+            )
             raise UsageError(f"model_args: {shown(name)} is no argument of a model's shape", hint=hint)
         if value is not None and not _ARGUMENT.holds(value):
             raise UsageError(

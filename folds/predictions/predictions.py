@@ -349,7 +349,8 @@ def read_predictions(path: str | Path) -> Predictions:
     expected = (len(meaning.rows), len(meaning.classes))
     if values.shape != expected:
         raise EnsembleError(
-            f"{file} is {values.shape[0]:,} × {values.shape[1]}, {sidecar_path(file).name} describes {expected[0]:,} × {expected[1]}",
+            f"{file} is {values.shape[0]:,} × {values.shape[1]}, {sidecar_path(file).name} describes {expected[0]:,} "
+            f"× {expected[1]}",
             hint="one of the two was replaced: write both again",
         )
     numbers = softmax(values) if meaning.kind == "logit" else values

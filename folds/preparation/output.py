@@ -238,7 +238,10 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str 
         if isinstance(old, dict) and isinstance(new, dict):
             yield from differences(old, new, f"{prefix}{name} ")
         elif old != new:
-            yield f"{prefix}{name}: {json.dumps(old, ensure_ascii=False)} there, {json.dumps(new, ensure_ascii=False)} asked for"
+            yield (
+                f"{prefix}{name}: {json.dumps(old, ensure_ascii=False)} there, {json.dumps(new, ensure_ascii=False)} "
+                "asked for"
+            )
 
 
 def write_table(path: Path, table: SampleTable, paths: Sequence[str], more: Mapping[str, Sequence[str]]) -> list[str]:

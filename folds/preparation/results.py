@@ -91,6 +91,7 @@ def uneven_misses(images: Sequence[PreparedImage], gap: float = 0.1, fewest: int
         return []
     most, least = max(shares, key=lambda label: shares[label]), min(shares, key=lambda label: shares[label])
     return [
-        f"faces are missed in {shares[most]:.0%} of the images of class {most} and in {shares[least]:.0%} of class {least}: a model could tell them "
+        f"faces are missed in {shares[most]:.0%} of the images of class {most} and in {shares[least]:.0%} of class "
+        f"{least}: a model could tell them "
         "by how they are cut; a lower --min-confidence misses fewer, --fallback typical cuts misses as the others"
     ]

@@ -178,7 +178,8 @@ class Run:
                 )
             raise EnsembleError(
                 f"the run {self.folder} was started with different settings",
-                hint="use the settings it was started with, --name NEW for another run, or --force to retrain it from scratch",
+                hint="use the settings it was started with, --name NEW for another run, or --force to retrain it from "
+                "scratch",
                 details=lines,
             )
 

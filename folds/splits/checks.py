@@ -80,7 +80,8 @@ def check_folds(
         )
     if empty:
         raise EnsembleError(
-            f"{'folds' if len(empty) > 1 else 'fold'} {_listed(empty)} of {k} {'are' if len(empty) > 1 else 'is'} empty",
+            f"{'folds' if len(empty) > 1 else 'fold'} {_listed(empty)} of {k} {'are' if len(empty) > 1 else 'is'} "
+            "empty",
             hint="folds are counted from 0 without a gap; make them again with fewer: ensemble folds --k",
         )
     presence = _people(assignment, classes)
@@ -94,7 +95,10 @@ def check_folds(
         elif where:
             parts = 2 if assignment.held_out else k
             advice = "; another --seed may spread it" if total >= parts else ""
-            counted = f"{total:,} {'person' if total == 1 else 'people'} for {'the held-out part' if assignment.held_out else f'{k} folds'}"
+            counted = (
+                f"{total:,} {'person' if total == 1 else 'people'} for "
+                f"{'the held-out part' if assignment.held_out else f'{k} folds'}"
+            )
             found.append(
                 f"class {_meaning(name, class_attributes)}: {counted}: absent from {' and from '.join(where)}{advice}"
             )

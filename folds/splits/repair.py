@@ -82,8 +82,14 @@ class Repair:
 
     def __str__(self) -> str:
         absent = f"classes absent from a fold: {self.before.missing_classes} → {self.after.missing_classes}"
-        deviation = f"largest deviation of a class share {share_text(self.before.max_deviation)} → {share_text(self.after.max_deviation)}"
-        return f"{self.moved:,} {'person' if self.moved == 1 else 'people'} moved, {self.swapped:,} swapped; {absent}; {deviation}"
+        deviation = (
+            f"largest deviation of a class share {share_text(self.before.max_deviation)} → "
+            f"{share_text(self.after.max_deviation)}"
+        )
+        return (
+            f"{self.moved:,} {'person' if self.moved == 1 else 'people'} moved, {self.swapped:,} swapped; {absent}; "
+            f"{deviation}"
+        )
 
 
 def share_text(share: float) -> str:

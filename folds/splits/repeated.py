@@ -46,7 +46,8 @@ def make_splits(
     if len(made) > 1:
         index = max_rand_index(made)
         logger.info(
-            f"repeats: of the pairs of people that random splits would have together in one and apart in another, these have at least "
+            "repeats: of the pairs of people that random splits would have together in one and apart in another, "
+            "these have at least "
             f"{1 - index:.0%} (adjusted Rand index at most {index:.2f}; 0: independent, 1: the same)"
         )
         for line in repeat_warnings(made, repaired):

@@ -111,7 +111,8 @@ def load_folds(source: str | Path | Data, data: Data | None = None, *, column: s
     Examples
     --------
     >>> import folds, pandas as pd
-    >>> frame = pd.DataFrame({"id": list("abcd"), "path": list("abcd"), "label": ["cat", "dog"] * 2, "person": list("wxyz")})
+    >>> columns = {"id": list("abcd"), "path": list("abcd"), "label": ["cat", "dog"] * 2, "person": list("wxyz")}
+    >>> frame = pd.DataFrame(columns)
     >>> made = folds.split(frame, k=2)
     >>> path = made.save("folds.csv")
     >>> folds.load_folds("folds.csv").fold.tolist() == made.fold.tolist()

@@ -253,7 +253,10 @@ def _train_step(
         if inputs.is_cuda:
             torch.cuda.empty_cache()
         statistics.restore()
-        text = f"{context.job.title}: out of memory on {context.device}, going on with {state.progress.micro} images at a time in batches of {len(inputs)}"
+        text = (
+            f"{context.job.title}: out of memory on {context.device}, going on with {state.progress.micro} images at "
+            f"a time in batches of {len(inputs)}"
+        )
         report({"event": "note", "text": text})
     if context.recipe.clip:
         state.scaler.unscale_(state.optimizer)

@@ -50,7 +50,8 @@ def recipe_warnings(recipe: Recipe) -> list[str]:
     losses = [parse_loss(loss, recipe.label_smoothing) for loss in (recipe.loss, *recipe.head_loss.values())]
     if recipe.accumulate > 1 and any(term.name == "f1" for loss in losses for term in loss.terms):
         lines.append(
-            f"accumulate = {recipe.accumulate} with the loss f1: it is the F1 of each part of a batch, not of the whole batch"
+            f"accumulate = {recipe.accumulate} with the loss f1: it is the F1 of each part of a batch, not of the "
+            "whole batch"
         )
     return lines
 

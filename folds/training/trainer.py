@@ -68,7 +68,8 @@ def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
             return _train(job, report)
     except torch.OutOfMemoryError:
         raise EnsembleError(
-            f"{job.title}: out of memory on {job.device}: the model, the state of its optimizer and one batch of images do not fit",
+            f"{job.title}: out of memory on {job.device}: the model, the state of its optimizer and one batch of "
+            "images do not fit",
             hint="a smaller model, --batch-size or --img-size, or --jobs 1 where others train on it too",
         ) from None
 

@@ -47,7 +47,10 @@ class Importance:
     def verdict(self) -> str:
         """Return what a reader must know about the numbers."""
         if self.explained <= 0:
-            return f"from the settings of {self.trials} trials the score of another one cannot be told: the shares mean nothing yet"
+            return (
+                f"from the settings of {self.trials} trials the score of another one cannot be told: the shares mean "
+                "nothing yet"
+            )
         said = f"the settings tell {self.explained:.0%} of the variance of the score of unseen trials"
         few = self.trials < ENOUGH * len(self.share)
         return said + (

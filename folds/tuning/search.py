@@ -137,14 +137,18 @@ def _place(ray: Any, options: TuneOptions, devices: str, trials: int) -> DeviceP
     )
     slots = max(1, min(trials, most, options.parallel or trials))
     each = f"{options.cpus} thread{'s' if options.cpus > 1 else ''}" + (f" and {share:g} GPU" if share else "")
-    reason = f"{slots} trials at a time on {cores} core{'s' if cores != 1 else ''}{f' and {gpus} GPUs' if share else ''} (Ray), {each} each"
+    reason = (
+        f"{slots} trials at a time on {cores} core{'s' if cores != 1 else ''}{f' and {gpus} GPUs' if share else ''} "
+        f"(Ray), {each} each"
+    )
     return DevicePlan(("cuda" if share else "cpu",) * slots, options.cpus, reason, "ray", share)
 
 
 def _log_plan(tuning: Study, plan: Plan) -> None:
     people = 0 if plan.table.persons is None else len(set(plan.table.persons.tolist()))
     logger.info(
-        f"{len(plan.table):,} images of {people:,} people, {len(plan.table.classes)} classes, {plan.assignment.k} folds by person"
+        f"{len(plan.table):,} images of {people:,} people, {len(plan.table.classes)} classes, {plan.assignment.k} "
+        "folds by person"
     )
     if plan.assignment.k <= len(tuning.options.folds):
         logger.warning("the choice is made on all folds: no fold is left to say what the best is worth")

@@ -212,7 +212,8 @@ def _check_same_study(tuning: Study, before: Any, now: Mapping[str, Any]) -> Non
     if changed:
         raise EnsembleError(
             f"the tuning {tuning.folder} was begun with other settings",
-            hint="give those it was begun with, or --name NEW for another one, or --force to begin it again from nothing",
+            hint="give those it was begun with, or --name NEW for another one, or --force to begin it again from "
+            "nothing",
             details=[f"{key}: {flat[0].get(key, 'not set')} → {flat[1].get(key, 'not set')}" for key in changed],
         )
 

@@ -156,7 +156,8 @@ def write_best(
     chosen = ", ".join(f"{key} {cell(value)}" for key, value in trial.settings.items())
     lines = [
         f"# Chosen by ensemble tune: {chosen}.",
-        f"# {options.metric} {trial.score:.4f} on fold {folds}, the best of {scored} trials there: optimistic, because it was chosen for this score.",
+        f"# {options.metric} {trial.score:.4f} on fold {folds}, the best of {scored} trials there: optimistic, "
+        "because it was chosen for this score.",
         f"# What it is worth say the other folds of: ensemble kfold -c {folder / BEST}",
     ]
     return write_atomic(folder / BEST, "\n".join([*lines, body]))

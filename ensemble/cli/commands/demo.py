@@ -66,7 +66,8 @@ def demo(
     k, epochs = (QUICK_FOLDS, epochs or QUICK_EPOCHS) if quick else (FOLDS, epochs or EPOCHS)
     make_folder(folder)
     console.note(
-        f"in {folder}/: synthetic faces, seven images per person; the identity of a person does not help with new people\n"
+        f"in {folder}/: synthetic faces, seven images per person; the identity of a person does not help with new "
+        "people\n"
     )
     again = shlex.join(["ensemble", *(word for word in console.words if word != "--force")])
     if quick:
@@ -187,7 +188,8 @@ def _verdict(lines: Sequence[ResultLine]) -> str:
     best = max(lines, key=lambda line: line.oof.interval.value)
     oof, test = best.oof.interval, best.test.interval
     return (
-        f"best out of fold: {best.name}, macro F1 {oof.value:.3f}; on the {test.people} test people (in no fold) {test.value:.3f}\n"
+        f"best out of fold: {best.name}, macro F1 {oof.value:.3f}; on the {test.people} test people (in no fold) "
+        f"{test.value:.3f}\n"
         f"the test score is within the 95% CI of the OOF score in {len(inside)} of {len(lines)} rows"
     )
 

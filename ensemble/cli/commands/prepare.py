@@ -132,7 +132,8 @@ def _describe(data: Dataset, wanted: Preparation) -> None:
     if wanted.detector is not None:
         finder = wanted.detector
         console.note(
-            f"face detector {finder.name}, confidence from {finder.min_confidence:g}, size from {finder.min_face:g} of the shorter side"
+            f"face detector {finder.name}, confidence from {finder.min_confidence:g}, size from {finder.min_face:g} "
+            "of the shorter side"
         )
     if wanted.background is not None:
         console.note(f"backgrounds are replaced by {wanted.fill}, segmented by {wanted.background}")
@@ -167,7 +168,10 @@ def _print(made: Prepared, data: Dataset) -> None:
     if not any(meaning.values()):
         header, rows, left = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows], 1
     now = "all finished before" if not made.made_now else f"{made.made_now:,} new"
-    text = f"{console.table(header, rows, left)}\n\n{made.folder}: {len(made.images):,} images, {now}; check {made.folder / 'worst.png'}"
+    text = (
+        f"{console.table(header, rows, left)}\n\n{made.folder}: {len(made.images):,} images, {now}; check "
+        f"{made.folder / 'worst.png'}"
+    )
     console.result(text, made.to_dict())
 
 

@@ -238,7 +238,10 @@ def _section(one: RunListing) -> str:
         lines.append(f"varied, against {baseline['run']}: {varied or 'nothing'}")
         lines.append(f"controlled: {_controlled(entry)}")
     oof, difference = Interval.from_dict(entry["oof"]["macro_f1"]), one.difference
-    people = f"{entry['oof']['rows']:,} images of {entry['oof']['people']:,} people, {len(entry['folds'])} of {entry['k']} folds"
+    people = (
+        f"{entry['oof']['rows']:,} images of {entry['oof']['people']:,} people, {len(entry['folds'])} of {entry['k']} "
+        "folds"
+    )
     lines.append(f"measured: OOF macro F1 {oof.text()} on {people}")
     if difference is not None:
         change = Difference.from_dict(difference).difference

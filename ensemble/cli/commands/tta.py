@@ -20,7 +20,8 @@ def tta(
     views: Annotated[
         str,
         typer.Option(
-            help="hflip, vflip, rot90, d4, scale:F, hshift:F, vshift:F, multiply:F, add:F, contrast:F, fivecrop:F, tencrop:F; "
+            help="hflip, vflip, rot90, d4, scale:F, hshift:F, vshift:F, multiply:F, add:F, contrast:F, fivecrop:F, "
+            "tencrop:F; "
             "joined by , or *",
             metavar="V,…",
             rich_help_panel=VIEWS,
@@ -29,7 +30,8 @@ def tta(
     merge: Annotated[
         str,
         typer.Option(
-            help="how probabilities of views are combined: mean or geometric; weighted or classwise, with weights fitted "
+            help="how probabilities of views are combined: mean or geometric; weighted or classwise, with weights "
+            "fitted "
             "on out-of-fold predictions; auto, the best of these",
             metavar="HOW",
             rich_help_panel=VIEWS,

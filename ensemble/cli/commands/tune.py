@@ -195,7 +195,8 @@ def _remark(report: StudyReport, best: Trial) -> None:
     else:
         console.note(f"importance: {report.importance.verdict}")
     console.note(
-        f"optimistic: {options.metric} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} scores "
+        f"optimistic: {options.metric} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} "
+        "scores "
         "on the same fold"
     )
     if report.checked is None:

@@ -210,7 +210,8 @@ def detail_tables(one: Details) -> str:
     for attribute in one.attributes:
         scores = f"macro F1 {attribute.macro_f1.text()}, accuracy {attribute.accuracy.value:.3f}"
         parts.append(
-            f"{attribute.name}: {scores}; accuracy from the predicted class {attribute.of_class.value:.3f}\n{_classes(attribute.values)}"
+            f"{attribute.name}: {scores}; accuracy from the predicted class "
+            f"{attribute.of_class.value:.3f}\n{_classes(attribute.values)}"
         )
     errors = (
         f"calibration error {one.calibration_error:.3f}, classwise {one.classwise_error:.3f}, "

@@ -147,7 +147,8 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) 
         console.note(f"{p.name}: {each}; the mean of their probabilities is an ensemble of all of them")
     if any(s.selected_on_validation for s in summaries):
         console.note(
-            "optimistic: the epoch was selected on the scored fold (--select best, --patience, or initial weights selected so)"
+            "optimistic: the epoch was selected on the scored fold (--select best, --patience, or initial weights "
+            "selected so)"
         )
     if any(len(s.folds) < s.k for s in summaries):
         console.note("the out-of-fold score does not include folds that are not trained yet")
@@ -157,7 +158,8 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) 
         console.note(f"the interval of {first.run}: {first.oof.interval.warning}")
     if first.oof.people_with_several_labels:
         console.note(
-            f"{first.oof.people_with_several_labels:,} people have several labels and are scored by their most frequent one"
+            f"{first.oof.people_with_several_labels:,} people have several labels and are scored by their most "
+            "frequent one"
         )
 
 

@@ -106,7 +106,7 @@ def generate_people(
 
         train/train.csv      id,gender,race,age,path
         train/images/<id>_<gender>_<race>_<age>/{mask1 … mask5,incorrect_mask,normal}.jpg
-        eval/info.csv        ImageID,ans: the submission to fill in, every answer 0; an ImageID is a file name, as in the original
+        eval/info.csv        ImageID,ans: the submission to fill in, every answer 0; an ImageID is a file name
         eval/images/<ImageID>
         eval/answers.csv     ImageID,ans,person: the truth about the test people, in the order of info.csv
 
@@ -179,7 +179,8 @@ def apportion(people: int) -> list[int]:
 def _check(drawing: SyntheticSpec) -> None:
     if drawing.people < 1 or drawing.test_people < 0:
         raise UsageError(
-            f"expected at least 1 person and no fewer than 0 test people, got {drawing.people} and {drawing.test_people}"
+            f"expected at least 1 person and no fewer than 0 test people, got {drawing.people} and "
+            f"{drawing.test_people}"
         )
     if min(drawing.size) < 16:
         raise UsageError(f"expected a picture of at least 16 × 16 pixels, got {drawing.size[0]} × {drawing.size[1]}")
