@@ -41,7 +41,7 @@ class _ByPerson(BaseCrossValidator):
         ----------
         X : (n, …) of which the length alone counts.
         y : (n,) classes, which are spread evenly.
-        groups : (n,) the person (patient, camera, writer) of each row: nobody is on both sides.
+        groups : (n,) the person (patient, camera, writer) of each row: no person is on both sides.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class _ByPerson(BaseCrossValidator):
 
 
 class StratifiedPersonKFold(_ByPerson):
-    """k folds in which nobody is in two and the classes are spread evenly, like StratifiedGroupKFold, with a repair.
+    """k folds in which no person is in two and the classes are spread evenly, like StratifiedGroupKFold, with a repair.
 
     The folds are those of ``ensemble folds --k n_splits --seed random_state``: scikit-learn's, improved by moving and swapping people
     where a fold lacks a class that it could have, or the balance is poor. They depend on names and rows of people, not on the order of rows.

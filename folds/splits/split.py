@@ -54,7 +54,7 @@ def split(
     repeats: int = 1,
     holdout: float | None = None,
 ) -> FoldAssignment | list[FoldAssignment]:
-    """Return folds by person: nobody is in two, and the classes are spread evenly. Those of ``ensemble folds``, with its settings.
+    """Return folds by person: no person is in two, and the classes are spread evenly. Those of ``ensemble folds``, with its settings.
 
     Parameters
     ----------
