@@ -1,4 +1,4 @@
-"""The combiner: prediction files in, better predictions and an honest score of them out.
+"""The combiner: prediction files in, better predictions and their nested score out.
 
 ``import ensemble as en`` shows the whole job: the names of `folds`, and those of the combiner. Names are loaded by
 their first use.

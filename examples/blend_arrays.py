@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 import ensemble as en
 
-# 1,797 images of digits. Nobody has noted who wrote them; 13 in a row are taken for one writer here.
+# 1,797 images of digits. It is not known who wrote them; here 13 in a row are taken for one writer.
 X, y = load_digits(return_X_y=True)
 writer = np.arange(len(y)) // 13
 new = writer >= 125  # the last writers stand for what comes later

@@ -51,7 +51,7 @@ classes = sorted(table["label"].unique())
 x = torch.tensor(table[[f"x{i}" for i in range(6)]].to_numpy(np.float32))
 y = torch.tensor([classes.index(name) for name in table["label"]])
 
-# The folds: nobody on both sides, classes spread evenly. They can be saved, and read by anybody else.
+# The folds: no person on both sides, classes spread evenly.
 splitter = en.StratifiedPersonKFold(n_splits=5)
 splits = list(splitter.split(table, table["label"], groups=table["person"]))
 

@@ -85,7 +85,7 @@ def members_of_arrays(
 
 
 def _class_order(predictions: Mapping[str, Predicted], classes: Sequence[Any] | None) -> tuple[str, ...] | None:
-    """The classes in the order of the first that says them, or as given; None where nobody does."""
+    """The classes in the order of the first that says them, or as given; None where none does."""
     if classes is not None:
         return column_classes(None, classes)
     for value in predictions.values():

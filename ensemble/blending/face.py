@@ -50,7 +50,7 @@ def blend(
     allow_duplicates: bool | None = None,
     progress: bool | Progress = True,
 ) -> Blend:
-    """Return a combination of several predictions, with the honest score of whatever is learned. As ``ensemble blend``.
+    """Return a combination of several predictions, with a nested score of whatever is fitted. As ``ensemble blend``.
 
     Parameters
     ----------

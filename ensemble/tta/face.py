@@ -16,7 +16,7 @@ from ensemble.tta.views import parse_views
 from folds.errors import UsageError
 from folds.metrics.intervals import Difference
 from folds.predictions.files import fold_files, oof_file
-from folds.predictions.predictions import Predictions, read_predictions
+from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import Progress
@@ -55,11 +55,7 @@ class TTAResult(Displayed):
     @property
     def test(self) -> Predictions | None:
         """The mean of the fold models' merged predictions of the test samples; None where there are none."""
-        found = [read_predictions(path) for path in fold_files(self.root / "runs" / "tta", self.run).values()]
-        if not found:
-            return None
-        mean = np.asarray(np.mean([one.probabilities for one in found], axis=0, dtype=np.float64))
-        return Predictions.from_parts(mean, found[0].metadata, fold=None, checkpoint_sha=None)
+        return mean_of_folds(list(fold_files(self.root / "runs" / "tta", self.run).values()))
 
     @property
     def gain(self) -> Difference | None:

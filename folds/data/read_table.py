@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from folds.data.readers import read_data
+from folds.data.readers import read_data, read_frame
 from folds.data.sources import find_data, log_notes
 from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.errors import UsageError
@@ -73,8 +73,6 @@ def read_table(
     further = None if test is None else Path(test)
     spec = DataSpec(Path(source), path, label, person, id, split, person_regex, further, declared)
     if frame is not None:
-        from folds.data.readers import read_frame
-
         return read_frame(frame, replace(spec, data=Path()), need_images=need_images)
     return replace(read_data(spec, need_images=need_images), spec=spec)
 

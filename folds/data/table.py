@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from folds.errors import EnsembleError, combine_errors
 from folds.predictions.files import SampleRows
 from folds.utils.csv_table import LazySequence
+from folds.utils.display import Displayed, Table
 from folds.utils.numeric import factorize
 from folds.utils.text import sort_classes
 
@@ -93,8 +94,8 @@ class ImagePaths(LazySequence):
         return True
 
 
-@dataclass(frozen=True, eq=False)
-class SampleTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class SampleTable(Displayed):
     """n samples: one image each, in the order in which they were read.
 
     Attributes
@@ -181,6 +182,30 @@ class SampleTable:
         columns = {name: values for name, values in known.items() if values is not None}
         return pandas.DataFrame(columns | {name: v for name, v in self.attributes.items() if name not in columns})
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what it is, as plain values: samples, people, and samples of each class."""
+        counts = None if self.labels is None else Counter(self.labels.tolist())
+        return {
+            "source": self.source,
+            "sha": self.sha,
+            "samples": len(self),
+            "people": None if self.persons is None else len(self.person_codes[0]),
+            "classes": {name: None if counts is None else counts[name] for name in self.classes},
+        }
+
+    def display_table(self) -> Table:
+        """Return what is shown: samples and people of each class."""
+        people = "" if self.persons is None else f" of {len(self.person_codes[0]):,} people"
+        title = f"{self.source}: {len(self):,} samples{people}, {len(self.classes)} classes"
+        if self.labels is None:
+            return Table(title)
+        rows: list[list[object]] = []
+        for name in self.classes:
+            mine = self.labels == name
+            having = "" if self.persons is None else f"{len(set(self.persons[mine].tolist())):,}"
+            rows.append([name, " ".join(self.class_attributes.get(name, {}).values()), f"{int(mine.sum()):,}", having])
+        return Table(title, ["class", "meaning", "samples", "people"], rows, left=2)
+
     @cached_property
     def sha(self) -> str:
         """SHA-256 over ids, labels, persons and classes in their order; not over paths, so a moved folder is the same
@@ -237,8 +262,8 @@ class DataSpec:
     classes: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Displayed):
     """What was read: the training samples, the test samples where there are any, and what the user should be told.
 
     `spec` : what it was read from, where that is files; None of a DataFrame.
@@ -249,6 +274,17 @@ class Dataset:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     spec: DataSpec | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what both parts are, as plain values."""
+        test = None if self.test is None else self.test.to_dict()
+        return {"train": self.train.to_dict(), "test": test, "notes": list(self.notes), "warnings": list(self.warnings)}
+
+    def display_table(self) -> Table:
+        """Return what is shown: the training samples by class, and how many test samples there are."""
+        shown = self.train.display_table()
+        test = () if self.test is None else (f"test: {len(self.test):,} samples of {self.test.source}",)
+        return replace(shown, notes=(*shown.notes, *test, *(f"warning: {line}" for line in self.warnings)))
 
 
 @dataclass

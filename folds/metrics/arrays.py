@@ -154,7 +154,7 @@ def as_probabilities(values: ArrayLike, name: str) -> NDArray[np.floating]:
 
 
 def column_classes(values: Any, classes: Sequence[Any] | None) -> tuple[str, ...] | None:
-    """Return the classes of the columns: those given, else the columns of a DataFrame, else None: nobody has said."""
+    """Return the classes of the columns: those given, else the columns of a DataFrame, else None: not known."""
     own = _columns(values)
     if classes is None:
         return own
@@ -199,7 +199,7 @@ def class_codes(y: ArrayLike, columns: int, classes: Sequence[str] | None) -> tu
 
 
 def _classes_of(labels: NDArray[np.str_], y: NDArray, columns: int) -> tuple[str, ...]:
-    """The classes of the columns where nobody has said them."""
+    """Return the classes of the columns where neither an argument nor a DataFrame says them."""
     distinct = sorted(set(labels.tolist()))
     numbers = all(name.isascii() and name.isdecimal() for name in distinct)
     are_text = y.dtype.kind in "USO" and any(isinstance(value, str) for value in y.tolist())

@@ -357,6 +357,17 @@ def read_predictions(path: str | Path) -> Predictions:
     return Predictions(np.array(numbers, dtype=np.float32), meaning)
 
 
+def mean_of_folds(paths: Sequence[Path]) -> Predictions | None:
+    """Return the mean of the probabilities of a run's fold models on the same samples; None where there are no files."""
+    found = [read_predictions(path) for path in paths]
+    if not found:
+        return None
+    total = np.zeros(found[0].probabilities.shape)
+    for one in found:
+        total += one.probabilities
+    return Predictions.from_parts(total / len(found), found[0].metadata, fold=None, checkpoint_sha=None)
+
+
 def _folds(fold: ArrayLike | int | None, n: int) -> NDArray[np.int64] | int | None:
     if fold is None:
         return None

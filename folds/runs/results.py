@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from folds.config.files import DAMAGED
 from folds.errors import EnsembleError, close_matches
 from folds.experiments.comparison import BaselineComparison
@@ -21,7 +19,7 @@ from folds.experiments.record import baseline_records
 from folds.experiments.summary import PooledRuns, RunSummary, summarize_run
 from folds.metrics.intervals import Interval
 from folds.predictions.files import fold_files, oof_file
-from folds.predictions.predictions import Predictions, read_predictions
+from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.utils.display import Displayed, Table
 from folds.utils.files import read_json
@@ -56,12 +54,7 @@ class TrainedRun(Displayed):
     @property
     def test(self) -> Predictions | None:
         """The mean of the fold models' probabilities of the test samples; None where there are none."""
-        found = [read_predictions(path) for path in fold_files(self.root / "runs", self.name).values()]
-        if not found:
-            return None
-        mean = np.asarray(np.mean([one.probabilities for one in found], axis=0, dtype=np.float64), np.float32)
-        first = found[0].metadata
-        return Predictions.from_parts(mean, first, fold=None, checkpoint_sha=None)
+        return mean_of_folds(list(fold_files(self.root / "runs", self.name).values()))
 
     @property
     def history(self) -> pd.DataFrame:

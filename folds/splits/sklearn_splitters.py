@@ -42,7 +42,7 @@ class _ByPerson(BaseCrossValidator):
         ----------
         X : (n, …) of which the length alone counts.
         y : (n,) classes, which are spread evenly.
-        groups : (n,) the person (patient, camera, writer) of each row: nobody is on both sides.
+        groups : (n,) the person (patient, camera, writer) of each row: no person is on both sides.
 
         Raises
         ------
@@ -67,7 +67,7 @@ class _ByPerson(BaseCrossValidator):
 
 
 class StratifiedPersonKFold(_ByPerson):
-    """k folds in which nobody is in two and the classes are spread evenly, like StratifiedGroupKFold, with a repair.
+    """k folds in which no person is in two and the classes are spread evenly, like StratifiedGroupKFold, with a repair.
 
     The folds are those of ``ensemble folds --k n_splits --seed random_state``: scikit-learn's, improved by moving and
     swapping people

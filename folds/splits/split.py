@@ -54,8 +54,9 @@ def split(
     repeats: int = 1,
     holdout: float | None = None,
 ) -> FoldAssignment | list[FoldAssignment]:
-    """Return folds by person: nobody is in two, and the classes are spread evenly. Those of ``ensemble folds``, with
-    its settings.
+    """Return folds by person (group): no person is in two folds, and classes are balanced over the folds.
+
+    The same folds as ``ensemble folds`` with the same settings.
 
     Parameters
     ----------

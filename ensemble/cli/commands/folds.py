@@ -229,22 +229,9 @@ def _print(
     meaning: Mapping[str, Mapping[str, str]],
     warnings: Sequence[str],
 ) -> None:
-
-    from folds.splits.checks import fold_counts, people_per_class
-
     assignment = assignments[0]
-    images, people = fold_counts(assignment, classes)
-    record = {
-        "folds": str(file),
-        "k": assignment.k,
-        "seed": assignment.seed,
-        "sha": assignment.sha,
-        "table_sha": assignment.table_sha,
-        "classes": list(classes),
-        "images": images.tolist(),
-        "people": people.tolist(),
-        "people_per_class": people_per_class(assignment, classes),
-        "repair": None if assignment.repair is None else assignment.repair.to_dict(),
+    record = {"folds": str(file)} | assignment.to_dict(classes)
+    record |= {
         "repeats": [str(repeat_path(file, each.repeat)) for each in assignments[1:]],
         "warnings": list(warnings),
     }
