@@ -206,7 +206,7 @@ def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:
 def _rows_of(
     table: Table, members: Sequence[Member], labels: HardLabels | None, target: str, classes: Sequence[str]
 ) -> tuple[SampleRows, list[str]]:
-    """Return the rows of a table with labels, persons and attributes, and notes; `labels` takes precedence over members."""
+    """Return the rows of a table with labels, persons and attributes, and notes; `labels` takes precedence."""
     distinct: dict[int, Member] = {}
     for member in members:
         # If a member of the label and one of an attribute share rows, the former is used.
@@ -313,7 +313,8 @@ def _absent_folds(splits: Mapping[str, AlignedSplit]) -> list[str]:
             names = ", ".join(run.name for run in runs)
             verb = "lacks" if len(runs) == 1 else "lack"
             notes.append(
-                f"{names} ({split.name}) {verb} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}{averaged}"
+                f"{names} ({split.name}) {verb} fold{'s' if len(folds) > 1 else ''} "
+                f"{', '.join(map(str, folds))}{averaged}"
             )
     return notes
 

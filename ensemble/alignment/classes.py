@@ -87,7 +87,8 @@ def _bare_classes(member: Member, count: int, labels: HardLabels | None) -> tupl
         return numbered
     if len(label_classes) != count:
         raise EnsembleError(
-            f"{member.path} has {count} columns, but {labels.path} has {len(label_classes)} classes: {', '.join(label_classes[:20])}",
+            f"{member.path} has {count} columns, but {labels.path} has {len(label_classes)} classes: "
+            f"{', '.join(label_classes[:20])}",
             hint="add a sidecar with the classes",
         )
     return label_classes
@@ -107,7 +108,8 @@ def _answered_classes(members: Sequence[Member], labels: HardLabels | None) -> t
             continue
         if first_name != name:
             raise EnsembleError(
-                f"'{first_name}' in {source[first_name]} and '{name}' in {source[name]} are two spellings of the same number",
+                f"'{first_name}' in {source[first_name]} and '{name}' in {source[name]} "
+                "are two spellings of the same number",
                 hint="write each class the same way in all files",
             )
     return sort_classes(list(source))

@@ -189,8 +189,8 @@ def place_members(
 ) -> tuple[dict[str, list[Member]], list[str]]:
     """Return the members of each split, and notes on row orders that cannot be checked.
 
-    A CSV file belongs to the split with its ids. An array without a sidecar belongs to the split with as many rows. If no
-    member has a sidecar, arrays are out-of-fold if `labels` are given, otherwise test.
+    A CSV file belongs to the split with its ids. An array without a sidecar belongs to the split with as many rows. If
+    no member has a sidecar, arrays are out-of-fold if `labels` are given, otherwise test.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Read and check the members of a blend: prediction files, arrays without a sidecar, CSVs of hard labels; numpy only."""
+"""Read and check the members of a blend: prediction files, bare arrays and CSVs of hard labels; numpy only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Member:
     rows : ids and other columns of the samples; None for an array without a sidecar, whose row order cannot be checked.
     all_rows : rows of the full table if the sidecar refers to a samples file; otherwise `rows`.
     sha : hash of content and meaning; equal for equal predictions of equal samples, independent of the file's path.
-    content, meaning : hash of the file, and of what its numbers mean (samples, classes, split, kind) without the run's name.
+    content, meaning : hash of the file, and of what its numbers mean (samples, classes, split, kind) without the run's
+        name.
     note : a remark on how the file was read; "" for none.
     """
 
@@ -200,7 +201,7 @@ def _check_shape(path: Path, values: NDArray, sidecar: PredictionMetadata) -> No
         raise EnsembleError(
             f"{path} is {values.shape[0]:,} × {values.shape[1]}, "
             f"but {sidecar_file.name} describes {expected[0]:,} samples × {expected[1]} classes",
-            hint="one of the two files was replaced: write both again, or remove the sidecar to use the stored row order",
+            hint="one of the two files was replaced: write both again, or remove the sidecar to use the row order",
         )
 
 

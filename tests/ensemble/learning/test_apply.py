@@ -98,14 +98,14 @@ def test_a_run_that_the_split_lacks_leaves_its_word_to_the_others() -> None:
 
 def test_a_run_that_nothing_was_learnt_of_is_refused() -> None:
     stack = world(people=10)
-    with pytest.raises(UsageError, match="run2 was not there when the weights were learnt"):
+    with pytest.raises(UsageError, match="also found run2"):
         apply_combination(as_split(stack), Combination(NAMES[:2]))
 
 
 def test_hard_labels_can_only_be_counted() -> None:
     stack = world(people=10)
     split = split_of(*as_split(stack).runs[:2], answer_run("run2", stack.labels, 4), n=len(stack))
-    with pytest.raises(UsageError, match="run2 has hard labels only"):
+    with pytest.raises(UsageError, match="found only hard labels in run2"):
         apply_combination(split, Combination(NAMES, weights=np.ones(3), before=Calibration(np.ones((3, 1, 1)))))
     assert len(
         apply_combination(split, Combination(NAMES, pool="hard", weights=np.array([0.0, 0.0, 1.0]))).probabilities

@@ -14,11 +14,11 @@ from ensemble.learning.calibration import (
     MIN_TEMPERATURE,
     calibrated,
     parse_calibration,
-    pooled_honestly,
+    pool_out_of_fold,
     temperature,
     vector,
 )
-from ensemble.learning.class_bias import MOST, _best_of_class, biased, expected_bias
+from ensemble.learning.class_bias import MAX_BIAS, _best_of_class, biased, expected_bias
 from ensemble.learning.combination import Calibration, Combination, combine
 from ensemble.learning.registry import FITTERS
 from folds.errors import UsageError
@@ -62,7 +62,8 @@ def test_probabilities_of_0_and_1_have_a_temperature() -> None:
     wrong = np.eye(3)[(labels + 1) % 3]
     assert temperature(wrong, labels) == pytest.approx(MAX_TEMPERATURE, rel=0.01)
     mixed = np.where(np.arange(30)[:, None] % 3 > 0, sure, wrong)
-    # Two of three are right, so what is sure should say 2/3, and 1/6 for each of the others: ε of float32, 15.9 / T = log 4.
+    # Two of three are right, so what is sure should say 2/3, and 1/6 for each of the others: ε of float32, 15.9 / T =
+    # log 4.
     assert temperature(mixed, labels) == pytest.approx(-np.log(np.finfo(np.float32).eps) / np.log(4), rel=1e-3)
     assert np.isfinite(loss(mixed, labels, *vector(mixed, labels, 1.0)))
 
@@ -168,7 +169,7 @@ def test_calibration_after_a_bias_leaves_the_decisions() -> None:
 def test_two_calibrations_after_are_refused() -> None:
     once = calibrated(FITTERS["soft"])
     with pytest.raises(ValueError, match="already"):
-        pooled_honestly(once, drawn(0), F1)
+        pool_out_of_fold(once, drawn(0), F1)
 
 
 def test_the_option_is_read_and_mistakes_are_answered() -> None:
@@ -192,7 +193,7 @@ def test_the_best_bias_of_a_class_is_what_trying_all_finds() -> None:
             moved = (logs + np.array([0.0, b, -0.3])).argmax(axis=1)
             return float(metric.from_counts(confusion_counts(onehot.argmax(axis=1), moved, 3)))  # type: ignore[attr-defined]
 
-        tried = max(score(b) for b in np.linspace(-MOST, MOST, 4001))
+        tried = max(score(b) for b in np.linspace(-MAX_BIAS, MAX_BIAS, 4001))
         assert best == pytest.approx(tried)
         assert score(found) == pytest.approx(tried)
 

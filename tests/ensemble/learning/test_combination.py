@@ -1,4 +1,4 @@
-"""A fitted combination is plain numbers: applied as it says, kept in a record and read back, nothing believed unseen."""
+"""A fitted combination is plain numbers: it is applied as described, written to a record and read back with checks."""
 
 from __future__ import annotations
 
@@ -142,25 +142,25 @@ def test_a_record_says_everything(combination: Combination) -> None:
     [
         ({"pool": "best"}, "'pool'"),
         ({"weights": [1.0, 2.0]}, "'weights' must be 3 or 3 × 4 numbers"),
-        ({"weights": [1.0, -2.0, 1.0]}, "'weights' must be 0 or more"),
-        ({"weights": [0.0, 0.0, 0.0]}, "not all 0"),
+        ({"weights": [1.0, -2.0, 1.0]}, "'weights' must be ≥ 0"),
+        ({"weights": [0.0, 0.0, 0.0]}, "at least one above 0"),
         ({"weights": [float("nan")] * 3}, "'weights'"),
         ({"bias": [1.0]}, "'bias' must be 4 numbers"),
         ({"stacked": [[1.0, 2.0], [1.0]]}, "'stacked' must be 13 × 4 numbers"),
-        ({"temperature_before": [1.0, 0.0, 1.0]}, "a temperature must be from 0.05 to 20"),
-        ({"temperature_after": -1.0}, "a temperature must be from 0.05 to 20"),
-        ({"temperature_after": 1e-320}, "a temperature must be from"),
+        ({"temperature_before": [1.0, 0.0, 1.0]}, "temperatures must be from 0.05 to 20"),
+        ({"temperature_after": -1.0}, "temperatures must be from 0.05 to 20"),
+        ({"temperature_after": 1e-320}, "temperatures must be from"),
         ({"temperature_after": 10**400}, "'temperature_after' is "),
         ({"weights": [10**400, 1, 1]}, "'weights' is "),
-        ({"weights": [1e308] * 3}, "'weights' must be numbers up to 1,000,000"),
-        ({"bias": [1e308, -1e308, 0, 0]}, "'bias' must be numbers up to"),
-        ({"runs": [], "weights": []}, "'runs' must be one name or more"),
-        ({"runs": ["run0", "run0", "run2"]}, "none twice"),
-        ({"runs": ["run0", "", "run2"]}, "none of them empty"),
+        ({"weights": [1e308] * 3}, "'weights' must be numbers from -1,000,000 to 1,000,000"),
+        ({"bias": [1e308, -1e308, 0, 0]}, "'bias' must be numbers from"),
+        ({"runs": [], "weights": []}, "'runs' must be one or more names"),
+        ({"runs": ["run0", "run0", "run2"]}, "none repeated"),
+        ({"runs": ["run0", "", "run2"]}, "none empty"),
         ({"runs": ["run0", "a\nb", "run2"]}, "'runs' is "),
         ({"temperature_after": None}, "'offset_after' needs 'temperature_after'"),
         ({"temperature_before": None}, "'offset_before' needs 'temperature_before'"),
-        ({"power": 2.0}, "'power' goes with the pool power"),
+        ({"power": 2.0}, "'power' needs the pool power"),
         ({"pool": "trimmed", "trim": 0.5}, "'trim' must be from 0 to below .5"),
         ({"runs": "run0"}, "'runs'"),
     ],
@@ -179,5 +179,5 @@ def test_shares_tell_what_each_run_is_worth() -> None:
 
 
 def test_a_combination_of_other_runs_is_refused() -> None:
-    with pytest.raises(ValueError, match="for a stack of"):
+    with pytest.raises(ValueError, match="the runs of the stack"):
         combine(world(), Combination(("a", "b", "c")))

@@ -30,7 +30,7 @@ ALL = [*(metric for metric in METRICS.values() if not metric.rank_based), BRIER]
 def members(
     seed: int, m: int, n: int, classes: int, coarse: bool = False, noise: float = 1.2
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Members that are better than chance; coarse ones are quarters and eighths, so that sums are often equal, and exact."""
+    """Return members better than chance; coarse ones are multiples of 1/8, so that sums are often equal, and exact."""
     random = np.random.default_rng(seed)
     labels = random.integers(classes, size=n)
     if coarse:
@@ -254,7 +254,7 @@ def test_the_same_input_gives_the_same_selection_to_the_bit() -> None:
 def test_a_metric_that_is_no_number_is_an_error_and_one_candidate_that_has_none_is_not_taken() -> None:
     probabilities, labels = members(1, 3, 20, 3)
     never = Metric("never", "the user's", per_row=lambda labels, p: np.full(len(labels), np.nan))
-    with pytest.raises(EnsembleError, match="the user's of every candidate is no number"):
+    with pytest.raises(EnsembleError, match="the user's of every candidate is NaN"):
         select(probabilities, labels, never)
     first = probabilities[0, 0, 0]
     picky = Metric("picky", "picky", per_row=lambda labels, p: np.where(np.isclose(p[0, 0], first), np.nan, p[:, 0]))

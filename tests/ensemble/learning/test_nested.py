@@ -1,4 +1,4 @@
-"""Honest scores: what is scored was not learnt from, people are never torn, and a choice is nested like what it chooses."""
+"""Nested scores: no person is scored by a fit on their data, people stay in one part, and the choice is nested too."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def test_every_method_of_voting_is_there_but_the_one_whose_weights_are_given() -
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ensemble.learning.stack._MOST_BYTES", 1000)
+    monkeypatch.setattr("ensemble.learning.stack._MAX_BYTES", 1000)
     with pytest.raises(EnsembleError, match="GiB of memory") as refused:
         FITTERS[name].fit(
             small(), F1, 1234

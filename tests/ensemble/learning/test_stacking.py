@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from ensemble.learning import stacking as module
 from ensemble.learning.combination import Combination, combine
 from ensemble.learning.stack import Stack
-from ensemble.learning.stacking import coefficients, fit, rotated, stacking
+from ensemble.learning.stacking import coefficients, fit, rotate_features, stacking
 from folds.metrics.classification import METRICS
 from tests.ensemble.stacks import drawn, with_gaps
 
@@ -27,7 +27,7 @@ def vote(stack: Stack) -> NDArray[np.float32]:
 def fitted(stack: Stack, structure: str, strength: float) -> NDArray[np.float64]:
     """(runs × classes + 1, classes) what is added to the geometric vote."""
     logs = module._features(stack)
-    found = rotated(logs, stack.runs, structure)
+    found = rotate_features(logs, stack.runs, structure)
     base = logs.reshape(len(stack), stack.runs, -1).mean(axis=1)
     return coefficients(found, fit(found, base, stack.labels, strength, found.start))
 
@@ -63,7 +63,7 @@ def test_each_structure_is_the_optimum_another_solver_finds(gaps: bool) -> None:
 def test_without_an_intercept_and_a_vote_it_is_scikit_learns() -> None:
     stack = drawn(1, runs=1, n=200, classes=3)
     logs = module._features(stack)
-    found = rotated(logs, 1, "all classes")
+    found = rotate_features(logs, 1, "all classes")
     at = fit(found, np.zeros((200, 3)), stack.labels, 4.0, found.start)
     # The intercept is penalised as the others are: a feature that is always 1.
     other = LogisticRegression(C=1 / 4, fit_intercept=False, tol=1e-10, max_iter=5000)
@@ -100,7 +100,7 @@ def test_where_there_is_nothing_to_learn_it_stays_the_vote() -> None:
     assert combine(told, found) == pytest.approx(np.full((300, 4), 0.25), abs=0.02)
     alone = replace(stack, persons=np.zeros(300, np.int64), outer_folds=np.zeros(300, np.int64))
     found = stacking(alone, LOSS)
-    assert found.summary == "the geometric vote"
+    assert found.summary == "geometric mean, nothing fitted"
     assert combine(alone, found) == pytest.approx(vote(alone), abs=1e-5)
 
 

@@ -12,7 +12,15 @@ from scipy.optimize import minimize, minimize_scalar
 from ensemble.learning.class_weights import per_class
 from ensemble.learning.combination import Combination, combine
 from ensemble.learning.stack import Stack
-from ensemble.learning.weights import best_single, exponential, greedy, simplex, simplex_weights, told, true_class
+from ensemble.learning.weights import (
+    best_single,
+    describe_shares,
+    exponential,
+    greedy,
+    simplex,
+    simplex_weights,
+    true_class,
+)
 from folds.metrics.classification import METRICS
 from tests.ensemble.stacks import drawn, with_gaps
 
@@ -125,7 +133,7 @@ def test_greedy_is_no_worse_than_the_best_run_on_what_it_sees(metric: object) ->
     assert sign * measure(stack.labels, combine(stack, found)) >= best - 1e-6
     assert found.weights is not None
     assert found.weights.sum() == pytest.approx(1)
-    assert found.summary.startswith("took r")
+    assert found.summary.startswith("weights r")
 
 
 def test_bags_differ_by_seed_alone_and_give_more_runs_a_share() -> None:
@@ -162,7 +170,7 @@ def test_weights_for_each_class_are_a_minimum_of_the_penalised_loss_of_what_is_a
     stack = with_gaps(drawn(11, runs=3, n=120))
     shared = np.array([0.5, 0.3, 0.2])
     values, there = stack.probabilities.transpose(2, 0, 1).astype(float), stack.present.astype(float)  # type: ignore[union-attr]
-    at = class_weights._fitted(np.zeros((3, 4)), shared, values, there, stack.labels, 5.0)
+    at = class_weights._fit_penalized(np.zeros((3, 4)), shared, values, there, stack.labels, 5.0)
 
     def loss(at: NDArray[np.float64]) -> float:
         p = combine(stack, Combination(stack.names, weights=class_weights._weights(at, shared)))[
@@ -176,5 +184,5 @@ def test_weights_for_each_class_are_a_minimum_of_the_penalised_loss_of_what_is_a
 
 
 def test_what_took_part_is_told_by_share() -> None:
-    assert told(("a", "b", "c"), np.array([1.0, 0, 3])) == "c 75 %, a 25 %"
-    assert told(tuple("abcdef"), np.ones(6)).endswith("and 2 more")
+    assert describe_shares(("a", "b", "c"), np.array([1.0, 0, 3])) == "c 75%, a 25%"
+    assert describe_shares(tuple("abcdef"), np.ones(6)).endswith("and 2 more")

@@ -1,4 +1,4 @@
-"""The same predictions count once, whatever the files are called, unless they are to count as often as they are given."""
+"""Equal predictions count once for any file names, unless duplicates are allowed."""
 
 from __future__ import annotations
 

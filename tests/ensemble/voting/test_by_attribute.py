@@ -103,10 +103,10 @@ def test_where_no_class_has_the_attributes_the_vote_by_class_decides() -> None:
 
 def test_attributes_that_are_not_known_or_do_not_tell_classes_apart_are_an_error() -> None:
     split = split_of(probability_run("a", draw(2, 5, 0)), n=2)
-    with pytest.raises(UsageError, match=r"no file says what the classes are in attributes, e\.g\. class '0'"):
+    with pytest.raises(UsageError, match=r"no file has class_attributes for all classes, e\.g\. for '0'"):
         vote(split, options=APART)
     twins = replace(split, class_attributes={name: {"mask": "yes" if name in "01" else name} for name in split.classes})
-    with pytest.raises(UsageError, match="classes '0' and '1' are the same in mask"):
+    with pytest.raises(UsageError, match="classes '0' and '1' have the same mask"):
         vote(twins, options=APART)
 
 

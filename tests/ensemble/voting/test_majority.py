@@ -1,4 +1,4 @@
-"""Hard voting decides as a count by hand does, over mixtures of fold models and hard labels, with weights and absent runs."""
+"""Hard voting equals a count by hand for mixed fold models and hard labels, with weights and absent runs."""
 
 from __future__ import annotations
 

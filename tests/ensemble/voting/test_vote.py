@@ -241,15 +241,15 @@ def test_rows_that_are_equal_stay_equal_and_undecided(method: str) -> None:
 @pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
 def test_weights_that_are_no_weights_are_refused_here_too(bad: float) -> None:
     split = split_of(*(probability_run(f"r{i}", draw(2, 3, i)) for i in range(2)), n=2)
-    with pytest.raises(UsageError, match="weights must be finite numbers from 0 up"):
+    with pytest.raises(UsageError, match="weights must be finite numbers ≥ 0"):
         vote(split, "weighted", {"r0": 1.0, "r1": bad})
-    with pytest.raises(ValueError, match="no run with a weight predicts the sample '0'"):
+    with pytest.raises(ValueError, match="no run with a weight above 0 predicts the sample '0'"):
         vote(split, "weighted", {"r0": 0.0})
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"hard"}))
 def test_methods_that_need_probabilities_refuse_hard_labels(method: str) -> None:
-    with pytest.raises(UsageError, match="needs probabilities, and h has hard labels only"):
+    with pytest.raises(UsageError, match="needs probabilities, found only hard labels in h"):
         vote(split_of(answer_run("h", np.array([0]), 2), n=1), method)
 
 
