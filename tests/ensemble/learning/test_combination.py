@@ -57,7 +57,7 @@ def test_an_absent_run_leaves_its_weight_to_the_others() -> None:
         )
 
 
-def test_where_no_run_with_a_weight_is_present_the_others_vote_alike() -> None:
+def test_rows_with_only_zero_weight_runs_use_equal_weights() -> None:
     stack = without(world(), 1, slice(0, 10))
     for weights in (np.array([0.0, 1.0, 0.0]), np.repeat([[0.0], [1.0], [0.0]], 4, axis=1)):
         found = combine(stack, Combination(NAMES, weights=weights))
@@ -77,7 +77,7 @@ def test_calibration_comes_before_and_after_the_pool() -> None:
     np.testing.assert_allclose(combine(stack, after), expected, atol=1e-6)
 
 
-def test_stacked_coefficients_read_centred_logs() -> None:
+def test_stacked_coefficients_use_centered_logs() -> None:
     stack = world()
     coefficients = np.random.default_rng(2).normal(size=(13, 4))
     logs = np.log(stack.probabilities.astype(float))
@@ -89,7 +89,7 @@ def test_stacked_coefficients_read_centred_logs() -> None:
     )
 
 
-def test_the_equal_log_pool_as_stacked_coefficients_is_the_geometric_vote() -> None:
+def test_equal_stacked_coefficients_are_the_geometric_mean() -> None:
     stack = world()
     equal = np.vstack([np.tile(np.eye(4), (3, 1)) / 3, np.zeros(4)])
     geometric = combine(stack, Combination(NAMES, pool="geometric"))
@@ -130,7 +130,7 @@ WRITTEN += [Combination(NAMES, pool="power", power=-1.0), Combination(NAMES, poo
 
 
 @pytest.mark.parametrize("combination", WRITTEN)
-def test_a_record_says_everything(combination: Combination) -> None:
+def test_a_record_restores_all_fields(combination: Combination) -> None:
     read = Combination.from_record(json.loads(json.dumps(combination.as_record())), 4, "blend.toml")
     stack = world()
     np.testing.assert_allclose(combine(stack, read), combine(stack, combination), atol=1e-6)
@@ -165,12 +165,12 @@ def test_a_record_says_everything(combination: Combination) -> None:
         ({"runs": "run0"}, "'runs'"),
     ],
 )
-def test_a_record_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_invalid_record_is_an_error(change: dict[str, Any], message: str) -> None:
     with pytest.raises(EnsembleError, match=message):
         Combination.from_record(everything().as_record() | change, 4, "blend.toml")
 
 
-def test_shares_tell_what_each_run_is_worth() -> None:
+def test_shares_are_the_total_weights_of_runs() -> None:
     np.testing.assert_allclose(Combination(NAMES).shares, 1 / 3)
     np.testing.assert_allclose(Combination(NAMES, weights=np.array([1.0, 0.0, 3.0])).shares, [0.25, 0, 0.75])
     stacked = np.zeros((13, 4))
@@ -178,6 +178,6 @@ def test_shares_tell_what_each_run_is_worth() -> None:
     np.testing.assert_allclose(Combination(NAMES, stacked=stacked).shares, [0.75, 0.25, 0])
 
 
-def test_a_combination_of_other_runs_is_refused() -> None:
+def test_a_combination_of_other_runs_is_an_error() -> None:
     with pytest.raises(ValueError, match="the runs of the stack"):
         combine(world(), Combination(("a", "b", "c")))
