@@ -206,9 +206,7 @@ def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:
 def _rows_of(
     table: Table, members: Sequence[Member], labels: HardLabels | None, target: str, classes: Sequence[str]
 ) -> tuple[SampleRows, list[str]]:
-    """Return the rows of a table with labels, persons and attributes, and notes; `labels` takes precedence over
-    members.
-    """
+    """Return the rows of a table with labels, persons and attributes, and notes; `labels` takes precedence."""
     distinct: dict[int, Member] = {}
     for member in members:
         # If a member of the label and one of an attribute share rows, the former is used.

@@ -89,8 +89,7 @@ def label_classes(targets: Sequence[str], class_attributes: ClassAttributes) -> 
     if not classes:
         raise EnsembleError(
             f"cannot join predictions of {', '.join(targets)}: no file has class_attributes with these attributes",
-            hint="select one attribute with `runs`, or add a run trained on the label; its sidecar has "
-            "class_attributes",
+            hint="select one attribute with `runs`, or add a run trained on the label, with class_attributes",
         )
     return classes
 

@@ -108,8 +108,8 @@ def _answered_classes(members: Sequence[Member], labels: HardLabels | None) -> t
             continue
         if first_name != name:
             raise EnsembleError(
-                f"'{first_name}' in {source[first_name]} and '{name}' in {source[name]} are two spellings of the same "
-                "number",
+                f"'{first_name}' in {source[first_name]} and '{name}' in {source[name]} "
+                "are two spellings of the same number",
                 hint="write each class the same way in all files",
             )
     return sort_classes(list(source))

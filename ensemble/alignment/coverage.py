@@ -190,8 +190,7 @@ def place_members(
     """Return the members of each split, and notes on row orders that cannot be checked.
 
     A CSV file belongs to the split with its ids. An array without a sidecar belongs to the split with as many rows. If
-    no
-    member has a sidecar, arrays are out-of-fold if `labels` are given, otherwise test.
+    no member has a sidecar, arrays are out-of-fold if `labels` are given, otherwise test.
 
     Parameters
     ----------

@@ -1,6 +1,4 @@
-"""Select the files of a run to use: no duplicate predictions, TTA before plain predictions, all of the same
-training.
-"""
+"""Select the files of a run to use: no duplicates, TTA before plain predictions, one training only."""
 
 from __future__ import annotations
 
@@ -70,8 +68,7 @@ def prefer_views(split: str, name: str, parts: list[AlignedFile], length: int) -
             used.append(replace(part, rows=rows))
     views = ", ".join(dict.fromkeys(view for part in with_views for view in part.member.views))
     return used, [
-        f"{name} ({split}): predictions over views ({views}) are used instead of the plain predictions of the same "
-        "models"
+        f"{name} ({split}): predictions over views ({views}) are used instead of plain predictions of the same models"
     ]
 
 

@@ -66,9 +66,7 @@ class AlignedFile:
         return copied
 
     def raw_block(self, start: int, stop: int) -> NDArray[np.floating] | None:
-        """Return (stop − start, classes) a view of the file's probabilities; None if they must be reordered or
-        computed.
-        """
+        """Return (stop − start, classes) a view of the file's probabilities; None if rows, columns or values differ."""
         if self.rows is not None or self.columns is not None or self.member.values is None or self.member.logit:
             return None
         return np.asarray(self.member.values)[start:stop]
@@ -126,9 +124,7 @@ class RunPredictions:
         return tuple(dict.fromkeys(view for part in self.parts for view in part.member.views))
 
     def models(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Return (stop − start,) the number of fold models with a prediction for each row; 0 where the run is
-        absent.
-        """
+        """Return (stop − start,) the number of fold models that predict each row; 0 where the run is absent."""
         count = np.zeros(stop - start, np.int64)
         for part in self.parts:
             present = part.present(start, stop)
@@ -143,9 +139,7 @@ class RunPredictions:
         return None if present.all() else present
 
     def raw_block(self, start: int, stop: int) -> NDArray[np.floating] | None:
-        """Return (stop − start, classes) a view of the probabilities of its only file; None if they must be
-        computed.
-        """
+        """Return (stop − start, classes) a view of its only file's probabilities; None if they must be computed."""
         return self.parts[0].raw_block(start, stop) if len(self.parts) == 1 else None
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
@@ -157,9 +151,7 @@ class RunPredictions:
         return total / np.maximum(self.models(start, stop), 1)[:, None] if others else total
 
     def votes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.float64]:
-        """Return (stop − start, classes or groups) the share of fold models that vote for each; 0 where none has the
-        row.
-        """
+        """Return (stop − start, classes or groups) the share of fold models that vote for each; 0 where absent."""
         total, index = (
             np.zeros((stop - start, self.classes if grouping is None else grouping.groups)),
             np.arange(stop - start),

@@ -1,4 +1,4 @@
-"""A fitted combination applied to any split, read in blocks of rows; numpy only."""
+"""Apply a fitted combination to a split, in blocks of rows; numpy only."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from folds.errors import UsageError
 
 
 def apply_combination(split: AlignedSplit, combination: Combination, ranking: Sequence[str] | None = None) -> Vote:
-    """What a combination says on the samples of a split.
+    """Return the predictions of a combination on a split.
 
-    A run of the combination that the split lacks, or that lacks a row, leaves its word to the others, as
-    `Combination.apply` says.
+    If the split lacks a run of the combination, or a run lacks a row, the other runs share its weight (see
+    `Combination.apply`).
 
     Parameters
     ----------
@@ -26,61 +26,61 @@ def apply_combination(split: AlignedSplit, combination: Combination, ranking: Se
 
     Raises
     ------
-    UsageError : the split has a run that the combination does not know, or a run has hard labels only.
+    UsageError : the split has a run that is not in the combination, or a run has hard labels only.
     """
     method = METHODS[combination.pool]
     _check_runs(split, combination, method)
-    as_vote = _as_plain_vote(split, combination, ranking)
-    if as_vote is not None:
-        return as_vote
+    plain_vote = _as_plain_vote(split, combination, ranking)
+    if plain_vote is not None:
+        return plain_vote
     if method.needs_all_rows:
         raise UsageError(
-            f"{combination.pool} voting compares all samples and takes neither calibration nor samples without a run "
-            "that has a weight"
+            f"{combination.pool} voting compares all samples; "
+            "it supports neither calibration nor samples without a run with a weight above 0"
         )
-    there = {run.name: run for run in split.runs}
-    runs, ranks = (
-        [there.get(name) for name in combination.runs],
+    runs_by_name = {run.name: run for run in split.runs}
+    runs, ranking_indices = (
+        [runs_by_name.get(name) for name in combination.runs],
         rank_order(combination.runs, ranking or (), combination.runs),
     )
     counts_votes = combination.stacked is None and method.counts_votes
     n, classes = len(split), len(split.classes)
     out, ties = np.empty((n, classes), np.float32), 0
-    for part, said in vote_inputs(runs, n, classes, counts_votes, ranks):
-        out[part], tied = combination.apply(said)
+    for part, inputs in vote_inputs(runs, n, classes, counts_votes, ranking_indices):
+        out[part], tied = combination.apply(inputs)
         ties += tied
     return Vote(out, ties)
 
 
 def _check_runs(split: AlignedSplit, combination: Combination, method: PoolingRule) -> None:
-    """Raise UsageError where the split has a run that the combination does not know, or one of hard labels that it
-    cannot use.
-    """
-    strange = sorted({run.name for run in split.runs} - set(combination.runs))
-    if strange:
+    """Raise UsageError if the split has a run that is not in the combination, or hard labels that cannot be used."""
+    unknown = sorted({run.name for run in split.runs} - set(combination.runs))
+    if unknown:
         raise UsageError(
-            f"{', '.join(strange)} was not there when the weights were learnt",
+            f"expected the runs of the fitted combination, also found {', '.join(unknown)}",
             hint=f"`runs={','.join(combination.runs)}`",
         )
     hard = [run.name for run in split.runs if run.hard]
     if hard and not method.counts_votes:
         raise UsageError(
-            f"{', '.join(hard)} has hard labels only, and what was learnt needs probabilities",
-            hint="leave it out with `runs`",
+            f"the fitted combination needs probabilities, found only hard labels in {', '.join(hard)}",
+            hint="exclude these runs with `runs`",
         )
 
 
 def _as_plain_vote(split: AlignedSplit, combination: Combination, ranking: Sequence[str] | None) -> Vote | None:
-    """Return the combination as a vote with weights, which streams files; None where it is more than that."""
-    learnt = (combination.before, combination.after, combination.stacked, combination.bias)
-    if any(one is not None for one in learnt) or (combination.weights is not None and combination.weights.ndim != 1):
+    """Return the result as a weighted vote, which streams files; None if the combination has more steps than that."""
+    fitted_steps = (combination.before, combination.after, combination.stacked, combination.bias)
+    if any(step is not None for step in fitted_steps) or (
+        combination.weights is not None and combination.weights.ndim != 1
+    ):
         return None
     weights = dict.fromkeys(combination.runs, 1.0)
     if combination.weights is not None:
         weights = dict(zip(combination.runs, combination.weights.tolist(), strict=True))
-    kept = split.select_runs([name for name, weight in weights.items() if weight > 0])
-    if kept is None or len(kept) < len(
+    covered = split.select_runs([name for name, weight in weights.items() if weight > 0])
+    if covered is None or len(covered) < len(
         split
-    ):  # some rows have runs without a weight alone, which `Combination.apply` lets speak
+    ):  # rows with only zero-weight runs: `Combination.apply` uses these runs
         return None
     return vote(split, combination.pool, weights, ranking, combination.options)

@@ -1,4 +1,4 @@
-"""Choosing among methods of combining, with the choice itself inside the nest."""
+"""Choose among methods of combining, with the choice itself inside the nested cross-validation."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from folds.utils.parallel import cpu_count
 from folds.utils.progress import Advance
 
 PLAIN = "soft"
-# Soft voting is taken where the best is not better by this many standard errors of their difference.
+# Soft voting is chosen unless the best method is better by more than this many standard errors of the difference.
 STANDARD_ERRORS = 0.5
-_COPIES = 12  # of the predictions that one fit may hold
+_COPIES = 12  # copies of the predictions in memory during one fit
 _MOST_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen among several fitters.
+    """The choice among several fitters.
 
     Attributes
     ----------
-    results : name → its nested result, in the order given.
-    chosen : the name.
-    best : the name with the best nested score; another than `chosen` where soft voting is as good.
-    nested : what the whole procedure is worth: on each part, of what was chosen and fitted without it.
-    by_part : the names that were chosen without each part.
+    results : name → its nested result, in the given order.
+    chosen : name of the chosen fitter.
+    best : name of the fitter with the best nested score; differs from `chosen` if soft voting is about as good.
+    nested : nested result of the complete procedure: each part is predicted by what was chosen and fitted without it.
+    by_part : the name that was chosen without each part.
     """
 
     results: Mapping[str, NestedResult]
@@ -48,50 +48,56 @@ class Choice:
 def choose(
     stack: Stack, fitters: Sequence[Fitter], metric: Metric, seed: int = 0, progress: Advance = lambda done, of: None
 ) -> Choice:
-    """Try all fitters, take the one with the best nested score, or soft voting where that is as good.
+    """Return the fitter with the best nested score, or soft voting if about as good, and the score of this choice.
 
-    For the honest score of the choice, every part is left out in turn and the choice is made again on the rest, by
-    scores that are
-    nested in there. What is fitted without two parts serves both, so k parts take k(k−1)/2 + k + 1 fits of each fitter.
+    For an unbiased score of the choice, each part is left out in turn and the choice is repeated on the other parts, by
+    nested scores within these. A fit without two parts serves both, so k parts need k(k−1)/2 + k + 1 fits of each
+    fitter.
 
     Parameters
     ----------
-    fitters : soft voting among them.
-    progress : called with fits done and fits in all.
+    fitters : must include soft voting.
+    progress : called with the number of completed fits and of all fits.
+
+    Raises
+    ------
+    ValueError : there are fewer than three parts.
     """
     parts = np.unique(stack.outer_folds)
     if len(parts) < 3:
-        raise ValueError("a choice inside the nest needs at least three parts")
+        raise ValueError(f"a nested choice needs at least three parts, found {len(parts)}")
     fitted = _fit_all(stack, fitters, metric, seed, progress)
-    tried = {fitter.name: _nested_twice(stack, fitter, metric, seed, fitted) for fitter in fitters}
-    results = {name: found for name, (found, _) in tried.items()}
-    outside = {name: found.out_of_sample for name, found in results.items()}
-    chosen, best = _pick(stack, np.arange(len(stack)), outside, metric)
-    choices, by_part, combinations_of_parts = np.empty_like(outside[chosen]), [], []
+    nested_results = {fitter.name: _nested_twice(stack, fitter, metric, seed, fitted) for fitter in fitters}
+    results = {name: found for name, (found, _) in nested_results.items()}
+    out_of_sample = {name: found.out_of_sample for name, found in results.items()}
+    chosen, best = _pick(stack, np.arange(len(stack)), out_of_sample, metric)
+    choices, by_part, combinations_of_parts = np.empty_like(out_of_sample[chosen]), [], []
     for outer, part in enumerate(parts):
         inside = np.flatnonzero(stack.outer_folds == part)
         rest = np.flatnonzero(stack.outer_folds != part)
-        by_part.append(_pick(stack, rest, {name: inner[outer] for name, (_, inner) in tried.items()}, metric)[0])
+        by_part.append(
+            _pick(stack, rest, {name: inner[outer] for name, (_, inner) in nested_results.items()}, metric)[0]
+        )
         winner = results[by_part[-1]]
         choices[inside] = winner.out_of_sample[inside]
         combinations_of_parts.append(winner.parts[outer] if winner.parts else winner.combination)
     final = results[chosen]
-    whole = NestedResult(
+    nested = NestedResult(
         Fitter("auto", f"chosen: {final.fitter.title}", final.fitter.fit),
         final.combination,
         final.in_sample,
         choices,
         tuple(combinations_of_parts),
     )
-    return Choice(results, chosen, best, whole, tuple(by_part))
+    return Choice(results, chosen, best, nested, tuple(by_part))
 
 
-# (fitter's name, the parts it was fitted without, by index) → what it found.
+# (name of the fitter, indices of the parts left out) → fitted combination.
 Fitted = Mapping[tuple[str, tuple[int, ...]], Combination]
 
 
 def _fit_all(stack: Stack, fitters: Sequence[Fitter], metric: Metric, seed: int, progress: Advance) -> Fitted:
-    """Fit each fitter on all parts, without each one and without each two, on all cores."""
+    """Return the fits of each fitter on all parts, without each part and without each pair of parts; on all cores."""
     parts = np.unique(stack.outer_folds)
     tasks = [
         (fitter, without)
@@ -118,9 +124,7 @@ def _fit_all(stack: Stack, fitters: Sequence[Fitter], metric: Metric, seed: int,
 def _nested_twice(
     stack: Stack, fitter: Fitter, metric: Metric, seed: int, fitted: Fitted
 ) -> tuple[NestedResult, list[NDArray[np.float32]]]:
-    """Return a fitter's nested result and, for each part, its predictions of the other parts, each by what was fitted
-    without both.
-    """
+    """Return a fitter's nested result and, for each part, its predictions of the other parts by fits without both."""
     parts = np.unique(stack.outer_folds)
     if not fitter.is_fitted:
         found = nested_cv(stack, fitter, metric, seed)
@@ -129,21 +133,19 @@ def _nested_twice(
     in_sample = combine(stack, fitted[name, ()])
     out_of_sample = np.empty_like(in_sample)
     inner = [np.zeros_like(in_sample) for _ in parts]
-    for a, part in enumerate(parts):
+    for i, part in enumerate(parts):
         rows = np.flatnonzero(stack.outer_folds == part)
         held_out = stack.take(rows)
-        out_of_sample[rows] = combine(held_out, fitted[name, (a,)])
-        for b in range(len(parts)):
-            if b != a:
-                inner[b][rows] = combine(held_out, fitted[name, (min(a, b), max(a, b))])
-    of_parts = tuple(fitted[name, (a,)] for a in range(len(parts)))
-    return NestedResult(fitter, fitted[name, ()], in_sample, out_of_sample, of_parts), inner
+        out_of_sample[rows] = combine(held_out, fitted[name, (i,)])
+        for j in range(len(parts)):
+            if j != i:
+                inner[j][rows] = combine(held_out, fitted[name, (min(i, j), max(i, j))])
+    part_combinations = tuple(fitted[name, (i,)] for i in range(len(parts)))
+    return NestedResult(fitter, fitted[name, ()], in_sample, out_of_sample, part_combinations), inner
 
 
 def _at_once(stack: Stack) -> int:
-    """How many fits: as many as there are cores, and as memory holds. numpy leaves Python's lock while it works on
-    large arrays.
-    """
+    """Return the number of parallel fits, limited by cores and memory; numpy releases the interpreter lock in them."""
     held = _COPIES * stack.probabilities.nbytes
     return max(1, min(cpu_count(), _MOST_BYTES // held))
 
@@ -151,7 +153,7 @@ def _at_once(stack: Stack) -> int:
 def _pick(
     stack: Stack, rows: NDArray[np.int64], predicted: Mapping[str, NDArray[np.float32]], metric: Metric
 ) -> tuple[str, str]:
-    """The name to take and the name with the best score on `rows`."""
+    """Return the chosen name and the name with the best score on `rows`."""
     labels = stack.labels[rows]
     scores = {
         name: metric(labels, values[rows]) * (1 if metric.greater_is_better else -1)
@@ -163,5 +165,5 @@ def _pick(
     gained = difference_over_people(
         metric, labels, predicted[PLAIN][rows], predicted[best][rows], stack.persons[rows]
     ).difference
-    assert gained.standard_error is not None  # noqa: S101 - every difference over people has one
+    assert gained.standard_error is not None  # noqa: S101 - set for every difference over people
     return (PLAIN if abs(gained.value) <= STANDARD_ERRORS * gained.standard_error else best), best

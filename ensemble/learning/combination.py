@@ -1,6 +1,4 @@
-"""How runs become one prediction, as plain numbers: what every fitted method gives, and what is applied to new
-samples.
-"""
+"""Describe how runs are combined into one prediction, as plain numbers: the result of every fitted method."""
 
 from __future__ import annotations
 
@@ -20,28 +18,28 @@ from folds.metrics.classification import Metric
 from folds.utils.numeric import softmax
 from folds.utils.schema import NUMBER, ONE_LINE, TEXT, either, list_of, one_of, optional, validate_fields
 
-# Temperatures that are looked for, and that a file may hold.
+# Range of fitted temperatures, and of temperatures in files.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
-_DIGITS = 9  # of a float32, to the bit
-_MOST = 1e6  # of any number in a file: what is learnt stays far below, and sums and products of these stay finite
-_MENDED = "blend again, to have it written anew"
+_DIGITS = 9  # represents a float32 exactly
+_MAX_NUMBER = 1e6  # limit of numbers in files: fitted values are far smaller, and sums and products stay finite
+_HINT = "blend again to write the file anew"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """p → softmax(log p / temperature + offset): what turns confidences into frequencies.
+    """The calibration p → softmax(log p / temperature + offset).
 
     Attributes
     ----------
-    temperature : scalar, or (runs, 1, 1) before pooling; above 1 it makes predictions less sure.
-    offset : (classes,), or (runs, 1, classes) before pooling; None for none.
+    temperature : scalar, or (runs, 1, 1) before pooling; values above 1 make predictions less confident.
+    offset : (classes,), or (runs, 1, classes) before pooling; None for no offset.
     """
 
     temperature: NDArray[np.float64]
     offset: NDArray[np.float64] | None = None
 
     def __call__(self, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(…, m, classes) probabilities, likewise; values below `FLOOR` count as `FLOOR`."""
+        """Return the calibrated probabilities (…, m, classes); values below `FLOOR` count as `FLOOR`."""
         logs = np.log(np.maximum(probabilities, FLOOR, dtype=np.float64))
         logs /= self.temperature
         if self.offset is not None:
@@ -51,23 +49,22 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Combination:
-    """How runs become one prediction.
+    """A combination of runs into one prediction.
 
-    In this order: `before` for each run, then the pool (or the stacked model), `after`, and `bias`, which is added to
-    log p: it
-    moves decisions towards what a metric wants, and away from what the probabilities say.
+    The steps are `before` for each run, the pool (or the stacked model), `after`, and `bias`. The bias is added to log
+    p. It adapts decisions to a metric, so the probabilities are no longer calibrated.
 
     Attributes
     ----------
-    runs : their names, in order.
-    pool : a key of `ensemble.voting.METHODS`.
-    weights : (runs,), or (runs, classes) where each class has its own; ≥ 0.
-    before : calibration of each run; `after` of the pooled.
-    stacked : (runs × classes + 1, classes) coefficients of log p (each row's mean taken off) and, last, the intercept;
-        instead of a pool.
+    runs : names of the runs, in order.
+    pool : a key of `ensemble.voting.vote.METHODS`.
+    weights : (runs,), or (runs, classes) with weights for each class; ≥ 0.
+    before, after : calibration of each run, and of the pooled prediction.
+    stacked : (runs × classes + 1, classes) coefficients of log p (minus the mean of each row) and, in the last row, the
+        intercept; used instead of a pool.
     bias : (classes,).
-    power, trim : what the pools of these names are told; None for others, and for their defaults.
-    said : what was found, in a few words, for the reader.
+    summary : the fitted values in a few words.
+    power, trim : parameters of the pools ``power`` and ``trimmed``; None for other pools and for the defaults.
     """
 
     runs: tuple[str, ...]
@@ -83,7 +80,7 @@ class Combination:
 
     @property
     def options(self) -> Options:
-        """What the pool is told."""
+        """Return the options of the pool."""
         return replace(
             DEFAULTS,
             power=DEFAULTS.power if self.power is None else self.power,
@@ -92,7 +89,7 @@ class Combination:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """(runs,) what each run's word is worth on the whole; they sum to 1."""
+        """Return (runs,) the total weight of each run; the sum is 1."""
         if self.stacked is not None:
             size = np.abs(self.stacked[:-1]).reshape(len(self.runs), -1).sum(axis=1)
         elif self.weights is None:
@@ -101,19 +98,17 @@ class Combination:
             size = self.weights if self.weights.ndim == 1 else self.weights.mean(axis=1)
         return size / size.sum() if size.sum() > 0 else np.full(len(self.runs), 1 / len(self.runs))
 
-    def apply(self, ballots: VoteInput) -> tuple[NDArray[np.float64], int]:
-        """(m, classes) values ≥ 0 whose rows sum to 1 and whose largest is the decision, and the number of ties of hard
-        votes.
+    def apply(self, inputs: VoteInput) -> tuple[NDArray[np.float64], int]:
+        """Return (m, classes) probabilities, whose largest is the predicted class, and the number of ties.
 
-        `ballots.weights` (runs, m) says who is present, by values above 0. Where none of those with a weight is, all
-        who
-        are present count alike.
+        Runs are present where `inputs.weights` (runs, m) are above 0. On rows where no present run has a weight above 0
+        in the combination, all present runs get equal weights.
         """
-        present = ballots.weights > 0
+        present = inputs.weights > 0
         values = (
-            ballots.probabilities
+            inputs.probabilities
             if self.before is None
-            else np.where(present[:, :, None], self.before(ballots.probabilities), 0)
+            else np.where(present[:, :, None], self.before(inputs.probabilities), 0)
         )
         ties = 0
         if self.stacked is not None:
@@ -121,17 +116,16 @@ class Combination:
         elif self.weights is not None and self.weights.ndim == 2:
             pooled = _by_class(values, present, self.weights)
         else:
-            share = np.ones(len(self.runs)) if self.weights is None else self.weights
+            run_weights = np.ones(len(self.runs)) if self.weights is None else self.weights
             pooled, ties = method_of(self.pool, self.options).combine(
-                replace(ballots, probabilities=values, weights=_shares(share, present))
+                replace(inputs, probabilities=values, weights=_scaled_weights(run_weights, present))
             )
         pooled = np.maximum(pooled, 0)
-        nothing = np.flatnonzero(
-            pooled.max(axis=1) <= 0
-        )  # ranks and products can be 0 in every class: there the mean decides
-        if len(nothing):
-            pooled[nothing] = np.einsum(
-                "rm,rmc->mc", _shares(np.ones(len(self.runs)), present)[:, nothing], values[:, nothing]
+        # Ranks and products can be 0 in every class: these rows get the mean.
+        empty = np.flatnonzero(pooled.max(axis=1) <= 0)
+        if len(empty):
+            pooled[empty] = np.einsum(
+                "rm,rmc->mc", _scaled_weights(np.ones(len(self.runs)), present)[:, empty], values[:, empty]
             )
         pooled /= pooled.sum(axis=1, keepdims=True)
         if self.after is not None:
@@ -142,7 +136,7 @@ class Combination:
         return pooled, ties
 
     def as_record(self) -> dict[str, Any]:
-        """Plain values, for a file that says how to do it again; None where there is nothing."""
+        """Return the combination as plain values for a file; None for absent steps."""
         before, after = self.before, self.after
         return {
             "runs": list(self.runs),
@@ -160,45 +154,50 @@ class Combination:
         }
 
     @staticmethod
-    def from_record(record: Mapping[str, Any], classes: int, where: str) -> Combination:
-        """What `as_record` gave; `where` names the file in errors.
+    def from_record(record: Mapping[str, Any], classes: int, source: str) -> Combination:
+        """Return the combination of a record from `as_record`; `source` is the name of the file in errors.
 
         Raises
         ------
-        EnsembleError : a field is missing, of another kind or size than `classes` and the runs make it, or a number
-            cannot be.
+        EnsembleError : a field is missing, has the wrong type or shape for the classes and runs, or is out of range.
         """
-        wrong = validate_fields(record, _FIELDS) or _impossible(record)
-        if wrong:
-            raise EnsembleError(f"{where}: {wrong[0]}", hint=_MENDED, details=wrong[1:6])
-        n, sized = len(record["runs"]), partial(_sized, record, where)
-        weights = sized("weights", (n,), (n, classes))
+        problems = validate_fields(record, _FIELDS) or _contradictions(record)
+        if problems:
+            raise EnsembleError(f"{source}: {problems[0]}", hint=_HINT, details=problems[1:6])
+        n, numbers_of = len(record["runs"]), partial(_sized, record, source)
+        weights = numbers_of("weights", (n,), (n, classes))
         if weights is not None and ((weights < 0).any() or not (weights.reshape(n, -1).sum(axis=0) > 0).all()):
-            raise EnsembleError(f"{where}: 'weights' must be 0 or more, and not all 0", hint=_MENDED)
-        heat, offsets = sized("temperature_before", (n,)), sized("offset_before", (n, classes))
-        cooled = record.get("temperature_after")
-        _check_temperatures(where, [*([] if heat is None else heat.tolist()), *([] if cooled is None else [cooled])])
+            raise EnsembleError(f"{source}: 'weights' must be ≥ 0, with at least one above 0", hint=_HINT)
+        temperatures, offsets = numbers_of("temperature_before", (n,)), numbers_of("offset_before", (n, classes))
+        temperature_after = record.get("temperature_after")
+        _check_temperatures(
+            source,
+            [
+                *([] if temperatures is None else temperatures.tolist()),
+                *([] if temperature_after is None else [temperature_after]),
+            ],
+        )
         before = after = None
-        if heat is not None:
-            before = Calibration(heat.reshape(-1, 1, 1), None if offsets is None else offsets[:, None])
-        if cooled is not None:
-            after = Calibration(np.array(float(cooled)), sized("offset_after", (classes,)))
+        if temperatures is not None:
+            before = Calibration(temperatures.reshape(-1, 1, 1), None if offsets is None else offsets[:, None])
+        if temperature_after is not None:
+            after = Calibration(np.array(float(temperature_after)), numbers_of("offset_after", (classes,)))
         return Combination(
             runs=tuple(record["runs"]),
             pool=record["pool"],
             weights=weights,
             before=before,
             after=after,
-            stacked=sized("stacked", (n * classes + 1, classes)),
-            bias=sized("bias", (classes,)),
+            stacked=numbers_of("stacked", (n * classes + 1, classes)),
+            bias=numbers_of("bias", (classes,)),
             summary=record.get("said") or "",
             power=None if record.get("power") is None else float(record["power"]),
             trim=None if record.get("trim") is None else float(record["trim"]),
         )
 
 
-def _sized(record: Mapping[str, Any], where: str, name: str, *shapes: tuple[int, ...]) -> NDArray[np.float64] | None:
-    """Return the numbers of a field that has one of `shapes`; None where it is absent."""
+def _sized(record: Mapping[str, Any], source: str, name: str, *shapes: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """Return the numbers of a field with one of `shapes`; None if it is absent."""
     if record.get(name) is None:
         return None
     try:
@@ -207,18 +206,20 @@ def _sized(record: Mapping[str, Any], where: str, name: str, *shapes: tuple[int,
         values = np.zeros(0)
     if values.shape not in shapes:
         expected = " or ".join(" × ".join(map(str, shape)) for shape in shapes)
-        raise EnsembleError(f"{where}: '{name}' must be {expected} numbers", hint=_MENDED)
-    if not (np.abs(values) <= _MOST).all():
-        raise EnsembleError(f"{where}: '{name}' must be numbers up to {_MOST:,.0f}, either way", hint=_MENDED)
+        raise EnsembleError(f"{source}: '{name}' must be {expected} numbers", hint=_HINT)
+    if not (np.abs(values) <= _MAX_NUMBER).all():
+        raise EnsembleError(
+            f"{source}: '{name}' must be numbers from -{_MAX_NUMBER:,.0f} to {_MAX_NUMBER:,.0f}", hint=_HINT
+        )
     return values
 
 
-def _check_temperatures(where: str, temperatures: Sequence[float]) -> None:
-    slack = 1e-6  # numbers are written rounded
+def _check_temperatures(source: str, temperatures: Sequence[float]) -> None:
+    tolerance = 1e-6  # numbers in files are rounded
     found = np.array(temperatures)
-    if ((found < MIN_TEMPERATURE * (1 - slack)) | (found > MAX_TEMPERATURE * (1 + slack))).any():
+    if ((found < MIN_TEMPERATURE * (1 - tolerance)) | (found > MAX_TEMPERATURE * (1 + tolerance))).any():
         raise EnsembleError(
-            f"{where}: a temperature must be from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}", hint=_MENDED
+            f"{source}: temperatures must be from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}", hint=_HINT
         )
 
 
@@ -239,20 +240,20 @@ _FIELDS = {
 }
 
 
-def _impossible(record: Mapping[str, Any]) -> list[str]:
-    """What cannot be of fields that are each of their kind, a line each."""
-    runs, wrong = record["runs"], []
+def _contradictions(record: Mapping[str, Any]) -> list[str]:
+    """Return one line for each contradiction between fields that are valid on their own."""
+    runs, problems = record["runs"], []
     if not runs or not all(runs) or len(set(runs)) < len(runs):
-        wrong.append("'runs' must be one name or more, none of them empty and none twice")
-    for place in ("before", "after"):
-        if record.get(f"offset_{place}") is not None and record.get(f"temperature_{place}") is None:
-            wrong.append(f"'offset_{place}' needs 'temperature_{place}'")
+        problems.append("'runs' must be one or more names, none empty and none repeated")
+    for step in ("before", "after"):
+        if record.get(f"offset_{step}") is not None and record.get(f"temperature_{step}") is None:
+            problems.append(f"'offset_{step}' needs 'temperature_{step}'")
     for name, pool in (("power", "power"), ("trim", "trimmed")):
         if record.get(name) is not None and record["pool"] != pool:
-            wrong.append(f"'{name}' goes with the pool {pool}, found {record['pool']}")
+            problems.append(f"'{name}' needs the pool {pool}, found {record['pool']}")
     if record.get("trim") is not None and not 0 <= record["trim"] < 0.5:
-        wrong.append("'trim' must be from 0 to below .5")
-    return wrong
+        problems.append("'trim' must be from 0 to below .5")
+    return problems
 
 
 Fit = Callable[[Stack, Metric, int], Combination]
@@ -260,42 +261,47 @@ Fit = Callable[[Stack, Metric, int], Combination]
 
 @dataclass(frozen=True)
 class Fitter:
-    """A way to learn a combination.
+    """A method of fitting a combination.
 
     Attributes
     ----------
-    name : as ``--method`` takes it.
-    title : in words.
+    name : value of ``--method``.
+    title : the method in words.
     fit : (stack, metric, seed) → `Combination`.
-    learns : whether it learns anything; what does not has no optimism.
-    moves : whether it moves decisions by a bias, which is none where a metric is not of counts.
+    is_fitted : whether anything is fitted; if not, the optimism is 0.
+    adds_bias : whether it adds a class bias, which has an effect only for metrics of counts.
     """
 
     name: str
     title: str
     fit: Fit
     is_fitted: bool = True
-    moves: bool = False
+    adds_bias: bool = False
 
 
 def combine(stack: Stack, combination: Combination) -> NDArray[np.float32]:
-    """(n, classes) the combination's predictions of a stack's samples, of the runs in the order of the stack."""
+    """Return (n, classes) the predictions of a combination on the samples of a stack with the same runs.
+
+    Raises
+    ------
+    ValueError : the combination has other runs than the stack, or another order.
+    """
     if combination.runs != stack.names:
-        raise ValueError(f"a combination of {combination.runs} for a stack of {stack.names}")
+        raise ValueError(f"expected a combination of {stack.names}, the runs of the stack, found {combination.runs}")
     pool = METHODS[combination.pool]
     out = np.empty((len(stack), stack.classes), np.float32)
-    for part, ballots in stack.ballots(combination.stacked is None and pool.counts_votes, pool.needs_all_rows):
-        out[part] = combination.apply(ballots)[0]
+    for part, inputs in stack.ballots(combination.stacked is None and pool.counts_votes, pool.needs_all_rows):
+        out[part] = combination.apply(inputs)[0]
     return out
 
 
-def _shares(share: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(runs, m) weights that sum to 1 over the runs present; equal ones where none with a weight is."""
-    weights = share[:, None] * present
+def _scaled_weights(run_weights: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return (runs, m) weights that sum to 1 over the present runs; equal ones where all present runs have weight 0."""
+    weights = run_weights[:, None] * present
     total = weights.sum(axis=0)
-    lonely = total <= 0
-    if lonely.any():
-        weights[:, lonely] = present[:, lonely]
+    uncovered = total <= 0
+    if uncovered.any():
+        weights[:, uncovered] = present[:, uncovered]
         total = weights.sum(axis=0)
     return weights / np.where(total > 0, total, 1)
 
@@ -305,22 +311,23 @@ def _by_class(
 ) -> NDArray[np.float64]:
     if present.all():
         return np.einsum("rmc,rc->mc", values, weights / weights.sum(axis=0))
-    each = weights[:, None, :] * present[:, :, None]
-    lonely = each.sum(axis=0) <= 0
-    each = np.where(lonely[None], present[:, :, None], each)
-    return (each * values).sum(axis=0) / each.sum(axis=0)
+    row_weights = weights[:, None, :] * present[:, :, None]
+    uncovered = row_weights.sum(axis=0) <= 0
+    row_weights = np.where(uncovered[None], present[:, :, None], row_weights)
+    return (row_weights * values).sum(axis=0) / row_weights.sum(axis=0)
 
 
 def features(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(runs, m, classes) → (m, runs × classes): log p, each run's mean taken off; an absent run says what the others do
-    on average.
+    """Return log p minus the mean of each run: (runs, m, classes) → (m, runs × classes).
+
+    Absent runs get the mean of the other runs.
     """
     logs = np.log(np.maximum(values, FLOOR))
     logs -= logs.mean(axis=2, keepdims=True)
     if not present.all():
-        there = present[:, :, None]
-        mean = np.where(there, logs, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)[:, None]
-        logs = np.where(there, logs, mean)
+        is_present = present[:, :, None]
+        mean = np.where(is_present, logs, 0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)[:, None]
+        logs = np.where(is_present, logs, mean)
     return logs.transpose(1, 0, 2).reshape(values.shape[1], -1)
 
 

@@ -1,16 +1,14 @@
-"""Weights by greedy selection with replacement; numpy only.
+"""Fit weights by greedy selection with replacement; numpy only.
 
-Caruana, Niculescu-Mizil, Crew & Ksikes, "Ensemble selection from libraries of models" (ICML 2004): step by step the
-member that makes the running mean's score best is added once more; a member's weight is how often it was taken. It is
-exact: every step takes what scoring every candidate anew would take, and the rules of ties and of where it stops are
-those of AutoGluon's `EnsembleSelection`, so that both take the same members. The speed comes from scoring candidates
-together (see `greedy_kernels`).
+Caruana, Niculescu-Mizil, Crew & Ksikes, "Ensemble selection from libraries of models" (ICML 2004): each step adds the
+member that gives the running mean the best score; the weight of a member is the share of its steps. The selection is
+exact: each step adds the same member as scoring all candidates from scratch. The rules for ties and for the end are
+those of AutoGluon's `EnsembleSelection`, so both select the same members. It is fast because candidates are scored
+together (see `ensemble.learning.greedy_objectives`).
 
-Memory, beside the probabilities: at most 48 · members · n bytes for log loss; as much as the probabilities, 9 · members
-· n
-and 40 · n · classes for a metric of counts; 24 · n · classes for any other. A bag copies the probabilities of its
-members.
-Time is linear in n, members and steps.
+Memory in addition to the probabilities: at most 48 · members · n bytes for log loss; for a metric of counts, the size
+of the probabilities plus 9 · members · n and 40 · n · classes bytes; 24 · n · classes bytes for other metrics. A bag
+copies the probabilities of its members. Time is linear in n, members and steps.
 """
 
 from __future__ import annotations
@@ -22,29 +20,36 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.learning.greedy_objectives import AnyCourse, CountsCourse, Course, Decisions, LogLossCourse, normalised
+from ensemble.learning.greedy_objectives import (
+    CountsObjective,
+    Decisions,
+    GenericObjective,
+    LogLossObjective,
+    Objective,
+    normalize_sums,
+)
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.classification import METRICS, Metric, argmax_classes
 
-# Scores are compared at so many decimals: what is nearer is no reason for another member.
+# Scores are compared after rounding to this many decimals; smaller differences do not justify another member.
 DECIMALS = 6
-# An error below this in the first step is left as it is: six decimals would not tell candidates apart.
-TINY = 1e-4
-# Scores nearer than this share of them are equal up to rounding.
+# If the error of the first step is smaller, errors are not rounded: six decimals could not distinguish candidates.
+MIN_ROUNDED_ERROR = 1e-4
+# Scores with a smaller relative difference are equal up to rounding.
 _EQUAL = 1e-12
-# Rows of probabilities looked through at once, in numbers.
+# Numbers of a block of probabilities.
 _AT_ONCE = 1 << 19
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What was taken.
+    """The result of a greedy selection.
 
     Attributes
     ----------
-    weights : (members,) sum to 1: how often each was taken / steps kept; with bags the mean of theirs.
-    order : the member taken at each step kept; with bags one bag after the other.
-    trajectory : the score after each step tried; with bags that of the mean of the weights after each bag.
+    weights : (members,) share of the kept steps that added each member, sum 1; with bags, the mean over the bags.
+    order : member added at each kept step; with bags, the steps of all bags in order.
+    trajectory : score after each step, kept or not; with bags, score of the mean weights after each bag.
     """
 
     weights: NDArray[np.float64]
@@ -66,7 +71,7 @@ def select(
     seed: int = 0,
     rows: NDArray | None = None,
 ) -> Selection:
-    """Greedy selection on one set of rows; see `Prepared.select` for the parameters, and `Prepared` for the arrays."""
+    """Return the greedy selection on one set of rows; parameters as in `Prepared.select` and `Prepared`."""
     prepared = Prepared(probabilities, labels, present)
     return prepared.select(
         metric, steps=steps, bags=bags, bag_share=bag_share, warm=warm, patience=patience, seed=seed, rows=rows
@@ -74,17 +79,17 @@ def select(
 
 
 class Prepared:
-    """Members on labelled rows, and what is worked out of them once.
+    """Members on labeled rows, with cached arrays for several selections.
 
     Parameters
     ----------
     probabilities : (members, n, classes) float32 or float64; rows sum to 1, and to 0 where a member is absent.
     labels : (n,) class indices.
-    present : (members, n); all are present without it.
+    present : (members, n) whether a member predicts a row; None if all members predict all rows.
 
     Raises
     ------
-    EnsembleError : shapes that do not fit, labels that are no class, values that are no probabilities.
+    EnsembleError : shapes that do not match, labels out of range, or values that are not probabilities.
     """
 
     def __init__(
@@ -93,8 +98,8 @@ class Prepared:
         values = np.ascontiguousarray(probabilities)
         if values.ndim != 3 or 0 in values.shape or values.dtype not in (np.float32, np.float64):
             raise EnsembleError(
-                f"expected probabilities (members, n, classes) of float32 or float64, found {values.shape} of "
-                f"{values.dtype}"
+                "expected probabilities (members, n, classes) of float32 or float64, "
+                f"found {values.shape} of {values.dtype}"
             )
         self.probabilities, self.labels = values, np.asarray(labels).astype(np.int64)
         self.members, self.n, self.classes = values.shape
@@ -106,8 +111,8 @@ class Prepared:
             )
         if present is not None and np.shape(present) != (self.members, self.n):
             raise EnsembleError(f"expected `present` ({self.members}, {self.n}), found {np.shape(present)}")
-        whole = present is None or bool(np.all(present))
-        self.present = None if whole else np.asarray(present, bool)
+        complete = present is None or bool(np.all(present))
+        self.present = None if complete else np.asarray(present, bool)
 
     def select(
         self,
@@ -121,55 +126,50 @@ class Prepared:
         seed: int = 0,
         rows: NDArray | None = None,
     ) -> Selection:
-        """Weights of the members that score best together.
+        """Return the weights of the members with the best combined score.
 
-        The steps up to the first best score are kept. Among candidates that are equal (to 1e-12 in the first step, to
-        six
-        decimals after it) those already taken come first, then a random one: the draws are those of
-        `numpy.random.RandomState(seed)`.
+        The steps up to the first best score are kept. Ties (equal to 1e-12 in the first step, to six decimals later) go
+        to a member that is already selected, then to a random one, drawn from `numpy.random.RandomState(seed)`.
 
         Parameters
         ----------
-        steps : members to take, the same one as often as it helps.
-        bags : so many selections, each among a random share of the members, averaged (Caruana et al., 2004, section
-            2.3);
-            0 for one selection among all.
-        bag_share : the share of the members in a bag; at least one.
-        warm : begin with the so many best single members, best first (sorted initialisation, section 2.2); they count
+        steps : number of steps; a member can be added several times.
+        bags : number of averaged selections, each from a random share of the members (Caruana et al., 2004, section
+            2.3); 0 for one selection from all members.
+        bag_share : share of the members in a bag; a bag has at least one.
+        warm : number of best single members to start with, best first (sorted initialization, section 2.2); they count
             as steps.
-        patience : stop after so many steps without a new best. The steps are those of the full course, up to there;
-            what
-            may be missed is a best that comes after a longer pause. All steps are tried without it.
-        rows : indices or a mask of the rows to fit on; all without it.
+        patience : stop after this many steps without a new best score; None to try all steps. The steps until then are
+            the same, but a later best score can be missed.
+        rows : indices or mask of the rows to fit on; None for all.
 
         Raises
         ------
-        UsageError : a number that is out of its range.
-        EnsembleError : no rows, rows that repeat, or a metric that gives no number.
+        UsageError : a parameter is out of range.
+        EnsembleError : no rows, repeated rows, or a metric that is NaN for every candidate.
         """
         _check(steps, bags, bag_share, warm, patience)
         index = self._index(rows)
         if bags == 0:
-            order, trajectory = self._walk(metric, index, steps, warm, patience, np.random.RandomState(seed))
+            order, trajectory = self._select_steps(metric, index, steps, warm, patience, np.random.RandomState(seed))
             return Selection(_shares(order, self.members), tuple(order), tuple(trajectory))
         random = np.random.default_rng(seed)
         size = max(1, round(bag_share * self.members))
-        weights, taken, scores = np.zeros(self.members), list[int](), list[float]()
+        weights, order_of_bags, scores = np.zeros(self.members), list[int](), list[float]()
         for bag in range(1, bags + 1):
             chosen = np.sort(random.choice(self.members, size, replace=False))
-            drawn = np.random.RandomState(random.integers(2**32, dtype=np.uint64))
-            order, _ = self.only(chosen)._walk(metric, index, steps, warm, patience, drawn)
-            taken += [int(chosen[i]) for i in order]
+            bag_random = np.random.RandomState(random.integers(2**32, dtype=np.uint64))
+            order, _ = self.take_members(chosen)._select_steps(metric, index, steps, warm, patience, bag_random)
+            order_of_bags += [int(chosen[i]) for i in order]
             weights[chosen] += _shares(order, size)
             scores.append(self.score(metric, weights / bag, rows))
-        return Selection(weights / weights.sum(), tuple(taken), tuple(scores))
+        return Selection(weights / weights.sum(), tuple(order_of_bags), tuple(scores))
 
     def score(self, metric: Metric, weights: NDArray[np.float64], rows: NDArray | None = None) -> float:
-        """The score of a weighted mean; a member absent on a row leaves its weight to the others.
+        """Return the score of a weighted mean; on rows where a member is absent, the others share its weight.
 
-        A row whose members with a weight are all absent is predicted to be no class by a metric of counts; for others
-        each
-        class has the same probability there.
+        On rows without a present member of positive weight, a metric of counts gets no predicted class; other metrics
+        get equal probabilities.
         """
         index = self._index(rows)
         chosen = slice(None) if index is None else index
@@ -178,18 +178,18 @@ class Prepared:
         for member in np.flatnonzero(weights):
             sums += weights[member] * self.probabilities[member][chosen].astype(np.float64)
         if metric.from_counts is None:
-            return float(metric(labels, normalised(sums)))
-        decided = np.where(sums.any(axis=1), argmax_classes(sums), -1)
-        return float(metric.from_counts(_counts(labels, decided, self.classes)))
+            return float(metric(labels, normalize_sums(sums)))
+        predicted = np.where(sums.any(axis=1), argmax_classes(sums), -1)
+        return float(metric.from_counts(_counts(labels, predicted, self.classes)))
 
-    def only(self, members: NDArray[np.int64]) -> Prepared:
-        """Some of the members, copied."""
+    def take_members(self, members: NDArray[np.int64]) -> Prepared:
+        """Return a copy with these members only."""
         return Prepared(
             self.probabilities[members], self.labels, None if self.present is None else self.present[members]
         )
 
     def _index(self, rows: NDArray | None) -> NDArray[np.int64] | None:
-        """The rows in order; None for all."""
+        """Return the row indices in ascending order; None for all rows."""
         if rows is None:
             return None
         rows = np.asarray(rows)
@@ -198,11 +198,11 @@ class Prepared:
         index = np.flatnonzero(rows) if rows.dtype == bool else np.sort(rows.astype(np.int64))
         if not len(index) or index[0] < 0 or index[-1] >= self.n or (np.diff(index) == 0).any():
             raise EnsembleError(
-                f"expected different rows from 0 to {self.n - 1} to fit on, at least one; found {len(index)}"
+                f"expected one or more different rows from 0 to {self.n - 1} to fit on, found {len(index)}"
             )
         return None if len(index) == self.n else index
 
-    def _walk(
+    def _select_steps(
         self,
         metric: Metric,
         rows: NDArray[np.int64] | None,
@@ -211,25 +211,25 @@ class Prepared:
         patience: int | None,
         random: np.random.RandomState,
     ) -> tuple[list[int], list[float]]:
-        """The members taken up to the first best score, and the score after each step tried."""
-        course = self._course(metric, rows)
+        """Return the members added up to the first best score, and the score after each step."""
+        objective = self._objective(metric, rows)
         order: list[int] = []
         scores: list[float] = []
         errors: list[float] = []
         ranking: Sequence[int] = ()
         rounded, best = False, 0
         for step in range(steps):
-            found = course.scores()
+            found = objective.scores()
             error = 1 - found if metric.greater_is_better else found
             if step == 0 and warm:
                 ranking = np.argsort(np.where(np.isnan(error), np.inf, error), kind="stable")[:warm].tolist()
             if rounded:
                 error = error.round(DECIMALS)
             if np.isnan(error).all():
-                raise EnsembleError(f"{metric.title} of every candidate is no number", hint="choose another `metric`")
-            member = ranking[step] if step < len(ranking) else _draw(error, order, random)
+                raise EnsembleError(f"{metric.title} of every candidate is NaN", hint="choose another `metric`")
+            member = ranking[step] if step < len(ranking) else _draw_best(error, order, random)
             if step == 0:
-                rounded = abs(error[member]) > TINY
+                rounded = abs(error[member]) > MIN_ROUNDED_ERROR
             order.append(member)
             scores.append(float(found[member]))
             errors.append(float(error[member].round(DECIMALS) if rounded else error[member]))
@@ -237,27 +237,25 @@ class Prepared:
                 best = step
             if self.members == 1 or (patience is not None and step - best >= patience):
                 break
-            course.take(member)
+            objective.take(member)
         return order[: best + 1], scores
 
-    def _course(self, metric: Metric, rows: NDArray[np.int64] | None) -> Course:
+    def _objective(self, metric: Metric, rows: NDArray[np.int64] | None) -> Objective:
         if metric.from_counts is not None:
             selected = np.ones(self.n, bool)
             if rows is not None:
                 selected = np.zeros(self.n, bool)
                 selected[rows] = True
-            return CountsCourse(self._decisions, self.labels, selected, metric.from_counts)
+            return CountsObjective(self._decisions, self.labels, selected, metric.from_counts)
         if metric.per_row is not None and metric.per_row is METRICS["log_loss"].per_row:
-            true, totals, whole = self._true_class
+            true, totals, complete = self._true_class
             chosen = slice(None) if rows is None else rows
-            return LogLossCourse(true[:, chosen], totals[:, chosen], self.classes, whole)
-        return AnyCourse(self.probabilities, self.labels, metric, rows)
+            return LogLossObjective(true[:, chosen], totals[:, chosen], self.classes, complete)
+        return GenericObjective(self.probabilities, self.labels, metric, rows)
 
     @cached_property
     def _true_class(self) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
-        """(members, n) the true class's probability, (members, n) the sum over classes, and whether all sums are near
-        1.
-        """
+        """Return (members, n) probability of the true class, (members, n) sums, and whether all sums are near 1."""
         true = self.probabilities[:, np.arange(self.n), self.labels].astype(np.float64)
         totals = np.empty((self.members, self.n))
         ones = np.ones(self.classes)
@@ -271,46 +269,50 @@ class Prepared:
 
     @cached_property
     def _decisions(self) -> Decisions:
-        decisions = Decisions.of(self.probabilities, self.present)
+        decisions = Decisions.from_probabilities(self.probabilities, self.present)
         if not np.isfinite(decisions.highest).all() or not decisions.lowest.min() >= 0:
             raise self._no_probabilities()
         return decisions
 
     def _no_probabilities(self) -> EnsembleError:
-        bad = next(
+        invalid = next(
             i for i, values in enumerate(self.probabilities) if not (np.isfinite(values).all() and values.min() >= 0)
         )
-        return EnsembleError(f"expected probabilities, found values below 0 or no number in member {bad}")
+        return EnsembleError(f"expected probabilities, found negative or non-finite values in member {invalid}")
 
 
 def _check(steps: int, bags: int, bag_share: float, warm: int, patience: int | None) -> None:
-    """Raise UsageError for a number out of its range."""
-    for name, value, least in (
+    """Raise UsageError for a parameter out of range."""
+    for name, value, minimum in (
         ("steps", steps, 1),
         ("bags", bags, 0),
         ("warm", warm, 0),
         ("patience", 1 if patience is None else patience, 1),
     ):
-        if value < least:
-            raise UsageError(f"{name} must be at least {least}, not {value}")
+        if value < minimum:
+            raise UsageError(f"`{name}` must be at least {minimum}, found {value}")
     if not 0 < bag_share <= 1:
-        raise UsageError(f"bag_share must be above 0 and at most 1, not {bag_share}")
+        raise UsageError(f"`bag_share` must be above 0 and at most 1, found {bag_share}")
 
 
-def _draw(errors: NDArray[np.float64], taken: Sequence[int], random: np.random.RandomState) -> int:
-    """A member among the best, those already taken first."""
-    least = np.nanmin(errors)
-    best = np.flatnonzero(np.abs(errors - least) <= _EQUAL * abs(least)).tolist()
-    return int(random.choice([i for i in best if i in taken] or best))
+def _draw_best(errors: NDArray[np.float64], selected: Sequence[int], random: np.random.RandomState) -> int:
+    """Return a random member among the best; members that are already selected take precedence."""
+    minimum = np.nanmin(errors)
+    best = np.flatnonzero(np.abs(errors - minimum) <= _EQUAL * abs(minimum)).tolist()
+    return int(random.choice([i for i in best if i in selected] or best))
 
 
 def _shares(order: Sequence[int], members: int) -> NDArray[np.float64]:
     return np.bincount(order, minlength=members) / len(order)
 
 
-def _counts(labels: NDArray[np.int64], decided: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """(3, classes) as `folds.metrics.classification.class_counts`, where a decision may be −1."""
-    hits = np.bincount(labels[decided == labels], minlength=classes)
+def _counts(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Return (3, classes) as `folds.metrics.classification.confusion_counts` does; predictions may be −1 (none)."""
+    true_positives = np.bincount(labels[predicted == labels], minlength=classes)
     return np.stack(
-        [hits, np.bincount(labels, minlength=classes), np.bincount(decided[decided >= 0], minlength=classes)]
+        [
+            true_positives,
+            np.bincount(labels, minlength=classes),
+            np.bincount(predicted[predicted >= 0], minlength=classes),
+        ]
     )

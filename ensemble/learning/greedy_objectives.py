@@ -1,4 +1,4 @@
-"""What each member would make of a score that is made of counts, for greedy selection; numpy only."""
+"""Score all candidates of a step of greedy selection at once, for each kind of metric; numpy only."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 
 from folds.metrics.classification import Metric
 
-# A row is left alone only if it is short of a change by this much more than rounding can make up.
+# A row is skipped only if its decision is this far from a change, which is more than rounding errors.
 SLACK = 1e-6
-# Numbers handled at once, so that they stay in a core's cache.
+# Numbers of a block, which then fits into the cache of a core.
 _AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What members say on rows, for all courses on them.
+    """The members' probabilities and decisions, shared by all objectives.
 
     Attributes
     ----------
     by_member : (members, n · classes) the probabilities; rows of 0 where a member is absent.
     by_row : (n · classes, members) the same numbers.
-    decided : (members, n) each member's own decision, −1 where it is absent.
-    first, second : (members, n) its largest probability and the one after it.
-    lowest, highest : (n, classes) over the members.
+    decided : (members, n) each member's own predicted class, −1 where it is absent.
+    first, second : (members, n) its largest and second largest probability.
+    lowest, highest : (n, classes) minimum and maximum over the members.
     """
 
     by_member: NDArray
@@ -39,8 +39,8 @@ class Decisions:
     highest: NDArray
 
     @staticmethod
-    def of(probabilities: NDArray, present: NDArray[np.bool_] | None) -> Decisions:
-        """From (members, n, classes) and (members, n); in blocks of rows that stay in a core's cache."""
+    def from_probabilities(probabilities: NDArray, present: NDArray[np.bool_] | None) -> Decisions:
+        """Return the decisions for probabilities (members, n, classes) and presence (members, n)."""
         members, n, classes = probabilities.shape
         dtype = probabilities.dtype
         by_row = np.empty((n, classes, members), dtype)
@@ -53,13 +53,17 @@ class Decisions:
             block = np.ascontiguousarray(probabilities[:, part].transpose(2, 1, 0))
             by_row[part] = block.transpose(1, 0, 2)
             lowest[part], highest[part] = block.min(axis=2).T, block.max(axis=2).T
-            one, two, which = block[0].copy(), np.zeros_like(block[0]), np.zeros(block[0].shape, decided.dtype)
+            largest, runner_up, winner = (
+                block[0].copy(),
+                np.zeros_like(block[0]),
+                np.zeros(block[0].shape, decided.dtype),
+            )
             for c, value in enumerate(block[1:], 1):
-                # The first of equals stays, as in an argmax.
-                np.maximum(which, np.multiply(value > one, c, dtype=which.dtype), out=which)
-                np.maximum(two, np.minimum(one, value), out=two)
-                np.maximum(one, value, out=one)
-            decided[:, part], first[:, part], second[:, part] = which.T, one.T, two.T
+                # Of equal values, the first one wins, as in an argmax.
+                np.maximum(winner, np.multiply(value > largest, c, dtype=winner.dtype), out=winner)
+                np.maximum(runner_up, np.minimum(largest, value), out=runner_up)
+                np.maximum(largest, value, out=largest)
+            decided[:, part], first[:, part], second[:, part] = winner.T, largest.T, runner_up.T
         if present is not None:
             decided[~present] = -1
         return Decisions(
@@ -67,22 +71,20 @@ class Decisions:
         )
 
 
-class CountsCourse:
-    """A metric of hits, labels and predictions.
+class CountsObjective:
+    """A metric of true positives, support and predictions.
 
-    The decision of a row is the largest running sum. Class b can overtake the decision t by one more member only if
-    sum_b + (largest p_b of all members) ≥ sum_t + (smallest p_t of all members). All other pairs (row, b) are left
-    alone.
-    By how much a row is short of such a pair is its lead; a member that is taken shortens it by (its largest p_b) − p_t
-    at
-    most, so most rows need not be looked at. In the others every member's sums are compared in float64 as an argmax
-    would, one pass a contender.
+    The predicted class of a row has the largest running sum. With one more member, class b can overtake the predicted
+    class t only if sum_b + (largest p_b of all members) ≥ sum_t + (smallest p_t of all members). All other pairs (row,
+    b) are skipped. The margin of a row is its distance to the next such pair. An added member reduces it by at most
+    (its largest p_b) − p_t, so most rows need no check. In the other rows, the sums of all members are compared in
+    float64 like in an argmax, with one pass for each contending class.
 
     Parameters
     ----------
-    labels : (n,).
-    selected : (n,) bool, the rows that count.
-    of_counts : (…, 3, classes) → (…).
+    labels : (n,) class indices.
+    selected : (n,) bool, the rows that are scored.
+    from_counts : (…, 3, classes) → (…).
     """
 
     def __init__(
@@ -90,174 +92,183 @@ class CountsCourse:
         members: Decisions,
         labels: NDArray[np.int64],
         selected: NDArray[np.bool_],
-        of_counts: Callable[[NDArray], NDArray],
+        from_counts: Callable[[NDArray], NDArray],
     ) -> None:
-        self.of, self.labels, self.of_counts = members, labels, of_counts
+        self.data, self.labels, self.from_counts = members, labels, from_counts
         self.members, self.n = members.decided.shape
         self.classes = members.lowest.shape[1]
         self.sums = np.zeros(self.n * self.classes)
-        self.top = np.zeros(self.n, np.int64)
-        self.open = np.flatnonzero(selected)  # rows that no member taken predicts
-        self.lead = np.full(self.n, np.inf)  # of rows that count and are predicted: what no member can make up
-        self.hits, self.predictions = np.zeros((2, self.classes), np.int64)  # of the members taken
-        self.truth = np.bincount(labels[selected], minlength=self.classes)
-        self.rows = np.zeros(0, np.int64)  # those in which some member may change the decision
+        self.predicted = np.zeros(self.n, np.int64)
+        self.uncovered = np.flatnonzero(selected)  # scored rows that no added member predicts
+        self.margin = np.full(self.n, np.inf)  # margin of scored rows with a prediction
+        self.true_positives, self.predictions = np.zeros((2, self.classes), np.int64)  # of the added members
+        self.support = np.bincount(labels[selected], minlength=self.classes)
+        self.rows = np.zeros(0, np.int64)  # rows where a member can change the prediction
         self.candidates = np.zeros((self.members, 3, self.classes), np.int64)
-        # A decision's key is its class, plus `classes` if it is right; each member has its own keys.
+        # The key of a prediction is its class, plus `classes` if it is correct; each member has separate keys.
         self.keys = 2 * self.classes
         self.cells = self.classes * np.arange(self.n)
         self.offsets = self.keys * np.arange(self.members)
 
     def scores(self) -> NDArray[np.float64]:
-        """(members,) the score with one more of each member."""
-        tally = np.zeros(self.members * self.keys, np.int64)
-        tally += self._contests()
-        if len(self.open):
-            tally += self._firsts()
-        wrong, right = tally.reshape(self.members, 2, self.classes).transpose(1, 0, 2)
-        top, labels = self.top[self.rows], self.labels[self.rows]
-        self.candidates[:, 0] = right + self.hits - np.bincount(top[top == labels], minlength=self.classes)
-        self.candidates[:, 1] = self.truth
-        self.candidates[:, 2] = right + wrong + self.predictions - np.bincount(top, minlength=self.classes)
-        return np.asarray(self.of_counts(self.candidates), np.float64)
+        """Return (members,) the score after adding each member once."""
+        key_counts = np.zeros(self.members * self.keys, np.int64)
+        key_counts += self._count_contested()
+        if len(self.uncovered):
+            key_counts += self._count_first_predictions()
+        incorrect, correct = key_counts.reshape(self.members, 2, self.classes).transpose(1, 0, 2)
+        predicted, labels = self.predicted[self.rows], self.labels[self.rows]
+        self.candidates[:, 0] = (
+            correct + self.true_positives - np.bincount(predicted[predicted == labels], minlength=self.classes)
+        )
+        self.candidates[:, 1] = self.support
+        self.candidates[:, 2] = correct + incorrect + self.predictions - np.bincount(predicted, minlength=self.classes)
+        return np.asarray(self.from_counts(self.candidates), np.float64)
 
     def take(self, member: int) -> None:
-        """Add a member, of the step that `scores` was asked for."""
-        of = self.of
-        self.sums += of.by_member[member]
-        self.hits, _, self.predictions = self.candidates[member].copy()
-        own = of.by_member[member].take(self.cells + self.top).astype(np.float64)
-        self.lead += own - np.where(of.decided[member] == self.top, of.second[member], of.first[member])
+        """Add a member; `scores` must have been called for this step."""
+        data = self.data
+        self.sums += data.by_member[member]
+        self.true_positives, _, self.predictions = self.candidates[member].copy()
+        own_probability = data.by_member[member].take(self.cells + self.predicted).astype(np.float64)
+        self.margin += own_probability - np.where(
+            data.decided[member] == self.predicted, data.second[member], data.first[member]
+        )
         changed = self.rows
-        if len(self.open):
-            covered = of.decided[member, self.open] >= 0
-            new, self.open = self.open[covered], self.open[~covered]
-            changed = np.concatenate([changed, new])
-        self.lead[changed] = -np.inf
-        self.top[changed] = self.sums.reshape(self.n, self.classes).take(changed, axis=0).argmax(axis=1)
+        if len(self.uncovered):
+            covered = data.decided[member, self.uncovered] >= 0
+            newly_covered, self.uncovered = self.uncovered[covered], self.uncovered[~covered]
+            changed = np.concatenate([changed, newly_covered])
+        self.margin[changed] = -np.inf
+        self.predicted[changed] = self.sums.reshape(self.n, self.classes).take(changed, axis=0).argmax(axis=1)
 
-    def _contests(self) -> NDArray[np.int64]:
-        """(members · keys,) how often each member with the others comes to each decision, on the rows that may change
-        (`rows`).
-        """
-        rows = np.flatnonzero(self.lead <= 0)
+    def _count_contested(self) -> NDArray[np.int64]:
+        """Return (members · keys,) counts of the predictions after adding each member, on rows that can change."""
+        rows = np.flatnonzero(self.margin <= 0)
         reach = self.sums.reshape(self.n, self.classes).take(rows, axis=0)
-        top = self.top[rows]
-        held = self.sums.take(self.cells[rows] + top) + self.of.lowest.take(self.cells[rows] + top) - SLACK
-        reach += self.of.highest.take(rows, axis=0)
-        # The decision itself is always among them.
-        found = np.flatnonzero(reach >= held[:, None])
-        of = found // self.classes
-        size = np.bincount(of, minlength=len(rows))
+        predicted = self.predicted[rows]
+        threshold = (
+            self.sums.take(self.cells[rows] + predicted) + self.data.lowest.take(self.cells[rows] + predicted) - SLACK
+        )
+        reach += self.data.highest.take(rows, axis=0)
+        # The currently predicted class is always among them.
+        reachable = np.flatnonzero(reach >= threshold[:, None])
+        row_index = reachable // self.classes
+        size = np.bincount(row_index, minlength=len(rows))
         settled = np.flatnonzero(size == 1)
         others = reach.take(settled, axis=0)
-        others[np.arange(len(settled)), top[settled]] = -np.inf
-        self.lead[rows[settled]] = held[settled] - others.max(axis=1, initial=-np.inf)
-        classes = found - of * self.classes
-        pairs = rows[of] * self.classes + classes
-        keys = classes + self.classes * (classes == self.labels[rows[of]])
-        # Rows with many contenders first, so that those with a k-th one are a slice.
+        others[np.arange(len(settled)), predicted[settled]] = -np.inf
+        self.margin[rows[settled]] = threshold[settled] - others.max(axis=1, initial=-np.inf)
+        classes = reachable - row_index * self.classes
+        pairs = rows[row_index] * self.classes + classes
+        keys = classes + self.classes * (classes == self.labels[rows[row_index]])
+        # Sorted by number of contenders, descending, so that the rows with a k-th contender are a slice.
         order = np.argsort((-size).astype(np.min_scalar_type(-self.classes)), kind="stable")
         order = order[: np.count_nonzero(size > 1)]
         starts, size = (np.cumsum(size) - size)[order], size[order]
         self.rows = rows[order]
-        tally = np.zeros(self.members * self.keys, np.int64)
+        key_counts = np.zeros(self.members * self.keys, np.int64)
         if not len(order):
-            return tally
-        many = [int(np.searchsorted(-size, -k)) for k in range(int(size[0]))]
-        ranked = [pairs[starts[:m] + k] for k, m in enumerate(many)]
-        height = max(1, max(_AT_ONCE, len(tally)) // self.members)
+            return key_counts
+        active = [int(np.searchsorted(-size, -k)) for k in range(int(size[0]))]
+        ranked = [pairs[starts[:m] + k] for k, m in enumerate(active)]
+        height = max(1, max(_AT_ONCE, len(key_counts)) // self.members)
         for start in range(0, len(order), height):
             part = slice(start, start + height)
             best = self._added(ranked[0][part])
-            which = np.zeros(best.shape, np.min_scalar_type(len(ranked)))
+            winner = np.zeros(best.shape, np.min_scalar_type(len(ranked)))
             for k, pair in enumerate(ranked[1:], 1):
                 value = self._added(pair[part])
                 m = len(value)
                 if not m:
                     break
-                # Classes come in order, so the first of equals stays, as in an argmax.
+                # Classes are in order, so of equal values the first one wins, as in an argmax.
                 better = (value > best[:m]).view(np.uint8)
-                np.maximum(which[:m], np.multiply(better, k, dtype=which.dtype), out=which[:m])
+                np.maximum(winner[:m], np.multiply(better, k, dtype=winner.dtype), out=winner[:m])
                 np.maximum(best[:m], value, out=best[:m])
-            decision = keys.take(starts[part, None] + which)
+            decision = keys.take(starts[part, None] + winner)
             decision += self.offsets
-            tally += np.bincount(decision.reshape(-1), minlength=len(tally))
-        return tally
+            key_counts += np.bincount(decision.reshape(-1), minlength=len(key_counts))
+        return key_counts
 
     def _added(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(len(index), members) the sums with one more of each member."""
-        values = self.of.by_row.take(index, axis=0).astype(np.float64)
+        """Return (len(index), members) the sums after adding each member once."""
+        values = self.data.by_row.take(index, axis=0).astype(np.float64)
         values += self.sums.take(index)[:, None]
         return values
 
-    def _firsts(self) -> NDArray[np.int64]:
-        """(members · keys,) what each member decides on the rows that it would be the first to predict."""
-        tally = np.zeros(self.members * self.keys, np.int64)
-        labels = self.labels[self.open]
+    def _count_first_predictions(self) -> NDArray[np.int64]:
+        """Return (members · keys,) counts of each member's predictions on rows that no added member predicts."""
+        key_counts = np.zeros(self.members * self.keys, np.int64)
+        labels = self.labels[self.uncovered]
         for member, offset in enumerate(self.offsets):
-            decided = self.of.decided[member, self.open].astype(np.int64)
+            decided = self.data.decided[member, self.uncovered].astype(np.int64)
             keys = decided + self.classes * (decided == labels)
-            tally[offset : offset + self.keys] = np.bincount(keys[decided >= 0], minlength=self.keys)
-        return tally
+            key_counts[offset : offset + self.keys] = np.bincount(keys[decided >= 0], minlength=self.keys)
+        return key_counts
 
 
-# Probabilities multiplied before a logarithm is taken of them: at least 1e-10 each, so the product is a normal float64.
+# Number of probabilities in one product before the logarithm: each is at least 1e-10, so the product is a normal
+# float64.
 FACTORS = 16
 
 
-# Rows whose sum for the true class may come out below this are taken one by one, clipped as the log loss clips them.
+# Rows whose sum for the true class can be smaller are computed separately, with the clipping of the log loss.
 SMALL = 1e-10
 
 
-class Course(Protocol):
-    """A running combination."""
+class Objective(Protocol):
+    """The score of a running sum of members."""
 
     def scores(self) -> NDArray[np.float64]:
-        """(members,) the score of the combination with one more of each member."""
+        """Return (members,) the score of the combination after adding each member once."""
 
     def take(self, member: int) -> None:
         """Add a member, after `scores`."""
 
 
-class LogLossCourse:
-    """Mean −log p of the true class.
+class LogLossObjective:
+    """The mean −log p of the true class.
 
-    Σ log(a + p) over rows is Σ log Π(a + p) over groups of `FACTORS` rows: two operations a number, and a logarithm
-    a group. Its relative rounding is that of a sum of as many float64.
+    Σ log(a + p) over rows is computed as Σ log Π(a + p) over groups of `FACTORS` rows: two operations for a number and
+    one logarithm for a group. The relative rounding error is that of a sum of as many float64.
 
     Parameters
     ----------
-    true : (members, n) float64, the true class's probability, 0 where a member is absent.
-    totals : (members, n) float64, each row's sum of probabilities, 0 where a member is absent.
-    whole : all members are present and all totals within 1e-6 of 1: then log Σ totals is linear in them to 1e-12.
+    true : (members, n) float64, probability of the true class, 0 where a member is absent.
+    totals : (members, n) float64, sum of each row's probabilities, 0 where a member is absent.
+    complete : all members are present and all totals are within 1e-6 of 1: then log Σ totals is linear in them to
+        1e-12.
     """
 
-    def __init__(self, true: NDArray[np.float64], totals: NDArray[np.float64], classes: int, whole: bool) -> None:
-        self.true, self.totals, self.classes, self.whole = true, totals, classes, whole
-        self.n, self.taken = true.shape[1], 0
+    def __init__(self, true: NDArray[np.float64], totals: NDArray[np.float64], classes: int, complete: bool) -> None:
+        self.true, self.totals, self.classes, self.complete = true, totals, classes, complete
+        self.n, self.n_added = true.shape[1], 0
         self.factors, self.lowest = _in_groups(true), true.min(axis=0)
         self.sums = np.ones(self.factors.shape[1:]).reshape(-1)
         self.sums[: self.n] = 0
-        self.below = np.zeros(self.n)
-        self.columns = totals.sum(axis=1) if whole else None
-        self.divisors = None if whole else _in_groups(totals)
+        self.denominator = np.zeros(self.n)
+        self.columns = totals.sum(axis=1) if complete else None
+        self.divisors = None if complete else _in_groups(totals)
 
     def scores(self) -> NDArray[np.float64]:
-        """(members,) the loss with one more of each member."""
+        """Return (members,) the loss after adding each member once."""
         small = np.flatnonzero(self.sums[: self.n] + self.lowest < SMALL)
         sums = _with_ones(self.sums, small)
         logs = _log_products(self.factors, sums)
-        numerators, denominators = self.sums[small] + self.true[:, small], self.below[small] + self.totals[:, small]
+        numerators, denominators = (
+            self.sums[small] + self.true[:, small],
+            self.denominator[small] + self.totals[:, small],
+        )
         if self.columns is not None:
-            count, rest = self.taken + 1, self.n - len(small)
-            excess = self.below.sum() + self.columns - denominators.sum(axis=1) - rest * count
-            below = rest * np.log(count) + excess / count
+            count, rest = self.n_added + 1, self.n - len(small)
+            excess = self.denominator.sum() + self.columns - denominators.sum(axis=1) - rest * count
+            denominator = rest * np.log(count) + excess / count
         else:
             assert self.divisors is not None  # noqa: S101
             padded = np.ones(len(self.sums))
-            padded[: self.n] = self.below
-            below = _log_products(self.divisors, _with_ones(padded, small)) - np.log1p(self.totals[:, small]).sum(
+            padded[: self.n] = self.denominator
+            denominator = _log_products(self.divisors, _with_ones(padded, small)) - np.log1p(self.totals[:, small]).sum(
                 axis=1
             )
         if len(small):
@@ -267,17 +278,17 @@ class LogLossCourse:
             )
             smallest = np.finfo(np.float64).eps
             logs += np.log(np.clip(means, smallest, 1 - smallest)).sum(axis=1)
-        return (below - logs) / self.n
+        return (denominator - logs) / self.n
 
     def take(self, member: int) -> None:
         """Add a member."""
         self.sums[: self.n] += self.true[member]
-        self.below += self.totals[member]
-        self.taken += 1
+        self.denominator += self.totals[member]
+        self.n_added += 1
 
 
 def _in_groups(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(members, n) → (members, FACTORS, ⌈n / FACTORS⌉), filled up with 0."""
+    """Return the values in groups: (members, n) → (members, FACTORS, ⌈n / FACTORS⌉), padded with 0."""
     members, n = values.shape
     width = -(-n // FACTORS)
     grouped = np.zeros((members, FACTORS * width))
@@ -294,7 +305,7 @@ def _with_ones(values: NDArray[np.float64], index: NDArray[np.int64]) -> NDArray
 
 
 def _log_products(grouped: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(members,) Σ log(sums + values), of what `_in_groups` gives."""
+    """Return (members,) Σ log(sums + values), for values grouped by `_in_groups`."""
     added, products = np.empty(grouped.shape[1:]), np.empty((len(grouped), grouped.shape[2]))
     sums = sums.reshape(grouped.shape[1:])
     for member, values in enumerate(grouped):
@@ -303,8 +314,8 @@ def _log_products(grouped: NDArray[np.float64], sums: NDArray[np.float64]) -> ND
     return np.asarray(np.log(products, out=products).sum(axis=1))
 
 
-class AnyCourse:
-    """Any metric, called on the combination with each member: as slow as the metric is.
+class GenericObjective:
+    """Any metric, called for the combination with each member; the speed depends on the metric.
 
     Parameters
     ----------
@@ -319,23 +330,26 @@ class AnyCourse:
         self.sums = np.zeros((len(self.labels), probabilities.shape[2]))
 
     def scores(self) -> NDArray[np.float64]:
-        """(members,) the score with one more of each member."""
+        """Return (members,) the score after adding each member once."""
         return np.array(
-            [self.metric(self.labels, normalised(self.sums + self._of(i))) for i in range(len(self.probabilities))],
+            [
+                self.metric(self.labels, normalize_sums(self.sums + self._values_of(i)))
+                for i in range(len(self.probabilities))
+            ],
             np.float64,
         )
 
     def take(self, member: int) -> None:
         """Add a member."""
-        self.sums += self._of(member)
+        self.sums += self._values_of(member)
 
-    def _of(self, member: int) -> NDArray:
+    def _values_of(self, member: int) -> NDArray:
         values = self.probabilities[member]
         return values if self.rows is None else values[self.rows]
 
 
-def normalised(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, classes) sums → rows that sum to 1; 1 / classes where there is nothing. Works in place."""
+def normalize_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, classes) sums scaled in place so that rows sum to 1; rows without predictions become 1 / classes."""
     totals = sums.sum(axis=1, keepdims=True)
     empty = totals[:, 0] <= 0
     if empty.any():

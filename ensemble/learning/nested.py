@@ -1,4 +1,4 @@
-"""What a fitted combination is really worth: fitted on all people but some, scored on those."""
+"""Run nested cross-validation of a fitted combination: each part of the people is predicted by a fit without it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from folds.utils.files import derive_seed
 from folds.utils.numeric import groups_in_several_folds
 from folds.utils.progress import Advance
 
-NESTS = 5
-FEWEST = 3  # a choice inside the nest leaves out two
+N_OUTER_FOLDS = 5
+FEWEST = 3  # minimum parts: a nested choice leaves out two
 
 
 @dataclass(frozen=True)
 class NestedResult:
-    """A fitter on one stack.
+    """The result of nested cross-validation of one fitter on one stack.
 
     Attributes
     ----------
-    combination : fitted on all samples: what is applied to new ones.
-    claimed : (n, classes) its predictions of the samples it was fitted on; their score flatters it.
-    honest : (n, classes) of each part, by what was fitted on the others; equal to `claimed` where nothing is learnt.
-    parts : what was fitted without each part, in order; () where nothing is learnt.
+    combination : fitted on all samples; applied to new samples.
+    in_sample : (n, classes) its predictions of the samples it was fitted on; their score is optimistic.
+    out_of_sample : (n, classes) predictions of each part by a fit on the other parts; equal to `in_sample` if nothing
+        is fitted.
+    parts : the fits without each part, in order; () if nothing is fitted.
     """
 
     fitter: Fitter
@@ -39,27 +40,25 @@ class NestedResult:
     parts: tuple[Combination, ...]
 
     def optimism(self, labels: NDArray[np.int64], metric: Metric) -> float:
-        """What the score on the samples it was fitted on has too much; positive when it flatters, whichever way the
-        metric goes.
-        """
+        """Return the in-sample minus the out-of-sample score, with the sign so that positive is too optimistic."""
         gained = metric(labels, self.in_sample) - metric(labels, self.out_of_sample)
         return gained if metric.greater_is_better else -gained
 
 
 def outer_fold_ids(
-    persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArray[np.int64] | None, count: int = NESTS
+    persons: NDArray[np.int64], labels: NDArray[np.int64], fold: NDArray[np.int64] | None, count: int = N_OUTER_FOLDS
 ) -> NDArray[np.int64]:
-    """(n,) the part of each sample, whole people in each: the folds that the members agree on, else people dealt out by
-    class.
+    """Return (n,) the part of each sample; all samples of a person are in the same part.
 
-    Fewer than `FEWEST` folds are dealt again, and so are folds that a person stands in two of.
+    The parts are the folds of the members. People are assigned to new parts, stratified by class, if folds are unknown
+    or fewer than `FEWEST`, or if a person is in several folds.
 
     Parameters
     ----------
-    persons : (n,) a number for each person.
-    labels : (n,) class indices; −1 where not known.
-    fold : (n,) of each sample, −1 where it is not known; None where the members disagree.
-    count : parts that people are dealt to where there are no folds.
+    persons : (n,) index of the person of each sample.
+    labels : (n,) class indices; −1 if unknown.
+    fold : (n,) fold of each sample, −1 if unknown; None if members disagree.
+    count : number of new parts.
     """
     if (
         fold is not None
@@ -69,63 +68,69 @@ def outer_fold_ids(
     ):
         return np.unique(fold, return_inverse=True)[1]
     people = int(persons.max()) + 1
-    # Each person's most frequent class; those of one class are dealt in turn, in an order that is drawn.
-    tallies = np.zeros((people, int(max(labels.max(), 0)) + 1))
-    np.add.at(tallies, (persons, np.maximum(labels, 0)), labels >= 0)
+    # People are sorted by their most frequent class, in random order within a class, and assigned to the parts in turn.
+    class_counts = np.zeros((people, int(max(labels.max(), 0)) + 1))
+    np.add.at(class_counts, (persons, np.maximum(labels, 0)), labels >= 0)
     order = np.random.default_rng(derive_seed(0, "nests")).permutation(people)
-    order = order[np.argsort(tallies.argmax(axis=1)[order], kind="stable")]
-    dealt = np.empty(people, np.int64)
-    dealt[order] = np.arange(people) % min(count, people)
-    return dealt[persons]
+    order = order[np.argsort(class_counts.argmax(axis=1)[order], kind="stable")]
+    assigned = np.empty(people, np.int64)
+    assigned[order] = np.arange(people) % min(count, people)
+    return assigned[persons]
 
 
 def held_out(stack: Stack) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """(rows of a part, all others) for each part of a stack: what a fitter chooses its own strength by.
+    """Return (rows of the part, all other rows) for each part of a stack, to choose hyperparameters within a fit.
 
-    Where there is one part only, its people are dealt out anew; [] where there is one person only.
+    If the stack has only one part, its people are assigned to new parts; [] if it has only one person.
     """
     parts = stack.outer_folds
     if len(np.unique(parts)) < 2:
         parts = outer_fold_ids(np.unique(stack.persons, return_inverse=True)[1], stack.labels, None)
-    found = np.unique(parts)
-    return [(np.flatnonzero(parts == part), np.flatnonzero(parts != part)) for part in found] if len(found) > 1 else []
+    part_ids = np.unique(parts)
+    return (
+        [(np.flatnonzero(parts == part), np.flatnonzero(parts != part)) for part in part_ids]
+        if len(part_ids) > 1
+        else []
+    )
 
 
 def nested_cv(
     stack: Stack, fitter: Fitter, metric: Metric, seed: int = 0, progress: Advance = lambda done, of: None
 ) -> NestedResult:
-    """Fit on everything, and once without each part.
+    """Return the fits on all samples and without each part, and their predictions.
+
+    Parameters
+    ----------
+    progress : called with the number of completed parts and of all parts.
 
     Raises
     ------
-    ValueError : there are fewer than two parts, and something is to be learnt.
+    ValueError : there are fewer than two parts, and the fitter fits anything.
     """
-    whole = fitter.fit(stack, metric, seed)
-    claimed = combine(stack, whole)
+    combination = fitter.fit(stack, metric, seed)
+    in_sample = combine(stack, combination)
     if not fitter.is_fitted:
-        return NestedResult(fitter, whole, claimed, claimed, ())
+        return NestedResult(fitter, combination, in_sample, in_sample, ())
     parts = np.unique(stack.outer_folds)
     if len(parts) < 2:
-        raise ValueError("a nested score needs at least two parts")
-    honest, fitted = np.empty_like(claimed), []
+        raise ValueError(f"a nested score needs at least two parts, found {len(parts)}")
+    out_of_sample, fitted = np.empty_like(in_sample), []
     for done, part in enumerate(parts):
         progress(done, len(parts))
-        inside, outside = np.flatnonzero(stack.outer_folds == part), np.flatnonzero(stack.outer_folds != part)
-        fitted.append(fitter.fit(stack.take(outside), metric, seed))
-        honest[inside] = combine(stack.take(inside), fitted[-1])
+        test_rows, fit_rows = np.flatnonzero(stack.outer_folds == part), np.flatnonzero(stack.outer_folds != part)
+        fitted.append(fitter.fit(stack.take(fit_rows), metric, seed))
+        out_of_sample[test_rows] = combine(stack.take(test_rows), fitted[-1])
     progress(len(parts), len(parts))
-    return NestedResult(fitter, whole, claimed, honest, tuple(fitted))
+    return NestedResult(fitter, combination, in_sample, out_of_sample, tuple(fitted))
 
 
 def gain(stack: Stack, metric: Metric, over: NestedResult, of: NestedResult) -> Difference:
-    """What the honest predictions `of` one have more than those `over` which it is compared, paired over people."""
+    """Return the difference of the nested scores of `of` minus `over`, paired over people."""
     return difference_over_people(metric, stack.labels, over.out_of_sample, of.out_of_sample, stack.persons)
 
 
 def weight_instability(parts: Sequence[Combination]) -> float:
-    """How far the shares of the vote move when other people are left out: half the mean absolute difference between two
-    parts, 0 to 1.
-    """
+    """Return the mean total variation distance between the weights of two parts' fits, from 0 (equal weights) to 1."""
     shares = np.array([part.shares for part in parts])
     pairs = [(i, j) for i in range(len(shares)) for j in range(i)]
     return float(np.mean([np.abs(shares[i] - shares[j]).sum() / 2 for i, j in pairs])) if pairs else 0.0

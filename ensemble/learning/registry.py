@@ -1,8 +1,8 @@
-"""All ways to combine runs, by the name that ``--method`` takes.
+"""Register all methods of combining runs by the name in ``--method``.
 
-What they find depends on the stack and the seed alone, and runs are in the order of their names. Other orders of the
-samples change sums in their last digits, and what is found by steps (simplex, exp, per-class, stacking, calibration) as
-far as its tolerance; greedy takes another run only where two score alike to six decimals.
+Results depend only on the stack and the seed; runs are in the order of their names. Another order of the samples
+changes sums in their last digits and iterative methods (simplex, exp, per-class, stacking, calibration) within their
+tolerance. Greedy selection takes another run only if two scores are equal to six decimals.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from ensemble.learning.weights import BAGS, WARM, best_single, exponential, gree
 from ensemble.voting.vote import METHODS
 from folds.metrics.classification import Metric
 
-_MOST = 64
+_MAX_RESULTS = 64
 
 
 def memoize_fit(fit: Fit) -> Fit:
-    """The fit, of which the last results are kept by the content of what it learnt on.
+    """Return the fit with a cache of its last results, keyed by the content of the stack, the metric and the seed.
 
-    A combination is a few numbers; to hash what it is learnt on takes a hundredth of the time that learning takes.
+    A combination is a few numbers, and hashing a stack takes about 1/100 of the time of a fit.
     """
-    known: OrderedDict[tuple[str, str, int], Combination] = OrderedDict()
+    cache: OrderedDict[tuple[str, str, int], Combination] = OrderedDict()
     lock = Lock()
 
     @wraps(fit)
     def once(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         key = (_content(stack), f"{metric.name} {metric.sha}", seed)
         with lock:
-            if key in known:
-                known.move_to_end(key)
-                return known[key]
+            if key in cache:
+                cache.move_to_end(key)
+                return cache[key]
         found = fit(stack, metric, seed)
         with lock:
-            known[key] = found
-            while len(known) > _MOST:
-                known.popitem(last=False)
+            cache[key] = found
+            while len(cache) > _MAX_RESULTS:
+                cache.popitem(last=False)
         return found
 
     return once
@@ -59,13 +59,13 @@ def _content(stack: Stack) -> str:
     return digest.hexdigest()
 
 
-# Of `METHODS`, the one whose weights a user has to give.
+# The method of `METHODS` that needs weights from the user.
 GIVEN = "weighted"
 SOFT, BEST = "soft", "best"
 
 
 def plain(method: str) -> Fitter:
-    """A method of `ensemble.voting.METHODS` with every run worth the same: nothing is learnt."""
+    """Return a method of `ensemble.voting.vote.METHODS` with equal weights as a fitter that fits nothing."""
 
     def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         return Combination(stack.names, pool=method)
@@ -80,9 +80,9 @@ FITTERS: dict[str, Fitter] = PLAIN | {
     for fitter in (
         Fitter("best", "the best single run", best_single),
         Fitter("greedy", "greedy selection of runs", greedy()),
-        Fitter("greedy-bagged", f"greedy selection, the mean of {BAGS} among half of the runs", greedy(bags=BAGS)),
-        Fitter("greedy-warm", f"greedy selection that starts with the {WARM} best runs", greedy(warm=WARM)),
-        Fitter("simplex", "mean of probabilities, weights of the least log loss", simplex),
+        Fitter("greedy-bagged", f"greedy selection, mean of {BAGS} from half of the runs each", greedy(bags=BAGS)),
+        Fitter("greedy-warm", f"greedy selection, starts with the {WARM} best runs", greedy(warm=WARM)),
+        Fitter("simplex", "mean of probabilities, weights with the smallest log loss", simplex),
         Fitter("exp", "mean of probabilities, weights exp(−t · log loss)", exponential),
         Fitter("per-class", "mean of probabilities, weights for each class", per_class),
         replace(biased(PLAIN["soft"]), name="bias"),
@@ -94,9 +94,7 @@ FITTERS: dict[str, Fitter] = PLAIN | {
 
 
 def candidates(metric: Metric) -> list[Fitter]:
-    """What ``auto`` tries: everything there is; where a metric is not of decisions, calibration in place of what moves
-    those.
-    """
+    """Return the fitters that ``auto`` compares; for metrics not of counts, calibrations replace class biases."""
     if metric.from_counts is not None:
         return list(FITTERS.values())
     calibrations = [
@@ -104,4 +102,4 @@ def candidates(metric: Metric) -> list[Fitter]:
         for name in ("soft", "geometric", "greedy")
         for where in ("before", "after")
     ]
-    return [*(fitter for fitter in FITTERS.values() if not fitter.moves), *calibrations]
+    return [*(fitter for fitter in FITTERS.values() if not fitter.adds_bias), *calibrations]

@@ -1,6 +1,4 @@
-"""What fitted methods learn on: the runs' out-of-fold predictions of the samples whose label is known, in memory; numpy
-only.
-"""
+"""Hold the out-of-fold predictions of labeled samples in memory, as the input of fitted methods; numpy only."""
 
 from __future__ import annotations
 
@@ -16,21 +14,21 @@ from ensemble.voting.base import VoteInput
 from ensemble.voting.blocks import row_blocks
 from folds.errors import EnsembleError, UsageError
 
-_MOST_BYTES = 16 * 2**30
+_MAX_BYTES = 16 * 2**30
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Predictions of several runs on the same labelled samples.
+    """Predictions of several runs on the same labeled samples.
 
     Attributes
     ----------
-    names : of the runs, sorted: what is learnt does not depend on the order of the files.
+    names : names of the runs, sorted, so that fits do not depend on the order of the files.
     probabilities : (runs, n, classes) float32; 0 where the run is absent.
-    present : (runs, n) whether the run predicts the sample; None where all do.
+    present : (runs, n) whether the run predicts the sample; None if all runs predict all samples.
     labels : (n,) class indices.
-    persons : (n,) a number for each person.
-    nests : (n,) the part of each sample when parts are held out; no person is in two.
+    persons : (n,) index of the person of each sample.
+    outer_folds : (n,) part of each sample in nested cross-validation; each person is in one part.
     """
 
     names: tuple[str, ...]
@@ -45,16 +43,16 @@ class Stack:
 
     @property
     def runs(self) -> int:
-        """How many runs."""
+        """Return the number of runs."""
         return len(self.names)
 
     @property
     def classes(self) -> int:
-        """How many classes."""
+        """Return the number of classes."""
         return self.probabilities.shape[2]
 
     def take(self, rows: NDArray[np.int64]) -> Stack:
-        """The samples at `rows`, copied."""
+        """Return a copy with the samples at `rows`."""
         present = None if self.present is None else self.present[:, rows]
         if present is not None and present.all():
             present = None
@@ -68,7 +66,7 @@ class Stack:
         )
 
     def select_runs(self, runs: NDArray[np.int64] | list[int]) -> Stack:
-        """These runs alone, in ascending order of their index; on all samples."""
+        """Return the stack with these runs only, in ascending order of their index, on all samples."""
         chosen = sorted(int(run) for run in runs)
         present = None if self.present is None else self.present[chosen]
         return replace(
@@ -76,35 +74,33 @@ class Stack:
         )
 
     def check_memory(self, copies: int, what: str) -> None:
-        """Raise EnsembleError where so many copies in float64, which `what` needs, are more than should be held in
-        memory.
-        """
-        if (size := 8 * copies * self.probabilities.size) > _MOST_BYTES:
+        """Raise EnsembleError if the `copies` in float64 that `what` needs exceed the memory limit."""
+        if (size := 8 * copies * self.probabilities.size) > _MAX_BYTES:
             raise EnsembleError(
-                f"{what} of {self.runs:,} runs × {len(self):,} samples × {self.classes:,} classes needs "
-                f"{size / 2**30:.0f} GiB of memory",
-                hint="`method=simplex`, which needs little, or fewer runs with `runs`",
+                f"{what} of {self.runs:,} runs × {len(self):,} samples × {self.classes:,} classes "
+                f"needs {size / 2**30:.0f} GiB of memory, the limit is {_MAX_BYTES / 2**30:.0f} GiB",
+                hint="use `method=simplex`, which needs less memory, or fewer runs with `runs`",
             )
 
-    def ballots(self, counts_votes: bool = False, whole: bool = False) -> Iterator[tuple[slice, VoteInput]]:
-        """Blocks of samples (one of all with `whole`) and what the runs say on them, every run worth the same."""
+    def ballots(self, counts_votes: bool = False, needs_all_rows: bool = False) -> Iterator[tuple[slice, VoteInput]]:
+        """Yield blocks of samples (one block with `needs_all_rows`) and the runs' predictions with equal weights."""
         hard, ranking = np.zeros(self.runs, bool), np.arange(self.runs)
-        for part in row_blocks(len(self), self.runs * self.classes, least=len(self) if whole else 256):
+        for part in row_blocks(len(self), self.runs * self.classes, min_rows=len(self) if needs_all_rows else 256):
             values = self.probabilities[:, part].astype(np.float64)
-            there = np.ones(values.shape[:2]) if self.present is None else self.present[:, part].astype(float)
+            presence = np.ones(values.shape[:2]) if self.present is None else self.present[:, part].astype(float)
             votes = None
-            if counts_votes:  # out of fold a sample has one model of each run
+            if counts_votes:  # out of fold, each run has one model for a sample
                 votes = np.zeros(values.shape)
-                np.put_along_axis(votes, values.argmax(axis=2)[:, :, None], there[:, :, None], axis=2)
-            yield part, VoteInput(values, votes, there, hard, ranking)
+                np.put_along_axis(votes, values.argmax(axis=2)[:, :, None], presence[:, :, None], axis=2)
+            yield part, VoteInput(values, votes, presence, hard, ranking)
 
 
-def stack_of(split: AlignedSplit, truth: Truth, nests: NDArray[np.int64]) -> Stack:
-    """The labelled samples of a split that every fitted method needs.
+def stack_of(split: AlignedSplit, truth: Truth, outer_folds: NDArray[np.int64]) -> Stack:
+    """Return the labeled samples of a split, as the input of fitted methods.
 
     Parameters
     ----------
-    nests : (n of the split,) see `Stack`.
+    outer_folds : (n of the split,) see `Stack`.
 
     Raises
     ------
@@ -114,35 +110,35 @@ def stack_of(split: AlignedSplit, truth: Truth, nests: NDArray[np.int64]) -> Sta
     hard = [run.name for run in split.runs if run.hard]
     if hard:
         raise UsageError(
-            f"what is fitted needs probabilities, and {', '.join(hard)} has hard labels only",
-            hint="`method=hard`, or leave it out with `runs`",
+            f"fitted methods need probabilities, found only hard labels in {', '.join(hard)}",
+            hint="use `method=hard`, or exclude these runs with `runs`",
         )
     rows = np.flatnonzero(truth.labels >= 0)
     if not len(rows):
         raise EnsembleError(
-            f"no {split.name} sample has a label, and fitting needs them",
-            hint="`labels=FILE.csv` with id, label, person",
+            f"fitted methods need labels, found none for the {split.name} samples",
+            hint="pass `labels=FILE.csv` with columns id, label, person",
         )
     runs = sorted(split.runs, key=lambda run: run.name)
     shape = (len(runs), len(rows), len(split.classes))
-    if (size := 4 * shape[0] * shape[1] * shape[2]) > _MOST_BYTES:
+    if (size := 4 * shape[0] * shape[1] * shape[2]) > _MAX_BYTES:
         raise EnsembleError(
-            f"fitting holds {shape[0]:,} runs × {shape[1]:,} samples × {shape[2]:,} classes in memory, "
-            f"{size / 2**30:.0f} GiB",
-            hint="`method=soft`, which reads them block by block, or fewer runs with `runs`",
+            f"fitting {shape[0]:,} runs × {shape[1]:,} samples × {shape[2]:,} classes "
+            f"needs {size / 2**30:.0f} GiB of memory, the limit is {_MAX_BYTES / 2**30:.0f} GiB",
+            hint="use `method=soft`, which reads predictions in blocks, or fewer runs with `runs`",
         )
-    whole = split if len(rows) == len(split) else split.take(rows)
-    of_name = {run.name: run for run in whole.runs}
+    labeled = split if len(rows) == len(split) else split.take(rows)
+    runs_by_name = {run.name: run for run in labeled.runs}
     values, present = np.empty(shape, np.float32), np.empty(shape[:2], bool)
     for i, run in enumerate(runs):
-        for part in row_blocks(shape[1], shape[2], least=256):
-            values[i, part] = of_name[run.name].probabilities(part.start, part.stop)
-            present[i, part] = of_name[run.name].models(part.start, part.stop) > 0
+        for part in row_blocks(shape[1], shape[2], min_rows=256):
+            values[i, part] = runs_by_name[run.name].probabilities(part.start, part.stop)
+            present[i, part] = runs_by_name[run.name].models(part.start, part.stop) > 0
     return Stack(
         tuple(run.name for run in runs),
         values,
         None if present.all() else present,
         truth.labels[rows],
         truth.persons[rows],
-        nests[rows],
+        outer_folds[rows],
     )

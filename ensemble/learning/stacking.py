@@ -1,4 +1,4 @@
-"""Stacking: a multinomial logistic regression on the runs' log probabilities, held to the geometric vote."""
+"""Fit stacking: multinomial logistic regression on the runs' log probabilities, regularized to the geometric mean."""
 
 from __future__ import annotations
 
@@ -13,68 +13,65 @@ from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
 
 STRUCTURES = ("own class", "all classes")
-# How hard coefficients are held to the geometric vote, from the strongest: Σ log loss + strength/2 · (runs · Σ Δ² + Σ
-# intercept²).
+# L2 penalties towards the geometric mean, strongest first: Σ log loss + strength/2 · (runs · Σ Δ² + Σ intercept²).
 STRENGTHS = (1000.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
-# A strength that is so much worse than the best one so far, in log loss a sample, ends the path.
+# The path stops at a strength whose log loss per sample exceeds the best one so far by more than this.
 _WORSE = 0.01
-# Curvature of the log loss for one logit, p(1 − p), on the mean: only how fast it is done depends on it.
+# Mean curvature p(1 − p) of the log loss for one logit; it affects only the speed.
 _CURVATURE = 0.05
 _STEPS = 200
-# Of the loss, where no more is asked for than which strength is better, or where to begin.
-_ON_THE_WAY = 1e-5
+# Tolerance of the loss for fits that only select a strength or a starting point.
+_ROUGH_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Rotated:
-    """The features, rotated so that their products are diagonal: what is fitted quickly at any strength.
+    """The features, rotated so that their Gram matrix is diagonal, which makes fits fast at any strength.
 
     Attributes
     ----------
-    values : (blocks, n, size) the features of a class in the eigenvectors of their products; one block where all
-        classes
-        have the same features. The intercept is a feature of its own, √runs.
-    vectors : (blocks, features + 1, size).
-    sizes : (blocks, size) eigenvalues.
-    runs, classes : how many.
+    values : (blocks, n, size) features of each class in the basis of the eigenvectors of their Gram matrix; one block
+        if all classes have the same features. The intercept is a feature with the value √runs.
+    vectors : (blocks, features + 1, size) eigenvectors.
+    eigenvalues : (blocks, size).
+    runs, classes : numbers of runs and classes.
     """
 
     values: NDArray[np.float64]
     vectors: NDArray[np.float64]
-    sizes: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
     runs: int
     classes: int
 
     @property
     def start(self) -> NDArray[np.float64]:
-        """(size, classes) coefficients that add nothing."""
+        """Return (size, classes) zero coefficients."""
         return np.zeros((self.values.shape[2], self.classes))
 
-    def logits(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, classes) what coefficients (size, classes) add to the logits."""
+    def logits(self, coefs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (n, classes) the contribution of coefficients (size, classes) to the logits."""
         if len(self.values) == 1:
-            return self.values[0] @ at
-        return np.matmul(self.values, at.T[:, :, None])[:, :, 0].T
+            return self.values[0] @ coefs
+        return np.matmul(self.values, coefs.T[:, :, None])[:, :, 0].T
 
-    def slope(self, rest: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(size, classes) the features' products with (n, classes)."""
+    def gradient(self, residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (size, classes) the products of the features with residuals (n, classes)."""
         if len(self.values) == 1:
-            return self.values[0].T @ rest
-        return np.matmul(rest.T[:, None, :], self.values)[:, 0].T
+            return self.values[0].T @ residuals
+        return np.matmul(residuals.T[:, None, :], self.values)[:, 0].T
 
 
 def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
-    """Logits Σ over runs of coefficients · log p + intercept, at the strength that held-out people ask for by log loss.
+    """Return a combination with logits Σ over runs of coefficients · log p + intercept.
 
-    First each class learns from the same class of every run; at infinite strength that is the geometric vote, which is
-    among
-    the choices. Then, where there are at least as many samples as coefficients (runs · classes²), each class may learn
-    from
-    all classes what is left, with a strength of its own; infinite is among the choices again.
+    First, the logit of each class depends on the same class of every run. Then, if there are at least as many samples
+    as coefficients (runs · classes²), a second fit on top of the first uses all classes. Each of the two strengths is
+    the one with the smallest log loss on held-out people. Infinite strength, which is the geometric mean for the first
+    fit, is one of the choices.
 
     Raises
     ------
-    EnsembleError : it does not fit into memory.
+    EnsembleError : the predictions do not fit into memory.
     """
     stack.check_memory(4, "stacking")
     logs = _features(stack)
@@ -83,91 +80,98 @@ def stacking(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
     bases, base = [vote] * len(parts), vote
     stacked = np.zeros((stack.runs * stack.classes + 1, stack.classes))
     stacked[:-1] = np.tile(np.eye(stack.classes) / stack.runs, (stack.runs, 1))
-    said = []
+    notes = []
     for structure in STRUCTURES:
         if not parts or (structure == "all classes" and len(stack) < stack.runs * stack.classes**2):
             break
-        found = rotated(logs, stack.runs, structure)
-        chosen, bases = _path(found, bases, stack.labels, parts)
-        at = found.start
+        rotation = rotate_features(logs, stack.runs, structure)
+        chosen, bases = _path(rotation, bases, stack.labels, parts)
+        coefs = rotation.start
         for strength in STRENGTHS[:chosen]:
-            at = fit(
-                found,
+            coefs = fit(
+                rotation,
                 base,
                 stack.labels,
                 strength,
-                at,
-                tolerance=1e-10 if strength == STRENGTHS[chosen - 1] else _ON_THE_WAY,
+                coefs,
+                tolerance=1e-10 if strength == STRENGTHS[chosen - 1] else _ROUGH_TOLERANCE,
             )
-        base = base + found.logits(at)
-        stacked += coefficients(found, at)
-        said += [f"{structure}, strength {STRENGTHS[chosen - 1]:g}"] if chosen else []
-    return Combination(stack.names, pool="geometric", stacked=stacked, summary="; ".join(said) or "the geometric vote")
+        base = base + rotation.logits(coefs)
+        stacked += coefficients(rotation, coefs)
+        notes += [f"{structure}, strength {STRENGTHS[chosen - 1]:g}"] if chosen else []
+    return Combination(
+        stack.names, pool="geometric", stacked=stacked, summary="; ".join(notes) or "geometric mean, nothing fitted"
+    )
 
 
-def rotated(logs: NDArray[np.float64], runs: int, structure: str) -> Rotated:
-    """The features (n, runs × classes) of one of `STRUCTURES`."""
+def rotate_features(logs: NDArray[np.float64], runs: int, structure: str) -> Rotated:
+    """Return the features (n, runs × classes) of one of `STRUCTURES`, rotated."""
     n, classes = len(logs), logs.shape[1] // runs
     blocks = logs[None] if structure == "all classes" else logs.reshape(n, runs, classes).transpose(2, 0, 1)
     blocks = np.concatenate([blocks, np.full((len(blocks), n, 1), runs**0.5)], axis=2)
-    sizes, vectors = np.linalg.eigh(np.matmul(blocks.transpose(0, 2, 1), blocks))
-    return Rotated(np.matmul(blocks, vectors), vectors, np.maximum(sizes, 0), runs, classes)
+    eigenvalues, vectors = np.linalg.eigh(np.matmul(blocks.transpose(0, 2, 1), blocks))
+    return Rotated(np.matmul(blocks, vectors), vectors, np.maximum(eigenvalues, 0), runs, classes)
 
 
 def fit(
-    found: Rotated,
+    rotation: Rotated,
     base: NDArray[np.float64],
     labels: NDArray[np.int64],
     strength: float,
-    at: NDArray[np.float64],
-    there: NDArray[np.bool_] | None = None,
+    coefs: NDArray[np.float64],
+    fit_mask: NDArray[np.bool_] | None = None,
     tolerance: float = 1e-10,
 ) -> NDArray[np.float64]:
-    """(size, classes) coefficients with the least Σ log loss + strength/2 · (runs · Σ Δ² + Σ intercept²), by L-BFGS.
+    """Return (size, classes) coefficients that minimize Σ log loss + strength/2 · (runs · Σ Δ² + Σ intercept²); L-BFGS.
 
     Parameters
     ----------
-    base : (n, classes) logits that the features add to.
-    at : where to begin.
-    there : (n,) the rows to fit on; all without it.
-    tolerance : it ends where a step lowers the loss by less than this share.
+    base : (n, classes) logits to which the features' contribution is added.
+    coefs : starting point.
+    fit_mask : (n,) the rows to fit on; None for all.
+    tolerance : the fit stops when a step lowers the loss by less than this fraction.
     """
     from scipy.optimize import minimize
 
     rows = np.arange(len(labels))
-    held = strength * found.runs
-    # In these units every direction is about equally curved.
-    scale = 1 / np.sqrt(_CURVATURE * found.sizes + held)
+    penalty = strength * rotation.runs
+    # Scaled by these, the curvature is about equal in every direction.
+    scale = 1 / np.sqrt(_CURVATURE * rotation.eigenvalues + penalty)
     scale = scale.T if len(scale) > 1 else scale[0][:, None]
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        now = flat.reshape(at.shape) * scale
-        logits = base + found.logits(now)
+        current = flat.reshape(coefs.shape) * scale
+        logits = base + rotation.logits(current)
         logits -= logits.max(axis=1, keepdims=True)
         true = logits[rows, labels]
-        rest = np.exp(logits, out=logits)
-        total = rest.sum(axis=1)
+        residuals = np.exp(logits, out=logits)
+        total = residuals.sum(axis=1)
         losses = np.log(total) - true
-        rest /= total[:, None]
-        rest[rows, labels] -= 1
-        if there is not None:
-            losses, rest = losses[there], rest * there[:, None]
-        slope = found.slope(rest) + held * now
-        return float(losses.sum() + held / 2 * (now**2).sum()), (slope * scale).ravel()
+        residuals /= total[:, None]
+        residuals[rows, labels] -= 1
+        if fit_mask is not None:
+            losses, residuals = losses[fit_mask], residuals * fit_mask[:, None]
+        gradient = rotation.gradient(residuals) + penalty * current
+        return float(losses.sum() + penalty / 2 * (current**2).sum()), (gradient * scale).ravel()
 
-    limits = {"maxiter": _STEPS, "ftol": tolerance, "gtol": 1e-6, "maxcor": 15}
-    return minimize(loss, (at / scale).ravel(), jac=True, method="L-BFGS-B", options=limits).x.reshape(at.shape) * scale
+    solver_options = {"maxiter": _STEPS, "ftol": tolerance, "gtol": 1e-6, "maxcor": 15}
+    return (
+        minimize(loss, (coefs / scale).ravel(), jac=True, method="L-BFGS-B", options=solver_options).x.reshape(
+            coefs.shape
+        )
+        * scale
+    )
 
 
-def coefficients(found: Rotated, at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(runs × classes + 1, classes) what they add to `Combination.stacked`."""
-    classes, runs = found.classes, found.runs
+def coefficients(rotation: Rotated, coefs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (runs × classes + 1, classes) the contribution of coefficients to `Combination.stacked`."""
+    classes, runs = rotation.classes, rotation.runs
     stacked = np.zeros((runs * classes + 1, classes))
-    if len(found.vectors) == 1 and classes > 1:
-        stacked[:] = found.vectors[0] @ at
+    if len(rotation.vectors) == 1 and classes > 1:
+        stacked[:] = rotation.vectors[0] @ coefs
         stacked[-1] *= runs**0.5
     else:
-        own = np.matmul(found.vectors, at.T[:, :, None])[:, :, 0]  # (classes, runs + 1)
+        own = np.matmul(rotation.vectors, coefs.T[:, :, None])[:, :, 0]  # (classes, runs + 1)
         for c in range(classes):
             stacked[c:-1:classes, c] = own[c, :-1]
         stacked[-1] = own[:, -1] * runs**0.5
@@ -175,30 +179,28 @@ def coefficients(found: Rotated, at: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def _path(
-    found: Rotated,
+    rotation: Rotated,
     bases: list[NDArray[np.float64]],
     labels: NDArray[np.int64],
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
 ) -> tuple[int, list[NDArray[np.float64]]]:
-    """How many of the strengths to go through, by the log loss on held-out people, and the logits without each part
-    then.
-    """
-    now = [found.start for _ in parts]
-    best, least, logits = (
+    """Return the number of strengths to use, by log loss on held-out people, and the logits without each part."""
+    current = [rotation.start for _ in parts]
+    best, lowest, logits = (
         0,
-        sum(_total_loss(base[inside], labels[inside]) for base, (inside, _) in zip(bases, parts)),
+        sum(_total_loss(base[test_rows], labels[test_rows]) for base, (test_rows, _) in zip(bases, parts)),
         bases,
     )
     for step, strength in enumerate(STRENGTHS, start=1):
-        for i, (inside, _) in enumerate(parts):
-            there = np.ones(len(labels), bool)
-            there[inside] = False
-            now[i] = fit(found, bases[i], labels, strength, now[i], there, tolerance=_ON_THE_WAY)
-        moved = [base + found.logits(at) for base, at in zip(bases, now)]
-        loss = sum(_total_loss(values[inside], labels[inside]) for values, (inside, _) in zip(moved, parts))
-        if loss < least:
-            best, least, logits = step, loss, moved
-        elif loss > least + _WORSE * len(labels):
+        for i, (test_rows, _) in enumerate(parts):
+            fit_mask = np.ones(len(labels), bool)
+            fit_mask[test_rows] = False
+            current[i] = fit(rotation, bases[i], labels, strength, current[i], fit_mask, tolerance=_ROUGH_TOLERANCE)
+        shifted = [base + rotation.logits(coefs) for base, coefs in zip(bases, current)]
+        loss = sum(_total_loss(values[test_rows], labels[test_rows]) for values, (test_rows, _) in zip(shifted, parts))
+        if loss < lowest:
+            best, lowest, logits = step, loss, shifted
+        elif loss > lowest + _WORSE * len(labels):
             break
     return best, logits
 
@@ -211,5 +213,5 @@ def _total_loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float
 
 
 def _features(stack: Stack) -> NDArray[np.float64]:
-    """(n, runs × classes) log p as `Combination.apply` takes it."""
+    """Return (n, runs × classes) log p as in `Combination.apply`."""
     return np.concatenate([features(ballots.probabilities, ballots.weights > 0) for _, ballots in stack.ballots()])

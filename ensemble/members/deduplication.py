@@ -16,10 +16,8 @@ def without_copies(members: Sequence[Member]) -> list[Member]:
     """Return the members without duplicate runs, and log a warning for each.
 
     A run is a duplicate if every file of it has the content of a file of an earlier run with another name. Values,
-    samples,
-    classes, split and kind are compared; for an array without a sidecar, only the values. Equal files of one run (two
-    folds
-    with the same predictions) are not duplicates.
+    samples, classes, split and kind are compared; for an array without a sidecar, only the values. Equal files of one
+    run (two folds with the same predictions) are not duplicates.
     """
     by_run: dict[str, list[Member]] = {}
     for member in members:
@@ -46,9 +44,7 @@ def _same(one: Sequence[Member], other: Sequence[Member]) -> bool:
 
 
 def named_apart(members: Sequence[Member]) -> list[Member]:
-    """Return the members with a unique run name for each file without a sidecar: the shortest unique end of its
-    path.
-    """
+    """Return the members with unique run names; a file without a sidecar gets the shortest unique end of its path."""
     without = [member for member in members if member.sidecar is None]
     taken = {member.run for member in members if member.sidecar is not None}
 

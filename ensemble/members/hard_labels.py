@@ -28,8 +28,7 @@ class HardLabels:
 
 
 def read_hard_labels(path: Path) -> HardLabels:
-    """Return the rows of a CSV file with columns such as ``ImageID,ans`` or ``id,label``; two columns may have any
-    names.
+    """Return the rows of a CSV file with columns such as ``ImageID,ans`` or ``id,label``, or any two columns.
 
     Raises
     ------

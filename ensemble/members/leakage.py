@@ -96,8 +96,8 @@ def _check_folds(
     if wrong:
         name, row_fold, true_fold = wrong[0]
         raise EnsembleError(
-            f"{path}: the model of fold {row_fold} predicts '{name}' but was trained on it: {folds_file} has it in "
-            f"fold {true_fold}; "
+            f"{path}: the model of fold {row_fold} predicts '{name}' but was trained on it: "
+            f"{folds_file} has it in fold {true_fold}; "
             f"this affects {len(wrong):,} of {len(fold):,} rows",
             hint=f"if 'fold' in the sidecar is wrong, give each row the fold in {folds_file}; "
             "otherwise make the out-of-fold predictions again",
@@ -126,8 +126,7 @@ def _check_trained_on(path: Path, sidecar: PredictionMetadata) -> None:
         ]
     if leaked:
         raise EnsembleError(
-            f"{path}: the model was trained on {len(leaked):,} of {len(ids):,} rows that it predicts, e.g. "
-            f"'{leaked[0]}' "
-            "('trained_on' in the sidecar)",
+            f"{path}: the model was trained on {len(leaked):,} of {len(ids):,} rows that it predicts, "
+            f"e.g. '{leaked[0]}' ('trained_on' in the sidecar)",
             hint="remove these rows, or predict them with a model that was not trained on them",
         )

@@ -1,6 +1,4 @@
-"""Read and check the members of a blend: prediction files, arrays without a sidecar, CSVs of hard labels; numpy
-only.
-"""
+"""Read and check the members of a blend: prediction files, bare arrays and CSVs of hard labels; numpy only."""
 
 from __future__ import annotations
 
@@ -203,8 +201,7 @@ def _check_shape(path: Path, values: NDArray, sidecar: PredictionMetadata) -> No
         raise EnsembleError(
             f"{path} is {values.shape[0]:,} × {values.shape[1]}, "
             f"but {sidecar_file.name} describes {expected[0]:,} samples × {expected[1]} classes",
-            hint="one of the two files was replaced: write both again, or remove the sidecar to use the stored row "
-            "order",
+            hint="one of the two files was replaced: write both again, or remove the sidecar to use the row order",
         )
 
 

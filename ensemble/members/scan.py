@@ -33,8 +33,7 @@ class Scan:
     wrong : number of rows that are not probabilities: a negative value, or a sum other than 1.
     first, total, lowest : the first such row, its sum and its smallest value.
     not_finite : row, column and value of the first number that is not finite; None if all are finite. If set, only
-        `rows`
-        is valid as well.
+        `rows` is valid as well.
     """
 
     sha: str

@@ -1,4 +1,4 @@
-"""What voting is made of: ballots, a method that combines them, the vote that comes out; numpy only."""
+"""Define the input, the pooling rules, the options and the result of a vote; numpy only."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from folds.errors import UsageError
 
-# Shares of the vote nearer to each other than this are a tie: .1 + .2 and .3 are the same share, and float32 must tell
-# others apart.
+# Shares of the vote that differ by less are a tie: .1 + .2 equals .3, and other differences must survive float32.
 TIE = 1e-7
-# What the class that wins a tie has more than the others, so that it is the largest in float32 as well.
+# Added to the share of the class that wins a tie, so that it is the largest in float32 as well.
 TIE_MARGIN = 2.0**-20
-# Least probability where zeros would decide alone (geometric mean): one member's rounding to 0 must not veto a class
-# for ever.
+# Lower limit of probabilities in geometric means: a probability that one member rounds to 0 must not exclude a class.
 FLOOR = float(np.finfo(np.float32).eps)
 BY = ("class", "attribute")
 _ROUNDING = 1e-6
@@ -24,14 +22,14 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class VoteInput:
-    """What the runs say on a block of m rows.
+    """The runs' predictions on a block of m rows.
 
     Attributes
     ----------
     probabilities : (runs, m, classes) each run's mean over its fold models; 0 where it is absent or has hard labels.
-    votes : (runs, m, classes) the share of each run's fold models that vote for a class; None unless the method asks.
-    weights : (runs, m) what each run's word is worth: sums to 1 over the runs present, 0 where one is absent.
-    hard : (runs,) whether a run has hard labels only.
+    votes : (runs, m, classes) share of each run's fold models that vote for a class; None unless the method needs it.
+    weights : (runs, m) weight of each run: sums to 1 over the runs that are present, 0 where a run is absent.
+    hard : (runs,) whether a run has only hard labels.
     ranking : (runs,) run indices, best first.
     """
 
@@ -47,13 +45,15 @@ Combine = Callable[[VoteInput], tuple[NDArray[np.float64], int]]
 
 @dataclass(frozen=True)
 class PoolingRule:
-    """A way to combine: `combine` gives (m, classes) values ≥ 0, whose largest is the decision, and the number of ties.
+    """A method of combining runs.
 
     Attributes
     ----------
-    counts_votes : it needs `Ballots.votes`, and takes members with hard labels only.
-    weighs : weights other than 0 and 1 mean something to it.
-    whole : it compares samples with each other, so its ballots must hold all rows.
+    combine : returns (m, classes) values ≥ 0, whose largest is the predicted class, and the number of ties.
+    title : the method in words.
+    counts_votes : the method uses `VoteInput.votes` and accepts members with hard labels only.
+    supports_weights : weights other than 0 and 1 have an effect.
+    needs_all_rows : the method compares samples, so its input must hold all rows.
     """
 
     combine: Combine
@@ -65,19 +65,19 @@ class PoolingRule:
 
 @dataclass(frozen=True)
 class Options:
-    """What some methods can be told.
+    """Parameters of the methods.
 
     Attributes
     ----------
-    power : the exponent of the power mean: 1 is the arithmetic mean, 0 the geometric, −1 the harmonic; the greater, the
-        nearer to the largest.
-    trim : share of the vote that the trimmed mean leaves out at either end, from 0 (the mean) to below .5 (near it: the
-        median).
-    by : ``class``, or ``attribute``: each attribute of the class is voted on by itself.
+    power : exponent of the power mean: 1 is the arithmetic mean, 0 the geometric, −1 the harmonic; with a larger
+        exponent the result is closer to the maximum.
+    trim : share of the weight that the trimmed mean removes at each end, from 0 (the mean) to below .5 (close to .5:
+        the median).
+    by : ``class``, or ``attribute`` to vote on each attribute of the class separately.
 
     Raises
     ------
-    UsageError : a value that none of them can have.
+    UsageError : a value out of range.
     """
 
     power: float = 2.0
@@ -88,30 +88,31 @@ class Options:
         if not np.isfinite(self.power):
             raise UsageError(
                 f"`power={self.power}`: expected a finite number",
-                hint="`power=2`; for the largest of all: `method=max`",
+                hint="`power=2`; for the maximum: `method=max`",
             )
         if not 0 <= self.trim < 0.5:
             raise UsageError(
                 f"`trim={self.trim:g}`: expected a share from 0 to below .5",
-                hint="`trim=.2`; for the middle alone: `method=median`",
+                hint="`trim=.2`; for the median: `method=median`",
             )
         if self.by not in BY:
             raise UsageError(
-                f"`by={self.by}`: expected {' or '.join(BY)}", hint="`by=attribute` votes on mask, gender and age apart"
+                f"`by={self.by}`: expected {' or '.join(BY)}",
+                hint="`by=attribute` votes on mask, gender and age separately",
             )
 
 
 @dataclass(frozen=True)
 class Vote:
-    """A combination of runs on one split.
+    """The combined prediction of runs on one split.
 
     Attributes
     ----------
-    probabilities : (n, classes) float32, rows sum to 1; the largest of a row is the decision.
-    ties : rows in which several classes had equally many votes (hard voting); by attribute, those of all attributes
-        added up.
-    undecided : rows whose attributes contradicted each other for every class there is, so that the vote by class
-        decided (by attribute).
+    probabilities : (n, classes) float32, rows sum to 1; the largest value of a row is the predicted class.
+    ties : number of rows where several classes had the same share of votes (hard voting); summed over the attributes in
+        a vote by attribute.
+    undecided : number of rows where every class had probability 0 in a vote by attribute; the vote by class decides
+        them.
     """
 
     probabilities: NDArray[np.float32]
@@ -119,14 +120,14 @@ class Vote:
     undecided: int = 0
 
 
-def normalised(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """(m, classes) scaled in place so that rows sum to 1; negative roundings are 0.
+def normalize_rows(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return (m, classes) values scaled in place so that rows sum to 1; negative values from rounding become 0.
 
-    What sums to 1 already is left as it is: a blend of one float32 member is that member, to the bit.
+    Rows that already sum to 1 are not changed: a blend of one float32 member is bit-identical to that member.
     """
     np.maximum(values, 0, out=values)
     sums = values @ np.ones(values.shape[1], values.dtype)
-    off = np.flatnonzero(np.abs(sums - 1) >= _ROUNDING)
-    if len(off):
-        values[off] /= sums[off, None]
+    unnormalized = np.flatnonzero(np.abs(sums - 1) >= _ROUNDING)
+    if len(unnormalized):
+        values[unnormalized] /= sums[unnormalized, None]
     return values

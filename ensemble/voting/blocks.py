@@ -1,4 +1,4 @@
-"""Rows in blocks, and what the runs say on each: memory is that of a block, whatever the files hold; numpy only."""
+"""Read the runs' predictions in blocks of rows, so that memory does not depend on the file size; numpy only."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ensemble.voting.base import VoteInput
 NUMBERS_AT_ONCE = 1 << 20
 
 
-def row_blocks(rows: int, width: int, *, least: int = 16, numbers: int | None = None) -> Iterator[slice]:
-    """Yield slices that together are all rows, in order.
+def row_blocks(rows: int, width: int, *, min_rows: int = 16, max_numbers: int | None = None) -> Iterator[slice]:
+    """Yield slices that cover all rows in order.
 
     Parameters
     ----------
-    width : how many numbers a row has.
-    least : rows of a block, however wide they are.
-    numbers : how many a block may have; `NUMBERS_AT_ONCE` without it.
+    width : numbers in a row.
+    min_rows : minimum rows of a block, for any width.
+    max_numbers : maximum numbers in a block otherwise; None for `NUMBERS_AT_ONCE`.
     """
-    size = max(least, (NUMBERS_AT_ONCE if numbers is None else numbers) // width)
+    size = max(min_rows, (NUMBERS_AT_ONCE if max_numbers is None else max_numbers) // width)
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
 
@@ -30,14 +30,14 @@ def row_blocks(rows: int, width: int, *, least: int = 16, numbers: int | None = 
 def vote_inputs(
     runs: Sequence[RunPredictions | None], rows: int, classes: int, counts_votes: bool, ranking: NDArray[np.int64]
 ) -> Iterator[tuple[slice, VoteInput]]:
-    """Yield blocks of rows and what the runs say on them; `VoteInput.weights` is 1 where a run is present, 0 elsewhere.
+    """Yield blocks of rows and the runs' predictions; `VoteInput.weights` is 1 where a run is present, 0 elsewhere.
 
-    The arrays are filled anew for the next block: what is to stay must be copied.
+    The arrays are reused for the next block; copy the values to keep.
 
     Parameters
     ----------
-    runs : None for one that is absent everywhere.
-    counts_votes : give `VoteInput.votes` as well.
+    runs : None for a run that is absent on all rows.
+    counts_votes : fill `VoteInput.votes` as well.
     ranking : (runs,) run indices, best first.
     """
     hard = np.array([run is not None and run.hard for run in runs])
@@ -59,6 +59,6 @@ def vote_inputs(
 
 
 def rank_order(names: Sequence[str], *orders: Sequence[str]) -> NDArray[np.int64]:
-    """Return (names,) the indices of `names` in the order in which they come first in `orders`, one after the other."""
-    order = [name for some in orders for name in some]
-    return np.array(sorted(range(len(names)), key=lambda i: order.index(names[i])), dtype=np.int64)
+    """Return (names,) the indices of `names`, sorted by first appearance in the concatenated `orders`."""
+    ranked = [name for names_of_order in orders for name in names_of_order]
+    return np.array(sorted(range(len(names)), key=lambda i: ranked.index(names[i])), dtype=np.int64)

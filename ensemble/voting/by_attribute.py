@@ -1,4 +1,4 @@
-"""A vote on each attribute of the class (mask, gender, age) by itself, and the class that follows; numpy only."""
+"""Vote on each attribute of the class (mask, gender, age) separately and combine the results; numpy only."""
 
 from __future__ import annotations
 
@@ -17,40 +17,38 @@ from folds.utils.text import sort_classes
 
 @dataclass(frozen=True)
 class MarginalRun(RunPredictions):
-    """A run that predicts classes, as one that predicts an attribute: P(value) is the sum over the classes that have
-    it.
+    """A run of the label as a run of one attribute: P(value) is the sum over the classes with this value.
 
-    A fold model's vote goes to the value with the largest sum, which need not be that of its most probable class; a
-    hard
-    label's to the value of its class.
+    A fold model votes for the value with the largest sum, which can differ from the value of its most probable class. A
+    hard label votes for the value of its class.
     """
 
     inner: RunPredictions | None = None
     grouping: Grouping | None = None
 
     def models(self, start: int, stop: int) -> NDArray[np.int64]:
-        """(stop − start,) how many of its fold models have predicted the row."""
+        """Return (stop − start,) the number of fold models with a prediction for each row."""
         return self._inner[0].models(start, stop)
 
     def present(self, start: int, stop: int) -> Present | None:
-        """(stop − start,) whether the run has the row; None where that is so of all."""
+        """Return (stop − start,) whether the run has each row; None if it has all."""
         return self._inner[0].present(start, stop)
 
     def raw_block(self, start: int, stop: int) -> None:
-        """None: its probabilities are computed."""
+        """Return None: the probabilities are computed."""
 
     def probabilities(self, start: int, stop: int) -> NDArray[np.float64]:
-        """(stop − start, values) sums over the classes that have each value."""
+        """Return (stop − start, values) the sums over the classes with each value."""
         inner, grouping = self._inner
         return grouping.sums(inner.probabilities(start, stop))
 
     def votes(self, start: int, stop: int, grouping: Grouping | None = None) -> NDArray[np.float64]:
-        """(stop − start, values) the share of its fold models that vote for each value."""
-        inner, own = self._inner
-        return inner.votes(start, stop, own)
+        """Return (stop − start, values) the share of fold models that vote for each value."""
+        inner, own_grouping = self._inner
+        return inner.votes(start, stop, own_grouping)
 
     def take(self, index: NDArray[np.int64], length: int) -> MarginalRun:
-        """The run on the rows `index` of `length`."""
+        """Return the run restricted to the rows `index` of `length`."""
         return replace(self, inner=self._inner[0].take(index, length))
 
     @property
@@ -61,29 +59,30 @@ class MarginalRun(RunPredictions):
 
 
 def marginal_splits(split: AlignedSplit) -> dict[str, tuple[AlignedSplit, Grouping]]:
-    """attribute → the split whose classes are its values, and the value that each class has.
+    """Return attribute → the split with the attribute's values as classes, and the grouping of classes by value.
 
     Raises
     ------
-    UsageError : it is not known what the classes are in attributes, or two classes are the same in all of them.
+    UsageError : the attributes of the classes are unknown, or two classes have the same value of every attribute.
     """
-    meaning = split.class_attributes
+    class_attributes = split.class_attributes
     attributes = [
-        name for name in next(iter(meaning.values()), {}) if all(name in meaning.get(one, {}) for one in split.classes)
+        name
+        for name in next(iter(class_attributes.values()), {})
+        if all(name in class_attributes.get(one, {}) for one in split.classes)
     ]
     if not attributes:
-        without = next((name for name in split.classes if name not in meaning), split.classes[0])
+        without = next((name for name in split.classes if name not in class_attributes), split.classes[0])
         raise UsageError(
-            f"`by=attribute`: no file says what the classes are in attributes, e.g. class '{without}' of "
-            f"{split.target}",
-            hint="sidecars tell it in class_attributes; leave `by` out to vote by class",
+            f"`by=attribute`: no file has class_attributes for all classes, e.g. for '{without}' of {split.target}",
+            hint="add class_attributes to a sidecar, or leave `by` out to vote by class",
         )
     seen: dict[tuple[str, ...], str] = {}
     for name in split.classes:
-        twin = seen.setdefault(tuple(meaning[name][attribute] for attribute in attributes), name)
-        if twin != name:
+        duplicate = seen.setdefault(tuple(class_attributes[name][attribute] for attribute in attributes), name)
+        if duplicate != name:
             raise UsageError(
-                f"`by=attribute`: classes '{twin}' and '{name}' are the same in {', '.join(attributes)}",
+                f"`by=attribute`: classes '{duplicate}' and '{name}' have the same {', '.join(attributes)}",
                 hint="leave `by` out to vote by class",
             )
     return {name: _marginal(split, name) for name in attributes}
@@ -102,15 +101,14 @@ def _marginal(split: AlignedSplit, attribute: str) -> tuple[AlignedSplit, Groupi
 
 
 def join_marginals(votes: Mapping[str, NDArray[np.float32]], groupings: Mapping[str, Grouping]) -> NDArray[np.float32]:
-    """(n, classes) the product of what the values of each class have, normalised; all 0 in rows where every product is
-    0.
+    """Return (n, classes) the normalized product of the probabilities of each class's values.
 
-    The class whose values have all won has the largest product. Where there is no such class, the largest product among
-    the classes that there are decides.
+    Rows where every product is 0 are 0. If one class has the winning value of every attribute, its product is the
+    largest.
     """
     first = next(iter(groupings))
     joined = allocate_result((len(votes[first]), len(groupings[first].value)))
-    for part in row_blocks(*joined.shape, numbers=1 << 18):
+    for part in row_blocks(*joined.shape, max_numbers=1 << 18):
         block = np.ones((part.stop - part.start, joined.shape[1]))
         for attribute, grouping in groupings.items():
             block *= votes[attribute][part][:, grouping.value]

@@ -1,4 +1,4 @@
-"""Votes of runs by any method, read in blocks of rows and combined in float64; numpy only."""
+"""Combine the runs of a split by any method, in blocks of rows and float64; numpy only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ensemble.alignment.split import AlignedSplit, RunPredictions
-from ensemble.voting.base import Options, PoolingRule, Vote, VoteInput, normalised
+from ensemble.voting.base import Options, PoolingRule, Vote, VoteInput, normalize_rows
 from ensemble.voting.blocks import rank_order, row_blocks, vote_inputs
 from ensemble.voting.by_attribute import join_marginals, marginal_splits
 from ensemble.voting.pooling import geometric, hard, maximum, median, power_mean, rank_mean, soft, trimmed
@@ -29,12 +29,17 @@ METHODS: dict[str, PoolingRule] = {
     "max": PoolingRule(maximum, "largest probability", supports_weights=False),
     "rank": PoolingRule(rank_mean, "mean rank among the samples", needs_all_rows=True),
 }
-_WHOLE_COLUMNS = 1 << 24  # numbers of whole columns held at once: 128 MiB
-_STREAMED_AT_ONCE = 1 << 17  # numbers: a block and its sums stay in the processor's cache
+_WHOLE_COLUMNS = 1 << 24  # numbers of complete columns in memory: 128 MiB
+_STREAMED_AT_ONCE = 1 << 17  # numbers of a block; it fits into the CPU cache together with its sums
 
 
 def method_of(name: str, options: Options = DEFAULTS) -> PoolingRule:
-    """The method of that name, told its options; an unknown one is an error that offers the nearest."""
+    """Return the method with this name and these options.
+
+    Raises
+    ------
+    UsageError : the name is unknown; the message suggests the closest names.
+    """
     if name not in METHODS:
         raise unknown_name("method", name, list(METHODS))
     if name == "power":
@@ -51,62 +56,60 @@ def vote(
     ranking: Sequence[str] | None = None,
     options: Options = DEFAULTS,
 ) -> Vote:
-    """Combine the runs of a split; a run that is absent on a row leaves its weight to the others.
+    """Return the combined prediction of the runs of a split; where a run is absent, the others share its weight.
 
-    The runs are summed in the order of their names, so the result is the same to the bit in whatever order files come.
-    A row that one run alone has (with a weight) is that run's, whatever the mean; ranks are of all rows.
+    Runs are summed in the order of their names, so the result is bit-identical for any order of the files. A row that
+    only one run (with a weight above 0) has keeps that run's prediction, except for ranks, which compare all rows.
 
     Parameters
     ----------
-    weights : run → weight ≥ 0, scaled to sum to 1; a run that is not named has none. Equal weights without it.
-    ranking : run names, best first, for ties of hard votes; runs it lacks come last. The split's order without it.
-    options : the exponent, the share that is trimmed; and whether attributes are voted on by themselves. Then the class
-        is the one with the largest product of what its attributes' values have; in rows where every product is 0
-        (medians can do that) the vote by class decides.
+    weights : run → weight ≥ 0, scaled to sum to 1; runs without an entry get 0. None for equal weights.
+    ranking : run names, best first, for ties of hard votes; other runs come last. None for the order of the split.
+    options : exponent of the power mean, share of the trimmed mean, and whether to vote by attribute. In a vote by
+        attribute, the class with the largest product of its values' probabilities wins; in rows where every product is
+        0 (possible for medians), the vote by class decides.
 
     Raises
     ------
-    UsageError : an unknown method, one that needs probabilities where a run has hard labels only, an impossible weight,
-        attributes that are not known.
-    ValueError : a row has no run with a weight (see `Split.only`).
+    UsageError : an unknown method, a method that needs probabilities for a run with hard labels only, an invalid
+        weight, or unknown attributes.
+    ValueError : a row has no run with a weight above 0 (see `AlignedSplit.select_runs`).
     """
-    how = method_of(method, options)
+    rule = method_of(method, options)
     runs = sorted(split.runs, key=lambda run: run.name)
-    _check_probabilities(method, how, runs)
-    share = _share_of(runs, weights)
+    _check_probabilities(method, rule, runs)
+    run_weights = _check_weights(runs, weights)
     if options.by == "attribute":
         return _by_attribute(split, method, weights, ranking, options)
-    if how.combine is soft:
-        return Vote(_mean(split, runs, share))
-    ranks = rank_order([run.name for run in runs], ranking or (), [run.name for run in split.runs])
-    return (_by_columns if how.needs_all_rows else _by_blocks)(split, runs, share, how, ranks)
+    if rule.combine is soft:
+        return Vote(_mean(split, runs, run_weights))
+    ranking_indices = rank_order([run.name for run in runs], ranking or (), [run.name for run in split.runs])
+    return (_by_columns if rule.needs_all_rows else _by_blocks)(split, runs, run_weights, rule, ranking_indices)
 
 
-def _check_probabilities(method: str, how: PoolingRule, runs: Sequence[RunPredictions]) -> None:
+def _check_probabilities(method: str, rule: PoolingRule, runs: Sequence[RunPredictions]) -> None:
     without = [run.name for run in runs if run.hard]
-    if without and not how.counts_votes:
+    if without and not rule.counts_votes:
         raise UsageError(
-            f"`method={method}` needs probabilities, and {', '.join(without)} has hard labels only",
-            hint="`method=hard`, or leave it out with `runs`",
+            f"`method={method}` needs probabilities, found only hard labels in {', '.join(without)}",
+            hint="use `method=hard`, or exclude these runs with `runs`",
         )
 
 
-def _share_of(runs: Sequence[RunPredictions], weights: Mapping[str, float] | None) -> NDArray[np.float64]:
-    """Return (runs,) the weight of each run, not scaled."""
-    share = np.array([1.0 if weights is None else weights.get(run.name, 0.0) for run in runs])
-    if not np.isfinite(share).all() or (share < 0).any():
+def _check_weights(runs: Sequence[RunPredictions], weights: Mapping[str, float] | None) -> NDArray[np.float64]:
+    """Return (runs,) the weight of each run, not scaled; raise UsageError for an invalid weight."""
+    run_weights = np.array([1.0 if weights is None else weights.get(run.name, 0.0) for run in runs])
+    if not np.isfinite(run_weights).all() or (run_weights < 0).any():
         raise UsageError(
-            f"weights must be finite numbers from 0 up, found {', '.join(map(str, share))}",
+            f"`weights` must be finite numbers ≥ 0, found {', '.join(map(str, run_weights))}",
             hint="weights are scaled to sum to 1",
         )
-    return share
+    return run_weights
 
 
-def _scaled(split: AlignedSplit, share: NDArray[np.float64], present: NDArray, start: int) -> NDArray[np.float64]:
-    """Return (runs, m) the weights of the runs that are `present` (runs, m) on rows from `start` on, scaled to sum to
-    1.
-    """
-    weights = share[:, None] * present
+def _scaled(split: AlignedSplit, run_weights: NDArray[np.float64], present: NDArray, start: int) -> NDArray[np.float64]:
+    """Return (runs, m) the weights where runs are `present` (runs, m), scaled to sum to 1; `start` is the first row."""
+    weights = run_weights[:, None] * present
     total = weights.sum(axis=0)
     if not (total > 0).all():
         raise _uncovered_error(split, start + int(np.argmin(total > 0)))
@@ -114,12 +117,12 @@ def _scaled(split: AlignedSplit, share: NDArray[np.float64], present: NDArray, s
 
 
 def _uncovered_error(split: AlignedSplit, row: int) -> ValueError:
-    return ValueError(f"no run with a weight predicts the sample '{split.rows.ids[row]}'")
+    return ValueError(f"no run with a weight above 0 predicts the sample '{split.rows.ids[row]}'")
 
 
-def _mean(split: AlignedSplit, runs: Sequence[RunPredictions], share: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return (n, classes) the arithmetic mean, added up where the files lie."""
-    mean = mean_of_runs(runs, share, len(split))
+def _mean(split: AlignedSplit, runs: Sequence[RunPredictions], run_weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return (n, classes) the arithmetic mean, summed directly from the memory maps."""
+    mean = mean_of_runs(runs, run_weights, len(split))
     uncovered = np.concatenate([np.isnan(block[:, 0]) for block in blocks(mean)])
     if uncovered.any():
         raise _uncovered_error(split, int(np.argmax(uncovered)))
@@ -127,83 +130,81 @@ def _mean(split: AlignedSplit, runs: Sequence[RunPredictions], share: NDArray[np
 
 
 def mean_of_runs(
-    runs: Sequence[RunPredictions], share: NDArray[np.float64], rows: int, accumulate: DTypeLike = np.float64
+    runs: Sequence[RunPredictions], run_weights: NDArray[np.float64], rows: int, accumulate: DTypeLike = np.float64
 ) -> NDArray[np.float32]:
-    """The weighted mean of the runs' probabilities over the runs that are present on each row, normalised.
+    """Return the weighted mean of the runs' probabilities over the runs that are present on each row, normalized.
 
-    Blocks of the maps are added where they lie, without a copy, so it is bound by memory. Runs are summed in the order
-    given and divided once: with equal weights, of float32 files whose rows sum to 1, it is to the bit the mean in
-    float64, rounded to float32.
+    Blocks of the memory maps are added without a copy, so the speed is limited by memory. Runs are summed in the given
+    order and divided once: with equal weights and float32 files whose rows sum to 1, the result is bit-identical to the
+    mean in float64, rounded to float32.
 
     Parameters
     ----------
-    share : (runs,) weights ≥ 0.
-    accumulate : the type in which it is summed; float32 takes half the time and can differ in the last bits.
+    run_weights : (runs,) weights ≥ 0.
+    accumulate : dtype of the sums; float32 takes half the time and can differ in the last bits.
 
     Returns
     -------
-    (rows, classes) float32; rows that no run with a weight has are NaN.
+    (rows, classes) float32; rows without a run with a weight above 0 are NaN.
     """
-    active = [(run, weight) for run, weight in zip(runs, share.tolist(), strict=True) if weight > 0]
+    active = [(run, weight) for run, weight in zip(runs, run_weights.tolist(), strict=True) if weight > 0]
     if len({weight for _, weight in active}) == 1:
         active = [(run, 1.0) for run, _ in active]
     classes = runs[0].classes
     combined = allocate_result((rows, classes))
-    sums, scaled = np.empty((2, min(rows, max(16, _STREAMED_AT_ONCE // classes)), classes), accumulate)
-    for part in row_blocks(rows, classes, numbers=_STREAMED_AT_ONCE):
+    sums, scratch = np.empty((2, min(rows, max(16, _STREAMED_AT_ONCE // classes)), classes), accumulate)
+    for part in row_blocks(rows, classes, max_numbers=_STREAMED_AT_ONCE):
         size = part.stop - part.start
-        total = _weighted_sum(active, part, sums[:size], scaled[:size])
-        combined[part] = normalised(total)
+        total = _weighted_sum(active, part, sums[:size], scratch[:size])
+        combined[part] = normalize_rows(total)
         release_pages(combined)
     return combined
 
 
 def _weighted_sum(
-    active: Sequence[tuple[RunPredictions, float]], part: slice, total: NDArray, scaled: NDArray
+    active: Sequence[tuple[RunPredictions, float]], part: slice, total: NDArray, scratch: NDArray
 ) -> NDArray[np.floating]:
-    """Return the weighted mean of the rows `part`, in `total` (m, classes); `scaled` is as large and is written
-    over.
-    """
+    """Return the weighted mean of the rows `part` in `total` (m, classes); `scratch` has the same shape."""
     total[:] = 0
-    everywhere, somewhere = 0.0, np.zeros(len(total))  # the weights of the runs that have all rows, and of the others
+    complete, incomplete = 0.0, np.zeros(len(total))  # weights of the runs with all rows, and of the other runs
     for run, weight in active:
         stored = run.raw_block(part.start, part.stop)
         block = run.probabilities(part.start, part.stop) if stored is None else stored
-        weighted = block if weight == 1 else np.multiply(block, weight, out=scaled, casting="unsafe")
+        weighted = block if weight == 1 else np.multiply(block, weight, out=scratch, casting="unsafe")
         np.add(total, weighted, out=total, casting="unsafe")
         if stored is not None:
             release_pages(stored)
         present = run.present(part.start, part.stop)
         if present is None:
-            everywhere += weight
+            complete += weight
         else:
-            somewhere += weight * present
-    if somewhere.any():
+            incomplete += weight * present
+    if incomplete.any():
         with np.errstate(invalid="ignore"):
-            total /= (everywhere + somewhere)[:, None]
+            total /= (complete + incomplete)[:, None]
     else:
-        total /= everywhere if everywhere else np.nan
+        total /= complete if complete else np.nan
     return total
 
 
 def _by_blocks(
     split: AlignedSplit,
     runs: Sequence[RunPredictions],
-    share: NDArray[np.float64],
-    how: PoolingRule,
-    ranks: NDArray[np.int64],
+    run_weights: NDArray[np.float64],
+    rule: PoolingRule,
+    ranking_indices: NDArray[np.int64],
 ) -> Vote:
-    """Combine row by row, whatever the other rows are."""
+    """Return the vote of a method that treats rows independently."""
     n, classes = len(split), len(split.classes)
     combined, ties = allocate_result((n, classes)), 0
-    for part, said in vote_inputs(runs, n, classes, how.counts_votes, ranks):
-        said = replace(said, weights=_scaled(split, share, said.weights, part.start))
-        values, tied = how.combine(said)
-        if not how.counts_votes:
-            alone = np.flatnonzero((said.weights > 0).sum(axis=0) == 1)
-            values[alone] = said.probabilities[said.weights[:, alone].argmax(axis=0), alone]
+    for part, inputs in vote_inputs(runs, n, classes, rule.counts_votes, ranking_indices):
+        inputs = replace(inputs, weights=_scaled(split, run_weights, inputs.weights, part.start))
+        values, tied = rule.combine(inputs)
+        if not rule.counts_votes:
+            alone = np.flatnonzero((inputs.weights > 0).sum(axis=0) == 1)
+            values[alone] = inputs.probabilities[inputs.weights[:, alone].argmax(axis=0), alone]
         ties += tied
-        combined[part] = normalised(values)
+        combined[part] = normalize_rows(values)
         release_pages(combined)
     return Vote(combined, ties)
 
@@ -211,18 +212,18 @@ def _by_blocks(
 def _by_columns(
     split: AlignedSplit,
     runs: Sequence[RunPredictions],
-    share: NDArray[np.float64],
-    how: PoolingRule,
-    ranks: NDArray[np.int64],
+    run_weights: NDArray[np.float64],
+    rule: PoolingRule,
+    ranking_indices: NDArray[np.int64],
 ) -> Vote:
-    """Combine by a method that compares all samples: whole columns, of as many classes at once as fit (at least one:
-    runs × n × 8 bytes).
+    """Return the vote of a method that compares all samples.
 
-    Rows that are 0 in every class are decided by the mean.
+    Complete columns of several classes are in memory at once (at least one class: runs × n × 8 bytes). Rows that are 0
+    in every class get the mean.
     """
     n, classes = len(split), len(split.classes)
     combined, hard = allocate_result((n, classes)), np.array([run.hard for run in runs])
-    weights = _scaled(split, share, np.stack([run.models(0, n) > 0 for run in runs]), 0)
+    weights = _scaled(split, run_weights, np.stack([run.models(0, n) > 0 for run in runs]), 0)
     width = min(classes, max(1, _WHOLE_COLUMNS // (len(runs) * n)))
     for first in range(0, classes, width):
         columns = slice(first, min(first + width, classes))
@@ -230,14 +231,14 @@ def _by_columns(
         for i, run in enumerate(runs):
             for part in row_blocks(n, classes):
                 stacked[i, part] = run.probabilities(part.start, part.stop)[:, columns]
-        combined[:, columns] = how.combine(VoteInput(stacked, None, weights, hard, ranks))[0]
+        combined[:, columns] = rule.combine(VoteInput(stacked, None, weights, hard, ranking_indices))[0]
     for part in row_blocks(n, classes):
         values = combined[part].astype(np.float64)
-        nothing = np.flatnonzero(values.max(axis=1) <= 0)
-        for i, run in enumerate(runs) if len(nothing) else ():
-            mine = run.probabilities(part.start, part.stop)
-            values[nothing] += weights[i, part.start + nothing, None] * mine[nothing]
-        combined[part] = normalised(values)
+        empty = np.flatnonzero(values.max(axis=1) <= 0)
+        for i, run in enumerate(runs) if len(empty) else ():
+            values_of_run = run.probabilities(part.start, part.stop)
+            values[empty] += weights[i, part.start + empty, None] * values_of_run[empty]
+        combined[part] = normalize_rows(values)
         release_pages(combined)
     return Vote(combined)
 
@@ -249,15 +250,17 @@ def _by_attribute(
     ranking: Sequence[str] | None,
     options: Options,
 ) -> Vote:
-    apart = replace(options, by="class")
+    by_class = replace(options, by="class")
     parts = marginal_splits(split)
-    votes = {attribute: vote(inside, method, weights, ranking, apart) for attribute, (inside, _) in parts.items()}
+    votes = {
+        attribute: vote(marginal, method, weights, ranking, by_class) for attribute, (marginal, _) in parts.items()
+    }
     joined = join_marginals(
         {name: result.probabilities for name, result in votes.items()},
         {name: grouping for name, (_, grouping) in parts.items()},
     )
     undecided = np.flatnonzero(joined.max(axis=1) == 0)
     if len(undecided):
-        # Ranks are of all rows, so all are voted on, whatever is asked of them.
-        joined[undecided] = vote(split, method, weights, ranking, apart).probabilities[undecided]
+        # Ranks compare all rows, so the vote includes all rows.
+        joined[undecided] = vote(split, method, weights, ranking, by_class).probabilities[undecided]
     return Vote(joined, sum(result.ties for result in votes.values()), len(undecided))

@@ -1,4 +1,4 @@
-"""Runs in memory, as alignment would make them of files."""
+"""Build small runs in memory, as alignment makes them from files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stacks drawn for the tests of what is fitted: members of different skill that are sure to different degrees."""
+"""Draw stacks for the tests of fitted methods: runs of different skill and confidence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ensemble.learning.stack import Stack
 
 
 def drawn(seed: int = 0, runs: int = 4, n: int = 300, classes: int = 4, per_person: int = 3, parts: int = 5) -> Stack:
-    """Runs of rising skill; the first class is eight times as frequent as the last."""
+    """Return runs of increasing skill; the first class is eight times as frequent as the last."""
     random = np.random.default_rng(seed)
     persons = np.arange(n) // per_person
     share = np.geomspace(8, 1, classes)
@@ -33,7 +33,7 @@ def drawn(seed: int = 0, runs: int = 4, n: int = 300, classes: int = 4, per_pers
 
 
 def with_gaps(stack: Stack, share: float = 0.2, seed: int = 0) -> Stack:
-    """Some predictions taken away, never all of a sample's."""
+    """Return the stack with some predictions removed, but at least one left for each sample."""
     present = np.random.default_rng(seed).random(stack.probabilities.shape[:2]) >= share
     present[0, ~present.any(axis=0)] = True
     return replace(stack, probabilities=stack.probabilities * present[:, :, None], present=present)

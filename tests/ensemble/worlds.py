@@ -1,4 +1,4 @@
-"""Small worlds for tests of what is learnt: members with errors that people share."""
+"""Draw stacks for the tests of fitted methods: runs whose errors are correlated within a person."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def world(
     skill: float = 1.5,
     outer_folds: int = 5,
 ) -> Stack:
-    """A stack of runs of falling skill; a person's images share half of the error."""
+    """Return a stack of runs of decreasing skill; a person's images share half of the error."""
     random = np.random.default_rng(seed)
     persons = np.repeat(np.arange(people), per_person)
     n = len(persons)

@@ -213,7 +213,7 @@ def test_attributes_are_voted_on_apart_where_it_is_asked_for(runs: Path, call: C
     }
     refused = call("blend", runs / "*.oof.npy", "--by", "attribute")
     assert refused.code == 2
-    assert "no file says what the classes are in attributes" in refused.err
+    assert "no file has class_attributes for all classes" in refused.err
     for run in ("swin", "resnet18"):
         values, sidecar = np.load(runs / f"{run}.oof.npy"), read_sidecar(runs / f"{run}.oof.npy")
         assert sidecar is not None
@@ -344,7 +344,7 @@ def test_per_person_averages_a_persons_images_first(runs: Path, call: Call) -> N
     assert score["accuracy"] == pytest.approx(
         accuracy_score(labels[::3], np.array(CLASSES)[mean.argmax(1)])
     ) or isinstance(score["accuracy"], dict)
-    assert any("differ from those beside the predictions" in note for note in record["notes"])
+    assert any("differ from the labels of the members" in note for note in record["notes"])
 
 
 def test_bare_arrays_with_labels_are_scored_and_without_are_not(runs: Path, call: Call) -> None:

@@ -1,4 +1,4 @@
-"""What was learnt out of fold, applied to other samples: the same numbers as in memory, whatever is absent."""
+"""A fitted combination applied to files gives the same numbers as in memory, also with absent runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("run0", "run1", "run2")
 
 
 def as_split(stack: Stack) -> AlignedSplit:
-    """The runs of a stack as files would give them."""
+    """Return the runs of a stack as a split, as they come from files."""
     runs = []
     for i, name in enumerate(stack.names):
         rows = None if stack.present is None else np.where(stack.present[i], np.arange(len(stack)), -1)
@@ -56,7 +56,7 @@ COMBINATIONS = [
     "combination", COMBINATIONS, ids=lambda c: f"{c.pool}-{c.weights is not None}-{c.stacked is not None}"
 )
 def test_files_and_memory_give_the_same(stack: Stack, combination: Combination) -> None:
-    if combination.pool == "hard":  # a tie is settled in float64 from the same numbers
+    if combination.pool == "hard":  # ties are decided in float64 from the same numbers
         assert np.array_equal(
             apply_combination(as_split(stack), combination).probabilities.argmax(1),
             combine(stack, combination).argmax(1),
@@ -73,11 +73,11 @@ def test_files_and_memory_give_the_same(stack: Stack, combination: Combination) 
     ids=lambda o: f"{o.power:g}-{o.trim:g}",
 )
 @pytest.mark.parametrize("method", METHODS)
-def test_a_plain_vote_is_done_again_from_its_record(stack: Stack, method: str, options: Options) -> None:
+def test_a_plain_vote_is_reproduced_from_its_record(stack: Stack, method: str, options: Options) -> None:
     weights = dict(zip(NAMES, (0.2, 0.3, 0.5), strict=True))
-    told = {"power": {"power": options.power}, "trimmed": {"trim": options.trim}}.get(method, {})
+    parameters = {"power": {"power": options.power}, "trimmed": {"trim": options.trim}}.get(method, {})
     made = Combination.from_record(
-        Combination(NAMES, method, np.array([0.2, 0.3, 0.5]), **told).as_record(), 4, "blend.toml"
+        Combination(NAMES, method, np.array([0.2, 0.3, 0.5]), **parameters).as_record(), 4, "blend.toml"
     )
     expected = vote(as_split(stack), method, weights, options=options).probabilities
     assert np.array_equal(apply_combination(as_split(stack), made).probabilities, expected)
@@ -85,27 +85,27 @@ def test_a_plain_vote_is_done_again_from_its_record(stack: Stack, method: str, o
         np.testing.assert_allclose(combine(stack, made), expected, atol=2e-6)
 
 
-def test_a_run_that_the_split_lacks_leaves_its_word_to_the_others() -> None:
+def test_a_run_missing_in_the_split_leaves_its_weight_to_others() -> None:
     stack = world(people=10)
-    learnt = Combination(NAMES, weights=np.array([1.0, 2.0, 3.0]), before=Calibration(np.ones((3, 1, 1))))
-    found = apply_combination(as_split(stack.select_runs([0, 2])), learnt).probabilities
+    combination = Combination(NAMES, weights=np.array([1.0, 2.0, 3.0]), before=Calibration(np.ones((3, 1, 1))))
+    found = apply_combination(as_split(stack.select_runs([0, 2])), combination).probabilities
     np.testing.assert_allclose(found, np.average(stack.probabilities[[0, 2]], axis=0, weights=[1, 3]), atol=1e-6)
     alone = apply_combination(
-        as_split(stack.select_runs([0])), replace(learnt, weights=np.array([0.0, 1.0, 1.0]))
+        as_split(stack.select_runs([0])), replace(combination, weights=np.array([0.0, 1.0, 1.0]))
     ).probabilities
     np.testing.assert_allclose(alone, stack.probabilities[0], atol=1e-6)
 
 
-def test_a_run_that_nothing_was_learnt_of_is_refused() -> None:
+def test_a_run_outside_the_fit_is_an_error() -> None:
     stack = world(people=10)
-    with pytest.raises(UsageError, match="run2 was not there when the weights were learnt"):
+    with pytest.raises(UsageError, match="also found run2"):
         apply_combination(as_split(stack), Combination(NAMES[:2]))
 
 
-def test_hard_labels_can_only_be_counted() -> None:
+def test_hard_labels_need_a_counting_method() -> None:
     stack = world(people=10)
     split = split_of(*as_split(stack).runs[:2], answer_run("run2", stack.labels, 4), n=len(stack))
-    with pytest.raises(UsageError, match="run2 has hard labels only"):
+    with pytest.raises(UsageError, match="found only hard labels in run2"):
         apply_combination(split, Combination(NAMES, weights=np.ones(3), before=Calibration(np.ones((3, 1, 1)))))
     assert len(
         apply_combination(split, Combination(NAMES, pool="hard", weights=np.array([0.0, 0.0, 1.0]))).probabilities

@@ -1,4 +1,4 @@
-"""A calibration is the optimum of its log loss, whatever the probabilities, and keeps what it must keep."""
+"""A calibration minimizes its log loss for any probabilities and keeps decisions where it must."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ensemble.learning.calibration import (
     MIN_TEMPERATURE,
     calibrated,
     parse_calibration,
-    pooled_honestly,
+    pool_out_of_fold,
     temperature,
     vector,
 )
-from ensemble.learning.class_bias import MOST, _best_of_class, biased, expected_bias
+from ensemble.learning.class_bias import MAX_BIAS, _best_of_class, biased, expected_bias
 from ensemble.learning.combination import Calibration, Combination, combine
 from ensemble.learning.registry import FITTERS
 from folds.errors import UsageError
@@ -28,8 +28,8 @@ from tests.ensemble.stacks import drawn, with_gaps
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]
 
 
-def loss(values: NDArray, labels: NDArray, heat: float, offset: NDArray | None = None) -> float:
-    p = Calibration(np.array(heat), offset)(values)[np.arange(len(labels)), labels]
+def loss(values: NDArray, labels: NDArray, fitted_temperature: float, offset: NDArray | None = None) -> float:
+    p = Calibration(np.array(fitted_temperature), offset)(values)[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(p, 1e-300)).sum())
 
 
@@ -50,29 +50,29 @@ def test_a_known_temperature_is_found_again() -> None:
     logits = 2 * random.normal(size=(20000, 3))
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     labels = (p.cumsum(axis=1) > random.random((20000, 1))).argmax(axis=1)
-    for heat in (0.3, 1, 4):
-        sharpened = p**heat / (p**heat).sum(axis=1, keepdims=True)
-        assert temperature(sharpened, labels) == pytest.approx(heat, rel=0.05)
+    for fitted_temperature in (0.3, 1, 4):
+        sharpened = p**fitted_temperature / (p**fitted_temperature).sum(axis=1, keepdims=True)
+        assert temperature(sharpened, labels) == pytest.approx(fitted_temperature, rel=0.05)
 
 
 def test_probabilities_of_0_and_1_have_a_temperature() -> None:
     labels = np.array([0, 1, 2, 0, 1, 2] * 5)
-    sure = np.eye(3)[labels]
-    assert MIN_TEMPERATURE <= temperature(sure, labels) < 1
+    confident = np.eye(3)[labels]
+    assert MIN_TEMPERATURE <= temperature(confident, labels) < 1
     wrong = np.eye(3)[(labels + 1) % 3]
     assert temperature(wrong, labels) == pytest.approx(MAX_TEMPERATURE, rel=0.01)
-    mixed = np.where(np.arange(30)[:, None] % 3 > 0, sure, wrong)
-    # Two of three are right, so what is sure should say 2/3, and 1/6 for each of the others: ε of float32, 15.9 / T =
-    # log 4.
+    mixed = np.where(np.arange(30)[:, None] % 3 > 0, confident, wrong)
+    # Two of three rows are right, so the calibrated probability is 2/3, and 1/6 for each other class: the logit of ε of
+    # float32 gives 15.9 / T = log 4.
     assert temperature(mixed, labels) == pytest.approx(-np.log(np.finfo(np.float32).eps) / np.log(4), rel=1e-3)
     assert np.isfinite(loss(mixed, labels, *vector(mixed, labels, 1.0)))
 
 
-def test_rows_without_preference_and_no_rows_leave_it_at_one() -> None:
+def test_uniform_rows_and_no_rows_give_temperature_1() -> None:
     assert temperature(np.full((9, 3), 1 / 3), np.zeros(9, int)) == 1
     assert temperature(np.zeros((0, 3)), np.zeros(0, int)) == 1
-    heat, offset = vector(np.zeros((0, 3)), np.zeros(0, int), 10.0)
-    assert heat == 1
+    fitted_temperature, offset = vector(np.zeros((0, 3)), np.zeros(0, int), 10.0)
+    assert fitted_temperature == 1
     assert not offset.any()
 
 
@@ -81,28 +81,28 @@ def test_the_vector_is_the_optimum_of_another_solver(strength: float) -> None:
     stack = drawn(5)
     values = stack.probabilities[1]
 
-    def penalised(x: NDArray[np.float64]) -> float:
+    def penalized(x: NDArray[np.float64]) -> float:
         return loss(values, stack.labels, 1 / x[0], x[1:]) + strength / 2 * float(x[1:] @ x[1:])
 
-    found = minimize(penalised, np.array([1.0, 0, 0, 0, 0]), bounds=[(0.05, 20), *[(None, None)] * 4])
-    heat, offset = vector(values, stack.labels, strength)
-    assert penalised(np.concatenate([[1 / heat], offset])) <= found.fun + 1e-4
+    found = minimize(penalized, np.array([1.0, 0, 0, 0, 0]), bounds=[(0.05, 20), *[(None, None)] * 4])
+    fitted_temperature, offset = vector(values, stack.labels, strength)
+    assert penalized(np.concatenate([[1 / fitted_temperature], offset])) <= found.fun + 1e-4
     assert offset == pytest.approx(found.x[1:], abs=1e-2)
 
 
-def test_where_the_temperature_is_at_its_bound_the_offsets_are_still_an_optimum() -> None:
+def test_offsets_are_optimal_with_the_temperature_at_its_bound() -> None:
     labels = np.array([0] * 40 + [1] * 5)
     values = np.tile([0.4, 0.6], (45, 1))
-    heat, offset = vector(values, labels, 1.0)
+    fitted_temperature, offset = vector(values, labels, 1.0)
     found = minimize(
         lambda x: loss(values, labels, 1 / x[0], x[1:]) + x[1:] @ x[1:] / 2,
         np.array([1.0, 0, 0]),
         bounds=[(0.05, 20), (-9, 9), (-9, 9)],
     )
-    assert loss(values, labels, heat, offset) + offset @ offset / 2 <= found.fun + 1e-3
+    assert loss(values, labels, fitted_temperature, offset) + offset @ offset / 2 <= found.fun + 1e-3
 
 
-def test_a_class_without_labels_moves_no_further_than_its_penalty_allows() -> None:
+def test_the_penalty_limits_the_offset_of_a_class_without_labels() -> None:
     stack = drawn(6)
     labels = np.where(stack.labels == 3, 0, stack.labels)
     _, offset = vector(stack.probabilities[0], labels, 10.0)
@@ -111,21 +111,21 @@ def test_a_class_without_labels_moves_no_further_than_its_penalty_allows() -> No
     assert np.abs(held).max() < 1e-3
 
 
-@pytest.mark.parametrize("how", ["temperature", "vector"])
-@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("kind", ["temperature", "vector"])
+@pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("gaps", [False, True])
-def test_calibration_lowers_the_log_loss_it_is_fitted_to(how: str, where: str, gaps: bool) -> None:
-    stack = drawn(7, runs=1 if where == "before" else 3)
+def test_calibration_lowers_the_log_loss_it_is_fitted_to(kind: str, place: str, gaps: bool) -> None:
+    stack = drawn(7, runs=1 if place == "before" else 3)
     stack = with_gaps(stack) if gaps and stack.runs > 1 else stack
     plain = LOSS(stack.labels, combine(stack, FITTERS["soft"].fit(stack, LOSS, 0)))
-    found = calibrated(FITTERS["soft"], how, where).fit(stack, LOSS, 0)
+    found = calibrated(FITTERS["soft"], kind, place).fit(stack, LOSS, 0)
     assert LOSS(stack.labels, combine(stack, found)) < plain
     assert "temperature" in found.summary
     again = Combination.from_record(found.as_record(), stack.classes, "x")
     assert combine(stack, again) == pytest.approx(combine(stack, found), abs=1e-5)
 
 
-def test_each_run_is_calibrated_on_the_samples_where_it_is() -> None:
+def test_each_run_is_calibrated_on_its_own_samples() -> None:
     stack = with_gaps(drawn(8))
     found = calibrated(FITTERS["soft"], "temperature", "before").fit(stack, LOSS, 0)
     assert stack.present is not None
@@ -137,42 +137,42 @@ def test_each_run_is_calibrated_on_the_samples_where_it_is() -> None:
         )
 
 
-def test_what_learns_on_calibrated_runs_is_applied_to_calibrated_runs() -> None:
+def test_a_fit_on_calibrated_runs_is_applied_to_calibrated_runs() -> None:
     stack = drawn(9)
     found = calibrated(FITTERS["simplex"], "temperature", "before").fit(stack, LOSS, 0)
     assert found.before is not None
     assert found.weights is not None
-    by_hand = sum(w * found.before(stack.probabilities)[i] for i, w in enumerate(found.weights))
-    assert combine(stack, found) == pytest.approx(np.asarray(by_hand), abs=1e-6)
+    expected = sum(w * found.before(stack.probabilities)[i] for i, w in enumerate(found.weights))
+    assert combine(stack, found) == pytest.approx(np.asarray(expected), abs=1e-6)
 
 
-def test_a_temperature_after_what_learns_is_of_predictions_by_what_did_not_see_them() -> None:
+def test_temperature_after_a_fit_uses_out_of_fold_predictions() -> None:
     stack = drawn(10)
     found = calibrated(FITTERS["greedy"], "temperature", "after").fit(stack, F1, 3)
-    honest = np.empty_like(stack.probabilities[0])
+    out_of_fold = np.empty_like(stack.probabilities[0])
     for part in range(5):
-        inside, outside = np.flatnonzero(stack.outer_folds == part), np.flatnonzero(stack.outer_folds != part)
-        honest[inside] = combine(stack.take(inside), FITTERS["greedy"].fit(stack.take(outside), F1, 3))
+        test_rows, fit_rows = np.flatnonzero(stack.outer_folds == part), np.flatnonzero(stack.outer_folds != part)
+        out_of_fold[test_rows] = combine(stack.take(test_rows), FITTERS["greedy"].fit(stack.take(fit_rows), F1, 3))
     assert found.after is not None
-    assert float(found.after.temperature) == pytest.approx(temperature(honest, stack.labels))
+    assert float(found.after.temperature) == pytest.approx(temperature(out_of_fold, stack.labels))
 
 
-def test_calibration_after_a_bias_leaves_the_decisions() -> None:
+def test_calibration_after_a_bias_keeps_the_decisions() -> None:
     stack = drawn(11)
     plain = FITTERS["bias"].fit(stack, F1, 0)
-    for how in ("temperature", "vector"):
-        found = calibrated(FITTERS["bias"], how, "after").fit(stack, F1, 0)
+    for kind in ("temperature", "vector"):
+        found = calibrated(FITTERS["bias"], kind, "after").fit(stack, F1, 0)
         same = combine(stack, found).argmax(axis=1) == combine(stack, plain).argmax(axis=1)
-        assert same.mean() > 0.99  # but for float32 rounding
+        assert same.mean() > 0.99  # except for float32 rounding
 
 
-def test_two_calibrations_after_are_refused() -> None:
+def test_two_calibrations_after_pooling_are_an_error() -> None:
     once = calibrated(FITTERS["soft"])
     with pytest.raises(ValueError, match="already"):
-        pooled_honestly(once, drawn(0), F1)
+        pool_out_of_fold(once, drawn(0), F1)
 
 
-def test_the_option_is_read_and_mistakes_are_answered() -> None:
+def test_calibration_option_is_parsed_with_suggestions() -> None:
     assert parse_calibration("before:vector") == ("vector", "before")
     assert parse_calibration(" temperature ") == ("temperature", "after")
     with pytest.raises(UsageError, match="did you mean temperature"):
@@ -181,7 +181,7 @@ def test_the_option_is_read_and_mistakes_are_answered() -> None:
         parse_calibration("befor:vector")
 
 
-def test_the_best_bias_of_a_class_is_what_trying_all_finds() -> None:
+def test_the_bias_of_a_class_equals_the_best_of_a_grid() -> None:
     random = np.random.default_rng(0)
     p = random.dirichlet(np.ones(3), 40)
     logs, bias = np.log(p), np.array([0.0, 0.4, -0.3])
@@ -190,15 +190,15 @@ def test_the_best_bias_of_a_class_is_what_trying_all_finds() -> None:
         found, best = _best_of_class(logs, onehot, bias, 1, metric, 1.0)
 
         def score(b: float, metric: object = metric) -> float:
-            moved = (logs + np.array([0.0, b, -0.3])).argmax(axis=1)
-            return float(metric.from_counts(confusion_counts(onehot.argmax(axis=1), moved, 3)))  # type: ignore[attr-defined]
+            shifted = (logs + np.array([0.0, b, -0.3])).argmax(axis=1)
+            return float(metric.from_counts(confusion_counts(onehot.argmax(axis=1), shifted, 3)))  # type: ignore[attr-defined]
 
-        tried = max(score(b) for b in np.linspace(-MOST, MOST, 4001))
+        tried = max(score(b) for b in np.linspace(-MAX_BIAS, MAX_BIAS, 4001))
         assert best == pytest.approx(tried)
         assert score(found) == pytest.approx(tried)
 
 
-def test_a_bias_raises_the_expected_score_and_rare_classes_gain() -> None:
+def test_a_bias_does_not_lower_macro_f1_on_new_samples() -> None:
     stack = drawn(12, n=2000, classes=6)
     found, fresh = FITTERS["bias"].fit(stack, F1, 0), drawn(12 + 100, n=2000, classes=6)
     assert found.bias is not None
@@ -209,7 +209,7 @@ def test_a_bias_raises_the_expected_score_and_rare_classes_gain() -> None:
     )
 
 
-def test_a_metric_where_less_is_better_moves_the_bias_the_same_way() -> None:
+def test_a_lower_is_better_metric_gives_the_same_bias() -> None:
     stack = drawn(13)
     assert F1.from_counts is not None
     missed = replace(F1, name="missed", greater_is_better=False, from_counts=lambda counts: 1 - F1.from_counts(counts))  # type: ignore[misc]
@@ -217,7 +217,7 @@ def test_a_metric_where_less_is_better_moves_the_bias_the_same_way() -> None:
     assert expected_bias(pooled, stack.labels, missed) == pytest.approx(expected_bias(pooled, stack.labels, F1))
 
 
-def test_log_loss_gets_no_bias_and_says_so() -> None:
+def test_log_loss_gets_no_bias_with_a_note() -> None:
     found = biased(FITTERS["soft"]).fit(drawn(14), LOSS, 0)
     assert found.bias is None
     assert "no bias" in found.summary

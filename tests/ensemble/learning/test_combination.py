@@ -1,6 +1,4 @@
-"""A fitted combination is plain numbers: applied as it says, kept in a record and read back, nothing believed
-unseen.
-"""
+"""A fitted combination is plain numbers: it is applied as described, written to a record and read back with checks."""
 
 from __future__ import annotations
 
@@ -59,7 +57,7 @@ def test_an_absent_run_leaves_its_weight_to_the_others() -> None:
         )
 
 
-def test_where_no_run_with_a_weight_is_present_the_others_vote_alike() -> None:
+def test_rows_with_only_zero_weight_runs_use_equal_weights() -> None:
     stack = without(world(), 1, slice(0, 10))
     for weights in (np.array([0.0, 1.0, 0.0]), np.repeat([[0.0], [1.0], [0.0]], 4, axis=1)):
         found = combine(stack, Combination(NAMES, weights=weights))
@@ -79,7 +77,7 @@ def test_calibration_comes_before_and_after_the_pool() -> None:
     np.testing.assert_allclose(combine(stack, after), expected, atol=1e-6)
 
 
-def test_stacked_coefficients_read_centred_logs() -> None:
+def test_stacked_coefficients_use_centered_logs() -> None:
     stack = world()
     coefficients = np.random.default_rng(2).normal(size=(13, 4))
     logs = np.log(stack.probabilities.astype(float))
@@ -91,7 +89,7 @@ def test_stacked_coefficients_read_centred_logs() -> None:
     )
 
 
-def test_the_equal_log_pool_as_stacked_coefficients_is_the_geometric_vote() -> None:
+def test_equal_stacked_coefficients_are_the_geometric_mean() -> None:
     stack = world()
     equal = np.vstack([np.tile(np.eye(4), (3, 1)) / 3, np.zeros(4)])
     geometric = combine(stack, Combination(NAMES, pool="geometric"))
@@ -132,7 +130,7 @@ WRITTEN += [Combination(NAMES, pool="power", power=-1.0), Combination(NAMES, poo
 
 
 @pytest.mark.parametrize("combination", WRITTEN)
-def test_a_record_says_everything(combination: Combination) -> None:
+def test_a_record_restores_all_fields(combination: Combination) -> None:
     read = Combination.from_record(json.loads(json.dumps(combination.as_record())), 4, "blend.toml")
     stack = world()
     np.testing.assert_allclose(combine(stack, read), combine(stack, combination), atol=1e-6)
@@ -144,35 +142,35 @@ def test_a_record_says_everything(combination: Combination) -> None:
     [
         ({"pool": "best"}, "'pool'"),
         ({"weights": [1.0, 2.0]}, "'weights' must be 3 or 3 × 4 numbers"),
-        ({"weights": [1.0, -2.0, 1.0]}, "'weights' must be 0 or more"),
-        ({"weights": [0.0, 0.0, 0.0]}, "not all 0"),
+        ({"weights": [1.0, -2.0, 1.0]}, "'weights' must be ≥ 0"),
+        ({"weights": [0.0, 0.0, 0.0]}, "at least one above 0"),
         ({"weights": [float("nan")] * 3}, "'weights'"),
         ({"bias": [1.0]}, "'bias' must be 4 numbers"),
         ({"stacked": [[1.0, 2.0], [1.0]]}, "'stacked' must be 13 × 4 numbers"),
-        ({"temperature_before": [1.0, 0.0, 1.0]}, "a temperature must be from 0.05 to 20"),
-        ({"temperature_after": -1.0}, "a temperature must be from 0.05 to 20"),
-        ({"temperature_after": 1e-320}, "a temperature must be from"),
+        ({"temperature_before": [1.0, 0.0, 1.0]}, "temperatures must be from 0.05 to 20"),
+        ({"temperature_after": -1.0}, "temperatures must be from 0.05 to 20"),
+        ({"temperature_after": 1e-320}, "temperatures must be from"),
         ({"temperature_after": 10**400}, "'temperature_after' is "),
         ({"weights": [10**400, 1, 1]}, "'weights' is "),
-        ({"weights": [1e308] * 3}, "'weights' must be numbers up to 1,000,000"),
-        ({"bias": [1e308, -1e308, 0, 0]}, "'bias' must be numbers up to"),
-        ({"runs": [], "weights": []}, "'runs' must be one name or more"),
-        ({"runs": ["run0", "run0", "run2"]}, "none twice"),
-        ({"runs": ["run0", "", "run2"]}, "none of them empty"),
+        ({"weights": [1e308] * 3}, "'weights' must be numbers from -1,000,000 to 1,000,000"),
+        ({"bias": [1e308, -1e308, 0, 0]}, "'bias' must be numbers from"),
+        ({"runs": [], "weights": []}, "'runs' must be one or more names"),
+        ({"runs": ["run0", "run0", "run2"]}, "none repeated"),
+        ({"runs": ["run0", "", "run2"]}, "none empty"),
         ({"runs": ["run0", "a\nb", "run2"]}, "'runs' is "),
         ({"temperature_after": None}, "'offset_after' needs 'temperature_after'"),
         ({"temperature_before": None}, "'offset_before' needs 'temperature_before'"),
-        ({"power": 2.0}, "'power' goes with the pool power"),
+        ({"power": 2.0}, "'power' needs the pool power"),
         ({"pool": "trimmed", "trim": 0.5}, "'trim' must be from 0 to below .5"),
         ({"runs": "run0"}, "'runs'"),
     ],
 )
-def test_a_record_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_invalid_record_is_an_error(change: dict[str, Any], message: str) -> None:
     with pytest.raises(EnsembleError, match=message):
         Combination.from_record(everything().as_record() | change, 4, "blend.toml")
 
 
-def test_shares_tell_what_each_run_is_worth() -> None:
+def test_shares_are_the_total_weights_of_runs() -> None:
     np.testing.assert_allclose(Combination(NAMES).shares, 1 / 3)
     np.testing.assert_allclose(Combination(NAMES, weights=np.array([1.0, 0.0, 3.0])).shares, [0.25, 0, 0.75])
     stacked = np.zeros((13, 4))
@@ -180,6 +178,6 @@ def test_shares_tell_what_each_run_is_worth() -> None:
     np.testing.assert_allclose(Combination(NAMES, stacked=stacked).shares, [0.75, 0.25, 0])
 
 
-def test_a_combination_of_other_runs_is_refused() -> None:
-    with pytest.raises(ValueError, match="for a stack of"):
+def test_a_combination_of_other_runs_is_an_error() -> None:
+    with pytest.raises(ValueError, match="the runs of the stack"):
         combine(world(), Combination(("a", "b", "c")))

@@ -1,4 +1,4 @@
-"""Greedy selection takes what scoring every candidate anew takes, step by step."""
+"""Each step of greedy selection adds the same member as scoring all candidates."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ def _row_brier(labels: NDArray, probabilities: NDArray) -> NDArray:
     return np.square(probabilities - np.eye(probabilities.shape[1])[labels]).sum(axis=1)
 
 
-# Neither a log loss nor a metric of counts: the path for whatever a user brings.
+# Neither log loss nor a metric of counts: the path for custom metrics.
 BRIER = Metric("squared", "squared error", greater_is_better=False, per_row=_row_brier)
-# Without the ROC-AUC, which few rows or one class leave undefined.
+# Without ROC-AUC, which is undefined for few rows or one class.
 ALL = [*(metric for metric in METRICS.values() if not metric.rank_based), BRIER]
 
 
 def members(
     seed: int, m: int, n: int, classes: int, coarse: bool = False, noise: float = 1.2
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Members that are better than chance; coarse ones are quarters and eighths, so that sums are often equal, and
-    exact.
-    """
+    """Return members better than chance; coarse ones are multiples of 1/8, so that sums are often equal, and exact."""
     random = np.random.default_rng(seed)
     labels = random.integers(classes, size=n)
     if coarse:
@@ -49,7 +47,7 @@ def members(
 
 
 def score_of(metric: Metric, labels: NDArray, sums: NDArray[np.float64]) -> float:
-    """The score of a running sum, by the metric itself; rows of zeros are predicted by nobody."""
+    """Return the score of a running sum, computed by the metric; rows of zeros have no prediction."""
     empty = ~sums.any(axis=1)
     if metric.from_counts is not None:
         answered = confusion_counts(labels[~empty], sums[~empty].argmax(axis=1), sums.shape[1])
@@ -123,7 +121,7 @@ def assert_as_brute_force(
     part=st.booleans(),
     metric=st.sampled_from(ALL),
 )
-def test_every_step_is_that_of_scoring_all_candidates_anew(
+def test_every_step_equals_scoring_all_candidates(
     seed: int,
     m: int,
     n: int,
@@ -149,25 +147,25 @@ def test_every_step_is_that_of_scoring_all_candidates_anew(
 
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
 @pytest.mark.parametrize(("noise", "dtype"), [(0.3, np.float32), (1.2, np.float32), (4.0, np.float64)])
-def test_a_long_course_wakes_every_row_in_time(metric: Metric, noise: float, dtype: type) -> None:
+def test_a_long_selection_checks_every_row_in_time(metric: Metric, noise: float, dtype: type) -> None:
     probabilities, labels = members(3, 9, 500, 6, noise=noise)
     assert_as_brute_force(probabilities.astype(dtype), labels, metric, 60)
 
 
 @pytest.mark.parametrize("metric", [METRICS["log_loss"], METRICS["macro_f1"]], ids=lambda metric: metric.name)
-def test_blocks_and_many_classes_change_nothing(metric: Metric) -> None:
+def test_blocks_and_many_classes_do_not_change_the_selection(metric: Metric) -> None:
     probabilities, labels = members(5, 5, 1500, 150)
     assert_as_brute_force(probabilities, labels, metric, 6)
 
 
-def test_a_probability_of_0_for_the_true_class_is_clipped_as_the_log_loss_clips_it() -> None:
+def test_probability_0_is_clipped_like_in_the_log_loss() -> None:
     probabilities, labels = members(1, 4, 60, 3)
     probabilities[:, :20] = np.eye(3, dtype=np.float32)[(labels[:20] + 1) % 3]
     probabilities[0, 10:20] = probabilities[1, 30:40] = np.eye(3, dtype=np.float32)[labels[10:20]]
     assert_as_brute_force(probabilities, labels, METRICS["log_loss"], 20)
 
 
-def test_sums_that_are_not_1_are_divided_by() -> None:
+def test_sums_other_than_1_are_normalized() -> None:
     probabilities, labels = members(2, 4, 50, 3)
     probabilities *= np.linspace(0.9, 1.1, 50, dtype=np.float32)[:, None]
     for metric in (METRICS["log_loss"], BRIER):
@@ -190,7 +188,7 @@ def test_prepared_once_fits_any_rows(metric: Metric) -> None:
 
 
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
-def test_patience_stops_on_the_way_of_the_full_course(metric: Metric) -> None:
+def test_patience_stops_a_prefix_of_the_full_selection(metric: Metric) -> None:
     probabilities, labels = members(11, 8, 300, 4)
     full, short = (
         select(probabilities, labels, metric, steps=60),
@@ -203,7 +201,7 @@ def test_patience_stops_on_the_way_of_the_full_course(metric: Metric) -> None:
     assert short.order == full.order[: len(short.order)]
 
 
-def test_warm_begins_with_the_best_single_members() -> None:
+def test_warm_starts_with_the_best_single_members() -> None:
     probabilities, labels = members(13, 8, 300, 4)
     alone = [METRICS["log_loss"](labels, p.astype(float)) for p in probabilities]
     found = select(probabilities, labels, METRICS["log_loss"], steps=30, warm=4)
@@ -211,7 +209,7 @@ def test_warm_begins_with_the_best_single_members() -> None:
 
 
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
-def test_bags_are_the_mean_of_selections_among_shares_of_the_members(metric: Metric) -> None:
+def test_bags_are_the_mean_of_selections_from_random_members(metric: Metric) -> None:
     probabilities, labels = members(17, 8, 200, 4)
     prepared = Prepared(probabilities, labels)
     found = prepared.select(metric, steps=20, bags=3, bag_share=0.5, seed=4)
@@ -223,14 +221,14 @@ def test_bags_are_the_mean_of_selections_among_shares_of_the_members(metric: Met
     other = prepared.select(metric, steps=20, bags=3, bag_share=0.5, seed=5)
     assert again.order == found.order
     assert other.order != found.order
-    # One bag of all members is a selection among all: only the draws among equals may differ.
+    # One bag of all members is a selection from all: only the draws for ties may differ.
     whole = prepared.select(BRIER, steps=20, bags=1, bag_share=1.0)
     assert whole.order == prepared.select(BRIER, steps=20).order
-    # A bag of one member has only that.
+    # A bag of one member selects only that member.
     assert set(prepared.select(metric, bags=1, bag_share=0.01).weights) == {0.0, 1.0}
 
 
-def test_the_score_of_weights_is_that_of_the_mean_over_who_is_present() -> None:
+def test_score_of_weights_is_that_of_the_mean_of_present_members() -> None:
     probabilities, labels = members(19, 3, 80, 3)
     present = np.random.default_rng(0).random((3, 80)) > 0.4
     probabilities[~present] = 0
@@ -253,10 +251,10 @@ def test_the_same_input_gives_the_same_selection_to_the_bit() -> None:
         assert (first.order, first.trajectory) == (second.order, second.trajectory)
 
 
-def test_a_metric_that_is_no_number_is_an_error_and_one_candidate_that_has_none_is_not_taken() -> None:
+def test_nan_for_all_is_an_error_and_a_nan_candidate_is_skipped() -> None:
     probabilities, labels = members(1, 3, 20, 3)
     never = Metric("never", "the user's", per_row=lambda labels, p: np.full(len(labels), np.nan))
-    with pytest.raises(EnsembleError, match="the user's of every candidate is no number"):
+    with pytest.raises(EnsembleError, match="the user's of every candidate is NaN"):
         select(probabilities, labels, never)
     first = probabilities[0, 0, 0]
     picky = Metric("picky", "picky", per_row=lambda labels, p: np.where(np.isclose(p[0, 0], first), np.nan, p[:, 0]))
@@ -266,13 +264,13 @@ def test_a_metric_that_is_no_number_is_an_error_and_one_candidate_that_has_none_
 @pytest.mark.parametrize(
     "option", [{"steps": 0}, {"bags": -1}, {"bag_share": 0.0}, {"bag_share": 1.5}, {"warm": -1}, {"patience": 0}]
 )
-def test_a_number_out_of_range_is_refused(option: dict[str, int]) -> None:
+def test_a_parameter_out_of_range_is_an_error(option: dict[str, int]) -> None:
     probabilities, labels = members(1, 2, 10, 3)
     with pytest.raises(UsageError, match=next(iter(option))):
         select(probabilities, labels, METRICS["accuracy"], **option)  # type: ignore[arg-type]
 
 
-def test_arrays_that_do_not_fit_are_refused() -> None:
+def test_arrays_that_do_not_match_are_an_error() -> None:
     probabilities, labels = members(1, 2, 10, 3)
     with pytest.raises(EnsembleError, match="members, n, classes"):
         Prepared(probabilities[0], labels)
@@ -293,7 +291,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
                 select(broken, labels, METRICS[metric])
 
 
-def test_it_needs_nothing_heavier_than_numpy() -> None:
+def test_greedy_imports_only_numpy() -> None:
     code = "import sys, ensemble.learning.greedy\nprint(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]

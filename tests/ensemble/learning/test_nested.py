@@ -1,6 +1,4 @@
-"""Honest scores: what is scored was not learnt from, people are never torn, and a choice is nested like what it
-chooses.
-"""
+"""Nested scores: no person is scored by a fit on their data, people stay in one part, and the choice is nested too."""
 
 from __future__ import annotations
 
@@ -32,16 +30,16 @@ BEST = Fitter("best", "the best single run", best)
 SOFT = Fitter("soft", "mean", lambda stack, metric, seed: Combination(stack.names), is_fitted=False)
 
 
-def watching(seen: list[Stack]) -> Fitter:
+def recording(stacks: list[Stack]) -> Fitter:
     def fit(stack: Stack, metric: Metric, seed: int) -> Combination:
-        seen.append(stack)
+        stacks.append(stack)
         return best(stack, metric, seed)
 
     return Fitter("watched", "", fit)
 
 
 def noise(people: int = 80, runs: int = 30) -> Stack:
-    """Members of one skill: whoever is best is so by luck."""
+    """Return runs of equal skill: the best one is best by chance."""
     stack = world(people=people, runs=runs)
     random = np.random.default_rng(5)
     logits = random.normal(size=stack.probabilities.shape)
@@ -50,17 +48,17 @@ def noise(people: int = 80, runs: int = 30) -> Stack:
     return replace(stack, probabilities=(values / values.sum(2, keepdims=True)).astype(np.float32))
 
 
-def test_no_person_is_scored_by_what_has_seen_them() -> None:
-    seen: list[Stack] = []
+def test_no_person_is_in_the_fit_that_predicts_them() -> None:
+    stacks: list[Stack] = []
     stack = world()
-    nested_cv(stack, watching(seen), F1)
-    assert len(seen) == 6  # all, then without each part
-    assert len(seen[0]) == len(stack)
-    for part, without in zip(np.unique(stack.outer_folds), seen[1:], strict=True):
+    nested_cv(stack, recording(stacks), F1)
+    assert len(stacks) == 6  # all, then without each part
+    assert len(stacks[0]) == len(stack)
+    for part, without in zip(np.unique(stack.outer_folds), stacks[1:], strict=True):
         assert set(without.persons) == set(stack.persons[stack.outer_folds != part])
 
 
-def test_the_honest_predictions_are_those_of_what_was_fitted_without_them() -> None:
+def test_out_of_sample_predictions_are_by_fits_without_the_part() -> None:
     stack = world()
     result = nested_cv(stack, BEST, F1)
     for part, fitted in zip(np.unique(stack.outer_folds), result.parts, strict=True):
@@ -69,7 +67,7 @@ def test_the_honest_predictions_are_those_of_what_was_fitted_without_them() -> N
     assert np.array_equal(result.in_sample, combine(stack, best(stack, F1, 0)))
 
 
-def test_a_choice_by_luck_is_optimistic_and_the_nested_score_is_not() -> None:
+def test_a_lucky_choice_is_optimistic_but_its_nested_score_not() -> None:
     stack = noise()
     result = nested_cv(stack, BEST, F1)
     typical = float(np.mean([F1(stack.labels, values) for values in stack.probabilities]))
@@ -77,19 +75,19 @@ def test_a_choice_by_luck_is_optimistic_and_the_nested_score_is_not() -> None:
     assert abs(F1(stack.labels, result.out_of_sample) - typical) < F1(stack.labels, result.in_sample) - typical
 
 
-def test_optimism_is_positive_where_it_flatters_whichever_way_the_metric_goes() -> None:
+def test_optimism_is_positive_for_both_metric_directions() -> None:
     stack = noise()
     assert nested_cv(stack, BEST, METRICS["log_loss"]).optimism(stack.labels, METRICS["log_loss"]) > 0
 
 
-def test_what_does_not_learn_has_no_optimism() -> None:
+def test_a_method_without_a_fit_has_no_optimism() -> None:
     stack = world()
     result = nested_cv(stack, SOFT, F1)
     assert result.parts == ()
     assert result.optimism(stack.labels, F1) == 0
 
 
-def test_a_gain_is_told_from_none_only_where_it_is_real() -> None:
+def test_only_a_real_gain_is_significant() -> None:
     stack = world(people=200, runs=2)
     worse = replace(stack, probabilities=np.stack([stack.probabilities[0], np.full_like(stack.probabilities[0], 0.25)]))
     good, bad, same = (
@@ -103,34 +101,34 @@ def test_a_gain_is_told_from_none_only_where_it_is_real() -> None:
     assert not gain(worse, F1, results["good"], results["same"]).is_significant
 
 
-@pytest.mark.parametrize(("people", "real"), [(3, False), (5, False), (6, True)])
-def test_a_few_people_who_lean_to_one_side_are_no_proof(people: int, real: bool) -> None:
+@pytest.mark.parametrize(("people", "significant"), [(3, False), (5, False), (6, True)])
+def test_agreement_of_few_people_is_not_significant(people: int, significant: bool) -> None:
     labels, persons = np.zeros(people, int), np.arange(people)
     first, second = np.tile([0.1, 0.9], (people, 1)), np.tile([0.9, 0.1], (people, 1))
     found = difference_over_people(METRICS["accuracy"], labels, first, second, persons)
     assert (found.difference.low, found.difference.high) == (1, 1)
-    assert found.is_significant == real  # chance 2^(1 − people): .25, .0625, .031
-    said = _compared("soft voting", found, METRICS["accuracy"])
-    assert ("better, beyond" in said) == real
-    assert f"; all {people} people score alike" in said
+    assert found.is_significant == significant  # p-value 2^(1 − people): .25, .0625, .031
+    text = _compared("soft voting", found, METRICS["accuracy"])
+    assert ("better, beyond" in text) == significant
+    assert f"; all {people} people score alike" in text
 
 
-def test_parts_are_the_folds_where_members_agree_and_whole_people_where_not() -> None:
+def test_parts_are_the_agreed_folds_or_groups_of_people() -> None:
     stack = world()
     assert np.array_equal(outer_fold_ids(stack.persons, stack.labels, stack.persons % 4 + 3), stack.persons % 4)
     for fold in (None, np.where(stack.persons == 0, -1, 0), stack.persons % 2):
-        dealt = outer_fold_ids(stack.persons, stack.labels, fold)
-        assert len(np.unique(dealt)) == 5
-        assert all(len(np.unique(dealt[stack.persons == person])) == 1 for person in np.unique(stack.persons))
-        sizes = [len(np.unique(stack.persons[dealt == part])) for part in range(5)]
+        assigned = outer_fold_ids(stack.persons, stack.labels, fold)
+        assert len(np.unique(assigned)) == 5
+        assert all(len(np.unique(assigned[stack.persons == person])) == 1 for person in np.unique(stack.persons))
+        sizes = [len(np.unique(stack.persons[assigned == part])) for part in range(5)]
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_rare_classes_are_spread_over_the_parts_that_people_are_dealt_to() -> None:
+def test_rare_classes_are_spread_over_new_parts() -> None:
     persons = np.arange(100)
     labels = np.where(persons < 10, 1, 0)
-    dealt = outer_fold_ids(persons, labels, None)
-    assert all(np.sum(labels[dealt == part]) == 2 for part in range(5))
+    assigned = outer_fold_ids(persons, labels, None)
+    assert all(np.sum(labels[assigned == part]) == 2 for part in range(5))
 
 
 def test_one_part_cannot_be_nested() -> None:
@@ -139,20 +137,20 @@ def test_one_part_cannot_be_nested() -> None:
         nested_cv(replace(stack, outer_folds=np.zeros(len(stack), int)), BEST, F1)
 
 
-def test_weights_that_stay_do_not_move() -> None:
+def test_equal_weights_have_instability_0() -> None:
     same = [Combination(("a", "b"), weights=np.array([1.0, 1.0]))] * 3
     assert weight_instability(same) == 0
     assert weight_instability([Combination(("a", "b"), weights=np.array(w)) for w in ([1.0, 0.0], [0.0, 1.0])]) == 1
 
 
-def test_soft_voting_is_taken_where_nothing_is_clearly_better() -> None:
+def test_soft_voting_is_chosen_if_nothing_is_clearly_better() -> None:
     choice = choose(noise(), [SOFT, BEST], F1)
     assert choice.chosen == choice.best == "soft"
     assert set(choice.by_part) == {"soft"}
 
 
-def test_half_a_standard_error_is_the_standard_error_s_half_however_few_people() -> None:
-    """Of seven people t is 2.45: a width of it divided by 2 · 1.96 would be a quarter too much."""
+def test_soft_voting_wins_within_half_a_standard_error() -> None:
+    """The t quantile of seven people is 2.45: the CI width divided by 2 · 1.96 would be 25% too large."""
     metric, taken = METRICS["accuracy"], []
     stack = world(people=7, runs=2)
     for seed in range(60):
@@ -164,8 +162,8 @@ def test_half_a_standard_error_is_the_standard_error_s_half_however_few_people()
                 np.array([metric(stack.labels[rows], values[rows]) for rows in _without_each(stack)])
                 for values in predicted.values()
             )
-            apart = other - soft
-            error = np.sqrt(6 / 7 * np.square(apart - apart.mean()).sum())
+            differences = other - soft
+            error = np.sqrt(6 / 7 * np.square(differences - differences.mean()).sum())
             gained = metric(stack.labels, predicted["other"]) - metric(stack.labels, predicted["soft"])
             taken.append((chosen == "soft", gained / error))
     assert all(soft == (ratio <= 0.5) for soft, ratio in taken)
@@ -176,7 +174,7 @@ def _without_each(stack: Stack) -> list[np.ndarray]:
     return [stack.persons != person for person in np.unique(stack.persons)]
 
 
-def test_what_is_clearly_better_is_chosen() -> None:
+def test_a_clearly_better_method_is_chosen() -> None:
     stack = world(people=200, runs=3)
     useless = np.random.default_rng(0).dirichlet(np.ones(4) * 0.3, size=(2, len(stack))).astype(np.float32)
     choice = choose(replace(stack, probabilities=np.concatenate([stack.probabilities[:1], useless])), [SOFT, BEST], F1)
@@ -184,8 +182,8 @@ def test_what_is_clearly_better_is_chosen() -> None:
     np.testing.assert_array_equal(choice.nested.out_of_sample, choice.results["best"].out_of_sample)
 
 
-def test_a_choice_is_scored_by_choices_that_have_not_seen_the_people() -> None:
-    """Each part gets what is chosen when its labels are not known: with them shuffled, the choice for it stays."""
+def test_the_choice_for_a_part_does_not_depend_on_its_labels() -> None:
+    """Shuffled labels of a part do not change the choice for it."""
     stack = world(people=100, runs=4)
     fitters = [SOFT, BEST, *(Fitter(f"only{i}", "", partial(_only, i), is_fitted=False) for i in range(4))]
     plain = choose(stack, fitters, F1)
@@ -203,7 +201,7 @@ def _only(run: int, stack: Stack, metric: Metric, seed: int) -> Combination:
 
 
 def test_progress_counts_every_fit() -> None:
-    told: list[tuple[int, int]] = []
-    choose(world(), [SOFT, BEST], F1, progress=lambda done, of: told.append((done, of)))
-    assert told[-1] == (16, 16)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    reported: list[tuple[int, int]] = []
+    choose(world(), [SOFT, BEST], F1, progress=lambda done, of: reported.append((done, of)))
+    assert reported[-1] == (16, 16)
+    assert [done for done, _ in reported] == sorted(done for done, _ in reported)

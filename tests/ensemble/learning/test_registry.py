@@ -1,4 +1,4 @@
-"""Every way to combine holds what is promised of all, on the stacks that are easy to forget."""
+"""Every method of combining runs keeps the common promises, also on edge cases."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ def small() -> Stack:
 
 EDGES = [one_run, identical, missing_class, certain, one_person_a_part, one_part, one_person]
 EDGES += [two_classes, one_class_in_a_part, gappy, a_run_that_is_nowhere]
-SLOW = ("greedy-bagged", "stacking-bias")  # made of others that are tried with both metrics
-LEARNT = [name for name, fitter in FITTERS.items() if fitter.is_fitted]
+SLOW = ("greedy-bagged", "stacking-bias")  # built from methods that are tested with both metrics
+FITTED = [name for name, fitter in FITTERS.items() if fitter.is_fitted]
 
 
 @pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.__name__)
 @pytest.mark.parametrize("name", FITTERS)
-def test_all_give_probabilities_and_a_record_that_does_it_again(name: str, edge: Callable[[], Stack]) -> None:
+def test_all_give_probabilities_and_a_reproducing_record(name: str, edge: Callable[[], Stack]) -> None:
     stack = edge()
     for metric in (F1,) if name in SLOW else (F1, LOSS):
         found = FITTERS[name].fit(stack, metric, 0)
@@ -105,47 +105,47 @@ def test_all_give_probabilities_and_a_record_that_does_it_again(name: str, edge:
         assert combine(stack, Combination.from_record(record, stack.classes, "x")) == pytest.approx(values, abs=1e-5)
 
 
-@pytest.mark.parametrize("how", ["temperature", "vector"])
-@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("kind", ["temperature", "vector"])
+@pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.__name__)
-def test_all_stacks_can_be_calibrated(edge: Callable[[], Stack], where: str, how: str) -> None:
+def test_all_stacks_can_be_calibrated(edge: Callable[[], Stack], place: str, kind: str) -> None:
     stack = edge()
     for name in ("soft", "simplex", "bias"):
-        values = combine(stack, calibrated(FITTERS[name], how, where).fit(stack, F1, 0))
+        values = combine(stack, calibrated(FITTERS[name], kind, place).fit(stack, F1, 0))
         assert np.isfinite(values).all()
 
 
-@pytest.mark.parametrize("name", LEARNT)
-def test_one_run_and_copies_of_one_decide_as_it_does(name: str) -> None:
-    if "bias" in name or name == "stacking":  # these move a single run's decisions too
+@pytest.mark.parametrize("name", FITTED)
+def test_one_run_and_its_copies_keep_its_predictions(name: str) -> None:
+    if "bias" in name or name == "stacking":  # these change the decisions of a single run as well
         return
     for stack in (one_run(), identical()):
         assert combine(stack, FITTERS[name].fit(stack, F1, 0)) == pytest.approx(stack.probabilities[0], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", FITTED)
 def test_the_same_stack_and_seed_give_the_same_numbers(name: str) -> None:
     first, second = (FITTERS[name].fit(small(), F1, 3).as_record() for _ in range(2))
     assert first == second
 
 
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", FITTED)
 def test_the_order_of_samples_hardly_matters(name: str) -> None:
     order = np.random.default_rng(1).permutation(60)
     first, second = (combine(small(), FITTERS[name].fit(stack, F1, 0)) for stack in (small(), small().take(order)))
     assert first == pytest.approx(second, abs=2e-3)
 
 
-@pytest.mark.parametrize("name", LEARNT)
-def test_a_part_is_scored_by_what_has_not_seen_it(name: str) -> None:
+@pytest.mark.parametrize("name", FITTED)
+def test_predictions_of_a_part_do_not_depend_on_its_labels(name: str) -> None:
     stack = small()
     made = nested_cv(stack, FITTERS[name], F1, 0)
     other = stack.labels.copy()
-    inside = stack.outer_folds == 2
-    other[inside] = (other[inside] + 1) % 3  # what its labels are changes nothing of its predictions
+    in_part = stack.outer_folds == 2
+    other[in_part] = (other[in_part] + 1) % 3  # the labels of the part must not affect its predictions
     again = nested_cv(replace(stack, labels=other), FITTERS[name], F1, 0)
-    assert np.array_equal(made.out_of_sample[inside], again.out_of_sample[inside])
-    assert not np.array_equal(made.out_of_sample[~inside], again.out_of_sample[~inside]) or name in (
+    assert np.array_equal(made.out_of_sample[in_part], again.out_of_sample[in_part])
+    assert not np.array_equal(made.out_of_sample[~in_part], again.out_of_sample[~in_part]) or name in (
         "best",
         "greedy-warm",
     )
@@ -156,34 +156,30 @@ def test_a_run_that_predicts_nothing_gets_no_weight(name: str) -> None:
     assert FITTERS[name].fit(a_run_that_is_nowhere(), F1, 0).shares[2] == 0
 
 
-def test_parts_within_are_whole_people_and_dealt_anew_where_there_is_one() -> None:
-    assert [len(inside) for inside, _ in held_out(small())] == np.bincount(small().outer_folds).tolist()
+def test_inner_parts_keep_people_together() -> None:
+    assert [len(in_part) for in_part, _ in held_out(small())] == np.bincount(small().outer_folds).tolist()
     parts = held_out(one_part())
     assert len(parts) == 5
-    for inside, outside in parts:
-        assert not set(small().persons[inside]) & set(small().persons[outside])
+    for in_part, outside in parts:
+        assert not set(small().persons[in_part]) & set(small().persons[outside])
     assert held_out(one_person()) == []
 
 
-def test_every_method_of_voting_is_there_but_the_one_whose_weights_are_given() -> None:
+def test_registry_has_all_methods_except_given_weights() -> None:
     assert set(METHODS) - {GIVEN} == {name for name, fitter in FITTERS.items() if not fitter.is_fitted}
     assert all(name == fitter.name for name, fitter in FITTERS.items())
 
 
 @pytest.mark.parametrize("name", ["per-class", "stacking"])
-def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ensemble.learning.stack._MOST_BYTES", 1000)
+def test_too_much_memory_is_an_error_before_the_fit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ensemble.learning.stack._MAX_BYTES", 1000)
     with pytest.raises(EnsembleError, match="GiB of memory") as refused:
-        FITTERS[name].fit(
-            small(), F1, 1234
-        )  # a seed that none has been asked for: what is remembered is not made again
+        FITTERS[name].fit(small(), F1, 1234)  # a new seed, so that the result is not in the cache
     assert refused.value.hint is not None
     assert "simplex" in refused.value.hint
 
 
-def test_auto_tries_no_bias_where_a_metric_is_not_of_decisions() -> None:
+def test_auto_tries_no_bias_for_metrics_not_of_counts() -> None:
     names = {fitter.name for fitter in candidates(LOSS)}
     assert {name for name in FITTERS if name not in names} == {"bias", "bias-geometric", "stacking-bias"}
     assert set(FITTERS) == {fitter.name for fitter in candidates(F1)}

@@ -1,4 +1,4 @@
-"""A fit is made once for the same people, and never taken for another."""
+"""A fit is cached for equal inputs only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.ensemble.worlds import world
 F1, LOSS = METRICS["macro_f1"], METRICS["log_loss"]
 
 
-def test_the_same_is_fitted_once_and_anything_else_anew() -> None:
+def test_equal_inputs_are_fitted_once() -> None:
     made: list[int] = []
 
     def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
@@ -44,7 +44,7 @@ def test_the_same_is_fitted_once_and_anything_else_anew() -> None:
     assert len(made) == 1 + len(others)
 
 
-def test_only_so_many_are_kept() -> None:
+def test_the_cache_size_is_limited() -> None:
     made: list[int] = []
 
     def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:

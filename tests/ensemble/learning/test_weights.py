@@ -1,4 +1,4 @@
-"""Learnt weights are the optimum that an independent solver finds, and what is applied is what was optimised."""
+"""Fitted weights equal the optimum of an independent solver, for the loss of the applied combination."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from scipy.optimize import minimize, minimize_scalar
 from ensemble.learning.class_weights import per_class
 from ensemble.learning.combination import Combination, combine
 from ensemble.learning.stack import Stack
-from ensemble.learning.weights import best_single, exponential, greedy, simplex, simplex_weights, told, true_class
+from ensemble.learning.weights import (
+    best_single,
+    describe_shares,
+    exponential,
+    greedy,
+    simplex,
+    simplex_weights,
+    true_class,
+)
 from folds.metrics.classification import METRICS
 from tests.ensemble.stacks import drawn, with_gaps
 
@@ -25,7 +33,7 @@ def loss_of(stack: Stack, weights: NDArray[np.float64]) -> float:
 
 
 def by_softmax(stack: Stack) -> float:
-    """The least log loss, by another solver in another parametrisation, through `combine`."""
+    """Return the smallest log loss found by another solver in another parametrization, computed with `combine`."""
 
     def loss(logits: NDArray[np.float64]) -> float:
         return loss_of(stack, np.exp(logits - logits.max()))
@@ -38,7 +46,7 @@ def by_softmax(stack: Stack) -> float:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_simplex_is_the_optimum_another_solver_finds(seed: int) -> None:
+def test_simplex_equals_the_optimum_of_another_solver(seed: int) -> None:
     stack = drawn(seed, runs=3)
     weights = simplex(stack, F1).weights
     assert weights is not None
@@ -46,7 +54,7 @@ def test_the_simplex_is_the_optimum_another_solver_finds(seed: int) -> None:
     assert loss_of(stack, weights) <= by_softmax(stack) + 1e-6
 
 
-def test_the_duality_gap_says_that_no_better_weights_exist() -> None:
+def test_the_duality_gap_bounds_the_possible_improvement() -> None:
     stack = drawn(1, runs=30, n=600)
     columns = true_class(stack)
     weights = simplex_weights(columns)
@@ -55,14 +63,14 @@ def test_the_duality_gap_says_that_no_better_weights_exist() -> None:
     assert 1 < (weights > 0).sum() < 30
 
 
-def test_with_absent_runs_the_simplex_is_the_optimum_of_what_is_applied() -> None:
+def test_simplex_with_absent_runs_minimizes_the_applied_loss() -> None:
     stack = with_gaps(drawn(2, runs=3))
     weights = simplex(stack, F1).weights
     assert weights is not None
     assert loss_of(stack, weights) <= by_softmax(stack) + 1e-6
 
 
-def test_the_one_parameter_is_the_optimum_of_a_scalar_solver() -> None:
+def test_exponential_weights_equal_the_optimum_of_a_solver() -> None:
     stack = drawn(3)
     losses = np.array([LOSS(stack.labels, values) for values in stack.probabilities])
     found = minimize_scalar(
@@ -76,13 +84,13 @@ def test_the_one_parameter_is_the_optimum_of_a_scalar_solver() -> None:
     assert np.ptp(slope[losses > losses.min()]) < 1e-4 * abs(slope).max()
 
 
-def test_one_parameter_is_zero_where_the_worst_run_is_as_good() -> None:
+def test_exponential_weights_of_equal_runs_are_equal() -> None:
     stack = drawn(0, runs=1)
     same = replace(stack, names=("a", "b"), probabilities=np.repeat(stack.probabilities, 2, axis=0))
     assert exponential(same, F1).weights == pytest.approx([0.5, 0.5])
 
 
-def test_the_best_run_is_the_one_with_the_best_score_whichever_way_the_metric_goes() -> None:
+def test_best_run_has_the_best_score_for_both_metric_directions() -> None:
     stack = drawn(4)
     assert np.argmax(best_single(stack, F1).shares) == np.argmax(
         [F1(stack.labels, values) for values in stack.probabilities]
@@ -103,7 +111,7 @@ def test_the_best_run_is_compared_on_samples_that_all_predict() -> None:
     assert np.argmax(best_single(gappy, F1).shares) == expected
 
 
-def test_a_metric_that_is_no_number_for_a_run_does_not_choose_it() -> None:
+def test_a_run_with_a_nan_score_is_not_chosen() -> None:
     stack = drawn(6)
 
     def strange(labels: NDArray, values: NDArray) -> float:
@@ -116,7 +124,7 @@ def test_a_metric_that_is_no_number_for_a_run_does_not_choose_it() -> None:
 
 
 @pytest.mark.parametrize("metric", [F1, LOSS], ids=["macro_f1", "log_loss"])
-def test_greedy_is_no_worse_than_the_best_run_on_what_it_sees(metric: object) -> None:
+def test_greedy_is_in_sample_no_worse_than_the_best_run(metric: object) -> None:
     stack = drawn(7)
     measure = F1 if metric is F1 else LOSS
     sign = 1 if measure.greater_is_better else -1
@@ -125,7 +133,7 @@ def test_greedy_is_no_worse_than_the_best_run_on_what_it_sees(metric: object) ->
     assert sign * measure(stack.labels, combine(stack, found)) >= best - 1e-6
     assert found.weights is not None
     assert found.weights.sum() == pytest.approx(1)
-    assert found.summary.startswith("took r")
+    assert found.summary.startswith("weights r")
 
 
 def test_bags_differ_by_seed_alone_and_give_more_runs_a_share() -> None:
@@ -136,18 +144,18 @@ def test_bags_differ_by_seed_alone_and_give_more_runs_a_share() -> None:
     assert (first > 0).sum() >= (greedy()(stack, F1, 0).shares > 0).sum()
 
 
-def test_a_warm_start_takes_the_best_runs_at_least_once() -> None:
+def test_a_warm_start_includes_the_best_runs() -> None:
     stack = drawn(9, runs=6)
     scores = [F1(stack.labels, values) for values in stack.probabilities]
     assert greedy(warm=3)(stack, F1, 0).shares[int(np.argmax(scores))] > 0
     assert greedy(warm=50)(stack, F1, 0).weights is not None
 
 
-def test_weights_for_each_class_lower_the_log_loss_of_shared_ones_and_rare_classes_stay_near_them() -> None:
+def test_per_class_weights_lower_the_log_loss_of_shared_weights() -> None:
     stack = drawn(10, n=900, classes=5)
     values = stack.probabilities.copy()
-    values[0] = np.eye(5)[stack.labels] * 0.4 + 0.12  # on its own a poor run,
-    values[0, stack.labels > 0] = 0.2  # which knows nothing but the first class
+    values[0] = np.eye(5)[stack.labels] * 0.4 + 0.12  # a weak run on its own,
+    values[0, stack.labels > 0] = 0.2  # informative only for the first class
     stack = replace(stack, probabilities=values)
     found = per_class(stack, F1)
     assert found.weights is not None
@@ -156,25 +164,25 @@ def test_weights_for_each_class_lower_the_log_loss_of_shared_ones_and_rare_class
     assert LOSS(stack.labels, combine(stack, found)) < LOSS(stack.labels, combine(stack, simplex(stack, F1)))
 
 
-def test_weights_for_each_class_are_a_minimum_of_the_penalised_loss_of_what_is_applied() -> None:
+def test_per_class_weights_minimize_the_penalized_applied_loss() -> None:
     from ensemble.learning import class_weights
 
     stack = with_gaps(drawn(11, runs=3, n=120))
     shared = np.array([0.5, 0.3, 0.2])
-    values, there = stack.probabilities.transpose(2, 0, 1).astype(float), stack.present.astype(float)  # type: ignore[union-attr]
-    at = class_weights._fitted(np.zeros((3, 4)), shared, values, there, stack.labels, 5.0)
+    values, present = stack.probabilities.transpose(2, 0, 1).astype(float), stack.present.astype(float)  # type: ignore[union-attr]
+    log_ratios = class_weights._fit_penalized(np.zeros((3, 4)), shared, values, present, stack.labels, 5.0)
 
-    def loss(at: NDArray[np.float64]) -> float:
-        p = combine(stack, Combination(stack.names, weights=class_weights._weights(at, shared)))[
+    def loss(log_ratios: NDArray[np.float64]) -> float:
+        p = combine(stack, Combination(stack.names, weights=class_weights._weights(log_ratios, shared)))[
             np.arange(len(stack)), stack.labels
         ]
-        return float(-np.log(p.astype(float)).sum() + 2.5 * (at**2).sum())
+        return float(-np.log(p.astype(float)).sum() + 2.5 * (log_ratios**2).sum())
 
     random = np.random.default_rng(0)
-    assert all(loss(at + 0.03 * random.normal(size=at.shape)) > loss(at) for _ in range(30))
-    assert loss(at) < loss(np.zeros((3, 4)))
+    assert all(loss(log_ratios + 0.03 * random.normal(size=log_ratios.shape)) > loss(log_ratios) for _ in range(30))
+    assert loss(log_ratios) < loss(np.zeros((3, 4)))
 
 
-def test_what_took_part_is_told_by_share() -> None:
-    assert told(("a", "b", "c"), np.array([1.0, 0, 3])) == "c 75 %, a 25 %"
-    assert told(tuple("abcdef"), np.ones(6)).endswith("and 2 more")
+def test_shares_are_described_in_descending_order() -> None:
+    assert describe_shares(("a", "b", "c"), np.array([1.0, 0, 3])) == "c 75%, a 25%"
+    assert describe_shares(tuple("abcdef"), np.ones(6)).endswith("and 2 more")

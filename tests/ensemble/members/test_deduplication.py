@@ -1,6 +1,4 @@
-"""The same predictions count once, whatever the files are called, unless they are to count as often as they are
-given.
-"""
+"""Equal predictions count once for any file names, unless duplicates are allowed."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def save(folder: Path, name: str, values: np.ndarray, **more: object) -> Path:
 
 @pytest.fixture
 def read(caplog: pytest.LogCaptureFixture) -> Read:
-    """Read members as a blend does; returns their runs' files and the warnings."""
+    """Return a function that reads members as a blend does and returns members and warnings."""
 
     def once(paths: list[Path], allow: bool = False) -> tuple[list[Member], list[str]]:
         caplog.clear()
@@ -45,7 +43,7 @@ def read(caplog: pytest.LogCaptureFixture) -> Read:
 
 
 @pytest.mark.parametrize("kind", ["bare", "sidecar", "csv", "bare beside sidecar", "the file itself"])
-def test_a_copy_counts_once_and_is_told_of(tmp_path: Path, kind: str, read: Read) -> None:
+def test_a_duplicate_counts_once_with_a_warning(tmp_path: Path, kind: str, read: Read) -> None:
     if kind == "csv":
         for name, text in (("a", "id,ans\nx,a\ny,b\nz,c\n"), ("b", "id,ans\nx,a\ny,a\nz,a\n")):
             (tmp_path / f"{name}.csv").write_text(text)
@@ -61,44 +59,46 @@ def test_a_copy_counts_once_and_is_told_of(tmp_path: Path, kind: str, read: Read
             other.with_suffix(".json").unlink()
         if kind == "the file itself":
             copy = one
-    members, said = read([one, other, copy])
+    members, warnings = read([one, other, copy])
     assert [member.run for member in members] == ["a", "b"]
-    assert len(said) == 1
-    assert "`allow_duplicates`" in said[0]
-    assert str(copy) in said[0]
-    members, quiet = read([one, other, copy], allow=True)
-    assert quiet == []
+    assert len(warnings) == 1
+    assert "`allow_duplicates`" in warnings[0]
+    assert str(copy) in warnings[0]
+    members, no_warnings = read([one, other, copy], allow=True)
+    assert no_warnings == []
     split = align(members).splits["test"]
     assert len(split.runs) == 3
-    alike = sum(np.array_equal(run.votes(0, 3), split.runs[0].votes(0, 3)) for run in split.runs)
-    assert alike == 2
+    equal = sum(np.array_equal(run.votes(0, 3), split.runs[0].votes(0, 3)) for run in split.runs)
+    assert equal == 2
     if kind != "csv":
         np.testing.assert_allclose(vote(split).probabilities, (2 * draw(0) + draw(1)) / 3, atol=1e-6)
 
 
-def test_folds_that_predict_the_same_are_no_copies_and_a_run_under_another_name_is(tmp_path: Path, read: Read) -> None:
+def test_equal_folds_are_kept_and_a_renamed_run_is_a_duplicate(tmp_path: Path, read: Read) -> None:
     flat = np.full((3, 3), 1 / 3, np.float32)
-    mine = [save(tmp_path, f"a.fold{fold}", values, fold=fold) for fold, values in enumerate((flat, flat, draw(0)))]
-    members, said = read(mine)
+    own = [save(tmp_path, f"a.fold{fold}", values, fold=fold) for fold, values in enumerate((flat, flat, draw(0)))]
+    members, warnings = read(own)
     assert len(members) == 3
-    assert said == []
-    theirs = [save(tmp_path, f"b.fold{fold}", values, fold=fold) for fold, values in enumerate((flat, flat, draw(0)))]
-    members, said = read([*mine, *theirs])
+    assert warnings == []
+    renamed = [save(tmp_path, f"b.fold{fold}", values, fold=fold) for fold, values in enumerate((flat, flat, draw(0)))]
+    members, warnings = read([*own, *renamed])
     assert [member.run for member in members] == ["a"] * 3
-    assert len(said) == 1
+    assert len(warnings) == 1
     other = save(tmp_path, "b.fold1", draw(2), fold=1)
-    assert len(read([*mine, theirs[0], other, theirs[2]])[0]) == 6, "a run that shares some files only is another run"
+    assert len(read([*own, renamed[0], other, renamed[2]])[0]) == 6, (
+        "a run that shares only some files is not a duplicate"
+    )
 
 
-def test_equal_numbers_of_other_samples_or_classes_are_no_copies(tmp_path: Path, read: Read) -> None:
+def test_equal_values_of_other_samples_are_not_duplicates(tmp_path: Path, read: Read) -> None:
     paths = [save(tmp_path, "a", draw(0)), save(tmp_path, "b", draw(0), classes=("b", "a", "c"))]
     paths.append(save(tmp_path, "c", draw(0), rows=SampleRows(ROWS.ids[::-1].copy())))
-    members, said = read(paths)
+    members, warnings = read(paths)
     assert len(members) == 3
-    assert said == []
+    assert warnings == []
 
 
-def test_a_file_that_is_given_three_times_is_three_runs_if_it_must(tmp_path: Path, read: Read) -> None:
+def test_allowed_duplicates_are_separate_runs(tmp_path: Path, read: Read) -> None:
     path = save(tmp_path, "a", draw(0))
     assert [member.run for member in read([path, path, path], allow=True)[0]] == ["a", "a#2", "a#3"]
     path.with_suffix(".json").unlink()

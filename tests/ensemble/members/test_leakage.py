@@ -1,4 +1,4 @@
-"""A member whose models have seen what they predict is refused, by whatever tells it."""
+"""A member whose models were trained on rows that they predict is an error, by each kind of evidence."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ def folds_csv(folder: Path, fold: Sequence[object], run: str = "swin") -> None:
     )
 
 
-def test_what_agrees_with_the_folds_of_its_run_is_read(tmp_path: Path) -> None:
+def test_a_member_that_matches_folds_csv_is_read(tmp_path: Path) -> None:
     folds_csv(tmp_path, FOLD.tolist())
     assert len(read_members([save(tmp_path, PLAIN)])) == 1
 
 
-@pytest.mark.parametrize(("where", "name"), [("", "swin.oof"), ("tta", "swin.oof")])
-def test_a_row_that_the_run_has_in_another_fold_was_trained_on(tmp_path: Path, where: str, name: str) -> None:
+@pytest.mark.parametrize(("folder", "name"), [("", "swin.oof"), ("tta", "swin.oof")])
+def test_a_row_in_another_fold_of_folds_csv_is_an_error(tmp_path: Path, folder: str, name: str) -> None:
     folds_csv(tmp_path, [0, 0, 1, 1, 0, 0])
     with pytest.raises(
         EnsembleError,
         match=r"the model of fold 2 predicts 'im4' but was trained on it.*fold 0; this affects 2 of 6 rows",
     ) as caught:
-        read_members([save(tmp_path / where, PLAIN, name)])
+        read_members([save(tmp_path / folder, PLAIN, name)])
     assert str(tmp_path / "swin" / "folds.csv") in caught.value.message
 
 
-def test_a_row_that_is_only_ever_trained_on_is_refused(tmp_path: Path) -> None:
+def test_predicting_a_row_outside_all_folds_is_an_error(tmp_path: Path) -> None:
     folds_csv(tmp_path, [0, 0, -1, -1, -1, -1])
     with pytest.raises(EnsembleError, match="predicts 'im2' but was trained on it"):
         read_members([save(tmp_path, replace(PLAIN, fold=0))])
 
 
-def test_folds_of_another_run_or_of_other_samples_say_nothing(tmp_path: Path) -> None:
+def test_folds_of_other_runs_or_samples_are_ignored(tmp_path: Path) -> None:
     folds_csv(tmp_path, [1] * 6, "resnet18")
     (tmp_path / "swin").mkdir()
     (tmp_path / "swin" / "folds.csv").write_text("id,fold\nother,1\n")
@@ -71,23 +71,21 @@ def test_runs_of_one_plan_are_each_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "fold", "seen"),
+    ("trained_on", "fold", "message"),
     [
         (["x", "im3", "im1"], FOLD, "2 of 6 rows that it predicts, e.g. 'im1'"),
         ({"0": ["im2", "im4"], "1": ["im0", "im3"], "2": ["im0"]}, FOLD, "1 of 6 rows that it predicts, e.g. 'im3'"),
         ({"0": ["im2"], "1": ["im0"]}, None, "2 of 6 rows"),
     ],
 )
-def test_a_row_that_the_sidecar_says_was_trained_on_is_refused(
-    tmp_path: Path, trained_on: object, fold: object, seen: str
-) -> None:
+def test_rows_in_trained_on_are_an_error(tmp_path: Path, trained_on: object, fold: object, message: str) -> None:
     for split in ("oof", "test"):
         path = save(tmp_path, replace(PLAIN, split=split, fold=fold, trained_on=trained_on))  # type: ignore[arg-type]
-        with pytest.raises(EnsembleError, match=seen):
+        with pytest.raises(EnsembleError, match=message):
             read_members([path])
 
 
-def test_a_sidecar_that_says_what_was_trained_on_elsewhere_is_read(tmp_path: Path) -> None:
+def test_a_sidecar_with_trained_on_of_other_samples_is_read(tmp_path: Path) -> None:
     by_fold = {"0": ["im2", "im3", "im4", "im5"], "1": ["im0", "im1", "im4", "im5"], "2": ["im0", "im1", "im2", "im3"]}
     for trained_on in (["x", "y"], by_fold):
         member = read_members([save(tmp_path, replace(PLAIN, trained_on=trained_on))])[0]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""One pass over an array finds what looking at every row by itself finds, and hashes the file."""
+"""One pass over an array gives the same result as a check of each row, and the hash of the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from folds.utils.files import sha256_file
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2", ">f2"])
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 40), spoiled=st.integers(0, 3))
-def test_wrong_rows_are_counted_as_one_by_one(
+def test_wrong_rows_are_counted_like_one_by_one(
     tmp_path_factory: pytest.TempPathFactory, order: str, dtype: str, seed: int, n: int, spoiled: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -40,16 +40,16 @@ def test_wrong_rows_are_counted_as_one_by_one(
         assert found.lowest == pytest.approx(float(stored[wrong[0]].min()))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-def test_the_first_number_that_is_not_finite_is_found(tmp_path: Path, dtype: str, bad: float) -> None:
+def test_the_first_number_that_is_not_finite_is_found(tmp_path: Path, dtype: str, value: float) -> None:
     values = np.full((70_000, 3), 1 / 3).astype(dtype)
-    values[69_000, 1] = values[69_001, 0] = bad
+    values[69_000, 1] = values[69_001, 0] = value
     np.save(tmp_path / "a.npy", values)
     found = scan(tmp_path / "a.npy", np.load(tmp_path / "a.npy", mmap_mode="r")).not_finite
     assert found is not None
     assert found[:2] == (69_000, 1)
-    np.testing.assert_equal(found[2], bad)
+    np.testing.assert_equal(found[2], value)
 
 
 def test_logits_that_overflow_a_sum_are_finite(tmp_path: Path) -> None:

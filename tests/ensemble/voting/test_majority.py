@@ -1,6 +1,4 @@
-"""Hard voting decides as a count by hand does, over mixtures of fold models and hard labels, with weights and absent
-runs.
-"""
+"""Hard voting equals a count by hand for mixed fold models and hard labels, with weights and absent runs."""
 
 from __future__ import annotations
 
@@ -18,34 +16,35 @@ CLASSES = 3
 
 
 def decided(row: int, models: dict[str, list[NDArray]], weight: dict[str, int], ranking: list[str]) -> tuple[int, bool]:
-    """The class that wins a row, and whether it was a tie; a model is (n, classes) probabilities or (n,) answers."""
-    heard = {run: own for run, own in models.items() if weight[run] > 0}
-    cast = {
+    """Return the class that wins a row, and whether it was a tie; models give (n, classes) values or (n,) labels."""
+    active = {run: own for run, own in models.items() if weight[run] > 0}
+    predictions = {
         run: [int(model[row].argmax()) if model.ndim == 2 else int(model[row]) for model in own]
-        for run, own in heard.items()
+        for run, own in active.items()
     }
     count = [
-        sum(Fraction(weight[run] * votes.count(c), len(votes)) for run, votes in cast.items()) for c in range(CLASSES)
+        sum(Fraction(weight[run] * votes.count(c), len(votes)) for run, votes in predictions.items())
+        for c in range(CLASSES)
     ]
     tied = [c for c in range(CLASSES) if count[c] == max(count)]
     if len(tied) == 1:
         return tied[0], False
     means = {
         run: np.mean([model[row] for model in own], axis=0) * weight[run]
-        for run, own in heard.items()
+        for run, own in active.items()
         if own[0].ndim == 2
     }
     if means:
         mean = sum(means.values())
-        open_ = [c for c in tied if mean[c] >= max(mean[c] for c in tied) - 1e-9]
+        candidates = [c for c in tied if mean[c] >= max(mean[c] for c in tied) - 1e-9]
     else:
-        open_ = tied
+        candidates = tied
     for run in ranking:
-        own = [c for c in cast.get(run, []) if c in open_]
+        own = [c for c in predictions.get(run, []) if c in candidates]
         if own:
             most = max(own.count(c) for c in own)
-            open_ = [c for c in open_ if own.count(c) == most]
-    return open_[0], True
+            candidates = [c for c in candidates if own.count(c) == most]
+    return candidates[0], True
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,4 +1,4 @@
-"""Every mean agrees with a formula written down apart from it, with weights and with runs that are absent."""
+"""Every mean equals an independent formula, with weights and with absent runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_power_mean_passes_through_the_other_means() -> None:
 
 
 @pytest.mark.parametrize("exponent", [-1e9, -2.0, -1e-7, 1e-5, 2.0, 1e9])
-def test_the_power_mean_stays_finite_where_some_are_certain(exponent: float) -> None:
+def test_power_mean_is_finite_for_probabilities_0_and_1(exponent: float) -> None:
     values = [np.eye(3), np.eye(3)[::-1].copy(), np.full((3, 3), 1 / 3)]
     result = voted(values, "power", power=exponent)
     assert np.isfinite(result).all()
@@ -76,7 +76,7 @@ def test_the_median_has_half_the_weight_on_either_side(n: int, classes: int, see
 @pytest.mark.parametrize("trim", [0.0, 0.1, 0.25, 0.4])
 @settings(max_examples=15, deadline=None)
 @drawn
-def test_the_trimmed_mean_leaves_out_the_ends(trim: float, n: int, classes: int, seed: int, weights: list[int]) -> None:
+def test_trimmed_mean_removes_the_ends(trim: float, n: int, classes: int, seed: int, weights: list[int]) -> None:
     values = [draw(n, classes, seed + i) for i in range(len(weights))]
     # In copies of a twentieth of a weight, whole copies are cut at either end.
     copies = np.sort(np.repeat(np.stack(values), np.array(weights) * 20, axis=0), axis=0)
@@ -88,7 +88,7 @@ def test_the_trimmed_mean_leaves_out_the_ends(trim: float, n: int, classes: int,
     )
 
 
-def test_the_trimmed_mean_is_that_of_scipy_and_ends_in_mean_and_median() -> None:
+def test_trimmed_mean_equals_scipy_and_ends_in_mean_and_median() -> None:
     from scipy.stats import trim_mean
 
     values = [np.random.default_rng(i).dirichlet(np.ones(4), 30) for i in range(10)]
@@ -99,7 +99,7 @@ def test_the_trimmed_mean_is_that_of_scipy_and_ends_in_mean_and_median() -> None
 
 @settings(max_examples=25, deadline=None)
 @drawn
-def test_max_takes_the_largest_of_those_that_have_a_weight(n: int, classes: int, seed: int, weights: list[int]) -> None:
+def test_max_is_over_runs_with_a_weight_above_0(n: int, classes: int, seed: int, weights: list[int]) -> None:
     values = [draw(n, classes, seed + i) for i in range(len(weights))]
     heard = [each for each, weight in zip(values, weights) if weight]
     np.testing.assert_allclose(voted(values, "max", list(weights)), scaled(np.max(heard, axis=0)), atol=1e-6)
@@ -118,7 +118,7 @@ def test_the_geometric_mean_is_the_weighted_root_of_the_product(
 
 
 @pytest.mark.parametrize("method", ["median", "trimmed"])
-def test_where_nothing_is_left_of_a_row_the_mean_decides(method: str) -> None:
+def test_rows_that_become_0_get_the_mean(method: str) -> None:
     values = [np.array([[1.0, 0, 0, 0, 0]]), *(np.roll(np.array([[1.0, 0, 0, 0, 0]]), i, 1) for i in (1, 2, 3, 4))]
     np.testing.assert_allclose(voted(values, method), [[0.2] * 5], atol=1e-7)
     np.testing.assert_allclose(
@@ -127,7 +127,7 @@ def test_where_nothing_is_left_of_a_row_the_mean_decides(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["geometric", "power", "median", "trimmed", "max"])
-def test_a_run_that_is_absent_is_as_if_it_were_not_there(method: str) -> None:
+def test_an_absent_run_has_no_influence_on_a_row(method: str) -> None:
     a, b, c = (np.random.default_rng(i).dirichlet(np.ones(3), 4) for i in range(3))
     here = [
         probability_run("a", a),
@@ -151,6 +151,6 @@ def test_a_run_that_is_absent_is_as_if_it_were_not_there(method: str) -> None:
         ({"by": "mask"}, "by=mask: expected class or attribute"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(options: dict[str, float], message: str) -> None:
+def test_invalid_options_are_an_error(options: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Options(**options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Rank votes keep the order of mean ranks within a class, and the level of the class."""
+"""Rank means keep the order of mean ranks within a class and the mean probability of the class."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from tests.ensemble.small_runs import draw, probability_run, split_of
 
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 40), runs=st.integers(1, 4), seed=st.integers(0, 10**6))
-def test_the_order_is_that_of_the_mean_ranks_and_the_values_the_mean_of_the_sorted_columns(
-    n: int, runs: int, seed: int
-) -> None:
+def test_rank_mean_has_the_mean_ranks_order_and_mean_quantiles(n: int, runs: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values, weights = rng.integers(0, 6, (runs, n)) / 7, rng.integers(1, 4, runs)
     share = weights / weights.sum()
@@ -28,7 +26,7 @@ def test_the_order_is_that_of_the_mean_ranks_and_the_values_the_mean_of_the_sort
     np.testing.assert_allclose(rank_column(values, np.repeat(share[:, None], n, 1)), expected, atol=1e-9)
 
 
-def test_a_run_counts_alike_however_sharp_it_is_and_its_absent_rows_have_no_rank() -> None:
+def test_ranks_ignore_sharpness_and_absent_rows() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.random(50), rng.random(50)
     weights = np.full((2, 50), 0.5)
@@ -50,7 +48,7 @@ def test_rare_classes_stay_rare_and_rows_sum_to_one() -> None:
     assert abs(np.bincount(result.argmax(1), minlength=3) - np.bincount(mean.argmax(1), minlength=3)).max() < 25
 
 
-def test_rank_votes_of_columns_in_turn_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_means_by_column_equal_those_of_all_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [probability_run(f"r{i}", draw(300, 5, i)) for i in range(3)]
     whole = vote(split_of(*runs, n=300), "rank", {"r0": 0.5, "r1": 0.5, "r2": 1}).probabilities
     monkeypatch.setattr(voting, "_WHOLE_COLUMNS", 1)
@@ -58,7 +56,7 @@ def test_rank_votes_of_columns_in_turn_are_those_of_all_at_once(monkeypatch: pyt
     assert np.array_equal(vote(split_of(*runs, n=300), "rank", {"r0": 0.5, "r1": 0.5, "r2": 1}).probabilities, whole)
 
 
-def test_one_member_is_its_own_rank_vote_and_empty_rows_are_decided_by_the_mean() -> None:
+def test_rank_mean_of_one_run_and_of_empty_rows() -> None:
     values = np.random.default_rng(0).dirichlet(np.ones(4), 99).astype(np.float32)
     assert np.array_equal(vote(split_of(probability_run("a", values), n=99), "rank").probabilities, values)
     certain = [probability_run(f"r{i}", np.roll(np.eye(6), i, 1)) for i in range(5)]

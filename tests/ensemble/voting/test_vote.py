@@ -1,4 +1,4 @@
-"""Votes are what counting by hand gives, ties and absent runs included."""
+"""Votes equal explicit counts and means, with ties and absent runs."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def test_soft_is_the_mean_over_runs_of_the_mean_over_folds(n: int, classes: int,
 
 @settings(max_examples=25, deadline=None)
 @shapes
-def test_weighted_with_equal_weights_is_soft_and_with_one_weight_is_that_run(
-    n: int, classes: int, seed: int, sizes: list[int]
-) -> None:
+def test_equal_weights_are_soft_and_one_weight_is_that_run(n: int, classes: int, seed: int, sizes: list[int]) -> None:
     runs = grid(n, classes, seed, sizes)
     split = split_of(*runs, n=n)
     equal = vote(split, "weighted", {run.name: 1 / len(runs) for run in runs}).probabilities
@@ -123,7 +121,7 @@ def test_each_fold_model_has_its_share_of_its_runs_vote() -> None:
     np.testing.assert_allclose(vote(split, "hard", {"many": 0.4, "few": 0.6}).probabilities, [[0.4, 0.6]], atol=1e-7)
 
 
-def test_a_tie_of_hard_labels_goes_to_the_first_ranked_among_the_tied() -> None:
+def test_a_hard_label_tie_goes_to_the_first_ranked_tied_run() -> None:
     runs = [
         answer_run(name, np.array(codes), 3)
         for name, codes in (("a", [0, 2]), ("b", [1, 1]), ("c", [1, 0]), ("d", [0, 1]), ("e", [2, 0]))
@@ -136,7 +134,7 @@ def test_a_tie_of_hard_labels_goes_to_the_first_ranked_among_the_tied() -> None:
     assert ranked.ties == 2
 
 
-def test_a_tie_is_settled_by_those_that_have_probabilities() -> None:
+def test_a_tie_is_decided_by_runs_with_probabilities() -> None:
     soft_run = probability_run("p", np.array([[0.1, 0.5, 0.4]]))
     runs = [
         answer_run("a", np.array([2]), 3),
@@ -149,7 +147,7 @@ def test_a_tie_is_settled_by_those_that_have_probabilities() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(codes=st.lists(st.lists(COARSE, min_size=3, max_size=3), min_size=1, max_size=7))
-def test_the_share_of_hard_labels_is_a_count_and_its_argmax_the_decision(codes: list[list[int]]) -> None:
+def test_hard_label_shares_are_counts_and_argmax_decides(codes: list[list[int]]) -> None:
     runs = [answer_run(f"r{i}", np.array(row), 4) for i, row in enumerate(codes)]
     result = vote(split_of(*runs, n=3), "hard")
     for row in range(3):
@@ -159,12 +157,12 @@ def test_the_share_of_hard_labels_is_a_count_and_its_argmax_the_decision(codes: 
         np.testing.assert_allclose(result.probabilities[row], [count[c] / len(codes) for c in range(4)], atol=3e-6)
 
 
-def test_weights_that_only_rounding_tells_apart_are_a_tie() -> None:
+def test_weights_equal_up_to_rounding_are_a_tie() -> None:
     runs = [answer_run(name, np.array([code]), 2) for name, code in (("a", 1), ("b", 0), ("c", 0))]
     assert vote(split_of(*runs, n=1), "hard", {"a": 0.3, "b": 0.1, "c": 0.2}).ties == 1
 
 
-def test_geometric_is_the_normalised_root_of_the_product() -> None:
+def test_geometric_is_the_normalized_root_of_the_product() -> None:
     values = [np.random.default_rng(i).dirichlet(np.ones(5), 30) for i in range(3)]
     expected = np.prod(values, axis=0) ** (1 / 3)
     result = vote(
@@ -181,7 +179,7 @@ def test_geometric_survives_zeros_and_many_members() -> None:
     np.testing.assert_allclose(result, [[1 / 3] * 3], atol=1e-6)
 
 
-def test_a_run_that_is_absent_leaves_its_weight_to_the_others() -> None:
+def test_an_absent_run_leaves_its_weight_to_the_others() -> None:
     a, b, c = (np.random.default_rng(i).dirichlet(np.ones(3), 4) for i in range(3))
     runs = probability_run("a", a), probability_run("b", b, rows=np.array([0, -1, 2, 3])), probability_run("c", c)
     weights = {"a": 0.5, "b": 0.3, "c": 0.2}
@@ -194,7 +192,7 @@ def test_a_run_that_is_absent_leaves_its_weight_to_the_others() -> None:
 def test_splitting_into_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [*grid(1000, 4, 0, [2, 1, 3]), answer_run("h", np.arange(1000) % 4, 4)]
     whole = vote(split_of(*runs, n=1000), "hard")
-    monkeypatch.setattr("ensemble.voting.blocks.NUMBERS_AT_ONCE", 1)  # 16 rows, the least
+    monkeypatch.setattr("ensemble.voting.blocks.NUMBERS_AT_ONCE", 1)  # 16 rows, the minimum
     blocks = vote(split_of(*runs, n=1000), "hard")
     assert np.array_equal(whole.probabilities, blocks.probabilities)
     assert whole.ties == blocks.ties > 0
@@ -203,7 +201,7 @@ def test_splitting_into_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("method", sorted(METHODS))
 @settings(max_examples=8, deadline=None)
 @given(n=st.integers(1, 9), seed=st.integers(0, 10**6), runs=st.integers(1, 4))
-def test_votes_do_not_depend_on_the_order_of_runs_rows_or_classes(method: str, n: int, seed: int, runs: int) -> None:
+def test_votes_ignore_the_order_of_runs_rows_and_classes(method: str, n: int, seed: int, runs: int) -> None:
     rng, names = np.random.default_rng(seed), [f"r{i}" for i in range(runs)]
     values = [rng.dirichlet(np.ones(4), n) for _ in names]
     rows, columns = rng.permutation(n), rng.permutation(4)
@@ -231,29 +229,29 @@ def test_hard_voting_of_one_member_is_its_decision() -> None:
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_rows_that_are_equal_stay_equal_and_undecided(method: str) -> None:
+def test_uniform_rows_stay_uniform(method: str) -> None:
     split = split_of(*(probability_run(f"r{i}", np.full((300, 4), 0.25)) for i in range(3)), n=300)
     result = vote(split, method)
     np.testing.assert_allclose(result.probabilities, np.eye(4)[[0] * 300] if method == "hard" else 0.25, atol=1e-6)
-    assert result.ties == 0, "each run's own largest is its first class"
+    assert result.ties == 0, "the largest value of each run is its first class"
 
 
 @pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
-def test_weights_that_are_no_weights_are_refused_here_too(bad: float) -> None:
+def test_invalid_weights_are_an_error(bad: float) -> None:
     split = split_of(*(probability_run(f"r{i}", draw(2, 3, i)) for i in range(2)), n=2)
-    with pytest.raises(UsageError, match="weights must be finite numbers from 0 up"):
+    with pytest.raises(UsageError, match="weights must be finite numbers ≥ 0"):
         vote(split, "weighted", {"r0": 1.0, "r1": bad})
-    with pytest.raises(ValueError, match="no run with a weight predicts the sample '0'"):
+    with pytest.raises(ValueError, match="no run with a weight above 0 predicts the sample '0'"):
         vote(split, "weighted", {"r0": 0.0})
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"hard"}))
 def test_methods_that_need_probabilities_refuse_hard_labels(method: str) -> None:
-    with pytest.raises(UsageError, match="needs probabilities, and h has hard labels only"):
+    with pytest.raises(UsageError, match="needs probabilities, found only hard labels in h"):
         vote(split_of(answer_run("h", np.array([0]), 2), n=1), method)
 
 
-def test_an_unknown_method_offers_the_nearest() -> None:
+def test_an_unknown_method_has_a_suggestion() -> None:
     with pytest.raises(UsageError, match="unknown method 'sofd'; did you mean soft"):
         vote(split_of(answer_run("h", np.array([0]), 2), n=1), "sofd")
     assert set(METHODS) >= {"soft", "hard", "weighted"}
