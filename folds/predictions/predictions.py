@@ -358,7 +358,9 @@ def read_predictions(path: str | Path) -> Predictions:
 
 
 def mean_of_folds(paths: Sequence[Path]) -> Predictions | None:
-    """Return the mean of the probabilities of a run's fold models on the same samples; None where there are no files."""
+    """Return the mean of the probabilities of a run's fold models on the same samples; None where there are no
+    files.
+    """
     found = [read_predictions(path) for path in paths]
     if not found:
         return None

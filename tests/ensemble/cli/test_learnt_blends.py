@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ensemble.learning.registry import FITTERS
 from folds.errors import EnsembleError
 from folds.metrics.classification import METRICS
 from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, write_prediction
+from tests.conftest import Called, call_process
 from tests.ensemble.worlds import world
 
 Call = Callable[..., Any]
@@ -34,19 +36,17 @@ def rows_of(stack: Any, prefix: str) -> SampleRows:
     )
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three runs of falling skill, the last near guessing, on 300 images of 60 people in five folds, and on 100 test
+def write_runs(folder: Path) -> None:
+    """Write three runs of falling skill, the last near guessing: 300 images of 60 people in five folds, 100 test
     images.
     """
-    monkeypatch.chdir(tmp_path)
     oof, test = world(0, skill=2.0), world(1, people=20, skill=2.0)
     blurred = oof.probabilities.copy()
     blurred[2] = np.random.default_rng(2).dirichlet(np.ones(4), len(oof))
     for i, run in enumerate(RUNS):
         rows = rows_of(oof, "a")
         write_prediction(
-            tmp_path / f"runs/{run}.oof.npy",
+            folder / f"runs/{run}.oof.npy",
             blurred[i],
             PredictionMetadata("probability", "oof", CLASSES, rows, fold=oof.outer_folds, run=run),
             rows,
@@ -63,8 +63,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 arch=f"arch{i}",
                 checkpoint_sha=f"{i}{fold}" * 32,
             )
-            write_prediction(tmp_path / f"runs/{run}.fold{fold}.test.npy", test.probabilities[i], sidecar, rows)
+            write_prediction(folder / f"runs/{run}.fold{fold}.test.npy", test.probabilities[i], sidecar, rows)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runs of `write_runs`, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    write_runs(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def _auto(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Called]:
+    folder = tmp_path_factory.mktemp("auto")
+    write_runs(folder)
+    return folder, call_process(("blend", "runs/*.npy", "--method", "auto", "--json"), folder)
+
+
+@pytest.fixture
+def auto(_auto: tuple[Path, Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What ``blend runs/*.npy --method auto --json`` printed, in a copy of the folder that it left."""
+    assert _auto[1].code == 0, _auto[1].err
+    shutil.copytree(_auto[0], tmp_path / "auto")
+    monkeypatch.chdir(tmp_path / "auto")
+    return json.loads(_auto[1].out)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +125,8 @@ def test_labels_of_test_samples_teach_nothing(folder: Path, call: Call) -> None:
     assert weights["run2"] < 0.15 < weights["run0"]
 
 
-def test_auto_tries_everything_and_the_choice_is_nested(folder: Path, call: Call) -> None:
-    done = call("blend", "runs/*.npy", "--method", "auto", "--json")
-    assert done.code == 0, done.err
-    record = json.loads(done.out)
+def test_auto_tries_everything_and_the_choice_is_nested(auto: Any, call: Call) -> None:
+    record = auto
     tried = {line["method"] for line in record["fitted"]["methods"]}
     assert set(FITTERS) <= tried
     assert record["fitted"]["chosen"] in tried
@@ -325,8 +346,8 @@ def test_what_is_calibrated_is_compared_with_what_is_not(folder: Path, call: Cal
     )
 
 
-def test_score_against_cost_of_a_choice_is_of_choices_that_had_not_seen_the_people(folder: Path, call: Call) -> None:
-    record = json.loads(call("blend", "runs/*.npy", "--method", "auto", "--json").out)
+def test_score_against_cost_of_a_choice_is_of_choices_that_had_not_seen_the_people(auto: Any) -> None:
+    record = auto
     everyone = record["worth"]["pareto"]["everyone"]["score"]["score"]
     assert everyone == pytest.approx(
         next(line for line in record["fitted"]["methods"] if line["method"] == "auto")["nested"]["score"]

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from folds.execution import local as manager
 from folds.predictions.files import read_sidecar
 from tests.conftest import ROOT, Called
+from tests.folds.runs.test_execute import InProcess
 
 Call = Callable[..., Called]
 QUICK = ("--arch", "test_resnet", "--no-pretrained", "--img-size", "32", "--epochs", "1")
+
+
+@pytest.fixture(autouse=True)
+def _in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a recipe trains is asked here, not in which process.
+    monkeypatch.setattr(manager, "Worker", InProcess)
 
 
 def test_there_is_a_recipe_for_each_team() -> None:
