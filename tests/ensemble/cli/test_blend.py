@@ -159,7 +159,7 @@ def test_hard_votes_of_csvs_are_counted_by_id_and_their_ties_said(
         assert list(csv.reader(file)) == [["ImageID", "ans"], ["x0.jpg", "0"], ["x1.jpg", "1"], ["x2.jpg", "2"]]
     soft = call("blend", "a.csv", "b.csv")
     assert soft.code == 2
-    assert "hint: --method hard" in soft.err
+    assert "hint: use --method hard" in soft.err
 
 
 @pytest.mark.parametrize(

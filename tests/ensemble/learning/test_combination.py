@@ -116,7 +116,7 @@ def everything() -> Combination:
         before=Calibration(random.uniform(0.5, 2, (3, 1, 1)), random.normal(size=(3, 1, 4))),
         after=Calibration(np.array(1.2), random.normal(size=4)),
         bias=random.normal(size=4),
-        summary="took run0",
+        summary="weights run0",
     )
 
 
