@@ -311,7 +311,7 @@ def test_records_are_plain_values_and_tables_name_every_run() -> None:
     table = worth_table(found).splitlines()
     assert sorted(line.split()[0] for line in table[2:]) == ["run0", "run1", "run2"]
     assert "all" in pareto_table(front).splitlines()[-1]
-    assert "positive is better, though less log loss is" in worth_notes(found)[0]
+    assert "positive is better, although a lower log loss is better" in worth_notes(found)[0]
     assert "guessing" in worth_notes(found)[1]
 
 

@@ -183,7 +183,7 @@ def test_without_labels_arrays_are_test_samples() -> None:
     assert made.test.probabilities == pytest.approx(np.mean(list(case["arrays"].values()), axis=0), abs=1e-6)
     with pytest.raises(UsageError, match="there is no y"):
         blend(case["arrays"], method="greedy")
-    with pytest.raises(EnsembleError, match="labels are known"):
+    with pytest.raises(EnsembleError, match="known labels"):
         made.contributions()
 
 
@@ -235,7 +235,7 @@ def test_the_text_is_short_and_names_cannot_run_in_a_notebook() -> None:
         ({"ids": ["x", "x", "y"]}, "names a sample twice"),
         ({"classes": ["a", "b"]}, "2 names for 3 columns"),
         ({"method": "softt"}, "did you mean soft"),
-        ({"method": "greedy", "weights": {"a": 1}}, "learns its weights"),
+        ({"method": "greedy", "weights": {"a": 1}}, "fits its weights"),
         ({"weights": {"b": 1}}, "unknown run"),
         ({"runs": "z"}, "unknown run 'z'"),
         ({"labels": "labels.csv"}, "go with files"),
