@@ -182,7 +182,7 @@ def test_the_folds_that_nothing_was_chosen_on_say_what_the_best_is_worth(
     assert trained.code == 0, trained.err
     assert Path("runs/space-best.oof.npy").exists()
     called = call(*COMMAND, "--resume")
-    assert "space-best, on fold 2, not used for the choice: macro_f1 0." in called.err
+    assert "space-best on fold 2, not used for the choice: macro_f1 0." in called.err
     checked = json.loads(call(*COMMAND, "--resume", "--json").out)["best"]["checked"]
     assert (checked["folds"], checked["low"] <= checked["score"] <= checked["high"]) == ([2], True)
     config = Path("runs/space-best/config.toml")
@@ -222,7 +222,7 @@ def test_killed_at_work_it_goes_on_to_the_same_trials_and_the_same_result(done: 
     [
         (("lr = [", "lrr = ["), 1, "space.toml: [space] unknown setting 'lrr'; did you mean lr"),
         (("epochs = 4", "epochs = 4\nlr = 1e-3"), 2, "[space] lr contradicts lr given by space.toml"),
-        (("[8, 16, 32]", "[8, 0]"), 2, "--batch-size must be 2 or more, found 0"),
+        (("[8, 16, 32]", "[8, 0]"), 2, "batch_size must be 2 or more images, found 0"),
         (("[8, 16, 32]", '[8, "many"]'), 2, "batch_size = 'many'"),
         (("batch_size = [8, 16, 32]", 'loss = ["ce", "focall"]'), 2, "did you mean focal"),
         (("folds = [0, 1]", "folds = [0, 3]"), 1, "[tune] folds = [0, 3]: the folds are 0 to 2"),

@@ -208,7 +208,7 @@ def test_labels_outside_the_classes_are_one_clear_error(write: Writer) -> None:
     write("a", None, rows, config=True)
     write("b", predictions(rows, 0.6, 1), odd)
     write("a", predictions(rows, 0.6, 1), odd)
-    with pytest.raises(EnsembleError, match="the label 'oWl' is none of its 3 classes"):
+    with pytest.raises(EnsembleError, match="the label 'oWl' is not one of its 3 classes"):
         compare_runs("a", "b")
 
 
