@@ -82,7 +82,7 @@ def test_room_that_is_gone_is_said_once_after_a_moment_and_again_when_it_goes_ag
         turn(5)
         assert room.lacking(600) == seconds
     said = "no machine of the cluster has 4 CPU cores for a job (the most is 2)"
-    assert logged.notes == [f"{said}; waiting for one for up to 10 minutes"]
+    assert logged.notes == [f"{said}; waiting for one for up to 10 min"]
     error = room.error(job(1), 15)
     assert error.message == f"swin fold 1: {said}, for 15 s now"
     assert "--resume" in (error.hint or "")

@@ -223,7 +223,7 @@ def test_a_field_of_another_kind_is_one_error_that_names_it(checkpoint: Checkpoi
         ("validation_labels", {"validation_labels": ("0", "1")}),
         ("amp", {"amp": "int4"}),
         ("height", {"images": {"height": "32", "width": 48, "fit": "squash"}}),
-        ("fit", {"images": {"height": 32, "width": 48, "fit": "stretch"}}),
+        ("resize", {"images": {"height": 32, "width": 48, "fit": "stretch"}}),
         ("window", {"images": {"height": 32, "width": 48, "fit": "squash", "window": (9, 1)}}),
         ("colour", {"images": {"height": 32, "width": 48, "fit": "squash", "colour": 1}}),
         ("'data' is 5, expected names with values", {"data": 5}),
