@@ -87,7 +87,7 @@ def test_a_sweep_against_a_baseline_names_it_and_counts_the_comparisons(trainer:
     assert "baseline" in compared[0]
     assert [row.split()[0] for row in compared[2:]] == ["s-none", "s-light"]
     assert all("test_resnet" in row for row in compared[2:])
-    assert "s-none against test_resnet: compared on the" in called.err
+    assert "s-none vs test_resnet: compared on the" in called.err
     assert {read_ledger(LEDGER).latest()[name]["baseline"]["run"] for name in ("s-none", "s-light")} == {"test_resnet"}
 
 

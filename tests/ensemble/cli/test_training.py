@@ -59,7 +59,7 @@ def test_runs_that_differ_in_seed_or_folds_alone_have_a_line_together_and_their_
     assert lines[-1] == "swin, mean of 2 4 0.650 [0.400, 0.600] 0.700 0.550 ± 0.058 4 min"
     remarks(summaries, [together])
     assert capsys.readouterr().err.startswith(
-        "swin: 2 runs score 0.550 ± 0.071 out of fold (0.500 to 0.600); their mean of probabilities"
+        "swin: 2 runs, OOF macro F1 0.550 ± 0.071 (0.500 to 0.600); the mean of their probabilities"
     )
 
 
@@ -70,7 +70,7 @@ def test_repeats_and_seeds_are_trained_in_one_queue_beside_what_is_there(
     before = Path("runs/test_resnet.oof.npy").stat().st_mtime_ns
     called = call(*GRID, *REPEATED, "--resume")
     assert called.code == 0, called.err
-    assert "18 classes, 3 folds by person, 2 times" in called.err
+    assert "18 classes, 3 folds by person, 2 repeats" in called.err
     assert "the same with other folds or seeds: test_resnet-s1, test_resnet-r1, test_resnet-r1-s1" in called.err
     assert "repeats: of the pairs of people" in called.err
     assert Path("runs/test_resnet.oof.npy").stat().st_mtime_ns == before

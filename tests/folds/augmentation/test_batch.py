@@ -106,7 +106,7 @@ def test_half_of_the_images_are_mirrored_when_half_should_be() -> None:
     assert 430 < int(mirrored.sum()) < 570
 
 
-@pytest.mark.parametrize("how", [{"zoom": 1e-7}, {"shift": 1e-7}, {"turn": 1e-5}])
+@pytest.mark.parametrize("how", [{"scale": 1e-7}, {"shift": 1e-7}, {"rotate": 1e-5}])
 @pytest.mark.parametrize("size", [(12, 10), (7, 15), (16, 16)])
 def test_a_grid_that_hardly_moves_leaves_every_pixel_where_it_is(how: dict[str, float], size: tuple[int, int]) -> None:
     batch = images(4, *size)
@@ -215,7 +215,7 @@ def test_the_next_batch_of_a_generator_is_augmented_otherwise() -> None:
 
 def test_every_sample_of_a_batch_has_parameters_of_its_own() -> None:
     one = images(1, 32, 32).expand(8, -1, -1, -1)
-    for strength in ("zoom", "shift", "brightness", "contrast", "saturation"):
+    for strength in ("scale", "shift", "brightness", "contrast", "saturation"):
         found = pixels(one, Augmentation(**{strength: 0.2}))
         assert len({sample.numpy().tobytes() for sample in found}) == 8, strength
 
@@ -232,9 +232,9 @@ strengths = st.floats(0, 0.9)
 anyhow = st.builds(
     Augmentation,
     flip=st.floats(0, 1),
-    zoom=strengths,
+    scale=strengths,
     shift=strengths,
-    turn=st.floats(0, 180),
+    rotate=st.floats(0, 180),
     brightness=strengths,
     contrast=strengths,
     saturation=strengths,

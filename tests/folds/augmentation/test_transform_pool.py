@@ -59,7 +59,7 @@ def test_a_name_that_is_none_is_said_before_any_process_is_started() -> None:
 PARENT = """
 import sys, time
 import numpy as np
-from folds.augmentation.transform_pool import TransformPool
+from folds.augmentation.custom import TransformPool
 if __name__ == "__main__":
     pool = TransformPool("pooled:jitter", workers=1)
     pool.batch(np.zeros((2, 8, 8, 3), dtype=np.uint8), [0, 1])

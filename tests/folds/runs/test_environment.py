@@ -58,7 +58,7 @@ def test_the_kind_of_gpu_counts_for_what_is_trained_on_one_and_the_maker_of_save
     folder = begun(tmp_path, "swin", NOW | {"cuda device": "A", "scikit-learn": "1.8"})
     assert version_warnings([folder], NOW, on_gpu=False) == []
     assert version_warnings([folder], NOW, on_gpu=True) == [
-        "swin: begun with cuda device A (now B); results may differ in the last bits"
+        "swin: started with cuda device A (now B); results may differ in the last bits"
     ]
 
 

@@ -83,7 +83,7 @@ def test_weights_alone_do_not_say_whom_they_have_seen(planned: Callable[..., Pla
     [{"init_run": "first"}, {"init": Path("checkpoints/first/fold0.pt"), "more": {"folds": [0], "force": True}}],
 )
 def test_a_run_does_not_replace_what_it_begins_with(planned: Callable[..., Plan], given: dict[str, Any]) -> None:
-    with pytest.raises(EnsembleError, match="would replace what it begins with"):
+    with pytest.raises(EnsembleError, match="would overwrite its initial weights"):
         planned("first", **given)
     assert Path("checkpoints/first/fold0.pt").is_file()
 

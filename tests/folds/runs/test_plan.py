@@ -153,12 +153,12 @@ def test_another_kind_of_device_is_refused_before_anything_is_removed(planned: P
         placement=DevicePlan(("cuda:0",), 1, "a GPU"),
         runs=tuple(replace(r, recipe=replace(r.recipe, amp="off")) for r in made.runs),
     )
-    with pytest.raises(EnsembleError, match="begun with other settings"):  # amp was asked for, too
+    with pytest.raises(EnsembleError, match="started with different settings"):  # amp was asked for, too
         prepare_jobs(elsewhere, resume=True)
     Path("runs/test_resnet/config.toml").write_text(
         Path("runs/test_resnet/config.toml").read_text().replace('amp = "auto"', 'amp = "off"')
     )
-    with pytest.raises(EnsembleError, match="begun on another kind of device") as refused:
+    with pytest.raises(EnsembleError, match="started on another kind of device") as refused:
         prepare_jobs(elsewhere, resume=True)
     assert refused.value.details == ("resolved device: cpu → cuda",)
     Path("runs/test_resnet/config.toml").write_text(
@@ -177,7 +177,7 @@ def test_other_versions_are_warned_about_before_training_and_not_where_nothing_i
     monkeypatch.setattr(opening, "environment", lambda: now | {"numpy": "9.9"})
     prepare_jobs(planned(), resume=True)
     assert logged.warnings_of("folds.runs.open") == [
-        f"test_resnet: begun with numpy {now['numpy']} (now 9.9); results may differ in the last bits"
+        f"test_resnet: started with numpy {now['numpy']} (now 9.9); results may differ in the last bits"
     ]
     monkeypatch.setattr(opening.Run, "done", lambda self, fold: {})
     assert prepare_jobs(planned(), resume=True) == []

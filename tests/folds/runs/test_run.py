@@ -179,7 +179,7 @@ def test_a_damaged_record_is_an_error_that_names_it_and_the_ways_out(run: Run, t
     record(text)
     with pytest.raises(EnsembleError, match=r"runs/swin/config\.toml (is damaged|cannot be read)") as error:
         recorded_start([run])
-    assert "--force, with all folds," in str(error.value.hint)
+    assert "`force`, with all folds," in str(error.value.hint)
     assert "--name NEW" in str(error.value.hint)
 
 
@@ -209,7 +209,7 @@ def test_another_kind_of_device_is_refused_with_the_way_back(
         f'[resolved]\ndevice = "{before}"\namp = "{amp[before]}"',
         f'[resolved]\ndevice = "{after}"\namp = "{amp[after]}"',
     )
-    assert "runs/swin was begun on another kind of device" in error.message
+    assert "runs/swin was started on another kind of device" in error.message
     assert f"resolved device: {before} → {after}" in error.details
     assert way in str(error.hint)
     assert "--name NEW" in str(error.hint)
@@ -217,7 +217,7 @@ def test_another_kind_of_device_is_refused_with_the_way_back(
 
 def test_beside_other_changes_the_device_is_one_of_them(refused: Callable[..., EnsembleError]) -> None:
     error = refused('epochs = 1\n[resolved]\ndevice = "cpu"', 'epochs = 2\n[resolved]\ndevice = "cuda"')
-    assert "begun with other settings" in error.message
+    assert "started with different settings" in error.message
     assert error.details == ("epochs: 1 → 2", "resolved device: cpu → cuda")
 
 
