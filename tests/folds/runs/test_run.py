@@ -180,7 +180,7 @@ def test_a_damaged_record_is_an_error_that_names_it_and_the_ways_out(run: Run, t
     with pytest.raises(EnsembleError, match=r"runs/swin/config\.toml (is damaged|cannot be read)") as error:
         recorded_start([run])
     assert "`force`, with all folds," in str(error.value.hint)
-    assert "--name NEW" in str(error.value.hint)
+    assert "`name=NEW`" in str(error.value.hint)
 
 
 @pytest.fixture
