@@ -33,7 +33,7 @@ def one_cascade() -> Find:
 
     def find(image: NDArray[np.uint8]) -> list[Box]:
         found = cascade.detectMultiScale(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 1.1, 5)
-        return [Box(*map(int, box), 1.0) for box in found]
+        return [Box(int(left), int(top), int(width), int(height), confidence=1.0) for left, top, width, height in found]
 
     return find
 

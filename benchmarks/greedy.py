@@ -171,7 +171,7 @@ def main() -> None:
                 if options.autogluon:
                     other.append(theirs(options.autogluon, folder, metric, options.steps, clock))
                 mine.append(ours(values, labels, metric, options.steps, clock))
-            one, six = (median(run[i] for run in mine) for i in (0, 1))
+            one, six = median(run[0] for run in mine), median(run[1] for run in mine)
             score, order = mine[0][2:]
             if not other:
                 rows.append(

@@ -81,7 +81,8 @@ def ours(
 
     def report(job: Any, event: dict[str, Any]) -> None:
         now = time.perf_counter()
-        first or first.append(now - began)
+        if not first:
+            first.append(now - began)
         if event["event"] == "epoch" or job.fold not in ends:
             ends.setdefault(job.fold, []).append(now)
 

@@ -32,6 +32,10 @@ def built_in_table(folder: Path) -> Path:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "person", "split"])
         for split, table in (("train", data.train), ("test", data.test)):
+            assert table is not None
+            assert table.paths is not None
+            assert table.labels is not None
+            assert table.persons is not None
             for image, label, person in zip(table.paths, table.labels, table.persons, strict=True):
                 writer.writerow([image.resolve(), label, person, split])
     return path

@@ -42,6 +42,8 @@ from folds.utils.parallel import cpu_count
 def table_of(folder: Path, people: int, copies: int) -> Path:
     """A CSV of drawn photographs, each copied so that every copy is a file and a person of its own."""
     drawn = read_data(DataSpec(generate_people(folder / "people", people=people, test_people=2, size=(384, 512)))).train
+    assert drawn.labels is not None
+    assert drawn.persons is not None
     path = folder / "table.csv"
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)

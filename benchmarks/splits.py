@@ -51,8 +51,10 @@ def table_of(labels: np.ndarray, persons: np.ndarray) -> SampleTable:
     return SampleTable("benchmark", ids, None, np.array(names)[labels], people[persons], tuple(names), {}, {}, ())
 
 
-def of_scikit_learn(labels: np.ndarray, persons: np.ndarray, k: int) -> np.ndarray:
-    """The fold of each image."""
+def of_scikit_learn(labels: np.ndarray | None, persons: np.ndarray | None, k: int) -> np.ndarray:
+    """Return the fold of each image, (n,) int."""
+    assert labels is not None
+    assert persons is not None
     fold = np.full(len(labels), -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any, cast
 
 import numpy as np
 import timm
@@ -38,6 +39,7 @@ from folds.data.sources import load_checkpoint_data
 from folds.models.inference import PixelSource, predict_logits
 from folds.predictions.files import read_sidecar
 from folds.utils.numeric import softmax
+from folds.utils.progress import SILENT
 
 SIZE, CLASSES = 64, 18
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -111,7 +113,7 @@ def compare(arch: str, text: str, images: int, repeats: int) -> list[object]:
     torch.manual_seed(0)
     model = timm.create_model(arch, num_classes=CLASSES).eval().to(memory_format=torch.channels_last)
     with torch.no_grad():  # a fresh head answers the same to everything: merged values would agree whatever was merged
-        model.get_classifier().weight.mul_(100)
+        cast(Any, model).get_classifier().weight.mul_(100)
     pixels = np.random.default_rng(0).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
     views = list(deduplicate_views(parse_views(text), (SIZE, SIZE)))
     if "crop" in text:  # ttach's crops are without the whole image
@@ -166,7 +168,7 @@ def adaptive(run: str, text: str, repeats: int) -> None:
     assert plain is not None
     index, needed = np.arange(len(fold.data.test)), np.flatnonzero(merge.needs_more_views(plain[0][0]))
     views = [view_named(name) for name in merge.views]
-    fold.again, fold.progress = True, None
+    fold.again, fold.progress = True, SILENT
     fold.test(views[:1])  # its images are at hand now
     pixels = next(held[1] for held in fold.images.values())
     times: dict[str, list[tuple[float, float]]] = {"all views": [], "adaptive": []}
