@@ -222,7 +222,7 @@ class Prepared:
             found = objective.scores()
             error = 1 - found if metric.greater_is_better else found
             if step == 0 and warm:
-                ranking = np.argsort(np.where(np.isnan(error), np.inf, error), kind="stable")[:warm].tolist()
+                ranking = _rank_members(error)[:warm]
             if rounded:
                 error = error.round(DECIMALS)
             if np.isnan(error).all():
@@ -293,6 +293,15 @@ def _check(steps: int, bags: int, bag_share: float, warm: int, patience: int | N
             raise UsageError(f"`{name}` must be at least {minimum}, found {value}")
     if not 0 < bag_share <= 1:
         raise UsageError(f"`bag_share` must be above 0 and at most 1, found {bag_share}")
+
+
+def _rank_members(error: NDArray[np.float64]) -> list[int]:
+    """Return the members from the smallest to the largest error; equal ones (to 1e-12), then NaN, by their index."""
+    error = np.where(np.isnan(error), np.inf, error)
+    order = np.argsort(error, kind="stable")
+    ordered = error[order]
+    larger = ordered[1:] > ordered[:-1] + _EQUAL * np.abs(ordered[:-1])
+    return order[np.lexsort((order, np.concatenate([[0], np.cumsum(larger)])))].tolist()
 
 
 def _draw_best(errors: NDArray[np.float64], selected: Sequence[int], random: np.random.RandomState) -> int:
