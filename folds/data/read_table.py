@@ -129,7 +129,7 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
         if table.paths is None:
             raise UsageError(
                 "the table has no image paths, which training needs",
-                hint="add a column 'path', or give the name of the column as `path`",
+                hint="add a column 'path', or name the column with `path`",
             )
         parts = {"id": table.ids, "label": table.labels, "person": table.persons, **table.attributes}
         for name in columns:

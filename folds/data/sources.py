@@ -36,10 +36,10 @@ def find_data(data: Path | None, root: Path = Path()) -> Path:
         logger.info(f"data: {data}")
         return data
     if (root / HERE).exists():
-        logger.info(f"data: ./{root / HERE} (`data` is not given)")
+        logger.info(f"data: ./{root / HERE} (no `data` given)")
         return root / HERE
     draw_built_in(root)
-    logger.info(f"data: synthetic faces in {root / BUILT_IN} (`data` is not given, and there is no ./{root / HERE})")
+    logger.info(f"data: synthetic faces in {root / BUILT_IN} (no `data` given, and there is no ./{root / HERE})")
     return root / BUILT_IN
 
 

@@ -426,7 +426,7 @@ def _check_unique(columns: RawColumns) -> None:
         raise combine_errors(
             lines,
             f"ids of {columns.source} are not unique",
-            "every sample needs its own id: remove the repeated rows, or name another column as `id`",
+            "every sample needs its own id: remove the repeated rows, or name another column with `id`",
         )
 
 

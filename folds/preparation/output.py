@@ -116,7 +116,7 @@ class PreparedFolder:
         """
         if self.out.exists() and not self.out.is_dir():
             raise EnsembleError(
-                f"expected a folder to write to, found the file {self.out}", hint="give another folder as `output`"
+                f"expected a folder to write to, found the file {self.out}", hint="give another folder with `output`"
             )
         found = self._found()
         if found is None:
@@ -129,13 +129,13 @@ class PreparedFolder:
                 else "`resume=True` continues it, `force=True` makes it again from scratch"
             )
             raise EnsembleError(
-                f"{self.out} holds a prepared set, which {state}", hint=f"{mend}; or give another folder as `output`"
+                f"{self.out} holds a prepared set, which {state}", hint=f"{mend}; or give another folder with `output`"
             )
         if resume:
             there = found.get("settings")
             different = list(differences(there if isinstance(there, dict) else {}, self.record))
             if different:
-                hint = "`force=True` makes it again with the present settings; or give another folder as `output`"
+                hint = "`force=True` makes it again with the present settings; or give another folder with `output`"
                 raise EnsembleError(
                     f"{self.out} was prepared with other settings and cannot be resumed", hint=hint, details=different
                 )
@@ -153,7 +153,7 @@ class PreparedFolder:
         if others:
             raise EnsembleError(
                 f"expected a new or empty folder to write to, found {others[0]} in {self.out}",
-                hint="give another folder as `output`",
+                hint="give another folder with `output`",
             )
         return None
 

@@ -258,7 +258,7 @@ def read_folds(path: Path) -> FoldAssignment:
     """Return the folds in the file `path`, in its order; the columns ``label`` and ``person`` are required."""
     path = Path(path)
     read, fold = _read(path)
-    advice = "give the table as `data`"
+    advice = "give the table with `data`"
     labels, persons = (np.array(read.column(name, advice=advice), dtype=str) for name in ("label", "person"))
     return _with_record(
         path, FoldAssignment(np.array(read.columns["id"], dtype=str), labels, persons, fold, int(fold.max()) + 1, None)
@@ -269,7 +269,7 @@ def _read(path: Path) -> tuple[CsvTable, NDArray[np.int64]]:
     """Return the columns of the file and the fold of each row; raise EnsembleError if an id is repeated."""
     read = read_csv(path)
     ids = read.column(
-        "id", advice="the ids of a table without a column 'id' are its paths: name the column of the paths 'id'"
+        "id", advice="where a table has no column 'id', its paths are the ids: rename the column of the paths to 'id'"
     )
     fold = _fold_numbers(read)
     if len(set(ids)) < len(ids):

@@ -42,12 +42,10 @@ def make_splits(
         else [hold_out(table, settings.holdout, seed, columns, repaired)]
     )
     if made[0].repair is not None:
-        logger.info(f"folds: those of scikit-learn, repaired: {made[0].repair}")
+        logger.info(f"folds: those of scikit-learn, with repair: {made[0].repair}")
     if len(made) > 1:
         index = max_rand_index(made)
-        logger.info(
-            f"repeats: the adjusted Rand index of any two of them is at most {index:.2f} (0: independent, 1: equal)"
-        )
+        logger.info(f"repeats: the adjusted Rand index of any two is at most {index:.2f} (0: independent, 1: equal)")
         for line in repeat_warnings(made, repaired):
             logger.warning(line)
     return [replace(each, stratify=settings.stratify).with_codes_of(table) for each in made]
