@@ -1,6 +1,4 @@
-"""What is wrong with data and folds, found before anything is trained on them: leaks, copies, classes that cannot be
-spread.
-"""
+"""Find problems of data and folds before training: leaks, copies, classes that cannot be in every fold."""
 
 from __future__ import annotations
 
@@ -19,14 +17,13 @@ from folds.splits.checks import check_folds
 from folds.utils.numeric import distinct_numbers
 
 NOTE, WARNING, ERROR = "note", "warning", "error"
-# Above it comparing every image with every other takes minutes: done by the audit that is asked for, not before each
-# training.
-MOST_COMPARED = 40_000
+# Number of images above which comparing all pairs takes minutes; only `audit` compares them then, not training.
+MAX_COMPARED = 40_000
 
 
 @dataclass(frozen=True)
 class SampleRef:
-    """One sample as a finding names it; `part` is train or test, `position` its place in that table."""
+    """One sample of a finding; `part` is train or test, `position` its row index in that table."""
 
     part: str
     position: int
@@ -44,16 +41,14 @@ class SampleRef:
 
 @dataclass(frozen=True)
 class Occurrence:
-    """One instance of a finding: the rows concerned, and how alike they are where that was measured, or a line where
-    there are no rows.
-    """
+    """One case of a finding: its rows and their similarity if it was measured, or a line of text without rows."""
 
     rows: tuple[SampleRef, ...] = ()
     detail: str = ""
     similarity: float | None = None
 
     def __str__(self) -> str:
-        # One placeholder picture can stand under thousands of people.
+        # One placeholder image can be shared by thousands of people.
         rest = len(self.rows) - 4
         named = "  =  ".join(map(str, self.rows if rest < 2 else self.rows[:4])) + (
             f"  and {rest:,} more rows" if rest > 1 else ""
@@ -63,12 +58,12 @@ class Occurrence:
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that is wrong (`error`, `warning`) or worth knowing (`note`).
+    """One kind of problem (`error`, `warning`) or information (`note`).
 
     Attributes
     ----------
-    count : how many of `unit` (set, pair, person, class, image).
-    message : one line that says what it means.
+    count : number of cases, in `unit` (set, pair, person, class, image).
+    message : one line that explains the finding.
     """
 
     kind: str
@@ -80,12 +75,12 @@ class Finding:
 
     @property
     def amount(self) -> str:
-        """Return ``2 pairs``"""
+        """Return the count with its unit: ``2 pairs``."""
         plural = {"person": "people", "class": "classes", "": ""}
         return f"{self.count:,} {self.unit if self.count == 1 else plural.get(self.unit, f'{self.unit}s')}".rstrip()
 
     def lines(self, shown: int = 3) -> list[str]:
-        """Return the message and its first cases, the rest counted."""
+        """Return the message, the first `shown` cases, and the number of further ones."""
         rest = len(self.cases) - shown
         return [
             self.message,
@@ -94,14 +89,21 @@ class Finding:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything, for --json."""
+        """Return all fields as plain values, for ``--json``."""
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
 class AuditImages:
-    """The images of one table: its samples, the hash of each file (n), grey thumbnails (n, SIDE, SIDE) uint8, each
-    sample's fold where known.
+    """The images of one table.
+
+    Attributes
+    ----------
+    table : its samples.
+    content : n hashes of the image files.
+    thumbs : (n, SIDE, SIDE) uint8, gray thumbnails.
+    fold : (n,) fold of each sample; None if unknown.
+    part : train or test.
     """
 
     table: SampleTable
@@ -111,7 +113,7 @@ class AuditImages:
     part: str = "train"
 
     def row(self, at: int) -> SampleRef:
-        """Return the sample at position `at`."""
+        """Return the sample at row index `at`."""
         table = self.table
         person, label = (None if column is None else str(column[at]) for column in (table.persons, table.labels))
         return SampleRef(
@@ -128,28 +130,29 @@ class AuditImages:
 def pictures(
     table: SampleTable, cache: DecodedImages, fold: NDArray[np.integer] | None = None, part: str = "train"
 ) -> AuditImages:
-    """Return what the audit looks at, from the cache of decoded images."""
+    """Return the images to audit, from the cache of decoded images."""
     return AuditImages(table, cache.content, thumbnails(cache.pixels), fold, part)
 
 
 def audit_table(data: Dataset, assignment: FoldAssignment | None = None, k: int = 5) -> list[Finding]:
-    """Return what the table and the folds show without any image.
+    """Return the findings from the table and the folds, without reading images.
 
     Parameters
     ----------
-    assignment : folds of `data.train`; without them it is asked which classes could not be in every one of `k`.
+    assignment : folds of `data.train`; None: report the classes with too few people for `k` folds.
 
     Raises
     ------
-    EnsembleError : see `check_folds`; above all, a person who stands in two folds.
+    EnsembleError : see `check_folds`, e.g. a person in two folds.
     """
     train, test = data.train, data.test
     found = [Finding("the table", WARNING, 1, "remark", line) for line in data.warnings]
     lines = _rare(train, k) if assignment is None else check_folds(assignment, train.classes, train.class_attributes)
     if lines:
         message = (
-            f"{_counted(len(lines), 'class', 'classes')} cannot be, or {'is' if len(lines) == 1 else 'are'} not, in "
-            "every fold, counted in people"
+            f"{_counted(len(lines), 'class is', 'classes are')} missing from a fold"
+            if assignment is not None
+            else f"{_counted(len(lines), 'class has', 'classes have')} fewer people than folds"
         )
         found.append(
             Finding(
@@ -171,7 +174,7 @@ def _rare(train: SampleTable, k: int) -> list[str]:
     if train.labels is None or train.persons is None:
         return []
     width = len(train.classes)
-    pairs = distinct_numbers(train.person_codes[1] * width + train.label_codes())
+    pairs = distinct_numbers(train.factorized_persons[1] * width + train.label_codes())
     people = dict(zip(train.classes, np.bincount(pairs % width, minlength=width).tolist(), strict=True))
     return [
         f"class {name}: {_counted(count, 'person', 'people')} for {k} folds"
@@ -181,10 +184,10 @@ def _rare(train: SampleTable, k: int) -> list[str]:
 
 
 def _people(train: SampleTable) -> list[Finding]:
-    """Return whether a split by image would leak, and how many people have one image only."""
+    """Return notes on people with a constant label, whom a split by image would leak, and with a single image."""
     if train.labels is None or train.persons is None:
         return []
-    names, person = train.person_codes
+    names, person = train.factorized_persons
     images, width = np.bincount(person), len(train.classes)
     pairs = distinct_numbers(person * width + train.label_codes())
     several = images > 1
@@ -192,8 +195,8 @@ def _people(train: SampleTable) -> list[Finding]:
     found = []
     if constant:
         message = (
-            f"the label is constant in {constant:,} of the {several.sum():,} people with several images: a split by "
-            "image would leak it"
+            f"{constant:,} of the {several.sum():,} people with several images have only one label: a split by image "
+            "would leak it"
         )
         found.append(Finding("people with a constant label", NOTE, constant, "person", message))
     single = int((~several).sum())
@@ -204,12 +207,12 @@ def _people(train: SampleTable) -> list[Finding]:
 
 
 def _contradicted(train: SampleTable, test: SampleTable) -> list[Finding]:
-    place = {name: at for at, name in enumerate(train.ids.tolist())}
+    index = {name: at for at, name in enumerate(train.ids.tolist())}
     none = np.empty((0, 0, 0), np.uint8)
     sides = AuditImages(train, (), none), AuditImages(test, (), none, part="test")
     cases = []
     for at, name in enumerate(test.ids.tolist()):
-        there = place.get(name)
+        there = index.get(name)
         if (
             there is not None
             and train.labels is not None
@@ -217,19 +220,19 @@ def _contradicted(train: SampleTable, test: SampleTable) -> list[Finding]:
             and train.labels[there] != test.labels[at]
         ):
             cases.append(Occurrence((sides[0].row(there), sides[1].row(at))))
-    message = f"{_counted(len(cases), 'id has', 'ids have')} one label in training and another in test"
+    message = f"{_counted(len(cases), 'id has', 'ids have')} different labels in training and test"
     return [Finding("ids with two labels", WARNING, len(cases), "id", message, tuple(cases))] if cases else []
 
 
 def audit_images(train: AuditImages, test: AuditImages | None = None, near: bool = True) -> list[Finding]:
-    """Copies: identical files and altered ones, between people, labels, folds, training and test.
+    """Return findings on identical and altered copies, between people, labels, folds, training and test.
 
     Parameters
     ----------
-    near : look for altered copies too; compares every image with every other.
+    near : whether to look for altered copies too, which compares all pairs of images.
     """
     sides = [train] if test is None else [train, test]
-    # Training and test in one numbering: test follows.
+    # One numbering for both parts: training first, then test.
     every = [(side, at) for side in sides for at in range(len(side.content))]
     content = [side.content[at] for side, at in every]
 
@@ -243,25 +246,25 @@ def audit_images(train: AuditImages, test: AuditImages | None = None, near: bool
     if crossing:
         shared = sum(row.part == "test" for case in crossing for row in case.rows)
         message = (
-            f"{_counted(shared, 'test image is', 'test images are')} identical to training images: test scores will "
-            "flatter"
+            f"{_counted(shared, 'test image is', 'test images are')} identical to training images: test scores will be "
+            "optimistic"
         )
         found.append(
             Finding("identical images in training and test", WARNING, len(crossing), "set", message, tuple(crossing))
         )
     if not near:
-        message = f"altered copies were not looked for among {len(content):,} images"
+        message = f"no search for altered copies among {len(content):,} images"
         return [*found, Finding("altered copies", NOTE, len(content), "image", message)]
     return found + _near(sides, content, rows)
 
 
 def _identical(inside: Sequence[tuple[SampleRef, ...]]) -> list[Finding]:
-    """Return what sets of identical training images mean, by whose they are."""
+    """Return findings on sets of identical training images: different people, different labels, same person."""
     across = [one for one in inside if len({row.person for row in one}) > 1]
     found = []
     if across:
         message = (
-            f"{_counted(len(across), 'set of identical images stands', 'sets of identical images stand')} under "
+            f"{_counted(len(across), 'set of identical images is', 'sets of identical images are')} shared by "
             "different people"
         )
         found.append(
@@ -278,7 +281,7 @@ def _identical(inside: Sequence[tuple[SampleRef, ...]]) -> list[Finding]:
     if differ:
         message = (
             f"{_counted(len(differ), 'set of identical images has', 'sets of identical images have')} more than one "
-            "label: at most one is right"
+            "label: at most one is correct"
         )
         found.append(
             Finding(
@@ -293,8 +296,8 @@ def _identical(inside: Sequence[tuple[SampleRef, ...]]) -> list[Finding]:
     within = [one for one in inside if one not in across and one not in differ]
     if within:
         message = (
-            f"{_counted(len(within), 'set of identical images stands', 'sets of identical images stand')} within one "
-            "person: counted more than once"
+            f"{_counted(len(within), 'set of identical images is', 'sets of identical images are')} of one person: "
+            "the image counts more than once"
         )
         found.append(
             Finding("identical images, same person", NOTE, len(within), "set", message, tuple(map(Occurrence, within)))
@@ -303,9 +306,9 @@ def _identical(inside: Sequence[tuple[SampleRef, ...]]) -> list[Finding]:
 
 
 def _near(sides: Sequence[AuditImages], content: Sequence[str], rows: Any) -> list[Finding]:
-    """Return altered copies, among the first of each identical file (copies of copies are named once)."""
+    """Return findings on altered copies; of identical files only the first is compared."""
     own = sides[0].table.persons
-    # Test images are one group of their own: among each other they harm nobody.
+    # All test images form one group, because copies within the test set leak nothing.
     group = np.arange(len(sides[0].content)) if own is None else np.unique(own, return_inverse=True)[1]
     groups = np.concatenate([group, *(np.full(len(side.content), -1) for side in sides[1:])])
     first = np.sort(np.unique(np.array(content), return_index=True)[1])
@@ -325,7 +328,7 @@ def _near(sides: Sequence[AuditImages], content: Sequence[str], rows: Any) -> li
     found = []
     if people:
         message = (
-            f"{_counted(len(people), 'pair of images is', 'pairs of images are')} altered copies of each other, under "
+            f"{_counted(len(people), 'pair of images is', 'pairs of images are')} altered copies of each other, of "
             "different people"
         )
         message += _leak([one.rows for one in people])
@@ -344,34 +347,32 @@ def _near(sides: Sequence[AuditImages], content: Sequence[str], rows: Any) -> li
                 WARNING,
                 len(apart),
                 "pair",
-                f"{message}: test scores will flatter",
+                f"{message}: test scores will be optimistic",
                 tuple(apart),
             )
         )
     if result.flat:
-        message = (
-            f"{_counted(len(result.flat), 'image shows', 'images show')} next to nothing and could not be compared"
-        )
+        message = f"{_counted(len(result.flat), 'image is', 'images are')} almost uniform and cannot be compared"
         empty = tuple(Occurrence(rows((int(first[at]),))) for at in result.flat)
         found.append(Finding("images without structure", NOTE, len(result.flat), "image", message, empty))
     if result.left_off:
         message = (
-            f"the images are so alike that {result.left_off:,} pairs were left off, the least alike: there may be "
-            "more copies"
+            f"{result.left_off:,} of the least similar candidate pairs were not compared, because there are too many: "
+            "there may be more copies"
         )
         found.append(Finding("pairs left off", NOTE, result.left_off, "pair", message))
     return found
 
 
 def _leak(sets: Iterable[tuple[SampleRef, ...]]) -> str:
-    """Return what it means for the scores, where the folds are known."""
+    """Return the effect on the scores as text; "" if no set is in several folds, or folds are unknown."""
     apart = [len({row.fold for row in one}) > 1 for one in sets]
     if not any(apart):
         return ""
     verb = "is" if sum(apart) == 1 else "are"
     return (
-        f", {'and ' + verb if all(apart) else f'{sum(apart):,} of them'} in different folds: what is trained on them "
-        "is scored on them"
+        f", {'and ' + verb if all(apart) else f'{sum(apart):,} of them'} in different folds: models are scored on "
+        "images they were trained on"
     )
 
 

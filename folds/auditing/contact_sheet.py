@@ -1,4 +1,4 @@
-"""The images of the audit's findings side by side, to be looked at: a person decides quickly what a number cannot."""
+"""Write a contact sheet with the images of the audit's findings side by side, for visual inspection."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from folds.utils.files import write_atomic
 
 MAX_CASES = 60  # cases on a sheet
 _SIDE, _GAP, _LINE = 224, 8, 13  # pixels
-_ACROSS, _WIDEST = 4, 6  # images of a set that are shown; images in a row of the sheet
-_LETTERS = 36  # of the built-in font, about as wide as an image
+_ACROSS, _WIDEST = 4, 6  # images shown per set; images per row of the sheet
+_LETTERS = 36  # characters of the built-in font per image width
 
 
 def write_sheet(
@@ -27,16 +27,16 @@ def write_sheet(
     file_of: Callable[[SampleRef], Path | None],
     window: tuple[float, float] | None = None,
 ) -> int:
-    """Write a PNG of the images of each case of each warning.
+    """Write a PNG with the images of each case of each warning; return the number of cases on it.
 
     Parameters
     ----------
-    file_of : the image file of a row; None where the table names none.
+    file_of : returns the image file of a row, or None if the table has no paths.
     window : as in `folds.images.settings.ImageSettings`.
 
     Returns
     -------
-    shown : the cases on the sheet, at most `MOST`; 0, and no file, where no finding has images to compare.
+    number of cases, at most `MAX_CASES`; 0, and no file, if no finding has images to compare.
     """
     cases = [
         (finding, case)
@@ -49,7 +49,7 @@ def write_sheet(
         return 0
     height = _SIDE + 5 * _LINE + _GAP
     across = min(_ACROSS, max(len(case.rows) for _, case in cases))
-    beside = min(max(1, _WIDEST // across), len(cases))  # cases in a row
+    beside = min(max(1, _WIDEST // across), len(cases))  # cases per row
     width = across * (_SIDE + _GAP) + _GAP
     settings = ImageSettings(_SIDE, _SIDE, "letterbox", window)
     sheet = Image.new("RGB", (_GAP + beside * width, _GAP + -(-len(cases) // beside) * height), "white")
@@ -82,5 +82,5 @@ def _picture(path: Path | None, settings: ImageSettings) -> Image.Image | None:
 
 def _caption(row: SampleRef) -> list[str]:
     side = "test" if row.part == "test" else "" if row.fold is None else f"fold {row.fold}"
-    name = row.id if len(row.id) <= _LETTERS else "…" + row.id[1 - _LETTERS :]  # the end tells files apart
+    name = row.id if len(row.id) <= _LETTERS else "…" + row.id[1 - _LETTERS :]  # the end distinguishes files
     return [name, f"person {row.person or 'unknown'}"[:_LETTERS], f"{row.label or 'no label'}  {side}"[:_LETTERS]]

@@ -1,13 +1,10 @@
-"""Images that are copies of each other: identical files by their hash, altered ones by their structure.
+"""Find images that are copies of each other: identical files by their hash, altered copies by their structure.
 
-Altered means encoded again, resized, made brighter, cropped by a few per cent, or mirrored. Pictures taken in a
-standard way
-(chest radiographs, passport photographs) all look alike to a short hash, so copies are found in three steps, each on
-few enough pairs for
-the next: a fingerprint compared between all pairs by one matrix product; the two pictures laid over each other; a
-comparison of their fine
-structure, in which only copies agree. `benchmarks/duplicates.py` measures all three, `docs/audit.md` says what came
-out.
+Altered copies are re-encoded, resized, brightened, cropped by a few percent, or mirrored. Standardized images (chest
+radiographs, passport photographs) have similar short hashes, so altered copies are found in three steps, each of which
+leaves fewer pairs for the next: compare fingerprints of all pairs by one matrix product; align the two images; compare
+their fine structure, which agrees only for copies. `benchmarks/duplicates.py` measures all three steps; the results are
+in `docs/audit.md`.
 """
 
 from __future__ import annotations
@@ -21,34 +18,31 @@ from PIL import Image
 
 from folds.utils.parallel import map_threads
 
-SIDE = 64  # of the thumbnails, pixels
-# Fingerprints of copies agree at least so far, also after a crop of 3 %; of 17 million pairs of radiographs, 1 in 3,000
-# does.
+SIDE = 64  # side of the thumbnails in pixels
+# Smallest cosine of the fingerprints of copies, also after a crop of 3%; 1 in 3,000 of 17 million pairs of radiographs
+# reaches it.
 ALIKE = 0.75
-# What a first alignment must promise before a second is tried.
+# Smallest agreement predicted by the first alignment step for which a second step is computed.
 PROMISING = 0.85
-# The agreement of aligned fine structure that makes a copy. Of the radiographs of different patients no two reach .76,
-# of 600 drawn people
-# none .93; of altered copies of either 99 in 100 exceed .95.
+# Smallest agreement of aligned fine structure that counts as a copy. No two radiographs of different patients reach
+# .76, and no two of 600 synthetic people reach .93; 99% of altered copies of either exceed .95.
 COPY = 0.95
-# Grey levels, 0 to 255, by which a thumbnail must vary: below it, what is left is the noise of the encoder.
+# Smallest standard deviation of a thumbnail in gray levels (0 to 255); below it, only noise of the encoder is left.
 FLAT = 2.0
-MOST_CANDIDATES = 100_000
-_PLAIN = 12  # grey levels that a line of a frame spans, with the noise of the encoder
+MAX_CANDIDATES = 100_000
+_PLAIN = 12  # largest range of gray levels in a line of a frame, including noise of the encoder
 
 _COARSE, _FINE, _MARGIN = 16, 32, 3
-_BLOCK = 1024  # images against all, at a time
-_PRODUCTS = 40_000_000  # of fingerprints held at once: 160 MB
-_CHUNK = 512  # pairs at a time
+_BLOCK = 1024  # images compared with all others per block
+_PRODUCTS = 40_000_000  # products of fingerprints in memory at once: 160 MB
+_CHUNK = 512  # pairs aligned at once
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images, by position, of which one is a copy of the other; `similarity` of their fine structure, 1 for equal
-    pixels.
-    """
+    """Two images (row indices), one a copy of the other; `similarity` of their fine structure is 1 for equal pixels."""
 
     first: int
     second: int
@@ -58,13 +52,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """What was found.
+    """Pairs of altered copies, and images and pairs that were not compared.
 
     Attributes
     ----------
-    pairs : by falling similarity.
+    pairs : pairs by decreasing similarity.
     flat : positions of images without structure, which were not compared.
-    left_off : candidates beyond `MOST_CANDIDATES`, the least alike, which were not compared either.
+    left_off : number of candidates beyond `MAX_CANDIDATES`, the least similar, which were not compared either.
     """
 
     pairs: tuple[Pair, ...]
@@ -73,7 +67,7 @@ class NearDuplicates:
 
 
 def identical(content: Sequence[str]) -> list[list[int]]:
-    """Return the sets of two or more positions with equal digests, in order of their first."""
+    """Return the sets of two or more positions with equal digests, sorted by their first position."""
     sets: dict[str, list[int]] = {}
     for position, digest in enumerate(content):
         sets.setdefault(digest, []).append(position)
@@ -81,7 +75,7 @@ def identical(content: Sequence[str]) -> list[list[int]]:
 
 
 def thumbnails(pixels: NDArray[np.uint8], threads: int | None = None) -> NDArray[np.uint8]:
-    """Grey images of one small size.
+    """Return gray thumbnails of all images.
 
     Parameters
     ----------
@@ -89,13 +83,13 @@ def thumbnails(pixels: NDArray[np.uint8], threads: int | None = None) -> NDArray
 
     Returns
     -------
-    thumbnails : (n, SIDE, SIDE) uint8, averaged over areas (enlarged smoothly where the images are smaller than that).
+    (n, SIDE, SIDE) uint8, averaged over areas, or enlarged bicubically if the images are smaller.
     """
     small = min(pixels.shape[1:3]) < SIDE
 
     def one(at: int) -> NDArray[np.uint8]:
-        grey = Image.fromarray(np.asarray(pixels[at])).convert("L")
-        return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC if small else Image.Resampling.BOX))
+        gray = Image.fromarray(np.asarray(pixels[at])).convert("L")
+        return np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BICUBIC if small else Image.Resampling.BOX))
 
     return (
         np.stack(map_threads(one, len(pixels), threads, None)) if len(pixels) else np.empty((0, SIDE, SIDE), np.uint8)
@@ -108,11 +102,12 @@ def near_duplicates(thumbs: NDArray[np.uint8], groups: NDArray[np.integer]) -> N
     Parameters
     ----------
     thumbs : (n, SIDE, SIDE) uint8, see `thumbnails`.
-    groups : (n,) pairs within one group are not looked for (one person's pictures are alike, and stay together anyway).
+    groups : (n,) group of each image; pairs within a group are skipped, because images of one person are similar and in
+        one fold anyway.
     """
     thumbs = _without_frame(thumbs)
-    varied = np.array([thumb.std() >= FLAT for thumb in thumbs], dtype=bool)
-    kept = np.flatnonzero(varied)
+    has_structure = np.array([thumb.std() >= FLAT for thumb in thumbs], dtype=bool)
+    kept = np.flatnonzero(has_structure)
     first, second, mirrored, left_off = _candidates(fingerprints(thumbs[kept]), groups[kept])
     first, second = kept[first], kept[second]
     similarity = np.zeros(len(first))
@@ -123,22 +118,19 @@ def near_duplicates(thumbs: NDArray[np.uint8], groups: NDArray[np.integer]) -> N
     for at in np.flatnonzero(similarity >= COPY).tolist():
         pair = Pair(int(first[at]), int(second[at]), round(float(similarity[at]), 3), bool(mirrored[at]))
         known = best.get((pair.first, pair.second))
-        if known is None or known.similarity < pair.similarity:  # a symmetric picture is found both ways
+        if known is None or known.similarity < pair.similarity:  # a symmetric image is found as it is and mirrored
             best[pair.first, pair.second] = pair
     pairs = sorted(best.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
-    return NearDuplicates(tuple(pairs), tuple(np.flatnonzero(~varied).tolist()), left_off)
+    return NearDuplicates(tuple(pairs), tuple(np.flatnonzero(~has_structure).tolist()), left_off)
 
 
 def fingerprints(thumbs: NDArray[np.uint8]) -> Array:
-    """Return (n, _COARSE²) float32 of length 1: what the picture shows at each frequency up to 8 cycles, neither
-    brightness nor contrast.
+    """Return unit vectors (n, _COARSE²) float32: amplitudes at up to 8 cycles, without brightness or contrast.
 
-    The discrete cosine transform of the perceptual hash (Zauner 2010, "Implementation and benchmarking of perceptual
-    image hash functions"),
-    not reduced to signs: a matrix product costs no more than counting bits, and keeps what they lose. Amplitudes in
-    pictures fall off
-    with frequency (Field 1987); weighted by it, the outline that all radiographs share does not outweigh the ribs that
-    differ.
+    The vectors are the discrete cosine transform of the perceptual hash (Zauner 2010, "Implementation and benchmarking
+    of perceptual image hash functions"), without its reduction to signs: a matrix product costs no more than counting
+    bits, and keeps the amplitudes. Amplitudes of natural images decrease with frequency (Field 1987). They are weighted
+    by the frequency, so that the outline common to all radiographs does not outweigh the ribs, which differ.
     """
     basis = _cosines(SIDE, _COARSE)
     prints = np.empty((len(thumbs), _COARSE**2), np.float32)
@@ -150,8 +142,9 @@ def fingerprints(thumbs: NDArray[np.uint8]) -> Array:
 
 
 def _without_frame(thumbs: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the thumbnails without the bars or the frame that nine in ten of them have (letterboxing): an edge in
-    common would outweigh the pictures.
+    """Return the thumbnails without bars or a frame that 90% of them share (letterboxing).
+
+    A common edge would outweigh the content of the images.
     """
     box = []
     for axis in (2, 1):
@@ -163,7 +156,7 @@ def _without_frame(thumbs: NDArray[np.uint8]) -> NDArray[np.uint8]:
         inside = np.flatnonzero(~plain)
         if len(inside) < SIDE // 2:
             return thumbs
-        # The line next to the frame is a mixture of both.
+        # The line next to the frame mixes frame and content.
         box.append((inside[0] + (inside[0] > 0), inside[-1] + 1 - (inside[-1] < SIDE - 1)))
     (top, bottom), (left, right) = box
     if (top, bottom, left, right) == (0, SIDE, 0, SIDE):
@@ -180,8 +173,14 @@ def _without_frame(thumbs: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _candidates(
     prints: Array, groups: NDArray[np.integer]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_], int]:
-    """Pairs of different groups whose fingerprints agree, as they are or mirrored: first < second."""
-    # Mirrored left to right, every odd horizontal frequency changes its sign.
+    """Return the pairs of different groups with similar fingerprints, as they are or mirrored.
+
+    Returns
+    -------
+    first, second, mirrored : (m,) each, with first < second.
+    left_off : number of further pairs beyond `MAX_CANDIDATES`.
+    """
+    # Mirroring left to right changes the sign of every odd horizontal frequency.
     flipped = prints * np.tile(np.where(np.arange(_COARSE) % 2, -1, 1).astype(np.float32), _COARSE)
     found: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_], Array]] = []
     block = max(1, min(_BLOCK, _PRODUCTS // max(1, len(prints))))
@@ -196,8 +195,8 @@ def _candidates(
     if not found:
         return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, bool), 0
     first, second, turned, cosine = (np.concatenate(parts) for parts in zip(*found))
-    chosen = np.argsort(-cosine, kind="stable")[:MOST_CANDIDATES]
-    return first[chosen], second[chosen], turned[chosen], len(first) - len(chosen)
+    kept = np.argsort(-cosine, kind="stable")[:MAX_CANDIDATES]
+    return first[kept], second[kept], turned[kept], len(first) - len(kept)
 
 
 def _turned(thumbs: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -207,10 +206,10 @@ def _turned(thumbs: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> NDArray[n
 
 
 def _agreement(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return (m,) how far each pair agrees in its fine structure once the second picture is laid over the first; 0
-    where that does not promise well.
+    """Return (m,) the agreement of the fine structure of each pair after alignment; 0 for unpromising pairs.
 
-    Two Gauss-Newton steps (Lucas and Kanade 1981) in shift and scale along each axis, a crop being just that.
+    The second image is aligned to the first by two Gauss-Newton steps (Lucas and Kanade 1981) in shift and scale along
+    each axis, which describe a crop.
     """
     agreement = np.zeros(len(first))
     left = np.arange(len(first))
@@ -226,7 +225,7 @@ def _agreement(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
             return agreement
         placed = _composed(placed, step)
         picture = _resampled(second[left], placed)
-    # A crop leaves nothing to compare at the edges.
+    # The edges are left out, because a crop removes them.
     inner = slice(_MARGIN, SIDE - _MARGIN)
     basis = _cosines(SIDE - 2 * _MARGIN, _FINE)
     fine = [
@@ -237,12 +236,13 @@ def _agreement(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
 
 
 def _step(target: Array, picture: Array) -> tuple[Array, Array]:
-    """Return the best small change of shift and scale, to first order (the tangents of Simard, LeCun and Denker 1993),
-    and the agreement it promises.
+    """Return the best small change of shift and scale, to first order, and the predicted agreement.
+
+    The change is in the tangent space of Simard, LeCun and Denker (1993).
 
     Returns
     -------
-    promise : (m,) cosine of the target with the nearest picture in the tangent space.
+    promise : (m,) cosine of the target with the nearest image in the tangent space.
     step : (m, 4) shift, scale change (down), shift, scale change (across); pixels and fractions.
     """
     basis: Array = _cosines(SIDE, _COARSE)
@@ -250,7 +250,7 @@ def _step(target: Array, picture: Array) -> tuple[Array, Array]:
     slope[[0, -1]] = 0
     stretch = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2)[:, None] * slope
     every = np.concatenate([basis, basis @ slope, basis @ stretch]).astype(np.float32)
-    # Tangents are cosine transforms of the picture's slopes: all of them are blocks of one product.
+    # The tangents are cosine transforms of the slopes of the image; one product has all of them as blocks.
     blocks = every @ picture @ every.T
     at = [slice(i * _COARSE, (i + 1) * _COARSE) for i in range(3)]
     parts = [(at[0], at[0]), (at[1], at[0]), (at[2], at[0]), (at[0], at[1]), (at[0], at[2])]
@@ -262,14 +262,13 @@ def _step(target: Array, picture: Array) -> tuple[Array, Array]:
     nearest = (weights * tangents).sum(axis=1)
     promise = (_unit(nearest) * target).sum(axis=1)
     weights = weights[:, :, 0] / lengths[:, :, 0]
-    gain = np.where(
-        weights[:, :1] > 1e-9, weights[:, :1], np.inf
-    )  # a negative is no copy: it does not move, and fails later
+    # A negative image is not a copy: it gets no step and fails the later comparison.
+    gain = np.where(weights[:, :1] > 1e-9, weights[:, :1], np.inf)
     return promise, (weights[:, 1:] / gain).clip([-2, -0.05, -2, -0.05], [2, 0.05, 2, 0.05]).astype(np.float32)
 
 
 def _composed(placed: Array, step: Array) -> Array:
-    """`step` taken after `placed`: position p is looked up at scale · p + shift, p counted from the centre."""
+    """Return `placed` followed by `step`: position p is read at scale · p + shift, with p relative to the center."""
     shift, scale = placed[:, ::2], placed[:, 1::2]
     result = np.empty_like(placed)
     result[:, ::2], result[:, 1::2] = shift + scale * step[:, ::2], scale * (1 + step[:, 1::2])
@@ -277,7 +276,7 @@ def _composed(placed: Array, step: Array) -> Array:
 
 
 def _resampled(thumbs: NDArray[np.uint8], placed: Array) -> Array:
-    """Return the thumbnails shifted and scaled by `placed`, between pixels linearly, beyond the edge repeating it."""
+    """Return the thumbnails shifted and scaled by `placed`, with linear interpolation and repeated edges."""
     return (
         _lookup(placed[:, 0], placed[:, 1])
         @ thumbs.astype(np.float32)
@@ -287,8 +286,8 @@ def _resampled(thumbs: NDArray[np.uint8], placed: Array) -> Array:
 
 def _lookup(shift: Array, scale: Array) -> Array:
     """Return (m, SIDE, SIDE) the matrices that resample one axis."""
-    centre = (SIDE - 1) / 2
-    position = (centre + scale[:, None] * (np.arange(SIDE) - centre) + shift[:, None]).clip(0, SIDE - 1.001)
+    center = (SIDE - 1) / 2
+    position = (center + scale[:, None] * (np.arange(SIDE) - center) + shift[:, None]).clip(0, SIDE - 1.001)
     below = position.astype(np.intp)
     share = (position - below).astype(np.float32)
     matrix = np.zeros((len(shift), SIDE, SIDE), np.float32)
@@ -306,7 +305,7 @@ def _cosines(side: int, count: int) -> Array:
 
 
 def _weighted(transform: NDArray[np.floating]) -> Array:
-    """Return (m, count²): amplitudes times frequency^1.5; the mean brightness, frequency 0, drops out."""
+    """Return (m, count²): amplitudes times frequency^1.5; the mean brightness (frequency 0) becomes 0."""
     down, across = np.mgrid[: transform.shape[1], : transform.shape[2]]
     weighted = transform * np.hypot(down, across) ** 1.5
     return weighted.reshape(len(transform), -1).astype(np.float32)

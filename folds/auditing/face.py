@@ -1,4 +1,4 @@
-"""`audit` of the face: samples and a split in, what may be wrong with them out."""
+"""Provide the public function `audit`, which reports problems of data and a split."""
 
 from __future__ import annotations
 
@@ -31,32 +31,30 @@ def audit(
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> AuditReport:
-    """Return what may be wrong with data, their images and a split: errors, warnings, notes. As ``ensemble folds
-    check``.
+    """Return an audit of data, images and a split: errors, warnings and notes, as ``ensemble folds check``.
 
     Parameters
     ----------
-    data : what `read_table` has returned, or takes.
-    folds : a split to look at: what `split` has returned, a file, or a column of the table.
-    k : without `folds`, it is asked which classes could not be in every one of so many.
-    images : False to look at the table alone.
-    window : the values that become black and white in images of more than 8 bits: ``"LO,HI"``, or two numbers.
-    strict : raise where there is an error or a warning.
-    root : the folder that holds ``.ensemble/images``, where decoded images are kept.
-    progress : False for silence.
+    data : result or argument of `read_table`.
+    folds : split to audit: result of `split`, a file, or a column of the table.
+    k : number of folds for which classes need enough people, if there are no `folds`.
+    images : whether to audit the images; False for the table alone.
+    window : intensity range mapped to black and white in images with more than 8 bits: ``"LO,HI"``, or two numbers.
+    strict : whether to raise if there is an error or a warning.
+    root : folder of the cache ``.ensemble/images`` of decoded images.
+    progress : False for no progress bars.
 
     Raises
     ------
-    EnsembleError : under `strict`; or the data cannot be read.
+    EnsembleError : the data cannot be read, or `strict` is set and there are errors or warnings.
 
     Examples
     --------
     >>> import folds, pandas as pd
     >>> frame = pd.DataFrame({"path": list("abcd"), "label": ["cat", "cat", "dog", "dog"], "person": list("wxyy")})
     >>> found = folds.audit(folds.read_table(frame, need_images=False), k=2, images=False)
-    >>> [(one.severity, one.kind) for one in found.findings]
-    [('warning', 'classes not in every fold'), ('note', 'people with a constant label'), ('note', 'people with a single
-    image')]
+    >>> [one.kind for one in found.findings]
+    ['classes not in every fold', 'people with a constant label', 'people with a single image']
     """
     log_in_notebook()
     read = as_dataset(data, root=root, need_images=False)
@@ -73,6 +71,6 @@ def audit(
     if serious:
         lines = [line for one in serious for line in one.lines(shown=2)]
         raise EnsembleError(
-            f"the audit has found {len(serious)} errors and warnings", hint="`strict=False` returns them", details=lines
+            f"the audit found {len(serious)} errors and warnings", hint="`strict=False` returns them", details=lines
         )
     return report

@@ -1,6 +1,4 @@
-"""An audit from beginning to end: of a table, a split and their images; and of images that are decoded for a
-training.
-"""
+"""Run an audit of a table, a split and their images, or of images decoded for training."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 
 from folds.auditing.checks import (
     ERROR,
-    MOST_COMPARED,
+    MAX_COMPARED,
     NOTE,
     WARNING,
     AuditImages,
@@ -49,14 +47,14 @@ SEVERITIES = (ERROR, WARNING, NOTE)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AuditReport(Displayed):
-    """What an audit has found.
+    """Result of an audit.
 
     Attributes
     ----------
-    assignment : the split that was audited; None where there was none.
+    assignment : the audited split; None if there is none.
     findings : errors first, then warnings, then notes.
-    folds : the file of the split.
-    window : the values that become black and white in images of more than 8 bits; None for their full range.
+    folds : file of the split.
+    window : intensity range mapped to black and white in images with more than 8 bits; None for the full range.
     """
 
     data: Dataset
@@ -67,16 +65,16 @@ class AuditReport(Displayed):
 
     @property
     def people(self) -> int:
-        """Return how many people the training samples are of; 0 where that is not known."""
+        """Return the number of people in the training samples; 0 if unknown."""
         persons = self.data.train.persons
-        return 0 if persons is None else len(self.data.train.person_codes[0])
+        return 0 if persons is None else len(self.data.train.factorized_persons[0])
 
     def serious(self, strict: bool = False) -> list[Finding]:
-        """Return the errors, and under `strict` the warnings."""
+        """Return the errors, and with `strict` also the warnings."""
         return [one for one in self.findings if one.severity == ERROR or (strict and one.severity == WARNING)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, for JSON."""
+        """Return all fields as plain values, for JSON."""
         return {
             "data": self.data.train.source,
             "folds": str(self.folds) if self.folds else None,
@@ -87,14 +85,14 @@ class AuditReport(Displayed):
         }
 
     def frame(self) -> pd.DataFrame:
-        """Return a row for each finding: severity, kind, count, message."""
+        """Return a DataFrame with a row per finding: severity, kind, count, unit, message."""
         import pandas as pd
 
         columns = ["severity", "kind", "count", "unit", "message"]
         return pd.DataFrame([[getattr(one, name) for name in columns] for one in self.findings], columns=columns)
 
     def display_table(self) -> Table:
-        """Return what is shown: a line for each finding."""
+        """Return the table to display: a line per finding."""
         rows = [[one.severity, one.kind, one.amount, one.message] for one in self.findings]
         samples = f"{len(self.data.train):,} samples of {self.people:,} people"
         if not rows:
@@ -102,7 +100,7 @@ class AuditReport(Displayed):
         return Table(samples, ["severity", "finding", "count", "meaning"], rows, left=4)
 
     def _repr_html_(self) -> str:
-        """The findings, and the suspicious images side by side."""
+        """Return the findings and the suspicious images side by side, as HTML."""
         shown = self.display_table().html()
         with tempfile.TemporaryDirectory() as folder:
             sheet = Path(folder) / "sheet.png"
@@ -112,22 +110,20 @@ class AuditReport(Displayed):
         return f'{shown}<img alt="suspicious images" src="data:image/png;base64,{picture}">'
 
     def write_sheet(self, path: Path) -> int:
-        """Write a PNG of the suspicious images side by side; return how many cases it shows. 0, and no file, where
-        there are none.
-        """
+        """Write a PNG of the suspicious images side by side; return its number of cases. Without cases: 0, no file."""
         from folds.auditing.contact_sheet import write_sheet
 
         tables = {"train": self.data.train, "test": self.data.test}
-        places = {
+        rows_of = {
             part: (table, {name: at for at, name in enumerate(table.ids.tolist())})
             for part, table in tables.items()
             if table is not None
         }
 
         def file_of(row: SampleRef) -> Path | None:
-            # By id: rows with unusable images were taken out before positions were counted.
-            table, place = places[row.part]
-            return None if table.paths is None else table.paths[place[row.id]]
+            # By id, because positions do not count the rows with unusable images, which were removed.
+            table, index = rows_of[row.part]
+            return None if table.paths is None else table.paths[index[row.id]]
 
         return write_sheet(path, self.findings, file_of, self.window)
 
@@ -143,32 +139,35 @@ def audit(
     root: Path = Path(),
     progress: Progress = SILENT,
 ) -> AuditReport:
-    """Return audit data, their images and a split.
+    """Return an audit of data, their images and a split.
 
     Parameters
     ----------
-    assignment : folds of ``data.train``; without them it is asked which classes could not be in every one of `k`.
-    images : whether the images are looked at; they are decoded small, into ``.ensemble/images`` of the folder `root`.
-    window : the values that become black and white in images of more than 8 bits; None for their full range.
-    folds : the file of the split, for the report.
+    assignment : folds of ``data.train``; None: report the classes with too few people for `k` folds.
+    images : whether to audit the images; they are decoded at thumbnail size into ``.ensemble/images`` in `root`.
+    window : intensity range mapped to black and white in images with more than 8 bits; None for the full range.
+    folds : file of the split, for the report.
 
     Raises
     ------
-    EnsembleError : a person stands in two folds (see `folds.splits.checks.check_folds`).
+    EnsembleError : a person is in two folds (see `folds.splits.checks.check_folds`).
     """
     findings = audit_table(data, assignment, k)
     if images:
-        # The audit compares thumbnails: decoded at their size, a JPEG takes a fraction of the time.
-        findings += _look_at_images(data, assignment, ImageSettings(SIDE, SIDE, window=window), root, progress)
+        # Decoding a JPEG at the size of the thumbnails takes a fraction of the time.
+        findings += _audit_images(data, assignment, ImageSettings(SIDE, SIDE, window=window), root, progress)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return AuditReport(data, assignment, tuple(findings), folds, window)
 
 
 def load_audited(spec: DataSpec | None, folds: Path | None) -> tuple[Dataset, FoldAssignment | None]:
-    """Read what is to be audited: data, with a split of them where `folds` names one; or a split as it stands, where
-    `spec` is None.
+    """Return the data to audit, and their split if `folds` is given; if `spec` is None, return the split alone.
 
-    What is noteworthy about the data is logged; what may be wrong with them is for the audit to say.
+    The notes of the data are logged; their warnings become findings of the audit.
+
+    Raises
+    ------
+    UsageError : both `spec` and `folds` are None.
     """
     if spec is not None:
         data = read_data(spec, need_images=False)
@@ -176,20 +175,22 @@ def load_audited(spec: DataSpec | None, folds: Path | None) -> tuple[Dataset, Fo
             logger.info(line)
         return data, load_folds(folds, data.train) if folds is not None else None
     if folds is None:
-        raise UsageError("there is nothing to check", hint="name a split, or the data with --data")
+        raise UsageError("expected a split or data to check, found neither", hint="name a split, or give `data`")
     assignment = load_folds(folds)
-    logger.info("the split alone is looked at; with --data, its table and images too")
+    logger.info("only the split is checked; with `data`, the table and the images are checked too")
     return Dataset(_table_of(assignment, folds)), assignment
 
 
 def _table_of(assignment: FoldAssignment, file: Path) -> SampleTable:
-    """Return a split made elsewhere, as a table without images."""
-    where = tuple(f"{file.name}: id {name}" for name in assignment.ids.tolist())
+    """Return a split of another program as a table without images."""
+    locations = tuple(f"{file.name}: id {name}" for name in assignment.ids.tolist())
     classes = sort_classes(assignment.labels.tolist())
-    return SampleTable(str(file), assignment.ids, None, assignment.labels, assignment.persons, classes, {}, {}, where)
+    return SampleTable(
+        str(file), assignment.ids, None, assignment.labels, assignment.persons, classes, {}, {}, locations
+    )
 
 
-def _look_at_images(
+def _audit_images(
     data: Dataset, assignment: FoldAssignment | None, settings: ImageSettings, root: Path, progress: Progress
 ) -> list[Finding]:
     fold = None if assignment is None else assignment.fold
@@ -209,12 +210,10 @@ def _decoded(
     root: Path,
     progress: Progress,
 ) -> tuple[AuditImages | None, list[Finding]]:
-    """Return the images of a table that can be used (None where there are none at all); those that cannot are a
-    finding.
-    """
+    """Return the usable images of a table (None if there are none), and a finding if some are unusable."""
     paths = table.paths
     if paths is None or not any(path.exists() for path in paths):
-        logger.info(f"the images of {table.source} are not there: its table alone is looked at")
+        logger.info(f"there are no images of {table.source}: only its table is checked")
         return None, []
     folder = root / CACHE / "images"
     with progress.step("decoding images") as advance:
@@ -225,7 +224,7 @@ def _decoded(
             bad = dict(unusable_images(paths, table.locations, settings=settings))
             if not bad:
                 raise
-    message = f"{len(bad):,} of {len(table):,} images of {table.source} cannot be used: training will refuse them"
+    message = f"{len(bad):,} of {len(table):,} images of {table.source} cannot be used: training will fail"
     cases = tuple(Occurrence(detail=line) for line in bad.values())
     finding = Finding("unusable images", ERROR, len(bad), "image", message, cases)
     good = np.array([at for at in range(len(table)) if at not in bad], np.int64)
@@ -239,24 +238,22 @@ def _decoded(
 def audit_decoded(
     data: Dataset, train: DecodedImages, test: DecodedImages | None, fold: NDArray[np.integer]
 ) -> list[Finding]:
-    """Return what may be wrong with images that are decoded for a training: the warnings, and what was not looked for.
+    """Return warnings about images decoded for training, and a note if altered copies were not looked for.
 
     Parameters
     ----------
-    fold : (n,) of each training sample.
+    fold : (n,) fold of each training sample.
     """
     sides = (
         pictures(data.train, train, fold),
         None if test is None or data.test is None else pictures(data.test, test, part="test"),
     )
-    near = len(train.content) + (len(test.content) if test else 0) <= MOST_COMPARED
+    near = len(train.content) + (len(test.content) if test else 0) <= MAX_COMPARED
     return [finding for finding in audit_images(*sides, near=near) if finding.severity == WARNING or not near]
 
 
 def check_strict(warnings: Sequence[str], findings: Sequence[Finding] = ()) -> None:
-    """Raise an EnsembleError where there is a warning: lines about the data and the folds, or a finding of that
-    severity.
-    """
+    """Raise EnsembleError if there are `warnings` about data or folds, or findings that are warnings."""
     serious = [finding for finding in findings if finding.severity == WARNING]
     count = len(warnings) + len(serious)
     if not count:
@@ -267,16 +264,16 @@ def check_strict(warnings: Sequence[str], findings: Sequence[Finding] = ()) -> N
         else "warnings about the data and the folds, errors"
     )
     raise EnsembleError(
-        f"{count} {what} under --strict: nothing was trained",
-        hint="ensemble folds check, with the same --data, shows all of it; without --strict it is trained all the same",
+        f"{count} {what} with `strict=True`: nothing was trained",
+        hint="for the full report, run ensemble folds check with the same data; to train anyway, omit `strict`",
         details=[*warnings, *(line for finding in serious for line in finding.lines(shown=2))],
     )
 
 
 def log_findings(findings: Sequence[Finding]) -> None:
-    """Log what the audit before a training has found."""
+    """Log the findings of the audit before training."""
     for finding in findings:
         if finding.severity == WARNING:
             logger.warning("\n".join(finding.lines()))
         else:
-            logger.info(f"{finding.message}; ensemble folds check does")
+            logger.info(f"{finding.message}; ensemble folds check searches for them")

@@ -1,4 +1,4 @@
-"""Tables that are pandas DataFrames, in memory or in a Parquet file, taken as the CSV that they would be written to."""
+"""Read tables from pandas DataFrames, in memory or in a Parquet file, as if they were written to a CSV."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ FRAME = "the DataFrame"
 
 
 def frame_columns(frame: pandas.DataFrame, folder: Path, source: str = FRAME) -> CsvTable:
-    """Return the columns of a DataFrame as text: what `read_csv` reads from ``frame.to_csv()``.
+    """Return the columns of a DataFrame as text, equal to what `read_csv` reads from ``frame.to_csv()``.
 
-    Missing values are empty cells. A named index is a column, an index without a name is not. Rows are counted from 0,
-    as by ``frame.iloc``.
+    Missing values are empty cells. A named index is a column; an index without a name is ignored. Rows are counted from
+    0, as in ``frame.iloc``.
 
     Parameters
     ----------
-    folder : what paths of images are relative to.
-    source : how messages name it.
+    folder : folder that relative image paths start from.
+    source : name of the table in messages.
 
     Raises
     ------
-    UsageError : `frame` is no DataFrame, or its columns have several levels.
-    EnsembleError : it has no rows, or two columns of one name.
+    UsageError : `frame` is not a DataFrame, or its columns have several levels.
+    EnsembleError : the frame has no rows, or two columns with the same name.
     """
     import pandas
 
@@ -37,8 +37,8 @@ def frame_columns(frame: pandas.DataFrame, folder: Path, source: str = FRAME) ->
         raise UsageError(f"expected a pandas DataFrame, found {type(frame).__name__}")
     if frame.columns.nlevels > 1:
         raise UsageError(
-            f"{source} has columns of {frame.columns.nlevels} levels, expected one",
-            hint="join the levels to one name: frame.columns = ['_'.join(name) for name in frame.columns]",
+            f"{source} has columns with {frame.columns.nlevels} levels, expected one level",
+            hint="join the levels into one name: frame.columns = ['_'.join(name) for name in frame.columns]",
         )
     levels = {
         str(name): frame.index.get_level_values(at) for at, name in enumerate(frame.index.names) if name is not None
@@ -46,13 +46,13 @@ def frame_columns(frame: pandas.DataFrame, folder: Path, source: str = FRAME) ->
     header = [*levels, *("" if name is None else str(name).strip() for name in frame.columns)]
     check_header(source, header)
     if not len(frame):
-        raise EnsembleError(f"{source} has no rows", hint="expected one row for each image")
+        raise EnsembleError(f"{source} has no rows", hint="expected one row per image")
     series = [
         *(pandas.Series(values) for values in levels.values()),
         *(frame.iloc[:, at] for at in range(frame.shape[1])),
     ]
     cells = [_plain_text(each, source) for each in series]
-    # All others at once: how pandas writes the days of one column depends on whether another one has hours.
+    # All other columns in one call: pandas writes dates without hours only if no column of the frame has hours.
     rest = [at for at, column in enumerate(cells) if column is None]
     if rest:
         others = pandas.concat([series[at].reset_index(drop=True) for at in rest], axis=1)
@@ -69,7 +69,7 @@ def read_parquet(path: Path) -> CsvTable:
 
     Raises
     ------
-    EnsembleError : pyarrow is not installed, the file cannot be read, or what `frame_columns` says.
+    EnsembleError : pyarrow is not installed, the file cannot be read, or `frame_columns` raises it.
     """
     import pandas
 
@@ -77,17 +77,17 @@ def read_parquet(path: Path) -> CsvTable:
         frame = pandas.read_parquet(path)
     except ImportError:
         raise EnsembleError(
-            f"{path} is a Parquet file: reading it needs pyarrow, which is not installed",
-            hint="pip install pyarrow, or save the table as a CSV",
+            f"{path} is a Parquet file, and reading it needs pyarrow, which is not installed",
+            hint="pip install pyarrow, or save the table as a CSV file",
         ) from None
-    except Exception as error:  # whatever pyarrow finds in a damaged file
+    except Exception as error:  # pyarrow raises several types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EnsembleError(f"{path} is not a readable Parquet file: {reason}") from None
     return frame_columns(frame, path.absolute().parent, str(path))
 
 
 def _plain_text(values: Any, source: str) -> list[str] | None:
-    """Return the cells of a Series of text and missing values; None of any other, which pandas turns into text."""
+    """Return the cells of a Series that holds only text and missing values; None for any other Series."""
     import pandas
 
     if isinstance(values.dtype, pandas.CategoricalDtype):

@@ -1,8 +1,8 @@
-"""The layout of the mask-status competition: `train/train.csv` with `train/images/<folder>/`, `eval/info.csv` with
-`eval/images/`.
+"""Read the layout of the mask-status competition.
 
-Its traps are handled here: mixed suffixes, AppleDouble files among the images, an id that two people share, ids with a
-suffix, columns that disagree with the folder names. A person is a folder.
+`train/train.csv` has its images in `train/images/<folder>/`, `eval/info.csv` in `eval/images/`. A person is a folder.
+Irregularities of the original files are handled: mixed suffixes, AppleDouble files among the images, one id shared by
+two people, ids with a suffix, columns that disagree with the folder names.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from folds.data.image_folder import entries_of, is_image, stem_of
+from folds.data.image_folder import is_image, scan_folder, stem_of
 from folds.data.table import MISSING, RawColumns
 from folds.errors import EnsembleError, combine_errors
 from folds.utils.csv_table import CsvTable, read_csv, read_header
 
 MASKS, GENDERS, AGES = ("wear", "incorrect", "normal"), ("male", "female"), ("<30", "30-59", ">=60")
-# class = mask·6 + gender·3 + age; all 18 are declared, whether or not anybody has them.
+# class = mask·6 + gender·3 + age; all 18 are declared, also those without a sample.
 CLASS_ATTRIBUTES = {
     str(m * 6 + g * 3 + a): {"mask": mask, "gender": gender, "age": age}
     for m, mask in enumerate(MASKS)
@@ -34,19 +34,19 @@ _SUFFIXED = re.compile(r"(?P<plain>.+)-\d+")
 
 
 def class_of(mask: str, gender: str, age: str) -> str:
-    """The class name of three attribute values."""
+    """Return the class name for three attribute values."""
     return str(MASKS.index(mask) * 6 + GENDERS.index(gender) * 3 + AGES.index(age))
 
 
 def age_group(years: int) -> str:
-    """``<30``, ``30-59`` or ``>=60``."""
+    """Return ``<30``, ``30-59`` or ``>=60``."""
     return AGES[0] if years < 30 else AGES[1] if years < 60 else AGES[2]
 
 
 def train_folder(data: Path, label: str = "label") -> Path | None:
-    """The folder with train.csv, where `data` (the whole folder, its `train`, or train.csv itself) is in this layout.
+    """Return the folder with train.csv if `data` is in this layout, else None.
 
-    A table that names the labels itself, in column `label`, is an ordinary one.
+    `data` may be the whole folder, its `train`, or train.csv itself. A table with a column `label` is an ordinary CSV.
     """
     for folder in (data / "train", data) if data.is_dir() else (data.parent,) if data.name == "train.csv" else ():
         header = set(read_header(folder / "train.csv"))
@@ -56,7 +56,10 @@ def train_folder(data: Path, label: str = "label") -> Path | None:
 
 
 def is_evaluation(path: Path) -> Path | None:
-    """The folder with info.csv, where `path` (the whole folder, its `eval`, or info.csv itself) names one."""
+    """Return the folder with info.csv if `path` is an evaluation set of this layout, else None.
+
+    `path` may be the whole folder, its `eval`, or info.csv itself.
+    """
     for folder in (path / "eval", path) if path.is_dir() else (path.parent,) if path.name == "info.csv" else ():
         if "ImageID" in read_header(folder / "info.csv"):
             return folder
@@ -74,14 +77,15 @@ class _Person:
 
 
 def read_train(folder: Path, source: str, need_images: bool) -> tuple[RawColumns, list[str]]:
-    """The training samples and notes; ids are ``<folder>/<stem>``.
+    """Return the training samples and notes; ids are ``<folder>/<stem>``.
 
-    Where train.csv and a folder's name disagree about gender or age, the name wins: it travels with the images. Without
-    ``images/`` (and where images are not needed) every person has the seven images of the competition.
+    If train.csv and the name of a folder disagree about gender or age, the folder name is used, because it stays with
+    the images. If ``images/`` is missing and images are not needed, every person has the seven images of the
+    competition.
 
     Raises
     ------
-    EnsembleError : a row without a folder, a folder named twice, an unusable gender or age, two files of one stem.
+    EnsembleError : a row without a folder, a folder in two rows, an invalid gender or age, two files with one stem.
     """
     table = read_csv(folder / "train.csv", source)
     notes: list[str] = []
@@ -90,10 +94,12 @@ def read_train(folder: Path, source: str, need_images: bool) -> tuple[RawColumns
     if not images.is_dir():
         if need_images:
             raise EnsembleError(
-                f"{source} is there, its images are not: no folder {images}", hint="unpack the images beside train.csv"
+                f"the images of {source} are missing: there is no folder {images}",
+                hint="unpack the images next to train.csv",
             )
         notes.append(
-            f"no folder {images}: each person is taken to have the {len(STANDARD_STEMS)} images of the competition"
+            f"there is no folder {images}: each person gets the {len(STANDARD_STEMS)} standard images of the "
+            "competition"
         )
         files = {person.folder: [(stem, images) for stem in STANDARD_STEMS] for person in people}
     else:
@@ -129,12 +135,12 @@ def _people(table: CsvTable, notes: list[str]) -> list[_Person]:
     }
     people, problems, disagree = [], [], []
     first: dict[str, str] = {}
-    for i, (folder, where) in enumerate(zip(folders, table.location())):
+    for i, (folder, location) in enumerate(zip(folders, table.location())):
         if folder in MISSING:
-            problems.append(f"{where}: no path")
+            problems.append(f"{location}: no path")
             continue
-        if first.setdefault(folder, where) != where:
-            problems.append(f"{where}: folder {folder} is named in {first[folder]} too")
+        if first.setdefault(folder, location) != location:
+            problems.append(f"{location}: folder {folder} is also in {first[folder]}")
             continue
         named = _FOLDER.fullmatch(folder)
         gender, years = csv_genders[i].lower(), csv_ages[i].removesuffix(".0")
@@ -144,20 +150,20 @@ def _people(table: CsvTable, notes: list[str]) -> list[_Person]:
             gender, years = named["gender"].lower(), named["age"]
         if gender not in GENDERS or not years.isdecimal():
             problems.append(
-                f"{where}: gender '{csv_genders[i]}' and age '{csv_ages[i]}', expected male or female and a whole "
-                "number"
+                f"{location}: expected gender male or female and age a whole number, found '{csv_genders[i]}' and "
+                f"'{csv_ages[i]}'"
             )
             continue
         name = named["id"] if named else csv_ids[i] or folder
         people.append(
-            _Person(folder, where, name, gender, int(years), {name: cells[i] for name, cells in others.items()})
+            _Person(folder, location, name, gender, int(years), {name: cells[i] for name, cells in others.items()})
         )
     if problems:
         raise combine_errors(problems, f"rows of {table.source} cannot be used", "correct or remove these rows")
     if disagree:
         notes.append(
-            f"{len(disagree):,} rows of {table.source} disagree with their folder's name about gender or age; the "
-            f"name was taken ({_some(disagree)})"
+            f"{len(disagree):,} rows of {table.source} disagree with the folder name about gender or age; the folder "
+            f"name is used ({_some(disagree)})"
         )
     _note_ids(people, notes)
     return people
@@ -169,13 +175,10 @@ def _note_ids(people: list[_Person], notes: list[str]) -> None:
         folders[person.id] += 1
     for name, count in folders.items():
         if count > 1:
-            notes.append(f"id {name} belongs to {count} folders: persons are told apart by folder")
+            notes.append(f"id {name} belongs to {count} folders: each folder is one person")
     both = [name for name in folders if (match := _SUFFIXED.fullmatch(name)) and match["plain"] in folders]
     if both:
-        notes.append(
-            f"{len(both):,} ids with a suffix ({_some(both)}) stand beside the plain id: persons are told apart by "
-            "folder"
-        )
+        notes.append(f"{len(both):,} ids occur with and without a suffix ({_some(both)}): each folder is one person")
 
 
 def _some(names: list[str]) -> str:
@@ -195,8 +198,8 @@ def _mask_of(stem: str) -> str | None:
 
 
 def _files(images: Path, people: list[_Person], source: str, notes: list[str]) -> dict[str, list[tuple[str, Path]]]:
-    """Folder → its (stem, file), sorted; ._ files and what is no known image are passed over and counted."""
-    listed = [entry.name for entry in entries_of(images)]
+    """Return folder → its (stem, file) pairs, sorted; add notes with the counts of ``._`` and unknown files."""
+    listed = [entry.name for entry in scan_folder(images)]
     present = {name for name in listed if not name.startswith(".")}
     files: dict[str, list[tuple[str, Path]]] = {}
     problems, strange, hidden = [], [], sum(name.startswith("._") for name in listed)
@@ -205,7 +208,7 @@ def _files(images: Path, people: list[_Person], source: str, notes: list[str]) -
             problems.append(f"{person.location}: no folder {images / person.folder}")
             continue
         stems: dict[str, Path] = {}
-        for entry in sorted(entries_of(images / person.folder), key=lambda entry: entry.name):
+        for entry in sorted(scan_folder(images / person.folder), key=lambda entry: entry.name):
             stem = stem_of(entry.name)
             if entry.name.startswith("."):
                 hidden += entry.name.startswith("._")
@@ -221,14 +224,14 @@ def _files(images: Path, people: list[_Person], source: str, notes: list[str]) -
     if problems:
         raise combine_errors(
             problems,
-            f"rows of {source} do not fit the images",
+            f"rows of {source} do not match the images",
             "restore the images, or remove these rows from train.csv",
         )
     if hidden:
         notes.append(f"{hidden:,} '._' files skipped")
     if strange:
         notes.append(
-            f"{len(strange):,} files that are neither mask*, incorrect_mask nor normal were ignored ({_some(strange)})"
+            f"{len(strange):,} files not named mask*, incorrect_mask or normal were ignored ({_some(strange)})"
         )
     unnamed = sorted(present - set(files))
     if unnamed:
@@ -237,9 +240,10 @@ def _files(images: Path, people: list[_Person], source: str, notes: list[str]) -
 
 
 def read_evaluation(folder: Path, source: str, need_images: bool) -> tuple[RawColumns, list[str]]:
-    """The test samples, in the order of info.csv; its `ans` is a form to fill in, never a label.
+    """Return the test samples in the order of info.csv, and notes.
 
-    Labels and persons come from ``answers.csv`` (``ImageID,ans[,person]``) where there is one, matched by ImageID.
+    The column `ans` of info.csv is a submission form, never a label. Labels and persons come from ``answers.csv``
+    (``ImageID,ans[,person]``) if it exists, matched by ImageID.
     """
     table = read_csv(folder / "info.csv", source)
     ids = table.column("ImageID")
@@ -249,22 +253,23 @@ def read_evaluation(folder: Path, source: str, need_images: bool) -> tuple[RawCo
     if images.is_dir():
         by_stem = {
             stem_of(entry.name): entry.name
-            for entry in entries_of(images)
+            for entry in scan_folder(images)
             if is_image(entry.name) and entry.name[0] != "."
         }
         paths = [images / (name if is_image(name) else by_stem.get(name, name)) for name in ids]
     elif need_images:
         raise EnsembleError(
-            f"{source} is there, its images are not: no folder {images}", hint="unpack the images beside info.csv"
+            f"the images of {source} are missing: there is no folder {images}",
+            hint="unpack the images next to info.csv",
         )
     columns = RawColumns(source, ids, table.location(), paths)
     if (folder / "answers.csv").is_file():
         answers = read_csv(folder / "answers.csv")
         position = {name: i for i, name in enumerate(answers.column("ImageID"))}
-        absent = [f"{where}: {name}" for name, where in zip(ids, columns.locations) if name not in position]
-        if absent:
+        missing = [f"{location}: {name}" for name, location in zip(ids, columns.locations) if name not in position]
+        if missing:
             raise combine_errors(
-                absent,
+                missing,
                 f"of {len(ids):,} images in {source} have no answer in {folder / 'answers.csv'}",
                 "complete or remove answers.csv",
             )
@@ -275,5 +280,5 @@ def read_evaluation(folder: Path, source: str, need_images: bool) -> tuple[RawCo
             columns.attributes[attribute] = [
                 CLASS_ATTRIBUTES.get(label, {}).get(attribute, "") for label in columns.labels
             ]
-        notes.append(f"labels of {source} were taken from {folder / 'answers.csv'}")
+        notes.append(f"labels of {source} are from {folder / 'answers.csv'}")
     return columns, notes

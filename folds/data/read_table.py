@@ -1,6 +1,4 @@
-"""`read_table` of the face: samples from a CSV, a folder or a DataFrame; and how they are handed to what reads
-files.
-"""
+"""Provide the public `read_table` for a CSV, a folder or a DataFrame, and pass its samples to commands."""
 
 from __future__ import annotations
 
@@ -36,25 +34,23 @@ def read_table(
     need_images: bool = True,
     root: str | Path = ".",
 ) -> Dataset:
-    """Return the training samples, and the test samples where there are any: which images there are, of what class, of
-    whom.
+    """Return the training samples, and the test samples if there are any: image, class and person (group) of each.
 
     Parameters
     ----------
-    source : a CSV or Parquet file, a folder with a CSV or of class folders, the mask-competition layout, or a
-        DataFrame. Without
-        it ``data`` in the folder `root`, or else the synthetic people, which are drawn there.
-    path, label, person, id : names of columns; without `id` a column named ``id``, else the path, names the samples.
-    split : a column whose value ``test`` keeps a row apart from training.
-    person_regex : takes the person from an image's path where no column names it.
+    source : a CSV or Parquet file, a folder with a CSV or with class folders, the mask-competition layout, or a
+        DataFrame. Default: ``data`` in the folder `root`, or else synthetic faces, which are generated there.
+    path, label, person, id : column names. Without `id`, the ids are the column ``id`` if there is one, else the paths.
+    split : a column whose value ``test`` marks test rows, which are not used for training.
+    person_regex : extracts the person from the image path if no column holds it.
     test : further images to predict: a CSV or a folder.
-    classes : the declared classes, in order; without it those that occur.
-    need_images : False where images need not be there, to split or to score.
+    classes : the declared classes, in order; by default those that occur.
+    need_images : whether every image file must exist; splitting and scoring do not need them.
 
     Raises
     ------
-    EnsembleError : one kind of problem at a time, with the first rows that have it.
-    UsageError : an unknown column, or arguments that do not go together.
+    EnsembleError : invalid data; one kind of problem at a time, with the first rows that have it.
+    UsageError : an unknown column, or arguments that contradict each other.
 
     Examples
     --------
@@ -70,22 +66,22 @@ def read_table(
         source = find_data(None, Path(root))
     elif not isinstance(source, str | Path):
         frame, source = source, Path("the DataFrame")
-    further = None if test is None else Path(test)
-    spec = DataSpec(Path(source), path, label, person, id, split, person_regex, further, declared)
+    test_path = None if test is None else Path(test)
+    spec = DataSpec(Path(source), path, label, person, id, split, person_regex, test_path, declared)
     if frame is not None:
         return read_frame(frame, replace(spec, data=Path()), need_images=need_images)
     return replace(read_data(spec, need_images=need_images), spec=spec)
 
 
 def training_table(data: Data | None = None, *, root: str | Path = ".") -> SampleTable:
-    """Return the training samples of whatever holds them; images need not be there."""
+    """Return the training samples of a table, data set, DataFrame or path; image files need not exist."""
     if isinstance(data, Dataset | SampleTable):
         return data if isinstance(data, SampleTable) else data.train
     return read_table(data, need_images=False, root=root).train
 
 
 def as_dataset(data: Data | None = None, *, root: str | Path = ".", need_images: bool = True) -> Dataset:
-    """Return training and test samples of whatever holds them; what is noteworthy about what is read here is logged."""
+    """Return training and test samples of a table, data set, DataFrame or path; log the notes of data read here."""
     if isinstance(data, Dataset):
         return data
     if isinstance(data, SampleTable):
@@ -96,11 +92,14 @@ def as_dataset(data: Data | None = None, *, root: str | Path = ".", need_images:
 
 
 def data_settings(data: Data | None, root: Path) -> dict[str, Any]:
-    """Return the settings (``data``, ``person``, ``test``, …) that make a command read these samples.
+    """Return the settings (``data``, ``person``, ``test``, …) with which a command reads these samples.
 
-    What was read from files is read again from there. What came as a DataFrame is written under ``.ensemble/tables``,
-    named by its
-    content: the processes that train read files.
+    Data from files are read from the same files. A DataFrame is written under ``.ensemble/tables``, with a hash of its
+    content in the file name, because training processes read files.
+
+    Raises
+    ------
+    UsageError : the table declares a class without a sample, or has no image paths.
     """
     if data is None:
         return {}
@@ -112,7 +111,8 @@ def data_settings(data: Data | None, root: Path) -> dict[str, Any]:
         dataset.train.classes if dataset.train.labels is None else dataset.train.labels.tolist()
     ):
         raise UsageError(
-            "`classes` of the table has classes without a sample, which cannot be trained", hint="leave `classes` out"
+            "expected a sample of every class in `classes`, found classes without one, which cannot be trained",
+            hint="omit `classes`",
         )
     plain = DataSpec(spec.data)
     given = {one.name: getattr(spec, one.name) for one in fields(DataSpec) if one.name != "classes"}
@@ -120,7 +120,7 @@ def data_settings(data: Data | None, root: Path) -> dict[str, Any]:
 
 
 def _written(dataset: Dataset, root: Path) -> DataSpec:
-    """The table of both parts as a CSV with absolute paths, in a place that its content names."""
+    """Write both parts to one CSV with absolute paths, named by a hash of its content; return its `DataSpec`."""
     tables = [(name, table) for name, table in (("train", dataset.train), ("test", dataset.test)) if table is not None]
     names = list(dict.fromkeys(name for _, table in tables for name in table.attributes))
     columns: dict[str, list[str]] = {name: [] for name in ("id", "path", "label", "person", *names, "split")}
@@ -128,7 +128,8 @@ def _written(dataset: Dataset, root: Path) -> DataSpec:
         n = len(table)
         if table.paths is None:
             raise UsageError(
-                "the table names no images, which training needs", hint="a column 'path', or `path` with its name"
+                "the table has no image paths, which training needs",
+                hint="add a column 'path', or name the column with `path`",
             )
         parts = {"id": table.ids, "label": table.labels, "person": table.persons, **table.attributes}
         for name in columns:

@@ -1,6 +1,4 @@
-"""Reading a table of images, whatever form it has: `read_data` for training (and test), `read_test` for further
-images.
-"""
+"""Read tables of images in all supported forms: `read_data` for training and test data, `read_test` for test images."""
 
 from __future__ import annotations
 
@@ -32,26 +30,25 @@ if TYPE_CHECKING:
 
 
 def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
-    """Read the training samples, and the test samples where there are any.
+    """Return the training samples, and the test samples if there are any.
 
-    What `spec.data` is, is seen from what is there: train/train.csv in it (the mask-competition layout), a CSV, a
-    folder
-    that holds one CSV with the columns asked for, a folder of class folders.
+    The form of `spec.data` is detected from its content, in this order: the mask-competition layout (train/train.csv),
+    a CSV, a folder with one CSV that has the requested columns, a folder of class folders.
 
     Parameters
     ----------
-    need_images : every image file must exist; without it the table alone is enough (splitting).
+    need_images : whether every image file must exist; splitting needs only the table.
 
     Raises
     ------
-    EnsembleError : see `build_table` and the readers; problems of one kind are collected.
-    UsageError : options that do not go together.
+    EnsembleError : invalid data, see `build_table` and the readers; problems of one kind are collected.
+    UsageError : options that contradict each other.
     """
     data = spec.data
     if not data.exists():
         raise not_there(data)
     if spec.split is not None and spec.test is not None:
-        raise UsageError("--split and --test both name test images", hint="give one of them")
+        raise UsageError("`split` and `test` both select test images", hint="give one of them")
     notes: list[str] = []
     warnings: list[str] = []
     test: SampleTable | None = None
@@ -62,8 +59,8 @@ def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
         source = str(layout / "train.csv")
         columns, notes = mask_layout.read_train(layout, source, need_images)
         declared = spec.classes or mask_layout.CLASSES
-        meaning = mask_layout.CLASS_ATTRIBUTES
-        train = build_table(columns, training=True, classes=declared, class_attributes=meaning, need_images=False)
+        attributes = mask_layout.CLASS_ATTRIBUTES
+        train = build_table(columns, training=True, classes=declared, class_attributes=attributes, need_images=False)
         evaluation = mask_layout.is_evaluation(layout.parent)
         if spec.test is None and evaluation is not None:
             test, more = _evaluation(evaluation, train.classes, train.class_attributes, need_images)
@@ -71,42 +68,42 @@ def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
     elif csv_file is not None:
         if csv_file is not data:
             notes.append(f"reading {csv_file}")
-        train, test, said = _csv_data(_read_table(csv_file), spec, need_images)
-        notes += said
+        train, test, more_notes = _csv_data(_read_table(csv_file), spec, need_images)
+        notes += more_notes
     else:
         _check_unused_options(spec, "a folder of class folders")
         columns, notes = read_class_folders(data, spec, str(data))
         train = build_table(columns, training=True, classes=spec.classes, need_images=False)
     if spec.test is not None:
         if layout is not None and mask_layout.is_evaluation(layout.parent):
-            notes.append(f"--test given: {layout.parent / 'eval'} is not read")
+            notes.append(f"{layout.parent / 'eval'} is not read, because `test` is given")
         test, more = read_test(
             spec.test, spec, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images
         )
         notes += more
-    _look_for_leaks(train, test, warnings)
+    _warn_of_leaks(train, test, warnings)
     return Dataset(train, test, tuple(notes), tuple(warnings))
 
 
 def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_images: bool = True) -> Dataset:
-    """Return the samples of a DataFrame, the same as of the CSV that it would be written to.
+    """Return the samples of a DataFrame, equal to those of the CSV that it would be written to.
 
-    Everything is text: a whole number that is missing somewhere is a float in pandas, so a label 1 becomes "1.0". A
-    named index is a column. Messages say ``row 3 of the DataFrame``, counted from 0, as by ``frame.iloc``.
+    All cells are text. A column of integers with missing values is a float column in pandas, so its label 1 becomes
+    "1.0". A named index is a column. Messages count rows from 0, as ``frame.iloc`` does: ``row 3 of the DataFrame``.
 
     Parameters
     ----------
-    spec : the names of the columns; its `data` is the folder that relative paths of images start from (the working
-        directory by default); `test` and `split` as for a file.
-    need_images : every image file must exist.
+    spec : column names; its `data` is the folder that relative image paths start from (default: the working
+        directory); `test` and `split` as for a file.
+    need_images : whether every image file must exist.
 
     Raises
     ------
-    EnsembleError, UsageError : what `read_data` raises for a CSV.
+    EnsembleError, UsageError : as `read_data` for a CSV.
     """
     spec = spec or DataSpec(Path())
     if spec.split is not None and spec.test is not None:
-        raise UsageError("split and test both name test images", hint="give one of them")
+        raise UsageError("`split` and `test` both select test images", hint="give one of them")
     train, test, notes = _csv_data(frame_columns(frame, spec.data, FRAME), spec, need_images)
     if spec.test is not None:
         test, more = read_test(
@@ -114,7 +111,7 @@ def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_im
         )
         notes += more
     warnings: list[str] = []
-    _look_for_leaks(train, test, warnings)
+    _warn_of_leaks(train, test, warnings)
     return Dataset(train, test, tuple(notes), tuple(warnings))
 
 
@@ -131,18 +128,18 @@ def table_from_frame(
     training: bool = True,
     need_images: bool = True,
 ) -> SampleTable:
-    """Return the sample table of a DataFrame: what the CSV of the frame would give.
+    """Return the sample table of a DataFrame, equal to that of the CSV it would be written to.
 
     Parameters
     ----------
     path, label, person, id, person_regex, classes : as in `DataSpec`.
-    folder : what relative paths of images start from.
-    training : labels and persons must be there; without it, they are taken where they are found.
-    need_images : every image file must exist.
+    folder : folder that relative image paths start from.
+    training : whether labels and persons are required; if False, they are read if present.
+    need_images : whether every image file must exist.
 
     Raises
     ------
-    EnsembleError, UsageError : what a CSV would raise; rows are named as ``row 3 of the DataFrame``, counted from 0.
+    EnsembleError, UsageError : as for a CSV; messages count rows from 0, as in ``row 3 of the DataFrame``.
 
     Examples
     --------
@@ -169,17 +166,20 @@ def read_test(
     class_attributes: Mapping[str, Mapping[str, str]] | None = None,
     need_images: bool = True,
 ) -> tuple[SampleTable, tuple[str, ...]]:
-    """Images to predict: a CSV, a folder of images at any depth, a single image, or an evaluation set of the
-    competition.
+    """Return images to predict, from a CSV, a folder (any depth), a single image, or the competition's evaluation set.
 
     Parameters
     ----------
-    spec : the names of columns and --person-regex; labels and persons are taken where they are found.
+    spec : column names and `person_regex`; labels and persons are read if present.
     classes, class_attributes : those of the training; a label outside them is an error.
 
     Returns
     -------
     table, notes
+
+    Raises
+    ------
+    EnsembleError : there is no such path, or the data are invalid (see `build_table`).
     """
     path = Path(path)
     spec = spec or DataSpec(path)
@@ -196,7 +196,7 @@ def read_test(
     else:
         table = _read_table(csv_file)
         notes = (
-            [f"{table.source} has no column '{spec.label}': taken as unlabelled"]
+            [f"{table.source} has no column '{spec.label}': read without labels"]
             if spec.label not in table.columns
             else []
         )
@@ -222,7 +222,7 @@ def _evaluation(
 
 
 def not_there(path: Path) -> EnsembleError:
-    """The error for a path that does not exist, with the nearest one that does."""
+    """Return the error for a path that does not exist; it suggests similar names that do."""
     parent = path.parent
     while not parent.is_dir():
         parent = parent.parent
@@ -232,11 +232,11 @@ def not_there(path: Path) -> EnsembleError:
     except OSError:
         close = []
     meant = f"; did you mean {' or '.join(str(parent / name) for name in close)}?" if close else ""
-    return EnsembleError(f"there is no {path}{meant}", hint="--data and --test take a CSV or a folder")
+    return EnsembleError(f"there is no {path}{meant}", hint="`data` and `test` take a CSV or a folder")
 
 
 def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None:
-    """What was said about a CSV's columns must not be passed over in silence where there is none."""
+    """Raise UsageError if `spec`, or `more`, sets an option of CSV files, because ignoring it would hide a mistake."""
     plain = DataSpec(spec.data)
     given = {
         name: getattr(spec, name)
@@ -246,18 +246,17 @@ def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None
     for name, value in {**given, **more}.items():
         if value is not None:
             raise UsageError(
-                f"--{name.replace('_', '-')} '{value}' does not apply to {form}, which {spec.data} is",
-                hint="leave it out, or name a CSV",
+                f"`{name}='{value}'` does not apply to {form} ({spec.data})", hint=f"omit `{name}`, or name a CSV"
             )
 
 
 def _only_csv(folder: Path, spec: DataSpec, training: bool = True) -> Path | None:
-    """The one CSV at the top of `folder` that has the columns asked for, if there is exactly one."""
+    """Return the CSV in `folder` that has the requested columns if there is exactly one, else None."""
     wanted = {spec.path, spec.label} if training else {spec.path}
     tables = [path for path in sorted(folder.glob("*.csv")) if path.name[0] != "."]
     found = [path for path in tables if wanted <= set(read_header(path))]
     if not found and training and wanted != {"path", "label"}:
-        found = tables  # who names columns means a CSV: what it lacks is said when it is read
+        found = tables  # column names imply a CSV; reading it reports the missing columns
     return found[0] if len(found) == 1 else None
 
 
@@ -266,20 +265,20 @@ def _csv_data(table: CsvTable, spec: DataSpec, need_images: bool) -> tuple[Sampl
     kept: list[int] | None = None
     apart: list[int] = []
     if spec.split is not None:
-        values = table.column(spec.split, "--split")
+        values = table.column(spec.split, "`split`")
         apart = [i for i, value in enumerate(values) if value.lower() == "test"]
         kept = [i for i, value in enumerate(values) if value.lower() != "test"]
         counts = Counter(value or "(empty)" for value in values)
         listed = ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(20))
         if not apart or not kept:
-            problem = "has no value 'test'" if not apart else "has no value but 'test'"
+            expected = "'test' in some rows" if not apart else "a value other than 'test' in some rows"
             raise EnsembleError(
-                f"column '{spec.split}' of {table.source} {problem}; its values: {listed}",
-                hint="leave --split out, or name another",
+                f"expected {expected} of column '{spec.split}' of {table.source}, found {listed}",
+                hint="omit `split`, or name another column",
             )
         notes.append(
-            f"rows of {table.source} by column '{spec.split}': {listed}; test is kept apart, all others are for "
-            "training"
+            f"rows of {table.source} by column '{spec.split}': {listed}; rows with test are test samples, all others "
+            "training samples"
         )
     train = build_table(
         _csv_columns(table, kept, spec, training=True, need_images=need_images),
@@ -299,64 +298,66 @@ def _csv_data(table: CsvTable, spec: DataSpec, need_images: bool) -> tuple[Sampl
 def _csv_columns(
     table: CsvTable, index: Sequence[int] | None, spec: DataSpec, *, training: bool, need_images: bool
 ) -> RawColumns:
-    """Return what the rows at `index` (None: all) say, by the columns that `spec` names."""
+    """Return the cells of the rows at `index` (None: all rows) in the columns that `spec` names."""
 
-    def taken_of(column: list[str]) -> list[str]:
+    def select(column: list[str]) -> list[str]:
         return column if index is None else [column[i] for i in index]
 
     def cells(name: str, option: str, required: bool, advice: str = "") -> list[str] | None:
         if name not in table.columns and not required:
             return None
-        return taken_of(table.column(name, option, advice))
+        return select(table.column(name, option, advice))
 
     def known(column: list[str] | None) -> list[str] | None:
-        # Test rows say nothing about a column that they all leave empty; a few empty cells are an error all the same.
+        # A column that is empty in all test rows is unknown; a column with only some empty cells is an error later.
         return None if column is not None and not training and MISSING.issuperset(column) else column
 
-    places = table.location() if index is None else table.location().take(index)
+    locations = table.location() if index is None else table.location().take(index)
     id_column = spec.id or ("id" if "id" in table.columns else None)
-    written = cells(spec.path, "--path", required=need_images or id_column is None or spec.person_regex is not None)
-    # Backslashes come from tables made under Windows; a `/` means the same there.
+    written = cells(spec.path, "`path`", required=need_images or id_column is None or spec.person_regex is not None)
+    # Tables made on Windows have backslashes; `/` works on every system.
     written = None if written is None else [name.replace("\\", "/") for name in written]
-    ids = cells(id_column, "--id", True) if id_column else written
-    labels = known(cells(spec.label, "--label", required=training))
+    ids = cells(id_column, "`id`", True) if id_column else written
+    labels = known(cells(spec.label, "`label`", required=training))
     if spec.person_regex is not None and written is not None:
-        persons: list[str] | None = persons_by_regex(written, spec.person_regex, places)
+        persons: list[str] | None = persons_by_regex(written, spec.person_regex, locations)
     else:
         persons = known(
-            cells(spec.person, "--person", training, f"or take it from the paths by --person-regex; {EACH_ITS_OWN}")
+            cells(spec.person, "`person`", training, f"or extract it from paths with `person_regex`; {EACH_ITS_OWN}")
         )
     paths = None
     if written is not None:
         if not MISSING.isdisjoint(written):
-            missing = places[next(i for i, name in enumerate(written) if name in MISSING)]
+            missing = locations[next(i for i, name in enumerate(written) if name in MISSING)]
             place = missing if table.around else f"{missing} of {table.source}"
-            raise EnsembleError(f"{place} names no image in column '{spec.path}'", hint="fill it in or remove the row")
+            raise EnsembleError(f"{place} has no image path in column '{spec.path}'", hint="add it or remove the row")
         paths = ImagePaths(table.path.absolute().parent, written)
-    taken = {spec.path, spec.label, spec.person, spec.split, id_column}
-    attributes = {name: taken_of(column) for name, column in table.columns.items() if name not in taken}
-    return RawColumns(table.source, ids or [], places, paths, labels, persons, attributes)
+    used = {spec.path, spec.label, spec.person, spec.split, id_column}
+    attributes = {name: select(column) for name, column in table.columns.items() if name not in used}
+    return RawColumns(table.source, ids or [], locations, paths, labels, persons, attributes)
 
 
-def _look_for_leaks(train: SampleTable, test: SampleTable | None, warnings: list[str]) -> None:
+def _warn_of_leaks(train: SampleTable, test: SampleTable | None, warnings: list[str]) -> None:
+    """Add a warning if no person has two images, or if people or images appear in both training and test."""
     if train.persons is not None:
-        people, _ = train.person_codes
+        people, _ = train.factorized_persons
         if len(people) == len(train):
             warnings.append(
-                f"every one of the {len(train):,} images of {train.source} is its own person: nothing is kept together"
+                f"each of the {len(train):,} images of {train.source} is its own person: grouping has no effect"
             )
         if test is not None and test.persons is not None:
-            both = sorted(set(people).intersection(test.person_codes[0]))
+            both = sorted(set(people).intersection(test.factorized_persons[0]))
             if both:
                 images = int(np.isin(test.persons, both).sum())
                 names = ", ".join(both[:3]) + (", …" if len(both) > 3 else "")
                 warnings.append(
-                    f"{len(both):,} people stand in both training and test ({names}; {images:,} test images): test "
-                    "scores will flatter"
+                    f"{len(both):,} people appear in both training and test ({names}; {images:,} test images): test "
+                    "scores will be optimistic"
                 )
     if test is not None and train.paths is not None and test.paths is not None:
         same = set(map(normal_path, train.paths)) & set(map(normal_path, test.paths))
         if same:
             warnings.append(
-                f"{len(same):,} images stand in both training and test (first {min(same)}): test scores will flatter"
+                f"{len(same):,} images appear in both training and test (first {min(same)}): test scores will be "
+                "optimistic"
             )

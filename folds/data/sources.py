@@ -1,4 +1,4 @@
-"""Where the data come from: what the user named, else ./data, else people drawn by the program."""
+"""Find the data to use: those the user named, else ./data, else synthetic faces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUILT_IN = Path(".ensemble/people")
 
 @dataclass(frozen=True)
 class LoadedData:
-    """The data of a command: what was asked for, what was read, and whether it is the built-in people."""
+    """Data of a command: the request, the samples, and whether they are the built-in synthetic faces."""
 
     spec: DataSpec
     data: Dataset
@@ -28,35 +28,34 @@ class LoadedData:
 
 
 def find_data(data: Path | None, root: Path = Path()) -> Path:
-    """Return the data to use: those named, else ``data`` in the folder `root`, else people drawn there; which and why
-    is logged.
+    """Return the path of the data: `data` if given, else ``data`` in `root`, else synthetic faces generated in `root`.
+
+    The path and the reason are logged.
     """
     if data is not None:
         logger.info(f"data: {data}")
         return data
     if (root / HERE).exists():
-        logger.info(f"data: ./{root / HERE} (no --data given)")
+        logger.info(f"data: ./{root / HERE} (no `data` given)")
         return root / HERE
     draw_built_in(root)
-    logger.info(
-        f"data: people drawn by the program, in {root / BUILT_IN} (no --data given, and there is no ./{root / HERE})"
-    )
+    logger.info(f"data: synthetic faces in {root / BUILT_IN} (no `data` given, and there is no ./{root / HERE})")
     return root / BUILT_IN
 
 
 def draw_built_in(root: Path = Path()) -> None:
-    """Draw the built-in people in the folder `root`, unless they are there."""
+    """Generate the built-in synthetic faces in the folder `root`, unless they exist."""
     from folds.data.synthetic.people import drawn_counts, generate_people
 
-    # As many as are there: `ensemble demo --quick` draws fewer.
+    # Keep the number of people of an existing folder: `ensemble demo --quick` generates fewer.
     counts: dict[str, Any] = {**drawn_counts(root / BUILT_IN)}
     generate_people(root / BUILT_IN, **counts)
 
 
 def open_data(settings: Settings, root: Path = Path()) -> LoadedData:
-    """Find and read the data of `ensemble kfold`; which they are, and what is noteworthy about them, is logged.
+    """Find and read the data of `ensemble kfold`; log their path, notes and warnings.
 
-    The built-in people are recorded by their place in the folder `root`, wherever that is.
+    The built-in faces are recorded by their path relative to `root`, so the folder can be moved.
     """
     found = find_data(settings.data, root)
     built_in = found == root / BUILT_IN
@@ -67,7 +66,7 @@ def open_data(settings: Settings, root: Path = Path()) -> LoadedData:
 
 
 def log_notes(data: Dataset) -> None:
-    """Log what is noteworthy, and what may be wrong, about data that were read."""
+    """Log the notes and the warnings of data that were read."""
     for line in data.notes:
         logger.info(line)
     for line in data.warnings:
@@ -75,7 +74,7 @@ def log_notes(data: Dataset) -> None:
 
 
 def spec_of(settings: Settings, data: Path) -> DataSpec:
-    """What the settings say about the data that were found."""
+    """Return the data specification of the settings, with `data` as the path."""
     return DataSpec(
         data,
         path=settings.path,
@@ -95,14 +94,14 @@ def load_checkpoint_data(
     classes: Sequence[str] | None = None,
     root: Path = Path(),
 ) -> Dataset:
-    """Read the table that a checkpoint was trained on; where it is is logged.
+    """Return the data that a checkpoint was trained on; log their path.
 
     Parameters
     ----------
-    record : the fields of ``DataSpec`` as a checkpoint has them, paths as text.
-    data : where the table is now, if it has moved.
-    classes : those the checkpoint knows; a label outside them is an error.
-    root : the folder in which the built-in people are, or are drawn again.
+    record : the fields of ``DataSpec`` in a checkpoint, with paths as text.
+    data : present path of the table, if it was moved.
+    classes : classes of the checkpoint; a label outside them is an error.
+    root : folder of the built-in synthetic faces, which are generated if missing.
     """
     fields: dict[str, Any] = dict(record)
     fields["test"] = Path(fields["test"]) if fields.get("test") else None
@@ -110,7 +109,7 @@ def load_checkpoint_data(
     declared = classes or fields.get("classes")
     fields["classes"] = tuple(declared) if declared else None
     if fields["data"] == BUILT_IN:
-        draw_built_in(root)  # they can always be drawn again
+        draw_built_in(root)  # their seed is fixed, so they can be generated again
         fields["data"] = root / BUILT_IN
     logger.info(f"data: {fields['data']}")
     return read_data(DataSpec(**fields))

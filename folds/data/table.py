@@ -1,7 +1,6 @@
-"""The sample table: which images there are, what they show and whose they are; numpy only.
+"""Define the sample table (image, class and person of each sample) and its checks; numpy only.
 
-The readers (CSV, class folders, the mask-competition layout) all end in `build_table`, so that every table, however it
-was written down, has passed the same checks.
+All readers (CSV, class folders, the mask-competition layout) call `build_table`, so every table passes the same checks.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import EnsembleError, combine_errors
+from folds.errors import EnsembleError, combine_errors, without_marks
 from folds.predictions.files import SampleRows
 from folds.utils.csv_table import LazySequence
 from folds.utils.display import Displayed, Table
@@ -31,19 +30,19 @@ if TYPE_CHECKING:
     import pandas
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
-# What an absent value looks like in a CSV. Only these: "NA" and "None" are names that classes and people have.
+# Cells of a CSV that count as missing. "NA" and "None" are not among them, because classes and people have such names.
 MISSING = frozenset({"", "nan", "NaN", "NAN"})
 
 
 class ImagePaths(LazySequence):
-    """The absolute paths of images named relative to one folder, made when they are asked for.
+    """Absolute paths of images named relative to one folder, created on access.
 
-    A million `Path` objects take seconds and 300 MB; most commands read none of them.
+    A million `Path` objects take seconds and 300 MB, and most commands need none of them.
 
     Parameters
     ----------
-    folder : absolute.
-    names : the file of each image, relative to `folder` (or absolute) as the table spells it.
+    folder : absolute path of the folder.
+    names : file of each image, relative to `folder` or absolute, as written in the table.
     """
 
     def __init__(self, folder: Path, names: Sequence[str] | NDArray[np.str_]) -> None:
@@ -72,7 +71,7 @@ class ImagePaths(LazySequence):
             yield from map(str, self)
 
     def keys(self) -> Sequence[str]:
-        """Return a text for each path that is the same for two paths exactly where `normal_path` is."""
+        """Return a text for each path; two texts are equal if and only if `normal_path` of the paths is equal."""
         absolute = sum(sum(map(str.startswith, names, repeat("/"))) for names in self._parts())
         if self._as_spelled() and absolute in (0, len(self)):
             return self.names.tolist() if isinstance(self.names, np.ndarray) else self.names
@@ -84,9 +83,7 @@ class ImagePaths(LazySequence):
             yield part.tolist() if isinstance(part, np.ndarray) else part
 
     def _as_spelled(self) -> bool:
-        """Whether joining a name to the folder changes nothing in its spelling: no ``//``, ``./``, ``../``, no ``/`` at
-        the end.
-        """
+        """Return whether joining names to the folder keeps their spelling: no ``//``, ``./``, ``../``, final ``/``."""
         for names in self._parts():
             text = "\n".join(["", *names, ""])
             if any(part in text for part in ("\n\n", "//", "/.", "\n.", "/\n")):
@@ -96,18 +93,18 @@ class ImagePaths(LazySequence):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SampleTable(Displayed):
-    """n samples: one image each, in the order in which they were read.
+    """A table of n samples with one image each, in the order of the source.
 
     Attributes
     ----------
-    source : what was read, as the user named it (``people/train/train.csv``).
+    source : path of the source, as the user named it (``people/train/train.csv``).
     ids : (n,) str, unique.
-    paths : n absolute image files (`ImagePaths`, or a tuple), or None where the table names none.
-    labels, persons : (n,) str, or None where unknown (test images).
+    paths : n absolute image paths (`ImagePaths`, or a tuple), or None if the table has none.
+    labels, persons : (n,) str, or None if unknown (test images).
     classes : the declared classes in order; a class may have no sample.
-    attributes : name → (n,) str; parts of the label (mask, gender, age) and whatever else the table says.
+    attributes : name → (n,) str; parts of the label (mask, gender, age) and all other columns of the table.
     class_attributes : class → {attribute: value} for the attributes that the class determines.
-    locations : where each sample is written down (``train.csv row 3``), for messages.
+    locations : location of each sample in the source (``train.csv row 3``), for messages.
     """
 
     source: str
@@ -124,7 +121,7 @@ class SampleTable(Displayed):
         return len(self.ids)
 
     def label_codes(self) -> NDArray[np.int64]:
-        """(n,) the position of each sample's label in `classes`."""
+        """Return (n,) the index in `classes` of each label; raise EnsembleError if the table has no labels."""
         if self.labels is None:
             raise EnsembleError(f"{self.source} has no labels")
         code = {name: i for i, name in enumerate(self.classes)}
@@ -132,14 +129,14 @@ class SampleTable(Displayed):
         return np.array([code[name] for name in names], dtype=np.int64)[codes]
 
     def rows(self) -> SampleRows:
-        """What a prediction file says about these samples."""
+        """Return the columns of these samples for a prediction file."""
         return SampleRows(self.ids, self.labels, self.persons, dict(self.attributes))
 
     def take(self, index: NDArray[np.integer]) -> SampleTable:
-        """The samples at `index`, in that order; the declared classes stay."""
+        """Return the samples at `index`, in that order, with the same declared classes."""
         index = np.asarray(index, dtype=np.int64)
 
-        def of(column: NDArray[np.str_] | None) -> NDArray[np.str_] | None:
+        def select(column: NDArray[np.str_] | None) -> NDArray[np.str_] | None:
             return None if column is None else column[index]
 
         positions = index.tolist()
@@ -147,8 +144,8 @@ class SampleTable(Displayed):
             self.source,
             self.ids[index],
             None if self.paths is None else _take(self.paths, positions),
-            of(self.labels),
-            of(self.persons),
+            select(self.labels),
+            select(self.persons),
             self.classes,
             {name: values[index] for name, values in self.attributes.items()},
             self.class_attributes,
@@ -156,15 +153,19 @@ class SampleTable(Displayed):
         )
 
     @cached_property
-    def person_codes(self) -> tuple[list[str], NDArray[np.int64]]:
-        """The people in the order of their names, and (n,) the position of each sample's person among them."""
+    def factorized_persons(self) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the sorted names of the people, and (n,) the index of each sample's person among them.
+
+        Raises
+        ------
+        EnsembleError : the table has no persons.
+        """
         if self.persons is None:
             raise EnsembleError(f"{self.source} has no persons")
         return factorize(self.persons)
 
     def frame(self) -> pandas.DataFrame:
-        """Return the table as a pandas DataFrame: id, path, label and person where known, then the attributes; all
-        text.
+        """Return the table as a pandas DataFrame of text: id, path, label and person if known, then the attributes.
 
         Examples
         --------
@@ -183,34 +184,33 @@ class SampleTable(Displayed):
         return pandas.DataFrame(columns | {name: v for name, v in self.attributes.items() if name not in columns})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what it is, as plain values: samples, people, and samples of each class."""
+        """Return a summary as plain values: numbers of samples and people, and samples of each class."""
         counts = None if self.labels is None else Counter(self.labels.tolist())
         return {
             "source": self.source,
             "sha": self.sha,
             "samples": len(self),
-            "people": None if self.persons is None else len(self.person_codes[0]),
+            "people": None if self.persons is None else len(self.factorized_persons[0]),
             "classes": {name: None if counts is None else counts[name] for name in self.classes},
         }
 
     def display_table(self) -> Table:
-        """Return what is shown: samples and people of each class."""
-        people = "" if self.persons is None else f" of {len(self.person_codes[0]):,} people"
+        """Return the table to display: samples and people of each class."""
+        people = "" if self.persons is None else f" of {len(self.factorized_persons[0]):,} people"
         title = f"{self.source}: {len(self):,} samples{people}, {len(self.classes)} classes"
         if self.labels is None:
             return Table(title)
         rows: list[list[object]] = []
         for name in self.classes:
-            mine = self.labels == name
-            having = "" if self.persons is None else f"{len(set(self.persons[mine].tolist())):,}"
-            rows.append([name, " ".join(self.class_attributes.get(name, {}).values()), f"{int(mine.sum()):,}", having])
+            inside = self.labels == name
+            owners = "" if self.persons is None else f"{len(set(self.persons[inside].tolist())):,}"
+            attributes = " ".join(self.class_attributes.get(name, {}).values())
+            rows.append([name, attributes, f"{int(inside.sum()):,}", owners])
         return Table(title, ["class", "meaning", "samples", "people"], rows, left=2)
 
     @cached_property
     def sha(self) -> str:
-        """SHA-256 over ids, labels, persons and classes in their order; not over paths, so a moved folder is the same
-        table.
-        """
+        """Return the SHA-256 of ids, labels, persons and classes, in order; paths are left out, so folders can move."""
         digest = hashlib.sha256()
         digest.update(b"[")
         for column in (self.ids, self.labels, self.persons):
@@ -222,7 +222,7 @@ class SampleTable(Displayed):
 
 
 def _json_parts(column: NDArray[np.str_] | None) -> Iterator[str]:
-    """Yield ``json.dumps(column.tolist())`` in parts: the whole text of a million rows takes 200 MB."""
+    """Yield ``json.dumps(column.tolist())`` in parts, because the whole text of a million rows takes 200 MB."""
     if column is None or not len(column):
         yield "null" if column is None else "[]"
         return
@@ -238,17 +238,17 @@ def _take(values: Sequence[Any], index: Sequence[int]) -> Sequence[Any]:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What the user said about the data.
+    """Location and columns of the data, as given by the user.
 
     Attributes
     ----------
     data : a CSV, a folder of class folders, or a folder in the mask-competition layout.
-    path, label, person, id : names of the columns of a CSV; without `id` a column named ``id``, else the path, is the
-        id.
-    split : a column whose value ``test`` keeps a row apart from training.
-    person_regex : takes the person from an image's path where no column names it.
+    path, label, person, id : column names of a CSV. Without `id`, the ids are the column ``id`` if there is one, else
+        the paths.
+    split : a column whose value ``test`` marks test rows, which are not used for training.
+    person_regex : extracts the person from the image path if no column holds it.
     test : further images to predict.
-    classes : the declared classes; without them, those that occur.
+    classes : the declared classes; None for those that occur.
     """
 
     data: Path
@@ -264,9 +264,12 @@ class DataSpec:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset(Displayed):
-    """What was read: the training samples, the test samples where there are any, and what the user should be told.
+    """A data set: training samples, test samples if there are any, and messages for the user.
 
-    `spec` : what it was read from, where that is files; None of a DataFrame.
+    Attributes
+    ----------
+    notes, warnings : one line each; may mark parameters (see `folds.errors`).
+    spec : location of the files the data were read from; None for a DataFrame.
     """
 
     train: SampleTable
@@ -276,12 +279,13 @@ class Dataset(Displayed):
     spec: DataSpec | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what both parts are, as plain values."""
+        """Return summaries of both parts, notes and warnings, as plain values."""
         test = None if self.test is None else self.test.to_dict()
-        return {"train": self.train.to_dict(), "test": test, "notes": list(self.notes), "warnings": list(self.warnings)}
+        notes, warnings = (list(map(without_marks, lines)) for lines in (self.notes, self.warnings))
+        return {"train": self.train.to_dict(), "test": test, "notes": notes, "warnings": warnings}
 
     def display_table(self) -> Table:
-        """Return what is shown: the training samples by class, and how many test samples there are."""
+        """Return the table to display: the training samples by class, and the number of test samples."""
         shown = self.train.display_table()
         test = () if self.test is None else (f"test: {len(self.test):,} samples of {self.test.source}",)
         return replace(shown, notes=(*shown.notes, *test, *(f"warning: {line}" for line in self.warnings)))
@@ -289,7 +293,7 @@ class Dataset(Displayed):
 
 @dataclass
 class RawColumns:
-    """What a reader found, before it is checked; every list has one entry a sample."""
+    """Unchecked columns of a reader; every list has one entry per sample."""
 
     source: str
     ids: list[str]
@@ -308,22 +312,22 @@ def build_table(
     class_attributes: Mapping[str, Mapping[str, str]] | None = None,
     need_images: bool = True,
 ) -> SampleTable:
-    """Check what a reader found and make the table of it.
+    """Check the columns of a reader and return their sample table.
 
     Parameters
     ----------
-    training : labels and persons must be there, and more than one class.
-    classes : the declared classes; a label outside them is an error. Without them, the labels that occur.
-    class_attributes : what each class means; without it, the attributes that the labels turn out to determine.
-    need_images : the image files must exist.
+    training : whether at least two classes are required.
+    classes : the declared classes; a label outside them is an error. None: the labels that occur.
+    class_attributes : attributes of each class; None: the attributes that the labels determine in these samples.
+    need_images : whether the image files must exist.
 
     Raises
     ------
-    EnsembleError : one kind of problem at a time, its first ten cases with their place in the table.
+    EnsembleError : one kind of problem at a time, with the location of its first ten cases.
     """
-    source, where = columns.source, columns.locations
+    source, locations = columns.source, columns.locations
     if not columns.ids:
-        raise EnsembleError(f"{source} holds no samples")
+        raise EnsembleError(f"{source} has no samples", hint="expected at least one image")
     _check_text(columns.ids, source)
     _check_present(columns.ids, "id", columns)
     if columns.labels is not None:
@@ -333,15 +337,15 @@ def build_table(
             columns.persons,
             "person",
             columns,
-            "give every image the person it shows; an image of nobody else gets a name of its own",
+            "name the person (group) of every image; an image whose person is unknown needs a unique name",
         )
     _check_unique(columns)
     labels = columns.labels
     declared = tuple(classes) if classes is not None else sort_classes(labels or ())
     if labels is not None:
-        _check_classes(labels, declared, source, where, training)
+        _check_classes(labels, declared, source, locations, training)
     if need_images and columns.paths is not None:
-        _check_images(columns.paths, source, where)
+        _check_images(columns.paths, source, locations)
     if class_attributes is None:
         class_attributes = _determined(labels, columns.attributes, declared) if labels is not None else {}
     ids = np.array(columns.ids, dtype=str)
@@ -355,41 +359,41 @@ def build_table(
         classes=declared,
         attributes={name: _column_array(values) for name, values in columns.attributes.items()},
         class_attributes=class_attributes,
-        locations=where if isinstance(where, LazySequence) else tuple(where),
+        locations=locations if isinstance(locations, LazySequence) else tuple(locations),
     )
     if people is not None:
-        table.__dict__["person_codes"] = people
+        table.__dict__["factorized_persons"] = people
     return table
 
 
 def _text_array(names: Sequence[str], codes: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Return (n,) str from the distinct texts and the position of each sample's among them."""
+    """Return (n,) str from the unique texts and the index of each sample's text among them."""
     return np.array(names, dtype=str)[codes]
 
 
 def _column_array(cells: Sequence[str]) -> NDArray[np.str_]:
-    """Return (n,) str of any column; of one that repeats itself by way of its distinct texts, in half the time."""
+    """Return a column as (n,) str; repeated texts are converted once, which halves the time."""
     seen = cells[: 1 << 16]
     return np.array(cells, dtype=str) if 2 * len(set(seen)) > len(seen) else _text_array(*factorize(cells))
 
 
 def _stored_paths(paths: Sequence[Path], named: Sequence[str], ids: NDArray[np.str_]) -> Sequence[Path]:
-    """Return the paths, absolute. Where their names are the ids, they are read from those: a million texts take 90
-    MB.
-    """
+    """Return absolute paths; names that equal the ids share their array, because a million texts take 90 MB."""
     if isinstance(paths, ImagePaths):
         return ImagePaths(paths.folder, ids) if paths.names is named else paths
     return tuple(path if path.is_absolute() else path.absolute() for path in paths)
 
 
 def _check_text(ids: list[str], source: str) -> None:
-    # File names are bytes; what is not UTF-8, or breaks a line, cannot stand in the files that name samples.
+    # File names are bytes. Names with line breaks or invalid UTF-8 cannot be written to CSV files of ids.
     everything = "".join(ids)
     if everything.isascii() and "\r" not in everything:
         return
     lines = [ascii(name) for name in ids if "\r" in name or any("\ud800" <= letter <= "\udfff" for letter in name)]
     if lines:
-        raise combine_errors(lines, f"file names of {source} are not UTF-8 or hold a line break", "rename these files")
+        raise combine_errors(
+            lines, f"file names of {source} are not UTF-8 or contain a line break", "rename these files"
+        )
 
 
 def _check_present(values: list[str], what: str, columns: RawColumns, hint: str | None = None) -> None:
@@ -407,7 +411,7 @@ def _check_present(values: list[str], what: str, columns: RawColumns, hint: str 
 
 
 def _check_unique(columns: RawColumns) -> None:
-    where, ids = columns.locations, columns.ids
+    locations, ids = columns.locations, columns.ids
     files = None if columns.paths is None else _path_keys(columns.paths)
     unique = len(set(ids)) == len(ids)
     if files is not None and not (files is ids and unique) and len(set(files)) < len(files):
@@ -415,32 +419,32 @@ def _check_unique(columns: RawColumns) -> None:
     if not unique:
         seen: dict[str, int] = {}
         lines = [
-            f"{where[i]}: '{name}' stands in {where[j]} too"
+            f"{locations[i]}: '{name}' is also in {locations[j]}"
             for i, name in enumerate(ids)
             if (j := seen.setdefault(name, i)) != i
         ]
         raise combine_errors(
             lines,
             f"ids of {columns.source} are not unique",
-            "an id names one sample: remove the repeated rows, or name another column with --id",
+            "every sample needs its own id: remove the repeated rows, or name another column with `id`",
         )
 
 
 def _check_same_image(columns: RawColumns, files: Sequence[str]) -> None:
-    """Raise EnsembleError where rows about one image (`files`: a text for each) say different things about it."""
-    where, first = columns.locations, dict[str, int]()
+    """Raise EnsembleError if rows with the same image (`files`: a text per row) differ in label or person."""
+    locations, first = columns.locations, dict[str, int]()
     lines = []
     for i, file in enumerate(files):
         j = first.setdefault(file, i)
         for what, values in (("label", columns.labels), ("person", columns.persons)):
             if j != i and values is not None and values[i] != values[j]:
                 name = columns.paths[i].name if columns.paths is not None else file
-                lines.append(f"{where[i]}: {name} has {what} '{values[i]}', in {where[j]} '{values[j]}'")
+                lines.append(f"{locations[i]}: {name} has {what} '{values[i]}', in {locations[j]} '{values[j]}'")
     if lines:
         raise combine_errors(
             lines,
             f"rows of {columns.source} contradict an earlier row about the same image",
-            "keep the right one of the rows",
+            "keep only the correct row",
         )
 
 
@@ -454,55 +458,56 @@ def path_texts(paths: Sequence[Path]) -> Iterator[str]:
 
 
 def normal_path(path: Path) -> str:
-    """One spelling for one file; links are not followed."""
+    """Return a path with ``..`` resolved, so that one file has one spelling; links are not followed."""
     text = str(path)
     return os.path.normpath(text) if ".." in text else text
 
 
 def _check_classes(
-    labels: list[str], classes: tuple[str, ...], source: str, where: Sequence[str], training: bool
+    labels: list[str], classes: tuple[str, ...], source: str, locations: Sequence[str], training: bool
 ) -> None:
     counts = Counter(labels)
     outside = sort_classes([label for label in counts if label not in set(classes)])
     if outside:
-        lines = [f"'{name}': {counts[name]:,} samples, first {where[labels.index(name)]}" for name in outside]
+        lines = [f"'{name}': {counts[name]:,} samples, first {locations[labels.index(name)]}" for name in outside]
         known = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
         raise combine_errors(
             lines,
-            f"labels of {source} are none of the {len(classes)} declared classes",
-            f"the classes are {known}; correct or remove the rows",
+            f"labels of {source} are not among the {len(classes)} declared classes",
+            f"declared classes: {known}; correct or remove the rows",
         )
     if training and len(counts) < 2:
-        hint = "two classes at least are needed; is --label the right column?"
         raise EnsembleError(
-            f"all {len(labels):,} samples of {source} have the label '{labels[0]}': nothing to learn", hint=hint
+            f"expected at least 2 classes in {source}, found the label '{labels[0]}' in all {len(labels):,} samples",
+            hint="is `label` the right column?",
         )
 
 
-def _check_images(paths: Sequence[Path], source: str, where: Sequence[str]) -> None:
-    # One listing a folder, not one stat a file: 200,000 stats on a network drive take minutes. And one folder at a
-    # time:
-    # the names in 140,000 folders take a gigabyte.
+def _check_images(paths: Sequence[Path], source: str, locations: Sequence[str]) -> None:
+    # One listing per folder instead of one stat per file: 200,000 stats on a network drive take minutes. One folder at
+    # a time, because the names in 140,000 folders take a gigabyte.
     inside: dict[str, list[int]] = {}
     names: list[str] = []
     for i, path in enumerate(path_texts(paths)):
         folder, slash, name = path.rpartition("/")
         inside.setdefault(folder or slash, []).append(i)
         names.append(name)
-    absent: list[int] = []
+    missing: list[int] = []
     for folder, rows in inside.items():
         listed = _file_names(folder)
-        # The second look: names can differ in their Unicode form and still be the same file.
-        absent += [i for i in rows if names[i] not in listed and not paths[i].is_file()]
-    if absent:
-        absent.sort()
-        lines = [f"{where[i]}: {paths[i]}" + (_sibling(paths[i]) if at < 10 else "") for at, i in enumerate(absent)]
-        hint = f"paths are taken relative to the folder of {source}; is --path the right column?"
-        raise combine_errors(lines, f"of {len(paths):,} images named by {source} are not there", hint)
+        # is_file() as well, because a file can be listed in another Unicode form of its name.
+        missing += [i for i in rows if names[i] not in listed and not paths[i].is_file()]
+    if missing:
+        missing.sort()
+        lines = [
+            f"{locations[i]}: {paths[i]}" + (_sibling(paths[i]) if at < 10 else "") for at, i in enumerate(missing)
+        ]
+        hint = f"paths are relative to the folder of {source}; is `path` the right column?"
+        raise combine_errors(lines, f"of {len(paths):,} images of {source} do not exist", hint)
 
 
 def _sibling(path: Path) -> str:
-    """Return a remark about a file beside `path` that differs in its suffix alone, where there is one."""
+    """Return a remark about a file that differs from `path` only in its suffix; "" if there is none."""
     other = next((name for name in _file_names(str(path.parent)) if name.startswith(f"{path.stem}.")), None)
     return f" (there is {other})" if other else ""
 
@@ -518,16 +523,16 @@ def _file_names(folder: str) -> set[str]:
 def _determined(
     labels: list[str], attributes: Mapping[str, list[str]], classes: tuple[str, ...]
 ) -> dict[str, dict[str, str]]:
-    """Class → {attribute: value} for attributes with one value in each class, and more than one over all."""
-    meaning: dict[str, dict[str, str]] = {name: {} for name in classes}
+    """Return class → {attribute: value} for the attributes with one value per class and several values in total."""
+    found: dict[str, dict[str, str]] = {name: {} for name in classes}
     for attribute, values in attributes.items():
         pairs = set(zip(labels, values))
-        distinct = {value for _, value in pairs}
+        unique = {value for _, value in pairs}
         if (
             len(pairs) == len({label for label, _ in pairs}) == len(classes)
-            and len(distinct) > 1
-            and not distinct & MISSING
+            and len(unique) > 1
+            and not unique & MISSING
         ):
             for label, value in pairs:
-                meaning[label][attribute] = value
-    return meaning if any(meaning.values()) else {}
+                found[label][attribute] = value
+    return found if any(found.values()) else {}

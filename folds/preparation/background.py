@@ -1,10 +1,8 @@
-"""The background of an image replaced, by a U²-Net (Qin et al. 2020, arXiv 2005.09007) in an ONNX file that the user
-names.
+"""Replace the background of an image, with a U²-Net (Qin et al. 2020, arXiv 2005.09007) in a user's ONNX file.
 
-The file is run with onnxruntime itself. rembg, whose models these are, would add SciPy, scikit-image, numba and a
-downloader, would fetch
-a model by itself where none is named, and takes a file of the user's own only from its own folder. The mask here is
-rembg's to the bit.
+The file is run with onnxruntime directly. rembg, which provides the models, depends on SciPy, scikit-image, numba and a
+downloader, downloads a model if none is named, and reads a user's file only from its own folder. The masks are
+bit-identical to those of rembg.
 """
 
 from __future__ import annotations
@@ -20,15 +18,15 @@ from PIL import Image, ImageFilter
 from folds.errors import EnsembleError
 from folds.images.decode import BACKGROUND
 
-SIDE = 320  # pixels of the model's input, along both sides
+SIDE = 320  # height and width of the model input in pixels
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BLUR = 0.05  # radius as a share of the image's shorter side
-# A mask of less than this share has found nobody, and an image that loses all but that is no image of anybody.
+BLUR = 0.05  # radius as a fraction of the shorter side of the image
+# A mask with a smaller foreground share found no person, and replacing the rest would remove the whole image.
 NOTHING = 0.01
 
 
-def _plain(colour: tuple[int, int, int]) -> Callable[[Image.Image], Image.Image]:
-    return lambda image: Image.new("RGB", image.size, colour)
+def _plain(color: tuple[int, int, int]) -> Callable[[Image.Image], Image.Image]:
+    return lambda image: Image.new("RGB", image.size, color)
 
 
 FILLS: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -40,7 +38,7 @@ FILLS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 class BackgroundModel:
-    """A U²-Net that tells the foreground; may be used by several threads at once.
+    """A U²-Net that segments the foreground; safe to use from several threads at once.
 
     Parameters
     ----------
@@ -49,42 +47,46 @@ class BackgroundModel:
 
     Raises
     ------
-    EnsembleError : onnxruntime is not installed, the file is no ONNX model, or one of another kind.
+    EnsembleError : onnxruntime is not installed, or the file is not an ONNX model of this kind.
     """
 
     def __init__(self, model: Path) -> None:
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
-        # Images are worked on side by side already, and sums in one order give one result.
+        # One thread, because images are processed in parallel already, and a fixed order of sums is reproducible.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self._session = runtime.InferenceSession(
                 str(model), sess_options=options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # it raises whatever its C++ says
+        except Exception as error:  # onnxruntime raises several types of its C++ code
             raise EnsembleError(
                 f"onnxruntime cannot use {model}: {' '.join(str(error).split())}", hint=_EXPECTED
             ) from None
         (given, *more), wanted = self._session.get_inputs(), (1, 3, SIDE, SIDE)
-        # A name or None stands for a size that is free.
+        # A name or None is a size that is not fixed.
         fits = len(given.shape) == 4 and all(
             not isinstance(size, int) or size == want for size, want in zip(given.shape, wanted)
         )
         if more or not fits or given.type != "tensor(float)":
             shape = ", ".join(map(str, given.shape))
             raise EnsembleError(
-                f"{model} takes {1 + len(more)} inputs, the first {given.type} ({shape}), not a U²-Net's",
+                f"expected a U²-Net, but {model} has {1 + len(more)} inputs, the first {given.type} ({shape})",
                 hint=_EXPECTED,
             )
         self._input, self._output, self._path = given.name, self._session.get_outputs()[0].name, model
 
     def mask(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return how much of each pixel is foreground, (height, width) uint8, 255 is all of it.
+        """Return the foreground share of each pixel, (height, width) uint8, with 255 for full foreground.
 
         Parameters
         ----------
         image : (height, width, 3) uint8 RGB.
+
+        Raises
+        ------
+        EnsembleError : the output of the model has another shape, or is not finite.
         """
         small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         values = np.asarray(small, np.float64)
@@ -94,11 +96,12 @@ class BackgroundModel:
         )
         if result.ndim != 4 or result.shape[:2] != (1, 1) or not np.isfinite(result).all():
             raise EnsembleError(
-                f"{self._path} gives {result.shape}, expected finite numbers (1, 1, height, width)", hint=_EXPECTED
+                f"expected finite numbers of shape (1, 1, height, width) from {self._path}, found {result.shape}",
+                hint=_EXPECTED,
             )
-        least, most = float(result.min()), float(result.max())
-        # As in the original, an image's own range becomes 0 to 1; where all is alike, nothing stands out.
-        spread = (result[0, 0] - least) / (most - least) if most > least else np.zeros(result.shape[2:])
+        low, high = float(result.min()), float(result.max())
+        # As in rembg, the range of each image is mapped to 0 to 1; a constant output has no foreground.
+        spread = (result[0, 0] - low) / (high - low) if high > low else np.zeros(result.shape[2:])
         drawn = Image.fromarray((spread * 255).clip(0, 255).astype(np.uint8))
         return np.asarray(drawn.resize((image.shape[1], image.shape[0]), Image.Resampling.LANCZOS))
 
@@ -109,14 +112,14 @@ _EXPECTED = "expected an ONNX file of u2net, u2netp, u2net_human_seg or silueta;
 def replace_background(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], fill: str = "grey"
 ) -> tuple[NDArray[np.uint8], float]:
-    """Return the image with its background replaced, and the share of it that is foreground.
+    """Return the image with its background replaced, and its foreground share.
 
-    A share below `NOTHING` found nobody: the image is returned as it is.
+    If the share is below `NOTHING`, the image is returned unchanged.
 
     Parameters
     ----------
     image, mask : (height, width, 3) and (height, width) uint8.
-    fill : a name of `FILLS`; ``blur`` is the image itself out of focus.
+    fill : a key of `FILLS`; ``blur`` is the blurred image itself.
     """
     share = float(mask.mean(dtype=np.float64)) / 255
     if share < NOTHING:
@@ -126,11 +129,11 @@ def replace_background(
 
 
 def import_onnxruntime() -> Any:
-    """onnxruntime.
+    """Return the module onnxruntime.
 
     Raises
     ------
-    EnsembleError : it is not installed.
+    EnsembleError : onnxruntime is not installed.
     """
     try:
         import onnxruntime

@@ -1,4 +1,4 @@
-"""Where a face is, which of several is meant, and the part of the image to cut out round it; numpy only."""
+"""Represent faces as boxes, choose one of several, and compute the part of the image to crop; numpy only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ Window = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right 
 
 @dataclass(frozen=True)
 class Box:
-    """A face: pixels of the upright image, whole numbers; it may reach beyond the image. `confidence` from 0 to 1, of
-    its detector's own scale.
+    """A face, in whole pixels of the upright image; it may extend beyond the image.
+
+    `confidence` is from 0 to 1, on the scale of its detector.
     """
 
     left: int
@@ -27,12 +28,12 @@ class Box:
 
 
 def _centrality(box: Box, size: tuple[int, int]) -> float:
-    """1 in the middle of the image, 0 in a corner."""
+    """Return 1 for a box in the center of the image, down to 0 in a corner."""
     across = math.hypot(box.left + (box.width - size[0]) / 2, box.top + (box.height - size[1]) / 2)
     return max(0.0, 1 - across / (math.hypot(*size) / 2))
 
 
-# Size and place are weighed with the confidence: a doubtful box must be much larger to be taken for the face.
+# Size and position are weighted by the confidence, so an uncertain box must be much larger to be chosen.
 CHOICES: dict[str, Callable[[Box, tuple[int, int]], float]] = {
     "largest": lambda box, size: box.confidence * math.sqrt(box.width * box.height),
     "central": lambda box, size: box.confidence * _centrality(box, size),
@@ -41,28 +42,26 @@ CHOICES: dict[str, Callable[[Box, tuple[int, int]], float]] = {
 
 
 def choose(boxes: Sequence[Box], size: tuple[int, int], by: str = "largest") -> Box | None:
-    """Return the box that is meant among several, None where there is none.
+    """Return the best of several boxes, None if there are none.
 
     Parameters
     ----------
     size : (width, height) of the image in pixels.
-    by : a name of `CHOICES`. Equal boxes are told apart by their place, so that the order in which they were found
-        decides nothing.
+    by : a key of `CHOICES`. Ties are broken by position, so the result does not depend on the order of `boxes`.
     """
     rate = CHOICES[by]
-    ordered = sorted(
+    best_first = sorted(
         boxes, key=lambda box: (-rate(box, size), -box.confidence, box.top, box.left, box.width, box.height)
     )
-    return ordered[0] if ordered else None
+    return best_first[0] if best_first else None
 
 
 def window_round(box: Box, size: tuple[int, int], margin: float, aspect: float) -> Window:
-    """Return the part of the image to keep round a box.
+    """Return the part of the image to keep around a box.
 
-    The box is enlarged by `margin` of its width and height on each side, then widened or heightened to `aspect` about
-    its centre. What
-    reaches over an edge is moved inside; what is larger than the image is made smaller in proportion. So nothing is
-    padded, and every window has the aspect (to the pixel).
+    The box is enlarged by `margin` of its width and height on each side, then extended to `aspect` about its center. A
+    window that extends beyond an edge is shifted inside; one that is larger than the image is scaled down. So there is
+    no padding, and every window has the aspect ratio (to the pixel).
 
     Parameters
     ----------
@@ -74,21 +73,21 @@ def window_round(box: Box, size: tuple[int, int], margin: float, aspect: float) 
     return _placed(box.left + box.width / 2, box.top + box.height / 2, width, height, size)
 
 
-def centre_window(size: tuple[int, int], aspect: float) -> Window:
-    """Return the largest window of an aspect (width / height) in the middle of an image of `size` (width, height)."""
+def center_window(size: tuple[int, int], aspect: float) -> Window:
+    """Return the largest window of an aspect (width / height) in the center of an image of `size` (width, height)."""
     return _placed(size[0] / 2, size[1] / 2, size[1] * aspect * size[0], size[1] * size[0], size)
 
 
 def typical_window(
     windows: Sequence[Window], sizes: Sequence[tuple[int, int]], size: tuple[int, int], aspect: float
 ) -> Window:
-    """Return where the windows of other images lie, in an image of `size`: the median centre and the median width, as
-    shares of the image.
+    """Return the typical window of other images, scaled to an image of `size`: their median center and median width.
 
-    The width is measured against the shorter side of its image. Without windows it is `centre_window`.
+    Centers are fractions of the image size, widths are fractions of its shorter side. Without `windows`, the result is
+    `center_window`.
     """
     if not windows:
-        return centre_window(size, aspect)
+        return center_window(size, aspect)
     of = np.array(sizes, float)
     lines = np.array(windows, float)
     across, down = (np.median((lines[:, i] + lines[:, i + 2]) / 2 / of[:, i]) for i in (0, 1))
@@ -97,7 +96,7 @@ def typical_window(
 
 
 def _placed(x: float, y: float, width: float, height: float, size: tuple[int, int]) -> Window:
-    """Return a window about (x, y): made smaller until it fits, rounded, moved inside."""
+    """Return a window centered at (x, y), scaled down to fit, rounded and shifted inside the image."""
     scale = min(1.0, size[0] / width, size[1] / height)
     wide, high = max(1, round(width * scale)), max(1, round(height * scale))
     left = min(max(0, round(x - wide / 2)), size[0] - wide)
@@ -106,11 +105,11 @@ def _placed(x: float, y: float, width: float, height: float, size: tuple[int, in
 
 
 def parse_aspect(text: str) -> float:
-    """Return ``"1"`` → 1.0, ``"3:4"`` → 0.75: width / height.
+    """Return width / height of an aspect ratio: ``"1"`` → 1.0, ``"3:4"`` → 0.75.
 
     Raises
     ------
-    UsageError : it is neither, or beyond 1:10 or 10:1.
+    UsageError : `text` is not an aspect ratio from 1:10 to 10:1.
     """
     try:
         parts = [float(part) for part in text.split(":")]
@@ -119,6 +118,7 @@ def parse_aspect(text: str) -> float:
         aspect, parts = math.nan, []
     if not 1 <= len(parts) <= 2 or not 0.1 <= aspect <= 10:
         raise UsageError(
-            f"--aspect {text}: expected width:height or their ratio, from 1:10 to 10:1", hint="--aspect 3:4, --aspect 1"
+            f"`aspect` must be width:height or their ratio, from 1:10 to 10:1, found '{text}'",
+            hint="`aspect=3:4`, `aspect=1`",
         )
     return aspect

@@ -1,8 +1,7 @@
-"""The worst cases of a preparation side by side, original and result, to be looked at: images without a face first,
-then the least certain.
+"""Write a contact sheet of the worst cases of a preparation: images without a face first, then the least confident.
 
-The audit's sheet shows the files of a case beside each other as they are; here the box is drawn into the original, and
-cases have an order.
+Each case shows original and result side by side, with the box drawn into the original and cases sorted. The sheet of
+the audit shows the files of a case unchanged.
 """
 
 from __future__ import annotations
@@ -21,29 +20,31 @@ from folds.preparation.results import PreparedImage
 from folds.utils.files import write_atomic
 
 MAX_CASES = 48  # cases on a sheet
-_SIDE, _GAP, _LINE, _ACROSS = 144, 8, 13, 4  # pixels; cases in a row
+_SIDE, _GAP, _LINE, _ACROSS = 144, 8, 13, 4  # three lengths in pixels; cases per row
 _LETTERS = 46
 _FACE, _CROP = (230, 40, 40), (250, 210, 0)
 
 
-def worst(images: Sequence[PreparedImage], most: int = MAX_CASES) -> list[PreparedImage]:
-    """Return the images to look at, worst first: no face, then by confidence; among equals, and where no faces were
-    looked for, by how much of the image
-    is foreground (nothing and all are both suspicious)."""
+def worst_cases(images: Sequence[PreparedImage], max_cases: int = MAX_CASES) -> list[PreparedImage]:
+    """Return the images to inspect, worst first: without a face, then by increasing confidence.
+
+    Ties, and images without face detection, are sorted by foreground share; shares near 0 and near 1 come first.
+    """
 
     def rank(image: PreparedImage) -> tuple[float, float]:
-        certain = -1.0 if image.box is None else image.box.confidence
+        confidence = -1.0 if image.box is None else image.box.confidence
         share = 0.5 if image.foreground is None else image.foreground
-        return certain, min(share, 1 - share)
+        return confidence, min(share, 1 - share)
 
-    return sorted(images, key=rank)[:most]
+    return sorted(images, key=rank)[:max_cases]
 
 
 def write_crop_sheet(out: Path, images: Sequence[PreparedImage], window: tuple[float, float] | None = None) -> Path:
-    """Write the sheet, a PNG, into the folder of a prepared set: the face's box red, what was cut out yellow, and the
-    result beside it.
+    """Write the sheet, a PNG, into the folder of a prepared set; return its path.
+
+    The box of the face is red, the crop yellow, and the result next to it.
     """
-    cases = worst(images)
+    cases = worst_cases(images)
     width, height = 2 * (_SIDE + 2) + 2 * _GAP, _SIDE + 2 * _LINE + 2 * _GAP
     across = min(_ACROSS, len(cases))
     sheet = Image.new("RGB", (_GAP + across * width, _GAP + -(-len(cases) // across) * height), "white")
@@ -53,7 +54,7 @@ def write_crop_sheet(out: Path, images: Sequence[PreparedImage], window: tuple[f
         sheet.paste(_original(image, window), (left, top))
         with Image.open(io.BytesIO(read_content(out / image.made).data)) as made:
             sheet.paste(_small(made.convert("RGB")), (left + _SIDE + 4, top))
-        for line, text in enumerate((_told(image), _end(image.id))):
+        for line, text in enumerate((_caption(image), _end(image.id))):
             pen.text((left, top + _SIDE + line * _LINE + 2), _plain(text), "black")
     png = io.BytesIO()
     sheet.save(png, "PNG")
@@ -82,21 +83,21 @@ def _small(picture: Image.Image) -> Image.Image:
     )
 
 
-def _told(image: PreparedImage) -> str:
-    told = [image.part]
+def _caption(image: PreparedImage) -> str:
+    parts = [image.part]
     if image.looked_for:
-        told.append("no face" if image.box is None else f"face {image.box.confidence:.2f}")
+        parts.append("no face" if image.box is None else f"face {image.box.confidence:.2f}")
     if image.label is not None:
-        told.append(f"class {image.label}")
+        parts.append(f"class {image.label}")
     if image.foreground is not None:
-        told.append(f"foreground {image.foreground:.0%}")
-    return ", ".join(told)
+        parts.append(f"foreground {image.foreground:.0%}")
+    return ", ".join(parts)
 
 
 def _end(id: str) -> str:
-    return id if len(id) <= _LETTERS else "…" + id[1 - _LETTERS :]  # the end tells files apart
+    return id if len(id) <= _LETTERS else "…" + id[1 - _LETTERS :]  # the end distinguishes files
 
 
 def _plain(text: str) -> str:
-    # The built-in font of a Pillow without FreeType knows no more than this.
+    # The built-in font of Pillow without FreeType has only Latin-1 characters.
     return text.replace("…", "...").encode("latin-1", "replace").decode("latin-1")

@@ -1,4 +1,4 @@
-"""Detectors of faces behind one small interface: an image goes in, boxes come out."""
+"""Detect faces with one of several detectors behind a common interface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DETECTORS = ("opencv", "mediapipe")
 
 
 class Detector(Protocol):
-    """What finds faces. An instance is used by one thread; where it has a `close`, that is called in the end."""
+    """A face detector. An instance is used by one thread; if it has a `close`, that is called at the end."""
 
     def find(self, image: NDArray[np.uint8]) -> list[Box]:
         """Return the faces in an upright image, (height, width, 3) uint8 RGB."""
@@ -31,18 +31,18 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """Which detector, and what it is asked for.
+    """Settings of a face detector.
 
     Attributes
     ----------
     name : one of `DETECTORS`.
-    model : the model file of mediapipe.
-    min_confidence : boxes below it do not count; each detector has its own scale.
-    min_face : the smallest face that counts, as a share of the image's shorter side.
+    model : model file, for mediapipe only.
+    min_confidence : smallest confidence of a face, 0 to 1; each detector has its own scale.
+    min_face : size of the smallest face, as a fraction of the shorter side of the image, 0 to 1.
 
     Raises
     ------
-    UsageError : an unknown name, a model too many or too few, a share that is none.
+    UsageError : an unknown name, a missing or superfluous model file, or a number outside 0 to 1.
     """
 
     name: str = "opencv"
@@ -52,28 +52,28 @@ class DetectorSettings:
 
     def __post_init__(self) -> None:
         if self.name not in DETECTORS:
-            raise unknown_name("detector", self.name, DETECTORS)
+            raise unknown_name("`detector`", self.name, DETECTORS)
         if self.name == "mediapipe" and self.model is None:
             raise UsageError(
-                "--detector mediapipe needs a model file",
-                hint="--detector-model FILE, e.g. blaze_face_short_range.tflite; nothing is downloaded",
+                "`detector=mediapipe` needs a model file",
+                hint="`detector_model=FILE`, e.g. blaze_face_short_range.tflite; nothing is downloaded",
             )
         if self.name == "opencv" and self.model is not None:
             raise UsageError(
-                "--detector-model is for mediapipe: OpenCV brings its cascades along",
-                hint="add --detector mediapipe, or leave it out",
+                "`detector_model` is only for mediapipe: OpenCV includes its models",
+                hint="add `detector=mediapipe`, or omit `detector_model`",
             )
-        for option, value in (("--min-confidence", self.min_confidence), ("--min-face", self.min_face)):
+        for name, value in (("min_confidence", self.min_confidence), ("min_face", self.min_face)):
             if not 0 <= value <= 1:
-                raise UsageError(f"{option} must be from 0 to 1, found {value:g}")
+                raise UsageError(f"`{name}` must be from 0 to 1, found {value:g}")
 
 
 def open_detector(settings: DetectorSettings) -> Detector:
-    """Return the detector asked for.
+    """Return the detector of the settings.
 
     Raises
     ------
-    EnsembleError : its package or its model is missing or of no use.
+    EnsembleError : the package or the model file is missing or unusable.
     """
     if settings.name == "opencv":
         return CascadeDetector(settings.min_confidence, settings.min_face)
@@ -81,7 +81,7 @@ def open_detector(settings: DetectorSettings) -> Detector:
 
 
 def describe_detector(settings: DetectorSettings) -> dict[str, object]:
-    """Return what the boxes depend on besides the images: settings, the package's version, the model's hash."""
+    """Return what determines the boxes besides the images: settings, version of the package, hash of the model."""
     record: dict[str, object] = {
         "name": settings.name,
         "min_confidence": settings.min_confidence,
@@ -100,20 +100,20 @@ def _model_file(settings: DetectorSettings) -> Path:
     if settings.model is None or not settings.model.is_file():
         raise EnsembleError(
             f"there is no model file {settings.model}",
-            hint="--detector-model names a .tflite file; nothing is downloaded",
+            hint="`detector_model` is a .tflite file; nothing is downloaded",
         )
     return settings.model
 
 
 class OnePerThread:
-    """Detectors for threads that work side by side: each gets its own at its first image."""
+    """Detectors for parallel threads; each thread creates its own at its first image."""
 
     def __init__(self, make: Callable[[], Detector]) -> None:
         self._make, self._local = make, threading.local()
         self._made: list[Any] = []
 
     def find(self, image: NDArray[np.uint8]) -> list[Box]:
-        """Return the faces in an image, by this thread's detector."""
+        """Return the faces in an image, found by the detector of this thread."""
         if not hasattr(self._local, "detector"):
             self._local.detector = self._make()
             self._made.append(self._local.detector)
@@ -121,7 +121,7 @@ class OnePerThread:
         return found
 
     def close(self) -> None:
-        """Close all that can be closed."""
+        """Close all detectors that have a `close`."""
         for detector in self._made:
             if hasattr(detector, "close"):
                 detector.close()

@@ -1,4 +1,4 @@
-"""`prepare` of the face: images in, a new set of images cut to faces or without background out."""
+"""Provide the public function `prepare`, which writes a new image set cropped to faces or without background."""
 
 from __future__ import annotations
 
@@ -46,29 +46,30 @@ def prepare(
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> Prepared:
-    """Make a new image set: every image cut to the face, its background replaced, or both. As ``ensemble prepare``.
+    """Write a new image set with images cropped to the face, backgrounds replaced, or both, as ``ensemble prepare``.
 
-    Originals are never touched. ``Prepared.folder`` has ``index.csv`` (and ``test.csv``), which `read_table` takes.
+    Originals are never changed. ``Prepared.folder`` has ``index.csv`` (and ``test.csv``), which `read_table` reads.
 
     Parameters
     ----------
-    data : what `read_table` has returned, or takes.
-    output : the folder of the new set.
-    crop : ``faces``.
-    detector, detector_model, min_confidence, min_face, choose, margin, aspect, fallback : how faces are found and cut
-        out.
-    background : a U²-Net in an ONNX file; `fill` : what the background becomes: ``grey``, ``white``, ``black`` or
-        ``blur``.
-    window : the values that become black and white in images of more than 8 bits: ``"LO,HI"``, or two numbers.
-    jobs : images worked on at a time; without it, one a CPU core.
-    resume : go on with what is missing; `force` : make an existing set again.
-    root : the folder in which the synthetic people are, where no `data` are given.
-    progress : False for silence.
+    data : result or argument of `read_table`.
+    output : folder of the new set.
+    crop : ``faces`` to crop images to the face; None for no cropping.
+    detector, detector_model, min_confidence, min_face : face detector, see
+        `folds.preparation.detectors.DetectorSettings`.
+    choose, margin, aspect, fallback : cropping, see `folds.preparation.settings.Preparation`.
+    background : U²-Net in an ONNX file, to replace the background; None to keep it.
+    fill : new background: ``grey``, ``white``, ``black`` or ``blur``.
+    window : intensity range mapped to black and white in images with more than 8 bits: ``"LO,HI"``, or two numbers.
+    jobs : images processed in parallel; by default one per CPU core.
+    resume : whether to continue an interrupted set; `force` : whether to make an existing set again from scratch.
+    root : folder of the synthetic faces, if no `data` are given.
+    progress : False for no progress bars.
 
     Raises
     ------
-    UsageError : nothing to do, an unknown name, an impossible value.
-    EnsembleError : images that cannot be used; the folder holds something else; a package or a model is missing.
+    UsageError : nothing to do, an unknown name, or an invalid value.
+    EnsembleError : unusable images, a folder with other content, or a missing package or model.
 
     Examples
     --------
@@ -80,9 +81,9 @@ def prepare(
     """
     log_in_notebook()
     if crop is not None and crop not in CROPS:
-        raise unknown_name("crop", crop, CROPS)
+        raise unknown_name("`crop`", crop, CROPS)
     if crop is None and (detector_model is not None or detector != "opencv"):
-        raise UsageError("a `detector` is named, and nothing is cut", hint="`crop='faces'`")
+        raise UsageError("`detector` is given, but images are not cropped", hint="add `crop='faces'`")
     model = None if detector_model is None else Path(detector_model)
     wanted = Preparation(
         detector=DetectorSettings(detector, model, min_confidence, min_face) if crop else None,
@@ -95,8 +96,8 @@ def prepare(
         window=parse_window(window) if isinstance(window, str) else window,
     )
     read = as_dataset(data, root=root)
-    place = read.spec or DataSpec(Path(output) / ".." / "no such file")
-    check_output(Path(output), LoadedData(place, read, False))
+    location = read.spec or DataSpec(Path(output) / ".." / "no such file")
+    check_output(Path(output), LoadedData(location, read, False))
     return make_set(
         read,
         Path(output),

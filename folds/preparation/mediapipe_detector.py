@@ -1,4 +1,4 @@
-"""Faces by mediapipe's face detector task, with a model file that the user names: nothing is downloaded."""
+"""Detect faces with the face detector task of mediapipe and a model file of the user; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _quiet = threading.Lock()
 
 
 class MediapipeDetector:
-    """mediapipe's detector; an instance belongs to one thread, and is closed in the end.
+    """The face detector of mediapipe; an instance belongs to one thread and is closed at the end.
 
     Parameters
     ----------
     model : a .tflite file of the face detector task (short or full range).
-    min_confidence : the detector's own threshold.
-    min_face : the smallest face, as a share of the image's shorter side.
+    min_confidence : threshold of the detector.
+    min_face : size of the smallest face, as a fraction of the shorter side of the image.
 
     Raises
     ------
-    EnsembleError : mediapipe is not installed, or cannot use the model.
+    EnsembleError : mediapipe is not installed, or cannot use the model file.
     """
 
     def __init__(self, model: Path, min_confidence: float = 0.5, min_face: float = 0.0) -> None:
@@ -37,19 +37,18 @@ class MediapipeDetector:
         self._mediapipe = import_mediapipe()
         tasks = self._mediapipe.tasks
         options = tasks.vision.FaceDetectorOptions(
-            # The bytes, not the path: mediapipe looks for relative paths beside its own package.
+            # The bytes instead of the path, because mediapipe resolves relative paths against its own package.
             base_options=tasks.BaseOptions(model_asset_buffer=model.read_bytes()),
             min_detection_confidence=min_confidence,
         )
         try:
             with _silence():
                 self._detector = tasks.vision.FaceDetector.create_from_options(options)
-                self.find(
-                    np.zeros((64, 64, 3), np.uint8)
-                )  # what it has to say about the model it says at the first image
-        except Exception as error:  # it raises whatever its C++ says
+                # One image here, because mediapipe reports problems of the model at the first image.
+                self.find(np.zeros((64, 64, 3), np.uint8))
+        except Exception as error:  # mediapipe raises several types of its C++ code
             reason = " ".join(str(error).split())
-            hint = "a .tflite file of mediapipe's face detector is expected, such as blaze_face_short_range.tflite"
+            hint = "expected a .tflite file of mediapipe's face detector, such as blaze_face_short_range.tflite"
             raise EnsembleError(f"mediapipe cannot use {model}: {reason}", hint=hint) from None
 
     def find(self, image: NDArray[np.uint8]) -> list[Box]:
@@ -65,16 +64,14 @@ class MediapipeDetector:
         return sorted(boxes, key=lambda box: (-box.confidence, box.top, box.left, box.width, box.height))
 
     def close(self) -> None:
-        """Give back what the detector holds."""
+        """Release the resources of the detector."""
         with _silence():
             self._detector.close()
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Standard error closed to mediapipe's C++: some models bring fifty lines a detector. Its errors come as exceptions
-    all the same.
-    """
+    """Redirect standard error to the null device, because some models log fifty lines; errors are still raised."""
     with _quiet:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         try:
@@ -87,17 +84,17 @@ def _silence() -> Iterator[None]:
 
 
 def import_mediapipe() -> Any:
-    """mediapipe.
+    """Return the module mediapipe.
 
     Raises
     ------
-    EnsembleError : it is not installed.
+    EnsembleError : mediapipe is not installed, or too old to have tasks.
     """
     try:
         import mediapipe
     except ImportError as error:
         raise EnsembleError(
-            f"mediapipe cannot be imported: {error}", hint="pip install mediapipe, or --detector opencv"
+            f"mediapipe cannot be imported: {error}", hint="pip install mediapipe, or use `detector=opencv`"
         ) from None
     if not hasattr(mediapipe, "tasks"):
         raise EnsembleError(

@@ -1,10 +1,8 @@
-"""Faces by the cascades that OpenCV's wheel brings along (Viola and Jones 2001): no model file, no download.
+"""Detect faces with the cascades included in OpenCV (Viola and Jones 2001): no model file, no download.
 
-A cascade looks at every place and size and says yes or no; a face draws many yeses that nearly agree. Here the yeses of
-several
-cascades, on the image as it is and with its histogram equalised, are votes for one box. A mask hides half of what a
-frontal cascade looks
-for, so a pair of eyes votes too: it is what a masked face still shows.
+A cascade accepts or rejects every window of an image; near a face it accepts many similar windows. Here the windows
+accepted by several cascades, on the image as it is and with equalized histogram, are votes for one box. A mask hides
+half of the features of a frontal cascade, so pairs of eyes, which a masked face still shows, vote too.
 """
 
 from __future__ import annotations
@@ -22,15 +20,14 @@ from folds.preparation.boxes import Box
 
 Windows = NDArray[np.float64]  # (n, 4): left, top, width, height
 
-# One vote more halves nothing and doubles nothing: n votes are a confidence of n / (n + 5). Five neighbours are what is
-# usually asked of
-# a cascade, so half is where a face counts as found.
+# n votes give a confidence of n / (n + VOTES). Cascades usually require five neighbors, so a confidence of .5 (FIRM)
+# counts as a detected face.
 VOTES = 5
 FIRM = 0.5
-SIDE = 256  # pixels of the image's shorter side in which faces are looked for
+SIDE = 256  # shorter side in pixels of the image in which faces are detected
 _LONGEST = 4 * SIDE
-_ALIKE = 0.3  # windows whose edges differ by less than this share of their size are one
-_SMALLEST = 24  # pixels, what the cascades were trained at
+_ALIKE = 0.3  # windows are grouped if their edges differ by less than this fraction of their size
+_SMALLEST = 24  # size in pixels of the training images of the cascades
 _EYES = 2  # windows that must agree on an eye
 
 _FRONTAL = ("frontalface_default", "frontalface_alt2")
@@ -39,29 +36,29 @@ _EYE = ("eye", "eye_tree_eyeglasses")
 
 
 class CascadeDetector:
-    """OpenCV's cascades; an instance belongs to one thread.
+    """The cascades of OpenCV; an instance belongs to one thread.
 
     Parameters
     ----------
-    min_confidence : below `FIRM`, images in which nothing firm is found are taken at their best guess.
-    min_face : the smallest face, as a share of the image's shorter side.
+    min_confidence : smallest confidence. If it is below `FIRM`, less confident faces are returned for images without a
+        face of confidence `FIRM`.
+    min_face : size of the smallest face, as a fraction of the shorter side of the image.
 
     Raises
     ------
-    EnsembleError : OpenCV is not installed, or came without cascades (5.0 and later do).
+    EnsembleError : OpenCV is not installed, or has no cascades (as 5.0 and later).
     """
 
     def __init__(self, min_confidence: float = FIRM, min_face: float = 0.25) -> None:
         self._cv2 = import_cv2()
-        self._least, self._firm, self._min_face = min_confidence, max(FIRM, min_confidence), min_face
+        self._min_confidence, self._firm, self._min_face = min_confidence, max(FIRM, min_confidence), min_face
         self._loaded: dict[str, Any] = {}
 
     def find(self, image: NDArray[np.uint8]) -> list[Box]:
         """Return the faces in an image, (height, width, 3) uint8 RGB; most confident first.
 
-        The passes go from what is rarely wrong to what is more often wrong, and end with the first that finds a face
-        firmly. So a lower
-        `min_confidence` adds faces where none was found, and changes none that was.
+        The passes are sorted by reliability, the most reliable first, and end with the first that finds a face with
+        confidence `FIRM`. So a lower `min_confidence` adds faces to images without one, and changes no other.
         """
         gray, scale = self._small(image)
         votes = np.empty((0, 4))
@@ -72,37 +69,37 @@ class CascadeDetector:
             firm = [box for box in boxes if box.confidence >= self._firm]
             if firm:
                 return firm
-        return [box for box in boxes if box.confidence >= self._least]
+        return [box for box in boxes if box.confidence >= self._min_confidence]
 
     def _small(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-        """Grey, `SIDE` pixels along the shorter side; and its scale."""
+        """Return the image in gray with a shorter side of `SIDE` pixels, and its scale."""
         gray = self._cv2.cvtColor(np.ascontiguousarray(image), self._cv2.COLOR_RGB2GRAY)
         scale = min(SIDE / min(gray.shape), _LONGEST / max(gray.shape))
         size = (max(1, round(gray.shape[1] * scale)), max(1, round(gray.shape[0] * scale)))
-        way = self._cv2.INTER_AREA if scale < 1 else self._cv2.INTER_CUBIC
-        return self._cv2.resize(gray, size, interpolation=way), scale
+        interpolation = self._cv2.INTER_AREA if scale < 1 else self._cv2.INTER_CUBIC
+        return self._cv2.resize(gray, size, interpolation=interpolation), scale
 
     def _passes(self, gray: NDArray[np.uint8], smallest: int) -> Iterator[Windows]:
         yield np.vstack([self._windows(gray, name, smallest) for name in _FRONTAL])
         yield self._by_eyes(gray, smallest)
-        equalised = self._cv2.equalizeHist(gray)
-        yield np.vstack([self._windows(equalised, name, smallest) for name in _FRONTAL])
+        equalized = self._cv2.equalizeHist(gray)
+        yield np.vstack([self._windows(equalized, name, smallest) for name in _FRONTAL])
         mirrored = self._windows(np.ascontiguousarray(gray[:, ::-1]), _PROFILE, smallest)
         mirrored[:, 0] = gray.shape[1] - mirrored[:, 0] - mirrored[:, 2]
         yield np.vstack([self._windows(gray, _PROFILE, smallest), mirrored])
 
     def _windows(self, gray: NDArray[np.uint8], name: str, smallest: int, largest: int = 0) -> Windows:
-        """Every window that a cascade says yes to, ungrouped."""
+        """Return all windows that a cascade accepts, ungrouped."""
         if name not in self._loaded:
             self._loaded[name] = self._cv2.CascadeClassifier(str(cascade_file(self._cv2, name)))
         found = self._loaded[name].detectMultiScale(gray, 1.1, 0, 0, (smallest, smallest), (largest, largest))
         return np.array(found, np.float64).reshape(-1, 4)
 
     def _by_eyes(self, gray: NDArray[np.uint8], smallest: int) -> Windows:
-        """Return the faces that pairs of eyes belong to, once for each window that agreed on the weaker eye.
+        """Return the face for each pair of eyes, repeated by the votes of both eyes.
 
-        The eyes stand level, equally large, and apart by 1 to 2.6 times the window of one; the face is 2.2 times as
-        wide as they are apart.
+        The eyes of a pair are level and of similar size, at a distance of 1 to 2.6 times their size; the face is 2.2
+        times as wide as their distance.
         """
         short = min(gray.shape)
         eyes = self._group(np.vstack([self._windows(gray, name, max(12, short // 20), short // 4) for name in _EYE]))
@@ -117,10 +114,10 @@ class CascadeDetector:
         return np.array(found).reshape(-1, 4)
 
     def _group(self, windows: Windows) -> list[tuple[Windows, int]]:
-        """Windows that nearly agree as one, with their number. The order of the windows decides nothing."""
+        """Return groups of similar windows as one window each, with their number, independent of their order."""
         if not len(windows):
             return []
-        # Doubled: OpenCV leaves out what stands alone.
+        # Every window is doubled, because OpenCV drops groups of a single window.
         rectangles, counts = self._cv2.groupRectangles(
             np.repeat(np.rint(windows).astype(int), 2, axis=0).tolist(), 1, _ALIKE
         )
@@ -138,12 +135,13 @@ class CascadeDetector:
 
 
 def import_cv2() -> Any:
-    """OpenCV, working in the calling thread alone: with threads of its own the order of what it finds, and so its
-    groups, could differ.
+    """Return the module cv2, limited to one thread.
+
+    With several threads the order of its results, and so their grouping, could differ from run to run.
 
     Raises
     ------
-    EnsembleError : it is not installed.
+    EnsembleError : OpenCV is not installed, or has no cascades.
     """
     try:
         import cv2
@@ -153,22 +151,22 @@ def import_cv2() -> Any:
         ) from None
     if not hasattr(cv2, "CascadeClassifier"):
         raise EnsembleError(
-            f"OpenCV {cv2.__version__} has no cascades any more", hint="pip install 'opencv-python-headless<5'"
+            f"OpenCV {cv2.__version__} no longer has cascades", hint="pip install 'opencv-python-headless<5'"
         )
     cv2.setNumThreads(1)
     return cv2
 
 
 def cascade_file(cv2: Any, name: str) -> Path:
-    """Return the file of a cascade in OpenCV's wheel.
+    """Return the file of a cascade in the OpenCV package.
 
     Raises
     ------
-    EnsembleError : this build of OpenCV does not bring it.
+    EnsembleError : this build of OpenCV does not include it.
     """
     path = Path(cv2.data.haarcascades) / f"haarcascade_{name}.xml"
     if not path.is_file():
         raise EnsembleError(
-            f"OpenCV {cv2.__version__} came without {path.name}", hint="pip install 'opencv-python-headless<5'"
+            f"OpenCV {cv2.__version__} does not include {path.name}", hint="pip install 'opencv-python-headless<5'"
         )
     return path

@@ -1,4 +1,4 @@
-"""An original image whole and upright, with the hash of its bytes; read as the training reads it, at its own size."""
+"""Read original images upright, at their own size, as training decodes them, with the hash of their bytes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ from folds.images.settings import ImageSettings
 from folds.utils.parallel import map_threads
 from folds.utils.progress import Advance
 
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF
+_ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF
 
 
 @dataclass(frozen=True)
 class Original:
-    """`digest` of the file's bytes; `size` (width, height) of the upright image; `depth` where the file has more than 8
-    bits.
+    """Properties of an original image file.
+
+    Attributes
+    ----------
+    digest : hash of the bytes of the file.
+    size : (width, height) of the upright image in pixels.
+    depth : bit depth, if the file has more than 8 bits; else None.
     """
 
     digest: str
@@ -35,13 +40,13 @@ class Original:
 
 
 def read_original(path: Path, window: tuple[float, float] | None = None) -> tuple[NDArray[np.uint8], Original]:
-    """Return the pixels, (height, width, 3) uint8, and what the file is.
+    """Return the pixels, (height, width, 3) uint8, and the properties of the file.
 
-    Nothing is resized. Grey, transparency, rotation and more than 8 bits are treated as in `decode_image`.
+    The image is not resized. Gray, transparency, rotation and more than 8 bits are treated as in `decode_image`.
 
     Raises
     ------
-    Unreadable : the file cannot be used.
+    UnreadableImageError : the file cannot be used.
     """
     content = read_content(path)
     height, width = _upright_size(content.data)
@@ -51,12 +56,16 @@ def read_original(path: Path, window: tuple[float, float] | None = None) -> tupl
 
 def survey(
     paths: Sequence[Path],
-    where: Sequence[str],
+    locations: Sequence[str],
     window: tuple[float, float] | None,
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> list[Original]:
-    """Return what each file is; every one is decoded, so that no later step meets one that cannot be used.
+    """Return the properties of each file; all files are decoded, so that unusable ones are found before other steps.
+
+    Parameters
+    ----------
+    locations : location of each image in its table, for messages.
 
     Raises
     ------
@@ -72,21 +81,21 @@ def survey(
     results = map_threads(one, len(paths), threads, progress)
     problems = [(at, result) for at, result in enumerate(results) if isinstance(result, UnreadableImageError)]
     if problems:
-        raise refusal(problems, paths, where)
+        raise refusal(problems, paths, locations)
     return [result for result in results if not isinstance(result, UnreadableImageError)]
 
 
 def _upright_size(data: bytes) -> tuple[int, int]:
-    """Return (height, width) as the image is meant to be looked at."""
+    """Return (height, width) of the upright image."""
     height, width = identify_image(io.BytesIO(data))
-    # Unreadable metadata do not make the pixels unreadable, and unreadable pixels are met in decoding.
+    # Errors are ignored: unreadable metadata do not affect the pixels, and decoding reports unreadable pixels.
     with (
         contextlib.suppress(Exception),
         Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]) as image,
     ):
         if image.format == "TIFF":
-            image.load()  # Pillow turns a TIFF itself, then
+            image.load()  # Pillow rotates a TIFF when it loads it
             return image.height, image.width
-        if image.getexif().get(_ORIENTATION) in _TURNED:
+        if image.getexif().get(_ORIENTATION) in _ROTATED:
             return width, height
     return height, width

@@ -1,9 +1,9 @@
-"""The folder of a prepared image set: what is in it, what must not happen to it, and the journal that a resume goes by.
+"""Manage the folder of a prepared image set: its files, its protection, and the journal for resuming.
 
 OUT/index.csv, test.csv      the tables, ready for `ensemble kfold --data … --test …`
 OUT/images/train|test/…png   the images
-OUT/prepare.json             settings, versions, hashes of the tables; `complete` is true once all of it is there
-OUT/prepare.jsonl            what was found in each file and made of it, a line each
+OUT/prepare.json             settings, versions, hashes of the tables; `complete` is true when all files exist
+OUT/prepare.jsonl            journal: a line for each analyzed original and each new image
 """
 
 from __future__ import annotations
@@ -29,20 +29,18 @@ from folds.images.content_index import UnreadableImageError, read_content
 from folds.utils.files import cannot_write, read_json, write_atomic, write_json
 
 WHAT = "images prepared by ensemble"
-SOURCE = "prepared_from"  # the column with the original's path
+SOURCE = "prepared_from"  # column with the path of the original
 RECORD, JOURNAL, LOCK, IMAGES, SHEET = "prepare.json", "prepare.jsonl", ".prepare.lock", "images", "worst.png"
 TABLES = {"train": "index.csv", "test": "test.csv"}
 _OURS = (RECORD, JOURNAL, LOCK, IMAGES, SHEET, *TABLES.values())
-_LONGEST = 80  # characters of one part of a file name
+_LONGEST = 80  # largest number of characters in one part of a path
 
 
 def image_names(part: str, ids: Sequence[str]) -> list[str]:
-    """Return a file for each id, relative to the folder: readable, safe, and no two the same even where upper and lower
-    case are.
+    """Return a safe, readable file name for each id, relative to the folder, unique even if case is ignored.
 
-    ``mask1/a.jpg`` is in ``images/train/mask1/a.png``. An id that is not safe as a name, or that would share one with
-    another, has eight letters of
-    its hash added; what other ids there are decides nothing else.
+    ``mask1/a.jpg`` becomes ``images/train/mask1/a.png``. If an id is not a safe name, or its name equals that of
+    another id, eight characters of its hash are appended. Other ids have no further influence on a name.
     """
     plain = [_safe(name) for name in ids]
     shared = Counter(name.casefold() for name, _ in plain)
@@ -60,35 +58,34 @@ def image_names(part: str, ids: Sequence[str]) -> list[str]:
 
 
 def _safe(id: str) -> tuple[str, bool]:
-    """Return an id as a relative path of safe parts without suffix, and whether nothing of it was changed but an
-    image's suffix.
-    """
+    """Return an id as a safe relative path without image suffix, and whether only the suffix was changed."""
     *folders, last = id.split("/")
     last = stem_of(last) if is_image(last) else last
-    # No dots in folders: there is no way up, and no folder has the name of an image.
+    # No dots in folder names, so that no path leads to a parent and no folder is named like an image.
     safe = [re.sub(r"[^A-Za-z0-9_-]", "_", folder)[:_LONGEST] or "_" for folder in folders]
     safe.append(re.sub(r"[^A-Za-z0-9._-]|^\.|\.$", "_", last)[:_LONGEST] or "_")
     return "/".join(safe), safe == [*folders, last]
 
 
-def check_place(out: Path, data: Path, originals: Iterable[Path]) -> None:
-    """Refuse a folder in which originals could be overwritten, or in which the next reading of the data would find
-    their prepared copies.
+def check_output_folder(out: Path, data: Path, originals: Iterable[Path]) -> None:
+    """Check that no original can be overwritten in `out`, and that reading `data` again finds no prepared copies.
 
     Raises
     ------
-    EnsembleError : `out` is the data's folder or within it, or one that holds the data or any original.
+    EnsembleError : `out` is the folder of the data or inside it, or contains the data or an original.
     """
-    place, source = _real(out), _real(data)
-    hint = "name a folder beside the data: -o prepared"
-    if place == source or source in place.parents:
-        raise EnsembleError(f"{out} is in the data, {data}: they would be read with it next time", hint=hint)
-    if place in source.parents:
-        raise EnsembleError(f"{out} is the folder that {data} is in: originals could be overwritten", hint=hint)
+    target, source = _real(out), _real(data)
+    hint = "name a folder outside the data, e.g. `output=prepared`"
+    if target == source or source in target.parents:
+        raise EnsembleError(
+            f"{out} is inside the data, {data}: prepared images would be read together with the originals", hint=hint
+        )
+    if target in source.parents:
+        raise EnsembleError(f"{out} contains {data}: originals could be overwritten", hint=hint)
     for folder in {path.parent for path in originals}:
         real = _real(folder)
-        if real == place or place in real.parents:
-            raise EnsembleError(f"{out} holds original images, in {folder}: they could be overwritten", hint=hint)
+        if real == target or target in real.parents:
+            raise EnsembleError(f"{out} contains original images, in {folder}: they could be overwritten", hint=hint)
 
 
 def _real(path: Path) -> Path:
@@ -100,26 +97,26 @@ class PreparedFolder:
 
     Parameters
     ----------
-    record : what decides its bytes; a resume under another record is refused.
+    record : settings that determine the images; a set with another record cannot be resumed.
     """
 
     def __init__(self, out: Path, record: Mapping[str, Any]) -> None:
         self.out = Path(out)
-        self.record: dict[str, Any] = json.loads(json.dumps(record))  # as it will be read back
+        self.record: dict[str, Any] = json.loads(json.dumps(record))  # as read from the file
         self._lines: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def check(self, resume: bool, force: bool) -> None:
-        """Whether the work may begin; nothing is written or removed.
+        """Check that the preparation can start; nothing is written or removed.
 
         Raises
         ------
-        EnsembleError : the folder holds other files; or a prepared set, and neither `resume` nor `force` is said; or
-            other settings.
+        EnsembleError : the folder holds other files; it holds a prepared set, and neither `resume` nor `force` is
+            given; or `resume` is given, and the set has other settings.
         """
         if self.out.exists() and not self.out.is_dir():
             raise EnsembleError(
-                f"{self.out} is a file, expected a folder to write to", hint="give another name with -o"
+                f"expected a folder to write to, found the file {self.out}", hint="give another folder with `output`"
             )
         found = self._found()
         if found is None:
@@ -127,22 +124,24 @@ class PreparedFolder:
         if not resume and not force:
             state = "is complete" if found.get("complete") else "is not complete"
             mend = (
-                "--force makes it again" if found.get("complete") else "--resume goes on with it, --force begins again"
+                "`force=True` makes it again"
+                if found.get("complete")
+                else "`resume=True` continues it, `force=True` makes it again from scratch"
             )
             raise EnsembleError(
-                f"{self.out} holds a prepared set, which {state}", hint=f"{mend}; or give another folder with -o"
+                f"{self.out} holds a prepared set, which {state}", hint=f"{mend}; or give another folder with `output`"
             )
         if resume:
             there = found.get("settings")
             different = list(differences(there if isinstance(there, dict) else {}, self.record))
             if different:
-                hint = "--force makes it again as asked now; or give another folder with -o"
+                hint = "`force=True` makes it again with the present settings; or give another folder with `output`"
                 raise EnsembleError(
-                    f"{self.out} was prepared otherwise, so it cannot be resumed", hint=hint, details=different
+                    f"{self.out} was prepared with other settings and cannot be resumed", hint=hint, details=different
                 )
 
     def _found(self) -> dict[str, Any] | None:
-        """Return the record of the set that is there, None for a new or empty folder."""
+        """Return the record of the existing set; None for a new or empty folder."""
         names = sorted(path.name for path in self.out.iterdir()) if self.out.is_dir() else []
         if RECORD in names:
             found = read_json(self.out / RECORD)
@@ -154,17 +153,17 @@ class PreparedFolder:
         if others:
             raise EnsembleError(
                 f"expected a new or empty folder to write to, found {others[0]} in {self.out}",
-                hint="give another folder with -o",
+                hint="give another folder with `output`",
             )
         return None
 
     def begin(self, resume: bool) -> None:
-        """Make the folder ready, for who holds its lock: what was done is kept on a resume, else removed."""
+        """Initialize the folder: keep finished work on a resume, else remove it. The caller holds the lock."""
         if not resume:
             self._remove()
         else:
             self._read_journal()
-            for left in (self.out / IMAGES).rglob(".*.tmp"):  # of files that a kill cut off
+            for left in (self.out / IMAGES).rglob(".*.tmp"):  # temporary files of killed processes
                 left.unlink(missing_ok=True)
         write_json(self.out / RECORD, {"what": WHAT, "settings": self.record, "complete": False})
 
@@ -182,7 +181,7 @@ class PreparedFolder:
             raise cannot_write(Path(error.filename or self.out), error) from None
 
     def _read_journal(self) -> None:
-        # A kill can tear the last line, a full disk any; what a line does not say is done again.
+        # A killed process or a full disk can damage lines; work without a valid line is done again.
         with contextlib.suppress(OSError), open(self.out / JOURNAL, encoding="utf-8", errors="replace") as file:
             for line in file:
                 with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
@@ -190,18 +189,18 @@ class PreparedFolder:
                     self._lines[str(entry["of"])] = entry
 
     def entry(self, of: str) -> dict[str, Any] | None:
-        """Return what the journal says of a file's hash, or of an image."""
+        """Return the line of the journal for the hash of an original, or for the name of an image; else None."""
         return self._lines.get(of)
 
     def note(self, of: str, **what: Any) -> dict[str, Any]:
-        """Return add a line to the journal; any thread may."""
+        """Add a line to the journal and return its entry; safe to call from any thread."""
         entry = {"of": of, **what}
         line = json.dumps(entry, ensure_ascii=True) + "\n"
         with self._lock:
             self._lines[of] = entry
             try:
                 with open(self.out / JOURNAL, "ab") as file:
-                    # A torn last line ends here: this one begins on its own.
+                    # End an incomplete last line, so that this entry starts on a new line.
                     if file.tell() and not self._ends_well():
                         file.write(b"\n")
                     file.write(line.encode())
@@ -215,7 +214,7 @@ class PreparedFolder:
             return file.read(1) == b"\n"
 
     def is_made(self, name: str, source: str, window: Sequence[int]) -> dict[str, Any] | None:
-        """Return the entry of an image that is there, whole, and made of `source` (a hash) by `window`; else None."""
+        """Return the entry of an intact image that was made of `source` (hash) and `window`; else None."""
         entry = self._lines.get(name)
         if entry is None or entry.get("source") != source or entry.get("window") != list(window):
             return None
@@ -225,34 +224,33 @@ class PreparedFolder:
             return None
 
     def complete(self, order: Sequence[str], counts: Mapping[str, Any]) -> None:
-        """Put the journal in order, whatever the order of the work was, and say that all is there."""
+        """Sort the journal by `order`, and mark the set as complete."""
         lines = [self._lines[of] for of in dict.fromkeys(order) if of in self._lines]
         write_atomic(self.out / JOURNAL, "".join(json.dumps(entry, ensure_ascii=True) + "\n" for entry in lines))
         write_json(self.out / RECORD, {"what": WHAT, "settings": self.record, "counts": counts, "complete": True})
 
 
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
-    """Return ``margin: 0.3 there, 0.5 asked for``, a line each."""
+    """Yield a line per difference: ``margin: expected 0.5, found 0.3``."""
     for name in dict.fromkeys([*there, *asked]):
         old, new = there.get(name), asked.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from differences(old, new, f"{prefix}{name} ")
         elif old != new:
             yield (
-                f"{prefix}{name}: {json.dumps(old, ensure_ascii=False)} there, {json.dumps(new, ensure_ascii=False)} "
-                "asked for"
+                f"{prefix}{name}: expected {json.dumps(new, ensure_ascii=False)}, found "
+                f"{json.dumps(old, ensure_ascii=False)}"
             )
 
 
 def write_table(path: Path, table: SampleTable, paths: Sequence[str], more: Mapping[str, Sequence[str]]) -> list[str]:
-    """Write a table that the CSV reader reads as the same samples: id, path, label, person, attributes, and the columns
-    of `more`.
+    """Write a CSV that is read as the same samples: id, path, label, person, attributes, and the columns of `more`.
 
-    Where the table is that of an earlier preparation (it has `SOURCE`), the columns of `more` replace its own.
+    If the table is the result of an earlier preparation (it has `SOURCE`), the columns of `more` replace its own.
 
     Returns
     -------
-    notes : columns that had to be renamed, since their name is taken.
+    notes : columns that were renamed, because their name is used by another column.
     """
     columns: dict[str, Sequence[str]] = {"id": table.ids.tolist(), "path": paths}
     for name, known in (("label", table.labels), ("person", table.persons)):

@@ -1,8 +1,7 @@
-"""A table of images → a new one: cut to the face, the background replaced, the originals untouched.
+"""Prepare a table of images: crop to the face, replace the background, write a new table; originals are not changed.
 
-Three passes, each over all images: read (what cannot be used is met here, before anything is written), look for faces,
-make the images. The second
-comes before the third because where faces usually are can only be said when all have been looked for.
+There are three passes over all images: read (unusable images are found before anything is written), detect faces, make
+the images. Detection is a pass of its own because the typical position of faces is known only after all are detected.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from PIL import Image
 
 from folds.data.sources import LoadedData
 from folds.data.table import Dataset, SampleTable
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, without_marks
 from folds.images.bit_depth import depth_notes, group_depths
 from folds.preparation.background import BackgroundModel, replace_background
-from folds.preparation.boxes import Box, Window, centre_window, choose, typical_window, window_round
+from folds.preparation.boxes import Box, Window, center_window, choose, typical_window, window_round
 from folds.preparation.contact_sheet import write_crop_sheet
 from folds.preparation.detectors import Detector, DetectorSettings, OnePerThread, open_detector
 from folds.preparation.originals import Original, read_original, survey
-from folds.preparation.output import LOCK, TABLES, PreparedFolder, check_place, image_names, write_table
+from folds.preparation.output import LOCK, TABLES, PreparedFolder, check_output_folder, image_names, write_table
 from folds.preparation.results import PreparedImage, count, uneven_misses
 from folds.preparation.settings import Preparation
 from folds.utils.display import Displayed, Table
@@ -43,8 +42,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prepared(Displayed):
-    """A finished set: its folder, its images in the order of the tables, how many were made now, and what the user
-    should be told.
+    """A prepared image set.
+
+    Attributes
+    ----------
+    images : in the order of the tables.
+    made_now : number of images that were made now, not before a resume.
+    notes, warnings : one line each; may mark parameters (see `folds.errors`).
     """
 
     folder: Path
@@ -55,16 +59,16 @@ class Prepared(Displayed):
 
     @property
     def table(self) -> Path:
-        """``index.csv``, which `read_table` takes."""
+        """Return the path of ``index.csv``, for `read_table`."""
         return self.folder / "index.csv"
 
     @property
     def test_table(self) -> Path | None:
-        """``test.csv``; None where there are no test images."""
+        """Return the path of ``test.csv``; None if there are no test images."""
         return self.folder / "test.csv" if any(image.part == "test" for image in self.images) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, for JSON."""
+        """Return all fields as plain values, for JSON."""
         train = [image for image in self.images if image.part == "train"]
         labels = dict.fromkeys(image.label for image in train if image.label is not None)
         return {
@@ -74,11 +78,11 @@ class Prepared(Displayed):
             "counts": count(self.images),
             "classes": {label: count([image for image in train if image.label == label])["train"] for label in labels},
             "made_now": self.made_now,
-            "warnings": list(self.warnings),
+            "warnings": list(map(without_marks, self.warnings)),
         }
 
     def display_table(self) -> Table:
-        """Return what is shown: how many images, and in how many of them a face was found."""
+        """Return the table to display: numbers of images and of detected faces."""
         header = ["part", "images", *(["faces found"] if self.images[0].looked_for else [])]
         rows = []
         for part in ("train", "test"):
@@ -89,20 +93,20 @@ class Prepared(Displayed):
             f"{self.folder}: {len(self.images):,} images",
             header,
             rows,
-            [*self.warnings, f"look at {self.folder / 'worst.png'}"],
+            [*map(without_marks, self.warnings), f"check {self.folder / 'worst.png'}"],
         )
 
 
 @dataclass
 class _Work:
-    """The samples of all tables one after another, and what is known of them so far."""
+    """State of a preparation: the samples of all tables, concatenated, and the results so far."""
 
     folder: PreparedFolder
     settings: Preparation
     tables: dict[str, SampleTable]
     parts: list[str] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
-    where: list[str] = field(default_factory=list)
+    locations: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     originals: list[Original] = field(default_factory=list)
 
@@ -110,11 +114,11 @@ class _Work:
         for part, table in self.tables.items():
             if table.paths is None:
                 raise EnsembleError(
-                    f"{table.source} names no images", hint="a column with their paths is needed: --path COLUMN"
+                    f"{table.source} has no image paths", hint="name the column of the paths: `path=COLUMN`"
                 )
             self.parts += [part] * len(table)
             self.paths += table.paths
-            self.where += table.locations
+            self.locations += table.locations
             self.names += image_names(part, table.ids.tolist())
 
 
@@ -129,35 +133,33 @@ def prepare(
     progress: Progress = SILENT,
     detector: Callable[[], Detector] | None = None,
 ) -> Prepared:
-    """Make the new images and their tables in `out`.
+    """Make the new images and their tables in `out`; log notes and warnings, and return them with the set.
 
-    The bytes depend on the originals and the settings alone, not on the number of threads or on how often the work was
-    cut off. Where `out` may be
-    is for `check_output` to say first. What the user should be told is logged, and in the result.
+    The bytes depend only on the originals and the settings, not on the number of threads or on interruptions. Call
+    `check_output` first to check that `out` is a safe folder.
 
     Parameters
     ----------
-    resume : go on with what is missing. An original that changed meanwhile is made again.
-    force : begin again in a folder that holds a prepared set.
-    threads : images worked on at a time; as many as there are cores unless given.
-    detector : makes a detector for one thread; the one of the settings unless given.
+    resume : whether to continue a set; images of originals that changed are made again.
+    force : whether to start from scratch in a folder that holds a prepared set.
+    threads : images processed in parallel; None for the number of cores.
+    detector : function that creates a detector for one thread; None for the detector of the settings.
 
     Raises
     ------
-    EnsembleError : images that cannot be used (nothing is written then); `out` holds something else, or a set made
-        otherwise; a package or model is
-        missing.
+    EnsembleError : unusable images (nothing is written then); `out` holds other files, or a set with other settings; a
+        package or model is missing.
     """
     tables = {part: table for part, table in (("train", data.train), ("test", data.test)) if table is not None}
     record = {**settings.record(), "tables": {part: table.sha for part, table in tables.items()}}
     folder = PreparedFolder(out, record)
     folder.check(resume, force)
     work = _Work(folder, settings, tables)
-    # Opened before the images are read, so that a model that cannot be used is said at once.
+    # Opened before the images are read, so that an unusable model is reported at once.
     model = BackgroundModel(settings.background) if settings.background is not None else None
     finder = None if settings.detector is None else OnePerThread(detector or _opening(settings.detector))
     with progress.step("reading the originals") as advance:
-        work.originals = survey(work.paths, work.where, settings.window, threads, advance)
+        work.originals = survey(work.paths, work.locations, settings.window, threads, advance)
     make_folder(folder.out)
     with exclusive_lock(folder.out / LOCK, f"the preparation in {folder.out}"):
         folder.check(resume, force)
@@ -165,8 +167,8 @@ def prepare(
         remove_stale_temporaries(folder.out)
         boxes: list[Box | None] = [None] * len(work.paths)
         if finder is not None:
-            with contextlib.closing(finder), progress.step("looking for faces") as advance:
-                boxes = _look(work, finder, threads, advance)
+            with contextlib.closing(finder), progress.step("detecting faces") as advance:
+                boxes = _detect(work, finder, threads, advance)
         crops = _crops(work, boxes)
         with progress.step("making images") as advance:
             made_now, shares = _make(work, crops, model, threads, advance)
@@ -185,25 +187,23 @@ def prepare(
 
 
 def check_output(out: Path, opened: LoadedData) -> None:
-    """Refuse a folder in which originals could be overwritten, or that the next reading of the data would find
-    (`check_place`).
-    """
+    """Raise EnsembleError if `out` is not a safe folder for the results (see `check_output_folder`)."""
     tables = [table for table in (opened.data.train, opened.data.test) if table is not None]
     originals = [original for table in tables for original in table.paths or ()]
-    for place in (opened.spec.data, opened.spec.test):
-        if place is not None:
-            check_place(out, place, originals)
+    for source in (opened.spec.data, opened.spec.test):
+        if source is not None:
+            check_output_folder(out, source, originals)
 
 
 def _opening(settings: DetectorSettings) -> Callable[[], Detector]:
-    # What is missing is said before anything is read.
+    # One test image, so that a missing package or model is reported before images are read.
     with contextlib.closing(OnePerThread(lambda: open_detector(settings))) as first:
         first.find(np.zeros((64, 64, 3), np.uint8))
     return lambda: open_detector(settings)
 
 
-def _look(work: _Work, finder: OnePerThread, threads: int | None, progress: Advance) -> list[Box | None]:
-    """Return the face of each image; files of equal bytes are looked at once."""
+def _detect(work: _Work, finder: OnePerThread, threads: int | None, progress: Advance) -> list[Box | None]:
+    """Return the face of each image, None if none is found; files with equal bytes are analyzed once."""
     first = {original.digest: at for at, original in reversed(list(enumerate(work.originals)))}
     missing = [at for digest, at in first.items() if _boxes(work.folder.entry(digest)) is None]
 
@@ -221,7 +221,7 @@ def _look(work: _Work, finder: OnePerThread, threads: int | None, progress: Adva
 
 
 def _boxes(entry: dict[str, Any] | None) -> list[Box] | None:
-    """Return the boxes in a line of the journal; None where it holds none, or not boxes."""
+    """Return the boxes in a line of the journal; None if it has no valid boxes."""
     lines = None if entry is None else entry.get("boxes")
     if not isinstance(lines, list):
         return None
@@ -251,7 +251,7 @@ def _crops(work: _Work, boxes: Sequence[Box | None]) -> list[Window]:
     def instead(size: tuple[int, int]) -> Window:
         if settings.fallback == "typical":
             return typical_window(found, of, size, settings.aspect)
-        return (0, 0, *size) if settings.fallback == "keep" else centre_window(size, settings.aspect)
+        return (0, 0, *size) if settings.fallback == "keep" else center_window(size, settings.aspect)
 
     return [window if window is not None else instead(size) for window, size in zip(around, sizes)]
 
@@ -259,20 +259,20 @@ def _crops(work: _Work, boxes: Sequence[Box | None]) -> list[Window]:
 def _make(
     work: _Work, crops: Sequence[Window], model: BackgroundModel | None, threads: int | None, progress: Advance
 ) -> tuple[int, list[float | None]]:
-    """Write every image that is not there yet; how many that were, and the foreground's share of each."""
-    done: list[dict[str, Any]] = [{}] * len(work.paths)
+    """Write all missing images; return their number, and the foreground share of every image."""
+    entries: list[dict[str, Any]] = [{}] * len(work.paths)
 
     def one(at: int) -> bool:
         name, crop, original = work.names[at], crops[at], work.originals[at]
         there = work.folder.is_made(name, original.digest, crop)
         if there is not None and isinstance(there.get("foreground"), type(None) if model is None else float):
-            done[at] = there
+            entries[at] = there
             return False
         pixels, now = read_original(work.paths[at], work.settings.window)
         if now.digest != original.digest:
             raise EnsembleError(
-                f"{work.where[at]}: {work.paths[at]} was changed while it was worked on",
-                hint="run the command again with --resume",
+                f"{work.locations[at]}: {work.paths[at]} was changed during the preparation",
+                hint="run it again with `resume=True`",
             )
         share = None
         if model is not None:
@@ -282,20 +282,20 @@ def _make(
         data = encode(pixels[top:bottom, left:right])
         make_folder((work.folder.out / name).parent)
         write_atomic(work.folder.out / name, data)
-        done[at] = work.folder.note(
+        entries[at] = work.folder.note(
             name, source=original.digest, window=list(crop), sha=sha256_bytes(data), foreground=share
         )
         return True
 
     made = map_threads(one, len(work.paths), threads, progress)
-    return sum(made), [entry.get("foreground") for entry in done]
+    return sum(made), [entry.get("foreground") for entry in entries]
 
 
 def encode(pixels: NDArray[np.uint8]) -> bytes:
-    """Return a PNG of (height, width, 3) uint8: nothing is lost to a second JPEG, and grey stays one channel."""
-    grey = bool((pixels == pixels[:, :, :1]).all())
+    """Return (height, width, 3) uint8 pixels as a lossless PNG, with one channel if the image is gray."""
+    gray = bool((pixels == pixels[:, :, :1]).all())
     png = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if grey else pixels)).save(png, "PNG", compress_level=4)
+    Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if gray else pixels)).save(png, "PNG", compress_level=4)
     return png.getvalue()
 
 
@@ -326,10 +326,10 @@ def _write_tables(work: _Work, images: Sequence[PreparedImage]) -> list[str]:
 
 def _warnings(train: SampleTable, images: Sequence[PreparedImage], settings: Preparation) -> list[str]:
     lines = []
-    absent = sorted(set(train.classes) - set(() if train.labels is None else train.labels.tolist()))
-    if absent:
-        names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-        lines.append(f"{len(absent)} declared classes have no image ({names}): a table can name only those that have")
-    if settings.detector is not None and settings.fallback != "typical":  # which cuts misses as the others
+    missing = sorted(set(train.classes) - set(() if train.labels is None else train.labels.tolist()))
+    if missing:
+        names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        lines.append(f"{len(missing)} declared classes have no image ({names}) and are not in the new table")
+    if settings.detector is not None and settings.fallback != "typical":  # "typical" crops all images alike
         lines += uneven_misses(images)
     return lines

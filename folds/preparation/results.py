@@ -1,4 +1,4 @@
-"""One prepared image, what the tables say of it, and what all of them together say about the detector."""
+"""Describe prepared images: columns for the tables, counts, and warnings about the detector."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from folds.preparation.output import SOURCE
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """One image and what was made of it.
+    """A prepared image.
 
     Attributes
     ----------
     part : ``train`` or ``test``.
-    source, made : the original, and the new image's name in the folder.
-    label : its class, None where unknown.
-    looked_for : whether a face was looked for.
-    box : the face; None where none was found, or none was looked for.
-    crop : the part of the upright original that was kept.
-    foreground : the share that is not background; None where it was not looked for.
+    source, made : path of the original, and name of the new image in the folder.
+    label : class, None if unknown.
+    looked_for : whether face detection was run.
+    box : the face; None if none was found, or detection was not run.
+    crop : part of the upright original that was kept.
+    foreground : share of the image that is foreground; None if the background was not segmented.
     """
 
     part: str
@@ -40,11 +40,11 @@ class PreparedImage:
 
     @property
     def missed(self) -> bool:
-        """Return a face was looked for and not found."""
+        """Return whether face detection was run and found no face."""
         return self.looked_for and self.box is None
 
     def cells(self, folder: Path) -> dict[str, str]:
-        """Return what the tables say of it besides the sample's own columns; `folder` is the tables'."""
+        """Return the additional columns of the image in the tables; `folder` is the folder of the tables."""
         cells = {SOURCE: os.path.relpath(self.source, folder.absolute())}
         if self.looked_for:
             box = self.box
@@ -58,9 +58,7 @@ class PreparedImage:
 
 
 def count(images: Sequence[PreparedImage]) -> dict[str, Any]:
-    """Return how many images there are, without a face and without a foreground, by part; None where that was not
-    looked for.
-    """
+    """Return by part the numbers of images, of images without a face, and without foreground; None if not examined."""
     counts: dict[str, Any] = {}
     for part in dict.fromkeys(image.part for image in images):
         rows = [image for image in images if image.part == part]
@@ -74,13 +72,12 @@ def count(images: Sequence[PreparedImage]) -> dict[str, Any]:
 
 
 def uneven_misses(images: Sequence[PreparedImage], gap: float = 0.1, fewest: int = 20) -> list[str]:
-    """Return a warning where faces are missed in some classes much more than in others: then the crop itself tells the
-    classes apart.
+    """Return a warning if faces are missed much more often in some classes, because the crop then reveals the class.
 
     Parameters
     ----------
-    gap : the difference of the shares missed that is worth a warning.
-    fewest : images a class must have for its share to say anything.
+    gap : smallest difference between the shares of missed faces for a warning.
+    fewest : smallest number of images of a class to be compared.
     """
     shares: dict[str, float] = {}
     for label in dict.fromkeys(image.label for image in images if image.part == "train" and image.label is not None):
@@ -89,9 +86,9 @@ def uneven_misses(images: Sequence[PreparedImage], gap: float = 0.1, fewest: int
             shares[label] = sum(image.missed for image in rows) / len(rows)
     if not shares or max(shares.values()) - min(shares.values()) <= gap:
         return []
-    most, least = max(shares, key=lambda label: shares[label]), min(shares, key=lambda label: shares[label])
+    highest, lowest = max(shares, key=lambda label: shares[label]), min(shares, key=lambda label: shares[label])
     return [
-        f"faces are missed in {shares[most]:.0%} of the images of class {most} and in {shares[least]:.0%} of class "
-        f"{least}: a model could tell them "
-        "by how they are cut; a lower --min-confidence misses fewer, --fallback typical cuts misses as the others"
+        f"faces are missed in {shares[highest]:.0%} of the images of class {highest} and in {shares[lowest]:.0%} of "
+        f"class {lowest}: a model could learn the class from the crop; lower `min_confidence` to miss fewer, or use "
+        "`fallback=typical` to crop images without a face like the others"
     ]

@@ -1,4 +1,4 @@
-"""What is to be done to every image, and what the result depends on besides the images."""
+"""Define the settings of a preparation, and the record of all that determines its results."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from folds.preparation.boxes import CHOICES
 from folds.preparation.detectors import DetectorSettings, describe_detector
 from folds.utils.files import sha256_file
 
-VERSION = 1  # raised when the same settings would give other images
+VERSION = 1  # increased when the same settings give other images
 FALLBACKS = ("center", "typical", "keep")
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to every image.
+    """Settings of a preparation.
 
     Attributes
     ----------
-    detector : what finds the faces to cut to; None: images are not cut.
-    margin : what is added on each side of a face, as a share of its box.
-    aspect : width / height of what is cut out.
-    choose : which face is meant where there are several, a name of `boxes.CHOICES`.
-    fallback : where no face is found, ``center`` (the largest part of that aspect in the middle), ``typical`` (where
-        the faces of the other images
-        are) or ``keep`` (the whole image).
-    background : a U²-Net in an ONNX file; None: the background stays.
-    fill : what the background becomes, a name of `background.FILLS`.
-    window : for grey images of more than 8 bits, as in `ImageSettings`.
+    detector : face detector for cropping; None for no cropping.
+    margin : margin added on each side of a face, as a fraction of its box, 0 to 5.
+    aspect : width / height of the crop.
+    choose : rule to choose among several faces, a key of `boxes.CHOICES`.
+    fallback : crop of an image without a face: ``center`` (the largest part of that aspect in the center), ``typical``
+        (the typical position of faces in the other images) or ``keep`` (the whole image).
+    background : U²-Net in an ONNX file; None to keep the background.
+    fill : new background, a key of `background.FILLS`.
+    window : for gray images with more than 8 bits, as in `ImageSettings`.
 
     Raises
     ------
-    UsageError : nothing to do, an unknown name, an impossible value.
+    UsageError : nothing to do, an unknown name, or an invalid value.
     """
 
     detector: DetectorSettings | None = None
@@ -53,24 +52,29 @@ class Preparation:
     def __post_init__(self) -> None:
         if self.detector is None and self.background is None:
             raise UsageError(
-                "nothing to do: neither --crop nor --background is given",
-                hint="--crop faces, --background MODEL.onnx, or both",
+                "nothing to do: neither `crop` nor `background` is given",
+                hint="give `crop=faces`, `background=MODEL.onnx`, or both",
             )
         for kind, name, known in (
-            ("--choose", self.choose, list(CHOICES)),
-            ("--fallback", self.fallback, list(FALLBACKS)),
-            ("--fill", self.fill, list(FILLS)),
+            ("`choose`", self.choose, list(CHOICES)),
+            ("`fallback`", self.fallback, list(FALLBACKS)),
+            ("`fill`", self.fill, list(FILLS)),
         ):
             if name not in known:
                 raise unknown_name(kind, name, known)
         if not 0 <= self.margin <= 5:
             raise UsageError(
-                f"--margin must be from 0 to 5, found {self.margin:g}",
-                hint="it is a share of the face on each side: --margin 0.3",
+                f"`margin` must be from 0 to 5, found {self.margin:g}",
+                hint="it is a fraction of the face, added on each side: `margin=0.3`",
             )
 
     def record(self) -> dict[str, Any]:
-        """Return what the images depend on besides the originals: settings, versions, hashes of models."""
+        """Return all that determines the images besides the originals: settings, versions, hashes of models.
+
+        Raises
+        ------
+        EnsembleError : a model file or a package is missing.
+        """
         record: dict[str, Any] = {
             "version": VERSION,
             "decoder": DECODER_VERSION,
@@ -91,7 +95,7 @@ class Preparation:
             if not self.background.is_file():
                 raise EnsembleError(
                     f"there is no model file {self.background}",
-                    hint="--background names a U²-Net in ONNX; nothing is downloaded",
+                    hint="`background` is a U²-Net in an ONNX file; nothing is downloaded",
                 )
             version = import_onnxruntime().__version__
             record["background"] = {

@@ -1,4 +1,4 @@
-"""Keep which sample is in which fold: the `FoldAssignment`, and its file `folds.csv`."""
+"""Assign samples to folds: the `FoldAssignment`, and its file `folds.csv`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-_BLOCK = 1 << 14  # rows worked on at a time
+_BLOCK = 1 << 14  # rows per block
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,14 +38,14 @@ class FoldAssignment(Displayed):
     Attributes
     ----------
     ids, labels, persons : (n,) str, in the order of the table.
-    fold : (n,) int64 in 0 … k-1; the fold whose validation part the sample is in. -1: in none, always trained on; only
-        with k = 1, where fold 0 is a part held out once.
-    k : the number of folds.
-    seed : what it was made with; None where a file from elsewhere does not say.
-    repeat : which of several assignments with one seed.
-    table_sha : the `sha` of the sample table; "" where unknown.
-    repair : how scikit-learn's assignment was changed; None where it was not.
-    stratify : the columns that were spread besides the label.
+    fold : (n,) int64 in 0 … k-1; the fold in whose validation part the sample is. -1: in no validation part, always
+        used for training; only with k = 1, where fold 0 is the part held out.
+    k : number of folds.
+    seed : seed of the split; None if a file does not record it.
+    repeat : index among several assignments with one seed.
+    table_sha : the `sha` of the sample table; "" if unknown.
+    repair : changes to the assignment of scikit-learn; None if there are none.
+    stratify : stratified columns besides the label.
     """
 
     ids: NDArray[np.str_]
@@ -63,27 +63,27 @@ class FoldAssignment(Displayed):
         return len(self.ids)
 
     def training_index(self, fold: int) -> NDArray[np.int64]:
-        """The positions of the samples that fold `fold` is trained on."""
-        return np.flatnonzero(self.fold != self._known(fold))
+        """Return the positions of the training samples of fold `fold`."""
+        return np.flatnonzero(self.fold != self._check_fold(fold))
 
     def validation_index(self, fold: int) -> NDArray[np.int64]:
-        """The positions of the samples that fold `fold` predicts."""
-        return np.flatnonzero(self.fold == self._known(fold))
+        """Return the positions of the validation samples of fold `fold`."""
+        return np.flatnonzero(self.fold == self._check_fold(fold))
 
-    def _known(self, fold: int) -> int:
+    def _check_fold(self, fold: int) -> int:
         if not 0 <= fold < self.k:
-            raise UsageError(f"there is no fold {fold}: the folds are 0 to {self.k - 1}")
+            raise UsageError(f"`fold` must be from 0 to {self.k - 1}, found {fold}")
         return fold
 
     @property
     def held_out(self) -> bool:
-        """Whether this is one part held out, not k folds."""
+        """Return whether this is one held-out part instead of k folds."""
         return self.k == 1
 
     @cached_property
     def sha(self) -> str:
-        """SHA-256 over which id is in which fold, whatever the order of the rows."""
-        # The sorted array, not a million pairs of Python's, which take 200 MB. An id stands once, or pairs decide.
+        """Return the SHA-256 of the pairs of fold and id, independent of the order of the rows."""
+        # Sorted in NumPy, because a million Python pairs take 200 MB; pairs are only needed if an id is repeated.
         order = np.argsort(self.ids, kind="stable")
         digest, last = hashlib.sha256(), None
         for start in range(0, len(order), _BLOCK):
@@ -98,19 +98,19 @@ class FoldAssignment(Displayed):
         return digest.hexdigest()
 
     @cached_property
-    def person_codes(self) -> tuple[list[str], NDArray[np.int64]]:
-        """The people in the order of their names, and (n,) the position of each sample's person among them."""
+    def factorized_persons(self) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the sorted names of the people, and (n,) the index of each sample's person among them."""
         return factorize(self.persons)
 
     @cached_property
-    def label_codes(self) -> tuple[list[str], NDArray[np.int64]]:
-        """The labels that occur, in order, and (n,) the position of each sample's label among them."""
+    def factorized_labels(self) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the sorted labels that occur, and (n,) the index of each sample's label among them."""
         return factorize(self.labels)
 
     def with_codes_of(self, table: SampleTable) -> FoldAssignment:
-        """Return this assignment; where its persons are those of `table`, their codes are not worked out again."""
+        """Return this assignment, with the factorized persons of `table` if both share one array of persons."""
         if self.persons is table.persons:
-            self.__dict__["person_codes"] = table.person_codes
+            self.__dict__["factorized_persons"] = table.factorized_persons
         return self
 
     def frame(self) -> pd.DataFrame:
@@ -120,26 +120,24 @@ class FoldAssignment(Displayed):
         return pd.DataFrame({"id": self.ids, "label": self.labels, "person": self.persons, "fold": self.fold})
 
     def check(self, classes: Sequence[str] | None = None) -> list[str]:
-        """Return a line for each class that a fold lacks; an empty list where there is none (see `check_folds`).
+        """Return a line for each class that is missing from a fold; [] if there is none (see `check_folds`).
 
         Parameters
         ----------
-        classes : the declared classes; without it those that occur.
+        classes : the declared classes; by default those that occur.
 
         Raises
         ------
-        EnsembleError : a person stands in two folds, a fold number is outside 0 … k-1, or a fold is empty.
+        EnsembleError : a person is in two folds, a fold number is outside 0 … k-1, or a fold is empty.
         """
         return check_folds(self, sort_classes(self.labels.tolist()) if classes is None else classes)
 
     def save(self, path: str | Path, force: bool = False) -> Path:
-        """Write ``folds.csv`` and, beside it, ``folds.json``, as `ensemble folds -o` does; return the path (see
-        `save_folds`).
-        """
+        """Write ``folds.csv`` and ``folds.json``, as ``ensemble folds -o``; return the path (see `save_folds`)."""
         return save_folds(Path(path), self, force)
 
     def to_dict(self, classes: Sequence[str] | None = None) -> dict[str, Any]:
-        """Return what ``ensemble folds --json`` says of the folds themselves."""
+        """Return the folds as plain values, for ``ensemble folds --json``."""
         classes = sort_classes(self.labels.tolist()) if classes is None else classes
         images, people = fold_counts(self, classes)
         return {
@@ -155,12 +153,12 @@ class FoldAssignment(Displayed):
         }
 
     def display_table(self) -> Table:
-        """Return the images of each class in each fold, with people."""
+        """Return the table to display: images of each class in each fold, and people."""
         classes = sort_classes(self.labels.tolist())
         images, people = fold_counts(self, classes)
         parts = ["held out", "training"] if self.held_out else [f"fold {i}" for i in range(self.k)]
-        having = people_per_class(self, classes)
-        rows = [[name, *map(int, images[i]), int(images[i].sum()), having[i]] for i, name in enumerate(classes[:12])]
+        owners = people_per_class(self, classes)
+        rows = [[name, *map(int, images[i]), int(images[i].sum()), owners[i]] for i, name in enumerate(classes[:12])]
         more = [f"… {len(classes) - 12} more classes"] if len(classes) > 12 else []
         rows += [
             ["images", *map(int, images.sum(axis=0)), len(self), ""],
@@ -174,13 +172,23 @@ class FoldAssignment(Displayed):
 def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> Path:
     """Write ``folds.csv`` (``id,label,person,fold``) and ``folds.json`` (k, seed, repeat, versions, shas).
 
-    Saving what is there already is fine; a file with other folds is replaced only with `force`.
+    Equal files are left unchanged. A file with other folds is replaced only with `force`.
+
+    Returns
+    -------
+    the path of the CSV
+
+    Raises
+    ------
+    UsageError : the path has the suffix of the JSON file.
+    EnsembleError : a file with other content exists, and `force` is False.
     """
     path = Path(path)
     beside = _json_path(path)
     if beside == path:
         raise UsageError(
-            f"folds are written as a CSV, {path} is not named like one", hint=f"-o {path.with_suffix('.csv')}"
+            f"expected the name of a CSV file for the folds, found {path}",
+            hint=f"name it {path.with_suffix('.csv')}",
         )
     columns = {"id": assignment.ids, "label": assignment.labels, "person": assignment.persons}
     content = csv_bytes({**columns, "fold": list(map(str, assignment.fold.tolist()))})
@@ -189,13 +197,14 @@ def save_folds(path: Path, assignment: FoldAssignment, force: bool = False) -> P
         return path
     if path.exists() and not same and not force:
         raise EnsembleError(
-            f"{path} exists and holds other folds", hint="give another name with -o, or --force to replace it"
+            f"{path} exists and holds other folds", hint="give another file name, or `force=True` to replace it"
         )
     if beside.exists() and not force and not _is_record(beside):
         raise EnsembleError(
-            f"{beside} exists and is no record of folds", hint="give another name with -o, or --force to replace it"
+            f"{beside} exists and is not a record of folds",
+            hint="give another file name, or `force=True` to replace it",
         )
-    # The .json first: a folds.csv that exists has its meaning beside it.
+    # The .json first, so that every folds.csv has its record.
     write_json(beside, _to_json(assignment))
     return write_atomic(path, content)
 
@@ -213,7 +222,7 @@ def _is_record(path: Path) -> bool:
 
 
 def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
-    # Of this program the version in the code: run from a source tree, it has no metadata.
+    # __version__ instead of package metadata, which do not exist if the program runs from a source tree.
     versions = {"ensemble": __version__, **{name: version(name) for name in ("scikit-learn", "numpy")}}
     record: dict[str, Any] = {"schema": SCHEMA, "k": assignment.k, "seed": assignment.seed, "repeat": assignment.repeat}
     record["stratify"] = list(assignment.stratify)
@@ -222,20 +231,20 @@ def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
 
 
 def load_folds(path: Path, table: SampleTable | None = None) -> FoldAssignment:
-    """The folds in `path`, lined up by id with `table`.
+    """Return the folds in the file `path`, aligned by id with `table`.
 
-    Only the columns ``id`` and ``fold`` must be there; ``label`` and ``person`` must be those of the table where they
-    are. The ``.json`` beside it may be missing: a file made elsewhere will do. Without `table` the file is taken as it
-    stands (see `read_folds`).
+    The columns ``id`` and ``fold`` are required. If the file has ``label`` or ``person``, they must equal those of the
+    table. The ``.json`` file is optional, so files of other programs can be read. Without `table`, the file is read as
+    it is (see `read_folds`).
 
     Raises
     ------
-    EnsembleError : ids are missing, too many or repeated, labels or persons differ, a fold is not a whole number.
+    EnsembleError : ids are missing, unknown or repeated, labels or persons differ, or a fold is not a whole number.
     """
     if table is None:
         return read_folds(path)
     if table.labels is None or table.persons is None:
-        raise EnsembleError(f"{table.source} has no labels or no persons: folds cannot be used with it")
+        raise EnsembleError(f"{table.source} has no labels or no persons, which folds need")
     path = Path(path)
     read, fold = _read(path)
     order = _line_up(path, read, table)
@@ -246,10 +255,10 @@ def load_folds(path: Path, table: SampleTable | None = None) -> FoldAssignment:
 
 
 def read_folds(path: Path) -> FoldAssignment:
-    """The folds in `path` as they stand there, in its order; it must name labels and persons itself."""
+    """Return the folds in the file `path`, in its order; the columns ``label`` and ``person`` are required."""
     path = Path(path)
     read, fold = _read(path)
-    advice = "give the table with --data"
+    advice = "give the table with `data`"
     labels, persons = (np.array(read.column(name, advice=advice), dtype=str) for name in ("label", "person"))
     return _with_record(
         path, FoldAssignment(np.array(read.columns["id"], dtype=str), labels, persons, fold, int(fold.max()) + 1, None)
@@ -257,10 +266,10 @@ def read_folds(path: Path) -> FoldAssignment:
 
 
 def _read(path: Path) -> tuple[CsvTable, NDArray[np.int64]]:
-    """Return the file, whose ids are unique, and the folds by row."""
+    """Return the columns of the file and the fold of each row; raise EnsembleError if an id is repeated."""
     read = read_csv(path)
     ids = read.column(
-        "id", advice="where a table has no column 'id', its paths are the ids: name the column of the paths 'id'"
+        "id", advice="where a table has no column 'id', its paths are the ids: rename the column of the paths to 'id'"
     )
     fold = _fold_numbers(read)
     if len(set(ids)) < len(ids):
@@ -268,43 +277,43 @@ def _read(path: Path) -> tuple[CsvTable, NDArray[np.int64]]:
         repeated = [
             f"{path.name} row {read.numbers[i]}: '{name}'" for i, name in enumerate(ids) if row.setdefault(name, i) != i
         ]
-        raise combine_errors(repeated, f"ids of {path} stand there twice", hint="one row for each sample")
+        raise combine_errors(repeated, f"ids of {path} are repeated", hint="expected one row per sample")
     return read, fold
 
 
 def _fold_numbers(read: CsvTable) -> NDArray[np.int64]:
     cells = read.column("fold")
-    # There cannot be more folds than samples; an absurd number would make absurd tables further on.
-    most = len(cells)
+    # There cannot be more folds than samples; a huge fold number would allocate huge tables later.
+    n_samples = len(cells)
     values = set(cells)
-    # -1 is only ever trained on, beside one part held out; beside several folds it is taken for a slip.
+    # -1 (training only) is valid with one held-out part; with several folds it is an error.
     held_out = values == {"-1", "0"}
     strange = {
-        cell for cell in values if not held_out and not (cell.isascii() and cell.isdecimal() and int(cell) < most)
+        cell for cell in values if not held_out and not (cell.isascii() and cell.isdecimal() and int(cell) < n_samples)
     }
     if strange:
         wrong = [f"row {read.numbers[i]}: '{cell}'" for i, cell in enumerate(cells) if cell in strange]
         raise combine_errors(
             wrong,
             f"folds of {read.source} are not whole numbers from 0",
-            hint="the column 'fold' holds 0 to k-1, or 0 and -1 for one part held out",
+            hint="expected 0 to k-1 in the column 'fold', or 0 and -1 for one held-out part",
         )
     number = {cell: int(cell) for cell in values}
     return np.fromiter(map(number.__getitem__, cells), np.int64, len(cells))
 
 
 def _line_up(path: Path, read: CsvTable, table: SampleTable) -> NDArray[np.int64] | None:
-    """Return the row of each sample of `table`, None where that is its position; check that file and table agree."""
-    again = f"make the folds of this table: ensemble folds --data {table.source} -o NAME.csv"
+    """Return the row of each sample of `table`, None if the order is the same; check that file and table agree."""
+    again = f"make folds of this table: ensemble folds --data {table.source} -o NAME.csv"
     theirs = read.columns["id"]
     order: NDArray[np.int64] | None = None
     if not _equal(table.ids, theirs):
         ids = table.ids.tolist()
         first = {name: i for i, name in enumerate(theirs)}
-        absent = [f"{where}: {name}" for name, where in zip(ids, table.locations) if name not in first]
-        if absent:
+        missing = [f"{location}: {name}" for name, location in zip(ids, table.locations) if name not in first]
+        if missing:
             raise combine_errors(
-                absent, f"of {len(table):,} samples of {table.source} have no fold in {path}", hint=again
+                missing, f"of {len(table):,} samples of {table.source} have no fold in {path}", hint=again
             )
         known = set(ids)
         extra = [f"{path.name} row {read.numbers[i]}: {name}" for name, i in first.items() if name not in known]
@@ -324,7 +333,7 @@ def _line_up(path: Path, read: CsvTable, table: SampleTable) -> NDArray[np.int64
 
 
 def _equal(values: NDArray[np.str_], cells: list[str]) -> bool:
-    """Return whether an array and a list hold the same, without making all texts of the array at once."""
+    """Return whether an array and a list are equal, without converting the whole array to Python texts at once."""
     parts = range(0, len(values), _BLOCK)
     return len(values) == len(cells) and all(
         values[at : at + _BLOCK].tolist() == cells[at : at + _BLOCK] for at in parts
@@ -332,9 +341,7 @@ def _equal(values: NDArray[np.str_], cells: list[str]) -> bool:
 
 
 def _with_record(path: Path, found: FoldAssignment) -> FoldAssignment:
-    """`found` with what the .json says, where it was written for exactly these folds (a folds.csv may be edited by
-    hand).
-    """
+    """Return `found` with the fields of the .json file, if its sha is that of these folds (files may be edited)."""
     beside = _json_path(path)
     record = read_json(beside) if beside.is_file() else None
     if not isinstance(record, dict) or record.get("sha") != found.sha:

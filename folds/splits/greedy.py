@@ -1,6 +1,4 @@
-"""Assign people to folds greedily: scikit-learn's StratifiedGroupKFold to the bit, a hundred thousand people in
-seconds.
-"""
+"""Assign people to folds greedily: bit-identical to scikit-learn's StratifiedGroupKFold, 100,000 people in seconds."""
 
 from __future__ import annotations
 
@@ -16,38 +14,39 @@ from folds.splits.strata import Counts
 def stratified_group_kfold(
     counts: Counts, sizes: NDArray[np.integer], shares: int | Sequence[float], seed: int | None
 ) -> NDArray[np.int64]:
-    """Give each person in turn, the most uneven first, the fold that leaves every stratum most evenly spread.
+    """Return a fold for each person, chosen so that every stratum is spread as evenly as possible.
 
-    For `shares` = k and one array of strata this is the assignment of ``sklearn.model_selection.StratifiedGroupKFold(k,
-    shuffle=True, random_state=seed)``: the same floating-point operations in the same order, so that also what
-    differs by rounding alone is decided alike. What makes it quick: the k candidates are evaluated in one array
-    (candidate, fold, stratum), of which only the diagonal changes from person to person, in buffers that are kept.
+    People are assigned one by one, the most uneven first. For `shares` = k and one array of strata the result equals
+    that of ``sklearn.model_selection.StratifiedGroupKFold(k, shuffle=True, random_state=seed)``: the floating-point
+    operations are the same, in the same order, so differences by rounding are decided in the same way. It is faster
+    because all k candidates are evaluated in one array (candidate, fold, stratum), of which only the diagonal changes
+    from person to person, and because buffers are reused.
 
     Parameters
     ----------
     counts : (people, strata) samples, whole numbers.
     sizes : (people,) samples.
-    shares : the number of equal folds, or the part of all samples that each fold should get.
-    seed : shuffles the people first, which decides between those who are alike; None for no shuffling
-        (``shuffle=False``).
+    shares : number of equal folds, or the fraction of all samples for each fold.
+    seed : seed of the initial shuffling, which breaks ties; None for no shuffling (``shuffle=False``).
 
     Returns
     -------
-    (people,) folds. One can be empty (scikit-learn 1.9 compares what differs by rounding alone); see `fill_empty`.
+    (people,) folds. A fold can be empty, because scikit-learn 1.9 compares values that differ only by rounding; see
+    `fill_empty`.
     """
     people, width = counts.shape
     totals = counts.sum(axis=0)
-    # Shares of a stratum are counts / totals: for equal folds exactly scikit-learn's quotient, nothing multiplied in.
-    k, whole = (
+    # For equal folds the quotient is counts / totals, as in scikit-learn, without a factor that would change rounding.
+    k, expected = (
         (shares, np.tile(totals, (shares, 1))) if isinstance(shares, int) else (len(shares), np.outer(shares, totals))
     )
     filled = np.zeros((k, width))
-    tried = np.zeros((k, k, width))  # [i, f]: the shares of fold f if the person goes into fold i
+    tried = np.zeros((k, k, width))  # [i, f]: shares of fold f if the person is assigned to fold i
     step = tried.strides
     diagonal = np.lib.stride_tricks.as_strided(tried, (k, width), (step[0] + step[1], step[2]))
     centered, mean, spread, score = np.empty_like(tried), np.empty((k, width)), np.empty((k, width)), np.empty(k)
     mean_of_each, rows, of_k, of_width = mean[:, None, :], list(filled), np.array(float(k)), np.array(float(width))
-    columns, parts = [tried[:, f] for f in range(k)], list(whole)
+    columns, parts = [tried[:, f] for f in range(k)], list(expected)
     add, divide, subtract, multiply, root = np.add, np.divide, np.subtract, np.multiply, np.sqrt
     total: Any = np.add.reduce
 
@@ -56,8 +55,8 @@ def stratified_group_kfold(
     order = _most_uneven_first(counts, seed)
     for person, own, size in zip(order.tolist(), counts[order], sizes[order].tolist()):
         add(filled, own, diagonal)
-        divide(diagonal, whole, diagonal)
-        # np.std(axis=1), spelled out as NumPy does it; then np.mean over the strata.
+        divide(diagonal, expected, diagonal)
+        # np.std(axis=1) in NumPy's order of operations, then np.mean over the strata.
         total(tried, 1, None, mean)
         divide(mean, of_k, mean)
         subtract(tried, mean_of_each, centered)
@@ -77,8 +76,9 @@ def stratified_group_kfold(
 
 
 def _most_uneven_first(counts: Counts, seed: int | None) -> NDArray[np.int64]:
-    """Return the people (people,) by falling deviation of their counts between strata; equals in an order that is
-    drawn, or by name.
+    """Return the order of people (people,) by decreasing deviation of their counts over strata.
+
+    Ties are in random order, or sorted by name without a seed.
     """
     order = np.arange(len(counts))
     if seed is not None:
@@ -87,9 +87,7 @@ def _most_uneven_first(counts: Counts, seed: int | None) -> NDArray[np.int64]:
 
 
 def _better(scores: list[float], images: list[int]) -> int:
-    """Return the fold of the lowest score; of two that are close (`np.isclose`), the later one if it has fewer
-    samples.
-    """
+    """Return the fold with the lowest score; of two close ones (`np.isclose`), the later if it has fewer samples."""
     best, lowest, fewest = 0, scores[0], images[0]
     for i in range(1, len(scores)):
         score = scores[i]
@@ -99,8 +97,9 @@ def _better(scores: list[float], images: list[int]) -> int:
 
 
 def fill_empty(fold: NDArray[np.int64], sizes: NDArray[np.integer], k: int) -> NDArray[np.int64]:
-    """Return `fold` (people,) with no empty fold: the person of the fewest samples moves in from the fold with the most
-    people.
+    """Return `fold` (people,) without empty folds.
+
+    The person with the fewest samples moves to an empty fold from the fold with the most people.
     """
     fold = fold.copy()
     for empty in sorted(set(range(k)) - set(fold.tolist())):

@@ -1,4 +1,4 @@
-"""Split by person into k folds, or hold a part out: scikit-learn's StratifiedGroupKFold, repaired."""
+"""Split by person into k folds, or hold out a part: scikit-learn's StratifiedGroupKFold, repaired."""
 
 from __future__ import annotations
 
@@ -38,23 +38,24 @@ def split_by_person(
     repaired: bool = True,
     shuffle: bool = True,
 ) -> FoldAssignment:
-    """Give every person a fold so that the classes are spread evenly.
+    """Return an assignment of people (groups) to k folds with the classes spread evenly.
 
-    The assignment is that of ``sklearn.model_selection.StratifiedGroupKFold(k, shuffle=True, random_state=seed)``, save
-    that no fold is left empty, and that it is improved where a fold lacks a class that it could have, or the balance is
-    poor (`folds.splits.repair.repair` has the rule). It depends on the persons' names and samples, not on the order of
-    the rows.
+    The assignment is that of ``sklearn.model_selection.StratifiedGroupKFold(k, shuffle=True, random_state=seed)``, with
+    two differences: no fold is empty, and the assignment is improved if a fold lacks a class that it could have or if
+    the balance is poor (rule: `folds.splits.repair.repair`). It depends on the names and samples of the people, not on
+    the order of the rows.
 
     Parameters
     ----------
-    stratify : (n,) str, or several such columns: what to spread evenly instead of the labels
+    stratify : (n,) str, or several such columns, to spread evenly instead of the labels
         (`folds.splits.strata.count_groups`).
-    repaired : False leaves the assignment as scikit-learn makes it.
-    shuffle : False takes people who are alike in the order of their names, as ``StratifiedGroupKFold(shuffle=False)``.
+    repaired : whether to improve the assignment of scikit-learn.
+    shuffle : whether ties between people are broken randomly; False breaks them by name, as
+        ``StratifiedGroupKFold(shuffle=False)``.
 
     Raises
     ------
-    UsageError : k is below 2, or the seed is none that NumPy takes.
+    UsageError : `k` is below 2, or NumPy does not accept the seed.
     EnsembleError : the table has no labels or persons, or fewer people than folds.
     """
     people = people_for_folds(table, k, seed, stratify)
@@ -66,8 +67,8 @@ def split_by_person(
 
 
 def assigned(table: SampleTable, fold: NDArray[np.int64], k: int, seed: int, **more: object) -> FoldAssignment:
-    """The assignment of the rows of a labelled `table`; fold (n,)."""
-    assert table.labels is not None  # noqa: S101 - people_of has seen to it
+    """Return the assignment of the rows of a labeled `table` to `fold` (n,)."""
+    assert table.labels is not None  # noqa: S101 - checked by count_groups
     assert table.persons is not None  # noqa: S101
     found = FoldAssignment(table.ids, table.labels, table.persons, fold, k, seed, table_sha=table.sha, **more)  # type: ignore[arg-type]
     return found.with_codes_of(table)
@@ -76,24 +77,24 @@ def assigned(table: SampleTable, fold: NDArray[np.int64], k: int, seed: int, **m
 def people_for_folds(
     table: SampleTable, k: int, seed: int, stratify: NDArray[np.str_] | Columns | None = None
 ) -> GroupCounts:
-    """The people of `table`, where k folds of them can be made; raises what `split_by_person` says."""
+    """Return the people of `table`; raise the errors of `split_by_person` if they cannot be split into k folds."""
     if k < 2:
         raise UsageError(
-            f"--k must be 2 or more, found {k}", hint="each fold is predicted by a model trained on the others"
+            f"`k` must be 2 or more, found {k}", hint="each fold is predicted by a model trained on the other folds"
         )
     _check_seed(seed)
     people = count_groups(table, [stratify] if isinstance(stratify, np.ndarray) else stratify, k)
     if k > len(people):
         raise EnsembleError(
             f"{k} folds need at least {k} people, {table.source} has {len(people)}",
-            hint=f"try --k {min(5, len(people))}",
+            hint=f"try `k={min(5, len(people))}`",
         )
     return people
 
 
 def _check_seed(seed: int) -> None:
     if not 0 <= seed < 2**32:
-        raise UsageError(f"--seed must be 0 to {2**32 - 1}, found {seed}")
+        raise UsageError(f"`seed` must be from 0 to {2**32 - 1}, found {seed}")
 
 
 def hold_out(
@@ -103,24 +104,22 @@ def hold_out(
     stratify: NDArray[np.str_] | Columns | None = None,
     repaired: bool = True,
 ) -> FoldAssignment:
-    """One split by person: about `share` of the samples in fold 0, held out; the others in fold -1, only ever trained
-    on.
+    """Return one split by person: about `share` of the samples in fold 0 (held out), the others in fold -1 (training).
 
-    The rule that makes k folds, with two of unequal size; with `repaired`, moves and swaps bring the size within a
-    twentieth of what was asked, where people allow, and the classes nearer to their shares.
+    The rule is that of k folds, with two parts of unequal size. With `repaired`, moves and swaps of people bring the
+    size within 5% of the requested size, if possible, and improve the balance of classes.
 
     Raises
     ------
-    UsageError : `share` is not between 0 and 1, or the seed is none that NumPy takes.
-    EnsembleError : the table has no labels or persons, or one person only.
+    UsageError : `share` is not between 0 and 1, or NumPy does not accept the seed.
+    EnsembleError : the table has no labels or persons, or only one person.
     """
     if not 0 < share < 1:
         raise UsageError(
-            f"--holdout must be above 0 and below 1, found {share:g}",
-            hint="--holdout .1 holds out a tenth of the images",
+            f"`holdout` must be above 0 and below 1, found {share:g}", hint="`holdout=.1` holds out 10% of the images"
         )
     _check_seed(seed)
-    # A joint value of p people can be on both sides if p · share is a person or more.
+    # A joint value of p people can be in both parts if p · share is at least one person.
     people = count_groups(
         table, [stratify] if isinstance(stratify, np.ndarray) else stratify, max(2, min(round(1 / share), len(table)))
     )

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from folds.splits.strata import Counts, GroupCounts
 
-# When it is worth looking (a share of a fold's samples), and worth changing anything (a part of that deviation).
+# Smallest deviation that starts a search (a share of the samples of a fold), and smallest relative gain to accept.
 DEVIATION_TO_TRY = 0.01
 MIN_GAIN = 0.1
-# How far a fold's samples may be from what it should have, where they were not farther off before.
+# Largest relative error of the size of a fold, unless it was larger before.
 SIZE_TOLERANCE = 0.05
-# The work, whatever the number of people: candidates a step, steps, restarts, absent classes that a step aims at.
+# Limits of the work, for any number of people: candidates per step, steps, restarts, missing classes targeted per step.
 MAX_CANDIDATES = 1500
 MAX_STEPS = 600
 RESTARTS = 40
-PATIENCE = 12  # restarts in a row that found nothing better
+PATIENCE = 12  # restarts in a row without improvement
 MAX_TARGETS = 20
 
 Candidates = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
@@ -28,17 +28,16 @@ Candidates = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDAr
 
 @dataclass(frozen=True)
 class Quality:
-    """How well people are spread over folds.
+    """Balance of people over folds.
 
     Attributes
     ----------
-    missing_classes : pairs of a fold and a class that it lacks though people enough have it: a class of p people can be
-        in
-        min(p, folds) folds, each fewer counts one.
-    max_deviation : the largest \\|share of a class in a fold's samples − its share in all samples\\| over folds and
+    missing_classes : sum over classes of min(p, folds) − the number of folds with the class, where p people have it and
+        the difference is positive.
+    max_deviation : largest \\|share of a class in the samples of a fold − its share in all samples\\| over folds and
         classes.
-    mean : the mean of the same.
-    size : the largest \\|samples of a fold / the samples it should have − 1\\|.
+    mean : mean of the same.
+    size : largest \\|samples of a fold / its target number of samples − 1\\|.
     """
 
     missing_classes: int
@@ -47,18 +46,18 @@ class Quality:
     size: float
 
     def to_dict(self) -> dict[str, float]:
-        """Return the values under their names on disk."""
+        """Return the values by their names on disk."""
         return {"absent": self.missing_classes, "worst": self.max_deviation, "mean": self.mean, "size": self.size}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Quality:
-        """Return the quality that `to_dict` has written; raise KeyError where a value is missing."""
+        """Return the quality from the values of `to_dict`; raise KeyError if one is missing."""
         return cls(record["absent"], record["worst"], record["mean"], record["size"])
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair changed: people who moved alone, people who changed places, and the quality before and after."""
+    """Changes of a repair: numbers of moved and of swapped people, and the quality before and after."""
 
     moved: int
     swapped: int
@@ -76,18 +75,18 @@ class Repair:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Repair:
-        """Return the repair that `to_dict` has written; raise KeyError or TypeError where it is damaged."""
+        """Return the repair from the values of `to_dict`; raise KeyError or TypeError if they are damaged."""
         before, after = (Quality.from_dict(record[part]) for part in ("before", "after"))
         return cls(record["moved"], record["swapped"], before, after)
 
     def __str__(self) -> str:
-        absent = f"classes absent from a fold: {self.before.missing_classes} → {self.after.missing_classes}"
+        missing = f"classes absent from a fold: {self.before.missing_classes} → {self.after.missing_classes}"
         deviation = (
             f"largest deviation of a class share {share_text(self.before.max_deviation)} → "
             f"{share_text(self.after.max_deviation)}"
         )
         return (
-            f"{self.moved:,} {'person' if self.moved == 1 else 'people'} moved, {self.swapped:,} swapped; {absent}; "
+            f"{self.moved:,} {'person' if self.moved == 1 else 'people'} moved, {self.swapped:,} swapped; {missing}; "
             f"{deviation}"
         )
 
@@ -98,32 +97,30 @@ def share_text(share: float) -> str:
 
 
 def quality(people: GroupCounts, fold: NDArray[np.int64], shares: Sequence[float]) -> Quality:
-    """Return the `Quality` of `fold` (people,), where the folds should have `shares` (k,) of all samples."""
+    """Return the `Quality` of `fold` (people,), with `shares` (k,) the target fraction of samples of each fold."""
     return _Assignment(people, fold, shares).quality()
 
 
 def repair(
     people: GroupCounts, fold: NDArray[np.int64], shares: Sequence[float], seed: int
 ) -> tuple[NDArray[np.int64], Repair | None]:
-    """Improve an assignment by moving and swapping whole people.
+    """Return an assignment that is improved by moving and swapping people, and the changes.
 
-    First come the classes that folds lack, then the deviation of class shares. The result is never worse than `fold` in
-    `missing_classes` or `max_deviation` (`Quality`), and in `mean` only where a class could not be won otherwise; its
-    folds are at most
-    `SIZE_TOLERANCE` off in samples, or as much as before where that was more. It is left alone where nothing is absent
-    and the largest deviation is below `DEVIATION_TO_TRY`, and where no class could be won nor that deviation be lowered
-    by the
-    part `MIN_GAIN` of itself. With two or three people a fold, a class can stay absent because winning it would cost
-    balance.
+    Missing classes have priority over the deviation of class shares. The result is never worse than `fold` in
+    `missing_classes` or `max_deviation` (`Quality`), and worse in `mean` only if a fold gains a missing class by it.
+    The size of each fold is within `SIZE_TOLERANCE` of its target, or within the error before if that was larger.
+    `fold` is returned unchanged if no class is missing and the largest deviation is below `DEVIATION_TO_TRY`, or if the
+    search neither gives a fold a missing class nor lowers that deviation by the fraction `MIN_GAIN`. With two or three
+    people per fold, a class can remain missing because adding it would cost balance.
 
     Parameters
     ----------
-    fold : (people,) where each person is; no fold is empty.
-    shares : (k,) the part of all samples that each fold should have.
+    fold : (people,) fold of each person; no fold is empty.
+    shares : (k,) target fraction of all samples for each fold.
 
     Returns
     -------
-    (people,) folds, and what was changed or None.
+    (people,) folds, and the changes, or None if there are none.
     """
     assignment = _Assignment(people, fold, shares)
     before = assignment.quality()
@@ -144,18 +141,16 @@ def balance(
     random: np.random.Generator,
     steps: int = MAX_STEPS,
 ) -> NDArray[np.int64]:
-    """Return the best assignment (people,) that a search finds from `fold`, which may be a bad one: nothing of it needs
-    to stay.
+    """Return the best assignment (people,) that a search finds from `fold`, which may be arbitrarily unbalanced.
 
-    First come the classes that folds lack, then sizes within `SIZE_TOLERANCE`, then the deviation of class shares.
-    Fewer
-    `steps` stay nearer to where the search begins.
+    The search minimizes missing classes first, then sizes beyond `SIZE_TOLERANCE`, then the deviation of class shares.
+    With fewer `steps` the result is closer to `fold`.
     """
     return _LocalSearch(_Assignment(people, fold, shares), SIZE_TOLERANCE, None).run(random, steps)
 
 
 def _changes(before: NDArray[np.int64], after: NDArray[np.int64], k: int) -> tuple[int, int]:
-    """Return (moved, swapped) people: who changed a → b is swapped as far as others changed b → a."""
+    """Return (moved, swapped) people; changes a → b count as swaps up to the number of changes b → a."""
     flow = np.bincount(before * k + after, minlength=k * k).reshape(k, k)
     np.fill_diagonal(flow, 0)
     swapped = int(np.minimum(flow, flow.T).sum())
@@ -163,19 +158,19 @@ def _changes(before: NDArray[np.int64], after: NDArray[np.int64], k: int) -> tup
 
 
 class _Assignment:
-    """Who is in which fold, and what each fold holds of every stratum, of samples and of people.
+    """The fold of each person, and the counts of strata, samples and people in each fold.
 
-    Whole numbers, so that no error piles up. Moving a person or exchanging two changes two rows of `held`.
+    The counts are whole numbers, so no rounding errors accumulate. A move or a swap changes two rows of `held`.
 
     Attributes
     ----------
-    fold : (people,) where each person is.
-    own : (people + 1, strata + 2) samples of each stratum, samples, people. The last row is nobody: a move is an
-        exchange with nobody.
-    held : (k, strata + 2) the same of each fold.
-    wanted : (k,) the samples that each fold should have.
+    fold : (people,) fold of each person.
+    own : (people + 1, strata + 2) samples of each stratum, samples, people. The last row is zero: a move is an exchange
+        with this empty row.
+    held : (k, strata + 2) the same counts of each fold.
+    wanted : (k,) target number of samples of each fold.
     overall : (strata,) share of each stratum in all samples.
-    needed : (classes,) in how many folds each class can be.
+    needed : (classes,) largest possible number of folds with each class.
     """
 
     def __init__(self, people: GroupCounts, fold: NDArray[np.int64], shares: Sequence[float]) -> None:
@@ -186,33 +181,33 @@ class _Assignment:
         self.wanted = np.array(shares) * samples
         self.overall = counts.sum(axis=0) / samples
         self.needed = np.minimum((counts[:, : self.classes] > 0).sum(axis=0), self.k)
-        self.place(fold)
+        self.assign(fold)
 
-    def place(self, fold: NDArray[np.int64]) -> None:
-        """Put everybody where `fold` (people,) says."""
+    def assign(self, fold: NDArray[np.int64]) -> None:
+        """Set the fold of every person to `fold` (people,)."""
         self.fold = fold.copy()
         self.held = np.eye(self.k)[:, fold] @ self.own[:-1]
 
     def quality(self) -> Quality:
-        """Return how well people are spread now."""
+        """Return the quality of the present assignment."""
         deviation, size = self.deviation(self.held), self.size_error(self.held, self.wanted)
-        absent = np.maximum(self.needed - self.has(self.held).sum(axis=0), 0).sum()
-        return Quality(int(absent), float(deviation.max()), float(deviation.mean()), float(size.max()))
+        missing = np.maximum(self.needed - self.has(self.held).sum(axis=0), 0).sum()
+        return Quality(int(missing), float(deviation.max()), float(deviation.mean()), float(size.max()))
 
     def has(self, held: Counts) -> NDArray[np.int8]:
-        """Return (…, classes) 1 where a fold that holds `held` (…, strata + 2) has the class."""
+        """Return (…, classes): 1 if a fold with the counts `held` (…, strata + 2) has the class, else 0."""
         return (held[..., : self.classes] > 0).astype(np.int8)
 
     def deviation(self, held: Counts) -> Counts:
-        """Return (…, strata) how far the share of a stratum in a fold is from its share in all samples."""
+        """Return (…, strata) the absolute difference of the share of a stratum in a fold and in all samples."""
         return np.abs(held[..., : self.width] / np.maximum(held[..., self.width, None], 1) - self.overall)
 
     def size_error(self, held: Counts, wanted: Counts) -> Counts:
-        """Return (…) how far the samples of a fold are from those it should have, as a part of these."""
+        """Return (…) the absolute relative error of the number of samples of a fold against its target `wanted`."""
         return np.abs(held[..., self.width] / wanted - 1)
 
     def exchange(self, leaves: int, joins: int, source: int, target: int) -> None:
-        """Send `leaves` from fold `source` to `target`, and `joins`, who may be nobody, the other way."""
+        """Move person `leaves` from fold `source` to `target`, and `joins` (possibly the empty row) back."""
         change = self.own[leaves] - self.own[joins]
         self.held[source] -= change
         self.held[target] += change
@@ -222,16 +217,15 @@ class _Assignment:
 
 
 class _LocalSearch:
-    """Steepest descent over moves and swaps, begun again from the best so far with a few random ones.
+    """Steepest descent over moves and swaps, restarted from the best assignment after a few random changes.
 
-    All moves and swaps are looked at, or a sample of them where people are many, half of it aimed at what is absent.
-    The
-    work is bounded, and the result follows from the arguments alone.
+    Each step evaluates all moves and swaps, or with many people a sample, half of it targeted at missing classes. The
+    work is bounded, and the result is deterministic for given arguments.
 
     Parameters
     ----------
-    size_limit : how far the samples of a fold may be from what it should have (`Quality.size`).
-    floor : with it no result is worse in its largest deviation.
+    size_limit : largest allowed relative error of the size of a fold (`Quality.size`).
+    floor : quality whose largest deviation no result may exceed; None for no limit.
     """
 
     def __init__(self, assignment: _Assignment, size_limit: float, floor: Quality | None) -> None:
@@ -243,26 +237,24 @@ class _LocalSearch:
         self.exhaustive = assignment.people * (assignment.people + assignment.k) <= 4 * MAX_CANDIDATES
 
     def run(self, random: np.random.Generator, max_steps: int = MAX_STEPS) -> NDArray[np.int64]:
-        """Return the best assignment (people,) found in at most so many steps."""
+        """Return the best assignment (people,) found in at most `max_steps` steps."""
         best, best_cost = self.now.fold.copy(), self._cost_now()
         self.kept, self.kept_key = best, self._key(self.now.quality())
-        self.steps = fruitless = 0
+        self.steps = without_gain = 0
         for restart in range(RESTARTS):
-            if fruitless == PATIENCE or self.steps == max_steps:
+            if without_gain == PATIENCE or self.steps == max_steps:
                 break
             if restart:
-                self.now.place(best)
+                self.now.assign(best)
                 self._perturb(random)
             cost = self._descend(random, max_steps)
-            fruitless += 1
+            without_gain += 1
             if cost < best_cost - 1e-9:
-                best, best_cost, fruitless = self.now.fold.copy(), cost, 0
+                best, best_cost, without_gain = self.now.fold.copy(), cost, 0
         return self.kept
 
     def _descend(self, random: np.random.Generator, max_steps: int) -> float:
-        """Take the best change while there is one; return the cost reached, and remember what was best by `_key` on the
-        way.
-        """
+        """Apply the best change until none lowers the cost; return the cost. Store the best assignment by `_key`."""
         cost, misses = self._cost_now(), 0
         while self.steps < max_steps and misses < (1 if self.exhaustive else 3):
             self.steps += 1
@@ -281,7 +273,7 @@ class _LocalSearch:
         return cost
 
     def _key(self, now: Quality) -> tuple[float, ...]:
-        """Return what assignments are compared by: absent classes, then sizes, then deviations."""
+        """Return the sort key of an assignment: missing classes, then sizes, then deviations; lower is better."""
         beyond = 0.0 if self.floor is None else max(now.mean - self.floor.mean, 0)
         return now.missing_classes, max(now.size - self.size_limit, 0), beyond, now.max_deviation
 
@@ -289,39 +281,35 @@ class _LocalSearch:
         now = self.now.quality()
         return float(self._cost(now.missing_classes, now.max_deviation, now.mean, now.size))
 
-    def _cost(self, absent: Any, worst: Any, mean: Any, size: Any) -> Any:
-        """Return one number to descend: absent classes above all, then both deviations as parts of those at the
-        start.
-        """
-        worst, mean = worst / max(self.scale.max_deviation, 1e-12), mean / max(self.scale.mean, 1e-12)
-        cost = 10 * absent + 40 * np.maximum(size - self.size_limit, 0) + worst + mean / 2
-        if self.floor is not None:  # what must not get worse costs extra, so that the search turns back
-            cost = cost + 4 * (np.maximum(worst - 1, 0) + np.maximum(mean - 1, 0))
+    def _cost(self, missing: Any, max_deviation: Any, mean: Any, size: Any) -> Any:
+        """Return the cost to minimize: mainly missing classes, then both deviations relative to those at the start."""
+        largest, mean = max_deviation / max(self.scale.max_deviation, 1e-12), mean / max(self.scale.mean, 1e-12)
+        cost = 10 * missing + 40 * np.maximum(size - self.size_limit, 0) + largest + mean / 2
+        if self.floor is not None:  # a penalty for deviations above those at the start, which results must not exceed
+            cost = cost + 4 * (np.maximum(largest - 1, 0) + np.maximum(mean - 1, 0))
         return cost
 
     def _costs(
         self, leaves: NDArray[np.int64], joins: NDArray[np.int64], source: NDArray[np.int64], target: NDArray[np.int64]
     ) -> Counts:
-        """Return (m,) the cost after each candidate: `leaves` goes from fold `source` to `target`, `joins` the other
-        way.
-        """
+        """Return (m,) the cost after each candidate moves `leaves` from `source` to `target`, and `joins` back."""
         now = self.now
         change = now.own[leaves] - now.own[joins]
         after = [(source, now.held[source] - change), (target, now.held[target] + change)]
         deviation, size, has = now.deviation(now.held), now.size_error(now.held, now.wanted), now.has(now.held)
         sums, present = deviation.sum(axis=1), has.sum(axis=0)
-        worst, off = (
+        max_deviation, size_error = (
             np.where(self.touched, 0.0, values).max(axis=2)[source, target] for values in (deviation.max(axis=1), size)
         )
         total, presence = np.full(len(leaves), sums.sum()), np.tile(present, (len(leaves), 1))
         for fold, held in after:
             changed = now.deviation(held)
-            worst = np.maximum(worst, changed.max(axis=1))
-            off = np.maximum(off, now.size_error(held, now.wanted[fold]))
+            max_deviation = np.maximum(max_deviation, changed.max(axis=1))
+            size_error = np.maximum(size_error, now.size_error(held, now.wanted[fold]))
             total += changed.sum(axis=1) - sums[fold]
             presence += now.has(held) - has[fold]
-        absent = np.maximum(now.needed - presence, 0).sum(axis=1)
-        cost = self._cost(absent, worst, total / deviation.size, off)
+        missing = np.maximum(now.needed - presence, 0).sum(axis=1)
+        cost = self._cost(missing, max_deviation, total / deviation.size, size_error)
         empties_a_fold = np.minimum(after[0][1][:, -1], after[1][1][:, -1]) < 1
         return np.where(empties_a_fold, np.inf, cost)
 
@@ -340,7 +328,7 @@ class _LocalSearch:
         return leaves[real], joins[real], source[real], target[real]
 
     def _sample(self, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return (leaves, joins, target) of a sample, half of it aimed at classes that are absent from folds."""
+        """Return (leaves, joins, target) of a random sample, half of it targeted at classes missing from folds."""
         now = self.now
         leaves, joins = random.integers(now.people, size=(2, MAX_CANDIDATES))
         target = now.fold[joins]
@@ -359,7 +347,7 @@ class _LocalSearch:
         self.now.exchange(leaves, joins, source, target)
 
     def _perturb(self, random: np.random.Generator) -> None:
-        """Make two to four random changes that leave no fold empty."""
+        """Apply two to four random changes that leave no fold empty."""
         for _ in range(int(random.integers(2, 5))):
             candidates = self._candidates(random)
             costs = self._costs(*candidates)

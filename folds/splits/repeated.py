@@ -1,4 +1,4 @@
-"""Repeat a split: several partitions of the same people that truly differ, and how much they do."""
+"""Repeat a split: several independent partitions of the same people, and a measure of their similarity."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 MAX_INDEPENDENT_INDEX = 0.1  # adjusted Rand index up to which two partitions count as independent
 RESTARTS = 10
-SAME_INDEX = 0.99  # from which on two count as one
-STEPS = 200  # of the search from each beginning: three times as many are no better, and more alike
+SAME_INDEX = 0.99  # adjusted Rand index above which two partitions count as equal
+STEPS = 200  # search steps per restart; three times as many give no better and less independent partitions
 
 
 def make_splits(
@@ -31,9 +31,9 @@ def make_splits(
     settings: Settings,
     seed: int = 0,
 ) -> list[FoldAssignment]:
-    """Return the assignments that the settings ask for: one to k folds, several independent ones, or one part held out.
+    """Return the assignments for the settings: one split into k folds, several independent ones, or one held-out part.
 
-    What repair has changed, how much repeats differ, and whether two of them are one, is logged.
+    The changes by repair, the similarity of repeats, and a warning about equal repeats are logged.
     """
     columns, repaired = columns_named(table, settings.stratify) if settings.stratify else None, settings.repair
     made = (
@@ -42,25 +42,21 @@ def make_splits(
         else [hold_out(table, settings.holdout, seed, columns, repaired)]
     )
     if made[0].repair is not None:
-        logger.info(f"folds: scikit-learn's, with repair: {made[0].repair}")
+        logger.info(f"folds: those of scikit-learn, with repair: {made[0].repair}")
     if len(made) > 1:
         index = max_rand_index(made)
-        logger.info(
-            "repeats: of the pairs of people that random splits would have together in one and apart in another, "
-            "these have at least "
-            f"{1 - index:.0%} (adjusted Rand index at most {index:.2f}; 0: independent, 1: the same)"
-        )
+        logger.info(f"repeats: the adjusted Rand index of any two is at most {index:.2f} (0: independent, 1: equal)")
         for line in repeat_warnings(made, repaired):
             logger.warning(line)
     return [replace(each, stratify=settings.stratify).with_codes_of(table) for each in made]
 
 
 def repeat_warnings(assignments: list[FoldAssignment], repaired: bool = True) -> list[str]:
-    """Return a line where two of the repeats are the same split, or nearly; [] where they are not."""
+    """Return a warning if two of the repeats are equal, or nearly; [] otherwise."""
     if len(assignments) < 2 or max_rand_index(assignments) <= SAME_INDEX:
         return []
-    more = "" if repaired else "; without --no-repair they are independent"
-    return [f"two of the repeats are the same split, or nearly{more}"]
+    advice = "" if repaired else "; with repair they are independent"
+    return [f"two of the repeats are equal or nearly equal{advice}"]
 
 
 def repeated_splits(
@@ -71,25 +67,23 @@ def repeated_splits(
     stratify: NDArray[np.str_] | Columns | None = None,
     repaired: bool = True,
 ) -> list[FoldAssignment]:
-    """Return `repeats` assignments to k folds: the first is that of `split_by_person`, the others are independent of
-    it.
+    """Return `repeats` assignments to k folds: the first is that of `split_by_person`, the others are independent.
 
-    Another seed does not do that: the greedy assignment is decided by the large and uneven people, and shuffling breaks
-    ties only, so that twenty seeds can give one partition. Here people are sorted by size, every k of them in
-    a row are dealt to the k folds at random, and moves and swaps (`folds.splits.repair.balance`) spread the classes
-    from there.
-    Of up to ten such restarts the first is taken whose adjusted Rand index with all earlier repeats is at most
-    `MAX_INDEPENDENT_INDEX`, else the lowest.
+    Other seeds alone do not give independent partitions: people with many or uneven samples determine the greedy
+    assignment, and shuffling only breaks ties, so twenty seeds can give one partition. Here people are sorted by size,
+    each k consecutive ones are assigned randomly to the k folds, and moves and swaps (`folds.splits.repair.balance`)
+    then spread the classes. Of up to `RESTARTS` such restarts the first is used whose adjusted Rand index with all
+    earlier repeats is at most `MAX_INDEPENDENT_INDEX`, else the one with the lowest index.
 
-    Without `repaired` the repeats are scikit-learn's with the next seeds, for comparison; these may be equal.
+    Without `repaired`, the repeats are those of scikit-learn with consecutive seeds, for comparison; they can be equal.
 
     Raises
     ------
     UsageError : `repeats` is below 1.
-    EnsembleError : the people are so few that no further partition was found; see also `split_by_person`.
+    EnsembleError : there are too few people for another partition; see also `split_by_person`.
     """
     if repeats < 1:
-        raise UsageError(f"--repeats must be 1 or more, found {repeats}")
+        raise UsageError(f"`repeats` must be 1 or more, found {repeats}")
     found = [split_by_person(table, k, seed, stratify, repaired)]
     if not repaired:
         return found + [
@@ -103,8 +97,8 @@ def repeated_splits(
         fold, index = _most_independent(people, folds, k, (seed, repeat))
         if index >= 1 - 1e-9:
             raise EnsembleError(
-                f"{repeats} different partitions of {len(people)} people into {k} folds were asked for, {repeat} found",
-                hint=f"--repeats {repeat}",
+                f"expected {repeats} different partitions of {len(people)} people into {k} folds, found {repeat}",
+                hint=f"try `repeats={repeat}`",
             )
         folds.append(fold)
         found.append(assigned(table, fold[people.groups], k, seed, repeat=repeat))
@@ -114,18 +108,16 @@ def repeated_splits(
 def _most_independent(
     people: GroupCounts, folds: list[NDArray[np.int64]], k: int, seed: tuple[int, int]
 ) -> tuple[NDArray[np.int64], float]:
-    """Return a partition (people,) that is independent of all in `folds`, or the least alike of so many, and its
-    largest index.
-    """
+    """Return a partition (people,) independent of all in `folds`, else the least similar; and its largest index."""
     from sklearn.metrics import adjusted_rand_score
 
     found, index = folds[0], 1.0
     for restart in range(RESTARTS):
         random = np.random.default_rng(derive_seed(*seed, restart, "repeat"))
         other = balance(people, _deal(people, k, random), [1 / k] * k, random, STEPS)
-        nearest = max(float(adjusted_rand_score(other, earlier)) for earlier in folds)
-        if nearest < index:
-            found, index = other, nearest
+        largest = max(float(adjusted_rand_score(other, earlier)) for earlier in folds)
+        if largest < index:
+            found, index = other, largest
         if index <= MAX_INDEPENDENT_INDEX:
             break
     return found, index
@@ -134,12 +126,10 @@ def _most_independent(
 def repeated_holdouts(
     table: SampleTable, share: float, count: int, seed: int = 0, repaired: bool = True
 ) -> list[FoldAssignment]:
-    """Return `count` splits with about `share` of the samples held out: the first is that of `hold_out`, the others are
-    drawn.
+    """Return `count` splits with about `share` of the samples held out: the first is that of `hold_out`, others random.
 
-    Those begin with people held out at random, and moves and swaps spread the classes from there; two can be equal
-    where people
-    are few. Without `repaired` they are those of `hold_out` with the next seeds.
+    The others start with random people held out; moves and swaps then spread the classes. Two of them can be equal if
+    there are few people. Without `repaired` they are those of `hold_out` with consecutive seeds.
 
     Raises
     ------
@@ -167,7 +157,7 @@ def repeated_holdouts(
 
 
 def _deal(people: GroupCounts, k: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Return (people,) folds: the largest k people to one fold each, the next k likewise, …"""
+    """Return random (people,) folds: the k largest people go to one fold each, the next k likewise, …"""
     order = np.lexsort((random.random(len(people)), -people.sizes))
     rounds = -(-len(people) // k)
     dealt = random.random((rounds, k)).argsort(axis=1).ravel()[: len(people)]
@@ -177,12 +167,11 @@ def _deal(people: GroupCounts, k: int, random: np.random.Generator) -> NDArray[n
 
 
 def max_rand_index(assignments: list[FoldAssignment]) -> float:
-    """Return the largest adjusted Rand index of any two assignments of one table, over people (Hubert and Arabie,
-    1985).
+    """Return the largest adjusted Rand index of two assignments of one table, over people (Hubert and Arabie, 1985).
 
-    1 means the same partition, 0 one as alike as independent ones are: 1 − index is the number of pairs of people who
-    are
-    together in one and apart in the other, divided by what random partitions with folds of these sizes would have.
+    1 means equal partitions, 0 the expected similarity of independent ones: 1 − index is the number of pairs of people
+    who share a fold in exactly one of the two, divided by its expectation for random partitions with the same fold
+    sizes.
     """
     from sklearn.metrics import adjusted_rand_score
 

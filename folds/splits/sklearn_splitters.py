@@ -1,7 +1,6 @@
-"""Splitters by person that follow scikit-learn's conventions, for any code that takes ``cv=``; the folds are those of
-`ensemble folds`.
+"""Provide splitters by person (group) with scikit-learn's interface (``cv=``); the folds are those of `ensemble folds`.
 
-The module imports scikit-learn: it is loaded by the first use of one of its names.
+The module imports scikit-learn, so the package loads it on first use of one of its names.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Index = NDArray[np.int64]
 
 
 class _ByPerson(BaseCrossValidator):
-    """What the splitters have in common: `groups` are asked for by default where metadata are routed."""
+    """Base class of the splitters; with metadata routing, `groups` are requested by default."""
 
     __metadata_request__split = {"groups": True}  # noqa: RUF012 - the name is scikit-learn's
     repair: bool
@@ -40,13 +39,13 @@ class _ByPerson(BaseCrossValidator):
 
         Parameters
         ----------
-        X : (n, …) of which the length alone counts.
+        X : (n, …); only its length is used.
         y : (n,) classes, which are spread evenly.
-        groups : (n,) the person (patient, camera, writer) of each row: no person is on both sides.
+        groups : (n,) person (patient, camera, writer) of each row; no person is in both parts.
 
         Raises
         ------
-        UsageError : a ValueError; `y` or `groups` is missing or has another length, or `y` holds no classes.
+        UsageError : a ValueError; `y` or `groups` is missing or has another length, or `y` is not a class label.
         EnsembleError : there are fewer people than folds.
         """
         for assignment in self._assignments(_table(X, y, groups)):
@@ -67,19 +66,19 @@ class _ByPerson(BaseCrossValidator):
 
 
 class StratifiedPersonKFold(_ByPerson):
-    """k folds in which no person is in two and the classes are spread evenly, like StratifiedGroupKFold, with a repair.
+    """k folds by person with the classes spread evenly: StratifiedGroupKFold with a repair.
 
-    The folds are those of ``ensemble folds --k n_splits --seed random_state``: scikit-learn's, improved by moving and
-    swapping people
-    where a fold lacks a class that it could have, or the balance is poor. They depend on names and rows of people, not
-    on the order of rows.
+    The folds are those of ``ensemble folds --k n_splits --seed random_state``: those of scikit-learn, improved by moves
+    and swaps of people if a fold lacks a class that it could have, or if the balance is poor. They depend on the names
+    and rows of people, not on the order of the rows.
 
     Parameters
     ----------
     n_splits : number of folds, 2 or more.
-    shuffle : False takes people who are alike in the order of their names; `random_state` then has no effect.
-    random_state : decides between people who are alike; None draws anew at every call.
-    repair : False leaves the folds of scikit-learn's StratifiedGroupKFold.
+    shuffle : whether ties between people are broken randomly; False breaks them by name, and `random_state` has no
+        effect.
+    random_state : seed that breaks ties between people; None for a new seed in every call.
+    repair : False for the folds of scikit-learn's StratifiedGroupKFold.
 
     Examples
     --------
@@ -110,17 +109,16 @@ class StratifiedPersonKFold(_ByPerson):
 
 
 class RepeatedStratifiedPersonKFold(_ByPerson):
-    """`n_repeats` independent partitions into `n_splits` folds each, those of ``ensemble folds --repeats n_repeats``.
+    """`n_repeats` independent partitions into `n_splits` folds each, as ``ensemble folds --repeats n_repeats``.
 
-    Another seed of a stratified group k-fold often gives the same partition again: large people decide it. These truly
-    differ
-    (adjusted Rand index at most 0.1 where people allow).
+    Stratified group k-fold with another seed often gives the same partition, because people with many samples determine
+    it. These partitions are independent: their adjusted Rand index is at most 0.1, if there are enough people.
 
     Parameters
     ----------
     n_splits, n_repeats : 2 or more, and 1 or more.
-    random_state : of all repeats; None draws anew at every call.
-    repair : False leaves scikit-learn's folds with the next seeds, of which some may be equal.
+    random_state : seed of all repeats; None for a new seed in every call.
+    repair : False for scikit-learn's folds with consecutive seeds, some of which can be equal.
 
     Examples
     --------
@@ -148,15 +146,16 @@ class RepeatedStratifiedPersonKFold(_ByPerson):
 
 
 class StratifiedPersonShuffleSplit(_ByPerson):
-    """`n_splits` times a part held out by person, with the classes spread evenly; the first is that of ``ensemble folds
-    --holdout``.
+    """`n_splits` random splits by person with one part held out and the classes spread evenly.
+
+    The first split is that of ``ensemble folds --holdout``.
 
     Parameters
     ----------
-    n_splits : how many splits, each drawn by itself.
-    test_size : the share of the rows that is held out, or their number where it is 1 or more.
-    random_state : of all splits; None draws anew at every call.
-    repair : False leaves the greedy splits of the next seeds, of which some may be equal.
+    n_splits : number of splits; they are independent.
+    test_size : fraction of the rows to hold out, or their number if it is 1 or more.
+    random_state : seed of all splits; None for a new seed in every call.
+    repair : False for greedy splits with consecutive seeds, some of which can be equal.
 
     Examples
     --------
@@ -173,7 +172,7 @@ class StratifiedPersonShuffleSplit(_ByPerson):
         _check_count("n_splits", n_splits, 1)
         if not test_size > 0:
             raise UsageError(
-                f"`test_size` must be above 0, found {test_size}", hint="test_size=0.2 holds out a fifth of the rows"
+                f"`test_size` must be above 0, found {test_size}", hint="test_size=0.2 holds out 20% of the rows"
             )
         self.n_splits = n_splits
         self.test_size = test_size
@@ -187,26 +186,26 @@ class StratifiedPersonShuffleSplit(_ByPerson):
     def _assignments(self, table: SampleTable) -> list[FoldAssignment]:
         share = self.test_size if self.test_size < 1 else self.test_size / len(table)
         if not share < 1:
-            raise UsageError(f"`test_size` is {self.test_size} of {len(table):,} rows: nothing is left to train on")
+            raise UsageError(f"`test_size` must be below the number of rows, {len(table):,}, found {self.test_size}")
         return repeated_holdouts(table, share, self.n_splits, self._seed(), self.repair)
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise UsageError(f"`{name}` must be {least} or more, found {value!r}")
+def _check_count(name: str, value: Any, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        raise UsageError(f"`{name}` must be {minimum} or more, found {value!r}")
 
 
 def _table(X: Any, y: ArrayLike | None, groups: ArrayLike | None) -> SampleTable:
-    """The rows as the table that `ensemble folds` would read from a CSV of them."""
+    """Return the rows as the table that `ensemble folds` would read from a CSV of them."""
     for name, values in (("y", y), ("groups", groups)):
         if values is None:
             what = "the class of each row" if name == "y" else "the person of each row"
-            raise UsageError(f"`{name}` must be given: {what}", hint="split(X, y, groups=person)")
+            raise UsageError(f"`{name}` is required: {what}", hint="split(X, y, groups=person)")
     n = len(indexable(X)[0]) if not hasattr(X, "shape") else int(X.shape[0])
     kind = type_of_target(y)
     if kind not in ("binary", "multiclass"):
         raise UsageError(
-            f"`y` must hold classes, found a target that is {kind}", hint="cut numbers into classes: pandas.cut"
+            f"`y` must hold class labels, found a {kind} target", hint="bin numbers into classes: pandas.cut"
         )
     labels, persons = names_of(y, "y", n), names_of(groups, "groups", n)  # type: ignore[arg-type]
     classes = sort_classes(labels.tolist())

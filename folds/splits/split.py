@@ -1,4 +1,4 @@
-"""`split` and `load_folds` of the face: folds by person of whatever holds samples."""
+"""Provide the public functions `split` and `load_folds`: folds by person of tables, DataFrames and files."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ def split(
 ) -> FoldAssignment | list[FoldAssignment]:
     """Return folds by person (group): no person is in two folds, and classes are balanced over the folds.
 
-    The same folds as ``ensemble folds`` with the same settings.
+    The folds are those of ``ensemble folds`` with the same settings.
 
     Parameters
     ----------
-    data : what `read_table` has returned, or takes; images need not be there.
+    data : result or argument of `read_table`; image files need not exist.
     k : number of folds.
-    seed : decides between people who are alike, and the repeats.
+    seed : random seed; it breaks ties between people and determines the repeats.
     stratify : columns to spread evenly besides the label.
-    repair : move and swap people where a fold lacks a class or is off balance.
-    repeats : how many independent splits; a list of them where it is above 1.
-    holdout : hold out this share once, instead of making folds.
+    repair : whether to move and swap people if a fold lacks a class or is unbalanced.
+    repeats : number of independent splits; above 1 the result is a list.
+    holdout : fraction to hold out once, instead of making folds.
 
     Raises
     ------
-    UsageError : an impossible value, or an unknown column.
+    UsageError : an invalid value, or an unknown column.
     EnsembleError : the table has no labels or persons, or fewer people than folds.
 
     Examples
@@ -97,17 +97,18 @@ def split(
 
 
 def load_folds(source: str | Path | Data, data: Data | None = None, *, column: str = "fold") -> FoldAssignment:
-    """Return folds that exist: of a file ``folds.csv``, or of a column of the table.
+    """Return existing folds, from a file ``folds.csv`` or from a column of a table.
 
     Parameters
     ----------
-    source : a file with the columns ``id`` and ``fold``; or a table (as `data`), whose column `column` is the split.
-    data : the table that the file is put in line with, by id; without it the file must name labels and persons itself.
-    column : of the table, with the fold of each sample: 0 to k-1, or 0 and -1 for one part held out.
+    source : a file with the columns ``id`` and ``fold``, or a table (as `data`) with the column `column`.
+    data : table to align the file with, by id; without it the file needs the columns ``label`` and ``person``.
+    column : column of the table with the fold of each sample: 0 to k-1, or 0 and -1 for one held-out part.
 
     Raises
     ------
-    EnsembleError : ids are missing, too many or repeated, labels or persons differ, or a fold is no whole number.
+    UsageError : `data` is given although `source` is a table, or the column is unknown.
+    EnsembleError : ids are missing, unknown or repeated, labels or persons differ, or a fold is not a whole number.
 
     Examples
     --------
@@ -124,19 +125,20 @@ def load_folds(source: str | Path | Data, data: Data | None = None, *, column: s
     if isinstance(source, str | Path):
         return load_folds_file(Path(source), None if data is None else training_table(data))
     if data is not None:
-        raise UsageError("`data` goes with a file of folds alone", hint="a table says its folds itself, in a column")
+        raise UsageError("`data` is only for a file of folds", hint="omit it: the folds of a table are in a column")
     return folds_of_column(training_table(source), column)
 
 
 def folds_of_column(table: SampleTable, column: str = "fold") -> FoldAssignment:
-    """Return the folds that a column of the table itself says: whole numbers from 0, or 0 and -1 for one part held out.
+    """Return the folds in a column of the table: whole numbers from 0, or 0 and -1 for one held-out part.
 
     Raises
     ------
-    EnsembleError : the table has no such column, no labels or no persons, or a value is no fold.
+    UsageError : the table has no such column.
+    EnsembleError : the table has no labels or no persons, or a value is not a fold.
     """
     if table.labels is None or table.persons is None:
-        raise EnsembleError(f"{table.source} has no labels or no persons: folds cannot be used with it")
+        raise EnsembleError(f"{table.source} has no labels or no persons, which folds need")
     if column not in table.attributes:
         raise unknown_name(
             "column", column, list(table.attributes), hint=f"{table.source} has no column '{column}' of folds"
@@ -152,7 +154,7 @@ def folds_of_column(table: SampleTable, column: str = "fold") -> FoldAssignment:
         raise combine_errors(
             [f"{table.locations[i]}: '{cells[i]}'" for i in wrong],
             f"values of column '{column}' of {table.source} are not whole numbers from 0",
-            hint="0 to k-1, or 0 and -1 for one part held out",
+            hint="expected 0 to k-1, or 0 and -1 for one held-out part",
         )
     fold = np.array(cells, dtype=np.int64)
     return FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha)

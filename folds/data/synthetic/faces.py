@@ -1,9 +1,8 @@
-"""A person's face: what is constant in all pictures of one person, and how much of it tells gender and age.
+"""Sample the face of a person: all properties that are constant over the images of one person.
 
-Identity (colours, backdrop, clothes, the shape of the face) says nothing about the label. Gender and age show through
-two noisy *cues*,
-drawn once for each person from overlapping distributions: whoever has seen a person before knows more than the cues can
-tell, as in life.
+Identity (colors, backdrop, clothes, shape of the face) is independent of the label. Gender and age determine two noisy
+*cues*, sampled once per person from overlapping distributions. So a model that has seen a person in training knows more
+than the cues reveal, as with real photographs.
 """
 
 from __future__ import annotations
@@ -16,52 +15,51 @@ import numpy as np
 GENDERS = ("male", "female")
 AGE_CLASSES = ("<30", "30-59", ">=60")
 
-# The gender cue is -1 for men and +1 for women with this spread, and what follows from it has noise of its own. Both
-# spreads were
-# chosen so that a small network, trained for half a minute on 120 people, tells the gender of nine new people in ten,
-# and the age of
-# nine in ten: macro F1 of the 18 classes is about .75 then when split by person, and above .9 when split by image.
+# Standard deviation of the gender cue around -1 (men) and +1 (women); properties that follow from it have their own
+# noise. Both spreads are tuned so that a small network, trained for half a minute on 120 people, predicts the gender of
+# 90% and the age of 90% of new people. Then macro F1 of the 18 classes is about .75 when split by person, and above .9
+# when split by image.
 GENDER_SPREAD = 0.45
-# The middle of each age class on the scale of the age cue, and the spread around it.
-AGE_CENTRES = (0.0, 1.0, 2.4)
+# Mean of the age cue in each age class, and its standard deviation.
+AGE_CENTERS = (0.0, 1.0, 2.4)
 AGE_SPREAD = 0.25
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
-# No hair is as light as grey hair, else age could not be seen in it.
+# No hair color is as light as gray hair, which shows age.
 _HAIR = ((28, 24, 26), (46, 32, 28), (74, 48, 34), (104, 60, 38), (136, 66, 38), (150, 106, 54))
 _SKIN = ((250, 220, 196), (240, 200, 168), (226, 180, 142), (204, 152, 112), (168, 116, 82), (124, 82, 58))
-_GREY = (216.0, 216.0, 220.0)
+_GRAY = (216.0, 216.0, 220.0)
 
 
 @dataclass(frozen=True)
 class Face:
-    """What is constant in a person. Lengths in canvas units (the picture is 96 × 128), colours in 0 … 255."""
+    """Constant properties of a person. Lengths in canvas units (the canvas is 96 × 128), colors in 0 … 255."""
 
     gender_cue: float
     age_cue: float
-    skin: Colour
-    hair: Colour
-    backdrop: Colour
-    backdrop_second: Colour
+    skin: Color
+    hair: Color
+    backdrop: Color
+    backdrop_second: Color
     pattern: int  # 0 plain, 1 upright stripes, 2 discs, 3 horizon, 4 slanted stripes
-    clothes: Colour
-    clothes_second: Colour
+    clothes: Color
+    clothes_second: Color
     collar: int  # 0 round, 1 V, 2 shirt, 3 striped
     half_width: float
     half_height: float
     jaw: float  # exponent of the superellipse below the eyes: 2 round, 3 square
     hair_length: float  # 0 cropped … 1 on the shoulders
     hair_volume: float
-    hairline: float  # how far the forehead reaches up, 0 … 1; above that hardly any hair
+    hairline: float  # height of the forehead, 0 … 1; above 1 almost no hair
     parting: float  # -1 left … 1 right
     eye_spacing: float
     eye_size: float
-    iris: Colour
+    iris: Color
     brow: float
     nose: float
     mouth: float
-    lips: float  # 0 the colour of the skin … 1 red
+    lips: float  # 0 color of the skin … 1 red
     lines: float  # wrinkles, 0 … 1
     glasses: int  # 0 none, 1 round, 2 square
     beard: float  # 0 none … 1
@@ -69,34 +67,38 @@ class Face:
     shoulders: float
 
 
-def mix(first: Colour, second: Colour, share: float) -> Colour:
+def mix(first: Color, second: Color, share: float) -> Color:
+    """Return the color a fraction `share` of the way from `first` to `second`."""
     return tuple(a + (b - a) * share for a, b in zip(first, second))  # type: ignore[return-value]
 
 
-def shade(colour: Colour, gain: float) -> Colour:
-    return tuple(min(255.0, channel * gain) for channel in colour)  # type: ignore[return-value]
+def shade(color: Color, gain: float) -> Color:
+    """Return the color with each channel multiplied by `gain`, at most 255."""
+    return tuple(min(255.0, channel * gain) for channel in color)  # type: ignore[return-value]
 
 
-def hsv(hue: float, saturation: float, value: float) -> Colour:
+def hsv(hue: float, saturation: float, value: float) -> Color:
+    """Return the RGB color of a hue (modulo 1), saturation and value, each 0 … 1."""
     return tuple(255.0 * channel for channel in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))  # type: ignore[return-value]
 
 
-def pick(palette: tuple[tuple[int, int, int], ...], rng: np.random.Generator, jitter: float) -> Colour:
+def pick(palette: tuple[tuple[int, int, int], ...], rng: np.random.Generator, jitter: float) -> Color:
+    """Return a random color of the palette with Gaussian noise of standard deviation `jitter` per channel."""
     chosen = np.array(palette[rng.integers(len(palette))], float) + rng.normal(0, jitter, 3)
     return tuple(np.clip(chosen, 0, 255).tolist())
 
 
 def random_face(gender: int, age_class: int, rng: np.random.Generator) -> Face:
-    """A new person.
+    """Return a random face.
 
     Parameters
     ----------
     gender : index into `GENDERS`.
     age_class : index into `AGE_CLASSES`.
-    rng : the person's own stream; the same state gives the same face.
+    rng : random stream of the person; the same state gives the same face.
     """
     female = float(rng.normal(2.0 * gender - 1.0, GENDER_SPREAD))
-    old = float(rng.normal(AGE_CENTRES[age_class], AGE_SPREAD))
+    old = float(rng.normal(AGE_CENTERS[age_class], AGE_SPREAD))
 
     def around(middle: float, spread: float, low: float = 0.0, high: float = np.inf) -> float:
         return float(np.clip(rng.normal(middle, spread), low, high))
@@ -104,12 +106,12 @@ def random_face(gender: int, age_class: int, rng: np.random.Generator) -> Face:
     hue = rng.random()
     backdrop = hsv(hue, rng.uniform(0.1, 0.45), rng.uniform(0.5, 0.9))
     clothes_hue = rng.random()
-    grey = around((old - 0.3) / 1.8, 0.04, 0.0, 0.95)
+    gray = around((old - 0.3) / 1.8, 0.04, 0.0, 0.95)
     return Face(
         gender_cue=female,
         age_cue=old,
         skin=mix(pick(_SKIN, rng, 5), (214, 190, 176), 0.12 * min(max(old, 0.0), 2.0)),
-        hair=mix(pick(_HAIR, rng, 7), _GREY, grey),
+        hair=mix(pick(_HAIR, rng, 7), _GRAY, gray),
         backdrop=backdrop,
         backdrop_second=mix(
             backdrop, hsv(hue + rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.5), rng.uniform(0.5, 0.9)), 0.35

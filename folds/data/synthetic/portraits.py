@@ -1,6 +1,4 @@
-"""One photograph of a face in one of three mask states, each with a pose, a light and a mask of its own; numpy and
-Pillow only.
-"""
+"""Draw images of a face in one of three mask states, each with its own pose, light and mask; numpy and Pillow only."""
 
 from __future__ import annotations
 
@@ -8,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from folds.data.synthetic.faces import Colour, Face, hsv, mix, pick, shade
+from folds.data.synthetic.faces import Color, Face, hsv, mix, pick, shade
 
 MASK_STATES = ("wear", "incorrect", "normal")
 
 Points = NDArray[np.float64]
 
-_CANVAS = (96.0, 128.0)  # the units that all coordinates below are in: width, height
-_OVERSAMPLING = 2  # drawn so many times larger, then averaged down: smooth edges from Pillow's hard ones
-_CENTRE = np.array([48.0, 58.0])
+_CANVAS = (96.0, 128.0)  # width and height in canvas units, the unit of all coordinates below
+_OVERSAMPLING = 2  # factor of drawing size over image size; averaging smooths Pillow's hard edges
+_CENTER = np.array([48.0, 58.0])
 _MASKS = (
     (242, 246, 250),
     (156, 204, 232),
@@ -30,58 +28,53 @@ _CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 32, False)), np.sin(np.lins
 
 
 class _Pen:
-    """Draws shapes given in canvas units on a picture, moved by a pose (shift, scale, tilt about the face)."""
+    """A drawing pen in canvas units; all shapes are transformed by a pose (shift, scale, tilt about the face)."""
 
-    def __init__(self, size: tuple[int, int], colour: Colour) -> None:
-        self.picture = Image.new("RGB", size, _ints(colour))
+    def __init__(self, size: tuple[int, int], color: Color) -> None:
+        self.picture = Image.new("RGB", size, _ints(color))
         self._draw = ImageDraw.Draw(self.picture)
-        # The canvas covers the picture whatever its shape is, and is cut, not stretched.
+        # The canvas covers a picture of any shape; it is cropped, not stretched.
         self._unit = max(size[0] / _CANVAS[0], size[1] / _CANVAS[1])
         self._middle = np.array(size) / 2 - np.array(_CANVAS) / 2 * self._unit
         self.pose(np.zeros(2), 1.0, 0.0)
 
     def pose(self, shift: Points, scale: float, tilt: float) -> None:
-        """From now on move by `shift` units, enlarge by `scale` and turn by `tilt` radians about the face's centre."""
+        """Set the pose: shift in canvas units, scale factor, and tilt in radians about the center of the face."""
         cos, sin = scale * np.cos(tilt), scale * np.sin(tilt)
         self._turn = np.array([[cos, sin], [-sin, cos]]) * self._unit
-        self._shift = (_CENTRE + shift) * self._unit + self._middle - _CENTRE @ self._turn
+        self._shift = (_CENTER + shift) * self._unit + self._middle - _CENTER @ self._turn
         self._width = self._unit * scale
 
-    def polygon(self, points: Points | list, colour: Colour) -> None:
+    def polygon(self, points: Points | list, color: Color) -> None:
         """Fill the polygon through `points`, (n, 2)."""
         placed = np.asarray(points, float) @ self._turn + self._shift
-        self._draw.polygon(placed.ravel().tolist(), fill=_ints(colour))
+        self._draw.polygon(placed.ravel().tolist(), fill=_ints(color))
 
-    def ellipse(self, x: float, y: float, half_width: float, half_height: float, colour: Colour) -> None:
+    def ellipse(self, x: float, y: float, half_width: float, half_height: float, color: Color) -> None:
         """Fill an ellipse around (x, y)."""
-        self.polygon(_CIRCLE * (half_width, half_height) + (x, y), colour)
+        self.polygon(_CIRCLE * (half_width, half_height) + (x, y), color)
 
-    def line(self, points: Points | list, width: float, colour: Colour) -> None:
+    def line(self, points: Points | list, width: float, color: Color) -> None:
         """Draw a line through `points`, (n, 2), `width` units thick."""
         placed = np.asarray(points, float) @ self._turn + self._shift
         self._draw.line(
-            placed.ravel().tolist(), fill=_ints(colour), width=max(1, round(width * self._width)), joint="curve"
+            placed.ravel().tolist(), fill=_ints(color), width=max(1, round(width * self._width)), joint="curve"
         )
 
 
-def _ints(colour: Colour) -> tuple[int, int, int]:
-    return (int(colour[0]), int(colour[1]), int(colour[2]))
+def _ints(color: Color) -> tuple[int, int, int]:
+    return (int(color[0]), int(color[1]), int(color[2]))
 
 
 def draw_portrait(face: Face, state: str, rng: np.random.Generator, size: tuple[int, int] = (96, 128)) -> Image.Image:
-    """One photograph of a person.
+    """Return an RGB image (of `size`) of a person.
 
     Parameters
     ----------
     state : one of `MASK_STATES`.
-    rng : the photograph's own stream, from which pose, mask and light come; the same stream with another `state` gives
-        the same
-        moment with the mask elsewhere.
+    rng : random stream of the image, for pose, mask and light; the same stream with another `state` changes only the
+        position of the mask.
     size : width and height in pixels.
-
-    Returns
-    -------
-    An RGB image of `size`.
     """
     pose, make, light = rng.spawn(3)
     pen = _Pen((size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING), face.backdrop)
@@ -89,7 +82,7 @@ def draw_portrait(face: Face, state: str, rng: np.random.Generator, size: tuple[
     _backdrop(pen, face)
     shift, scale = np.clip(pose.normal((0, 2), 2.2), -5, 6), float(pose.uniform(1.1, 1.26))
     tilt = float(np.clip(pose.normal(0, 0.05), -0.12, 0.12))
-    pen.pose(shift, scale, tilt * 0.3)  # shoulders follow the head, less
+    pen.pose(shift, scale, tilt * 0.3)  # shoulders tilt less than the head
     _body(pen, face)
     pen.pose(shift, scale, tilt)
     _head(pen, face)
@@ -121,7 +114,7 @@ def _hair_bottom(face: Face) -> float:
 
 
 def _body(pen: _Pen, face: Face) -> None:
-    x, half, bottom = _CENTRE[0], face.half_width + face.hair_volume, _hair_bottom(face)
+    x, half, bottom = _CENTER[0], face.half_width + face.hair_volume, _hair_bottom(face)
     if face.hair_length > 0.3:
         side = half + 4.0 * face.hair_length
         back = [
@@ -133,7 +126,7 @@ def _body(pen: _Pen, face: Face) -> None:
             (x - side, bottom - 8),
         ]
         pen.polygon(back, shade(face.hair, 0.8))
-    chin, wide = _CENTRE[1] + face.half_height, face.shoulders
+    chin, wide = _CENTER[1] + face.half_height, face.shoulders
     pen.polygon(
         [(x - face.neck, 66), (x + face.neck, 66), (x + face.neck + 1, 108), (x - face.neck - 1, 108)],
         shade(face.skin, 0.82),
@@ -166,15 +159,15 @@ def _body(pen: _Pen, face: Face) -> None:
 
 
 def _outline(face: Face, grow: float = 0.0) -> Points:
-    """(32, 2) the head's outline, `grow` units larger: a superellipse, rounder above, as square as the jaw below."""
+    """Return (32, 2) the outline of the head, enlarged by `grow` units: a superellipse, squared below by the jaw."""
     power = np.where(_CIRCLE[:, 1] > 0, 2.0 / face.jaw, 1.0)
     shape = np.sign(_CIRCLE) * np.abs(_CIRCLE) ** power[:, None]
     shape[:, 0] *= 1.0 - 0.14 * np.clip(shape[:, 1], 0, 1)
-    return shape * (face.half_width + grow, face.half_height + grow) + _CENTRE
+    return shape * (face.half_width + grow, face.half_height + grow) + _CENTER
 
 
 def _head(pen: _Pen, face: Face) -> None:
-    x, y = _CENTRE
+    x, y = _CENTER
     pen.polygon(_outline(face, face.hair_volume * 0.8)[16:], shade(face.hair, 0.9))
     for side in (-1, 1):
         pen.ellipse(x + side * face.half_width, y + 2, 3.2, 5.2, shade(face.skin, 0.88))
@@ -186,7 +179,7 @@ def _head(pen: _Pen, face: Face) -> None:
 
 
 def _features(pen: _Pen, face: Face, rng: np.random.Generator) -> None:
-    x, y = _CENTRE
+    x, y = _CENTER
     dark, line = shade(face.skin, 0.8), shade(face.skin, 0.75 - 0.25 * face.lines)
     gaze, smile, lids = rng.normal(0, 0.5), float(rng.uniform(-0.3, 1.6)), float(rng.uniform(0.75, 1.0))
     if face.lines > 0.12:
@@ -247,7 +240,7 @@ def _features(pen: _Pen, face: Face, rng: np.random.Generator) -> None:
 
 
 def _glasses(pen: _Pen, face: Face) -> None:
-    x, y = _CENTRE
+    x, y = _CENTER
     corners = _CIRCLE if face.glasses == 1 else np.sign(_CIRCLE) * np.abs(_CIRCLE) ** 0.45
     for side in (-1, 1):
         rim = corners * (6.2, 5.0) + (x + side * face.eye_spacing, y + 0.5)
@@ -257,8 +250,8 @@ def _glasses(pen: _Pen, face: Face) -> None:
 
 
 def _front_hair(pen: _Pen, face: Face) -> None:
-    """Hair over the forehead, down to the hairline and, when it is long, along the cheeks."""
-    x, y = _CENTRE
+    """Draw the hair over the forehead down to the hairline and, if it is long, along the cheeks."""
+    x, y = _CENTER
     # From the temple on the right over the top to the temple on the left, then back along the hairline.
     angles = np.linspace(0.06, np.pi - 0.06, 22)
     outer = np.stack(
@@ -279,8 +272,8 @@ def _front_hair(pen: _Pen, face: Face) -> None:
         (part + 3, y + top - 1),
     ]
     inner += [(x + side * 0.86, y + top * 0.75), (x + side, y - 4)]
-    pen.polygon(np.vstack([outer + _CENTRE, np.array(inner)]), face.hair)
-    for share in (-0.9, -0.4, 0.4, 0.9):  # a few strands out of the parting, so that hair looks like hair
+    pen.polygon(np.vstack([outer + _CENTER, np.array(inner)]), face.hair)
+    for share in (-0.9, -0.4, 0.4, 0.9):  # a few strands from the parting
         strand = [(part + 5 * share, y - face.half_height + 1), (x + share * 14, y + top - 2 + 5 * abs(share))]
         pen.line(strand, 0.7, shade(face.hair, 1.1))
     if face.hair_length > 0.3:
@@ -298,11 +291,11 @@ def _front_hair(pen: _Pen, face: Face) -> None:
 
 
 def _mask(pen: _Pen, face: Face, worn: bool, rng: np.random.Generator) -> None:
-    """A face mask of a random make: over nose and mouth, or pulled below the nose or below the mouth."""
-    x, y = _CENTRE
+    """Draw a random face mask: over nose and mouth, or pulled below the nose or below the mouth."""
+    x, y = _CENTER
     chin = face.half_height + 2
     cloth = face.skin
-    while np.abs(np.subtract(cloth, face.skin)).max() < 80:  # a mask of the colour of the skin could not be seen
+    while np.abs(np.subtract(cloth, face.skin)).max() < 80:  # a mask in the color of the skin would be invisible
         cloth = (
             pick(_MASKS, rng, 8)
             if rng.random() < 0.8
@@ -315,7 +308,7 @@ def _mask(pen: _Pen, face: Face, worn: bool, rng: np.random.Generator) -> None:
     else:
         top, bottom = float(rng.uniform(19.5, 21.0)), chin + 13
     outline = _outline(face, 0.8)
-    outline = outline[outline[:, 1] > y + top + 1.5]  # from the right cheek round the chin to the left cheek
+    outline = outline[outline[:, 1] > y + top + 1.5]  # from the right cheek around the chin to the left cheek
     lowered = np.clip((outline[:, 1] - y - top) / (chin - top), 0, 1) * (bottom - chin)
     cheeks = np.stack([outline[:, 0], outline[:, 1] + lowered], axis=1)
     right, left = cheeks[cheeks[:, 0].argmax()], cheeks[cheeks[:, 0].argmin()]
@@ -339,13 +332,13 @@ def _mask(pen: _Pen, face: Face, worn: bool, rng: np.random.Generator) -> None:
 
 
 def _lit(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The picture under a lamp of its own: gain, tint, a slope of light and grain."""
+    """Return the picture with random gain, tint, light gradient and grain."""
     pixels = np.asarray(picture, np.float32)
     height, width = pixels.shape[:2]
     slope = rng.normal(0, 0.06, 2)
     light = 1.0 + slope[0] * np.linspace(-1, 1, width)[None, :] + slope[1] * np.linspace(-1, 1, height)[:, None]
     gain = rng.uniform(0.88, 1.1) * (1.0 + rng.normal(0, 0.015, 3))
-    # One grain for the three channels, as that of a dim picture; standard_normal in float32 is the quick one.
+    # The same grain in all channels, as in dim photographs; standard_normal is faster in float32.
     grain = rng.standard_normal((height, width), np.float32) * 3.0
     lit = pixels * (light[:, :, None] * gain).astype(np.float32) + grain[:, :, None]
     return Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8))

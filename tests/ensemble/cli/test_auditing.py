@@ -109,7 +109,7 @@ def test_images_that_are_all_absent_are_no_error_but_a_few_are(here: Path, call:
     add_copy(here, of="14.png")
     called = call("folds", "check")
     assert called.code == 1
-    assert "error: 2 of 25 images of data/index.csv cannot be used: training will refuse them" in called.out
+    assert "error: 2 of 25 images of data/index.csv cannot be used: training will fail" in called.out
     assert "data/0.png does not exist" in called.out
     assert "14.png (person p2, mask)  =  index.csv row 26: copy.jpg" in called.out, (
         "the others are looked at all the same"
@@ -118,7 +118,7 @@ def test_images_that_are_all_absent_are_no_error_but_a_few_are(here: Path, call:
         path.unlink()
     called = call("folds", "check")
     assert called.code == 0
-    assert "the images of data/index.csv are not there: its table alone is looked at" in called.err
+    assert "there are no images of data/index.csv: only its table is checked" in called.err
 
 
 def test_further_images_are_looked_for_among_those_of_training(here: Path, call: Call) -> None:
@@ -126,7 +126,7 @@ def test_further_images_are_looked_for_among_those_of_training(here: Path, call:
     with Image.open(here / "data/0.png") as image:
         image.save(here / "more/a.jpg", quality=60)
     called = call("folds", "check", "--test", "more")
-    assert "1 test image is an altered copy of a training image: test scores will flatter" in called.out
+    assert "1 test image is an altered copy of a training image: test scores will be optimistic" in called.out
 
 
 def test_the_sheet_is_a_png_and_is_not_written_over(here: Path, call: Call) -> None:
@@ -153,11 +153,11 @@ def test_images_of_16_bits_are_seen_through_the_window_that_training_will_use(he
         file.write("copy.png,stranger,mask\n")
     dark = call("folds", "check")
     assert dark.code == 0, dark.err
-    assert "25 images show next to nothing and could not be compared" in dark.out
+    assert "25 images are almost uniform and cannot be compared" in dark.out
     assert "copies" not in dark.out
     seen = call("folds", "check", "--window", "0,255", "--sheet", "pairs.png", "--k", "2")
-    assert "next to nothing" not in seen.out
-    assert "1 pair of images is altered copies of each other, under different people" in seen.out
+    assert "almost uniform" not in seen.out
+    assert "1 pair of images is altered copies of each other, of different people" in seen.out
     assert "the values 0 to 255 become 0 to 255" in seen.err
     assert seen.err.splitlines()[-1] == "next: ensemble folds"
     with Image.open(here / "pairs.png") as sheet:
@@ -200,7 +200,7 @@ def test_kfold_strict_trains_nothing_where_there_is_a_copy(here: Path, call: Cal
     add_copy(here)
     called = call("kfold", *TINY, "--strict")
     assert called.code == 1
-    assert "error: 1 warning about the data or the folds, an error under --strict: nothing was trained" in called.err
+    assert "error: 1 warning about the data or the folds, an error with --strict: nothing was trained" in called.err
     assert "copy.jpg (person stranger, mask, fold" in called.err
     assert not list(here.glob("runs/*/config.toml"))
 

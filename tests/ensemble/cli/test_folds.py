@@ -71,7 +71,7 @@ def test_a_broken_split_leaves_with_1_and_names_the_person_without_a_traceback(t
     done = ensemble(tmp_path, "folds", "check", "theirs.csv")
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "error: 1 of 2 people stand in more than one fold" in done.stderr
+    assert "error: 1 of 2 people are in more than one fold" in done.stderr
     assert "  p: fold 0 (1 samples), fold 1 (1 samples)" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -94,7 +94,7 @@ def test_the_same_command_twice_gives_the_same_file_and_other_folds_need_force(h
 def test_a_json_that_is_no_record_of_folds_is_kept(here, capsys, content):
     (here / "ann.json").write_text(content)
     assert typed("folds", "--data", table(here), "--k", 3, "-o", "ann.csv") == 1
-    assert "ann.json exists and is no record of folds" in capsys.readouterr().err
+    assert "ann.json exists and is not a record of folds" in capsys.readouterr().err
     assert (here / "ann.json").read_text() == content
     assert not (here / "ann.csv").exists()
     assert typed("folds", "--data", table(here), "--k", 3, "-o", "ann.csv", "--force") == 0
@@ -106,7 +106,7 @@ def test_folds_without_ids_are_told_that_the_paths_are_the_ids(here, capsys):
     assert typed("folds", "check", "theirs.csv") == 1
     err = capsys.readouterr().err
     assert "theirs.csv has no column 'id'" in err
-    assert "its paths are the ids: name the column of the paths 'id'" in err
+    assert "its paths are the ids: rename the column of the paths to 'id'" in err
 
 
 def test_json_is_one_object_with_the_counts(here, capsys):
@@ -218,7 +218,7 @@ def test_without_data_or_a_folder_data_the_people_drawn_by_the_program_are_taken
     )  # fewer: quicker
     assert typed("folds", "--k", 3, "--json") == 0
     out, err = capsys.readouterr()
-    assert err.splitlines()[0].startswith("data: people drawn by the program, in .ensemble/people")
+    assert err.splitlines()[0].startswith("data: synthetic faces in .ensemble/people")
     assert json.loads(out)["classes"] == [str(i) for i in range(18)]
 
 
@@ -263,7 +263,7 @@ def test_what_the_repair_changed_is_said_and_no_repair_leaves_the_classes_absent
 def test_repeats_are_written_beside_each_other_and_how_much_they_differ_is_said(here, capsys):
     assert typed("folds", "--data", table(here), "--k", 3, "--repeats", 3, "-o", "f.csv") == 0
     out, err = capsys.readouterr()
-    assert "adjusted Rand index at most" in err
+    assert "adjusted Rand index of any two is at most" in err
     assert out.splitlines()[-1] == "f.csv, f.repeat1.csv, f.repeat2.csv: nobody stands in two folds"
     assert [json.loads((here / f"f{name}.json").read_text())["repeat"] for name in ("", ".repeat1", ".repeat2")] == [
         0,
@@ -276,7 +276,7 @@ def test_repeats_are_written_beside_each_other_and_how_much_they_differ_is_said(
 
 def test_repeats_that_are_the_same_are_warned_about(here, capsys):
     assert typed("folds", "--data", skewed_table(here), "--repeats", 2, "--no-repair") == 0
-    assert "the same split, or nearly; without --no-repair they are independent" in capsys.readouterr().err
+    assert "equal or nearly equal; with repair they are independent" in capsys.readouterr().err
 
 
 def test_one_part_is_held_out_and_shown_beside_the_training_part(here, capsys):

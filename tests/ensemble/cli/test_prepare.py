@@ -113,7 +113,7 @@ def test_a_set_that_is_there_is_gone_on_with_or_made_again(here: Path, call: Cal
     assert "12 images, all finished before" in called.out
     called = call(*words, "--margin", 0.5, "--resume")
     assert called.code == 1
-    assert "  crop margin: 0.3 there, 0.5 asked for" in called.err
+    assert "  crop margin: expected 0.5, found 0.3" in called.err
     called = call(*words, "--margin", 0.5, "--force")
     assert "12 new" in called.out
 
@@ -137,14 +137,14 @@ def test_test_images_are_prepared_into_a_table_of_their_own(here: Path, call: Ca
         (["--crop", "face"], 2, "unknown --crop 'face'; did you mean faces?"),
         (["--detector", "mediapipe"], 2, "a detector is given, but images are not cropped"),
         (["--crop", "faces", "--detector", "mediapipe"], 2, "needs a model file"),
-        (["--crop", "faces", "--detector", "yolo"], 2, "unknown detector 'yolo'"),
-        (["--crop", "faces", "--aspect", "wide"], 2, "--aspect wide: expected width:height"),
+        (["--crop", "faces", "--detector", "yolo"], 2, "unknown --detector 'yolo'"),
+        (["--crop", "faces", "--aspect", "wide"], 2, "--aspect must be width:height"),
         (["--crop", "faces", "--margin", "-1"], 2, "--margin must be from 0 to 5"),
         (["--crop", "faces", "--resume", "--force"], 2, "--resume and --force contradict each other"),
         (["--background", "gone.onnx"], 1, "there is no model file gone.onnx"),
-        (["--crop", "faces", "-o", "data"], 1, "data is in the data"),
-        (["--crop", "faces", "-o", "data/new"], 1, "they would be read with it next time"),
-        (["--crop", "faces", "--test", "mine", "-o", "mine/new"], 1, "mine/new is in the data, mine"),
+        (["--crop", "faces", "-o", "data"], 1, "data is inside the data"),
+        (["--crop", "faces", "-o", "data/new"], 1, "data/new is inside the data"),
+        (["--crop", "faces", "--test", "mine", "-o", "mine/new"], 1, "mine/new is inside the data, mine"),
         (["--crop", "faces", "-o", "."], 1, "expected a new or empty folder to write to, found data in ."),
         (["--crop", "faces", "-o", "mine"], 1, "expected a new or empty folder to write to, found a.txt in mine"),
     ],
@@ -193,7 +193,7 @@ def test_the_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_interrupted_it_says_how_to_go_on(here: Path) -> None:
-    code = "import folds.preparation.pipeline as p\ndef stop(*a, **k): raise KeyboardInterrupt\np._look = stop\nfrom ensemble.cli import main\nmain()"
+    code = "import folds.preparation.pipeline as p\ndef stop(*a, **k): raise KeyboardInterrupt\np._detect = stop\nfrom ensemble.cli import main\nmain()"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
         [sys.executable, "-c", code, "prepare", "--crop", "faces"],

@@ -72,7 +72,7 @@ def test_repeats_and_seeds_are_trained_in_one_queue_beside_what_is_there(
     assert called.code == 0, called.err
     assert "18 classes, 3 folds by person, 2 repeats" in called.err
     assert "same recipe, other folds or seeds: test_resnet-s1, test_resnet-r1, test_resnet-r1-s1" in called.err
-    assert "repeats: of the pairs of people" in called.err
+    assert "repeats: the adjusted Rand index" in called.err
     assert Path("runs/test_resnet.oof.npy").stat().st_mtime_ns == before
     assert [line.split("  ")[0] for line in called.out.splitlines()[2:]] == [
         "test_resnet",

@@ -336,7 +336,7 @@ def test_a_label_outside_the_model_classes_is_named(grid: Path, call: Call) -> N
     as_recorded(path, relabelled(grid, lambda labels: ["newcls", *labels[1:]]))
     called = call("tta", path)
     assert called.code == 1
-    assert "none of the 18 declared classes" in called.err
+    assert "not among the 18 declared classes" in called.err
     assert "'newcls': 1 samples, first relabelled.csv row 2" in called.err
 
 

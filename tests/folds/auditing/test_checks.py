@@ -90,7 +90,7 @@ def test_nothing_is_found_where_nothing_is_wrong(here):
     assert looked(here, everyone()) == {}
 
 
-def test_identical_images_under_different_people_name_the_rows_and_the_folds(here):
+def test_identical_images_of_different_people_are_a_warning(here):
     shutil.copy(here / "3.jpg", here / "new.jpg")
     lines = [*everyone(), ("new.jpg", "p9", "b")]
     found = looked(here, lines)["identical images, different people"]
@@ -99,13 +99,13 @@ def test_identical_images_under_different_people_name_the_rows_and_the_folds(her
     assert "folds" not in found.message
     assert str(found.cases[0]) == "index.csv row 5: 3.jpg (person p1, b)  =  index.csv row 22: new.jpg (person p9, b)"
     apart = looked(here, lines, folds=[0] * 20 + [1])["identical images, different people"]
-    assert "in different folds: what is trained on them is scored on them" in apart.message
+    assert "in different folds: models are scored on images they were trained on" in apart.message
     assert [row.fold for row in apart.cases[0].rows] == [0, 1]
     together = looked(here, lines, folds=[0] * 21)["identical images, different people"]
     assert "folds" not in together.message
 
 
-def test_a_picture_that_stands_under_very_many_people_is_one_short_line(here):
+def test_an_image_shared_by_many_people_is_one_short_line(here):
     names = [f"new{i}.jpg" for i in range(30)]
     for name in names:
         shutil.copy(here / "3.jpg", here / name)
@@ -117,7 +117,7 @@ def test_a_picture_that_stands_under_very_many_people_is_one_short_line(here):
     assert str(found.cases[0]).endswith("  and 27 more rows")
 
 
-def test_identical_images_with_different_labels_are_a_warning_of_their_own(here):
+def test_identical_images_with_different_labels_are_a_warning(here):
     shutil.copy(here / "3.jpg", here / "new.jpg")
     found = looked(here, [*everyone(), ("new.jpg", "p1", "a")])
     assert list(found) == ["identical images, different labels"]
@@ -134,7 +134,7 @@ def test_identical_images_of_one_person_are_a_note(here):
     assert ids(found["identical images, same person"]) == [["3.jpg", "new.jpg", "newer.jpg"]]
 
 
-def test_an_altered_copy_under_another_person_is_found_with_its_likeness(here):
+def test_altered_copy_of_another_person_has_its_similarity(here):
     found = looked(here, [*everyone(), (again(here, 4, "new.jpg"), "p9", "b")], folds=[0] * 20 + [2])
     assert list(found) == ["altered copies, different people"]
     found = found["altered copies, different people"]
@@ -148,13 +148,13 @@ def test_an_altered_copy_of_the_same_person_is_nothing(here):
     assert looked(here, [*everyone(), (again(here, 4, "new.jpg"), "p2", "a")]) == {}
 
 
-def test_copies_between_training_and_test_flatter_whoever_they_are(here):
+def test_copies_in_training_and_test_make_scores_optimistic(here):
     shutil.copy(here / "3.jpg", here / "same.jpg")
     found = looked(here, everyone(), test=[("same.jpg", "p1", "b"), (again(here, 4, "new.jpg"), "p2", "a")])
     assert list(found) == ["identical images in training and test", "altered copies in training and test"]
     assert ids(found["identical images in training and test"]) == [["3.jpg", "same.jpg"]]
     assert ids(found["altered copies in training and test"]) == [["4.jpg", "new.jpg"]]
-    assert all("test scores will flatter" in finding.message for finding in found.values())
+    assert all("test scores will be optimistic" in finding.message for finding in found.values())
     assert "test.csv row 2: same.jpg (person p1, b, test)" in str(
         found["identical images in training and test"].cases[0]
     )
@@ -183,14 +183,14 @@ def test_altered_copies_can_be_left_out_and_that_is_said(here):
     read = read_data(DataSpec(table(here, [*everyone(), (again(here, 4, "new.jpg"), "p9", "b")]))).train
     cache = load_images(read.paths or (), ImageSettings(64, 64), cache_dir=here / "cache")
     [found] = audit_images(pictures(read, cache), near=False)
-    assert (found.severity, found.message) == ("note", "altered copies were not looked for among 21 images")
+    assert (found.severity, found.message) == ("note", "no search for altered copies among 21 images")
 
 
 def test_a_table_is_told_what_its_people_and_classes_mean(here):
     lines = [*everyone(i0=("p0", "b"), i18=("p8", "b"), i19=("p9", "rare"))]
     found = {finding.kind: finding for finding in audit_table(read_data(DataSpec(table(here, lines))), k=3)}
     assert (
-        "constant in 1 of the 9 people with several images: a split by image would leak it"
+        "1 of the 9 people with several images have only one label: a split by image would leak it"
         in found["people with a constant label"].message
     )
     assert found["people with a constant label"].severity == "note"
@@ -215,11 +215,11 @@ def test_folds_are_checked_with_the_table(here):
         "absent from validation of fold 0 and from training of fold 1"
         in found["classes not in every fold"].cases[0].detail
     )
-    with pytest.raises(EnsembleError, match="10 of 10 people stand in more than one fold"):
+    with pytest.raises(EnsembleError, match="10 of 10 people are in more than one fold"):
         audit_table(data, assignment(data.train, [i % 2 for i in range(20)]))
 
 
-def test_what_the_reader_warned_of_and_ids_with_two_labels_are_findings(here):
+def test_warnings_of_the_reader_and_ids_with_two_labels(here):
     train = read_data(DataSpec(table(here, everyone()))).train
     assert train.labels is not None
     test = replace(
@@ -228,10 +228,10 @@ def test_what_the_reader_warned_of_and_ids_with_two_labels_are_findings(here):
     found = {finding.kind: finding for finding in audit_table(Dataset(train, test, warnings=("beware",)))}
     assert found["the table"].message == "beware"
     assert ids(found["ids with two labels"]) == [["1.jpg", "1.jpg"]]
-    assert found["ids with two labels"].message == "1 id has one label in training and another in test"
+    assert found["ids with two labels"].message == "1 id has different labels in training and test"
 
 
-def test_a_sheet_shows_warnings_side_by_side_and_is_not_written_for_nothing(here):
+def test_sheet_shows_warnings_and_is_not_written_without_any(here):
     shutil.copy(here / "3.jpg", here / "new.jpg")
     found = list(
         looked(here, [*everyone(), ("new.jpg", "Zoë…", "b"), (again(here, 4, "newer.jpg"), "p9", "b")]).values()

@@ -87,7 +87,7 @@ def test_pictures_that_look_alike_are_no_copies(thumbs):
     assert near_duplicates(thumbs, np.arange(N)).pairs == ()
 
 
-def test_looser_thresholds_would_raise_false_alarms_on_these_pictures(thumbs, monkeypatch):
+def test_looser_thresholds_raise_false_alarms_on_these_images(thumbs, monkeypatch):
     """So the test above is one that can fail: the pictures are as alike as the thresholds must tell apart."""
     similar = fingerprints(thumbs) @ fingerprints(thumbs).T
     assert np.sort(similar[np.triu_indices(N, 1)])[-100] > 0.6
@@ -159,14 +159,14 @@ def test_candidates_are_all_pairs_that_agree_whatever_the_block(thumbs, monkeypa
 
 def test_too_many_candidates_are_counted_and_the_most_alike_kept(alike, thumbs, monkeypatch):
     monkeypatch.setattr(duplicates, "ALIKE", 0.5)
-    monkeypatch.setattr(duplicates, "MOST_CANDIDATES", 3)
+    monkeypatch.setattr(duplicates, "MAX_CANDIDATES", 3)
     copies = thumbnails(np.stack([pixels(image, 75) for image in alike[:3]]))
     found = near_duplicates(np.concatenate([thumbs, copies]), np.arange(N + 3))
     assert {(pair.first, pair.second) for pair in found.pairs} == {(i, N + i) for i in range(3)}
     assert found.left_off > 50
 
 
-def test_the_similarity_of_equal_pixels_is_one_and_the_best_comes_first(alike, thumbs):
+def test_similarity_of_equal_pixels_is_one_and_best_is_first(alike, thumbs):
     more = np.stack([thumbs[3], thumbnails(pixels(alike[4], 50)[None])[0]])
     found = near_duplicates(np.concatenate([thumbs, more]), np.arange(N + 2)).pairs
     assert found[0] == Pair(3, N, 1.0, False)

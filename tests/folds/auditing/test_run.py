@@ -48,7 +48,7 @@ def kinds(findings: list[Finding] | tuple[Finding, ...]) -> set[str]:
     return {finding.kind for finding in findings if finding.severity != "note"}
 
 
-def test_an_audit_returns_what_json_says_and_decodes_into_the_root(spec: DataSpec, tmp_path: Path) -> None:
+def test_audit_returns_json_values_and_decodes_into_root(spec: DataSpec, tmp_path: Path) -> None:
     data, assignment = load_audited(spec, None)
     assert assignment is None
     steps = Steps()
@@ -63,7 +63,7 @@ def test_an_audit_returns_what_json_says_and_decodes_into_the_root(spec: DataSpe
     assert list(Path().iterdir()) == []
 
 
-def test_errors_come_first_and_the_others_are_looked_at_all_the_same(spec: DataSpec, tmp_path: Path) -> None:
+def test_errors_come_first_and_other_images_are_audited(spec: DataSpec, tmp_path: Path) -> None:
     (tmp_path / "data/7.png").write_bytes(b"no image")
     report = audit(load_audited(spec, None)[0], k=2, root=tmp_path)
     assert [finding.severity for finding in report.findings][:2] == ["error", "warning"]
@@ -84,9 +84,9 @@ def test_a_split_is_audited_by_itself(spec: DataSpec, tmp_path: Path, logged: Lo
     data, assignment = load_audited(None, tmp_path / "folds.csv")
     assert assignment is not None
     assert audit(data, assignment, folds=tmp_path / "folds.csv").to_dict()["folds"] == str(tmp_path / "folds.csv")
-    assert any("the split alone is looked at" in line for line in logged.notes)
-    assert any("are not there: its table alone is looked at" in line for line in logged.notes)
-    with pytest.raises(UsageError, match="nothing to check"):
+    assert any("only the split is checked" in line for line in logged.notes)
+    assert any("only its table is checked" in line for line in logged.notes)
+    with pytest.raises(UsageError, match="expected a split or data"):
         load_audited(None, None)
 
 
@@ -99,10 +99,14 @@ def test_before_a_training_warnings_alone_are_kept(spec: DataSpec, tmp_path: Pat
 
 def test_strict_counts_lines_and_findings_and_lets_notes_pass() -> None:
     check_strict([], [NOTE])
-    with pytest.raises(EnsembleError, match=r"^1 warning about the data or the folds, an error under --strict") as one:
+    with pytest.raises(
+        EnsembleError, match=r"^1 warning about the data or the folds, an error with strict=True"
+    ) as one:
         check_strict([], [WARNING, NOTE])
     assert one.value.details == ("2 pairs are wrong", "  this", "  that")
-    with pytest.raises(EnsembleError, match=r"^2 warnings about the data and the folds, errors under --strict") as two:
+    with pytest.raises(
+        EnsembleError, match=r"^2 warnings about the data and the folds, errors with strict=True"
+    ) as two:
         check_strict(["fold 0 lacks class a"], [WARNING])
     assert two.value.details[0] == "fold 0 lacks class a"
 
@@ -110,4 +114,4 @@ def test_strict_counts_lines_and_findings_and_lets_notes_pass() -> None:
 def test_findings_are_logged_with_their_cases(logged: Logged) -> None:
     log_findings([WARNING, NOTE])
     assert logged.warnings == ["2 pairs are wrong\n  this\n  that"]
-    assert logged.notes == [f"{NOTE.message}; ensemble folds check does"]
+    assert logged.notes == [f"{NOTE.message}; ensemble folds check searches for them"]

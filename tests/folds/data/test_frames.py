@@ -104,9 +104,10 @@ def test_rows_of_a_frame_are_counted_as_by_iloc():
     assert error.message == "1 of 3 rows of the DataFrame have no person"
     assert error.details == ("row 1 of the DataFrame: '' (id a.jpg)",)
     error = refused(frame.assign(path=["a.jpg", "b.jpg", "a.jpg"], label=["x", "y", "x"]), person="label")
-    assert error.details == ("row 2 of the DataFrame: 'a.jpg' stands in row 0 of the DataFrame too",)
+    assert error.details == ("row 2 of the DataFrame: 'a.jpg' is also in row 0 of the DataFrame",)
     assert (
-        refused(frame.assign(path=["a", "", "b"])).message == "row 1 of the DataFrame names no image in column 'path'"
+        refused(frame.assign(path=["a", "", "b"])).message
+        == "row 1 of the DataFrame has no image path in column 'path'"
     )
 
 
@@ -120,7 +121,7 @@ def test_what_is_no_table_of_samples_is_refused():
     assert "found dict" in refused(GOOD, UsageError).message
     assert "has no rows" in refused(frame.iloc[:0]).message
     assert "more than one column 'label'" in refused(frame.set_axis(["path", "label", "label"], axis=1)).message
-    assert "columns of 2 levels" in refused(pandas.concat({"x": frame}, axis=1), UsageError).message
+    assert "columns with 2 levels" in refused(pandas.concat({"x": frame}, axis=1), UsageError).message
     assert "NUL" in refused(frame.assign(label=["a\0", "b", "c"])).message
 
 
@@ -137,7 +138,7 @@ def test_a_split_column_of_a_frame_keeps_test_rows_apart(tmp_path):
     assert data.train.ids.tolist() == ["a.jpg", "b.jpg"]
     assert data.test is not None
     assert data.test.locations == ("row 2 of the DataFrame",)
-    assert any("1 people stand in both training and test" in line for line in data.warnings)
+    assert any("1 people appear in both training and test" in line for line in data.warnings)
     with pytest.raises(UsageError):
         read_frame(frame, DataSpec(tmp_path, split="part", test=tmp_path), need_images=False)
 
@@ -201,4 +202,4 @@ def test_a_csv_needs_no_pandas(tmp_path, monkeypatch):
 def test_the_arrays_of_a_table_of_a_frame_are_text():
     table = table_from_frame(pandas.DataFrame({**GOOD, "person": [1, 2, 1]}), need_images=False)
     assert all(column.dtype.kind == "U" for column in (table.ids, table.labels, table.persons))
-    assert np.array_equal(table.person_codes[1], [0, 1, 0])
+    assert np.array_equal(table.factorized_persons[1], [0, 1, 0])

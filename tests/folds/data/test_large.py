@@ -73,7 +73,7 @@ def test_a_sound_table_is_read_without_a_path_or_a_location(tmp_path, monkeypatc
     assert len(read_data(DataSpec(path), need_images=need_images).train) == 12
 
 
-def test_each_folder_is_listed_once_and_absent_images_are_in_order(tmp_path, monkeypatch):
+def test_folders_are_listed_once_and_missing_images_sorted(tmp_path, monkeypatch):
     path = written(tmp_path, 60)
     order = [row.split(",")[0] for row in path.read_text().splitlines()[1:]]
     for row in order:
@@ -127,17 +127,17 @@ def test_folds_in_another_order_are_lined_up(tmp_path):
         loaded = load_folds(tmp_path / name, table)
         assert np.array_equal(loaded.fold, assignment.fold)
         assert loaded.ids is table.ids
-        assert loaded.person_codes is table.person_codes
+        assert loaded.factorized_persons is table.factorized_persons
 
 
 def test_codes_shared_with_the_table_are_those_of_the_persons(tmp_path):
     table = read_data(DataSpec(written(tmp_path, 400)), need_images=False).train
     names, codes = np.unique(table.persons, return_inverse=True)
     for each in (table, split_by_person(table, 5), table.take(np.arange(len(table))[::-1]).take(np.arange(400)[::-1])):
-        assert each.person_codes[0] == names.tolist()
-        assert np.array_equal(each.person_codes[1], codes)
+        assert each.factorized_persons[0] == names.tolist()
+        assert np.array_equal(each.factorized_persons[1], codes)
     other = replace(split_by_person(table, 5), persons=table.ids).with_codes_of(table)
-    assert len(other.person_codes[0]) == 400
+    assert len(other.factorized_persons[0]) == 400
 
 
 def test_a_person_in_two_folds_is_counted_in_each(tmp_path):

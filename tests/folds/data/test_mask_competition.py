@@ -67,7 +67,7 @@ def evaluation(folder: Path, answers: str | None = None) -> None:
         write_csv(folder / "eval", answers, "answers.csv")
 
 
-def test_the_layout_gives_seven_images_a_person_with_all_18_classes_declared(tmp_path):
+def test_layout_has_seven_images_per_person_and_18_classes(tmp_path):
     table = read_data(DataSpec(layout(tmp_path))).train
     assert len(table) == 7 * len(PEOPLE)
     assert table.classes == tuple(map(str, range(18)))
@@ -87,7 +87,7 @@ def test_the_layout_gives_seven_images_a_person_with_all_18_classes_declared(tmp
     assert by_id["000002_male_Asian_59/mask2"] == "1"
 
 
-def test_attributes_stand_beside_the_class_and_say_what_each_class_means(tmp_path):
+def test_attributes_are_columns_and_class_attributes(tmp_path):
     table = read_data(DataSpec(layout(tmp_path))).train
     assert table.class_attributes["17"] == {"mask": "normal", "gender": "female", "age": ">=60"}
     assert table.class_attributes["0"] == {"mask": "wear", "gender": "male", "age": "<30"}
@@ -102,8 +102,8 @@ def test_attributes_stand_beside_the_class_and_say_what_each_class_means(tmp_pat
 def test_an_id_that_two_folders_share_is_two_people_and_is_said(tmp_path):
     data = read_data(DataSpec(layout(tmp_path)))
     assert len(set(data.train.persons.tolist())) == len(PEOPLE)
-    assert "id 003397 belongs to 2 folders: persons are told apart by folder" in data.notes
-    assert any(note.startswith("1 ids with a suffix (000600-1) stand beside the plain id") for note in data.notes)
+    assert "id 003397 belongs to 2 folders: each folder is one person" in data.notes
+    assert any(note.startswith("1 ids occur with and without a suffix (000600-1)") for note in data.notes)
 
 
 def test_appledouble_files_are_skipped_and_counted(tmp_path):
@@ -120,15 +120,17 @@ def test_appledouble_files_are_skipped_and_counted(tmp_path):
     assert "3 '._' files skipped" in data.notes
 
 
-def test_where_the_table_and_a_folder_name_disagree_the_name_wins_and_it_is_said(tmp_path):
+def test_folder_name_wins_over_the_table_with_a_note(tmp_path):
     name = PEOPLE[0]
     data = read_data(DataSpec(layout(tmp_path, rows={name: f"000001,male,Asian,25,{name}"})))
     label = dict(zip(data.train.ids.tolist(), data.train.labels.tolist()))[f"{name}/normal"]
     assert label == "16"
-    assert any(note.startswith("1 rows of") and "the name was taken" in note and name in note for note in data.notes)
+    assert any(
+        note.startswith("1 rows of") and "the folder name is used" in note and name in note for note in data.notes
+    )
 
 
-def test_a_folder_with_another_kind_of_name_takes_gender_and_age_from_the_table(tmp_path):
+def test_other_folder_names_use_gender_and_age_of_the_table(tmp_path):
     layout(tmp_path)
     touch(tmp_path / "train" / "images" / "walk-in" / "normal.jpg")
     with open(tmp_path / "train" / "train.csv", "a") as file:
@@ -137,7 +139,7 @@ def test_a_folder_with_another_kind_of_name_takes_gender_and_age_from_the_table(
     assert dict(zip(table.ids.tolist(), table.labels.tolist()))["walk-in/normal"] == "17"
 
 
-def test_strange_files_and_folders_of_the_layout_are_ignored_with_a_note(tmp_path):
+def test_unknown_files_and_folders_are_ignored_with_a_note(tmp_path):
     layout(tmp_path)
     touch(
         tmp_path / "train" / "images" / PEOPLE[0] / "portrait.jpg",
@@ -145,12 +147,12 @@ def test_strange_files_and_folders_of_the_layout_are_ignored_with_a_note(tmp_pat
     )
     data = read_data(DataSpec(tmp_path))
     assert len(data.train) == 7 * len(PEOPLE)
-    assert any(note.startswith("1 files that are neither") and "portrait.jpg" in note for note in data.notes)
+    assert any(note.startswith("1 files not named") and "portrait.jpg" in note for note in data.notes)
     assert any(note.startswith("1 folders of") and "000009_male_Asian_20" in note for note in data.notes)
 
 
 @pytest.mark.parametrize("pointed", ["", "train", "train/train.csv"])
-def test_the_layout_is_known_by_its_folder_its_train_folder_or_its_csv(tmp_path, pointed):
+def test_layout_is_detected_by_folder_train_folder_or_csv(tmp_path, pointed):
     layout(tmp_path)
     evaluation(tmp_path)
     data = read_data(DataSpec(tmp_path / pointed))
@@ -166,10 +168,10 @@ def test_the_layout_can_be_split_from_its_csv_alone(tmp_path):
     assert data.train.sha == with_images.sha
     assert data.train.paths is None
     assert any("no folder" in note for note in data.notes)
-    assert "its images are not" in refused(tmp_path / "b", need_images=True).message
+    assert "are missing: there is no folder" in refused(tmp_path / "b", need_images=True).message
 
 
-def test_the_test_set_is_in_the_order_of_info_csv_and_its_ans_is_never_a_label(tmp_path):
+def test_test_set_has_the_order_of_info_csv_and_no_labels(tmp_path):
     evaluation(layout(tmp_path))
     test = read_data(DataSpec(tmp_path)).test
     assert test is not None
@@ -209,13 +211,13 @@ def test_an_evaluation_set_can_be_named_by_test(tmp_path):
         assert read_test(path)[0].ids.tolist() == ["z9.jpg", "b2.jpg", "a1.png"]
 
 
-def test_a_row_without_its_folder_or_a_folder_named_twice_is_an_error(tmp_path):
+def test_missing_or_repeated_folders_are_an_error(tmp_path):
     layout(tmp_path)
     (tmp_path / "train" / "images" / PEOPLE[0]).rename(tmp_path / "gone")
     error = refused(tmp_path)
     assert error.details[0] == f"train.csv row 2: no folder {tmp_path / 'train' / 'images' / PEOPLE[0]}"
     again = layout(tmp_path / "again", rows={PEOPLE[1]: f"1,female,Asian,45,{PEOPLE[0]}"})
-    assert f"folder {PEOPLE[0]} is named in train.csv row 2 too" in refused(again).details[0]
+    assert f"folder {PEOPLE[0]} is also in train.csv row 2" in refused(again).details[0]
 
 
 def test_an_impossible_gender_or_age_is_an_error(tmp_path):
@@ -223,7 +225,7 @@ def test_an_impossible_gender_or_age_is_an_error(tmp_path):
     with open(tmp_path / "train" / "train.csv", "a") as file:
         file.write("x,woman,Asian,old,walk-in\n")
     assert refused(tmp_path).details == (
-        "train.csv row 9: gender 'woman' and age 'old', expected male or female and a whole number",
+        "train.csv row 9: expected gender male or female and age a whole number, found 'woman' and 'old'",
     )
 
 
@@ -234,4 +236,4 @@ def test_two_files_of_one_stem_are_an_error(tmp_path):
 
 
 def test_column_options_do_not_apply_to_the_layout(tmp_path):
-    assert "--person-regex '(.+)' does not apply" in refused(layout(tmp_path), UsageError, person_regex="(.+)").message
+    assert "`person_regex='(.+)'` does not apply" in refused(layout(tmp_path), UsageError, person_regex="(.+)").message

@@ -49,7 +49,7 @@ def refused(
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_csv_gives_ids_paths_labels_persons_and_where_they_stand(tmp_path, monkeypatch):
+def test_csv_gives_ids_paths_labels_persons_and_locations(tmp_path, monkeypatch):
     write_csv(tmp_path / "data", GOOD)
     touch(*(tmp_path / "data" / f"{name}.jpg" for name in "abc"))
     monkeypatch.chdir(tmp_path)
@@ -111,7 +111,7 @@ def test_columns_can_have_any_name(tmp_path):
     assert table.paths[0] == tmp_path / "a.jpg"
 
 
-def test_other_columns_are_kept_and_what_the_class_determines_is_known(tmp_path):
+def test_other_columns_are_kept_as_attributes(tmp_path):
     text = "id,label,person,gender,age,site\n1,a,p,m,old,x\n2,b,q,f,old,y\n3,a,r,m,old,y\n4,c,s,f,young,x\n"
     table = read(write_csv(tmp_path, text)).train
     assert set(table.attributes) == {"gender", "age", "site"}
@@ -150,7 +150,7 @@ def test_the_person_can_be_read_off_the_path(tmp_path):
     assert read(path, person_regex=r"p\d+").train.persons.tolist() == ["p1", "p1", "p2"]
 
 
-def test_the_sha_follows_from_ids_labels_persons_and_classes_not_from_where_the_files_lie(tmp_path):
+def test_sha_depends_on_content_not_on_paths(tmp_path):
     here, there = (read(write_csv(tmp_path / name, GOOD)).train for name in ("here", "there"))
     assert here.sha == there.sha
     for other in (GOOD.replace("dog,q", "cow,q"), GOOD.replace("dog,q", "dog,r"), GOOD.replace("a.jpg", "A.jpg")):
@@ -169,7 +169,7 @@ def test_taking_rows_keeps_columns_in_line_and_classes_declared(tmp_path):
     assert part.rows().labels.tolist() == ["z", "x"]
 
 
-def test_declared_classes_are_kept_in_their_order_even_where_one_is_absent(tmp_path):
+def test_declared_classes_keep_their_order_even_without_samples(tmp_path):
     table = read(write_csv(tmp_path, GOOD), classes=("dog", "eel", "cat")).train
     assert table.classes == ("dog", "eel", "cat")
     assert table.label_codes().tolist() == [2, 0, 2]
@@ -191,7 +191,7 @@ def test_rows_marked_test_are_kept_apart_in_any_case(tmp_path):
     assert "train (1), val (1), Test (1), TEST (1)" in data.notes[0]
 
 
-def test_a_split_column_without_test_is_an_error_that_lists_its_values(tmp_path):
+def test_split_column_without_test_is_an_error_with_its_values(tmp_path):
     error = refused(write_csv(tmp_path, SPLIT.replace("Test", "eval").replace("TEST", "eval")), split="split")
     assert "column 'split'" in error.message
     assert "eval (2)" in error.message
@@ -199,7 +199,7 @@ def test_a_split_column_without_test_is_an_error_that_lists_its_values(tmp_path)
 
 def test_rows_that_are_all_test_leave_nothing_to_train_on(tmp_path):
     assert (
-        "no value but 'test'"
+        "expected a value other than 'test'"
         in refused(write_csv(tmp_path, SPLIT.replace("train", "test").replace("val", "test")), split="split").message
     )
 
@@ -216,28 +216,28 @@ def test_test_rows_may_be_unlabelled_but_not_in_part(tmp_path):
 
 def test_a_test_label_that_no_training_row_has_is_named(tmp_path):
     error = refused(write_csv(tmp_path, SPLIT.replace("d,y", "d,zebra")), split="split")
-    assert "none of the 2 declared classes" in error.message
+    assert "not among the 2 declared classes" in error.message
     assert "'zebra'" in error.details[0]
     assert "row 5" in error.details[0]
 
 
-def test_a_person_in_training_and_test_is_warned_about_with_the_count(tmp_path):
+def test_people_in_training_and_test_give_a_warning_with_count(tmp_path):
     data = read(write_csv(tmp_path, SPLIT.replace("c,x,r", "c,x,p").replace("d,y,s", "d,y,p")), split="split")
-    assert any("1 people stand in both training and test (p; 2 test images)" in line for line in data.warnings)
+    assert any("1 people appear in both training and test (p; 2 test images)" in line for line in data.warnings)
     assert not any("both" in line for line in read(write_csv(tmp_path, SPLIT), split="split").warnings)
 
 
 def test_the_same_image_in_training_and_test_is_warned_about(tmp_path):
     test = write_csv(tmp_path / "sub", "path\n../a.jpg\n")
     data = read(write_csv(tmp_path, GOOD), test=test)
-    assert any("1 images stand in both training and test" in line for line in data.warnings)
+    assert any("1 images appear in both training and test" in line for line in data.warnings)
 
 
 def test_a_test_csv_may_lack_labels_and_persons_and_says_so(tmp_path):
     data = read(write_csv(tmp_path, GOOD), test=write_csv(tmp_path, "path\nz.jpg\ny.jpg\n", "test.csv"))
     assert data.test is not None
     assert (data.test.ids.tolist(), data.test.labels, data.test.persons) == (["z.jpg", "y.jpg"], None, None)
-    assert any("no column 'label': taken as unlabelled" in note for note in data.notes)
+    assert any("no column 'label': read without labels" in note for note in data.notes)
     with pytest.raises(EnsembleError, match="has no labels"):
         data.test.label_codes()
 
@@ -246,11 +246,11 @@ def test_a_test_csv_with_labels_outside_the_classes_is_refused(tmp_path):
     error = refused(
         write_csv(tmp_path, GOOD), test=write_csv(tmp_path, "path,label\nz.jpg,cow\ny.jpg,cat\n", "test.csv")
     )
-    assert "test.csv are none of the 2 declared classes" in error.message
+    assert "test.csv are not among the 2 declared classes" in error.message
     assert "'cow'" in error.details[0]
 
 
-def test_a_test_folder_is_read_sorted_at_any_depth_without_hidden_files(tmp_path):
+def test_test_folder_is_sorted_at_any_depth_without_hidden_files(tmp_path):
     touch(
         *(
             tmp_path / "t" / name
@@ -265,7 +265,7 @@ def test_a_test_folder_is_read_sorted_at_any_depth_without_hidden_files(tmp_path
     assert any("1 files below" in note and ".txt" in note for note in notes)
 
 
-def test_a_test_folder_of_class_folders_is_labelled_and_one_with_other_folders_is_not(tmp_path):
+def test_test_folder_has_labels_only_if_all_folders_are_classes(tmp_path):
     touch(tmp_path / "t" / "cat" / "1.jpg", tmp_path / "t" / "dog" / "2.jpg")
     assert read_test(tmp_path / "t", classes=("cat", "dog"))[0].labels.tolist() == ["cat", "dog"]
     touch(tmp_path / "t" / "unsure" / "3.jpg")
@@ -293,7 +293,7 @@ def test_split_and_test_together_are_wrong_usage(tmp_path):
 # ------------------------------------------------------------------------------------------------------------
 
 
-def test_reading_imports_neither_pandas_nor_scikit_learn_nor_torch():
+def test_reading_does_not_import_pandas_scikit_learn_or_torch():
     code = "import sys, folds.data.readers, folds.splits.kfold, folds.data.sources; print(sorted({'pandas', 'sklearn', 'torch', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -51,9 +51,9 @@ def test_three_heads_make_the_label() -> None:
     [
         ("gende", "did you mean gender"),
         ("mask+agee", "did you mean age"),
-        ("mask+mask", "stands in it twice"),
-        ("mask+gender", "9|classes are the same in mask, gender"),
-        ("label+mask", "unknown --target 'label'"),
+        ("mask+mask", "names an attribute twice"),
+        ("mask+gender", "9|classes have equal mask, gender"),
+        ("label+mask", "unknown target 'label'"),
     ],
 )
 def test_what_is_no_target_is_refused_with_the_nearest(text: str, message: str) -> None:
@@ -138,8 +138,8 @@ def test_age_cut_elsewhere_moves_the_label_and_nothing_else() -> None:
     ("attribute", "numbers", "cuts", "message"),
     [
         ("agee", ["1", "40", "70"], [30, 58], "did you mean age"),
-        ("age", ["1", "old", "70"], [30, 58], "row 1: 'old' is no number"),
-        ("age", ["1", "nan", "70"], [30, 58], "row 1: 'nan' is no number"),
+        ("age", ["1", "old", "70"], [30, 58], "row 1: expected a number, found 'old'"),
+        ("age", ["1", "nan", "70"], [30, 58], "row 1: expected a number, found 'nan'"),
         ("age", ["1", "40", "70"], [58, 30], "expected 2 ascending cuts"),
         ("age", ["1", "40", "70"], [30], "expected 2 ascending cuts for <30, 30-59, >=60, found 30"),
     ],

@@ -27,7 +27,7 @@ def disc(height: int = 120, width: int = 90) -> np.ndarray:
     return np.where(inside[:, :, None], (250, 240, 220), (20, 30, 60)).astype(np.uint8)
 
 
-def test_the_mask_has_the_image_s_size_and_is_what_the_model_says(model: BackgroundModel) -> None:
+def test_mask_has_the_size_of_the_image_and_the_model_output(model: BackgroundModel) -> None:
     image = disc()
     mask = model.mask(image)
     assert mask.shape == image.shape[:2]
@@ -56,7 +56,7 @@ def test_threads_that_share_a_model_get_the_same_masks(model: BackgroundModel) -
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_the_foreground_stays_and_the_background_becomes_the_fill(model: BackgroundModel, fill: str) -> None:
+def test_foreground_stays_and_background_becomes_the_fill(model: BackgroundModel, fill: str) -> None:
     image = disc()
     made, share = replace_background(image, model.mask(image), fill)
     assert np.abs(made[60, 45].astype(int) - image[60, 45]).max() <= 20
@@ -84,11 +84,11 @@ def test_an_image_in_which_nothing_stands_out_is_kept(model: BackgroundModel) ->
 
 def test_files_that_are_no_u2net_are_refused_with_what_was_found(tmp_path: Path) -> None:
     with pytest.raises(
-        EnsembleError, match=r"isnet\.onnx takes 1 inputs, the first tensor\(float\) \(1, 3, 1024, 1024\)"
+        EnsembleError, match=r"isnet\.onnx has 1 inputs, the first tensor\(float\) \(1, 3, 1024, 1024\)"
     ) as caught:
         BackgroundModel(write_model(tmp_path / "isnet.onnx", "isnet"))
     assert "u2netp" in (caught.value.hint or "")
-    with pytest.raises(EnsembleError, match=r"classes\.onnx gives \(1, 2, 320, 320\)"):
+    with pytest.raises(EnsembleError, match=r"classes\.onnx, found \(1, 2, 320, 320\)"):
         BackgroundModel(write_model(tmp_path / "classes.onnx", "classes")).mask(disc())
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(EnsembleError, match=r"onnxruntime cannot use .*text\.onnx"):

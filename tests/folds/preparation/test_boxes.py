@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from folds.errors import UsageError
-from folds.preparation.boxes import CHOICES, Box, centre_window, choose, parse_aspect, typical_window, window_round
+from folds.preparation.boxes import CHOICES, Box, center_window, choose, parse_aspect, typical_window, window_round
 
 sides = st.integers(1, 2000)
 sizes = st.tuples(sides, sides)
@@ -38,8 +38,8 @@ def test_a_window_lies_inside_the_image_and_has_the_aspect(box, size, margin, as
 
 
 @given(sizes, aspects)
-def test_the_centre_window_is_the_largest_of_its_aspect_and_in_the_middle(size, aspect) -> None:
-    left, top, right, bottom = window = centre_window(size, aspect)
+def test_center_window_is_the_largest_centered_window(size, aspect) -> None:
+    left, top, right, bottom = window = center_window(size, aspect)
     assert is_inside(window, size)
     assert has_aspect(window, aspect)
     assert right - left == size[0] or bottom - top == size[1]
@@ -52,20 +52,20 @@ def test_the_margin_is_a_share_of_the_box_on_each_side() -> None:
     assert window_round(Box(400, 300, 100, 100, 1.0), (1000, 1000), 0.0, 0.5) == (400, 250, 500, 450)
 
 
-def test_what_reaches_over_the_edge_is_moved_inside_and_what_is_too_large_made_smaller() -> None:
+def test_windows_are_shifted_inside_or_scaled_down() -> None:
     assert window_round(Box(0, 0, 100, 100, 1.0), (1000, 1000), 0.5, 1.0) == (0, 0, 200, 200)
     assert window_round(Box(950, 950, 100, 100, 1.0), (1000, 1000), 0.5, 1.0) == (800, 800, 1000, 1000)
     assert window_round(Box(10, 40, 80, 80, 1.0), (96, 128), 0.3, 1.0) == (0, 32, 96, 128)
 
 
-def test_the_typical_window_lies_where_those_of_the_others_do_whatever_the_size_of_the_image() -> None:
+def test_typical_window_is_relative_to_the_image_size() -> None:
     windows = [(20, 10, 60, 50), (22, 12, 62, 52), (24, 14, 64, 54)]
     assert typical_window(windows, [(100, 200)] * 3, (100, 200), 1.0) == (22, 12, 62, 52)
     assert typical_window(windows, [(100, 200)] * 3, (200, 400), 1.0) == (44, 24, 124, 104)
-    assert typical_window([], [], (100, 200), 1.0) == centre_window((100, 200), 1.0)
+    assert typical_window([], [], (100, 200), 1.0) == center_window((100, 200), 1.0)
 
 
-def test_several_faces_are_chosen_from_by_size_place_or_confidence() -> None:
+def test_faces_are_chosen_by_size_position_or_confidence() -> None:
     large, central, sure = Box(0, 0, 60, 60, 0.7), Box(90, 90, 20, 20, 0.7), Box(150, 0, 20, 20, 0.99)
     faces = [central, sure, large]
     assert choose(faces, (200, 200), "largest") == large
@@ -94,6 +94,6 @@ def test_an_aspect_is_a_ratio_or_two_numbers(text, aspect) -> None:
 
 @pytest.mark.parametrize("text", ["", "wide", "3:4:5", "0", "1:0", "-1", "nan", "100", "1:"])
 def test_what_is_no_aspect_is_refused_with_an_example(text) -> None:
-    with pytest.raises(UsageError, match=r"expected width:height") as caught:
+    with pytest.raises(UsageError, match=r"must be width:height") as caught:
         parse_aspect(text)
-    assert "--aspect 3:4" in (caught.value.hint or "")
+    assert "`aspect=3:4`" in (caught.value.hint or "")

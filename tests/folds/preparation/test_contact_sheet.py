@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from folds.preparation.boxes import Box
-from folds.preparation.contact_sheet import MAX_CASES, worst, write_crop_sheet
+from folds.preparation.contact_sheet import MAX_CASES, worst_cases, write_crop_sheet
 from folds.preparation.results import PreparedImage
 
 
@@ -19,13 +19,13 @@ def image(id: str, confidence: float | None, foreground: float | None = None, lo
 
 def test_misses_come_first_then_the_least_certain() -> None:
     rows = [image("sure", 0.9), image("missed", None), image("doubtful", 0.5), image("missed too", None)]
-    assert [row.id for row in worst(rows)] == ["missed", "missed too", "doubtful", "sure"]
-    assert len(worst(rows * 100)) == MAX_CASES
+    assert [row.id for row in worst_cases(rows)] == ["missed", "missed too", "doubtful", "sure"]
+    assert len(worst_cases(rows * 100)) == MAX_CASES
 
 
 def test_without_faces_nothing_and_all_come_before_a_half() -> None:
     rows = [image("half", None, 0.5, False), image("all", None, 0.99, False), image("nothing", None, 0.0, False)]
-    assert [row.id for row in worst(rows)] == ["nothing", "all", "half"]
+    assert [row.id for row in worst_cases(rows)] == ["nothing", "all", "half"]
 
 
 def test_the_sheet_shows_box_crop_and_result(tmp_path: Path) -> None:

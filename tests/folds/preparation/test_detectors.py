@@ -18,10 +18,10 @@ from folds.preparation.detectors import DetectorSettings, OnePerThread, describe
     [
         ({"name": "opncv"}, "unknown detector 'opncv'; did you mean opencv"),
         ({"name": "mediapipe"}, "needs a model file"),
-        ({"model": Path("x.tflite")}, "OpenCV brings its cascades along"),
-        ({"min_confidence": 1.5}, "--min-confidence must be from 0 to 1, found 1.5"),
-        ({"min_face": -0.1}, "--min-face must be from 0 to 1"),
-        ({"min_face": float("nan")}, "--min-face must be from 0 to 1"),
+        ({"model": Path("x.tflite")}, "OpenCV includes its models"),
+        ({"min_confidence": 1.5}, "min_confidence must be from 0 to 1, found 1.5"),
+        ({"min_face": -0.1}, "min_face must be from 0 to 1"),
+        ({"min_face": float("nan")}, "min_face must be from 0 to 1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message) -> None:

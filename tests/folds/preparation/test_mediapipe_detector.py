@@ -76,7 +76,7 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-def test_boxes_come_most_confident_first_without_those_that_are_too_small(standin: StandIn, model: Path) -> None:
+def test_boxes_are_sorted_by_confidence_without_small_ones(standin: StandIn, model: Path) -> None:
     detector = MediapipeDetector(model, min_confidence=0.3, min_face=0.25)
     image = np.zeros((90, 100, 3), np.uint8)[:, ::-1]
     assert detector.find(image) == [Box(-5, 0, 50, 60, 0.875), Box(10, 20, 30, 40, 0.625)]
@@ -106,7 +106,7 @@ def test_without_mediapipe_the_other_detector_is_offered(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     with pytest.raises(EnsembleError, match="mediapipe cannot be imported") as caught:
         describe_detector(DetectorSettings("mediapipe", model))
-    assert "--detector opencv" in (caught.value.hint or "")
+    assert "`detector=opencv`" in (caught.value.hint or "")
 
 
 def test_a_model_that_is_not_there_is_named(standin: StandIn, tmp_path: Path) -> None:

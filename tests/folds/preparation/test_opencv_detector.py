@@ -71,7 +71,7 @@ def test_what_shows_no_face_has_none(detector: CascadeDetector) -> None:
         assert detector.find(image) == []
 
 
-def test_less_confidence_adds_faces_and_changes_none_that_was_found(detector: CascadeDetector) -> None:
+def test_lower_confidence_adds_faces_and_changes_no_other(detector: CascadeDetector) -> None:
     loose, more = CascadeDetector(min_confidence=0.15), 0
     for person in range(12):
         image = portrait(person, "wear")
@@ -89,7 +89,7 @@ def test_the_smallest_face_is_a_share_of_the_shorter_side() -> None:
     assert CascadeDetector(min_face=0.95).find(image) == []
 
 
-def test_the_same_image_has_the_same_boxes_every_time_and_a_larger_copy_the_same_in_proportion(
+def test_boxes_are_deterministic_and_scale_with_the_image(
     detector: CascadeDetector,
 ) -> None:
     image = portrait(3, "normal")
@@ -100,7 +100,7 @@ def test_the_same_image_has_the_same_boxes_every_time_and_a_larger_copy_the_same
     assert abs(twice[0].width - 2 * first[0].width) <= 0.2 * twice[0].width
 
 
-def test_a_mirrored_image_has_the_mirrored_windows_of_the_profile_pass(detector: CascadeDetector) -> None:
+def test_mirrored_image_has_mirrored_profile_windows(detector: CascadeDetector) -> None:
     compared = 0
     for person in range(4):
         gray = np.ascontiguousarray(portrait(person, "normal")[:, :, 1])
@@ -124,11 +124,11 @@ def test_without_opencv_the_package_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert caught.value.hint == "pip install 'opencv-python-headless<5'"
 
 
-def test_an_opencv_without_cascades_is_told_from_one_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_opencv_without_cascades_differs_from_missing_opencv(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(__version__="5.0.0"))
-    with pytest.raises(EnsembleError, match=r"OpenCV 5\.0\.0 has no cascades any more") as caught:
+    with pytest.raises(EnsembleError, match=r"OpenCV 5\.0\.0 no longer has cascades") as caught:
         CascadeDetector()
     assert "<5" in (caught.value.hint or "")
     bare = types.SimpleNamespace(__version__="4.99", data=types.SimpleNamespace(haarcascades=str(tmp_path)))
-    with pytest.raises(EnsembleError, match=r"OpenCV 4\.99 came without haarcascade_eye\.xml"):
+    with pytest.raises(EnsembleError, match=r"OpenCV 4\.99 does not include haarcascade_eye\.xml"):
         cascade_file(bare, "eye")

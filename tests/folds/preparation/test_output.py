@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError
-from folds.preparation.output import JOURNAL, RECORD, PreparedFolder, check_place, differences, image_names, write_table
+from folds.preparation.output import (
+    JOURNAL,
+    RECORD,
+    PreparedFolder,
+    check_output_folder,
+    differences,
+    image_names,
+    write_table,
+)
 from folds.utils.csv_table import read_csv
 from folds.utils.files import sha256_bytes
 
@@ -44,7 +52,7 @@ def test_readable_ids_keep_their_names_without_the_suffix() -> None:
     ]
 
 
-def test_ids_that_would_share_a_file_are_told_apart_even_where_case_is_not() -> None:
+def test_file_names_are_unique_even_if_case_is_ignored() -> None:
     names = image_names("train", ["a.jpg", "a.png", "A", "b.jpg"])
     assert len({name.lower() for name in names}) == 4
     assert names[3] == "images/train/b.png"
@@ -81,11 +89,11 @@ def test_folders_that_hold_or_lie_in_the_data_are_refused(tmp_path: Path) -> Non
         (tmp_path / "tables", table),
         (tmp_path / "photos" / ".." / "photos" / "people", table),
     ]:
-        with pytest.raises(EnsembleError, match=r"original|next time") as caught:
-            check_place(out, data, original)
-        assert caught.value.hint == "name a folder beside the data: -o prepared"
+        with pytest.raises(EnsembleError, match=r"original") as caught:
+            check_output_folder(out, data, original)
+        assert caught.value.hint == "name a folder outside the data, e.g. `output=prepared`"
     for out in (tmp_path / "photos" / "prepared", tmp_path / "tables" / "prepared", tmp_path / "photos2"):
-        check_place(out, table, original)
+        check_output_folder(out, table, original)
 
 
 def started(out: Path, record: dict[str, object] | None = None) -> PreparedFolder:
@@ -104,19 +112,19 @@ def test_a_folder_with_other_things_is_refused_also_with_force(tmp_path: Path) -
     with pytest.raises(EnsembleError, match=r"found prepare\.json"):
         PreparedFolder(tmp_path, {}).check(resume=False, force=True)
     (tmp_path / "file").touch()
-    with pytest.raises(EnsembleError, match="is a file, expected a folder"):
+    with pytest.raises(EnsembleError, match="expected a folder to write to, found the file"):
         PreparedFolder(tmp_path / "file", {}).check(resume=False, force=False)
 
 
-def test_a_set_that_is_there_wants_resume_or_force_and_says_which(tmp_path: Path) -> None:
+def test_existing_set_needs_resume_or_force(tmp_path: Path) -> None:
     folder = started(tmp_path)
     with pytest.raises(EnsembleError, match="is not complete") as caught:
         folder.check(resume=False, force=False)
-    assert "--resume" in (caught.value.hint or "")
+    assert "`resume=True`" in (caught.value.hint or "")
     folder.complete([], {})
     with pytest.raises(EnsembleError, match="is complete") as caught:
         folder.check(resume=False, force=False)
-    assert "--force" in (caught.value.hint or "")
+    assert "`force=True`" in (caught.value.hint or "")
     folder.check(resume=True, force=False)
     folder.check(resume=False, force=True)
 
@@ -124,17 +132,17 @@ def test_a_set_that_is_there_wants_resume_or_force_and_says_which(tmp_path: Path
 def test_a_resume_under_other_settings_shows_the_difference(tmp_path: Path) -> None:
     started(tmp_path)
     other = PreparedFolder(tmp_path, {"margin": 0.5, "crop": {"by": "mediapipe"}})
-    with pytest.raises(EnsembleError, match="was prepared otherwise") as caught:
+    with pytest.raises(EnsembleError, match="was prepared with other settings") as caught:
         other.check(resume=True, force=False)
     assert caught.value.details == (
-        "margin: 0.3 there, 0.5 asked for",
-        'crop by: "opencv" there, "mediapipe" asked for',
+        "margin: expected 0.5, found 0.3",
+        'crop by: expected "mediapipe", found "opencv"',
     )
     other.check(resume=False, force=True)
 
 
 def test_a_setting_only_one_side_has_is_a_difference() -> None:
-    assert list(differences({"a": 1}, {"b": 2})) == ["a: 1 there, null asked for", "b: null there, 2 asked for"]
+    assert list(differences({"a": 1}, {"b": 2})) == ["a: expected null, found 1", "b: expected 2, found null"]
     assert list(differences({"a": {"b": 1}}, {"a": {"b": 1}})) == []
 
 
@@ -173,7 +181,7 @@ def test_lines_that_say_nothing_are_passed_over(tmp_path: Path, line: bytes) -> 
     assert folder.entry("boxes") is None
 
 
-def test_an_image_counts_as_made_when_it_is_whole_and_of_the_same_source_and_window(tmp_path: Path) -> None:
+def test_image_is_made_if_intact_with_equal_source_and_window(tmp_path: Path) -> None:
     folder = started(tmp_path)
     (tmp_path / "a.png").write_bytes(b"picture")
     folder.note("a.png", source="s", window=[0, 0, 2, 2], sha=sha256_bytes(b"picture"))
@@ -205,7 +213,7 @@ def test_the_journal_ends_in_the_order_asked_for(tmp_path: Path) -> None:
     assert json.loads((tmp_path / RECORD).read_text())["complete"] is True
 
 
-def test_a_table_keeps_its_columns_and_those_with_a_meaning_are_renamed(tmp_path: Path) -> None:
+def test_table_keeps_its_columns_and_renames_reserved_ones(tmp_path: Path) -> None:
     attributes = {"site": ["n", "s, w"], "path": ["x", "y"], "face_found": ["maybe", "no"], "note": ['say "a"\nb', ""]}
     table = SampleTable(
         "a.csv",

@@ -127,7 +127,7 @@ def test_every_fallback_says_what_becomes_of_a_miss(photos: Path, tmp_path: Path
     assert 15 <= top <= 21
 
 
-def test_misses_of_one_class_are_warned_about_unless_they_are_cut_as_the_others(tmp_path: Path) -> None:
+def test_misses_of_one_class_give_a_warning_unless_typical(tmp_path: Path) -> None:
     (tmp_path / "img").mkdir()
     rows = ["path,label,person"]
     for at in range(40):
@@ -145,7 +145,7 @@ def test_the_bytes_depend_on_neither_threads_nor_place(photos: Path, tmp_path: P
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_a_resume_does_what_is_missing_and_ends_with_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+def test_resume_makes_missing_images_with_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(photos, out)
     whole = contents(out)
@@ -174,13 +174,13 @@ def test_an_original_that_changed_is_made_again_on_a_resume(photos: Path, tmp_pa
 def test_another_table_or_other_settings_are_no_resume(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "out")
     before = contents(tmp_path / "out")
-    with pytest.raises(EnsembleError, match="prepared otherwise") as caught:
+    with pytest.raises(EnsembleError, match="prepared with other settings") as caught:
         run(photos, tmp_path / "out", replace(FACES, margin=0.5), resume=True)
-    assert caught.value.details == ("crop margin: 0.3 there, 0.5 asked for",)
+    assert caught.value.details == ("crop margin: expected 0.5, found 0.3",)
     (photos / "index.csv").write_text(
         (photos / "index.csv").read_text().replace("img/7.png,cat,p3", "img/7.png,dog,p3")
     )
-    with pytest.raises(EnsembleError, match="prepared otherwise") as caught:
+    with pytest.raises(EnsembleError, match="prepared with other settings") as caught:
         run(photos, tmp_path / "out", resume=True)
     assert caught.value.details[0].startswith("tables train: ")
     with pytest.raises(EnsembleError, match="holds a prepared set, which is complete"):
@@ -191,7 +191,7 @@ def test_another_table_or_other_settings_are_no_resume(photos: Path, tmp_path: P
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
-def test_images_that_cannot_be_used_are_one_error_and_nothing_is_written(photos: Path, tmp_path: Path) -> None:
+def test_unusable_images_are_one_error_and_nothing_is_written(photos: Path, tmp_path: Path) -> None:
     (photos / "img" / "2.png").write_text("no image")
     whole = (photos / "img" / "5.png").read_bytes()
     (photos / "img" / "5.png").write_bytes(whole[: len(whole) // 2])
@@ -279,9 +279,7 @@ def test_deep_images_are_windowed_and_that_is_said(photos: Path, tmp_path: Path)
     assert np.asarray(Image.open(tmp_path / "out" / made.images[3].made)).max() == round(255 * 41 / 47)
 
 
-def test_the_background_is_told_on_the_whole_image_and_the_face_found_on_the_original(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_background_and_face_are_found_on_the_whole_original(photos: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "u2net.onnx")
     made = run(photos, tmp_path / "both", replace(FACES, background=model, fill="white"))
     alone = run(photos, tmp_path / "alone", Preparation(background=model, fill="white"))
@@ -295,7 +293,7 @@ def test_the_background_is_told_on_the_whole_image_and_the_face_found_on_the_ori
     assert all(0 < float(share) < 1 for share in table["foreground_share"])
 
 
-def test_a_prepared_set_can_be_prepared_again_and_its_columns_are_replaced(photos: Path, tmp_path: Path) -> None:
+def test_prepared_set_can_be_prepared_again_with_new_columns(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "one")
     run(tmp_path / "one", tmp_path / "two", Preparation(background=write_model(tmp_path / "u2net.onnx")))
     first, second = (read_csv(tmp_path / name / "index.csv").columns for name in ("one", "two"))
@@ -346,9 +344,7 @@ def test_class_folders_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_the_mask_layout_is_read_with_its_traps_and_test_images_are_a_table_of_their_own(
-    tmp_path: Path, answers: bool
-) -> None:
+def test_mask_layout_gives_a_training_and_a_test_table(tmp_path: Path, answers: bool) -> None:
     people = generate_people(tmp_path / "people", people=12, test_people=2, size=(48, 64), traps=True)
     if not answers:
         (people / "eval" / "answers.csv").unlink()
@@ -365,7 +361,7 @@ def test_the_mask_layout_is_read_with_its_traps_and_test_images_are_a_table_of_t
     assert not any("declared" in text for text in made.warnings)
 
 
-def test_a_class_without_images_is_warned_about_since_a_table_cannot_declare_it(tmp_path: Path) -> None:
+def test_class_without_images_gives_a_warning(tmp_path: Path) -> None:
     people = generate_people(tmp_path / "people", people=2, test_people=0, size=(48, 64))
     (people / "eval" / "info.csv").unlink()
     made = prepare(read_data(DataSpec(people)), tmp_path / "out", FACES, detector=Marked)
@@ -405,11 +401,11 @@ def test_misses_that_gather_in_a_class_are_warned_about() -> None:
     ("settings", "message"),
     [
         ({}, "nothing to do"),
-        ({"choose": "largst"}, "unknown --choose 'largst'; did you mean largest"),
-        ({"fallback": "crop"}, "unknown --fallback 'crop'"),
-        ({"fill": "gray"}, "unknown --fill 'gray'; did you mean grey"),
-        ({"margin": -0.1}, "--margin must be from 0 to 5"),
-        ({"margin": float("nan")}, "--margin must be from 0 to 5"),
+        ({"choose": "largst"}, "unknown choose 'largst'; did you mean largest"),
+        ({"fallback": "crop"}, "unknown fallback 'crop'"),
+        ({"fill": "gray"}, "unknown fill 'gray'; did you mean grey"),
+        ({"margin": -0.1}, "margin must be from 0 to 5"),
+        ({"margin": float("nan")}, "margin must be from 0 to 5"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message) -> None:

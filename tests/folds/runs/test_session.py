@@ -109,7 +109,7 @@ def test_strict_trains_and_writes_nothing_where_the_plan_has_a_warning(
     from dataclasses import replace
 
     plan = replace(planned(), warnings=("fold 0 lacks class 3",))
-    with pytest.raises(EnsembleError, match="under --strict: nothing was trained") as refused:
+    with pytest.raises(EnsembleError, match="with strict=True: nothing was trained") as refused:
         train_runs(plan, strict=True)
     assert refused.value.details == ("fold 0 lacks class 3",)
     assert not Path("runs/test_resnet").exists()

@@ -56,7 +56,7 @@ def test_the_folds_are_scikit_learns_also_where_rounding_decides(sizes: str, lab
         compared += 1
 
 
-def test_people_of_several_thousand_images_are_spread_as_scikit_learn_spreads_them() -> None:
+def test_people_with_thousands_of_images_match_scikit_learn() -> None:
     random = np.random.default_rng(4)
     persons = np.repeat(np.arange(12), random.integers(1, 4000, 12))
     labels = random.choice(18, len(persons), p=random.dirichlet(np.full(18, 0.5)))
@@ -75,5 +75,5 @@ def test_unequal_shares_are_filled_to_those_shares() -> None:
     assert abs((fold == 0).mean() - 0.1) < 0.01
 
 
-def test_an_empty_fold_gets_the_smallest_person_of_the_fullest_one() -> None:
+def test_empty_fold_gets_the_smallest_person_of_the_largest_fold() -> None:
     assert fill_empty(np.array([0, 0, 0, 1]), np.array([5, 2, 3, 9]), 3).tolist() == [0, 2, 0, 1]

@@ -42,7 +42,7 @@ quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 
 @quick
 @given(tables())
-def test_no_person_stands_on_two_sides_and_every_row_is_in_exactly_one_fold(case):
+def test_people_are_in_one_fold_and_rows_in_exactly_one(case):
     table, k, seed = case
     folds = split_by_person(table, k, seed)
     seen = np.zeros(len(table), int)
@@ -78,7 +78,7 @@ def test_the_folds_are_those_of_scikit_learn(case):
 
 @settings(quick, max_examples=25)
 @given(tables(), st.randoms(use_true_random=False))
-def test_the_split_follows_from_table_and_seed_alone_whatever_the_order_of_the_rows(case, random):
+def test_split_depends_on_table_and_seed_not_on_row_order(case, random):
     table, k, seed = case
     index = list(range(len(table)))
     random.shuffle(index)
@@ -97,7 +97,7 @@ def test_a_fold_that_scikit_learn_leaves_empty_is_filled():
     assert check_folds(folds, ("0", "1")) is not None
 
 
-def test_another_seed_gives_another_split_and_seed_zero_is_a_seed():
+def test_another_seed_gives_another_split_also_seed_zero():
     table = table_of([f"p{i // 2}" for i in range(80)], ["a", "b"] * 40)
     folds = [split_by_person(table, 4, seed).fold.tolist() for seed in (0, 0, 1)]
     assert folds[0] == folds[1] != folds[2]
@@ -112,7 +112,7 @@ def test_stratify_spreads_another_column_than_the_label():
     assert np.bincount(folds.fold[site == "south"], minlength=5).tolist() == [2] * 5
 
 
-def test_several_columns_are_spread_each_though_their_joint_values_are_too_few() -> None:
+def test_columns_are_spread_even_if_joint_values_are_rare() -> None:
     # 60 people, all different jointly; of each label, gender and site there are many.
     rng = np.random.default_rng(1)
     columns = [rng.choice(list(values), 60) for values in ("abcdef", "mf", "nsew")]
@@ -148,7 +148,7 @@ def test_the_repair_is_on_unless_told_and_is_recorded(tmp_path) -> None:
     assert load_folds(save_folds(tmp_path / "plain.csv", plain), table).repair is None
 
 
-def test_the_repaired_folds_do_not_depend_on_the_order_of_the_rows() -> None:
+def test_repaired_folds_do_not_depend_on_row_order() -> None:
     labels, persons = skewed_people(4)
     table = table_of([f"p{i}" for i in persons], [str(label) for label in labels])
     shuffled = table.take(np.random.default_rng(0).permutation(len(table)))
@@ -156,7 +156,7 @@ def test_the_repaired_folds_do_not_depend_on_the_order_of_the_rows() -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
-def test_a_held_out_part_is_of_about_that_share_by_person_and_the_rest_is_always_trained_on(share) -> None:
+def test_holdout_has_the_requested_share_and_splits_by_person(share) -> None:
     labels, persons = skewed_people(1, people=60, classes=6)
     table = table_of([f"p{i}" for i in persons], [str(label) for label in labels])
     held = hold_out(table, share, 3)
@@ -176,11 +176,11 @@ def test_a_held_out_part_comes_back_from_its_file(tmp_path, table) -> None:
     assert ",-1\n" in path.read_text()
     for back in (load_folds(path, table), read_folds(path)):
         assert (back.k, back.fold.tolist(), back.sha) == (1, held.fold.tolist(), held.sha)
-    with pytest.raises(UsageError, match="there is no fold 1"):
+    with pytest.raises(UsageError, match="fold must be from 0 to 0, found 1"):
         held.training_index(1)
 
 
-def test_the_table_of_a_held_out_part_has_what_is_trained_on_beside_it() -> None:
+def test_table_of_a_holdout_shows_the_training_part() -> None:
     images, people = fold_counts(
         assigned(["p", "p", "q", "r"], ["a", "b", "b", "a"], [0, 0, -1, -1], k=1), ("a", "b", "c")
     )
@@ -188,7 +188,7 @@ def test_the_table_of_a_held_out_part_has_what_is_trained_on_beside_it() -> None
     assert people.tolist() == [1, 2]
 
 
-def test_a_class_that_is_only_held_out_or_only_trained_on_is_warned_about() -> None:
+def test_class_in_one_part_of_a_holdout_gives_a_warning() -> None:
     found = check_folds(assigned(["p", "q", "r", "s"], ["a", "b", "c", "c"], [0, -1, -1, 0], k=1), ("a", "b", "c"))
     assert found == [
         "class a: 1 person for the held-out part: absent from training of fold 0",
@@ -204,7 +204,7 @@ def test_a_held_out_part_and_its_rest_are_not_empty(fold) -> None:
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 20])
 def test_a_share_that_holds_out_nothing_or_all_is_wrong_usage(share) -> None:
-    with pytest.raises(UsageError, match=f"--holdout must be above 0 and below 1, found {share}"):
+    with pytest.raises(UsageError, match=f"holdout must be above 0 and below 1, found {share}"):
         hold_out(table_of(["p", "q"], ["a", "b"]), share)
 
 
@@ -217,13 +217,13 @@ def test_scikit_learns_own_warnings_are_not_passed_on():
 
 @pytest.mark.parametrize("k", [1, 0, -3])
 def test_fewer_than_two_folds_are_wrong_usage(k):
-    with pytest.raises(UsageError, match=f"--k must be 2 or more, found {k}") as error:
+    with pytest.raises(UsageError, match=f"k must be 2 or more, found {k}") as error:
         split_by_person(table_of(["p", "q"], ["a", "b"]), k)
     assert error.value.exit_code == 2
 
 
 def test_a_seed_numpy_does_not_take_is_wrong_usage():
-    with pytest.raises(UsageError, match="--seed"):
+    with pytest.raises(UsageError, match="seed must be from 0"):
         split_by_person(table_of(["p", "q"], ["a", "b"]), 2, -1)
 
 
@@ -231,7 +231,7 @@ def test_more_folds_than_people_are_refused_with_a_k_that_works():
     table = table_of(["p", "p", "q", "r"], ["a", "b", "a", "b"])
     with pytest.raises(EnsembleError, match=r"5 folds need at least 5 people, table.csv has 3") as error:
         split_by_person(table, 5)
-    assert error.value.hint == "try --k 3"
+    assert error.value.hint == "try `k=3`"
     assert split_by_person(table, 3).k == 3
 
 
@@ -247,7 +247,7 @@ def test_a_table_without_persons_cannot_be_split():
 
 
 def test_a_fold_that_does_not_exist_is_named():
-    with pytest.raises(UsageError, match="there is no fold 2: the folds are 0 to 1"):
+    with pytest.raises(UsageError, match="fold must be from 0 to 1, found 2"):
         split_by_person(table_of(["p", "q"], ["a", "b"]), 2).validation_index(2)
 
 
@@ -256,8 +256,8 @@ def assigned(persons: list[str], labels: list[str], fold: list[int], k: int | No
     return FoldAssignment(ids, np.array(labels), np.array(persons), np.array(fold), k or max(fold) + 1, 0)
 
 
-def test_a_person_in_two_folds_is_an_error_that_names_folds_and_counts():
-    with pytest.raises(EnsembleError, match="1 of 3 people stand in more than one fold") as error:
+def test_person_in_two_folds_is_an_error_with_folds_and_counts():
+    with pytest.raises(EnsembleError, match="1 of 3 people are in more than one fold") as error:
         check_folds(assigned(["p", "p", "p", "q", "r"], list("ababa"), [0, 0, 1, 1, 0]), ("a", "b"))
     assert error.value.details == ("p: fold 0 (2 samples), fold 1 (1 samples)",)
 
@@ -272,7 +272,7 @@ def test_a_fold_number_outside_the_folds_is_an_error():
         check_folds(assigned(["p", "q", "r"], ["a", "b", "a"], [0, 1, 7], k=2), ("a", "b"))
 
 
-def test_a_class_that_a_fold_lacks_is_counted_in_people_not_images():
+def test_missing_class_is_counted_in_people_not_images():
     persons = ["p", "p", "p", "q", "r", "s", "t"]
     labels = ["17", "17", "17", "17", "0", "0", "0"]
     meaning = {"17": {"mask": "normal", "gender": "female", "age": ">=60"}}
@@ -280,16 +280,16 @@ def test_a_class_that_a_fold_lacks_is_counted_in_people_not_images():
     assert found == ["class 17 (normal female >=60): 2 people for 3 folds: absent from validation of fold 1"]
 
 
-def test_a_class_of_one_person_is_missing_from_that_folds_training_too():
+def test_class_of_one_person_is_missing_from_training_too():
     found = check_folds(assigned(["p", "q", "r", "s"], ["a", "b", "b", "b"], [1, 1, 0, 2]), ("a", "b"))
     assert found == ["class a: 1 person for 3 folds: absent from validation of folds 0, 2 and from training of fold 1"]
 
 
 def test_a_declared_class_that_nobody_has_is_said_once():
-    assert check_folds(assigned(["p", "q"], ["a", "a"], [0, 1]), ("a", "b")) == ["class b: nobody has it"]
+    assert check_folds(assigned(["p", "q"], ["a", "a"], [0, 1]), ("a", "b")) == ["class b: no person has it"]
 
 
-def test_the_fold_table_counts_images_by_class_and_people_by_fold():
+def test_fold_counts_are_images_by_class_and_people_by_fold():
     images, people = fold_counts(assigned(["p", "p", "q", "r"], ["a", "b", "b", "a"], [0, 0, 1, 1]), ("a", "b", "c"))
     assert images.tolist() == [[1, 1], [1, 1], [0, 0]]
     assert people.tolist() == [1, 2]
@@ -348,7 +348,7 @@ def test_a_folds_file_from_elsewhere_needs_only_id_and_fold(tmp_path, table):
     assert (back.fold.tolist(), back.k, back.seed) == (made.fold.tolist(), 3, None)
 
 
-def test_a_folds_file_edited_by_hand_no_longer_claims_the_seed_it_was_made_with(tmp_path, table):
+def test_edited_folds_file_has_no_seed(tmp_path, table):
     save_folds(tmp_path / "folds.csv", split_by_person(table, 3, 5))
     rewrite(
         tmp_path / "folds.csv",
@@ -365,7 +365,7 @@ def test_a_folds_file_edited_by_hand_no_longer_claims_the_seed_it_was_made_with(
     assert load_folds(tmp_path / "folds.csv", table).seed is None
 
 
-def test_saving_the_same_folds_twice_is_fine_and_others_need_force(tmp_path, table):
+def test_equal_folds_can_be_saved_again_others_need_force(tmp_path, table):
     path = tmp_path / "folds.csv"
     save_folds(path, split_by_person(table, 3))
     before = path.stat().st_mtime_ns
@@ -373,14 +373,14 @@ def test_saving_the_same_folds_twice_is_fine_and_others_need_force(tmp_path, tab
     assert path.stat().st_mtime_ns == before
     with pytest.raises(EnsembleError, match="exists and holds other folds") as error:
         save_folds(path, split_by_person(table, 4))
-    assert "--force" in error.value.hint
+    assert "`force=True`" in error.value.hint
     assert load_folds(path, table).k == 3
     save_folds(path, split_by_person(table, 4), force=True)
     assert load_folds(path, table).k == 4
 
 
 def test_folds_are_not_written_over_their_own_json(tmp_path, table):
-    with pytest.raises(UsageError, match="written as a CSV"):
+    with pytest.raises(UsageError, match="expected the name of a CSV file"):
         save_folds(tmp_path / "folds.json", split_by_person(table, 3))
 
 
@@ -403,7 +403,7 @@ def test_any_name_survives_the_file(tmp_path, odd):
 BAD = {
     "a sample without a fold": (lambda lines: lines[:-2], "2 of 36 samples of table.csv have no fold in"),
     "an id that the table lacks": (lambda lines: [*lines, "ghost,1,p0,0"], "1 of 37 ids in .* are not in table.csv"),
-    "an id twice": (lambda lines: [*lines, lines[-1]], "1 ids of .* stand there twice"),
+    "an id twice": (lambda lines: [*lines, lines[-1]], "1 ids of .* are repeated"),
     "another person": (
         lambda lines: [line.replace(",p3,", ",p4,") for line in lines],
         "3 samples have another person in",
@@ -430,7 +430,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_folds_file_that_does_not_fit_is_refused_with_the_place(tmp_path, table, case):
+def test_invalid_folds_files_are_refused_with_the_location(tmp_path, table, case):
     change, message = BAD[case]
     path = save_folds(tmp_path / "folds.csv", split_by_person(table, 3))
     rewrite(path, change)
@@ -439,7 +439,7 @@ def test_a_folds_file_that_does_not_fit_is_refused_with_the_place(tmp_path, tabl
     assert error.value.hint
 
 
-def test_folds_counted_from_one_are_an_error_that_says_how_they_are_counted(tmp_path, table):
+def test_folds_counted_from_one_are_an_error_with_the_rule(tmp_path, table):
     made = split_by_person(table, 3)
     path = tmp_path / "theirs.csv"
     path.write_text("id,fold\n" + "".join(f"{name},{fold + 1}\n" for name, fold in zip(made.ids, made.fold)))
@@ -452,4 +452,4 @@ def test_a_folds_file_without_persons_needs_the_table(tmp_path):
     (tmp_path / "theirs.csv").write_text("id,label,fold\n1,a,0\n2,b,1\n")
     with pytest.raises(EnsembleError, match="no column 'person'") as error:
         read_folds(tmp_path / "theirs.csv")
-    assert "--data" in error.value.hint
+    assert "`data`" in error.value.hint

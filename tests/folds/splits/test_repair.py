@@ -35,7 +35,7 @@ def by_hand(people: GroupCounts, fold: np.ndarray, k: int) -> tuple[int, float, 
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_fold_of_skewed_people_lacks_a_class_and_no_deviation_is_worse(seed: int) -> None:
+def test_repair_adds_missing_classes_without_larger_deviation(seed: int) -> None:
     people = counted(*skewed_people(seed))
     before = greedy(people, 5)
     after, changes = repair(people, before, [0.2] * 5, 0)
@@ -94,7 +94,7 @@ def test_the_same_arguments_give_the_same_folds() -> None:
     assert once.tolist() == again.tolist()
 
 
-def test_a_class_of_fewer_people_than_folds_is_given_to_as_many_folds() -> None:
+def test_rare_class_is_in_as_many_folds_as_it_has_people() -> None:
     # Two of five people have class 1 and stand in one fold of three: one of them must leave it.
     people = counted(np.array([0, 1, 0, 1, 0, 0, 0, 0, 0, 0]), np.repeat(np.arange(5), 2))
     after, changes = repair(people, np.array([0, 0, 1, 2, 2]), [1 / 3] * 3, 0)
@@ -113,7 +113,7 @@ def test_it_says_in_a_line_what_it_changed() -> None:
     )
 
 
-def test_many_people_are_searched_by_samples_and_what_is_absent_is_found() -> None:
+def test_sampled_search_finds_missing_classes_of_many_people() -> None:
     random = np.random.default_rng(2)
     owners = np.repeat(np.arange(3000), 3)
     labels = random.integers(4, size=len(owners))
@@ -136,7 +136,7 @@ def test_a_bad_beginning_is_balanced_to_the_shares_asked_for() -> None:
     assert after.max_deviation < 0.05
 
 
-def test_sampled_and_exhaustive_search_agree_on_what_each_candidate_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampled_and_exhaustive_search_agree_on_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     people = counted(*skewed_people(3, people=12, classes=4))
     fold = greedy(people, 3)
     search = repair_module._LocalSearch(repair_module._Assignment(people, fold, [1 / 3] * 3), 0.05, None)
@@ -148,7 +148,7 @@ def test_sampled_and_exhaustive_search_agree_on_what_each_candidate_costs(monkey
         other[leaves] = target
         if joins < 12:
             other[joins] = source
-        search.now.place(other)
+        search.now.assign(other)
         if np.bincount(other, minlength=3).min():
             assert costs[at] == pytest.approx(search._cost_now())
         else:

@@ -41,9 +41,7 @@ def repeats(table: SampleTable) -> list[FoldAssignment]:
     return repeated_splits(table, 5, 3)
 
 
-def test_repeats_are_independent_where_other_seeds_give_the_same_partition(
-    table: SampleTable, repeats: list[FoldAssignment]
-) -> None:
+def test_repeats_are_independent_even_if_other_seeds_are_not(table: SampleTable, repeats: list[FoldAssignment]) -> None:
     assert [each.repeat for each in repeats] == [0, 1, 2]
     assert {each.seed for each in repeats} == {0}
     assert max_rand_index(repeats) <= MAX_INDEPENDENT_INDEX
@@ -62,21 +60,19 @@ def test_every_repeat_is_as_well_balanced_as_scikit_learns(table: SampleTable, r
         assert now.max_deviation <= before.max_deviation
 
 
-def test_repeats_follow_from_the_seed_and_the_first_ones_from_no_later_one(
-    table: SampleTable, repeats: list[FoldAssignment]
-) -> None:
+def test_repeats_depend_on_the_seed_not_on_later_repeats(table: SampleTable, repeats: list[FoldAssignment]) -> None:
     assert [each.sha for each in repeated_splits(table, 5, 2)] == [each.sha for each in repeats[:2]]
     assert repeated_splits(table, 5, 2, seed=1)[1].sha != repeats[1].sha
 
 
 def test_more_repeats_than_there_are_partitions_are_refused() -> None:
     with pytest.raises(
-        EnsembleError, match="5 different partitions of 2 people into 2 folds were asked for, 1 found"
+        EnsembleError, match="expected 5 different partitions of 2 people into 2 folds, found 1"
     ) as error:
         repeated_splits(table_of(["p", "q"], ["a", "b"]), 2, 5)
-    assert error.value.hint == "--repeats 1"
+    assert error.value.hint == "try `repeats=1`"
 
 
 def test_fewer_than_one_repeat_is_wrong_usage(table: SampleTable) -> None:
-    with pytest.raises(UsageError, match="--repeats must be 1 or more, found 0"):
+    with pytest.raises(UsageError, match="repeats must be 1 or more, found 0"):
         repeated_splits(table, 5, 0)

@@ -30,7 +30,7 @@ def test_one_column_is_counted_by_person_in_the_order_of_names() -> None:
     assert (people.groups.tolist(), people.sizes.tolist(), people.values) == ([1, 0, 1, 1], [1, 3], 2)
 
 
-def test_several_columns_count_each_value_and_the_joint_values_that_people_enough_have() -> None:
+def test_several_columns_count_single_and_frequent_joint_values() -> None:
     persons = [f"p{i}" for i in range(6)]
     labels, site = list("aabbab"), np.array(list("nnnsss"))
     people = count_groups(table_of(persons, labels), [np.array(labels), site], 2)

@@ -163,7 +163,7 @@ def test_another_seed_draws_other_people(drawn: Path, tmp_path: Path) -> None:
     assert rows_of(other / "eval/info.csv") == []
 
 
-def test_a_person_looks_the_same_in_all_pictures_and_unlike_the_others(drawn: Path) -> None:
+def test_images_of_one_person_are_the_most_similar(drawn: Path) -> None:
     folders = sorted((drawn / "train/images").iterdir())
     # The upper corners show the backdrop only; the light differs from picture to picture, so the colour's direction is
     # compared.
@@ -242,9 +242,9 @@ def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
 
 def test_people_drawn_otherwise_are_not_overwritten(drawn: Path) -> None:
     before = contents(drawn)
-    with pytest.raises(EnsembleError, match="drawn otherwise") as raised:
+    with pytest.raises(EnsembleError, match="with other settings") as raised:
         generate_people(drawn, people=PEOPLE, test_people=TEST_PEOPLE, size=SIZE, seed=7)
-    assert raised.value.details == ("seed: 0 there, 7 asked for",)
+    assert raised.value.details == ("seed: expected 7, found 0",)
     assert contents(drawn) == before
 
 
@@ -284,7 +284,7 @@ def test_the_traps_are_set(trapped: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"people": 0}, {"test_people": -1}, {"size": (4, 128)}, {"people": 8, "traps": True}]
 )
-def test_what_cannot_be_drawn_is_refused_before_anything_is_written(tmp_path: Path, wrong: dict) -> None:
+def test_invalid_arguments_are_refused_before_writing(tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(UsageError):
         generate_people(tmp_path / "people", **wrong)
     assert not (tmp_path / "people").exists()
