@@ -76,7 +76,7 @@ def apply_window(image: Image.Image, window: tuple[float, float] | None) -> tupl
     used = window or full
     if used is None:
         raise UnreadableImageError(
-            f"is {kind} (values {show(lowest)} to {show(highest)}) and needs a `window`: the values of black and white",
+            f"is {kind} (values {show(lowest)} to {show(highest)}) and needs a window: the values of black and white",
             (lowest, highest),
         )
     # float32 holds every 16-bit value exactly; 32-bit integers need the larger type.
