@@ -200,7 +200,7 @@ class Recipe:
     transform: str | None = setting(None, "your own transform of the decoded image", SAMPLING, metavar="MODULE:OBJECT")
     target: str = setting(
         "label",
-        "what is predicted: label, an attribute of it (age), or one head each: mask+gender+age",
+        "prediction target: label, an attribute of it (age), or one head each: mask+gender+age",
         MODEL,
         metavar="A[+B]",
     )

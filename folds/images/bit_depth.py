@@ -1,4 +1,4 @@
-"""Scale images of more than 8 bits per channel to 8 bits, and tell the user which values become black and white."""
+"""Scale images of more than 8 bits per channel to 8 bits, and report the window used."""
 
 from __future__ import annotations
 
