@@ -97,13 +97,15 @@ class UsageError(EnsembleError, ValueError):
 
 
 class FoldsFailed(EnsembleError):
-    """Some folds failed; the results of the others are saved (exit 3)."""
+    """A failure of some folds; the results of the others are saved (exit 3)."""
 
     exit_code = 3
 
 
 class ResourceLockedError(EnsembleError):
-    """Another running process holds a file or folder (exit 1); the same command works once that process has ended."""
+    """A file or folder is held by another running process (exit 1); the same command works once that process has
+    ended.
+    """
 
 
 class TrainingDivergedError(EnsembleError):
@@ -111,7 +113,7 @@ class TrainingDivergedError(EnsembleError):
 
 
 class Interrupted(EnsembleError):
-    """The work was stopped by Ctrl-C (exit 130); `hint` is the command that continues it."""
+    """A stop by Ctrl-C (exit 130); `hint` is the command that continues the work."""
 
     exit_code = 130
 

@@ -24,7 +24,7 @@ Entry = tuple[int, int, int, str]  # size, mtime and ctime in nanoseconds, diges
 
 
 class UnreadableImageError(Exception):
-    """A file cannot be used; the reason is the end of a sentence that starts with its name.
+    """An unusable file; the reason is the end of a sentence that starts with its name.
 
     Attributes
     ----------

@@ -332,7 +332,7 @@ def _in_one_style(columns: Mapping[str, Any], collect: Callable[[Iterator[str]],
 
 
 class _CarriageReturnError(Exception):
-    """A cell has a carriage return, so every cell of the file is written in quotation marks."""
+    """A carriage return in a cell, so every cell of the file is written in quotation marks."""
 
 
 def _write_blocks(columns: Mapping[str, Any], quoting: Any) -> Iterator[str]:
