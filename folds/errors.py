@@ -1,20 +1,18 @@
-"""Errors a user can act on: what was expected, what was found, where, and how to mend it.
+"""Define errors that a user can act on: what was expected, what was found, where, and how to mend it.
 
 Messages and hints name parameters, never flags, and mark them with backticks: ``f"`k` must be 2 or more, found {k}"``.
-A Python
-user reads the name (``k must be 2 or more, found 1``), a user of the command line the flag (``--k must be 2 or more,
-found 1``).
+A Python user reads the name (``k must be 2 or more, found 1``), a user of the command line reads the flag (``--k must
+be 2 or more, found 1``).
 
 - A value stands inside the backticks: ```holdout=0.2` `` is ``--holdout 0.2``; ```resume=True` `` is ``--resume``, and
   ```pretrained=False` `` is ``--no-pretrained``.
-- Use the preferred spelling (`resize`, not `fit`). What the running command has no option for (a key of a settings
-  file, an
-  argument of a function) is shown as it is written.
+- Use the preferred spelling (`resize`, not `fit`). Names that are not options of the running command (keys of a
+  settings file, arguments of a function) are shown as they are written.
 - Whole commands (``ensemble folds --stratify ...``) are written out, without backticks.
-- Where one message is made from another, take `EnsembleError.message`, which keeps the marks; ``str(error)`` has none.
+- To build one message from another, take `EnsembleError.message`, which keeps the marks; ``str(error)`` has none.
 - Notes and warnings are marked in the same way. `without_marks` and `with_flags` are the two ways to show a marked
-  text;
-  the command line calls the latter in `ensemble.cli.terminal.console`, with the spellings that `ensemble.cli.app` sets.
+  text; the command line calls the latter in `ensemble.cli.terminal.console`, with the spellings that `ensemble.cli.app`
+  sets.
 """
 
 from __future__ import annotations
@@ -23,27 +21,23 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-# What is no text but moves a terminal's cursor, begins a line, turns the direction of writing or cannot be encoded.
+# Characters that move a terminal's cursor, begin a line, change the writing direction or cannot be encoded.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-# A parameter as messages mark it: `k`, `holdout=0.2`. What else stands between backticks is left alone.
+# A parameter as messages mark it: `k`, `holdout=0.2`. Other text between backticks is left alone.
 _PARAMETER = re.compile(r"`([A-Za-z_]\w*)(?:=([^`\n]*))?`")
 
 
 def without_marks(text: str) -> str:
-    """Return the text as Python users read it: ``"`k=5` and `holdout` contradict"`` → ``"k=5 and holdout
-    contradict"``.
-    """
+    """Return the text for Python users: ``"`k=5` and `holdout` contradict"`` → ``"k=5 and holdout contradict"``."""
     return _PARAMETER.sub(lambda found: found[0][1:-1], text)
 
 
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
-    """Return the text as users of the command line read it: ``"`k=5` and `folds`"`` → ``"--k 5 and --folds"``.
+    """Return the text for users of the command line: ``"`k=5` and `folds`"`` → ``"--k 5 and --folds"``.
 
     Parameters
     ----------
-    flags : parameter → its flag; one that is not in it keeps its name.
+    flags : parameter → its flag; other parameters keep their names.
     """
 
     def flag(found: re.Match[str]) -> str:
@@ -60,8 +54,9 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with its control characters escaped (``\\n``, ``\\x1b``): names of samples, files and runs may
-    hold any.
+    """Return the text with control characters escaped (``\\n``, ``\\x1b``).
+
+    Names of samples, files and runs can have any.
     """
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
@@ -72,8 +67,8 @@ class EnsembleError(Exception):
     Parameters
     ----------
     message : one sentence without a full stop: what was expected, what was found, where (file, row, column).
-    hint : how to mend it, ideally a command to type.
-    details : further lines (one a problem), printed indented below the message.
+    hint : how to mend it, preferably a command to type.
+    details : further lines (one per problem), printed indented below the message.
     """
 
     exit_code = 1
@@ -85,12 +80,12 @@ class EnsembleError(Exception):
         self.details = tuple(details)
 
     def lines(self, show: Callable[[str], str] = without_marks) -> list[str]:
-        """Return what is printed on stderr, a line each; `show` decides how marked parameters are spelled."""
+        """Return the lines to print on stderr; `show` decides how marked parameters are spelled."""
         printed = [f"error: {self.message}", *(f"  {line}" for line in self.details)]
         return [printable(show(line)) for line in printed + ([f"hint: {self.hint}"] if self.hint else [])]
 
     def full_text(self) -> str:
-        """Return message, details and hint, a line each, for a log."""
+        """Return message, details and hint on separate lines, for a log."""
         lines = [self.message, *(f"  {line}" for line in self.details), *([f"hint: {self.hint}"] if self.hint else [])]
         return "\n".join(map(printable, lines))
 
@@ -102,38 +97,40 @@ class UsageError(EnsembleError, ValueError):
 
 
 class FoldsFailed(EnsembleError):
-    """Some folds failed, the rest is saved (exit 3)."""
+    """A failure of some folds; the results of the others are saved (exit 3)."""
 
     exit_code = 3
 
 
 class ResourceLockedError(EnsembleError):
-    """Another living process holds what is needed (exit 1); when it is gone, the same will do."""
+    """A file or folder is held by another running process (exit 1); the same command works once that process has
+    ended.
+    """
 
 
 class TrainingDivergedError(EnsembleError):
-    """A training that has left the numbers (exit 1): what its settings lead to, and no fault of files or machines."""
+    """Training produced a non-finite loss or prediction (exit 1). The settings cause it, not files or machines."""
 
 
 class Interrupted(EnsembleError):
-    """Stopped by Ctrl-C (exit 130); `hint` is the command that goes on."""
+    """A stop by Ctrl-C (exit 130); `hint` is the command that continues the work."""
 
     exit_code = 130
 
     def lines(self, show: Callable[[str], str] = without_marks) -> list[str]:
-        """Return what became of the work, and the command that goes on with it."""
+        """Return the state of the work and the command that continues it."""
         return [f"interrupted: {show(self.message)}", *(["", f"next: {show(self.hint)}"] if self.hint else [])]
 
 
 def close_matches(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
-    """Return the choices that `name` was probably meant to be, best first."""
-    folded = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(name.lower(), folded, n=most, cutoff=0.5)
-    return [folded[match] for match in found]
+    """Return the at most `most` choices that are closest to `name`, best first."""
+    lower_case = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), lower_case, n=most, cutoff=0.5)
+    return [lower_case[match] for match in found]
 
 
 def unknown_name(kind: str, name: str, choices: Sequence[str], hint: str | None = None) -> UsageError:
-    """Return an error for a name that is none of `choices`, with the nearest ones offered; `kind` may be marked
+    """Return an error for a name that is not among `choices`; it suggests the closest ones. `kind` may be marked
     (``"`loss`"``).
     """
     close = close_matches(name, choices)
@@ -143,9 +140,9 @@ def unknown_name(kind: str, name: str, choices: Sequence[str], hint: str | None 
 
 
 def combine_errors(problems: Sequence[str], summary: str, hint: str | None = None, shown: int = 10) -> EnsembleError:
-    """Return one error out of many problems: the first `shown`, and how many there are.
+    """Return one error for many problems: the first `shown` problems and the number of others.
 
-    `summary` is completed by the count, e.g. ``"images cannot be used"`` gives ``"12 images cannot be used"``.
+    `summary` is completed by the number, e.g. ``"images cannot be used"`` gives ``"12 images cannot be used"``.
     """
     rest = len(problems) - shown
     lines = [*problems[:shown], *([f"… and {rest:,} more"] if rest > 0 else [])]

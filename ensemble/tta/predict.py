@@ -139,7 +139,7 @@ class FoldPredictor:
         key = repr((table.source, len(table), self.checkpoint.images))
         if key not in self.images:
             settings = self.checkpoint.image_settings
-            loaded = load_images(table.paths or (), settings, cache_dir=self.image_cache, where=table.locations)
+            loaded = load_images(table.paths or (), settings, cache_dir=self.image_cache, locations=table.locations)
             self.images[key] = loaded, PixelSource(loaded.pixels, self.device)
         images, pixels = self.images[key]
         sha = sha256_bytes("".join(images.content[i] for i in index.tolist()).encode())

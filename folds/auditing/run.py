@@ -218,7 +218,7 @@ def _decoded(
     folder = root / CACHE / "images"
     with progress.step("decoding images") as advance:
         try:
-            cache = load_images(paths, settings, cache_dir=folder, where=table.locations, progress=advance)
+            cache = load_images(paths, settings, cache_dir=folder, locations=table.locations, progress=advance)
             return pictures(table, cache, fold, part), []
         except EnsembleError:
             bad = dict(unusable_images(paths, table.locations, settings=settings))
@@ -231,7 +231,7 @@ def _decoded(
     if not len(good):
         return None, [finding]
     rest = table.take(good)
-    cache = load_images(rest.paths or (), settings, cache_dir=folder, where=rest.locations)
+    cache = load_images(rest.paths or (), settings, cache_dir=folder, locations=rest.locations)
     return pictures(rest, cache, None if fold is None else fold[good], part), [finding]
 
 

@@ -1,12 +1,9 @@
-"""Load and run a transform that the user brings (``module:object``), on the decoded uint8 image and before everything
-else.
+"""Load and run a transform of the user (``module:object``), on the decoded uint8 image and before all other
+augmentation.
 
-Three ways of calling are known: albumentations (``transform(image=image)["image"]``), torchvision and other torch
-modules
-(a uint8 tensor (3, height, width)), and any callable of ``(image)`` or ``(image, rng)``. Whichever it is, each image
-gets
-random numbers of its own from a seed of its own, so that the result depends neither on the batch nor on what ran
-before.
+Three kinds of transforms are supported: albumentations (``transform(image=image)["image"]``), torchvision and other
+torch modules (a uint8 tensor (3, height, width)), and any callable of ``(image)`` or ``(image, rng)``. Each image has
+its own random numbers from its own seed, so the result does not depend on the batch or on earlier calls.
 """
 
 from __future__ import annotations
@@ -37,21 +34,20 @@ from folds.utils.files import sha256_file
 from folds.utils.plugins import load_object
 
 Images = NDArray[np.uint8]
-_EXAMPLE = "--transform my_transforms:train takes train from my_transforms.py in this folder"
-# The random states of the process are one a process: while they are an image's, no other image may be transformed.
+_EXAMPLE = "`transform=my_transforms:train` takes train from my_transforms.py in the current folder"
+# Random states are global to the process, so only one image at a time may be transformed with them.
 _globals = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Transform:
-    """A transform, loaded.
+    """A loaded transform.
 
     Attributes
     ----------
     name : as the user gave it.
-    sha : hex SHA-256 of the file that its module is, empty where it is none; modules that this one imports are not in
-        it.
-    call : uint8 (height, width, 3) that may be written to, seed → what the user's object returns.
+    sha : hex SHA-256 of the module's file, empty if it has none; modules that it imports are not included.
+    call : uint8 (height, width, 3) that may be changed, seed → the result of the user's object.
     """
 
     name: str
@@ -59,28 +55,28 @@ class Transform:
     call: Callable[[Images, int], Any]
 
     def batch(self, images: Images, seeds: Sequence[int]) -> Images:
-        """uint8 (n, height, width, 3) → the same shape, transformed; the images themselves and the process's random
-        states stay.
+        """Return uint8 (n, height, width, 3) with each image transformed; the input and the random states of the
+        process are unchanged.
 
-        On one thread at a time, and not beside another thread that draws from the random states of torch, numpy or
-        Python.
+        Only one thread at a time may call this, and no other thread may use the random states of torch, numpy or Python
+        meanwhile.
 
         Raises
         ------
         EnsembleError : the transform fails, or does not return an image of the size that it was given.
         """
-        done = np.empty_like(images)
-        with _kept_states():
+        transformed = np.empty_like(images)
+        with _preserve_random_states():
             for i, seed in enumerate(seeds):
-                done[i] = self._one(images[i], seed)
-        return done
+                transformed[i] = self._one(images[i], seed)
+        return transformed
 
     def check(self, height: int, width: int) -> None:
-        """Try it on noise of that size: what it returns is an image, and with the same seed the same image.
+        """Check on random noise of this size that the transform returns an image, and the same image for the same seed.
 
         Raises
         ------
-        EnsembleError : as `batch`, or it is not repeatable.
+        EnsembleError : an error of `batch`, or the transform is not repeatable.
         """
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         seeds = list(range(8))
@@ -88,23 +84,23 @@ class Transform:
         again = self.batch(np.stack([noise] * len(seeds)), seeds[::-1])[::-1]
         if not np.array_equal(first, again):
             raise EnsembleError(
-                f"--transform {self.name} gave another image for the same seed: a training could not be repeated or "
+                f"`transform={self.name}` gave different images for the same seed: training could not be repeated or "
                 "resumed",
-                hint="draw from random, numpy.random or torch, which are seeded for each image, or from rng in a "
-                "function of (image, rng)",
+                hint="use random, numpy.random or torch, which are seeded for each image, or rng in a function of "
+                "(image, rng)",
             )
 
     def _one(self, image: Images, seed: int) -> Images:
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)  # of the CPU alone: a GPU's is the model's
+        torch.default_generator.manual_seed(seed)  # only of the CPU: the model uses that of the GPU
         try:
             result = self.call(np.array(image), seed)
         except Exception as error:
             size = f"{image.shape[0]}×{image.shape[1]}"
             raise EnsembleError(
-                f"--transform {self.name} failed on an image of {size}: {type(error).__name__}: {error}",
-                hint="it is given the decoded uint8 image: leave out ToTensor, Normalize and what reads files",
+                f"`transform={self.name}` failed on an image of {size}: {type(error).__name__}: {error}",
+                hint="its input is the decoded uint8 image: remove ToTensor, Normalize and transforms that read files",
             ) from error
         return self._checked(result, image.shape)
 
@@ -114,18 +110,18 @@ class Transform:
                 f"a {type(result).__name__}",
                 "return the image: an array (height, width, 3) or a tensor (3, height, width)",
             )
-        of_torch = isinstance(result, torch.Tensor)
+        is_tensor = isinstance(result, torch.Tensor)
         values = result.detach().cpu().numpy() if isinstance(result, torch.Tensor) else np.asarray(result)
-        expected = (shape[2], *shape[:2]) if of_torch else shape
+        expected = (shape[2], *shape[:2]) if is_tensor else shape
         if values.shape != expected:
-            hint = "the size is --img-size's: crop and resize to it, e.g. RandomResizedCrop(size=(height, width))"
+            hint = "crop and resize to `img_size`, e.g. RandomResizedCrop(size=(height, width))"
             raise self._wrong(f"{type(result).__name__} of shape {values.shape}, expected {expected}", hint)
         if np.issubdtype(values.dtype, np.floating):
             low, high = float(values.min()), float(values.max())
-            if not (low >= -1e-3 and high <= 1 + 1e-3):  # also what is no number
+            if not (low >= -1e-3 and high <= 1 + 1e-3):  # also true for nan
                 raise self._wrong(
                     f"floats from {low:g} to {high:g}, expected 0 to 1",
-                    "leave out Normalize, which comes later anyway, or return uint8",
+                    "remove Normalize, which is applied later, or return uint8",
                 )
             values = (values.clip(0, 1) * 255).round().astype(np.uint8)
         if values.dtype != np.uint8:
@@ -133,38 +129,37 @@ class Transform:
                 f"values of type {values.dtype}, expected uint8 or floats from 0 to 1",
                 "return image.astype(numpy.uint8)",
             )
-        return values.transpose(1, 2, 0) if of_torch else values
+        return values.transpose(1, 2, 0) if is_tensor else values
 
     def _wrong(self, found: str, hint: str) -> EnsembleError:
-        return EnsembleError(f"--transform {self.name} returned {found}", hint=hint)
+        return EnsembleError(f"`transform={self.name}` returned {found}", hint=hint)
 
 
 def load_transform(name: str) -> Transform:
-    """Return the transform of that name: ``module:object``, the module looked for in the current folder first, as
-    `python -m` does.
+    """Return the transform named ``module:object``; the current folder is searched first, as in `python -m`.
 
-    Importing a module runs it: only for a name that the user gave, never for one that was read from a checkpoint.
+    Importing a module runs it, so use this only for a name that the user gave, never for one read from a checkpoint.
 
     Raises
     ------
-    UsageError : the module or the object is not there, cannot be imported, or cannot be called with an image.
+    UsageError : the module or the object does not exist, cannot be imported, or cannot be called with an image.
     """
-    module, found = load_object(name, "--transform", _EXAMPLE)
+    module, found = load_object(name, "transform", _EXAMPLE)
     if inspect.isclass(found):
-        hint = f"write train = {name.partition(':')[2]}(…) into {module.__name__} and name that"
-        raise UsageError(f"--transform {name} is a class, expected an object of it", hint=hint)
+        hint = f"write train = {name.partition(':')[2]}(…) into {module.__name__} and give {module.__name__}:train"
+        raise UsageError(f"`transform={name}` is a class, expected an instance", hint=hint)
     if not callable(found):
         raise UsageError(
-            f"--transform {name} is a {type(found).__name__}, expected something to call with an image", hint=_EXAMPLE
+            f"`transform={name}` is a {type(found).__name__}, expected a function of an image", hint=_EXAMPLE
         )
     file = getattr(module, "__file__", None)
-    return Transform(name, sha256_file(Path(file)) if file else "", _calling(name, found))
+    return Transform(name, sha256_file(Path(file)) if file else "", _call_with_seed(name, found))
 
 
-def _calling(name: str, found: Callable[..., Any]) -> Callable[[Images, int], Any]:
+def _call_with_seed(name: str, found: Callable[..., Any]) -> Callable[[Images, int], Any]:
     roots = {str(getattr(kind, "__module__", "")).split(".")[0] for kind in (found, *type(found).__mro__)}
     if "albumentations" in roots:
-        seeded = getattr(found, "set_random_seed", None)  # its versions before 1.4.19 draw from Python's random state
+        seeded = getattr(found, "set_random_seed", None)  # versions before 1.4.19 use Python's random state
 
         def by_keyword(image: Images, seed: int) -> Any:
             if seeded is not None:
@@ -174,7 +169,7 @@ def _calling(name: str, found: Callable[..., Any]) -> Callable[[Images, int], An
         return by_keyword
     if roots & {"torchvision", "torch"}:
         return lambda image, seed: found(torch.from_numpy(image).permute(2, 0, 1).contiguous())
-    match _wanted(name, found):
+    match _call_style(name, found):
         case "image":
             return lambda image, seed: found(image)
         case "positional":
@@ -182,9 +177,9 @@ def _calling(name: str, found: Callable[..., Any]) -> Callable[[Images, int], An
     return lambda image, seed: found(image, rng=np.random.default_rng(seed))
 
 
-def _wanted(name: str, found: Callable[..., Any]) -> str:
-    """Return how a callable is called: with the ``image`` alone, with a generator as second ``positional`` argument, or
-    by the name ``rng``.
+def _call_style(name: str, found: Callable[..., Any]) -> str:
+    """Return how to call a callable: with the ``image`` only, with a generator as second ``positional`` argument, or
+    ``named`` ``rng``.
     """
     try:
         parameters = list(inspect.signature(found).parameters.values())
@@ -196,7 +191,7 @@ def _wanted(name: str, found: Callable[..., Any]) -> str:
     starred = any(p.kind == p.VAR_POSITIONAL for p in parameters)
     if len(needed) > 2 or not (by_position or starred) or set(keywords) - {"rng"}:
         raise UsageError(
-            f"--transform {name} takes {inspect.signature(found)}, expected (image) or (image, rng)",
+            f"`transform={name}` takes {inspect.signature(found)}, expected (image) or (image, rng)",
             hint="rng is a numpy.random.Generator",
         )
     if any(
@@ -207,8 +202,8 @@ def _wanted(name: str, found: Callable[..., Any]) -> str:
 
 
 @contextlib.contextmanager
-def _kept_states() -> Iterator[None]:
-    """The random states of Python, numpy and torch (CPU) are afterwards what they were; one thread at a time."""
+def _preserve_random_states() -> Iterator[None]:
+    """Restore the random states of Python, numpy and torch (CPU) after the block; one thread at a time."""
     with _globals:
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
@@ -219,20 +214,20 @@ def _kept_states() -> Iterator[None]:
             torch.set_rng_state(states[2])
 
 
-_loaded: Transform | None = None  # of a worker
+_loaded: Transform | None = None  # in a worker process
 
 
 class TransformPool:
-    """Batches through a transform; what comes out is the same for any number of workers.
+    """A transform that runs in worker processes; the result does not depend on the number of workers.
 
     Parameters
     ----------
-    name : ``module:object``, which each worker loads for itself.
-    workers : processes; 0: this one, which then must not draw random numbers in another thread meanwhile.
+    name : ``module:object``, which each worker loads.
+    workers : number of processes; 0 uses this process, where no other thread may use random states meanwhile.
 
     Raises
     ------
-    UsageError : as `load_transform`.
+    UsageError : an error of `load_transform`.
     """
 
     def __init__(self, name: str, workers: int = 0) -> None:
@@ -240,32 +235,33 @@ class TransformPool:
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
         if workers:
-            # Not forked: torch's threads and the GPU do not survive it.
+            # Spawned, because torch's threads and the GPU do not work after a fork.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(
-                workers, mp_context=context, initializer=_begin, initargs=(name, os.getpid())
+                workers, mp_context=context, initializer=_init_worker, initargs=(name, os.getpid())
             )
 
     def batch(self, images: Images, seeds: Sequence[int]) -> Images:
-        """Return as `Transform.batch`: uint8 (n, height, width, 3) → the same shape."""
+        """Return uint8 (n, height, width, 3) with each image transformed, as `Transform.batch`."""
         if self._pool is None:
             return self.transform.batch(images, seeds)
         parts = np.array_split(np.arange(len(images)), self.workers)
         try:
             sent = [
-                self._pool.submit(_transformed, images[rows], [seeds[i] for i in rows]) for rows in parts if len(rows)
+                self._pool.submit(_transform_in_worker, images[rows], [seeds[i] for i in rows])
+                for rows in parts
+                if len(rows)
             ]
-            done = [one.result() for one in sent]
+            results = [one.result() for one in sent]
         except BrokenProcessPool as error:
             raise EnsembleError(
-                f"--transform {self.transform.name}: a process that transforms images was ended from outside or could "
-                "not start",
-                hint="out of memory is the usual reason; go on with --resume",
+                f"`transform={self.transform.name}`: a process that transforms images was killed or could not start",
+                hint="usually memory was exhausted; continue with `resume=True`",
             ) from error
-        return np.concatenate(done) if done else images.copy()
+        return np.concatenate(results) if results else images.copy()
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
@@ -278,24 +274,24 @@ class TransformPool:
         self.close()
 
 
-def _begin(name: str, parent: int) -> None:
+def _init_worker(name: str, parent: int) -> None:
     global _loaded
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops its workers
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     _loaded = load_transform(name)
 
 
-def _end_with(parent: int) -> None:
-    # However the parent dies: a worker that waits for work does not notice it.
+def _exit_with_parent(parent: int) -> None:
+    # A worker that waits for tasks does not notice that its parent was killed.
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
-def _transformed(images: Images, seeds: Sequence[int]) -> Images:
+def _transform_in_worker(images: Images, seeds: Sequence[int]) -> Images:
     if _loaded is None:
-        raise RuntimeError("a worker without a transform")
+        raise RuntimeError("the worker has no transform")
     return _loaded.batch(images, seeds)

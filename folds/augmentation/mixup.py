@@ -1,7 +1,7 @@
 """Mix the images of a batch in pairs, and their targets with them: mixup and cutmix.
 
-Each sample has a weight and a rectangle of its own: with one for the whole batch the loss would vary more from step to
-step.
+Each sample has its own weight and rectangle. One for the whole batch would increase the variance of the loss between
+steps.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from folds.errors import UsageError
 
 @dataclass(frozen=True)
 class MixupCutmix:
-    """The α of Beta(α, α), of which an image's weight is drawn: 0 off, 0.2 mostly one of the two images, 1 any weight
-    as likely.
+    """The α of Beta(α, α), the distribution of an image's weight: 0 off, 0.2 mostly one of the two images, 1 uniform.
 
     `mixup` blends two images (Zhang et al. 2018), `cutmix` pastes a rectangle of one into the other (Yun et al. 2019).
-    With
-    both, each sample is mixed by one of them, either as likely.
+    With both, each sample is mixed by either with equal probability.
     """
 
     mixup: float = 0.0
@@ -35,65 +33,63 @@ class MixupCutmix:
         for name, alpha in (("mixup", self.mixup), ("cutmix", self.cutmix)):
             if not 0 <= alpha <= 100:
                 raise UsageError(
-                    f"--{name} must be from 0 (off) to 100, found {alpha}", hint="usual are --mixup 0.2 and --cutmix 1"
+                    f"`{name}` must be from 0 (off) to 100, found {alpha}",
+                    hint="usual values are `mixup=0.2` and `cutmix=1`",
                 )
 
     def __bool__(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
 
 
-def draw_mixing(n: int, how: MixupCutmix, generator: torch.Generator) -> Tensor:
-    """Return the random numbers behind the mixing of a batch: float32 (n, 5) on the CPU, (n, 2) without cutmix.
+def draw_mixing(n: int, mixing: MixupCutmix, generator: torch.Generator) -> Tensor:
+    """Return the random numbers for mixing a batch: float32 (n, 5) on the CPU, (n, 2) without cutmix.
 
-    The partner of each sample (one permutation of the batch: every image is used as often as before), the sample's own
-    weight,
-    whether a rectangle is pasted, and the middle of that rectangle as shares of height and width.
+    The columns are the partner of each sample (a permutation of the batch, so every image is used equally often), the
+    sample's own weight, whether a rectangle is pasted, and the center of the rectangle as shares of height and width.
     """
     partner = torch.randperm(n, generator=generator).numpy()
-    rng = np.random.default_rng(
-        int(torch.randint(2**62, (), generator=generator))
-    )  # no Beta of torch takes a generator
-    cut = rng.random(n) < (0.5 if how.mixup and how.cutmix else float(how.cutmix > 0))
-    weight = np.where(cut, _beta(rng, how.cutmix, n), _beta(rng, how.mixup, n))
-    middle = [cut, rng.random(n), rng.random(n)] if how.cutmix else []
-    return torch.from_numpy(np.stack([partner, weight, *middle], axis=1).astype(np.float32))
+    rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))  # torch's Beta takes no generator
+    uses_cutmix = rng.random(n) < (0.5 if mixing.mixup and mixing.cutmix else float(mixing.cutmix > 0))
+    weight = np.where(uses_cutmix, _beta(rng, mixing.cutmix, n), _beta(rng, mixing.mixup, n))
+    rectangle = [uses_cutmix, rng.random(n), rng.random(n)] if mixing.cutmix else []
+    return torch.from_numpy(np.stack([partner, weight, *rectangle], axis=1).astype(np.float32))
 
 
 def mix_batch(inputs: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each image mixed with its partner, and the targets in the same shares.
+    """Return each image mixed with its partner, and the targets mixed with the same weights.
 
     Parameters
     ----------
     inputs : float (n, channels, height, width), contiguous or channels_last; unchanged.
     targets : float (n, classes), distributions.
-    draws : of `draw_mixing`, on the device of `inputs`.
+    draws : from `draw_mixing`, on the device of `inputs`.
 
     Returns
     -------
-    inputs, targets : of the same shapes and layout. A pasted rectangle counts with the area that is inside the image.
+    inputs, targets : of the same shapes and layout. The weight of a pasted rectangle is its area inside the image.
     """
     n, channels, height, width = inputs.shape
-    partner, weight, shares = draws[:, 0].long(), draws[:, 1], draws[:, 1]
+    partner, weight, target_weight = draws[:, 0].long(), draws[:, 1], draws[:, 1]
     boxes = None
     if draws.shape[1] > 2:
         cut = draws[:, 2] > 0
         boxes = torch.where(cut[:, None], _rectangles(draws, height, width), 0)
         top, bottom, left, right = boxes.unbind(1)
-        shares = torch.where(cut, 1 - (bottom - top) * (right - left) / (height * width), weight)
+        target_weight = torch.where(cut, 1 - (bottom - top) * (right - left) / (height * width), weight)
         weight = torch.where(cut, 1.0, weight)
-    # Channels-last images as one channel of rows 3·width long: three numbers at a time take several times as long on a
-    # CPU.
+    # Channels-last images are processed as one channel with rows of 3·width numbers, because rows of three numbers take
+    # several times as long on a CPU.
     repeat = 1 if inputs.is_contiguous() else channels
     planes = inputs if repeat == 1 else inputs.permute(0, 2, 3, 1).reshape(n, 1, height, repeat * width)
     mixed = torch.empty_like(planes)
-    for some in blocks(inputs.nbytes, n, inputs.device):
-        kept = weight[some, None, None, None]
+    for part in blocks(inputs.nbytes, n, inputs.device):
+        own_weight = weight[part, None, None, None]
         if boxes is not None:
-            kept = torch.where(inside(boxes[some], height, width, repeat), 0.0, kept)
-        torch.lerp(planes[partner[some]], planes[some], kept, out=mixed[some])
+            own_weight = torch.where(inside(boxes[part], height, width, repeat), 0.0, own_weight)
+        torch.lerp(planes[partner[part]], planes[part], own_weight, out=mixed[part])
     if repeat > 1:
         mixed = mixed.view(n, height, width, channels).permute(0, 3, 1, 2)
-    return mixed, torch.lerp(targets[partner], targets, shares[:, None])
+    return mixed, torch.lerp(targets[partner], targets, target_weight[:, None])
 
 
 def _beta(rng: np.random.Generator, alpha: float, n: int) -> NDArray[np.float64]:
@@ -101,8 +97,8 @@ def _beta(rng: np.random.Generator, alpha: float, n: int) -> NDArray[np.float64]
 
 
 def _rectangles(draws: Tensor, height: int, width: int) -> Tensor:
-    """Return (n, 4) int64 top, bottom, left, right: 1 − weight of the area round the middle, less what would be
-    outside.
+    """Return (n, 4) int64 top, bottom, left, right: a share 1 − weight of the area around the center, clipped to the
+    image.
     """
     side = (1 - draws[:, 1]).sqrt()
     edges = [

@@ -1,9 +1,7 @@
-"""Apply the operations of strong augmentation to a whole batch, one of its own to each sample: TrivialAugment, random
-erasing.
+"""Apply the operations of strong augmentation to a batch, one per sample: TrivialAugment and random erasing.
 
-Nothing here asks the device for a value: on a GPU an operation is computed for all samples and counts for those that
-have it.
-On a CPU, where asking costs nothing, only those are computed.
+No function reads a value from the device, because that would make the host wait. On a GPU each operation is computed
+for all samples and applied where it was chosen; on a CPU it is computed only for those.
 """
 
 from __future__ import annotations
@@ -15,15 +13,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# What each changes at full strength, in either direction: shear and shift as shares of the image, the turn in radians
-# (30°),
-# factors as a share of 1. At most what RandAugment takes, less of what hides the image: a shift, darkness, a negative.
+# The change at full strength, in either direction: shear and shift as shares of the image, rotation in radians (30°),
+# factors as a share of 1. At most as strong as RandAugment, and weaker for shift, brightness and solarize, which can
+# hide the image.
 _FULL = {
     "shear-x": 0.3,
     "shear-y": 0.3,
     "shift-x": 0.15,
     "shift-y": 0.15,
-    "turn": math.pi / 6,
+    "rotate": math.pi / 6,
     "brightness": 0.5,
     "contrast": 0.6,
     "saturation": 0.9,
@@ -32,18 +30,18 @@ _FULL = {
 _RECODED = ("posterize", "solarize", "autocontrast", "equalize")
 OPERATIONS = ("identity", *_FULL, *_RECODED)
 _POSTERIZE, _SOLARIZE, _AUTOCONTRAST, _EQUALIZE = (OPERATIONS.index(name) for name in _RECODED)
-_LEAST_AREA, _MOST_AREA, _LONGEST = 0.02, 0.33, 3.3
+_MIN_AREA, _MAX_AREA, _MAX_RATIO = 0.02, 0.33, 3.3
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """One operation a sample.
+    """One operation per sample.
 
     Attributes
     ----------
     index : (n,) int64 positions in `OPERATIONS`.
     strength : (n,) float32, −1…1.
-    effects : name → (n,) float32, how much it changes; 0 where another is chosen.
+    effects : name → (n,) float32, the change; 0 where another operation is chosen.
     """
 
     index: Tensor
@@ -53,18 +51,17 @@ class Chosen:
 
 @lru_cache(maxsize=8)
 def _full(device: torch.device) -> Tensor:
-    """Return (effects, operations): each operation has its own effect."""
+    """Return (effects, operations), the effect of each operation at full strength."""
     return torch.nn.functional.pad(torch.diag(torch.tensor(list(_FULL.values()))), (1, len(_RECODED))).to(device)
 
 
 def choose(uniform: Tensor, probability: float | Tensor) -> Chosen:
-    """Return one operation a sample, each as likely as any other and of any strength (Müller & Hutter 2021,
-    TrivialAugment).
+    """Return one operation per sample, uniformly chosen and of uniform strength (Müller & Hutter 2021, TrivialAugment).
 
     Parameters
     ----------
     uniform : (n, 3) random numbers, 0…1.
-    probability : with which there is one at all; else the identity. A number, or one a sample.
+    probability : of an operation; otherwise the identity. A number, or one per sample.
     """
     index = (uniform[:, 1] * len(OPERATIONS)).long().clamp_(max=len(OPERATIONS) - 1)
     index = torch.where(uniform[:, 0] < probability, index, 0)
@@ -74,25 +71,24 @@ def choose(uniform: Tensor, probability: float | Tensor) -> Chosen:
 
 
 def needing(needs: Tensor) -> Tensor | slice:
-    """Return the rows to work on, of (n,) booleans: on a CPU those that need it, on a GPU all, since to ask which would
-    wait for it.
+    """Return the rows to process from (n,) booleans: on a CPU those that are True, on a GPU all, since reading the
+    booleans would wait for it.
     """
     return needs.nonzero()[:, 0] if needs.device.type == "cpu" else slice(None)
 
 
 def recode(batch: Tensor, chosen: Chosen) -> Tensor:
-    """Posterize (1–4 bits fewer), solarize (inverted from a level of 128 or more on), autocontrast and equalize.
+    """Apply posterize (1–4 bits fewer), solarize (inverted from a level of 128 or more), autocontrast and equalize.
 
-    uint8 (n, height, width, 3) → the same, as Pillow's ImageOps. Each is a table of 256 levels a sample and channel, so
-    all
-    together are one look-up.
+    uint8 (n, height, width, 3) → the same, as Pillow's ImageOps. Each operation is a table of 256 levels per sample and
+    channel, so all together are one look-up.
     """
     rows = needing(chosen.index >= _POSTERIZE)
     some, index, strength = batch[rows], chosen.index[rows, None, None], chosen.strength[rows, None, None].abs()
     (n, height, width, _), device = some.shape, batch.device
     if n == 0:
         return batch
-    # Rows of 3·width numbers: three at a time take ten times as long on a CPU.
+    # Rows of 3·width numbers, because rows of three numbers take ten times as long on a CPU.
     tables = 256 * (
         torch.arange(0, 3 * n, 3, device=device)[:, None, None] + torch.arange(3, device=device).repeat(width)
     )
@@ -127,10 +123,10 @@ def _equalized(counts: Tensor, level: Tensor) -> Tensor:
 
 
 def sharpen(pixels: Tensor, change: Tensor) -> Tensor:
-    """Blurred (`change` (n,) below 0) or sharpened (above) float (n, 3, height, width), as Pillow's ImageEnhance; may
-    overshoot.
+    """Return float (n, 3, height, width), blurred where `change` (n,) is below 0 and sharpened where above, as Pillow's
+    ImageEnhance.
 
-    The border of one pixel stays as it is.
+    Values may exceed the range. The border of one pixel is unchanged.
     """
     rows = needing(change != 0)
     some = pixels[rows]
@@ -143,35 +139,34 @@ def sharpen(pixels: Tensor, change: Tensor) -> Tensor:
 
 
 def rectangles(uniform: Tensor, probability: float | Tensor, height: int, width: int) -> Tensor:
-    """Return where each sample is erased (Zhong et al. 2017, Random Erasing): 2–33 % of the image, sides of at most 1 :
-    3.3.
+    """Return the rectangles to erase (Zhong et al. 2017, Random Erasing): 2–33% of the image, sides of at most 1 : 3.3.
 
-    The paper draws until a rectangle fits; here its sides are drawn among those that fit, which keeps the area.
+    The paper samples until a rectangle fits; here its sides are sampled among those that fit, which keeps the area.
 
     Parameters
     ----------
     uniform : (n, 5) random numbers, 0…1.
-    probability : of a rectangle; without one it is empty. A number, or one a sample.
+    probability : of a rectangle; otherwise it is empty. A number, or one per sample.
 
     Returns
     -------
-    (n, 4) int64: top, bottom, left, right in pixels; the second and fourth are outside.
+    (n, 4) int64: top, bottom, left, right in pixels; bottom and right are exclusive.
     """
-    area = (_LEAST_AREA + (_MOST_AREA - _LEAST_AREA) * uniform[:, 1]) * (height * width)
-    # The sides' ratio, height by width, on a logarithmic scale.
+    area = (_MIN_AREA + (_MAX_AREA - _MIN_AREA) * uniform[:, 1]) * (height * width)
+    # The ratio of height to width, on a logarithmic scale.
     flattest, tallest = area.log() - 2 * math.log(width), 2 * math.log(height) - area.log()
-    least = flattest.clamp(-math.log(_LONGEST)).minimum(tallest)
-    most = tallest.clamp(max=math.log(_LONGEST)).maximum(flattest)
-    ratio = (least + (most - least) * uniform[:, 2]).exp()
-    tall = (area * ratio).sqrt().round().clamp_(1, height)
-    wide = (area / ratio).sqrt().round().clamp_(1, width)
-    top, left = (uniform[:, 3] * (height - tall + 1)).floor(), (uniform[:, 4] * (width - wide + 1)).floor()
-    box = torch.stack([top, top + tall, left, left + wide], 1).long()
+    lower_bound = flattest.clamp(-math.log(_MAX_RATIO)).minimum(tallest)
+    upper_bound = tallest.clamp(max=math.log(_MAX_RATIO)).maximum(flattest)
+    ratio = (lower_bound + (upper_bound - lower_bound) * uniform[:, 2]).exp()
+    box_height = (area * ratio).sqrt().round().clamp_(1, height)
+    box_width = (area / ratio).sqrt().round().clamp_(1, width)
+    top, left = (uniform[:, 3] * (height - box_height + 1)).floor(), (uniform[:, 4] * (width - box_width + 1)).floor()
+    box = torch.stack([top, top + box_height, left, left + box_width], 1).long()
     return torch.where((uniform[:, 0] < probability)[:, None], box, 0)
 
 
 def erase(inputs: Tensor, boxes: Tensor) -> Tensor:
-    """Float (n, 3, height, width) with 0 in each sample's (top, bottom, left, right), in place."""
+    """Set float (n, 3, height, width) to 0 in each sample's (top, bottom, left, right), in place; return it."""
     if inputs.device.type == "cpu":
         for sample, (top, bottom, left, right) in zip(inputs, boxes.tolist(), strict=True):
             if bottom > top:
@@ -181,7 +176,9 @@ def erase(inputs: Tensor, boxes: Tensor) -> Tensor:
 
 
 def inside(boxes: Tensor, height: int, width: int, repeat: int = 1) -> Tensor:
-    """bool (n, 1, height, repeat·width): the pixels in each of the (n, 4) boxes, every column `repeat` times."""
+    """Return bool (n, 1, height, repeat·width): whether a pixel is in the box of its sample, (n, 4); every column is
+    repeated `repeat` times.
+    """
     rows = torch.arange(height, device=boxes.device)[None, :, None]
     columns = torch.arange(repeat * width, device=boxes.device)[None, None, :]
     top, bottom, left, right = boxes[:, :, None, None].unbind(1)

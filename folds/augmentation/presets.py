@@ -1,4 +1,4 @@
-"""Choose how strongly which samples are augmented: presets by name, and stronger ones for chosen classes."""
+"""Define augmentation presets, and choose the preset of each sample."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from folds.errors import unknown_name
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the parameters, each drawn uniformly a sample.
+    """Ranges of the augmentation parameters, each sampled uniformly per sample.
 
-    `flip` the probability of a mirror image; `zoom` ± share of the scale; `shift` ± share of the width and height;
-    `turn` ± degrees; `brightness`, `contrast`, `saturation` ± share. `operation` the probability of one further
-    operation
-    out of `folds.augmentation.operations.OPERATIONS`, of random strength; `erase` the probability of an erased
-    rectangle.
+    Attributes
+    ----------
+    flip : probability of a mirror image.
+    scale : ± share of the size.
+    shift : ± share of the width and height.
+    rotate : ± degrees.
+    brightness, contrast, saturation : ± share.
+    operation : probability of one of `folds.augmentation.operations.OPERATIONS`, of random strength.
+    erase : probability of an erased rectangle.
     """
 
     flip: float = 0.0
@@ -34,8 +38,7 @@ class Augmentation:
     erase: float = 0.0
 
 
-# For upright photographs: people do not stand on their heads, so there is no vertical flip and little turning.
-# From weak to strong.
+# For upright photographs: no vertical flip and little rotation. Presets are listed from weak to strong.
 _STANDARD = Augmentation(flip=0.5, scale=0.12, shift=0.06, rotate=8.0, brightness=0.2, contrast=0.2, saturation=0.2)
 PRESETS = {
     "none": Augmentation(),
@@ -46,33 +49,37 @@ PRESETS = {
 
 
 def preset(name: str, erase: float | None = None) -> Augmentation:
-    """Return the augmentation of that name; `erase` replaces its probability of an erased rectangle.
+    """Return the augmentation of this name; `erase` replaces its probability of an erased rectangle.
 
     Raises
     ------
-    UsageError : there is none of that name.
+    UsageError : the name is unknown.
     """
     if name not in PRESETS:
-        raise unknown_name("--augment", name, list(PRESETS))
+        raise unknown_name("`augment`", name, list(PRESETS))
     return PRESETS[name] if erase is None else replace(PRESETS[name], erase=erase)
 
 
 @lru_cache(maxsize=64)
-def strongest(ways: tuple[Augmentation, ...]) -> Augmentation:
-    """Return the widest range of each parameter: what none of `ways` has need not be computed."""
-    return Augmentation(*(max(values) for values in zip(*map(astuple, ways), strict=True)))
+def strongest(augmentations: tuple[Augmentation, ...]) -> Augmentation:
+    """Return the widest range of each parameter over all augmentations; parameters with range 0 need not be
+    computed.
+    """
+    return Augmentation(*(max(values) for values in zip(*map(astuple, augmentations), strict=True)))
 
 
 def choose_presets(
     base: str, more: Mapping[str, str], labels: Sequence[str], attributes: Mapping[str, Sequence[str]]
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return which preset each sample gets. Given the classes and what each means, which preset each class gets.
+    """Return the preset of each sample. For the classes and their attributes instead of samples, return that of each
+    class.
 
-    A class named in `more` has its preset whatever its attributes; of several attributes the strongest preset counts.
+    The preset of a class in `more` has priority over those of its attributes; of several attributes the strongest
+    preset is used.
 
     Parameters
     ----------
-    base : the preset of all that `more` does not name.
+    base : the preset of samples that `more` does not name.
     more : class, or ``attribute=value`` → preset, e.g. ``{"age=60": "strong"}``.
     labels : the class of each of n samples.
     attributes : name → its value for each of the n samples.
@@ -84,7 +91,7 @@ def choose_presets(
 
     Raises
     ------
-    UsageError : `more` names a preset, a class or an attribute that there is not.
+    UsageError : `more` names an unknown preset, class or attribute.
     """
     strength = {name: i for i, name in enumerate(PRESETS)}
     classes = sorted(set(labels))
@@ -97,10 +104,10 @@ def choose_presets(
         if key in classes:
             continue
         if key not in pairs:
-            raise unknown_name("class or attribute=value in augment_more", key, [*classes, *pairs])
+            raise unknown_name("class or attribute=value in `augment_more`", key, [*classes, *pairs])
         attribute = next(a for a in attributes if key.startswith(f"{a}=") and key[len(a) + 1 :] in attributes[a])
-        has = np.array([value == key[len(attribute) + 1 :] for value in attributes[attribute]])
-        found[has] = np.maximum(found[has], strength[name])
+        matches = np.array([value == key[len(attribute) + 1 :] for value in attributes[attribute]])
+        found[matches] = np.maximum(found[matches], strength[name])
     for key, name in more.items():
         if key in classes:
             found[np.array([label == key for label in labels])] = strength[name]

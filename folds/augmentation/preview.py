@@ -1,4 +1,4 @@
-"""Make augmented images to look at, by the very code that training uses."""
+"""Draw a sheet of augmented images with the same code that training uses."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from folds.utils.drawing import drawable
 from folds.utils.files import derive_seed, write_atomic
 from folds.utils.text import sort_classes
 
-MOST = 8  # images on a sheet, one a row
-_LEAST_SIDE, _MOST_SIDE, _GAP, _LINE = 112, 224, 8, 13  # pixels
-_LETTER = 6  # pixels, of the built-in font
+MAX_IMAGES = 8  # on a sheet, one per row
+_MIN_SIDE, _MAX_SIDE, _GAP, _LINE = 112, 224, 8, 13  # pixels
+_LETTER = 6  # pixels, width of a letter of the built-in font
 
 
 @dataclass(frozen=True)
 class PreviewSettings:
-    """How the images of a sheet are augmented.
+    """The augmentation of the images of a sheet.
 
     Attributes
     ----------
     presets : the presets in use.
-    codes : (n,) the position in `presets` of each image's own.
-    erase : the probability of an erased rectangle; None: the preset's.
+    codes : (n,) the position in `presets` for each image.
+    erase : probability of an erased rectangle; None for that of the preset.
     mixing, transform : as in training.
-    mean, std : what the model's inputs are normalised by; the mean is the colour of erased rectangles.
+    mean, std : normalization of the model's inputs; the mean is the color of erased rectangles.
     seed : of the sheet.
     """
 
@@ -49,9 +49,10 @@ class PreviewSettings:
     seed: int = 0
 
 
-def preview_rows(labels: Sequence[str], codes: NDArray[np.int64], seed: int = 0, most: int = MOST) -> list[int]:
-    """Return which images to show: one a class, of at most `most` classes, every preset among them where that is
-    possible.
+def preview_rows(
+    labels: Sequence[str], codes: NDArray[np.int64], seed: int = 0, max_images: int = MAX_IMAGES
+) -> list[int]:
+    """Return the images to show: one per class, of at most `max_images` classes, and all presets if possible.
 
     Parameters
     ----------
@@ -63,50 +64,55 @@ def preview_rows(labels: Sequence[str], codes: NDArray[np.int64], seed: int = 0,
     first: dict[tuple[int, str], int] = {}
     for row in rng.permutation(len(labels)).tolist():
         first.setdefault((int(codes[row]), labels[row]), row)
-    # In turn from each preset, so that none is crowded out by one that has many classes.
+    # Presets take turns, so that one with many classes does not displace the others.
     queues = [
         sorted((order[label], row) for (code, label), row in first.items() if code == each)
         for each in sorted({code for code, _ in first})
     ]
-    turns = [queue[i] for i in range(max(map(len, queues), default=0)) for queue in queues if i < len(queue)]
-    chosen: dict[int, int] = {}
-    for position, row in turns:
-        if len(chosen) < most:
-            chosen.setdefault(position, row)
-    return [row for _, row in sorted(chosen.items())]
+    round_robin = [queue[i] for i in range(max(map(len, queues), default=0)) for queue in queues if i < len(queue)]
+    selected: dict[int, int] = {}
+    for position, row in round_robin:
+        if len(selected) < max_images:
+            selected.setdefault(position, row)
+    return [row for _, row in sorted(selected.items())]
 
 
 def augmented_versions(
-    pixels: NDArray[np.uint8], labels: Sequence[str], how: PreviewSettings, versions: int
+    pixels: NDArray[np.uint8], labels: Sequence[str], settings: PreviewSettings, versions: int
 ) -> tuple[NDArray[np.uint8], list[list[dict[str, float]]]]:
-    """Return each image `versions` times as training would see it, but for the normalisation, which is undone.
+    """Return each image `versions` times as augmented in training, without the normalization.
 
     Returns
     -------
-    uint8 (versions, n, height, width, 3), and for each of them the shares of the classes that it is a mixture of, from
-    half a hundredth on.
+    uint8 (versions, n, height, width, 3), and for each image the shares of the classes in its mixture, if at least
+    0.005.
     """
-    ways = tuple(preset(name, how.erase) for name in how.presets)
+    augmentations = tuple(preset(name, settings.erase) for name in settings.presets)
     classes = sort_classes(labels)
     targets = torch.eye(len(classes))[[classes.index(label) for label in labels]]
-    mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (settings.mean, settings.std))
     shown, shares = [], []
     for version in range(versions):
         batch = pixels
-        if how.transform is not None:
-            batch = how.transform.batch(
-                pixels, [derive_seed(how.seed, "preview", version, row, "transform") for row in range(len(pixels))]
+        if settings.transform is not None:
+            batch = settings.transform.batch(
+                pixels, [derive_seed(settings.seed, "preview", version, row, "transform") for row in range(len(pixels))]
             )
-        generator = torch.Generator().manual_seed(derive_seed(how.seed, "preview", version))
-        draws = sample_parameters(len(batch), ways, generator)
+        generator = torch.Generator().manual_seed(derive_seed(settings.seed, "preview", version))
+        draws = sample_parameters(len(batch), augmentations, generator)
         inputs, mixed = (
             augment_batch(
-                torch.from_numpy(np.array(batch)), draws, ways, how.mean, how.std, torch.from_numpy(how.codes)
+                torch.from_numpy(np.array(batch)),
+                draws,
+                augmentations,
+                settings.mean,
+                settings.std,
+                torch.from_numpy(settings.codes),
             ),
             targets,
         )
-        if how.mixing:
-            inputs, mixed = mix_batch(inputs, targets, draw_mixing(len(batch), how.mixing, generator))
+        if settings.mixing:
+            inputs, mixed = mix_batch(inputs, targets, draw_mixing(len(batch), settings.mixing, generator))
         shown.append(
             inputs.mul(std).add(mean).mul(255).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8).numpy()
         )
@@ -115,22 +121,23 @@ def augmented_versions(
 
 
 def write_preview(
-    path: Path, pixels: NDArray[np.uint8], labels: Sequence[str], how: PreviewSettings, versions: int = 8
+    path: Path, pixels: NDArray[np.uint8], labels: Sequence[str], settings: PreviewSettings, versions: int = 8
 ) -> Path:
-    """Write a PNG: a row an image, first as it is decoded, then `versions` times augmented; mixed ones say of what.
+    """Write a PNG with one row per image: the decoded image, then `versions` augmented ones; mixed images show their
+    shares.
 
     Parameters
     ----------
     pixels : uint8 (n, height, width, 3), e.g. those of `preview_rows`. With mixing they are the batch that is mixed.
     labels : (n,) their classes.
     """
-    shown, shares = augmented_versions(pixels, labels, how, versions)
+    shown, shares = augmented_versions(pixels, labels, settings, versions)
     height, width = pixels.shape[1:3]
-    # Small images are enlarged by a whole number, so that their pixels are seen.
-    scale = max(1, -(-_LEAST_SIDE // max(height, width)))
-    scale = scale if max(height, width) <= _MOST_SIDE else _MOST_SIDE / max(height, width)
+    # Small images are enlarged by a whole number, so that their pixels are visible.
+    scale = max(1, -(-_MIN_SIDE // max(height, width)))
+    scale = scale if max(height, width) <= _MAX_SIDE else _MAX_SIDE / max(height, width)
     size = (round(width * scale), round(height * scale))
-    lines = 2 if how.mixing else 1
+    lines = 2 if settings.mixing else 1
     step = (size[0] + _GAP, size[1] + lines * _LINE + _GAP)
     sheet = Image.new("RGB", (_GAP + (versions + 1) * step[0], 2 * _GAP + _LINE + len(pixels) * step[1]), "white")
     pen = ImageDraw.Draw(sheet)
@@ -140,17 +147,17 @@ def write_preview(
         pen.text((left, top), drawable(text if len(text) <= letters else text[: letters - 1] + "…"), "black")
 
     write(_GAP, _GAP // 2, "as decoded")
-    write(_GAP + step[0], _GAP // 2, "as training sees it")
+    write(_GAP + step[0], _GAP // 2, "augmented")
     for row in range(len(pixels)):
         top = _GAP + _LINE + _GAP // 2 + row * step[1]
         for column in range(versions + 1):
             left = _GAP + column * step[0]
-            picture = Image.fromarray(pixels[row] if column == 0 else shown[column - 1, row])
+            image = Image.fromarray(pixels[row] if column == 0 else shown[column - 1, row])
             sheet.paste(
-                picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS), (left, top)
+                image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS), (left, top)
             )
             if column == 0:
-                named = [labels[row], how.presets[how.codes[row]]]
+                named = [labels[row], settings.presets[settings.codes[row]]]
                 caption = named if lines == 2 else ["  ".join(named)]
             else:
                 parts = sorted(shares[column - 1][row].items(), key=lambda item: -item[1])

@@ -1,4 +1,6 @@
-"""Settings by precedence, from flags, the environment and TOML files; and the file that records them with a run."""
+"""Read settings from flags, the environment and TOML files by precedence, and write the file that records them with a
+run.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,9 @@ from folds.utils.toml import toml_value
 
 CONFIG = Path("ensemble.toml")
 RUN = "run"
-TUNING = ("space", "tune")  # the tables of `ensemble tune`
-# The hint where a run's record is damaged: nothing else knows what its folds were trained with.
-DAMAGED = "`force`, with all folds, trains it again from scratch; `name=NEW` starts another run"
+TUNING = ("space", "tune")  # tables of `ensemble tune`
+# Hint for a damaged record of a run: the settings of its folds are recorded only there.
+DAMAGED = "retrain all folds from scratch with `force`, or start another run with `name=NEW`"
 
 
 def load_settings(
@@ -45,20 +47,20 @@ def load_settings(
 
     Parameters
     ----------
-    flags : setting, in any spelling → value, None where it was not given.
+    flags : setting, in any spelling → value, None if not given.
     config : a TOML file; it must exist.
     run : one of `read_run_tables`.
-    tuning : the files may have the tables of `ensemble tune`, which are passed over.
-    implicit : False leaves out the environment and ./ensemble.toml: Python code gets what it asks for.
+    tuning : whether the files may have the tables of `ensemble tune`, which are ignored here.
+    implicit : False ignores the environment and ./ensemble.toml, so Python code uses only its arguments.
 
     Returns
     -------
-    settings, recipe, and for every key that is not at its default where it came from.
+    settings, recipe, and the origin of every key that is not at its default.
 
     Raises
     ------
-    EnsembleError : a file that is missing, is not TOML or has a key that is no setting.
-    UsageError : an unknown setting, two spellings of one in the same place, a value that cannot be.
+    EnsembleError : a file is missing, is not TOML or has an unknown key.
+    UsageError : an unknown setting, two spellings of one setting in the same place, or an invalid value.
     """
     layers = [(origin, by_key(layer, origin)) for origin, layer in _file_layers(config, tuning, implicit)]
     layers.append(("[[run]]", by_key(run or {}, "[[run]]")))
@@ -80,9 +82,7 @@ def load_settings(
 
 
 def _file_layers(config: Path | None, tuning: bool, implicit: bool) -> list[tuple[str, dict[str, Any]]]:
-    """Return the settings of ./ensemble.toml and of `config`, the latter last, without the tables for other
-    commands.
-    """
+    """Return the settings of ./ensemble.toml and of `config`, in this order, without the tables for other commands."""
     layers: list[tuple[str, dict[str, Any]]] = []
     if implicit and CONFIG.is_file():
         layers.append((str(CONFIG), _read_toml(CONFIG)))
@@ -94,7 +94,7 @@ def _file_layers(config: Path | None, tuning: bool, implicit: bool) -> list[tupl
     if wrong is not None:
         raise EnsembleError(
             f"{wrong[0]}: [{wrong[1]}] is not a setting of one training",
-            hint=f"ensemble tune -c {wrong[0]} chooses from it",
+            hint=f"use ensemble tune -c {wrong[0]}",
         )
     return [
         (origin, {key: value for key, value in layer.items() if key not in (RUN, *TUNING)}) for origin, layer in layers
@@ -102,24 +102,24 @@ def _file_layers(config: Path | None, tuning: bool, implicit: bool) -> list[tupl
 
 
 def variable_of(name: str) -> str:
-    """Return the environment variable of a setting or an option: ``ENSEMBLE_BATCH_SIZE`` of ``batch_size``."""
+    """Return the environment variable of a setting or an option: ``ENSEMBLE_BATCH_SIZE`` for ``batch_size``."""
     return f"ENSEMBLE_{name.strip('_').upper()}"
 
 
 def _environment() -> dict[str, str]:
-    """Return the settings that are given as variables, by the spelling that is used."""
+    """Return the settings given as environment variables, by the spelling used."""
     names = spellings_of(all_settings())
     return {name: os.environ[variable_of(name)] for name in names if variable_of(name) in os.environ}
 
 
 def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
-    """Return the ``[[run]]`` tables of `config`, otherwise of ./ensemble.toml: what several runs of one command have
-    each of their own.
+    """Return the ``[[run]]`` tables of `config`, or of ./ensemble.toml: the settings of each of several runs of one
+    command.
 
     Raises
     ------
-    EnsembleError : what is no list of tables, or a key that is no setting of a recipe, nor ``arch`` nor ``name``;
-        two runs of one name.
+    EnsembleError : ``run`` is not a list of tables, a key is neither a setting of a recipe nor ``arch`` nor ``name``,
+        or two runs have the same name.
     """
     path = config if config is not None else CONFIG
     tables = _read_toml(path).get(RUN, []) if path.is_file() else []
@@ -131,27 +131,29 @@ def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
         wrong = next((key for key in given if key_of(key) not in own), None)
         if wrong is not None:
             close = close_matches(wrong, spellings_of(own))
-            meant = f"; did you mean {' or '.join(close)}?" if close else ""
+            suggestion = f"; did you mean {' or '.join(close)}?" if close else ""
             hint = "runs of one command share data and folds; each has its own arch, name and settings of training"
-            raise EnsembleError(f"{path}: [[run]] {number}: '{wrong}' is not a setting of one run{meant}", hint=hint)
+            raise EnsembleError(
+                f"{path}: [[run]] {number}: '{wrong}' is not a setting of one run{suggestion}", hint=hint
+            )
         table = by_key(given, f"{path}: [[run]] {number}")
         name = table.get("name")
         if name is not None and name in [other.get("name") for other in read]:
             raise EnsembleError(
                 f"{path}: [[run]] {number}: there is a run '{name}' already",
-                hint="each [[run]] has a name of its own, or none",
+                hint="give each [[run]] a different name, or none",
             )
         read.append(table)
     return read
 
 
 def tuning_of(config: Path | None = None) -> tuple[Path, Any, Any]:
-    """Return the file that is meant (`config`, otherwise ./ensemble.toml), its ``[space]`` and its ``[tune]``; {} for
-    what it does not have.
+    """Return the settings file (`config`, otherwise ./ensemble.toml), its ``[space]`` and its ``[tune]``; {} for a
+    missing table.
 
     Raises
     ------
-    EnsembleError : there is no such file, or it is not TOML.
+    EnsembleError : the file does not exist or is not TOML.
     """
     path = config if config is not None else CONFIG
     if not path.is_file():
@@ -172,28 +174,28 @@ def _read_toml(path: Path) -> dict[str, Any]:
         if key in (RUN, *TUNING):
             read[key] = value
             continue
-        if key == "resolved":  # what a run recorded beside its settings; a recorded config can be given again
+        if key == "resolved":  # automatic decisions recorded by a run; ignored when its config is given again
             continue
         if key_of(key) is None:
             known = spellings_of(all_settings())
             close = close_matches(key.replace("-", "_"), known)
-            meant = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise EnsembleError(f"{path}: unknown key '{key}'{meant}", hint=known_hint())
+            suggestion = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise EnsembleError(f"{path}: unknown key '{key}'{suggestion}", hint=known_hint())
         read[key] = value
     return read
 
 
 def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
-    """`value` as the type of its key; text (from the environment, or where TOML is generous) is parsed."""
+    """Return `value` as the type of its key; text (from the environment, or strings in TOML) is parsed."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None or (isinstance(value, str) and value == "" and type(None) in options):
         return None
     target = next(option for option in options if option is not type(None))
-    where = "" if origin == "flag" else f" (from {origin})"
+    source = "" if origin == "flag" else f" (from {origin})"
     try:
         if target is bool:
-            truth = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-            return value if isinstance(value, bool) else truth[str(value).lower()]
+            booleans = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+            return value if isinstance(value, bool) else booleans[str(value).lower()]
         if typing.get_origin(target) is tuple:
             parts = value.split(",") if isinstance(value, str) else list(value)
             return tuple(str(part).strip() for part in parts if str(part).strip())
@@ -206,13 +208,11 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
         return target(value)
     except (ValueError, KeyError, TypeError):
         name = getattr(target, "__name__", str(target))
-        raise UsageError(f"{spelling_of(key)} = {value!r}{where}: expected {name}") from None
+        raise UsageError(f"{spelling_of(key)} = {value!r}{source}: expected {name}") from None
 
 
 def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:
-    """Return the record of a run: every setting that has a value, and what was decided automatically under
-    [resolved].
-    """
+    """Return the record of a run: every setting with a value, and automatic decisions under [resolved]."""
     flat = {
         key: value
         for key, value in (asdict(settings) | asdict(recipe)).items()
@@ -231,7 +231,7 @@ def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> 
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return a recorded `config.toml` as plain values."""
+    """Return a recorded `config.toml` as plain values; raise EnsembleError if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

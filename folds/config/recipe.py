@@ -1,4 +1,4 @@
-"""The settings of a training, each described once, and the checks of their values."""
+"""Define the settings of a training, each described once, and check their values."""
 
 from __future__ import annotations
 
@@ -28,19 +28,17 @@ from folds.errors import UsageError, unknown_name
 from folds.images.settings import check_fit, parse_size, parse_window
 from folds.optim.schedules import RISING, SCHEDULES, check_schedule
 
-# A split is made in one way, or is there already.
+# Settings that make or choose a split in different ways exclude each other.
 CONTRADICTIONS = {
-    ("holdout", "k"): "`holdout` makes one split: give one of them",
+    ("holdout", "k"): "`holdout` makes a single split: give one of them",
     ("folds", "holdout"): "give one of them",
-    ("folds", "stratify"): "`folds=FILE` is a split that exists already; ensemble folds --stratify makes one",
-    ("folds", "repeats"): "`folds=FILE` is one split: train each of its repeats by itself, or leave `folds` out",
-    ("holdout", "repeats"): "`holdout` makes one split: give one of them",
+    ("folds", "stratify"): "`folds=FILE` is an existing split; create a stratified one with ensemble folds --stratify",
+    ("folds", "repeats"): "`folds=FILE` is one split: train each of its repeats separately, or omit `folds`",
+    ("holdout", "repeats"): "`holdout` makes a single split: give one of them",
 }
-
-
-# A recorded `k` stands beside the `folds` or the `holdout` that it was counted in, so it contradicts neither in one
-# place.
-_INSTEAD_OF = {
+# Settings that a setting with higher precedence removes. A run records `k` beside its `folds` or `holdout`, so `k` does
+# not contradict them within one place.
+_REPLACES = {
     "k": ("holdout",),
     "holdout": ("folds", "repeats"),
     "folds": ("holdout", "stratify", "repeats"),
@@ -50,11 +48,11 @@ _INSTEAD_OF = {
 
 
 def check_contradictions(given: Mapping[str, bool]) -> None:
-    """Refuse two settings that contradict each other; `given` says of keys of `CONTRADICTIONS` whether they are set.
+    """Raise UsageError if two settings contradict each other.
 
-    Raises
-    ------
-    UsageError : two of them are.
+    Parameters
+    ----------
+    given : key of `CONTRADICTIONS` → whether it is set.
     """
     for (one, other), hint in CONTRADICTIONS.items():
         if given.get(one) and given.get(other):
@@ -62,53 +60,51 @@ def check_contradictions(given: Mapping[str, bool]) -> None:
 
 
 def displace(values: MutableMapping[str, Any], layer: Mapping[str, Any]) -> None:
-    """Take out of `values`, which come from further down in precedence, what those of `layer` stand in the place of."""
+    """Remove from `values`, which have lower precedence, the settings that those of `layer` replace."""
     for key in layer:
-        for other in _INSTEAD_OF.get(key, ()):
+        for other in _REPLACES.get(key, ()):
             if other not in layer:
                 values.pop(other, None)
 
 
 KEEP = ("last", "best")
 NORMALISE = ("model", "imagenet", "data")
-# Peak learning rates of other optimizers, relative to AdamW's.
+# Peak learning rates of other optimizers, relative to that of AdamW.
 _RATES = {"sgd": 50.0, "momentum": 50.0, "lion": 0.2}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is trained. All of it decides the result, all of it is recorded under the names of these fields.
+    """The settings of the training of one model. They determine the result and are recorded under the names of these
+    fields.
 
-    None is decided by `completed`. `keep` ``best`` and `patience` choose on the fold that is scored, which biases its
-    score: marked
-    optimistic wherever it is shown. `sample_counts`, `per_person` and `augment_more` have a class or
-    ``attribute=value`` as key
-    (folds/training/sampler.py, folds/augmentation/presets.py); `rebin` attribute → ``{column, cuts}``: the bins that
-    are trained
-    on where they differ from those of the score (folds/data/targets.py).
+    None is replaced by `completed`. `keep` ``best`` and `patience` select on the validation fold that is scored, which
+    biases its score; results are marked accordingly. `sample_counts`, `per_person` and `augment_more` have a class or
+    ``attribute=value`` as key (folds/training/sampler.py, folds/augmentation/presets.py). `rebin` is attribute →
+    ``{column, cuts}``: bins for training that differ from those of the score (folds/data/targets.py).
     """
 
-    epochs: int = setting(15, "epochs of each fold", TRAINING, least=1)
+    epochs: int = setting(15, "epochs of each fold", TRAINING, minimum=1)
     batch_size: int | None = setting(
-        None, "images per optimizer step", TRAINING, shown="32; 8 for the small Swin", least=2, unit="images"
+        None, "images per optimizer step", TRAINING, shown="32; 8 for the small Swin", minimum=2, unit="images"
     )
     lr: float | None = setting(
         None, "peak learning rate", OPTIMIZER, shown="2e-4 from pretrained weights, 1e-3 from random ones", above=0
     )
-    weight_decay: float = setting(0.05, "weight decay, not on biases and norms", OPTIMIZER, least=0)
+    weight_decay: float = setting(0.05, "weight decay, not on biases and norms", OPTIMIZER, minimum=0)
     warmup: float | None = setting(
         None,
         "epochs of linear warmup",
         OPTIMIZER,
         shown="1; 0 with onecycle and cyclic",
         metavar="EPOCHS",
-        least=0,
+        minimum=0,
         unit="epochs",
     )
     loss: str = setting(
         "ce", "ce, wce, focal, ldam, bce, f1 or a sum, e.g. focal:gamma=1+.5*f1", TRAINING, metavar="L[+L]"
     )
-    label_smoothing: float = setting(0.1, "share of the target spread over all classes", TRAINING, least=0, below=1)
+    label_smoothing: float = setting(0.1, "share of the target spread over all classes", TRAINING, minimum=0, below=1)
     augment: str | None = setting(
         None,
         "augmentation preset: none, light, standard or strong",
@@ -117,10 +113,10 @@ class Recipe:
         choices=("none", "light", "standard", "strong"),
     )
     ema: float = setting(
-        0.0, "decay of the exponential moving average of the weights, e.g. 0.999", TRAINING, least=0, below=1, off=0
+        0.0, "decay of the exponential moving average of the weights, e.g. 0.999", TRAINING, minimum=0, below=1, off=0
     )
     clip: float = setting(
-        1.0, "largest norm of the gradient; 0: no clipping", OPTIMIZER, metavar="NORM", least=0, off=0
+        1.0, "largest norm of the gradient; 0: no clipping", OPTIMIZER, metavar="NORM", minimum=0, off=0
     )
     keep: str = setting(
         "last",
@@ -138,13 +134,13 @@ class Recipe:
     channels_last: bool | None = setting(
         None, "memory format channels_last", TRAINING, shown="yes for convolutional models"
     )
-    compile: bool = setting(False, "train through torch.compile", TRAINING)
+    compile: bool = setting(False, "compile the model with torch.compile", TRAINING)
     img_size: str | None = setting(
         None, "input size: 224 or HEIGHTxWIDTH", MODEL, shown="the model's own", metavar="PX", unit="pixels"
     )
     fit: str = setting(
         "squash",
-        "how images get to that size: squash, crop, crop:PIXELS (of the center) or letterbox",
+        "how images are resized: squash, crop, crop:PIXELS (of the center) or letterbox",
         MODEL,
         spelling="resize",
         metavar="HOW",
@@ -179,16 +175,16 @@ class Recipe:
         spelling="random_erasing",
         shown="the preset's",
         metavar="P",
-        least=0,
-        most=1,
+        minimum=0,
+        maximum=1,
     )
     mixup: float = setting(
         0.0,
         "alpha of mixup (pairs of images blended), usually 0.2",
         SAMPLING,
         metavar="ALPHA",
-        least=0,
-        most=100,
+        minimum=0,
+        maximum=100,
         off=0,
     )
     cutmix: float = setting(
@@ -196,15 +192,15 @@ class Recipe:
         "alpha of cutmix (a part of one image pasted into another), usually 1",
         SAMPLING,
         metavar="ALPHA",
-        least=0,
-        most=100,
+        minimum=0,
+        maximum=100,
         off=0,
     )
     augment_more: dict[str, str] = setting(dict, "class or attribute=value → a stronger preset", SAMPLING)
     transform: str | None = setting(None, "your own transform of the decoded image", SAMPLING, metavar="MODULE:OBJECT")
     target: str = setting(
         "label",
-        "what is predicted: label, an attribute of it (age), or one head each: mask+gender+age",
+        "prediction target: label, an attribute of it (age), or one head each: mask+gender+age",
         MODEL,
         metavar="A[+B]",
     )
@@ -226,16 +222,16 @@ class Recipe:
         "layer-wise learning rate decay: factor from each block to the one before",
         OPTIMIZER,
         above=0,
-        most=1,
+        maximum=1,
         off=1,
     )
     accumulate: int = setting(
         1,
-        "gradient accumulation: parts that a batch is computed in, to save memory",
+        "gradient accumulation: number of parts a batch is split into, to save memory",
         TRAINING,
         spelling="grad_accum",
         metavar="N",
-        least=1,
+        minimum=1,
         off=1,
     )
     grad_checkpointing: bool = setting(False, "gradient checkpointing: less memory, more time", TRAINING)
@@ -245,7 +241,7 @@ class Recipe:
         TRAINING,
         spelling="freeze_epochs",
         metavar="EPOCHS",
-        least=0,
+        minimum=0,
         off=0,
         unit="epochs",
     )
@@ -254,7 +250,7 @@ class Recipe:
         "early stopping: epochs without a better validation score (biases the OOF score)",
         TRAINING,
         metavar="EPOCHS",
-        least=0,
+        minimum=0,
         off=0,
         unit="epochs",
     )
@@ -268,41 +264,41 @@ class Recipe:
     init_run: str | None = setting(
         None, "start each fold from the same fold of this run: fine-tuning, e.g. at another size", MODEL, metavar="RUN"
     )
-    seed: int = setting(0, "of the split and of every random stream", TRAINING, least=0, below=2**32)
+    seed: int = setting(0, "random seed of the split and of the training", TRAINING, minimum=0, below=2**32)
 
     def completed(self, own: Mapping[str, Any]) -> tuple[Recipe, str]:
         """Return the recipe with every open setting decided, and the reason for its learning rate.
 
         Parameters
         ----------
-        own : settings that suit the architecture, taken where the user gave none.
+        own : settings for the architecture, used if the user gave none.
         """
-        trained = self.pretrained or self.init or self.init_run
-        usual, why = (2e-4, "from pretrained weights") if trained else (1e-3, "from random weights")
+        has_weights = self.pretrained or self.init or self.init_run
+        default_lr, reason = (2e-4, "from pretrained weights") if has_weights else (1e-3, "from random weights")
         if self.opt in _RATES:
-            usual, why = usual * _RATES[self.opt], f"{why}, for {self.opt}"
+            default_lr, reason = default_lr * _RATES[self.opt], f"{reason}, for {self.opt}"
         if self.lr is not None:
-            why = "as asked"
+            reason = "as asked"
         elif "lr" in own:
-            why = "suits this small model"
+            reason = "suits this small model"
         if self.opt != "adamw":
             own = {key: value for key, value in own.items() if key != "lr"}
         defaults = {
-            "lr": usual,
+            "lr": default_lr,
             "batch_size": 32,
             "augment": "standard",
             "warmup": 0.0 if self.schedule in RISING else 1.0,
             **own,
         }
-        return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), why
+        return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), reason
 
     @property
     def selected_on_validation(self) -> bool:
-        """Return whether something is chosen on the fold that is scored."""
+        """Return whether epochs are selected on the fold that is scored."""
         return self.keep == "best" or self.patience > 0
 
     def size(self) -> tuple[int, int] | None:
-        """Return (height, width) in pixels, or None for the model's own."""
+        """Return (height, width) in pixels, or None for the model's default."""
         return None if self.img_size is None else parse_size(self.img_size)
 
     def value_window(self) -> tuple[float, float] | None:
@@ -312,7 +308,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Settings:
-    """What `ensemble kfold` works with besides the recipe; None: not given."""
+    """The settings of `ensemble kfold` besides the recipe; None if not given."""
 
     data: Path | None = setting(
         None,
@@ -322,7 +318,7 @@ class Settings:
         metavar="PATH",
     )
     test: Path | None = setting(
-        None, "further images to predict: a CSV or a folder, with labels or without", DATA, metavar="PATH"
+        None, "further images to predict: a CSV or a folder, with or without labels", DATA, metavar="PATH"
     )
     path: str = setting("path", "CSV column of the image path", DATA, metavar="COL")
     label: str = setting("label", "CSV column of the class", DATA, metavar="COL")
@@ -347,8 +343,8 @@ class Settings:
         "number of folds",
         FOLDS,
         short="-k",
-        least=2,
-        hint="one fold has nothing to be validated on; `holdout=.2` trains one model",
+        minimum=2,
+        hint="one fold leaves no validation data; `holdout=.2` trains one model",
     )
     folds: Path | None = setting(None, "use this split, e.g. of ensemble folds -o FILE", FOLDS, metavar="FILE")
     holdout: float | None = setting(
@@ -366,11 +362,11 @@ class Settings:
         metavar="COL[,COL]",
     )
     repeats: int = setting(
-        1, "independent splits into k folds, a run each: NAME, NAME-r1, …", FOLDS, metavar="R", least=1
+        1, "independent splits into k folds, one run each: NAME, NAME-r1, …", FOLDS, metavar="R", minimum=1
     )
     repair: bool = setting(True, "move persons where scikit-learn's split lacks a class or is unbalanced", FOLDS)
     seeds: int = setting(
-        1, "training seeds on the same folds, a run each: NAME, NAME-s1, …", FOLDS, metavar="N", least=1
+        1, "training seeds on the same folds, one run each: NAME, NAME-s1, …", FOLDS, metavar="N", minimum=1
     )
     arch: tuple[str, ...] = setting(
         ("swin",), "models, by short name or timm id: swin,resnet18", MODEL, metavar="A[,B]"
@@ -394,18 +390,18 @@ def _keys() -> dict[str, str]:
 
 
 def key_of(name: str) -> str | None:
-    """Return the key of a setting by any of its spellings, with ``-`` or ``_``; None for what is no setting."""
+    """Return the key of a setting from any of its spellings, with ``-`` or ``_``; None for other names."""
     return _keys().get(name.replace("-", "_"))
 
 
 def spelling_of(key: str) -> str:
-    """Return the preferred spelling of a key (or of another spelling); what is no setting stays as it is."""
+    """Return the preferred spelling of a key (or of another spelling); other names are returned unchanged."""
     known = key_of(key)
     return key if known is None else all_settings()[known].spelling
 
 
 def spellings_of(keys: Iterable[str]) -> list[str]:
-    """Return all spellings of these keys, the preferred ones first; a name that is no setting stays as it is."""
+    """Return all spellings of these keys, the preferred ones first; other names are kept unchanged."""
     known = [all_settings()[key].spellings if key in all_settings() else (key,) for key in keys]
     return [names[0] for names in known] + [name for names in known for name in names[1:]]
 
@@ -415,15 +411,19 @@ def known_hint(keys: Iterable[str] | None = None) -> str:
     return "known: " + ", ".join(spelling_of(key) for key in (all_settings() if keys is None else keys))
 
 
-def by_key(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Return values by key, whichever spelling they were given by; None, "not given", is left out.
+def by_key(values: Mapping[str, Any], location: str = "") -> dict[str, Any]:
+    """Return values by key from values by any spelling; None ("not given") is omitted.
+
+    Parameters
+    ----------
+    location : text in front of errors.
 
     Raises
     ------
-    UsageError : a name that is no setting (the nearest are offered), or two spellings of one; `where` is put in front.
+    UsageError : an unknown setting (the closest names are suggested), or two spellings of one setting.
     """
     given: dict[str, tuple[str, Any]] = {}
-    prefix = f"{where}: " if where else ""
+    prefix = f"{location}: " if location else ""
     for name, value in values.items():
         if value is None:
             continue
@@ -440,16 +440,18 @@ def by_key(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def setting_parameters() -> list[inspect.Parameter]:
-    """Return all settings as keywords of a Python function, by their preferred spellings, in the order of the help."""
-    ordered = sorted(all_settings().values(), key=lambda one: PANELS.index(one.panel))
-    return [parameter_of(one) for one in ordered]
+    """Return all settings as keyword parameters of a Python function, by their preferred spellings, in the order of
+    ``--help``.
+    """
+    by_panel = sorted(all_settings().values(), key=lambda one: PANELS.index(one.panel))
+    return [parameter_of(one) for one in by_panel]
 
 
 def check(settings: Settings, recipe: Recipe) -> None:
-    """Refuse impossible values before anything is read or trained."""
+    """Raise UsageError for impossible values, before data are read or models trained."""
     values = asdict(settings) | asdict(recipe)
     if settings.k == 1 and (settings.folds is not None or settings.holdout is not None):
-        values["k"] = 2  # the record of a run with one part held out, given again: k is not used
+        values["k"] = 2  # the record of a run with `holdout` or `folds`, given again: k is not used
     for key, described in all_settings().items():
         described.check(values[key])
     given = {"folds": settings.folds is not None, "holdout": settings.holdout is not None}
@@ -480,12 +482,12 @@ def known_settings() -> dict[str, Any]:
 
 
 def known_keys() -> tuple[str, ...]:
-    """Return the keys of all settings, as they are recorded."""
+    """Return the keys of all settings, as recorded."""
     return tuple(all_settings())
 
 
 def default_of(key: str) -> Any:
-    """Return the default of a setting, by any spelling; None where it has none, or an empty table."""
+    """Return the default of a setting, by any spelling; None if it has none or is an empty table."""
     known = key_of(key)
     default = None if known is None else all_settings()[known].default
     return None if default == {} else default

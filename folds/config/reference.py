@@ -1,5 +1,6 @@
-"""The page docs/settings.md, made from the descriptions of the settings: ``python -m folds.config.reference >
-docs/settings.md``.
+"""Generate the page docs/settings.md from the descriptions of the settings.
+
+Run ``python -m folds.config.reference > docs/settings.md``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ _HEAD = """# All settings
 
 <!-- Made by: python -m folds.config.reference > docs/settings.md -->
 
-Every setting of a training has one name, used in four ways. From the strongest to the weakest:
+Every setting of a training has one name, used in four ways. In order of precedence:
 
 | where | example |
 |---|---|
@@ -20,19 +21,19 @@ Every setting of a training has one name, used in four ways. From the strongest 
 | file given with `-c FILE`; then `./ensemble.toml` | `batch_size = 16` (or `batch-size`) |
 | keyword in Python | `kfold(data, batch_size=16)` |
 
-A keyword in Python is as strong as a flag. Older spellings keep working everywhere; giving both spellings of one setting in the same
-place is an error. `runs/<run>/config.toml` records the settings of a run under the names marked `*`, where they have several, and can
-be given again with `-c`. Tables (`{NAME = VALUE}`) have no flag: they go into a file, or as JSON into a variable.
+A keyword in Python has the precedence of a flag. Older spellings keep working everywhere; giving both spellings of one setting in the
+same place is an error. `runs/<run>/config.toml` records the settings of a run, under the name marked `*` if there are several, and can
+be given again with `-c`. Tables (`{NAME = VALUE}`) have no flag: write them into a file, or as JSON into a variable.
 """
 
 
 def settings_page() -> str:
-    """Return docs/settings.md: a table for each group of settings."""
+    """Return docs/settings.md: one table per group of settings."""
     parts = [_HEAD]
     for panel in PANELS:
         rows = [_row(one) for one in all_settings().values() if one.panel == panel]
         parts.append(
-            "\n".join([f"## {panel}\n", "| setting | what it is | values | default |", "|---|---|---|---|", *rows])
+            "\n".join([f"## {panel}\n", "| setting | description | values | default |", "|---|---|---|---|", *rows])
         )
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
@@ -46,7 +47,7 @@ def _row(one: Setting) -> str:
 
 
 def _values(one: Setting) -> str:
-    """Return what the setting may be, in words."""
+    """Return the possible values of the setting in words."""
     if one.choices:
         return ", ".join(f"`{choice}`" for choice in one.choices)
     if one.range is not None:

@@ -1,9 +1,8 @@
-"""What one setting says of itself, once: help, default, range, choices, spellings.
+"""Describe one setting in one place: help, default, range, choices, spellings.
 
 The flags, the keys of TOML files, the ``ENSEMBLE_*`` variables, ``--help``, the checks, docs/settings.md and the
-signature of the
-Python functions follow from it (`folds.config.recipe` has the settings; `ensemble.cli.terminal.options` makes flags of
-them).
+signature of the Python functions are derived from it (`folds.config.recipe` defines the settings;
+`ensemble.cli.terminal.options` derives flags from them).
 """
 
 from __future__ import annotations
@@ -26,35 +25,42 @@ PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING, RUN)
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a setting may be.
+    """The range of a number.
 
     Attributes
     ----------
-    least, most : the ends, where they belong to it; `above`, `below` where they do not. Infinite numbers never do.
-    off : the value that switches the thing off, named in messages.
+    minimum, maximum : inclusive limits; `above` and `below` are exclusive limits. Infinite numbers are never in the
+        range.
+    off : the value that disables the feature, named in messages.
     """
 
-    least: float | None = None
+    minimum: float | None = None
     above: float | None = None
-    most: float | None = None
+    maximum: float | None = None
     below: float | None = None
     off: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Return whether a number is in the range; NaN is in none."""
+        """Return whether a number is in the range; NaN never is."""
         low = (
-            value >= self.least if self.least is not None else value > (-math.inf if self.above is None else self.above)
+            value >= self.minimum
+            if self.minimum is not None
+            else value > (-math.inf if self.above is None else self.above)
         )
-        high = value <= self.most if self.most is not None else value < (math.inf if self.below is None else self.below)
+        high = (
+            value <= self.maximum
+            if self.maximum is not None
+            else value < (math.inf if self.below is None else self.below)
+        )
         return low and high
 
     def text(self, unit: str = "") -> str:
         """Return the range in words: ``from 0 (off) to below 1``, ``2 or more``."""
         words = f" {unit}" if unit else ""
-        low = self._number(self.least if self.above is None else self.above)
-        if self.most is None and self.below is None:
+        low = self._number(self.minimum if self.above is None else self.above)
+        if self.maximum is None and self.below is None:
             return f"above {low}{words}" if self.above is not None else f"{low} or more{words}"
-        high = f"below {self._number(self.below)}" if self.below is not None else self._number(self.most)
+        high = f"below {self._number(self.below)}" if self.below is not None else self._number(self.maximum)
         if self.above is not None:
             return f"above {low} and {'at most ' if self.below is None else ''}{high}{words}"
         return f"from {low} to {high}{words}"
@@ -66,16 +72,16 @@ class Range:
 
 @dataclass(frozen=True)
 class Setting:
-    """One field of `Recipe` or `Settings`, described.
+    """The description of one field of `Recipe` or `Settings`.
 
     Attributes
     ----------
-    key : the name of the field, which is also what config.toml and checkpoints record; it is always accepted.
-    kind : its type; ``X | None`` where None means "not given" or "decided later".
+    key : the name of the field, recorded in config.toml and checkpoints; it is always accepted.
+    kind : its type; ``X | None`` if None means "not given" or "decided later".
     spelling : the preferred spelling, shown in help and messages.
-    aliases : further spellings that are accepted.
-    shown : the default in words, where the value does not say it (decided later, or a folder that is looked for).
-    range, choices : what it may be; one of them, or neither where another function checks it.
+    aliases : further accepted spellings.
+    shown : the default in words, if the value does not show it (decided later, or a folder that is searched).
+    range, choices : the valid values; one of them, or neither if another function checks the value.
     unit : of a number: ``epochs``, ``pixels``.
     short : a flag of one letter, ``-k``.
     hint : for a value out of range.
@@ -98,17 +104,17 @@ class Setting:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Return all names that are accepted, the preferred one first."""
+        """Return all accepted names, the preferred one first."""
         return tuple(dict.fromkeys((self.spelling, self.key, *self.aliases)))
 
     @property
     def flag(self) -> str:
-        """Return the preferred flag, ``--batch-size``; a setting that is a table has none (`is_table`)."""
+        """Return the preferred flag, ``--batch-size``; settings that are tables have none (`is_table`)."""
         return f"--{self.spelling.replace('_', '-')}"
 
     @property
     def type(self) -> Any:
-        """Return the type of a value that is given: ``int`` of ``int | None``, ``dict`` of ``dict[str, Any]``."""
+        """Return the type of a given value: ``int`` for ``int | None``, ``dict`` for ``dict[str, Any]``."""
         options = typing.get_args(self.kind) if isinstance(self.kind, types.UnionType) else (self.kind,)
         target = next(option for option in options if option is not type(None))
         return typing.get_origin(target) or target
@@ -120,7 +126,7 @@ class Setting:
 
     @property
     def default_text(self) -> str:
-        """Return the default in words; nothing where there is none."""
+        """Return the default in words; empty if there is none."""
         if self.shown is not None or self.default in (None, (), {}):
             return self.shown or ""
         if isinstance(self.default, bool):
@@ -132,16 +138,16 @@ class Setting:
 
     @property
     def help_text(self) -> str:
-        """Return the line of ``--help``, the default in brackets."""
+        """Return the line of ``--help``, with the default in brackets."""
         also = "".join(f"; also --{name.replace('_', '-')}" for name in self.aliases)
         return f"{self.help}{also} [{self.default_text}]" if self.default_text else f"{self.help}{also}"
 
     def check(self, value: Any) -> None:
-        """Refuse a value outside the range or the choices; None, which is "not given", passes.
+        """Check a value against the range or the choices; None ("not given") is valid.
 
         Raises
         ------
-        UsageError : it is; the message names the parameter, what was expected and what was found.
+        UsageError : the value is invalid; the message names the parameter, the expected values and the value found.
         """
         if value is None:
             return
@@ -164,19 +170,19 @@ def setting(
     shown: str | None = None,
     metavar: str | None = None,
     choices: Sequence[str] = (),
-    least: float | None = None,
+    minimum: float | None = None,
     above: float | None = None,
-    most: float | None = None,
+    maximum: float | None = None,
     below: float | None = None,
     off: float | None = None,
     unit: str = "",
     short: str | None = None,
     hint: str | None = None,
 ) -> Any:
-    """Return the field of a dataclass that describes a setting (see `Setting` and `Range`); ``dict`` as default is an
-    empty table.
+    """Return a dataclass field that describes a setting (see `Setting` and `Range`); the default ``dict`` is an empty
+    table.
     """
-    bounds = Range(least, above, most, below, off)
+    allowed = Range(minimum, above, maximum, below, off)
     described = {
         "help": help,
         "panel": panel,
@@ -184,7 +190,7 @@ def setting(
         "aliases": tuple(aliases),
         "shown": shown,
         "metavar": metavar,
-        "range": bounds if bounds != Range() else None,
+        "range": allowed if allowed != Range() else None,
         "choices": tuple(choices),
         "unit": unit,
         "short": short,
@@ -196,8 +202,8 @@ def setting(
 
 
 def setting_of(described: Field[Any], kind: Any) -> Setting:
-    """Return what a field of a dataclass, made by `setting`, says; `kind` is its type as `typing.get_type_hints` has
-    it.
+    """Return the description in a dataclass field made by `setting`; `kind` is its type from
+    `typing.get_type_hints`.
     """
     values = dict(described.metadata[_KEY])
     values["spelling"] = values["spelling"] or described.name
@@ -206,7 +212,7 @@ def setting_of(described: Field[Any], kind: Any) -> Setting:
 
 
 def parameter_of(described: Setting) -> inspect.Parameter:
-    """Return a setting as a keyword of a Python function, by its preferred spelling."""
+    """Return a setting as a keyword parameter of a Python function, by its preferred spelling."""
     return inspect.Parameter(
         described.spelling, inspect.Parameter.KEYWORD_ONLY, default=described.default, annotation=described.kind
     )

@@ -1,4 +1,4 @@
-"""``--sweep KEY=V1,V2``: the variants of a recipe that one command trains."""
+"""Parse ``--sweep KEY=V1,V2``: the variants of a recipe that one command trains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from folds.config.recipe import Recipe, key_of, known_hint, spelling_of, spellings_of
 from folds.errors import UsageError, close_matches
 
-# They have a way of their own to be several.
+# Settings with their own way to give several values.
 _ELSEWHERE = {
     "arch": "`arch=A,B` trains several architectures",
     "seed": "`seeds=N` trains with several seeds on the same folds",
@@ -24,12 +24,12 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One combination of the values.
+    """One combination of swept values.
 
     Attributes
     ----------
-    values : key of a setting → its value, as text or as TOML has it.
-    suffix : what it adds to the name of a run: the value, with the setting in front where the value alone says nothing
+    values : key of a setting → its value, as text or as in TOML.
+    suffix : added to the name of a run: the value, with the setting in front if the value alone is ambiguous
         (``focal``, ``lr-1e-3``).
     """
 
@@ -38,7 +38,7 @@ class SweepPoint:
 
 
 class RequestedRecipe(NamedTuple):
-    """A recipe to train: with every architecture, `suffix` added to the runs' names; or with `arch`, as a run of that
+    """A recipe to train: with every architecture, adding `suffix` to the runs' names; or with `arch`, as a run of that
     name.
     """
 
@@ -50,13 +50,14 @@ class RequestedRecipe(NamedTuple):
 def parse_sweep(texts: Sequence[str]) -> tuple[SweepPoint, ...]:
     """Return the variants of ``["loss=ce,focal", "lr=1e-3,3e-4"]``: every combination, the first values first.
 
-    All combinations, and not one setting at a time: two settings that are each better alone need not be so together,
-    and one at a time is two commands. Values that hold a comma are given as a TOML array: ``window=["0,255",
+    All combinations are trained, because two settings that are each better alone are not necessarily better together;
+    one setting at a time takes two commands. Values with a comma are given as a TOML array: ``window=["0,255",
     "0,4095"]``.
 
     Raises
     ------
-    UsageError : a key that is no setting of a recipe, the same one twice, fewer than two values, or one twice.
+    UsageError : a key is not a setting of a recipe or is given twice, there are fewer than two values, or a value is
+        repeated.
     """
     axes: dict[str, list[Any]] = {}
     for text in texts:
@@ -67,8 +68,8 @@ def parse_sweep(texts: Sequence[str]) -> tuple[SweepPoint, ...]:
         axes[key] = values
     combinations = itertools.product(*axes.values())
     return tuple(
-        SweepPoint(dict(zip(axes, some)), "-".join(_part(key, value) for key, value in zip(axes, some)))
-        for some in combinations
+        SweepPoint(dict(zip(axes, combination)), "-".join(_part(key, value) for key, value in zip(axes, combination)))
+        for combination in combinations
     )
 
 
@@ -81,19 +82,19 @@ def _parse(text: str) -> tuple[str, list[Any]]:
         raise UsageError(f"`sweep` {name}: not a setting of a recipe", hint=_ELSEWHERE[key])
     if key is None:
         close = close_matches(name.replace("-", "_"), spellings_of(own))
-        meant = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise UsageError(f"`sweep` {name}: unknown setting{meant}", hint=known_hint(own))
+        suggestion = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise UsageError(f"`sweep` {name}: unknown setting{suggestion}", hint=known_hint(own))
     if key not in own:
         raise UsageError(
-            f"`sweep` {name}: it decides the data or the folds, which the variants share",
-            hint="one command for each, with `name`",
+            f"`sweep` {name}: it decides the data or the folds, which all variants share",
+            hint="run one command per value, with different `name`",
         )
     values = _values(name, listed.strip()) if equals else []
     if len(values) < 2:
         raise UsageError(f"`sweep` {text}: expected two values or more", hint=f"`sweep` {name}=V1,V2")
-    twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
-    if twice is not None:
-        raise UsageError(f"`sweep` {text}: {_text(twice)} is given twice", hint="name each value once")
+    repeated = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if repeated is not None:
+        raise UsageError(f"`sweep` {text}: {_text(repeated)} is given twice", hint="name each value once")
     return key, values
 
 

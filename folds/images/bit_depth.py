@@ -1,4 +1,4 @@
-"""More than 8 bits a pixel: which of a file's values become black and white, and what to say about it."""
+"""Scale images of more than 8 bits per channel to 8 bits, and report the window used."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from PIL import Image
 from folds.images.content_index import UnreadableImageError
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
-_COLOUR = "16-bit colour"
-_LITTLE = 0.25  # a window of which less is used makes images nearly uniform
+_COLOR = "16-bit colour"
+_LITTLE = 0.25  # if less of the window is used, images are nearly uniform
 
 
 @dataclass(frozen=True)
 class Depth:
-    """What a file of more than 8 bits held: its kind, the lowest and highest value found, the window that was
-    applied.
+    """The bit depth of a file of more than 8 bits.
+
+    Attributes
+    ----------
+    kind : ``16-bit grey``, ``float grey``, …
+    lowest, highest : the extreme values in the file.
+    window : the values that became 0 and 255.
     """
 
     kind: str
@@ -31,7 +36,13 @@ class Depth:
 
 @dataclass(frozen=True)
 class DepthGroup:
-    """All files of one kind under one window: how many, and the lowest and highest value in any of them."""
+    """All files of one kind with the same window.
+
+    Attributes
+    ----------
+    images : number of files.
+    lowest, highest : the extreme values in any of them.
+    """
 
     kind: str
     images: int
@@ -40,27 +51,32 @@ class DepthGroup:
     window: tuple[float, float]
 
 
-def colour_depth(image: Image.Image) -> Depth:
-    """16-bit colour, which Pillow gives as its high byte."""
+def color_depth(image: Image.Image) -> Depth:
+    """Return the depth of 16-bit color, which Pillow reduces to its high byte."""
     bands = [band for band in image.getextrema() if isinstance(band, tuple)][:3]
-    return Depth(_COLOUR, 257.0 * min(low for low, _ in bands), 257.0 * max(high for _, high in bands), (0.0, 65535.0))
+    return Depth(_COLOR, 257.0 * min(low for low, _ in bands), 257.0 * max(high for _, high in bands), (0.0, 65535.0))
 
 
-def windowed(image: Image.Image, window: tuple[float, float] | None) -> tuple[Image.Image, Depth]:
-    """Grey of more than 8 bits as mode F, 0 to 255. Pillow's own `convert` would clip at 255 instead of scaling."""
+def apply_window(image: Image.Image, window: tuple[float, float] | None) -> tuple[Image.Image, Depth]:
+    """Return a gray image of more than 8 bits as mode F, 0 to 255, and its depth.
+
+    Pillow's own `convert` would clip at 255 instead of scaling.
+
+    Raises
+    ------
+    UnreadableImageError : a pixel is not finite, or the file needs a window and none is given.
+    """
     values = np.asarray(image)
-    kind, full = _grey_kind(image)
+    kind, full = _gray_kind(image)
     if kind == "unsigned 32-bit grey":
         values = values.view(np.uint32)
     lowest, highest = float(values.min()), float(values.max())
     if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise UnreadableImageError(
-            f"holds {np.count_nonzero(~np.isfinite(values)):,} pixels that are not finite numbers"
-        )
+        raise UnreadableImageError(f"has {np.count_nonzero(~np.isfinite(values)):,} pixels that are not finite numbers")
     used = window or full
     if used is None:
         raise UnreadableImageError(
-            f"is {kind} (values {show(lowest)} to {show(highest)}) and no window says which values are black and white",
+            f"is {kind} (values {show(lowest)} to {show(highest)}) and needs a window: the values of black and white",
             (lowest, highest),
         )
     # float32 holds every 16-bit value exactly; 32-bit integers need the larger type.
@@ -68,17 +84,19 @@ def windowed(image: Image.Image, window: tuple[float, float] | None) -> tuple[Im
     scaled -= used[0]
     scaled *= 255 / (used[1] - used[0])
     np.clip(scaled, 0, 255, out=scaled)
-    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # white is zero: Pillow heeds that for 8 bits only
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # 0 is white: Pillow inverts only 8-bit images
         np.subtract(255, scaled, out=scaled)
     return Image.fromarray(scaled.astype(np.float32, copy=False)), Depth(kind, lowest, highest, used)
 
 
-def _grey_kind(image: Image.Image) -> tuple[str, tuple[float, float] | None]:
-    """Return the kind of grey of more than 8 bits, and its full range if it has one that images fill."""
+def _gray_kind(image: Image.Image) -> tuple[str, tuple[float, float] | None]:
+    """Return the kind of gray of more than 8 bits, and the full range of its type; None for types without a usual
+    range.
+    """
     if image.mode == "F":
         return "float grey", None
     tags = getattr(image, "tag_v2", None)
-    if tags is None:  # PNG, JPEG 2000 and PGM: Pillow stretches what they declare to 16 bits
+    if tags is None:  # PNG, JPEG 2000 and PGM: Pillow scales the declared range to 16 bits
         return "16-bit grey", (0.0, 65535.0)
     bits = tags.get(_BITS, (16,))[0]
     signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
@@ -92,7 +110,7 @@ def _grey_kind(image: Image.Image) -> tuple[str, tuple[float, float] | None]:
 
 
 def group_depths(depths: Iterable[Depth]) -> tuple[DepthGroup, ...]:
-    """Return the files' depths by kind and window, in alphabetical order."""
+    """Return the files' depths, grouped by kind and window, in alphabetical order."""
     groups: dict[tuple[str, tuple[float, float]], list[Depth]] = {}
     for depth in depths:
         groups.setdefault((depth.kind, depth.window), []).append(depth)
@@ -105,28 +123,28 @@ def group_depths(depths: Iterable[Depth]) -> tuple[DepthGroup, ...]:
 
 
 def depth_notes(groups: Iterable[DepthGroup]) -> list[str]:
-    """Return what to tell the user: the window that was applied, and whether the values found hardly use it."""
+    """Return notes for the user: the window that was applied, and a warning if the values use little of it."""
     lines = []
     for group in groups:
         low, high = group.window
-        changed = "--window does not apply to colour" if group.kind == _COLOUR else "--window LO,HI sets it"
+        remedy = "`window` does not apply to color" if group.kind == _COLOR else "`window=LO,HI` sets it"
         images = f"{group.images:,} image{'s' if group.images > 1 else ''}"
-        lines.append(f"{images} of {group.kind}: the values {show(low)} to {show(high)} become 0 to 255 ({changed})")
+        lines.append(f"{images} of {group.kind}: the values {show(low)} to {show(high)} become 0 to 255 ({remedy})")
         used = max(0.0, min(group.highest, high) - max(group.lowest, low)) / (high - low)
         if used < _LITTLE:
             found = (
-                f"the values found in {group.kind} run from {show(group.lowest)} to {show(group.highest)}, {used:.1%} "
-                "of that window"
+                f"the values in the {group.kind} images are {show(group.lowest)} to {show(group.highest)}, "
+                f"only {used:.1%} of that window"
             )
-            mend = (
+            advice = (
                 "convert these files to 8 bits"
-                if group.kind == _COLOUR
-                else f"--window {show(group.lowest)},{show(group.highest)} spreads them"
+                if group.kind == _COLOR
+                else f"use `window={show(group.lowest)},{show(group.highest)}`"
             )
-            lines.append(f"{found}, so these images come out nearly uniform: {mend}")
+            lines.append(f"{found}, so these images are nearly uniform: {advice}")
     return lines
 
 
 def show(value: float) -> str:
-    """Return a pixel value as the user would write it: 65535, -1000, 0.25."""
+    """Return a pixel value as a user would write it: 65535, -1000, 0.25."""
     return f"{value:.9g}"

@@ -1,6 +1,4 @@
-"""Decode once: all images of a table as one uint8 array on disk, keyed by content and settings, memory-mapped by
-whoever trains or predicts.
-"""
+"""Decode the images of a table once into a memory-mapped uint8 array on disk, keyed by contents and settings."""
 
 from __future__ import annotations
 
@@ -51,10 +49,10 @@ class DecodedImages:
     Attributes
     ----------
     pixels : (n, height, width, 3) uint8, memory-mapped and read-only, in the order of the paths.
-    content : the hex SHA-256 of each file's bytes; equal files have equal digests.
-    path : the .npy file; a .json of the same name beside it says what it was made from.
-    depths : what the files of more than 8 bits held, and the windows applied.
-    decoded : how many images were decoded for it now, 0 where it was there already.
+    content : hex SHA-256 of each file's bytes; equal files have equal digests.
+    path : the .npy file; a .json of the same name beside it records the settings and contents.
+    depths : the depths of files of more than 8 bits, and the windows applied.
+    decoded : number of images decoded in this call; 0 if the cache existed.
     """
 
     pixels: np.memmap[Any, np.dtype[np.uint8]]
@@ -69,29 +67,26 @@ def load_images(
     settings: ImageSettings,
     *,
     cache_dir: Path,
-    where: Sequence[str] | None = None,
+    locations: Sequence[str] | None = None,
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> DecodedImages:
-    """Return the images of a table, decoded at most once for the same contents in the same order under the same
-    settings.
+    """Return the images of a table, decoded at most once for the same contents, order and settings.
 
-    A first run reads each file once. Later runs ask for sizes and times only. The pixels depend on the files, the
-    settings and
-    the version of Pillow, not on the number of threads. Processes that build the same cache at once each end with a
-    whole one.
-    What should be said about the images, e.g. the window applied to 16-bit ones, is logged.
+    The first run reads each file once. Later runs check only sizes and times. The pixels depend on the files, the
+    settings and the version of Pillow, not on the number of threads. Processes that build the same cache at the same
+    time all get a complete one. Notes about the images, e.g. the window applied to 16-bit ones, are logged.
 
     Parameters
     ----------
-    where : where each path comes from, e.g. ``"train.csv row 3"``, for errors.
-    threads : decoding threads; as many as there are cores unless given.
-    progress : called with (images done, images in all), from the calling thread.
+    locations : the source of each path, e.g. ``"train.csv row 3"``, for errors.
+    threads : number of decoding threads; by default the number of cores.
+    progress : called with (decoded images, all images) from the calling thread.
 
     Raises
     ------
-    EnsembleError : images that cannot be used (all of them in one error); the cache cannot be written. Nothing is left
-        behind.
+    EnsembleError : some images are unusable (all of them are in one error), or the cache cannot be written. No partial
+        files are left.
     """
     if not paths:
         raise EnsembleError("no images are given", hint="check the table of samples")
@@ -100,11 +95,11 @@ def load_images(
     digests = [unchanged_digest(index, path) for path in paths]
     read: dict[str, Entry] = {}
     if None in digests and any(cache_dir.glob(f"{_settings_key(settings, len(paths))}-*.npy")):
-        # A cache that may fit: hashing is far cheaper than decoding.
+        # There may be a cache for these contents, and hashing is much faster than decoding.
         digests = _hash_missing(paths, digests, read, threads)
     cache = _reuse(cache_dir, settings, digests)
     if cache is None:
-        cache = _build(paths, settings, cache_dir, where, threads, progress, read)
+        cache = _build(paths, settings, cache_dir, locations, threads, progress, read)
     add_to_index(cache_dir, read)
     for line in depth_notes(cache.depths):
         logger.info(line)
@@ -114,14 +109,15 @@ def load_images(
 def mean_std(
     pixels: NDArray[np.uint8], index: NDArray[np.integer] | None = None, block: int = 256
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of each channel, in [0, 1], over the images `index` (all unless given).
+    """Return mean and standard deviation of each channel, in [0, 1], over the images `index` (by default all).
 
-    Sums are exact integers, so the result depends neither on the order of the images nor on `block`, the images read at
-    a time.
+    Sums are exact integers, so the result does not depend on the order of the images or on `block`.
 
     Parameters
     ----------
     pixels : (n, height, width, 3) uint8.
+    index : positions or booleans.
+    block : number of images read at once.
 
     Returns
     -------
@@ -131,20 +127,20 @@ def mean_std(
     if rows.dtype == bool:
         rows = np.flatnonzero(rows)
     if not len(rows):
-        raise EnsembleError("the mean of no images is not defined")
+        raise EnsembleError("expected at least one image for mean and standard deviation, found none")
     sums, squares = np.zeros((2, math.prod(pixels.shape[1:])), np.uint64)
     block = min(block, 65536)
     for start in range(0, len(rows), block):
         part = pixels[rows[start : start + block]].reshape(-1, sums.size)
         sums += part.sum(axis=0, dtype=np.uint32)
-        squared = np.zeros(sums.size, np.uint32)  # has room for 66,051 × 255², and adds up faster than 64 bits
+        squared = np.zeros(sums.size, np.uint32)  # 32 bits hold 66,051 × 255² and are added faster than 64
         for image in part:
             squared += np.square(image, dtype=np.uint16)
         squares += squared
     count = len(rows) * sums.size // 3
     mean, std = np.empty(3), np.empty(3)
     for channel in range(3):
-        # Python's integers: no rounding before the last division, no overflow.
+        # Python integers do not overflow or round before the last division.
         first, second = int(sums[channel::3].sum()), int(squares[channel::3].sum())
         mean[channel] = first / (255 * count)
         std[channel] = math.sqrt((count * second - first * first) / (255 * count) ** 2)
@@ -152,7 +148,7 @@ def mean_std(
 
 
 def _settings_key(settings: ImageSettings, count: int) -> str:
-    # Other versions of Pillow may give slightly other pixels, and results must not depend on which version ran first.
+    # Pixels can differ between versions of Pillow, and results must not depend on which version ran first.
     made_by = {"decoder": DECODER_VERSION, "pillow": PIL.__version__, "images": count, **settings.as_dict()}
     return sha256_bytes(json.dumps(made_by, sort_keys=True).encode())[:12]
 
@@ -172,19 +168,19 @@ def _reuse(cache_dir: Path, settings: ImageSettings, digests: Sequence[str | Non
 
 
 def _open_cache(path: Path, settings: ImageSettings, digests: tuple[str, ...], decoded: int) -> DecodedImages | None:
-    """Return the cache at `path` if it is whole and what its name says, else None."""
+    """Return the cache at `path` if it is complete and matches its name, else None."""
     try:
         record = read_json(path.with_suffix(".json"))
         depths = tuple(DepthGroup(**{**group, "window": tuple(group["window"])}) for group in record["depths"])
         pixels = np.lib.format.open_memmap(path, mode="r")  # refuses pickled arrays
-        whole = (
+        is_complete = (
             path.stat().st_size == pixels.offset + pixels.nbytes
             and pixels.flags.c_contiguous
             and pixels.dtype == np.uint8
         )
-        if not whole or pixels.shape != (len(digests), *settings.shape) or tuple(record["content"]) != digests:
+        if not is_complete or pixels.shape != (len(digests), *settings.shape) or tuple(record["content"]) != digests:
             return None
-    except Exception:  # absent, or damaged in whatever way: it is built again
+    except Exception:  # absent or damaged: the cache is built again
         return None
     return DecodedImages(pixels, digests, path, depths, decoded)
 
@@ -196,9 +192,9 @@ def _hash_missing(
 
     def one(at: int) -> str | None:
         try:
-            return _remembered(paths[missing[at]], read)[1]
+            return _read_and_record(paths[missing[at]], read)[1]
         except UnreadableImageError:
-            return None  # building reads it again and says what is wrong, with all the others
+            return None  # the build reads it again and reports it with all other problems
 
     filled = list(digests)
     for at, digest in zip(missing, map_threads(one, len(missing), threads, None)):
@@ -206,7 +202,7 @@ def _hash_missing(
     return filled
 
 
-def _remembered(path: Path, read: dict[str, Entry]) -> tuple[bytes, str]:
+def _read_and_record(path: Path, read: dict[str, Entry]) -> tuple[bytes, str]:
     content = read_content(path)
     if content.entry is not None:
         read[str(path.absolute())] = content.entry
@@ -217,14 +213,16 @@ def _build(
     paths: Sequence[Path],
     settings: ImageSettings,
     cache_dir: Path,
-    where: Sequence[str] | None,
+    locations: Sequence[str] | None,
     threads: int | None,
     progress: Advance | None,
     read: dict[str, Entry],
 ) -> DecodedImages:
-    """Read, hash and decode every file once, into a temporary file that is then named by what was found."""
+    """Read, hash and decode every file once, into a temporary file that is then named by the contents."""
     row_bytes = math.prod(settings.shape)
-    path = cache_dir / f"{_settings_key(settings, len(paths))}-*.npy"  # the rest of the name is known at the end
+    path = (
+        cache_dir / f"{_settings_key(settings, len(paths))}-*.npy"
+    )  # the hash of the contents is known only at the end
     try:
         with _temporary_file(cache_dir) as file:
             np.lib.format.write_array_header_1_0(
@@ -236,7 +234,7 @@ def _build(
 
             def one(at: int) -> tuple[str, Depth | None] | UnreadableImageError:
                 try:
-                    data, digest = _remembered(paths[at], read)
+                    data, digest = _read_and_record(paths[at], read)
                     image = decode_image(data, settings)
                 except UnreadableImageError as problem:
                     return problem
@@ -246,7 +244,7 @@ def _build(
             results = map_threads(one, len(paths), threads, progress)
             problems = [(at, result) for at, result in enumerate(results) if isinstance(result, UnreadableImageError)]
             if problems:
-                raise refusal(problems, paths, where)
+                raise refusal(problems, paths, locations)
             good = [result for result in results if not isinstance(result, UnreadableImageError)]
             digests = tuple(digest for digest, _ in good)
             path = _cache_path(cache_dir, settings, digests)
@@ -262,24 +260,25 @@ def _build(
         raise cannot_write(path, error) from error
     cache = _open_cache(path, settings, digests, decoded=len(paths))
     if cache is None:
-        raise EnsembleError(f"{path} was written but cannot be read back", hint="check the disk it is on")
+        raise EnsembleError(f"{path} was written but cannot be read back", hint="check the disk")
     return cache
 
 
 @contextlib.contextmanager
 def _temporary_file(folder: Path) -> Iterator[IO[bytes]]:
-    """A new file in `folder`, removed unless it was renamed. Those of processes that were killed are removed first:
-    they can be large.
+    """Yield a new file in `folder`, which is removed at the end unless it was renamed.
+
+    Temporary files of killed processes are removed first, because they can be large.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".*.building"):
-        with contextlib.suppress(OSError), open(left, "rb") as abandoned:
+    for stale in folder.glob(".*.building"):
+        with contextlib.suppress(OSError), open(stale, "rb") as abandoned:
             if try_lock(abandoned):
-                left.unlink()
+                stale.unlink()
     while True:
         path = folder / f".{uuid.uuid4().hex}.building"
         with open(path, "x+b") as file:
-            # Between its creation and its lock another process may have taken it for abandoned.
+            # Another process may have removed it as abandoned before it was locked.
             if try_lock(file) is False or not path.exists():
                 continue
             try:
@@ -290,8 +289,7 @@ def _temporary_file(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def _reserve(handle: int, size: int) -> None:
-    # A full disk shows now and not after minutes of decoding. Some systems cannot reserve; there the writing itself
-    # fails.
+    # Detect a full disk now and not after minutes of decoding. Systems that cannot reserve space fail on writing.
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(handle, 0, size)
@@ -301,8 +299,8 @@ def _reserve(handle: int, size: int) -> None:
 
 
 def _write_at(handle: int, data: bytes, offset: int) -> None:
-    # Written, not assigned through a memory map: on a full disk that would be a bus error and not an exception.
-    left = memoryview(data)
-    while left:
-        written = os.pwrite(handle, left, offset)
-        left, offset = left[written:], offset + written
+    # pwrite raises on a full disk, while a memory map would cause a bus error.
+    remaining = memoryview(data)
+    while remaining:
+        written = os.pwrite(handle, remaining, offset)
+        remaining, offset = remaining[written:], offset + written

@@ -1,4 +1,4 @@
-"""Which images cannot be used: all of them in one error, before anything is trained."""
+"""Find all unusable images before training, and report them in one error."""
 
 from __future__ import annotations
 
@@ -16,58 +16,62 @@ from folds.utils.progress import Advance
 
 def unusable_images(
     paths: Sequence[Path],
-    where: Sequence[str] | None = None,
+    locations: Sequence[str] | None = None,
     *,
     settings: ImageSettings | None = None,
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> list[tuple[int, str]]:
-    """Return (position, problem) of each image that cannot be used. Without `settings` only headers are read; with them
-    all images are decoded.
+    """Return (position, problem) of each unusable image.
+
+    Parameters
+    ----------
+    locations : the source of each path, for the texts.
+    settings : decode all images with these settings; None to read only the headers.
     """
     return [
-        (at, problem_line(at, paths, where, problem)) for at, problem in _problems(paths, settings, threads, progress)
+        (at, problem_line(at, paths, locations, problem))
+        for at, problem in _problems(paths, settings, threads, progress)
     ]
 
 
 def check_images(
     paths: Sequence[Path],
-    where: Sequence[str] | None = None,
+    locations: Sequence[str] | None = None,
     *,
     settings: ImageSettings | None = None,
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> None:
-    """Raise one EnsembleError for all images that cannot be used; nothing is written.
+    """Raise one EnsembleError for all unusable images; nothing is written.
 
-    Without `settings` only headers are read, which finds what is missing, empty, no image or too large; with them all
-    images
-    are decoded, which also finds what is truncated or damaged.
+    Without `settings` only headers are read, which finds missing or empty files, files that are not images, and images
+    that are too large. With `settings` all images are decoded, which also finds truncated and damaged files.
     """
     problems = _problems(paths, settings, threads, progress)
     if problems:
-        raise refusal(problems, paths, where)
+        raise refusal(problems, paths, locations)
 
 
 def refusal(
-    problems: Sequence[tuple[int, UnreadableImageError]], paths: Sequence[Path], where: Sequence[str] | None
+    problems: Sequence[tuple[int, UnreadableImageError]], paths: Sequence[Path], locations: Sequence[str] | None
 ) -> EnsembleError:
-    """Return one error out of the (position, problem) of many images, with the hint that fits them all."""
-    lines = [problem_line(at, paths, where, problem) for at, problem in problems]
+    """Return one error for the (position, problem) of many images, with a hint for their common cause."""
+    lines = [problem_line(at, paths, locations, problem) for at, problem in problems]
     values = [problem.values for _, problem in problems if problem.values is not None]
     if len(values) == len(problems):
         low, high = min(low for low, _ in values), max(high for _, high in values)
-        hint = f"state the values that become black and white; those found are --window {show(low)},{show(high)}"
+        hint = f"set the values of black and white; the range found is `window={show(low)},{show(high)}`"
     elif all(problem.reason == MISSING for _, problem in problems):
-        hint = "paths are relative to the table's folder: check --data and the path column (--path)"
+        hint = "paths are relative to the folder of the table: check `data` and the path column (`path`)"
     else:
-        hint = "replace these files, or take their rows out of the table"
+        hint = "replace these files, or remove their rows from the table"
     return combine_errors(lines, f"image{'s' if len(lines) > 1 else ''} cannot be used", hint=hint)
 
 
-def problem_line(at: int, paths: Sequence[Path], where: Sequence[str] | None, problem: UnreadableImageError) -> str:
+def problem_line(at: int, paths: Sequence[Path], locations: Sequence[str] | None, problem: UnreadableImageError) -> str:
     """Return ``train.csv row 3: images/a.jpg does not exist``."""
-    return f"{where[at] + ': ' if where else ''}{paths[at]} {problem.reason}"
+    return f"{locations[at] + ': ' if locations else ''}{paths[at]} {problem.reason}"
 
 
 def _problems(

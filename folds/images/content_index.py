@@ -1,6 +1,4 @@
-"""Which file holds which content: SHA-256 digests remembered by path, size and times, so that unchanged files are not
-read again.
-"""
+"""Index the SHA-256 digests of files by path, size and times, so that unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -19,16 +17,18 @@ from folds.utils.files import read_json, sha256_bytes, write_atomic
 
 INDEX_NAME = "contents.json"
 MISSING = "does not exist"
-# A file changed this shortly before it was read could change again without its times showing it.
+# A file modified so shortly before it was read could change again without a new modification time.
 _SETTLED_NS = 2_000_000_000
 
 Entry = tuple[int, int, int, str]  # size, mtime and ctime in nanoseconds, digest
 
 
 class UnreadableImageError(Exception):
-    """Why a file cannot be used, as the end of a sentence that starts with its name.
+    """An unusable file; the reason is the end of a sentence that starts with its name.
 
-    `values` are its lowest and highest value where all that is missing is a window.
+    Attributes
+    ----------
+    values : its lowest and highest value if only a window is missing.
     """
 
     def __init__(self, reason: str, values: tuple[float, float] | None = None) -> None:
@@ -39,9 +39,9 @@ class UnreadableImageError(Exception):
 
 @contextlib.contextmanager
 def open_regular(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to read; what is missing, a folder, a pipe or forbidden raises `Unreadable`."""
+    """Open a file to read; raise UnreadableImageError if it is missing, a folder, a pipe or not readable."""
     try:
-        # Asked before opening: opening a pipe would wait for its writer.
+        # Checked before opening, because opening a pipe would wait for its writer.
         if not stat.S_ISREG(path.stat().st_mode):
             raise UnreadableImageError("is a folder, not an image" if path.is_dir() else "is not a regular file")
         with open(path, "rb") as file:
@@ -49,7 +49,7 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
     except FileNotFoundError:
         raise UnreadableImageError(MISSING) from None
     except MemoryError:
-        raise UnreadableImageError("needs more memory than there is") from None
+        raise UnreadableImageError("needs more memory than is available") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
         raise UnreadableImageError(f"cannot be read: {reason}") from None
@@ -57,8 +57,12 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
 
 @dataclass(frozen=True)
 class Content:
-    """A file's bytes, their hex SHA-256, and what the index may remember (None where the file has only just been
-    written).
+    """The content of a file.
+
+    Attributes
+    ----------
+    data, digest : its bytes and their hex SHA-256.
+    entry : the entry for the index; None if the file was modified just before it was read.
     """
 
     data: bytes
@@ -67,7 +71,7 @@ class Content:
 
 
 def read_content(path: Path) -> Content:
-    """Read and hash a file; `Unreadable` where that cannot be done."""
+    """Read and hash a file; raise UnreadableImageError if it cannot be read."""
     with open_regular(path) as file:
         known = os.fstat(file.fileno())
         data = file.read()
@@ -78,8 +82,8 @@ def read_content(path: Path) -> Content:
 
 
 def load_index(folder: Path) -> dict[str, Entry]:
-    """Return the index in `folder` by absolute path; a lost or damaged one is empty, which costs a reading of the files
-    and nothing else.
+    """Return the index in `folder` by absolute path; empty if it is missing or damaged, so files are only read
+    again.
     """
     with contextlib.suppress(EnsembleError, AttributeError, KeyError, TypeError, ValueError):
         entries = read_json(folder / INDEX_NAME)["files"].items()
@@ -90,7 +94,7 @@ def load_index(folder: Path) -> dict[str, Entry]:
 
 
 def unchanged_digest(index: Mapping[str, Entry], path: Path) -> str | None:
-    """Return the digest of a file whose size and times are those remembered, else None."""
+    """Return the digest of a file whose size and times are those in the index, else None."""
     entry = index.get(str(path.absolute()))
     if entry is None:
         return None
@@ -104,12 +108,12 @@ def unchanged_digest(index: Mapping[str, Entry], path: Path) -> str | None:
 def add_to_index(folder: Path, read: Mapping[str, Entry]) -> None:
     """Add entries to the index in `folder`.
 
-    Of two processes that do so at once, one can lose its entries; the files concerned are read again next time.
-    A folder that cannot be written, or a full disk, has the same price and is no error.
+    If two processes do this at the same time, one may lose its entries, and the files are read again in the next run.
+    The same happens if the folder cannot be written or the disk is full, which is not an error.
     """
     if not read:
         return
     merged = {**load_index(folder), **read}
     with contextlib.suppress(EnsembleError):
-        # ASCII with escapes: file names that are not UTF-8 survive it.
+        # ASCII with escapes also keeps file names that are not UTF-8.
         write_atomic(folder / INDEX_NAME, json.dumps({"schema": 1, "files": merged}, separators=(",", ":")) + "\n")

@@ -1,4 +1,4 @@
-"""How images are read: size, fit, range of values."""
+"""Define how images are read: size, fit, range of values."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from folds.errors import UsageError, unknown_name
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """What every image becomes.
+    """The size and scaling of decoded images.
 
     Attributes
     ----------
     height, width : pixels.
-    fit : ``squash`` (the whole image, its proportions not kept), ``crop`` (scaled to cover, the centre kept),
-        ``crop:380`` (the same of the central 380 × 380 pixels of the file; of what there is of them)
-        or ``letterbox`` (the whole image, padded with `BACKGROUND`).
-    window : for grey images of more than 8 bits, the values in the file that become 0 and 255; those outside are
-        clipped.
-        None is the full range of the file's type, 0 to 65535 for 16 bits. Images of 32 bits or of floats have no such
-        range and need it.
+    fit : ``squash`` (the whole image, without keeping proportions), ``crop`` (scaled to cover, keeping the center),
+        ``crop:380`` (the same for the central 380 × 380 pixels of the file, or fewer if it is smaller) or ``letterbox``
+        (the whole image, padded with `BACKGROUND`).
+    window : for gray images of more than 8 bits, the values in the file that become 0 and 255; values outside are
+        clipped. None is the full range of the file's type, 0 to 65535 for 16 bits. Images of 32 bits or of floats have
+        no such range and need a window.
 
     Raises
     ------
-    UsageError : an unknown fit, a size below 1, a window that is not LO < HI.
+    UsageError : an unknown fit, a size below 1, or a window that is not LO < HI.
     """
 
     height: int
@@ -38,12 +37,12 @@ class ImageSettings:
     def __post_init__(self) -> None:
         check_fit(self.fit)
         if min(self.height, self.width) < 1:
-            raise UsageError(f"images must be at least 1 pixel high and wide, not {self.height}×{self.width}")
+            raise UsageError(f"images must be at least 1 pixel high and wide, found {self.height}×{self.width}")
         if self.window is not None:
             low, high = self.window
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise UsageError(
-                    f"a window is two values LO,HI with LO < HI, not {low:g},{high:g}",
+                    f"`window` must be two values LO,HI with LO < HI, found {low:g},{high:g}",
                     hint="for example `window=0,4095`",
                 )
 
@@ -53,7 +52,7 @@ class ImageSettings:
         return (self.height, self.width, 3)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON holds them; equal settings give equal dicts."""
+        """Return the settings as plain values for JSON; equal settings give equal dicts."""
         window = None if self.window is None else [float(value) for value in self.window]
         return {"height": self.height, "width": self.width, "fit": self.fit, "window": window}
 
@@ -62,7 +61,7 @@ FITS = ("squash", "crop", "letterbox")
 
 
 def check_fit(fit: str) -> None:
-    """Refuse what is neither one of `FITS` nor ``crop:PIXELS``."""
+    """Raise UsageError if `fit` is neither one of `FITS` nor ``crop:PIXELS``."""
     name, colon, pixels = fit.partition(":")
     if name not in FITS or (colon and name != "crop"):
         raise unknown_name("`resize`", fit, FITS, hint="squash, crop, crop:PIXELS (of the center) or letterbox")
@@ -74,7 +73,7 @@ def check_fit(fit: str) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Return ``"224"`` → (224, 224); ``"288x384"`` → (288, 384), height first."""
+    """Parse a size in pixels: ``"224"`` → (224, 224), ``"288x384"`` → (288, 384), height first."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and 8 <= int(part) <= 4096 for part in parts):
         raise UsageError(
@@ -85,6 +84,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_window(text: str) -> tuple[float, float]:
+    """Parse a range of values: ``"0,4095"`` → (0.0, 4095.0)."""
     try:
         low, high = map(float, text.split(","))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Score and compare predictions that are plain arrays: `score` and `compare` of the face, and how they read their
+"""Score and compare predictions given as arrays: the functions `score` and `compare`, and the checks of their
 arguments.
 """
 
@@ -19,7 +19,7 @@ from folds.metrics.intervals import Difference, Interval, difference_over_people
 from folds.utils.numeric import factorize
 
 _log = logging.getLogger(__name__)
-# How far the probabilities of a row may be from a sum of 1: products of softmaxes in half precision.
+# Largest allowed deviation of a row's sum from 1; enough for products of softmax outputs in half precision.
 SUM_TOLERANCE = 5e-3
 NEGATIVE = -1e-6
 
@@ -38,20 +38,19 @@ def score(
 
     Parameters
     ----------
-    y : (n,) the true classes: names or numbers.
+    y : (n,) true classes: names or numbers.
     proba : (n, classes) probabilities, or a DataFrame whose columns are the classes.
-    groups : (n,) the person (patient, camera, writer) of each row; without it every row counts as a person of its own.
+    groups : (n,) the person (patient, camera, writer) of each row; without it every row counts as its own person.
     metric : ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``kappa``, ``log_loss``, ``brier``, ``roc_auc``,
-        ``module:function``, or a
-        function of (labels (n,) int, probabilities (n, classes)).
+        ``module:function``, or a function of (labels (n,) int, probabilities (n, classes)).
     per_person : average the probabilities of each person's rows first, and score people.
-    classes : the class of each column of `proba`; without it the sorted values of `y`, as in ``classes_`` of
+    classes : the class of each column of `proba`; by default the sorted values of `y`, as in ``classes_`` of
         scikit-learn.
-    level : of the interval.
+    level : confidence level of the interval.
 
     Raises
     ------
-    UsageError : lengths differ, `proba` holds no probabilities, or what its columns are cannot be told.
+    UsageError : lengths differ, `proba` is not probabilities, or the classes of its columns are unknown.
 
     Examples
     --------
@@ -66,11 +65,11 @@ def score(
     labels, _ = class_codes(y, values.shape[1], names)
     persons = _persons(groups, len(labels))
     check_lengths(len(labels), proba=values)
-    scored = metric_of(metric)
+    resolved = metric_of(metric)
     if per_person:
         labels, values, persons, mixed = average_by_person(labels, values, persons, values.shape[1])
-        _tell_mixed(mixed)
-    return interval_over_people(scored, labels, values, persons, level=level)
+        _log_several_labels(mixed)
+    return interval_over_people(resolved, labels, values, persons, level=level)
 
 
 def compare(
@@ -86,19 +85,19 @@ def compare(
 ) -> Difference:
     """Return the score of `second` minus that of `first`, paired over people, with its confidence interval and p-value.
 
-    Both predict the same rows in the same order. Parameters are those of `score`.
+    Both predict the same rows in the same order. The parameters are those of `score`.
 
     Raises
     ------
-    UsageError : lengths differ, an array holds no probabilities, or what its columns are cannot be told.
+    UsageError : lengths differ, an array is not probabilities, or the classes of its columns are unknown.
 
     Examples
     --------
     >>> import folds
     >>> y, person = ["cat", "dog"] * 4, ["ann", "bob", "cem", "dee", "eli", "fay", "gus", "hal"]
-    >>> mine = [[0.4, 0.6], [0.2, 0.8]] * 4
-    >>> hers = [[0.7, 0.3], [0.4, 0.6]] * 4
-    >>> found = folds.compare(y, mine, hers, groups=person, metric="accuracy")
+    >>> swin = [[0.4, 0.6], [0.2, 0.8]] * 4
+    >>> blend = [[0.7, 0.3], [0.4, 0.6]] * 4
+    >>> found = folds.compare(y, swin, blend, groups=person, metric="accuracy")
     >>> found.first, found.second, found.difference.value
     (0.5, 1.0, 0.5)
     """
@@ -106,31 +105,31 @@ def compare(
     if _columns(second) is not None and names is not None and _columns(second) != names:
         raise UsageError(
             f"the columns of `first` and `second` differ: {', '.join(names)} and {', '.join(_columns(second) or ())}",
-            hint="put them in one order: second[first.columns]",
+            hint="use the same order of columns: second[first.columns]",
         )
     a, b = as_probabilities(first, "first"), as_probabilities(second, "second")
     if a.shape != b.shape:
         raise UsageError(
-            f"`first` is {_shape(a)}, `second` is {_shape(b)}", hint="both predict the same rows and classes"
+            f"`first` is {_shape(a)}, `second` is {_shape(b)}", hint="both must predict the same rows and classes"
         )
     labels, _ = class_codes(y, a.shape[1], names)
     check_lengths(len(labels), first=a, second=b)
-    persons, scored = _persons(groups, len(labels)), metric_of(metric)
+    persons, resolved = _persons(groups, len(labels)), metric_of(metric)
     if per_person:
         b = average_by_person(labels, b, persons, b.shape[1])[1]
         labels, a, persons, mixed = average_by_person(labels, a, persons, a.shape[1])
-        _tell_mixed(mixed)
-    return difference_over_people(scored, labels, a, b, persons, level=level)
+        _log_several_labels(mixed)
+    return difference_over_people(resolved, labels, a, b, persons, level=level)
 
 
 def as_probabilities(values: ArrayLike, name: str) -> NDArray[np.floating]:
-    """Return `values` as (n, classes) floats whose rows sum to 1; `name` is that of the parameter, for errors."""
+    """Return `values` as (n, classes) floats whose rows sum to 1; `name` is the parameter's name, for errors."""
     array = np.asarray(values)
     if array.ndim != 2 or 0 in array.shape:
         hint = (
-            "of two classes: numpy.column_stack([1 - p, p])"
+            "for two classes: numpy.column_stack([1 - p, p])"
             if array.ndim == 1
-            else "one row a sample, one column a class"
+            else "use one row per sample and one column per class"
         )
         raise UsageError(f"`{name}` must be (samples, classes), found {_shape(array)}", hint=hint)
     if array.dtype.kind not in "fiub":
@@ -138,23 +137,22 @@ def as_probabilities(values: ArrayLike, name: str) -> NDArray[np.floating]:
     if array.dtype.kind != "f":
         array = array.astype(np.float64)
     if not np.isfinite(array).all():
-        row, column = (int(place[0]) for place in np.nonzero(~np.isfinite(array)))
+        row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(array)))
         raise UsageError(f"`{name}` must be finite, found {array[row, column]} in row {row}, column {column}")
     sums = array.sum(axis=1, dtype=np.float64)
     wrong = np.flatnonzero((np.abs(sums - 1) > SUM_TOLERANCE) | (array.min(axis=1) < NEGATIVE))
     if len(wrong):
         row = int(wrong[0])
-        what = f"sums to {sums[row]:.4g}" if array[row].min() >= NEGATIVE else f"has the value {array[row].min():.4g}"
+        fault = f"sums to {sums[row]:.4g}" if array[row].min() >= NEGATIVE else f"has the value {array[row].min():.4g}"
         raise UsageError(
-            f"`{name}` must hold probabilities, and row {row} {what}; so it is in {len(wrong):,} of {len(array):,} "
-            "rows",
-            hint="logits become probabilities by scipy.special.softmax(logits, axis=1)",
+            f"`{name}` must hold probabilities, but row {row} {fault} ({len(wrong):,} of {len(array):,} rows wrong)",
+            hint="convert logits by scipy.special.softmax(logits, axis=1)",
         )
     return array
 
 
 def column_classes(values: Any, classes: Sequence[Any] | None) -> tuple[str, ...] | None:
-    """Return the classes of the columns: those given, else the columns of a DataFrame, else None: not known."""
+    """Return the classes of the columns: those given, else the columns of a DataFrame, else None (unknown)."""
     own = _columns(values)
     if classes is None:
         return own
@@ -163,8 +161,8 @@ def column_classes(values: Any, classes: Sequence[Any] | None) -> tuple[str, ...
         raise UsageError(f"`classes` names a class twice: {', '.join(given)}")
     if own is not None and own != given:
         raise UsageError(
-            f"`classes` is {', '.join(given)}, and the columns are {', '.join(own)}",
-            hint="leave `classes` out: the columns say it",
+            f"`classes` is {', '.join(given)}, but the columns are {', '.join(own)}",
+            hint="omit `classes`: the columns name the classes",
         )
     return given
 
@@ -172,13 +170,13 @@ def column_classes(values: Any, classes: Sequence[Any] | None) -> tuple[str, ...
 def class_codes(y: ArrayLike, columns: int, classes: Sequence[str] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return (n,) class indices and the class of each column.
 
-    Where `classes` is None and `y` has as many values as there are columns, they are the classes, sorted as
-    numpy.unique does
-    (``classes_`` of scikit-learn). Whole numbers from 0, a class of which may be absent, are taken for indices.
+    If `classes` is None and `y` has as many distinct values as there are columns, these are the classes, sorted as by
+    numpy.unique (``classes_`` of scikit-learn). Whole numbers that include 0 are taken as indices if there are fewer
+    distinct values than columns.
 
     Raises
     ------
-    UsageError : a value of `y` is no class, or what the columns are cannot be told.
+    UsageError : a value of `y` is not a class, or the classes of the columns are unknown.
     """
     labels = names_of(y, "y")
     if classes is not None and len(classes) != columns:
@@ -186,20 +184,20 @@ def class_codes(y: ArrayLike, columns: int, classes: Sequence[str] | None) -> tu
     if classes is None:
         classes = _classes_of(labels, np.asarray(y), columns)
     code = {name: i for i, name in enumerate(classes)}
-    strange = sorted(set(labels.tolist()) - set(code))
-    if strange:
-        close = close_matches(strange[0], list(classes))
-        meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    unknown = sorted(set(labels.tolist()) - set(code))
+    if unknown:
+        close = close_matches(unknown[0], list(classes))
+        suggestion = f"; did you mean {' or '.join(close)}?" if close else ""
         raise UsageError(
-            f"{int(np.isin(labels, strange).sum()):,} values of `y` are none of the {columns} classes, e.g. "
-            f"'{strange[0]}'{meant}",
+            f"{int(np.isin(labels, unknown).sum()):,} values of `y` are none of the {columns} classes, e.g. "
+            f"'{unknown[0]}'{suggestion}",
             hint=f"the classes are {', '.join(list(classes)[:20])}",
         )
     return np.fromiter(map(code.__getitem__, labels.tolist()), np.int64, len(labels)), tuple(classes)
 
 
 def _classes_of(labels: NDArray[np.str_], y: NDArray, columns: int) -> tuple[str, ...]:
-    """Return the classes of the columns where neither an argument nor a DataFrame says them."""
+    """Return the classes of the columns if neither an argument nor a DataFrame names them."""
     distinct = sorted(set(labels.tolist()))
     numbers = all(name.isascii() and name.isdecimal() for name in distinct)
     are_text = y.dtype.kind in "USO" and any(isinstance(value, str) for value in y.tolist())
@@ -207,31 +205,31 @@ def _classes_of(labels: NDArray[np.str_], y: NDArray, columns: int) -> tuple[str
         by_number = sorted(distinct, key=int) if numbers else distinct
         if by_number != distinct and are_text:
             raise UsageError(
-                f"`y` holds numbers as text, whose order is not sure: {', '.join(distinct[:3])}, … or "
+                f"`y` has numbers as text, so the order of the columns is ambiguous: {', '.join(distinct[:3])}, … or "
                 f"{', '.join(by_number[:3])}, …",
-                hint="`classes` says the class of each column",
+                hint="give the class of each column in `classes`",
             )
         return tuple(by_number)
     if numbers and "0" in distinct and not are_text and max(map(int, distinct)) < columns:
         return tuple(map(str, range(columns)))
     raise UsageError(
         f"`y` has {len(distinct)} classes, the probabilities have {columns} columns",
-        hint="`classes` says the class of each column",
+        hint="give the class of each column in `classes`",
     )
 
 
 def names_of(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[np.str_]:
-    """Return (n,) values as text, 1.0 as ``1``; `name` is that of the parameter, and `rows` what n must be.
+    """Return (n,) values as text, 1.0 as ``1``; `name` is the parameter's name, and `rows` the required n.
 
     Raises
     ------
-    UsageError : it is no column, has another length, or a value is missing.
+    UsageError : `values` is not one column, has another length, or a value is missing.
     """
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or (rows is not None and len(array) != rows):
-        expected = "one value a row" if rows is None else f"one value for each of {rows:,} rows"
+        expected = "one value per row" if rows is None else f"one value for each of {rows:,} rows"
         raise UsageError(f"`{name}` must be {expected}, found {_shape(array)}")
     if array.dtype.kind == "U":
         names = array
@@ -240,23 +238,23 @@ def names_of(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[n
     missing = np.flatnonzero(names == "")
     if len(missing):
         raise UsageError(
-            f"`{name}` has no value in {len(missing):,} rows, first in row {missing[0]}", hint="leave these rows out"
+            f"`{name}` has no value in {len(missing):,} rows, first in row {missing[0]}", hint="remove these rows"
         )
     return names
 
 
 def check_lengths(rows: int, **arrays: NDArray) -> None:
-    """Raise UsageError where an array has not as many rows as `y`."""
+    """Raise UsageError if an array has another number of rows than `y`."""
     for name, values in arrays.items():
         if len(values) != rows:
             raise UsageError(
                 f"`{name}` has {len(values):,} rows, `y` has {rows:,}",
-                hint="they are of the same rows, in the same order",
+                hint="they must have the same rows in the same order",
             )
 
 
 def _text(value: Any) -> str:
-    """A label or person as text; "" where it is missing."""
+    """Return a label or person as text, "" if it is missing."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return ""
     if isinstance(value, float):
@@ -265,21 +263,21 @@ def _text(value: Any) -> str:
 
 
 def _columns(values: Any) -> tuple[str, ...] | None:
-    """The columns of a DataFrame."""
+    """Return the columns of a DataFrame, None for other values."""
     columns = getattr(values, "columns", None)
     return None if columns is None else tuple(map(_text, columns))
 
 
 def _persons(groups: ArrayLike | None, rows: int) -> NDArray[np.int64]:
     if groups is None:
-        _log.info("no `groups`: the interval is over rows, and too narrow if people have several")
+        _log.info("no `groups`: the interval is over rows, and too narrow if people have several rows")
         return np.arange(rows)
     return factorize(names_of(groups, "groups", rows))[1]
 
 
-def _tell_mixed(mixed: int) -> None:
+def _log_several_labels(mixed: int) -> None:
     if mixed:
-        _log.info("%d people carry several labels and are scored by their most frequent one", mixed)
+        _log.info("%d people have several labels and are scored by their most frequent one", mixed)
 
 
 def _shape(array: NDArray) -> str:

@@ -1,4 +1,4 @@
-"""Measure calibration: whether of what is predicted with 80 %, 80 % is right. numpy only."""
+"""Measure calibration: whether predictions with a confidence of 80% are right in 80% of cases; numpy only."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Bin:
-    """Rows whose confidence is above `low` and at most `high` (the first has 0, too).
+    """The rows whose confidence is above `low` and at most `high` (the first bin includes 0).
 
     Attributes
     ----------
-    confidence, accuracy : means over its rows; nan where there are none.
-    count : its rows.
+    confidence, accuracy : means over the rows; nan for an empty bin.
+    count : number of rows.
     """
 
     low: float
@@ -31,14 +31,15 @@ class Bin:
 
 
 def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS, equal_mass: bool = False) -> list[Bin]:
-    """Return the confidence of the predicted class against how often it is right (Guo et al., 2017, section 2).
+    """Return the mean confidence and accuracy of the predicted class in bins of confidence (Guo et al., 2017, section
+    2).
 
     Parameters
     ----------
     labels : (n,) class indices.
     probabilities : (n, classes).
-    equal_mass : bins of as many rows each instead of as much width; rows of equal confidence stay together, so there
-        may be fewer.
+    equal_mass : use bins with equal numbers of rows instead of equal width; rows of equal confidence stay together, so
+        there may be fewer bins.
     """
     values = np.asarray(probabilities, np.float64)
     return binned(values.max(axis=1), argmax_classes(probabilities) == labels, bins, equal_mass)
@@ -47,16 +48,18 @@ def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS, 
 def binned(
     confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS, equal_mass: bool = False
 ) -> list[Bin]:
-    """Return (n,) confidences from 0 to 1 and (n,) whether it came true → bins in rising order."""
+    """Return bins in ascending order from (n,) confidences from 0 to 1 and (n,) booleans, whether each prediction was
+    right.
+    """
     if equal_mass:
-        ordered = np.sort(confidence)
-        inner = ordered[np.arange(1, bins) * len(ordered) // bins - 1] if len(ordered) >= bins else ordered[:-1]
+        ascending = np.sort(confidence)
+        inner = ascending[np.arange(1, bins) * len(ascending) // bins - 1] if len(ascending) >= bins else ascending[:-1]
         edges = np.unique(np.concatenate([[0.0], inner, [1.0]]))
     else:
         edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
+    bin_index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
     count, confident, hits = (
-        np.bincount(place, weights, len(edges) - 1) for weights in (None, confidence, right.astype(float))
+        np.bincount(bin_index, weights, len(edges) - 1) for weights in (None, confidence, right.astype(float))
     )
     means = [np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0) for total in (confident, hits)]
     return [
@@ -66,8 +69,8 @@ def binned(
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """Σ share of the rows · |accuracy − confidence|: the expected calibration error (Naeini, Cooper and Hauskrecht,
-    2015).
+    """Return the expected calibration error: Σ share of the rows · |accuracy − confidence| (Naeini, Cooper and
+    Hauskrecht, 2015).
     """
     rows = sum(one.count for one in bins)
     return sum(one.count * abs(one.accuracy - one.confidence) for one in bins if one.count) / max(rows, 1)
@@ -76,10 +79,10 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 def classwise_calibration_error(
     labels: Labels, probabilities: Probabilities, bins: int = BINS, equal_mass: bool = False
 ) -> float:
-    """Return the mean over classes of the calibration error of that class's probability (Kull et al., 2019, equation
+    """Return the mean over classes of the calibration error of each class's probability (Kull et al., 2019, equation
     3).
 
-    The error of the confidence hides what all but the predicted class get.
+    Unlike the error of the confidence, it includes the probabilities of all classes that are not predicted.
     """
     values = np.asarray(probabilities, np.float64)
     errors = [calibration_error(binned(column, labels == one, bins, equal_mass)) for one, column in enumerate(values.T)]

@@ -1,6 +1,6 @@
 """Compute scores of labels and predictions; numpy only.
 
-Training, the combiner and the reports share these, so that one number means one thing everywhere. Their intervals over
+Training, ensembling and reports share these functions, so a metric has the same definition everywhere. Intervals over
 people are in `folds/metrics/intervals.py`.
 """
 
@@ -18,41 +18,48 @@ Probabilities = NDArray[np.floating]
 
 
 def argmax_classes(probabilities: Probabilities) -> NDArray[np.int64]:
-    """Return (n, classes) → (n,) the class with the highest value; the lowest index among equals."""
+    """Return (n,) the class with the highest value in each row of (n, classes); the lowest index among equals."""
     return np.asarray(probabilities).argmax(axis=1)
 
 
 def confusion_counts(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
-    """Return (3, classes): hits, labels and predictions of each class; what F1, accuracy, recall and kappa are made
-    of.
+    """Return (3, classes): true positives, support and predictions of each class; F1, accuracy, recall and kappa follow
+    from them.
     """
-    hits = np.bincount(labels[labels == predicted], minlength=classes)
-    return np.stack([hits, np.bincount(labels, minlength=classes), np.bincount(predicted, minlength=classes)])
+    true_positives = np.bincount(labels[labels == predicted], minlength=classes)
+    return np.stack([true_positives, np.bincount(labels, minlength=classes), np.bincount(predicted, minlength=classes)])
 
 
-def _share(part: NDArray, whole: NDArray) -> NDArray[np.float64]:
-    """part / whole, 0 where the whole is 0."""
-    return np.divide(part, whole, out=np.zeros(np.broadcast_shapes(np.shape(part), np.shape(whole))), where=whole > 0)
+def _ratio(numerator: NDArray, denominator: NDArray) -> NDArray[np.float64]:
+    """Return numerator / denominator, 0 where the denominator is 0."""
+    return np.divide(
+        numerator,
+        denominator,
+        out=np.zeros(np.broadcast_shapes(np.shape(numerator), np.shape(denominator))),
+        where=denominator > 0,
+    )
 
 
 def recall_of(counts: NDArray) -> NDArray[np.float64]:
-    """Return (…, 3, classes) → (…, classes) hits / labels, 0 where there are none."""
-    return _share(counts[..., 0, :], counts[..., 1, :])
+    """Return (…, classes) recall from (…, 3, classes) counts: true positives / support, 0 without any."""
+    return _ratio(counts[..., 0, :], counts[..., 1, :])
 
 
 def precision_of(counts: NDArray) -> NDArray[np.float64]:
-    """Return (…, 3, classes) → (…, classes) hits / predictions, 0 where there are none."""
-    return _share(counts[..., 0, :], counts[..., 2, :])
+    """Return (…, classes) precision from (…, 3, classes) counts: true positives / predictions, 0 without any."""
+    return _ratio(counts[..., 0, :], counts[..., 2, :])
 
 
 def f1_of(counts: NDArray) -> NDArray[np.float64]:
-    """Return (…, 3, classes) → (…, classes) F1 = 2·hits / (labels + predictions), 0 where both are 0."""
-    return _share(2.0 * counts[..., 0, :], counts[..., 1, :] + counts[..., 2, :])
+    """Return (…, classes) F1 from (…, 3, classes) counts: 2·true positives / (support + predictions), 0 where both are
+    0.
+    """
+    return _ratio(2.0 * counts[..., 0, :], counts[..., 1, :] + counts[..., 2, :])
 
 
 def accuracy_of(counts: NDArray) -> NDArray[np.float64]:
-    """Return (…, 3, classes) → (…) hits / labels."""
-    return _share(counts[..., 0, :].sum(-1), counts[..., 1, :].sum(-1))
+    """Return (…) the accuracy from (…, 3, classes) counts: true positives / support."""
+    return _ratio(counts[..., 0, :].sum(-1), counts[..., 1, :].sum(-1))
 
 
 def _macro_f1_of(counts: NDArray) -> NDArray[np.float64]:
@@ -60,31 +67,34 @@ def _macro_f1_of(counts: NDArray) -> NDArray[np.float64]:
 
 
 def _balanced_accuracy_of(counts: NDArray) -> NDArray[np.float64]:
-    return _share(recall_of(counts).sum(-1), (counts[..., 1, :] > 0).sum(-1))
+    return _ratio(recall_of(counts).sum(-1), (counts[..., 1, :] > 0).sum(-1))
 
 
 def _kappa_of(counts: NDArray) -> NDArray[np.float64]:
-    by_chance = _share((counts[..., 1, :] * counts[..., 2, :]).sum(-1), counts[..., 1, :].sum(-1) ** 2)
-    return _share(accuracy_of(counts) - by_chance, 1 - by_chance)
+    expected_agreement = _ratio((counts[..., 1, :] * counts[..., 2, :]).sum(-1), counts[..., 1, :].sum(-1) ** 2)
+    return _ratio(accuracy_of(counts) - expected_agreement, 1 - expected_agreement)
 
 
 def f1_per_class(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.float64]:
-    """Return (classes,) F1 of each class, 0 where a class neither occurs nor is predicted."""
+    """Return (classes,) F1 of each class, 0 for a class that neither occurs nor is predicted."""
     return f1_of(confusion_counts(labels, predicted, classes))
 
 
 def macro_f1(labels: Labels, predicted: Labels, classes: int) -> float:
-    """Macro F1 over all declared classes, as ``f1_score(labels=range(classes), average="macro", zero_division=0)``."""
+    """Return macro F1 over all declared classes.
+
+    Equals ``f1_score(labels=range(classes), average="macro", zero_division=0)`` of scikit-learn.
+    """
     return float(_macro_f1_of(confusion_counts(labels, predicted, classes)))
 
 
 def accuracy(labels: Labels, predicted: Labels) -> float:
-    """Return share of the rows whose class is right."""
+    """Return the share of rows whose predicted class is right."""
     return float(np.mean(np.asarray(labels) == np.asarray(predicted)))
 
 
 def per_row_log_loss(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return (n,) −log p of the true class, p kept off 0 by the machine epsilon of its dtype (as scikit-learn)."""
+    """Return (n,) −log p of the true class; p is clipped by the machine epsilon of its dtype, as in scikit-learn."""
     p = np.asarray(probabilities)[np.arange(len(labels)), labels]
     smallest = np.finfo(p.dtype).eps
     return -np.log(np.clip(p, smallest, 1 - smallest), dtype=np.float64)
@@ -98,8 +108,8 @@ def log_loss(labels: Labels, probabilities: Probabilities) -> float:
 def per_row_brier(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """Return (n,) Σ over classes of (p − 1 for the true class, p for the others)²: from 0 to 2.
 
-    Their mean is Brier's score as he wrote it (1950), ``brier_score_loss(scale_by_half=False)`` in scikit-learn; with
-    two classes that is twice what is often called so.
+    The mean is Brier's original score (1950), ``brier_score_loss(scale_by_half=False)`` in scikit-learn; for two
+    classes it is twice the score that is often called by this name.
     """
     p = np.asarray(probabilities, np.float64)
     true = p[np.arange(len(labels)), labels]
@@ -107,32 +117,33 @@ def per_row_brier(labels: Labels, probabilities: Probabilities) -> NDArray[np.fl
 
 
 def roc_auc_per_class(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return (classes,) the chance that a sample of the class has a higher probability of it than one of another class.
+    """Return (classes,) the probability that a sample of the class has a higher value for it than a sample of another
+    class.
 
-    Equal probabilities count one half. By mean ranks (Mann and Whitney, 1947); nan for a class that no sample or every
-    sample has.
+    Equal values count one half. Computed from mean ranks (Mann and Whitney, 1947); nan for a class that no sample or
+    every sample has.
     """
     found = np.full(np.shape(probabilities)[1], np.nan)
     for one, column in enumerate(np.asarray(probabilities).T):
         mine = labels == one
         positives, negatives = int(mine.sum()), int((~mine).sum())
         if positives and negatives:
-            _, place, count = np.unique(column, return_inverse=True, return_counts=True)
-            ranks = (np.cumsum(count) - (count - 1) / 2)[place]
+            _, position, count = np.unique(column, return_inverse=True, return_counts=True)
+            ranks = (np.cumsum(count) - (count - 1) / 2)[position]
             found[one] = (ranks[mine].sum() - positives * (positives + 1) / 2) / (positives * negatives)
     return found
 
 
 def mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (…, classes) → (…) the mean of what is no nan; nan where all is."""
+    """Return (…) the mean over the last axis of (…, classes) without nan; nan where all values are nan."""
     known = ~np.isnan(values)
     return np.where(known.any(-1), np.where(known, values, 0).sum(-1) / np.maximum(known.sum(-1), 1), np.nan)
 
 
 def roc_auc(labels: Labels, probabilities: Probabilities) -> float:
-    """Return mean of `roc_auc_per_class` over the classes that have one; nan where a single class occurs.
+    """Return the mean of `roc_auc_per_class` over the classes where it is defined; nan if only one class occurs.
 
-    ``roc_auc_score(multi_class="ovr")`` where all classes occur.
+    Equals ``roc_auc_score(multi_class="ovr")`` if all classes occur.
     """
     return float(mean_of_known(roc_auc_per_class(labels, probabilities)))
 
@@ -143,13 +154,13 @@ class Metric:
 
     Attributes
     ----------
-    from_counts : (…, 3, classes) hits, labels and predictions (see `confusion_counts`) → (…).
-    per_row : labels, probabilities → (n,) a value a row, whose mean is the score.
+    from_counts : (…, 3, classes) true positives, support and predictions (see `confusion_counts`) → (…).
+    per_row : labels, probabilities → (n,) a value per row; the score is their mean.
     rank_based : whether it is `roc_auc`.
     function : labels (n,), probabilities (n, classes) → the score; for a function of the user.
-    lower_bound, upper_bound : between which all its values lie.
-    sha : hex SHA-256 of the file that a user's function is in.
-    macro_averaged : whether it is a mean over classes, in which rare ones weigh as much as others.
+    lower_bound, upper_bound : the range of its values.
+    sha : hex SHA-256 of the file with a user's function.
+    macro_averaged : whether it is a mean over classes, in which rare classes have the same weight as others.
     """
 
     name: str

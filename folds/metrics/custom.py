@@ -1,4 +1,4 @@
-"""Load a score that the user brings, named ``module:function``."""
+"""Load a metric of the user, named ``module:function``."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from folds.metrics.classification import METRICS, Labels, Metric, Probabilities
 from folds.utils.files import sha256_file
 from folds.utils.plugins import load_object
 
-_EXAMPLE = "--metric my_scores:cost takes cost from my_scores.py in this folder"
+_EXAMPLE = "`metric=my_scores:cost` takes cost from my_scores.py in the current folder"
 
 
 def find_metric(name: str) -> Metric:
-    """Return a metric by its name in `METRICS`, or the user's ``module:function``.
+    """Return a metric by its name in `METRICS`, or a user's ``module:function``.
 
     Raises
     ------
-    UsageError : there is none of that name; or as `load_metric`.
+    UsageError : the name is unknown, or an error of `load_metric`.
     """
     if ":" in name:
         return load_metric(name)
@@ -39,7 +39,7 @@ def metric_of(metric: str | Metric | Callable[..., Any]) -> Metric:
 
     Raises
     ------
-    UsageError : there is no metric of that name, or it is no function.
+    UsageError : the name is unknown, or `metric` is neither a name nor a function.
     """
     if isinstance(metric, Metric):
         return metric
@@ -55,21 +55,20 @@ def metric_of(metric: str | Metric | Callable[..., Any]) -> Metric:
 
 
 def load_metric(name: str) -> Metric:
-    """Return the user's function of labels (n,) int and probabilities (n, classes) → float, as a metric.
+    """Return a user's function of labels (n,) int and probabilities (n, classes) → float as a metric.
 
-    Greater is better, unless the function has an attribute ``greater_is_better = False``. It is imported from the
-    current
-    folder first; importing a module runs it: only for a name that the user gave, never for one that was read from a
-    file.
+    Greater is better, unless the function has an attribute ``greater_is_better = False``. The current folder is
+    searched first. Importing a module runs it, so use this only for a name that the user gave, never for one read from
+    a file.
 
     Raises
     ------
-    UsageError : the module or the function is not there, cannot be imported, or cannot be called with two arguments.
+    UsageError : the module or the function does not exist, cannot be imported, or cannot be called with two arguments.
     """
-    module, found = load_object(name, "--metric", _EXAMPLE)
+    module, found = load_object(name, "metric", _EXAMPLE)
     if inspect.isclass(found) or not callable(found):
         what = "class" if inspect.isclass(found) else type(found).__name__
-        raise UsageError(f"--metric {name} is a {what}, expected a function of (labels, probabilities)", hint=_EXAMPLE)
+        raise UsageError(f"`metric={name}` is a {what}, expected a function of (labels, probabilities)", hint=_EXAMPLE)
     try:
         signature = inspect.signature(found)
         signature.bind(None, None)
@@ -77,13 +76,13 @@ def load_metric(name: str) -> Metric:
         pass
     except TypeError:
         raise UsageError(
-            f"--metric {name} takes {signature}, expected (labels, probabilities)",
+            f"`metric={name}` takes {signature}, expected (labels, probabilities)",
             hint="labels are class indices (n,), probabilities (n, classes)",
         ) from None
     better = getattr(found, "greater_is_better", True)
     if not isinstance(better, bool):
         raise UsageError(
-            f"--metric {name}: greater_is_better is {better!r}, expected True or False",
+            f"`metric={name}`: greater_is_better is {better!r}, expected True or False",
             hint=f"in {module.__name__}: cost.greater_is_better = False",
         )
     file = getattr(module, "__file__", None)
@@ -101,13 +100,13 @@ def load_metric(name: str) -> Metric:
 
 def _checked(name: str, function: Callable[..., Any]) -> Callable[[Labels, Probabilities], float]:
     def score(labels: Labels, probabilities: Probabilities) -> float:
-        # Copies: what it does to them must not reach other scores.
+        # Copies, because the function may change its arguments.
         try:
             value = function(np.array(labels), np.array(probabilities))
         except Exception as error:
             rows = f"{len(labels)} rows of {np.shape(probabilities)[1]} classes"
             raise EnsembleError(
-                f"--metric {name} failed on {rows}: {type(error).__name__}: {error}",
+                f"`metric={name}` failed on {rows}: {type(error).__name__}: {error}",
                 hint="it is called with labels (n,), probabilities (n, classes)",
             ) from error
         try:
@@ -117,9 +116,9 @@ def _checked(name: str, function: Callable[..., Any]) -> Callable[[Labels, Proba
             number, shown = math.nan, repr(value)
         if not math.isfinite(number):
             raise EnsembleError(
-                f"--metric {name} returned {shown} on {len(labels):,} rows of {np.shape(probabilities)[1]} classes, "
+                f"`metric={name}` returned {shown} on {len(labels):,} rows of {np.shape(probabilities)[1]} classes, "
                 "expected a finite number",
-                hint="return a float for any rows: parts of the people are scored, too, and may lack a class",
+                hint="return a float for any rows: subsets of the people are scored too and may lack a class",
             )
         return number
 

@@ -1,5 +1,5 @@
-"""Confidence intervals over people of a score and of the difference of two: the jackknife, the bootstrap for a user's
-function.
+"""Compute confidence intervals over people, of a score and of a difference: by the jackknife, or the bootstrap for a
+user's function.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from folds.metrics.grouping import people_with_class
 from folds.metrics.resampling import bootstrap_scores, jackknife_groups, leave_one_group_out
 
 LEVEL = 0.95
-# Degrees of freedom that few mistakes alone do not fall below; a class that few people have may.
+# Lower limit of the degrees of freedom if mistakes are rare. A class of few people can lead to fewer.
 _MIN_DOF = 8
-# How many of 100 intervals at 95 % held the truth, by the people in the rarest class (docs/benchmarks.md).
+# Coverage of 95% CIs in simulations, in percent, by the number of people in the rarest class (docs/benchmarks.md).
 _EMPIRICAL_COVERAGE = {
     "macro_f1": {0: 50, 1: 90},
     "balanced_accuracy": {0: 90, 1: 90, 2: 90},
@@ -31,13 +31,14 @@ _EMPIRICAL_COVERAGE = {
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and the range that holds it for other people from the same population, with probability `level`.
+    """A score with its confidence interval over people.
 
     Attributes
     ----------
-    people : of whom the score is.
-    warning : why it may hold it less often, empty where nothing speaks for that.
-    standard_error : of the score; None where none was computed.
+    level : confidence level.
+    people : number of people behind the score.
+    warning : why the coverage may be lower than `level`; empty if no reason is known.
+    standard_error : of the score; None if it was not computed.
     """
 
     value: float
@@ -50,21 +51,21 @@ class Interval:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, float | None]) -> Interval:
-        """Return the interval whose ``score``, ``low`` and ``high`` `to_dict` has written."""
+        """Return the interval with the ``score``, ``low`` and ``high`` written by `to_dict`."""
         score, low, high = (math.nan if (value := record[name]) is None else value for name in ("score", "low", "high"))
         return cls(score, low, high)
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return score and range as plain values; JSON has no nan, so what is undefined is null."""
+        """Return score and interval as plain values; nan becomes None, since JSON has no nan."""
         ends = {"score": self.value, "low": self.low, "high": self.high}
         return {name: value if math.isfinite(value) else None for name, value in ends.items()}
 
     def contains(self, value: float) -> bool:
-        """Return whether `value` lies in the range, its ends included."""
+        """Return whether `value` lies in the interval, its ends included."""
         return self.low <= value <= self.high
 
     def ci_text(self, signed: bool = False, decimals: int = 3) -> str:
-        """Return the range alone, ``[0.592, 0.749]``; with signs where it is one of a difference."""
+        """Return the interval alone, ``[0.592, 0.749]``; with signs for a difference."""
         form = f"{'+' if signed else ''}.{decimals}f"
         return f"[{self.low:{form}}, {self.high:{form}}]"
 
@@ -80,19 +81,19 @@ class Interval:
         return self.text()
 
     def _repr_html_(self) -> str:
-        """Return the text for a notebook; the tooltip says what the range is, and what speaks against it."""
+        """Return HTML for a notebook; the tooltip has the level, the number of people and the warning."""
         return _html(self.text(), self)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two scores on the same rows, and what the second has more than the first.
+    """The paired difference of two scores on the same rows.
 
     Attributes
     ----------
     difference : second − first, with its interval over people.
-    p_value : the probability that people of whom both are equally good show as much (two-sided); above 1 − level the
-        interval holds 0.
+    p_value : two-sided p-value under the hypothesis that both are equally good; above 1 − level the interval contains
+        0.
     """
 
     first: float
@@ -102,7 +103,7 @@ class Difference:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Difference:
-        """Return the difference that `to_dict` has written."""
+        """Return the difference written by `to_dict`."""
         change = Interval(record["difference"], record["low"], record["high"])
         return cls(record["first"], record["second"], change, record["chance"])
 
@@ -114,27 +115,28 @@ class Difference:
 
     @property
     def is_significant(self) -> bool:
-        """Return whether the interval leaves out 0, and so few people would not lean so by chance."""
+        """Return whether the interval excludes 0 and the p-value is at most 1 − level."""
         return self.is_significant_among(1)
 
     def is_significant_among(self, comparisons: int) -> bool:
-        """Return whether it is significant as one of several comparisons looked at together (Bonferroni)."""
+        """Return whether the difference is significant as one of several comparisons (Bonferroni)."""
         change = self.difference
         return not change.contains(0) and self.p_value * comparisons <= 1 - change.level + 1e-9
 
     def verdict(self, among: int = 1) -> str:
-        """Return ``yes``, or ``no`` with the reason: whether it is significant, for a table and for ``--json``.
+        """Return ``yes``, or ``no`` with the reason: whether the difference is significant, for a table and for
+        ``--json``.
 
         Parameters
         ----------
-        among : comparisons that are looked at together: the more there are, the likelier one stands out by chance.
+        among : number of comparisons made together, for the Bonferroni correction.
         """
         change = self.difference
         if change.low == change.high == 0:
-            return "no: no sample is decided otherwise"
+            return "no: no difference for any person"
         if self.is_significant_among(among):
             return "yes"
-        return f"no: one of {among} may seem so by chance" if among > 1 and not change.contains(0) else "no"
+        return f"no: not significant among {among} comparisons" if among > 1 and not change.contains(0) else "no"
 
     def text(self, among: int = 1) -> str:
         """Return ``+0.012 [+0.003, +0.021], significant``."""
@@ -146,12 +148,12 @@ class Difference:
         return self.text()
 
     def _repr_html_(self) -> str:
-        """Return the text for a notebook, as `Interval` has it."""
+        """Return HTML for a notebook, as `Interval` does."""
         return _html(self.text(), self.difference)
 
 
 def _html(text: str, interval: Interval) -> str:
-    """Return `text` with the meaning of `interval` as its tooltip."""
+    """Return `text` with a description of `interval` as its tooltip."""
     people = f" over {interval.people:,} people" if interval.people else ""
     warning = f"; {interval.warning}" if interval.warning else ""
     return f'<span title="{escape(f"{interval.level:.0%} CI{people}{warning}")}">{escape(text)}</span>'
@@ -166,25 +168,24 @@ def interval_over_people(
     level: float = LEVEL,
     predicted: Labels | None = None,
 ) -> Interval:
-    """Return the interval of a score over people, not images: images of one person are right or wrong together.
+    """Return the confidence interval of a score over people, not images, because the images of one person are not
+    independent.
 
-    By the jackknife: the score with each person left out in turn says how much people matter, Student's t makes an
-    interval of that (Tukey, 1958), on the scale of the logit where the score has bounds. It reaches no farther than
-    that of
-    Clopper and Pearson (1934) for people each of whom is all right or all wrong, the most that people can differ; and
-    not less
-    far than were there no mistake at all. Of the rules measured it holds
-    nearest to what it promises (``benchmarks/intervals.py``), draws nothing, and takes milliseconds. A user's function,
-    of which nothing is known, is computed on people drawn with replacement instead.
+    The jackknife leaves out each person in turn to estimate the standard error, and Student's t gives the interval
+    (Tukey, 1958), on the logit scale if the score is bounded. The interval is at most as wide as that of Clopper and
+    Pearson (1934) for people who are each entirely right or entirely wrong, the largest possible variation between
+    people, and at least as wide as that without any mistake. Among the rules measured in ``benchmarks/intervals.py``,
+    its coverage is closest to the nominal one; it is deterministic and takes milliseconds. A user's function, whose
+    properties are unknown, is computed on resampled people instead (bootstrap).
 
     Parameters
     ----------
     labels : (n,) class indices.
     probabilities : (n, classes).
     persons : (n,) any values; equal values are one person.
-    predicted : (n,) the largest of each row, where the caller has looked for it already.
+    predicted : (n,) `argmax_classes` of the probabilities, if the caller has computed it already.
     """
-    if metric.from_counts is not None:  # to look for the largest takes most of the time
+    if metric.from_counts is not None:  # the argmax takes most of the time
         predicted = argmax_classes(probabilities) if predicted is None else predicted
         score = float(metric.from_counts(confusion_counts(labels, predicted, np.shape(probabilities)[1])))
     else:
@@ -192,13 +193,13 @@ def interval_over_people(
     if metric.function is not None:
         return _bootstrap_interval(metric, score, labels, probabilities, persons, level)
     codes, units, people = jackknife_groups(persons)
-    without = leave_one_group_out(metric, labels, probabilities, codes, units, predicted)
-    effective, at_least = _effective_sample_size(metric, labels, codes, units)
-    error, dof = jackknife_standard_error(without, score), max(degrees_of_freedom(without, metric), at_least)
+    leave_one_out = leave_one_group_out(metric, labels, probabilities, codes, units, predicted)
+    effective, min_dof = _effective_sample_size(metric, labels, codes, units)
+    error, dof = jackknife_standard_error(leave_one_out, score), max(degrees_of_freedom(leave_one_out, metric), min_dof)
     bounds = metric.lower_bound, metric.upper_bound
     low, high = (float(end) for end in t_interval(score, error, dof, np.asarray(effective), level, *bounds))
-    alike = bool(error == 0 and low == high)
-    warning = coverage_warning(metric, labels, persons, np.shape(probabilities)[1], alike)
+    constant = bool(error == 0 and low == high)
+    warning = coverage_warning(metric, labels, persons, np.shape(probabilities)[1], constant)
     if error != 0:
         low, high = _clip_to_clopper_pearson(metric, score, low, high, effective, level)
     return Interval(score, low, high, level, people, warning, float(error))
@@ -207,21 +208,21 @@ def interval_over_people(
 def _bootstrap_interval(
     metric: Metric, score: float, labels: Labels, probabilities: Probabilities, persons: NDArray, level: float
 ) -> Interval:
-    """Return the interval of a user's function, from its scores of people drawn with replacement."""
-    assert metric.function is not None  # noqa: S101 - the caller has looked
+    """Return the interval of a user's function, from its scores on resampled people."""
+    assert metric.function is not None  # noqa: S101 - checked by the caller
     codes, units, people = jackknife_groups(persons)
     drawn, warning = bootstrap_scores(metric.function, labels, [probabilities], codes, units)
     low, high = (float(value) for value in np.quantile(drawn[:, 0], [(1 - level) / 2, (1 + level) / 2]))
     error = float(drawn[:, 0].std())
-    alike = coverage_warning(metric, labels, persons, np.shape(probabilities)[1], _alike(drawn[:, 0], drawn))
-    return Interval(score, low, high, level, people, _both(alike, warning), error)
+    coverage = coverage_warning(metric, labels, persons, np.shape(probabilities)[1], _is_constant(drawn[:, 0], drawn))
+    return Interval(score, low, high, level, people, _join(coverage, warning), error)
 
 
 def interval_over_images(
     metric: Metric, labels: Labels, probabilities: Probabilities, *, level: float = 0.95
 ) -> Interval:
-    """Return as `interval_over_people`, each image taken for a person of its own: too narrow where people have several,
-    to be shown beside.
+    """Return `interval_over_people` with each image as its own person, for comparison: too narrow if people have
+    several images.
     """
     return interval_over_people(metric, labels, probabilities, np.arange(len(labels)), level=level)
 
@@ -237,9 +238,8 @@ def difference_over_people(
 ) -> Difference:
     """Return the difference of two scores with its interval, paired: the same person is left out of both.
 
-    What is hard is hard for both, so the difference is known better than either score. It says whether other people
-    would
-    show the difference, not whether other seeds of training would.
+    Samples tend to be difficult for both, so the difference has a smaller standard error than either score. The
+    interval covers the choice of people, not that of the training seed.
 
     Parameters
     ----------
@@ -251,91 +251,92 @@ def difference_over_people(
     score = scores[1] - scores[0]
     codes, units, people = jackknife_groups(persons)
     if metric.function is not None:
-        drawn, few = bootstrap_scores(metric.function, labels, [first, second], codes, units)
+        drawn, bootstrap_warning = bootstrap_scores(metric.function, labels, [first, second], codes, units)
         change = drawn[:, 1] - drawn[:, 0]
         low, high = (float(value) for value in np.quantile(change, [(1 - level) / 2, (1 + level) / 2]))
         p_value = _bootstrap_p_value(score, change, units)
-        error, alike = float(change.std()), score != 0 and _alike(change, drawn)
+        error, constant = float(change.std()), score != 0 and _is_constant(change, drawn)
     else:
-        without = leave_one_group_out(metric, labels, second, codes, units) - leave_one_group_out(
+        leave_one_out = leave_one_group_out(metric, labels, second, codes, units) - leave_one_group_out(
             metric, labels, first, codes, units
         )
-        spread, dof, few = jackknife_standard_error(without, score), degrees_of_freedom(without, metric), ""
-        low, high = (float(end) for end in t_interval(score, spread, dof, units, level))
-        error = float(spread)
-        p_value, alike = _p_value(score, error, dof, units), error == 0 and score != 0
-    warning = _both(coverage_warning(metric, labels, persons, np.shape(first)[1], alike), few)
+        jackknife_error, bootstrap_warning = jackknife_standard_error(leave_one_out, score), ""
+        dof = degrees_of_freedom(leave_one_out, metric)
+        low, high = (float(end) for end in t_interval(score, jackknife_error, dof, units, level))
+        error = float(jackknife_error)
+        p_value, constant = _p_value(score, error, dof, units), error == 0 and score != 0
+    warning = _join(coverage_warning(metric, labels, persons, np.shape(first)[1], constant), bootstrap_warning)
     return Difference(*scores, Interval(score, low, high, level, people, warning, error), p_value)
 
 
-def jackknife_standard_error(without: NDArray[np.float64], score: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (…) the standard error of a score from (units, …) the scores with each unit left out (Efron and Stein,
-    1981, equation 1.2).
+def jackknife_standard_error(
+    leave_one_out: NDArray[np.float64], score: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return (…) the standard error of a score from (units, …) leave-one-out scores (Efron and Stein, 1981, equation
+    1.2).
 
-    What cannot be scored without a unit (nan) counts as unchanged; 0 for one unit.
+    An undefined leave-one-out score (nan) counts as unchanged; the result is 0 for one unit.
     """
-    units = len(without)
-    known = np.where(np.isnan(without), score, without)
+    units = len(leave_one_out)
+    known = np.where(np.isnan(leave_one_out), score, leave_one_out)
     return np.sqrt((units - 1) / units * np.square(known - known.mean(axis=0)).sum(axis=0))
 
 
-def degrees_of_freedom(without: NDArray[np.float64], metric: Metric) -> int:
-    """Return the degrees of dof of the standard error from (units,) the scores with each unit left out: one less than
-    there are units.
+def degrees_of_freedom(leave_one_out: NDArray[np.float64], metric: Metric) -> int:
+    """Return the degrees of freedom of the standard error from (units,) leave-one-out scores: the number of units minus
+    one.
 
-    Of a mean over classes the few people of a rare class make most of the spread, so that it is known as badly as from
-    few
-    people; how few is seen from their influence (Satterthwaite, 1946).
+    In a mean over classes, the few people of a rare class cause most of the variance, so the error is estimated as from
+    few people. The effective number follows from their influence (Satterthwaite, 1946).
     """
-    most = max(len(without) - 1, 1)
+    max_dof = max(len(leave_one_out) - 1, 1)
     if not metric.macro_averaged:
-        return most
-    squares = np.square(without - np.nanmean(without)) if not np.isnan(without).all() else np.zeros(1)
-    total, surplus = np.nansum(squares), np.nansum(squares**2) - np.nansum(squares) ** 2 / len(without)
-    return int(np.clip(2 * total**2 / surplus, 1, most)) if surplus > 0 else most
+        return max_dof
+    squares = np.square(leave_one_out - np.nanmean(leave_one_out)) if not np.isnan(leave_one_out).all() else np.zeros(1)
+    total, surplus = np.nansum(squares), np.nansum(squares**2) - np.nansum(squares) ** 2 / len(leave_one_out)
+    return int(np.clip(2 * total**2 / surplus, 1, max_dof)) if surplus > 0 else max_dof
 
 
 def t_interval(
     score: float | NDArray[np.float64],
     error: NDArray[np.float64],
     dof: int,
-    seen: int | NDArray[np.int64] | NDArray[np.float64],
+    people: int | NDArray[np.int64] | NDArray[np.float64],
     level: float = LEVEL,
-    least: float = -math.inf,
-    most: float = math.inf,
+    lower_bound: float = -math.inf,
+    upper_bound: float = math.inf,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (…) the ends of the interval of a score with its standard error, by Student's t.
 
-    Of a score between `least` and `most` it is made on the scale of the logit: near its bounds the spread is lopsided.
-    At a bound all people are without a mistake, or none is: the other end is that of Clopper and Pearson (1934) for so
-    many.
+    For a score between `lower_bound` and `upper_bound` the interval is computed on the logit scale, because its
+    distribution is skewed near the bounds. At a bound, where all people or none are without a mistake, the other end is
+    that of Clopper and Pearson (1934) for this number of people.
 
     Parameters
     ----------
-    dof : degrees of dof of the error.
-    seen : (…) how many people, or groups of them, the score is of.
+    dof : degrees of freedom of the error.
+    people : (…) the number of people, or groups of them, behind the score.
     """
-    score, seen = np.asarray(score, float), np.asarray(seen)
+    score, people = np.asarray(score, float), np.asarray(people)
     half = t_quantile(level, dof) * error
-    if math.isinf(most - least):
-        return np.maximum(score - half, least), np.minimum(score + half, most)
-    share = np.clip((score - least) / (most - least), 0, 1)
+    if math.isinf(upper_bound - lower_bound):
+        return np.maximum(score - half, lower_bound), np.minimum(score + half, upper_bound)
+    share = np.clip((score - lower_bound) / (upper_bound - lower_bound), 0, 1)
     inside = (share > 0) & (share < 1)
-    kept = np.where(inside, share, 0.5)
-    # Odds times and divided by the same factor; a wide interval must not overflow.
-    factor = np.exp(np.minimum(half / (most - least) / (kept * (1 - kept)), 500))
-    exact = np.where(seen > 0, ((1 - level) / 2) ** (1 / np.maximum(seen, 1)), 0)
-    low = np.where(inside, kept / (kept + (1 - kept) * factor), np.where(share == 1, exact, 0))
-    high = np.where(inside, kept / (kept + (1 - kept) / factor), np.where(share == 1, 1, 1 - exact))
-    known = np.where(np.isnan(score), np.nan, most - least)
-    return least + known * low, least + known * high
+    safe_share = np.where(inside, share, 0.5)
+    # The odds are multiplied and divided by this factor, limited so that a wide interval does not overflow.
+    factor = np.exp(np.minimum(half / (upper_bound - lower_bound) / (safe_share * (1 - safe_share)), 500))
+    exact = np.where(people > 0, ((1 - level) / 2) ** (1 / np.maximum(people, 1)), 0)
+    low = np.where(inside, safe_share / (safe_share + (1 - safe_share) * factor), np.where(share == 1, exact, 0))
+    high = np.where(inside, safe_share / (safe_share + (1 - safe_share) / factor), np.where(share == 1, 1, 1 - exact))
+    known = np.where(np.isnan(score), np.nan, upper_bound - lower_bound)
+    return lower_bound + known * low, lower_bound + known * high
 
 
 def _effective_sample_size(metric: Metric, labels: Labels, codes: NDArray[np.int64], units: int) -> tuple[float, int]:
-    """Return how many people of equal weight know as much (Kish, 1965), and the degrees of dof that so many leave, at
-    most `_MIN_DOF`.
+    """Return the effective number of people (Kish, 1965), and the degrees of freedom for it, at most `_MIN_DOF`.
 
-    A row counts as much as another, in a mean over classes as much as its class is rare.
+    All rows have equal weight, or, in a mean over classes, the inverse of the size of their class.
     """
     weights = np.bincount(codes, 1 / np.bincount(labels)[labels] if metric.macro_averaged else None, units)
     squares = np.square(weights)
@@ -347,10 +348,11 @@ def _effective_sample_size(metric: Metric, labels: Labels, codes: NDArray[np.int
 def _clip_to_clopper_pearson(
     metric: Metric, score: float, low: float, high: float, people: float, level: float
 ) -> tuple[float, float]:
-    """Return the ends of an interval, neither wilder than `people` who are all right or all wrong can show, nor nearer
-    than theirs without a mistake.
+    """Return the ends of an interval, limited by those of Clopper and Pearson for `people` people.
 
-    The first of what is a mean of values between its bounds (not of kappa), the second of what counts right and wrong.
+    The upper limit of the width is the interval of people who are each entirely right or entirely wrong; it applies to
+    means of values between the bounds (not to kappa). The lower limit is the interval without any mistake; it applies
+    to metrics from counts.
     """
     scale, tail = metric.upper_bound - metric.lower_bound, (1 - level) / 2
     share = (score - metric.lower_bound) / scale
@@ -369,52 +371,54 @@ def _clip_to_clopper_pearson(
     return low, high
 
 
-def coverage_warning(metric: Metric, labels: Labels, persons: NDArray, classes: int, alike: bool) -> str:
-    """Why an interval of `metric` may hold the truth less often than it promises; empty where nothing speaks for that.
+def coverage_warning(metric: Metric, labels: Labels, persons: NDArray, classes: int, constant: bool) -> str:
+    """Return why an interval of `metric` may have a lower coverage than its level; empty if no reason is known.
 
     Parameters
     ----------
-    alike : whether the score is the same whoever is left out.
+    constant : whether the score is the same for every left-out person.
     """
     people = len(np.unique(persons))
     if people == 1:
-        return "one person says nothing of others: there is no interval"
-    if alike:
-        return f"all {people:,} people score alike, so how much people differ is not known: the interval is too narrow"
+        return "only one person: no confidence interval can be computed"
+    if constant:
+        return f"all {people:,} people have the same score: their variation is unknown, and the interval is too narrow"
     rarest = int(people_with_class(labels, persons, classes).min())
-    held = _EMPIRICAL_COVERAGE.get(metric.name, {}).get(rarest)
-    if held is None:
+    percent = _EMPIRICAL_COVERAGE.get(metric.name, {}).get(rarest)
+    if percent is None:
         return ""
-    have = ("no sample", "one person", "two people")[rarest]
-    return f"a class has {have}: of 95 % intervals of {metric.title} about {held} in 100 were seen to hold the truth"
+    found = ("no sample", "only one person", "only two people")[rarest]
+    return (
+        f"a class has {found}: 95% CIs of {metric.title} covered the true value in only about {percent}% of simulations"
+    )
 
 
 def _p_value(score: float, error: float, dof: int, units: int) -> float:
     """Return the two-sided p-value of a difference with this standard error, by Student's t."""
     if score == 0 or units == 1:
         return 1.0
-    least = _smallest_p_value(units)
-    return max(least, 1 - t_two_sided(abs(score) / error, dof)) if error > 0 else least
+    minimum = _smallest_p_value(units)
+    return max(minimum, 1 - t_two_sided(abs(score) / error, dof)) if error > 0 else minimum
 
 
 def _bootstrap_p_value(score: float, change: NDArray[np.float64], units: int) -> float:
-    """Return the two-sided p-value from (resamples,) differences of people drawn with replacement."""
+    """Return the two-sided p-value from (resamples,) differences of resampled people."""
     if score == 0:
         return 1.0
-    # One is added to both: what was never seen in so many draws may still be.
+    # One is added to both counts, because a finite number of resamples cannot give a p-value of 0.
     beyond = min(int(np.sum(change <= 0)), int(np.sum(change >= 0)))
     return max(_smallest_p_value(units), min(1.0, 2 * (beyond + 1) / (len(change) + 1)))
 
 
 def _smallest_p_value(units: int) -> float:
-    """Return how often all of so few people lean to one side by luck alone; 1 for one."""
+    """Return the p-value of a sign test if all units differ in the same direction; 1 for one unit."""
     return 2.0 ** (1 - min(units, 1000))
 
 
-def _both(first: str, second: str) -> str:
-    return "; ".join(said for said in (first, second) if said)
+def _join(first: str, second: str) -> str:
+    return "; ".join(text for text in (first, second) if text)
 
 
-def _alike(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> bool:
-    """Return whether the scores of all draws, or their differences, are the same but for rounding."""
+def _is_constant(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> bool:
+    """Return whether all resampled scores, or their differences, are equal up to rounding."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(drawn).max())

@@ -1,4 +1,4 @@
-"""Score each class, and each attribute that the classes are made of; numpy only."""
+"""Score each class, and each attribute of the classes; numpy only."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from folds.metrics.resampling import jackknife_groups, leave_one_group_out_count
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class fares.
+    """The scores of one class.
 
     Attributes
     ----------
-    rows, people : that have it; people who also have other classes count.
-    f1 : with its interval over people; from 0 to 1 where fewer than two have it.
-    roc_auc : against all other classes; None where no row or every row has it.
+    rows, people : number of rows and of people with this class; people who also have other classes count.
+    f1 : with its interval over people; the interval is from 0 to 1 if fewer than two people have the class.
+    roc_auc : against all other classes; None if no row or every row has the class.
     """
 
     name: str
@@ -46,13 +46,13 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class AttributeScore:
-    """How one attribute of the classes fares, e.g. the age.
+    """The scores of one attribute of the classes, e.g. the age.
 
     Attributes
     ----------
     macro_f1, accuracy : of the value with the highest marginal probability, the sum over its classes.
-    of_class : the accuracy of the value that the predicted class has, which need not be the same.
-    values : each value, as a class.
+    of_class : accuracy of the value of the predicted class, which can be another value.
+    values : the scores of each value, as of a class.
     """
 
     name: str
@@ -65,14 +65,14 @@ class AttributeScore:
 def class_scores(
     labels: Labels, probabilities: Probabilities, persons: NDArray, classes: Sequence[str], *, level: float = 0.95
 ) -> tuple[ClassScore, ...]:
-    """Precision, recall, F1 and ROC-AUC of each class; 0 where a class neither occurs nor is predicted.
+    """Return precision, recall, F1 and ROC-AUC of each class; 0 for a class that neither occurs nor is predicted.
 
     Parameters
     ----------
     labels : (n,) class indices.
     probabilities : (n, classes).
     persons : (n,) any values; equal values are one person.
-    classes : their names in the order of the columns.
+    classes : class names in the order of the columns.
     """
     predicted = argmax_classes(probabilities)
     codes, units, _ = jackknife_groups(persons)
@@ -83,7 +83,7 @@ def class_scores(
     )
     with_class = people_with_class(labels, persons, len(classes))
     low, high = t_interval(f1, error, max(units - 1, 1), with_class, level, 0.0, 1.0)
-    # One person shows no spread.
+    # One person has no variation.
     low, high = np.where(with_class > 1, low, 0.0), np.where(with_class > 1, high, 1.0)
     areas = roc_auc_per_class(labels, probabilities)
     return tuple(
@@ -109,11 +109,11 @@ def attribute_scores(
     *,
     level: float = 0.95,
 ) -> tuple[AttributeScore, ...]:
-    """Return the attributes that every class has a value of, in the order of the first class.
+    """Return the scores of the attributes that every class has, in the order of the first class.
 
     Parameters
     ----------
-    class_attributes : class → attribute → value, as a sidecar has it.
+    class_attributes : class → attribute → value, as in a sidecar.
     """
     first = class_attributes.get(classes[0], {})
     names = [name for name in first if all(name in class_attributes.get(one, {}) for one in classes)]
@@ -129,12 +129,12 @@ def _attribute(
     values = list(dict.fromkeys(value_of))
     column = np.array([values.index(value) for value in value_of])
     projection = np.eye(len(values))[column]
-    marginal, truth = np.asarray(probabilities, np.float64) @ projection, column[labels]
-    decided = projection[argmax_classes(probabilities)]
+    marginal, value_labels = np.asarray(probabilities, np.float64) @ projection, column[labels]
+    of_predicted_class = projection[argmax_classes(probabilities)]
     macro_f1, accuracy, of_class = (
-        interval_over_people(METRICS[metric], truth, some, persons, level=level)
-        for metric, some in (("macro_f1", marginal), ("accuracy", marginal), ("accuracy", decided))
+        interval_over_people(METRICS[metric], value_labels, pooled, persons, level=level)
+        for metric, pooled in (("macro_f1", marginal), ("accuracy", marginal), ("accuracy", of_predicted_class))
     )
     return AttributeScore(
-        name, macro_f1, accuracy, of_class, class_scores(truth, marginal, persons, values, level=level)
+        name, macro_f1, accuracy, of_class, class_scores(value_labels, marginal, persons, values, level=level)
     )

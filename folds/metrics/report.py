@@ -1,4 +1,4 @@
-"""Score predictions with an interval over people, as every command prints it."""
+"""Score predictions with an interval over people, for all commands."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from folds.metrics.intervals import Interval, interval_over_people
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """A score with its interval over people, and the accuracy beside it.
+    """A score with its interval over people, and the accuracy.
 
-    `rows` are images, or people if scored per person; `mixed_people` carry several labels and are scored by their most
-    frequent one.
+    Attributes
+    ----------
+    rows : number of images, or of people if scored per person.
+    people_with_several_labels : people scored by their most frequent label.
     """
 
     metric: str
@@ -29,7 +31,7 @@ class ScoreReport:
     people_with_several_labels: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json and blend.json."""
+        """Return plain values for ``--json`` and blend.json."""
         interval: dict[str, Any] = self.interval.to_dict() | (
             {"warning": self.interval.warning} if self.interval.warning else {}
         )
@@ -43,14 +45,12 @@ def score_predictions(
     metric: str = "macro_f1",
     per_person: bool = False,
 ) -> ScoreReport:
-    """Score probabilities (n, classes) on class indices (n,); with `per_person` a person's images are averaged
-    first.
-    """
+    """Score probabilities (n, classes) against class indices (n,); `per_person` averages each person's images first."""
     mixed = 0
     if per_person:
         labels, probabilities, persons, mixed = average_by_person(
             labels, probabilities, persons, np.shape(probabilities)[1]
         )
     predicted = argmax_classes(probabilities)
-    headline = interval_over_people(find_metric(metric), labels, probabilities, persons, predicted=predicted)
-    return ScoreReport(metric, headline, accuracy(labels, predicted), len(labels), mixed)
+    interval = interval_over_people(find_metric(metric), labels, probabilities, persons, predicted=predicted)
+    return ScoreReport(metric, interval, accuracy(labels, predicted), len(labels), mixed)

@@ -1,4 +1,4 @@
-"""Resample people: scores with each person left out (jackknife), and of people drawn with replacement (bootstrap)."""
+"""Resample people: leave each person out (jackknife), or draw people with replacement (bootstrap)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from folds.metrics.classification import Labels, Metric, Probabilities, argmax_c
 from folds.metrics.grouping import confusion_counts_by_group
 from folds.utils.numeric import factorize
 
-# More people are put into that many groups, which are left out instead; the spread that so many show is known to 2 %.
+# More people are divided into this number of groups; it gives the standard error a relative precision of about 2%.
 MAX_GROUPS = 4096
 
 
 def jackknife_groups(persons: NDArray) -> tuple[NDArray[np.int64], int, int]:
-    """Return (n,) the unit that each row is left out with, how many units, and how many people; the same whatever the
-    order of the rows.
+    """Return (n,) the jackknife unit of each row, the number of units and of people; independent of the order of the
+    rows.
     """
     distinct, codes = factorize(persons)
     people = len(distinct)
@@ -36,8 +36,11 @@ def leave_one_group_out(
     units: int,
     predicted: Labels | None = None,
 ) -> NDArray[np.float64]:
-    """Return (units,) the score of all rows but those of each unit; not for a function of the user. `predicted` (n,)
-    spares to look for the largest.
+    """Return (units,) the score of all rows except those of each unit; not for a function of the user.
+
+    Parameters
+    ----------
+    predicted : (n,) `argmax_classes` of the probabilities, if the caller has computed it already.
     """
     if metric.from_counts is not None:
         predicted = argmax_classes(probabilities) if predicted is None else predicted
@@ -54,7 +57,7 @@ def leave_one_group_out(
 def leave_one_group_out_counts(
     labels: Labels, predicted: Labels, classes: int, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.int64]:
-    """Return (units, 3, classes): the `folds.metrics.classification.confusion_counts` of all rows but those of each
+    """Return (units, 3, classes): `folds.metrics.classification.confusion_counts` of all rows except those of each
     unit.
     """
     counts = confusion_counts_by_group(labels, predicted, classes, codes, units)
@@ -64,16 +67,15 @@ def leave_one_group_out_counts(
 def leave_one_group_out_roc_auc(
     labels: Labels, probabilities: Probabilities, codes: NDArray[np.int64], units: int
 ) -> NDArray[np.float64]:
-    """Return (units, classes) `folds.metrics.classification.roc_auc_per_class` of all rows but those of each unit.
+    """Return (units, classes): `folds.metrics.classification.roc_auc_per_class` of all rows except those of each unit.
 
-    A unit takes away the pairs that its rows make with all others, and those within it, which are then taken away
-    twice.
+    Leaving out a unit removes the pairs of its rows with all other rows. Pairs within the unit are then removed twice,
+    so they are added once.
     """
     found = np.full((units, np.shape(probabilities)[1]), np.nan)
     for one, column in enumerate(np.asarray(probabilities).T):
         mine = labels == one
-        # What a row of the class wins: the rows of other classes below it. What another row loses: those of the class
-        # above it.
+        # Wins of a row of the class: rows of other classes below it. Losses of another row: rows of the class above it.
         ranks = _mean_ranks(column, np.zeros_like(codes))
         wins = ranks[mine] - _mean_ranks(column[mine], np.zeros_like(codes[mine]))
         losses = mine.sum() - (ranks[~mine] - _mean_ranks(column[~mine], np.zeros_like(codes[~mine])))
@@ -86,7 +88,7 @@ def leave_one_group_out_roc_auc(
 
 
 def _mean_ranks(values: NDArray, groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (n,) the rank of each value within its group, from 1 on; equal values share their mean rank."""
+    """Return (n,) the rank of each value within its group, from 1; equal values share their mean rank."""
     if not len(values):
         return np.zeros(0)
     order = np.lexsort((values, groups))
@@ -102,15 +104,8 @@ def _mean_ranks(values: NDArray, groups: NDArray[np.int64]) -> NDArray[np.float6
 
 
 N_RESAMPLES = 2000
-
-
-# Fewer say little about the ends of an interval, which is then said.
-MIN_ADVISED = 200
-
-
+MIN_ADVISED = 200  # below this, the ends of an interval are imprecise and a warning is given
 MIN_RESAMPLES = 20
-
-
 TIME_LIMIT_SECONDS = 30.0
 
 
@@ -122,21 +117,20 @@ def bootstrap_scores(
     units: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[NDArray[np.float64], str]:
-    """Return (resamples, len(probabilities)) the scores of units drawn with replacement, and a warning where they are
-    few or fail.
+    """Return (resamples, len(probabilities)) the scores of resampled units, and a warning if there are few or some
+    fail.
 
-    The first draw is timed: as many are made as take half a minute, at least `MIN_RESAMPLES`. A draw that cannot be
-    scored (a
-    class may be missing) is left out.
+    The first resample is timed: the number is limited to half a minute, but is at least `MIN_RESAMPLES`. A resample
+    that cannot be scored (a class may be missing) is skipped.
 
     Parameters
     ----------
-    probabilities : each (n, classes); all are scored on the same draws.
+    probabilities : each (n, classes); all are scored on the same resamples.
     codes : (n,) the unit of each row.
 
     Raises
     ------
-    EnsembleError : hardly any draw can be scored.
+    EnsembleError : hardly any resample can be scored.
     """
     rng = np.random.default_rng(0)
     order = np.argsort(codes, kind="stable")
@@ -144,7 +138,7 @@ def bootstrap_scores(
     rows_of = np.split(order, ends[:-1])
     found: list[list[float]] = []
     wanted, failed = N_RESAMPLES, 0
-    began = clock()
+    started = clock()
     while len(found) + failed < wanted:
         rows = np.concatenate([rows_of[unit] for unit in rng.integers(0, units, units)])
         try:
@@ -152,15 +146,15 @@ def bootstrap_scores(
         except EnsembleError as error:
             failed, last = failed + 1, error
         if len(found) + failed == 1:
-            wanted = int(min(N_RESAMPLES, max(MIN_RESAMPLES, TIME_LIMIT_SECONDS / max(clock() - began, 1e-9))))
+            wanted = int(min(N_RESAMPLES, max(MIN_RESAMPLES, TIME_LIMIT_SECONDS / max(clock() - started, 1e-9))))
     if len(found) < MIN_RESAMPLES // 2:
         raise EnsembleError(
-            f"of {wanted:,} draws of people {failed:,} could not be scored: {last.message}", hint=last.hint
+            f"{failed:,} of {wanted:,} resamples of people could not be scored: {last.message}", hint=last.hint
         ) from last
-    said = (
-        [f"one call takes so long that only {wanted:,} draws of people were made, {MIN_ADVISED} would be better"]
+    messages = (
+        [f"the metric is slow: only {wanted:,} resamples of people, {MIN_ADVISED} or more are advised"]
         if wanted < MIN_ADVISED
         else []
     )
-    said += [f"{failed:,} of {wanted:,} draws of people could not be scored and are left out"] if failed else []
-    return np.array(found), "; ".join(said)
+    messages += [f"{failed:,} of {wanted:,} resamples of people could not be scored and are skipped"] if failed else []
+    return np.array(found), "; ".join(messages)

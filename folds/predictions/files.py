@@ -1,8 +1,8 @@
 """Write and read prediction files: a float32 `.npy` and its sidecar `.json`; numpy only.
 
-The sidecar says what the rows and columns are (ids, classes, fold, split), so that files line up by name and never
-by position. Rows are given inline (`ids`, `labels`, `persons`) or by reference to a samples file beside it that many
-prediction files share (`samples`, `samples_sha`, and `rows` where only some of its rows are predicted).
+The sidecar describes the rows and columns (ids, classes, fold, split), so files are aligned by name and not by
+position. Rows are given inline (`ids`, `labels`, `persons`) or by reference to a samples file in the same folder that
+many prediction files share (`samples`, `samples_sha`, and `rows` if only some of its rows are predicted).
 """
 
 from __future__ import annotations
@@ -38,22 +38,18 @@ from folds.utils.schema import (
 )
 
 LABEL = "label"
-
-
 SCHEMA = 1
 KINDS = ("probability", "logit")
 SPLITS = ("oof", "test")
 
-
-# What stands in a sidecar, from anywhere. Class names and what they mean may be numbers: 0, 1, 2. Names are printed.
+# Types of the fields of a sidecar, which may come from anywhere. Class names and attribute values may be numbers (0, 1,
+# 2). Names are printed, so they have no control characters.
 _NAME = named(either(ONE_LINE, NUMBER), "text without control characters, or a number")
 _MEANING = named(
     mapping_of(mapping_of(either(ONE_LINE, NUMBER, BOOL), ONE_LINE), ONE_LINE),
     "an object: class → attribute → value, without control characters",
 )
-_FOLD = named(
-    either(integer(0, 2**31 - 1), list_of(integer(0, 2**31 - 1))), "a whole number from 0, or one for each row"
-)
+_FOLD = named(either(integer(0, 2**31 - 1), list_of(integer(0, 2**31 - 1))), "a whole number from 0, or one per row")
 _TRAINED = named(either(list_of(TEXT), mapping_of(list_of(TEXT))), "a list of ids, or an object: fold → list of ids")
 _SHA = named(either(TEXT, mapping_of(TEXT)), "text, or an object: fold → text")
 _FIELDS = {
@@ -81,7 +77,7 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class PredictionMetadata:
-    """The meaning of one prediction file; field by field what stands in its `.json`."""
+    """The description of one prediction file: the fields of its `.json`."""
 
     kind: str
     split: str
@@ -95,19 +91,18 @@ class PredictionMetadata:
     seed: int | None = None
     repeat: int = 0
     views: tuple[str, ...] = ()
-    merge: Mapping[str, Any] | None = None  # how views became one prediction; whoever uses it checks it
+    merge: Mapping[str, Any] | None = None  # how views were merged; checked by its users
     folds_sha: str | None = None
-    checkpoint_sha: str | Mapping[str, str] | None = None  # by fold in a stitched file
-    images_sha: str | Mapping[str, str] | None = None  # of the contents of the images that were predicted; likewise
-    trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = (
-        None  # ids of samples, or those by fold; where a file from elsewhere says so
-    )
+    checkpoint_sha: str | Mapping[str, str] | None = None  # or fold → sha, in an out-of-fold file
+    images_sha: str | Mapping[str, str] | None = None  # of the predicted images' contents; likewise
+    # Sample ids, or fold → sample ids, if a file from another program has them.
+    trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     created: str | None = None
     samples_sha: str | None = None
 
 
 def sidecar_path(path: Path) -> Path:
-    """Return ``runs/swin.oof.npy`` → ``runs/swin.oof.json``."""
+    """Return the path of the sidecar: ``runs/swin.oof.npy`` → ``runs/swin.oof.json``."""
     return Path(path).with_suffix(".json")
 
 
@@ -118,39 +113,39 @@ def write_prediction(
     samples: SampleRows | None = None,
     samples_file: Path | None = None,
 ) -> Path:
-    """Write ``NAME.npy`` (float32) and ``NAME.json``, the sidecar first: an array that exists has its meaning beside
-    it.
+    """Write ``NAME.npy`` (float32) and ``NAME.json``. The sidecar is written first, so an existing array always has
+    one.
 
     Parameters
     ----------
     values : (n, classes), finite.
-    samples : the whole table's rows, which the sidecar then refers to (one shared file); without it ids stand inline.
-    samples_file : a samples file that holds `samples` already.
+    samples : the rows of the whole table, to which the sidecar refers (one shared file); without it the ids are inline.
+    samples_file : an existing samples file with `samples`.
 
     Raises
     ------
-    EnsembleError : `values` does not fit the sidecar, or is not finite.
+    EnsembleError : the shape of `values` does not match the sidecar, or a value is not finite.
     """
     path = Path(path)
     values = np.ascontiguousarray(values, dtype=np.float32)
     expected = (len(sidecar.rows), len(sidecar.classes))
     if values.shape != expected:
         raise EnsembleError(f"{path}: predictions are {values.shape}, expected {expected} (samples, classes)")
-    # A sum in float64 of finite float32 is finite, and needs no array of its own.
+    # The sum in float64 of finite float32 values is finite, and needs no extra array.
     if not all(np.isfinite(block.sum(dtype=np.float64)) for block in blocks(values)):
         row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise EnsembleError(
             f"{path}: the prediction of sample '{sidecar.rows.ids[row]}' is not finite",
-            hint="the training diverged: try a lower --lr",
+            hint="the training diverged: try a lower `lr`",
         )
-    # An array that is replaced goes first: at no moment does an old one stand beside a new sidecar.
+    # Remove a replaced array first, so an old array is never beside a new sidecar.
     path.unlink(missing_ok=True)
     write_json(sidecar_path(path), _to_json(path, sidecar, samples, samples_file))
     return write_atomic(path, lambda file: _save(file, values))
 
 
 def _save(file: IO[bytes], values: NDArray[np.float32]) -> None:
-    """What np.save writes, in blocks: an array may be a map larger than memory."""
+    """Write an array as np.save does, in blocks, because a map may be larger than memory."""
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
     for block in blocks(values):
         file.write(block.data)
@@ -197,9 +192,15 @@ def _to_json(
 
 
 def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None) -> PredictionMetadata | None:
-    """Return the sidecar of the prediction file `path`, or None where there is none.
+    """Return the sidecar of the prediction file `path`, or None if there is none.
 
-    `samples_cache` maps a samples file's sha to its rows: files that share one are parsed once.
+    Parameters
+    ----------
+    samples_cache : sha of a samples file → its rows, so that files that share one parse it once.
+
+    Raises
+    ------
+    EnsembleError : the sidecar or its samples file is damaged, or a field is wrong.
     """
     beside = sidecar_path(path)
     if not beside.exists():
@@ -223,7 +224,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
     return PredictionMetadata(
         kind=record["kind"],
         split=record["split"],
-        classes=tuple(map(str, record["classes"])),  # class names that are numbers may be written as such
+        classes=tuple(map(str, record["classes"])),  # class names may be numbers in JSON
         rows=rows,
         target=record.get("target") or "label",
         class_attributes={
@@ -251,7 +252,7 @@ def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, SampleRows])
         listed = {name: record[name] for name in ("ids", "labels", "persons") if record.get(name) is not None}
         for name, entries in listed.items():
             if not isinstance(entries, list) or any(isinstance(entry, list | dict) for entry in entries):
-                raise EnsembleError(f"{beside}: '{name}' must be a list with one entry a row")
+                raise EnsembleError(f"{beside}: '{name}' must be a list with one entry per row")
         columns = {name: np.array(entries, dtype=str) for name, entries in listed.items()}
         for name, values in columns.items():
             if values.shape != columns["ids"].shape or values.ndim != 1:
@@ -259,17 +260,17 @@ def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, SampleRows])
         return SampleRows(columns["ids"], columns.get("labels"), columns.get("persons"))
     file, sha = record.get("samples"), record.get("samples_sha")
     if not isinstance(file, str) or not isinstance(sha, str):
-        raise EnsembleError(f"{beside} names no samples: expected 'ids', or 'samples' with 'samples_sha'")
+        raise EnsembleError(f"{beside} names no samples: expected 'ids', or 'samples' and 'samples_sha'")
     if Path(file).name != file or file in ("", "..") or "\0" in file:
-        raise EnsembleError(f"{beside}: 'samples' must be a file beside it, found '{file}'")
+        raise EnsembleError(f"{beside}: 'samples' must be a file in the same folder, found '{file}'")
     if sha not in cache:
         cache[sha] = read_samples_file(beside.parent / file, sha)
     rows = cache[sha]
     if record.get("rows") is None:
         return rows
     positions = record["rows"]
-    whole = isinstance(positions, list) and not set(map(type, positions)) - {int}
-    index = np.array(positions if whole else [])
+    all_int = isinstance(positions, list) and not set(map(type, positions)) - {int}
+    index = np.array(positions if all_int else [])
     if index.size == 0 or index.dtype.kind != "i" or index.min() < 0 or index.max() >= len(rows):
         raise EnsembleError(f"{beside}: 'rows' must be positions in the {len(rows):,} rows of {file}")
     return rows.take(index)
@@ -281,15 +282,19 @@ def oof_file(runs: Path, run: str) -> Path:
 
 
 def fold_files(runs: Path, run: str) -> dict[int, Path]:
-    """Return ``runs/<run>.fold<i>.test.npy`` by fold; not those of a run whose name begins alike (``<run>.fold9``)."""
+    """Return fold → ``runs/<run>.fold<i>.test.npy``, without files of runs with a longer name (``<run>.fold9``)."""
     name = re.compile(re.escape(run) + r"\.fold(\d+)\.test\.npy")
     found = {int(match[1]): path for path in runs.glob("*.test.npy") if (match := name.fullmatch(path.name))}
     return dict(sorted(found.items()))
 
 
 def read_array(path: Path) -> NDArray[np.floating]:
-    """Return a prediction array, memory-mapped and not yet checked row by row; object arrays (pickle) are refused, not
-    run.
+    """Return a prediction array, memory-mapped; its values are not checked. Object arrays (pickle) are refused without
+    running them.
+
+    Raises
+    ------
+    EnsembleError : the file does not exist, is not a `.npy` array, or is not 2-D and numeric.
     """
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -297,11 +302,11 @@ def read_array(path: Path) -> NDArray[np.floating]:
         raise EnsembleError(f"there is no prediction file {path}") from None
     except Exception as error:  # a damaged header raises what its parser raises, a damaged archive BadZipFile
         reason = str(error)
-        # numpy says it in several ways, by what it was about to do with the file.
+        # numpy has several messages for this, depending on how it opens the file.
         if "Object arrays" in reason or "Python objects" in reason:
-            reason = "it holds Python objects, which could run code"
-        elif "allow_pickle" in reason:  # it says so of every file that does not start like an array
-            reason = "it does not start like one; a pickle is refused, since it could run code"
+            reason = "it contains Python objects, which could run code"
+        elif "allow_pickle" in reason:  # the message for every file without the header of an array
+            reason = "it has no .npy header; pickle files are refused because they could run code"
         raise EnsembleError(
             f"{path} is not a usable .npy array: {reason}",
             hint="save it again with np.save(file, array.astype('float32'))",
@@ -311,7 +316,7 @@ def read_array(path: Path) -> NDArray[np.floating]:
         found = "an archive" if shape is None else shape
         raise EnsembleError(
             f"{path}: expected a 2-D array (samples, classes), found {found}",
-            hint="save one row a sample, one column a class",
+            hint="save one row per sample and one column per class",
         )
     if values.dtype.kind not in "fiu":
         raise EnsembleError(

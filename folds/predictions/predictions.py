@@ -1,6 +1,4 @@
-"""Predictions as an object of the face: probabilities with the ids, classes, labels, people and folds that they belong
-to.
-"""
+"""Provide predictions as an object: probabilities with their ids, classes, labels, people and folds."""
 
 from __future__ import annotations
 
@@ -39,12 +37,12 @@ _COLUMNS = ("id", "label", "person", "fold")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions(Displayed):
-    """Predictions of n samples, in a stated order of rows and classes.
+    """Predictions of n samples, with named rows and classes.
 
     Attributes
     ----------
     probabilities : (n, classes) float32.
-    metadata : what the rows and columns are, as it stands beside a file.
+    metadata : description of the rows and columns, as in a sidecar file.
 
     Examples
     --------
@@ -66,39 +64,39 @@ class Predictions(Displayed):
 
     @property
     def ids(self) -> NDArray[np.str_]:
-        """(n,) the names of the samples."""
+        """Return (n,) the ids of the samples."""
         return self.metadata.rows.ids
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class of each column."""
+        """Return the class of each column."""
         return self.metadata.classes
 
     @property
     def labels(self) -> NDArray[np.str_] | None:
-        """(n,) the true classes; None where they are not known. Of a prediction of an attribute, its values."""
+        """Return (n,) the true classes, or the attribute's values if an attribute is predicted; None if unknown."""
         rows = self.metadata.rows
         return rows.labels if self.metadata.target == LABEL else rows.attributes.get(self.metadata.target, rows.labels)
 
     @property
     def persons(self) -> NDArray[np.str_] | None:
-        """(n,) the person (group) of each sample; None where they are not known."""
+        """Return (n,) the person (group) of each sample; None if unknown."""
         return self.metadata.rows.persons
 
     @property
     def fold(self) -> NDArray[np.int64] | None:
-        """(n,) the fold that each sample was held out in, or whose model predicted it; None where it is not known."""
+        """Return (n,) the fold that each sample was held out in, or whose model predicted it; None if unknown."""
         fold = self.metadata.fold
         return None if fold is None else np.array(np.broadcast_to(fold, len(self)), dtype=np.int64)
 
     @property
     def split(self) -> str:
-        """``oof`` or ``test``."""
+        """Return ``oof`` or ``test``."""
         return self.metadata.split
 
     @property
     def run(self) -> str:
-        """The name of the run that they are of; "" where it is not said."""
+        """Return the name of the run; "" if unknown."""
         return self.metadata.run
 
     @classmethod
@@ -118,23 +116,23 @@ class Predictions(Displayed):
 
         Parameters
         ----------
-        probabilities : (n, classes), rows sum to 1; of a DataFrame the columns are the classes.
-        ids : (n,) a name for each sample, none twice: predictions are put in line by it, never by position.
+        probabilities : (n, classes), rows sum to 1; for a DataFrame the columns are the classes.
+        ids : (n,) a unique id for each sample; predictions are aligned by it, never by position.
         classes : the class of each column.
-        labels, persons : (n,) where they are known.
-        fold : (n,) whole numbers from 0; or one, of the model that predicted all rows.
+        labels, persons : (n,) if known.
+        fold : (n,) whole numbers from 0, or one number for the model that predicted all rows.
         split : ``oof`` for out-of-fold predictions, ``test`` for others.
-        run : a name for whatever made them.
+        run : a name for the model.
 
         Raises
         ------
-        UsageError : a length does not fit, an id stands twice, a label is no class, or the array holds no
+        UsageError : a length does not match, an id is repeated, a label is not a class, or the array is not
             probabilities.
         """
         values = as_probabilities(probabilities, "probabilities")
         names = column_classes(probabilities, classes)
         if names is None:
-            raise UsageError("`classes` must say the class of each column", hint="classes=['cat', 'dog']")
+            raise UsageError("`classes` must name the class of each column", hint="classes=['cat', 'dog']")
         if len(names) != values.shape[1]:
             raise UsageError(f"`classes` has {len(names)} names for {values.shape[1]} columns of probabilities")
         if split not in SPLITS:
@@ -144,18 +142,18 @@ class Predictions(Displayed):
         distinct, counts = np.unique(own, return_counts=True)
         if len(distinct) < n:
             raise UsageError(
-                f"`ids` must be unique, '{distinct[counts.argmax()]}' stands {counts.max()} times",
-                hint="a row a sample",
+                f"`ids` must be unique, found '{distinct[counts.argmax()]}' {counts.max()} times",
+                hint="use one row per sample",
             )
         rows = SampleRows(
             own,
             None if labels is None else names_of(labels, "labels", n),
             None if persons is None else names_of(persons, "persons", n),
         )
-        if rows.labels is not None and (strange := sorted(set(rows.labels.tolist()) - set(names))):
-            raise UsageError(f"`labels` has '{strange[0]}', which is none of the classes {', '.join(names[:20])}")
-        meaning = PredictionMetadata("probability", split, names, rows, fold=_folds(fold, n), run=run)
-        return cls(np.ascontiguousarray(values, np.float32), meaning)
+        if rows.labels is not None and (unknown := sorted(set(rows.labels.tolist()) - set(names))):
+            raise UsageError(f"`labels` has '{unknown[0]}', expected one of the classes {', '.join(names[:20])}")
+        metadata = PredictionMetadata("probability", split, names, rows, fold=_folds(fold, n), run=run)
+        return cls(np.ascontiguousarray(values, np.float32), metadata)
 
     @classmethod
     def from_frame(
@@ -170,17 +168,17 @@ class Predictions(Displayed):
         split: str = "oof",
         run: str = "",
     ) -> Predictions:
-        """Return the predictions in a DataFrame: a column of ids, a column for each class, and those of `frame()` that
-        it has.
+        """Return the predictions in a DataFrame: a column of ids, a column for each class, and optional columns as in
+        `frame()`.
 
         Parameters
         ----------
-        id, label, person, fold : names of columns; all but `id` may be absent.
-        classes : the columns of probabilities, in the order that is wanted; without it all other columns.
+        id, label, person, fold : names of columns; all except `id` may be absent.
+        classes : the columns of probabilities, in the order of the result; by default all other columns.
 
         Raises
         ------
-        UsageError : a column is missing; see also `from_array`.
+        UsageError : a column is missing, or an error of `from_array`.
 
         Examples
         --------
@@ -213,19 +211,16 @@ class Predictions(Displayed):
     def from_parts(
         cls, probabilities: NDArray[np.floating], metadata: PredictionMetadata, **changes: Any
     ) -> Predictions:
-        """Return probabilities with what a file says of its rows and columns; `changes` are fields of it that are now
-        others.
-        """
-        meaning = replace(metadata, kind="probability", samples_sha=None, **changes)
-        return cls(np.ascontiguousarray(probabilities, np.float32), meaning)
+        """Return predictions from probabilities and the metadata of a file; `changes` replaces fields of it."""
+        new_metadata = replace(metadata, kind="probability", samples_sha=None, **changes)
+        return cls(np.ascontiguousarray(probabilities, np.float32), new_metadata)
 
     def frame(self, prefix: str = "") -> pd.DataFrame:
-        """Return a DataFrame with ``id``, ``label``, ``person``, ``fold`` where they are known, and a column for each
-        class.
+        """Return a DataFrame with ``id``, and ``label``, ``person``, ``fold`` if known, and a column for each class.
 
         Parameters
         ----------
-        prefix : before the name of each class, for classes that are called as one of the other columns.
+        prefix : text before the name of each class, for classes with the name of another column.
         """
         import pandas as pd
 
@@ -233,7 +228,9 @@ class Predictions(Displayed):
         columns: dict[str, Any] = {name: values for name, values in known.items() if values is not None}
         clash = [name for name in self.classes if prefix + name in _COLUMNS]
         if clash:
-            raise UsageError(f"the class '{clash[0]}' is called as a column", hint="frame(prefix='p_')")
+            raise UsageError(
+                f"the class '{clash[0]}' has the name of another column", hint="use a prefix: frame(prefix='p_')"
+            )
         columns |= {prefix + name: self.probabilities[:, i] for i, name in enumerate(self.classes)}
         return pd.DataFrame(columns)
 
@@ -247,7 +244,7 @@ class Predictions(Displayed):
         found = self.labels
         known = np.flatnonzero(found != "") if found is not None else np.zeros(0, np.int64)
         if found is None or not len(known):
-            raise EnsembleError(f"no label of {self._name()} is known, so there is nothing to score on")
+            raise EnsembleError(f"{self._name()} have no labels, which the score needs")
         code = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([code[name] for name in found[known].tolist()], dtype=np.int64)
         persons = factorize((self.ids if self.persons is None else self.persons)[known])[1]
@@ -264,21 +261,23 @@ class Predictions(Displayed):
         return Predictions(self.probabilities[at], replace(self.metadata, rows=self.metadata.rows.take(at), fold=kept))
 
     def save(self, path: str | Path, force: bool = False) -> Path:
-        """Write ``NAME.npy`` and, beside it, ``NAME.json``, which says what its rows and columns are; return the path.
+        """Write ``NAME.npy`` and its sidecar ``NAME.json``; return the path.
 
         Raises
         ------
         UsageError : the name does not end in ``.npy``.
-        EnsembleError : other predictions are there, and not `force`.
+        EnsembleError : other predictions exist there, and `force` is not set.
         """
         file = Path(path)
         if file.suffix != ".npy":
-            raise UsageError(f"predictions are written as .npy, found {file}", hint=str(file.with_suffix(".npy")))
+            raise UsageError(
+                f"expected a file name that ends in .npy, found {file}", hint=str(file.with_suffix(".npy"))
+            )
         if file.exists() and not force:
-            there = read_sidecar(file) if sidecar_path(file).exists() else None
+            existing = read_sidecar(file) if sidecar_path(file).exists() else None
             if (
-                there is None
-                or not _same_rows(there, self.metadata)
+                existing is None
+                or not _same_rows(existing, self.metadata)
                 or not same_values(read_array(file), self.probabilities)
             ):
                 raise EnsembleError(
@@ -288,7 +287,7 @@ class Predictions(Displayed):
         return write_prediction(file, self.probabilities, replace(self.metadata, kind="probability", samples_sha=None))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what they are, as plain values."""
+        """Return a summary as plain values."""
         record: dict[str, Any] = {
             "run": self.run,
             "split": self.split,
@@ -296,10 +295,10 @@ class Predictions(Displayed):
             "rows": len(self),
         }
         record["people"] = None if self.persons is None else len(np.unique(self.persons))
-        return record | {"score": {"macro_f1": self.score().to_dict()} if self._labelled() else None}
+        return record | {"score": {"macro_f1": self.score().to_dict()} if self._has_labels() else None}
 
     def display_table(self) -> Table:
-        """Return what is shown: the first rows, and the score where labels are known."""
+        """Return the description for display: the first rows, and the score if labels are known."""
         header = [*(name for name in _COLUMNS if getattr(self, f"{name}s" if name != "fold" else name) is not None)]
         columns = {"id": self.ids, "label": self.labels, "person": self.persons, "fold": self.fold}
         shown = self.classes[:8]
@@ -309,12 +308,12 @@ class Predictions(Displayed):
         ]
         notes = [f"… {len(self) - 5:,} more rows"] if len(self) > 5 else []
         notes += [f"… {len(self.classes) - 8} more classes"] if len(self.classes) > 8 else []
-        if self._labelled():
+        if self._has_labels():
             found = self.score()
             notes.append(f"macro F1 {found} (95% CI over people)")
         return Table(f"{self._name()}: {len(self):,} × {len(self.classes)} classes", [*header, *shown], rows, notes)
 
-    def _labelled(self) -> bool:
+    def _has_labels(self) -> bool:
         return self.labels is not None and bool((self.labels != "").any())
 
     def _name(self) -> str:
@@ -323,12 +322,11 @@ class Predictions(Displayed):
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Return the predictions in a file that has its meaning beside it (``NAME.npy`` and ``NAME.json``); logits become
-    probabilities.
+    """Return the predictions in ``NAME.npy`` with the sidecar ``NAME.json``; logits are converted to probabilities.
 
     Raises
     ------
-    EnsembleError : the file or what stands beside it is missing or damaged.
+    EnsembleError : the file or its sidecar is missing or damaged.
 
     Examples
     --------
@@ -340,27 +338,25 @@ def read_predictions(path: str | Path) -> Predictions:
     """
     file = Path(path)
     values = read_array(file)
-    meaning = read_sidecar(file)
-    if meaning is None:
+    metadata = read_sidecar(file)
+    if metadata is None:
         raise EnsembleError(
-            f"{file} has no {sidecar_path(file).name} beside it, which says what its rows are",
+            f"{file} has no sidecar {sidecar_path(file).name}, which describes its rows",
             hint="folds.Predictions.from_array(numpy.load(file), ids=…, classes=…)",
         )
-    expected = (len(meaning.rows), len(meaning.classes))
+    expected = (len(metadata.rows), len(metadata.classes))
     if values.shape != expected:
         raise EnsembleError(
-            f"{file} is {values.shape[0]:,} × {values.shape[1]}, {sidecar_path(file).name} describes {expected[0]:,} "
-            f"× {expected[1]}",
-            hint="one of the two was replaced: write both again",
+            f"{file} is {values.shape[0]:,} × {values.shape[1]}, but {sidecar_path(file).name} describes "
+            f"{expected[0]:,} × {expected[1]}",
+            hint="one of the two files was replaced: write both again",
         )
-    numbers = softmax(values) if meaning.kind == "logit" else values
-    return Predictions(np.array(numbers, dtype=np.float32), meaning)
+    probabilities = softmax(values) if metadata.kind == "logit" else values
+    return Predictions(np.array(probabilities, dtype=np.float32), metadata)
 
 
 def mean_of_folds(paths: Sequence[Path]) -> Predictions | None:
-    """Return the mean of the probabilities of a run's fold models on the same samples; None where there are no
-    files.
-    """
+    """Return the mean probabilities of a run's fold models on the same samples; None if there are no files."""
     found = [read_predictions(path) for path in paths]
     if not found:
         return None
@@ -376,16 +372,16 @@ def _folds(fold: ArrayLike | int | None, n: int) -> NDArray[np.int64] | int | No
     values = np.asarray(fold)
     if values.dtype.kind not in "iu" or values.ndim > 1 or (values.ndim == 1 and len(values) != n) or values.min() < 0:
         raise UsageError(
-            "`fold` must be whole numbers from 0: one a row, or one for all", hint="leave it out where it is not known"
+            "`fold` must be whole numbers from 0: one per row, or one for all", hint="omit it if it is unknown"
         )
     return int(values) if values.ndim == 0 else values.astype(np.int64)
 
 
 def _same_rows(one: PredictionMetadata, other: PredictionMetadata) -> bool:
-    def columns(meaning: PredictionMetadata) -> list[Any]:
-        rows = meaning.rows
+    def columns(metadata: PredictionMetadata) -> list[Any]:
+        rows = metadata.rows
         found = [None if column is None else column.tolist() for column in (rows.ids, rows.labels, rows.persons)]
-        fold = meaning.fold.tolist() if isinstance(meaning.fold, np.ndarray) else meaning.fold
-        return [*found, fold, meaning.classes, meaning.split, meaning.target]
+        fold = metadata.fold.tolist() if isinstance(metadata.fold, np.ndarray) else metadata.fold
+        return [*found, fold, metadata.classes, metadata.split, metadata.target]
 
     return columns(one) == columns(other)

@@ -1,4 +1,4 @@
-"""Read the published predictions of a run, and score them."""
+"""Read the predictions that a run has written, and score them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from folds.utils.numeric import factorize
 
 
 def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (n,) class indices and (n,) a number for each person; of a prediction of an attribute, its values.
+    """Return (n,) class indices and (n,) a number for each person; the labels are an attribute's values if one is
+    predicted.
 
     Raises
     ------
@@ -23,7 +24,7 @@ def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], N
     if sidecar.target != LABEL:
         labels = sidecar.rows.attributes.get(sidecar.target)
     if labels is None:
-        raise ValueError("no labels to score on")
+        raise ValueError("the rows have no labels")
     code = {name: i for i, name in enumerate(sidecar.classes)}
     return np.array([code[label] for label in labels.tolist()]), factorize(
         sidecar.rows.ids if persons is None else persons
@@ -33,13 +34,18 @@ def labels_and_groups(sidecar: PredictionMetadata) -> tuple[NDArray[np.int64], N
 def score_rows(
     probabilities: np.ndarray, sidecar: PredictionMetadata, metric: str = "macro_f1", per_person: bool = False
 ) -> ScoreReport:
-    """Score predictions (n, classes) on the labels in their sidecar; those of an attribute on its values."""
-    truth, persons = labels_and_groups(sidecar)
-    return score_predictions(truth, probabilities, persons, metric, per_person)
+    """Score predictions (n, classes) against the labels in their sidecar, or against an attribute's values."""
+    labels, persons = labels_and_groups(sidecar)
+    return score_predictions(labels, probabilities, persons, metric, per_person)
 
 
 def oof_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], PredictionMetadata]:
-    """Return the out-of-fold predictions (n, classes) that a run has published, and what they are."""
+    """Return the out-of-fold predictions (n, classes) of a run, and their metadata.
+
+    Raises
+    ------
+    ValueError : the file has no sidecar.
+    """
     path = oof_file(runs, run)
     sidecar = read_sidecar(path)
     if sidecar is None:
@@ -48,7 +54,9 @@ def oof_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], Predict
 
 
 def mean_test_predictions(runs: Path, run: str) -> tuple[NDArray[np.floating], PredictionMetadata] | None:
-    """Return the mean of the fold models' probabilities on labelled test samples; None where there are none."""
+    """Return the mean probabilities of the fold models on labeled test samples, and their metadata; None without labels
+    or files.
+    """
     tests = [(p, s) for p in fold_files(runs, run).values() if (s := read_sidecar(p)) is not None]
     if not tests or tests[0][1].rows.labels is None:
         return None

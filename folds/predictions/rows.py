@@ -1,4 +1,4 @@
-"""Describe the rows of prediction files, and the samples file that many of them share; numpy only."""
+"""Describe the rows of prediction files, and read and write the samples file that many of them share; numpy only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from folds.utils.files import sha256_bytes, write_atomic
 
 @dataclass(frozen=True)
 class SampleRows:
-    """What the rows of a prediction file are: ids and, where known, labels and persons (each (n,) of str)."""
+    """The rows of a prediction file: ids and, if known, labels, persons and attributes (each (n,) of str)."""
 
     ids: NDArray[np.str_]
     labels: NDArray[np.str_] | None = None
@@ -29,7 +29,7 @@ class SampleRows:
         return len(self.ids)
 
     def take(self, index: NDArray[np.integer]) -> SampleRows:
-        """The rows at `index`, in that order."""
+        """Return the rows at `index`, in that order."""
 
         def of(column: NDArray[np.str_] | None) -> NDArray[np.str_] | None:
             return None if column is None else column[index]
@@ -40,9 +40,11 @@ class SampleRows:
 
 
 def write_samples(folder: Path, rows: SampleRows, same: Path | None = None) -> tuple[str, str]:
-    """Write ``samples-<sha>.csv`` into `folder` unless it is there; return its file name and the sha of its content.
+    """Write ``samples-<sha>.csv`` into `folder` unless it exists; return its file name and the sha of its content.
 
-    `same` is a samples file that holds these rows, which is copied.
+    Parameters
+    ----------
+    same : an existing samples file with these rows, which is copied.
     """
     content = _samples_content(rows) if same is None else same.read_bytes()
     sha = sha256_bytes(content)
@@ -53,7 +55,7 @@ def write_samples(folder: Path, rows: SampleRows, same: Path | None = None) -> t
 
 
 def samples_sha(rows: SampleRows) -> str:
-    """The `samples_sha` of the files that refer to these rows."""
+    """Return the `samples_sha` of files that refer to these rows."""
     return sha256_bytes(_samples_content(rows))
 
 
@@ -68,19 +70,29 @@ def _samples_content(rows: SampleRows) -> bytes:
 
 
 def read_samples_file(path: Path, sha: str | None = None) -> SampleRows:
-    """The rows of a samples file; `sha` must be that of its content where it is given."""
+    """Return the rows of a samples file.
+
+    Parameters
+    ----------
+    sha : the expected hex SHA-256 of its content; None to skip the check.
+
+    Raises
+    ------
+    EnsembleError : the file is missing, was changed, or is not a CSV with a column ``id`` and at least one row.
+    """
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
         raise EnsembleError(
-            f"the samples file {path} is missing", hint="keep samples-*.csv beside the prediction files that name it"
+            f"the samples file {path} is missing",
+            hint="keep samples-*.csv in the folder of the prediction files that name it",
         ) from None
     except OSError as error:
         raise EnsembleError(f"the samples file {path} cannot be read: {error.strerror}") from None
     if sha is not None and sha256_bytes(content) != sha:
         raise EnsembleError(
             f"the samples file {path} was changed after the predictions were written",
-            hint="restore it: rows are lined up by it",
+            hint="restore it: predictions are aligned by its rows",
         )
     try:
         text = content.decode("utf-8-sig")
@@ -96,18 +108,20 @@ def read_samples_file(path: Path, sha: str | None = None) -> SampleRows:
 
 
 def _cells(path: Path, text: str) -> tuple[list[str], list[tuple[str, ...]]]:
-    """The header and the columns of a CSV; [] where it has none."""
+    """Return the header and the columns of a CSV; [] if it has none."""
     lines = list(csv.reader(io.StringIO(text, newline="")))
     header, body = (lines or [[]])[0], [line for line in lines[1:] if line]
     ragged = next((number for number, line in enumerate(body, 2) if len(line) != len(header)), None)
     if ragged is not None:
-        raise EnsembleError(f"the samples file {path} has a different number of columns in row {ragged}")
+        raise EnsembleError(
+            f"row {ragged} of the samples file {path} does not have {len(header)} cells like the header"
+        )
     return header, list(zip(*body, strict=True))
 
 
 def _plain_cells(text: str) -> tuple[list[str], list[list[str]]] | None:
-    """The same for a CSV without quotation marks, which is split at its commas ten times as fast; None for any
-    other.
+    """Return the header and the columns of a CSV without quotation marks, by splitting at commas (ten times as fast);
+    None for other files.
     """
     lines = text.removesuffix("\n").split("\n")
     commas = lines[0].count(",")

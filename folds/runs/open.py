@@ -99,7 +99,7 @@ def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSett
     """
 
     def load(paths: Sequence[Path], settings: ImageSettings, where: Sequence[str]) -> DecodedImages:
-        return load_images(paths, settings, cache_dir=plan.image_cache, where=where, progress=progress)
+        return load_images(paths, settings, cache_dir=plan.image_cache, locations=where, progress=progress)
 
     images: dict[ImageSettings, Images] = {}
     for settings in dict.fromkeys(run.image_settings for run in plan.runs):

@@ -38,7 +38,7 @@ def write_previews(plan: Plan, path: Path, force: bool = False, progress: Progre
                 plan.table.paths or (),
                 run.image_settings,
                 cache_dir=plan.image_cache,
-                where=plan.table.locations,
+                locations=plan.table.locations,
                 progress=advance,
             )
             _write(plan, run, file, cache.pixels)

@@ -1,6 +1,4 @@
-"""Progress and notes where Python code runs: a line that is drawn over in a notebook or a terminal, silence
-elsewhere.
-"""
+"""Show progress and notes to Python users: one updated line in a notebook or terminal, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -16,12 +14,12 @@ from folds.errors import printable, without_marks
 from folds.utils.progress import SILENT, Advance, JobProgress, Progress
 from folds.utils.text import duration
 
-_SECONDS = 0.2  # between two drawings
+_SECONDS = 0.2  # between two updates
 
 
 def progress_of(progress: bool | Progress) -> Progress:
-    """Return what a function of the face reports to: True is a line on stderr, in a notebook or a terminal; False is
-    silence.
+    """Return the `Progress` for a ``progress`` argument: True shows a line on stderr (notebook or terminal only), False
+    nothing.
     """
     if isinstance(progress, bool):
         return LineProgress() if progress and (in_notebook() or sys.stderr.isatty()) else SILENT
@@ -29,13 +27,13 @@ def progress_of(progress: bool | Progress) -> Progress:
 
 
 def in_notebook() -> bool:
-    """Return whether this is the kernel of a notebook."""
+    """Return whether this process is the kernel of a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def log_in_notebook() -> None:
-    """In a notebook, have notes and warnings of the library printed, unless somebody has set up its loggers."""
+    """Print notes and warnings of the library in a notebook, unless its loggers are already set up."""
     if not in_notebook():
         return
     for name in ("folds", "ensemble"):
@@ -54,11 +52,11 @@ class _NotebookHandler(logging.Handler):
 
 
 class LineProgress:
-    """`folds.utils.progress.Progress` as one line on stderr, drawn over again and again."""
+    """`folds.utils.progress.Progress` as one line on stderr that is updated in place."""
 
     @contextmanager
     def step(self, title: str) -> Iterator[Advance]:
-        """Yield what is called with (done, total)."""
+        """Yield a function to call with (done, total)."""
         with _line() as draw:
             started = time.monotonic()
 
@@ -72,7 +70,7 @@ class LineProgress:
 
     @contextmanager
     def jobs(self, jobs: Sequence[Any], slots: int) -> Iterator[JobProgress]:
-        """Yield the view of jobs that are trained, `slots` of them at a time."""
+        """Yield the view of jobs that are trained, `slots` at a time."""
         with _line() as draw:
             yield _Jobs(len(jobs), draw)
 
@@ -86,7 +84,7 @@ class _Jobs:
         self.lock = threading.Lock()
 
     def event(self, job: Any, event: Mapping[str, Any]) -> None:
-        """Draw how far all jobs are, and the last epoch of any."""
+        """Show the progress over all jobs and the latest validated epoch."""
         with self.lock:
             self.shares[job.run, job.fold] = event["done"] / max(event["total"], 1)
             done = sum(self.shares.values()) / self.count
@@ -100,14 +98,14 @@ class _Jobs:
             self.draw(f"training {self.count} folds: {done:.0%}{rest}{last}", scored is not None)
 
     def outcome(self, outcome: Any) -> None:
-        """Count a job that has ended as done."""
+        """Count an ended job as done."""
         with self.lock:
             self.shares[outcome.job.run, outcome.job.fold] = 1.0
 
 
 @contextmanager
 def _line() -> Iterator[Any]:
-    """Yield a function that draws a text over the one before; the line is empty afterwards."""
+    """Yield a function that shows a text in place of the previous one; the line is empty at the end."""
     width, last = 0, 0.0
 
     def draw(text: str, now: bool) -> None:

@@ -1,9 +1,9 @@
-"""Read a CSV as text, every cell a string, with the place of each row kept for messages; and write one.
+"""Read a CSV as text, with the location of each row for messages, and write a CSV.
 
-No pandas: 980,000 rows of three columns are read in about the time that pandas takes to be imported, and a class called
-"NA", an id "000123" or a label "1" cannot be turned into something else on the way. Large files are worked on in
-blocks. A block without quotation marks in which every row is as long as the header is split at its commas; any other
-is read by the csv module: the result is the same.
+Pandas is not used: 980,000 rows of three columns are read in about the time of importing it, and every cell stays text,
+so a class "NA", an id "000123" or a label "1" is not converted. Large files are read in blocks. A block without
+quotation marks in which every row has as many cells as the header is split at its commas; other blocks are read by the
+csv module, with the same result.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from folds.errors import EnsembleError, close_matches, combine_errors
 
 T = TypeVar("T")
 
-_BLOCK = 1 << 18  # characters of a file that are split at a time
-_ROWS = 1 << 13  # rows that the csv module reads or writes at a time
-_REPEATS_BY = 1 << 17  # rows after which it is known whether the cells of a column repeat
+_BLOCK = 1 << 18  # characters of a file that are split at once
+_ROWS = 1 << 13  # rows that the csv module reads or writes at once
+_REPEATS_BY = 1 << 17  # rows after which to decide whether the cells of a column repeat
 
 
 class LazySequence(Sequence[Any]):
-    """A sequence that makes its elements when they are asked for; equal to every sequence of equal elements."""
+    """A sequence that creates its elements on access; equal to every sequence of equal elements."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -46,9 +46,9 @@ class LazySequence(Sequence[Any]):
 
 
 class RowLocations(LazySequence):
-    """The place of each row as text, ``train.csv row 3``: `before`, the row's number, `after`.
+    """The location of each row as text, ``train.csv row 3``: `before`, the row number, `after`.
 
-    A million such texts take 80 MB; none but those in messages is ever read.
+    Texts are created on access, because a million of them take 80 MB and only those in messages are read.
     """
 
     def __init__(self, before: str, numbers: Sequence[int], after: str = "") -> None:
@@ -63,7 +63,7 @@ class RowLocations(LazySequence):
         return f"{self.before}{self.numbers[index]}{self.after}"
 
     def take(self, index: Sequence[int]) -> RowLocations:
-        """Return the places of the rows at `index`, in that order."""
+        """Return the locations of the rows at `index`, in that order."""
         return RowLocations(self.before, array("q", [self.numbers[i] for i in index]), self.after)
 
 
@@ -73,10 +73,10 @@ class CsvTable:
 
     Attributes
     ----------
-    path, source : the file, and how the user named it.
-    columns : header → cells, stripped of blanks at their ends.
-    numbers : the row number of each row as a spreadsheet shows it (the header is row 1).
-    around : what stands before and after a row's number in messages; None for ``train.csv row 3``.
+    path, source : the file, and its name as the user gave it.
+    columns : header → cells, without blanks at their ends.
+    numbers : the number of each row as a spreadsheet shows it (the header is row 1).
+    around : the text before and after a row number in messages; None for ``train.csv row 3``.
     """
 
     path: Path
@@ -89,38 +89,47 @@ class CsvTable:
         return len(self.numbers)
 
     def location(self) -> RowLocations:
-        """Return the place of each row, ``train.csv row 3``."""
+        """Return the location of each row, ``train.csv row 3``."""
         before, after = self.around or (f"{self.path.name} row ", "")
         return RowLocations(before, self.numbers, after)
 
     def column(self, name: str, option: str | None = None, advice: str = "") -> list[str]:
-        """The cells of column `name`; where there is none, an error that names the nearest, the `advice` and all
-        columns.
+        """Return the cells of the column `name`.
+
+        Parameters
+        ----------
+        option : the flag that names the column, for the hint.
+        advice : a further remedy, for the hint.
+
+        Raises
+        ------
+        EnsembleError : there is no such column; the error suggests the closest one and lists all columns.
         """
         if name in self.columns:
             return self.columns[name]
         close = close_matches(name, self.columns)
         meant = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
-        ways = [f"name the column with {option} {close[0] if close else 'COLUMN'}"] if option else []
-        hint = "; ".join([*ways, *([advice] if advice else []), f"its columns are {', '.join(self.columns)}"])
+        remedies = [f"name the column with {option} {close[0] if close else 'COLUMN'}"] if option else []
+        hint = "; ".join([*remedies, *([advice] if advice else []), f"its columns are {', '.join(self.columns)}"])
         raise EnsembleError(f"{self.source} has no column '{name}'{meant}", hint=hint)
 
 
 def read_csv(path: Path, source: str | None = None) -> CsvTable:
-    """Read a CSV with a header: UTF-8 with or without BOM, any line ends, separated by commas (or by ; or tabs).
+    """Read a CSV with a header: UTF-8 with or without BOM, any line ends, separated by commas (or semicolons or tabs).
 
     Raises
     ------
-    EnsembleError : the file cannot be read, is not text, is empty, repeats a column, or has rows of another length.
+    EnsembleError : the file cannot be read, is not text, is empty, repeats a column, or has rows whose length differs
+        from that of the header.
     """
     source = source or str(path)
     return parse_csv(source, _decode(source, read_bytes(path)), Path(path))
 
 
 def parse_csv(source: str, text: str, path: Path = Path()) -> CsvTable:
-    """Return the table in `text`, which has one kind of line end; raise what `read_csv` says of a file's content."""
+    """Return the table in `text`, which has one kind of line end; raise the errors of `read_csv` about the content."""
     header, cells, numbers = _parse(source, text)
-    # A nameless column is the row number that pandas writes, or what a comma at the line's end leaves.
+    # A column without a name is the row number that pandas writes, or the result of a comma at the end of the lines.
     columns = {name: column for name, column in zip(header, cells, strict=True) if name}
     return CsvTable(path, source, columns, numbers)
 
@@ -136,9 +145,9 @@ def _decode(source: str, content: bytes) -> str:
 
 
 def check_no_nul(text: str, source: str) -> None:
-    """Raise EnsembleError where `text` holds NUL characters, which no text does."""
+    """Raise EnsembleError if `text` has NUL characters, which text files do not have."""
     if "\0" in text:
-        raise EnsembleError(f"{source} is not text: it holds NUL bytes", hint="expected a CSV with a header")
+        raise EnsembleError(f"{source} is not text: it has NUL bytes", hint="expected a CSV with a header")
 
 
 def one_line_end(text: str) -> str:
@@ -150,7 +159,7 @@ def one_line_end(text: str) -> str:
 
 
 def _parse(source: str, text: str) -> tuple[list[str], list[list[str]], Sequence[int]]:
-    """Return the header, the cells of each column, and the number of each row; raise what `read_csv` says."""
+    """Return the header, the cells of each column and the number of each row; raise the errors of `read_csv`."""
     delimiter = _delimiter(text)
     ragged: list[str] = []
     blank: list[int] = []
@@ -166,37 +175,37 @@ def _parse(source: str, text: str) -> tuple[list[str], list[list[str]], Sequence
                 cells = zip(*block, strict=True)
                 number += len(block)
             else:
-                whole = []
+                complete = []
                 for row in block:
                     number += 1
                     if not row:
                         blank.append(number)
                     elif len(row) == len(header):
-                        whole.append(row)
+                        complete.append(row)
                     else:
                         ragged.append(f"row {number}: {len(row)} cells")
-                cells = zip(*whole, strict=True)
+                cells = zip(*complete, strict=True)
             for column, values in zip(columns, cells):
                 column.extend(values)
     except csv.Error as error:
         raise EnsembleError(
-            f"{source} is not a readable CSV: {error}", hint="check its quotation marks: one may be left open"
+            f"{source} is not a readable CSV: {error}", hint="check for an unclosed quotation mark"
         ) from None
     check_header(source, header)
     numbers = _numbers(first, number, blank)
     if not numbers:
-        raise EnsembleError(f"{source} has a header and no rows", hint="expected one row for each image")
+        raise EnsembleError(f"{source} has a header and no rows", hint="expected one row per image")
     if ragged:
         raise combine_errors(
             ragged,
-            f"rows of {source} do not have the header's {len(header)} cells",
-            "a comma inside a cell needs quotation marks",
+            f"rows of {source} do not have {len(header)} cells like the header",
+            "put cells that contain a comma in quotation marks",
         )
     return header, [column.cells for column in columns], numbers
 
 
 def _read_head(source: str, text: str, delimiter: str) -> tuple[list[str], int, int]:
-    """Return the first line that holds anything, its row number, and where in `text` the next one begins."""
+    """Return the first line that is not blank, its row number, and the position in `text` after it."""
     position = 0
 
     def lines() -> Iterator[str]:
@@ -208,18 +217,18 @@ def _read_head(source: str, text: str, delimiter: str) -> tuple[list[str], int, 
     for number, line in enumerate(csv.reader(lines(), delimiter=delimiter, strict=True), 1):
         if any(cell.strip() for cell in line):
             return [name.strip() for name in line], number, position
-    raise EnsembleError(f"{source} is empty", hint="expected a header and one row for each image")
+    raise EnsembleError(f"{source} is empty", hint="expected a header and one row per image")
 
 
 def _line_end(text: str, position: int) -> int:
-    """Return where the line that `position` is in ends, its line break included."""
+    """Return the end of the line that contains `position`, including its line break."""
     return text.find("\n", position) + 1 or len(text)
 
 
 def _read_blocks(
     text: str, position: int, delimiter: str, width: int
 ) -> Iterator[tuple[list[str], ...] | list[list[str]]]:
-    """Yield what follows `position`, block by block: the columns of a plain block, the rows of any other."""
+    """Yield the text after `position` in blocks: the columns of a plain block, or the rows of another one."""
     while position < len(text):
         end = _line_end(text, position + _BLOCK)
         columns = _split_plain(text[position:end], delimiter, width)
@@ -229,7 +238,7 @@ def _read_blocks(
             try:
                 rows = list(_reader(text, position, end, delimiter))
             except csv.Error:
-                break  # a fault, or a cell in quotation marks that goes on in the next block
+                break  # an error, or a quoted cell that continues in the next block
             yield rows
         position = end
     reader = _reader(text, position, len(text), delimiter)
@@ -238,8 +247,9 @@ def _read_blocks(
 
 
 def _reader(text: str, start: int, end: int, delimiter: str) -> Iterator[list[str]]:
-    """Return the csv module's reader of a part of `text`. The buffers are small: a StringIO takes four bytes a
-    character.
+    """Return a csv reader of a part of `text`.
+
+    Buffers are small, because a StringIO takes four bytes per character.
     """
 
     def buffers(at: int) -> Iterator[io.StringIO]:
@@ -251,8 +261,9 @@ def _reader(text: str, start: int, end: int, delimiter: str) -> Iterator[list[st
 
 
 def _split_plain(block: str, delimiter: str, width: int) -> tuple[list[str], ...] | None:
-    """Return the columns of a block of whole lines that the csv module would read as `width` cells each; None of any
-    other.
+    """Return the columns of a block of complete lines, or None if it must be read by the csv module.
+
+    A block is plain if it has no quotation marks and the csv module would read `width` cells in each line.
     """
     if '"' in block:
         return None
@@ -268,7 +279,7 @@ def _split_plain(block: str, delimiter: str, width: int) -> tuple[list[str], ...
 
 
 class _Column:
-    """The cells of one column, stripped. Equal ones are one object, where cells repeat."""
+    """The stripped cells of one column. Equal cells share one object if cells repeat."""
 
     def __init__(self) -> None:
         self.cells: list[str] = []
@@ -285,7 +296,7 @@ class _Column:
 
 
 def _numbers(first: int, last: int, blank: list[int]) -> Sequence[int]:
-    """Return the numbers `first` to `last` without those that are `blank`, which are in order."""
+    """Return the numbers `first` to `last` without those in `blank`, which is sorted."""
     while blank and blank[-1] == last:
         blank.pop()
         last -= 1
@@ -313,7 +324,7 @@ def csv_bytes(columns: Mapping[str, Any]) -> bytearray:
 
 
 def _in_one_style(columns: Mapping[str, Any], collect: Callable[[Iterator[str]], T]) -> T:
-    # Before Python 3.13 a carriage return was written without quotes, and read as the end of the row.
+    # Python before 3.13 writes a carriage return without quotation marks and reads it as the end of the row.
     try:
         return collect(_write_blocks(columns, csv.QUOTE_MINIMAL))
     except _CarriageReturnError:
@@ -321,7 +332,7 @@ def _in_one_style(columns: Mapping[str, Any], collect: Callable[[Iterator[str]],
 
 
 class _CarriageReturnError(Exception):
-    """A cell holds a carriage return: every cell of the file goes into quotation marks."""
+    """A carriage return in a cell, so every cell of the file is written in quotation marks."""
 
 
 def _write_blocks(columns: Mapping[str, Any], quoting: Any) -> Iterator[str]:
@@ -333,7 +344,7 @@ def _write_blocks(columns: Mapping[str, Any], quoting: Any) -> Iterator[str]:
         text = "\n".join(map(",".join, rows)) + "\n"
         if "\r" in text and quoting != csv.QUOTE_ALL:
             raise _CarriageReturnError
-        # Plain: no cell holds what needs quotation marks (nor is the only one of its row and empty).
+        # Plain: no cell needs quotation marks. A single empty cell in a row does, hence more than one column.
         separators = (len(columns) - 1) * len(rows), len(rows)
         plain = len(columns) > 1 and '"' not in text and (text.count(","), text.count("\n")) == separators
         yield text if plain and quoting == csv.QUOTE_MINIMAL else _write_rows(rows, quoting)
@@ -346,7 +357,7 @@ def _write_rows(rows: Iterable[Sequence[str]], quoting: Any) -> str:
 
 
 def read_header(path: Path) -> list[str]:
-    """The column names of a CSV, [] where the file has none to read; for recognising what a file is."""
+    """Return the column names of a CSV, or [] if it has none or cannot be read; used to detect the kind of a file."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             line = file.readline(65536)
@@ -356,7 +367,7 @@ def read_header(path: Path) -> list[str]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file the user named; what stands against it is said."""
+    """Return the bytes of a file that the user named; raise EnsembleError if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -364,20 +375,20 @@ def read_bytes(path: Path) -> bytes:
 
 
 def cannot_read(path: Path, error: OSError) -> EnsembleError:
-    """The error for a file or folder that could not be read."""
+    """Return the error for a file or folder that could not be read."""
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     return EnsembleError(f"cannot read {path}: {reason}", hint="check the path and its permissions (ls -l)")
 
 
 def _delimiter(text: str) -> str:
-    """A comma, unless the header has none and has semicolons or tabs (what some spreadsheets write)."""
+    """Return the separator: a comma, or a semicolon or tab if the header has no comma (as some spreadsheets write)."""
     start = next((at for at, letter in enumerate(text) if letter not in "\r\n"), len(text))
     header = text[start : _line_end(text, start)]
     return "," if "," in header else next((mark for mark in (";", "\t") if mark in header), ",")
 
 
 def check_header(source: str, header: Sequence[str]) -> None:
-    """Raise EnsembleError where a table has two columns of one name."""
+    """Raise EnsembleError if two columns have the same name."""
     repeated = _repeated(name for name in header if name)
     if repeated:
         raise EnsembleError(f"{source} has more than one column '{repeated}'", hint="rename or remove one of them")

@@ -1,4 +1,4 @@
-"""Results as they show themselves: one description, as text of at most 20 lines and as HTML for a notebook."""
+"""Show results from one description: as text of at most 20 lines, or as HTML in a notebook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_LINES = 20
 
 @dataclass(frozen=True)
 class Table:
-    """What is shown of a result: a title, a table, and lines below it; `left` columns are flush left."""
+    """The description of a result: a title, a table, and notes below it; the first `left` columns are aligned left."""
 
     title: str = ""
     header: Sequence[str] = ()
@@ -22,7 +22,7 @@ class Table:
     left: int = 1
 
     def text(self, lines: int = MAX_LINES) -> str:
-        """Return it as text of at most `lines` lines; rows, then notes, that do not fit are counted."""
+        """Return text of at most `lines` lines; rows and then notes that do not fit are only counted."""
         notes = list(self.notes)
         fixed = bool(self.title) + (2 if self.header else 0)
         if fixed + min(len(self.rows), 4) + len(notes) > lines:
@@ -39,7 +39,7 @@ class Table:
         return "\n".join([*parts, *(printable(note) for note in notes)])
 
     def html(self) -> str:
-        """Return it as HTML; every name in it is escaped, so that none can run in a notebook."""
+        """Return HTML; every name in it is escaped, so no script can run in a notebook."""
         parts = [f"<p><strong>{_escaped(self.title)}</strong></p>"] if self.title else []
         if self.header:
             parts.append("<table><thead>")
@@ -52,10 +52,10 @@ class Table:
 
 
 class Displayed:
-    """A result that shows itself: `display_table` says what, here is how. A dataclass needs ``repr=False`` for it."""
+    """A result that can show itself as described by `display_table`. A dataclass needs ``repr=False`` to inherit it."""
 
     def display_table(self) -> Table:
-        """Return what is shown."""
+        """Return the description of the result."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -66,7 +66,9 @@ class Displayed:
 
 
 def align_columns(rows: Sequence[Sequence[object]], left: int = 1) -> list[str]:
-    """Return the lines of a table whose first row is its header: `left` columns flush left, the others flush right."""
+    """Return the lines of a table whose first row is its header; the first `left` columns are aligned left, the others
+    right.
+    """
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [

@@ -1,9 +1,9 @@
-"""Draw text on pictures, in the font that Pillow brings along."""
+"""Draw text on images, in the font that Pillow includes."""
 
 from __future__ import annotations
 
 
 def drawable(text: str) -> str:
-    """`text` in the letters of the built-in font."""
-    # The built-in font of a Pillow without FreeType knows no more than this.
+    """Return `text` with only the characters of the built-in font."""
+    # The built-in font of Pillow without FreeType has only Latin-1.
     return text.replace("…", "...").encode("latin-1", "replace").decode("latin-1")

@@ -1,4 +1,4 @@
-"""Write files that are whole or not there; hashes and seeds."""
+"""Write files atomically; compute hashes and seeds."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from folds.errors import EnsembleError
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Hex SHA-256 of `data`."""
+    """Return the hex SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's content, read in blocks."""
+    """Return the hex SHA-256 of a file's content, read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_file_safe(name: str) -> bool:
-    """Return whether a name can be one file's or folder's: letters, digits, ``.``, ``_`` and ``-``, and no way out of
+    """Return whether a name is safe for one file or folder: letters, digits, ``.``, ``_`` and ``-``, and no path out of
     its folder.
     """
     return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name) is not None
 
 
 def derive_seed(*parts: object) -> int:
-    """Return a 63-bit seed that depends on `parts` alone (seed, run, fold, epoch, step …), never on what ran before."""
+    """Return a 63-bit seed that depends only on `parts` (seed, run, fold, epoch, step …), not on earlier calls."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def write_atomic(path: Path, content: bytes | bytearray | str | Callable[[IO[bytes]], object]) -> Path:
-    """Write a file under a temporary name beside it, fsync, rename: what exists under `path` is whole.
+    """Write a file under a temporary name beside it, fsync and rename it, so that `path` is never a partial file.
 
     Parameters
     ----------
-    content : the bytes, the text (UTF-8), or a function that writes to the open binary file it is given.
+    content : the bytes, the text (UTF-8), or a function that writes to the open binary file it gets.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def write_atomic(path: Path, content: bytes | bytearray | str | Callable[[IO[byt
     path = Path(path)
     check_not_folder(path)
     watched: _Watched | None = None
-    # A dot in front: no `runs/*.npy` of a shell matches a file that is still being written.
+    # The dot in front keeps `runs/*.npy` in a shell from matching a file that is still being written.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         make_folder(path.parent)
@@ -80,15 +80,13 @@ def write_atomic(path: Path, content: bytes | bytearray | str | Callable[[IO[byt
 
 
 def check_not_folder(path: Path) -> None:
-    """A file cannot be written where a folder is."""
+    """Raise EnsembleError if `path` is a folder, where no file can be written."""
     if path.is_dir():
         raise EnsembleError(f"cannot write {path}: it is a folder", hint=f"name a file in it, such as {path / 'NAME'}")
 
 
 class _Watched:
-    """A file that remembers why it could not be written: torch turns a full disk into an error about its own
-    archive.
-    """
+    """A file that keeps its write error, because torch turns a full disk into an error about its own archive."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -116,11 +114,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> EnsembleError:
-    """Return the error for a file that could not be written, with what mends it."""
+    """Return the error for a file that could not be written, with a remedy."""
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     hint = (
-        "free some space and run the same command with --resume; what was finished is kept"
+        "free some space and run the same command again (a training with `resume=True`); finished work is kept"
         if full
         else f"check that {path.parent} can be written"
     )
@@ -128,53 +126,58 @@ def cannot_write(path: Path, error: OSError) -> EnsembleError:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder and those above it, unless it is there.
+    """Create a folder and its parents unless they exist.
 
     Raises
     ------
-    EnsembleError : a file is in its way, or it cannot be made.
+    EnsembleError : there is a file of this name, or the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        in_the_way = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
-        if in_the_way is not None:
+        blocking = next(
+            (candidate for candidate in (path, *path.parents) if candidate.exists() and not candidate.is_dir()), None
+        )
+        if blocking is not None:
             raise EnsembleError(
-                f"{in_the_way} is a file, expected a folder", hint=f"move it away: mv {in_the_way} {in_the_way}.old"
+                f"{blocking} is a file, expected a folder", hint=f"move it away: mv {blocking} {blocking}.old"
             ) from None
         raise cannot_write(path, error) from None
     return path
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Write `value` as JSON, atomically; keys in the order given, a newline at the end."""
+    """Write `value` as JSON, atomically; keys in the given order, a newline at the end."""
     return write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON in `path`; a file that is not JSON is an error naming it and the line."""
+    """Return the JSON in `path`; raise EnsembleError with the file and line if it is not JSON."""
     try:
         return json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise EnsembleError(f"{path} is not JSON: {error}", hint="restore it, or remove it to go without") from None
+        raise EnsembleError(
+            f"{path} is not JSON: {error}", hint="restore the file, or remove it to continue without it"
+        ) from None
     except OSError as error:
         raise EnsembleError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
 
 
 def check_not_existing(path: Path, what: str, force: bool = False) -> None:
-    """Nothing is overwritten without --force."""
+    """Raise EnsembleError if `path` exists and `force` is not set."""
     if path.exists() and not force:
-        raise EnsembleError(f"{what} {path} exists", hint="give another name, or --force to replace it")
+        raise EnsembleError(f"{what} {path} exists", hint="give another name, or `force=True` to replace it")
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; what is not there need not be removed.
+    """Remove a file, or a folder with its content; do nothing if it does not exist.
 
-    A link is removed and not followed, save that a folder which `path` itself links to is emptied, and the link stays.
+    Links are removed and not followed. If `path` itself is a link to a folder, the folder is emptied and the link
+    stays.
 
     Raises
     ------
-    EnsembleError : something in it cannot be removed; what is left is left as it was.
+    EnsembleError : something in it cannot be removed; the rest is left unchanged.
     """
 
     def failed(error: OSError) -> None:
@@ -193,17 +196,17 @@ def remove(path: Path) -> None:
         if not path.is_symlink():
             path.rmdir()
     except OSError as error:
-        where = Path(error.filename or path)
+        location = Path(error.filename or path)
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        hint = f"ls -ld {where.parent} shows who may remove it; then the same command again"
-        raise EnsembleError(f"cannot remove {where}: {reason}", hint=hint) from None
+        hint = f"ls -ld {location.parent} shows who may remove it; then run the same command again"
+        raise EnsembleError(f"cannot remove {location}: {reason}", hint=hint) from None
 
 
 def remove_stale_temporaries(folder: Path, name: str = "") -> None:
-    """Remove the temporary files that killed processes have left in `folder`: all, or those of files whose names begin
-    with `name`.
+    """Remove the temporary files that killed processes left in `folder`: all, or those of files whose names begin with
+    `name`.
 
-    Only for who holds the lock under which these files are written.
+    The caller must hold the lock under which these files are written.
     """
     for path in folder.glob(f".{glob.escape(name)}*.tmp"):
         with contextlib.suppress(OSError):

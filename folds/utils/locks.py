@@ -1,10 +1,9 @@
-"""Locks between processes: who works on a file or folder, and who waits.
+"""Lock files and folders between processes.
 
-All of them are ``flock``. The package filelock was tried in its place and cannot be it: it locks a path and not a file
-that is
-open already (the ledger's, a cache under construction), its older versions empty the file on opening, and with it the
-process id and the machine that the message names, and its newer ones fall back to a file that outlives a killed process
-where a disk has no locks. It comes with torch in whatever version torch asks for.
+All locks are ``flock``. The package filelock is no substitute: it locks a path and not an open file (as the ledger and
+a cache under construction need); its older versions empty the file on opening, which loses the process id and machine
+for the message; its newer versions fall back to a file that outlives a killed process on disks without locks. Its
+version is also determined by torch, which requires it.
 """
 
 from __future__ import annotations
@@ -21,16 +20,17 @@ from folds.utils.files import cannot_write, make_folder
 
 
 def try_lock(file: int | IO[Any], wait: bool = False) -> bool | None:
-    """Lock an open file until it is closed or its process dies.
+    """Lock an open file until it is closed or its process ends.
 
     Parameters
     ----------
     file : a file object or a descriptor.
-    wait : return only when another holder has left.
+    wait : wait until the present holder has released it.
 
     Returns
     -------
-    True: it is held. False: another process (or another opening of the file) holds it. None: this disk has no locks.
+    True if the lock is held, False if another process (or another opening of the file) holds it, None if this disk has
+    no locks.
     """
     import fcntl
 
@@ -45,25 +45,25 @@ def try_lock(file: int | IO[Any], wait: bool = False) -> bool | None:
 
 @contextlib.contextmanager
 def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
-    """Hold `path` as a lock while the block runs; the system releases it when the process dies.
+    """Hold `path` as a lock while the block runs; the system releases it when the process ends.
 
-    The file keeps the holder's process id and machine, for the message of who comes second.
+    The file keeps the holder's process id and machine for the error message of a second process.
 
     Parameters
     ----------
-    what : what is locked, as the message calls it.
-    wait : seconds to wait for another holder to leave.
+    what : name of the locked object in the message.
+    wait : seconds to wait for another holder.
 
     Raises
     ------
-    ResourceLockedError : another living process holds it; its process id is named, and its machine where that is
+    ResourceLockedError : another running process holds it; the message has its process id, and its machine if that is
         another one.
-    EnsembleError : it cannot be written, or the disk has no locks.
+    EnsembleError : the file cannot be written, or the disk has no locks.
     """
     make_folder(path.parent)
     end = time.monotonic() + wait
     try:
-        opened = open(path, "a+")  # noqa: SIM115 - only its opening may fail in this way, not what is done under the lock
+        opened = open(path, "a+")  # noqa: SIM115 - only errors of opening are caught, not those of the block
     except OSError as error:
         raise cannot_write(path, error) from None
     with opened as file:
@@ -83,11 +83,12 @@ def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
 
 
 def _locked_error(file: IO[str], what: str) -> ResourceLockedError:
-    """Return the error that names the holder from what it has written into the lock's file."""
+    """Return the error that names the holder, read from the lock file."""
     file.seek(0)
     pid, _, machine = file.read().strip().partition(" ")
     holder = f"process {pid}" if pid else "another process"
-    where = f" on {machine}" if machine not in ("", os.uname().nodename) else ""
+    on_machine = f" on {machine}" if machine not in ("", os.uname().nodename) else ""
     return ResourceLockedError(
-        f"{what} is in use by {holder}{where}", hint="wait until it has finished, or stop it and go on with --resume"
+        f"{what} is in use by {holder}{on_machine}",
+        hint="wait until it has finished, or stop it and continue with `resume=True`",
     )

@@ -1,4 +1,4 @@
-"""Read and write memory maps in blocks, whose pages are released so that a process stays as small as its blocks."""
+"""Read and write memory maps in blocks and release their pages, so that memory use stays at the size of a block."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LARGE = 1 << 25  # numbers: 128 MiB of float32
 
 
 def release_pages(values: NDArray[Any]) -> None:
-    """Take the pages of a memory-mapped array off this process; they stay in the system's cache, and are mapped again
-    when used.
+    """Release the pages of a memory-mapped array from this process; they stay in the system's cache and are mapped
+    again on use.
 
-    Nothing is lost: the maps here are of files, read-only or shared. Other arrays are left alone.
+    No data is lost, because all maps here are of files, read-only or shared. Other arrays are left unchanged.
     """
     base: Any = values
     while base is not None and not isinstance(base, mmap.mmap):
@@ -31,8 +31,8 @@ def release_pages(values: NDArray[Any]) -> None:
 
 
 def blocks(values: NDArray[Any], numbers: int = 1 << 20) -> Iterator[NDArray[Any]]:
-    """Blocks of rows of an array (n, classes) in order, of about that many numbers; of a map each is let go of after
-    its turn.
+    """Yield blocks of rows of an array (n, classes), of about `numbers` values each; the pages of a map are released
+    after each block.
     """
     size = max(1, numbers // max(1, values.shape[1]))
     for start in range(0, len(values), size):
@@ -41,8 +41,8 @@ def blocks(values: NDArray[Any], numbers: int = 1 << 20) -> Iterator[NDArray[Any
 
 
 def allocate_result(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return an array for a result: in memory, or, where it is large, a map of a nameless file in this folder, gone
-    with the process.
+    """Return a float32 array for a result: in memory, or, if it is large, a map of an unnamed file in the current
+    folder that disappears with the process.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def allocate_result(shape: tuple[int, int]) -> NDArray[np.float32]:
         return np.empty(shape, np.float32)
     try:
         with tempfile.TemporaryFile(dir=".") as file:
-            # Reserved now: a map of a disk that turns out full ends the process without a word.
+            # Reserved now, because writing to a map on a full disk kills the process without a message.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
             return np.memmap(file, np.float32, "w+", shape=shape)
@@ -64,4 +64,4 @@ def same_values(one: NDArray[Any], other: NDArray[Any]) -> bool:
     """Return whether two arrays are equal, block by block."""
     if one.shape != other.shape:
         return False
-    return all(np.array_equal(mine, theirs) for mine, theirs in zip(blocks(one), blocks(other), strict=True))
+    return all(np.array_equal(a, b) for a, b in zip(blocks(one), blocks(other), strict=True))

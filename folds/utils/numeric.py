@@ -1,4 +1,4 @@
-"""Turn logits into probabilities and names into codes, and find groups that stand in several folds; numpy only."""
+"""Convert logits to probabilities and names to codes, and find groups with rows in several folds; numpy only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def softmax(logits: NDArray[np.floating], out: NDArray[np.float64] | None = None
 
     Parameters
     ----------
-    out : where to put them, float64 of the same shape; may be `logits` itself, which saves a copy of large blocks.
+    out : array for the result, float64 of the same shape; may be `logits` itself, which saves a copy of large blocks.
     """
     values = np.asarray(logits, dtype=np.float64)
     values = np.subtract(values, values.max(axis=-1, keepdims=True), out=out)
@@ -26,13 +26,13 @@ def softmax(logits: NDArray[np.floating], out: NDArray[np.float64] | None = None
 
 
 def groups_in_several_folds(groups: NDArray[np.integer], fold: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return the groups (people) that have rows in two folds or more, ascending; this decides what "in several folds"
-    means.
+    """Return the groups (people) with rows in two or more folds, ascending; every check for such people uses this
+    function.
 
     Parameters
     ----------
-    groups : (n,) a number from 0 up for each row.
-    fold : (n,) from 0 up; rows whose fold is not known (below 0) tear nobody apart.
+    groups : (n,) a number from 0 for each row.
+    fold : (n,) from 0; rows with an unknown fold (below 0) are ignored.
     """
     known = fold >= 0
     groups, fold = groups[known], fold[known]
@@ -44,9 +44,10 @@ def groups_in_several_folds(groups: NDArray[np.integer], fold: NDArray[np.intege
 
 
 def factorize(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[np.int64]]:
-    """Return ``np.unique(values, return_inverse=True)`` without sorting: a dict or a count is several times as fast.
+    """Return ``np.unique(values, return_inverse=True)`` without sorting all values: a dict or a count is several times
+    as fast.
 
-    An array is gone through in parts: as Python's, its texts take up to a hundred bytes each.
+    An array is processed in parts, because its texts as Python strings take up to a hundred bytes each.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def factorize(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[
     Returns
     -------
     The distinct values in ascending order, and (n,) the position of each value among them. The codes do not depend on
-    the order of the rows: the jackknife of very many people groups them by code, so that equal rows must get equal
+    the order of the rows: the jackknife of more than 4096 people groups them by code, so equal data must get equal
     codes.
     """
     if isinstance(values, np.ndarray) and _is_dense(values):
@@ -74,14 +75,14 @@ def factorize(values: NDArray[Any] | Sequence[Any]) -> tuple[list[Any], NDArray[
 
 
 def _is_dense(values: NDArray[Any]) -> bool:
-    """Whether values (n,) are whole numbers from 0 up and small enough to be counted."""
-    whole = values.dtype.kind in "iu" and len(values) > 0
-    return bool(whole and values.min() >= 0 and int(values.max()) <= 4 * len(values))
+    """Return whether values (n,) are whole numbers from 0 that are small enough to be counted."""
+    integers = values.dtype.kind in "iu" and len(values) > 0
+    return bool(integers and values.min() >= 0 and int(values.max()) <= 4 * len(values))
 
 
 def distinct_numbers(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the distinct values of (n,) int64 in order: `np.unique`, whose hash table takes ten times as long (NumPy
+    """Return the sorted distinct values of (n,) int64. The hash table of `np.unique` takes ten times as long (NumPy
     2.4).
     """
-    ordered = np.sort(values)
-    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
+    ascending = np.sort(values)
+    return ascending[np.concatenate([[True], ascending[1:] != ascending[:-1]])] if len(ascending) else ascending

@@ -1,4 +1,4 @@
-"""Cores, threads, and the root of the source: what running things side by side needs."""
+"""Count cores, map a function over threads, and find the root of the source."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def cpu_count() -> int:
-    """Return how many CPU cores this process may use: those of its affinity mask, and no more than a container allows.
+    """Return the number of CPU cores this process may use: those of its affinity mask, limited by its container.
 
-    What ``joblib.cpu_count`` says, whose import takes as long as numpy's: a blend asks before it reads its first file.
+    The result is that of ``joblib.cpu_count``, whose import takes as long as that of numpy.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, _container_limit())))
 
 
 def _container_limit() -> float:
-    """Return the cores that the control group of a container grants (version 2, else 1); infinity where nothing limits
-    them.
-    """
+    """Return the cores that the control group of a container grants (version 2, else 1); infinity without a limit."""
     try:
         if (_CGROUP / "cpu.max").exists():
             quota, period = (_CGROUP / "cpu.max").read_text().split()
@@ -42,16 +40,14 @@ def _container_limit() -> float:
 
 
 def source_root() -> Path:
-    """Return the folder that holds the packages, which a process of its own needs on its path when they are not
+    """Return the folder that contains the packages; subprocesses need it on their path if the packages are not
     installed.
     """
     return Path(folds.__file__).resolve().parent.parent
 
 
 Result = TypeVar("Result")
-
-
-_BLOCK = 8  # images a thread takes at a time
+_BLOCK = 8  # calls that a thread makes at a time
 
 
 def map_threads(
@@ -59,11 +55,11 @@ def map_threads(
 ) -> list[Result]:
     """Return ``[task(0), …, task(count - 1)]``, computed in threads (Pillow decodes outside Python's lock).
 
-    When a task raises, or the user interrupts, what is running ends first: nothing works on after this returns.
+    If a task raises or the user interrupts, running tasks end first: no thread is active after the return.
     """
     results: list[Result] = []
     pool = ThreadPoolExecutor(max_workers=threads or cpu_count())
-    with warnings.catch_warnings():  # Pillow's remarks about metadata would print one line a file
+    with warnings.catch_warnings():  # Pillow's warnings about metadata would print one line per file
         warnings.simplefilter("ignore")
         try:
             for done in pool.map(

@@ -14,31 +14,34 @@ from folds.errors import UsageError, close_matches
 
 
 def load_object(name: str, option: str, example: str) -> tuple[ModuleType, Any]:
-    """Return the module and the object of that name, the module looked for in the current folder first, as `python -m`
-    does.
+    """Return the module and the object of a name ``module:object``.
 
-    Importing a module runs it: only for a name that the user gave, never for one that was read from a file of results.
+    The current folder is searched first, as in `python -m`.
+
+    Importing a module runs it, so use this only for a name that the user gave, never for one read from a file of
+    results.
 
     Parameters
     ----------
-    option : what it was given with, for the errors: ``--transform``.
+    option : the parameter that named it, for the errors: ``transform``.
     example : the hint of the errors.
 
     Raises
     ------
-    UsageError : the module or the object is not there, or cannot be imported.
+    UsageError : the module or the object does not exist or cannot be imported.
     """
     module_name, _, path = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
-        raise UsageError(f"{option} {name}: expected MODULE:OBJECT", hint=example)
+        raise UsageError(f"`{option}={name}`: expected MODULE:OBJECT", hint=example)
     module = _imported(name, module_name, option, example)
     found: Any = module
     for part in path.split("."):
         if not hasattr(found, part):
             close = close_matches(part, [other for other in vars(module) if not other.startswith("_")])
-            meant = f"; did you mean {' or '.join(close)}?" if close else ""
+            suggestion = f"; did you mean {' or '.join(close)}?" if close else ""
             raise UsageError(
-                f"{option} {name}: {getattr(module, '__file__', module_name)} has no '{path}'{meant}", hint=example
+                f"`{option}={name}`: {getattr(module, '__file__', module_name)} has no '{path}'{suggestion}",
+                hint=example,
             )
         found = getattr(found, part)
     return module, found
@@ -51,24 +54,24 @@ def _imported(name: str, module: str, option: str, example: str) -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
                 raise UsageError(
-                    f"{option} {name}: there is no module {error.name}, neither in {Path.cwd()} nor installed",
+                    f"`{option}={name}`: there is no module {error.name}, neither in {Path.cwd()} nor installed",
                     hint=example,
                 ) from None
             raise UsageError(
-                f"{option} {name}: {module} needs {error.name}, which is not installed",
+                f"`{option}={name}`: {module} needs {error.name}, which is not installed",
                 hint=f"pip install {error.name}",
             ) from error
         except Exception as error:
             raise UsageError(
-                f"{option} {name}: importing {module} failed: {type(error).__name__}: {error}",
-                hint=f"try it alone: python -c 'import {module}'",
+                f"`{option}={name}`: importing {module} failed: {type(error).__name__}: {error}",
+                hint=f"test the import: python -c 'import {module}'",
             ) from error
 
 
 @contextlib.contextmanager
 def _current_folder_first() -> Iterator[None]:
-    """For this import only: a file here may have the name of a module that is imported later, and must not take its
-    place.
+    """Put the current folder first on the path during one import only: its files must not shadow modules that are
+    imported later.
     """
     folder = str(Path.cwd())
     sys.path.insert(0, folder)

@@ -1,7 +1,7 @@
-"""How far a long piece of work has come: one protocol for terminals, notebooks and silence.
+"""Report the progress of long tasks: one protocol for terminals, notebooks and silence.
 
-What is said in words (notes, warnings, errors) goes to `logging`; this is for what is drawn again and again: bars.
-A function of the library that takes long has a parameter ``progress: Progress = SILENT`` and does::
+Texts (notes, warnings, errors) go to `logging`; this protocol is for progress bars, which are updated. A long function
+of the library has a parameter ``progress: Progress = SILENT`` and does::
 
     with progress.step("decoding images") as advance:
         load_images(paths, settings, cache_dir=folder, progress=advance)
@@ -21,15 +21,15 @@ Advance = Callable[[int, int], None]
 
 
 class JobProgress(Protocol):
-    """The live view of jobs that are trained side by side; its methods may be called from any thread.
+    """The live view of jobs that are trained in parallel; its methods may be called from any thread.
 
     A job has a ``run`` and a ``fold`` (`folds.training.job.Job`); an outcome has a ``job``, and a ``result`` or an
     ``error``.
     """
 
     def event(self, job: Any, event: Mapping[str, Any]) -> None:
-        """Show ``{"event": "step", "done": …, "total": …}`` or ``{"event": "epoch", …}``, which has the epoch's scores
-        as well.
+        """Show ``{"event": "step", "done": …, "total": …}`` or ``{"event": "epoch", …}``, which also has the epoch's
+        scores.
         """
 
     def outcome(self, outcome: Any) -> None:
@@ -37,24 +37,24 @@ class JobProgress(Protocol):
 
 
 class Progress(Protocol):
-    """What a long piece of work reports to."""
+    """A receiver of the progress of a long task."""
 
     def step(self, title: str) -> AbstractContextManager[Advance]:
-        """Return a context for one step of the work; what it gives is called with (done, total)."""
+        """Return a context for one step of the task; it gives a function to call with (done, total)."""
 
     def jobs(self, jobs: Sequence[Any], slots: int) -> AbstractContextManager[JobProgress]:
-        """Return a context for jobs that are trained, `slots` of them at a time."""
+        """Return a context for jobs that are trained, `slots` at a time."""
 
 
 class Silent:
-    """Progress that nobody sees."""
+    """Progress that is not shown."""
 
     def step(self, title: str) -> AbstractContextManager[Advance]:
-        """Return a context that ignores what is reported."""
+        """Return a context that ignores all reports."""
         return nullcontext(lambda done, total: None)
 
     def jobs(self, jobs: Sequence[Any], slots: int) -> AbstractContextManager[JobProgress]:
-        """Return a context that ignores what is reported."""
+        """Return a context that ignores all reports."""
         return nullcontext(_SilentJobs())
 
 

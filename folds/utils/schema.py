@@ -1,4 +1,4 @@
-"""Validate the fields of a file from disk: one table of field types a format, checked before anything is used."""
+"""Validate the fields of a file before use: one table of field types per format."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from folds.utils.files import is_file_safe
 
 @dataclass(frozen=True)
 class FieldType:
-    """A kind of value.
+    """A type of value.
 
     Attributes
     ----------
-    expected : how an error names it (``text``, ``a whole number``).
-    holds : whether a value is of the kind; must not raise, whatever it is given.
+    expected : its name in errors (``text``, ``a whole number``).
+    holds : whether a value is of this type; must not raise for any value.
     optional : whether the field may be absent or None.
-    all_hold : whether all values of a list are, where that is quicker to tell than one by one (a list may have an entry
-        a sample).
+    all_hold : whether all values of a list are of this type, if that is faster than one by one (a list may have an
+        entry per sample).
     """
 
     expected: str
@@ -31,17 +31,19 @@ class FieldType:
 
 
 def optional(kind: FieldType) -> FieldType:
-    """Return the kind, or nothing."""
+    """Return the type for a field that may be absent."""
     return FieldType(kind.expected, kind.holds, optional=True)
 
 
 def named(kind: FieldType, expected: str) -> FieldType:
-    """Return the kind under a name that says more."""
+    """Return the type under a more specific name."""
     return FieldType(expected, kind.holds, kind.optional)
 
 
 def integer(low: int = 0, high: int = 2**63 - 1) -> FieldType:
-    """Return a whole number from `low` to `high`: what numpy and a file name can take. True and False are none."""
+    """Return the type of whole numbers from `low` to `high`, by default those that fit into int64. True and False are
+    not numbers.
+    """
     limits = f"from {low}" if high > 2**30 else f"from {low} to {high}"
 
     def all_hold(values: Sequence[Any]) -> bool:
@@ -53,12 +55,12 @@ def integer(low: int = 0, high: int = 2**63 - 1) -> FieldType:
 
 
 def one_of(*choices: str) -> FieldType:
-    """Return one of these texts."""
+    """Return the type of one of these texts."""
     return FieldType(" or ".join(choices), lambda value: isinstance(value, str) and value in choices)
 
 
 def list_of(kind: FieldType, length: int | None = None) -> FieldType:
-    """Return a list or tuple whose entries are all of `kind`."""
+    """Return the type of a list or tuple whose entries are all of `kind`."""
 
     def holds(value: Any) -> bool:
         if not isinstance(value, list | tuple) or (length is not None and len(value) != length):
@@ -69,21 +71,21 @@ def list_of(kind: FieldType, length: int | None = None) -> FieldType:
 
 
 def mapping_of(kind: FieldType, names: FieldType | None = None) -> FieldType:
-    """Return names (text, or of the kind `names`) with a value of `kind` each."""
+    """Return the type of a mapping: names (text, or of the type `names`), each with a value of `kind`."""
 
     key = TEXT if names is None else names
 
     def holds(value: Any) -> bool:
         return isinstance(value, Mapping) and all(
-            key.holds(name) and kind.holds(inside) for name, inside in value.items()
+            key.holds(name) and kind.holds(entry) for name, entry in value.items()
         )
 
-    which = "names" if names is None else f"names ({names.expected})"
-    return FieldType(f"{which} with {'values' if kind is ANYTHING else f'{kind.expected} each'}", holds)
+    described = "names" if names is None else f"names ({names.expected})"
+    return FieldType(f"{described} with {'values' if kind is ANYTHING else f'{kind.expected} each'}", holds)
 
 
 def either(*kinds: FieldType) -> FieldType:
-    """Return any of several kinds."""
+    """Return the type of values of any of several types."""
     return FieldType(
         " or ".join(kind.expected for kind in kinds), lambda value: any(kind.holds(value) for kind in kinds)
     )
@@ -102,25 +104,24 @@ def _plural(kind: FieldType) -> str:
 ANYTHING = FieldType("anything", lambda value: True)
 TEXT = FieldType("text", lambda value: isinstance(value, str))
 BOOL = FieldType("true or false", lambda value: isinstance(value, bool))
-# What is printed: control characters would move a terminal's cursor or begin a line of their own; half a surrogate
-# cannot be printed.
+# Printed text: control characters could move a terminal's cursor or begin a line; half a surrogate cannot be printed.
 ONE_LINE = FieldType(
     "text without control characters", lambda value: isinstance(value, str) and CONTROL.search(value) is None
 )
-# A whole number of TOML or JSON may be one that no float can hold.
+# A whole number in TOML or JSON may be too large for a float.
 NUMBER = FieldType("a number", lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max)
-# It becomes part of paths that are written to.
+# This text becomes part of paths that are written.
 FILE_SAFE = FieldType(
     "a name of letters, digits, '-', '_' or '.'", lambda value: isinstance(value, str) and is_file_safe(value)
 )
 
 
 def validate_fields(record: Any, table: Mapping[str, FieldType], others: bool = True) -> list[str]:
-    """Return one line for each field of `record` that is missing or not of its kind; [] where all is well.
+    """Return one line for each field of `record` that is missing or of another type; [] if all are valid.
 
     Parameters
     ----------
-    others : fields that the table does not name are passed over; without it they are wrong.
+    others : whether fields outside the table are ignored; otherwise they are errors.
     """
     if not isinstance(record, Mapping):
         return [f"expected names with values, found {shown(record)}"]
@@ -137,9 +138,9 @@ def validate_fields(record: Any, table: Mapping[str, FieldType], others: bool = 
 
 
 def shown(value: Any, most: int = 60) -> str:
-    """Return a value in one short line."""
+    """Return a value in one line of at most `most` characters."""
     try:
         text = " ".join(repr(value).split())
-    except (ValueError, RecursionError):  # a number of very many digits, a list within itself
+    except (ValueError, RecursionError):  # a number with thousands of digits, a list that contains itself
         text = f"of type {type(value).__name__}"
     return text if len(text) <= most else f"{text[: most - 1]}…"

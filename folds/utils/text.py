@@ -1,4 +1,4 @@
-"""Format text: names in order, durations, settings' values."""
+"""Format text: sorted class names, durations, values of settings."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 
 def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """Class names in order: integers as numbers (``"2"`` before ``"10"``), otherwise by text."""
+    """Return the distinct class names, sorted: integers as numbers (``"2"`` before ``"10"``), otherwise as text."""
     unique = set(names)
     try:
-        return tuple(sorted(unique, key=lambda name: (int(name), name)))  # "1" and "01" in one order, too
+        return tuple(sorted(unique, key=lambda name: (int(name), name)))  # the name decides between "1" and "01"
     except ValueError:
         return tuple(sorted(unique))
 
 
 def value_text(value: Any) -> str:
-    """Return a setting's value in one short line; ``–`` where it is not set."""
+    """Return a setting's value in one short line; ``–`` if it is not set."""
     if value is None:
         return "–"
     text = re.sub(
@@ -30,7 +30,7 @@ def value_text(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return ``45 s``, ``3 min``, ``2 h 10 min``; what took any time at all is ``1 s`` at least."""
+    """Return ``45 s``, ``3 min``, ``2 h 10 min``; any time above 0 is at least ``1 s``."""
     if seconds < 90:
         return f"{max(seconds, min(1, math.ceil(seconds))):.0f} s"
     minutes = round(seconds / 60)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def toml_value(value: Any) -> str:
-    """Return a plain value as TOML writes it on one line; None is not one."""
+    """Return a plain value as TOML on one line; None has no TOML form."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -17,4 +17,4 @@ def toml_value(value: Any) -> str:
         return "{" + ", ".join(f"{toml_value(str(k))} = {toml_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml_value, value)) + "]"
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON lets it stand, TOML does not
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # valid in JSON, not in TOML

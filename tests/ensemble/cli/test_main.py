@@ -188,7 +188,7 @@ def test_a_message_names_the_flag_of_the_running_command(call: Call) -> None:
     called = call("kfold", "--k", "1")
     assert called.err.splitlines() == [
         "error: --k must be 2 or more, found 1",
-        "hint: one fold has nothing to be validated on; --holdout .2 trains one model",
+        "hint: one fold leaves no validation data; --holdout .2 trains one model",
     ]
 
 

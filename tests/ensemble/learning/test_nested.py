@@ -110,7 +110,7 @@ def test_agreement_of_few_people_is_not_significant(people: int, significant: bo
     assert found.is_significant == significant  # p-value 2^(1 − people): .25, .0625, .031
     text = _compared("soft voting", found, METRICS["accuracy"])
     assert ("significantly better" in text) == significant
-    assert f"; all {people} people score alike" in text
+    assert f"; all {people} people have the same score" in text
 
 
 def test_parts_are_the_agreed_folds_or_groups_of_people() -> None:

@@ -92,7 +92,7 @@ def test_a_certain_flip_is_the_mirror_image() -> None:
     torch.testing.assert_close(flipped, to_input(images().flip(2), MEAN, STD))
 
 
-def test_a_flip_by_the_grid_is_the_same_mirror_image_up_to_interpolation() -> None:
+def test_a_flip_by_the_grid_equals_the_mirror_image() -> None:
     by_grid = pixels(images(), Augmentation(flip=1.0, rotate=1e-5))
     assert (by_grid - images().flip(2).permute(0, 3, 1, 2)).abs().max() < 0.1
 
@@ -113,7 +113,7 @@ def test_a_grid_that_hardly_moves_leaves_every_pixel_where_it_is(how: dict[str, 
     assert (pixels(batch, Augmentation(**how)) - batch.permute(0, 3, 1, 2)).abs().max() < 0.1
 
 
-def test_what_comes_in_from_outside_the_image_is_the_image_again_and_no_black_border() -> None:
+def test_the_outside_of_an_image_is_filled_by_reflection() -> None:
     plain = torch.full((4, 12, 10, 3), 200, dtype=torch.uint8)
     moved = pixels(plain, Augmentation(scale=0.5, shift=0.5, rotate=45.0))
     torch.testing.assert_close(moved, torch.full_like(moved, 200.0), atol=1e-2, rtol=0)
@@ -133,7 +133,7 @@ def uniforms(n: int, seed: int = 0) -> np.ndarray:
         Augmentation(flip=0.5, scale=0.2, shift=0.1, rotate=25.0),
     ],
 )
-def test_turn_shift_zoom_and_mirror_are_what_they_are_in_pixels_also_where_images_are_not_square(
+def test_affine_changes_are_exact_in_pixels_of_any_aspect_ratio(
     how: Augmentation,
 ) -> None:
     height, width = 24, 40
@@ -192,13 +192,13 @@ def test_brightness_alone_scales_every_pixel_alike() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_same_seed_gives_the_same_batch_and_another_seed_another(name: str) -> None:
+def test_the_seed_determines_the_batch(name: str) -> None:
     first, again, other = (augment(images(), PRESETS[name], MEAN, STD, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert torch.equal(first, other) == (name == "none")
 
 
-def test_the_generator_alone_decides_and_not_the_global_random_state() -> None:
+def test_only_the_generator_matters_not_the_global_random_state() -> None:
     torch.manual_seed(0)
     first = augment(images(), PRESETS["standard"], MEAN, STD, generator())
     torch.manual_seed(1)
@@ -220,7 +220,7 @@ def test_every_sample_of_a_batch_has_parameters_of_its_own() -> None:
         assert len({sample.numpy().tobytes() for sample in found}) == 8, strength
 
 
-def test_an_image_gets_the_same_augmentation_whatever_stands_beside_it() -> None:
+def test_an_augmented_image_does_not_depend_on_its_batch() -> None:
     batch = images(4, 16, 16)
     changed = torch.cat([batch[:3], images(1, 16, 16, seed=9)])
     for name in ("standard", "strong"):
@@ -245,9 +245,7 @@ anyhow = st.builds(
 
 @settings(max_examples=40, deadline=None)
 @given(anyhow, st.integers(0, 1000), st.integers(4, 20), st.integers(4, 20))
-def test_whatever_is_asked_the_values_are_finite_and_pixels_stay_between_black_and_white(
-    how: Augmentation, seed: int, height: int, width: int
-) -> None:
+def test_any_augmentation_gives_finite_values_in_range(how: Augmentation, seed: int, height: int, width: int) -> None:
     found = augment(images(3, height, width, seed), how, MEAN, STD, generator(seed))
     assert found.shape == (3, 3, height, width)
     assert found.isfinite().all()
@@ -261,7 +259,7 @@ CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("layout", [CHANNELS_LAST, CONTIGUOUS])
-def test_block_by_block_and_in_either_layout_the_result_is_the_same_to_the_bit(
+def test_blocks_and_layouts_give_bit_identical_results(
     name: str, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = images(7, 20, 16)
@@ -283,7 +281,7 @@ def test_blocks_are_all_samples_once_and_of_near_equal_size(size: int, n: int) -
     assert blocks(size, n, torch.device("cuda")) == [slice(0, n)]
 
 
-def test_the_numbers_of_the_plain_presets_are_the_first_of_the_generator_and_all_that_is_drawn() -> None:
+def test_plain_presets_use_only_the_first_random_numbers() -> None:
     for name in ("none", "light", "standard"):
         stream, beside = generator(3), generator(3)
         assert torch.equal(sample_parameters(5, PRESETS[name], stream), torch.rand((5, 8), generator=beside))
@@ -313,7 +311,7 @@ def test_each_sample_gets_the_augmentation_that_is_chosen_for_it() -> None:
     assert not torch.allclose(found[1], to_input(batch, MEAN, STD)[1], atol=0.1)
 
 
-def test_one_augmentation_for_all_is_the_plain_path_whatever_is_chosen() -> None:
+def test_one_augmentation_for_all_equals_the_plain_path() -> None:
     batch = images(4, 16, 16)
     plain = augment(batch, PRESETS["standard"], MEAN, STD, generator())
     assert torch.equal(
@@ -347,8 +345,8 @@ def test_an_operation_without_strength_leaves_the_image(operation: str) -> None:
 @pytest.mark.parametrize(
     ("operation", "strength", "arguments"),
     [
-        ("turn", 0.5, {"angle": 15.0}),
-        ("turn", -1.0, {"angle": -30.0}),
+        ("rotate", 0.5, {"angle": 15.0}),
+        ("rotate", -1.0, {"angle": -30.0}),
         ("shear-x", 0.5, {"shear": [math.degrees(math.atan(0.15)), 0.0]}),
         ("shear-y", -1.0, {"shear": [0.0, -math.degrees(math.atan(0.3))]}),
         ("shift-x", 1.0, {"translate": [-6, 0]}),
@@ -394,7 +392,7 @@ def test_colour_operations_are_those_of_pillow(strength: float) -> None:
     torch.testing.assert_close(saturated, expected.clamp(0, 255), atol=0.1, rtol=0)
 
 
-def test_an_erased_rectangle_is_the_mean_and_the_rest_is_untouched() -> None:
+def test_an_erased_rectangle_is_the_mean_the_rest_unchanged() -> None:
     batch = images(64, 16, 16)
     found = augment(batch, Augmentation(erase=1.0), MEAN, STD, generator())
     erased = (found == 0).all(1)
@@ -406,7 +404,7 @@ def test_an_erased_rectangle_is_the_mean_and_the_rest_is_untouched() -> None:
         assert int(mask.sum()) == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
 
 
-def test_strong_is_not_standard_for_every_sample_and_never_leaves_an_image_as_it_was() -> None:
+def test_strong_differs_from_standard_and_changes_every_image() -> None:
     batch = images(1, 32, 32).expand(200, -1, -1, -1)
     strong = augment(batch, PRESETS["strong"], MEAN, STD, generator())
     assert len({sample.numpy().tobytes() for sample in strong}) == 200
@@ -416,7 +414,7 @@ def test_strong_is_not_standard_for_every_sample_and_never_leaves_an_image_as_it
 
 
 # Without a GPU: tensors that have a device and a shape and no values, so that whatever needs a value is an error.
-def test_on_a_gpu_nothing_waits_for_a_value_and_all_is_computed_there() -> None:
+def test_on_a_gpu_nothing_waits_for_a_value() -> None:
     try:
         with FakeTensorMode():
             batch, which = (
@@ -437,5 +435,5 @@ def test_on_a_gpu_nothing_waits_for_a_value_and_all_is_computed_there() -> None:
                     inputs.device.type == "cuda" and inputs.is_contiguous(memory_format=layout) for inputs in found
                 )
     finally:  # what is kept for this device has no values either
-        for kept in (module._table, module._centres, module._normalisation, policies._full):
+        for kept in (module._table, module._pixel_centers, module._scale_and_offset, policies._full):
             kept.cache_clear()

@@ -111,9 +111,7 @@ def images(n: int = 6, height: int = 12, width: int = 10) -> np.ndarray[Any, np.
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_each_way_of_calling_gives_an_image_that_depends_on_the_seed_alone(
-    load: Callable[[str], Transform], name: str
-) -> None:
+def test_each_call_style_gives_an_image_determined_by_the_seed(load: Callable[[str], Transform], name: str) -> None:
     transform, batch, seeds = load(name), images(), [3, 1, 4, 1, 5, 2**62 + 9]
     transform.check(12, 10)
     found = transform.batch(batch, seeds)
@@ -126,7 +124,7 @@ def test_each_way_of_calling_gives_an_image_that_depends_on_the_seed_alone(
     assert varied == 1 if name in ("mirrored", "half", "in_place", "nested.inner") else varied > 1
 
 
-def test_an_image_is_given_as_it_is_and_channels_and_sides_stay_where_they_are(
+def test_the_input_image_and_its_axes_are_unchanged(
     load: Callable[[str], Transform],
 ) -> None:
     batch = images()
@@ -184,14 +182,14 @@ def test_two_threads_do_not_mix_their_random_numbers(load: Callable[[str], Trans
         ("nan", "returned floats from nan to nan, expected 0 to 1", "Normalize"),
         ("nothing", "returned a NoneType", "return the image"),
         ("fails", "failed on an image of 12×10: ValueError: no such luck", "uint8"),
-        ("not_repeatable", "gave another image for the same seed", "rng"),
-        ("counting", "gave another image for the same seed", "rng"),
+        ("not_repeatable", "gave different images for the same seed", "rng"),
+        ("counting", "gave different images for the same seed", "rng"),
     ],
 )
 def test_what_is_no_image_of_that_size_is_found_before_training(
     load: Callable[[str], Transform], name: str, message: str, hint: str
 ) -> None:
-    with pytest.raises(EnsembleError, match=f"--transform my_transforms:{name} {message}") as error:
+    with pytest.raises(EnsembleError, match=f"transform=my_transforms:{name} {message}") as error:
         load(name).check(12, 10)
     assert hint in (error.value.hint or "")
 
@@ -207,8 +205,8 @@ def test_what_is_no_image_of_that_size_is_found_before_training(
         ("my_transfroms:mirrored", "there is no module my_transfroms, neither in .* nor installed"),
         ("my_transforms:miror", r"my_transforms.py has no 'miror'; did you mean mirrored"),
         ("my_transforms:nested.outer", r"has no 'nested.outer'"),
-        ("my_transforms:value", "is a int, expected something to call with an image"),
-        ("my_transforms:Nested", "is a class, expected an object of it"),
+        ("my_transforms:value", "is a int, expected a function of an image"),
+        ("my_transforms:Nested", "is a class, expected an instance"),
         ("my_transforms:three", r"takes \(image, mask, boxes\), expected \(image\) or \(image, rng\)"),
         ("my_transforms:none", r"takes \(\), expected"),
         ("my_transforms:keyword", r"takes \(image, \*, mask\), expected"),
@@ -216,7 +214,7 @@ def test_what_is_no_image_of_that_size_is_found_before_training(
         ("broken:train", "importing broken failed: SyntaxError"),
     ],
 )
-def test_what_cannot_be_loaded_is_wrong_usage_that_says_what_was_found(
+def test_a_transform_that_cannot_be_loaded_is_a_usage_error(
     load: Callable[[str], Transform], name: str, message: str
 ) -> None:
     Path("needs.py").write_text("import no_such_package\n")

@@ -57,7 +57,7 @@ def test_images_and_targets_are_mixed_in_the_same_shares(
         )
 
 
-def test_the_share_of_a_pasted_image_is_the_area_that_is_seen_of_it() -> None:
+def test_the_weight_of_a_pasted_image_is_its_visible_area() -> None:
     n = 200
     inputs = torch.arange(n).float()[:, None, None, None].expand(n, 3, 9, 13).contiguous()
     draws = draw_mixing(n, MixupCutmix(cutmix=1.0), generator())
@@ -71,9 +71,7 @@ def test_the_share_of_a_pasted_image_is_the_area_that_is_seen_of_it() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 20), st.floats(0, 5), st.floats(0, 5), st.integers(0, 1000))
-def test_targets_stay_distributions_and_values_between_those_of_the_two_images(
-    n: int, mixup: float, cutmix: float, seed: int
-) -> None:
+def test_targets_stay_distributions_and_values_in_range(n: int, mixup: float, cutmix: float, seed: int) -> None:
     inputs, targets = batch(n, seed=seed)
     draws = draw_mixing(n, MixupCutmix(mixup, cutmix), generator(seed))
     before = inputs.clone(), targets.clone()
@@ -103,7 +101,7 @@ def test_without_strength_nothing_is_mixed() -> None:
     assert MixupCutmix(cutmix=0.1)
 
 
-def test_weights_are_of_the_beta_distribution_and_each_kind_of_mixing_is_as_likely() -> None:
+def test_weights_are_beta_distributed_and_kinds_equally_likely() -> None:
     draws = draw_mixing(4000, BOTH, generator())
     cut = draws[:, 2] > 0
     assert cut.float().mean().item() == pytest.approx(0.5, abs=0.03)
@@ -126,5 +124,5 @@ def test_the_generator_alone_decides() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("mixup", -0.1), ("cutmix", 101.0), ("mixup", float("nan"))])
 def test_an_impossible_strength_is_wrong_usage(name: str, value: float) -> None:
-    with pytest.raises(UsageError, match=f"--{name} must be from 0 .off. to 100, found {value}"):
+    with pytest.raises(UsageError, match=f"{name} must be from 0 .off. to 100, found {value}"):
         MixupCutmix(**{name: value})

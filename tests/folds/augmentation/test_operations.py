@@ -34,7 +34,7 @@ def uniform(n: int, columns: int, seed: int = 0) -> torch.Tensor:
     return torch.rand((n, columns), generator=torch.Generator().manual_seed(seed))
 
 
-def test_every_operation_is_as_likely_and_without_probability_there_is_none() -> None:
+def test_operations_are_equally_likely_and_none_at_probability_0() -> None:
     draws = uniform(14_000, 3)
     counts = torch.bincount(choose(draws, 1.0).index, minlength=len(OPERATIONS))
     assert (counts - 1000).abs().max() < 150
@@ -44,7 +44,7 @@ def test_every_operation_is_as_likely_and_without_probability_there_is_none() ->
     assert mixed[1::2].ne(0).float().mean() > 0.9
 
 
-def test_an_operation_changes_what_it_is_named_after_and_nothing_else() -> None:
+def test_an_operation_changes_only_its_own_property() -> None:
     for name in OPERATIONS:
         effects = chosen(name, -0.5, 2).effects
         assert all((effect != 0).all() == (effect_name == name) for effect_name, effect in effects.items())
@@ -69,7 +69,7 @@ def test_recoded_levels_are_those_of_pillow(operation: str, strength: float, see
         assert np.abs(result.numpy().astype(int) - np.asarray(expected).astype(int)).max() <= tolerance
 
 
-def test_recoding_leaves_the_batch_and_the_samples_with_another_operation() -> None:
+def test_recoding_leaves_other_samples_and_the_input_unchanged() -> None:
     batch = images(len(OPERATIONS), 8, 8)
     before = batch.clone()
     each = torch.stack(
@@ -125,9 +125,7 @@ def test_all_samples_at_once_give_what_the_needing_ones_give(monkeypatch: pytest
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(3, 200), st.integers(3, 200), st.integers(0, 1000))
-def test_rectangles_are_within_the_image_and_of_the_areas_that_they_should_have(
-    height: int, width: int, seed: int
-) -> None:
+def test_rectangles_are_inside_the_image_with_the_right_areas(height: int, width: int, seed: int) -> None:
     draws = uniform(50, 5, seed)
     top, bottom, left, right = rectangles(draws, 1.0, height, width).unbind(1)
     tall, wide = bottom - top, right - left
@@ -157,7 +155,7 @@ def test_areas_and_places_of_rectangles_are_spread_evenly() -> None:
     assert ratio.mean().item() == pytest.approx(0, abs=0.05)
 
 
-def test_the_inside_of_a_box_is_its_pixels_each_column_as_often_as_asked() -> None:
+def test_the_inside_of_a_box_repeats_each_column() -> None:
     boxes = torch.tensor([[1, 3, 0, 2], [0, 0, 0, 0]])
     found = inside(boxes, 4, 3, repeat=2)
     expected = np.zeros((2, 1, 4, 6), dtype=bool)

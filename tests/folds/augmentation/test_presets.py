@@ -12,10 +12,10 @@ LABELS = ["0", "1", "2", "0"]
 ATTRIBUTES = {"age": [">=60", "<30", "30-59", ">=60"], "mask": ["wear", "wear", "normal", "wear"]}
 
 
-def test_presets_come_by_name_and_an_unknown_one_offers_the_nearest() -> None:
+def test_an_unknown_preset_is_refused_with_a_suggestion() -> None:
     assert preset("standard") is PRESETS["standard"]
     assert preset("none") == Augmentation() == replace(PRESETS["light"], flip=0.0, shift=0.0)
-    with pytest.raises(UsageError, match="unknown --augment 'standart'; did you mean standard") as error:
+    with pytest.raises(UsageError, match="unknown augment 'standart'; did you mean standard") as error:
         preset("standart")
     assert error.value.hint == f"known: {', '.join(PRESETS)}"
 
@@ -26,7 +26,7 @@ def test_each_preset_is_at_least_as_strong_as_the_one_before() -> None:
         assert strongest((weaker, stronger)) == stronger != weaker
 
 
-def test_the_probability_of_an_erased_rectangle_can_be_set_for_any_preset() -> None:
+def test_the_erasing_probability_of_any_preset_can_be_set() -> None:
     assert preset("light", erase=0.5) == replace(PRESETS["light"], erase=0.5)
     assert preset("strong", erase=0.0) == replace(PRESETS["strong"], erase=0.0)
     assert preset("strong", erase=None) == PRESETS["strong"]
@@ -67,7 +67,7 @@ def test_a_class_may_look_like_an_attribute() -> None:
 @pytest.mark.parametrize(
     ("base", "more", "message"),
     [
-        ("lihgt", {}, "unknown --augment 'lihgt'; did you mean light"),
+        ("lihgt", {}, "unknown augment 'lihgt'; did you mean light"),
         ("light", {"0": "stong"}, "unknown augmentation of '0': 'stong'; did you mean strong"),
         (
             "light",
@@ -77,8 +77,6 @@ def test_a_class_may_look_like_an_attribute() -> None:
         ("light", {"7": "strong"}, "unknown class or attribute=value in augment_more '7'"),
     ],
 )
-def test_what_there_is_not_is_wrong_usage_that_offers_the_nearest(
-    base: str, more: dict[str, str], message: str
-) -> None:
+def test_unknown_names_are_refused_with_a_suggestion(base: str, more: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         choose_presets(base, more, LABELS, ATTRIBUTES)

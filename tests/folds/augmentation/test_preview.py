@@ -46,7 +46,7 @@ def test_a_version_is_what_training_makes_of_the_same_numbers() -> None:
     assert not np.array_equal(shown[0], shown[1])
 
 
-def test_the_users_transform_comes_first_with_another_seed_for_every_image_and_version() -> None:
+def test_the_users_transform_is_first_with_a_seed_per_image() -> None:
     transform = Transform("here:stamped", "", lambda image, seed: np.full_like(image, seed % 251))
     shown, _ = augmented_versions(images(), ["a", "b", "c"], plain(transform=transform), 2)
     assert len(np.unique(shown)) == 6
@@ -77,7 +77,7 @@ def test_the_sheet_has_a_row_an_image_first_as_it_is_decoded(tmp_path: Path, sid
     assert write_preview(path, pixels, ["a", "b", "ä" * 99], how, versions=4).read_bytes() == first
 
 
-def test_one_image_a_class_is_shown_and_every_preset_where_there_is_room() -> None:
+def test_one_image_per_class_and_every_preset_is_shown() -> None:
     labels = [str(i % 20) for i in range(400)]
     codes = np.array([int(label == "13") for label in labels])
     rows = preview_rows(labels, codes)

@@ -35,7 +35,7 @@ def images(n: int = 7) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 12, 10, 3), dtype=np.uint8)
 
 
-def test_several_processes_give_what_one_gives_and_hand_on_what_went_wrong() -> None:
+def test_several_processes_give_the_result_and_errors_of_one() -> None:
     seeds = list(range(7))
     with TransformPool("pooled:jitter") as here, TransformPool("pooled:jitter", workers=2) as there:
         expected = here.batch(images(), seeds)
@@ -46,12 +46,12 @@ def test_several_processes_give_what_one_gives_and_hand_on_what_went_wrong() -> 
             there.batch(np.full_like(images(), 1), seeds)
         assert "uint8" in (error.value.hint or "")
         assert np.array_equal(there.batch(images(), seeds), expected)
-        with pytest.raises(EnsembleError, match="was ended from outside") as error:
+        with pytest.raises(EnsembleError, match="was killed") as error:
             there.batch(np.full_like(images(), 2), seeds)
-        assert "--resume" in (error.value.hint or "")
+        assert "`resume=True`" in (error.value.hint or "")
 
 
-def test_a_name_that_is_none_is_said_before_any_process_is_started() -> None:
+def test_an_unknown_name_is_refused_before_processes_start() -> None:
     with pytest.raises(UsageError, match="has no 'jiter'; did you mean jitter"):
         TransformPool("pooled:jiter", workers=2)
 

@@ -33,7 +33,7 @@ def test_without_anything_all_is_at_its_default() -> None:
     assert load_settings({"epochs": None, "k": None}) == (Settings(), Recipe(), {})
 
 
-def test_a_flag_beats_the_environment_beats_the_given_file_beats_the_folders_file_beats_the_default(
+def test_precedence_is_flag_environment_file_folder_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config("epochs = 2\nk = 2\nloss = 'folder'\nclip = 2\n", "ensemble.toml")
@@ -75,7 +75,7 @@ def test_keys_are_read_with_hyphens_as_with_underscores() -> None:
 
 
 @pytest.mark.parametrize("content", ["epochs = \n", "epochs 3", "[", "epochs = 1\nepochs = 2"])
-def test_a_file_that_is_not_toml_is_an_error_that_names_it_and_the_line(content: str) -> None:
+def test_a_file_that_is_not_toml_is_named_with_the_line(content: str) -> None:
     with pytest.raises(EnsembleError, match=r"given\.toml is not TOML: .*(line \d|end of document)"):
         load_settings({}, config(content))
 
@@ -107,7 +107,7 @@ def test_a_file_that_is_not_text_is_an_error_that_names_it() -> None:
         ("model_args = [1]", "dict"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_an_error_that_names_key_value_file_and_type(line: str, expected: str) -> None:
+def test_a_wrong_type_is_refused_naming_key_value_file_and_type(line: str, expected: str) -> None:
     key = line.split(" = ")[0]
     with pytest.raises(UsageError) as error:
         load_settings({}, config(line))
@@ -115,7 +115,7 @@ def test_a_value_of_the_wrong_type_is_an_error_that_names_key_value_file_and_typ
     assert error.value.message.endswith(f" (from given.toml): expected {expected}")
 
 
-def test_a_wrong_value_in_the_environment_says_that_it_came_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_value_in_the_environment_names_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENSEMBLE_EPOCHS", "many")
     with pytest.raises(UsageError, match=r"^epochs = 'many' \(from environment\): expected int$"):
         load_settings({})
@@ -157,13 +157,13 @@ def test_yes_and_no_are_read_in_their_usual_spellings(monkeypatch: pytest.Monkey
     assert load_settings({})[1].pretrained is truth
 
 
-def test_an_empty_text_takes_back_what_a_file_set_where_nothing_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_text_unsets_an_optional_setting_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     config("lr = 0.1\n", "ensemble.toml")
     monkeypatch.setenv("ENSEMBLE_LR", "")
     assert load_settings({})[1].lr is None
 
 
-def test_whole_numbers_may_be_written_as_floats_and_numbers_as_sizes() -> None:
+def test_integers_may_be_floats_and_sizes_may_be_numbers() -> None:
     _, recipe, _ = load_settings({}, config("epochs = 3.0\nlr = 1\nimg_size = 224\n"))
     assert (recipe.epochs, type(recipe.epochs), recipe.lr, recipe.img_size) == (3, int, 1.0, "224")
 
@@ -200,7 +200,7 @@ def test_a_value_out_of_range_names_setting_range_and_value(key: str, bad: list[
 def test_one_fold_is_refused_with_the_reason() -> None:
     with pytest.raises(UsageError) as error:
         load_settings({"k": 1})
-    assert "validated" in str(error.value.hint)
+    assert "validation data" in str(error.value.hint)
 
 
 CHOICES = {
@@ -223,7 +223,7 @@ def test_a_choice_that_is_none_offers_the_nearest(key: str, choices: tuple[str, 
         load_settings({key: choices[0] + "e"})
 
 
-def test_weights_from_a_file_and_none_at_all_contradict_each_other() -> None:
+def test_init_weights_and_no_pretrained_contradict_each_other() -> None:
     with pytest.raises(UsageError, match="init_weights=FILE and pretrained=False contradict"):
         load_settings({"init": "w.pt", "pretrained": False})
     assert load_settings({"init": "w.pt"})[1].init == Path("w.pt")
@@ -265,7 +265,7 @@ def test_a_window_that_is_none_is_wrong_usage(text: str) -> None:
         load_settings({"window": text})
 
 
-def test_no_size_and_no_window_leave_the_choice_to_model_and_file() -> None:
+def test_without_size_and_window_model_and_file_decide() -> None:
     assert (Recipe().size(), Recipe().value_window()) == (None, None)
 
 
@@ -280,14 +280,14 @@ def test_no_size_and_no_window_leave_the_choice_to_model_and_file() -> None:
         (Recipe(), {"lr": 0.1}, 0.1, "suits this small model"),
     ],
 )
-def test_the_learning_rate_follows_the_weights_or_the_model_unless_it_is_given(
+def test_the_default_learning_rate_depends_on_weights_and_model(
     recipe: Recipe, own: dict[str, Any], rate: float, why: str
 ) -> None:
     completed, reason = recipe.completed(own)
     assert (completed.lr, reason) == (rate, why)
 
 
-def test_open_settings_are_decided_by_the_model_then_by_default_and_given_ones_stay() -> None:
+def test_open_settings_come_from_the_model_then_from_defaults() -> None:
     assert Recipe(lr=1.0).completed({})[0] == Recipe(lr=1.0, batch_size=32, augment="standard", warmup=1.0)
     assert Recipe(lr=1.0).completed({"batch_size": 8, "augment": "light"})[0] == Recipe(
         lr=1.0, batch_size=8, augment="light", warmup=1.0
@@ -334,7 +334,7 @@ given_settings = st.builds(
 
 @settings(max_examples=50, deadline=None)
 @given(given_settings, recipes)
-def test_a_record_is_toml_and_given_again_it_is_the_same_training(chosen: Settings, recipe: Recipe) -> None:
+def test_a_record_given_again_is_the_same_training(chosen: Settings, recipe: Recipe) -> None:
     record = Path("config.toml")
     record.write_text(
         to_toml(chosen, recipe, {"lr": 1e-3, "reason": "small sibling", "none": None, "sizes": [1, 2]}),
@@ -350,7 +350,7 @@ def test_a_record_is_toml_and_given_again_it_is_the_same_training(chosen: Settin
     assert set(origins.values()) == {"config.toml"}
 
 
-def test_a_record_that_is_missing_or_damaged_is_an_error_with_a_way_out() -> None:
+def test_a_missing_or_damaged_record_is_an_error_with_a_remedy() -> None:
     for content in (None, "epochs = ", b"\xff"):
         if content is not None:
             Path("config.toml").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -372,7 +372,7 @@ def test_the_defaults_pass_their_own_check() -> None:
     check(Settings(), Recipe())
 
 
-def test_a_share_to_hold_out_is_between_0_and_1_and_excludes_given_folds() -> None:
+def test_holdout_is_between_0_and_1_and_excludes_folds() -> None:
     assert load_settings({"holdout": 0.1})[0].holdout == 0.1
     assert load_settings({})[0].repair is True
     with pytest.raises(UsageError, match=r"^holdout must be above 0 and below 1, found 2"):
@@ -381,7 +381,7 @@ def test_a_share_to_hold_out_is_between_0_and_1_and_excludes_given_folds() -> No
         load_settings({"holdout": 0.1, "folds": Path("folds.csv")})
 
 
-def test_the_record_of_a_run_with_one_part_held_out_can_be_given_again(tmp_path: Path) -> None:
+def test_the_record_of_a_holdout_run_can_be_given_again(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("k = 1\nholdout = 0.1\n")
     assert load_settings({}, tmp_path / "config.toml")[0].holdout == 0.1
 
@@ -395,9 +395,7 @@ def test_the_record_of_a_run_with_one_part_held_out_can_be_given_again(tmp_path:
         ({"holdout": 0.1}, {"repeats": 2}),
     ],
 )
-def test_two_ways_to_split_contradict_each_other_in_one_place_and_the_one_closer_by_holds_elsewhere(
-    one: dict[str, Any], other: dict[str, Any]
-) -> None:
+def test_two_ways_to_split_contradict_in_one_place_only(one: dict[str, Any], other: dict[str, Any]) -> None:
     (first,), (second,) = one, other
     with pytest.raises(UsageError, match=f"^{first} and {second} contradict each other"):
         load_settings({**one, **other})
@@ -409,7 +407,7 @@ def test_two_ways_to_split_contradict_each_other_in_one_place_and_the_one_closer
         assert getattr(settings, gone) == getattr(Settings(), gone)
 
 
-def test_a_number_of_folds_that_is_typed_comes_before_a_held_out_part_in_a_file() -> None:
+def test_k_as_a_flag_has_precedence_over_holdout_in_a_file() -> None:
     config("holdout = 0.1\n", "ensemble.toml")
     assert load_settings({"k": 3})[0].holdout is None
     assert load_settings({})[0].holdout == 0.1

@@ -123,13 +123,13 @@ def test_every_setting_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("numbers", "text", "inside", "outside"),
     [
-        (Range(least=2), "2 or more", [2, 1e9], [1, math.nan, math.inf]),
+        (Range(minimum=2), "2 or more", [2, 1e9], [1, math.nan, math.inf]),
         (Range(above=0), "above 0", [1e-9], [0, -1, math.inf]),
-        (Range(least=0, most=1), "from 0 to 1", [0, 1], [-0.1, 1.1, math.nan]),
-        (Range(least=0, below=1, off=0), "from 0 (off) to below 1", [0, 0.99], [1]),
+        (Range(minimum=0, maximum=1), "from 0 to 1", [0, 1], [-0.1, 1.1, math.nan]),
+        (Range(minimum=0, below=1, off=0), "from 0 (off) to below 1", [0, 0.99], [1]),
         (Range(above=0, below=1), "above 0 and below 1", [0.5], [0, 1]),
-        (Range(above=0, most=1, off=1), "above 0 and at most 1 (off)", [1], [0, 1.1]),
-        (Range(least=0, below=2**32), "from 0 to below 2**32", [2**32 - 1], [2**32]),
+        (Range(above=0, maximum=1, off=1), "above 0 and at most 1 (off)", [1], [0, 1.1]),
+        (Range(minimum=0, below=2**32), "from 0 to below 2**32", [2**32 - 1], [2**32]),
     ],
 )
 def test_a_range_holds_what_its_words_say(numbers: Range, text: str, inside: list[float], outside: list[float]) -> None:

@@ -70,7 +70,7 @@ def test_what_cannot_be_swept_is_refused_with_what_can(texts: list[str], said: s
     assert hint in without_marks(str(raised.value.hint))
 
 
-def test_both_spellings_of_a_setting_are_the_same_axis_and_name_the_run_alike() -> None:
+def test_both_spellings_of_a_swept_setting_are_equivalent() -> None:
     old, new = parse_sweep(["fit=squash,crop"]), parse_sweep(["resize=squash,crop"])
     assert old == new
     assert [dict(one.values) for one in new] == [{"fit": "squash"}, {"fit": "crop"}]

@@ -164,7 +164,7 @@ def test_a_line_without_room_is_taken_back_and_the_next_one_is_whole(
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(EnsembleError, match="no space left on device") as raised:
         append(path, "run", line("b"))
-    assert "--resume" in str(raised.value.hint)
+    assert "`resume=True`" in str(raised.value.hint)
     monkeypatch.undo()
     assert path.read_bytes() == before
     append(path, "run", line("c"))

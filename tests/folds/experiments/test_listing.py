@@ -164,7 +164,7 @@ def test_the_more_runs_are_compared_with_one_the_more_it_takes_to_stand_out(
     append(LEDGER, "run", line("c", baseline=against("base", difference=0.01)))
     append(LEDGER, "run", line("d", baseline=against("other", chance=0.02)))
     assert {name: one.significance for name, one in listed().items()} == {
-        "a": "no: one of 3 may seem so by chance",
+        "a": "no: not significant among 3 comparisons",
         "b": "yes",
         "c": "no",
         "d": "yes",

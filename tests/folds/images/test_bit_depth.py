@@ -21,24 +21,22 @@ def deep_images(folder: Path, highest: int) -> list[Path]:
     return paths
 
 
-def test_the_window_of_deep_images_is_said_also_when_the_cache_is_there_already(tmp_path: Path, logged: Logged) -> None:
+def test_the_window_of_deep_images_is_noted_with_a_cache_too(tmp_path: Path, logged: Logged) -> None:
     paths = deep_images(tmp_path, 60_000)
     for _ in range(2):
         logged.records.clear()
         load_images(paths, SMALL, cache_dir=tmp_path / "cache")
         assert logged.notes == [
-            "2 images of 16-bit grey: the values 0 to 65535 become 0 to 255 (--window LO,HI sets it)"
+            "2 images of 16-bit grey: the values 0 to 65535 become 0 to 255 (`window=LO,HI` sets it)"
         ]
 
 
-def test_values_that_use_little_of_the_window_are_warned_about_with_the_window_that_fits(
-    tmp_path: Path, logged: Logged
-) -> None:
+def test_a_window_that_is_too_wide_is_warned_about_with_a_remedy(tmp_path: Path, logged: Logged) -> None:
     paths = deep_images(tmp_path, 4095)
     load_images(paths, SMALL, cache_dir=tmp_path / "cache")
     assert len(logged.notes) == 2
     assert "6.2% of that window" in logged.notes[1]
-    assert "--window 0,4095" in logged.notes[1]
+    assert "`window=0,4095`" in logged.notes[1]
     logged.records.clear()
     load_images(paths, ImageSettings(16, 12, window=(0, 4095)), cache_dir=tmp_path / "cache")
     assert len(logged.notes) == 1
@@ -50,9 +48,9 @@ def test_images_of_eight_bits_are_nothing_to_talk_about(tmp_path: Path, logged: 
     assert logged.lines == []
 
 
-def test_dark_colour_of_sixteen_bits_is_warned_about_without_offering_a_window_that_has_no_effect() -> None:
+def test_dark_16_bit_color_is_warned_about_without_a_window() -> None:
     used, dark = depth_notes([DepthGroup("16-bit colour", 3, 0, 4080, (0, 65535))])
-    assert "--window does not apply to colour" in used
+    assert "`window` does not apply to color" in used
     assert "convert these files to 8 bits" in dark
 
 

@@ -73,7 +73,7 @@ def left_over(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != contents.INDEX_NAME) if folder.exists() else []
 
 
-def test_images_come_in_the_order_of_the_paths_as_read_only_bytes(photos: list[Path], tmp_path: Path) -> None:
+def test_images_are_read_only_bytes_in_the_order_of_the_paths(photos: list[Path], tmp_path: Path) -> None:
     order = [photos[3], photos[0], photos[3], photos[7]]
     cache = load_images(order, SMALL, cache_dir=tmp_path / "cache")
     assert cache.pixels.shape == (4, 16, 12, 3)
@@ -86,7 +86,7 @@ def test_images_come_in_the_order_of_the_paths_as_read_only_bytes(photos: list[P
     np.testing.assert_array_equal(np.load(cache.path, allow_pickle=False), cache.pixels)
 
 
-def test_a_first_run_reads_and_decodes_each_image_once_and_a_second_none(
+def test_each_image_is_decoded_once_and_not_in_a_second_run(
     photos: list[Path], tmp_path: Path, decoded: list[int], opened: list[Path]
 ) -> None:
     first = load_images(photos, SMALL, cache_dir=tmp_path / "cache")
@@ -98,7 +98,7 @@ def test_a_first_run_reads_and_decodes_each_image_once_and_a_second_none(
 
 
 @pytest.mark.parametrize("damage", ["lost", "not json", "json of another shape", "half", "cannot be written"])
-def test_without_its_index_of_contents_files_are_hashed_but_not_decoded(
+def test_without_the_content_index_files_are_hashed_not_decoded(
     damage: str, photos: list[Path], tmp_path: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_images(photos, SMALL, cache_dir=tmp_path / "cache")
@@ -131,7 +131,7 @@ def test_new_content_under_the_same_name_is_noticed(photos: list[Path], tmp_path
     np.testing.assert_array_equal(after.pixels[4], decode_image(photos[4].read_bytes(), SMALL).pixels)
 
 
-def test_new_content_of_the_same_size_and_modification_time_is_noticed(tmp_path: Path) -> None:
+def test_new_content_of_equal_size_and_mtime_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.bmp"
     write_image(path, 1, "BMP")
     settle(path)
@@ -219,7 +219,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(
     assert left_over(tmp_path / "cache") == []
 
 
-def test_a_disk_that_cannot_reserve_space_is_written_all_the_same(
+def test_a_disk_that_cannot_reserve_space_is_still_written(
     photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unable(*arguments: object) -> None:
@@ -238,9 +238,7 @@ def test_an_interrupt_leaves_nothing(photos: list[Path], tmp_path: Path) -> None
     assert left_over(tmp_path / "cache") == []
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(
-    photos: list[Path], tmp_path: Path
-) -> None:
+def test_only_temporaries_of_killed_processes_are_removed(photos: list[Path], tmp_path: Path) -> None:
     cache_dir = tmp_path / "cache"
     cache_dir.mkdir()
     abandoned, alive = cache_dir / ".a.building", cache_dir / ".b.building"
@@ -252,9 +250,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
         assert alive.exists()
 
 
-def test_processes_that_build_the_same_cache_at_once_all_end_with_a_good_one(
-    photos: list[Path], tmp_path: Path
-) -> None:
+def test_parallel_builds_of_one_cache_all_give_a_valid_one(photos: list[Path], tmp_path: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
@@ -282,7 +278,7 @@ print(cache.path.name, int(cache.pixels.sum()))
     assert left_over(tmp_path / "cache") == sorted([cache.path.name, cache.path.with_suffix(".json").name])
 
 
-def test_progress_is_told_from_the_calling_thread_up_to_the_last_image(photos: list[Path], tmp_path: Path) -> None:
+def test_progress_is_reported_by_the_calling_thread_to_the_end(photos: list[Path], tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:

@@ -53,12 +53,12 @@ def unusable(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in [*found, "folder.jpg", "pipe.jpg", "missing.jpg", "nul\0.jpg"]}
 
 
-def test_everything_that_cannot_be_used_is_in_one_error_and_nothing_is_left(photos: list[Path], tmp_path: Path) -> None:
+def test_unusable_images_are_in_one_error_and_no_file_is_left(photos: list[Path], tmp_path: Path) -> None:
     bad = unusable(tmp_path)
     paths = [*photos, *bad.values()]
-    where = [f"train.csv row {row}" for row in range(2, 2 + len(paths))]
+    locations = [f"train.csv row {row}" for row in range(2, 2 + len(paths))]
     with pytest.raises(EnsembleError) as caught:
-        load_images(paths, SMALL, cache_dir=tmp_path / "cache", where=where)
+        load_images(paths, SMALL, cache_dir=tmp_path / "cache", locations=locations)
     lines = caught.value.lines()
     assert lines[0] == f"error: {len(bad)} images cannot be used"
     assert lines[1] == f"  train.csv row 5: {bad['empty.jpg']} is empty (0 bytes)"
@@ -87,9 +87,7 @@ def test_the_whole_list_of_unusable_images_can_be_asked_for(photos: list[Path], 
         assert reason in said[name], name
 
 
-def test_a_check_of_headers_finds_what_is_missing_or_no_image_and_reads_no_pixels(
-    photos: list[Path], tmp_path: Path
-) -> None:
+def test_a_check_of_headers_finds_missing_files_and_non_images(photos: list[Path], tmp_path: Path) -> None:
     bad = unusable(tmp_path)
     check_images(photos)
     assert check_images([bad["cut.jpeg"]]) is None
@@ -102,12 +100,12 @@ def test_a_check_of_headers_finds_what_is_missing_or_no_image_and_reads_no_pixel
 def test_the_hint_fits_what_is_wrong(photos: list[Path], tmp_path: Path) -> None:
     with pytest.raises(EnsembleError) as caught:
         check_images([tmp_path / "a.jpg", tmp_path / "b.jpg"])
-    assert "--path" in (caught.value.hint or "")
+    assert "`path`" in (caught.value.hint or "")
     for at, top in enumerate((0.5, 3.25)):
         Image.fromarray(np.full((4, 4), top, np.float32)).save(tmp_path / f"{at}.tiff")
     with pytest.raises(EnsembleError) as caught:
         check_images([tmp_path / "0.tiff", tmp_path / "1.tiff"], settings=SMALL)
-    assert "--window 0.5,3.25" in (caught.value.hint or "")
+    assert "`window=0.5,3.25`" in (caught.value.hint or "")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

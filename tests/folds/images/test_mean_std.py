@@ -31,5 +31,5 @@ def test_mean_and_deviation_take_a_mask_and_do_not_overflow() -> None:
     mean, std = mean_std(white, np.arange(300) > 0)
     assert mean.tolist() == [1, 1, 1]
     assert std.tolist() == [0, 0, 0]
-    with pytest.raises(EnsembleError, match="no images"):
+    with pytest.raises(EnsembleError, match="at least one image"):
         mean_std(white, np.array([], int))

@@ -25,7 +25,7 @@ def test_the_error_is_that_of_going_through_the_bins_one_by_one(data: Data) -> N
 
 @settings(max_examples=60)
 @given(scored())
-def test_the_classwise_error_is_the_mean_over_one_class_at_a_time(data: Data) -> None:
+def test_the_classwise_error_is_the_mean_over_the_classes(data: Data) -> None:
     labels, probabilities, _ = data
     errors = [calibration_error(binned(probabilities[:, one], labels == one)) for one in range(CLASSES)]
     assert classwise_calibration_error(labels, probabilities) == pytest.approx(np.mean(errors))
@@ -42,7 +42,7 @@ def test_the_bins_are_those_of_scikit_learn() -> None:
     assert [(bins[0].low, bins[-1].high)] == [(0, 1)]
 
 
-def test_bins_of_equal_mass_hold_as_many_rows_each_and_equal_confidences_stay_together() -> None:
+def test_equal_mass_bins_have_equal_counts_and_keep_ties() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.random(150) ** 0.1
     assert [one.count for one in binned(confidence, confidence > 0.9, equal_mass=True)] == [10] * 15
@@ -55,7 +55,7 @@ def test_bins_of_equal_mass_hold_as_many_rows_each_and_equal_confidences_stay_to
     )
 
 
-def test_what_is_right_as_often_as_it_says_has_no_error_and_what_boasts_has_one() -> None:
+def test_only_overconfident_predictions_have_an_error() -> None:
     rng = np.random.default_rng(1)
     p = rng.dirichlet(np.ones(4), 40_000)
     labels = (rng.random(40_000)[:, None] > p.cumsum(1)).sum(1)

@@ -25,7 +25,7 @@ def f1_of_sklearn(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 @settings(max_examples=60)
 @given(scored())
-def test_scores_of_classes_are_those_of_scikit_learn_also_for_absent_classes(data: Data) -> None:
+def test_class_scores_equal_scikit_learn_with_absent_classes(data: Data) -> None:
     labels, probabilities, _ = data
     predicted = probabilities.argmax(1)
     assert macro_f1(labels, predicted, CLASSES) == pytest.approx(f1_of_sklearn(labels, predicted), abs=1e-12)
@@ -42,7 +42,7 @@ def test_scores_of_classes_are_those_of_scikit_learn_also_for_absent_classes(dat
 @given(scored())
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 @pytest.mark.filterwarnings("ignore:A single label was found")
-def test_balanced_accuracy_is_that_of_scikit_learn_over_the_classes_that_occur(data: Data) -> None:
+def test_balanced_accuracy_equals_scikit_learn(data: Data) -> None:
     labels, probabilities, _ = data
     expected = sklearn.metrics.balanced_accuracy_score(labels, probabilities.argmax(1))
     assert METRICS["balanced_accuracy"](labels, probabilities) == pytest.approx(expected, abs=1e-12)
@@ -59,7 +59,7 @@ def test_log_loss_is_that_of_scikit_learn_in_both_precisions(data: Data, dtype: 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_certain_mistake_costs_what_it_costs_in_scikit_learn_and_not_infinity(dtype: type) -> None:
+def test_log_loss_of_a_certain_mistake_equals_scikit_learn(dtype: type) -> None:
     labels, probabilities = np.array([0, 1]), np.array([[0, 1], [0, 1]], dtype)
     found = log_loss(labels, probabilities)
     assert found == pytest.approx(-np.log(np.finfo(dtype).eps) / 2, rel=1e-6)
@@ -80,7 +80,7 @@ def test_the_brier_score_is_the_whole_sum_of_squares(data: Data, dtype: type) ->
     )
 
 
-def test_the_brier_score_of_two_classes_is_twice_the_one_of_the_positive_class() -> None:
+def test_brier_of_two_classes_is_twice_that_of_the_positive_one() -> None:
     labels, positive = np.array([0, 1, 1]), np.array([0.2, 0.7, 0.1])
     found = METRICS["brier"](labels, np.stack([1 - positive, positive], axis=1))
     assert found == pytest.approx(2 * sklearn.metrics.brier_score_loss(labels, positive, scale_by_half=True))
@@ -89,7 +89,7 @@ def test_the_brier_score_of_two_classes_is_twice_the_one_of_the_positive_class()
 @settings(max_examples=60)
 @given(scored())
 @pytest.mark.filterwarnings("ignore")
-def test_kappa_is_that_of_scikit_learn_and_0_where_it_is_undefined(data: Data) -> None:
+def test_kappa_equals_scikit_learn_and_is_0_where_undefined(data: Data) -> None:
     labels, probabilities, _ = data
     predicted = probabilities.argmax(1)
     expected = sklearn.metrics.cohen_kappa_score(labels, predicted, labels=range(CLASSES))
@@ -98,7 +98,7 @@ def test_kappa_is_that_of_scikit_learn_and_0_where_it_is_undefined(data: Data) -
 
 @settings(max_examples=60)
 @given(scored(), st.integers(1, 8))
-def test_roc_auc_is_that_of_scikit_learn_class_by_class_with_ties_and_absent_classes(data: Data, steps: int) -> None:
+def test_roc_auc_equals_scikit_learn_with_ties_and_absences(data: Data, steps: int) -> None:
     labels, probabilities, _ = data
     probabilities = np.round(probabilities * steps) / steps  # many are equal
     areas = roc_auc_per_class(labels, probabilities)

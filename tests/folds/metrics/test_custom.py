@@ -73,7 +73,7 @@ def test_a_name_without_a_colon_is_one_of_ours() -> None:
     ],
 )
 def test_what_is_no_metric_is_refused_and_said_why(name: str, said: str) -> None:
-    with pytest.raises(UsageError, match=f"--metric {name}.*{said}"):
+    with pytest.raises(UsageError, match=f"metric={name}.*{said}"):
         load_metric(name)
 
 
@@ -86,11 +86,11 @@ def test_what_is_no_metric_is_refused_and_said_why(name: str, said: str) -> None
     ],
 )
 def test_what_it_cannot_score_is_an_error_that_names_it(name: str, said: str) -> None:
-    with pytest.raises(EnsembleError, match=f"--metric their_scores:{name} {said}"):
+    with pytest.raises(EnsembleError, match=f"metric=their_scores:{name} {said}"):
         load_metric(f"their_scores:{name}")(LABELS, PROBABILITIES)
 
 
-def test_what_it_cannot_score_without_a_class_is_said_to_be_a_part() -> None:
+def test_a_failure_on_a_subset_names_the_subset() -> None:
     with Path("their_scores.py").open("a") as file:
         file.write(
             "\ndef halves(labels, probabilities): return np.min([np.nan if not np.sum(labels == one) else one for one in (0, 1)])\n"
@@ -99,4 +99,4 @@ def test_what_it_cannot_score_without_a_class_is_said_to_be_a_part() -> None:
     assert metric(LABELS, PROBABILITIES) == 0
     with pytest.raises(EnsembleError, match="returned nan on 2 rows of 2 classes") as failed:
         metric(LABELS[1:], PROBABILITIES[1:])
-    assert "parts of the people are scored" in str(failed.value.hint)
+    assert "subsets of the people are scored" in str(failed.value.hint)

@@ -32,9 +32,7 @@ def test_a_value_below_the_beta_quantile_becomes_it(a: float, b: float, x: float
 
 
 @pytest.mark.parametrize(("right", "wrong"), [(24, 1), (24.67, 0.33), (0.2, 9.8), (4000, 96), (60, 60)])
-def test_the_limit_of_people_who_are_all_right_or_all_wrong_is_the_quantile_of_a_beta_distribution(
-    right: float, wrong: float
-) -> None:
+def test_the_clopper_pearson_limit_is_a_beta_quantile(right: float, wrong: float) -> None:
     assert at_least_beta_quantile(0.0, 0.025, right, wrong + 1) == pytest.approx(
         scipy.stats.beta.ppf(0.025, right, wrong + 1), abs=1e-9
     )

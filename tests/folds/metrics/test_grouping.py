@@ -11,7 +11,7 @@ from folds.utils.numeric import factorize
 from tests.folds.scored_people import CLASSES, Data, scored
 
 
-def test_people_are_numbered_alike_whatever_the_order_of_the_rows() -> None:
+def test_codes_of_people_do_not_depend_on_the_order_of_rows() -> None:
     names = np.array(["p9", "p10", "p1", "p9", "p1"])
     order = [4, 2, 0, 3, 1]
     assert factorize(names)[1].tolist() == [2, 1, 0, 2, 0]
@@ -36,7 +36,7 @@ def test_the_counts_of_a_person_are_those_of_its_rows(data: Data) -> None:
 
 @settings(max_examples=60)
 @given(scored())
-def test_a_person_is_the_mean_of_the_rows_and_the_most_frequent_label(data: Data) -> None:
+def test_a_person_has_the_mean_row_and_most_frequent_label(data: Data) -> None:
     labels, probabilities, codes = data
     persons = np.array([f"p{code}" for code in codes])
     found_labels, found, names, mixed = average_by_person(labels, probabilities, persons, CLASSES)

@@ -44,7 +44,7 @@ def by_hand(metric: Metric, labels: NDArray, persons: NDArray, *predictions: NDA
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_the_interval_is_student_s_t_of_the_jackknife_over_people_on_the_scale_of_the_logit(name: str) -> None:
+def test_the_interval_is_the_jackknife_t_interval_on_logit_scale(name: str) -> None:
     labels, probabilities, persons = people_data()
     metric = METRICS[name]
     found = interval_over_people(metric, labels, probabilities, persons, level=0.9)
@@ -76,7 +76,7 @@ def test_a_paired_difference_leaves_the_same_people_out_of_both(name: str) -> No
     assert found.p_value == pytest.approx(2 * scipy.stats.t.sf(abs(score) / error, freedom), abs=1e-9)
 
 
-def test_images_that_are_right_or_wrong_together_make_the_interval_wider() -> None:
+def test_correlated_images_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
     persons, right = np.repeat(np.arange(100), 8), np.repeat(rng.random(100) < 0.7, 8)
     probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
@@ -104,7 +104,7 @@ def test_95_of_100_intervals_hold_the_truth(people: int, share: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["accuracy", "log_loss"])
-def test_very_many_people_get_the_interval_that_theory_gives_them(name: str) -> None:
+def test_the_interval_of_many_people_matches_theory(name: str) -> None:
     labels, probabilities, persons = people_data(people=left_out.MAX_GROUPS + 2000)
     found = interval_over_people(METRICS[name], labels, probabilities, persons)
     loss = (
@@ -122,9 +122,7 @@ def test_very_many_people_get_the_interval_that_theory_gives_them(name: str) -> 
 
 @settings(max_examples=40, deadline=None)
 @given(scored(), st.sampled_from(list(METRICS)))
-def test_an_interval_is_ordered_within_bounds_and_the_same_whatever_persons_and_rows_are_called(
-    data: Data, name: str
-) -> None:
+def test_an_interval_is_ordered_bounded_and_independent_of_names(data: Data, name: str) -> None:
     labels, probabilities, persons = data
     first = interval_over_people(METRICS[name], labels, probabilities, persons)
     if np.isnan(first.value):
@@ -143,14 +141,14 @@ def test_an_interval_is_ordered_within_bounds_and_the_same_whatever_persons_and_
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_the_interval_holds_the_score_it_is_about_and_a_higher_level_makes_it_wider(name: str) -> None:
+def test_the_interval_contains_the_score_and_widens_with_level(name: str) -> None:
     for seed in range(10):
         data = people_data(seed=seed)
         narrow, found, wide = (interval_over_people(METRICS[name], *data, level=level) for level in (0.5, 0.95, 0.99))
         assert wide.low < found.low < narrow.low < found.value < narrow.high < found.high < wide.high
 
 
-def test_without_any_mistake_the_interval_is_that_of_so_many_people_without_one() -> None:
+def test_without_mistakes_the_interval_is_clopper_pearson() -> None:
     labels, persons = np.arange(60) % 3, np.arange(60) // 3
     found = interval_over_people(METRICS["accuracy"], labels, np.eye(3)[labels], persons)
     expected = scipy.stats.binomtest(20, 20).proportion_ci(0.95, "exact")
@@ -170,7 +168,7 @@ def test_one_person_has_no_interval_which_is_said(name: str) -> None:
     labels, probabilities, _ = people_data()
     found = interval_over_people(METRICS[name], labels, probabilities, np.zeros(len(labels)))
     assert (found.low, found.high) == (pytest.approx(found.value), pytest.approx(found.value))
-    assert (found.people, found.warning) == (1, "one person says nothing of others: there is no interval")
+    assert (found.people, found.warning) == (1, "only one person: no confidence interval can be computed")
     assert (
         difference_over_people(
             METRICS[name], labels, probabilities, np.roll(probabilities, 1, 0), np.zeros(len(labels))
@@ -184,19 +182,19 @@ def test_people_who_all_score_alike_are_said_to_show_no_spread() -> None:
     half = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
     found = interval_over_people(METRICS["accuracy"], labels, half, persons)
     assert (found.low, found.high) == (0.5, 0.5)
-    assert found.warning.startswith("all 10 people score alike")
+    assert found.warning.startswith("all 10 people have the same score")
     assert interval_over_people(METRICS["accuracy"], labels, half, np.arange(20)).warning == ""
 
 
 @pytest.mark.parametrize(
     ("people", "said"),
     [
-        (0, "a class has no sample: of 95 % intervals of macro F1 about 50 in 100"),
-        (1, "a class has one person"),
+        (0, "a class has no sample: 95% CIs of macro F1 covered the true value in only about 50%"),
+        (1, "a class has only one person"),
         (2, ""),
     ],
 )
-def test_an_interval_of_a_class_that_hardly_anyone_has_is_said_to_hold_less(people: int, said: str) -> None:
+def test_a_class_of_few_people_gives_a_coverage_warning(people: int, said: str) -> None:
     labels, probabilities, persons = people_data(people=40, classes=3)
     labels = np.where(np.isin(persons, range(people)), 2, labels % 2)
     for found in (
@@ -213,7 +211,7 @@ def test_an_interval_of_a_class_that_hardly_anyone_has_is_said_to_hold_less(peop
     ) == (people == 2)
 
 
-def test_a_score_differs_from_itself_by_nothing_and_the_other_way_round_by_the_negative() -> None:
+def test_a_difference_to_itself_is_0_and_swapping_flips_the_sign() -> None:
     labels, first, persons = people_data()
     same = difference_over_people(METRICS["macro_f1"], labels, first, first, persons)
     assert (same.difference.value, same.difference.low, same.difference.high, same.p_value) == (0, 0, 0, 1)
@@ -232,10 +230,10 @@ def test_a_few_people_who_all_agree_are_not_taken_for_certainty() -> None:
     )
     assert found.difference.value == 1
     assert found.p_value == 2 / 2**4  # four tosses that fall alike
-    assert "all 4 people score alike" in found.difference.warning
+    assert "all 4 people have the same score" in found.difference.warning
 
 
-def test_the_paired_interval_is_narrower_than_one_that_forgets_the_pairs() -> None:
+def test_the_paired_interval_is_narrower_than_an_unpaired_one() -> None:
     rng = np.random.default_rng(0)
     labels, persons = np.zeros(600, int), np.repeat(np.arange(200), 3)
     hard = np.repeat(rng.random(200), 3)  # what is hard is hard for both
@@ -248,9 +246,7 @@ def test_the_paired_interval_is_narrower_than_one_that_forgets_the_pairs() -> No
 
 
 @pytest.mark.parametrize(("gain", "share"), [(0.0, (0.0, 0.12)), (0.25, (0.95, 1.0))])
-def test_models_that_differ_by_luck_alone_seldom_seem_to_differ_and_one_that_is_better_does(
-    gain: float, share: tuple[float, float]
-) -> None:
+def test_only_a_better_model_is_often_significantly_better(gain: float, share: tuple[float, float]) -> None:
     labels, persons = np.tile(np.arange(3), 200), np.repeat(np.arange(150), 4)
     seen = []
     for seed in range(100):
@@ -265,7 +261,7 @@ def test_models_that_differ_by_luck_alone_seldom_seem_to_differ_and_one_that_is_
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_twenty_thousand_samples_of_eighteen_classes_take_seconds_at_most(name: str) -> None:
+def test_20000_samples_of_18_classes_take_seconds_at_most(name: str) -> None:
     rng = np.random.default_rng(0)
     labels, probabilities = rng.integers(0, 18, 20_000), rng.dirichlet(np.ones(18), 20_000)
     began = time.process_time()
@@ -273,7 +269,7 @@ def test_twenty_thousand_samples_of_eighteen_classes_take_seconds_at_most(name: 
     assert time.process_time() - began < (5 if name == "roc_auc" else 1)  # .3 s and .03 s
 
 
-def test_a_user_s_score_is_computed_on_people_drawn_with_replacement() -> None:
+def test_a_custom_metric_is_bootstrapped_over_people() -> None:
     labels, probabilities, persons = people_data(people=60)
     ours = METRICS["accuracy"]
     theirs = Metric(
@@ -305,7 +301,7 @@ def test_a_user_s_score_of_few_people_is_no_surer_than_ours() -> None:
         "m:f", "f", function=lambda labels, probabilities: float(np.mean(probabilities.argmax(1) == labels))
     )
     labels, first, second = np.zeros(12, int), np.tile([0.1, 0.9], (12, 1)), np.tile([0.9, 0.1], (12, 1))
-    for people, chance, said in ((1, 1.0, "one person says nothing of others"), (3, 0.25, "all 3 people score alike")):
+    for people, chance, said in ((1, 1.0, "only one person"), (3, 0.25, "all 3 people have the same score")):
         persons = np.arange(12) % people
         found = difference_over_people(theirs, labels, first, second, persons)
         assert found.p_value == chance
@@ -324,7 +320,7 @@ def test_an_interval_says_its_standard_error() -> None:
 
 
 @pytest.mark.parametrize("name", ["macro_f1", "accuracy", "balanced_accuracy", "kappa"])
-def test_more_mistakes_never_make_the_low_end_higher_nor_wilder_than_people_who_are_all_wrong(name: str) -> None:
+def test_more_mistakes_never_raise_the_low_end_of_the_interval(name: str) -> None:
     labels, persons = np.arange(75) % 4, np.arange(75) // 3
 
     def low(wrong: list[int]) -> float:
@@ -342,7 +338,7 @@ def test_more_mistakes_never_make_the_low_end_higher_nor_wilder_than_people_who_
         assert of_one[3] > scipy.stats.binomtest(24, 25).proportion_ci(0.95, "exact").low - 0.02
 
 
-def test_a_person_of_a_rare_class_counts_for_a_mean_over_classes_and_few_people_are_left_of_many() -> None:
+def test_rare_classes_lower_the_effective_number_of_people() -> None:
     labels = np.repeat([0, 1, 2, 3], [33, 33, 33, 1])
     rare, even = (
         interval_over_people(METRICS[name], labels, np.eye(4)[labels], np.arange(100))
@@ -357,11 +353,11 @@ def test_a_person_of_a_rare_class_counts_for_a_mean_over_classes_and_few_people_
     [
         (0.01, 0.03, 0.001, 1, "yes"),
         (-0.03, -0.01, 0.001, 40, "yes"),
-        (0.01, 0.03, 0.02, 3, "no: one of 3 may seem so by chance"),
+        (0.01, 0.03, 0.02, 3, "no: not significant among 3 comparisons"),
         (0.01, 0.03, 0.02, 1, "yes"),
         (-0.01, 0.03, 0.2, 1, "no"),
         (0.0, 0.03, 0.05, 1, "no"),
-        (0.0, 0.0, 1.0, 1, "no: no sample is decided otherwise"),
+        (0.0, 0.0, 1.0, 1, "no: no difference for any person"),
     ],
 )
 def test_a_difference_is_told_from_noise_in_words(

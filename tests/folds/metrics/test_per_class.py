@@ -37,7 +37,7 @@ def test_the_scores_of_a_class_are_those_of_scikit_learn(data: Data) -> None:
             assert one.roc_auc is None
 
 
-def test_the_interval_of_a_class_is_that_of_the_jackknife_over_people() -> None:
+def test_the_interval_of_a_class_is_the_jackknife_over_people() -> None:
     labels, probabilities, persons = people_data()
     found = class_scores(labels, probabilities, persons, NAMES[:4])
     for i, one in enumerate(found):
@@ -51,14 +51,14 @@ def test_the_interval_of_a_class_is_that_of_the_jackknife_over_people() -> None:
         assert (one.f1.low, one.f1.high) == pytest.approx(tuple(ends))
 
 
-def test_of_a_class_that_fewer_than_two_people_have_nothing_is_known() -> None:
+def test_a_class_with_fewer_than_two_people_has_interval_0_to_1() -> None:
     labels, persons = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 2, 2])
     found = class_scores(labels, np.eye(3)[[0, 1, 0, 1, 0]], persons, ["a", "b", "c"])
     assert [(one.people, one.f1.low, one.f1.high) for one in found[1:]] == [(1, 0, 1), (0, 0, 1)]
     assert found[0].f1.low > 0
 
 
-def test_an_attribute_is_scored_by_the_sum_over_its_classes_and_by_the_predicted_class() -> None:
+def test_an_attribute_is_scored_by_marginal_and_predicted_class() -> None:
     rng = np.random.default_rng(0)
     meaning = {
         "0": {"mask": "on", "age": "young"},

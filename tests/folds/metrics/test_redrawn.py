@@ -16,7 +16,7 @@ def rows_drawn(labels: NDArray, probabilities: NDArray) -> float:
     return float(len(labels) + probabilities.sum() / 1000)
 
 
-def test_a_drawn_person_comes_with_all_rows_and_all_predictions_are_scored_on_the_same_draw() -> None:
+def test_resamples_keep_all_rows_of_a_person_and_are_shared() -> None:
     labels, ones = CODES.copy(), np.ones((len(CODES), 2))
     seen: list[NDArray] = []
 
@@ -40,16 +40,14 @@ def test_a_drawn_person_comes_with_all_rows_and_all_predictions_are_scored_on_th
     ("seconds", "draws", "warned"),
     [(0.001, N_RESAMPLES, False), (0.1, 300, False), (0.2, 150, True), (60.0, MIN_RESAMPLES, True)],
 )
-def test_a_slow_score_is_drawn_less_often_and_it_is_said_when_that_is_too_seldom(
-    seconds: float, draws: int, warned: bool
-) -> None:
+def test_a_slow_metric_gets_fewer_resamples_and_a_warning(seconds: float, draws: int, warned: bool) -> None:
     ticks = itertools.count()
     found, warning = bootstrap_scores(
         rows_drawn, CODES, [np.ones((len(CODES), 2))], CODES, 12, clock=lambda: next(ticks) * seconds
     )
     assert len(found) == draws
     assert draws <= max(MIN_RESAMPLES, TIME_LIMIT_SECONDS / seconds)
-    assert (f"only {draws} draws" in warning) == warned == (draws < MIN_ADVISED)
+    assert (f"only {draws} resamples" in warning) == warned == (draws < MIN_ADVISED)
 
 
 def test_draws_that_cannot_be_scored_are_left_out_and_counted() -> None:
@@ -61,10 +59,12 @@ def test_draws_that_cannot_be_scored_are_left_out_and_counted() -> None:
     found, warning = bootstrap_scores(score, CODES, [np.ones((len(CODES), 2))], CODES, 12)
     failed = N_RESAMPLES - len(found)
     assert failed == pytest.approx(N_RESAMPLES * (11 / 12) ** 12, rel=0.15)
-    assert warning == f"{failed:,} of 2,000 draws of people could not be scored and are left out"
+    assert warning == f"{failed:,} of 2,000 resamples of people could not be scored and are skipped"
 
     def never(labels: NDArray, probabilities: NDArray) -> float:
         raise EnsembleError("it wants all of them", hint="give all")
 
-    with pytest.raises(EnsembleError, match="of 2,000 draws of people 2,000 could not be scored: it wants all of them"):
+    with pytest.raises(
+        EnsembleError, match="2,000 of 2,000 resamples of people could not be scored: it wants all of them"
+    ):
         bootstrap_scores(never, CODES, [np.ones((len(CODES), 2))], CODES, 12)

@@ -26,7 +26,7 @@ def test_a_score_without_a_person_is_that_of_all_rows_but_theirs(data: Data, nam
 
 @settings(max_examples=60, deadline=None)
 @given(scored(), st.integers(1, 6))
-def test_the_areas_without_a_person_are_right_where_probabilities_are_equal(data: Data, steps: int) -> None:
+def test_leave_one_out_roc_auc_is_right_with_ties(data: Data, steps: int) -> None:
     labels, probabilities, persons = data
     probabilities = np.round(probabilities * steps)
     codes, units, _ = jackknife_groups(persons)
@@ -36,7 +36,7 @@ def test_the_areas_without_a_person_are_right_where_probabilities_are_equal(data
         np.testing.assert_allclose(found[one], roc_auc_per_class(labels[rows], probabilities[rows]), atol=1e-9)
 
 
-def test_very_many_people_are_left_out_in_groups_that_do_not_depend_on_the_order_of_the_rows(
+def test_jackknife_groups_do_not_depend_on_the_order_of_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_GROUPS", 10)

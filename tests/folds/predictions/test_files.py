@@ -54,7 +54,7 @@ def same_rows(one: SampleRows, other: SampleRows) -> bool:
     return listed(one) == listed(other)
 
 
-def test_a_prediction_is_read_as_it_was_written_with_its_rows_inline(tmp_path: Path) -> None:
+def test_a_prediction_with_inline_rows_is_read_as_written(tmp_path: Path) -> None:
     rows = SampleRows(table().ids, table().labels, table().persons)
     written = PredictionMetadata(
         kind="logit",
@@ -85,7 +85,7 @@ def test_a_prediction_is_read_as_it_was_written_with_its_rows_inline(tmp_path: P
     assert sorted(found.name for found in tmp_path.iterdir()) == ["swin.fold2.test.json", "swin.fold2.test.npy"]
 
 
-def test_a_prediction_is_read_as_it_was_written_with_its_rows_by_reference(tmp_path: Path) -> None:
+def test_a_prediction_with_referenced_rows_is_read_as_written(tmp_path: Path) -> None:
     folds = np.array([0, 1, 2, 0, 1, 2])
     shas = {"0": "a", "1": "b", "2": "c"}
     path = write_prediction(
@@ -112,9 +112,7 @@ def test_some_of_the_samples_in_any_order_keep_their_names(tmp_path: Path, index
     assert read.rows.ids.tolist() == [table().ids[i] for i in index]
 
 
-def test_files_of_one_table_share_one_samples_file_and_parse_it_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_one_table_share_a_samples_file_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b", "c"):
         write_prediction(tmp_path / f"{name}.oof.npy", values_for(6), sidecar_for(table()), samples=table())
     assert len(list(tmp_path.glob("samples-*.csv"))) == 1
@@ -247,7 +245,7 @@ def test_samples_outside_the_folder_are_never_read(
     (path.parent.parent / "secret.csv").write_text("id\nx\n")
     change(path, samples=where)
     monkeypatch.setattr(predictions, "read_samples_file", lambda *_: pytest.fail("was read"))
-    refused(lambda: read_sidecar(path), str(sidecar_path(path)), "must be a file beside it", where)
+    refused(lambda: read_sidecar(path), str(sidecar_path(path)), "must be a file in the same folder", where)
 
 
 def test_a_folder_in_place_of_the_samples_file_is_an_error(referring: tuple[Path, Path]) -> None:
@@ -263,7 +261,7 @@ def test_a_folder_in_place_of_the_samples_file_is_an_error(referring: tuple[Path
         (b"name,label\na,1\n", "has no column 'id'"),
         (b"", "has no column 'id'"),
         (b"id,label\n", "has no rows"),
-        (b"id,label\na,1\nb\n", "columns in row 3"),
+        (b"id,label\na,1\nb\n", "row 3 of the samples file"),
         (b"id,label\n\xff\xfe,1\n", "is not a CSV in UTF-8"),
         (b"id\n" + b"x" * 200_000 + b"\n", "is not a CSV in UTF-8"),
     ],
@@ -296,7 +294,7 @@ def inline(tmp_path: Path) -> Path:
         ({"split": "train"}, "'split' is 'train', expected oof or test"),
         ({"classes": "abc"}, "expected an object with 'classes'"),
         ({"fold": [0, 1]}, "'fold' has 2 entries for 6 rows"),
-        ({"fold": "0"}, "'fold' is '0', expected a whole number from 0, or one for each row"),
+        ({"fold": "0"}, "'fold' is '0', expected a whole number from 0, or one per row"),
         ({"fold": [0, 1, 2, 0, 1, None]}, "'fold' is [0, 1, 2, 0, 1, None], expected a whole number"),
         ({"fold": 1.5}, "'fold' is 1.5, expected a whole number"),
         ({"fold": 10**30}, "'fold' is 1000000000000000000000000000000, expected a whole number"),
@@ -321,7 +319,7 @@ def inline(tmp_path: Path) -> Path:
         ({"labels": ["0", "1"]}, "'labels' has 2 entries for 6 ids"),
         ({"persons": []}, "'persons' has 0 entries for 6 ids"),
         ({"ids": "abcdef"}, "'ids' must be a list"),
-        ({"ids": [["a"], ["b", "c"]]}, "'ids' must be a list with one entry a row"),
+        ({"ids": [["a"], ["b", "c"]]}, "'ids' must be a list with one entry per row"),
         ({"ids": None}, "names no samples"),
         ({"ids": None, "samples": "s.csv"}, "names no samples"),
         ({"views": "hflip"}, "'views' is 'hflip', expected a list"),
@@ -342,9 +340,7 @@ def inline(tmp_path: Path) -> Path:
         ({"class_attributes": {"0": {"\x7f": "worn"}}}, "'class_attributes' is"),
     ],
 )
-def test_a_sidecar_that_is_wrong_is_an_error_that_names_file_and_entry(
-    inline: Path, entries: dict[str, Any], says: str
-) -> None:
+def test_a_wrong_sidecar_is_refused_naming_file_and_field(inline: Path, entries: dict[str, Any], says: str) -> None:
     change(inline, **entries)
     refused(lambda: read_sidecar(inline), str(sidecar_path(inline)), says)
 
@@ -377,7 +373,7 @@ def test_a_damaged_sidecar_is_an_error_and_not_a_bare_array(inline: Path) -> Non
         "012",
     ],
 )
-def test_rows_that_are_no_positions_in_the_samples_file_are_refused(referring: tuple[Path, Path], rows: Any) -> None:
+def test_rows_outside_the_samples_file_are_refused(referring: tuple[Path, Path], rows: Any) -> None:
     path, samples = referring
     change(path, rows=rows)
     refused(
@@ -405,7 +401,7 @@ def test_values_of_another_shape_are_not_written(tmp_path: Path, shape: tuple[in
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
-def test_values_that_are_not_finite_are_not_written_and_the_sample_is_named(tmp_path: Path, value: float) -> None:
+def test_non_finite_values_are_refused_naming_the_sample(tmp_path: Path, value: float) -> None:
     values = values_for(6)
     values[4, 1] = value
     with np.errstate(over="ignore"):
@@ -413,7 +409,7 @@ def test_values_that_are_not_finite_are_not_written_and_the_sample_is_named(tmp_
             lambda: write_prediction(tmp_path / "a.npy", values, sidecar_for(table())),
             "sample 'person2/4.jpg' is not finite",
         )
-    assert "--lr" in str(error.hint)
+    assert "`lr`" in str(error.hint)
     assert not list(tmp_path.iterdir())
 
 
@@ -466,7 +462,7 @@ def archive() -> bytes:
         (saved(np.ones((4, 3)))[:60], "is not a usable .npy array"),
         (saved(np.ones((4, 3)))[:6], "is not a usable .npy array"),
         (b"", "is not a usable .npy array"),
-        (b"id,ans\na,1\n", "does not start like one"),
+        (b"id,ans\na,1\n", "has no .npy header"),
         (archive(), "found an archive"),
         (archive()[:100], "is not a usable .npy array"),
         (saved(np.ones(4)), "expected a 2-D array (samples, classes), found (4,)"),
@@ -479,9 +475,7 @@ def archive() -> bytes:
         (saved(np.ones((2, 2), bool)), "expected numbers, found dtype bool"),
     ],
 )
-def test_a_file_that_is_no_array_of_predictions_is_an_error_that_names_it(
-    tmp_path: Path, content: bytes, says: str
-) -> None:
+def test_a_file_without_a_prediction_array_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "a.npy"
     path.write_bytes(content)
     refused(lambda: read_array(path), str(path), says)
@@ -510,7 +504,7 @@ def test_no_damaged_header_is_more_than_an_error(
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int64, np.uint8, ">f4"])
-def test_numbers_of_any_kind_are_read_as_they_are_also_in_another_order_in_memory(tmp_path: Path, dtype: Any) -> None:
+def test_any_number_type_and_memory_order_is_read_unchanged(tmp_path: Path, dtype: Any) -> None:
     values = np.asfortranarray(np.arange(6).reshape(3, 2).astype(dtype))
     np.save(tmp_path / "a.npy", values)
     np.testing.assert_array_equal(read_array(tmp_path / "a.npy"), values)

@@ -47,7 +47,7 @@ def test_saving_again_is_fine_and_other_predictions_are_not_lost(tmp_path: Path)
     with pytest.raises(EnsembleError, match="holds other predictions"):
         made.take(np.arange(len(made))[::-1]).save(path)
     assert len(read_predictions(made.take([1, 2]).save(path, force=True))) == 2
-    with pytest.raises(UsageError, match=r"written as \.npy"):
+    with pytest.raises(UsageError, match=r"ends in \.npy"):
         made.save(tmp_path / "swin.csv")
 
 
@@ -67,7 +67,7 @@ def test_a_frame_gives_back_what_it_was_made_of() -> None:
 
 def test_a_class_called_as_a_column_needs_a_prefix() -> None:
     made = Predictions.from_array([[0.5, 0.5]], ids=["a"], classes=["id", "cat"])
-    with pytest.raises(UsageError, match="called as a column"):
+    with pytest.raises(UsageError, match="has the name of another column"):
         made.frame()
     assert list(made.frame(prefix="p_").columns) == ["id", "p_id", "p_cat"]
 
@@ -77,7 +77,7 @@ def test_the_score_is_that_of_the_arrays() -> None:
     expected = score(made.labels, made.probabilities, groups=made.persons, classes=made.classes)
     assert made.score() == expected
     unknown = Predictions.from_array(made.probabilities, ids=made.ids, classes=made.classes)
-    with pytest.raises(EnsembleError, match="nothing to score on"):
+    with pytest.raises(EnsembleError, match="have no labels"):
         unknown.score()
 
 
@@ -105,7 +105,7 @@ def test_logits_become_probabilities(tmp_path: Path) -> None:
 
 def test_a_bare_array_is_not_taken_on_trust(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", np.full((2, 2), 0.5, np.float32))
-    with pytest.raises(EnsembleError, match=r"has no m\.json beside it"):
+    with pytest.raises(EnsembleError, match=r"has no sidecar m\.json"):
         read_predictions(tmp_path / "m.npy")
     with pytest.raises(EnsembleError, match="there is no prediction file"):
         read_predictions(tmp_path / "n.npy")
@@ -114,11 +114,11 @@ def test_a_bare_array_is_not_taken_on_trust(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"ids": ["a", "a"]}, "'a' stands 2 times"),
+        ({"ids": ["a", "a"]}, "found 'a' 2 times"),
         ({"ids": ["a"]}, "one value for each of 2 rows"),
-        ({"classes": None}, "must say the class"),
+        ({"classes": None}, "must name the class"),
         ({"classes": ["x"]}, "1 names for 2 columns"),
-        ({"labels": ["x", "z"]}, "'z', which is none"),
+        ({"labels": ["x", "z"]}, "'z', expected one of the classes"),
         ({"fold": [0, -1]}, "whole numbers from 0"),
         ({"split": "valid"}, "unknown split 'valid'"),
         ({"probabilities": [[1.0, 1.0], [0, 1]]}, "must hold probabilities"),

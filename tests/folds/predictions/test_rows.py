@@ -42,7 +42,7 @@ def test_plain_files_take_the_quick_way_and_ragged_ones_do_not(tmp_path: Path) -
     assert _plain_cells("id,label\na,1\nb,2\n") == (["id", "label"], [["a", "b"], ["1", "2"]])
     assert _plain_cells("id,label\na,1,2\nb\n") is None, "as many cells in all, and not in each row"
     (tmp_path / "s.csv").write_text("id,label\na,1,2\nb\n")
-    with pytest.raises(EnsembleError, match="columns in row 2"):
+    with pytest.raises(EnsembleError, match="row 2 of the samples file"):
         read_samples_file(tmp_path / "s.csv")
 
 

@@ -135,7 +135,7 @@ def test_what_cannot_be_removed_is_an_error_that_names_it_and_the_same_command_g
             EnsembleError, match=r"cannot remove runs/swin/fold0/history\.csv: permission denied"
         ) as error:
             run.remove([0, 1])
-        assert error.value.hint == "ls -ld runs/swin/fold0 shows who may remove it; then the same command again"
+        assert error.value.hint == "ls -ld runs/swin/fold0 shows who may remove it; then run the same command again"
         assert not list(Path("runs").glob("swin/fold*/done.json"))
     run.remove([0, 1])
     assert there() == set()
@@ -179,7 +179,7 @@ def test_a_damaged_record_is_an_error_that_names_it_and_the_ways_out(run: Run, t
     record(text)
     with pytest.raises(EnsembleError, match=r"runs/swin/config\.toml (is damaged|cannot be read)") as error:
         recorded_start([run])
-    assert "`force`, with all folds," in str(error.value.hint)
+    assert "retrain all folds from scratch with `force`" in str(error.value.hint)
     assert "`name=NEW`" in str(error.value.hint)
 
 

@@ -354,7 +354,7 @@ def test_a_full_disk_fails_the_job_and_loses_nothing_that_was_saved(
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(EnsembleError, match="no space left on device") as error:
         train_fold(one)
-    assert "--resume" in (error.value.hint or "")
+    assert "`resume=True`" in (error.value.hint or "")
     assert not list(one.fold_dir.glob(".*"))
     assert torch.load(one.fold_dir / "state.pt", weights_only=True)["progress"]["epoch"] == 1
     train_fold(one)

@@ -99,7 +99,7 @@ def test_an_empty_label_or_person_is_named_by_row(tmp_path, cell, what):
     assert "table.csv row 3" in error.details[0]
 
 
-def test_many_problems_of_a_kind_are_one_message_with_the_first_ten_and_the_count(tmp_path):
+def test_many_problems_give_one_error_with_ten_and_the_count(tmp_path):
     rows = "".join(f"{i}.jpg,{'' if i > 4 else 'ab'[i % 2]},p{i}\n" for i in range(30))
     error = refused(write_csv(tmp_path, "path,label,person\n" + rows))
     assert error.message.startswith("25 of 30 rows")
@@ -120,7 +120,7 @@ def test_one_class_alone_is_nothing_to_learn(tmp_path):
     assert "found the label 'cat'" in error.message
 
 
-def test_missing_images_are_counted_named_and_a_sibling_with_another_suffix_is_shown(tmp_path):
+def test_missing_images_are_counted_and_other_suffixes_suggested(tmp_path):
     path = write_csv(tmp_path, GOOD)
     touch(tmp_path / "a.jpg", tmp_path / "b.png")
     (tmp_path / "c.jpg").mkdir()
@@ -137,7 +137,7 @@ def test_duplicate_ids_name_both_rows(tmp_path):
 
 
 @pytest.mark.parametrize(("row", "what"), [("./a.jpg,dog,p", "label 'dog'"), ("x/../a.jpg,cat,q", "person 'q'")])
-def test_an_image_with_two_labels_or_two_persons_is_a_contradiction_however_it_is_spelled(tmp_path, row, what):
+def test_an_image_with_two_labels_or_persons_is_refused(tmp_path, row, what):
     error = refused(write_csv(tmp_path, GOOD + row + "\n"))
     assert "contradict an earlier row about the same image" in error.message
     assert error.details[0].startswith("table.csv row 5: a.jpg has " + what)

@@ -81,7 +81,7 @@ def test_a_write_stopped_in_the_middle_leaves_the_old_file_whole(
     assert names(tmp_path) == ["a.npy"]
 
 
-def test_a_process_killed_in_the_middle_leaves_the_old_file_and_nothing_a_pattern_matches(tmp_path: Path) -> None:
+def test_a_killed_write_leaves_the_old_file_and_no_visible_file(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     write_atomic(path, "old")
     code = (
@@ -114,14 +114,14 @@ WRITERS: dict[str, Any] = {
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_full_disk_is_an_error_that_says_so_and_leaves_no_half_file(
+def test_a_full_disk_is_reported_and_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(files.secrets, "token_hex", lambda _: "known")
     (tmp_path / f".a.npy.{os.getpid()}-known.tmp").symlink_to("/dev/full")
     with pytest.raises(EnsembleError, match=r"cannot write .*a\.npy: no space left on device") as error:
         write_atomic(tmp_path / "a.npy", WRITERS[kind])
-    assert "--resume" in str(error.value.hint)
+    assert "`resume=True`" in str(error.value.hint)
     assert names(tmp_path) == []
 
 
@@ -136,14 +136,14 @@ def test_a_disk_that_is_full_only_at_fsync_is_the_same_error(tmp_path: Path, mon
     assert names(tmp_path) == []
 
 
-def test_a_folder_in_the_way_is_an_error_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+def test_a_folder_of_that_name_is_refused_without_temporaries(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(EnsembleError, match="cannot write"):
         write_atomic(tmp_path / "a", "x")
     assert names(tmp_path) == ["a"]
 
 
-def test_an_error_of_the_writer_itself_is_not_taken_for_one_of_the_disk(tmp_path: Path) -> None:
+def test_an_error_of_the_writer_is_not_reported_as_a_disk_error(tmp_path: Path) -> None:
     def content(_: IO[bytes]) -> None:
         raise ZeroDivisionError
 
@@ -198,7 +198,7 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
     check_not_existing(path, "the blend", force=True)
     with pytest.raises(EnsembleError, match=rf"the blend {path} exists") as error:
         check_not_existing(path, "the blend")
-    assert "--force" in str(error.value.hint)
+    assert "`force=True`" in str(error.value.hint)
 
 
 @settings(max_examples=40)
@@ -224,7 +224,7 @@ def test_a_seed_is_the_first_63_bits_of_the_hash_of_its_parts() -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.lists(st.integers() | st.text("abc", max_size=3), min_size=1, max_size=4).map(tuple), max_size=50))
-def test_different_parts_give_different_seeds_that_fit_every_generator(parts: list[tuple[Any, ...]]) -> None:
+def test_different_parts_give_different_valid_seeds(parts: list[tuple[Any, ...]]) -> None:
     distinct = {tuple(map(str, one)) for one in parts}
     seeds = {derive_seed(*one) for one in distinct}
     assert len(seeds) == len(distinct)
@@ -237,7 +237,7 @@ def test_the_order_and_the_borders_of_parts_count() -> None:
     )
 
 
-def test_streams_of_neighbouring_steps_do_not_resemble_each_other() -> None:
+def test_random_streams_of_neighboring_steps_differ() -> None:
     draws = np.stack(
         [np.random.default_rng(derive_seed(0, "run", 0, 1, step)).standard_normal(2000) for step in range(8)]
     )
@@ -250,7 +250,7 @@ def test_the_written_path_is_given_back(tmp_path: Path, write: Callable[[Path, s
     assert write(tmp_path / "x", "y") == tmp_path / "x"
 
 
-def test_a_file_in_the_place_of_a_folder_is_one_error_that_names_it(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("mine")
     path = tmp_path / "runs" / "deep" / "a"
     for write in (lambda: write_atomic(path, b""), lambda: exclusive_lock(path, "the run").__enter__()):
@@ -259,9 +259,7 @@ def test_a_file_in_the_place_of_a_folder_is_one_error_that_names_it(tmp_path: Pa
         assert str(error.value.hint).startswith("move it away: mv ")
 
 
-def test_a_folder_in_the_place_of_a_file_is_one_error_that_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_in_place_of_a_file_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path, Path(), tmp_path / "made"):
         path.mkdir(exist_ok=True)
@@ -272,7 +270,7 @@ def test_a_folder_in_the_place_of_a_file_is_one_error_that_names_it(
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_a_library_that_hides_why_it_could_not_write_does_not_hide_it_from_the_user(tmp_path: Path) -> None:
+def test_a_write_error_hidden_by_a_library_is_reported(tmp_path: Path) -> None:
     import torch
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -287,7 +285,7 @@ def test_a_library_that_hides_why_it_could_not_write_does_not_hide_it_from_the_u
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_removed_is_gone_with_all_that_is_in_it_and_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_remove_deletes_content_and_accepts_missing_paths(tmp_path: Path) -> None:
     (tmp_path / "a/b/c").mkdir(parents=True)
     (tmp_path / "a/b/file").write_text("x")
     (tmp_path / "a/.hidden").write_text("x")
@@ -298,7 +296,7 @@ def test_what_is_removed_is_gone_with_all_that_is_in_it_and_what_is_not_there_is
     assert names(tmp_path) == []
 
 
-def test_links_are_removed_and_not_followed_save_a_folder_that_is_one(tmp_path: Path) -> None:
+def test_links_are_removed_not_followed_unless_the_path_is_one(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/file").write_text("x")
     (tmp_path / "run").mkdir()
@@ -314,9 +312,7 @@ def test_links_are_removed_and_not_followed_save_a_folder_that_is_one(tmp_path: 
     assert names(tmp_path / "precious") == []
 
 
-def test_what_cannot_be_removed_is_an_error_that_names_it_and_says_where_to_look(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_removal_names_the_file_and_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
 
     def refused(self: Path) -> None:
@@ -325,4 +321,4 @@ def test_what_cannot_be_removed_is_an_error_that_names_it_and_says_where_to_look
     monkeypatch.setattr(Path, "rmdir", refused)
     with pytest.raises(EnsembleError, match=r"cannot remove .*/a/b: (device or )?resource busy") as error:
         remove(tmp_path / "a")
-    assert error.value.hint == f"ls -ld {tmp_path}/a shows who may remove it; then the same command again"
+    assert error.value.hint == f"ls -ld {tmp_path}/a shows who may remove it; then run the same command again"

@@ -14,7 +14,7 @@ from folds.utils.locks import exclusive_lock, try_lock
 from tests.conftest import holding
 
 
-def test_a_lock_of_another_process_is_refused_with_its_number_and_ends_when_it_is_killed(tmp_path: Path) -> None:
+def test_a_lock_names_its_process_and_ends_when_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "runs" / ".swin.lock"
     with holding(path) as process:
         with pytest.raises(EnsembleError) as error, exclusive_lock(path, "the run runs/swin"):
@@ -22,7 +22,7 @@ def test_a_lock_of_another_process_is_refused_with_its_number_and_ends_when_it_i
         assert type(error.value) is ResourceLockedError
         assert error.value.exit_code == 1
         assert error.value.message == f"the run runs/swin is in use by process {process.pid}"
-        assert "--resume" in str(error.value.hint)
+        assert "`resume=True`" in str(error.value.hint)
         process.send_signal(signal.SIGKILL)
         process.wait()
         with exclusive_lock(path, "the run"):
@@ -38,9 +38,7 @@ def test_a_lock_of_another_process_is_refused_with_its_number_and_ends_when_it_i
         ("", "another process"),
     ],
 )
-def test_the_holder_of_a_lock_is_named_with_its_machine_where_that_is_another_one(
-    tmp_path: Path, written: str, said: str
-) -> None:
+def test_a_lock_held_on_another_machine_names_the_machine(tmp_path: Path, written: str, said: str) -> None:
     path = tmp_path / "lock"
     with exclusive_lock(path, "it"):
         path.write_text(written)
@@ -48,7 +46,7 @@ def test_the_holder_of_a_lock_is_named_with_its_machine_where_that_is_another_on
             pytest.fail("entered twice")
 
 
-def test_a_lock_can_be_taken_again_after_its_block_also_when_that_failed(tmp_path: Path) -> None:
+def test_a_lock_is_free_after_its_block_even_if_that_failed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with pytest.raises(ZeroDivisionError), exclusive_lock(path, "it"):
         raise ZeroDivisionError

@@ -46,7 +46,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_any_value_is_of_a_kind_or_not_and_can_be_shown_in_one_line(value: Any) -> None:
+def test_any_value_can_be_validated_and_shown_in_one_line(value: Any) -> None:
     for kind in KINDS:
         assert isinstance(kind.holds(value), bool)
     assert "\n" not in shown(value)
@@ -88,7 +88,7 @@ def test_every_name_that_a_run_can_get_is_safe_for_a_file(name: str) -> None:
     assert FILE_SAFE.holds(given_name)
 
 
-def test_each_wrong_field_is_a_line_and_optional_ones_may_be_absent() -> None:
+def test_each_wrong_field_is_a_line_and_optional_may_be_absent() -> None:
     table = {"run": TEXT, "fold": integer(), "seed": optional(integer())}
     assert validate_fields({"run": "a", "fold": 0, "seed": None}, table) == []
     assert validate_fields({"run": 5, "more": 1}, table) == [
@@ -99,5 +99,5 @@ def test_each_wrong_field_is_a_line_and_optional_ones_may_be_absent() -> None:
     assert validate_fields([1], table) == ["expected names with values, found [1]"]
 
 
-def test_a_value_that_python_refuses_to_print_is_shown_by_its_type() -> None:
+def test_a_value_that_cannot_be_printed_is_shown_by_its_type() -> None:
     assert shown(10**10000) == "of type int"
