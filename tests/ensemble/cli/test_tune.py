@@ -25,9 +25,9 @@ from folds.execution.placement import DevicePlan, Execution
 from folds.metrics.classification import argmax_classes, macro_f1
 from folds.runs.open import prepare_jobs
 from folds.splits.assignment import read_folds
-from folds.tuning.search import _place, _plan, require_tune
+from folds.tuning.search import _plan, _plan_devices, require_tune
 from folds.tuning.space import TuneOptions
-from folds.tuning.study import make_tuning
+from folds.tuning.study import make_study
 from folds.utils.csv_table import read_csv
 from tests.conftest import ROOT, Called, call_process
 from tests.folds.runs.test_execute import InProcess, wait_for
@@ -151,7 +151,7 @@ def test_a_score_is_the_mean_of_those_of_the_predictions_of_its_folds(done: Done
 
 def test_a_tuning_that_exists_wants_resume_which_shows_it_again(done: Done, call: Call) -> None:
     refused = call(*COMMAND)
-    assert (refused.code, "the tuning runs/tune/space exists" in refused.err, "--resume" in refused.err) == (
+    assert (refused.code, "the study runs/tune/space exists" in refused.err, "--resume" in refused.err) == (
         1,
         True,
         True,
@@ -260,7 +260,7 @@ def test_kfold_does_not_pass_over_a_space(folder: Path, call: Call) -> None:
 
 
 def test_the_shipped_example_is_what_team_2_tuned() -> None:
-    tuning = make_tuning({}, ROOT / "recipes/tune.toml")
+    tuning = make_study({}, ROOT / "recipes/tune.toml")
     assert [axis.key for axis in tuning.space] == ["lr", "epochs", "batch_size"]
     assert (len(tuning.candidates), tuning.options.folds, tuning.max_epochs) == (20, (0,), 20)
 
@@ -268,7 +268,7 @@ def test_the_shipped_example_is_what_team_2_tuned() -> None:
 def test_trials_begin_with_the_folds_of_another_run_where_they_are_to(grid: Path) -> None:
     above = 'data = "people"\narch = "test_vit"\nk = 3\nimg_size = "32"\ninit_run = "test_vit"\nepochs = 1\n'
     Path("space.toml").write_text(above + "[space]\nlr = [1e-4, 1e-3]\n[tune]\nfolds = [0, 1]\n")
-    tuning = make_tuning({}, Path("space.toml"))
+    tuning = make_study({}, Path("space.toml"))
     plan = _plan(tuning, tuning.candidates, DevicePlan(("cpu",), 1, "", "ray"), Execution("cpu"))
     jobs = prepare_jobs(plan)
     assert sorted((job.run, job.fold) for job in jobs) == [("t000", 0), ("t000", 1), ("t001", 0), ("t001", 1)]
@@ -309,7 +309,7 @@ class FakeRay:
 def test_trials_take_the_gpus_that_ray_has(
     options: dict[str, Any], devices: str, slots: int, kind: str, share: float
 ) -> None:
-    found = _place(FakeRay({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}), TuneOptions(**options), devices, 100)
+    found = _plan_devices(FakeRay({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}), TuneOptions(**options), devices, 100)
     assert isinstance(found, DevicePlan)
     assert (len(found.devices), found.kind, found.gpu_share, found.threads) == (
         slots,
@@ -321,8 +321,8 @@ def test_trials_take_the_gpus_that_ray_has(
 
 def test_what_no_machine_has_is_refused() -> None:
     with pytest.raises(EnsembleError, match="the largest machine has 4 cores"):
-        _place(FakeRay({"CPU": 4}, {"CPU": 2}), TuneOptions(cpus=5), "auto", 1)
+        _plan_devices(FakeRay({"CPU": 4}, {"CPU": 2}), TuneOptions(cpus=5), "auto", 1)
     with pytest.raises(EnsembleError, match="Ray finds no GPU"):
-        _place(FakeRay({"CPU": 4}), TuneOptions(gpus=1), "auto", 1)
+        _plan_devices(FakeRay({"CPU": 4}), TuneOptions(gpus=1), "auto", 1)
     with pytest.raises(UsageError, match="Ray chooses the GPUs"):
-        _place(FakeRay({"CPU": 4}), TuneOptions(), "0,1", 1)
+        _plan_devices(FakeRay({"CPU": 4}), TuneOptions(), "0,1", 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from folds.tuning.report import write_report
-from folds.tuning.study import Study, make_tuning
+from folds.tuning.study import Study, make_study
 from folds.tuning.trials import FAILED, FINISHED, STOPPED, Trial, write_trial
 
 SPACE = """
@@ -31,7 +31,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "space.toml").write_text(SPACE)
-    return make_tuning({}, tmp_path / "space.toml", root=tmp_path / "root")
+    return make_study({}, tmp_path / "space.toml", root=tmp_path / "root")
 
 
 def ended(study: Study, number: int, state: str, score: float | None) -> None:
