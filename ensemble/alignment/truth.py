@@ -54,7 +54,7 @@ def labels_and_groups(split: AlignedSplit, per_person: bool = False) -> Truth | 
 
 
 def truth_notes(split: AlignedSplit, truth: Truth) -> list[str]:
-    """Return remarks on the labels and the people of a split for the reader of its score."""
+    """Return notes on missing labels and people of a split, which affect its score."""
     notes = []
     if split.rows.persons is None:
         notes.append(

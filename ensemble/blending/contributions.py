@@ -17,7 +17,7 @@ from ensemble.analysis.pareto import Pareto, pareto
 from ensemble.blending.fit import FittedBlend
 from ensemble.blending.request import BlendConfig
 from ensemble.learning.combination import Combination, Fitter
-from ensemble.learning.nested import FEWEST, nested_cv, outer_fold_ids
+from ensemble.learning.nested import MIN_FOLDS, nested_cv, outer_fold_ids
 from ensemble.learning.stack import Stack, stack_of
 from folds.utils.progress import Advance
 
@@ -101,8 +101,8 @@ def _unavailable_for(stack: Stack) -> str:
         names = ", ".join(stack.names[i] for i in unlabeled)
         return f"contributions need labeled samples of every run, found none for {names}"
     folds = len(np.unique(stack.outer_folds))
-    if stack.runs < 2 or folds < FEWEST:
-        return f"contributions need 2 or more runs and {FEWEST} or more outer folds, found {stack.runs} and {folds}"
+    if stack.runs < 2 or folds < MIN_FOLDS:
+        return f"contributions need 2 or more runs and {MIN_FOLDS} or more outer folds, found {stack.runs} and {folds}"
     return ""
 
 

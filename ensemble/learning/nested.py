@@ -17,7 +17,7 @@ from folds.utils.numeric import groups_in_several_folds
 from folds.utils.progress import Advance
 
 N_OUTER_FOLDS = 5
-FEWEST = 3  # minimum parts: a nested choice leaves out two
+MIN_FOLDS = 3  # minimum parts: a nested choice leaves out two
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def outer_fold_ids(
     """Return (n,) the part of each sample; all samples of a person are in the same part.
 
     The parts are the folds of the members. People are assigned to new parts, stratified by class, if folds are unknown
-    or fewer than `FEWEST`, or if a person is in several folds.
+    or fewer than `MIN_FOLDS`, or if a person is in several folds.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def outer_fold_ids(
     if (
         fold is not None
         and (fold >= 0).all()
-        and len(np.unique(fold)) >= FEWEST
+        and len(np.unique(fold)) >= MIN_FOLDS
         and not len(groups_in_several_folds(persons, fold))
     ):
         return np.unique(fold, return_inverse=True)[1]

@@ -143,7 +143,7 @@ def _plan_devices(ray: Any, options: TuneOptions, devices: str, trials: int) -> 
     slots = max(1, min(trials, room, options.parallel or trials))
     each = f"{options.cpus} thread{'s' if options.cpus > 1 else ''}" + (f" and {share:g} GPU" if share else "")
     reason = (
-        f"training {slots} trials in parallel on {cores} core{'s' if cores != 1 else ''}"
+        f"training {slots} trial{'s' if slots > 1 else ''} in parallel on {cores} core{'s' if cores != 1 else ''}"
         f"{f' and {gpus} GPUs' if share else ''} (Ray), {each} each"
     )
     return DevicePlan(("cuda" if share else "cpu",) * slots, options.cpus, reason, "ray", share)

@@ -1,4 +1,4 @@
-"""`ensemble tune`: choose settings by the score of short trainings on chosen folds."""
+"""`ensemble tune`: tune hyperparameters by short trainings on one or some folds."""
 
 from __future__ import annotations
 
@@ -65,15 +65,12 @@ def tune(
     ] = False,
     **given: Any,
 ) -> int:
-    """Tune hyperparameters: try settings of a search space, stop unpromising trials early, write the best for ensemble
-    kfold -c.
+    """Tune hyperparameters: try settings of a space, stop unpromising trials early, write the best for ensemble kfold.
 
-    FILE has the settings of ensemble kfold and a table [space]: lr = {low = 1e-4, high = 1e-2, log = true}, batch_size
-    = [16, 32],
-    any setting of a recipe, and arch. [tune] has trials, folds, grace, reduction, seed, metric, cpus, gpus and parallel
-    (docs/tuning.md). The score of the best trial is optimistic on the folds it was chosen on; ensemble kfold -c
-    best.toml
-    scores it on the other folds. Needs Ray Tune: pip install 'ray[tune]'.
+    FILE has the settings of ensemble kfold and a table [space]: lr = {low = 1e-4, high = 1e-2, log = true},
+    batch_size = [16, 32], any setting of a recipe, and arch. [tune] has trials, folds, grace, reduction, seed, metric,
+    cpus, gpus and parallel (docs/tuning.md). The score of the best trial is optimistic on the folds it was chosen on;
+    ensemble kfold -c best.toml scores it on the other folds. Needs Ray Tune: pip install 'ray[tune]'.
     """
     from ensemble.cli.terminal.progress import TerminalProgress
     from folds.errors import FoldsFailed, Interrupted
@@ -196,8 +193,7 @@ def _remark(report: StudyReport, best: Trial) -> None:
         console.note(f"importance: {report.importance.verdict}")
     console.note(
         f"optimistic: {options.metric} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} "
-        "scores "
-        "on the same fold"
+        f"scores on the same fold{'s' if len(options.folds) > 1 else ''}"
     )
     if report.checked is None:
         console.note("train it on all folds to get its score on the other folds; --resume then shows that score here")

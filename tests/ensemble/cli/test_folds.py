@@ -133,7 +133,7 @@ def test_check_with_a_table_lines_up_by_id(here, capsys):
     path = table(here)
     assert typed("folds", "--data", path, "--k", 3) == 0
     assert typed("folds", "check", "folds.csv", "--data", path) == 0
-    assert "nobody stands in two folds" in capsys.readouterr().out
+    assert "no person is in two folds" in capsys.readouterr().out
     path.write_text(path.read_text().replace("\n0-0.jpg", "\nnew.jpg"))
     assert typed("folds", "check", "folds.csv", "--data", path) == 1
     assert "1 of 36 samples of" in capsys.readouterr().err
@@ -264,7 +264,7 @@ def test_repeats_are_written_beside_each_other_and_how_much_they_differ_is_said(
     assert typed("folds", "--data", table(here), "--k", 3, "--repeats", 3, "-o", "f.csv") == 0
     out, err = capsys.readouterr()
     assert "adjusted Rand index at most" in err
-    assert out.splitlines()[-1] == "f.csv, f.repeat1.csv, f.repeat2.csv: nobody stands in two folds"
+    assert out.splitlines()[-1] == "f.csv, f.repeat1.csv, f.repeat2.csv: no person is in two folds"
     assert [json.loads((here / f"f{name}.json").read_text())["repeat"] for name in ("", ".repeat1", ".repeat2")] == [
         0,
         1,
@@ -284,7 +284,7 @@ def test_one_part_is_held_out_and_shown_beside_the_training_part(here, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["class", "held", "out", "training", "all", "people"]
     assert lines[4].split() == ["images", "9", "27", "36"]
-    assert lines[-1] == "h.csv: nobody stands on both sides"
+    assert lines[-1] == "h.csv: no person is in both parts"
     assert {row.split(",")[3] for row in (here / "h.csv").read_text().splitlines()[1:]} == {"0", "-1"}
 
 

@@ -96,7 +96,7 @@ def test_force_is_not_taken_from_the_environment(call: Call, tmp_path: Path, mon
     (tmp_path / "folds.csv").write_text("mine")
     called = call("folds", "--data", "a.csv", "--k", "2")
     assert called.code == 2
-    assert "ENSEMBLE_FORCE is set, but --force is not taken from the environment" in called.err
+    assert "ENSEMBLE_FORCE is set, but --force cannot be set by an environment variable" in called.err
     assert (tmp_path / "folds.csv").read_text() == "mine"
 
 

@@ -82,7 +82,7 @@ def test_the_separate_models_of_team_3_are_joined_by_the_blend(
         ('[[run]]\ntarget = "agee"', "did you mean age"),
         (
             '[[run]]\narch = ["test_resnet", "test_vit"]',
-            "[[run]] 1 has the architectures test_resnet, test_vit, expected one",
+            "[[run]] 1: expected one architecture, found test_resnet, test_vit",
         ),
     ],
 )

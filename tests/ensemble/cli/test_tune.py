@@ -102,7 +102,7 @@ def rows(path: str = "runs/tune/space/trials.csv") -> list[dict[str, str]]:
 def test_trials_are_scored_compared_and_the_best_is_ready_for_kfold(done: Done) -> None:
     said = done.called
     assert "210 images of 30 people" in said.err
-    assert "1 trials at a time" in said.err
+    assert "training 1 trial in parallel" in said.err
     assert said.err.rstrip().splitlines()[-1] == "next: ensemble kfold -c runs/tune/space/best.toml"
     assert "optimistic: macro_f1" in said.err
     assert said.out.splitlines()[0].split("  ")[0] == "trial"
@@ -212,7 +212,7 @@ def test_killed_at_work_it_goes_on_to_the_same_trials_and_the_same_result(done: 
     assert not (folder / "runs/tune/space/t004/trial.json").exists(), "it had ended before it was killed"
     resumed = call_process([*COMMAND, "--resume"], folder)
     assert resumed.code == 0, resumed.err
-    assert "of 5 trials have ended before" in resumed.err
+    assert "of 5 trials have ended already" in resumed.err
     assert first.read_bytes() == before
     assert rows(str(folder / "runs/tune/space/trials.csv")) == rows(str(done.folder / "runs/tune/space/trials.csv"))
 

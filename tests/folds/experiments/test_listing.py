@@ -74,7 +74,7 @@ def test_runs_are_sorted_by_what_is_asked(three: list[RunListing]) -> None:
     assert names(sort_runs(three, "date"))[-1] == "swin-focal"
     assert names(sort_runs(three, "name")) == ["resnet18", "swin-ce", "swin-focal"]
     assert names(sort_runs(three, "time"))[-1] == "swin-ce"
-    with pytest.raises(UsageError, match=r"unknown --sort 'scroe'; did you mean score\?"):
+    with pytest.raises(UsageError, match=r"unknown sort 'scroe'; did you mean score\?"):
         sort_runs(three, "scroe")
 
 
@@ -183,7 +183,7 @@ def test_what_has_changed_since_a_line_was_written_is_marked(grid: Path) -> None
         "test_vit": ("optimistic", BASELINE_CHANGED),
     }
     done.write_text("{")
-    assert listed()["test_resnet"].flags == ("its files are damaged",)
+    assert listed()["test_resnet"].flags == ("files damaged",)
     shutil.rmtree("runs/test_vit")
     assert listed()["test_vit"].flags == (REMOVED,)
 

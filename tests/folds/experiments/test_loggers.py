@@ -189,7 +189,7 @@ def test_mlflow_has_a_run_with_courses_parameters_scores_and_words(job: Job, mlf
         "small is better",
         "loss: ce → focal",
     )
-    assert "chosen on the fold" in tags["ensemble.optimistic"]
+    assert "selected on the scored fold" in tags["ensemble.optimistic"]
     assert (run.info.name, run.info.status) == ("swin", "FINISHED")
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
@@ -255,13 +255,13 @@ def test_what_is_not_installed_is_one_clear_line_before_anything_is_trained(
         return plain(module, *others, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match=f"--logger {name}: {missing} is not installed") as raised:
+    with pytest.raises(UsageError, match=f"logger={name}: {missing} is not installed") as raised:
         open_tracker(name)
     assert "pip install" in str(raised.value.hint)
 
 
 def test_an_unknown_tracker_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"unknown --logger 'tensorbord'; did you mean tensorboard\?"):
+    with pytest.raises(UsageError, match=r"unknown logger 'tensorbord'; did you mean tensorboard\?"):
         open_tracker("tensorbord")
 
 
@@ -277,7 +277,7 @@ def test_a_tracker_that_fails_says_so_once_and_the_training_goes_on(
         for epoch in (3, 4):
             tracker.event(job, event(epoch))
         tracker.entry(line())
-    assert logged.warnings == ["--logger has stopped, the training continues: ConnectionError: the server has gone"]
+    assert logged.warnings == ["`logger` has stopped, the training continues: ConnectionError: the server has gone"]
 
 
 def test_a_tracker_that_cannot_be_begun_is_an_error_before_training(
@@ -287,7 +287,7 @@ def test_a_tracker_that_cannot_be_begun_is_an_error_before_training(
         raise ConnectionError("nobody listens")
 
     monkeypatch.setattr(Client, "get_experiment_by_name", refused)
-    with pytest.raises(EnsembleError, match="--logger cannot start: ConnectionError: nobody listens"):
+    with pytest.raises(EnsembleError, match="logger cannot start: ConnectionError: nobody listens"):
         open_tracker("mlflow").__enter__()
 
 
