@@ -81,7 +81,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize("name", ["METRIC", "WEIGHT_DECAY", "FROM", "DEVICES", "MODEL_ARGS"])
-def test_a_variable_that_another_command_or_a_settings_file_knows_is_no_mistake(
+def test_a_variable_of_another_command_or_a_file_is_valid(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -192,7 +192,7 @@ def test_a_message_names_the_flag_of_the_running_command(call: Call) -> None:
     ]
 
 
-def test_a_message_names_the_key_where_the_command_has_no_such_flag(
+def test_a_message_names_the_key_if_the_command_has_no_flag(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

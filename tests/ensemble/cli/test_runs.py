@@ -43,7 +43,7 @@ def test_an_empty_folder_has_no_runs_and_a_next_command(
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_list_shows_scores_differences_and_marks_the_newest_last(call: Call, ledger: Path) -> None:
+def test_the_list_shows_scores_differences_and_flags_by_date(call: Call, ledger: Path) -> None:
     called = call("runs")
     assert called.code == 0, called.err
     lines = called.out.splitlines()
@@ -81,7 +81,7 @@ def test_json_has_the_lines_with_remarks_and_marks(call: Call, ledger: Path) -> 
     assert runs[0]["oof"] == scores(0.5)
 
 
-def test_markdown_is_a_table_and_what_each_run_was_for_and_came_to(call: Call, ledger: Path) -> None:
+def test_markdown_has_a_table_and_a_section_per_run(call: Call, ledger: Path) -> None:
     out = call("runs", "--markdown").out
     table, *sections = out.split("\n### ")
     rows = table.strip().splitlines()

@@ -99,7 +99,7 @@ def rows(path: str = "runs/tune/space/trials.csv") -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
-def test_trials_are_scored_compared_and_the_best_is_ready_for_kfold(done: Done) -> None:
+def test_trials_are_compared_and_the_best_is_written_for_kfold(done: Done) -> None:
     said = done.called
     assert "210 images of 30 people" in said.err
     assert "training 1 trial in parallel" in said.err
@@ -126,7 +126,7 @@ def test_trials_are_scored_compared_and_the_best_is_ready_for_kfold(done: Done) 
         assert image.size[0] > 500
 
 
-def test_a_trial_leaves_its_course_and_nothing_that_looks_like_a_finished_run(done: Done, call: Call) -> None:
+def test_a_trial_keeps_its_history_and_does_not_look_like_a_run(done: Done, call: Call) -> None:
     left = {path.name for path in Path("runs").rglob("*") if path.is_file()}
     assert not left & {"done.json", "state.pt", "fold0.pt", ".ray"}
     assert not [path for path in Path("runs").rglob("*") if "shared-" in path.name or path.suffix == ".pkl"]
@@ -136,7 +136,7 @@ def test_a_trial_leaves_its_course_and_nothing_that_looks_like_a_finished_run(do
     assert "no runs" in call("runs").out
 
 
-def test_a_score_is_the_mean_of_those_of_the_predictions_of_its_folds(done: Done) -> None:
+def test_a_score_is_the_mean_of_the_scores_of_its_folds(done: Done) -> None:
     row = rows()[0]
     place = Path("runs/tune/space") / row["trial"]
     folds = read_folds(place / "folds.csv")
@@ -174,7 +174,7 @@ def test_a_tuning_goes_on_with_its_own_settings_only(done: Done, call: Call) -> 
     assert call(*COMMAND, "--name", "other", "--dry-run").code == 0
 
 
-def test_the_folds_that_nothing_was_chosen_on_say_what_the_best_is_worth(
+def test_the_best_is_scored_on_the_folds_not_used_for_the_choice(
     done: Done, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manager, "Worker", InProcess)
@@ -194,7 +194,7 @@ def test_the_folds_that_nothing_was_chosen_on_say_what_the_best_is_worth(
     assert json.loads(call(*COMMAND, "--resume", "--json").out)["best"]["checked"] is None, "that is another training"
 
 
-def test_killed_at_work_it_goes_on_to_the_same_trials_and_the_same_result(done: Done, folder: Path) -> None:
+def test_a_killed_study_resumes_to_the_same_result(done: Done, folder: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "ensemble.cli", *COMMAND],
         stdout=subprocess.DEVNULL,
@@ -265,7 +265,7 @@ def test_the_shipped_example_is_what_team_2_tuned() -> None:
     assert (len(tuning.candidates), tuning.options.folds, tuning.max_epochs) == (20, (0,), 20)
 
 
-def test_trials_begin_with_the_folds_of_another_run_where_they_are_to(grid: Path) -> None:
+def test_trials_can_start_from_the_weights_of_another_run(grid: Path) -> None:
     above = 'data = "people"\narch = "test_vit"\nk = 3\nimg_size = "32"\ninit_run = "test_vit"\nepochs = 1\n'
     Path("space.toml").write_text(above + "[space]\nlr = [1e-4, 1e-3]\n[tune]\nfolds = [0, 1]\n")
     tuning = make_study({}, Path("space.toml"))

@@ -151,7 +151,7 @@ def test_what_a_reader_must_know_is_noted(write: Writer) -> None:
     assert found.changed["folds"] == ("f" * 12, "g" * 12)
 
 
-def test_persons_that_are_not_known_and_settings_that_are_not_there_are_noted(write: Writer) -> None:
+def test_unknown_persons_and_missing_settings_are_noted(write: Writer) -> None:
     rows = replace(table(), persons=None)
     write("a", None, rows)
     write("b", predictions(rows, 0.8, 2), rows, config=False)
@@ -186,7 +186,7 @@ def other_label(rows: SampleRows) -> SampleRows:
         (replace(table(), labels=None), {}, "has no labels, so it cannot be scored"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_after_training_and_before(
+def test_incomparable_runs_are_refused_before_and_after_training(
     write: Writer, rows: SampleRows, sidecar: dict[str, Any], said: str
 ) -> None:
     write("a")

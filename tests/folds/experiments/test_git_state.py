@@ -41,7 +41,7 @@ def test_the_commit_and_whether_the_code_differs_from_it(tree: Path) -> None:
     assert git_state(tree / "runs") == {"commit": commit, "dirty": True}
 
 
-def test_there_is_no_state_where_there_is_no_tree_no_commit_or_no_git(
+def test_there_is_no_state_without_a_tree_a_commit_or_git(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "empty"

@@ -31,7 +31,7 @@ def runs_of(path: Path) -> list[str]:
     return [entry["run"] for entry in read_ledger(path).entries]
 
 
-def test_what_is_appended_is_read_and_the_last_line_of_a_run_counts(path: Path) -> None:
+def test_appended_lines_are_read_and_the_last_of_a_run_counts(path: Path) -> None:
     assert read_ledger(path).entries == ()
     assert path == ledger_file(path.parent)
     append(path, "run", line("a"))
@@ -64,7 +64,7 @@ def test_writers_that_come_at_once_lose_no_line(path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_file_cut_anywhere_keeps_its_whole_lines_and_takes_the_next(
+def test_a_file_cut_anywhere_keeps_its_complete_lines(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     lines = written(4)
@@ -147,9 +147,7 @@ def test_fields_of_a_later_version_do_no_harm(path: Path) -> None:
     assert runs_of(path) == ["a"]
 
 
-def test_a_line_without_room_is_taken_back_and_the_next_one_is_whole(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_that_fills_the_disk_is_removed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     append(path, "run", line("a"))
     before = path.read_bytes()
     write = os.write

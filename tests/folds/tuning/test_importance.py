@@ -36,7 +36,7 @@ def additive(one: dict[str, Any]) -> float:
     return float(2 * (np.log10(one["lr"]) + 3.5) / 3 * np.sqrt(12) + np.sqrt(12) * (one["loss"] == "focal"))
 
 
-def test_the_shares_are_those_of_the_variance_that_a_setting_accounts_for() -> None:
+def test_shares_match_the_variance_that_each_setting_explains() -> None:
     some = settings(200)
     found = measure(some, [additive(one) for one in some])
     assert found is not None
@@ -55,7 +55,7 @@ def test_of_noise_nothing_is_claimed() -> None:
     assert "ignore the importances" in found.verdict
 
 
-def test_few_trials_are_said_to_be_few_and_fewer_are_not_measured() -> None:
+def test_the_verdict_warns_of_few_trials() -> None:
     some = settings(12)
     found = measure(some, [additive(one) for one in some])
     assert found is not None

@@ -40,7 +40,7 @@ def ended(study: Study, number: int, state: str, score: float | None) -> None:
     write_trial(study.trial_dir(number), Trial(number, values, state, score, folds, 4, 4, 1.0, "ill" * (score is None)))
 
 
-def test_the_best_is_of_those_that_finished_and_is_written_into_the_root(study: Study, tmp_path: Path) -> None:
+def test_the_best_finished_trial_is_written_into_the_root(study: Study, tmp_path: Path) -> None:
     for number, (state, score) in enumerate([(FINISHED, 0.5), (FINISHED, 0.7), (STOPPED, 0.9), (FAILED, None)]):
         ended(study, number, state, score)
     report = write_report(study, ["t004: lost"])

@@ -18,7 +18,7 @@ SPACE = (
 )
 
 
-def test_lists_and_ranges_are_read_with_the_kind_of_their_setting() -> None:
+def test_lists_and_ranges_have_the_type_of_their_setting() -> None:
     table = {
         "lr": {"low": 1e-4, "high": 1e-2, "log": True},
         "epochs": {"low": 2, "high": 5},

@@ -87,9 +87,7 @@ def test_a_damaged_record_is_an_error_that_names_it(tmp_path: Path, change: dict
         read_trial(tmp_path)
 
 
-def test_the_best_settings_are_a_file_for_kfold_that_says_what_they_are_worth(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_best_toml_is_a_file_for_kfold_and_names_its_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings, recipe = (
         Settings(arch=("swin",), k=4, name="mine"),
