@@ -69,10 +69,10 @@ def outer_fold_ids(
         return np.unique(fold, return_inverse=True)[1]
     people = int(persons.max()) + 1
     # People are sorted by their most frequent class, in random order within a class, and assigned to the parts in turn.
-    class_counts = np.zeros((people, int(max(labels.max(), 0)) + 1))
-    np.add.at(class_counts, (persons, np.maximum(labels, 0)), labels >= 0)
+    label_counts = np.zeros((people, int(max(labels.max(), 0)) + 1))
+    np.add.at(label_counts, (persons, np.maximum(labels, 0)), labels >= 0)
     order = np.random.default_rng(derive_seed(0, "nests")).permutation(people)
-    order = order[np.argsort(class_counts.argmax(axis=1)[order], kind="stable")]
+    order = order[np.argsort(label_counts.argmax(axis=1)[order], kind="stable")]
     assigned = np.empty(people, np.int64)
     assigned[order] = np.arange(people) % min(count, people)
     return assigned[persons]
