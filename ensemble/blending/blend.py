@@ -57,7 +57,7 @@ class Blend(BlendResult):
     total : split → score of the blend itself.
     combination : the combination for new samples; None if attributes are voted on separately.
     fitted : the fitted combination and its nested scores; None for plain voting.
-    worths : contributions of the runs, if requested and labels are known.
+    contribution_report : contributions of the runs, if requested and labels are known.
     details : split → breakdown of the score, if requested and labels are known.
     notes : notes on the scores; parameters are marked as in `folds.errors`.
     stated_classes : order of the classes of input arrays and results; () for the order of `splits`.
@@ -75,7 +75,7 @@ class Blend(BlendResult):
     costs: Costs
     combination: Combination | None = None
     fitted: FittedBlend | None = None
-    worths: ContributionReport | None = None
+    contribution_report: ContributionReport | None = None
     details: Mapping[str, Details] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=list)
     stated_classes: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ class Blend(BlendResult):
             "blend": blend,
             "combination": None if self.combination is None else self.combination.as_record(),
             "fitted": None if self.fitted is None else self.fitted.to_dict(),
-            "worth": None if self.worths is None else self.worths.to_dict(),
+            "worth": None if self.contribution_report is None else self.contribution_report.to_dict(),
             "details": {split: one.to_dict() for split, one in self.details.items()},
             "inputs": inputs,
             "labels": None if self.request.labels is None else str(self.request.labels),
@@ -170,9 +170,9 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
             for name, split in loaded.splits.items()
         }
         notes = [*loaded.notes, *combined.notes, *_vote_notes(loaded, combined, request), *_score_notes(total)]
-        worths = None
+        contribution_report = None
         if request.report_contributions:
-            worths, messages = analyze_contributions(
+            contribution_report, messages = analyze_contributions(
                 loaded.splits, loaded.truths, request, combined.combination, combined.fitted, loaded.costs, advance
             )
             notes += messages
@@ -189,7 +189,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         costs=loaded.costs,
         combination=combined.combination,
         fitted=combined.fitted,
-        worths=worths,
+        contribution_report=contribution_report,
         details=details_of(loaded.splits, combined.votes, loaded.truths, request.scored) if request.detail else {},
         notes=notes,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import Truth
 from ensemble.analysis.advice import advice
-from ensemble.analysis.contributions import Contributions, worth
+from ensemble.analysis.contributions import Contributions, estimate_contributions
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.pareto import Pareto, pareto
 from ensemble.blending.fit import FittedBlend
@@ -26,13 +26,13 @@ from folds.utils.progress import Advance
 class ContributionReport:
     """Contributions of the runs, the best subsets for each cost, and a summary of both in sentences."""
 
-    worth: Contributions
+    contributions: Contributions
     pareto: Pareto
     summary_lines: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``--json`` and blend.json."""
-        return self.worth.to_dict() | {"pareto": self.pareto.to_dict(), "sentences": list(self.summary_lines)}
+        return self.contributions.to_dict() | {"pareto": self.pareto.to_dict(), "sentences": list(self.summary_lines)}
 
 
 def analyze_contributions(
@@ -72,7 +72,7 @@ def analyze_contributions(
             request.name, request.name, lambda part, metric, seed: _select_runs(own, part.names), is_fitted=False
         )
         nested, fitters = nested_cv(stack, plain, metric, seed), (plain,) * len(np.unique(stack.outer_folds))
-    contributions = worth(stack, nested, metric, seed=seed, progress=progress)
+    contributions = estimate_contributions(stack, nested, metric, seed=seed, progress=progress)
     front = pareto(stack, metric, costs, fitters[0], seed, progress=progress, by_part=fitters)
     notes = ["contributions are computed per image, not per person"] if request.per_person else []
     return ContributionReport(contributions, front, tuple(advice(contributions, front))), notes

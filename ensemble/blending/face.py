@@ -123,7 +123,7 @@ def blend(
         max_members=max_members,
         budget=budget,
         cost=cost if cost is None or isinstance(cost, str) else _named(cost),
-        worth=contributions,
+        contributions=contributions,
         detail=breakdown,
     )
     config.check()

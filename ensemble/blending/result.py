@@ -52,7 +52,7 @@ class BlendResult(Displayed):
     costs: Costs
     combination: Combination | None
     fitted: FittedBlend | None
-    worths: ContributionReport | None
+    contribution_report: ContributionReport | None
     notes: Sequence[str]
     stated_classes: tuple[str, ...]
 
@@ -152,7 +152,7 @@ class BlendResult(Displayed):
                 "most_similar": None if one.most_similar is None else one.most_similar[0],
                 "error_correlation": None if one.most_similar is None else one.most_similar[1],
             }
-            for one in self._report.worth.members
+            for one in self._report.contributions.members
         ]
         return pd.DataFrame(rows).set_index("run")
 
@@ -171,8 +171,8 @@ class BlendResult(Displayed):
 
     @cached_property
     def _report(self) -> ContributionReport:
-        if self.worths is not None:
-            return self.worths
+        if self.contribution_report is not None:
+            return self.contribution_report
         truths = {
             name: truth
             for name, split in self.splits.items()

@@ -11,7 +11,7 @@ import numpy as np
 from ensemble.tta.merge import MergeConfig
 from ensemble.tta.result import MergedViews
 from ensemble.tta.run import augment_folds
-from ensemble.tta.scores import TTAGain, ViewScores, tta_record, worth_of
+from ensemble.tta.scores import TTAGain, ViewScores, gain_of, tta_record
 from ensemble.tta.views import parse_views
 from folds.errors import UsageError
 from folds.metrics.intervals import Difference
@@ -33,13 +33,13 @@ class TTAResult(Displayed):
     ----------
     made : the merge of the views.
     scored : scores of the views and of their merge, one entry per split.
-    worth : out-of-fold gain of the merge; None without labels, or with a single view.
+    gains : out-of-fold gain of the merge; None without labels, or with a single view.
     root : the folder that holds ``runs/``.
     """
 
     made: MergedViews
     scored: tuple[ViewScores, ...]
-    worth: TTAGain | None
+    gains: TTAGain | None
     root: Path = Path()
 
     @property
@@ -60,7 +60,7 @@ class TTAResult(Displayed):
     @property
     def gain(self) -> Difference | None:
         """Return macro F1 of the merge minus that of the plain image, paired over people; None without labels."""
-        return None if self.worth is None else self.worth.against_plain
+        return None if self.gains is None else self.gains.against_plain
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -85,7 +85,7 @@ class TTAResult(Displayed):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain values that ``ensemble tta --json`` prints."""
-        return tta_record(self.made, self.scored, self.worth)
+        return tta_record(self.made, self.scored, self.gains)
 
     def display_table(self) -> Table:
         """Return the table that a notebook shows: one row per view and per merge, and the gain of the merge."""
@@ -184,4 +184,4 @@ def tta(
         root=Path(root),
         progress=progress_of(progress),
     )
-    return TTAResult(made, tuple(scored), worth_of(made, per_person), Path(root))
+    return TTAResult(made, tuple(scored), gain_of(made, per_person), Path(root))

@@ -201,7 +201,7 @@ def blend(
         max_members=max_members,
         budget=budget,
         cost=cost,
-        worth=contributions,
+        contributions=contributions,
         detail=breakdown,
     )
     made = make_blend(files, request, TerminalProgress())

@@ -74,7 +74,7 @@ def tta(
     from ensemble.cli.reports.tta import tta_report
     from ensemble.cli.terminal.progress import TerminalProgress
     from ensemble.tta.run import augment_folds
-    from ensemble.tta.scores import tta_record, worth_of
+    from ensemble.tta.scores import gain_of, tta_record
 
     made, scored = augment_folds(
         target,
@@ -86,7 +86,7 @@ def tta(
         force=force,
         progress=TerminalProgress(),
     )
-    worth = worth_of(made, per_person)
-    console.result(tta_report(made, scored, worth), tta_record(made, scored, worth))
+    gains = gain_of(made, per_person)
+    console.result(tta_report(made, scored, gains), tta_record(made, scored, gains))
     console.next_step(f"ensemble blend runs/*.npy runs/tta/{made.run}.*.npy --method soft")
     return 0
