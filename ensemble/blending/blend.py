@@ -13,7 +13,7 @@ import numpy as np
 
 from ensemble.alignment.align import align
 from ensemble.alignment.split import AlignedSplit
-from ensemble.alignment.truth import Truth, labels_and_groups, truth_notes
+from ensemble.alignment.truth import GroundTruth, labels_and_groups, truth_notes
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
 from ensemble.blending.contributions import ContributionReport, analyze_contributions
 from ensemble.blending.details import Details, details_of
@@ -214,7 +214,7 @@ class _AlignedMembers:
     identity: str
     weights: Mapping[str, float]
     splits: Mapping[str, AlignedSplit]
-    truths: Mapping[str, Truth]
+    truths: Mapping[str, GroundTruth]
     costs: Costs
     notes: Sequence[str]
 
@@ -329,7 +329,7 @@ def _fittable(names: Sequence[str], splits: Mapping[str, AlignedSplit]) -> tuple
     return [name for name in names if name in known], notes
 
 
-def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth: Truth) -> Vote:
+def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth: GroundTruth) -> Vote:
     """Return the vote with nested predictions: no person is predicted by a combination fitted on them.
 
     This includes samples without a known label.
@@ -346,7 +346,7 @@ def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth
     return replace(result, probabilities=probabilities)
 
 
-def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, Truth]) -> None:
+def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, GroundTruth]) -> None:
     """Raise EnsembleError if a person is in several folds of a run, also with the people of `labels`.
 
     A model would then predict people of its training data.

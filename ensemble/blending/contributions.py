@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.alignment.split import AlignedSplit
-from ensemble.alignment.truth import Truth
+from ensemble.alignment.truth import GroundTruth
 from ensemble.analysis.advice import advice
 from ensemble.analysis.contributions import Contributions, estimate_contributions
 from ensemble.analysis.cost import Costs
@@ -37,7 +37,7 @@ class ContributionReport:
 
 def analyze_contributions(
     splits: Mapping[str, AlignedSplit],
-    truths: Mapping[str, Truth],
+    truths: Mapping[str, GroundTruth],
     request: BlendConfig,
     combination: Combination | None,
     fitted: FittedBlend | None,
@@ -80,7 +80,7 @@ def analyze_contributions(
 
 def _unavailable(
     splits: Mapping[str, AlignedSplit],
-    truths: Mapping[str, Truth],
+    truths: Mapping[str, GroundTruth],
     combination: Combination | None,
     fitted: FittedBlend | None,
 ) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
-from ensemble.alignment.truth import Truth
+from ensemble.alignment.truth import GroundTruth
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.subset_selection import within_budget
 from ensemble.blending.request import AUTO, BlendConfig
@@ -141,7 +141,7 @@ class FittedBlend:
 
 def fit_split(
     split: AlignedSplit,
-    truth: Truth,
+    truth: GroundTruth,
     request: BlendConfig,
     costs: Costs,
     progress: Advance = lambda done, of: None,

@@ -117,9 +117,7 @@ _NAMED = 5
 
 
 def contributions_table(contributions: Contributions) -> str:
-    """Return one row per run, largest contribution first: score, weight, leave-one-out difference, Shapley value,
-    similar run.
-    """
+    """Return one row per run, largest contribution first: score, weight, leave-one-out, Shapley value, similar run."""
     title = contributions.metric.title + ("" if contributions.metric.greater_is_better else " (lower is better)")
     header = [
         "run",
