@@ -37,7 +37,7 @@ def test_no_name_of_the_old_glossary_is_defined(path: Path) -> None:
     assert [one for one in found if one.split()[1] not in NAMES_ALLOWED] == []
 
 
-@pytest.mark.parametrize("path", filter(_is_checked, MODULES), ids=_name)
+@pytest.mark.parametrize("path", list(filter(_is_checked, MODULES)), ids=_name)
 def test_no_word_of_the_old_dialect_is_in_the_code(path: Path) -> None:
     assert dialect_of_code(path.read_text(encoding="utf-8"), ALLOWED) == []
 

@@ -1,6 +1,4 @@
-"""`ensemble blend` where something is learnt: honest scores in the table and in the file, a recipe to follow, nothing
-learnt from test.
-"""
+"""`ensemble blend` with fitted methods: nested scores in the table and the file, a recipe, and nothing fitted on test."""
 
 from __future__ import annotations
 

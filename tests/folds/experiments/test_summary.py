@@ -1,4 +1,4 @@
-"""What several runs are worth together, against the same computed by hand."""
+"""Pooled scores of several runs, compared with a computation by hand."""
 
 from __future__ import annotations
 
