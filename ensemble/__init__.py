@@ -1,7 +1,6 @@
-"""The combiner: prediction files in, better predictions and their nested score out.
+"""Combine prediction files of k-fold runs, and score the combination by nested cross-validation.
 
-``import ensemble as en`` shows the whole job: the names of `folds`, and those of the combiner. Names are loaded by
-their first use.
+``import ensemble as en`` gives the names of `folds` and of this package. Each name is imported on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from folds import _NAMES as _SHARED
 from folds import __version__
 from folds._lazy import attach
 
-# Name → the module that it is loaded from; a test holds it together with the imports below, which type checkers read.
+# Name → the module that it is imported from. A test checks that the imports below, for type checkers, are the same.
 _NAMES = {
     **dict.fromkeys(_SHARED, "folds"),
     "Blend": "ensemble.blending.blend",

@@ -13,18 +13,18 @@ from folds.utils.numeric import factorize
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """True labels: (n,) the class index of each row, −1 if unknown, and (n,) the index of its person (group)."""
 
     labels: NDArray[np.int64]
     persons: NDArray[np.int64]
 
-    def take(self, index: NDArray[np.int64]) -> Truth:
+    def take(self, index: NDArray[np.int64]) -> GroundTruth:
         """Return the rows at `index`."""
-        return Truth(self.labels[index], self.persons[index])
+        return GroundTruth(self.labels[index], self.persons[index])
 
 
-def labels_and_groups(split: AlignedSplit, per_person: bool = False) -> Truth | None:
+def labels_and_groups(split: AlignedSplit, per_person: bool = False) -> GroundTruth | None:
     """Return the true classes and the people of a split; None if no label is known.
 
     Raises
@@ -50,11 +50,11 @@ def labels_and_groups(split: AlignedSplit, per_person: bool = False) -> Truth | 
             hint="pass `labels=FILE.csv` with columns id, label, person",
         )
     people = factorize(split.rows.ids if persons is None else persons)[1]
-    return Truth(np.array([code[name] for name in labels.tolist()], dtype=np.int64), people)
+    return GroundTruth(np.array([code[name] for name in labels.tolist()], dtype=np.int64), people)
 
 
-def truth_notes(split: AlignedSplit, truth: Truth) -> list[str]:
-    """Return remarks on the labels and the people of a split for the reader of its score."""
+def truth_notes(split: AlignedSplit, truth: GroundTruth) -> list[str]:
+    """Return notes on missing labels and people of a split, which affect its score."""
     notes = []
     if split.rows.persons is None:
         notes.append(

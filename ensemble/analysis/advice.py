@@ -20,7 +20,7 @@ _NAMED = 6
 _DECIMALS = 3
 
 
-def advice(worth: Contributions, pareto: Pareto | None = None, margin: float | None = None) -> list[str]:
+def advice(contributions: Contributions, pareto: Pareto | None = None, margin: float | None = None) -> list[str]:
     """Return which runs to drop and which contribute most and least. Positive numbers are better, for every metric.
 
     A cheaper subset is recommended if it is shown to be at most `margin` worse than all runs: the 95% CI of the paired
@@ -32,20 +32,21 @@ def advice(worth: Contributions, pareto: Pareto | None = None, margin: float | N
     ----------
     margin : in units of the metric; `margin_of` by default.
     """
-    lines = [] if pareto is None else _subsets(pareto, margin_of(worth) if margin is None else margin)
-    if len(worth.members) > 1:
-        lines += _extremes(worth)
+    lines = [] if pareto is None else _subsets(pareto, margin_of(contributions) if margin is None else margin)
+    if len(contributions.members) > 1:
+        lines += _extremes(contributions)
     return lines
 
 
-def margin_of(worth: Contributions) -> float | None:
+def margin_of(contributions: Contributions) -> float | None:
     """Return the non-inferiority margin: `MARGIN` for bounded metrics, else `MARGIN_SHARE` of the gain over guessing.
 
     None if that gain is unknown (a user's function).
     """
-    if not math.isinf(worth.metric.upper_bound - worth.metric.lower_bound):
+    if not math.isinf(contributions.metric.upper_bound - contributions.metric.lower_bound):
         return MARGIN
-    return None if worth.shares is None else MARGIN_SHARE * abs(worth.shares.full - worth.shares.empty)
+    shares = contributions.shares
+    return None if shares is None else MARGIN_SHARE * abs(shares.full - shares.empty)
 
 
 def as_good(pareto: Pareto, margin: float | None = MARGIN) -> Subset | None:
@@ -125,9 +126,9 @@ def _sentence(pareto: Pareto, subset: Subset) -> str:
     return f"{what}: {signed(subset.difference.difference)}, {saved}{unsure}"
 
 
-def _extremes(worth: Contributions) -> list[str]:
-    name = worth.metric.title
-    ranked = sorted(worth.members, key=lambda member: (_value(member), member.name))
+def _extremes(contributions: Contributions) -> list[str]:
+    name = contributions.metric.title
+    ranked = sorted(contributions.members, key=lambda member: (_value(member), member.name))
     most, least = ranked[-1], ranked[0]
     if most.name == least.name:
         return []

@@ -91,7 +91,7 @@ class Contributions:
         }
 
 
-def worth(
+def estimate_contributions(
     stack: Stack,
     fitted: NestedResult,
     metric: Metric,

@@ -1,4 +1,4 @@
-"""Predictions that are in memory, as members of a blend: arrays, DataFrames, `Predictions`; no file is read."""
+"""Make members of a blend from predictions in memory: arrays, DataFrames, `Predictions`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ArrayMembers:
-    """Members from arrays, and the order of classes that the arrays have: results come in it."""
+    """Members made from arrays, and the class order of the arrays, which is also the order of the results."""
 
     members: tuple[Member, ...]
     classes: tuple[str, ...]
@@ -45,26 +45,27 @@ def members_of_arrays(
 ) -> ArrayMembers:
     """Return a member for each name.
 
-    Rows of arrays are in one order. `Predictions` are put in line by their ids, and bring labels, people and folds
-    themselves.
+    All arrays have the same rows in the same order. `Predictions` are aligned by id, and contain their labels, people
+    and folds.
 
     Parameters
     ----------
     split : ``oof`` or ``test``.
-    y, groups, fold, ids : (n,) of the rows of the arrays, where they are known; without `ids` rows are numbered.
-    classes : of the columns, in order; DataFrames and `Predictions` say it themselves.
+    y, groups, fold, ids : (n,) label, person, fold and id of each row of the arrays, if known; without `ids`, rows are
+        numbered.
+    classes : class of each column of the arrays; DataFrames and `Predictions` contain their own.
 
     Raises
     ------
-    UsageError : nothing is given, a name cannot be one, lengths or classes differ, or an array holds no probabilities.
+    UsageError : no predictions, an invalid name, different lengths or classes, or an array without probabilities.
     """
     if not predictions:
-        raise UsageError("there is nothing to blend", hint="blend({'mine': a, 'hers': b}, y=y)")
+        raise UsageError("expected one or more predictions, found none", hint="blend({'a': a, 'b': b}, y=y)")
     for name in predictions:
         if not isinstance(name, str) or not name or any(mark in name for mark in ",=") or CONTROL.search(name):
             raise UsageError(
-                f"'{printable(str(name))}' cannot be the name of a run: it must be text, without comma, '=' and "
-                "control characters"
+                f"'{printable(str(name))}' is not a valid name of a run: expected text without commas, '=' and control "
+                "characters"
             )
     arrays = {name: value for name, value in predictions.items() if not isinstance(value, Predictions)}
     own = {name: value for name, value in predictions.items() if isinstance(value, Predictions)}
@@ -74,18 +75,18 @@ def members_of_arrays(
         members, order = _of_arrays(arrays, split, order, y, groups, fold, ids, bool(own))
     elif y is not None or groups is not None or ids is not None or fold is not None:
         raise UsageError(
-            "`Predictions` bring labels, people, folds and ids themselves",
-            hint="leave out `y`, `groups`, `fold`, `ids`",
+            "`y`, `groups`, `fold` and `ids` apply to arrays, found only `Predictions`, which contain them",
+            hint="remove `y`, `groups`, `fold` and `ids`",
         )
     for name, value in own.items():
         members[name] = _of_predictions(name, value, split)
-    if order is None:  # pragma: no cover - every kind above has said it
-        raise UsageError("`classes` must say the class of each column")
+    if order is None:  # pragma: no cover - every kind of input above sets it
+        raise UsageError("`classes` must name the class of each column")
     return ArrayMembers(tuple(members[name] for name in predictions), order)
 
 
 def _class_order(predictions: Mapping[str, Predicted], classes: Sequence[Any] | None) -> tuple[str, ...] | None:
-    """The classes in the order of the first that says them, or as given; None where none does."""
+    """Return `classes` if given, otherwise the class order of the first predictions that have one, or None."""
     if classes is not None:
         return column_classes(None, classes)
     for value in predictions.values():
@@ -114,7 +115,7 @@ def _of_arrays(
         if len(np.asarray(y)) != n:
             raise UsageError(
                 f"`y` has {len(np.asarray(y)):,} rows, '{first}' has {n:,}",
-                hint="they are of the same rows, in the same order",
+                hint="`y` and the arrays must have the same rows in the same order",
             )
         order = class_codes(y, columns, order)[1]
     elif order is None:
@@ -123,11 +124,11 @@ def _of_arrays(
         raise UsageError(f"`classes` has {len(order)} names for {columns} columns of probabilities")
     if ids is None and mixed:
         raise UsageError(
-            "arrays and `Predictions` are put in line by id", hint="`ids` says the id of each row of the arrays"
+            "arrays and `Predictions` are aligned by id, found no `ids`", hint="pass the id of each row as `ids`"
         )
     names = np.arange(n).astype(str) if ids is None else names_of(ids, "ids", n)
     if len(set(names.tolist())) < n:
-        raise UsageError("`ids` names a sample twice", hint="one row a sample")
+        raise UsageError("`ids` names a sample twice", hint="keep one row per sample")
     rows = SampleRows(
         names,
         None if y is None else names_of(y, "y", n),
@@ -167,12 +168,12 @@ def _check_same_shape(values: Mapping[str, NDArray]) -> None:
             (n, columns), (rows, width) = values[first].shape, values[name].shape
             raise UsageError(
                 f"'{first}' is {n:,} × {columns}, '{name}' is {rows:,} × {width}",
-                hint="all predict the same rows and classes",
+                hint="all arrays must have the same rows and classes",
             )
 
 
 def _check_same_index(arrays: Mapping[str, Any], y: Any) -> None:
-    """DataFrames are taken row by row, so their rows must be in one order."""
+    """Raise UsageError if the DataFrames have different indexes, because rows are combined by position."""
     indexed = {
         name: value.index for name, value in arrays.items() if hasattr(value, "columns") and hasattr(value, "index")
     }
@@ -183,13 +184,13 @@ def _check_same_index(arrays: Mapping[str, Any], y: Any) -> None:
         for name in others:
             if not indexed[name].equals(indexed[first]):
                 raise UsageError(
-                    f"'{first}' and '{name}' have different indexes, and rows are taken in their order",
-                    hint="put them in one order, or hand over .to_numpy()",
+                    f"'{first}' and '{name}' have different indexes, but rows are combined by position",
+                    hint="sort them in the same order, or pass .to_numpy()",
                 )
 
 
 def _folds(fold: ArrayLike, n: int) -> NDArray[np.int64]:
     values = np.asarray(fold)
     if values.dtype.kind not in "iu" or values.shape != (n,) or values.min() < 0:
-        raise UsageError("`fold` must be whole numbers from 0, one a row", hint="leave it out where it is not known")
+        raise UsageError("`fold` must be whole numbers from 0, one per row", hint="remove it if folds are unknown")
     return values.astype(np.int64)

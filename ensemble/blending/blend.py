@@ -13,7 +13,7 @@ import numpy as np
 
 from ensemble.alignment.align import align
 from ensemble.alignment.split import AlignedSplit
-from ensemble.alignment.truth import Truth, labels_and_groups, truth_notes
+from ensemble.alignment.truth import GroundTruth, labels_and_groups, truth_notes
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
 from ensemble.blending.contributions import ContributionReport, analyze_contributions
 from ensemble.blending.details import Details, details_of
@@ -57,7 +57,7 @@ class Blend(BlendResult):
     total : split → score of the blend itself.
     combination : the combination for new samples; None if attributes are voted on separately.
     fitted : the fitted combination and its nested scores; None for plain voting.
-    worths : contributions of the runs, if requested and labels are known.
+    contribution_report : contributions of the runs, if requested and labels are known.
     details : split → breakdown of the score, if requested and labels are known.
     notes : notes on the scores; parameters are marked as in `folds.errors`.
     stated_classes : order of the classes of input arrays and results; () for the order of `splits`.
@@ -75,7 +75,7 @@ class Blend(BlendResult):
     costs: Costs
     combination: Combination | None = None
     fitted: FittedBlend | None = None
-    worths: ContributionReport | None = None
+    contribution_report: ContributionReport | None = None
     details: Mapping[str, Details] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=list)
     stated_classes: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ class Blend(BlendResult):
             "blend": blend,
             "combination": None if self.combination is None else self.combination.as_record(),
             "fitted": None if self.fitted is None else self.fitted.to_dict(),
-            "worth": None if self.worths is None else self.worths.to_dict(),
+            "worth": None if self.contribution_report is None else self.contribution_report.to_dict(),
             "details": {split: one.to_dict() for split, one in self.details.items()},
             "inputs": inputs,
             "labels": None if self.request.labels is None else str(self.request.labels),
@@ -170,9 +170,9 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
             for name, split in loaded.splits.items()
         }
         notes = [*loaded.notes, *combined.notes, *_vote_notes(loaded, combined, request), *_score_notes(total)]
-        worths = None
+        contribution_report = None
         if request.report_contributions:
-            worths, messages = analyze_contributions(
+            contribution_report, messages = analyze_contributions(
                 loaded.splits, loaded.truths, request, combined.combination, combined.fitted, loaded.costs, advance
             )
             notes += messages
@@ -189,7 +189,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         costs=loaded.costs,
         combination=combined.combination,
         fitted=combined.fitted,
-        worths=worths,
+        contribution_report=contribution_report,
         details=details_of(loaded.splits, combined.votes, loaded.truths, request.scored) if request.detail else {},
         notes=notes,
     )
@@ -214,7 +214,7 @@ class _AlignedMembers:
     identity: str
     weights: Mapping[str, float]
     splits: Mapping[str, AlignedSplit]
-    truths: Mapping[str, Truth]
+    truths: Mapping[str, GroundTruth]
     costs: Costs
     notes: Sequence[str]
 
@@ -329,7 +329,7 @@ def _fittable(names: Sequence[str], splits: Mapping[str, AlignedSplit]) -> tuple
     return [name for name in names if name in known], notes
 
 
-def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth: Truth) -> Vote:
+def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth: GroundTruth) -> Vote:
     """Return the vote with nested predictions: no person is predicted by a combination fitted on them.
 
     This includes samples without a known label.
@@ -346,7 +346,7 @@ def _out_of_sample(result: Vote, split: AlignedSplit, fitted: FittedBlend, truth
     return replace(result, probabilities=probabilities)
 
 
-def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, Truth]) -> None:
+def _check_people(splits: Mapping[str, AlignedSplit], truths: Mapping[str, GroundTruth]) -> None:
     """Raise EnsembleError if a person is in several folds of a run, also with the people of `labels`.
 
     A model would then predict people of its training data.

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from ensemble.alignment.split import AlignedSplit
-from ensemble.alignment.truth import Truth
+from ensemble.alignment.truth import GroundTruth
 from ensemble.analysis.advice import advice
-from ensemble.analysis.contributions import Contributions, worth
+from ensemble.analysis.contributions import Contributions, estimate_contributions
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.pareto import Pareto, pareto
 from ensemble.blending.fit import FittedBlend
 from ensemble.blending.request import BlendConfig
 from ensemble.learning.combination import Combination, Fitter
-from ensemble.learning.nested import FEWEST, nested_cv, outer_fold_ids
+from ensemble.learning.nested import MIN_FOLDS, nested_cv, outer_fold_ids
 from ensemble.learning.stack import Stack, stack_of
 from folds.utils.progress import Advance
 
@@ -26,18 +26,18 @@ from folds.utils.progress import Advance
 class ContributionReport:
     """Contributions of the runs, the best subsets for each cost, and a summary of both in sentences."""
 
-    worth: Contributions
+    contributions: Contributions
     pareto: Pareto
     summary_lines: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``--json`` and blend.json."""
-        return self.worth.to_dict() | {"pareto": self.pareto.to_dict(), "sentences": list(self.summary_lines)}
+        return self.contributions.to_dict() | {"pareto": self.pareto.to_dict(), "sentences": list(self.summary_lines)}
 
 
 def analyze_contributions(
     splits: Mapping[str, AlignedSplit],
-    truths: Mapping[str, Truth],
+    truths: Mapping[str, GroundTruth],
     request: BlendConfig,
     combination: Combination | None,
     fitted: FittedBlend | None,
@@ -72,7 +72,7 @@ def analyze_contributions(
             request.name, request.name, lambda part, metric, seed: _select_runs(own, part.names), is_fitted=False
         )
         nested, fitters = nested_cv(stack, plain, metric, seed), (plain,) * len(np.unique(stack.outer_folds))
-    contributions = worth(stack, nested, metric, seed=seed, progress=progress)
+    contributions = estimate_contributions(stack, nested, metric, seed=seed, progress=progress)
     front = pareto(stack, metric, costs, fitters[0], seed, progress=progress, by_part=fitters)
     notes = ["contributions are computed per image, not per person"] if request.per_person else []
     return ContributionReport(contributions, front, tuple(advice(contributions, front))), notes
@@ -80,7 +80,7 @@ def analyze_contributions(
 
 def _unavailable(
     splits: Mapping[str, AlignedSplit],
-    truths: Mapping[str, Truth],
+    truths: Mapping[str, GroundTruth],
     combination: Combination | None,
     fitted: FittedBlend | None,
 ) -> str:
@@ -101,8 +101,8 @@ def _unavailable_for(stack: Stack) -> str:
         names = ", ".join(stack.names[i] for i in unlabeled)
         return f"contributions need labeled samples of every run, found none for {names}"
     folds = len(np.unique(stack.outer_folds))
-    if stack.runs < 2 or folds < FEWEST:
-        return f"contributions need 2 or more runs and {FEWEST} or more outer folds, found {stack.runs} and {folds}"
+    if stack.runs < 2 or folds < MIN_FOLDS:
+        return f"contributions need 2 or more runs and {MIN_FOLDS} or more outer folds, found {stack.runs} and {folds}"
     return ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
-from ensemble.alignment.truth import Truth
+from ensemble.alignment.truth import GroundTruth
 from ensemble.voting.base import Vote
 from folds.metrics.calibration import Bin, calibration_error, classwise_calibration_error, reliability
 from folds.metrics.classification import METRICS, Metric
@@ -65,7 +65,7 @@ class Details:
 
 
 def details_of(
-    splits: Mapping[str, AlignedSplit], votes: Mapping[str, Vote], truths: Mapping[str, Truth], metric: Metric
+    splits: Mapping[str, AlignedSplit], votes: Mapping[str, Vote], truths: Mapping[str, GroundTruth], metric: Metric
 ) -> dict[str, Details]:
     """Return split → details, for splits with known labels."""
     found = {}

@@ -1,4 +1,4 @@
-"""`blend` of the face: arrays in memory, predictions, runs or files in; a `Blend` out."""
+"""`ensemble.blend`: combine arrays, predictions, runs or files, and return a `Blend`."""
 
 from __future__ import annotations
 
@@ -50,48 +50,47 @@ def blend(
     allow_duplicates: bool | None = None,
     progress: bool | Progress = True,
 ) -> Blend:
-    """Return a combination of several predictions, with a nested score of whatever is fitted. As ``ensemble blend``.
+    """Combine several predictions, and score the combination by nested cross-validation if it is fitted.
+
+    The same as the command ``ensemble blend``.
 
     Parameters
     ----------
-    predictions : name → (n, classes) out-of-fold probabilities of the same rows in the same order (arrays, DataFrames
-        whose columns are
-        the classes), or → `Predictions`, which are put in line by id; or what `kfold` has returned; or files (patterns
-        too).
-    y : (n,) true classes of the rows of arrays; without it they are taken for test samples, on which nothing can be
-        learned.
-    groups : (n,) the person (patient, camera, writer) of each row; without it every row counts as a person of its own.
-    fold : (n,) the fold of each row, where all predictions are of one split: nested scores leave these out, one at a
-        time.
-    ids : (n,) names of the rows; without it they are numbered.
-    classes : of the columns of arrays, in order; without it the sorted values of `y`, as in scikit-learn.
-    test : the same names → predictions of test samples, which are blended too.
+    predictions : name → (n, classes) out-of-fold probabilities of the same rows in the same order (arrays, or
+        DataFrames whose columns are the classes), or name → `Predictions`, which are aligned by id; or the result of
+        `kfold`; or files (patterns too).
+    y : (n,) true class of each row of the arrays. Without it, the arrays are treated as test samples, and no method can
+        be fitted.
+    groups : (n,) the person (patient, camera, writer) of each row; without it, every row counts as one person.
+    fold : (n,) the fold of each row, if all predictions have the same folds; nested scores use them as outer folds.
+    ids : (n,) the id of each row; rows are numbered by default.
+    classes : class of each column of the arrays; by default the sorted values of `y`, as in scikit-learn.
+    test : predictions of test samples with the same names, which are blended too.
     method : ``soft`` (the default), ``hard``, ``weighted``, ``geometric``, ``power``, ``median``, ``trimmed``, ``max``,
-        ``rank``; learned:
-        ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``, ``exp``, ``per-class``, ``bias``,
-        ``bias-geometric``,
-        ``stacking``, ``stacking-bias``; or ``auto``, which chooses, and scores the choice.
-    weights : of ``weighted``: name → weight, or one for each in order.
-    runs : blend only these.
-    metric : what is scored, and what is learned for.
-    per_person : score people: the probabilities of a person's rows are averaged first.
-    calibrate : ``temperature`` or ``vector``, with ``before:`` or ``after:`` pooling.
-    power, trim : of the methods of these names.
-    by : ``class``, or ``attribute``: mask, gender, age are voted on apart.
-    max_members, budget : how many runs, or what cost an image, at most.
-    cost : what a pass of each run costs: name → cost.
-    contributions : say in the record what each run is worth (with ``auto`` by default); `Blend.contributions` tells it
-        in any case.
-    breakdown : put scores by class and attribute into the record.
+        ``rank``; learned: ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``, ``exp``,
+        ``per-class``, ``bias``, ``bias-geometric``, ``stacking``, ``stacking-bias``; or ``auto``, which selects one and
+        includes the selection in the nested score.
+    weights : weights for ``weighted``: name → weight, or a sequence in the order of the names.
+    runs : names of the runs to use; all by default.
+    metric : metric to score by and to optimize.
+    per_person : whether to average the probabilities of each person's rows before scoring.
+    calibrate : ``temperature`` or ``vector``, with the prefix ``before:`` or ``after:`` for before or after pooling.
+    power, trim : parameters of the methods ``power`` and ``trimmed``.
+    by : ``class``, or ``attribute`` to vote on each attribute (mask, gender, age) separately.
+    max_members, budget : maximum number of runs, and maximum cost per image.
+    cost : name → cost of one forward pass of the run.
+    contributions : whether the record includes the contribution of each run; by default with ``auto``.
+        `Blend.contributions` is always available.
+    breakdown : whether the record includes scores by class and attribute.
     labels : a CSV of true labels, for files.
-    logits : files without a sidecar hold logits.
-    allow_duplicates : equal predictions under two names vote twice (as arrays do by default), not once.
-    progress : False for silence.
+    logits : whether files without a sidecar hold logits.
+    allow_duplicates : whether equal predictions with two names vote twice; by default only for arrays.
+    progress : False for no progress output.
 
     Raises
     ------
-    UsageError : an unknown method, metric or run, arguments that do not go together, or arrays that do not fit.
-    EnsembleError : a file cannot be used, or there is nothing to learn from.
+    UsageError : an unknown method, metric or run, arguments that exclude each other, or arrays of different shapes.
+    EnsembleError : a file cannot be used, or there are no labeled out-of-fold predictions to fit on.
 
     Examples
     --------
@@ -99,12 +98,12 @@ def blend(
     >>> rng = np.random.default_rng(0)
     >>> person = np.arange(120) // 4
     >>> y = rng.choice(["cat", "dog"], 30)[person]
-    >>> truth = (y[:, None] == np.array(["cat", "dog"])) * 1.0
-    >>> mine, hers = (0.5 * truth + 0.5 * rng.dirichlet([1, 1], 120) for _ in range(2))
-    >>> made = en.blend({"mine": mine, "hers": hers}, y=y, groups=person, method="greedy")
+    >>> one_hot = (y[:, None] == np.array(["cat", "dog"])) * 1.0
+    >>> a, b = (0.5 * one_hot + 0.5 * rng.dirichlet([1, 1], 120) for _ in range(2))
+    >>> made = en.blend({"a": a, "b": b}, y=y, groups=person, method="greedy")
     >>> sorted(made.weights), made.nested.value >= 0.9
-    (['hers', 'mine'], True)
-    >>> made.predict_proba({"mine": mine[:3], "hers": hers[:3]}).shape
+    (['a', 'b'], True)
+    >>> made.predict_proba({"a": a[:3], "b": b[:3]}).shape
     (3, 2)
     """
     log_in_notebook()
@@ -124,7 +123,7 @@ def blend(
         max_members=max_members,
         budget=budget,
         cost=cost if cost is None or isinstance(cost, str) else _named(cost),
-        worth=contributions,
+        contributions=contributions,
         detail=breakdown,
     )
     config.check()
@@ -134,8 +133,8 @@ def blend(
         for name, value in given.items():
             if value is not None:
                 raise UsageError(
-                    f"`{name}` goes with arrays, and files are given",
-                    hint="files say it themselves; `labels` is a CSV of labels",
+                    f"`{name}` applies to arrays, found files",
+                    hint="files contain it; pass labels for files as `labels=FILE.csv`",
                 )
         return make_blend(files, config, progress_of(progress))
     named = _by_name(predictions)
@@ -150,27 +149,27 @@ def blend(
 def _array_members(
     named: Mapping[str, Any], test: Mapping[str, Any] | None, config: BlendConfig, **about: Any
 ) -> tuple[ArrayMembers, BlendConfig]:
-    """The members of both splits."""
+    """Return the members of both splits, and the options."""
     if config.labels is not None or config.logits:
-        raise UsageError("`labels` and `logits` go with files", hint="`y` has the labels of arrays")
+        raise UsageError("`labels` and `logits` apply to files, found arrays", hint="pass the labels of arrays as `y`")
     own = [value for value in named.values() if isinstance(value, Predictions)]
-    labelled = about["y"] is not None or any(value.split == "oof" for value in own)
-    if not labelled:
+    labeled = about["y"] is not None or any(value.split == "oof" for value in own)
+    if not labeled:
         if test is not None:
             raise UsageError(
-                "`test` goes with out-of-fold predictions and their `y`",
-                hint="leave it out to blend test samples alone",
+                "`test` needs out-of-fold predictions and their `y`",
+                hint="remove `test` to blend test samples alone",
             )
         if config.is_fitted:
             raise UsageError(
-                f"`method={config.name}` learns from labels, and there is no `y`", hint="`method='soft'` learns nothing"
+                f"`method={config.name}` is fitted on labels, found no `y`", hint="`method='soft'` needs no labels"
             )
-    made = members_of_arrays(named, "oof" if labelled else "test", **about)
+    made = members_of_arrays(named, "oof" if labeled else "test", **about)
     if test is None:
         return made, config
-    strange = sorted(set(test) - set(named))
-    if strange:
-        raise UsageError(f"`test` has '{strange[0]}', of which there are no out-of-fold predictions")
+    unmatched = sorted(set(test) - set(named))
+    if unmatched:
+        raise UsageError(f"`test` has '{unmatched[0]}', which has no out-of-fold predictions")
     order = (
         None
         if any(isinstance(value, Predictions) or hasattr(value, "columns") for value in test.values())
@@ -181,7 +180,7 @@ def _array_members(
 
 
 def _files(predictions: Any) -> list[Path] | None:
-    """The files that are given, or those of the runs; None where it is arrays or predictions."""
+    """Return the given files, or those of the given runs; None for arrays and predictions."""
     if isinstance(predictions, str | Path):
         return [Path(predictions)]
     if isinstance(predictions, Mapping):
@@ -203,13 +202,11 @@ def _by_name(predictions: Any) -> Mapping[str, Any]:
         names = [one.run for one in predictions]
         if not all(names) or len(set(names)) < len(names):
             raise UsageError(
-                "predictions in a list need a `run` each, none twice", hint="blend({'mine': a, 'hers': b})"
+                "predictions in a list must have different values of `run`", hint="blend({'a': a, 'b': b})"
             )
         return dict(zip(names, predictions, strict=True))
     found = "an array" if isinstance(predictions, np.ndarray) else f"a {type(predictions).__name__}"
-    raise UsageError(
-        f"expected name → predictions, runs or files, found {found}", hint="blend({'mine': a, 'hers': b}, y=y)"
-    )
+    raise UsageError(f"expected name → predictions, runs or files, found {found}", hint="blend({'a': a, 'b': b}, y=y)")
 
 
 def _weights(weights: Any) -> str | None:

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
-from ensemble.alignment.truth import Truth
+from ensemble.alignment.truth import GroundTruth
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.subset_selection import within_budget
 from ensemble.blending.request import AUTO, BlendConfig
 from ensemble.learning.auto import Choice, choose
 from ensemble.learning.combination import Combination, Fitter
 from ensemble.learning.nested import (
-    FEWEST,
+    MIN_FOLDS,
     NestedResult,
     gain,
     nested_cv,
@@ -141,7 +141,7 @@ class FittedBlend:
 
 def fit_split(
     split: AlignedSplit,
-    truth: Truth,
+    truth: GroundTruth,
     request: BlendConfig,
     costs: Costs,
     progress: Advance = lambda done, of: None,
@@ -155,9 +155,9 @@ def fit_split(
         people.
     """
     metric, stack = request.scored, stack_of(split, truth, outer_fold_ids(truth.persons, truth.labels, split.fold))
-    if len(np.unique(stack.outer_folds)) < FEWEST:
+    if len(np.unique(stack.outer_folds)) < MIN_FOLDS:
         raise EnsembleError(
-            f"nested cross-validation needs {FEWEST} or more outer folds, found {len(np.unique(stack.outer_folds))} "
+            f"nested cross-validation needs {MIN_FOLDS} or more outer folds, found {len(np.unique(stack.outer_folds))} "
             f"with {len(np.unique(stack.persons))} people",
             hint="`method=soft`",
         )

@@ -19,7 +19,7 @@ from folds.utils.schema import ONE_LINE, FieldType, integer, list_of, mapping_of
 from folds.utils.toml import toml_value
 
 SCHEMA = 1
-_MENDED = "run ensemble blend again to rewrite it"
+_REWRITE = "run ensemble blend again to rewrite it"
 _FOLD = FieldType(
     "the number of a fold",
     lambda value: isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII) is not None,
@@ -162,7 +162,7 @@ def _recipe_of_run(run: RunPredictions, split: AlignedSplit) -> RunRecipe:
 
 
 def _names_files(name: str) -> bool:
-    """Return whether a run's name can be part of a path; ``a+b`` is a joint run, ``a#2`` a run that votes twice."""
+    """Return whether a run's name is valid in a path; ``a+b`` is a joint run, ``a#2`` a run that votes twice."""
     return is_file_safe(re.sub("[+#]", "_", name))
 
 
@@ -206,7 +206,7 @@ def read_recipe(path: Path) -> BlendRecipe:
     record = _read_toml(path)
     wrong = _wrong_fields(record)
     if wrong:
-        raise EnsembleError(f"{path}: {wrong[0]}", hint=_MENDED, details=wrong[1:6])
+        raise EnsembleError(f"{path}: {wrong[0]}", hint=_REWRITE, details=wrong[1:6])
     recipe = BlendRecipe(
         record["identity"],
         tuple(record["classes"]),
@@ -215,9 +215,9 @@ def read_recipe(path: Path) -> BlendRecipe:
         record.get("target") or "label",
         record.get("class_attributes") or {},
     )
-    wrong = _impossible(recipe)
+    wrong = _invalid_values(recipe)
     if wrong:
-        raise EnsembleError(f"{path}: {wrong[0]}", hint=_MENDED, details=wrong[1:6])
+        raise EnsembleError(f"{path}: {wrong[0]}", hint=_REWRITE, details=wrong[1:6])
     return recipe
 
 
@@ -230,9 +230,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from None
     # Not TOML, not UTF-8, thousands of digits or thousands of brackets.
     except (OSError, ValueError, RecursionError) as error:
-        raise EnsembleError(f"{path} cannot be read: {error}", hint=_MENDED) from None
+        raise EnsembleError(f"{path} cannot be read: {error}", hint=_REWRITE) from None
     if record.get("schema") != SCHEMA:
-        raise EnsembleError(f"{path} has schema {shown(record.get('schema'))}, expected {SCHEMA}", hint=_MENDED)
+        raise EnsembleError(f"{path} has schema {shown(record.get('schema'))}, expected {SCHEMA}", hint=_REWRITE)
     return record
 
 
@@ -265,7 +265,7 @@ def _run_of(table: Mapping[str, Any]) -> RunRecipe:
     )
 
 
-def _impossible(recipe: BlendRecipe) -> list[str]:
+def _invalid_values(recipe: BlendRecipe) -> list[str]:
     """Return one line per invalid value among fields of the right type."""
     wrong = []
     if not _all_names(recipe.classes):
@@ -276,15 +276,16 @@ def _impossible(recipe: BlendRecipe) -> list[str]:
     missing = [name for name in recipe.combination.runs if name not in by_name]
     wrong += [f"run '{name}' is combined but has no table [[run]]" for name in missing]
     for run in recipe.runs:
-        wrong += _impossible_run(run, by_name, recipe)
+        wrong += _invalid_run(run, by_name, recipe)
     return wrong
 
 
-def _impossible_run(run: RunRecipe, by_name: Mapping[str, RunRecipe], recipe: BlendRecipe) -> list[str]:
+def _invalid_run(run: RunRecipe, by_name: Mapping[str, RunRecipe], recipe: BlendRecipe) -> list[str]:
+    """Return one line per invalid value of a run."""
     wrong, folder = [], run.run or run.name
     parts = folder.split("/")
     if any(part in ("", ".", "..") for part in parts) or (run.checkpoints and not _names_files(folder)):
-        wrong.append(f"run '{folder}': expected a name of letters, digits, '-', '_', '.', '+' or '#'")
+        wrong.append(f"run '{folder}': expected a name of letters, digits, '-', '_', '.', '+' and '#'")
     if run.classes and not _all_names(run.classes):
         wrong.append(f"run '{run.name}': 'classes' must be distinct, non-empty names")
     if len(set(run.joined)) < len(run.joined):

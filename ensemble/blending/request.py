@@ -42,7 +42,7 @@ class BlendConfig:
     calibrate : text for `ensemble.learning.calibration.parse_calibration`.
     max_members, budget : maximum number of runs, and maximum cost per image.
     cost : text for `ensemble.analysis.cost.parse_costs`; forward passes are counted by default.
-    worth : whether to report the contribution of each run; None for yes if the method is ``auto``.
+    contributions : whether to report the contribution of each run; None for yes if the method is ``auto``.
     detail : whether to break down the scores by class and attribute.
     """
 
@@ -61,7 +61,7 @@ class BlendConfig:
     max_members: int | None = None
     budget: float | None = None
     cost: str | None = None
-    worth: bool | None = None
+    contributions: bool | None = None
     detail: bool = False
 
     @property
@@ -83,7 +83,7 @@ class BlendConfig:
     @property
     def report_contributions(self) -> bool:
         """Return whether to report the contribution of each run."""
-        return self.name == AUTO if self.worth is None else self.worth
+        return self.name == AUTO if self.contributions is None else self.contributions
 
     def check(self) -> None:
         """Validate the options before any file is read.

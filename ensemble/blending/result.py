@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class BlendResult(Displayed):
-    """The face of `ensemble.blending.blend.Blend`, which has these attributes."""
+    """The public interface of `ensemble.blending.blend.Blend`, which sets these attributes."""
 
     identity: str
     request: BlendConfig
@@ -52,7 +52,7 @@ class BlendResult(Displayed):
     costs: Costs
     combination: Combination | None
     fitted: FittedBlend | None
-    worths: ContributionReport | None
+    contribution_report: ContributionReport | None
     notes: Sequence[str]
     stated_classes: tuple[str, ...]
 
@@ -63,25 +63,24 @@ class BlendResult(Displayed):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes, in the order of the columns of what is returned."""
+        """Return the classes, in the order of the columns of all results."""
         return self.stated_classes or next(iter(self.splits.values())).classes
 
     @property
     def oof(self) -> Predictions | None:
-        """The blend out of fold, each person predicted by what was fitted without them; None where only test was
-        blended.
-        """
+        """Return the out-of-fold blend, each person predicted by a fit without them; None if only test was blended."""
         return self._predictions("oof")
 
     @property
     def test(self) -> Predictions | None:
-        """The blend of the test samples; None where there are none."""
+        """Return the blend of the test samples; None without test samples."""
         return self._predictions("test")
 
     @property
     def nested(self) -> Interval | None:
-        """The score on people who were not used for fitting, with its 95% CI; of plain voting, of all. None without
-        labels.
+        """Return the score on people not used for fitting (all people for plain voting), with its 95% CI.
+
+        None without labels.
         """
         if self.fitted is not None:
             return self.fitted.lines[self.fitted.method].score
@@ -90,22 +89,23 @@ class BlendResult(Displayed):
 
     @property
     def in_sample(self) -> float | None:
-        """The score on the people it was fitted on; of plain voting the same as `nested`. None without labels."""
+        """Return the score on the people used for fitting (`nested` for plain voting); None without labels."""
         if self.fitted is not None:
             return self.fitted.lines[self.fitted.method].in_sample
         return None if self.nested is None else self.nested.value
 
     @property
     def optimism(self) -> float | None:
-        """By how much `in_sample` is too good; 0 of plain voting, None without labels."""
+        """Return the optimism, `in_sample` minus `nested` with the sign of the metric; 0 for plain voting.
+
+        None without labels.
+        """
         if self.fitted is not None:
             return self.fitted.lines[self.fitted.method].optimism
         return None if self.nested is None else 0.0
 
     def methods(self) -> pd.DataFrame:
-        """Return a row for each method that was tried, or compared with: its nested score, optimism, and gain over soft
-        voting.
-        """
+        """Return one row per method that was fitted or compared: nested score, optimism, and gain over soft voting."""
         import pandas as pd
 
         if self.fitted is None:
@@ -132,12 +132,11 @@ class BlendResult(Displayed):
         return pd.DataFrame(lines).set_index("method")
 
     def contributions(self) -> pd.DataFrame:
-        """Return a row for each run: its score alone, its weight, what the blend loses without it, its Shapley value.
+        """Return one row per run: score of the run alone, weight, leave-one-out difference, Shapley value.
 
         Raises
         ------
-        EnsembleError : what each run is worth cannot be told: labels are not known, there is one run, or attributes are
-            voted on apart.
+        EnsembleError : contributions are not available: unknown labels, a single run, or a vote by attribute.
         """
         import pandas as pd
 
@@ -153,17 +152,16 @@ class BlendResult(Displayed):
                 "most_similar": None if one.most_similar is None else one.most_similar[0],
                 "error_correlation": None if one.most_similar is None else one.most_similar[1],
             }
-            for one in self._report.worth.members
+            for one in self._report.contributions.members
         ]
         return pd.DataFrame(rows).set_index("run")
 
     def pareto(self) -> pd.DataFrame:
-        """Return a row for each subset of the runs that none is both cheaper and better than, the cheapest first, and
-        all runs.
+        """Return one row per Pareto-optimal subset of the runs (score against cost), cheapest first, and all runs.
 
         Raises
         ------
-        EnsembleError : as `contributions`.
+        EnsembleError : contributions are not available (see `contributions`).
         """
         import pandas as pd
 
@@ -173,27 +171,27 @@ class BlendResult(Displayed):
 
     @cached_property
     def _report(self) -> ContributionReport:
-        if self.worths is not None:
-            return self.worths
+        if self.contribution_report is not None:
+            return self.contribution_report
         truths = {
             name: truth
             for name, split in self.splits.items()
             if (truth := labels_and_groups(split, self.request.per_person)) is not None
         }
-        found, said = analyze_contributions(
+        found, notes = analyze_contributions(
             self.splits, truths, self.request, self.combination, self.fitted, self.costs, lambda done, total: None
         )
         if found is None:
-            raise EnsembleError(said[-1] if said else "what each run is worth cannot be told")
+            raise EnsembleError(notes[-1] if notes else "contributions are not available")
         return found
 
     def predict_proba(self, predictions: Mapping[str, Predicted]) -> NDArray[np.float32]:
-        """Return (n, classes) the blend of what its runs predict for new samples, in the order of their rows.
+        """Return (n, classes) the blend of the predictions of new samples, in their row order.
 
         Parameters
         ----------
-        predictions : run → (n, classes) in the same order of rows and classes, DataFrame, or `Predictions`; runs of
-            weight 0 may be absent.
+        predictions : run → (n, classes) probabilities with the same order of rows and classes, DataFrame, or
+            `Predictions`; runs of weight 0 can be absent.
 
         Raises
         ------
@@ -209,21 +207,21 @@ class BlendResult(Displayed):
                 f"predictions of {', '.join(missing)} are missing", hint=f"the blend needs {', '.join(needed)}"
             )
         given = {name: predictions[name] for name in predictions if name in needed}
-        made = members_of_arrays(given, "test", classes=None if _say_classes(given) else self.classes)
+        made = members_of_arrays(given, "test", classes=None if _have_classes(given) else self.classes)
         split = align(made.members).splits["test"]
         if set(split.classes) != set(self.classes):
             raise UsageError(
-                f"the classes are {', '.join(split.classes)}, those of the blend {', '.join(self.classes)}"
+                f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(split.classes)}"
             )
         ranking = ranking_of(self.runs, self.request.scored.greater_is_better)
         if self.combination is None:
             found = vote(split, self.request.name, self.weights, ranking, self.request.options())
         else:
             found = apply_combination(split, self.combination, ranking)
-        return _in_order(found.probabilities, split.classes, self.classes)
+        return _reorder(found.probabilities, split.classes, self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``ensemble blend --json`` says of it."""
+        """Return the plain values that ``ensemble blend --json`` prints."""
         return self.record()
 
     def record(self) -> dict[str, Any]:
@@ -231,7 +229,7 @@ class BlendResult(Displayed):
         raise NotImplementedError
 
     def display_table(self) -> Table:
-        """Return what is shown: weights, scores of the runs and of the blend, and the nested score."""
+        """Return the table that a notebook shows: weights, scores of the runs and of the blend, nested score."""
         metric = self.request.scored
         with_test = any("test" in entries for entries in self.runs.values())
         header = ["run", "weight", f"OOF {metric.title}", "95% CI", *(["test"] if with_test else [])]
@@ -264,25 +262,25 @@ class BlendResult(Displayed):
             arch="blend",
             folds_sha=rows.folds_sha,
         )
-        return Predictions(_in_order(self.votes[split].probabilities, rows.classes, self.classes), meaning)
+        return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
 
 
-def _say_classes(given: Mapping[str, Any]) -> bool:
+def _have_classes(given: Mapping[str, Any]) -> bool:
     return any(isinstance(value, Predictions) or hasattr(value, "columns") for value in given.values())
 
 
-def _in_order(values: NDArray[np.float32], have: Sequence[str], want: Sequence[str]) -> NDArray[np.float32]:
-    """The columns of `values`, which are `have`, in the order of `want`."""
+def _reorder(values: NDArray[np.float32], present: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float32]:
+    """Return the columns of `values`, which are the classes `present`, in the order `wanted`."""
     return (
         values
-        if tuple(have) == tuple(want)
-        else np.ascontiguousarray(values[:, [list(have).index(name) for name in want]])
+        if tuple(present) == tuple(wanted)
+        else np.ascontiguousarray(values[:, [list(present).index(name) for name in wanted]])
     )
 
 
 def _title(method: str, fitted: FittedBlend | None, metric: Metric) -> str:
-    chosen = "" if fitted is None or fitted.chosen == method else f", chosen: {fitted.chosen}"
-    return f"blend by {method}{chosen}" + ("" if metric.greater_is_better else f" (less {metric.title} is better)")
+    selected = "" if fitted is None or fitted.chosen == method else f", selected: {fitted.chosen}"
+    return f"blend by {method}{selected}" + ("" if metric.greater_is_better else f" (lower {metric.title} is better)")
 
 
 def _cells(entries: Mapping[str, RunScore], with_test: bool) -> list[str]:

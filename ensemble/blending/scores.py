@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.alignment.split import AlignedSplit
-from ensemble.alignment.truth import Truth
+from ensemble.alignment.truth import GroundTruth
 from ensemble.blending.request import BlendConfig
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
@@ -35,7 +35,7 @@ class RunScore:
 
 
 def score_run(
-    name: str, splits: Mapping[str, AlignedSplit], truths: Mapping[str, Truth], request: BlendConfig
+    name: str, splits: Mapping[str, AlignedSplit], truths: Mapping[str, GroundTruth], request: BlendConfig
 ) -> dict[str, RunScore]:
     """Return split → score of the run alone, on the rows it predicts."""
     entries = {}
@@ -54,7 +54,11 @@ def score_run(
 
 
 def entry_of(
-    split: AlignedSplit, result: Vote, truth: Truth | None, request: BlendConfig, folds: tuple[int, ...] | None = None
+    split: AlignedSplit,
+    result: Vote,
+    truth: GroundTruth | None,
+    request: BlendConfig,
+    folds: tuple[int, ...] | None = None,
 ) -> RunScore:
     """Return the score of a vote of all runs of a split."""
     if folds is None:
@@ -77,7 +81,9 @@ def ranking_of(runs: Mapping[str, Mapping[str, RunScore]], greater_is_better: bo
     return sorted(runs, key=rank)
 
 
-def score_vote(vote: Vote, truth: Truth, metric: str = "macro_f1", per_person: bool = False) -> ScoreReport | None:
+def score_vote(
+    vote: Vote, truth: GroundTruth, metric: str = "macro_f1", per_person: bool = False
+) -> ScoreReport | None:
     """Return the score of a vote; None without labeled rows.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The command line: one module a command; `main` is the entry point."""
+"""The command line: one module per command; `main` is the entry point."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program with these words (those of the command line without them) and leave with its exit code."""
+    """Run the program with these arguments (by default those of the command line) and exit with its code."""
     from ensemble.cli.app import main as run
 
     run(arguments)

@@ -1,4 +1,4 @@
-"""The command line: one module a command, imported only when that command is called."""
+"""The command line: one module per command, imported only when that command is called."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ensemble import __version__
 from ensemble.cli.terminal import console
 from folds.errors import EnsembleError, Interrupted, UsageError, close_matches, unknown_name
 
-# A word that overwrites is typed each time: a variable set once would take the guard off every later command.
+# Options that overwrite files must be typed each time: a variable would apply to every later command.
 NOT_FROM_ENVIRONMENT = ("force",)
 ARGUMENTS, REST = "Arguments", "This command"
 PREFIX = "ENSEMBLE_"
@@ -22,8 +22,8 @@ PREFIX = "ENSEMBLE_"
 def _show_panels(parser: Any) -> None:
     """Make the help of a typer command list its options under their `rich_help_panel`, in their preferred spelling.
 
-    Arguments come first, options without a panel last; where no option has one, they are under "Options", as typer has
-    it.
+    Arguments come first, options without a panel last. If no option has a panel, they are under "Options", typer's
+    default.
     """
     from ensemble.cli.terminal.options import FIRST_PANELS, LAST_PANELS
 
@@ -44,7 +44,7 @@ def _show_panels(parser: Any) -> None:
 
 
 def _in_one_spelling(parameter: Any) -> Any:
-    """Return an option that shows its letter and its first long flag, and none of its further spellings."""
+    """Return a copy of an option that shows only its letter and its first long flag, not its other spellings."""
     shown = copy(parameter)
     for name in ("opts", "secondary_opts"):
         flags = getattr(parameter, name)
@@ -54,12 +54,12 @@ def _in_one_spelling(parameter: Any) -> Any:
 
 
 def _spellings(parameter: Any) -> list[str]:
-    """Return the names of an option by its long flags, the preferred one first: ``["resize", "fit"]``."""
+    """Return the names of the long flags of an option, the preferred one first: ``["resize", "fit"]``."""
     return [flag.lstrip("-").replace("-", "_") for flag in parameter.opts if flag.startswith("--")]
 
 
 def _check_spellings(parser: Any, words: Sequence[str]) -> None:
-    """Refuse two spellings of one option in one command: which of them should count?"""
+    """Raise an error if a command contains two spellings of one option, because they could have different values."""
     typed = {word.partition("=")[0] for word in words[: words.index("--") if "--" in words else len(words)]}
     for parameter in parser.params:
         long = [flag for flag in parameter.opts if flag.startswith("--")]
@@ -70,11 +70,12 @@ def _check_spellings(parser: Any, words: Sequence[str]) -> None:
 
 
 def check_environment(command: Callable[..., Any]) -> None:
-    """Refuse ENSEMBLE_* variables that no command knows, with the nearest that one does, and two for one option.
+    """Raise an error if an ENSEMBLE_* environment variable is invalid.
 
     Raises
     ------
-    UsageError : an unknown variable, or one for what must be typed, or two spellings of one.
+    UsageError : a variable that no command knows (with close matches), a variable for an option that must be typed, or
+        two spellings of one option.
     """
     given = sorted(name for name in os.environ if name.startswith(PREFIX))
     if not given:
@@ -83,17 +84,17 @@ def check_environment(command: Callable[..., Any]) -> None:
         if name in map(_variable, NOT_FROM_ENVIRONMENT):
             option = name.removeprefix(PREFIX).lower()
             raise UsageError(
-                f"{name} is set, but --{option} is not taken from the environment",
-                hint=f"unset {name}; type --{option} where it is meant",
+                f"{name} is set, but --{option} cannot be set by an environment variable",
+                hint=f"unset {name}, and type --{option} instead",
             )
-    mine = _variables_of(command)
-    for spellings in mine:
+    own = _variables_of(command)
+    for spellings in own:
         twice = [name for name in spellings if name in given]
         if len(twice) > 1:
             raise UsageError(f"{twice[0]} and {twice[1]} are two spellings of one option", hint="unset one of them")
-    if set(given) <= {name for spellings in mine for name in spellings}:
+    if set(given) <= {name for spellings in own for name in spellings}:
         return
-    # Only now the other commands are imported: a variable for one of them is no mistake.
+    # A variable can be for another command; the other commands are imported only now, because it takes time.
     known = _known_variables()
     for name in given:
         if name not in known:
@@ -115,7 +116,7 @@ def _known_variables() -> set[str]:
 
 
 def _variables_of(command: Callable[..., Any]) -> list[list[str]]:
-    """Return the variables of each parameter of a command, one for each spelling."""
+    """Return the environment variables of each parameter of a command, one per spelling."""
     return [
         [_variable(name) for name in dict.fromkeys([parameter.name, *_spellings(parameter)])]
         for parameter in _parser("command", command).params
@@ -126,8 +127,8 @@ def _variable(name: str) -> str:
     return f"{PREFIX}{name.strip('_').upper()}"
 
 
-# name → the line in `ensemble --help`. The module ensemble.cli.<name> holds a function of that name; nothing of it is
-# imported for the help, which is why the lines stand here.
+# Command → its line in `ensemble --help`. The lines are here so that the help imports no command module
+# (ensemble.cli.commands.<name>, with a function of that name).
 COMMANDS = {
     "demo": "run the full pipeline on synthetic data (a few minutes on a CPU)",
     "prepare": "write a new image set: cropped to faces, backgrounds replaced; originals stay untouched",
@@ -140,7 +141,7 @@ COMMANDS = {
     "doctor": "check the installation: versions, devices, mismatched packages",
 }
 CONTEXT = {"auto_envvar_prefix": "ENSEMBLE", "help_option_names": ["-h", "--help"], "max_content_width": 110}
-NOTHING_HALF_WRITTEN = "no partial files were written"
+NO_PARTIAL_FILES = "no partial files were written"
 
 USAGE = """usage: ensemble COMMAND [OPTIONS]
 
@@ -160,9 +161,7 @@ next: ensemble demo
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program and leave with its exit code: 0 done, 1 wrong input, 2 wrong usage, 3 folds failed, 130
-    interrupted.
-    """
+    """Run the program and exit: 0 success, 1 invalid input, 2 invalid usage, 3 failed folds, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     console.words = list(words)
     debug = _take(words, "--debug")
@@ -173,9 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with console.printing_logs():
             code = _run(words)
     except KeyboardInterrupt:
-        code = _explain(Interrupted(NOTHING_HALF_WRITTEN))
+        code = _explain(Interrupted(NO_PARTIAL_FILES))
     except BrokenPipeError:
-        # The reader (head, less) has gone: nothing to report, and Python must not complain at exit either.
+        # The reader of stdout (head, less) has ended. Redirect stdout, or Python prints an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
@@ -217,10 +216,8 @@ def _run(words: list[str]) -> int:
 
 
 def _parser(name: str, command: Callable[..., Any]) -> Any:
-    """Return the parser that typer makes of a function, with our help, our Ctrl-C and the variables of every
-    spelling.
-    """
-    # Typer's rich help costs .14 s a start; its plain help does not.
+    """Return typer's parser of a function, with panels in its help, handling of Ctrl-C, and variables per spelling."""
+    # Typer's rich help adds 0.14 s to each start; its plain help does not.
     os.environ.setdefault("TYPER_USE_RICH", "0")
     import typer
 
@@ -228,9 +225,9 @@ def _parser(name: str, command: Callable[..., Any]) -> Any:
     app.command(name, context_settings=CONTEXT)(command)
     parser: Any = typer.main.get_command(app)
     _show_panels(parser)
-    settings = getattr(command, "settings", ())  # load_settings reads their variables: it knows files and precedence
+    settings = getattr(command, "settings", ())  # load_settings reads their variables, and handles the precedence
     for parameter in parser.params:
-        parameter.show_envvar = False  # one sentence in the help of kfold says it for all
+        parameter.show_envvar = False  # the help of kfold explains the variables once
         parameter.allow_from_autoenv = parameter.name not in (*NOT_FROM_ENVIRONMENT, *settings)
         spellings = _spellings(parameter)
         if parameter.allow_from_autoenv and len(spellings) > 1 and parameter.envvar is None:
@@ -251,14 +248,14 @@ def _flags_of(parser: Any) -> dict[str, str]:
 
 
 def _interruptible(command: Callable[..., Any] | None) -> Callable[..., Any]:
-    """`command`, whose Ctrl-C is an error of ours before typer, which treats it otherwise in every version, sees it."""
+    """Return `command` with Ctrl-C raised as `Interrupted`, because typer's own handling depends on its version."""
 
     def run(*values: Any, **named: Any) -> Any:
         assert command is not None  # noqa: S101 - every command has a function
         try:
             return command(*values, **named)
         except KeyboardInterrupt:
-            raise Interrupted(NOTHING_HALF_WRITTEN) from None
+            raise Interrupted(NO_PARTIAL_FILES) from None
 
     return run
 

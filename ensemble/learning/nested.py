@@ -17,7 +17,7 @@ from folds.utils.numeric import groups_in_several_folds
 from folds.utils.progress import Advance
 
 N_OUTER_FOLDS = 5
-FEWEST = 3  # minimum parts: a nested choice leaves out two
+MIN_FOLDS = 3  # minimum parts: a nested choice leaves out two
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def outer_fold_ids(
     """Return (n,) the part of each sample; all samples of a person are in the same part.
 
     The parts are the folds of the members. People are assigned to new parts, stratified by class, if folds are unknown
-    or fewer than `FEWEST`, or if a person is in several folds.
+    or fewer than `MIN_FOLDS`, or if a person is in several folds.
 
     Parameters
     ----------
@@ -63,16 +63,16 @@ def outer_fold_ids(
     if (
         fold is not None
         and (fold >= 0).all()
-        and len(np.unique(fold)) >= FEWEST
+        and len(np.unique(fold)) >= MIN_FOLDS
         and not len(groups_in_several_folds(persons, fold))
     ):
         return np.unique(fold, return_inverse=True)[1]
     people = int(persons.max()) + 1
     # People are sorted by their most frequent class, in random order within a class, and assigned to the parts in turn.
-    class_counts = np.zeros((people, int(max(labels.max(), 0)) + 1))
-    np.add.at(class_counts, (persons, np.maximum(labels, 0)), labels >= 0)
+    label_counts = np.zeros((people, int(max(labels.max(), 0)) + 1))
+    np.add.at(label_counts, (persons, np.maximum(labels, 0)), labels >= 0)
     order = np.random.default_rng(derive_seed(0, "nests")).permutation(people)
-    order = order[np.argsort(class_counts.argmax(axis=1)[order], kind="stable")]
+    order = order[np.argsort(label_counts.argmax(axis=1)[order], kind="stable")]
     assigned = np.empty(people, np.int64)
     assigned[order] = np.arange(people) % min(count, people)
     return assigned[persons]

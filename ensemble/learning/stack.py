@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
-from ensemble.alignment.truth import Truth
+from ensemble.alignment.truth import GroundTruth
 from ensemble.voting.base import VoteInput
 from ensemble.voting.blocks import row_blocks
 from folds.errors import EnsembleError, UsageError
@@ -95,7 +95,7 @@ class Stack:
             yield part, VoteInput(values, votes, presence, hard, ranking)
 
 
-def stack_of(split: AlignedSplit, truth: Truth, outer_folds: NDArray[np.int64]) -> Stack:
+def stack_of(split: AlignedSplit, truth: GroundTruth, outer_folds: NDArray[np.int64]) -> Stack:
     """Return the labeled samples of a split, as the input of fitted methods.
 
     Parameters

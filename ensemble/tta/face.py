@@ -1,4 +1,4 @@
-"""`tta` of the face: a trained run and views in, merged predictions and what they gain out."""
+"""`ensemble.tta`: predict a trained run in several views, merge the views, and score the merge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ensemble.tta.merge import MergeConfig
 from ensemble.tta.result import MergedViews
 from ensemble.tta.run import augment_folds
-from ensemble.tta.scores import TTAGain, ViewScores, tta_record, worth_of
+from ensemble.tta.scores import TTAGain, ViewScores, gain_of, tta_record
 from ensemble.tta.views import parse_views
 from folds.errors import UsageError
 from folds.metrics.intervals import Difference
@@ -27,52 +27,50 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TTAResult(Displayed):
-    """A run predicted in several views.
+    """The predictions of a run in several views, merged and scored.
 
     Attributes
     ----------
-    made : how the views were merged.
-    scored : what the views and their merge are worth, a split each.
-    worth : what the merge gains out of fold; None where labels are not known, or there is one view alone.
+    made : the merge of the views.
+    scored : scores of the views and of their merge, one entry per split.
+    gains : out-of-fold gain of the merge; None without labels, or with a single view.
     root : the folder that holds ``runs/``.
     """
 
     made: MergedViews
     scored: tuple[ViewScores, ...]
-    worth: TTAGain | None
+    gains: TTAGain | None
     root: Path = Path()
 
     @property
     def run(self) -> str:
-        """The name of the run."""
+        """Return the name of the run."""
         return self.made.run
 
     @property
     def oof(self) -> Predictions:
-        """The merged out-of-fold predictions."""
+        """Return the merged out-of-fold predictions."""
         return read_predictions(oof_file(self.root / "runs" / "tta", self.run))
 
     @property
     def test(self) -> Predictions | None:
-        """The mean of the fold models' merged predictions of the test samples; None where there are none."""
+        """Return the mean over the fold models of the merged test predictions; None without test samples."""
         return mean_of_folds(list(fold_files(self.root / "runs" / "tta", self.run).values()))
 
     @property
     def gain(self) -> Difference | None:
-        """Macro F1 of the merge minus that of the plain image, paired over people; None where it cannot be told."""
-        return None if self.worth is None else self.worth.against_plain
+        """Return macro F1 of the merge minus that of the plain image, paired over people; None without labels."""
+        return None if self.gains is None else self.gains.against_plain
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The merged predictions: what `ensemble.blend` combines."""
+        """Return the files of the merged predictions, which `ensemble.blend` can combine."""
         folder = self.root / "runs" / "tta"
         found = (oof_file(folder, self.run), *fold_files(folder, self.run).values())
         return tuple(path for path in found if path.exists())
 
     def frame(self) -> pd.DataFrame:
-        """Return a row for each split and view, and for their merge: macro F1 with its 95% CI, accuracy, weight in the
-        merge.
-        """
+        """Return one row per split and view, and one per merge: macro F1 with its 95% CI, accuracy, weight."""
         import pandas as pd
 
         rows = []
@@ -86,11 +84,11 @@ class TTAResult(Displayed):
         return pd.DataFrame(rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``ensemble tta --json`` says."""
-        return tta_record(self.made, self.scored, self.worth)
+        """Return the plain values that ``ensemble tta --json`` prints."""
+        return tta_record(self.made, self.scored, self.gains)
 
     def display_table(self) -> Table:
-        """Return what is shown: a line for each view and for the merge, and what it gains."""
+        """Return the table that a notebook shows: one row per view and per merge, and the gain of the merge."""
         rows = []
         for one in self.scored:
             merged = (
@@ -109,7 +107,7 @@ class TTAResult(Displayed):
                 )
         notes = []
         if self.gain is not None:
-            notes.append(f"against no TTA: {self.gain.difference.signed_text()} macro F1 (95% CI over people, paired)")
+            notes.append(f"vs no TTA: {self.gain.difference.signed_text()} macro F1 (paired 95% CI over people)")
         return Table(
             f"{self.run} in {len(self.made.merge.views)} views",
             ["split", "view", "macro F1", "95% CI", "accuracy"],
@@ -133,31 +131,31 @@ def tta(
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> TTAResult:
-    """Predict a run's own validation rows, and test, in several views, and return their merge and what it gains. As
-    ``ensemble tta``.
+    """Predict a run's validation and test rows in several views, merge the views, and return the merge and its gain.
 
-    What is there already is not predicted again, so that another merge costs nothing.
+    The same as the command ``ensemble tta``. Views that were predicted before are not predicted again, so that another
+    merge needs no prediction.
 
     Parameters
     ----------
-    run : a run (of `kfold` or `load_run`), its name, or the file of a checkpoint.
+    run : a run (from `kfold` or `load_run`), its name, or the path of a checkpoint.
     views : ``hflip``, ``vflip``, ``rot90``, ``d4``, ``scale:1.1``, …, joined by ``,`` or ``*``; the plain image is
-        always among them.
-    merge : ``mean`` or ``geometric``; ``weighted`` or ``classwise``, with weights fitted out of fold; ``auto``, the
-        best of these.
-    budget : views an image at most, the best ones out of fold.
-    adaptive : further views only where the plain image leaves doubt.
-    data : the table it was trained on, where it has moved.
-    per_person : score people: the probabilities of a person's images are averaged first.
+        always one of the views.
+    merge : ``mean`` or ``geometric``; ``weighted`` or ``classwise``, with weights fitted on out-of-fold predictions;
+        ``auto``, the best of these.
+    budget : maximum number of views per image, chosen by out-of-fold score.
+    adaptive : whether to use more views only where the plain image is uncertain.
+    data : the table that the run was trained on, if it has moved.
+    per_person : whether to average the probabilities of each person's images before scoring.
     device : ``auto``, ``cpu``, or the number of a GPU.
-    force : predict the views again.
-    root : the folder that holds ``runs/`` and ``checkpoints/``; where `run` is a run, its own.
-    progress : False for silence.
+    force : whether to predict the views again.
+    root : the folder that holds ``runs/`` and ``checkpoints/``; ignored if `run` is a run, which has its own.
+    progress : False for no progress output.
 
     Raises
     ------
     UsageError : an unknown view or merge.
-    EnsembleError : there is no such run; the table lacks its rows; something is to be fitted, and labels are not known.
+    EnsembleError : the run does not exist, the table lacks rows of the run, or a fitted merge has no labels.
 
     Examples
     --------
@@ -186,4 +184,4 @@ def tta(
         root=Path(root),
         progress=progress_of(progress),
     )
-    return TTAResult(made, tuple(scored), worth_of(made, per_person), Path(root))
+    return TTAResult(made, tuple(scored), gain_of(made, per_person), Path(root))

@@ -82,7 +82,7 @@ class FoldPredictor:
         return built.to(memory_format=torch.channels_last) if channels_last else built, channels_last
 
     def release(self) -> None:
-        """Release the model, so that the next fold has the memory."""
+        """Release the model and its memory before the next fold."""
         self.__dict__.pop("model", None)
 
     def out_of_fold(self, views: Sequence[View]) -> None:
@@ -106,7 +106,7 @@ class FoldPredictor:
         self._fill(table, self.index, shared, views, np.ones(len(self.index), bool))
 
     def test(self, views: Sequence[View], only: NDArray[np.bool_] | None = None) -> None:
-        """Predict the test rows, if any; with `only` (n,), those where it is true."""
+        """Predict the test rows, if any; with `only` (n,), just the rows where it is true."""
         table, checkpoint = self.data.test, self.checkpoint
         if table is None:
             return

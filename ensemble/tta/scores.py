@@ -109,7 +109,7 @@ def _in_order(values: NDArray[np.floating], ids: NDArray[np.str_], wanted: NDArr
     return values[[place[name] for name in wanted.tolist()]]
 
 
-def worth_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
+def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
     """Return the out-of-fold score and comparisons of a merge; None if labels are unknown or there is only one view."""
     evidence = made.evidence
     if evidence is None or len(evidence.views) < 2:
@@ -165,7 +165,7 @@ def difference_record(found: Difference) -> dict[str, Any]:
     }
 
 
-def tta_record(made: MergedViews, scored: Sequence[ViewScores], worth: TTAGain | None) -> dict[str, Any]:
+def tta_record(made: MergedViews, scored: Sequence[ViewScores], gains: TTAGain | None) -> dict[str, Any]:
     """Return the views of a run, their merge and its scores as plain values, for ``--json``."""
     passes: dict[str, Any] = {"oof": made.oof_views, "test": made.test_views, "all_views": len(made.merge.views)}
     record: dict[str, Any] = {
@@ -174,17 +174,17 @@ def tta_record(made: MergedViews, scored: Sequence[ViewScores], worth: TTAGain |
         "passes": passes,
     }
     record["splits"] = [_split_record(one) for one in scored]
-    if worth is not None and made.evidence is not None:
+    if gains is not None and made.evidence is not None:
         record["worth"] = {
-            "nested": worth.against_plain.second,
-            "in_sample": worth.in_sample,
-            "plain": worth.against_plain.first,
-            "mean_of_all": worth.mean.to_dict(),
-            "against_plain": difference_record(worth.against_plain),
-            "against_mean": difference_record(worth.against_mean),
-            "all_views_for_all_images": worth.full,
-            "without": {view: -lost for view, lost in worth.leave_one_out.items()},
-            "per_class_f1": worth.per_class,
+            "nested": gains.against_plain.second,
+            "in_sample": gains.in_sample,
+            "plain": gains.against_plain.first,
+            "mean_of_all": gains.mean.to_dict(),
+            "against_plain": difference_record(gains.against_plain),
+            "against_mean": difference_record(gains.against_mean),
+            "all_views_for_all_images": gains.full,
+            "without": {view: -lost for view, lost in gains.leave_one_out.items()},
+            "per_class_f1": gains.per_class,
         }
     return record
 

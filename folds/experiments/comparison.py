@@ -1,4 +1,4 @@
-"""Two runs side by side: the settings that differ, and the paired difference of their out-of-fold scores."""
+"""Compare two runs: the settings that differ, and the paired difference of their out-of-fold scores."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ from folds.utils.numeric import factorize
 from folds.utils.text import value_text
 
 COMPARED = ("macro_f1", "accuracy", "log_loss")
-# Where something lies, and how it was asked for; what is in it is compared by its hash.
-_ASKED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "name", "init", "resolved"}
-_ASKED |= {"holdout", "repair", "stratify", "repeats", "seeds"}
-# What was decided at the start, as a setting: the number format instead of "auto", contents by the beginning of their
-# hash.
-_DECIDED = {"amp": "amp", "device": "device"}
+# Locations and requests are not compared; the contents of the files are compared by hash.
+_NOT_COMPARED = {"data", "test", "folds", "path", "label", "person", "id", "split", "person_regex", "name", "init"}
+_NOT_COMPARED |= {"holdout", "repair", "stratify", "repeats", "seeds", "resolved"}
+# Resolved values that are compared as settings: the number format in place of "auto", contents as abbreviated hashes.
+_RESOLVED = {"amp": "amp", "device": "device"}
 _CONTENT = {
     "table_sha": "data",
     "test_sha": "test",
@@ -40,15 +39,16 @@ _CONTENT = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the run `second` has more than the run `first`.
+    """The differences between two runs, `second` minus `first`.
 
     Attributes
     ----------
-    varied : setting → its values in both; None where it is not set.
-    controlled : the settings that are the same.
-    differences : by metric, on the samples that both have predicted.
-    rows, people : of these samples; `rows` are people where a person's images were averaged.
-    notes : what a reader must know to take the difference for what it is.
+    changed : setting that differs → its values in the first and the second run; None if not set.
+    unchanged : the settings that are the same.
+    differences : metric → difference of the scores, on the samples that both runs predict.
+    rows, people : numbers of rows and people among these samples; a row is a person if each person's images are
+        averaged.
+    notes : limitations of the comparison.
     """
 
     first: str
@@ -65,23 +65,20 @@ class Comparison:
 
         Parameters
         ----------
-        among : comparisons that are looked at together: the more there are, the likelier one stands out by chance
-            (Bonferroni).
+        among : number of comparisons that are made together, for the Bonferroni correction.
         """
         return self.differences[metric].verdict(among)
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run was made with, from its config.toml: settings as decided, and what lay in its files by the
-    beginning of their hashes.
-    """
-    settings = {key: value for key, value in record.items() if key not in _ASKED}
+    """Return the settings of a run from its config.toml: resolved values, and input files as abbreviated hashes."""
+    settings = {key: value for key, value in record.items() if key not in _NOT_COMPARED}
     if isinstance(settings.get("arch"), list):
         settings["arch"] = ",".join(map(str, settings["arch"]))
     resolved = record.get("resolved")
     for key, value in resolved.items() if isinstance(resolved, Mapping) else ():
-        if key in _DECIDED:
-            settings[_DECIDED[key]] = value
+        if key in _RESOLVED:
+            settings[_RESOLVED[key]] = value
         elif key in _CONTENT and value:
             settings[_CONTENT[key]] = str(value)[:12]
     return settings
@@ -92,70 +89,75 @@ def settings_between(
 ) -> tuple[dict[str, tuple[Any, Any]], tuple[str, ...]]:
     """Return the settings that differ, with both values, and the names of those that are the same."""
     names = [*first, *(name for name in second if name not in first)]
-    varied = {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
-    return varied, tuple(name for name in names if name not in varied)
+    changed = {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
+    return changed, tuple(name for name in names if name not in changed)
 
 
 def compare_runs(first: str, second: str, runs: Path = Path("runs"), per_person: bool = False) -> Comparison:
-    """Compare what two runs have published, lined up by id and class name.
+    """Compare the out-of-fold predictions of two runs, aligned by id and class name.
 
     Raises
     ------
-    UsageError : there is no such run.
-    EnsembleError : they cannot be compared: other targets or classes, no common samples, other labels for the same one.
+    UsageError : a run does not exist.
+    EnsembleError : different targets or classes, no common samples, or different labels of a sample.
     """
     a, b = (_published(name, runs) for name in (first, second))
     notes: list[str] = []
     _check_same_target(a, b)
     rows, at_a, at_b = _common(a, b, notes)
-    labels, persons = _truth(a, b, at_a, at_b, notes)
+    names, persons = _common_labels(a, b, at_a, at_b, notes)
     code = {name: i for i, name in enumerate(a.sidecar.classes)}
-    strange = sorted(set(labels.tolist()) - set(code))
-    if strange:
+    unknown = sorted(set(names.tolist()) - set(code))
+    if unknown:
         raise EnsembleError(
-            f"{a.path}: the label '{strange[0]}' is not one of its {len(code)} classes",
+            f"{a.path}: the label '{unknown[0]}' is not one of its {len(code)} classes",
             hint="restore the file, or train the run again",
         )
-    truth = np.array([code[label] for label in labels.tolist()])
+    labels = np.array([code[name] for name in names.tolist()])
     order = [b.sidecar.classes.index(name) for name in a.sidecar.classes]
     values = [np.asarray(a.values)[at_a], np.asarray(b.values)[at_b][:, order]]
     people = factorize(persons)[1]
     if per_person:
-        averaged = [average_by_person(truth, some, people, len(code)) for some in values]
-        truth, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
+        averaged = [average_by_person(labels, some, people, len(code)) for some in values]
+        labels, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
     _note_splits(a, b, notes)
-    varied, controlled = settings_between(a.settings, b.settings)
+    changed, unchanged = settings_between(a.settings, b.settings)
     missing = [one.run for one in (a, b) if not one.settings]
     if missing:
         notes.append(f"{' and '.join(missing)}: no config.toml, so the settings are unknown")
-        varied, controlled = {}, ()
+        changed, unchanged = {}, ()
     differences = {
-        name: difference_over_people(METRICS[name], truth, values[0], values[1], people, level=LEVEL)
+        name: difference_over_people(METRICS[name], labels, values[0], values[1], people, level=LEVEL)
         for name in COMPARED
     }
     return Comparison(
         first,
         second,
-        varied,
-        controlled,
+        changed,
+        unchanged,
         differences,
-        len(truth) if per_person else rows,
+        len(labels) if per_person else rows,
         differences[COMPARED[0]].difference.people,
         tuple(notes),
     )
 
 
 def known_runs(runs: Path = Path("runs")) -> list[str]:
-    """Return the runs that have published out-of-fold predictions, by name."""
+    """Return the names of the runs with out-of-fold predictions, sorted."""
     return sorted(path.name.removesuffix(".oof.npy") for path in runs.glob("*.oof.npy"))
 
 
 def require_run(name: str, runs: Path = Path("runs"), option: str = "run") -> None:
-    """An error for a run that has published nothing, with the nearest that have.
+    """Raise an error if a run has no out-of-fold predictions.
 
     Parameters
     ----------
-    option : what the error calls it.
+    option : the word for the run in the message.
+
+    Raises
+    ------
+    EnsembleError : no fold of the run is trained yet.
+    UsageError : there is no such run; the message suggests the closest names.
     """
     known = known_runs(runs)
     if name in known:
@@ -163,7 +165,7 @@ def require_run(name: str, runs: Path = Path("runs"), option: str = "run") -> No
     close = close_matches(name, known)
     meant = f"; did you mean {' or '.join(close)}?" if close else ""
     listed = (
-        f"there are {', '.join(known[:20])}{' …' if len(known) > 20 else ''}"
+        f"known: {', '.join(known[:20])}{' …' if len(known) > 20 else ''}"
         if known
         else f"{runs} has no runs yet: train one with ensemble kfold"
     )
@@ -190,7 +192,7 @@ class _Published:
         labels = rows.labels if self.sidecar.target == LABEL else rows.attributes.get(self.sidecar.target)
         if labels is None:
             raise EnsembleError(
-                f"{self.path} has no labels: it cannot be scored", hint="only runs on labelled samples are compared"
+                f"{self.path} has no labels, so it cannot be scored", hint="compare runs on labeled samples"
             )
         return labels
 
@@ -202,7 +204,7 @@ def _published(run: str, runs: Path) -> _Published:
     if sidecar is None:
         raise EnsembleError(
             f"{path} has no sidecar, so the ids of its rows are unknown",
-            hint="ensemble blend can use bare arrays, a comparison cannot",
+            hint="restore the sidecar, or use ensemble blend, which accepts arrays without a sidecar",
         )
     values = read_array(path)
     if values.shape != (len(sidecar.rows), len(sidecar.classes)):
@@ -212,54 +214,55 @@ def _published(run: str, runs: Path) -> _Published:
         )
     config = runs / run / "config.toml"
     settings = settings_of(read_record(config)) if config.is_file() else {}
-    # What it began with may be as well, which the folds say.
-    chosen = (
+    # The initial weights can be selected on the scored folds, too; only done.json records that.
+    selected = (
         settings.get("keep") == "best"
         or settings.get("patience", 0) > 0
-        or any(map(_says_optimistic, (runs / run).glob("fold*/done.json")))
+        or any(map(_is_optimistic, (runs / run).glob("fold*/done.json")))
     )
-    return _Published(run, path, values, sidecar, settings, chosen)
+    return _Published(run, path, values, sidecar, settings, selected)
 
 
-def _says_optimistic(path: Path) -> bool:
-    done = read_json(path)
-    return isinstance(done, dict) and done.get("optimistic") is True
+def _is_optimistic(path: Path) -> bool:
+    record = read_json(path)
+    return isinstance(record, dict) and record.get("optimistic") is True
 
 
 def _check_same_target(a: _Published, b: _Published) -> None:
     if a.sidecar.target != b.sidecar.target:
         raise EnsembleError(
             f"{a.run} predicts the {a.sidecar.target}, {b.run} the {b.sidecar.target}: their scores cannot be compared",
-            hint="compare runs of one target; a blend joins targets",
+            hint="compare runs with the same target; ensemble blend combines targets",
         )
     if set(a.sidecar.classes) != set(b.sidecar.classes):
-        only = sorted(set(a.sidecar.classes) ^ set(b.sidecar.classes))
+        unshared = sorted(set(a.sidecar.classes) ^ set(b.sidecar.classes))
         raise EnsembleError(
-            f"{a.run} and {b.run} have different classes, e.g. '{only[0]}' in one alone",
+            f"{a.run} and {b.run} have different classes: '{unshared[0]}' is in only one of them",
             hint="compare runs of one table",
         )
 
 
 def _common(a: _Published, b: _Published, notes: list[str]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many samples both have, and where they stand in each, in the order of the first."""
+    """Return the number of common samples and their rows in each run, in the order of the first run."""
     _, at_a, at_b = np.intersect1d(a.sidecar.rows.ids, b.sidecar.rows.ids, return_indices=True)
     if not len(at_a):
         example = f"'{a.sidecar.rows.ids[0]}' and '{b.sidecar.rows.ids[0]}'"
         raise EnsembleError(
             f"{a.run} and {b.run} have no sample in common, e.g. {example}",
-            hint="compare runs of one table, with the same --id",
+            hint="compare runs of one table, with the same `id` column",
         )
     order = np.argsort(at_a)
     sizes = {one.run: len(one.sidecar.rows) for one in (a, b)}
     if set(sizes.values()) != {len(at_a)}:
         each = ", ".join(f"{run} has {size:,}" for run, size in sizes.items())
-        notes.append(f"compared on the {len(at_a):,} samples that both have predicted ({each})")
+        notes.append(f"compared on the {len(at_a):,} samples that both runs predict ({each})")
     return len(at_a), at_a[order], at_b[order]
 
 
-def _truth(
+def _common_labels(
     a: _Published, b: _Published, at_a: NDArray[np.int64], at_b: NDArray[np.int64], notes: list[str]
 ) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """Return the label and the person of each common sample, (n,) each."""
     labels, others = a.labels[at_a], b.labels[at_b]
     ids = a.sidecar.rows.ids[at_a]
     differing = np.flatnonzero(labels != others)
@@ -278,18 +281,17 @@ def _truth(
         persons = theirs
     elif theirs is not None and (persons != theirs).any():
         notes.append(
-            f"{int((persons != theirs).sum()):,} samples have different persons in the two runs; those of {a.run} are "
-            "used"
+            f"{int((persons != theirs).sum()):,} samples have different persons in the two runs; using those of {a.run}"
         )
     if persons is None:
-        notes.append("persons are not known: each image counts as one, which makes the intervals too narrow")
+        notes.append("persons are unknown: each image counts as one person, which makes the intervals too narrow")
         return labels, ids
     return labels, persons
 
 
 def _note_splits(a: _Published, b: _Published, notes: list[str]) -> None:
     if a.sidecar.folds_sha != b.sidecar.folds_sha:
-        notes.append("the folds differ: the luck of the split is part of the difference")
+        notes.append("the folds differ: random variation of the split is part of the difference")
     notes += [
         f"{one.run} is optimistic: its epoch was selected on the scored folds"
         for one in (a, b)
@@ -300,29 +302,29 @@ def _note_splits(a: _Published, b: _Published, notes: list[str]) -> None:
 def check_comparable(
     baseline: str, rows: SampleRows, classes: Sequence[str], target: str, runs: Path = Path("runs")
 ) -> None:
-    """Before anything is trained: whether a run on these rows could be compared with `baseline`.
+    """Raise an error if a run on these rows could not be compared with `baseline`; called before training.
 
     Raises
     ------
-    EnsembleError : as `compare` would, after hours.
+    EnsembleError : the same errors as `compare_runs` raises after training.
     """
     known = _published(baseline, runs)
     sidecar = PredictionMetadata(kind="probability", split="oof", classes=tuple(classes), rows=rows, target=target)
     planned = _Published("this run", known.path, known.values, sidecar, {})
     _check_same_target(known, planned)
     _, at_known, at_planned = _common(known, planned, [])
-    _truth(known, planned, at_known, at_planned, [])
+    _common_labels(known, planned, at_known, at_planned, [])
 
 
-def changes_text(varied: Mapping[str, Sequence[Any]], most: int = 60) -> str:
-    """Return ``loss: ce → focal``; names alone where that is longer than `most` characters."""
-    text = ", ".join(f"{name}: {value_text(before)} → {value_text(after)}" for name, (before, after) in varied.items())
-    if len(text) <= most:
+def changes_text(changed: Mapping[str, Sequence[Any]], max_length: int = 60) -> str:
+    """Return ``loss: ce → focal``; only the names if the text is longer than `max_length` characters."""
+    text = ", ".join(f"{name}: {value_text(before)} → {value_text(after)}" for name, (before, after) in changed.items())
+    if len(text) <= max_length:
         return text
-    names = list(varied)
-    while len(names) > 1 and len(_listed(names, len(varied))) > most:
+    names = list(changed)
+    while len(names) > 1 and len(_listed(names, len(changed))) > max_length:
         names.pop()
-    return _listed(names, len(varied))
+    return _listed(names, len(changed))
 
 
 def _listed(names: Sequence[str], of: int) -> str:
@@ -331,14 +333,14 @@ def _listed(names: Sequence[str], of: int) -> str:
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """A run beside the one that it is compared with.
+    """A run and the comparison with its baseline.
 
     Attributes
     ----------
-    baseline : None for a run that others are compared with.
-    score : macro F1 out of fold.
-    comparison : None for a baseline, and where they could not be compared.
-    problem : why they could not be compared; "" where they could.
+    baseline : name of its baseline; None for a run that is itself a baseline.
+    score : out-of-fold macro F1.
+    comparison : None for a baseline, or if the comparison failed.
+    problem : why the comparison failed; "" otherwise.
     """
 
     run: str
@@ -351,7 +353,7 @@ class BaselineComparison:
 def compare_with_baselines(
     runs: Sequence[RunLike], summaries: Sequence[RunSummary], per_person: bool = False
 ) -> list[BaselineComparison]:
-    """Compare each run with its baseline; the baselines among them are listed as well, [] where nothing is compared."""
+    """Return the comparison of each run with its baseline, and the baselines; [] if no run has a baseline."""
     scores = {summary.run: summary.oof.interval for summary in summaries}
     baselines = {run.baseline for run in runs if run.baseline is not None}
     compared: list[BaselineComparison] = []

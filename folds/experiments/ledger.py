@@ -1,7 +1,7 @@
-"""The ledger of experiments, ``runs/ledger.jsonl``: one JSON object a line, only ever appended to.
+"""Read and append to the ledger of experiments, ``runs/ledger.jsonl``: one JSON object per line.
 
-Whatever happens to a line, the others are read: a line that a crash has torn is passed over and counted, and the next
-one begins on a line of its own. Nothing else is kept here: what the program itself needs stands in the run's folder.
+A damaged line does not affect the others: a line that a crash has cut off is skipped and counted, and the next line is
+appended after a line break. No command depends on the ledger: the files of a run are complete without it.
 """
 
 from __future__ import annotations
@@ -103,14 +103,14 @@ _KIND = one_of(*_TABLES)
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a ledger says, in the order in which it was written.
+    """The content of a ledger, in the order of its lines.
 
     Attributes
     ----------
-    entries : the lines of runs.
-    notes : remarks on runs: ``{"run", "time", "text"}``.
+    entries : the lines about runs.
+    notes : the notes on runs: ``{"run", "time", "text"}``.
     damaged : numbers of the lines that cannot be read.
-    newer : numbers of the lines that a later version of the program has written.
+    newer : numbers of the lines written by a later version of the package.
     """
 
     path: Path
@@ -120,7 +120,7 @@ class Ledger:
     newer: tuple[int, ...] = ()
 
     def latest(self) -> dict[str, dict[str, Any]]:
-        """Run → its last line, which says all that the earlier ones said, in the order of these lines."""
+        """Return run → its last line, which replaces its earlier lines, in the order of these lines."""
         last: dict[str, dict[str, Any]] = {}
         for entry in self.entries:
             last.pop(entry["run"], None)
@@ -128,22 +128,20 @@ class Ledger:
         return last
 
     def notes_of(self, run: str) -> list[str]:
-        """Return the remarks on a run, oldest first."""
+        """Return the notes on a run, oldest first."""
         return [note["text"] for note in self.notes if note["run"] == run]
 
-    def passed_over(self) -> list[str]:
-        """Return one line for each kind of line that could not be used; [] where all were."""
-        said = []
-        for numbers, what in ((self.damaged, "damaged"), (self.newer, "written by a later version")):
-            if numbers:
-                which = f"line {numbers[0]} is" if len(numbers) == 1 else f"{len(numbers)} lines are"
+    def skipped_lines(self) -> list[str]:
+        """Return one warning for each kind of skipped line; [] if every line was read."""
+        warnings = []
+        for lines, reason in ((self.damaged, "damaged"), (self.newer, "written by a later version")):
+            if lines:
+                subject = f"line {lines[0]} is" if len(lines) == 1 else f"{len(lines)} lines are"
                 listed = (
-                    ""
-                    if len(numbers) == 1
-                    else f" ({', '.join(map(str, numbers[:5]))}{', …' if len(numbers) > 5 else ''})"
+                    "" if len(lines) == 1 else f" ({', '.join(map(str, lines[:5]))}{', …' if len(lines) > 5 else ''})"
                 )
-                said.append(f"{self.path}: {which} {what} and skipped{listed}")
-        return said
+                warnings.append(f"{self.path}: {subject} {reason} and skipped{listed}")
+        return warnings
 
 
 def ledger_file(runs: Path = Path("runs")) -> Path:
@@ -152,35 +150,35 @@ def ledger_file(runs: Path = Path("runs")) -> Path:
 
 
 def now() -> str:
-    """Return the time of a line: ISO 8601, UTC, to the second."""
+    """Return the current time for a line: ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def append(path: Path, kind: str, record: Mapping[str, Any]) -> None:
-    """Add a line; writers that come at once write one after the other.
+    """Append a line; a lock lets concurrent writers write one after the other.
 
-    A last line without an end, of a process that died while it wrote, is closed first. A line that the disk has no room
-    for is taken back.
+    An incomplete last line, of a process that died while writing, is ended with a line break first. If the disk is
+    full, the part of the new line that was written is removed.
 
     Raises
     ------
     EnsembleError : the file cannot be written.
-    ValueError : `record` is not what `read_ledger` would read.
+    ValueError : `record` has fields that `read_ledger` would reject.
     """
     wrong = validate_fields(record, _TABLES[kind])
     if wrong:
         raise ValueError(f"not a line of the ledger: {'; '.join(wrong)}")
     line = json.dumps({"schema": SCHEMA, "kind": kind, **record}, ensure_ascii=False, allow_nan=False)
-    # Half a character of a file name that is no text is written as JSON's own escape.
+    # Bytes of a file name that are not valid UTF-8 are lone surrogates, which JSON can hold only as escapes.
     content = line.encode("utf-8", "backslashreplace") + b"\n"
     make_folder(path.parent)
     try:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            # A network drive without locks still appends.
+            # Without locks, as on some network drives, the line is appended all the same.
             _append(file, content, alone=try_lock(file, wait=True) is True)
         finally:
-            os.close(file)  # and the lock with it
+            os.close(file)  # this also releases the lock
     except OSError as error:
         raise cannot_write(path, error) from None
 
@@ -191,22 +189,22 @@ def _append(file: int, content: bytes, alone: bool) -> None:
         content = b"\n" + content
     try:
         left = memoryview(content)
-        while left:  # in one piece, unless the disk is full
+        while left:  # one call writes everything, unless the disk is full
             left = left[os.write(file, left) :]
         os.fsync(file)
     except OSError:
-        if alone:  # otherwise another writer's line could stand behind it
+        if alone:  # without the lock, the truncation could remove another writer's line
             with contextlib.suppress(OSError):
                 os.ftruncate(file, size)
         raise
 
 
 def read_ledger(path: Path) -> Ledger:
-    """Return what can be read of a ledger; empty where there is none.
+    """Return all readable lines of a ledger; an empty ledger if the file does not exist.
 
     Raises
     ------
-    EnsembleError : the file as a whole cannot be read.
+    EnsembleError : the file cannot be read.
     """
     try:
         lines = path.read_bytes().split(b"\n")

@@ -1,4 +1,4 @@
-"""All runs there are, by the ledger and by their files: chosen, sorted, and as columns."""
+"""List all runs of the ledger and of the runs folder: filter, sort, and show them in columns."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from folds.utils.text import value_text
 
 logger = logging.getLogger(__name__)
 
-NOT_IN_LEDGER, REMOVED = "not in the ledger", "its files are gone"
-CHANGED, BASELINE_CHANGED = "trained further since", "its baseline was trained since"
+NOT_IN_LEDGER, REMOVED = "not in the ledger", "files deleted"
+CHANGED, BASELINE_CHANGED = "retrained since", "baseline retrained since"
 
 
 @dataclass(frozen=True)
 class RunListing:
-    """A run as the ledger or, where it says nothing, its files have it.
+    """A run in the list, described by its line of the ledger or, without one, by its files.
 
     Attributes
     ----------
-    entry : as a line of the ledger.
-    notes : remarks, oldest first.
-    marks : what a reader must know.
-    among : how many runs there are that are compared with the same baseline.
+    entry : the fields of a line of the ledger.
+    notes : the notes on the run, oldest first.
+    flags : warnings about the run or its line.
+    among : number of runs that are compared with the same baseline.
     """
 
     run: str
@@ -46,60 +46,58 @@ class RunListing:
 
     @property
     def baseline(self) -> str:
-        """Return the run that it is compared with, or nothing."""
+        """Return the name of the baseline; "" without one."""
         return (self.entry.get("baseline") or {}).get("run", "")
 
     @property
     def difference(self) -> Mapping[str, Any] | None:
-        """Macro F1 against the baseline: ``first``, ``second``, ``difference``, ``low``, ``high``, ``chance``."""
+        """Return the difference of macro F1 from the baseline, with the keys of `Difference.from_dict`, or None."""
         return ((self.entry.get("baseline") or {}).get("differences") or {}).get("macro_f1")
 
     @property
     def significance(self) -> str:
-        """Return whether that difference is significant: ``yes``, ``no`` with the reason, nothing where there is
-        none.
-        """
+        """Return whether that difference is significant: ``yes``, or ``no`` with the reason; "" without a baseline."""
         found = self.difference
         return "" if found is None else Difference.from_dict(found).verdict(self.among)
 
 
 def list_runs(ledger: Ledger, runs: Path = Path("runs")) -> list[RunListing]:
-    """Return every run that has a trained fold, in the order of its last line; those without a line last, by name.
+    """Return every run with a trained fold in the order of the last lines; runs without a line follow, by name.
 
-    A run whose files cannot be read is left out, with a warning in the log.
+    A run whose files cannot be read is skipped, with a warning in the log.
     """
     latest = ledger.latest()
-    there = {path.parent.name for path in runs.glob("*/config.toml")}
+    existing = {path.parent.name for path in runs.glob("*/config.toml")}
     listed = []
     for name, entry in latest.items():
-        marks = _marks(entry, runs) if name in there else [REMOVED]
-        listed.append(RunListing(name, entry, tuple(ledger.notes_of(name)), tuple(marks)))
-    for name in sorted(there - set(latest)):
+        flags = _flags(entry, runs) if name in existing else [REMOVED]
+        listed.append(RunListing(name, entry, tuple(ledger.notes_of(name)), tuple(flags)))
+    for name in sorted(existing - set(latest)):
         try:
             found = entry_from_files(name, runs)
         except EnsembleError as error:
             logger.warning(f"{name}: {error.message}")
             continue
         if found is not None:
-            listed.append(RunListing(name, found, tuple(ledger.notes_of(name)), (NOT_IN_LEDGER, *_marks(found, runs))))
+            listed.append(RunListing(name, found, tuple(ledger.notes_of(name)), (NOT_IN_LEDGER, *_flags(found, runs))))
     counted = Counter(one.baseline for one in listed if one.difference is not None)
     return [replace(one, among=max(1, counted[one.baseline])) for one in listed]
 
 
-def _marks(entry: Mapping[str, Any], runs: Path) -> list[str]:
-    marks = ["optimistic"] if entry["optimistic"] else []
+def _flags(entry: Mapping[str, Any], runs: Path) -> list[str]:
+    flags = ["optimistic"] if entry["optimistic"] else []
     baseline = entry.get("baseline")
     try:
         if (
             trained_folds(entry["run"], runs) != entry["folds"]
             or sha256_file(runs / entry["run"] / "config.toml") != entry["config_sha"]
         ):
-            marks.append(CHANGED)
+            flags.append(CHANGED)
         if baseline is not None and (now := trained_folds(baseline["run"], runs)) and now != baseline["folds"]:
-            marks.append(BASELINE_CHANGED)
+            flags.append(BASELINE_CHANGED)
     except (EnsembleError, OSError):
-        marks.append("its files are damaged")
-    return marks
+        flags.append("files damaged")
+    return flags
 
 
 def _interval(value: Mapping[str, Any] | None, key: str, text: Callable[[Mapping[str, float]], str]) -> str:
@@ -131,7 +129,7 @@ def _commit(listed: RunListing) -> str:
     return "" if git is None else git["commit"][:10] + ("+" if git["dirty"] else "")
 
 
-# Name → title in a table, and the text of a cell. Settings are columns, too, under their own names.
+# Name → header, and text of a cell. A setting is a column, too, with its own name.
 COLUMNS: dict[str, tuple[str, Callable[[RunListing], str]]] = {
     "run": ("run", lambda one: one.run),
     "arch": ("arch", lambda one: one.entry["arch"]),
@@ -144,10 +142,10 @@ COLUMNS: dict[str, tuple[str, Callable[[RunListing], str]]] = {
     "test": ("test macro F1", lambda one: _interval(one.entry.get("test"), "macro_f1", _score)),
     "test_interval": ("test 95% CI", lambda one: _interval(one.entry.get("test"), "macro_f1", _ci)),
     "baseline": ("baseline", lambda one: one.baseline),
-    "varied": ("varied", lambda one: changes_text((one.entry.get("baseline") or {}).get("varied", {}))),
+    "varied": ("changed", lambda one: changes_text((one.entry.get("baseline") or {}).get("varied", {}))),
     "difference": ("difference", lambda one: _against(one, lambda found: f"{found['difference']:+.3f}")),
     "paired": ("paired 95% CI", lambda one: _against(one, _paired_ci)),
-    "distinguishable": ("distinguishable", lambda one: one.significance),
+    "distinguishable": ("significant", lambda one: one.significance),
     "hypothesis": ("hypothesis", lambda one: one.entry.get("hypothesis") or ""),
     "notes": ("notes", lambda one: "; ".join(one.notes)),
     "time": ("time", lambda one: str(timedelta(seconds=round(one.entry["cost"]["seconds"])))),
@@ -186,18 +184,23 @@ SORTS: dict[str, Callable[[RunListing], Any]] = {
 
 
 def sort_runs(listed: Sequence[RunListing], key: str) -> list[RunListing]:
-    """Return the best first (`score`), the newest last (`date`), the quickest first (`time`), or by `name`."""
+    """Return the runs sorted by ``score`` (best first), ``date`` (newest last), ``time`` (fastest first) or ``name``.
+
+    Raises
+    ------
+    UsageError : an unknown key.
+    """
     if key not in SORTS:
-        raise unknown_name("--sort", key, list(SORTS))
+        raise unknown_name("`sort`", key, list(SORTS))
     return sorted(listed, key=SORTS[key])
 
 
 def column(name: str, listed: Sequence[RunListing]) -> tuple[str, Callable[[RunListing], str]]:
-    """Return a column by name: one of `COLUMNS`, or a setting of any of the runs.
+    """Return a column by name, as its header and the text of a cell: one of `COLUMNS`, or a setting of any of the runs.
 
     Raises
     ------
-    UsageError : there is none, with the nearest.
+    UsageError : an unknown column; the message suggests the closest names.
     """
     key = name.strip().replace("-", "_")
     if key in COLUMNS:
@@ -214,35 +217,38 @@ def _setting(one: RunListing, key: str) -> Any:
 
 
 def filter_runs(listed: Sequence[RunListing], filters: Sequence[str]) -> list[RunListing]:
-    """Return the runs that all of ``loss=focal`` (is), ``loss!=ce`` (is not) and ``run~swin`` (contains) hold for;
-    numbers are compared as numbers.
+    """Return the runs that match all filters; numbers are compared as numbers.
+
+    Parameters
+    ----------
+    filters : ``loss=focal`` (is), ``loss!=ce`` (is not) or ``run~swin`` (contains).
 
     Raises
     ------
-    UsageError : a filter of another form, or on what is no column and no setting.
+    UsageError : a filter of another form, or on a name that is neither a column nor a setting.
     """
     kept = list(listed)
     for text in filters:
         match = re.fullmatch(r"\s*([\w-]+)\s*(!=|=|~)(.*)", text, flags=re.DOTALL)
         if match is None:
             raise UsageError(
-                f"--filter {text}: expected KEY=VALUE, KEY!=VALUE or KEY~PART",
-                hint="--filter loss=focal, --filter run~swin",
+                f"`filter` expected KEY=VALUE, KEY!=VALUE or KEY~PART, found {text}",
+                hint="e.g. loss=focal, or run~swin",
             )
-        key, how, wanted = match[1], match[2], match[3].strip()
+        key, operator, wanted = match[1], match[2], match[3].strip()
         cell = column(key, listed)[1]
-        kept = [one for one in kept if _holds(cell(one), _setting(one, key.replace("-", "_")), how, wanted)]
+        kept = [one for one in kept if _matches(cell(one), _setting(one, key.replace("-", "_")), operator, wanted)]
     return kept
 
 
-def _holds(cell: str, raw: Any, how: str, wanted: str) -> bool:
-    texts = [cell.lower(), *([] if raw is None else [str(raw).lower()])]
-    if how == "~":
+def _matches(cell: str, value: Any, operator: str, wanted: str) -> bool:
+    texts = [cell.lower(), *([] if value is None else [str(value).lower()])]
+    if operator == "~":
         return any(wanted.lower() in text for text in texts)
     same = wanted.lower() in texts or any(
         _number(text) is not None and _number(text) == _number(wanted) for text in texts
     )
-    return same if how == "=" else not same
+    return same if operator == "=" else not same
 
 
 def _number(text: str) -> float | None:

@@ -1,7 +1,7 @@
-"""The numbers of a training for TensorBoard or MLflow as well, for those who watch them there; no result depends on it.
+"""Log the metrics of a training to TensorBoard or MLflow; no result depends on it.
 
-The command writes them, not its workers: they come with the events that the bars come from. After a resume the epochs
-before it are taken from history.csv, so that a course is whole, wherever it was interrupted.
+The main process writes them, from the same events as the progress bars. After a resume, earlier epochs are read from
+history.csv, so the curves are complete.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 TRACKERS = ("tensorboard", "mlflow")
 EXPERIMENT = "ensemble"
-# Column of history.csv → the name it has there.
-_COURSES = {
+# Column of history.csv → name of the metric.
+_METRIC_NAMES = {
     "loss": "loss/training",
     "validation_log_loss": "loss/validation",
     "validation_macro_f1": "score/macro_f1",
@@ -33,9 +33,8 @@ _COURSES = {
     "lr": "course/learning_rate",
     "seconds": "course/seconds_an_epoch",
 }
-# Nothing is told to anybody; the folder stays usable in versions that would rather have a database; and a server that
-# is gone
-# holds up an epoch for seconds, not for minutes.
+# No telemetry; a folder as the store also in versions that prefer a database; and an unreachable server delays an epoch
+# by seconds, not by minutes.
 _MLFLOW = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_FILE_STORE": "true",
@@ -45,11 +44,10 @@ _MLFLOW = {
 
 
 class Tracker:
-    """Takes the events of a training and the entries of the ledger, and does nothing with them; a context manager.
+    """A logger that ignores the events of a training and the lines of the ledger; a context manager.
 
-    Its methods may be called from any thread. What goes wrong in one that does something is logged once, and ends it:
-    nobody
-    loses a training to a plot.
+    Its methods can be called from any thread. An error in a subclass is logged once and stops the logger, not the
+    training.
     """
 
     def __init__(self) -> None:
@@ -58,19 +56,19 @@ class Tracker:
         self._broken = False
 
     def __enter__(self) -> Tracker:
-        """Begin, before anything is trained.
+        """Connect to the store, before any training.
 
         Raises
         ------
-        EnsembleError : it cannot be.
+        EnsembleError : the connection fails.
         """
         try:
             self._connect()
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise EnsembleError(
-                f"--logger cannot start: {type(error).__name__}: {reason}",
-                hint="correct it, or leave --logger out",
+                f"`logger` cannot start: {type(error).__name__}: {reason}",
+                hint="correct it, or remove `logger`",
             ) from None
         return self
 
@@ -80,12 +78,12 @@ class Tracker:
         self._safely(self._close)
 
     def event(self, job: Job, event: Mapping[str, Any]) -> None:
-        """A worker's word about its job; only that of an epoch counts here."""
+        """Log an event of a job; only the events of epochs are logged."""
         if event["event"] == "epoch":
             self._safely(lambda: self._epoch(job, event))
 
     def entry(self, entry: Mapping[str, Any]) -> None:
-        """A line of the ledger."""
+        """Log a line of the ledger."""
         self._safely(lambda: self._entry(entry))
 
     def _safely(self, act: Callable[[], None]) -> None:
@@ -97,7 +95,7 @@ class Tracker:
             except Exception as error:
                 self._broken = True
                 logger.warning(
-                    f"--logger has stopped, the training continues: {type(error).__name__}: "
+                    f"`logger` has stopped, the training continues: {type(error).__name__}: "
                     f"{' '.join(str(error).split())[:300]}"
                 )
 
@@ -105,37 +103,37 @@ class Tracker:
         key = job.run, job.fold
         if key not in self._last:
             self._last[key] = self._begin(job)
-        # Those before it that were reported to nobody, then its own; one that is trained again after a crash gives the
-        # same numbers.
+        # Earlier epochs that were not logged come first. An epoch that is repeated after a crash has the same values.
         earlier = [record for record in _history(job.fold_dir) if record["epoch"] < event["epoch"]]
         for record in [one for one in [*earlier, event] if one["epoch"] > self._last[key]]:
             self._write(
                 job,
                 int(record["epoch"]),
-                {name: float(record[column]) for column, name in _COURSES.items() if column in record},
+                {name: float(record[column]) for column, name in _METRIC_NAMES.items() if column in record},
             )
         self._last[key] = max(self._last[key], int(event["epoch"]))
 
     def _connect(self) -> None:
-        """Open what everything is written to."""
+        """Connect to the store."""
 
     def _begin(self, job: Job) -> int:
-        """Begin, or go on with, the course of a fold; how many of its epochs are there already."""
+        """Start or continue the metrics of a fold; return the number of epochs that are logged already."""
         return 0
 
     def _write(self, job: Job, epoch: int, values: Mapping[str, float]) -> None:
-        """Write the numbers of an epoch."""
+        """Write the metrics of an epoch."""
 
     def _entry(self, entry: Mapping[str, Any]) -> None:
-        """Write what a run has come to."""
+        """Write the scores and settings of a run."""
 
     def _close(self) -> None:
-        """Let go of what is open."""
+        """Close open files and connections."""
 
 
 class TensorBoard(Tracker):
-    """Event files in ``runs/<run>/fold<i>/``, and the scores and settings of a run in ``runs/<run>/``: `tensorboard
-    --logdir runs`.
+    """Event files in ``runs/<run>/fold<i>/``, and the scores and settings of a run in ``runs/<run>/``.
+
+    To view them: ``tensorboard --logdir runs``.
     """
 
     def __init__(self, runs: Path = Path("runs")) -> None:
@@ -147,11 +145,11 @@ class TensorBoard(Tracker):
         self._open[job.run, job.fold] = self._writer(job.fold_dir)
         return 0
 
-    def _writer(self, place: Path) -> Any:
+    def _writer(self, folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What earlier files of the folder say from this step on is not shown any more: nothing stands there twice.
-        return SummaryWriter(str(place), purge_step=0)
+        # purge_step hides the values of earlier event files in the folder, so that no value is shown twice.
+        return SummaryWriter(str(folder), purge_step=0)
 
     def _write(self, job: Job, epoch: int, values: Mapping[str, float]) -> None:
         writer = self._open[job.run, job.fold]
@@ -172,7 +170,7 @@ class TensorBoard(Tracker):
             writer.file_writer.add_summary(summary)
         for name, value in scores.items():
             writer.add_scalar(name, value, len(entry["folds"]))
-        for name, text in _words(entry).items():
+        for name, text in _texts(entry).items():
             writer.add_text(name, text, len(entry["folds"]))
         writer.close()
 
@@ -183,24 +181,22 @@ class TensorBoard(Tracker):
 
 
 class MLflow(Tracker):
-    """A run of MLflow for each run: courses ``fold<i>/…``, settings as parameters, scores, the hypothesis and the
-    baseline.
+    """A run of MLflow for each run: metrics ``fold<i>/…``, settings as parameters, scores, hypothesis and baseline.
 
-    Where it is kept is ``MLFLOW_TRACKING_URI``, or else the folder ``mlruns`` beside ``runs``. Its number stands in
-    ``runs/<run>/mlflow.json``:
-    a resume goes on with it.
+    The store is ``MLFLOW_TRACKING_URI``, or else the folder ``mlruns`` beside ``runs``. The id of MLflow's run is in
+    ``runs/<run>/mlflow.json``, so that a resumed run continues it.
     """
 
     def __init__(self, runs: Path = Path("runs")) -> None:
         super().__init__()
         for name, value in _MLFLOW.items():
             os.environ.setdefault(name, value)
-        import mlflow  # noqa: F401 - whether it is there
+        import mlflow  # noqa: F401 - raises ImportError if it is not installed
 
         self._runs = runs
         self._uri = os.environ.get("MLFLOW_TRACKING_URI") or (runs.parent / "mlruns").absolute().as_uri()
         self._client: Any = None
-        self._numbers: dict[str, str] = {}
+        self._ids: dict[str, str] = {}
 
     def _connect(self) -> None:
         from mlflow import MlflowClient
@@ -208,56 +204,56 @@ class MLflow(Tracker):
         self._client = MlflowClient(tracking_uri=self._uri)
         self._client.get_experiment_by_name(EXPERIMENT)
 
-    def _number(self, run: str) -> str:
-        """Return the id of a run's run: the one that was begun, if it is still there, or else a new one."""
-        if run not in self._numbers:
+    def _id(self, run: str) -> str:
+        """Return the id of MLflow's run for a run: the recorded one if it still exists, otherwise a new one."""
+        if run not in self._ids:
             file = self._runs / run / "mlflow.json"
             with suppress(Exception):  # removed, or of another server
-                kept = read_json(file)
-                if kept["uri"] == self._uri:
-                    self._numbers[run] = self._client.get_run(kept["run_id"]).info.run_id
-            if run not in self._numbers:
+                recorded = read_json(file)
+                if recorded["uri"] == self._uri:
+                    self._ids[run] = self._client.get_run(recorded["run_id"]).info.run_id
+            if run not in self._ids:
                 found = self._client.get_experiment_by_name(EXPERIMENT)
                 experiment = self._client.create_experiment(EXPERIMENT) if found is None else found.experiment_id
-                self._numbers[run] = self._client.create_run(
+                self._ids[run] = self._client.create_run(
                     experiment, run_name=run, tags={"ensemble.run": run}
                 ).info.run_id
-                write_json(file, {"uri": self._uri, "run_id": self._numbers[run]})
-        return self._numbers[run]
+                write_json(file, {"uri": self._uri, "run_id": self._ids[run]})
+        return self._ids[run]
 
     def _begin(self, job: Job) -> int:
-        written = self._client.get_metric_history(self._number(job.run), f"fold{job.fold}/{_COURSES['loss']}")
+        written = self._client.get_metric_history(self._id(job.run), f"fold{job.fold}/{_METRIC_NAMES['loss']}")
         return max((metric.step for metric in written), default=0)
 
     def _write(self, job: Job, epoch: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._client.log_metric(self._number(job.run), f"fold{job.fold}/{name}", value, step=epoch)
+            self._client.log_metric(self._id(job.run), f"fold{job.fold}/{name}", value, step=epoch)
 
     def _entry(self, entry: Mapping[str, Any]) -> None:
-        number = self._number(entry["run"])
-        there = self._client.get_run(number).data.params
+        run_id = self._id(entry["run"])
+        logged = self._client.get_run(run_id).data.params
         for name, value in entry["settings"].items():
-            if name not in there:  # a parameter is written once
-                self._client.log_param(number, name, str(value)[:500])
+            if name not in logged:  # MLflow does not allow a parameter to change
+                self._client.log_param(run_id, name, str(value)[:500])
         for name, value in _scores(entry).items():
-            self._client.log_metric(number, name, value, step=len(entry["folds"]))
-        for name, text in _words(entry).items():
-            self._client.set_tag(number, "mlflow.note.content" if name == "hypothesis" else f"ensemble.{name}", text)
+            self._client.log_metric(run_id, name, value, step=len(entry["folds"]))
+        for name, text in _texts(entry).items():
+            self._client.set_tag(run_id, "mlflow.note.content" if name == "hypothesis" else f"ensemble.{name}", text)
         if len(entry["folds"]) == entry["k"]:
-            self._client.set_terminated(number)
+            self._client.set_terminated(run_id)
 
 
 def open_tracker(name: str | None, runs: Path = Path("runs")) -> Tracker:
-    """Return the tracker of that name; the one that does nothing for None.
+    """Return the logger with this name; one that does nothing for None.
 
     Raises
     ------
-    UsageError : there is none of that name, or what it needs is not installed.
+    UsageError : an unknown name, or a package that is not installed.
     """
     if name is None:
         return Tracker()
     if name not in TRACKERS:
-        raise unknown_name("--logger", name, TRACKERS)
+        raise unknown_name("`logger`", name, TRACKERS)
     try:
         if name == "tensorboard":
             import torch.utils.tensorboard  # noqa: F401
@@ -265,21 +261,21 @@ def open_tracker(name: str | None, runs: Path = Path("runs")) -> Tracker:
             return TensorBoard(runs)
         return MLflow(runs)
     except ImportError as error:
-        hint = f"pip install {'mlflow-skinny' if name == 'mlflow' else name}, or leave --logger out"
-        raise UsageError(f"--logger {name}: {error.name or name} is not installed", hint=hint) from None
+        hint = f"pip install {'mlflow-skinny' if name == 'mlflow' else name}, or remove `logger`"
+        raise UsageError(f"`logger={name}`: {error.name or name} is not installed", hint=hint) from None
 
 
-def _history(place: Path) -> list[dict[str, float]]:
-    """Return the epochs in history.csv; [] where there is none yet, or it is damaged."""
+def _history(folder: Path) -> list[dict[str, float]]:
+    """Return the epochs in history.csv; [] if it does not exist yet or is damaged."""
     try:
-        with open(place / "history.csv", encoding="utf-8", newline="") as file:
+        with open(folder / "history.csv", encoding="utf-8", newline="") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, csv.Error):
         return []
 
 
 def _scores(entry: Mapping[str, Any]) -> dict[str, float]:
-    """Return ``oof/macro_f1``, ``oof/macro_f1_low``, … of an entry."""
+    """Return the scores of a line of the ledger: ``oof/macro_f1``, ``oof/macro_f1_low``, …"""
     found: dict[str, float] = {}
     for split in ("oof", "test"):
         for name, value in (entry.get(split) or {}).items():
@@ -289,16 +285,16 @@ def _scores(entry: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _words(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Return what an entry says in words."""
+def _texts(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of a line of the ledger: hypothesis, baseline, settings that differ, warnings, commit."""
     baseline, git = entry.get("baseline"), entry.get("git")
-    words = {
+    texts = {
         "hypothesis": entry.get("hypothesis") or "",
         "baseline": baseline["run"] if baseline else "",
         "varied": ", ".join(f"{name}: {before} → {after}" for name, (before, after) in baseline["varied"].items())
         if baseline
         else "",
-        "optimistic": "chosen on the fold that is scored" if entry["optimistic"] else "",
-        "commit": f"{git['commit']}{' and changes' if git['dirty'] else ''}" if git else "",
+        "optimistic": "epoch selected on the scored fold" if entry["optimistic"] else "",
+        "commit": f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}" if git else "",
     }
-    return {name: text for name, text in words.items() if text}
+    return {name: text for name, text in texts.items() if text}

@@ -1,4 +1,4 @@
-"""What a run was for and what came of it, put together from its files: a line of the ledger."""
+"""Make a line of the ledger from the files of a run: its hypothesis, settings, scores and cost."""
 
 from __future__ import annotations
 
@@ -31,44 +31,42 @@ from folds.predictions.reading import labels_and_groups, mean_test_predictions, 
 from folds.utils.files import read_json, sha256_file, write_json
 from folds.utils.schema import BOOL, NUMBER, TEXT, integer, mapping_of, optional, validate_fields
 
-INTENT = "experiment.json"
-_INTENT = {
+EXPERIMENT_FILE = "experiment.json"
+_EXPERIMENT_FIELDS = {
     "hypothesis": optional(TEXT),
     "stated": optional(TEXT),
     "stated_after": optional(integer()),
     "baseline": optional(TEXT),
 }
-_DONE = {"checkpoint_sha": TEXT, "seconds": NUMBER, "images": integer(), "epochs": integer()}
-_DONE |= {"device": optional(TEXT), "threads": optional(integer(1)), "optimistic": optional(BOOL)}
+_DONE_FIELDS = {"checkpoint_sha": TEXT, "seconds": NUMBER, "images": integer(), "epochs": integer()}
+_DONE_FIELDS |= {"device": optional(TEXT), "threads": optional(integer(1)), "optimistic": optional(BOOL)}
 
 
 def save_hypothesis(run: RunLike, hypothesis: str | None) -> None:
-    """Write down what a run is for, before it is trained; what was stated when it was begun stays where nothing new is
-    given.
+    """Write the hypothesis and the baseline of a run to ``experiment.json``; None keeps the present ones.
 
-    A hypothesis that is stated when folds are trained already is recorded as such: it may be a description of them.
+    The number of folds that are trained already is recorded with the hypothesis, because a hypothesis stated after the
+    results can be a description of them.
     """
-    said = _intent(run.folder)
-    if hypothesis is not None and hypothesis != said.get("hypothesis"):
-        trained = len(_done(run.folder))
-        said |= {"hypothesis": hypothesis, "stated": now(), "stated_after": trained}
+    experiment = _experiment(run.folder)
+    if hypothesis is not None and hypothesis != experiment.get("hypothesis"):
+        trained_count = len(_done(run.folder))
+        experiment |= {"hypothesis": hypothesis, "stated": now(), "stated_after": trained_count}
     if run.baseline is not None:
-        said["baseline"] = run.baseline
-    if said:
-        write_json(run.folder / INTENT, said)
+        experiment["baseline"] = run.baseline
+    if experiment:
+        write_json(run.folder / EXPERIMENT_FILE, experiment)
 
 
 def record_run(run: RunLike, *, jobs: int | None = None, git: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Return append what a run has come to; the entry, or None where nothing was appended.
+    """Append a line about a run to the ledger, and return it; return None if its last line is up to date.
 
-    What the last line of the run says already is not said again, so a `--resume` that has nothing to do adds nothing;
-    and
-    one after a crash adds the line that is missing.
+    So a resume with nothing left to train appends no line, and a resume after a crash appends the missing one.
 
     Parameters
     ----------
-    jobs : how many were trained side by side.
-    git : the state of the code when it was begun.
+    jobs : number of folds that were trained in parallel.
+    git : state of the code at the start of the run (`git_state`).
     """
     header = _header(run.name, run.runs)
     if header is None:
@@ -85,23 +83,23 @@ def record_run(run: RunLike, *, jobs: int | None = None, git: Mapping[str, Any] 
 
 
 def entry_from_files(run: str, runs: Path = Path("runs")) -> dict[str, Any] | None:
-    """Return the line that the ledger would have of a run that is not in it; None where nothing is trained yet.
+    """Return the line for a run that is not in the ledger; None if no fold is trained yet.
 
     Raises
     ------
-    EnsembleError : its files are damaged.
+    EnsembleError : the files of the run are damaged.
     """
     header = _header(run, runs)
     return None if header is None else _complete(header, runs)
 
 
 def trained_folds(run: str, runs: Path = Path("runs")) -> dict[str, str]:
-    """Fold → hash of its checkpoint, as its files say."""
+    """Return fold → hash of its checkpoint, from the files of the run."""
     return {str(fold): done["checkpoint_sha"] for fold, done in _done(runs / run).items()}
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison as plain values, for the ledger and --json."""
+    """Return a comparison as plain values, for the ledger and ``--json``."""
     return {
         "varied": {name: list(values) for name, values in comparison.changed.items()},
         "controlled": list(comparison.unchanged),
@@ -113,7 +111,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
 
 
 def baseline_records(compared: Sequence[BaselineComparison]) -> list[dict[str, Any]]:
-    """Return runs beside their baselines as plain values, for JSON."""
+    """Return the comparisons with baselines as plain values, for JSON."""
     among, records = sum(one.comparison is not None for one in compared), []
     for one in compared:
         if one.comparison is not None:
@@ -124,43 +122,43 @@ def baseline_records(compared: Sequence[BaselineComparison]) -> list[dict[str, A
     return records
 
 
-def _intent(folder: Path) -> dict[str, Any]:
-    path = folder / INTENT
+def _experiment(folder: Path) -> dict[str, Any]:
+    path = folder / EXPERIMENT_FILE
     if not path.is_file():
         return {}
-    said = read_json(path)
-    wrong = validate_fields(said, _INTENT)
+    experiment = read_json(path)
+    wrong = validate_fields(experiment, _EXPERIMENT_FIELDS)
     if wrong:
-        raise EnsembleError(f"{path}: {wrong[0]}", hint="remove it, and give --hypothesis and --baseline again")
-    return dict(said)
+        raise EnsembleError(f"{path}: {wrong[0]}", hint="delete it, and give `hypothesis` and `baseline` again")
+    return dict(experiment)
 
 
 def _done(folder: Path) -> dict[int, dict[str, Any]]:
-    """Return what the trained folds of a run say, by fold."""
+    """Return fold → content of its done.json, for the trained folds of a run."""
     found = {}
     for path in folder.glob("fold*/done.json"):
         record = read_json(path)
-        wrong = validate_fields(record, _DONE)
+        wrong = validate_fields(record, _DONE_FIELDS)
         number = path.parent.name.removeprefix("fold")
         if wrong or not number.isdecimal():
             raise EnsembleError(
                 f"{path} is damaged: {wrong[0] if wrong else 'not in the folder of a fold'}",
-                hint="--resume trains this fold again",
+                hint=f"ensemble kfold … --name {folder.name} --resume trains this fold again",
             )
         found[int(number)] = record
     return dict(sorted(found.items()))
 
 
 def _header(run: str, runs: Path) -> dict[str, Any] | None:
-    """Return what is known of a run without looking at its predictions."""
+    """Return the fields of a line that do not need the predictions; None if no fold is trained."""
     folder, config = runs / run, runs / run / "config.toml"
     done = _done(folder)
     if not done or not config.is_file():
         return None
     record = read_record(config)
     resolved = record["resolved"] if isinstance(record.get("resolved"), dict) else {}
-    said = _intent(folder)
-    baseline = said.get("baseline")
+    experiment = _experiment(folder)
+    baseline = experiment.get("baseline")
     settings = settings_of(record)
     return {
         "run": run,
@@ -169,8 +167,8 @@ def _header(run: str, runs: Path) -> dict[str, Any] | None:
         "settings": settings,
         "changed": [key for key, value in settings.items() if key in record and record[key] != default_of(key)],
         "data": record.get("data"),
-        "hypothesis": said.get("hypothesis"),
-        "stated_after": said.get("stated_after"),
+        "hypothesis": experiment.get("hypothesis"),
+        "stated_after": experiment.get("stated_after"),
         "baseline": None if baseline is None else {"run": baseline, "folds": trained_folds(baseline, runs)},
         "table_sha": str(resolved.get("table_sha", "")),
         "folds_sha": str(resolved.get("folds_sha", "")),
@@ -187,8 +185,8 @@ def _header(run: str, runs: Path) -> dict[str, Any] | None:
 
 def _identity(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     baseline = entry.get("baseline")
-    told = None if baseline is None else (baseline["run"], baseline["folds"])
-    return entry["folds"], entry["config_sha"], entry.get("hypothesis"), told
+    compared = None if baseline is None else (baseline["run"], baseline["folds"])
+    return entry["folds"], entry["config_sha"], entry.get("hypothesis"), compared
 
 
 def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
@@ -210,7 +208,7 @@ def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
         **scores,
         "versions": known if mapping_of(TEXT).holds(known) else {},
     }
-    if isinstance(sidecar.checkpoint_sha, Mapping):  # of a run that was stopped before it published a fold
+    if isinstance(sidecar.checkpoint_sha, Mapping):  # a fold trained just before a stop is not in the predictions yet
         entry["folds"] = dict(sidecar.checkpoint_sha)
     if header["baseline"] is not None:
         entry["baseline"] = header["baseline"] | _against(header["baseline"]["run"], run, runs)
@@ -218,38 +216,37 @@ def _complete(header: dict[str, Any], runs: Path) -> dict[str, Any]:
 
 
 def _against(baseline: str, run: str, runs: Path) -> dict[str, Any]:
-    """Return what differs from the baseline; where the scores cannot be compared, the settings alone, and why."""
+    """Return the comparison with the baseline; if it fails, only the settings that differ, and the reason."""
     try:
         return comparison_record(compare_runs(baseline, run, runs))
     except EnsembleError as error:
         config = runs / baseline / "config.toml"
         first = settings_of(read_record(config)) if config.is_file() else {}
-        varied, controlled = (
+        changed, unchanged = (
             settings_between(first, settings_of(read_record(runs / run / "config.toml"))) if first else ({}, ())
         )
-        differing = {name: list(values) for name, values in varied.items()}
-        return {"varied": differing, "controlled": list(controlled), "differences": None, "notes": [error.message]}
+        values = {name: list(both) for name, both in changed.items()}
+        return {"varied": values, "controlled": list(unchanged), "differences": None, "notes": [error.message]}
 
 
 def _measured(values: NDArray[np.floating], sidecar: PredictionMetadata) -> dict[str, Any]:
-    """Scores of predictions (n, classes) with their intervals over people."""
-    truth, persons = labels_and_groups(sidecar)
-    measured: dict[str, Any] = {"rows": len(truth), "people": int(persons.max()) + 1}
+    """Return the scores of predictions (n, classes) with their 95% CIs over people."""
+    labels, persons = labels_and_groups(sidecar)
+    measured: dict[str, Any] = {"rows": len(labels), "people": int(persons.max()) + 1}
     for name in COMPARED:
-        found = interval_over_people(METRICS[name], truth, values, persons)
+        found = interval_over_people(METRICS[name], labels, values, persons)
         measured[name] = {"score": found.value, "low": found.low, "high": found.high}
     return measured
 
 
-SECONDS = 5.0  # a huge working tree on a slow drive is not worth more
+TIMEOUT_SECONDS = 5.0  # a git status can take minutes for a huge working tree on a slow drive
 
 
 def git_state(folder: Path = Path()) -> dict[str, Any] | None:
-    """Return ``{"commit": …, "dirty": …}`` of the working tree that `folder` is in; None where there is none, or no
-    git.
+    """Return ``{"commit": …, "dirty": …}`` of the working tree that contains `folder`; None without a tree or git.
 
-    `dirty`: a file that git keeps differs from the commit; what it does not keep (data, results) does not count.
-    Nothing is sent or fetched, nothing in the tree is run, and it says nothing about who made it.
+    ``dirty`` is true if a tracked file differs from the commit; untracked files (data, results) do not count. Nothing
+    is sent or fetched, no code of the tree is run, and no author is recorded.
     """
     commit = _git(folder, "rev-parse", "--verify", "HEAD")
     if commit is None:
@@ -259,13 +256,12 @@ def git_state(folder: Path = Path()) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    # Neither a monitor nor hooks that a working tree names are run; no lock is taken that a command of the user would
-    # meet.
+    # No file-system monitor and no hook of the working tree may run, and no lock may block a git command of the user.
     command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *words]
     variables = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
-            command, capture_output=True, timeout=SECONDS, env=variables, stdin=subprocess.DEVNULL, check=False
+            command, capture_output=True, timeout=TIMEOUT_SECONDS, env=variables, stdin=subprocess.DEVNULL, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return None

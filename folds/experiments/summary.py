@@ -1,4 +1,4 @@
-"""What a run is worth: the pooled out-of-fold score with its interval over people, and the spread over folds."""
+"""Summarize a run: the pooled out-of-fold score with its 95% CI over people, and the spread over folds."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from folds.predictions.reading import mean_test_predictions, oof_predictions, sc
 
 
 class RunLike(Protocol):
-    """What is needed of a run (`folds.runs.run.Run`), which knows how to train and is of a higher rank."""
+    """The part of the interface of `folds.runs.run.Run` that this package uses; it cannot import that module."""
 
     @property
     def name(self) -> str:
-        """Return its name."""
+        """Return the name of the run."""
 
     @property
     def runs(self) -> Path:
@@ -31,16 +31,24 @@ class RunLike(Protocol):
 
     @property
     def baseline(self) -> str | None:
-        """Return the run that it is compared with."""
+        """Return the name of the run that it is compared with, or None."""
 
     @property
     def parameters(self) -> int:
-        """Return how many parameters its model has."""
+        """Return the number of parameters of its model."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run's out-of-fold score, its folds' own scores (by done.json), its test score where labels are known."""
+    """The scores of a run.
+
+    Attributes
+    ----------
+    folds : fold → content of its done.json, with the score of the fold.
+    oof : out-of-fold score.
+    test : test score; None without test predictions or labels.
+    seconds : training time, summed over the folds.
+    """
 
     run: str
     folds: Mapping[int, Mapping[str, Any]]
@@ -51,11 +59,11 @@ class RunSummary:
 
     @property
     def selected_on_validation(self) -> bool:
-        """Return whether the epoch was chosen on the fold that is scored."""
+        """Return whether the epoch was selected on the fold that is scored."""
         return any(done.get("optimistic") for done in self.folds.values())
 
     def spread(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the folds' macro F1 (deviation 0 for one fold)."""
+        """Return mean and standard deviation of macro F1 over the folds (standard deviation 0 for one fold)."""
         values = [float(done["macro_f1"]) for done in self.folds.values()]
         return mean(values), stdev(values) if len(values) > 1 else 0.0
 
@@ -79,15 +87,14 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class PooledRuns:
-    """Runs that differ in repeat or seed alone: their own out-of-fold scores, and those of the mean of their
-    probabilities.
+    """The scores of runs that differ only in repeat or seed, and of the mean of their probabilities.
 
     Attributes
     ----------
-    name : what their names have in common.
-    scores : macro F1 out of fold of each.
-    folds : macro F1 of all their folds.
-    oof, test : of the mean, on the samples that all of them have predicted: of another model than any one of them.
+    name : the common part of their names.
+    scores : out-of-fold macro F1 of each run.
+    folds : macro F1 of all folds of all runs.
+    oof, test : scores of the mean, on the samples that all runs predict; the mean is an ensemble, not one of the runs.
     """
 
     name: str
@@ -99,7 +106,7 @@ class PooledRuns:
     seconds: float
 
     def spread(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the runs' scores."""
+        """Return mean and standard deviation of the scores of the runs."""
         return mean(self.scores), stdev(self.scores)
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,22 +125,20 @@ class PooledRuns:
 def pool_runs(
     name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), per_person: bool = False
 ) -> PooledRuns | None:
-    """Return what several runs are worth together; None for a single one, or where they have no sample in common
-    yet.
-    """
+    """Return the pooled scores of several runs; None for a single run, or if the runs have no common sample yet."""
     if len(summaries) < 2:
         return None
     files = [oof_predictions(runs, summary.run) for summary in summaries]
     first = files[0][1]
-    place = [{name: i for i, name in enumerate(sidecar.rows.ids.tolist())} for _, sidecar in files]
-    common = [name for name in first.rows.ids.tolist() if all(name in known for known in place)]
+    rows = [{name: i for i, name in enumerate(sidecar.rows.ids.tolist())} for _, sidecar in files]
+    common = [name for name in first.rows.ids.tolist() if all(name in known for known in rows)]
     if not common:
         return None
     average = np.mean(
-        [np.asarray(values, np.float64)[[known[name] for name in common]] for (values, _), known in zip(files, place)],
+        [np.asarray(values, np.float64)[[known[name] for name in common]] for (values, _), known in zip(files, rows)],
         axis=0,
     )
-    shared = replace(first, rows=first.rows.take(np.array([place[0][name] for name in common])))
+    shared = replace(first, rows=first.rows.take(np.array([rows[0][name] for name in common])))
     tests = [test for summary in summaries if (test := mean_test_predictions(runs, summary.run)) is not None]
     return PooledRuns(
         name,
@@ -151,9 +156,9 @@ def pool_runs(
 def summarize_run(
     run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Path = Path("runs"), per_person: bool = False
 ) -> RunSummary:
-    """Score a run from the files it has published.
+    """Score a run from its prediction files.
 
-    On test samples with labels, the fold models' probabilities are averaged: what `blend` does with one run.
+    Test probabilities are averaged over the fold models, as `blend` does for one run.
     """
     oof, test = oof_predictions(runs, run), mean_test_predictions(runs, run)
     return RunSummary(

@@ -1,4 +1,4 @@
-"""`tune` of the face: a space of settings in, trials and the best of them out."""
+"""`ensemble.tune`: search a space of settings and return the trials and the best of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from folds.data.read_table import data_settings
 from folds.errors import EnsembleError, UsageError
 from folds.runs.face import joined_settings, with_settings
 from folds.tuning.report import StudyReport, run_study
-from folds.tuning.study import make_tuning
+from folds.tuning.study import make_study
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.files import write_atomic
 from folds.utils.progress import Progress
@@ -38,33 +38,33 @@ def tune(
     progress: bool | Progress = True,
     **settings: Any,
 ) -> StudyReport:
-    """Try settings drawn from a space, stop unpromising trials early, and return what came of them. As ``ensemble
-    tune``.
+    """Tune hyperparameters: train trials with sampled settings, stop unpromising trials early, and report on all.
 
-    The score of the best trial is optimistic on the folds it was chosen on; ``kfold(config=report.best_file)`` trains
-    it on all, and the
-    other folds say what it is worth. Needs Ray Tune (``pip install 'ray[tune]'``).
+    The same as the command ``ensemble tune``. The score of the best trial is optimistic on the folds used for the
+    choice. ``kfold(config=report.best_file)`` trains it on all folds; its score on the other folds is unbiased by the
+    choice. Needs Ray Tune (``pip install 'ray[tune]'``).
 
     Parameters
     ----------
-    data : what `read_table` has returned, or takes.
-    space : setting → its values, a list, or ``{"low": 1e-4, "high": 1e-2, "log": True}``.
-    trials : how many settings are tried.
+    data : a table from `read_table`, or any argument that `read_table` takes.
+    space : setting → a list of its values, or ``{"low": 1e-4, "high": 1e-2, "log": True}``.
+    trials : number of trials.
     fold : the folds that trials are trained on.
-    metric : what is compared.
+    metric : metric by which trials are compared.
     options : further options of ``[tune]``: ``grace``, ``reduction``, ``seed``, ``cpus``, ``gpus``, ``parallel``.
     config : a TOML file with ``[space]`` and ``[tune]``, instead of `space`.
-    name : of the study: ``runs/tune/<name>``.
-    resume : go on with a study that was begun, also with more trials; `force` : begin it again.
-    devices, ray_address : where it is trained.
+    name : name of the study; its folder is ``runs/tune/<name>``.
+    resume : continue an existing study, possibly with more trials.
+    force : delete an existing study and start again.
+    devices, ray_address : devices, and address of a Ray cluster.
     root : the folder that holds ``runs/``, ``checkpoints/`` and ``.ensemble/``.
-    progress : False for silence.
-    settings : any setting of `kfold` that all trials share.
+    progress : False for no progress output.
+    settings : any setting of `kfold`, the same for all trials.
 
     Raises
     ------
-    UsageError : an unknown setting, an impossible value; Ray Tune is not installed.
-    EnsembleError : all trials were lost, or a study of that name was begun with other settings.
+    UsageError : an unknown setting or an invalid value; Ray Tune is not installed.
+    EnsembleError : all trials were lost, or a study of that name was started with different settings.
 
     Examples
     --------
@@ -72,21 +72,21 @@ def tune(
     >>> folds.tune()
     Traceback (most recent call last):
     ...
-    folds.errors.UsageError: there is nothing to choose from: neither space nor config is given
+    folds.errors.UsageError: expected either space or config, found neither
     """
     log_in_notebook()
     base = Path(root)
     if (space is None) == (config is None):
-        said = "neither `space` nor `config` is given" if space is None else "`space` and `config` are both given"
         raise UsageError(
-            f"there is nothing to choose from: {said}", hint="space={'lr': {'low': 1e-4, 'high': 1e-2, 'log': True}}"
+            f"expected either `space` or `config`, found {'neither' if space is None else 'both'}",
+            hint="space={'lr': {'low': 1e-4, 'high': 1e-2, 'log': True}}",
         )
     if space is not None:
-        wanted = dict(options or {}) | {"folds": [fold] if isinstance(fold, int) else list(fold)}
-        wanted |= {} if metric is None else {"metric": metric}
-        config = _written(base / ".ensemble" / "tune" / f"{name}.toml", space, wanted)
+        tune_table = dict(options or {}) | {"folds": [fold] if isinstance(fold, int) else list(fold)}
+        tune_table |= {} if metric is None else {"metric": metric}
+        config = _write_config(base / ".ensemble" / "tune" / f"{name}.toml", space, tune_table)
     flags = joined_settings(settings, data_settings(data, base)) | {"name": name}
-    study = make_tuning(flags, Path(config), trials, base)  # type: ignore[arg-type]
+    study = make_study(flags, Path(config), trials, base)  # type: ignore[arg-type]
     report = run_study(
         study,
         resume=resume and not force,
@@ -97,7 +97,7 @@ def tune(
     )
     if len(report.lost) == len(study.candidates):
         raise EnsembleError(
-            f"all {len(report.lost)} trials were lost", hint="the same call tries them again", details=report.lost
+            f"all {len(report.lost)} trials were lost", hint="repeat the call to retry them", details=report.lost
         )
     return report
 
@@ -105,15 +105,15 @@ def tune(
 tune.__signature__ = with_settings(tune)  # type: ignore[attr-defined]
 
 
-def _written(path: Path, space: Mapping[str, Any], options: Mapping[str, Any]) -> Path:
-    """The space and the options as the file that the command would be given."""
+def _write_config(path: Path, space: Mapping[str, Any], options: Mapping[str, Any]) -> Path:
+    """Write the space and the options as a settings file for ``ensemble tune``, and return its path."""
     lines = ["[space]", *(f"{key} = {toml_value(_plain(value))}" for key, value in space.items())]
     lines += ["", "[tune]", *(f"{key} = {toml_value(_plain(value))}" for key, value in options.items()), ""]
     return write_atomic(path, "\n".join(lines))
 
 
 def _plain(value: Any) -> Any:
-    """Tuples and arrays as lists."""
+    """Return the value with tuples and arrays as lists."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inside) for key, inside in value.items()}
     if hasattr(value, "tolist"):

@@ -1,11 +1,9 @@
-"""Measure how much each setting of a tuning explains of the variance of the score.
+"""Measure how much of the variance of the score each setting of a study explains.
 
-A forest of randomised trees predicts the score of trials it has not seen from their settings (cross-validated). Then
-one
-setting at a time is shuffled among those trials: the squared error grows by twice the variance that the setting
-accounts for
-(where settings act on their own; Breiman 2001, Gregorutti et al. 2017). On trials that the forest was grown on, every
-setting would seem to matter.
+A forest of randomized trees is fitted on some trials and predicts the score of the others from their settings
+(cross-validation). Then one setting at a time is shuffled among the held-out trials: the squared error grows by twice
+the variance that the setting explains if settings do not interact (Breiman 2001, Gregorutti et al. 2017). The trials
+used for fitting would give every setting a positive importance.
 """
 
 from __future__ import annotations
@@ -20,83 +18,78 @@ from numpy.typing import NDArray
 
 from folds.utils.files import derive_seed
 
-FEWEST = 6  # trials with a score; of fewer, hardly anything can be predicted from the others
-ENOUGH = 10  # trials a setting, below which it is said that they are few
+MIN_TRIALS = 6  # trials with a score; with fewer, the forest can hardly predict a held-out trial
+MIN_TRIALS_PER_SETTING = 10  # with fewer, the verdict warns that the order of the importances is unreliable
 _PARTS, _REPEATS, _TREES, _SHUFFLES = 5, 5, 64, 10
 
 
 @dataclass(frozen=True)
 class Importance:
-    """What the settings say about the score.
+    """Importance of each setting of a study for the score.
 
     Attributes
     ----------
     share : setting → the share of the variance of the score that it explains, in [0, 1], the largest first.
     spread : setting → standard deviation of that share between repeats.
-    explained : the share of the variance that all settings together predict on unseen trials (R²); at 0 or below,
-        `share` means nothing.
-    trials : that had a score.
+    r_squared : R² of the score of held-out trials, predicted from all settings; at 0 or below, ignore `share`.
+    trials : number of trials with a score.
     """
 
     share: Mapping[str, float]
     spread: Mapping[str, float]
-    explained: float
+    r_squared: float
     trials: int
 
     @property
     def verdict(self) -> str:
-        """Return what a reader must know about the numbers."""
-        if self.explained <= 0:
+        """Return one sentence about how far the importances can be trusted."""
+        if self.r_squared <= 0:
             return (
-                f"from the settings of {self.trials} trials the score of another one cannot be told: the shares mean "
-                "nothing yet"
+                f"{self.trials} trials: the settings do not predict the score of unseen trials (R² ≤ 0): ignore the "
+                "importances"
             )
-        said = f"the settings tell {self.explained:.0%} of the variance of the score of unseen trials"
-        few = self.trials < ENOUGH * len(self.share)
-        return said + (
-            f"; {self.trials} trials are few for {len(self.share)} settings: the order may be luck" if few else ""
-        )
+        verdict = f"the settings explain {self.r_squared:.0%} of the variance of the score of unseen trials (R²)"
+        if self.trials < MIN_TRIALS_PER_SETTING * len(self.share):
+            verdict += f"; {self.trials} trials are few for {len(self.share)} settings: the order may be random"
+        return verdict
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json."""
+        """Return plain values for ``--json``."""
         share = {key: {"share": value, "sd": self.spread[key]} for key, value in self.share.items()}
-        return {"settings": share, "explained": self.explained, "trials": self.trials, "verdict": self.verdict}
+        return {"settings": share, "explained": self.r_squared, "trials": self.trials, "verdict": self.verdict}
 
 
 def measure(settings: Sequence[Mapping[str, Any]], scores: Sequence[float], seed: int = 0) -> Importance | None:
-    """Return the importance of each setting; None for fewer than `FEWEST` trials, or where all scores are the same.
+    """Return the importance of each setting; None for fewer than `MIN_TRIALS` trials, or if all scores are the same.
 
     Parameters
     ----------
-    settings : of each trial, the same keys in all.
-    scores : (trials,) of each.
+    settings : the settings of each trial, with the same keys in all.
+    scores : (trials,) the score of each trial.
     """
     values = np.asarray(scores, np.float64)
-    if len(values) < FEWEST or np.ptp(values) == 0:
+    if len(values) < MIN_TRIALS or np.ptp(values) == 0:
         return None
     keys = list(settings[0])
-    inputs = np.column_stack([encoded([one[key] for one in settings]) for key in keys])
+    inputs = np.column_stack([encode_values([one[key] for one in settings]) for key in keys])
     repeats = [_cross_validated(inputs, values, derive_seed("importance", seed, repeat)) for repeat in range(_REPEATS)]
     errors, growth = np.array([error for error, _ in repeats]), np.array([grown for _, grown in repeats])
     variance = float(values.var()) * len(values)
     shares = np.clip(growth / (2 * variance), 0, 1)
     means, spreads = shares.mean(0), shares.std(0)
     order = sorted(range(len(keys)), key=lambda i: (-means[i], keys[i]))
-    share, spread = ({keys[i]: float(numbers[i]) for i in order} for numbers in (means, spreads))
+    share, spread = ({keys[i]: float(statistic[i]) for i in order} for statistic in (means, spreads))
     return Importance(share, spread, float(1 - errors.mean() / variance), len(values))
 
 
 def _cross_validated(
     inputs: NDArray[np.float64], values: NDArray[np.float64], seed: int
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the squared error of predicting trials from the others, and by how much it grows with each setting
-    shuffled.
+    """Return the cross-validated squared error of the scores, and its increase with each setting shuffled.
 
-    As ``sklearn.inspection.permutation_importance`` on the held-out part of each fold, but for what is put in a
-    setting's place:
-    that shuffles within the part, where of two trials one half stays as it was, of m one m-th, and the growth is short
-    by as
-    much. Here the values come from all trials.
+    Differs from ``sklearn.inspection.permutation_importance`` on the held-out part of each fold only in the values that
+    replace a setting. Scikit-learn shuffles within the part: of m held-out trials, 1/m keep their value on average,
+    which makes the increase too small by that share. Here the values are drawn from all trials.
 
     Parameters
     ----------
@@ -105,7 +98,7 @@ def _cross_validated(
 
     Returns
     -------
-    The sum of squared errors over all trials, and (settings,) how much that grows.
+    The sum of squared errors over all trials, and its increase (settings,).
     """
     from sklearn.ensemble import ExtraTreesRegressor
 
@@ -125,12 +118,13 @@ def _cross_validated(
     return error, growth
 
 
-def encoded(values: Sequence[Any]) -> NDArray[np.float64]:
-    """Return (n,) numbers for values of one setting: themselves, or the place of each in their order. Trees ask for no
-    more than an order.
+def encode_values(values: Sequence[Any]) -> NDArray[np.float64]:
+    """Return (n,) the values of one setting as numbers: unchanged, or the index of each in their sorted order.
+
+    Trees use only the order of the values.
     """
     if all(isinstance(value, int | float) for value in values):
         return np.array(values, np.float64)
     names = [json.dumps(value, sort_keys=True, default=str) for value in values]
-    place = {name: i for i, name in enumerate(sorted(set(names)))}
-    return np.array([place[name] for name in names], np.float64)
+    index = {name: i for i, name in enumerate(sorted(set(names)))}
+    return np.array([index[name] for name in names], np.float64)

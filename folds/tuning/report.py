@@ -1,6 +1,4 @@
-"""What a tuning has come to: its trials, what the settings explain, the best of them, and what that is worth; written
-and returned.
-"""
+"""Run a study and report on it: its trials, the importance of the settings, the best trial and its score."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from folds.tuning.importance import Importance, measure
 from folds.tuning.study import Study, open_study, score_on_other_folds
-from folds.tuning.trials import Trial, best_of, cell, ordered, trial_name, trial_records, write_best, write_table
+from folds.tuning.trials import Trial, best_of, cell, sort_trials, trial_name, trial_records, write_best, write_table
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT, Progress
 
@@ -21,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StudyReport(Displayed):
-    """What a tuning has come to.
+    """The result of a study.
 
     Attributes
     ----------
-    trials : those that have ended, best first.
-    importance : what each setting explains of the score; None where the trials are too few, or all the same.
-    best : the best trial that finished; None where none did.
-    checked : the score of the best on the folds that nothing was chosen on, once its run is trained there; else None.
-    files : what was written.
-    lost : the trials that were lost with their process too often, and why.
+    trials : the trials that have ended, best first.
+    importance : importance of each setting; None for too few trials, or if all scores are the same.
+    best : the best finished trial; None if no trial finished.
+    checked : score of the best run on the folds that were not used for the choice; None until it is trained there.
+    files : the written files.
+    lost : the trials whose process was lost too often, each with the reason.
     """
 
     study: Study
@@ -43,16 +41,16 @@ class StudyReport(Displayed):
 
     @property
     def best_file(self) -> Path | None:
-        """Return ``best.toml``, which ``ensemble kfold -c`` trains; None where no trial finished."""
+        """Return the path of ``best.toml`` for ``ensemble kfold -c``; None if no trial finished."""
         return None if self.best is None else self.files[-1]
 
     @property
     def scored(self) -> int:
-        """Return how many trials have a score."""
+        """Return the number of trials with a score."""
         return sum(trial.score is not None for trial in self.trials)
 
     def frame(self) -> pd.DataFrame:
-        """Return a row for each trial, best first: its settings, score, epochs, seconds, and how it ended."""
+        """Return one row per trial, best first: its settings, score, epochs, seconds and state."""
         import pandas as pd
 
         rows = [
@@ -69,7 +67,7 @@ class StudyReport(Displayed):
         return pd.DataFrame(rows)
 
     def display_table(self) -> Table:
-        """Return what is shown: the trials, best first, and what the settings explain."""
+        """Return the table that a notebook shows: the trials, best first, and the importance of the settings."""
         keys, options = [axis.key for axis in self.study.space], self.study.options
         rows = []
         for one in self.trials:
@@ -88,7 +86,7 @@ class StudyReport(Displayed):
             shares = ", ".join(f"{key} {share:.0%}" for key, share in self.importance.share.items())
             notes.append(f"importance: {shares}; {self.importance.verdict}")
         if self.best is not None and self.best.score is not None:
-            notes.append(f"best {options.metric} {self.best.score:.3f}: optimistic, it was chosen on these folds")
+            notes.append(f"best {options.metric} {self.best.score:.3f} is optimistic: it was selected on these folds")
         return Table(
             f"{self.study.name}: {len(self.trials)} trials",
             ["trial", *keys, options.metric, "epochs", "state"],
@@ -123,15 +121,15 @@ def run_study(
 ) -> StudyReport:
     """Train the trials of a study that have not ended, and report on all of them.
 
-    Interrupted (KeyboardInterrupt passes through), trials that have ended are kept, the others go on from their last
-    epoch.
+    After a KeyboardInterrupt, which is not caught, a resumed study keeps the trials that have ended and continues the
+    others from their last epoch.
 
     Parameters
     ----------
-    resume : go on with a study that was begun; `force`: begin it again from nothing. Without either, one that exists is
-        an error.
+    resume : continue an existing study.
+    force : delete an existing study and start again. Without `resume` and `force`, an existing study is an error.
     devices : ``auto`` or ``cpu``.
-    address : of a Ray cluster; None: one of this machine alone.
+    address : address of a Ray cluster; None for a new one on this machine.
 
     Raises
     ------
@@ -145,13 +143,11 @@ def run_study(
 
 
 def write_report(study: Study, lost: Sequence[str] = ()) -> StudyReport:
-    """Write ``trials.csv``, ``importance.png`` and ``best.toml`` from what the trials have left, and return what is in
-    them.
-    """
+    """Write ``trials.csv``, ``importance.png`` and ``best.toml`` from the files of the trials; return the report."""
     from folds.tuning.importance_plot import draw_importance
 
     options = study.options
-    trials = ordered(list(study.ended().values()), options)
+    trials = sort_trials(list(study.ended().values()), options)
     if not trials:
         return StudyReport(study, lost=tuple(lost))
     scored = [one for one in trials if one.score is not None]
@@ -163,7 +159,7 @@ def write_report(study: Study, lost: Sequence[str] = ()) -> StudyReport:
     best = best_of(trials, options)
     if best is None:
         return StudyReport(study, tuple(trials), importance, files=(table,), lost=tuple(lost))
-    chosen = study.candidates[best.number]
-    written = write_best(study.folder, study.best_run, best, chosen.settings, chosen.recipe, options, len(scored))
+    spec = study.candidates[best.number]
+    written = write_best(study.folder, study.best_run, best, spec.settings, spec.recipe, options, len(scored))
     files = tuple(path for path in (table, plot, written) if path is not None)
     return StudyReport(study, tuple(trials), importance, best, score_on_other_folds(study), files, tuple(lost))

@@ -1,8 +1,7 @@
-"""The trials of a tuning on Ray Tune: trained side by side, the hopeless ones stopped early (ASHA, Li et al. 2020).
+"""Train the trials of a study in parallel on Ray Tune; unpromising trials are stopped early (ASHA, Li et al. 2020).
 
-Ray Tune schedules and compares; what a trial has come to is in its own files. A tuning that was killed goes on from
-those,
-not from Ray's: they are pickled objects, and nothing that is read from disk may run code.
+Ray Tune schedules and compares the trials; each trial writes its results to its own files. A killed study resumes from
+these files, not from Ray's, which are pickled objects: no file that the package reads may run code.
 """
 
 from __future__ import annotations
@@ -37,19 +36,19 @@ from folds.utils.progress import SILENT, Advance, Progress
 logger = logging.getLogger(__name__)
 
 _QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # what they write is in the trials' own files
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the files of the trials have the same content
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the command handles Ctrl-C
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails in its first epoch has no score
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table at its beginning, however quiet it is told to be
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a table at the start, even with verbose=0
 }
 
 
 def require_tune() -> None:
-    """Refuse to begin without Ray Tune.
+    """Raise an error if Ray Tune cannot be imported.
 
     Raises
     ------
-    UsageError : it, or something that it needs, is not installed.
+    UsageError : Ray Tune, or a package that it needs, is not installed.
     """
     try:
         import ray.tune  # noqa: F401
@@ -61,130 +60,136 @@ def require_tune() -> None:
 
 
 def train_trials(
-    tuning: Study, devices: str = "auto", address: str | None = None, progress: Progress = SILENT
+    study: Study, devices: str = "auto", address: str | None = None, progress: Progress = SILENT
 ) -> list[str]:
-    """Train the trials that have not ended, as many side by side as the cluster has room for; how each ended is logged,
-    and in its folder.
+    """Train the trials that have not ended, in parallel as far as the cluster has room; log and record how each ends.
 
-    The caller holds the tuning (`folds.tuning.study.open_study`).
+    The caller holds the lock of the study (`folds.tuning.study.open_study`).
 
     Parameters
     ----------
     devices : ``auto`` or ``cpu``.
-    address : of a Ray cluster; None: one of this machine alone.
+    address : address of a Ray cluster; None for a new one on this machine.
 
     Returns
     -------
-    The trials that were lost with their process too often, and why; --resume tries them again.
+    The trials whose process was lost too often, each with the reason; a resumed study retries them.
     """
-    ended = tuning.ended()
+    ended = study.ended()
     if ended:
-        logger.info(f"{len(ended)} of {len(tuning.candidates)} trials have ended before")
-    left = [one for one in tuning.candidates if one.number not in ended]
+        logger.info(f"{len(ended)} of {len(study.candidates)} trials have ended already")
+    left = [one for one in study.candidates if one.number not in ended]
     if not left:
         return []
     require_tune()
     os.environ.update(_QUIET)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what happens is told in a line of ours
-    ray = connect(address, variables_of(tuning.options.cpus))
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the callback below logs the same events
+    ray = connect(address, variables_of(study.options.cpus))
     try:
-        placement = _place(ray, tuning.options, devices, len(left))
-        plan = _plan(tuning, left, placement, Execution(devices, None, "ray", address))
-        _log_plan(tuning, plan)
+        placement = _plan_devices(ray, study.options, devices, len(left))
+        plan = _plan(study, left, placement, Execution(devices, None, "ray", address))
+        _log_plan(study, plan)
 
         def audit(images: Images) -> None:
             log_findings(audit_decoded(plan.data, *images, plan.assignment.fold))
 
         with lock_runs(plan):
             opened = prepare_jobs(plan, resume=True, progress=progress, decoded=audit)
-            # Test samples are predicted when a choice has been made.
-            device, share = placement.devices[0], min(placement.gpu_share or 1.0, 1.0)
+            # Trials do not predict the test samples: only the best run does, when it is trained on all folds.
+            device, memory_fraction = placement.devices[0], min(placement.gpu_share or 1.0, 1.0)
             jobs = [
-                replace(job.with_absolute_paths(), test_pixels=None, device=device, memory_fraction=share)
+                replace(job.with_absolute_paths(), test_pixels=None, device=device, memory_fraction=memory_fraction)
                 for job in opened
             ]
             token = secrets.token_hex(8)
-            remove(tuning.folder / RAY)  # of a command that was killed
+            remove(study.folder / RAY)  # left by a killed command
             with mark_folders(jobs, token), progress.step("epochs") as advance:
-                return _fit(tuning, left, jobs, placement, token, _Epochs(tuning, advance))
+                return _fit(study, left, jobs, placement, token, _Epochs(study, advance))
     finally:
         disconnect(address)
 
 
-def _place(ray: Any, options: TuneOptions, devices: str, trials: int) -> DevicePlan:
-    """Return as many trials at a time as there is room for: a thread each on a CPU, or a GPU, or a share of one."""
+def _plan_devices(ray: Any, options: TuneOptions, devices: str, trials: int) -> DevicePlan:
+    """Return the devices of the trials that run in parallel: threads of a CPU each, and a GPU or a fraction of one.
+
+    Raises
+    ------
+    UsageError : `devices` names single devices.
+    EnsembleError : no machine of the cluster has the requested cores or GPUs.
+    """
     if devices not in ("auto", "cpu"):
         raise UsageError(
-            f"--devices {devices}: Ray chooses the GPUs",
-            hint="--devices auto or cpu; [tune] gpus = 0.5 puts two trials on one",
+            f"`devices` of a study must be auto or cpu, found {devices}: Ray chooses the GPUs",
+            hint="[tune] gpus = 0.5 trains two trials on one GPU",
         )
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cores, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
-    largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
-    if options.cpus > largest:
+    most_cores = int(max((node.get("CPU", 0) for node in nodes), default=0))
+    if options.cpus > most_cores:
         raise EnsembleError(
-            f"[tune] cpus = {options.cpus}: the largest machine has {largest} cores", hint=f"cpus = {max(1, largest)}"
+            f"[tune] cpus = {options.cpus}: the largest machine has {most_cores} cores",
+            hint=f"cpus = {max(1, most_cores)}",
         )
     share = 0.0 if devices == "cpu" or not gpus else 1.0 if options.gpus is None else float(options.gpus)
     if options.gpus and not share and devices != "cpu":
         raise EnsembleError(
-            f"[tune] gpus = {options.gpus:g}: Ray finds no GPU", hint="--devices cpu, or leave gpus out"
+            f"[tune] gpus = {options.gpus:g}: Ray finds no GPU", hint="use `devices=cpu`, or remove gpus"
         )
-    most = (
+    room = (
         cores // options.cpus
         if not share
         else min(cores // options.cpus, int(gpus / share) if share >= 1 else gpus * int(1 / share))
     )
-    slots = max(1, min(trials, most, options.parallel or trials))
+    slots = max(1, min(trials, room, options.parallel or trials))
     each = f"{options.cpus} thread{'s' if options.cpus > 1 else ''}" + (f" and {share:g} GPU" if share else "")
     reason = (
-        f"{slots} trials at a time on {cores} core{'s' if cores != 1 else ''}{f' and {gpus} GPUs' if share else ''} "
-        f"(Ray), {each} each"
+        f"training {slots} trial{'s' if slots > 1 else ''} in parallel on {cores} core{'s' if cores != 1 else ''}"
+        f"{f' and {gpus} GPUs' if share else ''} (Ray), {each} each"
     )
     return DevicePlan(("cuda" if share else "cpu",) * slots, options.cpus, reason, "ray", share)
 
 
-def _log_plan(tuning: Study, plan: Plan) -> None:
+def _log_plan(study: Study, plan: Plan) -> None:
     people = 0 if plan.table.persons is None else len(set(plan.table.persons.tolist()))
     logger.info(
         f"{len(plan.table):,} images of {people:,} people, {len(plan.table.classes)} classes, {plan.assignment.k} "
         "folds by person"
     )
-    if plan.assignment.k <= len(tuning.options.folds):
-        logger.warning("the choice is made on all folds: no fold is left to say what the best is worth")
+    if plan.assignment.k <= len(study.options.folds):
+        logger.warning("[tune] folds names all folds: no fold is left for an unbiased score of the best trial")
     logger.info(plan.placement.reason)
 
 
 class _Epochs:
-    """Counts the epochs of all trials, and logs how each ends."""
+    """Progress of all trials in epochs, with a log line for each trial that ends."""
 
-    def __init__(self, tuning: Study, advance: Advance) -> None:
-        self.tuning = tuning
+    def __init__(self, study: Study, advance: Advance) -> None:
+        self.study = study
         self.advance = advance
-        of = {one.number: one.recipe.epochs * len(tuning.options.folds) for one in tuning.candidates}
-        ended = tuning.ended()
-        self.left = {number: epochs for number, epochs in of.items() if number not in ended}
+        planned = {one.number: one.recipe.epochs * len(study.options.folds) for one in study.candidates}
+        ended = study.ended()
+        self.left = {number: epochs for number, epochs in planned.items() if number not in ended}
         self.total = sum(self.left.values())
-        self.done: dict[int, int] = {}
+        self.trained: dict[int, int] = {}
 
-    def epoch(self, number: int, done: int) -> None:
-        """Count the epochs that a trial has been trained."""
-        self.done[number] = done
-        self.advance(sum(self.done.values()), self.total)
+    def epoch(self, number: int, epochs: int) -> None:
+        """Set the number of epochs that a trial has been trained for, and advance the progress."""
+        self.trained[number] = epochs
+        self.advance(sum(self.trained.values()), self.total)
 
     def ended(self, trial: Trial) -> None:
-        """Log how a trial ended; what it was not trained for counts as done."""
+        """Log how a trial ended; the epochs that it skipped count as done."""
         self.epoch(trial.number, self.left.get(trial.number, 0))
         settings = ", ".join(f"{key} {cell(value)}" for key, value in trial.settings.items())
-        score = f"failed: {trial.reason}" if trial.score is None else f"{self.tuning.options.metric} {trial.score:.3f}"
+        score = f"failed: {trial.reason}" if trial.score is None else f"{self.study.options.metric} {trial.score:.3f}"
         early = f", stopped early after {trial.epochs} of {trial.of} epochs" if trial.state == STOPPED else ""
         logger.info(f"{trial_name(trial.number)}: {settings}: {score}{early}")
 
 
-def _plan(tuning: Study, left: Sequence[TrialSpec], placement: DevicePlan, execution: Execution) -> Plan:
+def _plan(study: Study, left: Sequence[TrialSpec], placement: DevicePlan, execution: Execution) -> Plan:
     """Return all trials as runs of one plan: one table, one assignment of people to folds, one cache of images."""
-    # Those of one model one after the other: it is built once to see that it can be.
-    alike = sorted(
+    # Grouped by model, because the plan builds each model once to check it.
+    by_model = sorted(
         left,
         key=lambda one: (
             one.settings.arch,
@@ -193,28 +198,28 @@ def _plan(tuning: Study, left: Sequence[TrialSpec], placement: DevicePlan, execu
             one.number,
         ),
     )
-    asked = [RequestedRecipe(one.name, one.recipe, one.settings.arch[0]) for one in alike]
-    settings = replace(tuning.settings, arch=(alike[0].settings.arch[0],), name=f"{tuning.name}-tune")
+    variants = [RequestedRecipe(one.name, one.recipe, one.settings.arch[0]) for one in by_model]
+    settings = replace(study.settings, arch=(by_model[0].settings.arch[0],), name=f"{study.name}-tune")
     if placement.kind == "cpu":
         execution = replace(execution, devices="cpu")
     plan = build_plan(
         settings,
-        alike[0].recipe,
-        folds=tuning.options.folds,
+        by_model[0].recipe,
+        folds=study.options.folds,
         execution=execution,
-        variants=asked,
-        root=tuning.root,
+        variants=variants,
+        root=study.root,
     )
-    pairs, place = list(zip(alike, plan.runs, strict=True)), tuning.folder
+    pairs, folder = list(zip(by_model, plan.runs, strict=True)), study.folder
     runs = [
-        replace(run, name=one.name, base=one.name, baseline=None, runs=place, checkpoints=place) for one, run in pairs
+        replace(run, name=one.name, base=one.name, baseline=None, runs=folder, checkpoints=folder) for one, run in pairs
     ]
-    begun = {one.name: plan.beginnings[run.name] for one, run in pairs if run.name in plan.beginnings}
-    return replace(plan, runs=tuple(sorted(runs, key=lambda run: run.name)), placement=placement, beginnings=begun)
+    initial = {one.name: plan.beginnings[run.name] for one, run in pairs if run.name in plan.beginnings}
+    return replace(plan, runs=tuple(sorted(runs, key=lambda run: run.name)), placement=placement, beginnings=initial)
 
 
 def _fit(
-    tuning: Study,
+    study: Study,
     left: Sequence[TrialSpec],
     jobs: Sequence[Job],
     placement: DevicePlan,
@@ -223,48 +228,48 @@ def _fit(
 ) -> list[str]:
     from ray import tune
 
-    options = tuning.options
-    tasks = [_task(tuning, one, [job for job in jobs if job.run == one.name], token) for one in left]
+    options = study.options
+    tasks = [_task(study, one, [job for job in jobs if job.run == one.name], token) for one in left]
     resources: dict[str, float] = {"CPU": options.cpus} | ({"GPU": placement.gpu_share} if placement.gpu_share else {})
     lost: dict[int, str] = {}
     tuner = tune.Tuner(
         tune.with_resources(run_trial, resources),
         param_space={"trial": tune.grid_search([json.dumps(task) for task in tasks])},
         tune_config=tune.TuneConfig(
-            scheduler=_scheduler(tuning),
+            scheduler=_scheduler(study),
             max_concurrent_trials=len(placement.devices),
-            reuse_actors=True,  # a process imports torch once, not once a trial
+            reuse_actors=True,  # so that a process imports torch once, not for every trial
             trial_name_creator=lambda trial: trial_name(_number(trial)),
             trial_dirname_creator=lambda trial: trial_name(_number(trial)),
         ),
         run_config=tune.RunConfig(
             name=RAY,
-            storage_path=str(tuning.folder.absolute()),
+            storage_path=str(study.folder.absolute()),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_callback(tuning, {one.number: one for one in left}, lost, epochs)],
+            callbacks=[_callback(study, {one.number: one for one in left}, lost, epochs)],
             verbose=0,
         ),
     )
     try:
-        with redirect_stdout(io.StringIO()):  # what it prints, however quiet it is told to be, the notes say as well
+        with redirect_stdout(io.StringIO()):  # Ray Tune prints even with verbose=0; the log has the same content
             tuner.fit()
     except tune.TuneError as error:
         raise EnsembleError(
-            f"Ray Tune gave up: {' '.join(str(error).split())[:300]}", hint="--resume goes on with what is missing"
+            f"Ray Tune failed: {' '.join(str(error).split())[:300]}", hint="`resume=True` trains the missing trials"
         ) from None
-    ended = tuning.ended()
+    ended = study.ended()
     return [
         f"{trial_name(one.number)}: {lost.get(one.number, 'not trained')}" for one in left if one.number not in ended
     ]
 
 
-def _task(tuning: Study, one: TrialSpec, jobs: Sequence[Job], token: str) -> dict[str, Any]:
-    inside = sorted(jobs, key=lambda job: tuning.options.folds.index(job.fold))
+def _task(study: Study, one: TrialSpec, jobs: Sequence[Job], token: str) -> dict[str, Any]:
+    inside = sorted(jobs, key=lambda job: study.options.folds.index(job.fold))
     return {
         "number": one.number,
         "settings": dict(one.values),
-        "metric": tuning.options.metric,
-        "longest": tuning.max_epochs,
+        "metric": study.options.metric,
+        "longest": study.max_epochs,
         "jobs": [job_as_dict(job) for job in inside],
         "proof": [file_manifest(job, token) for job in inside],
     }
@@ -274,63 +279,64 @@ def _number(trial: Any) -> int:
     return int(json.loads(trial.config["trial"])["number"])
 
 
-def _scheduler(tuning: Study) -> Any:
-    """Return aSHA, which knows what earlier commands have trained.
+def _scheduler(study: Study) -> Any:
+    """Return an ASHA scheduler that includes the trials of earlier commands.
 
-    Trials are compared at the same share of their own course, in epochs of the longest one. At the same number of
-    epochs a
-    short trial, whose learning rate has fallen already, would beat every long one.
+    Trials are compared at the same fraction of their own training, expressed in epochs of the longest trial. Compared
+    at the same number of epochs, a short trial would beat every long one, because its learning rate has decayed
+    already.
     """
     from ray.tune.schedulers import ASHAScheduler
 
-    options = tuning.options
+    options = study.options
     scheduler: Any = ASHAScheduler(
         time_attr=PROGRESS,
         metric=SCORE,
         mode="min" if options.lower_is_better else "max",
-        max_t=tuning.max_epochs * len(options.folds),
+        max_t=study.max_epochs * len(options.folds),
         grace_period=options.grace,
         reduction_factor=options.reduction,
         stop_last_trials=False,
     )
-    for number, trial in sorted(tuning.ended().items()):
+    for number, trial in sorted(study.ended().items()):
         past = _Past(trial_name(number))
         scheduler.on_trial_add(None, past)
-        for progress, score in _course(tuning, trial):
+        for progress, score in _course(study, trial):
             scheduler.on_trial_result(None, past, {PROGRESS: progress, SCORE: score})
     return scheduler
 
 
 @dataclass(frozen=True)
 class _Past:
-    """A trial of an earlier command, as far as the scheduler asks."""
+    """A trial of an earlier command, with the only attribute that the scheduler uses."""
 
     trial_id: str
 
 
-def _course(tuning: Study, trial: Trial) -> list[tuple[float, float]]:
-    """Return (progress, mean score so far) after each epoch of a trial that has ended."""
+def _course(study: Study, trial: Trial) -> list[tuple[float, float]]:
+    """Return (progress, mean score of the folds so far) after each epoch of a trial that has ended."""
     from folds.utils.csv_table import read_csv
 
     course: list[tuple[float, float]] = []
     before: list[float] = []
-    each = trial.of // len(tuning.options.folds)
-    for index, fold in enumerate(tuning.options.folds):
-        path = tuning.trial_dir(trial.number) / f"fold{fold}" / "history.csv"
+    epochs = trial.of // len(study.options.folds)
+    for index, fold in enumerate(study.options.folds):
+        path = study.trial_dir(trial.number) / f"fold{fold}" / "history.csv"
         if not path.exists():
             break
-        scores = list(map(float, read_csv(path).column(f"validation_{tuning.options.metric}")))
+        scores = list(map(float, read_csv(path).column(f"validation_{study.options.metric}")))
         for epoch, score in enumerate(scores, 1):
-            course.append((round((index + epoch / each) * tuning.max_epochs, 6), (sum(before) + score) / (index + 1)))
+            progress = round((index + epoch / epochs) * study.max_epochs, 6)
+            course.append((progress, (sum(before) + score) / (index + 1)))
         before.append(trial.folds.get(fold, scores[-1]))
     return course
 
 
-def _callback(tuning: Study, left: Mapping[int, TrialSpec], lost: dict[int, str], epochs: _Epochs) -> Any:
+def _callback(study: Study, left: Mapping[int, TrialSpec], lost: dict[int, str], epochs: _Epochs) -> Any:
     from ray import tune
 
-    class Listening(tune.Callback):
-        """Passes on what happens, and records the trials that Ray Tune has stopped."""
+    class StudyCallbacks(tune.Callback):
+        """Callbacks that report progress and record the trials that Ray Tune has stopped."""
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -340,24 +346,30 @@ def _callback(tuning: Study, left: Mapping[int, TrialSpec], lost: dict[int, str]
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             number = _number(trial)
-            ended, result = tuning.ended().get(number), trial.last_result or {}
+            ended, result = study.ended().get(number), trial.last_result or {}
             if LOST in result:
                 lost[number] = result[LOST]
             elif ended is None and SCORE in result:
                 folds = {int(fold): score for fold, score in json.loads(result["folds"]).items()}
-                of = left[number].recipe.epochs * len(tuning.options.folds)
                 ended = Trial(
-                    number, left[number].values, STOPPED, result[SCORE], folds, result["epochs"], of, result["seconds"]
+                    number,
+                    left[number].values,
+                    STOPPED,
+                    result[SCORE],
+                    folds,
+                    result["epochs"],
+                    left[number].recipe.epochs * len(study.options.folds),
+                    result["seconds"],
                 )
-                write_trial(tuning.trial_dir(number), ended)
+                write_trial(study.trial_dir(number), ended)
             if ended is not None:
                 epochs.ended(ended)
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            logger.info(f"{trial_name(_number(trial))}: its process or machine was lost; going on from what is saved")
+            logger.info(f"{trial_name(_number(trial))}: process or machine lost; restarting from the last saved state")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             reason = " ".join(str(getattr(trial, "get_error", lambda: "")() or "").split())
             lost[_number(trial)] = f"worker crashed or was killed, given up after {RETRIES} retries: {reason[-200:]}"
 
-    return Listening()
+    return StudyCallbacks()

@@ -1,4 +1,4 @@
-"""A tuning: its trials as they are drawn, its folder, and what a later command must not change."""
+"""A study: its sampled trials, its folder, and the settings that a later command must not change."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
 from folds.runs.run import file_safe
 from folds.training.job import LOCK_SECONDS, lock_of
-from folds.tuning.space import Parameter, TuneOptions, draw, read_options, read_space
+from folds.tuning.space import Parameter, TuneOptions, read_options, read_space, sample_settings
 from folds.tuning.trials import Trial, best_of, read_trial, trial_name
 from folds.utils.files import make_folder, read_json, remove, write_json
 from folds.utils.locks import exclusive_lock
 
 TUNE = Path("runs/tune")
 RECORD = "tuning.json"
-# Ray Tune's own files: never read, removed at the end; on the drive that all machines share, as everything else
+# Ray Tune's own files, on the drive that all machines share: never read, and removed at the end.
 RAY = ".ray"
-# With what a tuning may be gone on: more trials begin with the same ones; how many are trained at a time is a matter of
-# room.
+# Options of [tune] that a resumed study may change without changing the settings of its earlier trials.
 _MAY_CHANGE = ("trials", "parallel")
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """A trial before it is trained: the values drawn for it, and all settings that follow."""
+    """A trial before training: the values sampled for it, and all its settings."""
 
     number: int
     values: Mapping[str, Any]
@@ -38,17 +37,18 @@ class TrialSpec:
 
     @property
     def name(self) -> str:
-        """Return ``t007``."""
+        """Return the name of the trial, e.g. ``t007``."""
         return trial_name(self.number)
 
 
 @dataclass(frozen=True)
 class Study:
-    """Trials of different settings on the same folds, images and people.
+    """A study: trials of different settings on the same folds, images and people.
 
     Attributes
     ----------
-    settings, recipe : what all have in common.
+    settings, recipe : settings that all trials have in common.
+    candidates : the trials, by number.
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
     """
 
@@ -62,13 +62,13 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Return ``runs/tune/<name>``; no ``runs/*.npy`` reaches into it."""
+        """Return ``runs/tune/<name>``, a folder that the pattern ``runs/*.npy`` does not match."""
         return self.root / TUNE / self.name
 
     @property
     def max_epochs(self) -> int:
-        """Epochs of a fold of the longest trial that could be drawn."""
-        return longest_of(self.space, self.recipe)
+        """Return the epochs per fold of the longest trial that can be sampled."""
+        return max_epochs_of(self.space, self.recipe)
 
     @property
     def best_run(self) -> str:
@@ -85,41 +85,40 @@ class Study:
         return {number: trial for number, trial in found.items() if trial is not None}
 
 
-def longest_of(space: Sequence[Parameter], recipe: Recipe) -> int:
-    """Epochs of a fold of the longest trial that could be drawn: more trials do not change it."""
-    return next((int(axis.largest) for axis in space if axis.key == "epochs"), recipe.epochs)
+def max_epochs_of(space: Sequence[Parameter], recipe: Recipe) -> int:
+    """Return the epochs per fold of the longest trial that can be sampled, whatever the number of trials."""
+    return next((int(axis.maximum) for axis in space if axis.key == "epochs"), recipe.epochs)
 
 
-def make_tuning(
+def make_study(
     flags: Mapping[str, Any], config: Path | None = None, trials: int | None = None, root: Path = Path()
 ) -> Study:
-    """Read the settings, the space and the options, and draw the trials; neither data nor images are read.
+    """Read the settings, the space and the options, and sample the trials; neither data nor images are read.
 
     Parameters
     ----------
-    flags : as for `folds.config.files.gather`.
+    flags : setting → value, as for `folds.config.files.load_settings`.
     config : a TOML file with a table ``[space]``; None for ./ensemble.toml.
-    trials : instead of the file's.
+    trials : replaces the number of trials in the file.
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
 
     Raises
     ------
-    EnsembleError : what is wrong in the file; a setting that stands both in the space and beside it; a value that
-        cannot be.
+    EnsembleError : an invalid file, a setting both in the space and outside it, or an invalid value.
     """
     from folds.training.resolve import validate_recipe
 
     path, table, more = tuning_of(config)
     if read_run_tables(config):
-        raise EnsembleError(f"{path}: [[run]] and [space] contradict each other", hint="leave one of them out")
+        raise EnsembleError(f"{path}: [[run]] and [space] contradict each other", hint="remove one of them")
     space, options = read_space(path, table), read_options(path, more, trials)
     settings, recipe, origins = load_settings(flags, config, tuning=True)
     for axis in space:
-        # ./ensemble.toml may say what is usual; what was said of this very tuning contradicts it.
+        # ./ensemble.toml may hold defaults for every command; a value given for this study contradicts the space.
         if origins.get(axis.key) in (str(path), "environment", "flag"):
             raise UsageError(
                 f"{path}: [space] {axis.key} contradicts {axis.key} given by {origins[axis.key]}",
-                hint="leave one of them out",
+                hint="remove one of them",
             )
         for value in axis.choices or (axis.low, axis.high):
             _, one, _ = load_settings({**flags, axis.key: value}, config, tuning=True)
@@ -130,24 +129,24 @@ def make_tuning(
             f"{path}: [tune] folds = {list(options.folds)}: the folds are 0 to {parts - 1}", hint="folds = [0]"
         )
     candidates = []
-    for number, values in enumerate(draw(space, options)):
+    for number, values in enumerate(sample_settings(space, options)):
         own, one, _ = load_settings({**flags, **values}, config, tuning=True)
         validate_recipe(one)
         if len(own.arch) != 1:
             raise UsageError(
-                f"a trial is of one architecture, found {', '.join(own.arch)}",
+                f"a trial must have one architecture, found {', '.join(own.arch)}",
                 hint=f"put arch = {_listed(own.arch)} into [space]",
             )
         candidates.append(TrialSpec(number, values, own, one))
-    most = longest_of(space, recipe) * len(options.folds)
-    if options.grace > most:
+    max_epochs = max_epochs_of(space, recipe) * len(options.folds)
+    if options.grace > max_epochs:
         raise EnsembleError(
-            f"{path}: [tune] grace = {options.grace}: the longest trial has {most} epochs",
-            hint=f"grace = {most} stops none early",
+            f"{path}: [tune] grace = {options.grace}: the longest trial has {max_epochs} epochs",
+            hint=f"grace = {max_epochs} stops no trial early",
         )
     name = file_safe(f"{settings.name or (path.stem if config is not None else 'settings')}-best").removesuffix(
         "-best"
-    )  # as its run
+    )  # the name must also be valid as the name of its run
     return Study(name, replace(settings, repeats=1, seeds=1), recipe, space, options, tuple(candidates), root)
 
 
@@ -156,42 +155,41 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 @contextmanager
-def open_study(tuning: Study, resume: bool = False, force: bool = False) -> Iterator[None]:
-    """Hold the tuning's folder, begun or gone on with; nothing is trained over.
+def open_study(study: Study, resume: bool = False, force: bool = False) -> Iterator[None]:
+    """Lock the folder of a study, new or resumed; never overwrite an existing study without `force`.
 
     Raises
     ------
-    EnsembleError : it exists and neither `resume` nor `force` is given, or it was begun with other settings (shown); it
-        is
-        in use.
+    EnsembleError : the study exists and neither `resume` nor `force` is given, it was started with different settings
+        (listed), or another process uses it.
     """
-    folder = tuning.folder.parent
+    folder = study.folder.parent
     make_folder(folder)
-    with exclusive_lock(folder / f".{tuning.name}.lock", f"the tuning {tuning.folder}"):
-        path, now = tuning.folder / RECORD, _record(tuning)
+    with exclusive_lock(folder / f".{study.name}.lock", f"the study {study.folder}"):
+        path, now = study.folder / RECORD, _record(study)
         if force:
             remove(path)
-            remove(tuning.folder)
-        elif tuning.folder.exists() and not resume:
-            hint = "--resume goes on with it, --name NEW begins another one, --force begins it again from nothing"
-            raise EnsembleError(f"the tuning {tuning.folder} exists", hint=hint)
+            remove(study.folder)
+        elif study.folder.exists() and not resume:
+            hint = "`resume=True` continues it, `name=NEW` starts another one, `force=True` deletes it and starts again"
+            raise EnsembleError(f"the study {study.folder} exists", hint=hint)
         elif path.exists():
-            _check_same_study(tuning, read_json(path), now)
+            _check_same_study(study, read_json(path), now)
         write_json(path, now)
         yield
-        clean_up(tuning)
+        clean_up(study)
 
 
-def _record(tuning: Study) -> dict[str, Any]:
+def _record(study: Study) -> dict[str, Any]:
     plain = {
         key: str(value) if isinstance(value, Path) else value
-        for key, value in (asdict(tuning.settings) | asdict(tuning.recipe)).items()
+        for key, value in (asdict(study.settings) | asdict(study.recipe)).items()
     }
-    free = {key: value for key, value in plain.items() if key not in {axis.key for axis in tuning.space}}
+    fixed = {key: value for key, value in plain.items() if key not in {axis.key for axis in study.space}}
     values = {
-        "settings": free,
-        "space": {axis.key: axis.to_dict() for axis in tuning.space},
-        "tune": asdict(tuning.options),
+        "settings": fixed,
+        "space": {axis.key: axis.to_dict() for axis in study.space},
+        "tune": asdict(study.options),
     }
     return _as_json(values)
 
@@ -202,19 +200,19 @@ def _as_json(value: Any) -> Any:
     return [_as_json(inside) for inside in value] if isinstance(value, list | tuple) else value
 
 
-def _check_same_study(tuning: Study, before: Any, now: Mapping[str, Any]) -> None:
+def _check_same_study(study: Study, before: Any, now: Mapping[str, Any]) -> None:
     flat = [_flat(record) if isinstance(record, dict) else {} for record in (before, now)]
-    changed = sorted(
+    different = sorted(
         key
         for key in flat[0].keys() | flat[1].keys()
         if flat[0].get(key) != flat[1].get(key) and key.split()[-1] not in _MAY_CHANGE
     )
-    if changed:
+    if different:
         raise EnsembleError(
-            f"the tuning {tuning.folder} was begun with other settings",
-            hint="give those it was begun with, or --name NEW for another one, or --force to begin it again from "
-            "nothing",
-            details=[f"{key}: {flat[0].get(key, 'not set')} → {flat[1].get(key, 'not set')}" for key in changed],
+            f"the study {study.folder} was started with different settings",
+            hint="restore these settings; `name=NEW` starts another study, `force=True` deletes this one and starts "
+            "again",
+            details=[f"{key}: {flat[0].get(key, 'not set')} → {flat[1].get(key, 'not set')}" for key in different],
         )
 
 
@@ -227,49 +225,51 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def clean_up(tuning: Study) -> None:
-    """Remove what trials that have ended need no more: states and weights. Their courses and predictions stay.
+def clean_up(study: Study) -> None:
+    """Remove the saved states and weights of the trials that have ended; keep their histories and predictions.
 
-    What says that a fold is trained goes first: a trial is no run, and nothing of it looks like one.
+    done.json is removed first: a fold without it never counts as trained, also if the removal is interrupted.
     """
-    remove(tuning.folder / RAY)
-    for number in tuning.ended():
-        place = tuning.trial_dir(number)
-        for fold in tuning.options.folds:
-            left = [place / f"fold{fold}" / "done.json", place / f"fold{fold}" / "state.pt", place / f"fold{fold}.pt"]
-            if any(path.exists() for path in left):
-                with exclusive_lock(lock_of(place, fold), f"fold {fold} of the trial {place}", wait=LOCK_SECONDS):
-                    for path in left:
+    remove(study.folder / RAY)
+    for number in study.ended():
+        trial_dir = study.trial_dir(number)
+        for fold in study.options.folds:
+            fold_dir = trial_dir / f"fold{fold}"
+            unneeded = [fold_dir / "done.json", fold_dir / "state.pt", trial_dir / f"fold{fold}.pt"]
+            if any(path.exists() for path in unneeded):
+                lock = lock_of(trial_dir, fold)
+                with exclusive_lock(lock, f"fold {fold} of the trial {trial_dir}", wait=LOCK_SECONDS):
+                    for path in unneeded:
                         remove(path)
 
 
-def score_on_other_folds(tuning: Study) -> dict[str, Any] | None:
-    """Return what the run of ``best.toml`` scores on the folds that nothing was chosen on, pooled, with its 95 %
-    interval over people.
+def score_on_other_folds(study: Study) -> dict[str, Any] | None:
+    """Return the score of the run of ``best.toml`` on the folds not used for the choice, pooled, with its 95% CI.
 
-    None where it is not trained there, or was trained with other settings than the best that was found.
+    The CI is over people. None if the run is not trained on such folds, or was trained with settings that differ from
+    the best trial.
     """
     import numpy as np
 
     from folds.predictions.files import oof_file
     from folds.predictions.reading import oof_predictions, score_rows
 
-    best, runs = best_of(list(tuning.ended().values()), tuning.options), tuning.root / "runs"
-    path = runs / tuning.best_run / "config.toml"
-    if best is None or not path.exists() or not oof_file(runs, tuning.best_run).exists():
+    best, runs = best_of(list(study.ended().values()), study.options), study.root / "runs"
+    path = runs / study.best_run / "config.toml"
+    if best is None or not path.exists() or not oof_file(runs, study.best_run).exists():
         return None
-    record, own = read_record(path), read_record(tuning.trial_dir(best.number) / "config.toml")
+    record, own = read_record(path), read_record(study.trial_dir(best.number) / "config.toml")
     if any(record.get(key) != own.get(key) for key in (*best.settings, "epochs", "seed")) or _folds_of(
         record
     ) != _folds_of(own):
         return None
-    probabilities, sidecar = oof_predictions(runs, tuning.best_run)
+    probabilities, sidecar = oof_predictions(runs, study.best_run)
     fold = np.broadcast_to(np.asarray(sidecar.fold), len(probabilities))
-    index = np.flatnonzero(~np.isin(fold, tuning.options.folds))
+    index = np.flatnonzero(~np.isin(fold, study.options.folds))
     if not len(index):
         return None
     score = score_rows(
-        probabilities[index], replace(sidecar, rows=sidecar.rows.take(index), fold=fold[index]), tuning.options.metric
+        probabilities[index], replace(sidecar, rows=sidecar.rows.take(index), fold=fold[index]), study.options.metric
     ).interval
     return {
         "folds": sorted(set(fold[index].tolist())),

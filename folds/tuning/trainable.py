@@ -1,6 +1,4 @@
-"""Train one trial of a tuning in its own process, on whatever machine Ray has chosen: its folds, one after the
-other.
-"""
+"""Train the folds of one trial, one after the other, in a process of Ray Tune."""
 
 from __future__ import annotations
 
@@ -24,34 +22,30 @@ from folds.training.trainer import train_fold
 from folds.tuning.trials import FAILED, FINISHED, Trial, write_trial
 from folds.utils.csv_table import read_csv
 
-# What a trial says of itself: the share of its course in epochs of the longest trial, by which it is compared; the
-# score; why it
-# could not be trained, which is no fault of its settings.
+# Keys of a report to Ray Tune: progress in epochs of the longest trial, at which trials are compared; score; reason why
+# the trial could not be trained here, which does not depend on its settings.
 PROGRESS, SCORE, LOST = "progress", "score", "lost"
 
 
 def run_trial(config: Mapping[str, Any]) -> None:
-    """Train a trial's folds and report each epoch to Ray Tune, which may end the process at any report.
+    """Train the folds of a trial and report each epoch to Ray Tune, which may end the process at any report.
 
-    A training that diverges has failed for good; what fails for another reason has no record, so that --resume tries it
-    again.
-    What was trained and reported before, by a process that was killed, is reported again, so that the trial is compared
-    as
-    if nothing had happened. The last epoch is reported when everything is written: then nothing is left to be stopped.
+    A diverged training is recorded as failed. Any other failure leaves no record, so a resumed study retries the trial.
+    Epochs that a killed process trained and reported are reported again, so the trial is compared as if there had been
+    no interruption. The last epoch is reported after all files are written.
 
     Parameters
     ----------
-    config : ``{"trial": …}``, a JSON of `number`, `settings`, `metric`, `longest` (epochs of the longest trial), `jobs`
-        and
-        `proof` (of `folds.execution.shared_files`).
+    config : ``{"trial": …}``, a JSON object with ``number``, ``settings``, ``metric``, ``longest`` (epochs of the
+        longest trial), ``jobs`` and ``proof`` (file manifests of `folds.execution.shared_files`).
     """
     task = json.loads(config["trial"])
     jobs = [job_from_dict(record) for record in task["jobs"]]
     course = _Course(task, jobs)
     try:
         node = os.uname().nodename
-        for job, proof in zip(jobs, task["proof"], strict=True):
-            for line in missing_here(proof):
+        for job, manifest in zip(jobs, task["proof"], strict=True):
+            for line in missing_here(manifest):
                 raise EnsembleError(f"the machine {node} {line}; all machines must share one drive under one path")
             require_gpu(job, node)
         for index, job in enumerate(jobs):
@@ -65,16 +59,16 @@ def run_trial(config: Mapping[str, Any]) -> None:
             result = train_fold(job, report)
             course.fold(index, _score(job, task["metric"]), int(result["epochs"]), float(result["seconds"]))
         write_trial(Path(jobs[0].folder), course.trial(FINISHED))
-        course.report(course.longest * len(jobs), float(course.mean or 0.0))
+        course.report(course.max_epochs * len(jobs), float(course.mean or 0.0))
     except TrainingDivergedError as error:
-        # A learning rate too high is an answer, too.
+        # Divergence is a result of the settings, e.g. of a high learning rate.
         write_trial(Path(jobs[0].folder), course.trial(FAILED, error.message))
     except EnsembleError as error:
         course.lost(error.message)
 
 
 def _history(job: Job) -> list[dict[str, float]]:
-    """Return the epochs that were trained already."""
+    """Return the records of the epochs that are trained already."""
     path = job.fold_dir / "history.csv"
     if not path.exists():
         return []
@@ -83,12 +77,12 @@ def _history(job: Job) -> list[dict[str, float]]:
 
 
 class _Course:
-    """How far a trial has come, and how well it does."""
+    """Progress and scores of a trial."""
 
     def __init__(self, task: Mapping[str, Any], jobs: list[Job]) -> None:
         self.task = task
         self.metric = task["metric"]
-        self.longest = int(task["longest"])
+        self.max_epochs = int(task["longest"])
         self.epochs = int(jobs[0].recipe["epochs"])
         self.jobs = jobs
         self.scores: dict[int, float] = {}
@@ -97,11 +91,11 @@ class _Course:
 
     @property
     def mean(self) -> float | None:
-        """Of the folds so far."""
+        """Return the mean score of the folds so far; None before the first epoch."""
         return float(np.mean(list(self.scores.values()))) if self.scores else None
 
     def epoch(self, index: int, record: Mapping[str, Any]) -> None:
-        """An epoch of the fold at `index` was trained."""
+        """Add an epoch of the fold at `index`, and report it unless it is the last epoch of the trial."""
         number = int(record["epoch"])
         fold = self.jobs[index].fold
         first = self.trained.get(fold, 0) < number
@@ -109,15 +103,15 @@ class _Course:
         self.trained[fold] = max(self.trained.get(fold, 0), number)
         self.scores[fold] = float(record[f"validation_{self.metric}"])
         if number < self.epochs or index + 1 < len(self.jobs):
-            self.report(round((index + number / self.epochs) * self.longest, 6), float(self.mean or 0.0))
+            self.report(round((index + number / self.epochs) * self.max_epochs, 6), float(self.mean or 0.0))
 
     def fold(self, index: int, score: float, epochs: int, seconds: float) -> None:
-        """The fold at `index` is finished: the score of the weights that are kept."""
+        """Set the final score, epochs and seconds of the fold at `index`."""
         fold = self.jobs[index].fold
         self.scores[fold], self.trained[fold], self.seconds[fold] = score, epochs, seconds
 
     def report(self, progress: float, score: float) -> None:
-        """Tell Ray Tune; it returns when the trial is to go on."""
+        """Report to Ray Tune; the call returns if the trial continues."""
         from ray import tune
 
         state = {
@@ -128,13 +122,13 @@ class _Course:
         tune.report({PROGRESS: progress, SCORE: score, **state})
 
     def lost(self, reason: str) -> None:
-        """Tell Ray Tune that it cannot be trained here."""
+        """Report to Ray Tune that the trial cannot be trained here."""
         from ray import tune
 
         tune.report({LOST: reason})
 
     def trial(self, state: str, reason: str = "") -> Trial:
-        """Return the record of now."""
+        """Return the record of the trial in its present state."""
         score = None if state == FAILED else self.mean
         trained, seconds = sum(self.trained.values()), sum(self.seconds.values())
         return Trial(
@@ -151,10 +145,10 @@ class _Course:
 
 
 def _score(job: Job, metric: str) -> float:
-    """Return the score of the predictions that a finished fold has left."""
+    """Return the score of the predictions in the files of a finished fold."""
     folds = read_folds(Path(job.folder) / "folds.csv")
     target = resolve_target(job.recipe["target"], job.classes, job.class_attributes)
     code = {name: i for i, name in enumerate(job.classes)}
     rows = folds.validation_index(job.fold)
-    truth = target.encode_scored(np.array([code[name] for name in folds.labels[rows].tolist()]))
-    return METRICS[metric](truth, read_array(job.fold_dir / "oof.npy"))
+    labels = target.encode_scored(np.array([code[name] for name in folds.labels[rows].tolist()]))
+    return METRICS[metric](labels, read_array(job.fold_dir / "oof.npy"))

@@ -1,6 +1,4 @@
-"""What came of the trials of `ensemble tune`: one record each, the table of them all, and the settings that came out
-best.
-"""
+"""Read and write the results of `ensemble tune`: a record per trial, the table of all trials, the best settings."""
 
 from __future__ import annotations
 
@@ -41,18 +39,19 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """How a trial has ended.
+    """The result of a trial.
 
     Attributes
     ----------
-    number : from 0 in the order of drawing.
-    settings : what it was tried with, of the space alone.
-    state : ``finished``, ``stopped`` (early, by comparison with others) or ``failed``.
-    score : mean over the folds that it was trained on, as far as it came; None where it failed.
-    folds : score by fold; of a fold that was not finished, that of its last epoch.
-    epochs : trained, all folds together; `of` so many.
-    seconds : of training.
-    reason : why it failed.
+    number : number of the trial, from 0 in the order of sampling.
+    settings : its values of the settings in the space.
+    state : ``finished``, ``stopped`` (early, by comparison with other trials) or ``failed``.
+    score : mean over the folds that it was trained on, also if the last one is incomplete; None if it failed.
+    folds : fold → score; the score of the last trained epoch for an incomplete fold.
+    epochs : number of trained epochs, summed over the folds.
+    of : number of planned epochs, summed over the folds.
+    seconds : training time.
+    reason : why it failed; "" otherwise.
     """
 
     number: int
@@ -67,17 +66,17 @@ class Trial:
 
 
 def trial_name(number: int) -> str:
-    """Return ``t007``."""
+    """Return the name of a trial, e.g. ``t007``."""
     return f"t{number:03d}"
 
 
 def write_trial(folder: Path, trial: Trial) -> None:
-    """Record how a trial ended, in its folder; what is recorded is not trained again."""
+    """Write the result of a trial to its folder; a trial with a record is not trained again."""
     write_json(folder / RECORD, asdict(trial) | {"folds": {str(fold): score for fold, score in trial.folds.items()}})
 
 
 def read_trial(folder: Path) -> Trial | None:
-    """Return the record in a trial's folder; None where it has not ended.
+    """Return the result in a trial's folder; None if the trial has not ended.
 
     Raises
     ------
@@ -88,37 +87,35 @@ def read_trial(folder: Path) -> Trial | None:
         return None
     record = read_json(path)
     if validate_fields(record, _FIELDS, others=False) or (record.get("score") is None) != (record["state"] == FAILED):
-        raise EnsembleError(f"{path} is damaged", hint=f"rm {path} and --resume train this trial again")
+        raise EnsembleError(f"{path} is damaged", hint=f"rm {path}, then `resume=True` trains this trial again")
     return Trial(
         **record
         | {"score": record.get("score"), "folds": {int(fold): score for fold, score in record["folds"].items()}}
     )
 
 
-def ordered(trials: Sequence[Trial], options: TuneOptions) -> list[Trial]:
-    """Best first: those that finished, then those that were stopped early (their scores are of fewer epochs), then
-    those that failed.
-    """
-    place = {FINISHED: 0, STOPPED: 1, FAILED: 2}
+def sort_trials(trials: Sequence[Trial], options: TuneOptions) -> list[Trial]:
+    """Return the trials, best first: finished ones, then ones stopped early (after fewer epochs), then failed ones."""
+    rank = {FINISHED: 0, STOPPED: 1, FAILED: 2}
     sign = 1 if options.lower_is_better else -1
-    return sorted(trials, key=lambda one: (place[one.state], sign * (one.score or 0.0), one.number))
+    return sorted(trials, key=lambda one: (rank[one.state], sign * (one.score or 0.0), one.number))
 
 
 def best_of(trials: Sequence[Trial], options: TuneOptions) -> Trial | None:
-    """Return the best of those that finished; None where none did."""
-    finished = [one for one in ordered(trials, options) if one.state == FINISHED]
+    """Return the best finished trial; None if no trial finished."""
+    finished = [one for one in sort_trials(trials, options) if one.state == FINISHED]
     return finished[0] if finished else None
 
 
 def write_table(folder: Path, trials: Sequence[Trial], options: TuneOptions) -> Path:
-    """Write ``trials.csv`` and ``trials.json``, best first; the path of the first."""
-    rows = ordered(trials, options)
+    """Write ``trials.csv`` and ``trials.json``, best first, and return the path of ``trials.csv``."""
+    rows = sort_trials(trials, options)
     keys = sorted({key for one in rows for key in one.settings})
     columns: dict[str, list[str]] = {"trial": [trial_name(one.number) for one in rows]}
     columns |= {key: [cell(one.settings.get(key)) for one in rows] for key in keys}
     columns |= {
         options.metric: ["" if one.score is None else repr(one.score) for one in rows],
-        "trained": [str(one.epochs) for one in rows],  # not epochs: that may be a setting
+        "trained": [str(one.epochs) for one in rows],  # not "epochs", which can be a setting of the space
         "of": [str(one.of) for one in rows],
         "state": [one.state for one in rows],
         "seconds": [f"{one.seconds:.1f}" for one in rows],
@@ -129,12 +126,12 @@ def write_table(folder: Path, trials: Sequence[Trial], options: TuneOptions) -> 
 
 
 def trial_records(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """For JSON, in the order given."""
+    """Return plain values for JSON, in the given order."""
     return [{"trial": trial_name(one.number), **asdict(one)} for one in trials]
 
 
 def cell(value: Any) -> str:
-    """Return a setting in a table."""
+    """Return the value of a setting as text for a table."""
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -143,21 +140,21 @@ def cell(value: Any) -> str:
 def write_best(
     folder: Path, name: str, trial: Trial, settings: Settings, recipe: Recipe, options: TuneOptions, scored: int
 ) -> Path:
-    """Write ``best.toml``, ready for ``ensemble kfold -c``: trained on all folds, as a run of its own.
+    """Write ``best.toml``, with which ``ensemble kfold -c`` trains the best trial on all folds; return its path.
 
     Parameters
     ----------
-    name : of that run.
-    settings, recipe : of the trial.
-    scored : the trials that had a score, among which it was the best.
+    name : name of the run that it trains.
+    settings, recipe : settings of the trial.
+    scored : number of trials with a score, of which this is the best.
     """
     body = to_toml(replace(settings, name=name), recipe, {}).replace("\n[resolved]\n", "")
     folds = ", ".join(map(str, trial.folds))
-    chosen = ", ".join(f"{key} {cell(value)}" for key, value in trial.settings.items())
+    values = ", ".join(f"{key} {cell(value)}" for key, value in trial.settings.items())
     lines = [
-        f"# Chosen by ensemble tune: {chosen}.",
-        f"# {options.metric} {trial.score:.4f} on fold {folds}, the best of {scored} trials there: optimistic, "
-        "because it was chosen for this score.",
-        f"# What it is worth say the other folds of: ensemble kfold -c {folder / BEST}",
+        f"# Chosen by ensemble tune: {values}.",
+        f"# {options.metric} {trial.score:.4f} on fold {folds} is optimistic: it is the best of {scored} scores on the "
+        "same folds.",
+        f"# The other folds give an unbiased score: ensemble kfold -c {folder / BEST}",
     ]
     return write_atomic(folder / BEST, "\n".join([*lines, body]))

@@ -25,7 +25,7 @@ def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path: Path) -> None:
     assert [link for link in links(page) if not _leads_somewhere(page, link)] == ["#elsewhere", "other.md"]
 
 
-def test_every_page_of_docs_is_in_the_navigation_and_in_the_readme() -> None:
+def test_every_page_is_in_the_navigation_and_in_the_readme() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]
     readme = (ROOT / "README.md").read_text()
     generated = {

@@ -21,7 +21,7 @@ NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PR
 
 
 @mkdocs
-def test_the_site_builds_strictly_without_network_and_remote_assets(tmp_path: Path) -> None:
+def test_the_site_builds_strictly_without_network_or_assets(tmp_path: Path) -> None:
     import os
 
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]

@@ -1,4 +1,4 @@
-"""`ensemble blend`: combine prediction files by voting, or by what is learnt out of fold."""
+"""`ensemble blend`: combine prediction files by voting, or by a method fitted on out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -166,11 +166,10 @@ def blend(
     """Combine predictions, aligned by id and class name, and score the combination.
 
     The folds of a run are averaged first, then the runs vote. Learned weights and methods are fitted on out-of-fold
-    predictions and scored by nested cross-validation: no person is scored by weights fitted on them. The same blend
-    again
-    prints the same result.
+    predictions and scored by nested cross-validation: no person is scored by weights fitted on them. Repeating a
+    command gives the same result.
     """
-    # What the library calls otherwise than this command does.
+    # Parameters of the library with another name than the option of this command.
     console.flags = {
         **console.flags,
         "runs": "--run",
@@ -202,13 +201,13 @@ def blend(
         max_members=max_members,
         budget=budget,
         cost=cost,
-        worth=contributions,
+        contributions=contributions,
         detail=breakdown,
     )
     made = make_blend(files, request, TerminalProgress())
     folder = blend_folder(made, output)
     answers = None if csv is None else answers_of(made)
-    # All that can be refused is, before anything is written.
+    # Every check comes before the first write.
     if csv is not None and answers is not None:
         check_answers_file(answers, csv, force)
     written = write_blend(made, folder, force)

@@ -133,7 +133,7 @@ def _auto(root: Path, files: Sequence[str]) -> tuple[list[ResultLine], str]:
     from ensemble.cli.reports.blend import methods_table
 
     _step(f"ensemble blend {' '.join(files)} --method auto")
-    made = make_blend(_found(root, files), BlendConfig("auto", worth=False))
+    made = make_blend(_found(root, files), BlendConfig("auto", contributions=False))
     write_blend(made, root / blend_folder(made, None), False)
     oof, test = made.total["oof"].score, made.total["test"].score
     if made.fitted is None or oof is None or test is None:

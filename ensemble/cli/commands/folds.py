@@ -57,20 +57,16 @@ def folds(
     ] = False,
     **given: Any,
 ) -> None:
-    """Split by person (group): no person is in two folds, classes are balanced over the folds. Image files are not
-    needed.
+    """Split by person (group): no person is in two folds, classes are balanced over the folds. Needs no image files.
 
     The split is that of scikit-learn's StratifiedGroupKFold, repaired where a fold lacks a class that enough persons
-    have, or
-    where the balance can be improved; changes are reported. Settings can be given in ./ensemble.toml too, as for kfold.
+    have, or where the balance can be improved; changes are reported. Settings can be given in ./ensemble.toml too, as
+    for kfold.
 
     With check, nothing is split: the data, the images and a split made here or elsewhere (columns id, label, person,
-    fold;
-    folds.csv unless named) are audited. Errors: a person in two folds, an empty fold. Warnings: copies of images under
-    different
-    persons or labels or in training and test, classes that cannot be in every fold. The split is aligned with the data
-    by id;
-    without --data, FILE is checked by itself.
+    fold; folds.csv by default) are audited. Errors: a person in two folds, an empty fold. Warnings: copies of images
+    under different persons or labels or in training and test, classes that cannot be in every fold. The split is
+    aligned with the data by id; without --data, only FILE is checked.
     """
     from folds.config.files import load_settings
     from folds.config.recipe import check_contradictions
@@ -87,13 +83,13 @@ def folds(
         for word in (f"--{name.replace('_', '-')}", str(value))
     ]
     file = _split_named(words) if words else None
-    if file is not None and window is not None:  # what comes next is kfold
+    if file is not None and window is not None:  # the suggested next command is kfold, which takes --window
         options += ["--window", window]
     alone = len(words or ()) == 2 and settings.data is None
     if words and window is not None and (no_images or alone):
         raise UsageError(
-            "--window is for images, which are not checked here",
-            hint="remove --no-images, and give the data with --data",
+            "`window` applies to images, which are not checked here",
+            hint="remove `no_images`, and give the data with `data`",
         )
     check_options: dict[str, Any] = {
         "k": settings.k,
@@ -111,7 +107,7 @@ def folds(
         return
     if test or no_images or sheet or strict or window:
         raise UsageError(
-            "--window, --test, --no-images, --sheet and --strict belong to: ensemble folds check",
+            "`window`, `test`, `no_images`, `sheet` and `strict` apply only to ensemble folds check",
             hint="ensemble folds check --help",
         )
     check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
@@ -120,7 +116,7 @@ def folds(
 
 
 def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: bool) -> None:
-    """Split, save and print; warnings about the folds are shown after saving."""
+    """Split, save and print; show warnings about the folds after saving."""
     from folds.data.readers import read_data
     from folds.data.sources import log_notes
     from folds.splits.checks import check_folds
@@ -146,7 +142,7 @@ def _split_named(words: Sequence[str]) -> Path | None:
 
     if words[0] != "check" or len(words) > 2:
         raise UsageError(
-            f"ensemble folds {shlex.join(words)}: expected nothing, or check [FILE]",
+            f"ensemble folds {shlex.join(words)}: expected no argument, or check [FILE]",
             hint="ensemble folds check folds.csv",
         )
     return Path(words[1]) if len(words) == 2 else FOLDS_FILE if FOLDS_FILE.is_file() else None
@@ -166,7 +162,7 @@ def _check(
 ) -> None:
     """Audit the data, their images and a split, and print the findings.
 
-    Without `spec` the split alone is checked. `options` name the data in the suggested next command.
+    Without `spec`, only the split is checked. `options` name the data in the suggested next command.
     """
     from ensemble.cli.reports.audit import show
     from ensemble.cli.terminal.progress import TerminalProgress
@@ -209,11 +205,11 @@ def _check_sheet(sheet: Path, images: bool, force: bool) -> None:
 
     if not images:
         raise UsageError(
-            "--sheet shows images, which are not checked here",
-            hint="remove --no-images, and give the data with --data",
+            "`sheet` shows images, which are not checked here",
+            hint="remove `no_images`, and give the data with `data`",
         )
     if sheet.suffix.lower() != ".png":
-        raise UsageError(f"--sheet {sheet}: expected a PNG", hint=f"--sheet {sheet.with_suffix('.png')}")
+        raise UsageError(f"`sheet={sheet}`: expected a PNG", hint=f"`sheet={sheet.with_suffix('.png')}`")
     check_not_existing(sheet, "the file", force)
 
 
@@ -236,5 +232,5 @@ def _print(
         "warnings": list(warnings),
     }
     files = ", ".join([str(file), *record["repeats"]])
-    said = "nobody stands on both sides" if assignment.held_out else "nobody stands in two folds"
-    console.result(f"{folds_text(assignment, classes, meaning)}\n\n{files}: {said}", record)
+    overlap = "no person is in both parts" if assignment.held_out else "no person is in two folds"
+    console.result(f"{folds_text(assignment, classes, meaning)}\n\n{files}: {overlap}", record)

@@ -148,7 +148,7 @@ def kfold(
 
 
 def _requested(given: Mapping[str, Any], sweep: Sequence[str], config: Path | None) -> list[RequestedRecipe]:
-    """Return the recipes of --sweep, or of the [[run]] tables of the file; [] where one recipe is all."""
+    """Return the recipes of --sweep, or of the [[run]] tables of the file; [] for a single recipe."""
     from folds.config.files import load_settings, read_run_tables
     from folds.config.recipe import by_key, spelling_of
     from folds.config.sweep import RequestedRecipe, parse_sweep
@@ -158,19 +158,21 @@ def _requested(given: Mapping[str, Any], sweep: Sequence[str], config: Path | No
     points = parse_sweep(sweep) if sweep else ()
     twice = next((spelling_of(key) for point in points for key in point.values if key in flags), None)
     if twice is not None:
-        raise UsageError(f"`{twice}` and `sweep` {twice} contradict each other", hint=f"leave `{twice}` out")
-    asked = [RequestedRecipe(point.suffix, load_settings(flags | dict(point.values), config)[1]) for point in points]
+        raise UsageError(f"`{twice}` and `sweep` {twice} contradict each other", hint=f"remove `{twice}`")
+    requested = [
+        RequestedRecipe(point.suffix, load_settings(flags | dict(point.values), config)[1]) for point in points
+    ]
     for number, run in enumerate(read_run_tables(config), 1):
         if sweep:
-            raise UsageError("`sweep` and [[run]] tables contradict each other", hint="leave one of them out")
+            raise UsageError("`sweep` and [[run]] tables contradict each other", hint="remove one of them")
         own, recipe, _ = load_settings(flags, config, run)
         if len(own.arch) != 1:
             raise UsageError(
-                f"[[run]] {number} has the architectures {', '.join(own.arch)}, expected one",
-                hint="one [[run]] for each",
+                f"[[run]] {number}: expected one architecture, found {', '.join(own.arch)}",
+                hint="write one [[run]] per architecture",
             )
-        asked.append(RequestedRecipe(str(run.get("name", "")), recipe, own.arch[0]))
-    return asked
+        requested.append(RequestedRecipe(str(run.get("name", "")), recipe, own.arch[0]))
+    return requested
 
 
 def _run(
@@ -183,7 +185,7 @@ def _run(
     preview: Path | None,
     dry_run: bool,
 ) -> int:
-    """Plan, describe and train; `planning` is for `build_plan`, `training` for `train_runs`."""
+    """Plan, describe and train; `planning` has the arguments of `build_plan`, `training` those of `train_runs`."""
     from ensemble.cli.reports.training import describe, raise_failed, show, show_plan, train_shown
     from ensemble.cli.terminal.progress import TerminalProgress
     from folds.auditing.run import check_strict

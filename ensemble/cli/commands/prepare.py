@@ -75,12 +75,10 @@ def prepare(
 ) -> None:
     """Write a new image set and its tables: images cropped to the face, backgrounds replaced, or both.
 
-    Originals are never changed. OUT/index.csv (and test.csv) hold the same samples under the same ids, with the
-    position of
-    each face, and go straight into ensemble kfold. OUT/worst.png shows the images to check: those without a face, then
-    the
-    least certain. The background is segmented on the whole image, before it is cropped. The extra [faces] installs what
-    --crop needs, [background] what --background needs.
+    Originals are never changed. OUT/index.csv (and test.csv) list the same samples with the same ids and the position
+    of each face, as input of ensemble kfold. OUT/worst.png shows the images to check: those without a face, then the
+    least certain. The background is segmented on the whole image, before it is cropped. --crop needs the extra [faces],
+    --background the extra [background].
     """
     from ensemble.cli.terminal.options import jobs_asked, resuming
     from ensemble.cli.terminal.progress import TerminalProgress
@@ -95,7 +93,7 @@ def prepare(
 
     check_resume_or_force(resume, force)
     if crop is not None and crop not in CROPS:
-        raise unknown_name("--crop", crop, CROPS)
+        raise unknown_name("`crop`", crop, CROPS)
     if crop is None and (detector_model is not None or detector != "opencv"):
         raise UsageError("a detector is given, but images are not cropped", hint="add --crop faces")
     threads = jobs_asked(jobs)

@@ -65,9 +65,7 @@ def runs(
     """List the runs of the ledger, runs/ledger.jsonl, and those in runs/ that are not in it yet.
 
     With diff, compare two runs: the settings that differ, and the paired difference of their out-of-fold scores on the
-    samples
-    that both have predicted, with its 95% CI over people. With note, add a line about a run for later readers of the
-    ledger.
+    samples that both predict, with its 95% CI over people. With note, add a note about a run to the ledger.
     """
     from folds.errors import UsageError
 
@@ -75,11 +73,11 @@ def runs(
     if words:
         if filter or columns or markdown or sort != "date":
             raise UsageError(
-                "--filter, --sort, --columns and --markdown belong to the list", hint="ensemble runs --help"
+                "`filter`, `sort`, `columns` and `markdown` apply only to the list of runs", hint="ensemble runs --help"
             )
         return _act(words, per_person)
     if per_person:
-        raise UsageError("`score_by` belongs to diff", hint="ensemble runs diff A B --score-by person")
+        raise UsageError("`score_by` applies only to diff", hint="ensemble runs diff A B --score-by person")
     return _show(filter or [], sort, columns, markdown)
 
 
@@ -94,7 +92,7 @@ def _act(words: Sequence[str], per_person: bool) -> int:
     if what in ("diff", "note"):
         raise UsageError(
             f"ensemble runs {' '.join(words)}: expected {'two runs' if what == 'diff' else 'a run and a text'}",
-            hint="runs --help",
+            hint="ensemble runs --help",
         )
     raise unknown_name(
         "word", what, ["diff", "note"], hint="ensemble runs, ensemble runs diff A B, ensemble runs note RUN TEXT"
@@ -106,7 +104,7 @@ def _read() -> tuple[Ledger, list[RunListing]]:
     from folds.experiments.listing import list_runs
 
     ledger = read_ledger(ledger_file(RUNS))
-    for line in ledger.passed_over():
+    for line in ledger.skipped_lines():
         console.warn(line)
     return ledger, list_runs(ledger, RUNS)
 
@@ -169,13 +167,13 @@ def _diff(first: str, second: str, per_person: bool) -> int:
 
 
 def _check_still_there(run: str) -> None:
-    """Raise if only the ledger line of a run is left."""
+    """Raise an error if the files of a run are deleted and only its line in the ledger is left."""
     from folds.errors import EnsembleError
     from folds.experiments.comparison import known_runs
     from folds.experiments.ledger import ledger_file, read_ledger
 
     if run not in known_runs(RUNS) and run in read_ledger(ledger_file(RUNS)).latest() and not (RUNS / run).is_dir():
-        message = f"the predictions of {run} are gone, only its line in the ledger is left"
+        message = f"the predictions of {run} are deleted, only its line in the ledger is left"
         raise EnsembleError(message, hint=f"ensemble runs --filter run={run} shows it; train it again to compare it")
 
 
@@ -188,7 +186,7 @@ def _note(run: str, text: str) -> int:
         raise unknown_name("run", run, names, hint=None if names else "ensemble kfold trains the first one")
     line = " ".join(text.split())
     if not line:
-        raise UsageError("ensemble runs note: the text is empty", hint=f'ensemble runs note {run} "what was learnt"')
+        raise UsageError("ensemble runs note: the text is empty", hint=f'ensemble runs note {run} "your conclusion"')
     record = {"run": run, "time": now(), "text": line}
     append(ledger_file(RUNS), "note", record)
     console.result(f"{run}: {line}", record)
@@ -196,14 +194,12 @@ def _note(run: str, text: str) -> int:
     return 0
 
 
-def _controlled(entry: Mapping[str, Any]) -> str:
-    """Return the settings that are the same as the baseline's: by name what somebody chose, by number what is as
-    usual.
-    """
-    controlled = entry["baseline"]["controlled"]
-    named = [name for name in controlled if name in {*entry["changed"], "data", "folds", "seed"}]
-    more = len(controlled) - len(named)
-    return ", ".join([*named, *([f"{more} more as usual"] if more else [])]) or "nothing is known to be"
+def _unchanged(entry: Mapping[str, Any]) -> str:
+    """Return the settings that are the same as in the baseline: names of those that were set, number of the others."""
+    unchanged = entry["baseline"]["controlled"]
+    named = [name for name in unchanged if name in {*entry["changed"], "data", "folds", "seed"}]
+    more = len(unchanged) - len(named)
+    return ", ".join([*named, *([f"{more} more"] if more else [])]) or "unknown"
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -212,14 +208,14 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    # Neither a bar nor an underscore of a name changes the table; it is somebody's page, so no tag either.
+    # A name must not change the table or its formatting, and must not add HTML to the user's page.
     for character in "\\|_*`<":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.split())
 
 
 def _section(one: RunListing) -> str:
-    """Return what a run was for and came to; nothing for a run of which nothing was said."""
+    """Return hypothesis, comparison and notes of a run in Markdown; "" for a run without any of them."""
     from folds.metrics.intervals import Difference, Interval
     from folds.utils.text import value_text
 
@@ -232,11 +228,11 @@ def _section(one: RunListing) -> str:
         late = f" (stated when {after} of {entry['k']} folds were trained)" if after else ""
         lines.append(f"hypothesis: {entry['hypothesis']}{late}")
     if baseline:
-        varied = ", ".join(
+        changed = ", ".join(
             f"{name} {value_text(before)} → {value_text(after)}" for name, (before, after) in baseline["varied"].items()
         )
-        lines.append(f"varied, against {baseline['run']}: {varied or 'nothing'}")
-        lines.append(f"controlled: {_controlled(entry)}")
+        lines.append(f"changed from {baseline['run']}: {changed or 'no setting'}")
+        lines.append(f"unchanged: {_unchanged(entry)}")
     oof, difference = Interval.from_dict(entry["oof"]["macro_f1"]), one.difference
     people = (
         f"{entry['oof']['rows']:,} images of {entry['oof']['people']:,} people, {len(entry['folds'])} of {entry['k']} "
@@ -245,7 +241,7 @@ def _section(one: RunListing) -> str:
     lines.append(f"measured: OOF macro F1 {oof.text()} on {people}")
     if difference is not None:
         change = Difference.from_dict(difference).difference
-        lines.append(f"difference: {change.signed_text()}, paired; distinguishable from noise: {one.significance}")
-    lines += [f"but: {note}" for note in (baseline or {}).get("notes") or []] + [f"but: {mark}" for mark in one.flags]
-    lines += [f"learnt: {note}" for note in one.notes]
+        lines.append(f"difference: {change.signed_text()}, paired; significant: {one.significance}")
+    lines += [f"note: {note}" for note in (baseline or {}).get("notes") or []] + [f"note: {flag}" for flag in one.flags]
+    lines += [f"conclusion: {note}" for note in one.notes]
     return "\n".join([f"\n### {_cell(one.run)}\n", *(f"- {_cell(line)}" for line in lines)])

@@ -21,8 +21,7 @@ def tta(
         str,
         typer.Option(
             help="hflip, vflip, rot90, d4, scale:F, hshift:F, vshift:F, multiply:F, add:F, contrast:F, fivecrop:F, "
-            "tencrop:F; "
-            "joined by , or *",
+            "tencrop:F; joined by , or *",
             metavar="V,…",
             rich_help_panel=VIEWS,
         ),
@@ -31,8 +30,7 @@ def tta(
         str,
         typer.Option(
             help="how probabilities of views are combined: mean or geometric; weighted or classwise, with weights "
-            "fitted "
-            "on out-of-fold predictions; auto, the best of these",
+            "fitted on out-of-fold predictions; auto, the best of these",
             metavar="HOW",
             rich_help_panel=VIEWS,
         ),
@@ -59,14 +57,11 @@ def tta(
         bool, typer.Option("--force", help="predict the views of these checkpoints again", rich_help_panel=RUN)
     ] = False,
 ) -> int:
-    """Predict each fold's own validation rows (and the test rows) in several views; compare the merged score with no
-    TTA.
+    """Predict each fold's validation rows (and the test rows) in several views; compare the merged score with no TTA.
 
     The plain image is always one of the views. Each view's logits are stored in runs/tta/<run>/views and reused for the
-    same
-    checkpoint, table and images, so trying another merge costs nothing. Fitted weights are scored on people who were
-    not used
-    for fitting.
+    same checkpoint, table and images, so that another merge needs no prediction. Fitted weights are scored on people
+    who were not used for fitting.
     """
     from ensemble.tta.merge import MergeConfig
     from ensemble.tta.views import parse_views
@@ -79,7 +74,7 @@ def tta(
     from ensemble.cli.reports.tta import tta_report
     from ensemble.cli.terminal.progress import TerminalProgress
     from ensemble.tta.run import augment_folds
-    from ensemble.tta.scores import tta_record, worth_of
+    from ensemble.tta.scores import gain_of, tta_record
 
     made, scored = augment_folds(
         target,
@@ -91,7 +86,7 @@ def tta(
         force=force,
         progress=TerminalProgress(),
     )
-    worth = worth_of(made, per_person)
-    console.result(tta_report(made, scored, worth), tta_record(made, scored, worth))
+    gains = gain_of(made, per_person)
+    console.result(tta_report(made, scored, gains), tta_record(made, scored, gains))
     console.next_step(f"ensemble blend runs/*.npy runs/tta/{made.run}.*.npy --method soft")
     return 0

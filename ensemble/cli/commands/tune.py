@@ -1,4 +1,4 @@
-"""`ensemble tune`: choose settings by the score of short trainings on chosen folds."""
+"""`ensemble tune`: tune hyperparameters by short trainings on one or some folds."""
 
 from __future__ import annotations
 
@@ -65,29 +65,26 @@ def tune(
     ] = False,
     **given: Any,
 ) -> int:
-    """Tune hyperparameters: try settings of a search space, stop unpromising trials early, write the best for ensemble
-    kfold -c.
+    """Tune hyperparameters: try settings of a space, stop unpromising trials early, write the best for ensemble kfold.
 
-    FILE has the settings of ensemble kfold and a table [space]: lr = {low = 1e-4, high = 1e-2, log = true}, batch_size
-    = [16, 32],
-    any setting of a recipe, and arch. [tune] has trials, folds, grace, reduction, seed, metric, cpus, gpus and parallel
-    (docs/tuning.md). The score of the best trial is optimistic on the folds it was chosen on; ensemble kfold -c
-    best.toml
-    scores it on the other folds. Needs Ray Tune: pip install 'ray[tune]'.
+    FILE has the settings of ensemble kfold and a table [space]: lr = {low = 1e-4, high = 1e-2, log = true},
+    batch_size = [16, 32], any setting of a recipe, and arch. [tune] has trials, folds, grace, reduction, seed, metric,
+    cpus, gpus and parallel (docs/tuning.md). The score of the best trial is optimistic on the folds it was chosen on;
+    ensemble kfold -c best.toml scores it on the other folds. Needs Ray Tune: pip install 'ray[tune]'.
     """
     from ensemble.cli.terminal.progress import TerminalProgress
     from folds.errors import FoldsFailed, Interrupted
     from folds.tuning.report import run_study
-    from folds.tuning.study import make_tuning
+    from folds.tuning.study import make_study
 
     check_resume_or_force(resume, force)
-    tuning = make_tuning(given, config, trials)
+    study = make_study(given, config, trials)
     if dry_run:
-        return _show_plan(tuning)
-    _announce(tuning)
+        return _show_plan(study)
+    _announce(study)
     try:
         report = run_study(
-            tuning, resume=resume, force=force, devices=devices, address=ray_address, progress=TerminalProgress()
+            study, resume=resume, force=force, devices=devices, address=ray_address, progress=TerminalProgress()
         )
     except KeyboardInterrupt:
         raise Interrupted(
@@ -97,34 +94,34 @@ def tune(
         _show(report)
     if report.lost:
         raise FoldsFailed(
-            f"{len(report.lost)} of {len(tuning.candidates)} trials were lost; the others are saved",
+            f"{len(report.lost)} of {len(study.candidates)} trials were lost; the others are saved",
             hint=resuming(),
             details=report.lost,
         )
     return 0
 
 
-def _show_plan(tuning: Study) -> int:
+def _show_plan(study: Study) -> int:
     from folds.tuning.trials import cell
 
-    keys = [axis.key for axis in tuning.space]
-    rows = [[one.name, *(cell(one.values[key]) for key in keys)] for one in tuning.candidates]
+    keys = [axis.key for axis in study.space]
+    rows = [[one.name, *(cell(one.values[key]) for key in keys)] for one in study.candidates]
     record = {
-        "tuning": tuning.name,
-        "trials": [{"trial": one.name, "settings": dict(one.values)} for one in tuning.candidates],
+        "tuning": study.name,
+        "trials": [{"trial": one.name, "settings": dict(one.values)} for one in study.candidates],
     }
     console.result(console.table(["trial", *keys], rows), record)
     console.note("\nnothing was trained (--dry-run)")
     return 0
 
 
-def _announce(tuning: Study) -> None:
-    options, few = tuning.options, len(tuning.candidates)
+def _announce(study: Study) -> None:
+    options, few = study.options, len(study.candidates)
     if few < options.trials:
         console.note(f"the space has only {few} different settings, fewer than {options.trials} trials: all are tried")
     folds = _folds(options.folds)
     each = (
-        f"ASHA from epoch {options.grace} of {tuning.max_epochs * len(options.folds)}, "
+        f"ASHA from epoch {options.grace} of {study.max_epochs * len(options.folds)}, "
         f"one trial in {options.reduction:g} continues"
     )
     console.note(
@@ -155,11 +152,11 @@ def _folds(folds: Sequence[int]) -> str:
     return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
 
 
-def _table(tuning: Study, trials: Sequence[Trial]) -> str:
+def _table(study: Study, trials: Sequence[Trial]) -> str:
     from folds.tuning.trials import cell, trial_name
     from folds.utils.text import duration
 
-    keys = [axis.key for axis in tuning.space]
+    keys = [axis.key for axis in study.space]
     rows = []
     for one in trials:
         score = "" if one.score is None else f"{one.score:.3f}"
@@ -175,7 +172,7 @@ def _table(tuning: Study, trials: Sequence[Trial]) -> str:
             ]
         )
     return console.table(
-        ["trial", *keys, f"{tuning.options.metric}, {_folds(tuning.options.folds)}", "trained", "time", "early end"],
+        ["trial", *keys, f"{study.options.metric}, {_folds(study.options.folds)}", "trained", "time", "early end"],
         rows,
     )
 
@@ -187,17 +184,16 @@ def _importance_table(importance: Importance) -> str:
 
 def _remark(report: StudyReport, best: Trial) -> None:
     from folds.metrics.intervals import Interval
-    from folds.tuning.importance import FEWEST
+    from folds.tuning.importance import MIN_TRIALS
 
     options = report.study.options
     if report.importance is None:
-        console.note(f"importance: needs {FEWEST} trials with different scores, found {report.scored} with a score")
+        console.note(f"importance: needs {MIN_TRIALS} trials with different scores, found {report.scored} with a score")
     else:
         console.note(f"importance: {report.importance.verdict}")
     console.note(
         f"optimistic: {options.metric} {best.score:.3f} on {_folds(options.folds)} is the best of {report.scored} "
-        "scores "
-        "on the same fold"
+        f"scores on the same fold{'s' if len(options.folds) > 1 else ''}"
     )
     if report.checked is None:
         console.note("train it on all folds to get its score on the other folds; --resume then shows that score here")

@@ -12,7 +12,7 @@ def show(report: AuditReport) -> None:
 
 
 def audit_text(report: AuditReport) -> str:
-    """Return what was checked, a table of the findings, and the first cases of each finding."""
+    """Return the numbers of checked images and people, a table of the findings, and the first cases of each."""
     test = report.data.test
     checked = f"{len(report.data.train):,} images of {report.people:,} people"
     checked += f", {len(test):,} test images" if test is not None else ""

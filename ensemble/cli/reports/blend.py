@@ -21,10 +21,11 @@ def blend_report(made: Blend) -> str:
     parts = [blend_table(made)]
     if made.fitted is not None:
         parts.append(methods_table(made.fitted))
-    if made.worths is not None:
-        worth = made.worths.worth
-        parts += [worth_table(worth), "\n".join(worth_notes(worth)), pareto_table(made.worths.pareto)]
-        parts.append("\n".join(made.worths.summary_lines))
+    if made.contribution_report is not None:
+        found = made.contribution_report
+        parts += [contributions_table(found.contributions), "\n".join(contribution_notes(found.contributions))]
+        parts.append(pareto_table(found.pareto))
+        parts.append("\n".join(found.summary_lines))
     parts += [detail_tables(one) for one in made.details.values()]
     if made.notes:
         parts.append("\n".join(map(console.spelled, made.notes)))
@@ -80,7 +81,7 @@ def _cells(entry: RunScore | None, scored: bool, with_accuracy: bool) -> list[st
 
 def methods_table(fitted: FittedBlend) -> str:
     """Return one row per method, best nested score first; the chosen method is last."""
-    title = fitted.metric.title + ("" if fitted.metric.greater_is_better else " (less is better)")
+    title = fitted.metric.title + ("" if fitted.metric.greater_is_better else " (lower is better)")
     header = [
         "method",
         f"nested {title}",
@@ -115,17 +116,21 @@ def methods_table(fitted: FittedBlend) -> str:
 _NAMED = 5
 
 
-def worth_table(worth: Contributions) -> str:
-    """Return one row per run, largest contribution first: score, weight, leave-one-out difference, Shapley value,
-    similar run.
-    """
-    title = worth.metric.title + ("" if worth.metric.greater_is_better else " (less is better)")
-    header = ["run", title, "weight", "leave-one-out" if not worth.refitted else "leave-one-out, refitted", "95% CI"]
-    if worth.shares is not None:
+def contributions_table(contributions: Contributions) -> str:
+    """Return one row per run, largest contribution first: score, weight, leave-one-out, Shapley value, similar run."""
+    title = contributions.metric.title + ("" if contributions.metric.greater_is_better else " (lower is better)")
+    header = [
+        "run",
+        title,
+        "weight",
+        "leave-one-out" if not contributions.refitted else "leave-one-out, refitted",
+        "95% CI",
+    ]
+    if contributions.shares is not None:
         header += ["Shapley value", "95% CI"]
     rows = []
     order = sorted(
-        worth.members,
+        contributions.members,
         key=lambda one: (-(one.leave_one_out.difference if one.share is None else one.share).value, one.name),
     )
     for member in order:
@@ -137,7 +142,7 @@ def worth_table(worth: Contributions) -> str:
             f"{gained.value:+.3f}",
             gained.ci_text(signed=True),
         ]
-        if worth.shares is not None:
+        if contributions.shares is not None:
             row += (
                 ["–", "–"]
                 if member.share is None
@@ -149,20 +154,19 @@ def worth_table(worth: Contributions) -> str:
     return console.table([*header, "most similar run"], rows)
 
 
-def worth_notes(worth: Contributions) -> list[str]:
+def contribution_notes(contributions: Contributions) -> list[str]:
     """Return notes on how to read the table of contributions."""
-    notes = (
-        []
-        if worth.metric.greater_is_better
-        else [f"differences and Shapley values: positive is better, although a lower {worth.metric.title} is better"]
-    )
-    shares = worth.shares
+    metric = contributions.metric
+    notes: list[str] = []
+    if not metric.greater_is_better:
+        notes.append(f"differences and Shapley values: positive is better, although a lower {metric.title} is better")
+    shares = contributions.shares
     if shares is not None:
         drawn = (
             "" if shares.exact else f"; sampled orders, standard error {shares.standard_error:.4f}, included in the CIs"
         )
         notes.append(f"Shapley values sum to the gain over guessing: {shares.empty:.3f} → {shares.full:.3f}{drawn}")
-    alike, apart = worth.diversity.mean("correlation"), worth.diversity.mean("disagreement")
+    alike, apart = contributions.diversity.mean("correlation"), contributions.diversity.mean("disagreement")
     if alike is not None and apart is not None:
         notes.append(
             f"mean over pairs of runs: error correlation {alike:.2f}, disagreement on {100 * apart:.0f}% of rows"
@@ -173,7 +177,7 @@ def worth_notes(worth: Contributions) -> list[str]:
 def pareto_table(pareto: Pareto) -> str:
     """Return one row per Pareto-optimal subset, cheapest first; all runs are last if they are not one of them."""
     title, unit = pareto.metric.title, pareto.costs.unit
-    title += "" if pareto.metric.greater_is_better else " (less is better)"
+    title += "" if pareto.metric.greater_is_better else " (lower is better)"
     header = ["runs", unit, f"nested {title}", "95% CI", "vs all runs", "95% CI", "members"]
     rows = []
     for row in [*pareto.rows, *([] if pareto.everyone in pareto.rows else [pareto.everyone])]:

@@ -11,15 +11,15 @@ from folds.metrics.intervals import Difference
 from folds.metrics.report import ScoreReport
 
 
-def tta_report(made: MergedViews, scored: Sequence[ViewScores], worth: TTAGain | None) -> str:
+def tta_report(made: MergedViews, scored: Sequence[ViewScores], gains: TTAGain | None) -> str:
     """Return the whole report: one table of views per split, then the gain and the cost of the merge."""
-    return "\n\n".join([_table(one, made, worth) for one in scored] + ["\n".join(_lines(made, worth))])
+    return "\n\n".join([_table(one, made, gains) for one in scored] + ["\n".join(_lines(made, gains))])
 
 
-def _table(scored: ViewScores, made: MergedViews, worth: TTAGain | None) -> str:
+def _table(scored: ViewScores, made: MergedViews, gains: TTAGain | None) -> str:
     """Return one row per view, one for the mean of all views (if the merge is another one), and one for the merge."""
     title = {"oof": "OOF", "test": "test"}[scored.split]
-    oof = scored.split == "oof" and worth is not None
+    oof = scored.split == "oof" and gains is not None
     header = [
         "view",
         f"{title} macro F1",
@@ -41,10 +41,10 @@ def _table(scored: ViewScores, made: MergedViews, worth: TTAGain | None) -> str:
         rows.append([*row, *(more or ("", "") if oof else ())])
 
     for name, score in scored.views.items():
-        lost = worth.leave_one_out.get(name) if worth is not None else None
+        lost = gains.leave_one_out.get(name) if gains is not None else None
         line(name, score, *((_weight(made, name), "" if lost is None else f"{-lost:+.3f}") if oof else ()))
-    if worth is not None and oof and made.request.fitted(len(scored.views)):
-        line(f"mean of all {len(scored.views)} views", worth.mean)
+    if gains is not None and oof and made.request.fitted(len(scored.views)):
+        line(f"mean of all {len(scored.views)} views", gains.mean)
     if scored.merged is not None and made.evidence is not None and len(made.evidence.views) > 1:
         line(merge_name(made), scored.merged)
     folds = ", ".join(map(str, scored.folds))
@@ -70,26 +70,26 @@ def _weight(made: MergedViews, view: str) -> str:
     return f"{min(weights):.2f}–{max(weights):.2f}"
 
 
-def _lines(made: MergedViews, worth: TTAGain | None) -> list[str]:
+def _lines(made: MergedViews, gains: TTAGain | None) -> list[str]:
     """Return the gain of the merge, whether it is significant, and its cost."""
     lines = []
-    if worth is not None:
-        merged = worth.against_plain.second
-        if worth.in_sample is not None:
-            optimism = worth.in_sample - merged
+    if gains is not None:
+        merged = gains.against_plain.second
+        if gains.in_sample is not None:
+            optimism = gains.in_sample - merged
             lines.append(
                 f"{merge_name(made)}: nested macro F1 {merged:.3f} (people not used for fitting); "
-                f"in-sample {worth.in_sample:.3f}; optimism {optimism:+.3f}"
+                f"in-sample {gains.in_sample:.3f}; optimism {optimism:+.3f}"
             )
-        lines.append(f"vs no TTA: {_difference(worth.against_plain)}")
+        lines.append(f"vs no TTA: {_difference(gains.against_plain)}")
         if made.merge.how != "mean" or made.request.fitted(len(made.evidence.views) if made.evidence else 0):
-            lines.append(f"vs the mean of all views: {_difference(worth.against_mean)}")
+            lines.append(f"vs the mean of all views: {_difference(gains.against_mean)}")
     if made.merge.threshold is not None:
         count = len(made.merge.views)
         within = (
             ""
-            if worth is None or worth.full is None
-            else f"; macro F1 {worth.against_plain.second:.3f}, with all {count} views {worth.full:.3f}"
+            if gains is None or gains.full is None
+            else f"; macro F1 {gains.against_plain.second:.3f}, with all {count} views {gains.full:.3f}"
         )
         lines.append(
             f"more views are used if the margin of the plain image is below {made.merge.threshold:.3f}{within}"

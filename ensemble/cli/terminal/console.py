@@ -1,7 +1,6 @@
-"""What is printed where: the result on stdout, everything else on stderr; understandable without colour.
+"""Print the result on stdout and everything else on stderr, without colors.
 
-The library speaks through `logging`; while a command runs, `printing_logs` has it printed as the command line's own
-lines are.
+The library uses `logging`. While a command runs, `printing_logs` prints its records in the format of the command line.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from folds.errors import CONTROL, printable, with_flags
 
 as_json = False  # --json: one object on stdout
 quiet = False  # --quiet: no notes
-words: list[str] = []  # the command as it was typed, without the program's name
+words: list[str] = []  # the command as typed, without the name of the program
 flags: Mapping[str, str] = {}  # parameter → its flag, of the command that runs
 
 
@@ -27,25 +26,23 @@ def spelled(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """A line about what is being done, on stderr."""
+    """Print a note on stderr, except under --quiet."""
     if not quiet:
         print(_safe(spelled(text)), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
-    """Something the user should know, on stderr, also under --quiet."""
+    """Print a warning on stderr, also under --quiet."""
     print(_safe(f"warning: {spelled(text)}"), file=sys.stderr, flush=True)
 
 
 def fail(text: str) -> None:
-    """What went wrong while the command goes on (a fold that failed, say), on stderr."""
+    """Print an error that does not end the command, e.g. a failed fold, on stderr."""
     print(_safe(f"error: {spelled(text)}"), file=sys.stderr, flush=True)
 
 
 class _Printer(logging.Handler):
-    """Prints the records of the library. Nothing is kept: whatever stands for stderr now gets the line, a bar that is
-    shown too.
-    """
+    """A logging handler that prints the records of the library on the current `sys.stderr`, above progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -54,13 +51,13 @@ class _Printer(logging.Handler):
 
 @contextmanager
 def printing_logs() -> Iterator[None]:
-    """Print what the library logs from INFO on, while the block runs; what was set up before is restored afterwards."""
+    """Print the log records of the library from INFO on inside the block; restore the logging setup afterwards."""
     printer, before = _Printer(logging.INFO), []
     for logger in (logging.getLogger("folds"), logging.getLogger("ensemble")):
         before.append((logger, logger.level, logger.propagate))
         logger.addHandler(printer)
         logger.setLevel(logging.INFO)
-        logger.propagate = False  # a handler that somebody's code has put on the root would print it again
+        logger.propagate = False  # a handler of the root logger would print the record again
     try:
         yield
     finally:
@@ -71,9 +68,8 @@ def printing_logs() -> Iterator[None]:
 
 
 def result(text: str, record: dict[str, Any]) -> None:
-    """The result of a command: `text` for a person, or `record` under --json."""
-    # JSON escapes the first 32 characters by itself, and the others that move a cursor only if all of Unicode is
-    # escaped.
+    """Print the result of a command: `text`, or `record` as JSON under --json."""
+    # JSON escapes only the first 32 control characters, unless all of Unicode is escaped.
     dumped = (
         CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=False)) if as_json else ""
     )
@@ -81,19 +77,17 @@ def result(text: str, record: dict[str, Any]) -> None:
 
 
 def _safe(text: str) -> str:
-    """Return the text in its lines, with whatever else in it would move the cursor escaped: names of files may hold
-    anything.
-    """
+    """Return the text with its line breaks, and other control characters escaped: file names can contain any."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def next_step(command: str) -> None:
-    """The command to type next."""
+    """Print the suggested next command."""
     note(f"\nnext: {command}")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> str:
-    """Columns in line, the first `left` of them flush left, the others flush right."""
+    """Return an aligned table; the first `left` columns are left-aligned, the others right-aligned."""
     cells = [list(map(str, row)) for row in [header, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [

@@ -1,6 +1,4 @@
-"""Options of the command line: those that are settings, made from their descriptions, and those that several commands
-take.
-"""
+"""Options of the command line: those made from the descriptions of settings, and those of several commands."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from ensemble.cli.terminal import console
 from folds.config.setting import DATA, FOLDS, MODEL, OPTIMIZER, RUN, SAMPLING, TRAINING, Setting
 
 EXPERIMENT, EXECUTION, REPORT = "Experiment", "Execution", "Report"
-# Titles of the groups of `--help`, in this order; those that a command has for itself come between the two.
+# Titles of the panels of `--help`, in this order; a command's own panels come between the two groups.
 FIRST_PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING)
 LAST_PANELS = (EXPERIMENT, EXECUTION, REPORT, RUN)
 COLUMNS = ("path", "label", "person", "id", "split", "person_regex")
@@ -61,20 +59,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def takes_settings(
     *keys: str, help: Mapping[str, str] | None = None, panels: Mapping[str, str] | None = None
 ) -> Callable[[Command], Command]:
-    """Give a command the options of these settings in place of its ``**given``, which gets what was typed, None for the
-    rest.
+    """Return a decorator that replaces the ``**given`` of a command by the options of these settings.
 
     The signature of the command is made from the descriptions of the settings (`folds.config.setting`), so that a
-    setting
-    is the same option in every command. Environment variables of settings are read by
-    `folds.config.files.load_settings`.
+    setting is the same option in every command. ``given`` maps each setting to the typed value, or to None.
+    `folds.config.files.load_settings` reads the environment variables of the settings.
 
     Parameters
     ----------
-    keys : of settings, in the order of the help.
-    help, panels : key → what it means for this command, and the group it belongs to, where they differ.
+    keys : keys of the settings, in the order of the help.
+    help, panels : key → help text and panel, where they differ from the setting's own for this command.
     """
-    from folds.config.recipe import all_settings  # not at the top: commands without settings start without it
+    from folds.config.recipe import all_settings  # imported here so that commands without settings start faster
 
     described = [
         replace(one, panel=(panels or {}).get(one.key, one.panel)) for one in (all_settings()[key] for key in keys)
@@ -96,7 +92,7 @@ def takes_settings(
 
 
 def _option(described: Setting, help: str | None) -> inspect.Parameter:
-    """Return a setting as a parameter that typer makes an option of; the first long flag is the preferred spelling."""
+    """Return a setting as a parameter for typer; the first long flag is the preferred spelling."""
     flags = [f"--{name.replace('_', '-')}" for name in described.spellings]
     if described.type is bool:
         flags = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in flags]
@@ -115,7 +111,7 @@ def _option(described: Setting, help: str | None) -> inspect.Parameter:
 
 
 def setting_flags() -> tuple[str, ...]:
-    """Return the keys of all settings that are flags; those that are tables of a file are none."""
+    """Return the keys of all settings that have a flag; settings that are tables of a file have none."""
     from folds.config.recipe import all_settings
 
     return tuple(one.key for one in all_settings().values() if not one.is_table)
@@ -126,12 +122,12 @@ def scored_by_person(text: str | None) -> bool:
     from folds.errors import UsageError
 
     if text not in (None, "person"):
-        raise UsageError(f"`score_by={text}`: expected person", hint="leave it out to score images")
+        raise UsageError(f"`score_by={text}`: expected person", hint="remove it to score images")
     return text is not None
 
 
 def check_resume_or_force(resume: bool, force: bool) -> None:
-    """Refuse --resume and --force together."""
+    """Raise an error if --resume and --force are both given."""
     from folds.errors import UsageError
 
     if resume and force:
@@ -162,7 +158,7 @@ def jobs_asked(text: str) -> int | None:
 
 
 def resuming() -> str:
-    """Return this command as it was typed, with --resume."""
+    """Return the command as typed, with --resume."""
     import shlex
 
     return shlex.join(

@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar with the time left, a bar a running fold; elsewhere no bars."""
+"""Show progress bars with the time left on a terminal: one for the whole training, one per running fold."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import TYPE_CHECKING, Any
 from ensemble.cli.terminal import console
 from folds.utils.text import duration
 
-if TYPE_CHECKING:  # they import torch, which not every command that shows a bar needs
+if TYPE_CHECKING:  # the module imports torch, which some commands with a progress bar do not need
     from folds.training.job import Job, Outcome
 
 
 class TerminalProgress:
-    """`folds.utils.progress.Progress` on stderr, where that is a terminal."""
+    """An implementation of `folds.utils.progress.Progress` on stderr, if that is a terminal."""
 
     def step(self, title: str) -> StepsView:
-        """Return a bar for one step of the work, drawn at the first call of what the context gives."""
+        """Return a progress bar for one step of the work, drawn at the first update."""
         return StepsView(title)
 
     def jobs(self, jobs: Sequence[Job], slots: int) -> TrainingView:
-        """Return the live view of jobs that are trained."""
+        """Return a live view of the training of jobs."""
         return TrainingView(jobs, slots)
 
 
 class TrainingView:
-    """Shows the events of `folds.runs.execute.train`; a context manager. Its methods may be called from any thread."""
+    """A live view of a training, a context manager. Its methods can be called from any thread."""
 
     def __init__(self, jobs: Sequence[Job], slots: int) -> None:
         self.jobs = list(jobs)
         self.slots = max(1, min(slots, len(jobs)))
-        self.state: dict[tuple[str, int], tuple[int, int]] = {}  # (run, fold) → steps done, steps in all
-        self.begun: dict[tuple[str, int], tuple[float, int]] = {}  # when its first event came, and at which step
-        self.pace: dict[str, float] = {}  # seconds a step, by run
+        self.state: dict[tuple[str, int], tuple[int, int]] = {}  # (run, fold) → finished steps, all steps
+        self.first_events: dict[tuple[str, int], tuple[float, int]] = {}  # (run, fold) → time, finished steps
+        self.pace: dict[str, float] = {}  # run → seconds per step
         self.finished: set[tuple[str, int]] = set()
         self.estimated = False
         self.lock = threading.Lock()
@@ -61,17 +61,17 @@ class TrainingView:
             self.bars.stop()
 
     def event(self, job: Job, event: Mapping[str, Any]) -> None:
-        """A step or an epoch of a job."""
+        """Show a step or an epoch of a job."""
         key = (job.run, job.fold)
         now = time.monotonic()
         with self.lock:
             self.state[key] = (event["done"], event["total"])
-            since, first = self.begun.setdefault(key, (now, event["done"]))
+            since, first = self.first_events.setdefault(key, (now, event["done"]))
             if event["done"] > first:
                 self.pace[job.run] = (now - since) / (event["done"] - first)
             left = self.seconds_left()
             if self.bars is None:
-                # A file or pipe gets the estimate once, when there is something to estimate from.
+                # A file or pipe gets the estimate only once.
                 if left is not None and not self.estimated and now - since > 2:
                     self.estimated = True
                     console.note(f"about {duration(left)} left for {len(self.jobs) - len(self.finished)} folds")
@@ -90,7 +90,7 @@ class TrainingView:
             )
 
     def seconds_left(self) -> float | None:
-        """Steps still to do at each run's measured pace, shared by the slots; None before anything is measured."""
+        """Return the estimated seconds left, from each run's pace and the parallel slots; None before any step."""
         if not self.pace:
             return None
         totals = {run: total for (run, _), (_, total) in self.state.items()}
@@ -103,7 +103,7 @@ class TrainingView:
         return left / self.slots
 
     def outcome(self, outcome: Outcome) -> None:
-        """A job has ended."""
+        """Show that a job has ended."""
         key = (outcome.job.run, outcome.job.fold)
         with self.lock:
             self.finished.add(key)
@@ -112,7 +112,7 @@ class TrainingView:
 
 
 class StepsView:
-    """Progress of one long step: a bar with the time left on a terminal, nothing elsewhere; made at the first call."""
+    """A progress bar of one long step, with the time left; created at the first update, and only on a terminal."""
 
     def __init__(self, title: str) -> None:
         self.title = title

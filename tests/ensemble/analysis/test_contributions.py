@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from ensemble.analysis.advice import advice, as_good, better
-from ensemble.analysis.contributions import leave_one_out, worth
+from ensemble.analysis.contributions import estimate_contributions, leave_one_out
 from ensemble.analysis.cost import Cost, Costs
 from ensemble.analysis.diversity import diversity
 from ensemble.analysis.pareto import SOFT, pareto
 from ensemble.analysis.shapley import _orders, shapley
 from ensemble.analysis.subset_scores import ADDITIVE, game_of
-from ensemble.cli.reports.blend import pareto_table, worth_notes, worth_table
+from ensemble.cli.reports.blend import contribution_notes, contributions_table, pareto_table
 from ensemble.learning.combination import Calibration, Combination, Fitter, combine
 from ensemble.learning.nested import nested_cv
 from ensemble.learning.stack import Stack
@@ -89,13 +89,17 @@ def test_adding_or_removing_a_run_gives_the_subset_score(metric: str) -> None:
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
 def test_shapley_is_the_mean_gain_over_all_orders(metric: str) -> None:
     stack = with_gaps(world(people=30, runs=4))
-    worths = {}
+    subset_scores = {}
     expected = np.zeros(4)
     for order in permutations(range(4)):
         for place, run in enumerate(order):
             for members in (order[:place], order[: place + 1]):
-                worths.setdefault(tuple(sorted(members)), value(stack, METRICS[metric], "soft", tuple(sorted(members))))
-            expected[run] += (worths[tuple(sorted(order[: place + 1]))] - worths[tuple(sorted(order[:place]))]) / 24
+                subset_scores.setdefault(
+                    tuple(sorted(members)), value(stack, METRICS[metric], "soft", tuple(sorted(members)))
+                )
+            expected[run] += (
+                subset_scores[tuple(sorted(order[: place + 1]))] - subset_scores[tuple(sorted(order[:place]))]
+            ) / 24
     sign = 1 if METRICS[metric].greater_is_better else -1
     assert [one.value for one in shapley(stack, METRICS[metric]).runs] == pytest.approx(
         (sign * expected).tolist(), abs=1e-5
@@ -240,7 +244,7 @@ def test_refit_without_a_run_equals_nested_cv_of_the_others() -> None:
 def test_advice_drops_a_noise_run() -> None:
     stack = with_noise(world(people=200, runs=4, skill=2.5))
     costs = Costs({name: Cost(5, 5) for name in stack.names})
-    found, front = worth(stack, nested_cv(stack, SOFT, F1), F1), pareto(stack, F1, costs)
+    found, front = estimate_contributions(stack, nested_cv(stack, SOFT, F1), F1), pareto(stack, F1, costs)
     noise = found.members[-1]
     assert noise.leave_one_out.difference.high < 0
     assert noise.share is not None
@@ -265,7 +269,7 @@ def test_advice_keeps_all_runs_if_each_is_needed() -> None:
     front = pareto(stack, F1, Costs({name: Cost(1, 1) for name in stack.names}))
     assert as_good(front) is None
     assert better(front) is None
-    assert advice(worth(stack, nested_cv(stack, SOFT, F1), F1), front)[0].startswith("keep all")
+    assert advice(estimate_contributions(stack, nested_cv(stack, SOFT, F1), F1), front)[0].startswith("keep all")
 
 
 def test_diversity_measures_match_manual_counts() -> None:
@@ -305,14 +309,14 @@ def test_row_order_does_not_change_shapley_values() -> None:
 def test_records_are_plain_values_and_tables_name_every_run() -> None:
     stack = with_gaps(world(people=40, runs=3))
     front = pareto(stack, LOSS, Costs({name: Cost(5, 5) for name in stack.names}))
-    found = worth(stack, nested_cv(stack, SOFT, LOSS), LOSS)
+    found = estimate_contributions(stack, nested_cv(stack, SOFT, LOSS), LOSS)
     assert json.loads(json.dumps(found.to_dict()))["members"][0]["run"] == "run0"
     assert json.loads(json.dumps(front.to_dict()))["everyone"]["cost"] == 15
-    table = worth_table(found).splitlines()
+    table = contributions_table(found).splitlines()
     assert sorted(line.split()[0] for line in table[2:]) == ["run0", "run1", "run2"]
     assert "all" in pareto_table(front).splitlines()[-1]
-    assert "positive is better, although a lower log loss is better" in worth_notes(found)[0]
-    assert "guessing" in worth_notes(found)[1]
+    assert "positive is better, although a lower log loss is better" in contribution_notes(found)[0]
+    assert "guessing" in contribution_notes(found)[1]
 
 
 def test_a_pool_that_is_not_a_sum_is_rejected() -> None:
@@ -320,4 +324,4 @@ def test_a_pool_that_is_not_a_sum_is_rejected() -> None:
         shapley(world(runs=2), F1, "median")
     stack = world(people=30, runs=3)
     median = Fitter("median", "", lambda stack, metric, seed: Combination(stack.names, "median"), is_fitted=False)
-    assert worth(stack, nested_cv(stack, median, F1), F1).shares is not None  # those of soft voting
+    assert estimate_contributions(stack, nested_cv(stack, median, F1), F1).shares is not None  # those of soft voting

@@ -10,7 +10,7 @@ import pytest
 
 from ensemble.analysis import subset_selection as subsets
 from ensemble.analysis.advice import MARGIN, advice, as_good, better, margin_of
-from ensemble.analysis.contributions import worth
+from ensemble.analysis.contributions import estimate_contributions
 from ensemble.analysis.cost import Cost, Costs
 from ensemble.analysis.pareto import SOFT, Pareto, Subset, pareto, undominated
 from ensemble.analysis.subset_selection import best_of, candidates, widened, within_budget
@@ -235,8 +235,8 @@ def test_zero_width_intervals_depend_on_the_number_of_people(people: int, shown:
 
 def test_margin_of_unbounded_metrics_is_a_share_of_the_gain() -> None:
     stack = world(people=40, runs=2)
-    assert margin_of(worth(stack, nested_cv(stack, SOFT, F1), F1)) == MARGIN
-    found = worth(stack, nested_cv(stack, SOFT, LOSS), LOSS)
+    assert margin_of(estimate_contributions(stack, nested_cv(stack, SOFT, F1), F1)) == MARGIN
+    found = estimate_contributions(stack, nested_cv(stack, SOFT, LOSS), LOSS)
     frequencies = np.bincount(stack.labels, minlength=4) / len(stack)
     guessing, everyone = (
         LOSS(stack.labels, np.tile(frequencies, (len(stack), 1))),
@@ -251,7 +251,7 @@ def test_margin_of_unbounded_metrics_is_a_share_of_the_gain() -> None:
         lower_bound=-np.inf,
         upper_bound=np.inf,
     )
-    unknown = worth(stack, nested_cv(stack, SOFT, thousands), thousands)
+    unknown = estimate_contributions(stack, nested_cv(stack, SOFT, thousands), thousands)
     assert margin_of(unknown) is None
     front = replace(table((5, -0.001, -0.004, 0.002)), metric=thousands)
     assert as_good(front, None) is None
@@ -277,7 +277,7 @@ def test_a_duplicate_run_can_be_dropped() -> None:
     cheap = as_good(front, margin=0.1)
     assert cheap is not None
     assert len(cheap.members) < 3
-    found = worth(stack, nested_cv(stack, SOFT, LOSS), LOSS)
+    found = estimate_contributions(stack, nested_cv(stack, SOFT, LOSS), LOSS)
     assert "fewer passes" in advice(found, front, margin=0.1)[0]
     assert as_good(front, margin=-10) is None
 

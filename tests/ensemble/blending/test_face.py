@@ -136,7 +136,7 @@ def test_predictions_are_put_in_line_by_id() -> None:
     arrays = dict(case["arrays"]) | {"alpha": mixed["alpha"]}
     third = blend(arrays, y=case["y"], groups=case["person"], fold=case["fold"], ids=ids, method="greedy")
     assert third.weights == one.weights
-    with pytest.raises(UsageError, match="put in line by id"):
+    with pytest.raises(UsageError, match="aligned by id"):
         blend(arrays, y=case["y"])
     listed = blend([Predictions.from_array(v, ids=ids, run=name, **about) for name, v in case["arrays"].items()])
     assert set(listed.weights) == set(case["arrays"])
@@ -181,7 +181,7 @@ def test_without_labels_arrays_are_test_samples() -> None:
     assert made.nested is None
     assert made.test is not None
     assert made.test.probabilities == pytest.approx(np.mean(list(case["arrays"].values()), axis=0), abs=1e-6)
-    with pytest.raises(UsageError, match="there is no y"):
+    with pytest.raises(UsageError, match="found no y"):
         blend(case["arrays"], method="greedy")
     with pytest.raises(EnsembleError, match="known labels"):
         made.contributions()
@@ -224,9 +224,9 @@ def test_the_text_is_short_and_names_cannot_run_in_a_notebook() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"predictions": {}}, "nothing to blend"),
+        ({"predictions": {}}, "expected one or more predictions, found none"),
         ({"predictions": np.zeros((3, 3))}, "found an array"),
-        ({"predictions": {"a,b": np.eye(3)}}, "cannot be the name of a run"),
+        ({"predictions": {"a,b": np.eye(3)}}, "not a valid name of a run"),
         ({"predictions": {"a": np.eye(3), "b": np.eye(4)}}, "'a' is 3 × 3, 'b' is 4 × 4"),
         ({"predictions": {"a": np.eye(3) * 2}}, "must hold probabilities"),
         ({"y": [0, 1]}, "`?y`? has 2 rows, 'a' has 3"),
@@ -238,9 +238,9 @@ def test_the_text_is_short_and_names_cannot_run_in_a_notebook() -> None:
         ({"method": "greedy", "weights": {"a": 1}}, "fits its weights"),
         ({"weights": {"b": 1}}, "unknown run"),
         ({"runs": "z"}, "unknown run 'z'"),
-        ({"labels": "labels.csv"}, "go with files"),
+        ({"labels": "labels.csv"}, "apply to files"),
         ({"test": {"c": np.eye(3)}}, "no out-of-fold predictions"),
-        ({"predictions": ["a.npy"]}, "goes with arrays"),
+        ({"predictions": ["a.npy"]}, "applies to arrays"),
     ],
 )
 def test_what_cannot_be_blended_is_refused(change: dict[str, Any], said: str) -> None:
@@ -256,7 +256,10 @@ def test_new_predictions_that_do_not_fit_are_refused() -> None:
         ({"other": np.eye(3)}, "unknown run 'other'"),
         ({"zeta": np.eye(3)}, "predictions of alpha, mid are missing"),
         ({name: np.full((2, 2), 0.5) for name in case["arrays"]}, "3 names for 2 columns"),
-        ({name: pd.DataFrame(np.eye(3), columns=list("abc")) for name in case["arrays"]}, "those of the blend"),
+        (
+            {name: pd.DataFrame(np.eye(3), columns=list("abc")) for name in case["arrays"]},
+            "expected the classes of the blend",
+        ),
     ):
         with pytest.raises(UsageError, match=said):
             made.predict_proba(change)

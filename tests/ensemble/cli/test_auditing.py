@@ -59,7 +59,7 @@ def add_copy(folder: Path, of: str = "0.png", person: str = "stranger", altered:
         file.write(f"copy.jpg,{person},mask\n")
 
 
-def test_clean_data_have_no_warnings_and_the_next_command_splits_them(here: Path, call: Call) -> None:
+def test_clean_data_have_no_warnings_and_the_next_step_is_folds(here: Path, call: Call) -> None:
     called = call("folds", "check", "--strict")
     assert called.code == 0, called.err
     assert "24 images of 12 people" in called.out
@@ -141,7 +141,7 @@ def test_the_sheet_is_a_png_and_is_not_written_over(here: Path, call: Call) -> N
     assert call("folds", "check", "--sheet", "pairs.jpg").code == 2
 
 
-def test_images_of_16_bits_are_seen_through_the_window_that_training_will_use(here: Path, call: Call) -> None:
+def test_16_bit_images_are_checked_in_the_window_of_the_training(here: Path, call: Call) -> None:
     for path in sorted((here / "data").glob("*.png")):
         with Image.open(path) as image:
             dark = np.asarray(image.convert("L")).astype(np.uint16)  # 0 to 255 of 65535

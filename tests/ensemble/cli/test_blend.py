@@ -67,7 +67,7 @@ def ensemble(folder: Path, *words: object, python: str = "") -> subprocess.Compl
 Call = Callable[..., Any]
 
 
-def test_soft_blend_prints_scores_that_scikit_learn_confirms_and_writes_the_mean(runs: Path, call: Call) -> None:
+def test_a_soft_blend_is_the_mean_and_scikit_learn_agrees(runs: Path, call: Call) -> None:
     from sklearn.metrics import accuracy_score, f1_score
 
     done = call("blend", *sorted(runs.glob("*.npy")), "--method", "soft", "-o", "both", "--json")
@@ -111,7 +111,7 @@ def test_blend_starts_without_the_heavy_libraries(runs: Path) -> None:
     assert "numpy" in loaded
 
 
-def test_another_blend_under_the_same_name_is_refused_without_force(runs: Path, call: Call) -> None:
+def test_another_blend_with_the_same_name_needs_force(runs: Path, call: Call) -> None:
     assert call("blend", runs / "swin.oof.npy", "-o", "final").code == 0
     before = np.load(runs / "blends" / "final" / "oof.npy")
     refused = call("blend", runs / "resnet18.oof.npy", "-o", "final")
@@ -122,7 +122,7 @@ def test_another_blend_under_the_same_name_is_refused_without_force(runs: Path, 
     assert np.array_equal(np.load(runs / "blends" / "final" / "oof.npy"), np.load(runs / "resnet18.oof.npy"))
 
 
-def test_what_is_missing_of_a_blend_is_written_again_and_what_was_changed_is_refused(runs: Path, call: Call) -> None:
+def test_missing_files_are_rewritten_and_changed_ones_refused(runs: Path, call: Call) -> None:
     call("blend", runs / "swin.oof.npy", "-o", "final")
     path = runs / "blends" / "final" / "oof.npy"
     content = path.read_bytes()
@@ -145,7 +145,7 @@ def test_weights_and_runs_are_chosen_by_name(runs: Path, call: Call) -> None:
     assert np.array_equal(np.load(runs / "blends" / "zero" / "oof.npy"), np.load(runs / "swin.oof.npy"))
 
 
-def test_hard_votes_of_csvs_are_counted_by_id_and_their_ties_said(
+def test_hard_votes_of_csvs_are_counted_by_id_with_ties_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -285,7 +285,7 @@ def test_old_submissions_vote_beside_probabilities(runs: Path, call: Call) -> No
     assert "'bat' (id 't0') is not one of the 3 classes; did you mean cat" in refused.err
 
 
-def test_the_csv_holds_the_test_decisions_under_their_ids_and_is_not_overwritten(runs: Path, call: Call) -> None:
+def test_the_csv_has_the_decisions_by_id_and_is_not_overwritten(runs: Path, call: Call) -> None:
     assert call("blend", runs / "*.npy", "--csv", "out.csv").code == 0
     mean = np.mean(arrays(runs, "*.test.npy"), axis=0)
     expected = [["ImageID", "ans"], *([f"t{i}", CLASSES[c]] for i, c in enumerate(mean.argmax(1)))]
@@ -307,7 +307,7 @@ def test_the_csv_holds_the_test_decisions_under_their_ids_and_is_not_overwritten
         (["--run", " , "], 2, "--run names no run"),
     ],
 )
-def test_what_cannot_be_written_or_chosen_is_refused_before_anything_is(
+def test_invalid_options_are_refused_before_any_file_is_written(
     runs: Path, call: Call, words: list[str], code: int, message: str
 ) -> None:
     before = sorted(runs.parent.rglob("*"))
@@ -446,7 +446,7 @@ def bad_files(folder: Path) -> None:
         ),
     ],
 )
-def test_bad_input_is_one_error_with_a_hint_and_leaves_nothing_behind(
+def test_invalid_input_is_one_error_with_a_hint_and_no_files(
     runs: Path, call: Call, words: list[str], code: int, message: str
 ) -> None:
     bad_files(runs.parent)
@@ -461,7 +461,7 @@ def test_bad_input_is_one_error_with_a_hint_and_leaves_nothing_behind(
     assert sorted(runs.rglob("*")) == before
 
 
-def test_predictions_of_other_samples_are_refused_with_how_to_go_on(runs: Path, call: Call) -> None:
+def test_predictions_of_other_samples_are_refused_with_a_hint(runs: Path, call: Call) -> None:
     path = runs / "other.oof.json"
     record = json.loads((runs / "swin.oof.json").read_text())
     sidecar = read_sidecar(runs / "swin.oof.npy")
@@ -480,7 +480,7 @@ def test_predictions_of_other_samples_are_refused_with_how_to_go_on(runs: Path, 
     assert call("blend", runs / "*.oof.npy", "--run", "swin,resnet18").code == 0
 
 
-def test_views_of_an_earlier_training_are_refused_by_name_not_preferred(runs: Path, call: Call) -> None:
+def test_views_of_an_earlier_training_are_refused_by_name(runs: Path, call: Call) -> None:
     def views_of(sha: str) -> None:
         for name, folds in (("swin.oof", "012"), ("swin.fold0.test", "0")):
             for folder, shown in ((runs, "new"), (runs / "tta", sha)):
@@ -506,7 +506,7 @@ def test_views_of_an_earlier_training_are_refused_by_name_not_preferred(runs: Pa
         assert "hint: ensemble tta swin --force" in done.err
 
 
-def test_a_score_of_the_user_s_own_is_printed_and_is_part_of_what_the_blend_is(runs: Path, call: Call) -> None:
+def test_a_user_s_metric_is_printed_and_part_of_the_identity(runs: Path, call: Call) -> None:
     module = runs.parent / "their_cost.py"
     module.write_text(
         "def missed(labels, probabilities): return float((probabilities.argmax(1) != labels).mean())\nmissed.greater_is_better = False\n"

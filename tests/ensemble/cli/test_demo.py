@@ -28,7 +28,7 @@ def test_a_file_in_the_place_of_the_demo_s_folder_is_said(
     ]
 
 
-def test_the_demo_walks_the_whole_road_and_a_second_time_only_prints_it(
+def test_the_demo_runs_the_pipeline_once_and_then_only_prints_it(
     call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

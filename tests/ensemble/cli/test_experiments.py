@@ -41,7 +41,7 @@ def trainer(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
     return call
 
 
-def test_a_sweep_trains_its_variants_and_says_which_difference_is_no_noise(trainer: Call) -> None:
+def test_a_sweep_trains_its_variants_and_tests_each_difference(trainer: Call) -> None:
     words = [*QUICK, "--name", "s", "--sweep", "augment=standard,none", "--hypothesis", "less is more"]
     called = trainer(*words)
     assert called.code == 0, called.err
@@ -80,7 +80,7 @@ def test_a_sweep_trains_its_variants_and_says_which_difference_is_no_noise(train
     assert len(read_ledger(LEDGER).entries) == 4
 
 
-def test_a_sweep_against_a_baseline_names_it_and_counts_the_comparisons(trainer: Call) -> None:
+def test_a_sweep_with_a_baseline_names_it_and_counts_comparisons(trainer: Call) -> None:
     called = trainer(*QUICK, "--name", "s", "--fold", "0", "--sweep", "augment=none,light", "--baseline", "test_resnet")
     assert called.code == 0, called.err
     compared = called.out.split("\n\n")[1].splitlines()
@@ -91,7 +91,7 @@ def test_a_sweep_against_a_baseline_names_it_and_counts_the_comparisons(trainer:
     assert {read_ledger(LEDGER).latest()[name]["baseline"]["run"] for name in ("s-none", "s-light")} == {"test_resnet"}
 
 
-def test_the_dry_run_lists_every_combination_of_every_architecture(trainer: Call) -> None:
+def test_the_dry_run_lists_all_combinations_of_all_architectures(trainer: Call) -> None:
     words = [
         "--fold",
         "0",
@@ -108,7 +108,7 @@ def test_the_dry_run_lists_every_combination_of_every_architecture(trainer: Call
     assert out[:-1] == [f"{arch}-{suffix}: fold 0" for arch in ("test_resnet", "test_vit") for suffix in suffixes]
 
 
-def test_variants_of_each_architecture_repeat_and_seed_are_compared_with_their_first(grid: Path) -> None:
+def test_variants_are_compared_within_model_repeat_and_seed(grid: Path) -> None:
     recipe = Recipe(img_size="32", pretrained=False, epochs=1)
     settings = Settings(data=Path("people"), arch=("test_resnet", "test_vit"), k=3, repeats=2, seeds=2)
     plan = build_plan(settings, recipe, variants=[RequestedRecipe("a", recipe), RequestedRecipe("b", recipe)])
@@ -182,9 +182,7 @@ def test_what_cannot_be_is_refused_before_anything_is_read(
         (["--baseline", "test_vit", "--target", "age"], 1, "test_vit predicts the label, this run the age"),
     ],
 )
-def test_a_baseline_that_cannot_be_is_refused_before_anything_is_trained(
-    trainer: Call, words: list[str], code: int, said: str
-) -> None:
+def test_an_invalid_baseline_is_refused_before_training(trainer: Call, words: list[str], code: int, said: str) -> None:
     paths = sorted(Path("people/eval/images").iterdir())
     Path("others.csv").write_text(
         "\n".join(["path,label,person", *(f"{path},{i % 18},p{i % 14}" for i, path in enumerate(paths))])
@@ -194,7 +192,7 @@ def test_a_baseline_that_cannot_be_is_refused_before_anything_is_trained(
     assert not Path("runs/new").exists()
 
 
-def test_a_baseline_that_cannot_be_compared_any_more_costs_no_result(trainer: Call) -> None:
+def test_a_baseline_that_became_incomparable_keeps_the_results(trainer: Call) -> None:
     words = [*QUICK, "--name", "new", "--fold", "0", "--augment", "none", "--baseline", "test_resnet"]
     assert trainer(*words).code == 0
     Path("runs/test_resnet.oof.json").unlink()

@@ -50,7 +50,7 @@ def typed(*words: object) -> int:
     return int(left.value.code or 0)
 
 
-def test_the_command_writes_the_folds_prints_the_table_on_stdout_and_the_next_command_on_stderr(tmp_path):
+def test_the_folds_are_written_and_the_table_is_on_stdout(tmp_path):
     table(tmp_path)
     done = ensemble(tmp_path, "folds", "--data", "index.csv", "--k", 3, "-o", "my folds.csv")
     assert done.returncode == 0, done.stderr
@@ -66,7 +66,7 @@ def test_the_command_writes_the_folds_prints_the_table_on_stdout_and_the_next_co
     assert json.loads((tmp_path / "my folds.json").read_text())["k"] == 3
 
 
-def test_a_broken_split_leaves_with_1_and_names_the_person_without_a_traceback(tmp_path):
+def test_a_broken_split_exits_with_1_and_names_the_person(tmp_path):
     (tmp_path / "theirs.csv").write_text("id,label,person,fold\n1,a,p,0\n2,b,p,1\n3,a,q,1\n")
     done = ensemble(tmp_path, "folds", "check", "theirs.csv")
     assert done.returncode == 1
@@ -76,7 +76,7 @@ def test_a_broken_split_leaves_with_1_and_names_the_person_without_a_traceback(t
     assert "Traceback" not in done.stderr
 
 
-def test_the_same_command_twice_gives_the_same_file_and_other_folds_need_force(here, capsys):
+def test_a_repeated_command_is_equal_and_other_folds_need_force(here, capsys):
     words = ("folds", "--data", table(here), "--k", 3)
     assert typed(*words) == 0
     first = (here / "folds.csv").read_bytes()
@@ -119,7 +119,7 @@ def test_json_is_one_object_with_the_counts(here, capsys):
     assert (record["k"], record["seed"], record["warnings"]) == (3, 0, [])
 
 
-def test_a_class_that_cannot_be_in_every_fold_is_warned_about_on_stderr(here, capsys):
+def test_a_class_that_cannot_be_in_every_fold_is_a_warning(here, capsys):
     path = table(here)
     path.write_text(path.read_text() + "x.jpg,rare,p99,n\n")
     assert typed("folds", "--data", path, "--k", 3, "-q") == 0
@@ -133,7 +133,7 @@ def test_check_with_a_table_lines_up_by_id(here, capsys):
     path = table(here)
     assert typed("folds", "--data", path, "--k", 3) == 0
     assert typed("folds", "check", "folds.csv", "--data", path) == 0
-    assert "nobody stands in two folds" in capsys.readouterr().out
+    assert "no person is in two folds" in capsys.readouterr().out
     path.write_text(path.read_text().replace("\n0-0.jpg", "\nnew.jpg"))
     assert typed("folds", "check", "folds.csv", "--data", path) == 1
     assert "1 of 36 samples of" in capsys.readouterr().err
@@ -154,7 +154,7 @@ def test_stratify_spreads_the_columns_named(here, capsys):
     assert "unknown column 'sit'; did you mean site" in capsys.readouterr().err
 
 
-def test_what_was_spread_is_recorded_and_can_stand_in_the_settings_file(here, capsys):
+def test_stratify_is_recorded_and_can_be_in_the_settings_file(here, capsys):
     (here / "ensemble.toml").write_text("stratify = ['site']\nrepeats = 2\nk = 4\n")
     assert typed("folds", "--data", table(here)) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("folds.csv, folds.repeat1.csv: ")
@@ -177,7 +177,7 @@ def test_an_impossible_k_leaves_with_its_code_and_writes_nothing(here, capsys, k
     assert not (here / "folds.csv").exists()
 
 
-def test_the_settings_file_says_what_the_split_is_of_and_flags_come_first(here, capsys):
+def test_flags_take_precedence_over_the_settings_file(here, capsys):
     path = table(here)
     path.write_text(path.read_text().replace("path,label,person", "file,finding,patient"))
     (here / "ensemble.toml").write_text(
@@ -194,7 +194,7 @@ def test_the_settings_file_says_what_the_split_is_of_and_flags_come_first(here, 
     assert "ensemble.toml: unknown key 'persn'; did you mean person" in capsys.readouterr().err
 
 
-def test_ids_that_are_not_unique_are_mended_by_the_option_that_the_hint_names(here, capsys):
+def test_the_hint_for_duplicate_ids_names_an_option_that_works(here, capsys):
     rows = [f"{p % 2},{p}.jpg,n{p},{'ab'[p % 2]},p{p}" for p in range(8)]
     (here / "index.csv").write_text("\n".join(["id,path,name,label,person", *rows]))
     assert typed("folds", "--data", "index.csv", "--k", 2) == 1
@@ -205,14 +205,14 @@ def test_ids_that_are_not_unique_are_mended_by_the_option_that_the_hint_names(he
     assert said == "next: ensemble kfold --folds folds.csv --data index.csv --id name"
 
 
-def test_without_data_the_folder_data_is_taken_and_said_on_the_first_line(here, capsys):
+def test_without_an_option_the_folder_data_is_used_and_named(here, capsys):
     (here / "data").mkdir()
     table(here / "data")
     assert typed("folds", "--k", 2) == 0
     assert capsys.readouterr().err.splitlines()[0] == "data: ./data (no --data given)"
 
 
-def test_without_data_or_a_folder_data_the_people_drawn_by_the_program_are_taken(here, capsys, monkeypatch):
+def test_without_any_data_synthetic_people_are_used(here, capsys, monkeypatch):
     monkeypatch.setattr(
         people, "generate_people", functools.partial(people.generate_people, people=12, test_people=1)
     )  # fewer: quicker
@@ -244,7 +244,7 @@ def skewed_table(folder: Path) -> Path:
     return path
 
 
-def test_what_the_repair_changed_is_said_and_no_repair_leaves_the_classes_absent(here, capsys):
+def test_the_repair_is_reported_and_can_be_turned_off(here, capsys):
     path = skewed_table(here)
     assert typed("folds", "--data", path, "--no-repair", "-o", "plain.csv") == 0
     err = capsys.readouterr().err
@@ -260,11 +260,11 @@ def test_what_the_repair_changed_is_said_and_no_repair_leaves_the_classes_absent
     assert json.loads((here / "plain.json").read_text())["repair"] is None
 
 
-def test_repeats_are_written_beside_each_other_and_how_much_they_differ_is_said(here, capsys):
+def test_repeats_are_written_and_their_difference_is_reported(here, capsys):
     assert typed("folds", "--data", table(here), "--k", 3, "--repeats", 3, "-o", "f.csv") == 0
     out, err = capsys.readouterr()
     assert "adjusted Rand index of any two is at most" in err
-    assert out.splitlines()[-1] == "f.csv, f.repeat1.csv, f.repeat2.csv: nobody stands in two folds"
+    assert out.splitlines()[-1] == "f.csv, f.repeat1.csv, f.repeat2.csv: no person is in two folds"
     assert [json.loads((here / f"f{name}.json").read_text())["repeat"] for name in ("", ".repeat1", ".repeat2")] == [
         0,
         1,
@@ -284,7 +284,7 @@ def test_one_part_is_held_out_and_shown_beside_the_training_part(here, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["class", "held", "out", "training", "all", "people"]
     assert lines[4].split() == ["images", "9", "27", "36"]
-    assert lines[-1] == "h.csv: nobody stands on both sides"
+    assert lines[-1] == "h.csv: no person is in both parts"
     assert {row.split(",")[3] for row in (here / "h.csv").read_text().splitlines()[1:]} == {"0", "-1"}
 
 

@@ -24,7 +24,7 @@ Call = Callable[..., Called]
 QUICK = ["--arch", "test_resnet", "--k", "3", "--epochs", "1", "--img-size", "32", "--no-pretrained"]
 
 
-def test_the_output_names_the_data_the_folds_the_score_and_the_next_command(grid_output: Called) -> None:
+def test_the_output_names_data_folds_score_and_next_command(grid_output: Called) -> None:
     assert grid_output.code == 0, grid_output.err
     assert grid_output.err.splitlines()[0] == "data: people"
     assert "210 images of 30 people, 18 classes, 3 folds by person; test: 42 images" in grid_output.err
@@ -35,9 +35,7 @@ def test_the_output_names_the_data_the_folds_the_score_and_the_next_command(grid
     assert [line.split()[0] for line in lines[2:]] == ["test_resnet", "test_vit"]
 
 
-def test_a_finished_run_is_shown_again_and_its_files_keep_their_dates(
-    grid: Path, call: Call, grid_output: Called
-) -> None:
+def test_a_finished_run_is_shown_again_with_unchanged_files(grid: Path, call: Call, grid_output: Called) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path("runs").glob("*.*") if not path.name.startswith(".")}
     again = call(*GRID, "--resume")
     assert again.code == 0
@@ -100,7 +98,7 @@ def test_the_recorded_settings_can_be_given_again(grid: Path, call: Call) -> Non
         (["--stratify", "site"], 2, "unknown column 'site'"),
     ],
 )
-def test_impossible_settings_are_refused_before_anything_is_written(
+def test_invalid_settings_are_refused_before_any_file_is_written(
     call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -112,7 +110,7 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_help_says_which_options_can_stand_in_a_settings_file() -> None:
+def test_the_help_names_the_options_for_a_settings_file() -> None:
     sentence = " ".join(
         (kfold.__doc__ or "").split("cannot be set in a file:")[1].split(".")[0].replace(" and ", ", ").split()
     )
@@ -145,7 +143,7 @@ def test_a_wrong_path_offers_what_is_there(
     assert "pictures" in called.err
 
 
-def test_pretrained_weights_that_cannot_be_had_are_an_error_and_no_random_start(
+def test_unavailable_pretrained_weights_are_an_error(
     call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import timm
@@ -163,9 +161,7 @@ def test_pretrained_weights_that_cannot_be_had_are_an_error_and_no_random_start(
     assert "--no-pretrained" in called.err
 
 
-def test_labelled_test_images_are_scored_and_unlabelled_ones_only_predicted(
-    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_labeled_test_images_are_scored(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     images = grid / "more"
     images.mkdir()
     for path in sorted((grid / "people/eval/images").iterdir())[:5]:

@@ -81,7 +81,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize("name", ["METRIC", "WEIGHT_DECAY", "FROM", "DEVICES", "MODEL_ARGS"])
-def test_a_variable_that_another_command_or_a_settings_file_knows_is_no_mistake(
+def test_a_variable_of_another_command_or_a_file_is_valid(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -96,7 +96,7 @@ def test_force_is_not_taken_from_the_environment(call: Call, tmp_path: Path, mon
     (tmp_path / "folds.csv").write_text("mine")
     called = call("folds", "--data", "a.csv", "--k", "2")
     assert called.code == 2
-    assert "ENSEMBLE_FORCE is set, but --force is not taken from the environment" in called.err
+    assert "ENSEMBLE_FORCE is set, but --force cannot be set by an environment variable" in called.err
     assert (tmp_path / "folds.csv").read_text() == "mine"
 
 
@@ -192,7 +192,7 @@ def test_a_message_names_the_flag_of_the_running_command(call: Call) -> None:
     ]
 
 
-def test_a_message_names_the_key_where_the_command_has_no_such_flag(
+def test_a_message_names_the_key_if_the_command_has_no_flag(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

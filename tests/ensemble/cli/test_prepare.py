@@ -49,7 +49,7 @@ def here(_photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-def test_faces_are_cut_out_counted_by_class_and_the_next_command_trains_on_them(here: Path, call: Call) -> None:
+def test_faces_are_cropped_and_the_next_command_trains_on_them(here: Path, call: Call) -> None:
     called = call("prepare", "--crop", "faces")
     assert called.code == 0, called.err
     rows = {line.split()[0]: line.split()[1:] for line in called.out.splitlines() if line}
@@ -149,7 +149,7 @@ def test_test_images_are_prepared_into_a_table_of_their_own(here: Path, call: Ca
         (["--crop", "faces", "-o", "mine"], 1, "expected a new or empty folder to write to, found a.txt in mine"),
     ],
 )
-def test_what_cannot_be_done_is_one_error_with_a_hint_and_writes_nothing(
+def test_invalid_options_are_one_error_with_a_hint_and_no_files(
     here: Path, call: Call, words: list[str], code: int, message: str
 ) -> None:
     (here / "mine").mkdir()
@@ -169,7 +169,7 @@ def test_no_job_at_a_time_is_wrong_usage(here: Path, call: Call) -> None:
     assert (called.code, called.err) == (2, "error: --jobs must be 1 or more, or auto, found 0\n")
 
 
-def test_an_image_that_cannot_be_read_is_named_before_anything_is_written(here: Path, call: Call) -> None:
+def test_an_unreadable_image_is_named_before_any_file_is_written(here: Path, call: Call) -> None:
     (here / "own").mkdir()
     for path in sorted((here / "data" / "img").iterdir())[:4]:
         (here / "own" / path.name).write_bytes(path.read_bytes())

@@ -82,7 +82,7 @@ def test_the_separate_models_of_team_3_are_joined_by_the_blend(
         ('[[run]]\ntarget = "agee"', "did you mean age"),
         (
             '[[run]]\narch = ["test_resnet", "test_vit"]',
-            "[[run]] 1 has the architectures test_resnet, test_vit, expected one",
+            "[[run]] 1: expected one architecture, found test_resnet, test_vit",
         ),
     ],
 )
@@ -97,7 +97,7 @@ def test_runs_of_a_file_that_cannot_be_are_refused(
     assert not Path("runs").exists()
 
 
-def test_each_run_of_a_file_has_its_own_settings_over_the_common_ones(
+def test_each_run_of_a_file_overrides_the_common_settings(
     call: Call, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

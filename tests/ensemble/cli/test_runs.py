@@ -16,7 +16,7 @@ LEDGER = Path("runs/ledger.jsonl")
 
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two runs and a remark; their files are gone."""
+    """Two runs and a note in the ledger; their files are deleted."""
     monkeypatch.chdir(tmp_path)
     append(LEDGER, "run", line("swin-ce", oof=scores(0.5)))
     settings = line()["settings"] | {"loss": "focal"}
@@ -43,15 +43,15 @@ def test_an_empty_folder_has_no_runs_and_a_next_command(
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_list_shows_scores_differences_and_marks_the_newest_last(call: Call, ledger: Path) -> None:
+def test_the_list_shows_scores_differences_and_flags_by_date(call: Call, ledger: Path) -> None:
     called = call("runs")
     assert called.code == 0, called.err
     lines = called.out.splitlines()
     assert "test macro F1" not in lines[0]
     assert [row.split()[0] for row in lines[2:]] == ["swin-ce", "swin-focal"]
     assert "swin-ce" in lines[3][10:]
-    assert "+0.100  [+0.050, +0.150]              yes" in lines[3]
-    assert lines[3].endswith("its files are gone")
+    assert "+0.100  [+0.050, +0.150]          yes" in lines[3]
+    assert lines[3].endswith("files deleted")
     assert called.err.rstrip().endswith("next: ensemble runs diff swin-ce swin-focal")
 
 
@@ -77,11 +77,11 @@ def test_the_list_is_filtered_sorted_and_cut_to_columns(call: Call, ledger: Path
 def test_json_has_the_lines_with_remarks_and_marks(call: Call, ledger: Path) -> None:
     runs = json.loads(call("runs", "--json").out)["runs"]
     assert runs[1]["hypothesis"] == "rare | classes\ngain"
-    assert (runs[1]["notes"], runs[1]["marks"]) == (["only <b>class 5</b> gains"], ["its files are gone"])
+    assert (runs[1]["notes"], runs[1]["marks"]) == (["only <b>class 5</b> gains"], ["files deleted"])
     assert runs[0]["oof"] == scores(0.5)
 
 
-def test_markdown_is_a_table_and_what_each_run_was_for_and_came_to(call: Call, ledger: Path) -> None:
+def test_markdown_has_a_table_and_a_section_per_run(call: Call, ledger: Path) -> None:
     out = call("runs", "--markdown").out
     table, *sections = out.split("\n### ")
     rows = table.strip().splitlines()
@@ -93,12 +93,12 @@ def test_markdown_is_a_table_and_what_each_run_was_for_and_came_to(call: Call, l
         "swin-focal",
         "",
         "- hypothesis: rare \\| classes gain (stated when 1 of 2 folds were trained)",
-        "- varied, against swin-ce: loss ce → focal",
-        "- controlled: data, 1 more as usual",
+        "- changed from swin-ce: loss ce → focal",
+        "- unchanged: data, 1 more",
         "- measured: OOF macro F1 0.600 [0.500, 0.700] on 70 images of 10 people, 2 of 2 folds",
-        "- difference: +0.100 [+0.050, +0.150], paired; distinguishable from noise: yes",
-        "- but: its files are gone",
-        "- learnt: only \\<b>class 5\\</b> gains",
+        "- difference: +0.100 [+0.050, +0.150], paired; significant: yes",
+        "- note: files deleted",
+        "- conclusion: only \\<b>class 5\\</b> gains",
     ]
     assert "###" not in call("runs", "--markdown", "--columns", "run,loss").out
 
@@ -108,7 +108,7 @@ def test_a_remark_is_appended_and_shown(call: Call, ledger: Path) -> None:
     assert (called.code, called.out) == (0, "swin-ce: the first one\n")
     assert read_ledger(LEDGER).notes_of("swin-ce") == ["the first one"]
     assert "the first one" in call("runs", "--columns", "run,notes").out
-    assert "learnt: the first one" in call("runs", "--markdown").out
+    assert "conclusion: the first one" in call("runs", "--markdown").out
 
 
 def test_lines_that_cannot_be_read_are_said_and_the_others_shown(call: Call, ledger: Path) -> None:
@@ -129,15 +129,15 @@ def test_lines_that_cannot_be_read_are_said_and_the_others_shown(call: Call, led
         (
             ["diff", "swin-ce", "swin-focal"],
             1,
-            "the predictions of swin-ce are gone, only its line in the ledger is left",
+            "the predictions of swin-ce are deleted, only its line in the ledger is left",
         ),
         (["diff", "swin-c", "swin-d"], 2, "unknown run 'swin-c'"),
         (["--sort", "scroe"], 2, "unknown --sort 'scroe'; did you mean score?"),
         (["--filter", "loss"], 2, "expected KEY=VALUE"),
         (["--columns", "run,los"], 2, "unknown column 'los'; did you mean loss"),
         (["--score-by", "image"], 2, "--score-by image: expected person"),
-        (["--per", "person"], 2, "--score-by belongs to diff"),
-        (["diff", "a", "b", "--markdown"], 2, "belong to the list"),
+        (["--per", "person"], 2, "--score-by applies only to diff"),
+        (["diff", "a", "b", "--markdown"], 2, "apply only to the list of runs"),
     ],
 )
 def test_wrong_usage_is_one_error_and_one_hint(

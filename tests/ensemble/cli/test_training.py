@@ -48,7 +48,7 @@ def test_a_chosen_epoch_is_said_to_flatter(capsys: pytest.CaptureFixture[str]) -
     assert "optimistic: the epoch was selected on the scored fold" in capsys.readouterr().err
 
 
-def test_runs_that_differ_in_seed_or_folds_alone_have_a_line_together_and_their_spread_is_said(
+def test_runs_that_differ_in_seed_or_folds_are_pooled(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     summaries = [of(20, "swin", 0.5), of(20, "swin-r1", 0.6)]
@@ -63,9 +63,7 @@ def test_runs_that_differ_in_seed_or_folds_alone_have_a_line_together_and_their_
     )
 
 
-def test_repeats_and_seeds_are_trained_in_one_queue_beside_what_is_there(
-    grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeats_and_seeds_are_trained_in_one_queue(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "Worker", InProcess)
     before = Path("runs/test_resnet.oof.npy").stat().st_mtime_ns
     called = call(*GRID, *REPEATED, "--resume")

@@ -25,9 +25,9 @@ from folds.execution.placement import DevicePlan, Execution
 from folds.metrics.classification import argmax_classes, macro_f1
 from folds.runs.open import prepare_jobs
 from folds.splits.assignment import read_folds
-from folds.tuning.search import _place, _plan, require_tune
+from folds.tuning.search import _plan, _plan_devices, require_tune
 from folds.tuning.space import TuneOptions
-from folds.tuning.study import make_tuning
+from folds.tuning.study import make_study
 from folds.utils.csv_table import read_csv
 from tests.conftest import ROOT, Called, call_process
 from tests.folds.runs.test_execute import InProcess, wait_for
@@ -99,10 +99,10 @@ def rows(path: str = "runs/tune/space/trials.csv") -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
-def test_trials_are_scored_compared_and_the_best_is_ready_for_kfold(done: Done) -> None:
+def test_trials_are_compared_and_the_best_is_written_for_kfold(done: Done) -> None:
     said = done.called
     assert "210 images of 30 people" in said.err
-    assert "1 trials at a time" in said.err
+    assert "training 1 trial in parallel" in said.err
     assert said.err.rstrip().splitlines()[-1] == "next: ensemble kfold -c runs/tune/space/best.toml"
     assert "optimistic: macro_f1" in said.err
     assert said.out.splitlines()[0].split("  ")[0] == "trial"
@@ -126,7 +126,7 @@ def test_trials_are_scored_compared_and_the_best_is_ready_for_kfold(done: Done) 
         assert image.size[0] > 500
 
 
-def test_a_trial_leaves_its_course_and_nothing_that_looks_like_a_finished_run(done: Done, call: Call) -> None:
+def test_a_trial_keeps_its_history_and_does_not_look_like_a_run(done: Done, call: Call) -> None:
     left = {path.name for path in Path("runs").rglob("*") if path.is_file()}
     assert not left & {"done.json", "state.pt", "fold0.pt", ".ray"}
     assert not [path for path in Path("runs").rglob("*") if "shared-" in path.name or path.suffix == ".pkl"]
@@ -136,7 +136,7 @@ def test_a_trial_leaves_its_course_and_nothing_that_looks_like_a_finished_run(do
     assert "no runs" in call("runs").out
 
 
-def test_a_score_is_the_mean_of_those_of_the_predictions_of_its_folds(done: Done) -> None:
+def test_a_score_is_the_mean_of_the_scores_of_its_folds(done: Done) -> None:
     row = rows()[0]
     place = Path("runs/tune/space") / row["trial"]
     folds = read_folds(place / "folds.csv")
@@ -151,7 +151,7 @@ def test_a_score_is_the_mean_of_those_of_the_predictions_of_its_folds(done: Done
 
 def test_a_tuning_that_exists_wants_resume_which_shows_it_again(done: Done, call: Call) -> None:
     refused = call(*COMMAND)
-    assert (refused.code, "the tuning runs/tune/space exists" in refused.err, "--resume" in refused.err) == (
+    assert (refused.code, "the study runs/tune/space exists" in refused.err, "--resume" in refused.err) == (
         1,
         True,
         True,
@@ -174,7 +174,7 @@ def test_a_tuning_goes_on_with_its_own_settings_only(done: Done, call: Call) -> 
     assert call(*COMMAND, "--name", "other", "--dry-run").code == 0
 
 
-def test_the_folds_that_nothing_was_chosen_on_say_what_the_best_is_worth(
+def test_the_best_is_scored_on_the_folds_not_used_for_the_choice(
     done: Done, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manager, "Worker", InProcess)
@@ -194,7 +194,7 @@ def test_the_folds_that_nothing_was_chosen_on_say_what_the_best_is_worth(
     assert json.loads(call(*COMMAND, "--resume", "--json").out)["best"]["checked"] is None, "that is another training"
 
 
-def test_killed_at_work_it_goes_on_to_the_same_trials_and_the_same_result(done: Done, folder: Path) -> None:
+def test_a_killed_study_resumes_to_the_same_result(done: Done, folder: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "ensemble.cli", *COMMAND],
         stdout=subprocess.DEVNULL,
@@ -212,7 +212,7 @@ def test_killed_at_work_it_goes_on_to_the_same_trials_and_the_same_result(done: 
     assert not (folder / "runs/tune/space/t004/trial.json").exists(), "it had ended before it was killed"
     resumed = call_process([*COMMAND, "--resume"], folder)
     assert resumed.code == 0, resumed.err
-    assert "of 5 trials have ended before" in resumed.err
+    assert "of 5 trials have ended already" in resumed.err
     assert first.read_bytes() == before
     assert rows(str(folder / "runs/tune/space/trials.csv")) == rows(str(done.folder / "runs/tune/space/trials.csv"))
 
@@ -260,15 +260,15 @@ def test_kfold_does_not_pass_over_a_space(folder: Path, call: Call) -> None:
 
 
 def test_the_shipped_example_is_what_team_2_tuned() -> None:
-    tuning = make_tuning({}, ROOT / "recipes/tune.toml")
+    tuning = make_study({}, ROOT / "recipes/tune.toml")
     assert [axis.key for axis in tuning.space] == ["lr", "epochs", "batch_size"]
     assert (len(tuning.candidates), tuning.options.folds, tuning.max_epochs) == (20, (0,), 20)
 
 
-def test_trials_begin_with_the_folds_of_another_run_where_they_are_to(grid: Path) -> None:
+def test_trials_can_start_from_the_weights_of_another_run(grid: Path) -> None:
     above = 'data = "people"\narch = "test_vit"\nk = 3\nimg_size = "32"\ninit_run = "test_vit"\nepochs = 1\n'
     Path("space.toml").write_text(above + "[space]\nlr = [1e-4, 1e-3]\n[tune]\nfolds = [0, 1]\n")
-    tuning = make_tuning({}, Path("space.toml"))
+    tuning = make_study({}, Path("space.toml"))
     plan = _plan(tuning, tuning.candidates, DevicePlan(("cpu",), 1, "", "ray"), Execution("cpu"))
     jobs = prepare_jobs(plan)
     assert sorted((job.run, job.fold) for job in jobs) == [("t000", 0), ("t000", 1), ("t001", 0), ("t001", 1)]
@@ -309,7 +309,7 @@ class FakeRay:
 def test_trials_take_the_gpus_that_ray_has(
     options: dict[str, Any], devices: str, slots: int, kind: str, share: float
 ) -> None:
-    found = _place(FakeRay({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}), TuneOptions(**options), devices, 100)
+    found = _plan_devices(FakeRay({"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}), TuneOptions(**options), devices, 100)
     assert isinstance(found, DevicePlan)
     assert (len(found.devices), found.kind, found.gpu_share, found.threads) == (
         slots,
@@ -321,8 +321,8 @@ def test_trials_take_the_gpus_that_ray_has(
 
 def test_what_no_machine_has_is_refused() -> None:
     with pytest.raises(EnsembleError, match="the largest machine has 4 cores"):
-        _place(FakeRay({"CPU": 4}, {"CPU": 2}), TuneOptions(cpus=5), "auto", 1)
+        _plan_devices(FakeRay({"CPU": 4}, {"CPU": 2}), TuneOptions(cpus=5), "auto", 1)
     with pytest.raises(EnsembleError, match="Ray finds no GPU"):
-        _place(FakeRay({"CPU": 4}), TuneOptions(gpus=1), "auto", 1)
+        _plan_devices(FakeRay({"CPU": 4}), TuneOptions(gpus=1), "auto", 1)
     with pytest.raises(UsageError, match="Ray chooses the GPUs"):
-        _place(FakeRay({"CPU": 4}), TuneOptions(), "0,1", 1)
+        _plan_devices(FakeRay({"CPU": 4}), TuneOptions(), "0,1", 1)

@@ -460,10 +460,10 @@ def test_adaptive_predicts_more_views_only_for_small_margins(
 def test_a_single_checkpoint_is_scored_by_groups_of_people(grid: Path, call: Call) -> None:
     called = call("tta", "checkpoints/test_resnet/fold0.pt", *BOTH, "--merge", "auto", "--json")
     assert called.code == 0, called.err
-    worth = json.loads(called.out)["worth"]
-    assert worth["against_plain"]["low"] <= worth["against_plain"]["difference"] <= worth["against_plain"]["high"]
-    assert worth["against_plain"]["distinguishable"].split(":")[0] in ("yes", "no")
-    assert set(worth["per_class_f1"]) == {"plain", "mean_of_all", "merged"}
+    gains = json.loads(called.out)["worth"]
+    assert gains["against_plain"]["low"] <= gains["against_plain"]["difference"] <= gains["against_plain"]["high"]
+    assert gains["against_plain"]["distinguishable"].split(":")[0] in ("yes", "no")
+    assert set(gains["per_class_f1"]) == {"plain", "mean_of_all", "merged"}
 
 
 def test_the_table_shows_weights_and_losses_of_views(grid: Path, call: Call) -> None:

@@ -143,15 +143,15 @@ def test_what_a_reader_must_know_is_noted(write: Writer) -> None:
     assert found.rows == 100
     assert found.people == 25
     said = "\n".join(found.notes)
-    assert "compared on the 100 samples that both have predicted (a has 120, b has 100)" in said
-    assert "100 samples have different persons in the two runs; those of a are used" in said
+    assert "compared on the 100 samples that both runs predict (a has 120, b has 100)" in said
+    assert "100 samples have different persons in the two runs; using those of a" in said
     assert "the folds differ: the luck of the split is part of the difference" in said
     assert "a is optimistic" in said
     assert "b is optimistic" in said
     assert found.changed["folds"] == ("f" * 12, "g" * 12)
 
 
-def test_persons_that_are_not_known_and_settings_that_are_not_there_are_noted(write: Writer) -> None:
+def test_unknown_persons_and_missing_settings_are_noted(write: Writer) -> None:
     rows = replace(table(), persons=None)
     write("a", None, rows)
     write("b", predictions(rows, 0.8, 2), rows, config=False)
@@ -159,7 +159,7 @@ def test_persons_that_are_not_known_and_settings_that_are_not_there_are_noted(wr
     assert found.people == 120
     assert (found.changed, found.unchanged) == ({}, ())
     said = "\n".join(found.notes)
-    assert "persons are not known" in said
+    assert "persons are unknown" in said
     assert "b: no config.toml" in said
     write("b", predictions(rows, 0.8, 2), table())
     assert compare_runs("a", "b").people == 30
@@ -181,12 +181,12 @@ def other_label(rows: SampleRows) -> SampleRows:
             {},
             "have no sample in common, e.g. 'i000' and 'x0'",
         ),
-        (table(), {"classes": ("cat", "dog", "emu")}, "a and b have different classes, e.g. 'emu' in one alone"),
+        (table(), {"classes": ("cat", "dog", "emu")}, "a and b have different classes: 'emu' is in only one of them"),
         (table(), {"target": "age"}, "a predicts the label, b the age"),
-        (replace(table(), labels=None), {}, "has no labels: it cannot be scored"),
+        (replace(table(), labels=None), {}, "has no labels, so it cannot be scored"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_after_training_and_before(
+def test_incomparable_runs_are_refused_before_and_after_training(
     write: Writer, rows: SampleRows, sidecar: dict[str, Any], said: str
 ) -> None:
     write("a")

@@ -41,7 +41,7 @@ def test_the_commit_and_whether_the_code_differs_from_it(tree: Path) -> None:
     assert git_state(tree / "runs") == {"commit": commit, "dirty": True}
 
 
-def test_there_is_no_state_where_there_is_no_tree_no_commit_or_no_git(
+def test_there_is_no_state_without_a_tree_a_commit_or_git(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "empty"
@@ -74,5 +74,5 @@ def test_a_git_that_hangs_is_waited_for_a_moment_only(
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}:/usr/bin:/bin")
-    monkeypatch.setattr(module, "SECONDS", 0.2)
+    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.2)
     assert git_state(tree) is None

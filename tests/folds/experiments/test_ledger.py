@@ -31,7 +31,7 @@ def runs_of(path: Path) -> list[str]:
     return [entry["run"] for entry in read_ledger(path).entries]
 
 
-def test_what_is_appended_is_read_and_the_last_line_of_a_run_counts(path: Path) -> None:
+def test_appended_lines_are_read_and_the_last_of_a_run_counts(path: Path) -> None:
     assert read_ledger(path).entries == ()
     assert path == ledger_file(path.parent)
     append(path, "run", line("a"))
@@ -45,7 +45,7 @@ def test_what_is_appended_is_read_and_the_last_line_of_a_run_counts(path: Path) 
     assert (ledger.notes_of("a"), ledger.notes_of("b")) == (["learnt"], [])
     assert len(path.read_bytes().splitlines()) == 4
     assert "한국어" in path.read_text(encoding="utf-8")
-    assert ledger.passed_over() == []
+    assert ledger.skipped_lines() == []
 
 
 def test_writers_that_come_at_once_lose_no_line(path: Path) -> None:
@@ -64,7 +64,7 @@ def test_writers_that_come_at_once_lose_no_line(path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_file_cut_anywhere_keeps_its_whole_lines_and_takes_the_next(
+def test_a_file_cut_anywhere_keeps_its_complete_lines(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     lines = written(4)
@@ -130,7 +130,7 @@ def test_a_line_that_is_none_is_passed_over_and_named(path: Path, damaged: bytes
     append(path, "run", line("b"))
     ledger = read_ledger(path)
     assert ([entry["run"] for entry in ledger.entries], ledger.damaged) == (["a", "b"], (1, 3))
-    assert ledger.passed_over() == [f"{path}: 2 lines are damaged and skipped (1, 3)"]
+    assert ledger.skipped_lines() == [f"{path}: 2 lines are damaged and skipped (1, 3)"]
 
 
 def test_a_line_of_a_later_version_is_told_from_a_damaged_one(path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_line_of_a_later_version_is_told_from_a_damaged_one(path: Path) -> Non
         file.write('{"schema": 2, "kind": "run", "run": {"name": "b"}}\n')
     ledger = read_ledger(path)
     assert ([entry["run"] for entry in ledger.entries], ledger.newer) == (["a"], (2,))
-    assert ledger.passed_over() == [f"{path}: line 2 is written by a later version and skipped"]
+    assert ledger.skipped_lines() == [f"{path}: line 2 is written by a later version and skipped"]
 
 
 def test_fields_of_a_later_version_do_no_harm(path: Path) -> None:
@@ -147,9 +147,7 @@ def test_fields_of_a_later_version_do_no_harm(path: Path) -> None:
     assert runs_of(path) == ["a"]
 
 
-def test_a_line_without_room_is_taken_back_and_the_next_one_is_whole(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_that_fills_the_disk_is_removed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     append(path, "run", line("a"))
     before = path.read_bytes()
     write = os.write

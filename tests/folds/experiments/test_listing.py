@@ -74,7 +74,7 @@ def test_runs_are_sorted_by_what_is_asked(three: list[RunListing]) -> None:
     assert names(sort_runs(three, "date"))[-1] == "swin-focal"
     assert names(sort_runs(three, "name")) == ["resnet18", "swin-ce", "swin-focal"]
     assert names(sort_runs(three, "time"))[-1] == "swin-ce"
-    with pytest.raises(UsageError, match=r"unknown --sort 'scroe'; did you mean score\?"):
+    with pytest.raises(UsageError, match=r"unknown sort 'scroe'; did you mean score\?"):
         sort_runs(three, "scroe")
 
 
@@ -154,7 +154,7 @@ def test_columns_show_what_the_line_says(three: list[RunListing]) -> None:
         column("hypotesis", three)
 
 
-def test_the_more_runs_are_compared_with_one_the_more_it_takes_to_stand_out(
+def test_significance_is_corrected_for_the_number_of_comparisons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -183,14 +183,12 @@ def test_what_has_changed_since_a_line_was_written_is_marked(grid: Path) -> None
         "test_vit": ("optimistic", BASELINE_CHANGED),
     }
     done.write_text("{")
-    assert listed()["test_resnet"].flags == ("its files are damaged",)
+    assert listed()["test_resnet"].flags == ("files damaged",)
     shutil.rmtree("runs/test_vit")
     assert listed()["test_vit"].flags == (REMOVED,)
 
 
-def test_a_run_that_has_no_line_is_listed_from_its_files_and_one_that_cannot_be_read_is_said(
-    grid: Path, logged: Logged
-) -> None:
+def test_a_run_without_a_line_is_listed_from_its_files(grid: Path, logged: Logged) -> None:
     expected = listed()["test_vit"].entry["oof"]
     LEDGER.unlink()
     Path("runs/test_resnet/fold1/done.json").write_text("{}")

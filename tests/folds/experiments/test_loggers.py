@@ -123,7 +123,7 @@ def _nothing_goes_wrong(request: pytest.FixtureRequest, logged: Logged) -> Itera
     assert logged.warnings == [] or "logged" in request.function.__code__.co_varnames
 
 
-def test_tensorboard_shows_the_course_of_a_fold_with_the_epochs_before_a_resume(job: Job) -> None:
+def test_tensorboard_shows_the_epochs_before_a_resume(job: Job) -> None:
     with open_tracker("tensorboard") as tracker:
         tracker.event(job, {"event": "step", "done": 1, "total": 9})
         tracker.event(job, event(3))
@@ -151,7 +151,7 @@ def test_a_damaged_history_costs_the_epochs_in_it_alone(job: Job) -> None:
     assert set(scalars(job.fold_dir, "loss/training")) == {3, 4}
 
 
-def test_tensorboard_shows_the_scores_settings_and_words_of_a_run(job: Job) -> None:
+def test_tensorboard_shows_scores_settings_and_texts_of_a_run(job: Job) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     entry = line("swin", hypothesis="small is better", baseline=against("base", loss=["ce", "focal"]))
@@ -169,7 +169,7 @@ def test_tensorboard_shows_the_scores_settings_and_words_of_a_run(job: Job) -> N
     assert b"swin" in settings
 
 
-def test_mlflow_has_a_run_with_courses_parameters_scores_and_words(job: Job, mlflow: dict[str, Any]) -> None:
+def test_mlflow_has_metrics_parameters_scores_and_texts_of_a_run(job: Job, mlflow: dict[str, Any]) -> None:
     import os
 
     with open_tracker("mlflow") as tracker:
@@ -189,12 +189,12 @@ def test_mlflow_has_a_run_with_courses_parameters_scores_and_words(job: Job, mlf
         "small is better",
         "loss: ce → focal",
     )
-    assert "chosen on the fold" in tags["ensemble.optimistic"]
+    assert "selected on the scored fold" in tags["ensemble.optimistic"]
     assert (run.info.name, run.info.status) == ("swin", "FINISHED")
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
-def test_mlflow_goes_on_with_the_run_that_was_begun_and_writes_nothing_twice(job: Job, mlflow: dict[str, Any]) -> None:
+def test_mlflow_continues_a_run_without_duplicates(job: Job, mlflow: dict[str, Any]) -> None:
     with open_tracker("mlflow") as first:
         first.event(job, event(3))
         first.entry(line("swin", folds={"1": "sha"}))
@@ -244,7 +244,7 @@ def test_without_a_name_nothing_is_tracked(job: Job) -> None:
 
 
 @pytest.mark.parametrize(("name", "missing"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow")])
-def test_what_is_not_installed_is_one_clear_line_before_anything_is_trained(
+def test_a_missing_package_is_one_clear_error_before_training(
     job: Job, monkeypatch: pytest.MonkeyPatch, name: str, missing: str
 ) -> None:
     plain: Callable[..., Any] = builtins.__import__
@@ -255,17 +255,17 @@ def test_what_is_not_installed_is_one_clear_line_before_anything_is_trained(
         return plain(module, *others, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match=f"--logger {name}: {missing} is not installed") as raised:
+    with pytest.raises(UsageError, match=f"logger={name}: {missing} is not installed") as raised:
         open_tracker(name)
     assert "pip install" in str(raised.value.hint)
 
 
 def test_an_unknown_tracker_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"unknown --logger 'tensorbord'; did you mean tensorboard\?"):
+    with pytest.raises(UsageError, match=r"unknown logger 'tensorbord'; did you mean tensorboard\?"):
         open_tracker("tensorbord")
 
 
-def test_a_tracker_that_fails_says_so_once_and_the_training_goes_on(
+def test_a_failing_logger_warns_once_and_training_continues(
     job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     with open_tracker("mlflow") as tracker:
@@ -277,21 +277,21 @@ def test_a_tracker_that_fails_says_so_once_and_the_training_goes_on(
         for epoch in (3, 4):
             tracker.event(job, event(epoch))
         tracker.entry(line())
-    assert logged.warnings == ["--logger has stopped, the training continues: ConnectionError: the server has gone"]
+    assert logged.warnings == ["`logger` has stopped, the training continues: ConnectionError: the server has gone"]
 
 
-def test_a_tracker_that_cannot_be_begun_is_an_error_before_training(
+def test_a_logger_that_cannot_start_is_an_error_before_training(
     job: Job, mlflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(self: Client, name: str) -> None:
         raise ConnectionError("nobody listens")
 
     monkeypatch.setattr(Client, "get_experiment_by_name", refused)
-    with pytest.raises(EnsembleError, match="--logger cannot start: ConnectionError: nobody listens"):
+    with pytest.raises(EnsembleError, match="logger cannot start: ConnectionError: nobody listens"):
         open_tracker("mlflow").__enter__()
 
 
-def test_a_history_of_an_unwritable_folder_is_said_and_not_raised(job: Job, logged: Logged) -> None:
+def test_an_unwritable_folder_is_a_warning_and_no_error(job: Job, logged: Logged) -> None:
     tracker = TensorBoard()
     broken = replace(job, folder=str(job.fold_dir / "history.csv"))  # a file where a folder should be
     with tracker:

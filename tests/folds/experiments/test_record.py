@@ -47,7 +47,7 @@ def trainer(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
     return call
 
 
-def test_every_run_of_a_command_has_a_line_with_the_scores_of_its_predictions(grid: Path) -> None:
+def test_every_run_has_a_line_with_the_scores_of_its_predictions(grid: Path) -> None:
     ledger = read_ledger(LEDGER)
     assert [entry["run"] for entry in ledger.entries] == ["test_resnet", "test_vit"]
     entry = ledger.entries[0]
@@ -104,7 +104,7 @@ def test_a_line_names_no_machine_and_nobody(grid: Path) -> None:
     assert not {getpass.getuser(), platform.node()} & words
 
 
-def test_a_resume_with_nothing_to_do_adds_nothing_and_one_after_a_crash_adds_what_is_missing(trainer: Call) -> None:
+def test_a_resume_appends_a_line_only_after_a_crash(trainer: Call) -> None:
     before = LEDGER.read_bytes()
     trainer(*GRID, "--resume")
     assert LEDGER.read_bytes() == before
@@ -128,7 +128,7 @@ def test_a_run_that_gets_further_folds_gets_a_further_line(trainer: Call) -> Non
     assert [entry["run"] for entry in read_ledger(LEDGER).entries].count("part") == 2
 
 
-def test_a_hypothesis_that_is_stated_after_the_result_is_recorded_as_such(trainer: Call) -> None:
+def test_a_hypothesis_stated_after_the_result_is_recorded_so(trainer: Call) -> None:
     called = trainer(*QUICK, "--resume", "--hypothesis", "I knew it")
     assert called.code == 0, called.err
     assert (latest("test_resnet")["hypothesis"], latest("test_resnet")["stated_after"]) == ("I knew it", 3)
@@ -164,7 +164,7 @@ def test_a_baseline_that_was_trained_again_makes_a_further_line(trainer: Call) -
     assert lines[1]["baseline"]["folds"] == trained_folds("test_resnet")
 
 
-def test_where_scores_cannot_be_compared_the_settings_are_and_it_is_said(trainer: Call) -> None:
+def test_settings_are_compared_where_scores_cannot_be(trainer: Call) -> None:
     assert trainer(*QUICK, "--name", "bright", "--augment", "none", "--baseline", "test_resnet").code == 0
     Path("runs/test_resnet.oof.npy").unlink()
     Path("runs/test_resnet.oof.json").unlink()

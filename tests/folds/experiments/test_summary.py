@@ -1,4 +1,4 @@
-"""What several runs are worth together, against the same computed by hand."""
+"""Pooled scores of several runs, compared with a computation by hand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_mean_of_probabilities_is_scored_by_id_whatever_the_order_of_the_rows() -> None:
+def test_the_mean_of_probabilities_is_aligned_by_id() -> None:
     orders = [IDS, IDS[::-1], IDS[30:] + IDS[:30]]
     summaries = [published(f"swin-r{n}", n, ids) for n, ids in enumerate(orders)]
     pooled = pool_runs("swin", summaries)
@@ -69,7 +69,7 @@ def test_only_samples_that_all_runs_have_predicted_count() -> None:
     assert pool_runs("swin", [published("swin", 0, IDS[:20]), published("swin-r1", 1, IDS[20:])]) is None
 
 
-def test_one_run_is_nothing_to_pool_and_test_samples_without_labels_are_not_scored() -> None:
+def test_one_run_is_not_pooled_and_needs_labels_to_be_scored() -> None:
     assert pool_runs("swin", [published("swin", 0, IDS)]) is None
     pooled = pool_runs("swin", [published("swin", 0, IDS, labelled=False), published("swin-r1", 1, IDS, tests=0)])
     assert pooled is not None
@@ -82,7 +82,7 @@ def test_scored_per_person_there_are_as_many_rows_as_people() -> None:
     assert pooled.oof.rows == 15
 
 
-def test_a_score_that_a_single_class_leaves_undefined_is_null_and_a_warning_stands_beside_its_interval() -> None:
+def test_an_undefined_score_is_null_and_its_interval_warns() -> None:
     labels, values, persons = np.zeros(6, int), np.full((6, 2), 0.5), np.arange(6) // 2
     assert score_predictions(labels, values, persons, "roc_auc").to_dict()["roc_auc"]["score"] is None
     found = score_predictions(labels, values, persons, "macro_f1").to_dict()["macro_f1"]

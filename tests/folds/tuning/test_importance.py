@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from folds.tuning.importance import encoded, measure
+from folds.tuning.importance import encode_values, measure
 from folds.tuning.importance_plot import draw_importance
 from folds.tuning.space import Parameter, TuneOptions
 from folds.tuning.trials import Trial
@@ -15,7 +15,7 @@ from folds.tuning.trials import Trial
 SPACE = (
     Parameter("lr", low=1e-5, high=1e-2, log=True),
     Parameter("loss", ("ce", "focal")),
-    Parameter("epochs", low=2, high=9, whole=True),
+    Parameter("epochs", low=2, high=9, integer=True),
 )
 
 
@@ -36,7 +36,7 @@ def additive(one: dict[str, Any]) -> float:
     return float(2 * (np.log10(one["lr"]) + 3.5) / 3 * np.sqrt(12) + np.sqrt(12) * (one["loss"] == "focal"))
 
 
-def test_the_shares_are_those_of_the_variance_that_a_setting_accounts_for() -> None:
+def test_shares_match_the_variance_that_each_setting_explains() -> None:
     some = settings(200)
     found = measure(some, [additive(one) for one in some])
     assert found is not None
@@ -44,22 +44,22 @@ def test_the_shares_are_those_of_the_variance_that_a_setting_accounts_for() -> N
     assert found.share["lr"] == pytest.approx(4 / 7, abs=0.1)
     assert found.share["loss"] == pytest.approx(3 / 7, abs=0.1)
     assert found.share["epochs"] < 0.02
-    assert found.explained > 0.9
+    assert found.r_squared > 0.9
     assert "few" not in found.verdict
 
 
 def test_of_noise_nothing_is_claimed() -> None:
     found = measure(settings(30), np.random.default_rng(1).normal(size=30).tolist())
     assert found is not None
-    assert found.explained <= 0
-    assert "mean nothing yet" in found.verdict
+    assert found.r_squared <= 0
+    assert "ignore the importances" in found.verdict
 
 
-def test_few_trials_are_said_to_be_few_and_fewer_are_not_measured() -> None:
+def test_the_verdict_warns_of_few_trials() -> None:
     some = settings(12)
     found = measure(some, [additive(one) for one in some])
     assert found is not None
-    assert "12 trials are few for 3 settings" in found.verdict or found.explained <= 0
+    assert "12 trials are few for 3 settings" in found.verdict or found.r_squared <= 0
     assert measure(some[:5], [1.0, 2.0, 3.0, 4.0, 5.0]) is None
     assert measure(some, [0.5] * 12) is None
 
@@ -71,9 +71,9 @@ def test_the_same_trials_give_the_same_numbers() -> None:
 
 
 def test_values_that_are_no_numbers_are_told_apart() -> None:
-    assert encoded([3, 1.5]).tolist() == [3, 1.5]
-    assert encoded(["focal", "ce", "focal"]).tolist() == [1, 0, 1]
-    assert encoded([{"cycle": 4}, {"cycle": 2}]).tolist() == [1, 0]
+    assert encode_values([3, 1.5]).tolist() == [3, 1.5]
+    assert encode_values(["focal", "ce", "focal"]).tolist() == [1, 0, 1]
+    assert encode_values([{"cycle": 4}, {"cycle": 2}]).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("count", [1, 5, 40])

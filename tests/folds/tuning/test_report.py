@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from folds.tuning.report import write_report
-from folds.tuning.study import Study, make_tuning
+from folds.tuning.study import Study, make_study
 from folds.tuning.trials import FAILED, FINISHED, STOPPED, Trial, write_trial
 
 SPACE = """
@@ -31,7 +31,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "space.toml").write_text(SPACE)
-    return make_tuning({}, tmp_path / "space.toml", root=tmp_path / "root")
+    return make_study({}, tmp_path / "space.toml", root=tmp_path / "root")
 
 
 def ended(study: Study, number: int, state: str, score: float | None) -> None:
@@ -40,7 +40,7 @@ def ended(study: Study, number: int, state: str, score: float | None) -> None:
     write_trial(study.trial_dir(number), Trial(number, values, state, score, folds, 4, 4, 1.0, "ill" * (score is None)))
 
 
-def test_the_best_is_of_those_that_finished_and_is_written_into_the_root(study: Study, tmp_path: Path) -> None:
+def test_the_best_finished_trial_is_written_into_the_root(study: Study, tmp_path: Path) -> None:
     for number, (state, score) in enumerate([(FINISHED, 0.5), (FINISHED, 0.7), (STOPPED, 0.9), (FAILED, None)]):
         ended(study, number, state, score)
     report = write_report(study, ["t004: lost"])

@@ -12,7 +12,7 @@ from folds.config.files import load_settings
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
 from folds.tuning.space import TuneOptions
-from folds.tuning.trials import Trial, best_of, ordered, read_trial, write_best, write_table, write_trial
+from folds.tuning.trials import Trial, best_of, read_trial, sort_trials, write_best, write_table, write_trial
 
 
 def trial(number: int, score: float | None, state: str = "finished", **more: Any) -> Trial:
@@ -30,8 +30,8 @@ TRIALS = [
 
 
 def test_finished_trials_come_first_and_the_best_is_one_of_them() -> None:
-    assert [one.number for one in ordered(TRIALS, TuneOptions())] == [3, 4, 0, 1, 2]
-    assert [one.number for one in ordered(TRIALS, TuneOptions(metric="log_loss"))] == [0, 3, 4, 1, 2]
+    assert [one.number for one in sort_trials(TRIALS, TuneOptions())] == [3, 4, 0, 1, 2]
+    assert [one.number for one in sort_trials(TRIALS, TuneOptions(metric="log_loss"))] == [0, 3, 4, 1, 2]
     assert best_of(TRIALS, TuneOptions()) == TRIALS[3]
     assert best_of(TRIALS[1:3], TuneOptions()) is None
 
@@ -87,9 +87,7 @@ def test_a_damaged_record_is_an_error_that_names_it(tmp_path: Path, change: dict
         read_trial(tmp_path)
 
 
-def test_the_best_settings_are_a_file_for_kfold_that_says_what_they_are_worth(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_best_toml_is_a_file_for_kfold_and_names_its_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings, recipe = (
         Settings(arch=("swin",), k=4, name="mine"),

@@ -1,6 +1,4 @@
-"""`ensemble blend` where something is learnt: honest scores in the table and in the file, a recipe to follow, nothing
-learnt from test.
-"""
+"""`ensemble blend` with fitted methods: nested scores in the table and the file, a recipe, and nothing fitted on test."""
 
 from __future__ import annotations
 
@@ -93,7 +91,7 @@ def auto(_auto: tuple[Path, Called], tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "method", [name for name, fitter in FITTERS.items() if fitter.is_fitted and "bagged" not in name]
 )
-def test_every_method_says_its_nested_score_and_writes_what_it_is_of(folder: Path, call: Call, method: str) -> None:
+def test_every_method_reports_and_records_its_nested_score(folder: Path, call: Call, method: str) -> None:
     done = call("blend", "runs/*.npy", "--method", method, "-o", "it", "--json")
     assert done.code == 0, done.err
     record = json.loads(done.out)
@@ -211,7 +209,7 @@ def test_limits_are_kept_and_their_choice_is_nested(folder: Path, call: Call) ->
     assert next(line for line in done.out.splitlines() if line.endswith("  all")).split()[:2] == ["3", "25"]
 
 
-def test_calibration_leaves_decisions_and_makes_probabilities_true(folder: Path, call: Call) -> None:
+def test_calibration_keeps_decisions_and_fits_probabilities(folder: Path, call: Call) -> None:
     plain = json.loads(call("blend", "runs/*.npy", "--metric", "log_loss", "--json").out)
     cooled = json.loads(
         call("blend", "runs/*.npy", "--metric", "log_loss", "--calibrate", "after:temperature", "--json").out
@@ -230,7 +228,7 @@ def test_contributions_of_a_plain_vote_in_both_spellings(folder: Path, call: Cal
     assert "most similar" not in call("blend", "runs/*.npy", "--method", "simplex").out
 
 
-def test_what_was_said_of_a_blend_stays_until_it_is_asked_for_again(folder: Path, call: Call) -> None:
+def test_a_report_of_contributions_is_kept_until_the_next_one(folder: Path, call: Call) -> None:
     def told(*words: str) -> dict[str, Any]:
         assert call("blend", "runs/*.npy", "-o", "it", *words).code == 0
         return json.loads((folder / "runs/blends/it/blend.json").read_text())
@@ -251,7 +249,7 @@ def test_what_was_said_of_a_blend_stays_until_it_is_asked_for_again(folder: Path
     assert (bare["worth"], bare["details"]) == (None, {})
 
 
-def test_methods_that_take_no_calibration_say_so_before_anything_is_read(folder: Path, call: Call) -> None:
+def test_methods_without_calibration_refuse_it_before_reading(folder: Path, call: Call) -> None:
     for method, why in (("rank", "compares all samples with each other"), ("hard", "counts decisions")):
         refused = call("blend", "nothing/*.npy", "--method", method, "--calibrate", "after:temperature")
         assert refused.code == 2
@@ -259,7 +257,7 @@ def test_methods_that_take_no_calibration_say_so_before_anything_is_read(folder:
         assert "hint: --method soft" in refused.err
 
 
-def test_a_run_without_out_of_fold_predictions_takes_no_part_in_what_is_learnt(folder: Path, call: Call) -> None:
+def test_a_run_without_oof_predictions_is_not_fitted(folder: Path, call: Call) -> None:
     (folder / "runs/run1.oof.npy").unlink()
     done = call("blend", "runs/*.npy", "--method", "greedy", "--json")
     assert done.code == 0, done.err
@@ -301,7 +299,7 @@ def write_truth(folder: Path, *columns: Any, names: tuple[str, ...] = ("id", "la
         csv.writer(file).writerows([names, *zip(*columns, strict=True)])
 
 
-def test_people_whom_only_labels_name_may_not_stand_in_two_folds_either(folder: Path, call: Call) -> None:
+def test_people_from_the_labels_must_not_be_in_two_folds(folder: Path, call: Call) -> None:
     rows = rows_of(world(0), "a")
     for run in RUNS:
         inline(folder / f"runs/{run}.oof.json", ids=rows.ids.tolist(), fold=[i % 5 for i in range(len(rows))])
@@ -311,7 +309,7 @@ def test_people_whom_only_labels_name_may_not_stand_in_two_folds_either(folder: 
     assert "run0: 60 people appear in more than one fold, e.g. 'a0'" in done.err
 
 
-def test_nobody_s_unlabelled_images_are_predicted_by_what_learnt_from_their_others(folder: Path, call: Call) -> None:
+def test_unlabeled_images_are_predicted_without_their_person(folder: Path, call: Call) -> None:
     stack = world(0, skill=2.0)
     rows, kept = rows_of(stack, "a"), np.arange(len(stack)) % 2 == 0
     for run in RUNS:
@@ -346,7 +344,7 @@ def test_what_is_calibrated_is_compared_with_what_is_not(folder: Path, call: Cal
     )
 
 
-def test_score_against_cost_of_a_choice_is_of_choices_that_had_not_seen_the_people(auto: Any) -> None:
+def test_the_pareto_front_of_auto_is_nested(auto: Any) -> None:
     record = auto
     everyone = record["worth"]["pareto"]["everyone"]["score"]["score"]
     assert everyone == pytest.approx(
