@@ -187,7 +187,7 @@ def test_each_model_has_the_size_it_asks_for() -> None:
         ({"target": "agee"}, "did you mean age"),
         ({"head_loss": {"age": "ce"}}, "unknown head_loss 'age'"),
         ({"opt": "adamm"}, "did you mean adam"),
-        ({"opt_args": {"lr": 1}}, "lr has a key of its own"),
+        ({"opt_args": {"lr": 1}}, "lr has a setting of its own"),
         ({"per_person": {"mask=weear": 1}}, "did you mean wear"),
         ({"sample_counts": {"99": 1}}, "'99'"),
         ({"augment_more": {"age=>=60": "strng"}}, "did you mean strong"),
