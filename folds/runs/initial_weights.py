@@ -59,7 +59,7 @@ def beginnings(runs: Sequence[Run], folds: Sequence[int]) -> dict[str, InitialWe
             checkpoint = files[init]
             if checkpoint is not None:
                 warnings = _check_leakage(run, init, checkpoint, folds)
-                found[run.name] = InitialWeights(selected_on_validation=checkpoint.optimistic, warnings=tuple(warnings))
+                found[run.name] = InitialWeights(selected_on_validation=checkpoint.selected_on_validation, warnings=tuple(warnings))
     return found
 
 
@@ -96,7 +96,7 @@ def _of_run(run: Run, name: str, folds: Sequence[int]) -> InitialWeights:
                 hint=f"--arch {checkpoint.architecture.name}",
             )
         shas.add(_sha(checkpoint))
-        optimistic |= checkpoint.optimistic
+        optimistic |= checkpoint.selected_on_validation
     if len(shas) > 1:
         raise EnsembleError(
             f"--init-run {name}: its folds were trained with different settings",

@@ -203,7 +203,7 @@ def _checkpoint(fold: _Fold) -> Checkpoint:
         validation_labels=tuple(rows.labels[context.validation].tolist()),
         folds_sha=job.folds_sha,
         versions=job.versions,
-        optimistic=context.selected_on_validation,
+        selected_on_validation=context.selected_on_validation,
     )
 
 

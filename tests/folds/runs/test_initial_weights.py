@@ -123,6 +123,6 @@ def test_a_choice_on_the_scored_fold_is_not_forgotten_by_what_begins_with_it(pla
     assert beginnings(plan.runs, plan.folds)["second"].selected_on_validation
     done = [train_fold(job) for job in prepare_jobs(plan)]
     assert all(one["optimistic"] for one in done)
-    assert load_checkpoint(Path("checkpoints/second/fold1.pt")).optimistic
+    assert load_checkpoint(Path("checkpoints/second/fold1.pt")).selected_on_validation
     write_predictions(plan, plan.runs[0])
     assert any(note.startswith("second is optimistic") for note in compare_runs("first", "second").notes)
