@@ -18,9 +18,7 @@ def _a_machine_with_eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("jobs", "slots", "threads"), [(1, 1, 8), (2, 2, 4), (3, 3, 2), (5, 5, 1), (8, 8, 1), (9, 8, 1), (100, 8, 1)]
 )
-def test_on_a_cpu_there_is_a_slot_for_each_job_up_to_the_cores_which_are_shared_out(
-    jobs: int, slots: int, threads: int
-) -> None:
+def test_cpu_has_a_slot_per_job_up_to_the_number_of_cores(jobs: int, slots: int, threads: int) -> None:
     for choice in ("auto", "cpu"):
         placement = plan_devices(jobs, choice)
         assert placement.devices == ("cpu",) * slots
@@ -47,7 +45,7 @@ def test_slots_and_threads_can_be_given() -> None:
 
 
 @pytest.mark.parametrize("choice", ["0", "cuda:0", "0,1", "gpu", "", "-1", "cpu,0"])
-def test_a_device_that_is_not_there_is_wrong_usage_that_says_what_there_is(choice: str) -> None:
+def test_error_for_an_unknown_device_counts_the_devices(choice: str) -> None:
     with pytest.raises(UsageError) as error:
         plan_devices(1, choice)
     assert error.value.message.startswith(f"`devices={choice}`: device cuda:")
@@ -58,11 +56,11 @@ def test_a_device_that_is_not_there_is_wrong_usage_that_says_what_there_is(choic
 @pytest.mark.parametrize(
     ("execution", "said"),
     [
-        (Execution(per_device=0), "--jobs must be 1 or more, found 0"),
-        (Execution(per_device=-1), "--jobs must be 1 or more, found -1"),
-        (Execution(backend="rya"), "unknown --backend 'rya'; did you mean ray"),
-        (Execution(address="auto"), "--ray-address belongs to --backend ray"),
-        (Execution(save_seconds=0), "--save-every must be above 0 seconds, found 0"),
+        (Execution(per_device=0), "jobs must be 1 or more, found 0"),
+        (Execution(per_device=-1), "jobs must be 1 or more, found -1"),
+        (Execution(backend="rya"), "unknown backend 'rya'; did you mean ray"),
+        (Execution(address="auto"), "ray_address needs backend=ray, found backend=local"),
+        (Execution(save_seconds=0), "save_every must be above 0 seconds, found 0"),
     ],
 )
 def test_an_execution_that_cannot_be_is_wrong_usage(execution: Execution, said: str) -> None:
@@ -74,7 +72,7 @@ def test_a_gpu_of_a_cluster_decides_the_number_format_itself() -> None:
     assert resolve_amp("auto", "cuda") == ("auto", "chosen for the GPU that a job gets")
 
 
-def test_on_gpus_there_is_one_job_each_and_no_more_slots_than_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_have_one_job_each_and_no_more_slots_than_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert plan_devices(5).devices == ("cuda:0", "cuda:1")
     assert plan_devices(5).threads == 4
