@@ -209,8 +209,8 @@ def _plan(tuning: Study, left: Sequence[TrialSpec], placement: DevicePlan, execu
     runs = [
         replace(run, name=one.name, base=one.name, baseline=None, runs=place, checkpoints=place) for one, run in pairs
     ]
-    begun = {one.name: plan.beginnings[run.name] for one, run in pairs if run.name in plan.beginnings}
-    return replace(plan, runs=tuple(sorted(runs, key=lambda run: run.name)), placement=placement, beginnings=begun)
+    begun = {one.name: plan.initial_weights[run.name] for one, run in pairs if run.name in plan.initial_weights}
+    return replace(plan, runs=tuple(sorted(runs, key=lambda run: run.name)), placement=placement, initial_weights=begun)
 
 
 def _fit(
