@@ -1,4 +1,4 @@
-"""The jobs of a command in worker processes of this machine, one a slot at a time."""
+"""Train jobs in worker processes of this machine, one job per slot at a time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from folds.training.job import Job, Outcome, job_as_dict
 
 logger = logging.getLogger(__name__)
 
-RETRIES = 2  # of a job whose process was killed and that has saved nothing new since
+RETRIES = 2  # retries of a job whose process was killed before it saved a new state
 
 
 def train_on_this_machine(jobs: Sequence[Job], placement: DevicePlan, report: Report) -> Generator[Outcome]:
-    """Train `jobs` on the slots of `placement`, and yield how each ended, as they end.
+    """Train `jobs` on the slots of `placement`; yield the outcome of each job when it ends.
 
-    The workers end when the generator is closed; what was under way goes on from its last saved state.
+    Closing the generator ends the workers; unfinished jobs can be resumed from their last saved state.
     """
     from joblib import Parallel, delayed
 
@@ -35,12 +35,12 @@ def train_on_this_machine(jobs: Sequence[Job], placement: DevicePlan, report: Re
     def in_slot(job: Job) -> Outcome:
         device, worker = slots.get()
         try:
-            placed = replace(job, device=device, memory_fraction=1 / placement.devices.count(device))
-            return _train_one(placed, worker, report)
+            assigned = replace(job, device=device, memory_fraction=1 / placement.devices.count(device))
+            return _train_one(assigned, worker, report)
         finally:
             slots.put((device, worker))
 
-    # Threads, because each only waits for its worker; the training is in the workers.
+    # Threads are enough, because each only waits for its worker process.
     parallel = Parallel(
         n_jobs=len(workers), backend="threading", return_as="generator_unordered", pre_dispatch="all", batch_size=1
     )
@@ -52,25 +52,21 @@ def train_on_this_machine(jobs: Sequence[Job], placement: DevicePlan, report: Re
 
 
 def _train_one(job: Job, worker: Worker, report: Report) -> Outcome:
-    """Train a job in a worker; one whose process is killed is begun again from what it has saved."""
+    """Train a job in a worker; if its process is killed, restart it from the last saved state."""
     state, before, failures = job.fold_dir / "state.pt", 0, 0
     while True:
         try:
             return Outcome(job, result=worker.run(job_as_dict(job), lambda event: pass_on(report, job, event)))
         except EnsembleError as error:
             return Outcome(job, error=error)
-        except WorkerDied as death:
+        except WorkerDied as error:
             if worker.stopped:
-                return Outcome(
-                    job,
-                    error=EnsembleError(f"{job.title}: stopped", hint="--resume continues from the last saved state"),
-                )
-            # A worker that is killed several times without progress will be killed again.
+                hint = "`resume=True` continues from the last saved state"
+                return Outcome(job, error=EnsembleError(f"{job.title}: stopped", hint=hint))
+            # A worker that was killed several times without progress would be killed again.
             saved = state.stat().st_mtime_ns if state.exists() else 0
             failures, before = (failures + 1 if saved == before else 0), saved
             if failures > RETRIES:
-                message = f"{job.title}: worker {death}"
-                return Outcome(
-                    job, error=EnsembleError(message, hint="out of memory? fewer --jobs or a smaller --batch-size")
-                )
-            logger.info(f"{job.title}: worker {death}; restarting from the last saved state")
+                hint = "if it ran out of memory: use fewer `jobs` or a smaller `batch_size`"
+                return Outcome(job, error=EnsembleError(f"{job.title}: worker {error}", hint=hint))
+            logger.info(f"{job.title}: worker {error}; restarting from the last saved state")

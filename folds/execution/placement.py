@@ -1,33 +1,29 @@
-"""Where and how a job runs: device, number format, threads; every automatic choice comes with its reason."""
+"""Plan the devices, parallel jobs and threads of a command, with the reason for the automatic choices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from folds.errors import UsageError, unknown_name
 from folds.models.precision import resolve_devices
 from folds.utils.parallel import cpu_count
-
-if TYPE_CHECKING:
-    pass
-
 
 BACKENDS = ("local", "ray")
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how jobs are run; on one kind of device, none of it changes what comes out (the threads a job are
-    recorded by the run).
+    """Settings of where and how jobs run.
+
+    On one kind of device they do not change the results, because a run records the number of threads of its jobs.
 
     Attributes
     ----------
     devices : ``auto``, ``cpu``, or CUDA numbers ``0,1``.
-    per_device : jobs at a time on a device; None for the rule of `place`.
+    per_device : parallel jobs per device; None for the rule of `plan_devices`.
     backend : ``local`` (processes of this machine) or ``ray``.
-    address : of the Ray cluster; None: one of this machine alone.
-    save_seconds : an epoch that takes longer than this is saved inside, too.
+    address : address of the Ray cluster; None for a cluster of this machine only.
+    save_seconds : longest time between two saved states; longer epochs are also saved between steps.
     """
 
     devices: str = "auto"
@@ -37,25 +33,30 @@ class Execution:
     save_seconds: float = 180.0
 
     def check(self) -> None:
-        """Refuse what cannot be."""
+        """Raise UsageError for invalid or contradicting settings."""
         if self.backend not in BACKENDS:
-            raise unknown_name("--backend", self.backend, BACKENDS)
+            raise unknown_name("`backend`", self.backend, BACKENDS)
         if self.address is not None and self.backend != "ray":
             raise UsageError(
-                "--ray-address belongs to --backend ray", hint=f"--backend ray --ray-address {self.address}"
+                f"`ray_address` needs `backend=ray`, found `backend={self.backend}`",
+                hint=f"`backend=ray` `ray_address={self.address}`",
             )
         if self.per_device is not None and self.per_device < 1:
-            raise UsageError(f"--jobs must be 1 or more, found {self.per_device}")
+            raise UsageError(f"`jobs` must be 1 or more, found {self.per_device}")
         if self.save_seconds <= 0:
-            raise UsageError(f"--save-every must be above 0 seconds, found {self.save_seconds:g}")
+            raise UsageError(f"`save_every` must be above 0 seconds, found {self.save_seconds:g}")
 
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """The slots of a command.
+    """The slots for the jobs of a command.
 
-    `devices` names one slot each; `threads` CPU threads a slot; `reason` is printed; `gpu_share` of a GPU that a Ray
-    task asks for.
+    Attributes
+    ----------
+    devices : the device of each slot.
+    threads : CPU threads per slot.
+    reason : the plan and its reason, for messages.
+    gpu_share : share of a GPU that a Ray task requests.
     """
 
     devices: tuple[str, ...]
@@ -73,17 +74,17 @@ class DevicePlan:
 def plan_devices(
     jobs: int, devices: str = "auto", per_device: int | None = None, threads: int | None = None
 ) -> DevicePlan:
-    """Slots for `jobs` jobs.
+    """Return the slots for `jobs` jobs.
 
-    On a GPU, one job a device: two processes on one GPU take turns. On a CPU, one thread a job in parallel processes
-    beats all threads on one job (threads wait for each other), so there are as many slots as cores, at most one a job,
-    and the cores are shared out among them.
+    A GPU gets one job, because two processes on one GPU take turns. On a CPU, parallel processes with one thread each
+    are faster than one process with all threads, which wait for each other. So there are as many slots as cores, at
+    most one per job, and the cores are divided among them.
 
     Parameters
     ----------
     devices : ``auto``, ``cpu``, or CUDA numbers ``0,1``.
-    per_device : slots a device, instead of the rule.
-    threads : CPU threads a slot, instead of the rule (a run that is resumed keeps its own).
+    per_device : slots per device; None for the rule.
+    threads : CPU threads per slot; None for the rule. A resumed run keeps its number of threads.
     """
     names = resolve_devices(devices)
     cores = cpu_count()
@@ -96,7 +97,7 @@ def plan_devices(
         )
         return DevicePlan(("cpu",) * slots, each, reason)
     slots_each = per_device or 1
-    spread = tuple(name for _ in range(slots_each) for name in names)[: max(jobs, 1)]
-    each = threads or max(1, cores // len(spread))
-    count = f"{len(spread)} fold{'s' if len(spread) > 1 else ''}"
-    return DevicePlan(spread, each, f"training {count} in parallel on {', '.join(names)} ({slots_each} per GPU)")
+    used = tuple(name for _ in range(slots_each) for name in names)[: max(jobs, 1)]
+    each = threads or max(1, cores // len(used))
+    count = f"{len(used)} fold{'s' if len(used) > 1 else ''}"
+    return DevicePlan(used, each, f"training {count} in parallel on {', '.join(names)} ({slots_each} per GPU)")

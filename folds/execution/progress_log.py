@@ -1,7 +1,7 @@
-"""What a job on another machine says: one JSON line an event, in a file that is only added to.
+"""Write and read the progress of a job on another machine: an append-only file with one JSON line per event.
 
-The file lies beside the job's results, on the drive that all machines share. An event costs one small write and a look
-costs one small read, however long the file has grown; what is said is there until it is read.
+The file is next to the results of the job, on the drive that all machines share. Writing an event is one small write
+and polling is one small read, independent of the length of the file. Events are kept until they are read.
 """
 
 from __future__ import annotations
@@ -18,74 +18,72 @@ from folds.training.job import Job
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[Job, dict[str, Any]], None]  # gets the steps and epochs of a job, in any thread
+Report = Callable[[Job, dict[str, Any]], None]  # called with the steps and epochs of a job, in any thread
 
-STEP_SECONDS = 1.0  # between two steps that are written; notes and epochs are all written
+STEP_SECONDS = 1.0  # least time between two written steps; all notes and epochs are written
 
 
 class ProgressWriter:
-    """The writing side; the process holds the lock of the job.
+    """A writer of progress events, for the process that holds the lock of the job.
 
-    What it says first is ``{"event": "begun"}``: a second one in a file is of a process that has taken the job over.
+    The first event is ``{"event": "begun"}``. A second one in a file means that another process has taken over the job.
 
     Parameters
     ----------
-    path : of the file; it is made, or added to.
-    about : further fields of every event.
+    path : the file; it is created, or appended to.
+    fields : further fields of every event.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path = path
-        self.about = dict(about)
+        self.fields = dict(fields)
         self._unwritten = [self._line({"event": "begun"})]
         self._written = -STEP_SECONDS
 
     def _line(self, event: Mapping[str, Any]) -> str:
-        return json.dumps({**event, **self.about})
+        return json.dumps({**event, **self.fields})
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Write an event; a step that comes too soon after the last one is left out.
+        """Write an event; skip a step that comes too soon after the last event.
 
-        A file that cannot be written now does not stop the training: notes and epochs are written with the next event.
+        An error while writing does not stop the training: notes and epochs are written with the next event.
         """
-        passing = event["event"] == "step"
-        if passing and time.monotonic() - self._written < STEP_SECONDS:
+        is_step = event["event"] == "step"
+        if is_step and time.monotonic() - self._written < STEP_SECONDS:
             return
         lines = [*self._unwritten, self._line(event)]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab") as file:
-                # The newline in front ends what a process that was lost in the middle of a line has left.
+                # The leading newline ends the incomplete line of a process that was killed while it wrote.
                 file.write(("\n" + "\n".join(lines) + "\n").encode())
         except OSError:
-            self._unwritten = lines[:-1] if passing else lines
+            self._unwritten = lines[:-1] if is_step else lines
         else:
             self._unwritten = []
             self._written = time.monotonic()
 
 
 class ProgressReader:
-    """The reading side: every event once, in order."""
+    """A reader that returns every event once, in the order of the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offset = 0
 
     def events(self) -> list[dict[str, Any]]:
-        """Return what has been written since the last call; a line of which only a part is there is left for the next
-        one.
-        """
+        """Return the events written since the last call; an incomplete last line is left for the next call."""
         try:
-            # Opened anew each time: that is when a network drive looks whether the file has changed.
+            # Reopened each time, because a network drive checks for changes when a file is opened.
             with open(self.path, "rb") as file:
                 file.seek(self._offset)
                 text = file.read()
         except OSError:
             return []
-        whole = text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
+        complete = text[: text.rfind(b"\n") + 1]
+        self._offset += len(complete)
         found: list[dict[str, Any]] = []
-        for line in whole.splitlines():
+        for line in complete.splitlines():
             with contextlib.suppress(ValueError, RecursionError):
                 event = json.loads(line)
                 if isinstance(event, dict) and "event" in event:
@@ -93,14 +91,14 @@ class ProgressReader:
         return found
 
     def forget(self) -> None:
-        """Remove the file, and begin again at its beginning."""
+        """Remove the file and read from the start again."""
         with contextlib.suppress(OSError):
             self.path.unlink()
         self._offset = 0
 
 
 def pass_on(report: Report, job: Job, event: dict[str, Any]) -> None:
-    """Log what a job notes; tell `report` of its steps and epochs."""
+    """Log a note of a job; pass its steps and epochs to `report`."""
     if event["event"] == "note":
         logger.info(event["text"])
     else:

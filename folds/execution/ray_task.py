@@ -1,4 +1,4 @@
-"""One job on a machine of a cluster: whether it can be trained there, and what became of it, as plain values."""
+"""Run one job on a machine of a cluster: check the machine, train, and return the outcome as plain values."""
 
 from __future__ import annotations
 
@@ -13,42 +13,37 @@ from folds.execution.shared_files import missing_here
 from folds.training.job import Job, job_from_dict
 from folds.utils.locks import exclusive_lock
 
-_MOMENT = (
-    1.0  # seconds in which a process that is on its way out leaves; who must wait longer gives its slot to another job
-)
+_LOCK_WAIT = 1.0  # seconds for a process that is exiting; after that, the slot is used for another job
 
 
 def progress_file(job: Job) -> Path:
-    """Return ``runs/<run>/fold<i>/progress.jsonl``, what a job that is under way says."""
+    """Return the file of the progress events of a job, ``runs/<run>/fold<i>/progress.jsonl``."""
     return job.fold_dir / "progress.jsonl"
 
 
-def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
-    """Train a job on whatever machine this is.
+def run_task(record: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Train a job on this machine and return its outcome.
+
+    The outcome is ``{"done": …}`` with the content of done.json and the machine, ``{"busy": message}`` if another
+    process holds the lock of the job, or ``{"message": …, "hint": …, "details": […]}`` for an error.
 
     Parameters
     ----------
-    record : the job as JSON. Text, as for a worker of the same machine: which strings are one object shows in the bytes
-        of a checkpoint.
-    proof : what the machine must see, from `folds.execution.shared_files.proof`.
-
-    Returns
-    -------
-    ``{"done": …}``, the content of done.json and the machine; ``{"busy": message}`` where another process holds the
-    job's
-    lock; or ``{"message": …, "hint": …, "details": […]}``.
+    record : the job as JSON text, as for a local worker: the bytes of a checkpoint depend on which strings are the same
+        object.
+    manifest : the files that the machine must see, from `folds.execution.shared_files.file_manifest`.
     """
     import ray
 
     job = job_from_dict(json.loads(record))
     node = f"{os.uname().nodename} ({ray.get_runtime_context().get_node_id()[:6]})"
     try:
-        _check_shared_files(job, proof, node)
+        _check_shared_files(job, manifest, node)
         require_gpu(job, node)
         from folds.training.trainer import train_fold
 
-        with exclusive_lock(job.lock, job.title, wait=_MOMENT):
-            pass  # of a process on a machine that was cut off, say
+        with exclusive_lock(job.lock, job.title, wait=_LOCK_WAIT):
+            pass  # a process on a disconnected machine may still hold it
         return {"done": train_fold(job, ProgressWriter(progress_file(job), {"node": node}).add) | {"node": node}}
     except ResourceLockedError as error:
         return {"busy": error.message}
@@ -57,32 +52,32 @@ def run_task(record: str, proof: dict[str, Any]) -> dict[str, Any]:
         return {"message": error.message, "hint": error.hint, "details": list(details)}
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        hint = f"it happened on {node}; --resume retries it"
+        hint = f"the error occurred on {node}; `resume=True` tries again"
         if isinstance(error, ImportError):
-            hint = f"it happened on {node}; all machines need this program and its dependencies in the same versions"
+            hint = f"the error occurred on {node}; all machines need the same versions of ensemble and its dependencies"
         return {"message": f"{job.title}: {type(error).__name__}: {reason}", "hint": hint, "details": []}
 
 
-def _check_shared_files(job: Job, proof: dict[str, Any], node: str) -> None:
-    lacking = missing_here(proof)
-    if lacking:
+def _check_shared_files(job: Job, manifest: dict[str, Any], node: str) -> None:
+    problems = missing_here(manifest)
+    if problems:
         raise EnsembleError(
-            f"{job.title}: the machine {node} {lacking[0]}",
-            hint="put the folder of the command and its files on a drive that all machines share under one path, or "
-            "leave --backend ray out",
-            details=[f"it {line}" for line in lacking[1:]],
+            f"{job.title}: the machine {node} {problems[0]}",
+            hint="use a drive that all machines see under the same path for the working folder and its files, or train "
+            "without `backend=ray`",
+            details=[f"it {line}" for line in problems[1:]],
         )
 
 
 def require_gpu(job: Job, node: str) -> None:
-    """Refuse a job for a GPU on a machine whose torch finds none; `node` names the machine."""
+    """Raise EnsembleError for a GPU job if torch finds no GPU; `node` is the name of the machine."""
     if not job.device.startswith("cuda"):
         return
     import torch
 
     if not torch.cuda.is_available():
-        given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "") or "?"
         raise EnsembleError(
-            f"{job.title}: Ray gave it GPU {given or '?'} of the machine {node}, but torch finds no GPU there",
-            hint="run ensemble doctor on that machine; --devices cpu trains without GPUs",
+            f"{job.title}: Ray assigned GPU {gpu} of the machine {node}, but torch finds no GPU there",
+            hint="run ensemble doctor on that machine; `devices=cpu` trains without GPUs",
         )

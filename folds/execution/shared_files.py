@@ -1,7 +1,7 @@
-"""Whether a machine sees what a job reads and writes: marks in its folders, fingerprints of its files.
+"""Check that a machine of a cluster sees the files and folders of a job.
 
-A path that exists on another machine need not be the same file there: each has a ``/data`` of its own. So the folders
-that are written to hold a mark whose name is drawn anew for each command, and the files that are read are compared.
+A path that exists on another machine may be a different file there, e.g. in a local ``/data``. So each output folder
+gets a marker file with a random name for each command, and input files are compared by size and hash.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from folds.errors import EnsembleError
 from folds.training.job import Job
 from folds.utils.files import remove_stale_temporaries, sha256_bytes, write_atomic
 
-_EDGE = (
-    1 << 16
-)  # bytes at the beginning and the end of a file; archives of weights have the sums of all their parts there
+_EDGE = 1 << 16  # bytes at the start and at the end of a file; archives of weights have their checksums there
 
 
 @contextlib.contextmanager
 def mark_folders(jobs: Sequence[Job], token: str) -> Iterator[None]:
-    """Keep a mark in every folder that the jobs write to while the block runs.
+    """Keep a marker file in every output folder of the jobs while the block runs.
 
-    The caller holds the locks of the jobs' runs: marks that a command which was killed has left under them are removed.
+    The caller holds the locks of the runs, so the marker files of killed commands are removed.
 
     Raises
     ------
@@ -44,8 +42,9 @@ def mark_folders(jobs: Sequence[Job], token: str) -> Iterator[None]:
 
 
 def file_manifest(job: Job, token: str) -> dict[str, Any]:
-    """Return what a machine must find in order to train the job, as plain values: ``{"marks": [path, …], "files":
-    {path: [bytes, hash]}}``.
+    """Return the files that a machine must see to train the job, as plain values.
+
+    The format is ``{"marks": [path, …], "files": {path: [bytes, hash]}}``.
 
     Raises
     ------
@@ -56,47 +55,43 @@ def file_manifest(job: Job, token: str) -> dict[str, Any]:
         try:
             files[path] = _fingerprint(path)
         except OSError as error:
-            hint = "it was there when the command began; run it again with --resume"
+            hint = "the file existed when the command started; run it again with `resume=True`"
             raise EnsembleError(
                 f"{job.title}: cannot read {path}: {os.strerror(error.errno or 0).lower()}", hint=hint
             ) from None
     return {"marks": [str(mark) for mark in _marks(job, token)], "files": files}
 
 
-def missing_here(proof: dict[str, Any]) -> list[str]:
-    """Return what this machine lacks of a proof, one line a path: ``does not see runs/swin``; empty where it sees all
-    of it.
-    """
-    found: list[str] = []
-    for mark in map(Path, proof["marks"]):
+def missing_here(manifest: dict[str, Any]) -> list[str]:
+    """Return the differences between a manifest and this machine, a line per path: ``does not see runs/swin``."""
+    problems: list[str] = []
+    for mark in map(Path, manifest["marks"]):
         if not mark.exists():
-            found.append(f"does not see {mark.parent}")
+            problems.append(f"does not see {mark.parent}")
         elif not os.access(mark.parent, os.W_OK):
-            found.append(f"may not write in {mark.parent}")
-    for path, expected in proof["files"].items():
+            problems.append(f"cannot write to {mark.parent}")
+    for path, (expected_size, expected_hash) in manifest["files"].items():
         try:
-            size, content = _fingerprint(path)
+            size, content_hash = _fingerprint(path)
         except FileNotFoundError:
-            found.append(f"does not see {path}")
+            problems.append(f"does not see {path}")
         except OSError as error:
-            found.append(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}")
+            problems.append(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}")
         else:
-            if size != expected[0]:
-                found.append(f"has another {path}: {size:,} bytes, expected {expected[0]:,}")
-            elif content != expected[1]:
-                found.append(f"has another {path}: same size, different content")
-    return found
+            if size != expected_size:
+                problems.append(f"has a different {path}: {size:,} bytes, expected {expected_size:,}")
+            elif content_hash != expected_hash:
+                problems.append(f"has a different {path}: same size, different content")
+    return problems
 
 
 def _marks(job: Job, token: str) -> list[Path]:
-    # The name of a temporary file: whatever removes those that were left behind removes these.
+    # Named like temporary files, so that the clean-up of stale temporary files removes them as well.
     return [Path(folder) / f".{job.run}.shared-{token}.tmp" for folder in job.writes]
 
 
 def _fingerprint(path: str) -> list[Any]:
-    """Size in bytes, and SHA-256 of the first and last 64 KiB: all that is worth reading of gigabytes before they are
-    used.
-    """
+    """Return the size in bytes and the SHA-256 of the first and last 64 KiB; reading large files is too slow."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         first = file.read(_EDGE)

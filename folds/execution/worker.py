@@ -1,8 +1,8 @@
-"""A process that trains the jobs it is sent, one at a time, and ends with its parent.
+"""Train jobs in a worker process, one at a time.
 
-Jobs come as JSON lines on standard input, events go back as JSON lines on standard output. A kept worker pays for the
-imports (and a compiler's warm-up) once, not once a fold; and because each slot has a process of its own, one that is
-killed takes only its own job along. When the parent dies, however it dies, standard input ends and the worker leaves.
+Jobs are JSON lines on standard input, events are JSON lines on standard output. A worker is reused, so imports and
+compilation happen once instead of once per fold. Each slot has a process of its own, so a killed process affects only
+its own job. When the parent process ends, for whatever reason, standard input is closed and the worker exits.
 """
 
 from __future__ import annotations
@@ -25,65 +25,68 @@ from folds.utils.parallel import source_root
 
 
 class WorkerDied(Exception):
-    """The process ended in the middle of a job; the message has its exit status and last words."""
+    """The worker process ended during a job; the message has its exit status and the last line of its stderr."""
 
 
 class Worker:
-    """The parent's side of one worker process; started at the first job.
+    """A worker process, as seen by the parent; it is started with the first job.
 
     Parameters
     ----------
-    threads : CPU threads that its libraries may use.
+    threads : CPU threads for numerical libraries.
     """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.process: subprocess.Popen[str] | None = None
-        self.words: IO[bytes] | None = None
+        self.stderr: IO[bytes] | None = None
         self.lock = threading.Lock()
         self.stopped = False
 
     def _start(self) -> subprocess.Popen[str]:
         source = str(source_root())
         variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
-        # Threads that have nothing to do sleep instead of spinning: on shared cores a spin takes time from those that
-        # work.
+        # Idle threads sleep instead of spinning, which would slow down other processes on the same cores.
         variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-        self.words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        # A session of its own: Ctrl-C goes to the parent, which decides what happens to the jobs.
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+        # A session of its own, so that only the parent receives Ctrl-C and handles the jobs.
         return subprocess.Popen(
             [sys.executable, "-m", "folds.execution.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.words,
+            stderr=self.stderr,
             text=True,
             env={**os.environ, **variables, "PYTHONPATH": path},
             start_new_session=True,
         )
 
     def run(self, job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Train one job; `report` gets its events; return the content of its done.json.
+        """Train one job and return the content of its done.json.
+
+        Parameters
+        ----------
+        report : called with the events of the job.
 
         Raises
         ------
-        EnsembleError : what the job itself said is wrong.
+        EnsembleError : the job failed.
         WorkerDied : the process was killed or crashed.
         """
         with self.lock:
             if self.stopped:
-                raise WorkerDied("is not started again: the command is ending")
+                raise WorkerDied("not started again, because the command is ending")
             if self.process is None or self.process.poll() is not None:
                 self.process = self._start()
         assert self.process.stdin is not None  # noqa: S101
         assert self.process.stdout is not None  # noqa: S101
-        with contextlib.suppress(BrokenPipeError):  # the loop below finds out how it ended
+        with contextlib.suppress(BrokenPipeError):  # the code below detects that the process has ended
             self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
         for line in self.process.stdout:
             try:
                 event = json.loads(line)
-            except ValueError:  # half a line of a process that was killed while it wrote
+            except ValueError:  # an incomplete line of a process that was killed while it wrote
                 break
             if event["event"] == "done":
                 return event["result"]
@@ -91,18 +94,19 @@ class Worker:
                 raise EnsembleError(event["message"], hint=event["hint"], details=event["details"])
             report(event)
         status = self.process.wait()
-        how = f"killed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
-        raise WorkerDied(how + self._last_words())
+        reason = f"killed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
+        raise WorkerDied(reason + self._last_line())
 
-    def _last_words(self) -> str:
-        if self.words is None:
+    def _last_line(self) -> str:
+        """Return the last line of stderr after a colon; "" if there is none."""
+        if self.stderr is None:
             return ""
-        self.words.seek(0)
-        lines = self.words.read().decode(errors="replace").strip().splitlines()
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""
 
     def stop(self) -> None:
-        """End the process now, and start none again; a job in it keeps what it has saved."""
+        """Kill the process and do not start it again; the saved state of its job is kept."""
         with self.lock:
             self.stopped = True
         if self.process is not None and self.process.poll() is None:
@@ -114,7 +118,7 @@ def _serve() -> None:
     from folds.training.job import job_from_dict
     from folds.training.trainer import train_fold
 
-    # Libraries print to standard output; the events have a descriptor of their own.
+    # Events have a file descriptor of their own, because libraries print to standard output.
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     jobs: queue.Queue[str] = queue.Queue()
@@ -122,7 +126,7 @@ def _serve() -> None:
     def listen() -> None:
         for line in sys.stdin:
             jobs.put(line)
-        os._exit(0)  # the parent is gone: nobody is waiting for this job
+        os._exit(0)  # the parent has ended
 
     threading.Thread(target=listen, daemon=True).start()
 
@@ -148,7 +152,7 @@ def _serve() -> None:
                     "details": [],
                 }
             )
-            # After an unforeseen error (of a GPU, say) this process is not used again: the next job gets a new one.
+            # After an unexpected error (e.g. of a GPU) the next job gets a new process.
             os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Save and load checkpoints: weights and all that is needed to use them again; nothing in the file is run."""
+"""Save and load checkpoints: weights, and everything needed to use them; loading never executes code in the file."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ _DATA = {
 _RECIPE = {
     "seed": optional(integer(0, 2**32 - 1)),
     "channels_last": optional(BOOL),
-}  # what is used again; the rest is a record
-# Every field, since a checkpoint may come from anywhere: `run` and `fold` become paths, the rest is handed on as it is.
+}  # the settings that prediction uses; the others are only recorded
+# Every field is checked because a checkpoint may come from anywhere: `run` and `fold` become parts of paths.
 _FIELDS: dict[str, FieldType] = {
     "run": FILE_SAFE,
     "fold": integer(0, 9999),
@@ -77,14 +77,18 @@ _TUPLES = ("classes", "training_ids", "validation_ids", "validation_labels", "he
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `checkpoints/<run>/fold<i>.pt` holds.
+    """The content of `checkpoints/<run>/fold<i>.pt`.
 
-    `data` says where the table was (the fields of ``DataSpec``), `images` how pixels were made (``ImageSettings``),
-    `recipe` the resolved training settings; the ids are those of the fold's own training and validation part, and
-    `validation_labels` what the latter showed (None where it was not recorded). `heads` are the attributes that the
-    model has
-    one head each for; none where its outputs are the classes. `optimistic`: something was chosen on the validation
-    part.
+    Attributes
+    ----------
+    data : location of the table (the fields of ``DataSpec``).
+    images : how images were decoded (the fields of ``ImageSettings``).
+    recipe : the resolved training settings.
+    training_ids, validation_ids : sample ids of the training and the validation part of the fold.
+    validation_labels : labels of the validation part; None if they were not recorded.
+    heads : attributes with one head each; empty if the outputs are the classes.
+    selected_on_validation : whether something about the model was chosen on the validation part; ``optimistic`` in the
+        file.
     """
 
     run: str
@@ -105,24 +109,31 @@ class Checkpoint:
     versions: Mapping[str, str]
     validation_labels: tuple[str, ...] | None = None
     heads: tuple[str, ...] = ()
-    optimistic: bool = False
+    selected_on_validation: bool = False
 
     @property
     def image_settings(self) -> ImageSettings:
-        """Return how pixels were made."""
+        """Return how images were decoded."""
         window = self.images.get("window")
         return ImageSettings(**{**self.images, "window": tuple(window) if window else None})
 
     def build(self, path: Path | None = None) -> torch.nn.Module:
-        """Return the model of `classes` with its weights, in evaluation mode, on the CPU; `path` is named where they do
-        not fit.
+        """Return the model with its weights, in evaluation mode, on the CPU.
+
+        Parameters
+        ----------
+        path : file that errors name.
+
+        Raises
+        ------
+        EnsembleError : the weights do not fit the architecture.
         """
         target = self._outputs()
         model = create_model(self.architecture, target.outputs)
-        wrong = _misfits(self.weights, model.state_dict())
-        if wrong:
+        mismatch = _mismatches(self.weights, model.state_dict())
+        if mismatch:
             raise EnsembleError(
-                f"{path or 'the checkpoint'} is damaged: {wrong}, for {self.architecture.timm_name} with "
+                f"{path or 'the checkpoint'} is damaged: {mismatch}, for {self.architecture.timm_name} with "
                 f"{len(self.classes)} classes",
                 hint=train_again(self),
             )
@@ -130,26 +141,26 @@ class Checkpoint:
         return join_heads(model.eval(), target)
 
     def _outputs(self) -> Target:
-        """Return what the outputs of the model are."""
+        """Return the target that the outputs of the model predict."""
         if self.heads:
             return resolve_target("+".join(self.heads), self.classes, self.class_attributes)
         return resolve_target(LABEL, self.classes, {})
 
 
 def train_again(checkpoint: Checkpoint) -> str:
-    """Return the command that makes this fold's checkpoint again, and leaves the other folds alone."""
+    """Return the command that trains this fold again and keeps the other folds."""
     return (
         f"train this fold again: ensemble kfold -c runs/{checkpoint.run}/config.toml --fold {checkpoint.fold} --force"
     )
 
 
-def _misfits(weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
-    """Return how `weights` differ from those the model has, in one phrase; "" where they fit."""
+def _mismatches(weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
+    """Return the differences between `weights` and the weights of the model, in one phrase; "" if there are none."""
     parts = []
-    other = [name for name, value in wanted.items() if name in weights and weights[name].shape != value.shape]
+    other = [name for name, value in expected.items() if name in weights and weights[name].shape != value.shape]
     for names, what in (
-        ([name for name in wanted if name not in weights], "missing"),
-        ([name for name in weights if name not in wanted], "unknown"),
+        ([name for name in expected if name not in weights], "missing"),
+        ([name for name in weights if name not in expected], "unknown"),
         (other, "of another shape"),
     ):
         if names:
@@ -164,14 +175,19 @@ def _is_tensor(value: Any) -> bool:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
-    """Write a checkpoint atomically; return the SHA-256 of its bytes (which do not depend on its name)."""
+    """Write a checkpoint atomically; return the SHA-256 of its bytes (which do not depend on the file name)."""
     import torch
 
-    record = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    record = {_file_key(name): getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
     record["architecture"] = asdict(checkpoint.architecture)
     record["format"] = FORMAT
     write_atomic(path, lambda file: torch.save(record, file))
     return sha256_file(path)
+
+
+def _file_key(field: str) -> str:
+    """Return the key of a field of `Checkpoint` in the file."""
+    return "optimistic" if field == "selected_on_validation" else field
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -179,7 +195,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises
     ------
-    EnsembleError : no such file (the checkpoints there are get listed), not a checkpoint, or one that holds code.
+    EnsembleError : the file does not exist (the hint lists the existing checkpoints), is not a checkpoint, or contains
+        code.
     """
     import torch
 
@@ -189,16 +206,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # torch's advice about weights_only stands below every error, also for a picture renamed to .pt.
+        # torch adds its advice about weights_only to every error, also for an image renamed to .pt.
         if any(sign in str(error) for sign in ("GLOBAL", "unsupported class", "Unsupported class", "persistent id")):
-            raise EnsembleError(f"{path} holds more than plain values and is refused: it could run code") from None
+            raise EnsembleError(
+                f"{path} holds more than plain values and was not loaded, because it could run code"
+            ) from None
         raise EnsembleError(
             f"{path} is not a checkpoint: {type(error).__name__} while reading", hint=available_checkpoints()
         ) from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise EnsembleError(
             f"{path} is not a checkpoint of this program",
-            hint="weights from elsewhere start a training: ensemble kfold --arch NAME --init FILE",
+            hint="other weights can initialize a training: ensemble kfold --arch NAME --init-weights FILE",
         )
     return _checked(path, record)
 
@@ -210,38 +229,38 @@ def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
             wrong += [f"{part}: {line}" for line in validate_fields(record[part], table, others=part == "recipe")]
     if not wrong:
         if len(set(record["classes"])) < max(2, len(record["classes"])):
-            wrong.append(f"'classes' is {shown(record['classes'])}, expected two or more, each once")
+            wrong.append(f"'classes' is {shown(record['classes'])}, expected two or more different names")
         labels = record.get("validation_labels")
         if not record["validation_ids"] or (labels is not None and len(labels) != len(record["validation_ids"])):
-            wrong.append("'validation_ids' must not be empty, and 'validation_labels' as many")
+            wrong.append("'validation_ids' must not be empty, and 'validation_labels' must have the same length")
     if wrong:
         raise EnsembleError(
             f"{path} is a damaged checkpoint: {wrong[0]}", hint=available_checkpoints(), details=wrong[1:6]
         )
     architecture = {**record["architecture"], **{name: tuple(record["architecture"][name]) for name in ("mean", "std")}}
-    # What an earlier version did not record has its default.
-    values = {name: record[name] for name in Checkpoint.__dataclass_fields__ if record.get(name) is not None}
+    # A field that an earlier version did not record has its default.
+    recorded = {name: record.get(_file_key(name)) for name in Checkpoint.__dataclass_fields__}
+    values = {name: value for name, value in recorded.items() if value is not None}
     values |= {name: tuple(record[name]) for name in _TUPLES if record.get(name) is not None}
     checkpoint = Checkpoint(**(values | {"architecture": Architecture(**architecture)}))
     try:
-        checkpoint.image_settings  # noqa: B018 - it checks what it is made of
+        checkpoint.image_settings  # noqa: B018 - it checks its fields
         check_arguments(checkpoint.architecture.arguments)
         checkpoint._outputs()
     except EnsembleError as error:
         raise EnsembleError(f"{path} is a damaged checkpoint: {error.message}", hint=available_checkpoints()) from None
     if not is_known(checkpoint.architecture.timm_name):
-        what = f"timm has no model {shown(checkpoint.architecture.timm_name)}"
         raise EnsembleError(
-            f"{path} is of no use here: {what}",
-            hint="only models that timm itself builds are loaded; pip install --upgrade timm",
+            f"{path} cannot be used: timm has no model {shown(checkpoint.architecture.timm_name)}",
+            hint="only models of timm are loaded; pip install --upgrade timm",
         )
     return checkpoint
 
 
-def available_checkpoints(folder: Path = Path("checkpoints"), most: int = 10) -> str:
-    """Return a hint that lists the checkpoints there are, or how to make one."""
+def available_checkpoints(folder: Path = Path("checkpoints"), limit: int = 10) -> str:
+    """Return a hint that lists the existing checkpoints, or the command that trains some."""
     found = sorted(folder.glob("*/*.pt"))
     if not found:
-        return "ensemble kfold --k 5 --arch swin makes some, in checkpoints/"
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return f"there are {', '.join(map(str, found[:most]))}{more}"
+        return "ensemble kfold --k 5 --arch swin writes checkpoints to checkpoints/"
+    more = f" and {len(found) - limit} more" if len(found) > limit else ""
+    return f"existing checkpoints: {', '.join(map(str, found[:limit]))}{more}"

@@ -1,6 +1,4 @@
-"""Create models by short name or timm id, with their own input size and normalization, and weights from the hub or a
-file.
-"""
+"""Create models by short name or timm id, with weights from the hub or from a file."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
 if TYPE_CHECKING:
     import torch
 
-# The names people say, and the timm model that each stands for.
+# Short name → timm id.
 SHORT_NAMES = {
     "swin": "swin_tiny_patch4_window7_224",
     "swin_small": "swin_small_patch4_window7_224",
@@ -33,16 +31,15 @@ SHORT_NAMES = {
 
 @dataclass(frozen=True)
 class SmallVariant:
-    """A small relative of a model, and the settings that suit it where the user gives none."""
+    """A small variant of a model, and its default settings."""
 
     timm_name: str
     arguments: Mapping[str, Any]
     recipe: Mapping[str, Any]
 
 
-# Small relatives for the built-in people on a CPU: the same families, narrow and shallow enough for minutes. From
-# random
-# weights a Swin needs many small steps and little augmentation, a ResNet few large ones.
+# Small variants for synthetic data on a CPU: the same families, small enough to train in minutes. From random weights,
+# a Swin needs many small steps and little augmentation, a ResNet few large steps.
 SMALL_VARIANTS = {
     "swin": SmallVariant(
         "swin_tiny_patch4_window7_224",
@@ -57,9 +54,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that makes a model the same function again: it stands in the checkpoint.
+    """Everything needed to build the same model again, as stored in the checkpoint.
 
-    `height` and `width` in pixels; `mean` and `std` of inputs scaled to 0–1; `arguments` go to ``timm.create_model``.
+    `height` and `width` are in pixels; `mean` and `std` apply to inputs scaled to 0–1; `arguments` are passed to
+    ``timm.create_model``.
     """
 
     name: str
@@ -71,12 +69,12 @@ class Architecture:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
-        """Return one phrase for people: ``swin (small sibling of swin_tiny_patch4_window7_224), 64×64``."""
-        varied = {k: v for k, v in self.arguments.items() if k != "img_size"}
+        """Return one phrase for messages: ``swin_tiny_patch4_window7_224 with embed_dim=64, 64×64 px``."""
+        arguments = {k: v for k, v in self.arguments.items() if k != "img_size"}
         named = (
             self.timm_name
-            if not varied
-            else f"{self.timm_name} with {', '.join(f'{k}={v}' for k, v in varied.items())}"
+            if not arguments
+            else f"{self.timm_name} with {', '.join(f'{k}={v}' for k, v in arguments.items())}"
         )
         return f"{named}, {self.width}×{self.height} px"
 
@@ -88,22 +86,23 @@ def resolve(
     small: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> Architecture:
-    """Return the architecture a name stands for, with the model's own input size, mean and std unless told otherwise.
+    """Return the architecture with this name.
 
     Parameters
     ----------
     name : a short name (``swin``) or any timm id, with or without its pretrained tag.
-    img_size : (height, width) in pixels.
-    small : take the small sibling where there is one (built-in people on a CPU).
+    img_size : (height, width) in pixels; None for the input size of the model.
+    small : use the small variant, if there is one (for synthetic data on a CPU).
+    arguments : arguments of the model, added to those of the small variant.
 
     Raises
     ------
-    UsageError : an unknown name (the nearest are offered), or a size the model cannot take.
+    UsageError : an unknown name (the message suggests the closest ones), or an invalid argument.
     """
     import timm
 
-    sibling = SMALL_VARIANTS.get(name) if small else None
-    timm_name, own = (sibling.timm_name, sibling.arguments) if sibling else (SHORT_NAMES.get(name, name), {})
+    variant = SMALL_VARIANTS.get(name) if small else None
+    timm_name, own = (variant.timm_name, variant.arguments) if variant else (SHORT_NAMES.get(name, name), {})
     merged = dict(own) | dict(arguments or {})
     check_arguments(merged)
     if not is_known(timm_name):
@@ -121,23 +120,23 @@ def resolve(
     native = tuple(config.input_size[1:]) if config else (224, 224)
     height, width = img_size or ((SMALL_SIZE, SMALL_SIZE) if small else native)
     if config and config.fixed_input_size and ((height, width) != native or own):
-        # Window and position tables are built for one size: it is an argument of the model, not only of the data.
+        # Window and position tables are built for one size, so the size is an argument of the model as well.
         merged["img_size"] = (height, width)
     mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
     return Architecture(name, timm_name, height, width, tuple(mean), tuple(std), merged)
 
 
 def is_known(timm_name: str) -> bool:
-    """Return whether timm itself can build the model: no name of a hub or of a folder, whose files would be fetched and
-    read.
+    """Return whether timm itself can build the model.
+
+    The name of a hub model or of a folder is not known: timm would download or read its files.
     """
     import timm
 
     return not set(timm_name) & set(":/\\") and timm.is_model(timm_name)
 
 
-# Arguments of timm's builders that name files and networks, replace the weights' origin, or are given by `create`
-# itself.
+# Arguments of timm that name files or URLs, change the origin of the weights, or are set by `create_model`.
 _NOT_ARGUMENTS = {"checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "num_classes", "in_chans"}
 _NOT_ARGUMENTS |= {"features_only", "feature_cfg", "model_cfg", "kwargs_filter", "out_indices"}
 _PLAIN = either(NUMBER, TEXT, BOOL)
@@ -145,11 +144,9 @@ _ARGUMENT = either(_PLAIN, list_of(_PLAIN), list_of(list_of(_PLAIN)))
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that are more than the shape of a model: they could make timm read files or ask the network.
+    """Raise UsageError for arguments that do more than shape a model; they could make timm read or download files.
 
-    Raises
-    ------
-    UsageError : the name of such an argument, or a value that is no number, text, truth or list of these.
+    Valid values are numbers, texts, booleans and lists of these.
     """
     for name, value in arguments.items():
         if (
@@ -159,10 +156,10 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             or name.startswith("pretrained")
         ):
             hint = (
-                "model_args takes what shapes a model, e.g. {drop_path_rate = 0.1}; weights come from --init FILE or "
-                "--pretrained"
+                "model_args takes arguments that shape the model, e.g. {drop_path_rate = 0.1}; weights come from "
+                "`init_weights=FILE` or `pretrained=True`"
             )
-            raise UsageError(f"model_args: {shown(name)} is no argument of a model's shape", hint=hint)
+            raise UsageError(f"model_args: {shown(name)} is not an argument that shapes the model", hint=hint)
         if value is not None and not _ARGUMENT.holds(value):
             raise UsageError(
                 f"model_args: '{name}' is {shown(value)}, expected a number, text, true, false or a list of these"
@@ -177,20 +174,22 @@ def create_model(
     init: Path | None = None,
     load_head: bool = False,
 ) -> torch.nn.Module:
-    """Return a model with a fresh head for `classes` classes, weights random, from timm's hub, or from a file.
+    """Return a model with a new head for `classes` classes; its weights are random, from timm's hub or from a file.
 
     Parameters
     ----------
-    load_head : the head, too, is taken from `init`, where it is of as many classes.
+    pretrained : load the weights of the hub, unless `init` is given.
+    init : file of weights (see `read_weights`).
+    load_head : load the head from `init` as well, if it has the same number of classes.
 
     Raises
     ------
-    EnsembleError : the hub cannot be reached, the file does not fit or is not one (it is never run).
-    UsageError : timm has no such model, or it cannot be built with its arguments.
+    EnsembleError : the hub cannot be reached, or the file does not fit the model or holds no weights.
+    UsageError : timm has no such model, or the model cannot be built with its arguments.
     """
     import timm
 
-    # Here, not only in `resolve`: an architecture can also come from a checkpoint.
+    # Checked here as well as in `resolve`, because an architecture can come from a checkpoint.
     check_arguments(architecture.arguments)
     if not is_known(architecture.timm_name):
         raise UsageError(
@@ -204,17 +203,17 @@ def create_model(
             architecture.timm_name, pretrained=pretrained and init is None, num_classes=classes, **arguments
         )
         if weights is not None:
-            taken, head = _body_and_head(architecture.timm_name, weights, arguments)
+            loaded, head = _body_and_head(architecture.timm_name, weights, arguments)
             if load_head and all(value.shape == model.get_parameter(name).shape for name, value in head.items()):
-                taken |= head
-            model.load_state_dict(taken, strict=False)
+                loaded |= head
+            model.load_state_dict(loaded, strict=False)
         return model
     except Exception as error:
         raise _creation_error(architecture, pretrained, init, error) from None
 
 
 def _creation_error(architecture: Architecture, pretrained: bool, init: Path | None, error: Exception) -> EnsembleError:
-    """Return the error that says why timm could not make a model: its arguments, its weights, the hub, its size."""
+    """Return the error for a model that timm could not build, with the reason (arguments, weights, hub or size)."""
     reason = " ".join(str(error).split())
     if isinstance(error, TypeError):
         return UsageError(
@@ -222,13 +221,13 @@ def _creation_error(architecture: Architecture, pretrained: bool, init: Path | N
         )
     if init is not None:
         return EnsembleError(
-            f"--init {init} does not fit {architecture.timm_name}: {reason[:300]}",
+            f"`init_weights={init}` does not fit {architecture.timm_name}: {reason[:300]}",
             hint="the file must hold weights of this timm model",
         )
     if pretrained:
         return EnsembleError(
-            f"the pretrained weights of {architecture.timm_name} could not be fetched: {reason[:200]}",
-            hint="--init FILE takes them from a file, --no-pretrained starts from random weights",
+            f"the pretrained weights of {architecture.timm_name} could not be downloaded: {reason[:200]}",
+            hint="`init_weights=FILE` reads them from a file, `pretrained=False` starts from random weights",
         )
     return UsageError(
         f"architecture {architecture.name} cannot be built at {architecture.width}×{architecture.height} px: {error}"
@@ -238,19 +237,19 @@ def _creation_error(architecture: Architecture, pretrained: bool, init: Path | N
 def _body_and_head(
     timm_name: str, weights: dict[str, torch.Tensor], arguments: Mapping[str, Any]
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """`weights` by the names and shapes of the model, and those of its head apart; a weight missing or left over is an
-    error.
+    """Return the weights of the body and those of the head, with the names and shapes of the model.
 
-    timm checks names only where the number of classes agrees, else it takes what fits and leaves the rest random:
-    so the weights go through a model with as many classes as the file has.
+    timm checks names only if the number of classes agrees; otherwise it loads the weights that fit and leaves the
+    others random. So the weights are loaded into a model with the number of classes of the file. A missing or unknown
+    weight is an error.
     """
     import timm
 
     config = timm.get_pretrained_cfg(timm_name)
     named = config.classifier if config else None
     heads = (named,) if isinstance(named, str) else tuple(named or ())
-    written = [f"{name}.weight" for head in heads for name in (head, head.split(".")[0])]
-    classes = next((len(weights[name]) for name in written if name in weights), 0)
+    names = [f"{name}.weight" for head in heads for name in (head, head.split(".")[0])]
+    classes = next((len(weights[name]) for name in names if name in weights), 0)
     overlay = {"state_dict": weights, "num_classes": classes, "label_offset": 0}
     donor = timm.create_model(
         timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments
@@ -261,7 +260,10 @@ def _body_and_head(
 
 
 def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:
-    """Try the model on one empty image: a size that it cannot take is found before anything is decoded or trained."""
+    """Raise UsageError if the model cannot process one empty image of its input size.
+
+    This finds an unsuitable size before any image is decoded.
+    """
     import torch
 
     try:
@@ -270,19 +272,23 @@ def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:
     except (AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(
-            f"architecture {architecture.name} cannot take {architecture.width}×{architecture.height} px: {reason}"
+            f"architecture {architecture.name} does not accept {architecture.width}×{architecture.height} px: {reason}"
         ) from None
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the weights in a ``.safetensors`` or ``.pt``/``.pth`` file, without running anything in it.
+    """Return the weights of a ``.safetensors`` or ``.pt``/``.pth`` file by name; no code in the file is executed.
 
-    A checkpoint of this program, and files that hold the weights under ``state_dict`` or ``model``, are understood.
+    The file may be a checkpoint of this program, or hold the weights under ``state_dict`` or ``model``.
+
+    Raises
+    ------
+    EnsembleError : the file does not exist, or it holds no weights by name.
     """
     import torch
 
     if not Path(path).is_file():
-        raise EnsembleError(f"--init: there is no file {path}")
+        raise EnsembleError(f"`init_weights`: file not found: {path}")
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -291,8 +297,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise EnsembleError(
-            f"--init: {path} holds no plain weights ({type(error).__name__})",
-            hint="save only the state dict, or use .safetensors; code is never run",
+            f"`init_weights`: {path} holds no plain weights ({type(error).__name__})",
+            hint="save only the state dict, or use .safetensors; code in a file is never run",
         ) from None
     for key in ("weights", "state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -302,14 +308,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         or not state
         or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
     ):
-        raise EnsembleError(f"--init: {path} holds no weights by name")
+        raise EnsembleError(f"`init_weights`: expected weights by name, found none in {path}")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def is_convolutional(model: torch.nn.Module) -> bool:
-    """Return whether most of the model's weights are convolutions: those gain from channels_last, transformers do
-    not.
-    """
+    """Return whether most weights are of convolutions; channels_last speeds up convolutions, but not transformers."""
     import torch
 
     convolutions = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d))

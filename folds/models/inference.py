@@ -1,4 +1,4 @@
-"""Predict: uint8 pixels in, logits out; one loop for out-of-fold, test and view predictions."""
+"""Predict logits from uint8 pixels; out-of-fold, test and view predictions share one loop."""
 
 from __future__ import annotations
 
@@ -15,55 +15,57 @@ from folds.models.precision import autocast
 
 # A view of a batch: float32 (n, 3, height, width) with values 0–1 → the same shape.
 View = Callable[[Tensor], Tensor]
-# A step, its rows and their images, uint8 (n, height, width, 3) → images of the same shape.
+# (step, rows, images uint8 (n, height, width, 3)) → images of the same shape.
 Change = Callable[[int, NDArray[np.integer], NDArray[np.uint8]], NDArray[np.uint8]]
 
-# The size of a batch moves logits by a few 1e-6 (other kernels, other sums): one size for every use of a model.
+# The batch size changes logits by a few 1e-6 (other kernels, other sums), so all predictions use the same size.
 BATCH = 64
 
 
 class PixelSource:
-    """All images of a table, as uint8, where batches are made: on the GPU when they fit, else memory-mapped.
+    """All images of a table, on the GPU if they fit into its memory, otherwise memory-mapped.
 
     Parameters
     ----------
     values : uint8 (images, height, width, 3).
-    device : where batches are wanted.
-    share : of the device's memory that may be used: where two jobs train on it, half.
+    device : device of the batches.
+    memory_fraction : share of the device's memory that may be used; 0.5 if two jobs train on it.
     """
 
-    def __init__(self, values: NDArray[np.uint8], device: str, share: float = 1.0) -> None:
+    def __init__(self, values: NDArray[np.uint8], device: str, memory_fraction: float = 1.0) -> None:
         self.values = values
         self.device = torch.device(device)
         self.resident: Tensor | None = None
         if self.device.type == "cuda":
-            free, whole = torch.cuda.mem_get_info(self.device)
-            # Half is left to the model, its gradients and activations.
-            if values.nbytes < min(free, whole * share) / 2:
+            free, total = torch.cuda.mem_get_info(self.device)
+            # Half of the memory is left for the model, its gradients and activations.
+            if values.nbytes < min(free, total * memory_fraction) / 2:
                 self.resident = torch.from_numpy(np.array(values)).to(self.device)
 
     @classmethod
-    def of(cls, path: Path, device: str, share: float = 1.0) -> PixelSource:
-        """Return the images of a file of the cache; those that the process used last are kept, so that a fold need not
-        send them again.
+    def of(cls, path: Path, device: str, memory_fraction: float = 1.0) -> PixelSource:
+        """Return the images of a cache file.
+
+        The two sources that the process used last are kept, so that the next fold does not send them to the device
+        again.
         """
-        key = (str(path), path.stat().st_mtime_ns, device, share)
-        if key in _kept:
-            _kept[key] = _kept.pop(key)
+        key = (str(path), path.stat().st_mtime_ns, device, memory_fraction)
+        if key in _recent:
+            _recent[key] = _recent.pop(key)
         else:
-            while len(_kept) > 1:  # training and test: those of another size go before these come
-                del _kept[next(iter(_kept))]
-            _kept[key] = cls(np.load(path, mmap_mode="r", allow_pickle=False), device, share)
-        return _kept[key]
+            while len(_recent) > 1:  # training and test images; older sources are freed before new ones are loaded
+                del _recent[next(iter(_recent))]
+            _recent[key] = cls(np.load(path, mmap_mode="r", allow_pickle=False), device, memory_fraction)
+        return _recent[key]
 
     def __len__(self) -> int:
         return len(self.values)
 
     def take(self, rows: NDArray[np.integer]) -> Tensor:
-        """uint8 (n, height, width, 3) on the device."""
+        """Return uint8 (n, height, width, 3) the images of these rows, on the device."""
         if self.resident is not None:
             return self.resident[torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(self.device, non_blocking=True)]
-        return self._gathered(rows).to(self.device, non_blocking=True)
+        return self._gather(rows).to(self.device, non_blocking=True)
 
     def batches(
         self,
@@ -72,13 +74,13 @@ class PixelSource:
         change: Change | None = None,
         first: int = 0,
     ) -> Iterator[Tensor]:
-        """`take` of each of `rows`, the next one gathered and pinned while the device works on this one.
+        """Yield the images of each element of `rows`; the next batch is prepared while the device works on this one.
 
         Parameters
         ----------
-        order : all rows one after the other, on the device: where the images are there, nothing is sent at all.
-        change : done to the images before they are sent; on a GPU in another thread than the caller's.
-        first : the step of the first of `rows`, for `change`.
+        order : all rows concatenated, on the device; if the images are on the device, nothing is sent.
+        change : applied to the images before they are sent; on a GPU in a thread of its own.
+        first : step of the first element of `rows`, for `change`.
         """
         if self.resident is not None and order is not None and change is None:
             start = 0
@@ -86,28 +88,28 @@ class PixelSource:
                 yield self.resident[order[start : start + len(some)]]
                 start += len(some)
         elif self.device.type != "cuda":
-            for i, some in enumerate(rows):  # the cores are for the model: a gather takes a hundredth of its time
-                yield self._gathered(some, change, first + i)
+            for i, some in enumerate(rows):  # no thread: gathering takes about 1% of the model's time
+                yield self._gather(some, change, first + i)
         else:
-            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels") as ahead:
-                following = ahead.submit(self._gathered, rows[0], change, first)
+            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels") as executor:
+                pending = executor.submit(self._gather, rows[0], change, first)
                 for i in range(len(rows)):
-                    batch = following.result()
+                    batch = pending.result()
                     if i + 1 < len(rows):
-                        following = ahead.submit(self._gathered, rows[i + 1], change, first + i + 1)
+                        pending = executor.submit(self._gather, rows[i + 1], change, first + i + 1)
                     yield batch.to(self.device, non_blocking=True)
 
-    def _gathered(self, rows: NDArray[np.integer], change: Change | None = None, step: int = 0) -> Tensor:
+    def _gather(self, rows: NDArray[np.integer], change: Change | None = None, step: int = 0) -> Tensor:
         images = self.values[rows]
         batch = torch.from_numpy(images if change is None else change(step, rows, images))
         return batch.pin_memory() if self.device.type == "cuda" else batch
 
 
-_kept: dict[tuple[str, int, str, float], PixelSource] = {}
+_recent: dict[tuple[str, int, str, float], PixelSource] = {}
 
 
 def identity(batch: Tensor) -> Tensor:
-    """Return the view that changes nothing."""
+    """Return the batch unchanged."""
     return batch
 
 
@@ -125,28 +127,23 @@ def predict_logits(
     views: Sequence[View] = (identity,),
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Return the logits of every view.
+    """Return float32 (views, n, classes) the logits of every view.
 
     Parameters
     ----------
-    model : on `device`, in evaluation mode.
-    pixels : of all images, shared by all folds and views.
-    index : (n,) the rows to predict, in this order.
-    views : see plain pixels, values 0–1, and normalization comes after them; those with a true `geometric_only` see
-        normalized ones,
-        which is the same and is done once for all of them. Each has passes of its own: its logits do not depend on the
-        others.
-    mean, std : of pixels scaled to 0–1.
-    progress : called with (rows done, rows in all).
-
-    Returns
-    -------
-    float32 (views, n, classes).
+    model : a model on `device`, in evaluation mode.
+    pixels : all images of the table.
+    index : (n,) rows to predict, in this order.
+    mean, std : for pixels scaled to 0–1.
+    views : functions of pixels scaled to 0–1, before normalization. A view with a true `geometric_only` gets normalized
+        pixels, which is equivalent, and normalization is done once for all such views. Each view has forward passes of
+        its own, so its logits do not depend on the other views.
+    progress : called with (rows done, total rows).
 
     Raises
     ------
     ValueError : `index` is empty.
-    torch.OutOfMemoryError : memory does not suffice even for one image.
+    torch.OutOfMemoryError : the memory is too small even for one image.
     """
     center, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -154,13 +151,13 @@ def predict_logits(
 
     def predict(rows: NDArray[np.integer]) -> Tensor:
         batch = pixels.take(rows).permute(0, 3, 1, 2).float().div_(255)
-        # Plain pixels are kept only where a view wants them.
+        # The pixels before normalization are kept only if a view needs them.
         normal = batch.sub_(center).div_(deviation) if all(geometric) else (batch - center).div_(deviation)
         logits = []
         for view, on_normal in zip(views, geometric, strict=True):
             inputs = view(normal) if on_normal else (view(batch) - center).div_(deviation)
             with autocast(amp, device):
-                # Turns and flips lay their pixels out anew, which would slow convolutions down.
+                # Rotations and flips change the memory layout, which would slow convolutions down.
                 logits.append(model(inputs.contiguous(memory_format=layout)).float())
         return torch.stack(logits)
 
@@ -175,7 +172,7 @@ def _predict_blocks(
     index: NDArray[np.integer],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Tensor]:
-    """Yield the predictions of `index`, `BATCH` rows at a time; out of memory halves that for the rest."""
+    """Yield the predictions of `index`, `BATCH` rows at a time; if memory runs out, half as many for the rest."""
     done, size = 0, BATCH
     while done < len(index):
         try:

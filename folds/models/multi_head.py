@@ -1,4 +1,4 @@
-"""Present a model with one head an attribute as a model of the label."""
+"""Wrap a model with one head per attribute as a model of the label."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from folds.data.targets import Target
 
 
 class MultiHeadModel(torch.nn.Module):
-    """Wraps a model whose outputs are several heads; what comes out are log-probabilities of the label's classes.
+    """A model with several heads whose outputs are the log-probabilities of the classes of the label.
 
-    log P(class) = Σ over heads of log P(its value), which takes the attributes for independent given the image. Where
-    some combination of values is no class, they sum to less than 1; softmax shares that out.
+    log P(class) = Σ over heads of log P(value of the class), which assumes that the attributes are independent given
+    the image. If a combination of values is not a class, the probabilities sum to less than 1; softmax normalizes them.
 
     Parameters
     ----------
     model : images (n, 3, height, width) → (n, outputs).
-    target : of several heads.
+    target : a target with several heads.
     """
 
     def __init__(self, model: torch.nn.Module, target: Target) -> None:
@@ -29,14 +29,14 @@ class MultiHeadModel(torch.nn.Module):
         self.train(model.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (n, 3, height, width) → float32 (n, classes)."""
+        """Return float32 (n, classes) the log-probabilities of images (n, 3, height, width)."""
         blocks = self.model(images).float().split(self.sizes, dim=1)
         parts = [block.log_softmax(1)[:, self.get_buffer(f"of_label{i}")] for i, block in enumerate(blocks)]
         return torch.stack(parts).sum(0)
 
 
 def join_heads(model: torch.nn.Module, target: Target) -> torch.nn.Module:
-    """Return the model itself where it has one head, otherwise its `Joined` form on the device it is on."""
+    """Return the model itself if it has one head, otherwise a `MultiHeadModel` on the device of the model."""
     if not target.joined:
         return model
     return MultiHeadModel(model, target).to(next(model.parameters()).device)

@@ -1,4 +1,4 @@
-"""Choose devices and number formats of training and prediction, and say why."""
+"""Choose devices and number formats (fp32, bf16, fp16), with the reason for each automatic choice."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ AMP = ("auto", "bf16", "fp16", "off")
 
 
 def resolve_amp(choice: str, device: str) -> tuple[str, str]:
-    """Return (``bf16``, ``fp16`` or ``off``, the reason) for a device."""
+    """Return the number format for a device (``bf16``, ``fp16`` or ``off``) and the reason for it.
+
+    The format is ``auto`` for a GPU of a cluster that is not known yet.
+
+    Raises
+    ------
+    UsageError : `choice` is unknown.
+    """
     import torch
 
     if choice not in AMP:
-        raise unknown_name("--amp", choice, AMP)
+        raise unknown_name("`amp`", choice, AMP)
     if choice != "auto":
-        return choice, "as asked"
+        return choice, "as requested"
     if device == "cpu":
-        return "off", "a CPU is not faster in half precision"
+        return "off", "half precision is not faster on a CPU"
     if device == "cuda" and not torch.cuda.is_available():  # some GPU of a cluster
-        return "auto", "decided by the GPU that a job gets"
+        return "auto", "chosen for the GPU that a job gets"
     major, minor = torch.cuda.get_device_capability(torch.device(device))
     if major >= 8:
         return "bf16", f"CUDA compute capability {major}.{minor} has bf16"
@@ -40,7 +47,7 @@ def autocast(amp: str, device: str) -> torch.autocast:
 
 
 def resolve_devices(devices: str = "auto") -> list[str]:
-    """Return the names of the devices that are asked for, as torch has them: ``cpu``, or ``cuda:0`` and so on.
+    """Return the names of the requested devices as torch names: ``cpu``, or ``cuda:0`` and so on.
 
     Parameters
     ----------
@@ -48,7 +55,7 @@ def resolve_devices(devices: str = "auto") -> list[str]:
 
     Raises
     ------
-    UsageError : there is no such device.
+    UsageError : a device does not exist.
     """
     import torch
 
@@ -60,6 +67,6 @@ def resolve_devices(devices: str = "auto") -> list[str]:
     found = torch.cuda.device_count()
     bad = [name for name in names if not name[5:].isdigit() or int(name[5:]) >= found]
     if bad:
-        message = f"--devices {devices}: no device {bad[0]}; this machine has {found} CUDA devices"
-        raise UsageError(message, hint="--devices auto, cpu, or 0,1")
+        message = f"`devices={devices}`: device {bad[0]} not found; this machine has {found} CUDA devices"
+        raise UsageError(message, hint="`devices` must be auto, cpu, or CUDA numbers such as 0,1")
     return names

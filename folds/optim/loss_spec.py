@@ -1,4 +1,4 @@
-"""Parse a loss expression: terms with settings, added up; without torch."""
+"""Parse a loss expression: a sum of terms with settings. It does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from folds.errors import UsageError, unknown_name
 WEIGHTS = ("none", "inverse", "effective")
 GRAMMAR = "[WEIGHT*]NAME[:KEY=VALUE…], joined by +, as in focal:gamma=1+.5*f1"
 
-# Every loss with its keys and their defaults; that of `smoothing` is the recipe's.
+# Loss → its keys and their defaults. The default of `smoothing` is that of the recipe.
 _WEIGHTED: Mapping[str, float | str] = {"weights": "none", "beta": 0.999, "drw": 0.0}
 LOSSES: dict[str, Mapping[str, float | str]] = {
     "ce": {"smoothing": 0.0},
@@ -26,7 +26,7 @@ LOSSES: dict[str, Mapping[str, float | str]] = {
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "smoothing": (lambda v: 0 <= v < 1, "from 0 to below 1"),
     "beta": (lambda v: 0 <= v < 1, "from 0 to below 1"),
-    "drw": (lambda v: 0 <= v <= 1, "from 0 (at once) to 1 (never)"),
+    "drw": (lambda v: 0 <= v <= 1, "from 0 (from the start) to 1 (never)"),
     "gamma": (lambda v: 0 <= v <= 100, "from 0 to 100"),
     "margin": (lambda v: 0 <= v <= 1000, "from 0 to 1000"),
     "s": (lambda v: 0 < v <= 1000, "above 0, up to 1000"),
@@ -35,17 +35,16 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 
 @dataclass(frozen=True)
 class Term:
-    """One loss with its settings; those that it does not have stay at what changes nothing.
+    """One loss with its settings; the settings of other losses have values without effect.
 
     Attributes
     ----------
-    factor : what it is multiplied by in the sum.
-    smoothing : the share of a target that is spread over all classes.
-    weights : what an image counts by its class: ``none`` (all alike), ``inverse`` (1/images of the class) or
-        ``effective``
-        (1/effective number, with `beta`), from the share `drw` of the epochs on.
-    gamma : how fast `focal` forgets what is learnt.
-    margin, s : the margin of the rarest class and the scale of the logits in `ldam`.
+    factor : the weight of the loss in the sum.
+    smoothing : share of a target that is spread over all classes.
+    weights : weight of an image by its class: ``none`` (equal weights), ``inverse`` (1/images of the class) or
+        ``effective`` (1/effective number of images, with `beta`). The weights apply from the share `drw` of the epochs.
+    gamma : exponent of `focal`; a larger value reduces the weight of well-classified images more.
+    margin, s : margin of the rarest class, and scale of the logits, in `ldam`.
     """
 
     name: str
@@ -60,35 +59,34 @@ class Term:
 
     @property
     def needs_counts(self) -> bool:
-        """Return whether it must know how many images each class has."""
+        """Return whether the loss needs the number of images of each class."""
         return self.weights != "none" or self.name == "ldam"
 
 
 @dataclass(frozen=True)
 class LossSpec:
-    """The terms of an expression, in its order."""
+    """The terms of a loss expression, in its order."""
 
     expression: str
     terms: tuple[Term, ...]
 
     @property
     def needs_counts(self) -> bool:
-        """Return whether it must know how many images each class has."""
+        """Return whether a term needs the number of images of each class."""
         return any(term.needs_counts for term in self.terms)
 
 
 def parse_loss(expression: str, label_smoothing: float = 0.0) -> LossSpec:
-    """Read ``[WEIGHT*]NAME[:KEY=VALUE…]``, joined by ``+``: ``focal+f1``, ``.5*ce:smoothing=.1+f1``,
-    ``ldam:margin=1:drw=.8``.
+    """Parse ``[WEIGHT*]NAME[:KEY=VALUE…]``, joined by ``+``: ``.5*ce:smoothing=.1+f1``, ``ldam:margin=1:drw=.8``.
 
     Parameters
     ----------
-    label_smoothing : the smoothing of the terms that do not name their own; `f1` has none.
+    label_smoothing : smoothing of the terms without a smoothing of their own; `f1` has none.
 
     Raises
     ------
-    UsageError : an unknown name or key, with the nearest known one; an impossible value; settings that contradict each
-        other.
+    UsageError : an unknown name or key (the message suggests the closest ones), an invalid value, or settings that
+        contradict each other.
     """
     return LossSpec(
         expression, tuple(_parse_term(text.strip(), expression, label_smoothing) for text in expression.split("+"))
@@ -100,13 +98,13 @@ def _parse_term(text: str, expression: str, label_smoothing: float) -> Term:
     name, *settings = (part.strip() for part in rest.split(":"))
     if not name:
         raise UsageError(
-            f"--loss {expression}: expected the name of a loss, found '{text}'",
+            f"`loss={expression}`: expected the name of a loss, found '{text}'",
             hint=f"{GRAMMAR}; known: {', '.join(LOSSES)}",
         )
     if name not in LOSSES:
-        raise unknown_name("--loss", name, list(LOSSES))
+        raise unknown_name("`loss`", name, list(LOSSES))
     factor = (
-        _number(weight, f"--loss {expression}: the weight of {name}", lambda v: 0 < v < math.inf, "a number above 0")
+        _number(weight, f"`loss={expression}`: the weight of {name}", lambda v: 0 < v < math.inf, "a number above 0")
         if star
         else 1.0
     )
@@ -118,37 +116,37 @@ def _parse_term(text: str, expression: str, label_smoothing: float) -> Term:
         key, _, value = (part.strip() for part in setting.partition("="))
         if key not in values:
             hint = f"keys of {name}: {', '.join(values)}" if values else f"{name} has no settings"
-            raise unknown_name(f"key of --loss {name}", key, list(values), hint)
+            raise unknown_name(f"key of `loss={name}`", key, list(values), hint)
         if key in given:
-            raise UsageError(f"--loss {expression}: {key} of {name} is given twice")
+            raise UsageError(f"`loss={expression}`: {key} of {name} is given twice")
         given.add(key)
-        values[key] = _value(key, value, f"--loss {expression}: {key} of {name}")
+        values[key] = _value(key, value, f"`loss={expression}`: {key} of {name}")
     if "beta" in given and values["weights"] != "effective":
         raise UsageError(
-            f"--loss {expression}: beta of {name} is for effective numbers only",
+            f"`loss={expression}`: beta of {name} needs weights=effective, found weights={values['weights']}",
             hint=f"{name}:weights=effective:beta={values['beta']:g}",
         )
     if "drw" in given and values["weights"] == "none":
         raise UsageError(
-            f"--loss {expression}: drw of {name} has no weights to defer",
+            f"`loss={expression}`: drw of {name} needs class weights, found weights=none",
             hint=f"{name}:weights=effective:drw={values['drw']:g}",
         )
     return Term(name, factor, **values)
 
 
-def _value(key: str, text: str, where: str) -> float | str:
+def _value(key: str, text: str, subject: str) -> float | str:
     if key != "weights":
-        return _number(text, where, *_RANGES[key])
+        return _number(text, subject, *_RANGES[key])
     if text not in WEIGHTS:
-        raise unknown_name("weights of --loss", text, WEIGHTS)
+        raise unknown_name("weights of `loss`", text, WEIGHTS)
     return text
 
 
-def _number(text: str, where: str, fits: Callable[[float], bool], expected: str) -> float:
+def _number(text: str, subject: str, is_valid: Callable[[float], bool], valid_range: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not fits(value):
-        raise UsageError(f"{where} must be {expected}, found '{text.strip()}'")
+    if not is_valid(value):
+        raise UsageError(f"{subject} must be {valid_range}, found '{text.strip()}'")
     return value

@@ -1,13 +1,12 @@
 """Compute the losses of a training.
 
-A target is a distribution over classes: one class, several that were mixed (mixup, cutmix), or either with a share
-spread
-over all (label smoothing). Every loss but `f1` is defined by what one class would cost, ℓ_c(logits), and a target costs
-what it leads one to expect: Σ_c t_c·ℓ_c. So all of them take mixed images, and smoothing is said once.
+A target is a distribution over classes: one class, a mixture of classes (mixup, cutmix), or either with a share spread
+over all classes (label smoothing). Every loss but `f1` is defined by the loss of each class, ℓ_c(logits); the loss of a
+target is the expectation Σ_c t_c·ℓ_c. So every loss accepts mixed images, and smoothing is implemented once.
 
-All is computed in float32 on the logits' device, whatever their format, and nothing waits for the device. The mean over
-a
-batch is the mean of its images, so parts of a batch add up (`f1` apart, which is a property of a whole batch).
+Losses are computed in float32 on the device of the logits, whatever their dtype, without synchronizing with the device.
+The loss of a batch is the mean over its images, so the losses of parts of a batch add up. The exception is `f1`, which
+is defined on a whole batch.
 """
 
 from __future__ import annotations
@@ -23,44 +22,45 @@ from folds.errors import UsageError
 from folds.optim.loss_spec import Term, parse_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-PerClass = Callable[
-    [Tensor], Tensor
-]  # float32 logits (n, classes) → what each class would cost (n, classes), were it the true one
+# float32 logits (n, classes) → (n, classes) the loss of each class as the true class
+PerClass = Callable[[Tensor], Tensor]
 
 
-def build_loss(expression: str, label_smoothing: float, counts: Tensor | None = None, done: float = 0.0) -> Loss:
-    """Return the loss of that expression: (logits (n, classes), targets (n,) class indices or (n, classes)
-    distributions) → float32 scalar.
+def build_loss(
+    expression: str, label_smoothing: float, counts: Tensor | None = None, epoch_fraction: float = 0.0
+) -> Loss:
+    """Return the loss of an expression as a function of logits and targets.
+
+    The function maps logits (n, classes) and targets ((n,) class indices or (n, classes) distributions) to a float32
+    scalar. It is built again for each epoch, so a loss has no state, and a resumed training restores none.
 
     Parameters
     ----------
-    expression : as `parse_loss` reads it.
-    counts : (classes,) images of each class in what is trained on, on the device of the logits; classes may have none.
-        Needed by `ldam` and by every term with weights.
-    done : share of the epochs that lie behind: weights with ``drw`` count from there on. Built anew each epoch, a loss
-        has no
-        state, and a resume needs none.
+    expression : see `parse_loss`.
+    counts : (classes,) training images of each class, on the device of the logits; 0 is allowed. `ldam` and every term
+        with weights need it.
+    epoch_fraction : share of the epochs that are finished; weights with ``drw`` apply from that share on.
 
     Raises
     ------
-    UsageError : `expression` is wrong, or needs `counts` and there are none.
+    UsageError : `expression` is invalid, or it needs `counts` and there are none.
     """
     terms = parse_loss(expression, label_smoothing).terms
-    parts = [(term.factor, _build(term, counts, done)) for term in terms]
+    parts = [(term.factor, _build(term, counts, epoch_fraction)) for term in terms]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else partial(_weighted_sum, parts=parts)
 
 
-def _build(term: Term, counts: Tensor | None, done: float) -> Loss:
+def _build(term: Term, counts: Tensor | None, epoch_fraction: float) -> Loss:
     if term.name == "f1":
         return soft_f1
     weights = None
     if counts is None:
         if term.needs_counts:
             raise UsageError(
-                f"--loss {term.name} must know how many images each class has",
-                hint="--loss ce or --loss focal goes without",
+                f"`loss={term.name}` needs the number of images of each class (`counts`)",
+                hint="`loss=ce` and `loss=focal` do not need it",
             )
-    elif term.weights != "none" and done >= term.drw:
+    elif term.weights != "none" and epoch_fraction >= term.drw:
         weights = class_weights(counts, term.beta if term.weights == "effective" else None)
     if weights is None and term.name in ("ce", "wce"):
         return partial(_cross_entropy, smoothing=term.smoothing)
@@ -74,7 +74,7 @@ def _weighted_sum(logits: Tensor, targets: Tensor, parts: Sequence[tuple[float, 
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    # The same as `expected` with `negative_log_probability`, in one kernel.
+    # The same as `soft_target_loss` with `negative_log_probability`, in one kernel.
     return cross_entropy(
         logits.float(), targets.float() if targets.is_floating_point() else targets, label_smoothing=smoothing
     )
@@ -83,16 +83,15 @@ def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
 def soft_target_loss(
     logits: Tensor, targets: Tensor, *, per_class: PerClass, weights: Tensor | None, smoothing: float
 ) -> Tensor:
-    """Return mean over the batch of Σ_c t_c·w_c·ℓ_c, with the share `smoothing` of t·w spread evenly over all classes.
+    """Return the mean of Σ_c t_c·w_c·ℓ_c over the batch, with the share `smoothing` of t·w spread over all classes.
 
-    The spread is that of Szegedy et al., 2016 (section 7). The weight is that of the image's own class, also for what
-    is
-    spread: were the classes weighed after it, most of what smoothing adds would go to the rarest ones.
+    Label smoothing follows Szegedy et al., 2016 (section 7). The share that is spread has the weight of the image's own
+    class: with weights applied after smoothing, the rarest classes would get most of that share.
 
     Parameters
     ----------
     targets : (n,) class indices, or (n, classes) distributions.
-    weights : (classes,) what an image of each class counts; None: all alike.
+    weights : (classes,) weight of an image of each class; None for equal weights.
     """
     logits = logits.float()
     shares = _distribution(targets, logits)
@@ -104,57 +103,55 @@ def soft_target_loss(
 
 
 def negative_log_probability(logits: Tensor) -> Tensor:
-    """Cross-entropy: −log p_c."""
+    """Return (n, classes) the cross-entropy of each class: −log p_c."""
     return -log_softmax(logits, 1)
 
 
 def one_vs_rest(logits: Tensor) -> Tensor:
-    """Binary cross-entropy summed over the classes (Wightman et al., 2021, "ResNet strikes back", section 2.2).
+    """Return (n, classes) the binary cross-entropy, summed over the classes, with each class as the true class.
 
-    Of class c: −log σ(z_c) − Σ_{j≠c} log(1 − σ(z_j)) = Σ_j softplus(z_j) − z_c.
+    For class c: −log σ(z_c) − Σ_{j≠c} log(1 − σ(z_j)) = Σ_j softplus(z_j) − z_c (Wightman et al., 2021, "ResNet strikes
+    back", section 2.2).
     """
     return softplus(logits).sum(1, keepdim=True) - logits
 
 
 def focal(logits: Tensor, gamma: float) -> Tensor:
-    """−(1 − p_c)^γ · log p_c: images that are learnt count little (Lin et al., 2017, equation 4; α there is ``weights``
-    here).
+    """Return (n, classes) the focal loss −(1 − p_c)^γ · log p_c, in which well-classified images have little weight.
+
+    Source: Lin et al., 2017, equation 4; its α is ``weights`` here.
     """
     log_p = log_softmax(logits, 1)
-    # By the logarithm: the power itself has no derivative at p = 1 for γ < 1.
+    # Computed from the logarithm: for γ < 1, the power has no derivative at p = 1.
     return -(gamma * log1m_prob(log_p)).exp() * log_p
 
 
 def ldam(logits: Tensor, margins: Tensor, s: float) -> Tensor:
-    """Cross-entropy after the true class's logit is lowered by a margin, larger for rarer classes (Cao et al., 2019,
-    equation 13).
+    """Return (n, classes) the cross-entropy after a margin is subtracted from the logit of the true class.
 
-    −log e^{s(z_c − m_c)} / (e^{s(z_c − m_c)} + Σ_{j≠c} e^{s·z_j}). Weights come late, by ``drw`` (there algorithm 1):
-    there
-    in the last fifth of the epochs, when the learning rate drops; where it falls by a cosine next to nothing is left to
-    learn by then, so here in the last two fifths.
+    The margin is larger for rarer classes. For class c: −log e^{s(z_c − m_c)} / (e^{s(z_c − m_c)} + Σ_{j≠c} e^{s·z_j})
+    (Cao et al., 2019, equation 13). Class weights are deferred by ``drw`` (algorithm 1 of the paper). The paper applies
+    them in the last fifth of the epochs, when the learning rate drops. With a cosine schedule the learning rate is
+    close to 0 by then, so the default here is the last two fifths.
 
-    In the paper z is a cosine, from −1 to 1, with margins up to .5 and s = 30, so a margin is half of the largest
-    logit.
-    A linear head's logits have no such bound and are what the probabilities are made of. So s is 1 here: with any
-    other,
-    the loss is not that of the probabilities that are predicted, which come out too flat. A linear head can also meet
-    any margin by larger weights, so that margins do little there, and large ones harm; the late weights do most. A
-    cosine
-    head with logits of 30·cosine is the paper's with ``margin=15``; one with plain cosines with ``margin=.5:s=30``.
+    In the paper z is a cosine from −1 to 1, the margins are at most 0.5 and s = 30, so a margin is at most half of the
+    largest logit. The logits of a linear head are not bounded, and the predicted probabilities are computed from them.
+    So s is 1 here: any other s defines the loss on other probabilities than the predicted ones, which become too flat.
+    A linear head can also satisfy any margin with larger weights. So margins have little effect there, large margins
+    reduce the score, and the deferred weights have the largest effect. The loss of the paper is ``margin=15`` for a
+    cosine head with logits of 30·cosine, and ``margin=.5:s=30`` for one with plain cosines.
     """
     log_p = log_softmax(s * logits, 1)
     return softplus(log1m_prob(log_p) - log_p + s * margins.to(logits.device))
 
 
 def _ldam_of(term: Term, counts: Tensor | None) -> PerClass:
-    assert counts is not None  # noqa: S101 - `Term.needs_counts` asks for them
+    assert counts is not None  # noqa: S101 - `_build` has checked `Term.needs_counts`
     return partial(ldam, margins=class_margins(counts, term.margin), s=term.s)
 
 
-# name → (the term with its settings, images of each class where they are known) → what each class would cost. The
-# settings
-# of a name, and their defaults, stand in `folds.optim.loss_spec.LOSSES`. `f1` is no mean over images and stands apart.
+# Name → (the term, the images of each class or None) → the loss of each class. `folds.optim.loss_spec.LOSSES` has the
+# settings of each name and their defaults. `f1` is not a mean over images, so it is not in this table.
 PER_CLASS: dict[str, Callable[[Term, Tensor | None], PerClass]] = {
     "ce": lambda term, counts: negative_log_probability,
     "wce": lambda term, counts: negative_log_probability,
@@ -165,56 +162,53 @@ PER_CLASS: dict[str, Callable[[Term, Tensor | None], PerClass]] = {
 
 
 def log1m_prob(log_p: Tensor) -> Tensor:
-    """log(1 − p_c) of every class from (n, classes) log p, without loss of digits or gradient where p_c is all but
-    1.
-    """
+    """Return (n, classes) log(1 − p_c) from log p, without loss of precision or gradient where p_c is close to 1."""
     top = _is_class(log_p.argmax(1), log_p)
-    # The largest p may round to 1: its rest is added up from the others. No other is above one half.
+    # The largest p may round to 1, so 1 − p is the sum of the others, none of which is above one half.
     rest = log_p.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True)
     return torch.where(top, rest, torch.log1p(-log_p.exp().masked_fill(top, 0)))
 
 
 def soft_f1(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 − macro F1 of the batch, with probabilities in the place of decisions, so that it has a gradient.
+    """Return 1 − macro F1 of the batch, computed from probabilities instead of decisions, so that it has a gradient.
 
     F1_c = 2·Σ_i t_ic·p_ic / (Σ_i t_ic + Σ_i p_ic) (Pastor-Pellicer et al., 2013; several classes: Bénédict et al.,
-    2022).
-    The mean is over the classes that the batch has, a class with less than one whole image counting in that proportion:
-    of an absent class F1 is 0, whatever is predicted.
+    2022). The mean is over the classes of the batch. A class with less than one image in total is weighted by that
+    amount, because F1 of an absent class is 0 for every prediction.
     """
     p = logits.float().softmax(1)
-    truth = _distribution(targets, p)
-    images = truth.sum(0)
-    f1 = 2 * (truth * p).sum(0) / (images + p.sum(0)).clamp_min(1e-7)
+    shares = _distribution(targets, p)
+    images = shares.sum(0)
+    f1 = 2 * (shares * p).sum(0) / (images + p.sum(0)).clamp_min(1e-7)
     present = images.clamp(max=1)
     return 1 - (present * f1).sum() / present.sum()
 
 
 def class_weights(counts: Tensor, beta: float | None) -> Tensor:
-    """Return (classes,) float32: what an image of each class counts; 1 in the mean over all images, 0 for a class
-    without any.
+    """Return (classes,) float32 the weight of an image of each class; 0 for a class without images.
 
-    With that mean the loss keeps its size, and learning rate and clipping their meaning.
+    The mean weight over all images is 1, so the scale of the loss, and with it of the learning rate and of gradient
+    clipping, does not change.
 
     Parameters
     ----------
     counts : (classes,) images.
-    beta : None for 1/images. Else 1/effective number of images, (1 − β^n)/(1 − β) (Cui et al., 2019, equation 2):
-        images
-        of one class overlap, and beyond 1/(1 − β) of them another adds nothing.
+    beta : None for 1/images. Otherwise 1/effective number of images, (1 − β^n)/(1 − β) (Cui et al., 2019, equation 2):
+        images of a class overlap, and the effective number is at most 1/(1 − β).
     """
     n = counts.detach().cpu().double()
     each = torch.where(n > 0, 1 / (n if beta is None else 1 - beta**n), 0.0)
     return (each * (n.sum() / (each * n).sum())).float().to(counts.device)
 
 
-def class_margins(counts: Tensor, largest: float) -> Tensor:
-    """Return (classes,) float32 margins ∝ images^(−1/4), the rarest class's `largest` (Cao et al., 2019, equation 11);
-    0 for a class without images.
+def class_margins(counts: Tensor, max_margin: float) -> Tensor:
+    """Return (classes,) float32 margins ∝ images^(−1/4) (Cao et al., 2019, equation 11).
+
+    The margin of the rarest class is `max_margin`; that of a class without images is 0.
     """
     n = counts.detach().cpu().double()
     each = torch.where(n > 0, n**-0.25, 0.0)
-    return (each * (largest / each.max())).float().to(counts.device)
+    return (each * (max_margin / each.max())).float().to(counts.device)
 
 
 def _distribution(targets: Tensor, logits: Tensor) -> Tensor:
@@ -222,7 +216,6 @@ def _distribution(targets: Tensor, logits: Tensor) -> Tensor:
 
 
 def _is_class(index: Tensor, like: Tensor) -> Tensor:
-    """Return (n, classes) bool: whether a column is the class of its row. `one_hot` would look at the values, and wait
-    for the device.
-    """
+    """Return (n, classes) bool: whether a column is the class of its row."""
+    # `one_hot` reads the values, which synchronizes with the device.
     return index[:, None] == torch.arange(like.shape[1], device=like.device)

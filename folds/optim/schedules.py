@@ -1,4 +1,4 @@
-"""Compute the learning rate from the step and what is recorded: a resume has no scheduler to restore."""
+"""Compute the learning rate from the step and the recorded losses, so that a resumed training restores no scheduler."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from folds.errors import UsageError, unknown_name
 
 @dataclass(frozen=True)
 class Schedule:
-    """A course of the learning rate, as a share of its peak.
+    """A learning-rate schedule, as a share of the peak rate.
 
     Attributes
     ----------
     name : one of `SCHEDULES`.
-    epochs : of the whole training.
-    steps : an epoch.
-    warmup : epochs in which the rate rises linearly first; the course begins after them.
-    options : of this course, by name; those not given have the values of `SCHEDULES`.
+    epochs : number of epochs of the training.
+    steps : steps per epoch.
+    warmup : epochs of linear warm-up; the schedule starts after them.
+    options : options of this schedule by name; missing options have the defaults in `SCHEDULES`.
     """
 
     name: str
@@ -30,22 +30,27 @@ class Schedule:
     options: Mapping[str, float] = field(default_factory=dict)
 
     def share(self, step: int, losses: Sequence[float] = ()) -> float:
-        """Return the share of the peak at a step counted from 0; `losses` are the training losses of the epochs done
-        (for ``plateau``).
+        """Return the share of the peak rate at a step, counted from 0.
+
+        Parameters
+        ----------
+        losses : training losses of the finished epochs, for ``plateau``.
         """
         warmup = self.warmup * self.steps
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        course = SCHEDULES[self.name]
-        options = {**course.options, **self.options}
-        return course.share(step - warmup, max(self.epochs * self.steps - warmup, 1), self.steps, losses, options)
+        schedule_type = SCHEDULES[self.name]
+        options = {**schedule_type.options, **self.options}
+        return schedule_type.share(
+            step - warmup, max(self.epochs * self.steps - warmup, 1), self.steps, losses, options
+        )
 
 
 Share = Callable[[float, float, int, Sequence[float], Mapping[str, float]], float]
 
 
 @dataclass(frozen=True)
-class _Course:
+class _ScheduleType:
     share: Share
     options: Mapping[str, float] = field(default_factory=dict)
 
@@ -60,8 +65,9 @@ def _cosine(step: float, total: float, steps: int, losses: Sequence[float], opti
 
 
 def _onecycle(step: float, total: float, steps: int, losses: Sequence[float], options: Mapping[str, float]) -> float:
-    """Up from 1/`start` to the peak in the share `rise` of the steps, then down to 1/(`start`·`end`), both half a
-    cosine (Smith and Topin, 2018).
+    """Return the 1cycle schedule (Smith and Topin, 2018), with half a cosine up and half a cosine down.
+
+    The rate rises from 1/`start` to the peak in the share `rise` of the steps, then falls to 1/(`start`·`end`).
     """
     low, lowest = 1 / options["start"], 1 / (options["start"] * options["end"])
     top = options["rise"] * total - 1
@@ -72,8 +78,9 @@ def _onecycle(step: float, total: float, steps: int, losses: Sequence[float], op
 
 
 def _cyclic(step: float, total: float, steps: int, losses: Sequence[float], options: Mapping[str, float]) -> float:
-    """Triangles between 1/`start` and the peak, `cycle` epochs from valley to valley; each peak `shrink` times the one
-    before (Smith, 2017).
+    """Return the triangular cyclic schedule between 1/`start` and the peak (Smith, 2017).
+
+    A cycle takes `cycle` epochs; each peak is `shrink` times the previous one.
     """
     low, half = 1 / options["start"], max(options["cycle"] * steps / 2, 1.0)
     cycle = math.floor(1 + step / (2 * half))
@@ -82,15 +89,15 @@ def _cyclic(step: float, total: float, steps: int, losses: Sequence[float], opti
 
 
 def _step(step: float, total: float, steps: int, losses: Sequence[float], options: Mapping[str, float]) -> float:
-    """Times `factor` every `every` epochs."""
+    """Return a rate that is multiplied by `factor` every `every` epochs."""
     return options["factor"] ** math.floor(step / (options["every"] * steps))
 
 
 def _plateau(step: float, total: float, steps: int, losses: Sequence[float], options: Mapping[str, float]) -> float:
-    """Times `factor` whenever the training loss has not fallen by the share `least` for `patience` epochs.
+    """Return a rate that is multiplied by `factor` when the training loss stops falling.
 
-    It looks at the training part alone: a rate that followed the validation loss would be tuned on the fold that is
-    scored.
+    The loss must fall by at least the share `least` within `patience` epochs. Only the training loss is used: a rate
+    that follows the validation loss would be tuned on the fold that is scored.
     """
     share, best, waited = 1.0, math.inf, 0
     for loss in losses:
@@ -103,26 +110,21 @@ def _plateau(step: float, total: float, steps: int, losses: Sequence[float], opt
     return share
 
 
-# name → its course and the values of its options.
-SCHEDULES: dict[str, _Course] = {
-    "cosine": _Course(_cosine, {"final": 0.0}),
-    "constant": _Course(_constant),
-    "onecycle": _Course(_onecycle, {"start": 25.0, "rise": 0.3, "end": 1e4}),
-    "cyclic": _Course(_cyclic, {"start": 10.0, "cycle": 4.0, "shrink": 1.0}),
-    "step": _Course(_step, {"every": 5.0, "factor": 0.1}),
-    "plateau": _Course(_plateau, {"patience": 2.0, "factor": 0.1, "least": 1e-4}),
+# Name → the function, and the defaults of its options.
+SCHEDULES: dict[str, _ScheduleType] = {
+    "cosine": _ScheduleType(_cosine, {"final": 0.0}),
+    "constant": _ScheduleType(_constant),
+    "onecycle": _ScheduleType(_onecycle, {"start": 25.0, "rise": 0.3, "end": 1e4}),
+    "cyclic": _ScheduleType(_cyclic, {"start": 10.0, "cycle": 4.0, "shrink": 1.0}),
+    "step": _ScheduleType(_step, {"every": 5.0, "factor": 0.1}),
+    "plateau": _ScheduleType(_plateau, {"patience": 2.0, "factor": 0.1, "least": 1e-4}),
 }
-RISING = ("onecycle", "cyclic")  # they begin low: after a warm-up to the peak they would fall back at once
+RISING = ("onecycle", "cyclic")  # they start low, so after a warm-up to the peak the rate would drop at once
 _SHARES = {"final", "rise", "shrink", "factor", "least"}  # from 0 to 1
 
 
 def check_schedule(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse names and values that cannot be.
-
-    Raises
-    ------
-    UsageError : an unknown schedule or option (the nearest are offered), or a value outside its range.
-    """
+    """Raise UsageError for an unknown schedule or option, or for a value outside its range."""
     if name not in SCHEDULES:
         raise unknown_name("`schedule`", name, list(SCHEDULES))
     known = SCHEDULES[name].options

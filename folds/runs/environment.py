@@ -1,4 +1,4 @@
-"""Versions and kind of machine that decide whether a result is reproducible to the bit."""
+"""Record the versions and the kind of machine that affect whether results are bit-identical."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOT_OF_TRAINING = {"scikit-learn"}
 
 
 def environment() -> dict[str, str]:
-    """Return versions by name; ``cpu`` is the instruction set for which torch chooses its kernels."""
+    """Return versions by name; ``cpu`` is the instruction set that torch uses."""
     import numpy
     import PIL
     import sklearn
@@ -40,11 +40,11 @@ def environment() -> dict[str, str]:
 def version_warnings(folders: Iterable[Path], now: dict[str, str], on_gpu: bool) -> list[str]:
     """Return one line per difference between `now` and the environment in which the runs in `folders` were started.
 
-    What a record does not name is not known, and so is all of one that is missing.
+    Versions that a record does not name are not compared, and neither are runs without a record.
 
     Parameters
     ----------
-    on_gpu : whether the runs are trained on a GPU, so that its kind matters.
+    on_gpu : whether the runs are trained on a GPU, so that the kind of GPU is compared.
     """
     found: dict[str, list[str]] = {}
     for folder in folders:
@@ -58,11 +58,11 @@ def _difference(path: Path, now: dict[str, str], on_gpu: bool) -> str:
     if not path.is_file():
         return ""
     try:
-        begun = read_json(path)
+        recorded = read_json(path)
     except EnsembleError:
-        begun = None
-    if not isinstance(begun, dict):
+        recorded = None
+    if not isinstance(recorded, dict):
         return f"{path.name} is damaged, so the versions it was started with are unknown"
-    left_out = _NOT_OF_TRAINING if on_gpu else _NOT_OF_TRAINING | {"cuda device"}
-    names = [name for name in now if name in begun and begun[name] != now[name] and name not in left_out]
-    return "started with " + ", ".join(f"{name} {begun[name]} (now {now[name]})" for name in names) if names else ""
+    ignored = _NOT_OF_TRAINING if on_gpu else _NOT_OF_TRAINING | {"cuda device"}
+    names = [name for name in now if name in recorded and recorded[name] != now[name] and name not in ignored]
+    return "started with " + ", ".join(f"{name} {recorded[name]} (now {now[name]})" for name in names) if names else ""

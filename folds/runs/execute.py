@@ -36,21 +36,21 @@ def lock_runs(plan: Plan) -> Iterator[None]:
 
 
 def train(plan: Plan, jobs: Sequence[Job], report: Report = lambda job, event: None) -> Iterator[Outcome]:
-    """Train `jobs`, one per slot at a time; yield each outcome when it ends, after publishing its fold.
+    """Train `jobs`, one per slot at a time; yield each outcome when the job ends, after publishing its fold.
 
-    A fold that fails does not take the others along. When the caller stops (Ctrl-C), the workers are ended; what is
-    finished is published, and what was under way goes on from its last epoch with --resume.
-    The caller holds `lock_runs` from before `folds.runs.open.prepare_jobs` to the end.
+    A failed fold does not affect the others. If the caller stops (Ctrl-C), the workers are ended and finished folds are
+    published; with ``resume``, the other folds continue from their last saved state. The caller holds `lock_runs` from
+    before `folds.runs.open.prepare_jobs` to the end.
     """
     for run in plan.runs:
-        write_predictions(plan, run)  # also what an interrupted command had finished
+        write_predictions(plan, run)  # folds that an interrupted command has finished
     by_name = {run.name: run for run in plan.runs}
     outcomes = (
         _on_cluster(plan, jobs, report)
         if plan.placement.backend == "ray"
         else train_on_this_machine(jobs, plan.placement, report)
     )
-    with contextlib.closing(outcomes):  # its workers end when the caller stops
+    with contextlib.closing(outcomes):  # ends the workers if the caller stops
         for outcome in outcomes:
             if outcome.result is not None:
                 write_predictions(plan, by_name[outcome.job.run])

@@ -1,4 +1,4 @@
-"""`kfold` of the face: settings as keywords in, trained runs out."""
+"""Train runs from Python: `kfold` of the public interface."""
 
 from __future__ import annotations
 
@@ -51,37 +51,38 @@ def kfold(
     progress: bool | Progress = True,
     **settings: Any,
 ) -> Runs:
-    """Train one model for each fold and architecture, and return the runs with their scores. As ``ensemble kfold``.
+    """Train one model for each fold and architecture, as ``ensemble kfold`` does; return the runs with their scores.
 
-    What is trained already is not trained again: the same call goes on where an earlier one, or a Ctrl-C, has left off.
+    Trained folds are not trained again: the same call continues after an interruption.
 
     Parameters
     ----------
-    data : what `read_table` has returned, or takes; without it ``data`` in the folder `root`, or else the synthetic
-        people.
-    folds : a split that exists: what `split` or `load_folds` has returned, a file, or a column of the table; without it
-        one is made.
-    fold : train these folds only.
-    sweep : setting → values: a run for each combination, compared with the first.
-    config : a TOML file of settings; keywords come before it. ``ensemble.toml`` is not read unless it is named here.
-    resume : go on with runs that were begun; False: a run that exists is an error. `force` : train them again from
-        scratch.
-    strict : warnings about the data and the folds are errors, raised before anything is written.
-    per_person : score people: the probabilities of a person's images are averaged first.
-    baseline : the run that all are compared with.
-    hypothesis : what is expected, kept with the runs.
+    data : the result or an argument of `read_table`; None for ``data`` in the folder `root` or, without it, synthetic
+        data.
+    folds : an existing split: the result of `split` or `load_folds`, a file, or a column of the table; None to make
+        one.
+    fold : the folds to train; None for all.
+    sweep : setting → values; one run is trained for each combination, and compared with the first.
+    config : TOML file of settings; keywords take precedence. ``ensemble.toml`` is read only if it is named here.
+    resume : continue existing runs; if False, an existing run is an error.
+    force : retrain existing runs from scratch.
+    strict : treat warnings about the data and the folds as errors, raised before anything is written.
+    per_person : average the probabilities of each person's images before scoring.
+    baseline : run that all runs are compared with.
+    hypothesis : expected result, saved with the runs.
     logger : ``tensorboard`` or ``mlflow``.
-    devices, jobs, backend, ray_address, save_every : where and how it is trained; none of it changes what comes out.
-    root : the folder that holds ``runs/``, ``checkpoints/`` and ``.ensemble/``.
-    progress : False for silence.
+    devices, jobs, backend, ray_address, save_every : where and how the runs are trained; they do not change the
+        results.
+    root : folder with ``runs/``, ``checkpoints/`` and ``.ensemble/``.
+    progress : False to print nothing.
     settings : any setting of ``ensemble kfold``: ``arch``, ``k``, ``seed``, ``epochs``, ``batch_size``, ``lr``,
         ``img_size``, ``augment``, …
 
     Raises
     ------
-    UsageError : an unknown setting, an impossible value or combination.
-    EnsembleError : something is wrong with the data; a run exists with other settings; another process trains it.
-    FoldsFailed : some folds failed; the others are saved, and the same call tries those again.
+    UsageError : an unknown setting, an invalid value, or settings that contradict each other.
+    EnsembleError : the data are invalid, a run exists with different settings, or another process trains it.
+    FoldsFailed : some folds failed; the others are saved, and the same call tries the failed ones again.
 
     Examples
     --------
@@ -122,8 +123,8 @@ def kfold(
     if trained.failed:
         lines = [f"{one.job.title}: {one.error.message}" for one in trained.failed if one.error is not None]
         raise FoldsFailed(
-            f"{len(trained.failed)} of {len(plan.runs) * len(plan.folds)} folds failed; the rest is saved",
-            hint="the same call tries them again",
+            f"{len(trained.failed)} of {len(plan.runs) * len(plan.folds)} folds failed; the other folds are saved",
+            hint="the same call tries the failed folds again",
             details=lines,
         )
     runs = [TrainedRun(name, base) for name in trained.runs]
@@ -131,18 +132,23 @@ def kfold(
 
 
 def joined_settings(given: Mapping[str, Any], of_data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keywords and what the table says of itself, by key; a column that both name is an error."""
+    """Return the keywords and the settings that the table defines, by key.
+
+    Raises
+    ------
+    UsageError : both define a setting, with different values.
+    """
     own = {key: value for key, value in by_key(given).items() if value is not None}
     for key in own:
         if key in of_data and own[key] != of_data[key]:
-            raise UsageError(f"`{key}` is said by the table already: {of_data[key]}", hint=f"leave `{key}` out")
+            raise UsageError(
+                f"`{key}` is already defined by the table: {of_data[key]}, found {own[key]}", hint=f"leave out `{key}`"
+            )
     return {**own, **of_data}
 
 
 def with_settings(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature of a function that takes any setting as a keyword, with all of them in place of
-    ``**settings``.
-    """
+    """Return the signature of a function with all settings as keywords in place of ``**settings``."""
     signature = inspect.signature(function)
     own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
     names = {one.name for one in own}
@@ -155,28 +161,28 @@ kfold.__signature__ = with_settings(kfold)  # type: ignore[attr-defined]
 def _recipes(
     flags: Mapping[str, Any], config: Path | None, sweep: Mapping[str, Sequence[Any]] | None
 ) -> tuple[Settings, Recipe, list[RequestedRecipe]]:
-    """The settings that all share, and the recipes that are trained where they are several."""
+    """Return the settings, the recipe and, for a sweep or several runs, the recipe of each run."""
     own, recipe, _ = load_settings(flags, config, implicit=False)
     tables = read_run_tables(config) if config is not None else []
     if not sweep:
-        asked = []
+        requested = []
         for number, table in enumerate(tables, 1):
             one, of_run, _ = load_settings(flags, config, table, implicit=False)
             if len(one.arch) != 1:
                 raise UsageError(f"[[run]] {number} has the architectures {', '.join(one.arch)}, expected one")
-            asked.append(RequestedRecipe(str(table.get("name", "")), of_run, one.arch[0]))
-        return own, recipe, asked
+            requested.append(RequestedRecipe(str(table.get("name", "")), of_run, one.arch[0]))
+        return own, recipe, requested
     if tables:
         raise UsageError("`sweep` and [[run]] tables contradict each other", hint="leave one of them out")
     points = parse_sweep([f"{key}={_toml_array(values)}" for key, values in sweep.items()])
     for key in points[0].values:
         if flags.get(key) is not None:
             raise UsageError(f"`{key}` and `sweep` of it contradict each other", hint=f"leave `{key}` out")
-    made = [
+    requested = [
         RequestedRecipe(point.suffix, load_settings({**flags, **point.values}, config, implicit=False)[1])
         for point in points
     ]
-    return own, recipe, made
+    return own, recipe, requested
 
 
 def _toml_array(values: Sequence[Any]) -> str:
@@ -184,7 +190,7 @@ def _toml_array(values: Sequence[Any]) -> str:
 
 
 def _folds_file(folds: FoldAssignment | str | Path | None, data: Any, root: Path) -> Path | None:
-    """The file of a split; what is no file yet is kept under ``.ensemble/folds``, named by its content."""
+    """Return the file of a split; a split without a file is saved in ``.ensemble/folds``, named by its hash."""
     if folds is None or isinstance(folds, Path):
         return folds
     if isinstance(folds, str):

@@ -24,10 +24,10 @@ class InitialWeights:
 
     Attributes
     ----------
-    paths : fold → the checkpoint of `init_run`; empty without it.
-    sha : of what `init_run` was trained with, the same whichever folds are asked for; "" without it.
-    selected_on_validation : something about these weights was chosen on the folds that are scored.
-    warnings : what may be wrong with them.
+    paths : fold → checkpoint of `init_run`; empty without `init_run`.
+    sha : hash of the settings of `init_run`, the same for all folds; "" without `init_run`.
+    selected_on_validation : whether something about these weights was chosen on the scored folds.
+    warnings : possible problems with the weights.
     """
 
     paths: Mapping[int, Path] = field(default_factory=dict)
@@ -36,14 +36,13 @@ class InitialWeights:
     warnings: tuple[str, ...] = ()
 
 
-def beginnings(runs: Sequence[Run], folds: Sequence[int]) -> dict[str, InitialWeights]:
+def find_initial_weights(runs: Sequence[Run], folds: Sequence[int]) -> dict[str, InitialWeights]:
     """Return the initial weights of each run by name; log warnings.
 
     Raises
     ------
-    EnsembleError : weights that this command would remove or train anew, a checkpoint that is missing or of another
-        model,
-        weights that have seen people who are scored here.
+    EnsembleError : this command would remove or retrain the weights, a checkpoint is missing or of another model, or
+        the weights were trained on people who are scored here.
     """
     found: dict[str, InitialWeights] = {}
     files: dict[Path, Checkpoint | None] = {}  # variants share one file
@@ -55,58 +54,65 @@ def beginnings(runs: Sequence[Run], folds: Sequence[int]) -> dict[str, InitialWe
         elif run.recipe.init is not None:
             init = run.recipe.init
             if init not in files:
-                files[init] = _own(init)
+                files[init] = _checkpoint_or_none(init)
             checkpoint = files[init]
             if checkpoint is not None:
-                warnings = _check_leakage(run, init, checkpoint, folds)
-                found[run.name] = InitialWeights(selected_on_validation=checkpoint.optimistic, warnings=tuple(warnings))
+                warnings = tuple(_check_leakage(run, init, checkpoint, folds))
+                found[run.name] = InitialWeights({}, "", checkpoint.selected_on_validation, warnings)
     return found
 
 
 def _check_not_own(run: Run, runs: Sequence[Run]) -> None:
+    """Raise UsageError if this command would overwrite its initial weights."""
     name, init = run.recipe.init_run, run.recipe.init
     if name in {other.name for other in runs}:
         raise UsageError(
-            f"--init-run {name}: this command trains {name} itself and would overwrite its initial weights",
-            hint=f"--name NEW for the new run; train {name} first, in another command",
+            f"`init_run={name}`: this command trains {name} itself and would overwrite its initial weights",
+            hint=f"use another name for the new run (`name=NEW`), and train {name} first, in another command",
         )
     folders = [other.checkpoints / other.name for other in runs]
     if init is not None and any(init.resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise UsageError(
-            f"--init {init}: this command writes there and would overwrite its initial weights",
-            hint="--name NEW, or a copy of the file",
+            f"`init_weights={init}`: this command writes there and would overwrite its initial weights",
+            hint="use another name for the new run (`name=NEW`), or a copy of the file",
         )
 
 
 def _of_run(run: Run, name: str, folds: Sequence[int]) -> InitialWeights:
-    """Return the checkpoints of the same folds of another run, which must use the same split (no leakage)."""
+    """Return the checkpoints of the same folds of another run.
+
+    Raises
+    ------
+    EnsembleError : the run has another split (which would leak people into training), another architecture, or folds
+        with different settings.
+    """
     paths = {fold: run.checkpoints / name / f"fold{fold}.pt" for fold in folds}
-    shas, optimistic = set(), False
+    shas, selected_on_validation = set(), False
     for fold, path in paths.items():
         checkpoint = load_checkpoint(path)
         if checkpoint.folds_sha != run.assignment.sha or checkpoint.fold != fold:
             raise EnsembleError(
-                f"--init-run {name}: {path} was trained on other folds: it has seen people who are scored here",
-                hint=f"the same --data, --k and --seed, or --folds runs/{name}/folds.csv",
+                f"`init_run={name}`: {path} was trained on other folds, so on people who are scored here",
+                hint=f"use the same `data`, `k` and `seed`, or `folds=runs/{name}/folds.csv`",
             )
         theirs, ours = checkpoint.architecture.timm_name, run.architecture.timm_name
         if theirs.partition(".")[0] != ours.partition(".")[0]:
             raise EnsembleError(
-                f"--init-run {name}: {path} is a {theirs}, {run.name} a {ours}",
-                hint=f"--arch {checkpoint.architecture.name}",
+                f"`init_run={name}`: expected a {ours}, the model of {run.name}, found a {theirs} in {path}",
+                hint=f"`arch={checkpoint.architecture.name}`",
             )
         shas.add(_sha(checkpoint))
-        optimistic |= checkpoint.optimistic
+        selected_on_validation |= checkpoint.selected_on_validation
     if len(shas) > 1:
         raise EnsembleError(
-            f"--init-run {name}: its folds were trained with different settings",
-            hint=f"train {name} again, with --force",
+            f"`init_run={name}`: its folds were trained with different settings",
+            hint=f"train {name} again with `force=True`",
         )
-    return InitialWeights(paths, "".join(shas), optimistic)
+    return InitialWeights(paths, "".join(shas), selected_on_validation)
 
 
 def _sha(checkpoint: Checkpoint) -> str:
-    """Return the settings that all folds of a run share, without locations of files."""
+    """Return the hash of the settings that all folds of a run share, without locations of files."""
     recipe = {key: value for key, value in checkpoint.recipe.items() if key != "init"}
     mean_std = ("mean", "std") if recipe.get("normalise") == "data" else ()
     architecture = {key: value for key, value in asdict(checkpoint.architecture).items() if key not in mean_std}
@@ -114,8 +120,8 @@ def _sha(checkpoint: Checkpoint) -> str:
     return sha256_bytes(json.dumps(parts, sort_keys=True, default=str).encode())
 
 
-def _own(path: Path) -> Checkpoint | None:
-    """Return the checkpoint in `path`; None for weights from elsewhere, whose training people are unknown."""
+def _checkpoint_or_none(path: Path) -> Checkpoint | None:
+    """Return the checkpoint in `path`, or None for other weights, whose training people are unknown."""
     try:
         return load_checkpoint(path)
     except EnsembleError:
@@ -123,7 +129,10 @@ def _own(path: Path) -> Checkpoint | None:
 
 
 def _check_leakage(run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence[int]) -> list[str]:
-    """Raise if the initial weights were trained on people whom a fold scores; warn if that cannot be known."""
+    """Raise EnsembleError if the initial weights were trained on people whom a fold scores.
+
+    If the checkpoint has another split, its samples may be others with the same ids; then log and return warnings.
+    """
     assignment, warnings = run.assignment, []
     known = np.isin(assignment.ids, np.array(checkpoint.training_ids, dtype=str))
     seen = np.unique(assignment.persons[known])
@@ -132,11 +141,13 @@ def _check_leakage(run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence
         leaked = np.intersect1d(people, seen)
         if not len(leaked):
             continue
-        share = f"{len(leaked):,} of the {len(people):,} people"
-        text = f"--init {path} was trained on {share} that fold {fold} of {run.name} is scored on, e.g. '{leaked[0]}'"
+        text = (
+            f"`init_weights={path}` was trained on {len(leaked):,} of the {len(people):,} people that fold {fold} of "
+            f"{run.name} is scored on, e.g. '{leaked[0]}'"
+        )
         if checkpoint.folds_sha == assignment.sha:
-            hint = f"--init-run {checkpoint.run} starts each fold from the same fold of that run"
+            hint = f"`init_run={checkpoint.run}` starts each fold from the same fold of that run"
             raise EnsembleError(f"{text}: its score would be invalid", hint=hint)
-        warnings.append(f"{text}, if its samples are these: the score would be invalid")
+        warnings.append(f"{text}, if equal ids are the same samples: then its score is invalid")
         logger.warning(warnings[-1])
     return warnings

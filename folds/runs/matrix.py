@@ -31,9 +31,9 @@ from folds.splits.assignment import FoldAssignment
 
 @dataclass(frozen=True)
 class RunVariant:
-    """A recipe, its target, and its suffix of the run name (empty for a single recipe).
+    """A recipe with its target and the suffix of its run name (empty for a single recipe).
 
-    With an `arch` it is a run of its own: `suffix` is its whole name, and it is compared with no other.
+    A variant with an `arch` is an independent run: `suffix` is its whole name, and it is not compared with other runs.
     """
 
     suffix: str
@@ -53,15 +53,15 @@ def make_runs(
 
     Parameters
     ----------
-    variants : one or more; each is compared with the first, of the same architecture, repeat and seed.
-    assignments : one a repeat.
-    small : take the small siblings of the models (built-in people on a CPU).
-    root : the folder that holds ``runs`` and ``checkpoints``.
+    variants : one or more; each is compared with the first variant of the same architecture, repeat and seed.
+    assignments : the folds of each repeat.
+    small : use the small variants of the models (for synthetic data on a CPU).
+    root : folder with ``runs`` and ``checkpoints``.
     """
     runs: list[Run] = []
     firsts: dict[tuple[int, int, int], str] = {}
     models = _Models()
-    for place, arch, variant in _combinations(settings, variants):
+    for group, arch, variant in _combinations(settings, variants):
         recipe = variant.recipe
         architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
         if recipe.normalise == "imagenet":
@@ -74,7 +74,7 @@ def make_runs(
                 # The first has no suffix, so that repeats and seeds can be added to an existing run.
                 name = base + (f"-r{repeat}" if repeat else "") + (f"-s{seed}" if seed != recipe.seed else "")
                 name = _unused(name, [run.name for run in runs])
-                first = firsts.setdefault((place, repeat, seed), name)
+                first = firsts.setdefault((group, repeat, seed), name)
                 run = Run(
                     name,
                     architecture,
@@ -93,12 +93,13 @@ def make_runs(
 
 
 def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tuple[int, str, RunVariant]]:
-    """Return (group, architecture, variant) per run before repeats and seeds; runs are compared with the first of their
-    group.
+    """Return (group, architecture, variant) of each run without repeats and seeds.
+
+    The runs of a group are compared with its first run.
     """
     pairs = [
-        (place, arch, variant)
-        for (place, arch), variant in itertools.product(enumerate(settings.arch), variants)
+        (group, arch, variant)
+        for (group, arch), variant in itertools.product(enumerate(settings.arch), variants)
         if variant.arch is None
     ]
     return pairs + [
@@ -109,7 +110,7 @@ def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tu
 
 
 def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
-    """Return the name of a run before repeats and seeds; it may not be unique."""
+    """Return the name of a run without repeat and seed; it may not be unique."""
     own = arch if variant.target.name == LABEL else f"{arch}-{variant.target.name}"
     if variant.arch is not None:
         return "-".join(filter(None, (settings.name, variant.suffix or own)))
@@ -118,20 +119,20 @@ def _name(settings: Settings, arch: str, variant: RunVariant) -> str:
 
 
 class _Models:
-    """Builds each model once, before anything is decoded or trained."""
+    """A check that builds each model once, before anything is decoded or trained."""
 
     def __init__(self) -> None:
-        self._wanted: object = None
+        self._key: object = None
         self._model: Any = None
 
     def check(self, architecture: Architecture, recipe: Recipe, target: Target) -> int:
         """Return the number of parameters; raise if the recipe does not work with its model."""
         pretrained = bool(recipe.pretrained) and recipe.init is None
-        wanted = (architecture, target.outputs, pretrained, recipe.init)
-        if self._wanted != wanted:  # most variants of a recipe have one model
+        key = (architecture, target.outputs, pretrained, recipe.init)
+        if self._key != key:  # most variants of a recipe share one model
             self._model = create_model(architecture, target.outputs, pretrained=pretrained, init=recipe.init)
             check_forward(self._model, architecture)
-            self._wanted = wanted
+            self._key = key
         if recipe.transform is not None:
             load_transform(recipe.transform).check(architecture.height, architecture.width)
         build_optimizer(self._model, recipe.opt, recipe.weight_decay, recipe.layer_decay, recipe.opt_args)
@@ -141,26 +142,28 @@ class _Models:
 
 
 def compared_with(baseline: str, runs: Sequence[Run], table: SampleTable) -> tuple[Run, ...]:
-    """Return the runs with `baseline` set: one of them, or an existing run.
+    """Return the runs with `baseline` as their baseline; it is one of them or an existing run.
 
     Raises
     ------
-    EnsembleError : there is no such run, or its scores could not be compared with those of these runs.
+    EnsembleError : the baseline does not exist, or its scores are not comparable with those of these runs.
     """
     if baseline not in {run.name for run in runs}:
-        require_run(baseline, runs[0].runs, "--baseline")
+        require_run(baseline, runs[0].runs, "`baseline`")
         for run in runs:
             check_comparable(baseline, table.rows(), run.target.classes, run.target.name, run.runs)
     return tuple(replace(run, baseline=None if run.name == baseline else baseline) for run in runs)
 
 
 def _check_grad_checkpointing(model: Any, timm_name: str) -> None:
-    """Raise if a model does not support gradient checkpointing (some have the method, with an assertion in it)."""
+    """Raise UsageError if a model does not support gradient checkpointing (some have the method, but it asserts)."""
     try:
         model.set_grad_checkpointing(True)
-        model.set_grad_checkpointing(False)  # the model serves other variants, too
+        model.set_grad_checkpointing(False)  # other variants use the same model
     except (AttributeError, AssertionError):
-        raise UsageError(f"grad_checkpointing: {timm_name} cannot", hint="grad_checkpointing = false") from None
+        raise UsageError(
+            f"grad_checkpointing is not supported by {timm_name}", hint="grad_checkpointing = false"
+        ) from None
 
 
 def _unused(name: str, used: Sequence[str]) -> str:

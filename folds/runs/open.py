@@ -26,7 +26,7 @@ from folds.utils.progress import SILENT, Advance, Progress
 
 logger = logging.getLogger(__name__)
 
-TRAINED = "trained.csv"  # in the run's folder: training labels, if they differ from the scored labels
+TRAINED = "trained.csv"  # file in the run's folder with the training labels, if they differ from the scored labels
 
 
 class Images(NamedTuple):
@@ -42,16 +42,16 @@ class OpenedRun:
 
     Attributes
     ----------
-    record : the content of its config.toml.
-    amp : the number format that it is trained in.
-    trained : the label of each sample that it is trained on, where that is not the one that is scored.
+    record : content of its config.toml.
+    amp : number format of the training.
+    training_labels : training label of each sample, if they differ from the scored labels; otherwise None.
     """
 
     run: Run
     images: Images
     record: str
     amp: str
-    trained: list[str] | None
+    training_labels: list[str] | None
 
 
 def prepare_jobs(
@@ -64,25 +64,24 @@ def prepare_jobs(
 ) -> list[Job]:
     """Decode the images, write the run folders, and return the remaining jobs, longest first.
 
-    Where versions differ from those that a run was begun with, before it is trained further, there is a warning in the
-    log.
+    A warning is logged if a run that is not finished was started with different versions.
 
     Parameters
     ----------
-    decoded : called once with the images of the first run, before anything is written or removed; it may refuse them.
+    decoded : called once with the images of the first run, before anything is written or removed; it may raise an
+        error.
 
     Raises
     ------
-    EnsembleError : a run exists and neither `resume` nor `force` is given, or it was started with different settings,
-        data
-        or folds, or on another kind of device (the difference is shown); an image cannot be used.
+    EnsembleError : a run exists and neither `resume` nor `force` is given; it was started with different settings, data
+        or folds, or on another kind of device (the details list the differences); or an image cannot be used.
     """
     plan.check_not_started(resume, force)
     with progress.step("decoding images") as advance:
         images = decode_images(plan, advance)
     if decoded is not None:
         decoded(images[plan.runs[0].image_settings])
-    # Nothing is removed before all runs have passed all checks.
+    # All runs are checked before anything is removed.
     opened = [_check_run(plan, run, images[run.image_settings], force) for run in plan.runs]
     versions = environment()
     for one in opened:
@@ -95,11 +94,11 @@ def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSett
 
     Raises
     ------
-    EnsembleError : images that cannot be used, all of them in one error.
+    EnsembleError : some images cannot be used; the error lists them.
     """
 
-    def load(paths: Sequence[Path], settings: ImageSettings, where: Sequence[str]) -> DecodedImages:
-        return load_images(paths, settings, cache_dir=plan.image_cache, locations=where, progress=progress)
+    def load(paths: Sequence[Path], settings: ImageSettings, locations: Sequence[str]) -> DecodedImages:
+        return load_images(paths, settings, cache_dir=plan.image_cache, locations=locations, progress=progress)
 
     images: dict[ImageSettings, Images] = {}
     for settings in dict.fromkeys(run.image_settings for run in plan.runs):
@@ -112,15 +111,15 @@ def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSett
 def _check_run(plan: Plan, run: Run, images: Images, force: bool) -> OpenedRun:
     """Raise if a run was started with different settings."""
     amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
-    trained = trained_labels(run.recipe, plan.table)
-    record = _record(plan, run, images, amp, trained)
-    if not (force and plan.whole):
+    training_labels = trained_labels(run.recipe, plan.table)
+    record = _record(plan, run, images, amp, training_labels)
+    if not (force and plan.trains_all_folds):
         run.check_same_settings(record)
-    return OpenedRun(run, images, record, amp, trained)
+    return OpenedRun(run, images, record, amp, training_labels)
 
 
 def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: bool) -> None:
-    """Remove what is retrained, and write the folder of a new run, config.toml last."""
+    """Remove the folds to retrain, and write the folder of a new run, config.toml last."""
     run = one.run
     if force:
         run.remove(plan.folds)
@@ -128,8 +127,8 @@ def _write_run(plan: Plan, one: OpenedRun, versions: Mapping[str, str], force: b
         return
     save_folds(run.folder / "folds.csv", run.assignment, force=True)
     write_json(run.folder / "environment.json", versions)
-    if one.trained is not None:
-        write_atomic(run.folder / TRAINED, csv_text({"id": plan.table.ids.tolist(), "label": one.trained}))
+    if one.training_labels is not None:
+        write_atomic(run.folder / TRAINED, csv_text({"id": plan.table.ids.tolist(), "label": one.training_labels}))
     write_atomic(run.folder / "config.toml", one.record)
 
 
@@ -138,15 +137,15 @@ def _list_jobs(plan: Plan, opened: Sequence[OpenedRun], versions: dict[str, str]
     jobs: list[tuple[int, Job]] = []
     for one in opened:
         run, job = one.run, _job(plan, one, versions)
-        begun = plan.beginnings.get(run.name, InitialWeights())
+        weights = plan.initial_weights.get(run.name, InitialWeights())
         for fold in plan.folds:
             if run.done(fold) is not None:
-                # Left by a process that was killed before it removed it.
+                # A process that was killed may have left the state of a finished fold.
                 (run.fold_folder(fold) / "state.pt").unlink(missing_ok=True)
                 continue
             rows = len(run.assignment.training_index(fold))
             cost = rows * run.recipe.epochs * run.parameters * run.architecture.height * run.architecture.width
-            init = str(begun.paths[fold]) if begun.paths else None
+            init = str(weights.paths[fold]) if weights.paths else None
             jobs.append((cost, replace(job, fold=fold, checkpoint=str(run.checkpoint(fold)), init=init)))
     unfinished = {job.folder for _, job in jobs}
     folders = [run.folder for run in plan.runs if str(run.folder) in unfinished]
@@ -177,13 +176,13 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         amp=one.amp,
         save_seconds=plan.execution.save_seconds,
         versions=versions,
-        trained=None if one.trained is None else str(run.folder / TRAINED),
-        selected_on_validation=plan.beginnings.get(run.name, InitialWeights()).selected_on_validation,
+        training_labels=None if one.training_labels is None else str(run.folder / TRAINED),
+        selected_on_validation=plan.initial_weights.get(run.name, InitialWeights()).selected_on_validation,
     )
 
 
-def _record(plan: Plan, run: Run, images: Images, amp: str, trained: Sequence[str] | None) -> str:
-    """Return the content of a run's config.toml, which reproduces the run with -c."""
+def _record(plan: Plan, run: Run, images: Images, amp: str, training_labels: Sequence[str] | None) -> str:
+    """Return the content of a run's config.toml, which reproduces the run with ``ensemble kfold -c``."""
     train, test = images
     settings = replace(
         plan.settings,
@@ -206,13 +205,13 @@ def _record(plan: Plan, run: Run, images: Images, amp: str, trained: Sequence[st
         "folds_sha": run.assignment.sha,
         "images_sha": sha256_bytes("".join([*train.content, *(test.content if test else ())]).encode()),
         "init_sha": sha256_bytes(run.recipe.init.read_bytes()) if run.recipe.init else "",
-        "init_run_sha": plan.beginnings.get(run.name, InitialWeights()).sha or None,
+        "init_run_sha": plan.initial_weights.get(run.name, InitialWeights()).sha or None,
         "transform_sha": load_transform(run.recipe.transform).sha if run.recipe.transform else "",
-        "trained_sha": sha256_bytes("\n".join(trained).encode()) if trained else "",
+        "trained_sha": sha256_bytes("\n".join(training_labels).encode()) if training_labels else "",
         "amp": amp,
         "device": plan.placement.kind,
         "threads": plan.placement.threads,
-        # On a CPU this follows from the threads, and may be larger on a larger machine.
+        # On a CPU the number of jobs follows from the threads, and may be larger on a larger machine.
         "jobs": plan.execution.per_device or (None if plan.placement.kind == "cpu" else 1),
     }
     return to_toml(settings, run.recipe, resolved)

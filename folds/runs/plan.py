@@ -16,7 +16,7 @@ from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE
 from folds.models.precision import resolve_amp
-from folds.runs.initial_weights import InitialWeights, beginnings
+from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs
 from folds.runs.run import RecordedResources, Run, recorded_start
 from folds.splits.assignment import FoldAssignment, load_folds
@@ -29,13 +29,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a command on one table: architectures × independent partitions into k folds × seeds.
+    """The runs of a command on one table: architectures × splits into k folds × seeds.
 
     Attributes
     ----------
-    folds : those that are trained.
-    root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
-    warnings : what may be wrong with the data, the folds or the recipe; logged when it was found.
+    folds : the folds to train.
+    built_in : whether the data are synthetic.
+    initial_weights : run name → its initial weights.
+    root : folder with ``runs``, ``checkpoints`` and ``.ensemble``.
+    warnings : warnings about the data, the folds or the recipe, which were also logged.
     """
 
     settings: Settings
@@ -46,7 +48,7 @@ class Plan:
     placement: DevicePlan
     built_in: bool
     execution: Execution
-    beginnings: Mapping[str, InitialWeights] = field(default_factory=dict)
+    initial_weights: Mapping[str, InitialWeights] = field(default_factory=dict)
     root: Path = Path()
     warnings: tuple[str, ...] = ()
 
@@ -57,7 +59,7 @@ class Plan:
 
     @property
     def assignment(self) -> FoldAssignment:
-        """Return the folds of the first run (of all runs without repeats)."""
+        """Return the folds of the first run; without repeats, all runs have the same folds."""
         return self.runs[0].assignment
 
     @property
@@ -66,9 +68,9 @@ class Plan:
         return tuple(dict.fromkeys(run.assignment for run in self.runs))
 
     @property
-    def whole(self) -> bool:
-        """Return whether all folds are trained."""
-        return self.runs[0].is_whole(self.folds)
+    def trains_all_folds(self) -> bool:
+        """Return whether the plan includes all folds."""
+        return self.runs[0].has_all(self.folds)
 
     @property
     def image_cache(self) -> Path:
@@ -92,44 +94,55 @@ def build_plan(
     baseline: str | None = None,
     root: Path = Path(),
 ) -> Plan:
-    """Read the table, split it, resolve the architectures and name the runs. Only synthetic data may be written.
+    """Read the table, split it, resolve the architectures and name the runs; return the plan.
 
-    What was found is logged; warnings are in the plan as well.
+    Nothing is written except synthetic data. Warnings are logged, and included in the plan.
 
     Parameters
     ----------
-    folds : the folds to train now; None for all.
-    execution : where and how the jobs are run.
-    force : the folds are trained again from nothing; where they are all, it does not matter what a run has recorded.
-    variants : what is trained instead of `recipe`, which still decides the folds.
-    baseline : the run that all are compared with; without it each variant is compared with the first of its
-        architecture.
-    root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
+    folds : the folds to train; None for all.
+    execution : where and how the jobs run.
+    force : retrain the folds from scratch; if they are all folds, the records of existing runs are ignored.
+    variants : recipes to train instead of `recipe`, which still determines the folds.
+    baseline : run that all runs are compared with; None to compare each variant with the first one of its architecture.
+    root : folder with ``runs``, ``checkpoints`` and ``.ensemble``.
     """
     # Check names before anything is read or trained.
     execution = execution or Execution()
     execution.check()
-    on_cpu = (first := _place(1, execution).devices[0]) == "cpu"
-    asked = list(variants) or [RequestedRecipe("", recipe)]
-    warnings = _check_recipes([one.recipe for one in asked], first)
+    on_cpu = (first := _plan_devices(1, execution).devices[0]) == "cpu"
+    requested = list(variants) or [RequestedRecipe("", recipe)]
+    warnings = _check_recipes([one.recipe for one in requested], first)
     source = open_data(settings, root)
     data, table, built_in = source.data, source.data.train, source.built_in
-    made = [RunVariant(one.suffix, *_started(one.recipe, table, built_in), one.arch) for one in asked]
+    resolved = [RunVariant(one.suffix, *_resolve_recipe(one.recipe, table, built_in), one.arch) for one in requested]
     assignments = _assign(settings, recipe, table)
     warnings += [*data.warnings, *_split_warnings(settings, assignments, table)]
-    chosen = _chosen(folds, assignments[0].k)
-    runs = make_runs(settings, made, assignments, built_in and on_cpu, root)
-    begun = beginnings(runs, chosen)
-    warnings += [line for one in begun.values() for line in one.warnings]
+    selected = _select_folds(folds, assignments[0].k)
+    runs = make_runs(settings, resolved, assignments, built_in and on_cpu, root)
+    weights = find_initial_weights(runs, selected)
+    warnings += [line for one in weights.values() for line in one.warnings]
     if baseline is not None:
         runs = compared_with(baseline, runs, table)
-    recorded = RecordedResources() if force and runs[0].is_whole(chosen) else recorded_start(runs)
+    recorded = RecordedResources() if force and runs[0].has_all(selected) else recorded_start(runs)
     execution = replace(execution, per_device=execution.per_device or recorded.jobs)
-    placement = _place(len(runs) * len(chosen), execution, recorded.threads)
+    placement = _plan_devices(len(runs) * len(selected), execution, recorded.threads)
     if built_in:
-        small = "small siblings of the models at 64 px, " if on_cpu else ""
-        logger.info(f"built-in people: {small}random weights; your own data: --data FOLDER or CSV")
-    return Plan(settings, source.spec, data, runs, chosen, placement, built_in, execution, begun, root, tuple(warnings))
+        models = "reduced 64 px models, " if on_cpu else ""
+        logger.info(f"synthetic data: {models}random initial weights (use `data` for your own images)")
+    return Plan(
+        settings,
+        source.spec,
+        data,
+        runs,
+        selected,
+        placement,
+        built_in,
+        execution,
+        weights,
+        root,
+        tuple(warnings),
+    )
 
 
 def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
@@ -140,7 +153,7 @@ def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
     return _warned(dict.fromkeys(line for recipe in recipes for line in recipe_warnings(recipe)))
 
 
-def _started(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple[Recipe, Target]:
+def _resolve_recipe(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple[Recipe, Target]:
     """Return the recipe with `pretrained` resolved (no pretrained weights for synthetic data), and its target."""
     if recipe.pretrained is None:
         recipe = replace(recipe, pretrained=recipe.init is None and recipe.init_run is None and not built_in)
@@ -165,14 +178,14 @@ def _split_warnings(settings: Settings, assignments: list[FoldAssignment], table
     return [*repeat_warnings(assignments, settings.repair), *_warned(checked)]
 
 
-def _chosen(folds: Sequence[int] | None, k: int) -> tuple[int, ...]:
-    chosen = tuple(range(k)) if folds is None else tuple(sorted(set(folds)))
-    if any(not 0 <= fold < k for fold in chosen):
-        raise UsageError(f"--fold {','.join(map(str, folds or ()))}: the folds are 0 to {k - 1}")
-    return chosen
+def _select_folds(folds: Sequence[int] | None, k: int) -> tuple[int, ...]:
+    selected = tuple(range(k)) if folds is None else tuple(sorted(set(folds)))
+    if any(not 0 <= fold < k for fold in selected):
+        raise UsageError(f"`fold={','.join(map(str, folds or ()))}`: the folds are 0 to {k - 1}")
+    return selected
 
 
-def _place(jobs: int, execution: Execution, threads: int | None = None) -> DevicePlan:
+def _plan_devices(jobs: int, execution: Execution, threads: int | None = None) -> DevicePlan:
     if execution.backend == "ray":
         from folds.execution.ray_cluster import place_on_cluster
 

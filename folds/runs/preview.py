@@ -1,4 +1,4 @@
-"""`ensemble kfold --preview`: some images as training sees them."""
+"""Write images with their augmentation for ``ensemble kfold --preview``."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ from folds.utils.progress import SILENT, Progress
 
 
 def write_previews(plan: Plan, path: Path, force: bool = False, progress: Progress = SILENT) -> list[Path]:
-    """Draw a sheet for the first run of each architecture: ``FILE.png``, or ``FILE-<run>.png`` where there are several.
+    """Write a sheet of images for the first run of each architecture; return the paths.
+
+    The file is ``FILE.png``, or ``FILE-<run>.png`` for several runs.
 
     Raises
     ------
-    EnsembleError : a sheet exists and `force` is not given; an image cannot be used.
+    UsageError : `path` is not a PNG file.
+    EnsembleError : a sheet exists and `force` is not given, or an image cannot be used.
     """
     if path.suffix.lower() != ".png":
-        raise UsageError(f"--preview {path}: expected a PNG", hint=f"--preview {path.with_suffix('.png')}")
+        raise UsageError(f"`preview={path}`: expected a .png file", hint=f"`preview={path.with_suffix('.png')}`")
     runs = list({run.base: run for run in reversed(plan.runs)}.values())[::-1]
     written = []
     with progress.step("decoding images") as advance:
@@ -48,11 +51,11 @@ def write_previews(plan: Plan, path: Path, force: bool = False, progress: Progre
 
 def _write(plan: Plan, run: Run, file: Path, pixels: NDArray[np.uint8]) -> None:
     table, recipe = plan.table, run.recipe
-    names, of_class = presets_of(recipe, table.classes, table.class_attributes)
+    names, class_index = presets_of(recipe, table.classes, table.class_attributes)
     labels = trained_labels(recipe, table) or ([] if table.labels is None else table.labels.tolist())
-    codes = of_class[[table.classes.index(label) for label in labels]]
+    codes = class_index[[table.classes.index(label) for label in labels]]
     rows = np.array(preview_rows(labels, codes, recipe.seed))
-    how = PreviewSettings(
+    settings = PreviewSettings(
         names,
         codes[rows],
         recipe.erase,
@@ -62,4 +65,4 @@ def _write(plan: Plan, run: Run, file: Path, pixels: NDArray[np.uint8]) -> None:
         run.architecture.std,
         recipe.seed,
     )
-    write_preview(file, pixels[rows], [labels[row] for row in rows.tolist()], how)
+    write_preview(file, pixels[rows], [labels[row] for row in rows.tolist()], settings)

@@ -14,10 +14,10 @@ from folds.utils.files import read_json
 
 
 def write_predictions(plan: Plan, run: Run) -> None:
-    """Stitch the finished folds of a run into ``runs/<run>.oof.npy`` and write its test predictions.
+    """Write the finished folds of a run to ``runs/<run>.oof.npy``, and its test predictions.
 
-    The out-of-fold file has one row a training sample, in the order of the table; rows of a fold that is not trained
-    are absent.
+    The out-of-fold file has one row per training sample, in the order of the table, without the rows of folds that are
+    not trained.
     """
     finished = [(fold, done) for fold in range(run.assignment.k) if (done := run.done(fold)) is not None]
     if not finished:
@@ -59,7 +59,7 @@ def write_predictions(plan: Plan, run: Run) -> None:
 
 
 def _published(path: Path, sidecar: PredictionMetadata) -> bool:
-    """Return whether `path` already holds exactly these folds (then it is not written again)."""
+    """Return whether `path` already has the predictions of exactly these folds."""
     if not (path.exists() and sidecar_path(path).exists()):
         return False
     return read_json(sidecar_path(path)).get("checkpoint_sha") == sidecar.checkpoint_sha and len(

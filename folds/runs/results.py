@@ -1,4 +1,4 @@
-"""Trained runs as objects of the face: what `kfold` returns, and what `load_run` and `list_runs` find on disk."""
+"""Trained runs in the Python interface: the result of `kfold`, and `load_run` and `list_runs` for runs on disk."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainedRun(Displayed):
-    """A run: one architecture and recipe, trained on some folds or all; everything is read from its files.
+    """A run: one architecture and recipe, trained on some or all folds. Its properties are read from its files.
 
     Attributes
     ----------
-    name : as in ``runs/<name>``.
-    root : the folder that holds ``runs/`` and ``checkpoints/``.
+    name : name of the run, as in ``runs/<name>``.
+    root : folder with ``runs/`` and ``checkpoints/``.
     """
 
     name: str
@@ -43,22 +43,22 @@ class TrainedRun(Displayed):
 
     @property
     def folder(self) -> Path:
-        """``runs/<name>``."""
+        """Return ``runs/<name>``."""
         return self.root / "runs" / self.name
 
     @property
     def oof(self) -> Predictions:
-        """The out-of-fold predictions of the folds that are trained."""
+        """Return the out-of-fold predictions of the trained folds."""
         return read_predictions(oof_file(self.root / "runs", self.name))
 
     @property
     def test(self) -> Predictions | None:
-        """The mean of the fold models' probabilities of the test samples; None where there are none."""
+        """Return the test predictions, averaged over the models of the folds; None without test samples."""
         return mean_of_folds(list(fold_files(self.root / "runs", self.name).values()))
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row for each epoch of each fold: ``fold``, ``epoch``, loss, learning rate, validation scores."""
+        """Return a row for each epoch of each fold: ``fold``, ``epoch``, loss, learning rate, validation scores."""
         import pandas as pd
 
         parts = []
@@ -70,7 +70,7 @@ class TrainedRun(Displayed):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings that it was trained with, and what was decided for it (``resolved``)."""
+        """Return the settings of the run, with the values that were resolved for it (``resolved``)."""
         path = self.folder / "config.toml"
         try:
             return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -79,23 +79,23 @@ class TrainedRun(Displayed):
 
     @property
     def checkpoints(self) -> dict[int, Path]:
-        """Fold → ``checkpoints/<name>/fold<i>.pt``, of the folds that are trained."""
+        """Return fold → ``checkpoints/<name>/fold<i>.pt`` for the trained folds."""
         folder = self.root / "checkpoints" / self.name
         return {fold: path for fold in self.trained if (path := folder / f"fold{fold}.pt").exists()}
 
     @property
     def folds(self) -> FoldAssignment:
-        """The split that it was trained on."""
+        """Return the split of the run."""
         return load_folds(self.folder / "folds.csv")
 
     @property
     def trained(self) -> tuple[int, ...]:
-        """The folds that are trained."""
+        """Return the trained folds."""
         return self._folds("done.json")
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Its published predictions: out of fold, and of test by fold; what `ensemble.blend` combines."""
+        """Return the prediction files of the run (out-of-fold, and test by fold), which `ensemble.blend` combines."""
         runs = self.root / "runs"
         return tuple(
             path for path in (oof_file(runs, self.name), *fold_files(runs, self.name).values()) if path.exists()
@@ -106,16 +106,16 @@ class TrainedRun(Displayed):
         return self.oof.score(metric, per_person=per_person)
 
     def summary(self, per_person: bool = False) -> RunSummary:
-        """Return its scores out of fold, on test where labels are known, and of each fold."""
+        """Return the scores: out-of-fold, on test if its labels are known, and of each fold."""
         done = {fold: read_json(self.folder / f"fold{fold}" / "done.json") for fold in self.trained}
         return summarize_run(self.name, done, self.folds.k, self.root / "runs", per_person)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``ensemble kfold --json`` says of it."""
+        """Return the record of the run in ``ensemble kfold --json``."""
         return self.summary().to_dict()
 
     def display_table(self) -> Table:
-        """Return what is shown: the scores, and of what."""
+        """Return the table of scores for display."""
         if not self.trained:
             return Table(f"{self.name}: no fold is trained yet")
         return results_table([self.summary()], title=str(self.folder))
@@ -125,17 +125,17 @@ class TrainedRun(Displayed):
         return tuple(sorted(int(name) for name in names if name.isdecimal()))
 
 
-Run = TrainedRun  # its name in the face
+Run = TrainedRun  # the public name
 
 
 class Runs(Mapping[str, TrainedRun], Displayed):
-    """Name → run, in the order in which they were asked for, with their scores side by side.
+    """A mapping of names to runs, in the requested order, with a table of their scores.
 
     Attributes
     ----------
-    summaries : of the runs of which a fold is trained.
-    pooled : what repeats and seeds of one architecture are worth together.
-    comparisons : of runs with their baselines.
+    summaries : scores of the runs with a trained fold.
+    pooled : pooled scores of the repeats and seeds of each architecture.
+    comparisons : comparisons of runs with their baselines.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Runs(Mapping[str, TrainedRun], Displayed):
 
     @cached_property
     def summaries(self) -> tuple[RunSummary, ...]:
-        """The scores of the runs of which a fold is trained."""
+        """Return the scores of the runs with a trained fold."""
         if self._summaries is not None:
             return tuple(self._summaries)
         return tuple(run.summary() for run in self._runs.values() if run.trained)
@@ -185,7 +185,7 @@ class Runs(Mapping[str, TrainedRun], Displayed):
         return pd.DataFrame(rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``ensemble kfold --json`` says."""
+        """Return the record of ``ensemble kfold --json``."""
         return {
             "runs": [one.to_dict() for one in self.summaries],
             "pooled": [one.to_dict() for one in self.pooled],
@@ -193,22 +193,22 @@ class Runs(Mapping[str, TrainedRun], Displayed):
         }
 
     def display_table(self) -> Table:
-        """Return what is shown: a line for each run."""
+        """Return the table of scores for display, a line per run."""
         if not self.summaries:
-            return Table(f"{len(self)} runs, of which no fold is trained yet")
+            return Table(f"{len(self)} runs, no fold is trained yet")
         return results_table(self.summaries, self.pooled)
 
 
 def load_run(name: str, *, root: str | Path = ".") -> TrainedRun:
-    """Return a run that was trained before, by its name.
+    """Return an existing run by its name.
 
     Parameters
     ----------
-    root : the folder that holds ``runs/`` and ``checkpoints/``.
+    root : folder with ``runs/`` and ``checkpoints/``.
 
     Raises
     ------
-    EnsembleError : there is no such run; the nearest are offered.
+    EnsembleError : the run does not exist; the message suggests the closest names.
 
     Examples
     --------
@@ -226,18 +226,19 @@ def load_run(name: str, *, root: str | Path = ".") -> TrainedRun:
         meant = f"; did you mean {' or '.join(close)}?" if close else ""
         raise EnsembleError(
             f"there is no run '{name}' in {runs}{meant}",
-            hint=f"there are {', '.join(known[:20])}" if known else "kfold(data, arch=['swin']) trains one",
+            hint=f"existing runs: {', '.join(known[:20])}" if known else "kfold(data, arch=['swin']) trains one",
         )
     return run
 
 
 def list_runs(*, root: str | Path = ".") -> pd.DataFrame:
-    """Return a row for each run that has a trained fold, by the ledger and the files: scores, settings, comparison,
-    remarks.
+    """Return a row for each run with a trained fold: scores, settings, comparison, notes, flags.
+
+    The rows come from the ledger and the files of the runs.
 
     Parameters
     ----------
-    root : the folder that holds ``runs/``.
+    root : folder with ``runs/``.
 
     Examples
     --------
@@ -253,7 +254,7 @@ def list_runs(*, root: str | Path = ".") -> pd.DataFrame:
 
 
 def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = (), title: str = "") -> Table:
-    """Return the scores of runs, a line each; and of the mean of several."""
+    """Return a table with the scores of each run, and of the pooled runs."""
     with_test = any(one.test is not None for one in summaries)
     header = ["run", "folds", "OOF macro F1", "95% CI", "accuracy", *(["test macro F1", "95% CI"] if with_test else [])]
     rows: list[list[str]] = []

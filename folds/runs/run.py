@@ -1,4 +1,4 @@
-"""A run: one architecture and recipe over all folds, its files, and the checks before they change."""
+"""A run: one architecture and recipe over all folds, with its files and the checks before they are changed."""
 
 from __future__ import annotations
 
@@ -54,13 +54,15 @@ _DONE: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One architecture and recipe over all folds, and where its files are.
+    """One architecture and recipe over all folds, with the locations of its files.
 
     Attributes
     ----------
-    assignment : the folds; runs of one command differ in them where there are repeats.
-    base : the name that runs which differ in repeat or seed alone have in common.
-    baseline : the run that it is compared with.
+    assignment : the folds; they differ between the repeats of one command.
+    parameters : number of parameters of the model.
+    rate_reason : reason for the learning rate.
+    base : common name of the runs that differ only in repeat or seed.
+    baseline : name of the run that it is compared with.
     """
 
     name: str
@@ -100,7 +102,7 @@ class Run:
 
         Raises
         ------
-        EnsembleError : it is damaged, or the predictions it stands for are gone.
+        EnsembleError : the file is damaged, or the predictions or the checkpoint of the fold are missing.
         """
         path = self.fold_folder(fold) / "done.json"
         if not path.exists():
@@ -111,14 +113,14 @@ class Run:
         )
         missing = next((file for file in (path.with_name("oof.npy"), self.checkpoint(fold)) if not file.exists()), None)
         if wrong or missing:
-            what = (
-                f"says that the fold is trained, and {missing} is not there" if missing and not wrong else "is damaged"
+            problem = f"records a trained fold, but {missing} does not exist" if missing and not wrong else "is damaged"
+            raise EnsembleError(
+                f"{path} {problem}", hint=f"rm -r {path.parent}, then `resume=True` trains this fold again"
             )
-            raise EnsembleError(f"{path} {what}", hint=f"rm -r {path.parent} and --resume train this fold again")
         return record
 
     def check_not_started(self, folds: Sequence[int], resume: bool = False, force: bool = False) -> None:
-        """Raise if the run exists and neither `resume` nor `force` is given."""
+        """Raise EnsembleError if the run exists and neither `resume` nor `force` is given."""
         if force:
             return
         started = [fold for fold in folds if self.fold_folder(fold).exists()]
@@ -127,15 +129,15 @@ class Run:
             state = f"folds {', '.join(map(str, done))} are trained" if done else "it has been started"
             raise EnsembleError(
                 f"the run {self.folder} exists and {state}",
-                hint="--resume continues it, --name NEW starts another run, --force retrains it from scratch",
+                hint="`resume=True` continues it, `name=NEW` starts another run, `force=True` retrains it from scratch",
             )
-        # Predictions with this name from elsewhere: a colleague's, or of a run whose folder was removed.
+        # Predictions with this name may be of a colleague, or of a run whose folder was removed.
         if not (self.folder / "config.toml").exists():
-            there = [path for path in self._results() if path.is_file()]
-            if there:
+            existing = [path for path in self._results() if path.is_file()]
+            if existing:
                 raise EnsembleError(
-                    f"{there[0]} exists, and {self.folder}, which would have made it, does not",
-                    hint="use another --name, or --force to replace it",
+                    f"{existing[0]} exists, but its run {self.folder} does not",
+                    hint="use another `name`, or `force=True` to replace it",
                 )
 
     def _results(self) -> list[Path]:
@@ -143,15 +145,13 @@ class Run:
         return [oof_file(self.runs, self.name), *fold_files(self.runs, self.name).values(), *checkpoints]
 
     def check_same_settings(self, record: str) -> None:
-        """Raise if the run was started with different settings, data or folds.
+        """Raise EnsembleError if the run was started with different settings, data or folds.
+
+        The details of the error list the differences.
 
         Parameters
         ----------
-        record : the content of the config.toml that this command would write.
-
-        Raises
-        ------
-        EnsembleError : the one that is there differs; the differences are listed.
+        record : content of the config.toml that this command would write.
         """
         path = self.folder / "config.toml"
         if not path.exists():
@@ -166,51 +166,51 @@ class Run:
         if changed:
             lines = [f"{key}: {_short(before.get(key))} → {_short(after.get(key))}" for key in changed]
             if _DEVICE in changed and set(changed) <= {_DEVICE, "resolved amp"}:  # half precision comes with the device
-                there = (
-                    "--devices cpu continues"
+                matching = (
+                    "`devices=cpu` continues"
                     if before[_DEVICE] == "cpu"
-                    else "a machine with a GPU (--devices auto, or 0) continues"
+                    else "a machine with a GPU (`devices=auto`, or a CUDA number) continues"
                 )
                 raise EnsembleError(
                     f"the run {self.folder} was started on another kind of device, which gives different numbers",
-                    hint=f"{there} it; --name NEW starts another run; --force retrains it from scratch",
+                    hint=f"{matching} it; `name=NEW` starts another run; `force=True` retrains it from scratch",
                     details=lines,
                 )
             raise EnsembleError(
                 f"the run {self.folder} was started with different settings",
-                hint="use the settings it was started with, --name NEW for another run, or --force to retrain it from "
-                "scratch",
+                hint="use the settings it was started with, `name=NEW` for another run, or `force=True` to retrain it "
+                "from scratch",
                 details=lines,
             )
 
     def remove(self, folds: Sequence[int]) -> None:
         """Remove these folds; if they are all folds, remove the whole run, so that it can start with other settings.
 
-        What was predicted from them in several views goes with them: it would be of models that are no more. What says
-        that a fold is trained goes first, and what it could be gone on from next: stopped anywhere, nothing that is
-        left
-        looks finished, or is gone on with under other settings.
+        TTA predictions of the removed models are removed as well. The files done.json are removed first, then the saved
+        states: after an interruption at any point, no remaining fold looks finished, and none is continued with other
+        settings.
 
         Raises
         ------
-        EnsembleError : something cannot be removed; the same command goes on with it when that is mended.
+        EnsembleError : a file cannot be removed; after the problem is solved, the same command continues.
         """
-        whole = self.is_whole(folds)
+        all_folds = self.has_all(folds)
         tests, tta = fold_files(self.runs, self.name), self.runs / "tta"
-        places = sorted(self.folder.glob("fold*/")) if whole else [self.fold_folder(fold) for fold in folds]
+        fold_dirs = sorted(self.folder.glob("fold*/")) if all_folds else [self.fold_folder(fold) for fold in folds]
         for name in ("done.json", "state.pt"):
-            for place in places:
-                remove(place / name)
-        predicted = [oof_file(self.runs, self.name), *(path for fold, path in tests.items() if whole or fold in folds)]
-        for path in [*predicted, oof_file(tta, self.name), *fold_files(tta, self.name).values()]:
-            # The array first: a sidecar alone is ignored, an array alone would be read without any check.
+            for fold_dir in fold_dirs:
+                remove(fold_dir / name)
+        test_files = [path for fold, path in tests.items() if all_folds or fold in folds]
+        oof_files = oof_file(self.runs, self.name), oof_file(tta, self.name)
+        for path in [oof_files[0], *test_files, oof_files[1], *fold_files(tta, self.name).values()]:
+            # The array first, because a sidecar alone is ignored, but an array alone is read without checks.
             remove(path)
             remove(sidecar_path(path))
-        checkpoints = [self.checkpoints / self.name] if whole else [self.checkpoint(fold) for fold in folds]
-        for path in [tta / self.name, *places, *checkpoints, *([self.folder] if whole else [])]:
+        checkpoints = [self.checkpoints / self.name] if all_folds else [self.checkpoint(fold) for fold in folds]
+        for path in [tta / self.name, *fold_dirs, *checkpoints, *([self.folder] if all_folds else [])]:
             remove(path)
 
-    def is_whole(self, folds: Sequence[int]) -> bool:
+    def has_all(self, folds: Sequence[int]) -> bool:
         """Return whether these are all folds of the run."""
         return set(folds) == set(range(self.assignment.k))
 
@@ -218,17 +218,19 @@ class Run:
 def file_safe(name: str) -> str:
     """Return a run name that is safe for shells and file systems: letters, digits, ``.``, ``_`` and ``-``.
 
-    `tta`, `blends` and `tune` are folders of the program itself.
+    Raises
+    ------
+    UsageError : the name has no such character, or it is `tta`, `blends` or `tune`, which are folders of the program.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
     if not safe or safe in ("tta", "blends", "tune"):
-        raise UsageError(f"--name {name}: expected letters, digits, '-', '_' or '.', and not 'tta', 'blends' or 'tune'")
+        raise UsageError(f"`name={name}`: expected letters, digits, '-', '_' or '.', and not 'tta', 'blends' or 'tune'")
     return safe
 
 
 @dataclass(frozen=True)
 class RecordedResources:
-    """Threads and jobs of an earlier start; None if there was none or if they were not recorded."""
+    """The threads and jobs of an earlier start; None if they were not recorded."""
 
     threads: int | None = None
     jobs: int | None = None
@@ -239,7 +241,7 @@ def recorded_start(runs: Sequence[Run]) -> RecordedResources:
 
     Raises
     ------
-    EnsembleError : a record is damaged, or the runs were begun with different numbers of threads.
+    EnsembleError : a record is damaged, or the runs were started with different numbers of threads.
     """
     threads: dict[int, str] = {}
     jobs: list[int] = []
@@ -253,7 +255,7 @@ def recorded_start(runs: Sequence[Run]) -> RecordedResources:
         each = ", ".join(f"{name} with {number}" for number, name in sorted(threads.items()))
         raise EnsembleError(
             f"these runs were started with different numbers of threads per job: {each}",
-            hint="--resume them one at a time: --arch NAME",
+            hint="use `resume=True` for one run at a time (`arch=NAME`)",
         )
     return RecordedResources(next(iter(threads), None), min(jobs, default=None))
 

@@ -1,4 +1,4 @@
-"""A training from beginning to end: lock the runs, decode and audit their images, train, record, score, compare."""
+"""Run a training from start to end: lock the runs, decode and audit the images, train, record, score, compare."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training has come to.
+    """The result of a training.
 
     Attributes
     ----------
-    summaries : of the runs of which a fold is trained, in the order of the plan.
-    pooled : what repeats and seeds of one architecture are worth together; [] where there are none.
-    comparisons : of runs with their baselines; [] where nothing is compared.
-    failed : the jobs that failed; what they had saved is kept.
+    summaries : scores of the runs with a trained fold, in the order of the plan.
+    pooled : pooled scores of the repeats and seeds of each architecture; [] without repeats and seeds.
+    comparisons : comparisons of runs with their baselines; [] without baselines.
+    failed : the failed jobs; their saved states are kept.
     """
 
     plan: Plan
@@ -68,27 +68,26 @@ def train_runs(
     per_person: bool = False,
     progress: Progress = SILENT,
 ) -> TrainingResult:
-    """Train what is not trained yet of a plan, enter its runs in the ledger, and score and compare them.
+    """Train the remaining folds of a plan, enter its runs in the ledger, and score and compare them.
 
-    Interrupted (KeyboardInterrupt passes through), finished folds are published, and the others go on from their last
-    epoch.
+    After an interruption (KeyboardInterrupt passes through), finished folds are published, and the others can be
+    resumed from their last saved state. A failed fold does not raise an error.
 
     Parameters
     ----------
-    resume : go on with runs that were begun; `force`: train them again from nothing. Without either, a run that exists
-        is an error.
-    strict : warnings about the data and the folds are errors, raised before anything is written.
-    hypothesis : what is expected, kept with the runs in the ledger.
-    tracker : gets the numbers as well (`folds.experiments.loggers.open_tracker`).
-    per_person : score people: a person's images are averaged first.
+    resume : continue existing runs.
+    force : retrain existing runs from scratch. Without `resume` and `force`, an existing run is an error.
+    strict : treat warnings about the data and the folds as errors, raised before anything is written.
+    hypothesis : expected result, saved with the runs in the ledger.
+    tracker : logger of the scores (`folds.experiments.loggers.open_tracker`).
+    per_person : average the probabilities of each person's images before scoring.
 
     Raises
     ------
-    EnsembleError : as `folds.runs.open.prepare_jobs`; a run is locked by another process. A fold that fails raises
-        nothing.
+    EnsembleError : see `folds.runs.open.prepare_jobs`; or another process holds the lock of a run.
     """
     tracker = tracker or Tracker()
-    git = git_state(plan.root)  # of when it was begun: code may be edited while it trains
+    git = git_state(plan.root)  # before the training, because the code may be edited meanwhile
     with lock_runs(plan):
         jobs = _open(plan, resume, force, strict, progress)
         for run in plan.runs:
@@ -103,7 +102,7 @@ def train_runs(
 
 
 def score_runs(plan: Plan, failed: Sequence[Outcome] = (), per_person: bool = False) -> TrainingResult:
-    """Score and compare the runs of a plan, as far as they are trained."""
+    """Score and compare the trained folds of the runs of a plan."""
     summaries = summarize_runs(plan, per_person)
     pooled = pool_variants(plan, summaries, per_person)
     compared = compare_with_baselines(plan.runs, summaries, per_person)
@@ -125,7 +124,7 @@ def _open(plan: Plan, resume: bool, force: bool, strict: bool, progress: Progres
 
 
 def _train(plan: Plan, jobs: Sequence[Job], tracker: Tracker, progress: Progress) -> list[Outcome]:
-    """Train the jobs, shown live, and return those that failed."""
+    """Train the jobs with a progress display, and return the failed ones."""
     failed: list[Outcome] = []
     with progress.jobs(jobs, len(plan.placement.devices)) as view:
 
@@ -148,12 +147,12 @@ def _log_outcome(outcome: Outcome) -> None:
         done = outcome.result
         logger.info(
             f"{outcome.job.title}: macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, "
-            f"{duration(done['seconds'])} ({done['seconds'] / max(done['epochs'], 1):.1f} s an epoch)"
+            f"{duration(done['seconds'])} ({done['seconds'] / max(done['epochs'], 1):.1f} s per epoch)"
         )
 
 
 def _enter_in_ledger(plan: Plan, git: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Enter the runs in the ledger; hours of training do not fail for a line in it."""
+    """Enter the runs in the ledger and return the entries; an error is only logged, because the training is done."""
     entries = []
     for run in plan.runs:
         try:
@@ -166,7 +165,7 @@ def _enter_in_ledger(plan: Plan, git: Mapping[str, Any] | None) -> list[dict[str
 
 
 def summarize_runs(plan: Plan, per_person: bool = False) -> list[RunSummary]:
-    """Return what each run of the plan is worth, as far as it is trained."""
+    """Return the scores of the runs with a trained fold."""
     summaries = []
     for run in plan.runs:
         done = {fold: record for fold in range(run.assignment.k) if (record := run.done(fold)) is not None}
@@ -176,11 +175,11 @@ def summarize_runs(plan: Plan, per_person: bool = False) -> list[RunSummary]:
 
 
 def pool_variants(plan: Plan, summaries: Sequence[RunSummary], per_person: bool = False) -> list[PooledRuns]:
-    """Return what the repeats and seeds of one architecture are worth together; [] where there are none."""
+    """Return the pooled scores of the repeats and seeds of each architecture; [] without repeats and seeds."""
     base = {run.name: run.base for run in plan.runs}
     pooled = []
     for name in dict.fromkeys(base.values()):
-        together = [summary for summary in summaries if base[summary.run] == name]
-        found = pool_runs(name, together, plan.runs[0].runs, per_person)
+        members = [summary for summary in summaries if base[summary.run] == name]
+        found = pool_runs(name, members, plan.runs[0].runs, per_person)
         pooled += [found] if found is not None else []
     return pooled

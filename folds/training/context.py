@@ -1,6 +1,4 @@
-"""Hold what one fold is trained on and how: its rows, targets, and every random number as a function of epoch and
-step.
-"""
+"""The data and settings of the training of one fold, and its random numbers as functions of epoch and step."""
 
 from __future__ import annotations
 
@@ -32,15 +30,16 @@ from folds.utils.files import derive_seed
 
 @dataclass(frozen=True)
 class FoldContext:
-    """What a fold is trained on and how; nothing in it changes.
+    """The data and settings of the training of one fold; they do not change during the training.
 
     Attributes
     ----------
-    labels : (images,) class indices, of the classes that are predicted.
-    training_labels : (images, heads) class indices that each head learns.
+    labels : (images,) indices of the predicted classes.
+    training_labels : (images, heads) class index of each head.
     training, validation : rows of the two parts.
-    epochs : the rows that each epoch shows.
-    augmentations : those in use; `augmentation_index` (images,) says which of them each image has.
+    epochs : sampler of the rows of each epoch.
+    augmentations : the augmentations in use.
+    augmentation_index : (images,) index of the augmentation of each image.
     amp : ``bf16``, ``fp16`` or ``off``.
     """
 
@@ -62,25 +61,25 @@ class FoldContext:
 
     @property
     def device(self) -> str:
-        """Return where it is trained: ``cpu``, ``cuda:0``."""
+        """Return the device of the training: ``cpu``, ``cuda:0``."""
         return self.job.device
 
     @property
     def seed(self) -> tuple[Any, ...]:
-        """Return what every random stream of the job is derived from, with the epoch and the step."""
+        """Return the seed of the job; all random streams are derived from it and from epoch and step."""
         return (self.recipe.seed, self.job.run, self.job.fold)
 
     @property
     def selected_on_validation(self) -> bool:
-        """Return whether anything about the model was chosen on the fold that is scored, which makes its score
-        optimistic.
-        """
+        """Return whether something about the model was chosen on the scored fold, which makes the score optimistic."""
         return self.recipe.selected_on_validation or self.job.selected_on_validation
 
     @property
     def steps(self) -> int:
-        """Steps an epoch. Batches are of near equal size: a short last one would count its images more, and of one
-        image has no variance.
+        """Return the number of steps per epoch.
+
+        Batches have almost equal sizes: images of a short last batch would have more weight, and a batch of one image
+        has no variance.
         """
         return max(1, math.ceil(len(self.epochs) / (self.recipe.batch_size or len(self.epochs))))
 
@@ -90,25 +89,34 @@ class FoldContext:
 
     @property
     def mixing(self) -> MixupCutmix:
-        """Return how images are mixed."""
+        """Return the settings of mixup and CutMix."""
         return MixupCutmix(self.recipe.mixup, self.recipe.cutmix)
 
     def augmentation_params(
         self, epoch: int, steps: Sequence[int], batches: Sequence[NDArray[np.int64]]
     ) -> list[tuple[Tensor, Tensor]]:
-        """Every random number of these steps, of augmentation and of mixing, each (images, numbers), on the device."""
+        """Return the random numbers of augmentation and of mixing for each step, each (images, numbers), on the device.
+
+        Parameters
+        ----------
+        steps : steps of the epoch.
+        batches : rows of each step.
+        """
         mixing, columns = self.mixing, sample_parameters(1, self.augmentations, torch.Generator()).shape[1]
 
-        def drawing(n: int, generator: torch.Generator) -> Tensor:
-            drawn = sample_parameters(n, self.augmentations, generator)
-            return torch.cat([drawn, draw_mixing(n, mixing, generator)], 1) if mixing else drawn
+        def sample(n: int, generator: torch.Generator) -> Tensor:
+            parameters = sample_parameters(n, self.augmentations, generator)
+            return torch.cat([parameters, draw_mixing(n, mixing, generator)], 1) if mixing else parameters
 
         seeds = [derive_seed(*self.seed, epoch, step) for step in steps]
-        drawn = sample_batches(drawing, [len(rows) for rows in batches], seeds, self.device)
-        return [(both[:, :columns], both[:, columns:]) for both in drawn]
+        samples = sample_batches(sample, [len(rows) for rows in batches], seeds, self.device)
+        return [(both[:, :columns], both[:, columns:]) for both in samples]
 
     def user_transform(self, epoch: int) -> Change | None:
-        """Return the user's transform of uint8 images; each has a seed of its own, also where it is shown twice."""
+        """Return the transform of uint8 images by the user's function; None without one.
+
+        Every image has a seed of its own, also if it appears twice in an epoch.
+        """
         transform = self.transform
         if transform is None:
             return None
@@ -122,21 +130,26 @@ class FoldContext:
 
     @property
     def schedule(self) -> Schedule:
-        """Return the course of the learning rate."""
+        """Return the learning-rate schedule."""
         return Schedule(
             self.recipe.schedule, self.recipe.epochs, self.steps, self.recipe.warmup or 0.0, self.recipe.schedule_args
         )
 
     def counts(self) -> list[Tensor]:
-        """For each head (values,) images that an epoch shows, all of the training part, on the device."""
-        codes = self.training_labels[self.epochs.rows(0)]  # of each class every epoch shows as many
+        """Return for each head (values,) the images per epoch, all from the training part, on the device."""
+        codes = self.training_labels[self.epochs.rows(0)]  # every epoch has the same number of images of each class
         sizes = [len(head.values) for head in self.target.heads]
         return [
             torch.from_numpy(np.bincount(codes[:, i], minlength=size)).to(self.device) for i, size in enumerate(sizes)
         ]
 
     def logits(self, model: torch.nn.Module, pixels: PixelSource, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return (n, classes) of `rows`, in their order; an error where training has left numbers that are none."""
+        """Return (n, classes) the logits of `rows`, in this order.
+
+        Raises
+        ------
+        TrainingDivergedError : a logit is not finite.
+        """
         model = join_heads(model.eval(), self.target)
         mean, std = self.architecture.mean, self.architecture.std
         logits = predict_logits(
@@ -147,8 +160,8 @@ class FoldContext:
         return logits
 
     def diverged(self, what: str) -> EnsembleError:
-        """Return the error for a training that has left the numbers."""
+        """Return the error for a training with a non-finite loss or prediction."""
         return TrainingDivergedError(
             f"{self.job.title}: {what}",
-            hint=f"--name NEW with a lower --lr (now {self.recipe.lr:g}), or with --amp off",
+            hint=f"start another run (`name=NEW`) with a lower `lr` (now {self.recipe.lr:g}) or with `amp=off`",
         )

@@ -1,4 +1,4 @@
-"""Describe one (run, fold) to train as plain values, which can be sent to another process or machine."""
+"""Describe the training of one fold of a run as plain values, which can be sent to another process or machine."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 from folds.errors import EnsembleError
 
-# A worker whose parent was killed leaves within moments; on another machine, the file system must notice it first.
+# A worker exits soon after its parent was killed; on another machine, the file system must notice this first.
 LOCK_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """One fold of a run.
+    """The training of one fold of a run.
 
     Attributes
     ----------
-    folder : ``runs/<run>`` with its folds.csv, whose rows are the rows of the `pixels` file.
+    folder : ``runs/<run>``; its folds.csv has the same rows as the `pixels` file.
     checkpoint : the file to write.
-    device, threads, amp : where and how.
-    save_seconds : an epoch that takes longer is saved inside, too.
-    memory_fraction : of the device's memory that is the job's: where two train on it, half.
-    trained : a CSV ``id,label`` of what is trained on, where that is not what is scored.
-    init : a checkpoint that the fold begins with.
-    selected_on_validation : something about what it begins with was chosen on the fold that is scored.
+    pixels, test_pixels : cache files of the decoded images.
+    save_seconds : longest time between two saved states; longer epochs are also saved between steps.
+    memory_fraction : share of the device's memory for this job; 0.5 if two jobs train on the device.
+    training_labels : CSV file ``id,label`` with the training labels, if they differ from the scored labels.
+    init : checkpoint with the initial weights.
+    selected_on_validation : whether something about the initial weights was chosen on the scored fold.
     """
 
     run: str
@@ -48,30 +48,30 @@ class Job:
     amp: str = "auto"
     save_seconds: float = 180.0
     memory_fraction: float = 1.0
-    trained: str | None = None
+    training_labels: str | None = None
     init: str | None = None
     selected_on_validation: bool = False
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def fold_dir(self) -> Path:
-        """Return ``runs/<run>/fold<i>``, where the job keeps its state and leaves its results."""
+        """Return ``runs/<run>/fold<i>``, the folder of the job's state and results."""
         return Path(self.folder) / f"fold{self.fold}"
 
     @property
     def lock(self) -> Path:
-        """Held while the job is trained. Beside the run's folder, not in it: --force removes the folder."""
+        """Return the lock file of the job; it is outside the run's folder, which ``--force`` removes."""
         return lock_of(Path(self.folder), self.fold)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Return the files that must be there before it begins."""
-        given = (self.pixels, self.test_pixels, self.recipe.get("init"), self.trained, self.init)
-        return str(Path(self.folder) / "folds.csv"), *(path for path in given if path)
+        """Return the input files."""
+        inputs = (self.pixels, self.test_pixels, self.recipe.get("init"), self.training_labels, self.init)
+        return str(Path(self.folder) / "folds.csv"), *(path for path in inputs if path)
 
     @property
     def writes(self) -> tuple[str, ...]:
-        """Return the folders that it leaves files in."""
+        """Return the folders of the output files."""
         return self.folder, str(Path(self.checkpoint).parent), str(self.lock.parent)
 
     @property
@@ -93,7 +93,7 @@ class Job:
             checkpoint=absolute(self.checkpoint),
             pixels=absolute(self.pixels),
             test_pixels=test,
-            trained=None if self.trained is None else absolute(self.trained),
+            training_labels=None if self.training_labels is None else absolute(self.training_labels),
             init=None if self.init is None else absolute(self.init),
             recipe=self.recipe | init,
         )
@@ -101,7 +101,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: `result` is the content of its done.json, or `error` says why there is none."""
+    """The outcome of a job: `result` is the content of its done.json; `error` is set if the job failed."""
 
     job: Job
     result: dict[str, Any] | None = None
@@ -109,7 +109,7 @@ class Outcome:
 
 
 def lock_of(folder: Path, fold: int) -> Path:
-    """Return ``runs/.<run>.fold<i>.lock`` of the fold of the run in `folder`."""
+    """Return the lock file of a fold of the run in `folder`: ``runs/.<run>.fold<i>.lock``."""
     return folder.parent / f".{folder.name}.fold{fold}.lock"
 
 
@@ -119,5 +119,5 @@ def job_as_dict(job: Job) -> dict[str, Any]:
 
 
 def job_from_dict(record: Mapping[str, Any]) -> Job:
-    """Return the job of `job_as_dict`, after JSON."""
+    """Return the job from the values of `job_as_dict`, read from JSON."""
     return replace(Job(**record), classes=tuple(record["classes"]))

@@ -1,4 +1,4 @@
-"""Run the epochs of one fold: deterministic, and saved between any two steps."""
+"""Run the epochs of one fold deterministically; the state can be saved between any two steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from folds.utils.files import derive_seed
 from folds.utils.numeric import softmax
 
 Report = Callable[[dict[str, Any]], None]
-LossOf = Callable[[Tensor, Tensor], Tensor]  # images or outputs, truth (n, heads) → scalar
+LossOf = Callable[[Tensor, Tensor], Tensor]  # images, labels → scalar
 _REPORT_SECONDS = 0.2
 
 
@@ -35,31 +35,31 @@ def run_epochs(
     forward: Callable[[Tensor], Tensor],
     report: Report,
 ) -> None:
-    """Train from where `state` stands to the last epoch; on return its model has the weights to keep.
+    """Train from the current epoch and step of `state` to the last epoch; the model of `state` gets the final weights.
 
     Parameters
     ----------
-    writer : saves the state after every epoch, and inside of one that takes long.
+    writer : saves the state after every epoch, and between steps of a long epoch.
     forward : the model of `state`, or its compiled form.
-    report : gets ``step``, ``epoch`` and ``note`` events.
+    report : called with ``step``, ``epoch`` and ``note`` events.
 
     Raises
     ------
     TrainingDivergedError : the loss is not finite.
-    EnsembleError : memory does not suffice even for one image at a time; a state cannot be written.
+    EnsembleError : the memory is too small even for one image at a time; a state cannot be written.
     """
     loop = _Loop(context, state, writer, forward, report)
     recipe, progress = context.recipe, state.progress
     while progress.epoch < recipe.epochs and not _should_stop_early(progress.history, recipe.patience):
         loss, rate = loop.train_epoch()
         loop.close_epoch(loss, rate)
-    kept = progress.best or (state.ema.module.state_dict() if state.ema is not None else None)
-    if kept is not None:
-        state.model.load_state_dict(kept)
+    weights = progress.best or (state.ema.module.state_dict() if state.ema is not None else None)
+    if weights is not None:
+        state.model.load_state_dict(weights)
 
 
 class _Loop:
-    """What stays the same from epoch to epoch, and the clocks of reports and saves."""
+    """The training loop of a fold, with the times of the last report and the last save."""
 
     def __init__(
         self,
@@ -79,19 +79,19 @@ class _Loop:
         self.freezer = Freezer(state.model) if context.recipe.freeze else None
         self.statistics = _BatchNormSnapshot(state.model)
         self.reported, self.saved, self.clock = 0.0, time.monotonic(), time.perf_counter()
-        self.spent_before = 0.0  # seconds that went into the epoch before it was resumed
+        self.spent_before = 0.0  # seconds of the current epoch before the training was resumed
 
     def train_epoch(self) -> tuple[float, float]:
-        """Do the steps that are left of the epoch; return its mean loss and the last learning rate."""
+        """Run the remaining steps of the epoch; return its mean loss and the last learning rate."""
         context, state, progress = self.context, self.state, self.state.progress
         epoch, self.spent_before = progress.epoch, progress.epoch_seconds
         loss_of, losses = self._loss_of(epoch), [record["loss"] for record in progress.history]
         batches = context.batches(epoch)[progress.step :]
-        # One transfer an epoch; an index sent for every step would wait for its turn behind the step's kernels.
+        # One transfer per epoch; an index sent at every step would wait for the kernels of the previous step.
         order = torch.from_numpy(np.concatenate(batches)).to(context.device)
         parameters = context.augmentation_params(epoch, range(progress.step, context.steps), batches)
         zero = torch.zeros((), device=context.device)
-        progress.summed = zero if progress.summed is None else progress.summed.to(context.device)
+        progress.loss_sum = zero if progress.loss_sum is None else progress.loss_sum.to(context.device)
         state.model.train()
         if self.freezer is not None:
             self.freezer.set(epoch < context.recipe.freeze)
@@ -100,23 +100,23 @@ class _Loop:
         for rows, batch, drawn in zip(batches, pixels, parameters, strict=True):
             step = epoch * context.steps + progress.step
             rate = self._set_learning_rate(step, losses)
-            inputs, truth = self._inputs(batch, order[start : start + len(rows)], *drawn)
+            inputs, labels = self._inputs(batch, order[start : start + len(rows)], *drawn)
             start += len(rows)
-            progress.summed += _train_step(context, state, loss_of, inputs, truth, self.statistics, self.report)
+            progress.loss_sum += _train_step(context, state, loss_of, inputs, labels, self.statistics, self.report)
             if state.ema is not None:
                 state.ema.update(state.model, step=step)
             progress.step += 1
             self._between_steps(step)
-        loss = float(progress.summed) / len(context.epochs)
+        loss = float(progress.loss_sum) / len(context.epochs)
         if not math.isfinite(loss):
             raise context.diverged(f"the loss is {loss} in epoch {epoch + 1}")
         return loss, rate
 
     def close_epoch(self, loss: float, rate: float) -> None:
-        """Validate, record and save the epoch whose steps are done."""
+        """Validate, record and save the epoch after its last step."""
         context, state, progress = self.context, self.state, self.state.progress
         validation = _validate(context, state.eval_model)
-        # With the validation, and with the save of the epoch before: what an epoch costs, not what flatters.
+        # The time includes the validation and the save of the previous epoch, so it is the full cost of an epoch.
         now = time.perf_counter()
         spent, self.clock = self.spent_before + now - self.clock, now
         record = {"epoch": progress.epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | validation
@@ -125,40 +125,39 @@ class _Loop:
             progress.best = {name: value.detach().clone() for name, value in state.eval_model.state_dict().items()}
         progress.history.append(record)
         progress.seconds += spent
-        progress.epoch, progress.step, progress.summed, progress.epoch_seconds = progress.epoch + 1, 0, None, 0.0
+        progress.epoch, progress.step, progress.loss_sum, progress.epoch_seconds = progress.epoch + 1, 0, None, 0.0
         self.writer.save(state)
         self.saved = time.monotonic()
         self.report({"event": "epoch", "done": progress.epoch * context.steps, "total": self.total, **record})
 
     def _loss_of(self, epoch: int) -> LossOf:
-        """Return the loss of an epoch: images and truth → scalar; it may change from epoch to epoch."""
+        """Return the loss of an epoch as a function of images and labels; it may change from epoch to epoch."""
         context, recipe, forward = self.context, self.context.recipe, self.forward
         criterion = build_criterion(
             context.target, recipe.loss, recipe.head_loss, recipe.label_smoothing, self.counts, epoch / recipe.epochs
         )
 
-        def loss_of(images: Tensor, truth: Tensor) -> Tensor:
+        def loss_of(images: Tensor, labels: Tensor) -> Tensor:
             with autocast(context.amp, context.device):
-                return criterion(forward(images), truth)
+                return criterion(forward(images), labels)
 
         return loss_of
 
     def _set_learning_rate(self, step: int, losses: Sequence[float]) -> float:
-        """Set the learning rate of a step, counted from the first epoch on; return it before any layer's own factor."""
+        """Set the learning rate of a step, counted over all epochs; return it without the factors of the layers."""
         rate = (self.context.recipe.lr or 0.0) * self.schedule.share(step, losses)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         return rate
 
     def _inputs(self, batch: Tensor, index: Tensor, drawn: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the augmented images of a step, and what is learnt of them: (n, heads) codes, or (n, outputs) shares
-        where mixed.
+        """Return the augmented images of a step and their labels: (n, heads) codes, or (n, outputs) shares if mixed.
 
         Parameters
         ----------
         batch : uint8 (n, height, width, 3).
-        index : (n,) its rows, on the device.
-        drawn, mixed : (n, numbers) the random numbers of augmentation and of mixing.
+        index : (n,) rows of the batch, on the device.
+        drawn, mixed : (n, numbers) random numbers of augmentation and of mixing.
         """
         context, architecture = self.context, self.context.architecture
         inputs = augment_batch(
@@ -170,11 +169,11 @@ class _Loop:
             self.augmentation_index[index],
             self.layout,
         )
-        truth = self.targets[index]
-        return mix_batch(inputs, one_hot(context.target, truth), mixed) if self.mixing else (inputs, truth)
+        labels = self.targets[index]
+        return mix_batch(inputs, one_hot(context.target, labels), mixed) if self.mixing else (inputs, labels)
 
     def _between_steps(self, step: int) -> None:
-        """Report and save, where the last time is long enough ago."""
+        """Report progress and save the state if the last report or save was long enough ago."""
         context, progress = self.context, self.state.progress
         now = time.monotonic()
         if now - self.reported > _REPORT_SECONDS:
@@ -182,38 +181,38 @@ class _Loop:
             self.report({"event": "step", "done": step + 1, "total": self.total})
         if now - self.saved > context.job.save_seconds and progress.step < context.steps:
             progress.epoch_seconds = self.spent_before + time.perf_counter() - self.clock
-            if not math.isfinite(float(progress.summed)):  # type: ignore[arg-type]
+            if not math.isfinite(float(progress.loss_sum)):  # type: ignore[arg-type]
                 raise context.diverged(f"the loss is not finite in epoch {progress.epoch + 1}")
             self.writer.save(self.state)
             self.saved = now
 
 
 def _should_stop_early(history: Sequence[Mapping[str, float]], patience: int) -> bool:
-    """Return whether the validation score has not risen for `patience` epochs (0: never)."""
+    """Return whether the validation score has not improved for `patience` epochs; always False if `patience` is 0."""
     scores = [record["validation_macro_f1"] for record in history]
     return patience > 0 and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 class _BatchNormSnapshot:
-    """The running statistics of batch normalisation: kept before a step, put back where the step is tried again."""
+    """A snapshot of the running statistics of batch normalization, restored when a step is retried."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._NormBase)]
         buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
-        # A kind at a time: only tensors of one kind are copied by one kernel.
-        kinds = sorted({buffer.dtype for buffer in buffers}, key=str)
-        self.now = [[buffer for buffer in buffers if buffer.dtype == kind] for kind in kinds]
-        self.before = [[buffer.clone() for buffer in some] for some in self.now]
+        # Grouped by dtype, because one kernel copies tensors of one dtype only.
+        dtypes = sorted({buffer.dtype for buffer in buffers}, key=str)
+        self.current = [[buffer for buffer in buffers if buffer.dtype == dtype] for dtype in dtypes]
+        self.saved = [[buffer.clone() for buffer in group] for group in self.current]
 
     def save(self) -> None:
-        """Remember them as they are."""
-        for before, now in zip(self.before, self.now, strict=True):
-            torch._foreach_copy_(before, now)
+        """Save the current statistics."""
+        for saved, current in zip(self.saved, self.current, strict=True):
+            torch._foreach_copy_(saved, current)
 
     def restore(self) -> None:
-        """Put them back as they were at the last `save`."""
-        for before, now in zip(self.before, self.now, strict=True):
-            torch._foreach_copy_(now, before)
+        """Restore the statistics of the last `save`."""
+        for saved, current in zip(self.saved, self.current, strict=True):
+            torch._foreach_copy_(current, saved)
 
 
 def _train_step(
@@ -221,41 +220,40 @@ def _train_step(
     state: TrainingState,
     loss_of: LossOf,
     inputs: Tensor,
-    truth: Tensor,
+    labels: Tensor,
     statistics: _BatchNormSnapshot,
     report: Report,
 ) -> Tensor:
-    """Do one step of the optimizer; return the loss times the images, on the device.
+    """Run one step of the optimizer; return the loss times the number of images, on the device.
 
-    Out of memory halves the images a forward pass and tries again, from the same statistics and random numbers:
-    gradients
-    add up, so a step is still one over the whole batch. Batch normalisation and the loss `f1` then see the smaller
-    parts.
+    If memory runs out, the step is retried with half as many images per forward pass and with the same statistics and
+    random numbers. Gradients add up, so a step still covers the whole batch; batch normalization and the loss `f1` are
+    then computed on parts of it.
     """
     seed = derive_seed(*context.seed, state.progress.epoch, state.progress.step, "model")
     statistics.save()
     while True:
         state.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(seed)  # of dropout and stochastic depth
+        torch.manual_seed(seed)  # for dropout and stochastic depth
         try:
-            summed = _accumulate_gradients(state, loss_of, inputs, truth)
+            loss_sum = _accumulate_gradients(state, loss_of, inputs, labels)
             break
         except torch.OutOfMemoryError:
-            size = state.progress.micro or len(inputs)
-            state.progress.micro = (size + 1) // 2
+            size = state.progress.micro_batch_size or len(inputs)
+            state.progress.micro_batch_size = (size + 1) // 2
         if size == 1:
             raise EnsembleError(
                 f"{context.job.title}: out of memory on {context.device}, even with one image at a time",
-                hint="a smaller --img-size or model"
-                + ("" if context.device == "cpu" else ", or --jobs 1 where others train on it too"),
+                hint="use a smaller `img_size` or model"
+                + ("" if context.device == "cpu" else ", or `jobs=1` if several jobs train on this device"),
             )
-        # Here, not in the handler: its traceback still holds the activations.
+        # Not in the handler, because its traceback still references the activations.
         if inputs.is_cuda:
             torch.cuda.empty_cache()
         statistics.restore()
         text = (
-            f"{context.job.title}: out of memory on {context.device}, going on with {state.progress.micro} images at "
-            f"a time in batches of {len(inputs)}"
+            f"{context.job.title}: out of memory on {context.device}, continuing with "
+            f"{state.progress.micro_batch_size} images at a time in batches of {len(inputs)}"
         )
         report({"event": "note", "text": text})
     if context.recipe.clip:
@@ -263,27 +261,27 @@ def _train_step(
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), context.recipe.clip)
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    return summed
+    return loss_sum
 
 
-def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor, truth: Tensor) -> Tensor:
-    """Return add up the gradients of a batch, in parts where memory asks for it; return the loss times the images."""
-    n = len(inputs)
-    parts = math.ceil(n / state.progress.micro) if state.progress.micro else 1
-    summed = torch.zeros((), device=inputs.device)
-    for some, labels in zip(inputs.tensor_split(parts), truth.tensor_split(parts), strict=True):
-        loss = loss_of(some, labels)
-        state.scaler.scale(loss if parts == 1 else loss * (len(some) / n)).backward()
-        summed += loss.detach() * len(some)
-    return summed
+def _accumulate_gradients(state: TrainingState, loss_of: LossOf, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Add up the gradients of a batch, in parts if a micro-batch size is set; return the loss times the images."""
+    n, size = len(inputs), state.progress.micro_batch_size
+    parts = math.ceil(n / size) if size else 1
+    loss_sum = torch.zeros((), device=inputs.device)
+    for images, part_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        loss = loss_of(images, part_labels)
+        state.scaler.scale(loss if parts == 1 else loss * (len(images) / n)).backward()
+        loss_sum += loss.detach() * len(images)
+    return loss_sum
 
 
 def _validate(context: FoldContext, model: torch.nn.Module) -> dict[str, float]:
-    """Return the scores on the fold's validation part, of the classes that are predicted."""
+    """Return the scores of the predicted classes on the validation part of the fold."""
     logits = context.logits(model, context.pixels, context.validation)
-    truth, predicted = context.labels[context.validation], argmax_classes(logits)
+    labels, predicted = context.labels[context.validation], argmax_classes(logits)
     return {
-        "validation_macro_f1": macro_f1(truth, predicted, len(context.target.classes)),
-        "validation_accuracy": accuracy(truth, predicted),
-        "validation_log_loss": log_loss(truth, softmax(logits)),
+        "validation_macro_f1": macro_f1(labels, predicted, len(context.target.classes)),
+        "validation_accuracy": accuracy(labels, predicted),
+        "validation_log_loss": log_loss(labels, softmax(logits)),
     }

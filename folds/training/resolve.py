@@ -23,12 +23,7 @@ from folds.utils.schema import NUMBER, list_of
 
 
 def validate_recipe(recipe: Recipe) -> None:
-    """Refuse what can be seen to be wrong before any table is read: names of losses, presets, samplers, the transform.
-
-    Raises
-    ------
-    UsageError : an unknown name (the nearest are offered), or an impossible value.
-    """
+    """Raise UsageError for errors that do not depend on a table: losses, presets, samplers, the transform."""
     for key, named in (("head_loss", recipe.head_loss), ("augment_more", recipe.augment_more)):
         wrong = next((name for name, value in named.items() if not isinstance(value, str)), None)
         if wrong is not None:
@@ -45,39 +40,40 @@ def validate_recipe(recipe: Recipe) -> None:
 
 
 def recipe_warnings(recipe: Recipe) -> list[str]:
-    """Return what can be trained and is perhaps not meant, a line each."""
+    """Return warnings about valid settings that are probably unintended, a line each."""
     lines = []
     losses = [parse_loss(loss, recipe.label_smoothing) for loss in (recipe.loss, *recipe.head_loss.values())]
     if recipe.accumulate > 1 and any(term.name == "f1" for loss in losses for term in loss.terms):
         lines.append(
-            f"accumulate = {recipe.accumulate} with the loss f1: it is the F1 of each part of a batch, not of the "
+            f"`grad_accum={recipe.accumulate}` with the loss f1: F1 is computed on each part of a batch, not on the "
             "whole batch"
         )
     return lines
 
 
-def check_for_classes(recipe: Recipe, classes: Sequence[str], meaning: ClassAttributes) -> Target:
-    """Refuse what does not fit these classes; the target of the recipe."""
-    target = resolve_target(recipe.target, classes, meaning)
+def check_for_classes(recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes) -> Target:
+    """Return the target of the recipe; raise UsageError if the recipe does not fit the classes."""
+    target = resolve_target(recipe.target, classes, attributes)
     check_head_losses(target, recipe.head_loss)
-    sampling_of(recipe, target, classes, meaning)
-    augmentations(recipe, classes, meaning)
+    sampling_of(recipe, target, classes, attributes)
+    augmentations(recipe, classes, attributes)
     return target
 
 
-def sampling_of(recipe: Recipe, target: Target, classes: Sequence[str], meaning: ClassAttributes) -> SamplerConfig:
-    """Return what an epoch shows. A model of one attribute is balanced by its values, all else is by the label's
-    classes.
+def sampling_of(recipe: Recipe, target: Target, classes: Sequence[str], attributes: ClassAttributes) -> SamplerConfig:
+    """Return the settings of the sampler.
+
+    Sampling for a model of one attribute refers to the values of the attribute, otherwise to the classes of the label.
     """
     if _by_attribute(recipe, target):
-        classes, meaning = target.classes, {value: {target.name: value} for value in target.classes}
+        classes, attributes = target.classes, {value: {target.name: value} for value in target.classes}
     return parse_sampling(
         recipe.sampler,
         list(classes),
         counts=recipe.sample_counts,
         per_person=recipe.per_person,
         fixed=recipe.per_person_fixed,
-        class_attributes=meaning,
+        class_attributes=attributes,
     )
 
 
@@ -85,21 +81,21 @@ def epochs_of(
     recipe: Recipe,
     target: Target,
     classes: Sequence[str],
-    meaning: ClassAttributes,
+    attributes: ClassAttributes,
     training: NDArray[np.int64],
     codes: NDArray[np.int64],
     persons: NDArray[Any],
     seed: tuple[Any, ...],
 ) -> EpochSampler:
-    """Return the rows that each epoch of a fold shows.
+    """Return the sampler of the epochs of a fold.
 
     Parameters
     ----------
     training : rows of the table to train on.
-    codes, persons : label class and person of each row of the table.
+    codes, persons : class index and person of each row of the table.
     """
-    shown = target.encode_scored(codes) if _by_attribute(recipe, target) else codes
-    return sampling_of(recipe, target, classes, meaning).over(training, shown, persons, seed)
+    sampled = target.encode_scored(codes) if _by_attribute(recipe, target) else codes
+    return sampling_of(recipe, target, classes, attributes).over(training, sampled, persons, seed)
 
 
 def _by_attribute(recipe: Recipe, target: Target) -> bool:
@@ -107,36 +103,47 @@ def _by_attribute(recipe: Recipe, target: Target) -> bool:
 
 
 def presets_of(
-    recipe: Recipe, classes: Sequence[str], meaning: ClassAttributes
+    recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the presets of augmentation in use, and for each class the position of its own."""
-    attributes = {name: [meaning[label][name] for label in classes] for name in determined_attributes(classes, meaning)}
-    return choose_presets(recipe.augment or "none", recipe.augment_more, list(classes), attributes)
+    """Return the augmentation presets in use, and (classes,) the index of the preset of each class."""
+    values = {
+        name: [attributes[label][name] for label in classes] for name in determined_attributes(classes, attributes)
+    }
+    return choose_presets(recipe.augment or "none", recipe.augment_more, list(classes), values)
 
 
 def augmentations(
-    recipe: Recipe, classes: Sequence[str], meaning: ClassAttributes
+    recipe: Recipe, classes: Sequence[str], attributes: ClassAttributes
 ) -> tuple[tuple[Augmentation, ...], NDArray[np.int64]]:
-    """Return the augmentations in use, and for each class the position of its own."""
-    names, which = presets_of(recipe, classes, meaning)
-    return tuple(preset(name, recipe.erase) for name in names), which
+    """Return the augmentations in use, and (classes,) the index of the augmentation of each class."""
+    names, index = presets_of(recipe, classes, attributes)
+    return tuple(preset(name, recipe.erase) for name in names), index
 
 
 def trained_labels(recipe: Recipe, table: SampleTable) -> list[str] | None:
-    """Return the label that each sample is trained on, where that is not the one it is scored by."""
+    """Return the training label of each sample, or None if training uses the scored labels.
+
+    Raises
+    ------
+    UsageError : `rebin` is invalid.
+    """
     if not recipe.rebin or table.labels is None:
         return None
     labels: list[str] = table.labels.tolist()
-    for attribute, how in recipe.rebin.items():
-        if not isinstance(how, Mapping) or set(how) != {"column", "cuts"} or not isinstance(how["cuts"], list | tuple):
+    for attribute, bins in recipe.rebin.items():
+        if (
+            not isinstance(bins, Mapping)
+            or set(bins) != {"column", "cuts"}
+            or not isinstance(bins["cuts"], list | tuple)
+        ):
             hint = 'rebin = {age = {column = "years", cuts = [30, 58]}}'
-            raise UsageError(f"rebin of {attribute}: expected a column and cuts, found {how}", hint=hint)
-        if not list_of(NUMBER).holds(how["cuts"]):
+            raise UsageError(f"rebin of {attribute}: expected a column and cuts, found {bins}", hint=hint)
+        if not list_of(NUMBER).holds(bins["cuts"]):
             raise UsageError(
-                f"rebin of {attribute}: expected numbers as cuts, found {how['cuts']}", hint="cuts = [30, 58]"
+                f"rebin of {attribute}: expected numbers as cuts, found {bins['cuts']}", hint="cuts = [30, 58]"
             )
-        if how["column"] not in table.attributes:
-            raise unknown_name(f"column of rebin of {attribute}", str(how["column"]), list(table.attributes))
-        numbers = table.attributes[how["column"]].tolist()
-        labels = rebinned(labels, table.class_attributes, attribute, numbers, how["cuts"], table.locations)
+        if bins["column"] not in table.attributes:
+            raise unknown_name(f"column of rebin of {attribute}", str(bins["column"]), list(table.attributes))
+        numbers = table.attributes[bins["column"]].tolist()
+        labels = rebinned(labels, table.class_attributes, attribute, numbers, bins["cuts"], table.locations)
     return labels

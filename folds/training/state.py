@@ -1,4 +1,4 @@
-"""Save and restore the whole state of a training between two steps, to the bit."""
+"""Save and restore the complete state of a training between two steps, bit for bit."""
 
 from __future__ import annotations
 
@@ -19,35 +19,40 @@ from folds.utils.files import write_atomic
 
 @dataclass
 class Progress:
-    """How far a training is: `epoch` epochs and `step` steps of the next one.
+    """The progress of a training: `epoch` finished epochs, and `step` finished steps of the next epoch.
 
-    Nothing else is needed to know what comes next: the order of an epoch and every random number are derived from
-    (seed, run, fold, epoch, step), so no generator has a state to save.
+    The order of an epoch and all random numbers are derived from (seed, run, fold, epoch, step), so the state of random
+    generators is not saved.
 
     Attributes
     ----------
-    summed : the losses of the epoch's steps so far, each times its images; None at an epoch's beginning.
-    history : one record a finished epoch.
-    seconds, epoch_seconds : spent on finished epochs, and on the one that is under way.
-    best : the weights of the best epoch, where that is asked for.
-    micro : images a forward pass where memory did not suffice for a whole batch; 0: the whole batch.
+    loss_sum : sum over the finished steps of the epoch of loss × images; None at the start of an epoch.
+    history : one record per finished epoch.
+    seconds, epoch_seconds : time spent on finished epochs, and on the current epoch.
+    best : weights of the best epoch, if the best epoch is selected.
+    micro_batch_size : images per forward pass if the memory is too small for a whole batch, or if gradients are
+        accumulated; 0 for the whole batch.
     """
 
     epoch: int = 0
     step: int = 0
-    summed: Tensor | None = None
+    loss_sum: Tensor | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     best: dict[str, Tensor] | None = None
-    micro: int = 0
+    micro_batch_size: int = 0
+
+
+_KEYS = {"loss_sum": "summed", "micro_batch_size": "micro"}  # field of `Progress` → its key in state.pt, if different
+_FIELDS = {key: field for field, key in _KEYS.items()}
 
 
 @dataclass
 class TrainingState:
-    """What changes while a model is trained: all of it is saved, all of it is restored.
+    """Everything that changes during a training, and is saved and restored.
 
-    The learning rate is a function of the step, so there is no scheduler to save.
+    The learning rate is a function of the step, so no scheduler is saved.
     """
 
     model: torch.nn.Module
@@ -58,14 +63,14 @@ class TrainingState:
 
     @property
     def eval_model(self) -> torch.nn.Module:
-        """Return the model whose predictions count: the average where there is one."""
+        """Return the model for predictions: the moving average (EMA) of the weights, if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     def state(self) -> dict[str, Any]:
-        """Return everything, as plain values and tensors on the CPU that no later step changes."""
+        """Return the state as plain values and tensors on the CPU, copied so that later steps do not change them."""
         return _copied(
             {
-                "progress": dict(vars(self.progress)),
+                "progress": {_KEYS.get(name, name): value for name, value in vars(self.progress).items()},
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "average": None if self.ema is None else self.ema.module.state_dict(),
@@ -74,13 +79,13 @@ class TrainingState:
         )
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state of `state`."""
+        """Restore a state returned by `state`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress(**{_FIELDS.get(key, key): value for key, value in state["progress"].items()})
 
 
 def _copied(value: Any) -> Any:
@@ -92,49 +97,49 @@ def _copied(value: Any) -> Any:
 
 
 class StateWriter:
-    """``state.pt`` and ``history.csv`` of a job; written by a thread of its own while the training goes on.
+    """A writer of ``state.pt`` and ``history.csv`` of a job in a thread of its own while the training continues.
 
-    Writing and syncing what is three times the size of the weights would else hold up every epoch. What a save holds is
-    copied before `save` returns; there is one write at a time, and an error in it is raised at the next call.
+    A state is three times as large as the weights, so writing it in the training thread would delay every epoch. `save`
+    copies the state before it returns. There is one write at a time; its error is raised at the next call.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.path = place / "state.pt"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "state.pt"
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._pending: Future[None] | None = None
 
     def restore(self, state: TrainingState) -> bool:
-        """Load the last state into `state`; False where there is none.
+        """Load the last saved state into `state`; return False if there is none.
 
         Raises
         ------
-        EnsembleError : the file is damaged or of another training.
+        EnsembleError : the file is damaged or belongs to another training.
         """
         if not self.path.exists():
             return False
         try:
-            # On the CPU: an optimizer keeps its step counts where they are, and asks for them every step.
-            # Plain values only: a state, like everything read from disk, cannot run code.
+            # On the CPU, because an optimizer reads its step counts at every step and keeps them on their device.
+            # weights_only, so that no code in the file is executed.
             state.load(torch.load(self.path, map_location="cpu", weights_only=True))
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except OSError as error:
             raise EnsembleError(
-                f"{self.path} cannot be read: {error.strerror or error}", hint="--resume tries it again"
+                f"{self.path} cannot be read: {error.strerror or error}", hint="`resume=True` tries again"
             ) from None
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise EnsembleError(
-                f"{self.path} cannot be used to go on: {reason}",
-                hint=f"remove {self.path} to train this fold from its beginning",
+                f"{self.path} cannot be used to continue the training: {reason}",
+                hint=f"remove {self.path} to train this fold from the start",
             ) from None
-        # The process may have been killed between the two files, and this may have been the last epoch.
+        # Written again because the process may have been killed between the two files in the last epoch.
         self._write_history(state.progress.history)
         return True
 
     def save(self, state: TrainingState) -> None:
-        """Save the state of now; returns when it is copied, not when it is written."""
+        """Save the current state; return when it is copied, before it is written."""
         self.wait()
         self._pending = self._writer.submit(self._write, state.state())
 
@@ -148,14 +153,14 @@ class StateWriter:
             writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(history)
-            write_atomic(self.place / "history.csv", text.getvalue())
+            write_atomic(self.folder / "history.csv", text.getvalue())
 
     def wait(self) -> None:
-        """Return when the last save is on the disk; raise what stopped it."""
+        """Wait until the last save is on disk; raise its error if it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """Let a write that is under way end, and its thread with it."""
+        """Wait for a write in progress and end the thread."""
         self._writer.shutdown(wait=True)

@@ -1,4 +1,4 @@
-"""Train one fold: a model on all folds but one, its predictions for that one, and its checkpoint."""
+"""Train one fold: train a model on the other folds, predict this fold, and save predictions and checkpoint."""
 
 from __future__ import annotations
 
@@ -38,30 +38,28 @@ from folds.utils.files import derive_seed, read_json, remove_stale_temporaries, 
 from folds.utils.locks import exclusive_lock
 from folds.utils.numeric import softmax
 
-# The compiled model of this process: compiling takes a minute, and the folds of a run need the same one.
+# The compiled model of this process: compiling takes a minute, and the folds of a run share one model.
 _compiled: dict[str, tuple[torch.nn.Module, Callable[[Tensor], Tensor]]] = {}
 
 
 def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
-    """Train one fold, from its last saved state where there is one; write predictions, checkpoint and, last, done.json.
+    """Train one fold, from its last saved state if there is one, and return the content of its done.json.
+
+    It writes the predictions, the checkpoint and, last, done.json.
 
     Parameters
     ----------
     report : called with ``{"event": "step", "done": …, "total": …}``, ``{"event": "epoch", …}`` and ``{"event": "note",
         "text": …}``.
 
-    Returns
-    -------
-    The content of done.json.
-
     Raises
     ------
-    EnsembleError : another process trains this fold, the loss is not finite, memory does not suffice even for one
-        image at a time, a file cannot be written.
+    EnsembleError : another process trains this fold, the loss is not finite, the memory is too small even for one image
+        at a time, or a file cannot be written.
     """
     try:
         with exclusive_lock(job.lock, job.title, wait=LOCK_SECONDS):
-            if (job.fold_dir / "done.json").exists():  # by a process that was lost before it could say so
+            if (job.fold_dir / "done.json").exists():  # finished by a process that was lost before it reported this
                 return read_json(job.fold_dir / "done.json")
             remove_stale_temporaries(job.fold_dir)
             remove_stale_temporaries(Path(job.checkpoint).parent, Path(job.checkpoint).name)
@@ -70,19 +68,19 @@ def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
         raise EnsembleError(
             f"{job.title}: out of memory on {job.device}: the model, the state of its optimizer and one batch of "
             "images do not fit",
-            hint="a smaller model, --batch-size or --img-size, or --jobs 1 where others train on it too",
+            hint="use a smaller model, `batch_size` or `img_size`, or `jobs=1` if several jobs train on this device",
         ) from None
 
 
 @dataclass(frozen=True)
 class _Fold:
-    """A fold ready to be trained.
+    """A fold ready for training.
 
     Attributes
     ----------
-    assignment : the rows of its table, with their folds.
-    model, forward : with its initial weights, on its device; `forward` is what training calls, the model or its
-        compiled form.
+    assignment : the rows of the table with their folds.
+    model : the model with its initial weights, on its device.
+    forward : the model or its compiled form, for training.
     """
 
     assignment: FoldAssignment
@@ -100,21 +98,20 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     sha = save_checkpoint(Path(job.checkpoint), _checkpoint(fold))
     done = _record(fold.context, state.progress, logits, sha)
     write_json(job.fold_dir / "done.json", done)
-    with suppress(OSError):  # the state is for going on; there is nothing to go on with
+    with suppress(OSError):  # the state is not needed after the training
         (job.fold_dir / "state.pt").unlink()
     return done
 
 
 def _build(job: Job) -> _Fold:
-    """Read what the job names: the rows of both parts with their targets, the pixels, the model with its initial
-    weights.
-    """
-    # Every setting is decided by now (Recipe.completed): what is None here is off.
+    """Read the rows, targets and pixels of a job, and build its model with the initial weights."""
+    # All settings are resolved (Recipe.completed), so a setting that is None is off.
     recipe = Recipe(**{**job.recipe, "init": Path(job.recipe["init"]) if job.recipe.get("init") else None})
     assignment = read_folds(Path(job.folder) / "folds.csv")
     code = {name: i for i, name in enumerate(job.classes)}
     codes = np.array([code[name] for name in assignment.labels.tolist()])
-    training_codes = codes if job.trained is None else _training_codes(Path(job.trained), assignment.ids, code)
+    labels_file = job.training_labels
+    training_codes = codes if labels_file is None else _training_codes(Path(labels_file), assignment.ids, code)
     target = resolve_target(recipe.target, job.classes, job.class_attributes)
     training, validation = assignment.training_index(job.fold), assignment.validation_index(job.fold)
     pixels = PixelSource.of(Path(job.pixels), job.device, job.memory_fraction)
@@ -125,7 +122,7 @@ def _build(job: Job) -> _Fold:
     seed = (recipe.seed, job.run, job.fold)
     persons, attributes = assignment.persons, job.class_attributes
     epochs = epochs_of(recipe, target, job.classes, attributes, training, training_codes, persons, seed)
-    in_use, of_class = augmentations(recipe, job.classes, attributes)
+    in_use, class_index = augmentations(recipe, job.classes, attributes)
     model, forward, channels_last = _model(job, recipe, architecture, target.outputs)
     threads = 0 if job.device == "cpu" else job.threads
     context = FoldContext(
@@ -140,7 +137,7 @@ def _build(job: Job) -> _Fold:
         validation=validation,
         epochs=epochs,
         augmentations=in_use,
-        augmentation_index=of_class[training_codes],
+        augmentation_index=class_index[training_codes],
         transform=None if recipe.transform is None else TransformPool(recipe.transform, threads),
         amp=resolve_amp(job.amp, job.device)[0],
         channels_last=channels_last,
@@ -149,7 +146,7 @@ def _build(job: Job) -> _Fold:
 
 
 def _fit(fold: _Fold, report: Report) -> TrainingState:
-    """Train from the last saved state, where there is one, to the end; the model then has the weights to keep."""
+    """Train from the last saved state, if there is one, to the last epoch; the model gets the final weights."""
     context = fold.context
     state = _initial_state(fold.model, context.recipe, context.amp)
     writer = StateWriter(context.job.fold_dir)
@@ -165,9 +162,7 @@ def _fit(fold: _Fold, report: Report) -> TrainingState:
 
 
 def _predict(fold: _Fold) -> NDArray[np.float32]:
-    """Write oof.npy and, where there are test images, test.npy; return the logits (n, classes) of the validation
-    part.
-    """
+    """Write oof.npy and, if there are test images, test.npy; return (n, classes) the logits of the validation part."""
     context, job = fold.context, fold.context.job
     logits = context.logits(fold.model, context.pixels, context.validation)
     _save_array(job.fold_dir / "oof.npy", softmax(logits))
@@ -178,7 +173,7 @@ def _predict(fold: _Fold) -> NDArray[np.float32]:
 
 
 def _checkpoint(fold: _Fold) -> Checkpoint:
-    """Return the checkpoint of the trained model: its weights, and all that is needed to use it again."""
+    """Return the checkpoint of the trained model."""
     context, job, rows = fold.context, fold.context.job, fold.assignment
     target = context.target
     return Checkpoint(
@@ -203,20 +198,20 @@ def _checkpoint(fold: _Fold) -> Checkpoint:
         validation_labels=tuple(rows.labels[context.validation].tolist()),
         folds_sha=job.folds_sha,
         versions=job.versions,
-        optimistic=context.selected_on_validation,
+        selected_on_validation=context.selected_on_validation,
     )
 
 
 def _record(
     context: FoldContext, progress: Progress, logits: NDArray[np.float32], checkpoint_sha: str
 ) -> dict[str, Any]:
-    """Return the content of done.json: scores on the validation part, and what the training took."""
-    job, truth, predicted = context.job, context.labels[context.validation], argmax_classes(logits)
+    """Return the content of done.json: scores on the validation part, and the time and resources of the training."""
+    job, labels, predicted = context.job, context.labels[context.validation], argmax_classes(logits)
     return {
         "run": job.run,
         "fold": job.fold,
-        "macro_f1": macro_f1(truth, predicted, len(context.target.classes)),
-        "accuracy": accuracy(truth, predicted),
+        "macro_f1": macro_f1(labels, predicted, len(context.target.classes)),
+        "accuracy": accuracy(labels, predicted),
         "images": len(context.epochs),
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 3),
@@ -224,14 +219,17 @@ def _record(
         "device": job.device,
         "threads": job.threads,
         "amp": context.amp,
-        "micro_batch": progress.micro or None,
+        "micro_batch": progress.micro_batch_size or None,
         "checkpoint_sha": checkpoint_sha,
     }
 
 
 def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) -> NDArray[np.int64]:
-    """Return (n,) the class that each sample is trained on, from a CSV ``id,label``; raise EnsembleError where one is
-    missing.
+    """Return (n,) the training class of each sample, from a CSV file ``id,label``.
+
+    Raises
+    ------
+    EnsembleError : a sample or a class is missing.
     """
     table = read_csv(path)
     label = dict(zip(table.column("id"), table.column("label"), strict=True))
@@ -239,15 +237,16 @@ def _training_codes(path: Path, ids: NDArray[np.str_], code: Mapping[str, int]) 
         return np.array([code[label[name]] for name in ids.tolist()])
     except KeyError as error:
         raise EnsembleError(
-            f"{path} lacks {error}", hint="it is written with the run: --force begins the run again"
+            f"{path} lacks {error}", hint="this file is part of the run; `force=True` retrains the run from scratch"
         ) from None
 
 
 def _model(
     job: Job, recipe: Recipe, architecture: Architecture, outputs: int
 ) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor], bool]:
-    """Return a model with the job's initial weights on its device, what to call in training, and whether it is
-    channels_last.
+    """Return the model with its initial weights on the device, its (compiled) form for training, and `channels_last`.
+
+    `channels_last` is whether the model uses this memory format.
     """
     torch.manual_seed(derive_seed(recipe.seed, job.run, job.fold, "weights"))
     init = Path(job.init) if job.init else recipe.init
@@ -267,17 +266,17 @@ def _model(
         [job.architecture, outputs, job.device, channels_last, recipe.grad_checkpointing], sort_keys=True, default=list
     )
     if key not in _compiled:
-        # One at a time: the jobs of an architecture come one after the other, and a kept graph keeps its weights.
+        # Only one compiled model is kept, because its weights stay in memory; jobs of one architecture are consecutive.
         _compiled.clear()
         torch._dynamo.reset()
         placed = _placed(model, job.device, channels_last)
-        # Static shapes: a graph must not depend on the sizes of batches that other folds happened to bring first.
+        # Static shapes, so that a graph does not depend on the batch sizes of earlier folds.
         torch._dynamo.config.recompile_limit = 64
         _compiled[key] = placed, torch.compile(placed, dynamic=False)
-    kept, forward = _compiled[key]
-    kept.requires_grad_(True)  # a fold that stopped while its body was frozen has left it so
-    kept.load_state_dict(model.state_dict())  # in place: the compiled graph holds on to these very tensors
-    return kept, forward, channels_last
+    compiled, forward = _compiled[key]
+    compiled.requires_grad_(True)  # an earlier fold may have stopped while its body was frozen
+    compiled.load_state_dict(model.state_dict())  # in place, because the compiled graph refers to these tensors
+    return compiled, forward, channels_last
 
 
 def _placed(model: torch.nn.Module, device: str, channels_last: bool) -> torch.nn.Module:
@@ -292,7 +291,7 @@ def _initial_state(model: torch.nn.Module, recipe: Recipe, amp: str) -> Training
     average = ModelEmaV3(model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     state = TrainingState(model, optimizer, average, torch.amp.GradScaler("cuda", enabled=amp == "fp16"))
     if recipe.accumulate > 1:
-        state.progress.micro = math.ceil((recipe.batch_size or 1) / recipe.accumulate)
+        state.progress.micro_batch_size = math.ceil((recipe.batch_size or 1) / recipe.accumulate)
     return state
 
 

@@ -214,8 +214,10 @@ def _plan(study: Study, left: Sequence[TrialSpec], placement: DevicePlan, execut
     runs = [
         replace(run, name=one.name, base=one.name, baseline=None, runs=folder, checkpoints=folder) for one, run in pairs
     ]
-    initial = {one.name: plan.beginnings[run.name] for one, run in pairs if run.name in plan.beginnings}
-    return replace(plan, runs=tuple(sorted(runs, key=lambda run: run.name)), placement=placement, beginnings=initial)
+    initial = {one.name: plan.initial_weights[run.name] for one, run in pairs if run.name in plan.initial_weights}
+    return replace(
+        plan, runs=tuple(sorted(runs, key=lambda run: run.name)), placement=placement, initial_weights=initial
+    )
 
 
 def _fit(

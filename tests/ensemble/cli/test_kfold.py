@@ -73,7 +73,7 @@ def test_the_recorded_settings_can_be_given_again(grid: Path, call: Call) -> Non
     ("words", "code", "said"),
     [
         (["--arch", "resnet81"], 2, "unknown architecture 'resnet81'; did you mean"),
-        (["--arch", "test_vit", "--img-size", "40x50"], 2, "cannot take 50×40 px"),
+        (["--arch", "test_vit", "--img-size", "40x50"], 2, "does not accept 50×40 px"),
         (["--k", "1"], 2, "--k must be 2 or more, found 1"),
         (["--k", "31"], 1, "31"),
         (["--fold", "3"], 2, "the folds are 0 to 2"),
@@ -84,9 +84,9 @@ def test_the_recorded_settings_can_be_given_again(grid: Path, call: Call) -> Non
         (["--augment", "strnog"], 2, "unknown --augment 'strnog'"),
         (["--amp", "fp8"], 2, "unknown --amp 'fp8'"),
         (["--fit", "crpo"], 2, "did you mean crop?"),
-        (["--devices", "7"], 2, "no device cuda:7"),
+        (["--devices", "7"], 2, "device cuda:7 not found"),
         (["--name", "tta"], 2, "--name tta"),
-        (["--init", "nowhere.pt", "--pretrained"], 1, "there is no file nowhere.pt"),
+        (["--init", "nowhere.pt", "--pretrained"], 1, "file not found: nowhere.pt"),
         (["--init", "x.pt", "--no-pretrained"], 2, "contradict"),
         (["-c", "nowhere.toml"], 1, "there is no settings file nowhere.toml"),
         (["--folds", "nowhere.csv"], 1, "nowhere.csv"),
@@ -157,7 +157,7 @@ def test_unavailable_pretrained_weights_are_an_error(
     monkeypatch.chdir(tmp_path)
     called = call("kfold", "--data", drawn, "--arch", "resnet18", "--k", "3")
     assert called.code == 1
-    assert "could not be fetched" in called.err
+    assert "could not be downloaded" in called.err
     assert "--no-pretrained" in called.err
 
 

@@ -103,7 +103,7 @@ def test_force_is_not_taken_from_the_environment(call: Call, tmp_path: Path, mon
 def test_tta_hears_the_variable_that_kfold_hears(call: Call, grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENSEMBLE_DEVICES", "7")
     for words in (["tta", "test_vit"], ["kfold", "--data", "people", "--arch", "test_resnet", "--no-pretrained"]):
-        assert "--devices 7: no device cuda:7" in call(*words).err
+        assert "--devices 7: device cuda:7 not found" in call(*words).err
 
 
 def test_settings_from_the_environment_are_heard(

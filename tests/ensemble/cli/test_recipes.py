@@ -121,4 +121,4 @@ def test_a_preview_is_drawn_and_nothing_is_trained(
     assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
     assert not Path("runs").exists()
     assert "sheet.png exists" in call(*words, "sheet.png").err
-    assert "expected a PNG" in call(*words, "sheet.jpg").err
+    assert "expected a .png file" in call(*words, "sheet.jpg").err

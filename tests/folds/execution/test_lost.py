@@ -26,13 +26,13 @@ def absent() -> Exception:
     [
         (
             ray.exceptions.WorkerCrashedError(),
-            "worker crashed or was killed, given up after 5 retries",
-            "out of memory? fewer --jobs",
+            "worker crashed or was killed; stopped after 5 retries",
+            "use fewer `jobs`",
         ),
-        (ray.exceptions.NodeDiedError(DIED), "its machine 192.0.2.2 was lost, given up after 5 retries", "ray status"),
+        (ray.exceptions.NodeDiedError(DIED), "its machine 192.0.2.2 was lost; stopped after 5 retries", "ray status"),
         (
             ray.exceptions.OutOfMemoryError(MEMORY),
-            "its machine 192.0.2.7 ran out of memory, each time it was tried",
+            "its machine 192.0.2.7 ran out of memory at every attempt",
             "machines with more memory",
         ),
         (
@@ -40,7 +40,7 @@ def absent() -> Exception:
             "Ray has no machine for it: The task is not schedulable: no node",
             "ray status",
         ),
-        (ray.exceptions.TaskCancelledError(), "it was cancelled from outside", "--resume"),
+        (ray.exceptions.TaskCancelledError(), "its task was canceled outside of this command", "`resume=True`"),
         (
             ray.exceptions.RuntimeEnvSetupError("no pip"),
             "Ray could not start its worker: no pip",
@@ -49,10 +49,10 @@ def absent() -> Exception:
         (ray.exceptions.LocalRayletDiedError(), "Ray has ended on this machine", "ray start"),
         (
             absent(),
-            "it could not begin on the machine 192.0.2.9: ModuleNotFoundError: No module named 'torch'",
+            "it could not start on the machine 192.0.2.9: ModuleNotFoundError: No module named 'torch'",
             "same versions",
         ),
-        (ray.exceptions.ObjectStoreFullError("no {room}"), "ObjectStoreFullError: no {room}", "--resume"),
+        (ray.exceptions.ObjectStoreFullError("no {room}"), "ObjectStoreFullError: no {room}", "`resume=True`"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -60,7 +60,7 @@ def test_each_end_is_told_apart(error: Exception, what: str, hint: str) -> None:
     told = error_from_ray(JOB, error, retries=5)
     assert told.message == f"swin fold 2: {what}"
     assert hint in (told.hint or "")
-    assert "--resume" in (told.hint or "")
+    assert "`resume=True`" in (told.hint or "")
     assert ("retries" in told.message) == isinstance(
         error, ray.exceptions.WorkerCrashedError | ray.exceptions.NodeDiedError
     )

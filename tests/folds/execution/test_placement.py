@@ -18,9 +18,7 @@ def _a_machine_with_eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("jobs", "slots", "threads"), [(1, 1, 8), (2, 2, 4), (3, 3, 2), (5, 5, 1), (8, 8, 1), (9, 8, 1), (100, 8, 1)]
 )
-def test_on_a_cpu_there_is_a_slot_for_each_job_up_to_the_cores_which_are_shared_out(
-    jobs: int, slots: int, threads: int
-) -> None:
+def test_cpu_has_a_slot_per_job_up_to_the_number_of_cores(jobs: int, slots: int, threads: int) -> None:
     for choice in ("auto", "cpu"):
         placement = plan_devices(jobs, choice)
         assert placement.devices == ("cpu",) * slots
@@ -47,22 +45,22 @@ def test_slots_and_threads_can_be_given() -> None:
 
 
 @pytest.mark.parametrize("choice", ["0", "cuda:0", "0,1", "gpu", "", "-1", "cpu,0"])
-def test_a_device_that_is_not_there_is_wrong_usage_that_says_what_there_is(choice: str) -> None:
+def test_error_for_an_unknown_device_counts_the_devices(choice: str) -> None:
     with pytest.raises(UsageError) as error:
         plan_devices(1, choice)
-    assert error.value.message.startswith(f"--devices {choice}: no device cuda:")
+    assert error.value.message.startswith(f"`devices={choice}`: device cuda:")
     assert error.value.message.endswith("this machine has 0 CUDA devices")
-    assert error.value.hint == "--devices auto, cpu, or 0,1"
+    assert error.value.hint == "`devices` must be auto, cpu, or CUDA numbers such as 0,1"
 
 
 @pytest.mark.parametrize(
     ("execution", "said"),
     [
-        (Execution(per_device=0), "--jobs must be 1 or more, found 0"),
-        (Execution(per_device=-1), "--jobs must be 1 or more, found -1"),
-        (Execution(backend="rya"), "unknown --backend 'rya'; did you mean ray"),
-        (Execution(address="auto"), "--ray-address belongs to --backend ray"),
-        (Execution(save_seconds=0), "--save-every must be above 0 seconds, found 0"),
+        (Execution(per_device=0), "jobs must be 1 or more, found 0"),
+        (Execution(per_device=-1), "jobs must be 1 or more, found -1"),
+        (Execution(backend="rya"), "unknown backend 'rya'; did you mean ray"),
+        (Execution(address="auto"), "ray_address needs backend=ray, found backend=local"),
+        (Execution(save_seconds=0), "save_every must be above 0 seconds, found 0"),
     ],
 )
 def test_an_execution_that_cannot_be_is_wrong_usage(execution: Execution, said: str) -> None:
@@ -71,10 +69,10 @@ def test_an_execution_that_cannot_be_is_wrong_usage(execution: Execution, said: 
 
 
 def test_a_gpu_of_a_cluster_decides_the_number_format_itself() -> None:
-    assert resolve_amp("auto", "cuda") == ("auto", "decided by the GPU that a job gets")
+    assert resolve_amp("auto", "cuda") == ("auto", "chosen for the GPU that a job gets")
 
 
-def test_on_gpus_there_is_one_job_each_and_no_more_slots_than_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_have_one_job_each_and_no_more_slots_than_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert plan_devices(5).devices == ("cuda:0", "cuda:1")
     assert plan_devices(5).threads == 4
@@ -84,14 +82,14 @@ def test_on_gpus_there_is_one_job_each_and_no_more_slots_than_jobs(monkeypatch: 
     # Jobs go to all GPUs before any has two.
     assert plan_devices(3, "auto", per_device=2).devices == ("cuda:0", "cuda:1", "cuda:0")
     assert plan_devices(5, "cpu").devices == ("cpu",) * 5
-    with pytest.raises(UsageError, match="no device cuda:2; this machine has 2"):
+    with pytest.raises(UsageError, match="device cuda:2 not found; this machine has 2"):
         plan_devices(1, "0,2")
 
 
 def test_a_cpu_computes_in_full_precision_unless_told() -> None:
-    assert resolve_amp("auto", "cpu") == ("off", "a CPU is not faster in half precision")
+    assert resolve_amp("auto", "cpu") == ("off", "half precision is not faster on a CPU")
     for choice in ("bf16", "fp16", "off"):
-        assert resolve_amp(choice, "cpu") == (choice, "as asked")
+        assert resolve_amp(choice, "cpu") == (choice, "as requested")
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
@@ -105,7 +103,7 @@ def test_a_gpu_takes_the_half_precision_it_is_built_for(
 
 
 def test_an_unknown_precision_offers_the_nearest() -> None:
-    with pytest.raises(UsageError, match="unknown --amp 'bf-16'; did you mean bf16") as error:
+    with pytest.raises(UsageError, match="unknown amp 'bf-16'; did you mean bf16") as error:
         resolve_amp("bf-16", "cpu")
     assert error.value.hint == f"known: {', '.join(AMP)}"
 

@@ -18,7 +18,7 @@ def note(text: str) -> dict[str, str]:
     return {"event": "note", "text": text}
 
 
-def test_notes_and_epochs_that_come_at_once_are_all_heard_once_and_in_order(tmp_path: Path) -> None:
+def test_simultaneous_notes_and_epochs_are_read_once_in_order(tmp_path: Path) -> None:
     journal, listener = (
         ProgressWriter(tmp_path / "fold0" / "progress.jsonl", {"node": "a"}),
         ProgressReader(tmp_path / "fold0" / "progress.jsonl"),
@@ -59,7 +59,7 @@ def test_a_part_of_a_line_is_heard_when_the_rest_has_come(tmp_path: Path) -> Non
     assert heard == [{"event": "begun"}, note("whole")]
 
 
-def test_what_a_lost_process_has_left_of_a_line_costs_only_that_line(tmp_path: Path) -> None:
+def test_incomplete_line_of_a_killed_process_loses_only_itself(tmp_path: Path) -> None:
     path = tmp_path / "file"
     listener = ProgressReader(path)
     ProgressWriter(path, {"node": "a"}).add(note("first"))
@@ -81,7 +81,7 @@ def test_lines_that_are_no_events_are_passed_over(tmp_path: Path, line: str) -> 
     assert ProgressReader(path).events() == [STEP]
 
 
-def test_what_could_not_be_written_is_written_with_the_next_event(tmp_path: Path) -> None:
+def test_unwritten_events_are_written_with_the_next_event(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
     (tmp_path / "folder").write_text("in the way")
     journal = ProgressWriter(path, {})
@@ -92,7 +92,7 @@ def test_what_could_not_be_written_is_written_with_the_next_event(tmp_path: Path
     assert ProgressReader(path).events() == [{"event": "begun"}, note("one"), note("two"), note("three")]
 
 
-def test_a_listener_that_forgets_removes_the_file_and_begins_anew(tmp_path: Path) -> None:
+def test_reader_forget_removes_the_file_and_restarts(tmp_path: Path) -> None:
     path = tmp_path / "file"
     listener = ProgressReader(path)
     listener.forget()  # none is there

@@ -184,14 +184,17 @@ def test_a_lock_that_stays_held_ends_the_job_with_what_to_do(
     with holding(jobs[0].lock) as holder:
         outcomes = list(train_on_cluster(jobs[:1], ONE_CPU, cluster.address, no_report, patience=1.5))
         (said,) = errors(outcomes)
-    assert f"error: {jobs[0].title} is in use by process {holder.pid}, for " in said
-    assert "hint: --resume after that process has ended; if its machine is gone and the lock remains, rm " in said
+    assert f"error: {jobs[0].title} is in use by process {holder.pid}, waited for " in said
+    assert (
+        "hint: run again with resume=True when that process has ended; if its machine is lost and the lock remains, rm "
+        in said
+    )
     assert f"{jobs[0].lock.absolute()} first" in said
     assert left_behind() == []
 
 
 @pytest.mark.parametrize("path", ["folder", "checkpoint", "pixels", "test_pixels", "init"])
-def test_a_machine_that_does_not_see_a_path_of_the_job_is_an_error_that_names_both(
+def test_error_for_an_unseen_path_names_machine_and_path(
     cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     Path("weights.pt").write_bytes(b"weights")
@@ -210,7 +213,7 @@ def test_a_machine_that_does_not_see_a_path_of_the_job_is_an_error_that_names_bo
     )
     assert f"error: test_resnet fold {job.fold}: the machine {os.uname().nodename} (" in said
     assert f") does not see {there}\n" in said
-    assert "a drive that all machines share under one path" in said
+    assert "a drive that all machines see under the same path" in said
     assert left_behind() == []
 
 
@@ -225,7 +228,7 @@ def test_one_fold_that_fails_on_the_cluster_leaves_the_others(cluster: Any, plan
     assert any("on the machine " in line for line in outcomes[1].error.details)
 
 
-def test_a_process_that_is_always_killed_is_given_up_with_the_number_of_retries(
+def test_error_for_a_killed_process_has_the_number_of_retries(
     cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def killed(record: str, must_see: dict[str, Any]) -> None:
@@ -237,12 +240,12 @@ def test_a_process_that_is_always_killed_is_given_up_with_the_number_of_retries(
     monkeypatch.setattr(cluster_module, "run_task", killed)
     monkeypatch.setattr(cluster_module, "RETRIES", 1)
     (said,) = errors(list(train_on_cluster(jobs[:1], ONE_CPU, cluster.address, no_report)))
-    assert f"{jobs[0].title}: worker crashed or was killed, given up after 1 retries" in said
+    assert f"{jobs[0].title}: worker crashed or was killed; stopped after 1 retries" in said
     time.sleep(1)  # for what Ray itself has to say about it
     assert capsys.readouterr().out == "", "standard output is for results"
 
 
-def test_a_machine_without_the_program_is_named_and_nothing_is_said_of_retries(
+def test_error_for_a_missing_module_names_the_machine_only(
     cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def absent(record: str, must_see: dict[str, Any]) -> None:
@@ -250,9 +253,9 @@ def test_a_machine_without_the_program_is_named_and_nothing_is_said_of_retries(
 
     monkeypatch.setattr(cluster_module, "run_task", absent)
     (said,) = errors(list(train_on_cluster(jobs[:1], ONE_CPU, cluster.address, no_report)))
-    assert "it could not begin on the machine " in said
+    assert "it could not start on the machine " in said
     assert "ModuleNotFoundError: No module named 'a_module_that_is_not_there'" in said
-    assert "in the same versions" in said
+    assert "the same versions of ensemble" in said
     assert "retries" not in said
 
 
@@ -263,17 +266,17 @@ def test_jobs_that_no_machine_can_run_are_said_once_and_given_up(
     big = DevicePlan(("cpu", "cpu"), 64, "", "ray")
     outcomes = list(train_on_cluster(jobs, big, cluster.address, lambda job, event: None, patience=2))
     assert logged.notes == [
-        "no machine of the cluster has 64 CPU cores for a job (the most is 1); waiting for one for up to 2 s"
+        "no machine of the cluster has 64 CPU cores for a job (the largest has 1); waiting for one for up to 2 s"
     ]
     assert sorted(outcome.job.fold for outcome in outcomes) == [0, 1, 2]
     for said in errors(outcomes):
-        assert "no machine of the cluster has 64 CPU cores for a job (the most is 1), for " in said
-        assert "a run keeps the number of threads that it was begun with" in said
-        assert "hint: ray status shows what there is; start a machine that has it, and --resume" in said
+        assert "no machine of the cluster has 64 CPU cores for a job (the largest has 1), waited for " in said
+        assert "a run keeps the number of threads that it was started with" in said
+        assert "hint: ray status shows the resources; start a machine that has enough, then resume=True" in said
     assert left_behind() == []
 
 
-def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(
+def test_two_jobs_share_a_gpu_when_a_machine_with_one_joins(
     cluster: Any, jobs: list[Job], monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     def pretending(record: str, must_see: dict[str, Any]) -> dict[str, Any]:
@@ -330,7 +333,7 @@ def test_two_jobs_share_a_gpu_at_once_when_a_machine_with_one_comes(
     ]
 
 
-def test_a_gpu_that_torch_does_not_find_is_an_error_that_names_the_machine(cluster: Any, jobs: list[Job]) -> None:
+def test_error_for_an_unusable_gpu_names_the_machine(cluster: Any, jobs: list[Job]) -> None:
     with graphics_machine(cluster):
         placement = place_on_cluster(5, Execution(backend="ray", address=cluster.address, per_device=2))
         assert placement.devices == ("cuda",) * 2
@@ -339,7 +342,7 @@ def test_a_gpu_that_torch_does_not_find_is_an_error_that_names_the_machine(clust
         assert place_on_cluster(5, Execution(devices="cpu", backend="ray", address=cluster.address)).gpu_share == 0
         outcomes = list(train_on_cluster(jobs[:1], placement, cluster.address, no_report))
     (said,) = errors(outcomes)
-    assert f"{jobs[0].title}: Ray gave it GPU 0 of the machine {os.uname().nodename} (" in said
+    assert f"{jobs[0].title}: Ray assigned GPU 0 of the machine {os.uname().nodename} (" in said
     assert "), but torch finds no GPU there" in said
     assert "hint: run ensemble doctor on that machine" in said
 
@@ -358,7 +361,7 @@ def test_an_address_without_a_cluster_is_an_error(monkeypatch: pytest.MonkeyPatc
         raise ConnectionError("Could not find any running Ray instance")
 
     monkeypatch.setattr(ray, "init", none)
-    with pytest.raises(EnsembleError, match="--ray-address auto: Could not find") as error:
+    with pytest.raises(EnsembleError, match="ray_address=auto: Could not find") as error:
         connect("auto")
     assert "ray start --head" in (error.value.hint or "")
 

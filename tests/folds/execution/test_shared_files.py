@@ -52,7 +52,7 @@ def files() -> set[str]:
     return {str(path) for path in Path().rglob("*") if path.is_file()}
 
 
-def test_a_machine_that_sees_everything_lacks_nothing_and_no_mark_is_left(job: Job) -> None:
+def test_complete_machine_lacks_nothing_and_markers_are_removed(job: Job) -> None:
     before = files()
     with mark_folders([job], "t0"):
         assert missing_here(json.loads(json.dumps(file_manifest(job, "t0")))) == []
@@ -60,7 +60,7 @@ def test_a_machine_that_sees_everything_lacks_nothing_and_no_mark_is_left(job: J
     assert files() == before
 
 
-def test_marks_are_removed_when_the_block_fails_and_those_of_a_killed_command_at_the_next(job: Job) -> None:
+def test_markers_of_failed_and_killed_commands_are_removed(job: Job) -> None:
     before = files()
     with pytest.raises(ZeroDivisionError), mark_folders([job], "t0"):
         raise ZeroDivisionError
@@ -74,7 +74,7 @@ def test_marks_are_removed_when_the_block_fails_and_those_of_a_killed_command_at
         assert [path for path in files() if "shared-t9" in path], "a mark of another run was removed"
 
 
-def test_another_folder_of_the_same_name_is_not_taken_for_the_one_that_is_meant(job: Job) -> None:
+def test_different_folder_with_the_same_path_is_detected(job: Job) -> None:
     with mark_folders([job], "t0"):
         must_see = file_manifest(job, "t0")
     with mark_folders([job], "t1"):
@@ -102,9 +102,9 @@ def _other_end(path: Path) -> None:
     ("change", "said"),
     [
         (Path.unlink, "does not see {path}"),
-        (_shorter, "has another {path}: {found:,} bytes, expected {expected:,}"),
-        (_other_beginning, "has another {path}: same size, different content"),
-        (_other_end, "has another {path}: same size, different content"),
+        (_shorter, "has a different {path}: {found:,} bytes, expected {expected:,}"),
+        (_other_beginning, "has a different {path}: same size, different content"),
+        (_other_end, "has a different {path}: same size, different content"),
     ],
 )
 def test_a_file_that_is_missing_or_another_is_named(
@@ -120,10 +120,10 @@ def test_a_file_that_is_missing_or_another_is_named(
 def test_a_folder_that_may_not_be_written_is_named(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, how: how != os.W_OK or Path(path) != Path("checkpoints/swin"))
     with mark_folders([job], "t0"):
-        assert missing_here(file_manifest(job, "t0")) == ["may not write in checkpoints/swin"]
+        assert missing_here(file_manifest(job, "t0")) == ["cannot write to checkpoints/swin"]
 
 
-def test_a_file_that_is_gone_before_the_job_is_given_away_is_an_error(job: Job) -> None:
+def test_missing_input_file_is_an_error_before_submission(job: Job) -> None:
     Path("cache/train.npy").unlink()
     with pytest.raises(EnsembleError, match=r"swin fold 0: cannot read cache/train\.npy: no such file"):
         file_manifest(job, "t0")

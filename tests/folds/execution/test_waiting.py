@@ -31,9 +31,7 @@ def turn(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return by
 
 
-def test_a_held_job_comes_back_after_a_pause_and_is_given_up_in_the_end(
-    turn: Callable[[float], None], logged: Logged
-) -> None:
+def test_locked_job_is_retried_after_a_pause_and_finally_fails(turn: Callable[[float], None], logged: Logged) -> None:
     held, one = LockedJobs(35), job(0)
     for _ in range(4):
         assert held.add(one, BUSY) is None
@@ -45,13 +43,13 @@ def test_a_held_job_comes_back_after_a_pause_and_is_given_up_in_the_end(
         assert held.jobs == []
     error = held.add(one, BUSY)
     assert error is not None
-    assert error.message == f"{BUSY}, for 40 s now"
+    assert error.message == f"{BUSY}, waited for 40 s"
     assert "rm /runs/.swin.fold0.lock first" in (error.hint or "")
     assert held.jobs == []
     assert logged.notes == [f"{BUSY}; trying again for up to 35 s"]
 
 
-def test_each_job_has_its_own_patience_and_a_lock_that_was_taken_meanwhile_begins_it_anew(
+def test_patience_is_per_job_and_restarts_after_a_taken_lock(
     turn: Callable[[float], None],
     logged: Logged,
 ) -> None:
@@ -70,7 +68,7 @@ def machine(alive: bool = True, **resources: float) -> dict[str, Any]:
     return {"Alive": alive, "Resources": resources}
 
 
-def test_room_that_is_gone_is_said_once_after_a_moment_and_again_when_it_goes_again(
+def test_missing_resources_are_logged_once_per_loss(
     turn: Callable[[float], None],
     logged: Logged,
 ) -> None:
@@ -81,11 +79,11 @@ def test_room_that_is_gone_is_said_once_after_a_moment_and_again_when_it_goes_ag
     for seconds in (5.0, 10.0, 15.0):
         turn(5)
         assert room.lacking(600) == seconds
-    said = "no machine of the cluster has 4 CPU cores for a job (the most is 2)"
+    said = "no machine of the cluster has 4 CPU cores for a job (the largest has 2)"
     assert logged.notes == [f"{said}; waiting for one for up to 10 min"]
     error = room.error(job(1), 15)
-    assert error.message == f"swin fold 1: {said}, for 15 s now"
-    assert "--resume" in (error.hint or "")
+    assert error.message == f"swin fold 1: {said}, waited for 15 s"
+    assert "`resume=True`" in (error.hint or "")
     machines[1]["Alive"] = True
     turn(5)
     assert room.lacking(600) == 0

@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from folds.errors import EnsembleError
-from folds.models.checkpoint import _FIELDS, FORMAT, Checkpoint, available_checkpoints, load_checkpoint, save_checkpoint
+from folds.models.checkpoint import (
+    _FIELDS,
+    FORMAT,
+    Checkpoint,
+    _file_key,
+    available_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from folds.models.factory import create_model, resolve
 
 
@@ -57,7 +65,7 @@ def test_a_checkpoint_is_read_as_it_was_written(checkpoint: Checkpoint) -> None:
     assert repr(replace(read, weights={})) == repr(replace(checkpoint, weights={}))
 
 
-def test_the_model_that_is_built_is_the_same_function_in_evaluation_mode(checkpoint: Checkpoint) -> None:
+def test_built_model_gives_the_same_outputs_in_evaluation_mode(checkpoint: Checkpoint) -> None:
     save_checkpoint(Path("a.pt"), checkpoint)
     model = create_model(checkpoint.architecture, 3)
     model.load_state_dict(dict(checkpoint.weights))
@@ -88,16 +96,19 @@ def test_a_missing_checkpoint_lists_those_there_are(checkpoint: Checkpoint) -> N
     for name in ("swin/fold1.pt", "swin/fold0.pt", "resnet18/fold0.pt"):
         save_checkpoint(Path("checkpoints") / name, checkpoint)
     error = refused("ckpt.pt", "there is no checkpoint ckpt.pt")
-    assert error.hint == "there are checkpoints/resnet18/fold0.pt, checkpoints/swin/fold0.pt, checkpoints/swin/fold1.pt"
+    assert (
+        error.hint
+        == "existing checkpoints: checkpoints/resnet18/fold0.pt, checkpoints/swin/fold0.pt, checkpoints/swin/fold1.pt"
+    )
 
 
-def test_a_missing_checkpoint_where_there_are_none_says_how_to_make_one() -> None:
+def test_hint_without_checkpoints_names_the_training_command() -> None:
     assert "ensemble kfold" in str(refused("ckpt.pt").hint)
     Path("folder.pt").mkdir()
     refused("folder.pt", "there is no checkpoint")
 
 
-def test_of_many_checkpoints_the_first_are_listed_and_the_rest_counted() -> None:
+def test_hint_lists_ten_checkpoints_and_counts_the_rest() -> None:
     for i in range(13):
         path = Path(f"checkpoints/run{i:02d}/fold0.pt")
         path.parent.mkdir(parents=True)
@@ -126,7 +137,7 @@ def test_a_file_that_holds_code_is_refused_and_not_run(form: str) -> None:
         Path("evil.pt").write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, "evil.pt", _use_new_zipfile_serialization=form == "new")
-    refused("evil.pt", "holds more than plain values and is refused: it could run code")
+    refused("evil.pt", "holds more than plain values and was not loaded, because it could run code")
     assert not trace.exists()
     pickle.loads(pickle.dumps(Payload(trace)))
     assert trace.exists(), "the payload does nothing: this test could not fail"
@@ -158,10 +169,10 @@ def test_a_truncated_checkpoint_is_an_error_that_names_it(checkpoint: Checkpoint
 @pytest.mark.parametrize(
     "record", [{"weight": torch.zeros(1)}, [1], {"format": "ensemble checkpoint 0"}, torch.zeros(1)]
 )
-def test_weights_from_elsewhere_are_told_the_way_they_can_be_used(record: Any) -> None:
+def test_error_for_other_weights_names_init_weights(record: Any) -> None:
     torch.save(record, "other.pt")
     error = refused("other.pt", "is not a checkpoint of this program")
-    assert "--init FILE" in str(error.hint)
+    assert "--init-weights FILE" in str(error.hint)
 
 
 def spoiled(checkpoint: Checkpoint, change: Callable[[dict[str, Any]], object]) -> str:
@@ -173,14 +184,14 @@ def spoiled(checkpoint: Checkpoint, change: Callable[[dict[str, Any]], object]) 
 
 
 def test_every_field_of_a_checkpoint_has_its_kind() -> None:
-    assert set(_FIELDS) == set(Checkpoint.__dataclass_fields__)
+    assert set(_FIELDS) == set(map(_file_key, Checkpoint.__dataclass_fields__))
 
 
-def test_what_is_not_recorded_is_what_it_is_where_nothing_is_said(checkpoint: Checkpoint) -> None:
+def test_fields_that_are_not_recorded_have_their_defaults(checkpoint: Checkpoint) -> None:
     read = load_checkpoint(
         Path(spoiled(checkpoint, lambda record: record.update(heads=None, optimistic=None, validation_labels=None)))
     )
-    assert (read.heads, read.optimistic, read.validation_labels) == ((), False, None)
+    assert (read.heads, read.selected_on_validation, read.validation_labels) == ((), False, None)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +215,7 @@ RIGHT |= {("heads", 1), ("optimistic", 1)}  # not recorded
     ("field", "value"),
     [
         (field, value)
-        for field in Checkpoint.__dataclass_fields__
+        for field in map(_file_key, Checkpoint.__dataclass_fields__)
         for i, value in enumerate([5, None, "x" * 9, ["a", 5], {"a": {5}}, (5,), 2.5])
         if (field, i) not in RIGHT and (field not in LATER or value is not None)
     ],
@@ -244,10 +255,10 @@ def test_parts_that_cannot_be_used_are_refused_by_name(
         ("timm has no model 'hf-hub:evil/model'", {"timm_name": "hf-hub:evil/model"}),
         ("timm has no model 'local-dir:there'", {"timm_name": "local-dir:there"}),
         ("timm has no model", {"timm_name": "resnet18.:/x"}),
-        ("'checkpoint_path' is no argument", {"arguments": {"checkpoint_path": "there/x.pkl"}}),
-        ("'pretrained' is no argument", {"arguments": {"pretrained": True}}),
-        ("'pretrained_cfg' is no argument", {"arguments": {"pretrained_cfg": {"file": "x"}}}),
-        ("'cache_dir' is no argument", {"arguments": {"cache_dir": "there"}}),
+        ("'checkpoint_path' is not an argument", {"arguments": {"checkpoint_path": "there/x.pkl"}}),
+        ("'pretrained' is not an argument", {"arguments": {"pretrained": True}}),
+        ("'pretrained_cfg' is not an argument", {"arguments": {"pretrained_cfg": {"file": "x"}}}),
+        ("'cache_dir' is not an argument", {"arguments": {"cache_dir": "there"}}),
         ("expected a number, text", {"arguments": {"block_args": {"file": "x"}}}),
         ("'mean' is ('x',)", {"mean": ("x",)}),
         ("'std' is (0, 1, 1)", {"std": (0, 1, 1)}),
@@ -269,7 +280,7 @@ def test_an_architecture_cannot_name_a_file_or_hub(
         ("1 of another shape (e.g. 'head.weight')", lambda weights: weights.update({"head.weight": torch.zeros(2, 3)})),
     ],
 )
-def test_weights_that_do_not_fit_are_one_line_that_names_the_file(
+def test_unsuitable_weights_are_a_one_line_error_naming_the_file(
     checkpoint: Checkpoint, said: str, change: Callable[[Any], object]
 ) -> None:
     path = Path(spoiled(checkpoint, lambda record: change(record["weights"])))
@@ -283,13 +294,14 @@ def test_weights_that_do_not_fit_are_one_line_that_names_the_file(
 
 @pytest.mark.parametrize("field", LATER)
 def test_what_an_earlier_version_did_not_record_has_its_default(checkpoint: Checkpoint, field: str) -> None:
-    default = Checkpoint.__dataclass_fields__[field].default
+    name = next(name for name in Checkpoint.__dataclass_fields__ if _file_key(name) == field)
+    default = Checkpoint.__dataclass_fields__[name].default
     for change in (lambda record: record.pop(field), lambda record: record.update({field: None})):
-        assert getattr(load_checkpoint(Path(spoiled(checkpoint, change))), field) == default
+        assert getattr(load_checkpoint(Path(spoiled(checkpoint, change))), name) == default
 
 
 @pytest.mark.parametrize("part", ["weights", "classes", "architecture"])
-def test_a_checkpoint_that_lacks_a_part_is_damaged_and_the_part_is_named(checkpoint: Checkpoint, part: str) -> None:
+def test_error_for_a_damaged_checkpoint_names_the_missing_field(checkpoint: Checkpoint, part: str) -> None:
     save_checkpoint(Path("a.pt"), checkpoint)
     record = torch.load("a.pt", weights_only=True)
     del record[part]

@@ -26,7 +26,7 @@ from folds.models.factory import (
 
 
 @pytest.mark.parametrize("name", SHORT_NAMES)
-def test_a_short_name_stands_for_a_model_of_timm_with_its_own_size(name: str) -> None:
+def test_short_name_resolves_to_a_timm_model_with_its_input_size(name: str) -> None:
     assert timm.is_model(SHORT_NAMES[name])
     found = resolve(name)
     config = timm.get_pretrained_cfg(SHORT_NAMES[name])
@@ -35,7 +35,7 @@ def test_a_short_name_stands_for_a_model_of_timm_with_its_own_size(name: str) ->
     assert (found.mean, found.std) == (config.mean, config.std)
 
 
-def test_any_id_of_timm_stands_for_itself_with_or_without_its_tag() -> None:
+def test_any_timm_id_is_accepted_with_or_without_its_tag() -> None:
     assert resolve("resnet34").timm_name == "resnet34"
     tagged = resolve("vit_base_patch16_224.augreg_in21k")
     assert tagged.timm_name == "vit_base_patch16_224.augreg_in21k"
@@ -45,7 +45,7 @@ def test_any_id_of_timm_stands_for_itself_with_or_without_its_tag() -> None:
 @pytest.mark.parametrize(
     ("name", "meant"), [("swim", "swin"), ("resnet-18", "resnet18"), ("Convnext_tinny", "convnext_tiny")]
 )
-def test_an_unknown_name_offers_the_nearest_and_says_what_is_known(name: str, meant: str) -> None:
+def test_error_for_an_unknown_name_suggests_the_closest(name: str, meant: str) -> None:
     with pytest.raises(UsageError) as error:
         resolve(name)
     assert error.value.message.startswith(f"unknown architecture '{name}'; did you mean ")
@@ -53,13 +53,13 @@ def test_an_unknown_name_offers_the_nearest_and_says_what_is_known(name: str, me
     assert "swin" in str(error.value.hint)
 
 
-def test_an_unknown_tag_is_wrong_usage_that_names_the_architecture() -> None:
+def test_error_for_an_unknown_tag_names_the_architecture() -> None:
     with pytest.raises(UsageError, match=r"architecture resnet18\.no_such_tag: "):
         resolve("resnet18.no_such_tag")
 
 
 @pytest.mark.parametrize("name", ["hf-hub:timm/resnet18", "local-dir:there", "timm/resnet18", "../resnet18"])
-def test_a_name_of_a_hub_or_a_folder_is_unknown_and_never_looked_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_hubs_and_folders_are_unknown_and_never_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
     with pytest.raises(UsageError, match="unknown architecture"):
         resolve(name)
@@ -71,7 +71,7 @@ def test_a_name_of_a_hub_or_a_folder_is_unknown_and_never_looked_at(name: str, m
     "arguments",
     [{"checkpoint_path": "x.pkl"}, {"pretrained_cfg": "x"}, {"pretrained": True}, {"cache_dir": "x"}, {"a": {}}],
 )
-def test_arguments_that_are_not_a_model_s_shape_are_refused_by_name(
+def test_arguments_that_do_not_shape_the_model_are_rejected(
     arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
@@ -84,7 +84,7 @@ def test_arguments_that_are_not_a_model_s_shape_are_refused_by_name(
 
 
 @pytest.mark.parametrize("name", SMALL_VARIANTS)
-def test_small_siblings_are_of_the_same_family_and_run_at_their_size(name: str) -> None:
+def test_small_variants_are_of_the_same_family_and_run_at_64_px(name: str) -> None:
     small = resolve(name, small=True)
     assert (small.height, small.width) == (SMALL_SIZE, SMALL_SIZE)
     assert small.timm_name == (SHORT_NAMES.get(name) or name)
@@ -94,7 +94,7 @@ def test_small_siblings_are_of_the_same_family_and_run_at_their_size(name: str) 
     assert sum(parameter.numel() for parameter in model.parameters()) < 2e6
 
 
-def test_an_architecture_without_a_small_sibling_is_taken_as_it_is_at_the_small_size() -> None:
+def test_architecture_without_small_variant_gets_the_small_size() -> None:
     found = resolve("efficientnet", small=True)
     assert (found.timm_name, found.height, found.arguments) == ("efficientnet_b0", SMALL_SIZE, {})
 
@@ -114,7 +114,7 @@ def test_a_swin_is_built_for_another_size_and_runs_there() -> None:
         assert create_model(found, 5).eval()(torch.zeros(1, 3, 96, 64)).shape == (1, 5)
 
 
-def test_a_transformer_at_its_own_size_gets_no_argument_and_a_convolutional_network_never() -> None:
+def test_only_fixed_size_models_at_another_size_get_img_size() -> None:
     assert resolve("test_vit", (160, 160)).arguments == {}
     found = resolve("test_resnet", (48, 32))
     assert (found.height, found.width, found.arguments) == (48, 32, {})
@@ -122,14 +122,14 @@ def test_a_transformer_at_its_own_size_gets_no_argument_and_a_convolutional_netw
         assert create_model(found, 5).eval()(torch.zeros(1, 3, 48, 32)).shape == (1, 5)
 
 
-def test_arguments_of_ones_own_are_kept_beside_those_of_the_sibling() -> None:
+def test_own_arguments_are_added_to_those_of_the_small_variant() -> None:
     own = dict(SMALL_VARIANTS["swin"].arguments)
     found = resolve("swin", small=True, arguments={"embed_dim": 24})
     assert found.arguments == {**own, "embed_dim": 24, "img_size": (SMALL_SIZE, SMALL_SIZE)}
     assert SMALL_VARIANTS["swin"].arguments == own
 
 
-def test_the_description_names_model_variation_and_width_by_height() -> None:
+def test_description_has_model_arguments_width_and_height() -> None:
     assert resolve("test_resnet", (48, 32)).describe() == "test_resnet, 32×48 px"
     assert resolve("test_vit", (32, 32)).describe() == "test_vit, 32×32 px"
     assert (
@@ -137,12 +137,12 @@ def test_the_description_names_model_variation_and_width_by_height() -> None:
     )
 
 
-def test_an_argument_the_model_does_not_have_is_wrong_usage_that_names_it() -> None:
+def test_error_for_an_unknown_model_argument_names_it() -> None:
     with pytest.raises(UsageError, match=r"architecture test_resnet cannot be built with .*'wings': 2"):
         create_model(resolve("test_resnet", arguments={"wings": 2}), 2)
 
 
-def test_an_argument_the_model_cannot_take_is_wrong_usage_that_names_the_architecture() -> None:
+def test_error_for_an_invalid_argument_names_the_architecture() -> None:
     with pytest.raises(UsageError, match="architecture test_vit cannot be built"):
         create_model(resolve("test_vit", (32, 32), arguments={"num_heads": 5}), 2)
 
@@ -237,7 +237,7 @@ def test_weights_without_any_head_are_taken_too(tmp_path: Path) -> None:
     assert torch.equal(found.state_dict()["blocks.0.attn.qkv.weight"], source.state_dict()["blocks.0.attn.qkv.weight"])
 
 
-def test_the_positions_of_a_transformer_are_resampled_to_another_size(tmp_path: Path) -> None:
+def test_position_embeddings_are_resampled_to_another_size(tmp_path: Path) -> None:
     source = built("test_vit", 3)
     torch.save(source.state_dict(), tmp_path / "w.pt")
     found = create_model(resolve("test_vit", (64, 64)), 3, init=tmp_path / "w.pt")
@@ -251,19 +251,17 @@ def test_the_positions_of_a_transformer_are_resampled_to_another_size(tmp_path: 
     ("weights", "name"), [("test_vit", "test_resnet"), ("test_resnet", "test_vit"), ("test_resnet", "test_convnext")]
 )
 @pytest.mark.parametrize("classes", [3, 7])
-def test_the_weights_of_another_model_are_refused_and_not_left_out(
-    tmp_path: Path, weights: str, name: str, classes: int
-) -> None:
+def test_weights_of_another_model_are_an_error(tmp_path: Path, weights: str, name: str, classes: int) -> None:
     torch.save(built(weights, 3).state_dict(), tmp_path / "w.pt")
     with pytest.raises(EnsembleError) as error:
         create_model(resolve(name, (32, 32)), classes, init=tmp_path / "w.pt")
     assert type(error.value) is EnsembleError
-    assert error.value.message.startswith(f"--init {tmp_path / 'w.pt'} does not fit {name}: ")
+    assert error.value.message.startswith(f"`init_weights={tmp_path / 'w.pt'}` does not fit {name}: ")
     assert "this timm model" in str(error.value.hint)
 
 
 @pytest.mark.parametrize("change", ["missing", "left over", "other shape"])
-def test_weights_that_fit_only_in_part_are_refused_and_the_place_is_named(tmp_path: Path, change: str) -> None:
+def test_error_for_partly_fitting_weights_names_the_layer(tmp_path: Path, change: str) -> None:
     state = dict(built("test_resnet", 3).state_dict())
     if change == "missing":
         del state["layer3.0.conv2.weight"]
@@ -294,8 +292,8 @@ def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path: Path, suffix: s
         create_model(resolve("test_resnet"), 2, init=path)
     assert not trace.exists()
     assert type(error.value) is EnsembleError
-    assert error.value.message.startswith(f"--init: {path} holds no plain weights")
-    assert "code is never run" in str(error.value.hint)
+    assert error.value.message.startswith(f"`init_weights`: {path} holds no plain weights")
+    assert "code in a file is never run" in str(error.value.hint)
     pickle.loads(pickle.dumps(Payload(trace)))
     assert trace.exists(), "the payload does nothing: this test could not fail"
 
@@ -307,11 +305,11 @@ def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, {0: torch.zeros(1)}, torch.zeros(2), {"model": {}}])
-def test_a_file_without_weights_by_name_is_an_error_that_names_it(tmp_path: Path, content: Any) -> None:
+def test_file_without_named_weights_is_an_error_naming_the_file(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(EnsembleError) as error:
         read_weights(tmp_path / "w.pt")
-    assert error.value.message == f"--init: {tmp_path / 'w.pt'} holds no weights by name"
+    assert error.value.message == f"`init_weights`: expected weights by name, found none in {tmp_path / 'w.pt'}"
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
@@ -325,16 +323,14 @@ def test_a_file_that_is_something_else_is_an_error_that_names_it(tmp_path: Path,
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     for path in (tmp_path / "w.pt", tmp_path):
-        with pytest.raises(EnsembleError, match=f"--init: there is no file {path}"):
+        with pytest.raises(EnsembleError, match=f"init_weights: file not found: {path}"):
             read_weights(path)
 
 
 @pytest.mark.parametrize(
     "error", [OSError("We couldn't connect to the hub"), ConnectionError("offline"), RuntimeError("no\nurl")]
 )
-def test_pretrained_weights_that_cannot_be_fetched_are_an_error_with_two_ways_out(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_error_for_a_failed_download_has_two_alternatives(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     asked: dict[str, Any] = {}
 
     def offline(*_: Any, **arguments: Any) -> None:
@@ -348,10 +344,10 @@ def test_pretrained_weights_that_cannot_be_fetched_are_an_error_with_two_ways_ou
     assert type(found.value) is EnsembleError
     assert (
         found.value.message
-        == f"the pretrained weights of resnet18 could not be fetched: {' '.join(str(error).split())}"
+        == f"the pretrained weights of resnet18 could not be downloaded: {' '.join(str(error).split())}"
     )
-    assert "--init FILE" in str(found.value.hint)
-    assert "--no-pretrained" in str(found.value.hint)
+    assert "`init_weights=FILE`" in str(found.value.hint)
+    assert "`pretrained=False`" in str(found.value.hint)
 
 
 def test_random_weights_never_ask_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_logits_are_those_of_the_model_for_each_view(model: torch.nn.Module) -> 
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
-def test_a_layout_for_convolutions_changes_where_numbers_lie_and_not_what_they_are() -> None:
+def test_channels_last_does_not_change_logits() -> None:
     resnet = timm.create_model("test_resnet", num_classes=4).eval()
     values, rows = images(3), np.arange(3)
     plain, other = (
@@ -76,7 +76,7 @@ def test_a_layout_for_convolutions_changes_where_numbers_lie_and_not_what_they_a
 
 
 @pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH, 2 * BATCH + 3])
-def test_rows_come_in_the_order_of_the_index_whatever_the_number_of_batches(n: int) -> None:
+def test_logits_are_in_index_order_for_any_number_of_batches(n: int) -> None:
     values = images(2 * BATCH + 3)
     index = np.random.default_rng(1).permutation(len(values))[:n]
     probe = FirstPixel()
@@ -92,7 +92,7 @@ def test_a_row_may_be_asked_for_twice() -> None:
     assert (found[0] != found[1]).any()
 
 
-def test_views_see_plain_pixels_between_zero_and_one_and_normalisation_comes_after() -> None:
+def test_views_get_pixels_from_zero_to_one_before_normalization() -> None:
     seen: list[torch.Tensor] = []
 
     def half(batch: torch.Tensor) -> torch.Tensor:
@@ -138,7 +138,7 @@ def test_progress_is_told_after_each_batch_and_ends_at_all_rows() -> None:
     assert told == [(BATCH, n), (n, n)]
 
 
-def test_logits_in_half_precision_are_near_those_in_full_and_come_back_in_full(model: torch.nn.Module) -> None:
+def test_half_precision_logits_are_close_and_returned_as_float32(model: torch.nn.Module) -> None:
     pixels = PixelSource(images(3), "cpu")
     full, half = (
         predict_logits(model, pixels, np.arange(3), MEAN, STD, device="cpu", amp=amp) for amp in ("off", "bf16")
@@ -164,7 +164,7 @@ def test_images_are_read_from_a_memory_map_which_is_not_changed(tmp_path: Path) 
     np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), images(4))
 
 
-def test_the_images_used_last_are_kept_and_those_before_are_let_go(tmp_path: Path) -> None:
+def test_two_most_recent_pixel_sources_are_kept(tmp_path: Path) -> None:
     paths = [tmp_path / f"{name}.npy" for name in "abc"]
     for path in paths:
         np.save(path, images(2))
@@ -173,7 +173,7 @@ def test_the_images_used_last_are_kept_and_those_before_are_let_go(tmp_path: Pat
     third = PixelSource.of(paths[2], "cpu")  # the second was used longest ago
     assert (PixelSource.of(paths[0], "cpu") is first, PixelSource.of(paths[2], "cpu") is third) == (True, True)
     assert PixelSource.of(paths[1], "cpu") is not second
-    assert len(inference._kept) == 2
+    assert len(inference._recent) == 2
     before = PixelSource.of(paths[0], "cpu")
     os.utime(paths[0], ns=(1, 1))  # written anew
     assert PixelSource.of(paths[0], "cpu") is not before

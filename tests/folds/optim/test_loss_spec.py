@@ -12,7 +12,7 @@ from folds.errors import UsageError
 from folds.optim.loss_spec import LOSSES, WEIGHTS, Term, parse_loss
 
 
-def test_a_name_alone_has_the_defaults_and_the_smoothing_of_the_recipe() -> None:
+def test_name_alone_has_defaults_and_the_smoothing_of_the_recipe() -> None:
     assert parse_loss("ce", 0.1).terms == (Term("ce", smoothing=0.1),)
     assert parse_loss("wce", 0.1).terms == (Term("wce", smoothing=0.1, weights="inverse", beta=0.999),)
     assert parse_loss("focal").terms == (Term("focal", gamma=2.0, beta=0.999),)
@@ -24,7 +24,7 @@ def test_f1_has_no_smoothing() -> None:
     assert parse_loss("f1", 0.1).terms == (Term("f1"),)
 
 
-def test_terms_are_added_and_weighted_and_their_own_smoothing_wins() -> None:
+def test_terms_have_weights_and_own_smoothing_takes_precedence() -> None:
     first, second = parse_loss(" .5*ce:smoothing=.3 + 2 * focal : gamma=1 ", 0.1).terms
     assert first == Term("ce", factor=0.5, smoothing=0.3)
     assert second == Term("focal", factor=2.0, gamma=1.0, smoothing=0.1, beta=0.999)
@@ -46,12 +46,12 @@ def test_every_setting_reaches_its_term() -> None:
         ("focal:weights=effective", True),
     ],
 )
-def test_an_expression_says_whether_it_needs_the_images_of_each_class(expression: str, needs: bool) -> None:
+def test_expression_knows_whether_it_needs_class_counts(expression: str, needs: bool) -> None:
     assert parse_loss(expression).needs_counts == needs
 
 
 def test_an_unknown_loss_is_wrong_usage_that_lists_the_known() -> None:
-    with pytest.raises(UsageError, match="unknown --loss 'cee'; did you mean ce") as error:
+    with pytest.raises(UsageError, match="unknown loss 'cee'; did you mean ce") as error:
         parse_loss("f1+cee")
     assert error.value.hint == f"known: {', '.join(LOSSES)}"
 
@@ -59,10 +59,10 @@ def test_an_unknown_loss_is_wrong_usage_that_lists_the_known() -> None:
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("focal:gama=2", "unknown key of --loss focal 'gama'; did you mean gamma"),
-        ("focal:weights=inverted", "unknown weights of --loss 'inverted'; did you mean inverse"),
-        ("f1:smoothing=.1", "unknown key of --loss f1 'smoothing'"),
-        ("ce:weights=inverse", "unknown key of --loss ce 'weights'"),
+        ("focal:gama=2", "unknown key of loss=focal 'gama'; did you mean gamma"),
+        ("focal:weights=inverted", "unknown weights of loss 'inverted'; did you mean inverse"),
+        ("f1:smoothing=.1", "unknown key of loss=f1 'smoothing'"),
+        ("ce:weights=inverse", "unknown key of loss=ce 'weights'"),
         ("", "expected the name of a loss, found ''"),
         ("focal+", "expected the name of a loss, found ''"),
         (".5*", r"expected the name of a loss, found '.5\*'"),
@@ -76,12 +76,12 @@ def test_an_unknown_loss_is_wrong_usage_that_lists_the_known() -> None:
         ("ce:smoothing=1", "smoothing of ce must be from 0 to below 1, found '1'"),
         ("ldam:s=0", "s of ldam must be above 0, up to 1000, found '0'"),
         ("ldam:margin=-.5", "margin of ldam must be from 0 to 1000"),
-        ("ldam:drw=1.5", r"drw of ldam must be from 0 \(at once\) to 1 \(never\)"),
+        ("ldam:drw=1.5", r"drw of ldam must be from 0 \(from the start\) to 1 \(never\)"),
         ("wce:weights=effective:beta=1", "beta of wce must be from 0 to below 1"),
         ("focal:gamma=1:gamma=2", "gamma of focal is given twice"),
-        ("wce:beta=.99", "beta of wce is for effective numbers only"),
-        ("focal:drw=.5", "drw of focal has no weights to defer"),
-        ("ldam:weights=none:drw=.5", "drw of ldam has no weights to defer"),
+        ("wce:beta=.99", "beta of wce needs weights=effective, found weights=inverse"),
+        ("focal:drw=.5", "drw of focal needs class weights, found weights=none"),
+        ("ldam:weights=none:drw=.5", "drw of ldam needs class weights, found weights=none"),
     ],
 )
 def test_what_cannot_be_is_refused_and_said(expression: str, message: str) -> None:

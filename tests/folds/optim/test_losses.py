@@ -52,9 +52,9 @@ def mixed(seed: int = 0, n: int = 7) -> torch.Tensor:
 
 
 def loss_of(
-    expression: str, smoothing: float = 0.0, done: float = 1.0
+    expression: str, smoothing: float = 0.0, epoch_fraction: float = 1.0
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    return build_loss(expression, smoothing, COUNTS, done)
+    return build_loss(expression, smoothing, COUNTS, epoch_fraction)
 
 
 # The formulas: what a sample with these logits costs if its class is c.
@@ -193,7 +193,7 @@ def test_the_gradient_of_f1_is_that_of_its_formula() -> None:
     np.testing.assert_allclose(logits.grad.numpy(), wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_f1_of_sure_predictions_is_one_less_the_macro_f1_of_scikit_learn() -> None:
+def test_f1_loss_of_one_hot_predictions_is_one_minus_sklearn_f1() -> None:
     from sklearn.metrics import f1_score
 
     labels = torch.tensor([0, 0, 0, 1, 1, 3, 4, 4])
@@ -211,7 +211,7 @@ def test_the_plain_gradient_is_the_probabilities_less_the_target() -> None:
 
 
 @pytest.mark.parametrize("expression", ALL)
-def test_a_class_costs_what_the_distribution_with_all_in_that_class_costs(expression: str) -> None:
+def test_class_index_and_one_hot_target_have_equal_loss(expression: str) -> None:
     logits, labels = batch()
     torch.testing.assert_close(
         loss_of(expression, 0.1)(logits, labels), loss_of(expression, 0.1)(logits, one_hot(labels))
@@ -219,7 +219,7 @@ def test_a_class_costs_what_the_distribution_with_all_in_that_class_costs(expres
 
 
 @pytest.mark.parametrize("expression", EVERY)
-def test_a_mixture_of_two_classes_costs_the_mixture_of_what_they_cost(expression: str) -> None:
+def test_loss_of_mixed_targets_is_the_mixture_of_losses(expression: str) -> None:
     loss, logits, first, second = loss_of(expression, 0.1), batch()[0], batch()[1], batch(1)[1]
     mixture = 0.3 * one_hot(first) + 0.7 * one_hot(second)
     torch.testing.assert_close(loss(logits, mixture), 0.3 * loss(logits, first) + 0.7 * loss(logits, second))
@@ -275,12 +275,12 @@ def test_however_large_the_logits_value_and_gradient_are_finite(
             assert logits.grad.isfinite().all()
 
 
-def test_logits_that_overflow_in_half_precision_do_not_in_the_loss() -> None:
+def test_large_half_precision_logits_do_not_overflow_in_the_loss() -> None:
     loss = build_loss("ce", 0.0)(torch.tensor([[60_000.0, -60_000.0]], dtype=torch.float16), torch.tensor([1]))
     assert loss.item() == pytest.approx(120_000, rel=1e-3)
 
 
-def test_a_sample_that_is_all_but_learnt_keeps_its_digits_in_focal_loss() -> None:
+def test_focal_loss_is_precise_where_p_is_close_to_one() -> None:
     """1 − p is 2·10⁻⁹ here, which no float32 p can tell from 0; so is its derivative."""
     logits = torch.tensor([[20.0, 0.0]]).requires_grad_()
     loss = build_loss("focal:gamma=.5", 0.0)(logits, torch.tensor([0]))
@@ -291,7 +291,7 @@ def test_a_sample_that_is_all_but_learnt_keeps_its_digits_in_focal_loss() -> Non
     assert logits.grad[0, 1].item() == pytest.approx(1.5 * rest**1.5, rel=1e-3)
 
 
-def test_weights_are_one_in_the_mean_over_the_images_and_zero_for_a_class_without_any() -> None:
+def test_class_weights_have_mean_one_and_are_zero_without_images() -> None:
     for beta in (None, 0.0, 0.9, 0.9999):
         weights = class_weights(COUNTS, beta)
         assert weights.dtype == torch.float32
@@ -306,7 +306,7 @@ def test_weights_by_hand() -> None:
     np.testing.assert_allclose(class_weights(torch.tensor([1, 500]), 0.0), [1, 1], rtol=1e-6)
 
 
-def test_effective_numbers_lie_between_no_weights_and_inverse_frequency() -> None:
+def test_effective_weights_are_between_none_and_inverse() -> None:
     inverse = class_weights(COUNTS, None)[4]
     found = [class_weights(COUNTS, beta)[4].item() for beta in (0.0, 0.9, 0.99, 0.999, 0.99999)]
     assert found == sorted(found)
@@ -324,20 +324,22 @@ def test_margins_by_hand() -> None:
 )
 def test_late_weights_count_from_their_share_of_the_epochs_on(expression: str, plain: str, start: float) -> None:
     logits, labels = batch()
-    before, at, after = (loss_of(expression, done=done)(logits, labels).item() for done in (start - 0.01, start, 1.0))
+    before, at, after = (
+        loss_of(expression, epoch_fraction=fraction)(logits, labels).item() for fraction in (start - 0.01, start, 1.0)
+    )
     assert before == pytest.approx(loss_of(plain)(logits, labels).item())
     assert at == after
     assert at != pytest.approx(before)
 
 
 @pytest.mark.parametrize("expression", ["wce", "ldam", "focal:weights=effective", "f1+wce", "wce:drw=.8"])
-def test_what_needs_the_images_of_each_class_refuses_to_go_without(expression: str) -> None:
-    with pytest.raises(UsageError, match="must know how many images each class has"):
+def test_losses_that_need_class_counts_raise_without_them(expression: str) -> None:
+    with pytest.raises(UsageError, match="needs the number of images of each class"):
         build_loss(expression, 0.1)
 
 
 def test_an_unknown_loss_is_wrong_usage() -> None:
-    with pytest.raises(UsageError, match="unknown --loss 'focsl'; did you mean focal"):
+    with pytest.raises(UsageError, match="unknown loss 'focsl'; did you mean focal"):
         build_loss("focsl", 0.0)
 
 

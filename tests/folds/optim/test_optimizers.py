@@ -71,8 +71,8 @@ def test_the_rate_falls_block_by_block_towards_the_input(model: torch.nn.Module)
     ("name", "options", "message"),
     [
         ("adamm", {}, "did you mean adam"),
-        ("adamw", {"lr": 0.1}, "lr has a key of its own"),
-        ("adamw", {"betas": "0.9"}, "expected a number"),
+        ("adamw", {"lr": 0.1}, "lr has a setting of its own"),
+        ("adamw", {"betas": "0.9"}, "must be a number"),
         ("adamw", {"nothing": 1}, "nothing"),
         ("sgd", {"betas": [0.9, 0.99]}, "betas"),
     ],
@@ -87,7 +87,7 @@ def test_no_optimizer_is_offered_that_needs_another_package() -> None:
     assert not [name for name in optimizers() if name.startswith("bnb")]
 
 
-def test_a_frozen_body_stands_still_with_its_statistics_and_learns_again_afterwards() -> None:
+def test_frozen_body_keeps_statistics_and_trains_once_unfrozen() -> None:
     model = timm.create_model("test_resnet", num_classes=4)
     freezer, optimizer = Freezer(model), build_optimizer(model, "sgd", 0.05, 1.0, {})
     for group in optimizer.param_groups:

@@ -79,13 +79,13 @@ def test_a_plateau_is_that_of_torch(patience: int, factor: float, least: float) 
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
-def test_the_warm_up_rises_in_a_line_and_the_course_begins_after_it(name: str) -> None:
+def test_warm_up_is_linear_and_the_schedule_starts_after_it(name: str) -> None:
     schedule, bare = Schedule(name, epochs=6, steps=10, warmup=2), Schedule(name, epochs=4, steps=10)
     assert [schedule.share(step) for step in range(20)] == pytest.approx([(step + 1) / 21 for step in range(20)])
     assert [schedule.share(step) for step in range(20, 60)] == pytest.approx([bare.share(step) for step in range(40)])
 
 
-def test_the_rate_is_never_negative_nor_above_its_peak_also_beyond_the_end() -> None:
+def test_rate_is_from_zero_to_peak_even_after_the_last_step() -> None:
     for name in SCHEDULES:
         for warmup in (0, 0.5, 7):  # also one that is longer than the training
             schedule = Schedule(name, epochs=3, steps=7, warmup=warmup)

@@ -41,7 +41,7 @@ def test_the_same_versions_are_not_worth_a_word(tmp_path: Path) -> None:
     assert version_warnings([begun(tmp_path, "swin", NOW)], NOW, on_gpu=True) == []
 
 
-def test_runs_that_differ_alike_share_one_line_that_names_what_differs(tmp_path: Path) -> None:
+def test_runs_with_the_same_differences_share_one_warning(tmp_path: Path) -> None:
     old = NOW | {"torch": "2.11", "numpy": "2.3"}
     folders = [begun(tmp_path, name, old) for name in ("swin", "vit")] + [
         begun(tmp_path, "resnet", NOW | {"python": "3.11.2"})
@@ -52,7 +52,7 @@ def test_runs_that_differ_alike_share_one_line_that_names_what_differs(tmp_path:
     ]
 
 
-def test_the_kind_of_gpu_counts_for_what_is_trained_on_one_and_the_maker_of_saved_folds_for_nothing(
+def test_gpu_kind_counts_on_a_gpu_and_scikit_learn_never(
     tmp_path: Path,
 ) -> None:
     folder = begun(tmp_path, "swin", NOW | {"cuda device": "A", "scikit-learn": "1.8"})
@@ -62,7 +62,7 @@ def test_the_kind_of_gpu_counts_for_what_is_trained_on_one_and_the_maker_of_save
     ]
 
 
-def test_what_an_older_record_does_not_name_is_not_known_and_no_error(tmp_path: Path) -> None:
+def test_versions_missing_in_an_older_record_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     assert version_warnings([begun(tmp_path, "swin", {"python": "3.12.1"}), tmp_path / "none"], NOW, on_gpu=True) == []
 

@@ -83,7 +83,7 @@ def run(
         return list(train(plan, prepare_jobs(plan, resume=resume, force=force), report))
 
 
-def test_the_written_files_hold_the_pooled_score_and_every_sample_once(grid: Path) -> None:
+def test_files_have_the_pooled_score_and_every_sample_once(grid: Path) -> None:
     for name in ("test_resnet", "test_vit"):
         sidecar = read_sidecar(grid / f"runs/{name}.oof.npy")
         assert sidecar is not None
@@ -110,7 +110,7 @@ def test_runs_of_one_command_share_folds_samples_and_pixels(grid: Path) -> None:
     assert len(list((grid / ".ensemble/images").glob("*.npy"))) == 2
 
 
-def test_no_person_is_in_the_training_part_of_the_fold_that_predicts_it(grid: Path) -> None:
+def test_no_fold_predicts_people_of_its_training_part(grid: Path) -> None:
     from folds.models.checkpoint import load_checkpoint
 
     sidecar = read_sidecar(grid / "runs/test_vit.oof.npy")
@@ -136,14 +136,12 @@ def test_single_folds_stitch_to_the_same_bytes_as_all_at_once(in_process: None, 
     assert Path("runs/test_resnet.oof.npy").read_bytes() == expected
 
 
-def test_a_run_that_exists_is_neither_trained_over_nor_mixed_with_other_settings(
-    in_process: None, plan: Planner
-) -> None:
+def test_existing_run_is_not_overwritten_or_mixed(in_process: None, plan: Planner) -> None:
     run(plan(folds=[0]))
     before = Path("runs/test_resnet.oof.npy").read_bytes()
     with pytest.raises(EnsembleError, match="exists and folds 0 are trained") as refused:
         run(plan())
-    assert "--resume" in (refused.value.hint or "")
+    assert "`resume=True`" in (refused.value.hint or "")
     with pytest.raises(EnsembleError, match="started with different settings") as refused:
         run(plan(epochs=2), resume=True)
     assert refused.value.details == ("epochs: 1 → 2",)
@@ -163,14 +161,14 @@ def test_changed_images_are_noticed_at_a_resume(in_process: None, plan: Planner,
     assert any("images_sha" in line for line in refused.value.details)
 
 
-def test_resume_trains_only_what_is_missing_and_force_trains_anew(in_process: None, plan: Planner) -> None:
+def test_resume_trains_missing_folds_and_force_retrains_all(in_process: None, plan: Planner) -> None:
     run(plan(folds=[2]))
     assert sorted(outcome.job.fold for outcome in run(plan(), resume=True)) == [0, 1]
     assert run(plan(), resume=True) == []
     assert len(run(plan(), force=True)) == 3
 
 
-def test_force_removes_the_folds_it_names_and_what_was_predicted_from_them(in_process: None, plan: Planner) -> None:
+def test_force_removes_the_folds_and_their_predictions(in_process: None, plan: Planner) -> None:
     run(plan())
     expected = {path: path.read_bytes() for path in [*Path("runs").glob("*.npy"), *Path("checkpoints").glob("*/*.pt")]}
     others = [
@@ -196,7 +194,7 @@ def test_force_removes_the_folds_it_names_and_what_was_predicted_from_them(in_pr
         run(plan(folds=[1], epochs=2), force=True)
 
 
-def test_force_on_all_folds_takes_other_settings_and_leaves_nothing_of_the_old(in_process: None, plan: Planner) -> None:
+def test_force_on_all_folds_replaces_the_run_completely(in_process: None, plan: Planner) -> None:
     run(plan())
     run(plan(k=2), force=True)
     sidecar = read_sidecar(Path("runs/test_resnet.oof.npy"))
@@ -212,11 +210,11 @@ def test_force_on_all_folds_takes_other_settings_and_leaves_nothing_of_the_old(i
 @pytest.mark.parametrize(
     "name", ["runs/test_resnet.oof.npy", "runs/test_resnet.fold4.test.npy", "checkpoints/test_resnet/fold0.pt"]
 )
-def test_predictions_that_the_run_has_not_made_are_not_written_over(in_process: None, plan: Planner, name: str) -> None:
+def test_predictions_of_another_origin_are_not_overwritten(in_process: None, plan: Planner, name: str) -> None:
     path = Path(name)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"a colleague's")
-    with pytest.raises(EnsembleError, match=f"{path} exists, and runs/test_resnet, which would have made it, does not"):
+    with pytest.raises(EnsembleError, match=f"{path} exists, but its run runs/test_resnet does not"):
         run(plan())
     assert path.read_bytes() == b"a colleague's"
     assert not Path("runs/test_resnet").exists()
@@ -236,10 +234,10 @@ def test_predictions_that_are_gone_are_missed(in_process: None, plan: Planner) -
     run(plan())
     Path("runs/test_resnet/fold1/oof.npy").unlink()
     with pytest.raises(
-        EnsembleError, match=r"says that the fold is trained, and runs/test_resnet/fold1/oof\.npy is not there"
+        EnsembleError, match=r"records a trained fold, but runs/test_resnet/fold1/oof\.npy does not exist"
     ) as refused:
         run(plan(), resume=True)
-    assert refused.value.hint == "rm -r runs/test_resnet/fold1 and --resume train this fold again"
+    assert refused.value.hint == "rm -r runs/test_resnet/fold1, then `resume=True` trains this fold again"
 
 
 @pytest.mark.parametrize("content", ["resolved = 5", "[resolved]\nthreads = 'many'", "[resolved]\nthreads = 0"])
@@ -250,7 +248,7 @@ def test_a_damaged_record_of_a_run_is_an_error(in_process: None, plan: Planner, 
         plan()
 
 
-def test_a_fold_that_leaves_the_numbers_fails_alone_and_is_not_taken_for_trained(
+def test_diverged_fold_fails_alone_and_is_not_marked_trained(
     in_process: None, plan: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict = fold_setup.predict_logits
@@ -335,9 +333,7 @@ def test_workers_end_when_their_parent_is_killed(plan: Planner, drawn: Path) -> 
     wait_for(lambda: not any(alive(pid) for pid in children))
 
 
-def test_a_second_process_on_the_same_run_is_refused_and_a_dead_one_is_not_in_the_way(
-    in_process: None, plan: Planner
-) -> None:
+def test_run_is_locked_by_a_living_process_only(in_process: None, plan: Planner) -> None:
     code = "import sys,time; from pathlib import Path; from folds.utils.locks import exclusive_lock\n"
     code += "with exclusive_lock(Path('runs/.test_resnet.lock'), 'it'): print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -352,7 +348,7 @@ def test_a_second_process_on_the_same_run_is_refused_and_a_dead_one_is_not_in_th
     assert run(plan(folds=[0]))[0].error is None
 
 
-def test_an_unreadable_image_stops_everything_before_any_training(
+def test_unreadable_image_is_an_error_before_any_training(
     in_process: None, plan: Planner, drawn: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(drawn, tmp_path / "own")
@@ -425,11 +421,11 @@ def test_one_part_held_out_is_one_job_that_trains_on_the_rest(plan: Planner, dra
     settings = Settings(data=drawn, arch=("test_resnet",), folds=Path("runs/test_resnet/folds.csv"))
     again = build_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False))
     assert prepare_jobs(again, resume=True) == []
-    with pytest.raises(EnsembleError, match="--fold 1: the folds are 0 to 0"):
+    with pytest.raises(EnsembleError, match="fold=1: the folds are 0 to 0"):
         build_plan(settings, Recipe(epochs=1, img_size="32", pretrained=False), folds=[1])
 
 
-def test_force_removes_nothing_before_every_run_of_the_command_is_in_order(in_process: None, plan: Planner) -> None:
+def test_force_removes_nothing_before_all_runs_are_checked(in_process: None, plan: Planner) -> None:
     run(plan(folds=[0, 1]))
     before = {path: path.read_bytes() for path in [*Path("runs").rglob("*.npy"), *Path("checkpoints").rglob("*.pt")]}
     with pytest.raises(EnsembleError, match="started with different settings"):
@@ -437,7 +433,7 @@ def test_force_removes_nothing_before_every_run_of_the_command_is_in_order(in_pr
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_fold_that_was_finished_by_a_lost_process_is_not_trained_again(in_process: None, plan: Planner) -> None:
+def test_fold_finished_by_a_lost_process_is_not_retrained(in_process: None, plan: Planner) -> None:
     one = plan(folds=[0])
     with lock_runs(one):
         job = prepare_jobs(one)[0]
@@ -451,7 +447,7 @@ def test_fewer_slots_where_a_run_keeps_more_threads_a_job(monkeypatch: pytest.Mo
     assert devices.plan_devices(5, "cpu", threads=16).devices == ("cpu",)
 
 
-def test_runs_that_were_begun_with_different_threads_are_not_resumed_as_one(
+def test_runs_with_different_threads_are_not_resumed_together(
     in_process: None, plan: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(plan(arch=("test_resnet",), folds=[0]))

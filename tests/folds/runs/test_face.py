@@ -33,7 +33,7 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return root, folds.kfold(folds.read_table(drawn), arch=["test_resnet", "test_vit"], root=root, **SMALL)
 
 
-def test_a_run_has_its_predictions_history_settings_and_checkpoints(trained: tuple[Path, Runs]) -> None:
+def test_run_has_predictions_history_settings_and_checkpoints(trained: tuple[Path, Runs]) -> None:
     root, runs = trained
     assert list(runs) == ["test_resnet", "test_vit"]
     run = runs["test_resnet"]
@@ -163,7 +163,7 @@ print("trained", runs["test_resnet"].trained)
 """
 
 
-def test_a_script_needs_no_main_guard_and_goes_on_after_an_interrupt(drawn: Path, tmp_path: Path) -> None:
+def test_script_needs_no_main_guard_and_resumes_after_interrupt(drawn: Path, tmp_path: Path) -> None:
     """Ctrl-C while it trains: what is saved is kept, and the same script goes on to the same result."""
     (tmp_path / "script.py").write_text(SCRIPT.format(data=str(drawn), epochs=40))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -17,7 +17,7 @@ from folds.config.sweep import RequestedRecipe
 from folds.errors import EnsembleError
 from folds.experiments.comparison import compare_runs
 from folds.models.checkpoint import load_checkpoint
-from folds.runs.initial_weights import beginnings
+from folds.runs.initial_weights import find_initial_weights
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import Plan, build_plan
 from folds.runs.publish import write_predictions
@@ -61,13 +61,11 @@ def test_weights_of_one_fold_are_no_beginning_for_the_others(planned: Callable[.
         EnsembleError, match=r"fold0\.pt was trained on (\d+) of the \1 people that fold 1 of second is scored on"
     ) as refused:
         planned("second", init=Path("checkpoints/first/fold0.pt"))
-    assert "--init-run first" in (refused.value.hint or "")
+    assert "`init_run=first`" in (refused.value.hint or "")
     assert len(prepare_jobs(planned("second", init=Path("checkpoints/first/fold0.pt"), more={"folds": [0]}))) == 1
 
 
-def test_weights_of_another_split_that_have_seen_who_is_scored_are_a_warning(
-    planned: Callable[..., Plan], logged: Logged
-) -> None:
+def test_weights_of_another_split_with_scored_people_are_warned(planned: Callable[..., Plan], logged: Logged) -> None:
     made = planned("second", k=2, init=Path("checkpoints/first/fold0.pt"))
     assert sum("people that fold" in line for line in logged.warnings) == 2
     assert [*made.warnings] == logged.warnings
@@ -99,13 +97,13 @@ def test_a_run_does_not_begin_with_one_of_the_same_command(planned: Callable[...
 
 
 def test_another_model_is_refused_before_anything_is_decoded(planned: Callable[..., Plan]) -> None:
-    with pytest.raises(EnsembleError, match="is a test_resnet, second a test_vit"):
+    with pytest.raises(EnsembleError, match="expected a test_vit, the model of second, found a test_resnet in"):
         planned("second", arch="test_vit", init_run="first")
     with pytest.raises(EnsembleError, match="there is no checkpoint"):
         planned("second", init_run="frist")
 
 
-def test_a_resume_after_the_first_run_was_trained_otherwise_is_refused(planned: Callable[..., Plan]) -> None:
+def test_resume_fails_after_init_run_was_retrained_differently(planned: Callable[..., Plan]) -> None:
     prepare_jobs(planned("second", init_run="first", more={"folds": [0]}))
     assert (
         len(prepare_jobs(planned("second", init_run="first"), resume=True)) == 3
@@ -118,11 +116,11 @@ def test_a_resume_after_the_first_run_was_trained_otherwise_is_refused(planned: 
     assert any("init_run_sha" in line for line in refused.value.details)
 
 
-def test_a_choice_on_the_scored_fold_is_not_forgotten_by_what_begins_with_it(planned: Callable[..., Plan]) -> None:
+def test_selection_on_validation_is_inherited_from_init_run(planned: Callable[..., Plan]) -> None:
     plan = planned("second", init_run="first")
-    assert beginnings(plan.runs, plan.folds)["second"].selected_on_validation
+    assert find_initial_weights(plan.runs, plan.folds)["second"].selected_on_validation
     done = [train_fold(job) for job in prepare_jobs(plan)]
     assert all(one["optimistic"] for one in done)
-    assert load_checkpoint(Path("checkpoints/second/fold1.pt")).optimistic
+    assert load_checkpoint(Path("checkpoints/second/fold1.pt")).selected_on_validation
     write_predictions(plan, plan.runs[0])
     assert any(note.startswith("second is optimistic") for note in compare_runs("first", "second").notes)

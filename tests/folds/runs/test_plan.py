@@ -49,7 +49,7 @@ def given_again(name: str) -> Plan:
     return build_plan(settings, recipe)
 
 
-def test_runs_are_architectures_by_repeats_by_seeds_and_the_first_is_named_as_if_alone(planned: Planner) -> None:
+def test_first_run_of_repeats_and_seeds_has_no_suffix(planned: Planner) -> None:
     made = planned(arch=("test_resnet", "test_vit"), seed=7, repeats=2, seeds=2)
     names = ["test_resnet", "test_resnet-s8", "test_resnet-r1", "test_resnet-r1-s8"]
     assert [run.name for run in made.runs] == [*names, *(name.replace("resnet", "vit") for name in names)]
@@ -128,7 +128,7 @@ def test_columns_are_spread_besides_the_label_and_recorded(planned: Planner) -> 
         planned(stratify=("gendr",))
 
 
-def test_a_class_that_a_repeat_lacks_is_warned_about_with_its_number(
+def test_warning_for_a_missing_class_has_the_repeat_number(
     planned: Planner, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     monkeypatch.setattr(plan, "check_folds", lambda assignment, *rest: [f"fold of repeat {assignment.repeat}"])
@@ -142,10 +142,12 @@ def test_a_batch_loss_over_parts_of_a_batch_is_warned_about(
 ) -> None:
     variant = RequestedRecipe("", Recipe(epochs=1, img_size="32", pretrained=False, loss=loss, accumulate=accumulate))
     planned(more={"variants": [variant, variant]})
-    assert sum("F1 of each part of a batch" in line for line in logged.warnings) == lines  # once for all variants
+    assert (
+        sum("F1 is computed on each part of a batch" in line for line in logged.warnings) == lines
+    )  # once for all variants
 
 
-def test_another_kind_of_device_is_refused_before_anything_is_removed(planned: Planner) -> None:
+def test_other_device_kind_is_an_error_before_any_removal(planned: Planner) -> None:
     prepare_jobs(planned())
     made = planned()
     elsewhere = replace(
@@ -167,7 +169,7 @@ def test_another_kind_of_device_is_refused_before_anything_is_removed(planned: P
     assert len(prepare_jobs(elsewhere, resume=True)) == 3  # begun before it was recorded
 
 
-def test_other_versions_are_warned_about_before_training_and_not_where_nothing_is_left(
+def test_version_warnings_are_for_unfinished_runs_only(
     planned: Planner, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     prepare_jobs(planned())
@@ -184,7 +186,7 @@ def test_other_versions_are_warned_about_before_training_and_not_where_nothing_i
     assert len(logged.warnings_of("folds.runs.open")) == 1
 
 
-def test_all_folds_with_force_are_a_new_start_whatever_is_recorded(planned: Planner, logged: Logged) -> None:
+def test_force_on_all_folds_ignores_the_record(planned: Planner, logged: Logged) -> None:
     prepare_jobs(planned(more={"execution": Execution(per_device=3)}))
     record = Path("runs/test_resnet/config.toml")
     assert planned().placement.devices == ("cpu",) * 3
@@ -200,7 +202,7 @@ def test_all_folds_with_force_are_a_new_start_whatever_is_recorded(planned: Plan
         assert tomllib.loads(record.read_text())["resolved"]["threads"] == 1
 
 
-def test_the_jobs_a_device_that_were_asked_for_are_repeated_unless_others_are_asked_for(planned: Planner) -> None:
+def test_recorded_jobs_per_device_are_the_default_of_a_resume(planned: Planner) -> None:
     prepare_jobs(planned(more={"execution": Execution(per_device=2)}))
     assert tomllib.loads(Path("runs/test_resnet/config.toml").read_text())["resolved"]["jobs"] == 2
     assert planned().placement.devices == ("cpu", "cpu")
@@ -215,9 +217,7 @@ def test_one_job_a_gpu_is_recorded_as_the_choice_it_was(planned: Planner) -> Non
     assert (resolved["device"], resolved["jobs"]) == ("cuda", 1)
 
 
-def test_on_a_cpu_the_threads_make_the_same_choice_and_on_a_larger_one_a_larger(
-    planned: Planner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cpu_jobs_follow_from_the_recorded_threads(planned: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "cpu_count", lambda: 2)
     prepare_jobs(planned(more={"folds": [0]}))
     resolved = tomllib.loads(Path("runs/test_resnet/config.toml").read_text())["resolved"]

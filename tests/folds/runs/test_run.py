@@ -82,7 +82,7 @@ def test_all_folds_leave_nothing_and_one_fold_leaves_the_other(run: Run) -> None
 
 
 @pytest.mark.parametrize("folds", [[0, 1], [1]])
-def test_stopped_anywhere_nothing_that_is_left_looks_finished_or_is_gone_on_with(
+def test_interrupted_removal_leaves_no_fold_that_looks_finished(
     run: Run, monkeypatch: pytest.MonkeyPatch, folds: list[int]
 ) -> None:
     for steps in range(1, 40):
@@ -108,9 +108,7 @@ def test_stopped_anywhere_nothing_that_is_left_looks_finished_or_is_gone_on_with
         pytest.fail("it never came to its end")
 
 
-def test_an_array_is_removed_before_the_sidecar_that_gives_it_its_meaning(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_array_is_removed_before_its_sidecar(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[Path] = []
     remove = run_module.remove
     monkeypatch.setattr(run_module, "remove", lambda path: (removed.append(path), remove(path)))
@@ -119,9 +117,7 @@ def test_an_array_is_removed_before_the_sidecar_that_gives_it_its_meaning(
     assert removed[at + 1] == Path("runs/swin.oof.json")
 
 
-def test_what_cannot_be_removed_is_an_error_that_names_it_and_the_same_command_goes_on(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_for_an_unremovable_file_names_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     unlink = Path.unlink
 
     def refused(self: Path, missing_ok: bool = False) -> None:
@@ -141,7 +137,7 @@ def test_what_cannot_be_removed_is_an_error_that_names_it_and_the_same_command_g
     assert there() == set()
 
 
-def test_a_folder_where_the_checkpoint_should_be_is_not_passed_over(run: Run) -> None:
+def test_folder_in_place_of_a_checkpoint_is_removed(run: Run) -> None:
     Path("checkpoints/swin/fold1.pt").unlink()
     Path("checkpoints/swin/fold1.pt").mkdir()
     run.remove([1])
@@ -175,7 +171,7 @@ def test_without_a_record_there_is_nothing_to_keep(run: Run) -> None:
     "text",
     ["resolved = 5", "[resolved]\nthreads = 'many'", "[resolved]\nthreads = 0", "[resolved]\njobs = true", "[", "\x00"],
 )
-def test_a_damaged_record_is_an_error_that_names_it_and_the_ways_out(run: Run, text: str) -> None:
+def test_error_for_a_damaged_record_names_it_and_the_remedies(run: Run, text: str) -> None:
     record(text)
     with pytest.raises(EnsembleError, match=r"runs/swin/config\.toml (is damaged|cannot be read)") as error:
         recorded_start([run])
@@ -197,8 +193,8 @@ def refused(run: Run) -> Callable[..., EnsembleError]:
 @pytest.mark.parametrize(
     ("before", "after", "way"),
     [
-        ("cpu", "cuda", "--devices cpu continues it"),
-        ("cuda", "cpu", "a machine with a GPU (--devices auto, or 0) continues it"),
+        ("cpu", "cuda", "`devices=cpu` continues it"),
+        ("cuda", "cpu", "a machine with a GPU (`devices=auto`, or a CUDA number) continues it"),
     ],
 )
 def test_another_kind_of_device_is_refused_with_the_way_back(
@@ -212,7 +208,7 @@ def test_another_kind_of_device_is_refused_with_the_way_back(
     assert "runs/swin was started on another kind of device" in error.message
     assert f"resolved device: {before} → {after}" in error.details
     assert way in str(error.hint)
-    assert "--name NEW" in str(error.hint)
+    assert "`name=NEW`" in str(error.hint)
 
 
 def test_beside_other_changes_the_device_is_one_of_them(refused: Callable[..., EnsembleError]) -> None:
@@ -241,5 +237,5 @@ def test_what_changes_nothing_that_comes_out_is_no_other_setting(run: Run, befor
 
 def test_all_folds_of_a_run_are_the_whole(run: Run) -> None:
     whole: list[Any] = [[0, 1], (1, 0), [1, 1, 0]]
-    assert all(run.is_whole(folds) for folds in whole)
-    assert not run.is_whole([1])
+    assert all(run.has_all(folds) for folds in whole)
+    assert not run.has_all([1])

@@ -44,7 +44,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in found}
 
 
-def test_a_training_returns_scores_and_a_second_one_trains_nothing(planned: Planner, logged: Logged) -> None:
+def test_training_returns_scores_and_a_second_one_trains_nothing(planned: Planner, logged: Logged) -> None:
     steps = Steps()
     trained = train_runs(planned(), hypothesis="it learns", progress=steps)
     assert trained.failed == []
@@ -62,9 +62,7 @@ def test_a_training_returns_scores_and_a_second_one_trains_nothing(planned: Plan
     assert score_runs(planned()).summaries == trained.summaries
 
 
-def test_a_training_in_another_folder_gives_the_same_bytes_and_leaves_this_one_alone(
-    planned: Planner, tmp_path: Path
-) -> None:
+def test_training_in_another_root_gives_the_same_bytes(planned: Planner, tmp_path: Path) -> None:
     train_runs(planned(root=tmp_path / "other"))
     assert list(Path().iterdir()) == []
     assert list((tmp_path / "other/.ensemble/images").glob("*.npy"))
@@ -87,7 +85,7 @@ def test_the_built_in_people_of_a_root_are_recorded_without_it(tmp_path: Path, m
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
-def test_a_fold_that_fails_is_logged_and_returned_and_the_other_is_kept(
+def test_failed_fold_is_logged_and_returned_and_others_are_kept(
     planned: Planner, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     class Failing(InProcess):
@@ -103,9 +101,7 @@ def test_a_fold_that_fails_is_logged_and_returned_and_the_other_is_kept(
     assert "fold 0 is ill\n  badly\nhint: heal it" in logged.lines
 
 
-def test_strict_trains_and_writes_nothing_where_the_plan_has_a_warning(
-    planned: Planner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_strict_writes_nothing_if_the_plan_has_a_warning(planned: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     plan = replace(planned(), warnings=("fold 0 lacks class 3",))

@@ -134,8 +134,8 @@ def test_a_fold_that_is_not_stopped_is_not_marked(job: Callable[..., Job]) -> No
 
 def test_what_is_trained_on_need_not_be_what_is_scored(job: Callable[..., Job]) -> None:
     one = job(rebin={"age": {"column": "years", "cuts": [30, 58]}})
-    assert one.trained is not None
-    trained = dict(line.rsplit(",", 1) for line in Path(one.trained).read_text().splitlines()[1:])
+    assert one.training_labels is not None
+    trained = dict(line.rsplit(",", 1) for line in Path(one.training_labels).read_text().splitlines()[1:])
     moved = {name for name, label in trained.items() if name.split("/")[0].endswith(("_58", "_59"))}
     table = build_plan(
         Settings(data=Path(one.data["data"]), arch=("test_resnet",), k=3), Recipe(img_size="32", pretrained=False)
@@ -160,7 +160,7 @@ def test_what_is_trained_on_need_not_be_what_is_scored(job: Callable[..., Job]) 
         ("swin", 384),
     ],
 )
-def test_the_families_of_the_teams_take_the_sizes_they_were_given(name: str, size: int) -> None:
+def test_model_families_accept_the_sizes_of_the_team_recipes(name: str, size: int) -> None:
     architecture = resolve(name, (size, size))
     assert (architecture.height, architecture.width) == (size, size)
 
@@ -187,7 +187,7 @@ def test_each_model_has_the_size_it_asks_for() -> None:
         ({"target": "agee"}, "did you mean age"),
         ({"head_loss": {"age": "ce"}}, "unknown head_loss 'age'"),
         ({"opt": "adamm"}, "did you mean adam"),
-        ({"opt_args": {"lr": 1}}, "lr has a key of its own"),
+        ({"opt_args": {"lr": 1}}, "lr has a setting of its own"),
         ({"per_person": {"mask=weear": 1}}, "did you mean wear"),
         ({"sample_counts": {"99": 1}}, "'99'"),
         ({"augment_more": {"age=>=60": "strng"}}, "did you mean strong"),
@@ -197,7 +197,7 @@ def test_each_model_has_the_size_it_asks_for() -> None:
         ({"target": "mask+gender+age", "head_loss": {"age": 3}}, "head_loss of 'age': expected a name, found 3"),
         ({"augment_more": {"3": ["strong"]}}, "augment_more of '3': expected a name"),
         ({"transform": "no_such_module:train"}, "no module no_such_module"),
-        ({"grad_checkpointing": True, "img_size": "75", "arch": "inception_v3"}, "inception_v3 cannot"),
+        ({"grad_checkpointing": True, "img_size": "75", "arch": "inception_v3"}, "not supported by inception_v3"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_decoded(
@@ -212,7 +212,7 @@ def test_what_cannot_be_is_refused_before_anything_is_decoded(
         assert not list(tmp_path.iterdir())
 
 
-def test_fine_tuning_takes_the_weights_of_the_same_fold_and_no_other(
+def test_init_run_loads_the_weights_of_the_same_fold(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -77,18 +77,14 @@ anything = st.one_of(
 
 
 @given(tables(), st.integers(0, 3))
-def test_without_settings_an_epoch_is_the_permutation_that_it_was_before_there_were_any(
-    table: Table, epoch: int
-) -> None:
+def test_default_epoch_is_the_same_permutation_as_in_version_0(table: Table, epoch: int) -> None:
     order = np.random.default_rng(derive_seed(*SEED, epoch, "order")).permutation(len(table.training))
     assert table.epochs(parse()).rows(epoch).tolist() == table.training[order].tolist()
 
 
 @settings(max_examples=150, deadline=None)
 @given(tables(), anything)
-def test_every_epoch_has_equally_many_rows_of_each_class_and_none_from_elsewhere(
-    table: Table, sampling: SamplerConfig
-) -> None:
+def test_every_epoch_has_the_same_class_counts_of_training_rows(table: Table, sampling: SamplerConfig) -> None:
     epochs = table.epochs(sampling)
     for epoch in range(EPOCHS):
         rows = epochs.rows(epoch)
@@ -114,16 +110,14 @@ def test_another_seed_and_another_epoch_show_other_images() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(tables(), anything)
-def test_within_a_class_no_image_comes_twice_while_another_that_may_come_is_left_out(
-    table: Table, sampling: SamplerConfig
-) -> None:
+def test_no_image_repeats_while_another_of_its_class_is_unused(table: Table, sampling: SamplerConfig) -> None:
     epochs = table.epochs(sampling)
     shown = Counter(epochs.rows(2).tolist())
     for code in range(4):
         times = [
             shown[row]
             for row in table.training[table.codes[table.training] == code].tolist()
-            if sampling.most == () or row in shown
+            if sampling.max_per_person == () or row in shown
         ]
         if times:
             assert max(times) - min(times) <= 1
@@ -140,9 +134,7 @@ def test_within_a_class_no_image_comes_twice_while_another_that_may_come_is_left
         ]
     ),
 )
-def test_over_a_training_all_images_of_a_class_come_equally_often_give_or_take_one(
-    table: Table, sampling: SamplerConfig
-) -> None:
+def test_images_of_a_class_are_used_equally_often_plus_minus_one(table: Table, sampling: SamplerConfig) -> None:
     epochs = table.epochs(sampling)
     shown = Counter(row for epoch in range(EPOCHS) for row in epochs.rows(epoch).tolist())
     for code in range(4):
@@ -150,7 +142,7 @@ def test_over_a_training_all_images_of_a_class_come_equally_often_give_or_take_o
         assert not times or max(times) - min(times) <= 1
 
 
-def test_balanced_shows_every_class_that_there_is_equally_often_in_an_epoch_of_unchanged_length() -> None:
+def test_balanced_epoch_has_equal_classes_and_unchanged_length() -> None:
     table = photographs(31)
     assert table.counts().tolist() == [80, 75, 32, 30, 0]
     assert table.epochs(parse("balanced")).images.tolist() == [55, 54, 54, 54, 0]
@@ -158,7 +150,7 @@ def test_balanced_shows_every_class_that_there_is_equally_often_in_an_epoch_of_u
 
 @settings(max_examples=60, deadline=None)
 @given(tables(), st.floats(0, 1))
-def test_a_power_gives_each_class_its_share_to_less_than_an_image_and_none_nothing(table: Table, power: float) -> None:
+def test_power_gives_each_class_its_share_within_one_image(table: Table, power: float) -> None:
     counts, images = table.counts(), table.epochs(parse(f"power:{power}")).images
     shares = np.array([n**power if n else 0 for n in counts.tolist()])
     assert images.sum() == counts.sum()
@@ -166,7 +158,7 @@ def test_a_power_gives_each_class_its_share_to_less_than_an_image_and_none_nothi
     assert ((images > 0) == (counts > 0)).all()
 
 
-def test_classes_are_brought_up_and_down_to_the_numbers_that_are_asked_for() -> None:
+def test_sample_counts_set_the_images_of_a_class_up_or_down() -> None:
     table = photographs(30)
     epochs = table.epochs(parse(counts={"wear-m": 10, "normal-f": 70, "nobody": 5}))
     assert epochs.images.tolist() == [10, 75, 30, 70, 0]
@@ -191,9 +183,7 @@ def kept(rows: np.ndarray, table: Table, codes: set[int]) -> dict[str, set[int]]
     st.sampled_from(["none", "balanced"]),
     st.sampled_from(["mask=wear", "gender=f", "normal-m"]),
 )
-def test_an_epoch_shows_of_one_person_as_many_of_a_kind_as_are_allowed_or_all(
-    table: Table, most: int, text: str, kind: str
-) -> None:
+def test_epoch_has_at_most_the_allowed_images_per_person(table: Table, most: int, text: str, kind: str) -> None:
     codes = {"mask=wear": {0, 1}, "gender=f": {1, 3}, "normal-m": {2}}[kind]
     epochs = table.epochs(parse(text, per_person={kind: most}))
     everything = kept(table.training, table, codes)
@@ -206,7 +196,7 @@ def test_an_epoch_shows_of_one_person_as_many_of_a_kind_as_are_allowed_or_all(
         assert all(len(rows) <= most for rows in found.values())
 
 
-def test_one_of_five_images_of_a_person_is_another_one_each_epoch_until_all_were_shown() -> None:
+def test_capped_images_rotate_until_all_were_used() -> None:
     table = photographs()
     epochs = table.epochs(parse(per_person={"mask=wear": 1}))
     assert epochs.images.tolist() == [15, 15, 15 * 2, 15 * 2, 0]
@@ -224,7 +214,7 @@ def test_people_do_not_go_through_their_images_in_step() -> None:
     assert min(shots[shot] for shot in range(5)) > 20
 
 
-def test_fixed_images_of_a_person_are_the_same_in_every_epoch_in_another_order() -> None:
+def test_fixed_cap_uses_the_same_images_in_every_epoch() -> None:
     table = photographs()
     epochs = table.epochs(parse(per_person={"mask=wear": 2}, fixed=True))
     first, second = epochs.rows(0).tolist(), epochs.rows(1).tolist()
@@ -233,7 +223,7 @@ def test_fixed_images_of_a_person_are_the_same_in_every_epoch_in_another_order()
     assert len(first) == 30 * (2 + 2)
 
 
-def test_the_cap_comes_first_and_classes_are_balanced_over_what_it_leaves() -> None:
+def test_classes_are_balanced_over_the_images_after_the_cap() -> None:
     epochs = photographs().epochs(parse("balanced", per_person={"mask=wear": 1, "normal-m": 1}))
     assert epochs.pool.tolist() == [15, 15, 15, 30, 0]
     assert epochs.images.tolist() == [19, 19, 19, 18, 0]
@@ -241,7 +231,7 @@ def test_the_cap_comes_first_and_classes_are_balanced_over_what_it_leaves() -> N
 
 
 @pytest.mark.parametrize("number", [2, 4, 6])
-def test_the_rhythms_of_cap_and_class_do_not_lock_so_that_every_image_comes_in_the_end(number: int) -> None:
+def test_cap_and_class_sampling_together_use_every_image(number: int) -> None:
     """The class, ten images under the cap, would come round in five epochs, as the cap does."""
     table = photographs(20)
     epochs = table.epochs(parse(counts={"wear-m": number}, per_person={"mask=wear": 1}))
@@ -249,7 +239,7 @@ def test_the_rhythms_of_cap_and_class_do_not_lock_so_that_every_image_comes_in_t
     assert shown == set(table.training.tolist())
 
 
-def test_a_persons_images_of_a_kind_are_spread_over_the_classes_that_it_has() -> None:
+def test_cap_spreads_images_of_a_person_over_the_classes() -> None:
     """Five with a mask and two without: of four, two are of each; of three, the odd one falls now here, now there."""
     for most, allowed in ((4, {(2, 2)}), (3, {(1, 2), (2, 1)}), (6, {(4, 2)}), (1, {(1, 0), (0, 1)})):
         table = photographs(40)
@@ -290,16 +280,16 @@ def test_a_sampler_is_a_power(text: str, power: float) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"text": "balance"}, "unknown --sampler 'balance'; did you mean balanced"),
-        ({"text": "power"}, "unknown --sampler 'power'; did you mean power:ALPHA"),
-        ({"text": "power:2"}, "--sampler power:2: expected a power from 0"),
-        ({"text": "power:nan"}, "--sampler power:nan: expected a power from 0"),
-        ({"text": "power:x"}, "--sampler power:x: expected a power from 0"),
+        ({"text": "balance"}, "unknown sampler 'balance'; did you mean balanced"),
+        ({"text": "power"}, "unknown sampler 'power'; did you mean power:ALPHA"),
+        ({"text": "power:2"}, "sampler=power:2: expected a power from 0"),
+        ({"text": "power:nan"}, "sampler=power:nan: expected a power from 0"),
+        ({"text": "power:x"}, "sampler=power:x: expected a power from 0"),
         ({"counts": {"wear": 3}}, "unknown class in sample_counts 'wear'; did you mean wear-m or wear-f"),
         ({"counts": {"wear-m": 0}}, "counts: expected a whole number of images, 1 or more, for 'wear-m', found 0"),
         ({"counts": {"wear-m": 2.5}}, "counts: expected a whole number .* found 2.5"),
         ({"counts": {"wear-m": True}}, "counts: expected a whole number .* found True"),
-        ({"text": "sqrt", "counts": {"wear-m": 3}}, "--sampler sqrt and sample_counts contradict each other"),
+        ({"text": "sqrt", "counts": {"wear-m": 3}}, "sampler=sqrt and sample_counts contradict each other"),
         ({"per_person": {"wear-n": 1}}, "unknown class in per_person 'wear-n'; did you mean wear-m"),
         ({"per_person": {"mosk=wear": 1}}, "unknown attribute in per_person 'mosk'; did you mean mask"),
         ({"per_person": {"mask=weer": 1}}, "unknown value of mask in per_person 'weer'; did you mean wear"),
@@ -308,7 +298,7 @@ def test_a_sampler_is_a_power(text: str, power: float) -> None:
             {"per_person": {"mask=wear": 1, "gender=f": 2}},
             "per_person: class 'wear-f' belongs to both mask=wear and gender=f",
         ),
-        ({"fixed": True}, "per_person_fixed is for per_person, and there is none"),
+        ({"fixed": True}, "per_person_fixed needs per_person, which is not set"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(given: dict[str, Any], message: str) -> None:
@@ -319,8 +309,10 @@ def test_impossible_settings_are_refused_by_name(given: dict[str, Any], message:
 def test_without_attributes_only_classes_can_be_named() -> None:
     with pytest.raises(UsageError, match="unknown attribute in per_person 'mask'") as error:
         parse_sampling("none", ["a", "b"], per_person={"mask=wear": 1})
-    assert error.value.hint == "these classes have no attributes; name classes"
+    assert error.value.hint == "these classes have no attributes; use names of classes"
 
 
 def test_a_class_may_have_an_equals_sign_in_its_name() -> None:
-    assert parse_sampling("none", ["a", "x=1"], per_person={"x=1": 2}) == SamplerConfig(2, kinds=(-1, 0), most=(2,))
+    assert parse_sampling("none", ["a", "x=1"], per_person={"x=1": 2}) == SamplerConfig(
+        2, kinds=(-1, 0), max_per_person=(2,)
+    )

@@ -49,7 +49,7 @@ def job(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return make
 
 
-def test_a_job_leaves_predictions_checkpoint_history_and_last_of_all_its_record(job: Callable[..., Job]) -> None:
+def test_job_writes_its_files_and_done_json_last(job: Callable[..., Job]) -> None:
     one = job()
     done = train_fold(one)
     assert sorted(path.name for path in one.fold_dir.iterdir()) == ["done.json", "history.csv", "oof.npy", "test.npy"]
@@ -59,7 +59,7 @@ def test_a_job_leaves_predictions_checkpoint_history_and_last_of_all_its_record(
     assert (one.fold_dir / "history.csv").read_text().count("\n") == 3
 
 
-def test_the_recorded_score_is_that_of_scikit_learn_on_the_written_rows(job: Callable[..., Job]) -> None:
+def test_recorded_score_equals_sklearn_on_the_written_rows(job: Callable[..., Job]) -> None:
     one = job()
     done = train_fold(one)
     checkpoint = load_checkpoint(Path(one.checkpoint))
@@ -74,7 +74,7 @@ def test_the_recorded_score_is_that_of_scikit_learn_on_the_written_rows(job: Cal
     assert done["macro_f1"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_training_and_validation_people_are_disjoint_and_all_there(job: Callable[..., Job]) -> None:
+def test_training_and_validation_people_partition_all_people(job: Callable[..., Job]) -> None:
     one = job(epochs=1)
     train_fold(one)
     checkpoint = load_checkpoint(Path(one.checkpoint))
@@ -84,7 +84,7 @@ def test_training_and_validation_people_are_disjoint_and_all_there(job: Callable
     assert len(training | validation) == 30
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(job: Callable[..., Job]) -> None:
+def test_same_seed_gives_the_same_bytes_and_another_does_not(job: Callable[..., Job]) -> None:
     arrays = []
     for seed in (0, 0, 1):
         one = job(seed=seed, epochs=1)
@@ -163,24 +163,22 @@ def test_a_choice_of_the_best_epoch_is_marked_optimistic(job: Callable[..., Job]
     assert train_fold(job("other"))["optimistic"] is False
 
 
-def test_a_loss_that_is_not_finite_is_an_error_that_names_the_learning_rate(job: Callable[..., Job]) -> None:
+def test_error_for_a_non_finite_loss_names_the_learning_rate(job: Callable[..., Job]) -> None:
     with pytest.raises(EnsembleError, match=r"the loss is (nan|inf) in epoch") as error:
         train_fold(job(lr=1e30, clip=0.0, epochs=2))
-    assert "--lr" in (error.value.hint or "")
+    assert "`lr`" in (error.value.hint or "")
 
 
 def test_a_damaged_state_is_an_error_that_says_what_to_remove(job: Callable[..., Job]) -> None:
     one = job()
     one.fold_dir.mkdir(parents=True)
     (one.fold_dir / "state.pt").write_bytes(b"no state")
-    with pytest.raises(EnsembleError, match="cannot be used to go on"):
+    with pytest.raises(EnsembleError, match="cannot be used to continue the training"):
         train_fold(one)
 
 
 @pytest.mark.parametrize("stop_at", [1, 2])
-def test_a_history_that_is_an_epoch_behind_the_state_is_made_up_for_at_the_resume(
-    job: Callable[..., Job], stop_at: int
-) -> None:
+def test_resume_rewrites_a_history_that_lacks_the_last_epoch(job: Callable[..., Job], stop_at: int) -> None:
     stopped = job(epochs=2)
     write = StateWriter._write_history
 
@@ -235,9 +233,7 @@ def test_a_job_stopped_inside_an_epoch_goes_on_to_the_same_bytes(job: Callable[.
     assert [row.split(",")[:3] for row in (stopped.fold_dir / "history.csv").read_text().splitlines()] == losses
 
 
-def test_too_little_memory_halves_the_images_at_a_time_and_keeps_the_batch(
-    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_halves_the_micro_batch_only(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     create = training.create_model
 
@@ -284,7 +280,7 @@ def test_a_step_that_ran_out_of_memory_leaves_no_trace(
         return model
 
     predicted = []
-    for name, progress in (("knew", Progress(micro=8)), ("found out", Progress())):
+    for name, progress in (("knew", Progress(micro_batch_size=8)), ("found out", Progress())):
         one = job(name.replace(" ", "-"), epochs=1, batch_size=32, model_args={"drop_rate": 0.3})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "TrainingState", partial(TrainingState, progress=progress))
@@ -313,7 +309,7 @@ def test_gradients_of_small_parts_add_up_to_those_of_the_batch(job: Callable[...
         # No batch normalisation in a ViT, so the parts see what the whole sees.
         one = job(f"run{micro}", epochs=1, model_args={}, arch="test_vit", augment="none")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "TrainingState", partial(TrainingState, progress=Progress(micro=micro)))
+            patch.setattr(training, "TrainingState", partial(TrainingState, progress=Progress(micro_batch_size=micro)))
             patch.setattr(training, "derive_seed", lambda *parts: 1)
             patch.setattr(fitting, "derive_seed", lambda *parts: 1)
             patch.setattr(sampling, "derive_seed", lambda *parts: 1)
@@ -331,10 +327,10 @@ def test_memory_that_does_not_suffice_for_one_image_is_an_error(
     monkeypatch.setattr(fitting, "_accumulate_gradients", none)
     with pytest.raises(EnsembleError, match="out of memory on cpu, even with one image at a time") as error:
         train_fold(job(epochs=1))
-    assert "--img-size" in (error.value.hint or "")
+    assert "`img_size`" in (error.value.hint or "")
 
 
-def test_a_full_disk_fails_the_job_and_loses_nothing_that_was_saved(
+def test_full_disk_fails_the_job_and_keeps_the_saved_state(
     job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = job(epochs=3)
@@ -404,9 +400,7 @@ def test_folds_share_one_compiled_model_and_come_out_as_without(
     assert len(compiled) == 1
 
 
-def test_a_kept_model_that_was_trained_frozen_learns_again_in_the_next_fold(
-    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled_model_is_unfrozen_for_the_next_fold(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)  # what is kept is the same
 
     def trained(name: str, **recipe: Any) -> bytes:
