@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from folds.data import mask_competition as mask_layout
-from folds.data.frames import FRAME, PARQUET, frame_columns, read_parquet
 from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, read_class_folders, read_plain_folder
 from folds.data.table import (
     MISSING,
@@ -23,7 +22,9 @@ from folds.data.table import (
     normal_path,
 )
 from folds.errors import EnsembleError, UsageError, close_matches
-from folds.utils.csv_table import CsvTable, read_csv, read_header
+from folds.utils.csv_table import CsvTable, read_header
+from folds.utils.frames import FRAME, frame_columns
+from folds.utils.tables import read_table_file
 
 if TYPE_CHECKING:
     import pandas
@@ -155,7 +156,7 @@ def table_from_frame(
 
 def _read_table(path: Path) -> CsvTable:
     """Return the columns of a CSV or of a Parquet file."""
-    return read_parquet(path) if path.suffix.lower() in PARQUET else read_csv(path)
+    return read_table_file(path)
 
 
 def read_test(

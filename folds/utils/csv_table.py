@@ -122,8 +122,12 @@ def read_csv(path: Path, source: str | None = None) -> CsvTable:
     EnsembleError : the file cannot be read, is not text, is empty, repeats a column, or has rows whose length differs
         from that of the header.
     """
-    source = source or str(path)
-    return parse_csv(source, _decode(source, read_bytes(path)), Path(path))
+    return parse_bytes(source or str(path), read_bytes(path), Path(path))
+
+
+def parse_bytes(source: str, content: bytes, path: Path = Path()) -> CsvTable:
+    """Return the table in the bytes of a CSV; raise the errors of `read_csv` about the content."""
+    return parse_csv(source, _decode(source, content), path)
 
 
 def parse_csv(source: str, text: str, path: Path = Path()) -> CsvTable:

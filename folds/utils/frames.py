@@ -1,4 +1,4 @@
-"""Read tables from pandas DataFrames, in memory or in a Parquet file, as if they were written to a CSV."""
+"""Read tables from pandas DataFrames, in memory or in a Parquet or Feather file, as if they were written to a CSV."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas
 
 PARQUET = frozenset({".parquet", ".pq"})
+FEATHER = frozenset({".feather", ".ftr", ".arrow"})
 FRAME = "the DataFrame"
 
 
@@ -64,8 +65,8 @@ def frame_columns(frame: pandas.DataFrame, folder: Path, source: str = FRAME) ->
     return CsvTable(folder / "table", source, named, range(len(frame)), ("row ", f" of {Path(source).name}"))
 
 
-def read_parquet(path: Path) -> CsvTable:
-    """Return the columns of a Parquet file as text, as `frame_columns` does.
+def read_columnar(path: Path) -> CsvTable:
+    """Return the columns of a Parquet or Feather file as text, as `frame_columns` does.
 
     Raises
     ------
@@ -73,16 +74,17 @@ def read_parquet(path: Path) -> CsvTable:
     """
     import pandas
 
+    kind = "Parquet" if path.suffix.lower() in PARQUET else "Feather"
     try:
-        frame = pandas.read_parquet(path)
+        frame = pandas.read_parquet(path) if kind == "Parquet" else pandas.read_feather(path)
     except ImportError:
         raise EnsembleError(
-            f"{path} is a Parquet file, and reading it needs pyarrow, which is not installed",
+            f"{path} is a {kind} file, and reading it needs pyarrow, which is not installed",
             hint="pip install pyarrow, or save the table as a CSV file",
         ) from None
     except Exception as error:  # pyarrow raises several types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EnsembleError(f"{path} is not a readable Parquet file: {reason}") from None
+        raise EnsembleError(f"{path} is not a readable {kind} file: {reason}") from None
     return frame_columns(frame, path.absolute().parent, str(path))
 
 

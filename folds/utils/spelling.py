@@ -1,0 +1,78 @@
+"""Find texts that are probably the same name written in two ways, and texts that stand for a missing value."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+# Texts by which programs and people mark a missing value, in lower case.
+PLACEHOLDERS = frozenset(
+    {
+        "",
+        "#n/a",
+        "#na",
+        "<na>",
+        "-",
+        "--",
+        "-1",
+        "-1.0",
+        "?",
+        "n/a",
+        "na",
+        "nan",
+        "nat",
+        "nil",
+        "none",
+        "null",
+        "unknown",
+    }
+)
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)\Z", re.ASCII)
+
+
+def is_placeholder(text: str) -> bool:
+    """Return whether a text stands for a missing value: empty, ``nan``, ``<NA>``, ``unknown``, ``-1``, …"""
+    return text.strip().lower() in PLACEHOLDERS
+
+
+def spelling_key(text: str) -> str:
+    """Return a text that is equal for all spellings of a name.
+
+    Ignored are case, Unicode form, invisible characters, blanks and their kind, and how a number is written
+    (``12``, ``12.0``, ``0012``).
+    """
+    if text.isascii() and text.isdigit():
+        return text.lstrip("0") or "0"
+    key = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().split())
+    if _NUMBER.match(key):
+        sign = "-" if key[0] == "-" else ""
+        whole, _, fraction = key.lstrip("+-").partition(".")
+        whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+        number = f"{whole}.{fraction}" if fraction else whole
+        return number if number == "0" else sign + number
+    return key
+
+
+def spellings(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return the groups of names that differ only in spelling, sorted; placeholders are ignored."""
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        if not is_placeholder(name):
+            groups.setdefault(spelling_key(name), set()).add(name)
+    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+
+
+def spelling_text(names: Iterable[str]) -> str:
+    """Return spellings of one name as text that shows their difference: ``'Bär' (NFC)``, ``'cat\\u200b'``."""
+    names = list(names)
+    alike = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
+    shown = []
+    for name in names:
+        visible = _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", name)
+        form = (
+            "NFC" if unicodedata.is_normalized("NFC", name) else "NFD" if unicodedata.is_normalized("NFD", name) else ""
+        )
+        shown.append(f"'{visible}'" + (f" ({form})" if alike and form else ""))
+    return " and ".join(shown)
