@@ -106,8 +106,8 @@ def find_columns(
     ------
     EnsembleError : a column that the user named does not exist.
     """
-    given = {role: name for role, name in (given or {}).items() if name is not None}
-    for role, name in given.items():
+    named = {role: name for role, name in (given or {}).items() if name is not None}
+    for role, name in named.items():
         if name not in columns:
             close = close_matches(name, columns)
             meant = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
@@ -115,8 +115,8 @@ def find_columns(
                 f"{source} has no column '{name}'{meant}",
                 hint=f"name the column with `{role}`; its columns are {', '.join(columns)}",
             )
-    names, guessed, ambiguous = dict(given), set(), {}
-    taken = set(given.values())
+    names, guessed, ambiguous = dict(named), set[str](), dict[str, tuple[str, ...]]()
+    taken = set(named.values())
     for role in roles:
         if role in names:
             continue
@@ -131,7 +131,7 @@ def find_columns(
                 guessed.add(role)
         elif found:
             ambiguous[role] = tuple(found)
-    ordered = {role: names[role] for role in [*roles, *given] if role in names}
+    ordered = {role: names[role] for role in [*roles, *named] if role in names}
     doubtful = {name for found in ambiguous.values() for name in found}
     unused = tuple(name for name in columns if name not in taken and name not in doubtful)
     return ColumnRoles(source, ordered, frozenset(guessed), ambiguous, unused)
