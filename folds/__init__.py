@@ -37,7 +37,7 @@ _NAMES = {
     "load_run": "folds.runs.results",
     "prepare": "folds.preparation.face",
     "read_predictions": "folds.predictions.predictions",
-    "read_table": "folds.data.read_table",
+    "read_table": "folds.data.face",
     "score": "folds.metrics.arrays",
     "split": "folds.splits.split",
     "tune": "folds.tuning.face",
@@ -48,7 +48,7 @@ __all__ = ["__version__", *_NAMES]
 if TYPE_CHECKING:
     from folds.auditing.face import audit as audit
     from folds.auditing.run import AuditReport as AuditReport
-    from folds.data.read_table import read_table as read_table
+    from folds.data.face import read_table as read_table
     from folds.data.table import Dataset as Dataset
     from folds.data.table import SampleTable as SampleTable
     from folds.errors import EnsembleError as EnsembleError

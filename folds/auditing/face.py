@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from folds.auditing.run import AuditReport
 from folds.auditing.run import audit as audit_data
-from folds.data.read_table import as_dataset
+from folds.data.face import as_dataset
 from folds.errors import EnsembleError
 from folds.images.settings import parse_window
 from folds.splits.assignment import FoldAssignment
@@ -17,7 +17,7 @@ from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
 
 if TYPE_CHECKING:
-    from folds.data.read_table import Data
+    from folds.data.face import Data
 
 
 def audit(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from folds.augmentation import operations as policies
+from folds.augmentation import operations
 from folds.augmentation.presets import PRESETS, Augmentation, preset, strongest
 
 __all__ = [
@@ -182,10 +182,10 @@ def _parameters(
 ) -> tuple[Tensor, _Parameters]:
     """Return the batch with its levels changed by operations that do so, and the parameters of all other changes."""
     _, height, width, _ = batch.shape
-    chosen = policies.choose(draws[:, 8:11], augmentation.operation) if widest.operation else None
+    chosen = operations.choose(draws[:, 8:11], augmentation.operation) if widest.operation else None
     found = _Parameters()
     if chosen is not None:
-        batch = policies.recode(batch, chosen)
+        batch = operations.recode(batch, chosen)
         found = found._replace(sharpness=chosen.effects["sharpness"])
     if widest.scale or widest.shift or widest.rotate or chosen is not None:
         found = found._replace(affine=_affine(draws, augmentation, height / width, chosen))
@@ -202,12 +202,12 @@ def _parameters(
             factors = {name: factor * (1 + chosen.effects[name]) for name, factor in factors.items()}
         found = found._replace(**{name: factor[:, None, None, None] for name, factor in factors.items()})
     if widest.erase:
-        found = found._replace(erased=policies.rectangles(draws[:, 11:16], augmentation.erase, height, width))
+        found = found._replace(erased=operations.rectangles(draws[:, 11:16], augmentation.erase, height, width))
     return batch, found
 
 
 def _affine(
-    uniform: Tensor, augmentation: Augmentation | _Ranges, aspect: float, chosen: policies.Chosen | None
+    uniform: Tensor, augmentation: Augmentation | _Ranges, aspect: float, chosen: operations.Chosen | None
 ) -> Tensor:
     """Return (n, 2, 3) maps from output to input coordinates, both in −1…1."""
     sign = torch.where(uniform[:, 0] < augmentation.flip, -1.0, 1.0)
@@ -245,7 +245,7 @@ def _augment_part(batch: Tensor, parameters: _Parameters, mean: tuple[float, ...
     elif parameters.mirrored is not None:
         pixels = torch.where(parameters.mirrored, pixels.flip(3), pixels)
     if parameters.sharpness is not None:
-        pixels = policies.sharpen(pixels, parameters.sharpness)
+        pixels = operations.sharpen(pixels, parameters.sharpness)
     if parameters.saturation is not None and parameters.contrast is not None and parameters.brightness is not None:
         gray = pixels.mean(1, keepdim=True)
         torch.lerp(gray, pixels, parameters.saturation, out=pixels)
@@ -253,7 +253,7 @@ def _augment_part(batch: Tensor, parameters: _Parameters, mean: tuple[float, ...
             parameters.brightness
         ).clamp_(0, 255)
     pixels = _normalize(pixels, mean, std)
-    return pixels if parameters.erased is None else policies.erase(pixels, parameters.erased)
+    return pixels if parameters.erased is None else operations.erase(pixels, parameters.erased)
 
 
 # Cached, because torch's affine_grid computes it in every call and takes twice as long.

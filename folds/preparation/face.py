@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from folds.data.read_table import as_dataset
+from folds.data.face import as_dataset
 from folds.data.sources import LoadedData
 from folds.data.table import DataSpec
 from folds.errors import UsageError, unknown_name
@@ -19,7 +19,7 @@ from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
 
 if TYPE_CHECKING:
-    from folds.data.read_table import Data
+    from folds.data.face import Data
 
 CROPS = ("faces",)
 

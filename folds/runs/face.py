@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from folds.config.files import load_settings, read_run_tables
 from folds.config.recipe import Recipe, Settings, by_key, setting_parameters
 from folds.config.sweep import RequestedRecipe, parse_sweep
-from folds.data.read_table import data_settings, training_table
+from folds.data.face import data_settings, training_table
 from folds.errors import FoldsFailed, UsageError
 from folds.execution.placement import Execution
 from folds.experiments.loggers import open_tracker
@@ -25,7 +25,7 @@ from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
 
 if TYPE_CHECKING:
-    from folds.data.read_table import Data
+    from folds.data.face import Data
 
 
 def kfold(

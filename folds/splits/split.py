@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import numpy as np
 
 from folds.config.recipe import Settings, check_contradictions
-from folds.data.read_table import training_table
+from folds.data.face import training_table
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors, unknown_name
 from folds.splits.assignment import FoldAssignment
@@ -19,7 +19,7 @@ from folds.splits.checks import check_folds
 from folds.splits.repeated import make_splits
 
 if TYPE_CHECKING:
-    from folds.data.read_table import Data
+    from folds.data.face import Data
 
 
 @overload

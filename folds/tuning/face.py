@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from folds.data.read_table import data_settings
+from folds.data.face import data_settings
 from folds.errors import EnsembleError, UsageError
 from folds.runs.face import joined_settings, with_settings
 from folds.tuning.report import StudyReport, run_study
@@ -17,7 +17,7 @@ from folds.utils.progress import Progress
 from folds.utils.toml import toml_value
 
 if TYPE_CHECKING:
-    from folds.data.read_table import Data
+    from folds.data.face import Data
 
 
 def tune(

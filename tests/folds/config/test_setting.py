@@ -19,8 +19,8 @@ from folds.config.recipe import (
     spelling_of,
     spellings_of,
 )
-from folds.config.reference import settings_page
 from folds.config.setting import PANELS, Range
+from folds.config.settings_page import settings_page
 from folds.errors import EnsembleError, UsageError
 from tests.conftest import ROOT
 
@@ -160,4 +160,6 @@ def test_a_signature_of_all_settings_can_be_made() -> None:
 
 def test_the_table_of_settings_in_the_docs_is_up_to_date() -> None:
     page = ROOT / "docs/settings.md"
-    assert page.read_text(encoding="utf-8") == settings_page(), "python -m folds.config.reference > docs/settings.md"
+    assert page.read_text(encoding="utf-8") == settings_page(), (
+        "python -m folds.config.settings_page > docs/settings.md"
+    )

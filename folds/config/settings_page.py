@@ -1,6 +1,6 @@
 """Generate the page docs/settings.md from the descriptions of the settings.
 
-Run ``python -m folds.config.reference > docs/settings.md``.
+Run ``python -m folds.config.settings_page > docs/settings.md``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from folds.config.setting import PANELS, Setting
 
 _HEAD = """# All settings
 
-<!-- Made by: python -m folds.config.reference > docs/settings.md -->
+<!-- Made by: python -m folds.config.settings_page > docs/settings.md -->
 
 Every setting of a training has one name, used in four ways. In order of precedence:
 
