@@ -1,11 +1,10 @@
-"""How many drawn faces each detector finds, and finds in the right place, by mask state; one thread.
+"""Measure how many synthetic faces each detector finds, and locates correctly, by mask state; one thread.
 
     python benchmarks/faces.py [--people 60] [--size 384x512] [--mediapipe MODEL.tflite]
 
-The place is right when the middle of the box lies on the face and its width is between a quarter and five sixths of the
-picture's: where
-people are drawn is known (`folds/data/synthetic/portraits.py`). "one cascade" is the usual call:
-haarcascade_frontalface_default, scale 1.1, five neighbours.
+A location is correct if the center of the box is on the face and its width is between a quarter and five sixths of the
+image's: the true locations are known (`folds/data/synthetic/portraits.py`). "one cascade" is the usual call:
+haarcascade_frontalface_default, scale 1.1, five neighbors.
 """
 
 from __future__ import annotations

@@ -9,9 +9,11 @@ import pytest
 from tests.dialect import OLD_NAMES, dialect_of_code, old_names
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted(path for package in ("folds", "ensemble") for path in (ROOT / package).rglob("*.py"))
+MODULES = sorted(
+    path for package in ("folds", "ensemble", "benchmarks", "examples") for path in (ROOT / package).rglob("*.py")
+)
 # Packages whose docstrings, comments and strings are checked.
-CHECKED = ("ensemble", "folds")
+CHECKED = ("ensemble", "folds", "benchmarks", "examples")
 # Strings that are contracts: keys of JSON, columns, options and their values.
 ALLOWED = {
     "distinguishable": "a key of --json and a column of ensemble runs",
