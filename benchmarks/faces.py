@@ -62,13 +62,13 @@ def main() -> None:
     print(f"{given.people} people, {width}×{height}; found / in the right place, of each mask state")
     print(f"{'detector':32}", *(f"{state:>16}" for state in MASK_STATES), f"{'ms an image':>12}")
     for name, find in detectors.items():
-        cells, begun = [], time.process_time()
+        cells, started = [], time.process_time()
         for drawn in pictures.values():
             boxes = [choose(find(picture), (width, height)) for picture in drawn]
             found = [box for box in boxes if box is not None]
             right = sum(is_right(box, (width, height)) for box in found)
             cells.append(f"{len(found) / given.people:.2f} / {right / given.people:.2f}")
-        spent = (time.process_time() - begun) * 1000 / (given.people * len(pictures))
+        spent = (time.process_time() - started) * 1000 / (given.people * len(pictures))
         print(f"{name:32}", *(f"{cell:>16}" for cell in cells), f"{spent:12.0f}", flush=True)
     for detector in opened.values():
         detector.close()

@@ -94,11 +94,11 @@ def main() -> None:
                 else nested_cv(stack, fitter, metric, seed)
             )
             seconds[fitter.name] += time.process_time() - began
-            claimed, honest = (
+            in_sample, out_of_sample = (
                 sign * (metric(stack.labels, values) - luck[0]) for values in (made.in_sample, made.out_of_sample)
             )
             true = sign * (metric(fresh.labels, combine(fresh, made.combination)) - luck[1])
-            found[fitter.name].append((claimed - true, honest - true, true))
+            found[fitter.name].append((in_sample - true, out_of_sample - true, true))
     print(
         f"{metric.title}, {arguments.rows:,} samples, {arguments.members} members, {arguments.seeds} worlds, "
         f"{arguments.fresh:,} fresh samples each\n"

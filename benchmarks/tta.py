@@ -145,9 +145,11 @@ def adaptive(run: str, text: str, repeats: int) -> None:
     are needed.
     """
     command = [sys.executable, "-m", "ensemble.cli", "--quiet", "--json", "tta", run, "--views", text]
-    told = {}
+    reported = {}
     for name, more in (("all views", []), ("adaptive", ["--adaptive"])):
-        told[name] = json.loads(subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout)
+        reported[name] = json.loads(
+            subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout
+        )
     sidecar = read_sidecar(Path(f"runs/tta/{run}.oof.npy"))
     assert sidecar is not None
     merge = Merge.from_json(sidecar.merge, len(sidecar.classes))
@@ -174,8 +176,12 @@ def adaptive(run: str, text: str, repeats: int) -> None:
         )
     rows = []
     for name in times:
-        record, oof = told[name], told[name]["splits"][0]["merged"]["macro_f1"]["score"]
-        test = told[name]["splits"][1]["merged"]["macro_f1"]["score"] if len(told[name]["splits"]) > 1 else float("nan")
+        record, oof = reported[name], reported[name]["splits"][0]["merged"]["macro_f1"]["score"]
+        test = (
+            reported[name]["splits"][1]["merged"]["macro_f1"]["score"]
+            if len(reported[name]["splits"]) > 1
+            else float("nan")
+        )
         passes = record["passes"]
         cpu = median(one[0] for one in times[name])
         rows.append([name, f"{oof:.4f}", f"{passes['oof']:.2f}", f"{test:.4f}", f"{passes['test']:.2f}", f"{cpu:.2f}"])
@@ -184,7 +190,7 @@ def adaptive(run: str, text: str, repeats: int) -> None:
             ["", "OOF macro F1", "passes an image", "test macro F1", "passes an image", "CPU s, fold 0 on test"], rows
         )
     )
-    share = told["adaptive"]["passes"]["oof"] / told["adaptive"]["passes"]["all_views"]
+    share = reported["adaptive"]["passes"]["oof"] / reported["adaptive"]["passes"]["all_views"]
     print(f"{share:.0%} of the passes out of fold; margin below {merge.threshold:.3f}")
 
 
