@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble.prediction.predict import Unreadable, check_source, predict_table
+from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.submission import submission
 from folds.data.image_folder import is_image
@@ -53,7 +53,7 @@ class PredictedImages(Displayed):
 
     predictions: Predictions
     source: PredictionSource
-    unreadable: Unreadable
+    unreadable: SkippedImages
     passes: float
     score: ScoreReport | None
     difference: float | None = None

@@ -49,7 +49,7 @@ _MODEL_BYTES = 2 << 30  # weights that are kept between chunks; beyond it models
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class SkippedImages:
     """Images that could not be used: their rows in the table, and the problem of each."""
 
     rows: tuple[int, ...] = ()
@@ -70,7 +70,7 @@ class Predicted:
 
     probabilities: NDArray[np.float32]
     kept: NDArray[np.int64]
-    unreadable: Unreadable
+    unreadable: SkippedImages
     passes: float
 
 
@@ -131,7 +131,7 @@ def predict_table(
         values = _combine(source, table.take(kept), state, kept)
     passes = state.passes / max(1, len(kept))
     remove(folder)
-    unreadable = Unreadable(tuple(at for at, _ in state.unreadable), tuple(text for _, text in state.unreadable))
+    unreadable = SkippedImages(tuple(at for at, _ in state.unreadable), tuple(text for _, text in state.unreadable))
     return Predicted(values, kept, unreadable, passes)
 
 
