@@ -34,6 +34,7 @@ from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, without_marks
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import groups_in_several_folds
+from folds.utils.parallel import one_blas_thread
 from folds.utils.progress import SILENT, Advance, Progress
 
 SCHEMA = 1
@@ -163,7 +164,10 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
     ranking = ranking_of(scores, request.scored.greater_is_better)
     slow = request.is_fitted or request.report_contributions
     title = f"{request.name}: fitting and nested scoring"
-    with progress.step(title) if slow else nullcontext(_ignored) as advance:
+    with (
+        progress.step(title) if slow else nullcontext(_ignored) as advance,
+        one_blas_thread() if slow else nullcontext(),
+    ):
         combined = _combine(loaded, request, ranking, advance)
         total = {
             name: entry_of(split, combined.votes[name], loaded.truths.get(name), request)
