@@ -21,7 +21,7 @@ from ensemble.blending.fit import FittedBlend, fit_split
 from ensemble.blending.output import blend_folder, write_blend
 from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
-from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_run
+from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
 from ensemble.learning.apply import apply_combination
 from ensemble.learning.combination import Combination
 from ensemble.learning.nested import outer_fold_ids
@@ -160,7 +160,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
     """Return the blend of members that were read from files or given as arrays; see `make_blend`."""
     request.check()
     loaded = _align_members(members, request)
-    scores = {name: score_run(name, loaded.splits, loaded.truths, request) for name in loaded.active}
+    scores = score_runs(loaded.active, loaded.splits, loaded.truths, request, progress)
     ranking = ranking_of(scores, request.scored.greater_is_better)
     slow = request.is_fitted or request.report_contributions
     title = f"{request.name}: fitting and nested scoring"

@@ -228,7 +228,7 @@ class _Work:
         tolerance: float,
     ) -> None:
         """Move `state`, whose sum with `offset` is `start`, to the minimum at one strength."""
-        runs, classes, _ = self.parts[0].features.shape
+        runs = len(self.parts[0].features)
         penalty, shape = strength * runs, offset.shape
         # With all classes, the curvature costs more than the steps that a better one saves, except for a final fit.
         if self.curvature is None or tolerance == EXACT or not _of_all_classes(offset, runs):
