@@ -152,7 +152,7 @@ def make_blend(files: Sequence[str | Path], request: BlendConfig, progress: Prog
     """
     request.check()
     found = find_files([Path(file) for file in files], request.allow_duplicates)
-    members = named_apart(read_members(found, request.logits, request.allow_duplicates))
+    members = named_apart(read_members(found, request.logits, request.allow_duplicates, progress))
     return blend_members(members, request, progress)
 
 
@@ -162,13 +162,11 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
     loaded = _align_members(members, request)
     scores = score_runs(loaded.active, loaded.splits, loaded.truths, request, progress)
     ranking = ranking_of(scores, request.scored.greater_is_better)
-    slow = request.is_fitted or request.report_contributions
     title = f"{request.name}: fitting and nested scoring"
-    with (
-        progress.step(title) if slow else nullcontext(_ignored) as advance,
-        one_blas_thread() if slow else nullcontext(),
-    ):
-        combined = _combine(loaded, request, ranking, advance)
+    slow = request.is_fitted or request.report_contributions
+    with one_blas_thread() if slow else nullcontext():
+        with progress.step(title) if request.is_fitted else nullcontext(_ignored) as advance:
+            combined = _combine(loaded, request, ranking, advance)
         total = {
             name: entry_of(split, combined.votes[name], loaded.truths.get(name), request)
             for name, split in loaded.splits.items()
@@ -177,7 +175,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         contribution_report = None
         if request.report_contributions:
             contribution_report, messages = analyze_contributions(
-                loaded.splits, loaded.truths, request, combined.combination, combined.fitted, loaded.costs, advance
+                loaded.splits, loaded.truths, request, combined.combination, combined.fitted, loaded.costs, progress
             )
             notes += messages
     return Blend(
