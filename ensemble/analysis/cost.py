@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from ensemble.alignment.precedence import folds_of
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from folds.errors import UsageError, unknown_name
 
@@ -107,7 +106,7 @@ def _folds(part: AlignedFile) -> int:
     if part.fold is None or isinstance(part.fold, int):
         return 1
     folds = part.fold if part.rows is None else part.fold[part.rows >= 0]
-    return max(1, len(np.unique(folds[folds >= 0])))
+    return max(1, len(folds_of(folds)))
 
 
 def parse_costs(text: str, runs: Sequence[str]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble.analysis.cost import Costs
 from ensemble.analysis.subset_selection import SubsetCandidate, best_of, candidates, fit_on
+from ensemble.learning.auto import fits_at_once
 from ensemble.learning.combination import Combination, Fitter, combine
 from ensemble.learning.stack import Stack
 from folds.metrics.classification import Metric
@@ -115,21 +117,24 @@ def pareto(
     parts = np.unique(stack.outer_folds)
     if len(parts) < 2:
         raise ValueError(f"a nested score needs 2 or more outer folds, found {len(parts)}")
-    pool = fitter.name if not fitter.is_fitted else "soft"
+    pool_name = fitter.name if not fitter.is_fitted else "soft"
     progress(0, len(parts) + 1)
-    front = _front(candidates(stack, metric, costs, pool), most)
+    front = _front(candidates(stack, metric, costs, pool_name), most)
     subsets = np.empty((len(front), len(stack), stack.classes), np.float32)
     everyone = np.empty((len(stack), stack.classes), np.float32)
     times_chosen = np.zeros(len(front), int)
-    for done, part in enumerate(parts):
-        progress(done + 1, len(parts) + 1)
-        fold_fitter = fitter if by_part is None else by_part[done]
-        rows = np.flatnonzero(stack.outer_folds == part)
-        chosen, subsets[:, rows], everyone[rows] = _predict_fold(
-            stack, rows, front, fold_fitter, metric, costs, pool, seed
+    rows_of = [np.flatnonzero(stack.outer_folds == part) for part in parts]
+    progress(1, len(parts) + 1)
+    with ThreadPoolExecutor(fits_at_once(stack)) as pool:
+        predicted = pool.map(
+            lambda rows, one: _predict_fold(stack, rows, front, one, metric, costs, pool_name, seed),
+            rows_of,
+            by_part or [fitter] * len(parts),
         )
-        times_chosen += [members == overall.members for members, overall in zip(chosen, front, strict=True)]
-    progress(len(parts) + 1, len(parts) + 1)
+        for done, (rows, (chosen, of_subsets, of_all_runs)) in enumerate(zip(rows_of, predicted, strict=True), start=2):
+            subsets[:, rows], everyone[rows] = of_subsets, of_all_runs
+            times_chosen += [members == overall.members for members, overall in zip(chosen, front, strict=True)]
+            progress(done, len(parts) + 1)
     of_all = _scored(stack, metric, costs, stack.names, everyone, None, len(parts), len(parts))
     evaluated = tuple(
         _scored(

@@ -21,7 +21,7 @@ from ensemble.blending.fit import FittedBlend, fit_split
 from ensemble.blending.output import blend_folder, write_blend
 from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
-from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_run
+from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
 from ensemble.learning.apply import apply_combination
 from ensemble.learning.combination import Combination
 from ensemble.learning.nested import outer_fold_ids
@@ -34,6 +34,7 @@ from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, without_marks
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import groups_in_several_folds
+from folds.utils.parallel import one_blas_thread
 from folds.utils.progress import SILENT, Advance, Progress
 
 SCHEMA = 1
@@ -151,7 +152,7 @@ def make_blend(files: Sequence[str | Path], request: BlendConfig, progress: Prog
     """
     request.check()
     found = find_files([Path(file) for file in files], request.allow_duplicates)
-    members = named_apart(read_members(found, request.logits, request.allow_duplicates))
+    members = named_apart(read_members(found, request.logits, request.allow_duplicates, progress))
     return blend_members(members, request, progress)
 
 
@@ -159,12 +160,13 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
     """Return the blend of members that were read from files or given as arrays; see `make_blend`."""
     request.check()
     loaded = _align_members(members, request)
-    scores = {name: score_run(name, loaded.splits, loaded.truths, request) for name in loaded.active}
+    scores = score_runs(loaded.active, loaded.splits, loaded.truths, request, progress)
     ranking = ranking_of(scores, request.scored.greater_is_better)
-    slow = request.is_fitted or request.report_contributions
     title = f"{request.name}: fitting and nested scoring"
-    with progress.step(title) if slow else nullcontext(_ignored) as advance:
-        combined = _combine(loaded, request, ranking, advance)
+    slow = request.is_fitted or request.report_contributions
+    with one_blas_thread() if slow else nullcontext():
+        with progress.step(title) if request.is_fitted else nullcontext(_ignored) as advance:
+            combined = _combine(loaded, request, ranking, advance)
         total = {
             name: entry_of(split, combined.votes[name], loaded.truths.get(name), request)
             for name, split in loaded.splits.items()
@@ -173,7 +175,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         contribution_report = None
         if request.report_contributions:
             contribution_report, messages = analyze_contributions(
-                loaded.splits, loaded.truths, request, combined.combination, combined.fitted, loaded.costs, advance
+                loaded.splits, loaded.truths, request, combined.combination, combined.fitted, loaded.costs, progress
             )
             notes += messages
     return Blend(

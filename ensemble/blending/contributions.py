@@ -19,7 +19,7 @@ from ensemble.blending.request import BlendConfig
 from ensemble.learning.combination import Combination, Fitter
 from ensemble.learning.nested import MIN_FOLDS, nested_cv, outer_fold_ids
 from ensemble.learning.stack import Stack, stack_of
-from folds.utils.progress import Advance
+from folds.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def analyze_contributions(
     combination: Combination | None,
     fitted: FittedBlend | None,
     costs: Costs,
-    progress: Advance,
+    progress: Progress,
     seed: int = 0,
 ) -> tuple[ContributionReport | None, list[str]]:
     """Return the out-of-fold contributions of the runs, per image, and notes; None and the reason if not available.
@@ -72,8 +72,10 @@ def analyze_contributions(
             request.name, request.name, lambda part, metric, seed: _select_runs(own, part.names), is_fitted=False
         )
         nested, fitters = nested_cv(stack, plain, metric, seed), (plain,) * len(np.unique(stack.outer_folds))
-    contributions = estimate_contributions(stack, nested, metric, seed=seed, progress=progress)
-    front = pareto(stack, metric, costs, fitters[0], seed, progress=progress, by_part=fitters)
+    with progress.step("contributions of the runs") as advance:
+        contributions = estimate_contributions(stack, nested, metric, seed=seed, progress=advance)
+    with progress.step("score against cost") as advance:
+        front = pareto(stack, metric, costs, fitters[0], seed, progress=advance, by_part=fitters)
     notes = ["contributions are computed per image, not per person"] if request.per_person else []
     return ContributionReport(contributions, front, tuple(advice(contributions, front))), notes
 

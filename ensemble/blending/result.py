@@ -30,6 +30,7 @@ from folds.metrics.intervals import Difference, Interval
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.predictions import Predictions
 from folds.utils.display import Displayed, Table
+from folds.utils.progress import SILENT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +180,7 @@ class BlendResult(Displayed):
             if (truth := labels_and_groups(split, self.request.per_person)) is not None
         }
         found, notes = analyze_contributions(
-            self.splits, truths, self.request, self.combination, self.fitted, self.costs, lambda done, total: None
+            self.splits, truths, self.request, self.combination, self.fitted, self.costs, SILENT
         )
         if found is None:
             raise EnsembleError(notes[-1] if notes else "contributions are not available")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ from ensemble.blending.request import BlendConfig
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
 from folds.metrics.report import ScoreReport, score_predictions
+from folds.utils.parallel import cpu_count
+from folds.utils.progress import SILENT, Progress
+
+_LARGE = 1 << 25  # numbers of a split; runs with more are scored one by one
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,35 @@ class RunScore:
             "rows": self.rows,
             "score": None if self.score is None else self.score.to_dict(),
         }
+
+
+def score_runs(
+    names: Sequence[str],
+    splits: Mapping[str, AlignedSplit],
+    truths: Mapping[str, GroundTruth],
+    request: BlendConfig,
+    progress: Progress = SILENT,
+) -> dict[str, dict[str, RunScore]]:
+    """Return run → split → score of the run alone; several runs at a time, unless the user's own metric scores them."""
+    with progress.step("scoring the runs") as advance:
+        pool = ThreadPoolExecutor(_at_once(splits, request))
+        try:
+            scored = pool.map(lambda name: score_run(name, splits, truths, request), names)
+            found = {}
+            for done, (name, scores) in enumerate(zip(names, scored, strict=True), start=1):
+                found[name] = scores
+                advance(done, len(names))
+            return found
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _at_once(splits: Mapping[str, AlignedSplit], request: BlendConfig) -> int:
+    """Return the number of runs to score at a time: a function of the user may not allow threads, and memory ends."""
+    largest = max((len(split) * len(split.classes) for split in splits.values()), default=1)
+    if request.scored.function is not None or largest > _LARGE:
+        return 1
+    return min(cpu_count(), 4)
 
 
 def score_run(

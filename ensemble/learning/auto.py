@@ -114,7 +114,7 @@ def _fit_all(stack: Stack, fitters: Sequence[Fitter], metric: Metric, seed: int,
 
     fitted: dict[tuple[str, tuple[int, ...]], Combination] = {}
     progress(0, len(tasks))
-    with ThreadPoolExecutor(_at_once(stack)) as pool:
+    with ThreadPoolExecutor(fits_at_once(stack)) as pool:
         for done, ((fitter, without), found) in enumerate(zip(tasks, pool.map(fit, tasks), strict=True), start=1):
             fitted[fitter.name, without] = found
             progress(done, len(tasks))
@@ -144,7 +144,7 @@ def _nested_twice(
     return NestedResult(fitter, fitted[name, ()], in_sample, out_of_sample, part_combinations), inner
 
 
-def _at_once(stack: Stack) -> int:
+def fits_at_once(stack: Stack) -> int:
     """Return the number of parallel fits, limited by cores and memory; numpy releases the interpreter lock in them."""
     held = _COPIES * stack.probabilities.nbytes
     return max(1, min(cpu_count(), _MOST_BYTES // held))

@@ -101,26 +101,28 @@ def nested_cv(
 
     Parameters
     ----------
-    progress : called with the number of completed parts and of all parts.
+    progress : called with the number of completed fits and of all fits: one on all samples, and one for each part.
 
     Raises
     ------
     ValueError : there are fewer than two parts, and the fitter fits anything.
     """
+    parts = np.unique(stack.outer_folds)
+    if fitter.is_fitted and len(parts) < 2:
+        raise ValueError(f"a nested score needs at least two parts, found {len(parts)}")
+    fits = 1 + len(parts) if fitter.is_fitted else 1
+    progress(0, fits)
     combination = fitter.fit(stack, metric, seed)
     in_sample = combine(stack, combination)
+    progress(1, fits)
     if not fitter.is_fitted:
         return NestedResult(fitter, combination, in_sample, in_sample, ())
-    parts = np.unique(stack.outer_folds)
-    if len(parts) < 2:
-        raise ValueError(f"a nested score needs at least two parts, found {len(parts)}")
     out_of_sample, fitted = np.empty_like(in_sample), []
-    for done, part in enumerate(parts):
-        progress(done, len(parts))
+    for done, part in enumerate(parts, start=2):
         test_rows, fit_rows = np.flatnonzero(stack.outer_folds == part), np.flatnonzero(stack.outer_folds != part)
         fitted.append(fitter.fit(stack.take(fit_rows), metric, seed))
         out_of_sample[test_rows] = combine(stack.take(test_rows), fitted[-1])
-    progress(len(parts), len(parts))
+        progress(done, fits)
     return NestedResult(fitter, combination, in_sample, out_of_sample, tuple(fitted))
 
 

@@ -21,7 +21,7 @@ from folds.errors import EnsembleError
 from folds.predictions.files import PredictionMetadata, SampleRows
 from folds.utils.csv_table import read_csv
 from folds.utils.files import is_file_safe, sha256_file
-from folds.utils.numeric import groups_in_several_folds
+from folds.utils.numeric import factorize, groups_in_several_folds
 
 
 class LeakCheck:
@@ -63,10 +63,7 @@ class LeakCheck:
         if rows.persons is None:
             return
         if id(rows) not in self._persons:
-            position: dict[str, int] = {}
-            self._persons[id(rows)] = np.array(
-                [position.setdefault(name, len(position)) for name in rows.persons.tolist()]
-            )
+            self._persons[id(rows)] = factorize(rows.persons)[1]
         person = self._persons[id(rows)]
         split_persons = groups_in_several_folds(person, fold)
         if len(split_persons):

@@ -18,6 +18,7 @@ from ensemble.members.scan import NEGATIVE, Scan, scan_arrays
 from folds.errors import EnsembleError
 from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar, sidecar_path
 from folds.utils.files import sha256_bytes, sha256_file
+from folds.utils.progress import SILENT, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,9 @@ class Member:
         return "label" if self.sidecar is None else self.sidecar.target
 
 
-def read_members(paths: Sequence[Path], logits: bool = False, allow_duplicates: bool = False) -> list[Member]:
+def read_members(
+    paths: Sequence[Path], logits: bool = False, allow_duplicates: bool = False, progress: Progress = SILENT
+) -> list[Member]:
     """Return the checked prediction files; log a warning for each duplicate.
 
     Parameters
@@ -92,9 +95,10 @@ def read_members(paths: Sequence[Path], logits: bool = False, allow_duplicates: 
     members: list[Member] = []
     leak_check = LeakCheck()
     arrays = [(path, read_array(path)) for path in paths if path.suffix != ".csv"]
-    with scan_arrays(arrays) as scans:
+    with progress.step("reading and checking files") as advance, scan_arrays(arrays) as scans:
         pending = iter(zip(arrays, scans, strict=True))
-        for path in paths:
+        for done, path in enumerate(paths):
+            advance(done, len(paths))
             if path.suffix == ".csv":
                 member = _read_hard(path)
             else:
@@ -112,6 +116,7 @@ def read_members(paths: Sequence[Path], logits: bool = False, allow_duplicates: 
                 )
                 continue
             members.append(replace(member, run=f"{member.run}#{len(same) + 1}") if same else member)
+        advance(len(paths), len(paths))
     return members
 
 

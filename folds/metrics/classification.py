@@ -7,7 +7,7 @@ people are in `folds/metrics/intervals.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +73,42 @@ def _balanced_accuracy_of(counts: NDArray) -> NDArray[np.float64]:
 def _kappa_of(counts: NDArray) -> NDArray[np.float64]:
     expected_agreement = _ratio((counts[..., 1, :] * counts[..., 2, :]).sum(-1), counts[..., 1, :].sum(-1) ** 2)
     return _ratio(accuracy_of(counts) - expected_agreement, 1 - expected_agreement)
+
+
+@dataclass(frozen=True)
+class ClassSums:
+    """A metric of counts as a function of sums over classes, for scores that change in a few classes at a time.
+
+    Attributes
+    ----------
+    terms : true positives, support and predictions of classes, each (…) → the summands of each class, each (…).
+    score : the sums of these over all classes, and the number of classes → (…).
+    """
+
+    terms: Callable[[NDArray, NDArray, NDArray], tuple[NDArray, ...]]
+    score: Callable[[Sequence[NDArray], int], NDArray[np.float64]]
+
+
+def _f1_terms(true_positives: NDArray, support: NDArray, predictions: NDArray) -> tuple[NDArray, ...]:
+    return (_ratio(2.0 * true_positives, support + predictions),)
+
+
+def _recall_terms(true_positives: NDArray, support: NDArray, predictions: NDArray) -> tuple[NDArray, ...]:
+    return _ratio(true_positives, support), support > 0
+
+
+def _accuracy_terms(true_positives: NDArray, support: NDArray, predictions: NDArray) -> tuple[NDArray, ...]:
+    return true_positives, support
+
+
+def _kappa_terms(true_positives: NDArray, support: NDArray, predictions: NDArray) -> tuple[NDArray, ...]:
+    return true_positives, support, support * predictions
+
+
+def _kappa_of_sums(sums: Sequence[NDArray], classes: int) -> NDArray[np.float64]:
+    true_positives, rows, products = sums
+    expected_agreement = _ratio(products, np.square(rows))
+    return _ratio(_ratio(true_positives, rows) - expected_agreement, 1 - expected_agreement)
 
 
 def f1_per_class(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.float64]:
@@ -159,6 +195,7 @@ class Metric:
     rank_based : whether it is `roc_auc`.
     function : labels (n,), probabilities (n, classes) → the score; for a function of the user.
     lower_bound, upper_bound : the range of its values.
+    class_sums : the same as `from_counts`, by sums over classes; set if that is set.
     sha : hex SHA-256 of the file with a user's function.
     macro_averaged : whether it is a mean over classes, in which rare classes have the same weight as others.
     """
@@ -174,6 +211,7 @@ class Metric:
     upper_bound: float = 1.0
     macro_averaged: bool = False
     sha: str = ""
+    class_sums: ClassSums | None = None
 
     def __call__(self, labels: Labels, probabilities: Probabilities) -> float:
         """Return the score of `probabilities` (n, classes) against `labels` (n,) class indices."""
@@ -191,10 +229,33 @@ class Metric:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("macro_f1", "macro F1", from_counts=_macro_f1_of, macro_averaged=True),
-        Metric("accuracy", "accuracy", from_counts=accuracy_of),
-        Metric("balanced_accuracy", "balanced accuracy", from_counts=_balanced_accuracy_of, macro_averaged=True),
-        Metric("kappa", "kappa", from_counts=_kappa_of, lower_bound=-1.0),
+        Metric(
+            "macro_f1",
+            "macro F1",
+            from_counts=_macro_f1_of,
+            macro_averaged=True,
+            class_sums=ClassSums(_f1_terms, lambda sums, classes: sums[0] / classes),
+        ),
+        Metric(
+            "accuracy",
+            "accuracy",
+            from_counts=accuracy_of,
+            class_sums=ClassSums(_accuracy_terms, lambda sums, classes: _ratio(sums[0], sums[1])),
+        ),
+        Metric(
+            "balanced_accuracy",
+            "balanced accuracy",
+            from_counts=_balanced_accuracy_of,
+            macro_averaged=True,
+            class_sums=ClassSums(_recall_terms, lambda sums, classes: _ratio(sums[0], sums[1])),
+        ),
+        Metric(
+            "kappa",
+            "kappa",
+            from_counts=_kappa_of,
+            lower_bound=-1.0,
+            class_sums=ClassSums(_kappa_terms, _kappa_of_sums),
+        ),
         Metric("log_loss", "log loss", greater_is_better=False, per_row=per_row_log_loss, upper_bound=math.inf),
         Metric("brier", "Brier score", greater_is_better=False, per_row=per_row_brier, upper_bound=2.0),
         Metric("roc_auc", "ROC-AUC", rank_based=True, macro_averaged=True),

@@ -17,6 +17,7 @@ from folds.metrics.classification import Labels, Metric, Probabilities, argmax_c
 from folds.metrics.distributions import at_least_beta_quantile, t_quantile, t_two_sided
 from folds.metrics.grouping import people_with_class
 from folds.metrics.resampling import bootstrap_scores, jackknife_groups, leave_one_group_out
+from folds.utils.numeric import factorize
 
 LEVEL = 0.95
 # Lower limit of the degrees of freedom if mistakes are rare. A class of few people can lead to fewer.
@@ -378,12 +379,13 @@ def coverage_warning(metric: Metric, labels: Labels, persons: NDArray, classes: 
     ----------
     constant : whether the score is the same for every left-out person.
     """
-    people = len(np.unique(persons))
+    distinct, codes = factorize(persons)
+    people = len(distinct)
     if people == 1:
         return "only one person: no confidence interval can be computed"
     if constant:
         return f"all {people:,} people have the same score: their variation is unknown, and the interval is too narrow"
-    rarest = int(people_with_class(labels, persons, classes).min())
+    rarest = int(people_with_class(labels, codes, classes).min())
     percent = _EMPIRICAL_COVERAGE.get(metric.name, {}).get(rarest)
     if percent is None:
         return ""

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
+from folds.predictions.long_lists import json_with_folds, read_with_folds
 from folds.predictions.rows import SampleRows, read_samples_file, write_samples
-from folds.utils.files import read_json, write_atomic, write_json
+from folds.utils.files import write_atomic
 from folds.utils.memmap import blocks
 from folds.utils.schema import (
     ANYTHING,
@@ -140,7 +141,7 @@ def write_prediction(
         )
     # Remove a replaced array first, so an old array is never beside a new sidecar.
     path.unlink(missing_ok=True)
-    write_json(sidecar_path(path), _to_json(path, sidecar, samples, samples_file))
+    write_atomic(sidecar_path(path), json_with_folds(_to_json(path, sidecar, samples, samples_file)))
     return write_atomic(path, lambda file: _save(file, values))
 
 
@@ -169,8 +170,7 @@ def _to_json(
         if samples.ids is not sidecar.rows.ids and not np.array_equal(samples.ids, sidecar.rows.ids):
             position = {name: i for i, name in enumerate(samples.ids.tolist())}
             record["rows"] = [position[name] for name in sidecar.rows.ids.tolist()]
-    fold = sidecar.fold
-    record["fold"] = fold.tolist() if isinstance(fold, np.ndarray) else fold
+    record["fold"] = sidecar.fold
     record |= {
         "run": sidecar.run,
         "arch": sidecar.arch,
@@ -205,7 +205,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
     beside = sidecar_path(path)
     if not beside.exists():
         return None
-    record = read_json(beside)
+    record, fold = read_with_folds(beside)
     if not isinstance(record, dict) or not isinstance(record.get("classes"), list):
         raise EnsembleError(f"{beside} is not a sidecar: expected an object with 'classes'")
     if record.get("schema", SCHEMA) != SCHEMA:
@@ -218,8 +218,9 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
             details=wrong[1:6],
         )
     rows = _rows_of(beside, record, {} if samples_cache is None else samples_cache)
-    fold = record.get("fold")
-    if isinstance(fold, list) and len(fold) != len(rows):
+    if fold is None and isinstance(record.get("fold"), list):
+        fold = np.array(record["fold"])
+    if fold is not None and len(fold) != len(rows):
         raise EnsembleError(f"{beside}: 'fold' has {len(fold):,} entries for {len(rows):,} rows")
     return PredictionMetadata(
         kind=record["kind"],
@@ -231,7 +232,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
             name: {attribute: str(value) for attribute, value in meaning.items()}
             for name, meaning in (record.get("class_attributes") or {}).items()
         },
-        fold=np.array(fold) if isinstance(fold, list) else fold,
+        fold=record.get("fold") if fold is None else fold,
         run=record.get("run") or Path(path).name.removesuffix(".npy").removesuffix(f".{record['split']}"),
         arch=record.get("arch") or "",
         seed=record.get("seed"),

@@ -94,14 +94,18 @@ def read_samples_file(path: Path, sha: str | None = None) -> SampleRows:
             f"the samples file {path} was changed after the predictions were written",
             hint="restore it: predictions are aligned by its rows",
         )
-    try:
-        text = content.decode("utf-8-sig")
-        header, cells = _plain_cells(text) or _cells(path, text)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EnsembleError(f"the samples file {path} is not a CSV in UTF-8: {error}") from None
-    if "id" not in header:
-        raise EnsembleError(f"the samples file {path} has no column 'id'")
-    columns = {name: np.array(values, dtype=str) for name, values in zip(header, cells, strict=True)} if cells else {}
+    columns = _ascii_columns(content)
+    if columns is None:
+        try:
+            text = content.decode("utf-8-sig")
+            header, cells = _plain_cells(text) or _cells(path, text)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise EnsembleError(f"the samples file {path} is not a CSV in UTF-8: {error}") from None
+        if "id" not in header:
+            raise EnsembleError(f"the samples file {path} has no column 'id'")
+        columns = (
+            {name: np.array(values, dtype=str) for name, values in zip(header, cells, strict=True)} if cells else {}
+        )
     if not columns:
         raise EnsembleError(f"the samples file {path} has no rows")
     return SampleRows(columns.pop("id"), columns.pop("label", None), columns.pop("person", None), columns)
@@ -131,3 +135,41 @@ def _plain_cells(text: str) -> tuple[list[str], list[list[str]]] | None:
         return None
     cells = text.removesuffix("\n").replace("\n", ",").split(",")
     return cells[: commas + 1], [cells[commas + 1 + i :: commas + 1] for i in range(commas + 1)]
+
+
+_MAX_WIDTH = 256  # characters of the longest cell that is read without Python's strings
+_ROWS_AT_ONCE = 1 << 13
+
+
+def _ascii_columns(content: bytes) -> dict[str, NDArray[np.str_]] | None:
+    """Return the columns of a CSV in ASCII without quotation marks, as its bytes lie in the file; None for other files.
+
+    Five times as fast as a Python string for each cell.
+    """
+    if not content.isascii() or any(mark in content for mark in (b'"', b"\r", b"\0")):
+        return None
+    content = content if content.endswith(b"\n") else content + b"\n"
+    header = content[: content.index(b"\n")].decode().split(",")
+    raw, width = np.frombuffer(content + bytes(_MAX_WIDTH), np.uint8), len(header)
+    ends = np.flatnonzero((raw == ord(",")) | (raw == ord("\n")))
+    if len(ends) < 2 * width or len(ends) % width or len(set(header)) < width or "id" not in header:
+        return None
+    ends = ends.reshape(-1, width)
+    if (raw[ends[:, :-1]] != ord(",")).any() or (raw[ends[:, -1]] != ord("\n")).any():
+        return None
+    starts = np.concatenate([[0], ends.reshape(-1)[:-1] + 1]).reshape(-1, width)[1:]
+    lengths = ends[1:] - starts
+    if lengths.max() > _MAX_WIDTH or (width == 1 and lengths.min() == 0):  # the csv module skips empty lines
+        return None
+    return {name: _cut(raw, starts[:, i], lengths[:, i]) for i, name in enumerate(header)}
+
+
+def _cut(raw: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Return (n,) the texts that begin at `starts`."""
+    size = max(1, int(lengths.max()))
+    places, texts = np.arange(size), np.empty((len(starts), size), np.uint32)
+    for first in range(0, len(starts), _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        texts[part] = raw[starts[part, None] + places]
+        texts[part] *= places < lengths[part, None]
+    return texts.view(f"U{size}")[:, 0]

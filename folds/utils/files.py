@@ -148,19 +148,35 @@ def make_folder(path: Path) -> Path:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write `value` as JSON, atomically; keys in the given order, a newline at the end."""
-    return write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    return write_atomic(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return what `write_json` writes."""
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
 
 
 def read_json(path: Path) -> Any:
     """Return the JSON in `path`; raise EnsembleError with the file and line if it is not JSON."""
+    return parse_json(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of `path`; raise EnsembleError if it cannot be read."""
     try:
-        return json.loads(Path(path).read_bytes())
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise EnsembleError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def parse_json(path: Path, content: bytes) -> Any:
+    """Return the JSON in `content`, which was read from `path`; raise EnsembleError with the line if it is not JSON."""
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise EnsembleError(
             f"{path} is not JSON: {error}", hint="restore the file, or remove it to continue without it"
         ) from None
-    except OSError as error:
-        raise EnsembleError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
 
 
 def check_not_existing(path: Path, what: str, force: bool = False) -> None:

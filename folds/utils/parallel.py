@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,6 +38,19 @@ def _container_limit() -> float:
         return int(quota) / int(period) if quota != "max" and int(quota) > 0 < int(period) else math.inf
     except (OSError, ValueError):
         return math.inf
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit matrix products of this process to one thread each while the context is open.
+
+    The many small products of a fit gain nothing from threads that wait for each other, and take several times as long
+    where other programs use the cores. Fits run side by side instead.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 def source_root() -> Path:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # the module imports torch, which some commands with a progre
     from folds.training.job import Job, Outcome
 
 
+# Seconds: a step that ends sooner has no bar; a step with more left is announced where there is no terminal.
+_SHORT, _LONG = 0.5, 5.0
+
+
 class TerminalProgress:
     """An implementation of `folds.utils.progress.Progress` on stderr, if that is a terminal."""
 
@@ -112,12 +116,17 @@ class TrainingView:
 
 
 class StepsView:
-    """A progress bar of one long step, with the time left; created at the first update, and only on a terminal."""
+    """A progress bar of one long step, with the time left; a file or pipe gets the estimate once.
+
+    It is created at the first update after half a second, because short steps need none and it costs an import.
+    """
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.bar: Any = None
         self.task: Any = None
+        self.began = time.monotonic()
+        self.estimated = False
 
     def __enter__(self) -> StepsView:
         return self
@@ -130,7 +139,14 @@ class StepsView:
             self.bar = None
 
     def __call__(self, done: int, total: int) -> None:
-        if not sys.stderr.isatty() or console.quiet:
+        spent = time.monotonic() - self.began
+        if console.quiet or spent < _SHORT:
+            return
+        if not sys.stderr.isatty():
+            left = spent * (total - done) / done if done else 0.0
+            if left > _LONG and not self.estimated:
+                self.estimated = True
+                console.note(f"{self.title}: {done} of {total}, about {duration(left)} left")
             return
         if self.bar is None:
             from rich.console import Console

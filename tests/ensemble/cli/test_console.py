@@ -85,3 +85,15 @@ def test_the_terminal_is_a_progress_that_draws_nothing_in_a_file(capsys: pytest.
     with progress.jobs([], 2):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_a_long_step_says_once_in_a_file_how_long_it_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with TerminalProgress().step("fitting") as advance:
+        for done in range(4):
+            advance(done, 4)
+            now[0] += 10.0
+    assert capsys.readouterr().err == "fitting: 1 of 4, about 30 s left\n"

@@ -205,3 +205,6 @@ def test_progress_counts_every_fit() -> None:
     choose(world(), [SOFT, BEST], F1, progress=lambda done, of: reported.append((done, of)))
     assert reported[-1] == (16, 16)
     assert [done for done, _ in reported] == sorted(done for done, _ in reported)
+    reported.clear()
+    nested_cv(world(), BEST, F1, progress=lambda done, of: reported.append((done, of)))
+    assert reported == [(done, 6) for done in range(7)]

@@ -140,3 +140,22 @@ def test_the_first_of_equal_classes_is_predicted() -> None:
 def test_class_counts_are_hits_labels_and_predictions() -> None:
     labels, predicted = np.array([0, 0, 2, 2, 2]), np.array([0, 1, 2, 2, 0])
     assert confusion_counts(labels, predicted, 4).tolist() == [[1, 0, 2, 0], [2, 0, 3, 0], [2, 1, 2, 0]]
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.from_counts is not None])
+def test_sums_over_classes_give_the_score_of_the_counts(name: str) -> None:
+    metric, random = METRICS[name], np.random.default_rng(0)
+    assert metric.from_counts is not None
+    assert metric.class_sums is not None
+    counts = random.integers(0, 9, (50, 3, 4))
+    counts[:, 0] = np.minimum(counts[:, 0], counts[:, 1:].min(axis=1))
+    counts[:10, 1, 2] = counts[:10, 0, 2] = counts[:5, 2, 2] = 0  # absent, and neither present nor predicted
+    terms = metric.class_sums.terms(counts[:, 0], counts[:, 1], counts[:, 2])
+    found = metric.class_sums.score([term.sum(axis=-1) for term in terms], 4)
+    np.testing.assert_allclose(found, metric.from_counts(counts), atol=1e-12)
+
+
+def test_only_metrics_of_counts_have_sums_over_classes() -> None:
+    assert {name for name, one in METRICS.items() if one.class_sums} == {
+        name for name, one in METRICS.items() if one.from_counts
+    }

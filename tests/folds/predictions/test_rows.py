@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folds.errors import EnsembleError
-from folds.predictions.rows import SampleRows, _cells, _plain_cells, read_samples_file, write_samples
+from folds.predictions.rows import SampleRows, _ascii_columns, _cells, _plain_cells, read_samples_file, write_samples
 
 CELL = st.text(alphabet='ab é;\t,"\n\r', max_size=4)
 
@@ -22,6 +22,27 @@ def test_what_is_split_at_commas_is_what_the_csv_module_reads(text: str) -> None
     if quick is not None:
         header, columns = _cells(Path("x"), text)
         assert (header, [list(column) for column in columns]) == quick
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet='ab,é \n\r"\t', max_size=40), st.booleans())
+def test_bytes_of_a_plain_file_are_what_the_csv_module_reads(text: str, plain: bool) -> None:
+    text = "id,b\n" + "".join(f"{line},x\n" for line in text.split("\n")) if plain else "id\n" + text
+    columns = _ascii_columns(text.encode())
+    if columns is not None:
+        header, cells = _cells(Path("x"), text)
+        assert {name: values.tolist() for name, values in columns.items()} == dict(
+            zip(header, map(list, cells), strict=True)
+        )
+
+
+def test_a_long_cell_or_another_letter_is_read_as_text() -> None:
+    assert _ascii_columns(b"id,label\na,1\nbcd,\n") is not None
+    assert _ascii_columns("id,label\nä,1\n".encode()) is None
+    assert _ascii_columns(b"id,label\n" + b"a" * 300 + b",1\n") is None
+    assert _ascii_columns(b"name,label\na,1\n") is None
+    assert _ascii_columns(b"id,id\na,1\n") is None
+    assert _ascii_columns(b"id,label\n") is None
 
 
 @settings(max_examples=60, deadline=None)
