@@ -14,6 +14,7 @@ from ensemble.alignment.truth import GroundTruth
 from ensemble.blending.request import BlendConfig
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
+from folds.metrics.classification import Metric
 from folds.metrics.report import ScoreReport, score_predictions
 
 
@@ -82,7 +83,7 @@ def ranking_of(runs: Mapping[str, Mapping[str, RunScore]], greater_is_better: bo
 
 
 def score_vote(
-    vote: Vote, truth: GroundTruth, metric: str = "macro_f1", per_person: bool = False
+    vote: Vote, truth: GroundTruth, metric: str | Metric = "macro_f1", per_person: bool = False
 ) -> ScoreReport | None:
     """Return the score of a vote; None without labeled rows.
 
