@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.config.files import load_settings, read_run_tables
-from folds.config.recipe import Recipe, Settings, by_key, setting_parameters
+from folds.config.recipe import Recipe, Settings, by_key, check_contradictions, setting_parameters
 from folds.config.sweep import RequestedRecipe, parse_sweep
 from folds.data.face import data_settings, training_table
 from folds.errors import FoldsFailed, UsageError
@@ -136,9 +136,10 @@ def joined_settings(given: Mapping[str, Any], of_data: Mapping[str, Any]) -> dic
 
     Raises
     ------
-    UsageError : both define a setting, with different values.
+    UsageError : both define a setting, with different values, or both `k` and `holdout` are given.
     """
     own = {key: value for key, value in by_key(given).items() if value is not None}
+    check_contradictions({key: key in own for key in ("k", "holdout")})
     for key in own:
         if key in of_data and own[key] != of_data[key]:
             raise UsageError(
