@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.metrics.arrays import as_array, as_probabilities, column_classes, fold_numbers, names_of
+from folds.metrics.arrays import (
+    as_array,
+    as_probabilities,
+    check_same_index,
+    column_classes,
+    fold_numbers,
+    names_of,
+)
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
@@ -131,7 +138,7 @@ class Predictions(Displayed):
 
         Raises
         ------
-        UsageError : a length does not match, an id is repeated, a label is not a class, or the array is not
+        UsageError : a length or an index does not match, an id is repeated, a label is not a class, or the array is not
             probabilities.
         """
         check_arguments(locals(), {"split": NAME, "run": NAME, "classes": optional(CLASSES)})
@@ -144,6 +151,8 @@ class Predictions(Displayed):
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
         n = len(values)
+        given = {"probabilities": probabilities, "ids": ids, "labels": labels, "persons": persons, "fold": fold}
+        check_same_index({f"`{name}`": value for name, value in given.items()})
         own = names_of(ids, "ids", n)
         distinct, counts = np.unique(own, return_counts=True)
         if len(distinct) < n:

@@ -68,6 +68,10 @@ WINDOW = FieldType(
     "text LO,HI or two numbers",
     lambda value: isinstance(value, str) or (_is_list(value) and len(value) == 2 and all(map(_is_number, value))),
 )
+SPLIT = FieldType(
+    "a split, a file of folds, or a column of the table",
+    lambda value: PATH.holds(value) or (hasattr(value, "validation_index") and hasattr(value, "sha")),
+)
 # True, False, or an object with the methods of `folds.utils.progress.Progress`.
 PROGRESS = FieldType("True or False", lambda value: _is_flag(value) or hasattr(value, "step"))
 
@@ -102,11 +106,8 @@ def described(value: Any) -> str:
     name = "array" if name == "ndarray" else name
     if isinstance(shape, tuple) and shape:
         return f"{_a(name)} of shape {' × '.join(map(str, shape))}"
-    if _is_plain(value) or (type(value) in (list, tuple) and all(map(_is_plain, value))):
-        return shown(value)
-    if type(value) in (dict, list, set, tuple):
-        return f"{_a(name)} of {len(value):,} values" if value else f"an empty {name}"
-    return _a(name)
+    entries = value.values() if type(value) is dict else value if type(value) in (list, tuple, set) else [value]
+    return shown(value) if all(map(_is_plain, entries)) else _a(name)
 
 
 def _is_plain(value: Any) -> bool:

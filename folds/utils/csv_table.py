@@ -100,7 +100,7 @@ class CsvTable:
 
         Parameters
         ----------
-        option : the flag that names the column, for the hint.
+        option : the marked parameter that names the column, for the hint.
         advice : a further remedy, for the hint.
         not_meant : columns that are known to be something else, which are not suggested.
 
@@ -112,7 +112,8 @@ class CsvTable:
             return self.columns[name]
         close = close_matches(name, [one for one in self.columns if one not in not_meant])
         meant = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
-        remedies = [f"name the column with {option} {close[0] if close else 'COLUMN'}"] if option else []
+        given = f"={close[0] if close else 'COLUMN'}`"
+        remedies = [f"name the column with {option.removesuffix('`')}{given}"] if option else []
         hint = "; ".join([*remedies, *([advice] if advice else []), f"its columns are {', '.join(self.columns)}"])
         raise EnsembleError(f"{self.source} has no column '{name}'{meant}", hint=hint)
 
