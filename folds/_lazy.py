@@ -44,6 +44,11 @@ def callable_package(package: str, module: str) -> None:
             return target()(*args, **kwargs)
 
         @property
+        def __doc__(self) -> str | None:  # type: ignore[override]
+            """The text of the function, which `help` shows."""
+            return target().__doc__
+
+        @property
         def __signature__(self) -> inspect.Signature:
             return inspect.signature(target())
 

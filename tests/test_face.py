@@ -9,6 +9,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,3 +142,52 @@ NEED_EXAMPLE = {
     "RepeatedStratifiedPersonKFold",
     "StratifiedPersonShuffleSplit",
 }
+
+
+def own_parameters(target: Any) -> dict[str, inspect.Parameter]:
+    """The parameters in the code of a function, without the settings that its signature lists as well."""
+    code = target.__code__
+    own = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    return {name: one for name, one in inspect.signature(target).parameters.items() if name in own}
+
+
+def wrong_values() -> list[tuple[str, str, Any]]:
+    """Public function, parameter, and a value of a wrong type: text for numbers and flags, a number for text."""
+    found = []
+    for name in sorted({name for _, name in LISTED}):
+        target = getattr(ensemble, name)
+        target = target.__wrapped__ if inspect.ismodule(target) else target
+        if not inspect.isfunction(target):
+            continue
+        for parameter, one in own_parameters(target).items():
+            if parameter == "root":
+                found.append((name, parameter, 3))
+            elif isinstance(one.default, bool | int | float):
+                found.append((name, parameter, "no"))
+            elif isinstance(one.default, str) and parameter != "metric":
+                found.append((name, parameter, 3.5))
+    return found
+
+
+@pytest.mark.parametrize(("name", "parameter", "value"), wrong_values())
+def test_a_wrong_type_is_an_error_that_names_the_parameter(
+    name: str, parameter: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    function = getattr(ensemble, name)
+    target = function.__wrapped__ if inspect.ismodule(function) else function
+    required = ["x" for one in own_parameters(target).values() if one.default is inspect.Parameter.empty]
+    with pytest.raises(ensemble.UsageError, match=rf"^{parameter} must be .*, found {value!r}"):
+        function(*required, **{parameter: value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_most_parameters_are_checked() -> None:
+    assert len(wrong_values()) > 60
+
+
+def test_help_of_a_callable_package_is_that_of_its_function() -> None:
+    text = in_process("import ensemble as en, pydoc\nprint(pydoc.render_doc(en.tta, renderer=pydoc.plaintext))")
+    assert "Predict a run's validation and test rows in several views" in text
+    assert "views : ``hflip``" in text
+    assert in_process("import ensemble as en; print(en.tta.__doc__ == en.tta.__wrapped__.__doc__)").strip() == "True"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,14 +122,23 @@ def within_budget(fitter: Fitter, costs: Costs, max_members: int | None = None, 
             hint=f"`budget={least:g}` or more",
         )
 
-    def fit(stack: Stack, metric: Metric, seed: int) -> Combination:
-        pool = _plain_pool(fitter)
-        found = candidates(stack, metric, costs, pool, max_members, budget, backward=False)
-        return fit_on(stack, best_of(found).members, fitter, metric, seed)
-
+    fit = partial(_fit_within, fitter, costs, max_members, budget)
     words = [f"at most {max_members} runs"] if max_members is not None else []
     words += [f"at most {budget:g} {costs.unit}"] if budget is not None else []
     return replace(fitter, title=", ".join([fitter.title, *words]), fit=fit, is_fitted=True)
+
+
+def _fit_within(
+    fitter: Fitter,
+    costs: Costs,
+    max_members: int | None,
+    budget: float | None,
+    stack: Stack,
+    metric: Metric,
+    seed: int = 0,
+) -> Combination:
+    found = candidates(stack, metric, costs, _plain_pool(fitter), max_members, budget, backward=False)
+    return fit_on(stack, best_of(found).members, fitter, metric, seed)
 
 
 def fit_on(stack: Stack, members: Sequence[int], fitter: Fitter, metric: Metric, seed: int) -> Combination:

@@ -13,10 +13,20 @@ from numpy.typing import ArrayLike, NDArray
 from ensemble.members.leakage import LeakCheck
 from ensemble.members.reading import Member
 from folds.errors import CONTROL, UsageError, printable
-from folds.metrics.arrays import as_probabilities, class_codes, column_classes, names_of
+from folds.metrics.arrays import (
+    as_array,
+    as_probabilities,
+    check_order,
+    check_same_index,
+    class_codes,
+    column_classes,
+    fold_numbers,
+    names_of,
+)
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.predictions import Predictions
 from folds.predictions.rows import SampleRows
+from folds.utils.arguments import described, wrong_argument
 from folds.utils.files import sha256_bytes
 
 if TYPE_CHECKING:
@@ -53,7 +63,8 @@ def members_of_arrays(
     split : ``oof`` or ``test``.
     y, groups, fold, ids : (n,) label, person, fold and id of each row of the arrays, if known; without `ids`, rows are
         numbered.
-    classes : class of each column of the arrays; DataFrames and `Predictions` contain their own.
+    classes : class of each column of the arrays without names of columns; DataFrames and `Predictions` contain their
+        own.
 
     Raises
     ------
@@ -62,14 +73,10 @@ def members_of_arrays(
     if not predictions:
         raise UsageError("expected one or more predictions, found none", hint="blend({'a': a, 'b': b}, y=y)")
     for name in predictions:
-        if not isinstance(name, str) or not name or any(mark in name for mark in ",=") or CONTROL.search(name):
-            raise UsageError(
-                f"'{printable(str(name))}' is not a valid name of a run: expected text without commas, '=' and control "
-                "characters"
-            )
+        check_name(name)
     arrays = {name: value for name, value in predictions.items() if not isinstance(value, Predictions)}
     own = {name: value for name, value in predictions.items() if isinstance(value, Predictions)}
-    order = _class_order(predictions, classes)
+    order = _class_order(predictions, classes, y)
     members: dict[str, Member] = {}
     if arrays:
         members, order = _of_arrays(arrays, split, order, y, groups, fold, ids, bool(own))
@@ -85,15 +92,37 @@ def members_of_arrays(
     return ArrayMembers(tuple(members[name] for name in predictions), order)
 
 
-def _class_order(predictions: Mapping[str, Predicted], classes: Sequence[Any] | None) -> tuple[str, ...] | None:
-    """Return `classes` if given, otherwise the class order of the first predictions that have one, or None."""
+def check_name(name: Any) -> None:
+    """Raise UsageError if a name of a run is not text, or could not be given as text of `weights`."""
+    if not isinstance(name, str) or not name or any(mark in name for mark in ",=") or CONTROL.search(name):
+        shown = f"'{printable(name)}'" if isinstance(name, str) else described(name)
+        raise UsageError(
+            f"{shown} is not a valid name of a run: expected text without commas, '=' and control characters"
+        )
+
+
+def _class_order(
+    predictions: Mapping[str, Predicted], classes: Sequence[Any] | None, y: ArrayLike | None
+) -> tuple[str, ...] | None:
+    """Return `classes` if given, otherwise the class order of the first predictions that have one, or None.
+
+    Raises
+    ------
+    UsageError : some predictions name their classes, others do not, and the order is not the one that arrays have by
+        default.
+    """
     if classes is not None:
         return column_classes(None, classes)
-    for value in predictions.values():
-        found = value.classes if isinstance(value, Predictions) else column_classes(value, None)
-        if found is not None:
-            return found
-    return None
+    own = {
+        name: value.classes if isinstance(value, Predictions) else column_classes(value, None)
+        for name, value in predictions.items()
+    }
+    named = next((name for name, found in own.items() if found is not None), None)
+    bare = next((name for name, found in own.items() if found is None), None)
+    order = None if named is None else own[named]
+    if order is not None and bare is not None:
+        check_order(order, y, f"'{bare}'", f"'{named}'")
+    return order
 
 
 def _of_arrays(
@@ -109,12 +138,12 @@ def _of_arrays(
     values = {name: as_probabilities(value, name) for name, value in arrays.items()}
     first, n = next(iter(values)), len(next(iter(values.values())))
     _check_same_shape(values)
-    _check_same_index(arrays, y)
     columns = values[first].shape[1]
     if y is not None:
-        if len(np.asarray(y)) != n:
+        found = as_array(y, "y")
+        if found.ndim and len(found) != n:
             raise UsageError(
-                f"`y` has {len(np.asarray(y)):,} rows, '{first}' has {n:,}",
+                f"`y` has {len(found):,} rows, '{first}' has {n:,}",
                 hint="`y` and the arrays must have the same rows in the same order",
             )
         order = class_codes(y, columns, order)[1]
@@ -134,10 +163,25 @@ def _of_arrays(
         None if y is None else names_of(y, "y", n),
         None if groups is None else names_of(groups, "groups", n),
     )
-    folds = None if fold is None else _folds(fold, n)
+    folds = None if fold is None else fold_numbers(fold, n)
+    if isinstance(folds, int):
+        raise wrong_argument("fold", f"whole numbers from 0, one for each of {n:,} rows", fold)
+    check_same_index(
+        {
+            **{f"'{name}'": value for name, value in arrays.items()},
+            "`y`": y,
+            "`groups`": groups,
+            "`fold`": fold,
+            "`ids`": ids,
+        }
+    )
     members = {}
     for name, array in values.items():
         theirs = column_classes(arrays[name], None) or order
+        if set(theirs) != set(order):
+            raise UsageError(
+                f"'{name}' has the columns {', '.join(theirs[:20])}, expected the classes {', '.join(order[:20])}"
+            )
         meaning = PredictionMetadata("probability", split, theirs, rows, fold=folds, run=name)
         members[name] = _member(name, array, meaning)
     return members, order
@@ -170,27 +214,3 @@ def _check_same_shape(values: Mapping[str, NDArray]) -> None:
                 f"'{first}' is {n:,} × {columns}, '{name}' is {rows:,} × {width}",
                 hint="all arrays must have the same rows and classes",
             )
-
-
-def _check_same_index(arrays: Mapping[str, Any], y: Any) -> None:
-    """Raise UsageError if the DataFrames have different indexes, because rows are combined by position."""
-    indexed = {
-        name: value.index for name, value in arrays.items() if hasattr(value, "columns") and hasattr(value, "index")
-    }
-    if len(indexed) and hasattr(y, "iloc") and hasattr(y, "index"):
-        indexed["y"] = y.index
-    if len(indexed) > 1:
-        first, *others = indexed
-        for name in others:
-            if not indexed[name].equals(indexed[first]):
-                raise UsageError(
-                    f"'{first}' and '{name}' have different indexes, but rows are combined by position",
-                    hint="sort them in the same order, or pass .to_numpy()",
-                )
-
-
-def _folds(fold: ArrayLike, n: int) -> NDArray[np.int64]:
-    values = np.asarray(fold)
-    if values.dtype.kind not in "iu" or values.shape != (n,) or values.min() < 0:
-        raise UsageError("`fold` must be whole numbers from 0, one per row", hint="remove it if folds are unknown")
-    return values.astype(np.int64)

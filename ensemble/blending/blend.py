@@ -32,10 +32,12 @@ from ensemble.members.reading import Member, read_members
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, without_marks
+from folds.utils.arguments import FLAG, NAME, PATH, check_arguments
 from folds.utils.files import sha256_bytes
 from folds.utils.numeric import groups_in_several_folds
 from folds.utils.parallel import one_blas_thread
 from folds.utils.progress import SILENT, Advance, Progress
+from folds.utils.schema import optional
 
 SCHEMA = 1
 # Part of a blend's identity. Raise it only when the same files and options should give other predictions. With the
@@ -97,6 +99,7 @@ class Blend(BlendResult):
         UsageError : the name is not valid for a folder.
         EnsembleError : the folder holds another blend and `force` is false.
         """
+        check_arguments(locals(), {"name": optional(NAME), "root": PATH, "force": FLAG})
         folder = Path(root) / blend_folder(self, name)
         write_blend(self, folder, force)
         return folder
@@ -120,7 +123,7 @@ class Blend(BlendResult):
             "identity": self.identity,
             "method": self.method,
             "weights": dict(self.weights),
-            "metric": self.request.metric,
+            "metric": self.request.metric_name,
             "per": "person" if self.request.per_person else None,
             "by": self.request.by,
             **self.request.method_params,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ensemble.blending.request import BlendConfig
 from ensemble.learning.combination import Combination, Fitter
 from ensemble.learning.nested import MIN_FOLDS, nested_cv, outer_fold_ids
 from ensemble.learning.stack import Stack, stack_of
+from folds.metrics.classification import Metric
 from folds.utils.progress import Progress
 
 
@@ -68,9 +70,7 @@ def analyze_contributions(
         nested, fitters = fitted.nested, fitted.fitters
     else:
         own = _select_runs(combination, stack.names)
-        plain = Fitter(
-            request.name, request.name, lambda part, metric, seed: _select_runs(own, part.names), is_fitted=False
-        )
+        plain = Fitter(request.name, request.name, partial(_fit_plain, own), is_fitted=False)
         nested, fitters = nested_cv(stack, plain, metric, seed), (plain,) * len(np.unique(stack.outer_folds))
     with progress.step("contributions of the runs") as advance:
         contributions = estimate_contributions(stack, nested, metric, seed=seed, progress=advance)
@@ -106,6 +106,10 @@ def _unavailable_for(stack: Stack) -> str:
     if stack.runs < 2 or folds < MIN_FOLDS:
         return f"contributions need 2 or more runs and {MIN_FOLDS} or more outer folds, found {stack.runs} and {folds}"
     return ""
+
+
+def _fit_plain(plain: Combination, stack: Stack, metric: Metric, seed: int = 0) -> Combination:
+    return _select_runs(plain, stack.names)
 
 
 def _select_runs(plain: Combination, names: tuple[str, ...]) -> Combination:

@@ -2,28 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from ensemble.blending.arrays import ArrayMembers, members_of_arrays
+from ensemble.blending.arrays import ArrayMembers, check_name, members_of_arrays
 from ensemble.blending.blend import Blend, blend_members, make_blend
 from ensemble.blending.request import BlendConfig
-from folds.errors import UsageError
+from ensemble.members.discovery import find_files
+from ensemble.members.reading import Member, read_members
+from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.metrics.classification import Metric
+from folds.metrics.custom import metric_of
 from folds.predictions.predictions import Predictions
+from folds.utils.arguments import (
+    CLASSES,
+    FLAG,
+    NAME,
+    NAMES,
+    NUMBER,
+    PATH,
+    PROGRESS,
+    check_arguments,
+    described,
+    list_of,
+    mapping_to,
+    whole,
+)
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
+from folds.utils.schema import ANYTHING, either, optional
 
 if TYPE_CHECKING:
     from ensemble.blending.arrays import Predicted
 
+_log = logging.getLogger(__name__)
+_NUMBERS = mapping_to(NUMBER, "run → number")
+_KINDS = {
+    "classes": optional(CLASSES),
+    "test": optional(mapping_to(ANYTHING, "run → predictions")),
+    "method": optional(NAME),
+    "weights": optional(either(NAME, _NUMBERS, list_of(NUMBER, "numbers"))),
+    "runs": optional(NAMES),
+    "per_person": FLAG,
+    "calibrate": optional(NAME),
+    "power": optional(NUMBER),
+    "trim": optional(NUMBER),
+    "by": NAME,
+    "max_members": optional(whole()),
+    "budget": optional(NUMBER),
+    "cost": optional(either(NAME, _NUMBERS)),
+    "contributions": optional(FLAG),
+    "breakdown": FLAG,
+    "labels": optional(PATH),
+    "logits": FLAG,
+    "allow_duplicates": optional(FLAG),
+    "progress": PROGRESS,
+}
+
 
 def blend(
-    predictions: Mapping[str, Predicted] | Mapping[str, Any] | Sequence[Any] | str | Path,
+    predictions: Mapping[str, Predicted] | Mapping[str, Any] | Sequence[Any] | Predictions | str | Path,
     *,
     y: ArrayLike | None = None,
     groups: ArrayLike | None = None,
@@ -34,7 +77,7 @@ def blend(
     method: str | None = None,
     weights: str | Mapping[str, float] | Sequence[float] | None = None,
     runs: str | Sequence[str] | None = None,
-    metric: str = "macro_f1",
+    metric: str | Metric | Callable[..., float] = "macro_f1",
     per_person: bool = False,
     calibrate: str | None = None,
     power: float | None = None,
@@ -58,21 +101,24 @@ def blend(
     ----------
     predictions : name → (n, classes) out-of-fold probabilities of the same rows in the same order (arrays, or
         DataFrames whose columns are the classes), or name → `Predictions`, which are aligned by id; or the result of
-        `kfold`; or files (patterns too).
+        `kfold`; or name → run or result of `tta`; or a list of `Predictions`, runs and results of `tta`, under their
+        own names; or files (patterns too).
     y : (n,) true class of each row of the arrays. Without it, the arrays are treated as test samples, and no method can
         be fitted.
     groups : (n,) the person (patient, camera, writer) of each row; without it, every row counts as one person.
     fold : (n,) the fold of each row, if all predictions have the same folds; nested scores use them as outer folds.
     ids : (n,) the id of each row; rows are numbered by default.
-    classes : class of each column of the arrays; by default the sorted values of `y`, as in scikit-learn.
-    test : predictions of test samples with the same names, which are blended too.
+    classes : class of each column of the arrays; by default the sorted values of `y`, as in scikit-learn. Required if
+        other predictions name their classes in another order.
+    test : predictions of test samples with the same names, which are blended too. A run with a weight must have them.
     method : ``soft`` (the default), ``hard``, ``weighted``, ``geometric``, ``power``, ``median``, ``trimmed``, ``max``,
         ``rank``; learned: ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``, ``exp``,
         ``per-class``, ``bias``, ``bias-geometric``, ``stacking``, ``stacking-bias``; or ``auto``, which selects one and
         includes the selection in the nested score.
     weights : weights for ``weighted``: name → weight, or a sequence in the order of the names.
     runs : names of the runs to use; all by default.
-    metric : metric to score by and to optimize.
+    metric : metric to score by and to optimize: a name, ``module:function``, or a function of (labels (n,) int,
+        probabilities (n, classes)).
     per_person : whether to average the probabilities of each person's rows before scoring.
     calibrate : ``temperature`` or ``vector``, with the prefix ``before:`` or ``after:`` for before or after pooling.
     power, trim : parameters of the methods ``power`` and ``trimmed``.
@@ -107,11 +153,12 @@ def blend(
     (3, 2)
     """
     log_in_notebook()
+    check_arguments(locals(), _KINDS)
     config = BlendConfig(
         method=method,
         weights=_weights(weights),
         runs=(runs,) if isinstance(runs, str) else None if runs is None else tuple(runs),
-        metric=metric,
+        metric=metric if isinstance(metric, str) else metric_of(metric),
         per_person=per_person,
         labels=None if labels is None else Path(labels),
         logits=logits,
@@ -120,30 +167,77 @@ def blend(
         by=by,
         allow_duplicates=bool(allow_duplicates),
         calibrate=calibrate,
-        max_members=max_members,
+        max_members=None if max_members is None else int(max_members),
         budget=budget,
-        cost=cost if cost is None or isinstance(cost, str) else _named(cost),
+        cost=cost if cost is None or isinstance(cost, str) else _named_numbers(cost),
         contributions=contributions,
         detail=breakdown,
     )
     config.check()
-    files = _files(predictions)
-    if files is not None:
-        given = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes, "test": test}
-        for name, value in given.items():
-            if value is not None:
-                raise UsageError(
-                    f"`{name}` applies to arrays, found files",
-                    hint="files contain it; pass labels for files as `labels=FILE.csv`",
-                )
-        return make_blend(files, config, progress_of(progress))
-    named = _by_name(predictions)
-    if config.runs is not None:
-        named = {name: value for name, value in named.items() if name in config.runs} or named
-    made, config = _array_members(named, test, config, y=y, groups=groups, fold=fold, ids=ids, classes=classes)
+    about = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
+    given = _given(predictions)
+    if isinstance(given, list):
+        _check_absent({**about, "test": test}, "files")
+        return make_blend(given, config, progress_of(progress))
+    if given and all(map(_has_files, given.values())):
+        _check_absent({**about, "test": test}, "runs")
+        made = blend_members(_members_of_runs(given, config), config, progress_of(progress))
+        _check_test(made, required=False)
+        return made
+    found, config = _array_members(_selected(given, config.runs), test, config, **about)
     if allow_duplicates is None:
         config = replace(config, allow_duplicates=True)
-    return replace(blend_members(made.members, config, progress_of(progress)), stated_classes=made.classes)
+    made = replace(blend_members(found.members, config, progress_of(progress)), stated_classes=found.classes)
+    _check_test(made, required=True)
+    return made
+
+
+def _check_absent(about: Mapping[str, Any], found: str) -> None:
+    """Raise UsageError if an argument that describes arrays is given."""
+    for name, value in about.items():
+        if value is not None:
+            raise UsageError(
+                f"`{name}` applies to arrays, found {found}",
+                hint="files contain it; pass labels for files as `labels=FILE.csv`",
+            )
+
+
+def _check_test(made: Blend, required: bool) -> None:
+    """Raise UsageError, or log a warning unless `required`, if a run with a weight has no test predictions but others
+    have.
+    """
+    if "test" not in made.splits or "oof" not in made.splits:
+        return
+    present = [run.name for run in made.splits["test"].runs]
+    missing = [name for name, weight in made.weights.items() if weight > 0 and name not in present]
+    if not missing:
+        return
+    if required:
+        raise UsageError(
+            f"`test` has no predictions of {', '.join(missing)}, found those of {', '.join(present)}",
+            hint="give the test predictions of every run, or select runs with `runs`",
+        )
+    _log.warning("%s has no test predictions: the test blend uses only %s", ", ".join(missing), ", ".join(present))
+
+
+def _selected(given: Mapping[str, Any], runs: Sequence[str] | None) -> Mapping[str, Any]:
+    """Return the predictions of these runs; raise UsageError if one is unknown."""
+    for name in runs or ():
+        if name not in given:
+            raise unknown_name("run", name, list(map(str, given)))
+    return given if runs is None else {name: value for name, value in given.items() if name in runs}
+
+
+def _members_of_runs(given: Mapping[str, Any], config: BlendConfig) -> list[Member]:
+    """Return the members in the files of runs and TTA results, under the names of the mapping."""
+    members: list[Member] = []
+    for name, value in given.items():
+        check_name(name)
+        if not value.files:
+            raise EnsembleError(f"the run '{name}' has no predictions", hint="train it: kfold(...)")
+        files = find_files([Path(file) for file in value.files], config.allow_duplicates)
+        members += [replace(member, run=name) for member in read_members(files, config.logits, config.allow_duplicates)]
+    return members
 
 
 def _array_members(
@@ -152,6 +246,15 @@ def _array_members(
     """Return the members of both splits, and the options."""
     if config.labels is not None or config.logits:
         raise UsageError("`labels` and `logits` apply to files, found arrays", hint="pass the labels of arrays as `y`")
+    if test is not None:
+        unmatched = sorted(set(test) - set(named), key=str)
+        if unmatched:
+            raise UsageError(f"`test` has '{unmatched[0]}', which has no out-of-fold predictions")
+        # Runs have test predictions of their own.
+        of_runs = {name: value.test for name, value in named.items() if _has_files(value) and name not in test}
+        test = {name: value.test if _has_files(value) else value for name, value in test.items()}
+        test |= {name: value for name, value in of_runs.items() if value is not None}
+    named = {name: value.oof if _has_files(value) else value for name, value in named.items()}
     own = [value for value in named.values() if isinstance(value, Predictions)]
     labeled = about["y"] is not None or any(value.split == "oof" for value in own)
     if not labeled:
@@ -167,53 +270,56 @@ def _array_members(
     made = members_of_arrays(named, "oof" if labeled else "test", **about)
     if test is None:
         return made, config
-    unmatched = sorted(set(test) - set(named))
-    if unmatched:
-        raise UsageError(f"`test` has '{unmatched[0]}', which has no out-of-fold predictions")
-    order = (
-        None
-        if any(isinstance(value, Predictions) or hasattr(value, "columns") for value in test.values())
-        else made.classes
-    )
-    others = members_of_arrays(test, "test", classes=order)
+    others = members_of_arrays(test, "test", classes=made.classes)
     return ArrayMembers((*made.members, *others.members), made.classes), config
 
 
-def _files(predictions: Any) -> list[Path] | None:
-    """Return the given files, or those of the given runs; None for arrays and predictions."""
+def _has_files(value: Any) -> bool:
+    """Return whether a value is a trained run or a result of `tta`."""
+    return not isinstance(value, Predictions) and hasattr(value, "files") and hasattr(value, "oof")
+
+
+def _given(predictions: Any) -> Mapping[str, Any] | list[Path]:
+    """Return name → array, predictions, run or TTA result; or the given files.
+
+    Raises
+    ------
+    UsageError : another type, or entries of a list without a name or with the same name.
+    """
     if isinstance(predictions, str | Path):
         return [Path(predictions)]
     if isinstance(predictions, Mapping):
-        kept = [getattr(value, "files", None) for value in predictions.values()]
-        return (
-            [Path(file) for files in kept for file in files or ()]
-            if kept and all(f is not None for f in kept)
-            else None
-        )
-    if isinstance(predictions, Sequence) and predictions and all(isinstance(one, str | Path) for one in predictions):
-        return [Path(one) for one in predictions]
-    return None
-
-
-def _by_name(predictions: Any) -> Mapping[str, Any]:
-    if isinstance(predictions, Mapping):
         return predictions
-    if isinstance(predictions, Sequence) and all(isinstance(one, Predictions) for one in predictions):
-        names = [one.run for one in predictions]
-        if not all(names) or len(set(names)) < len(names):
+    listed = [predictions] if isinstance(predictions, Predictions) or _has_files(predictions) else predictions
+    if isinstance(listed, list | tuple) and all(isinstance(one, str | Path) for one in listed):
+        return [Path(one) for one in listed]
+    expected = "name → predictions, runs or files, or a list of runs, `Predictions` or files"
+    if not isinstance(listed, list | tuple):
+        raise UsageError(f"expected {expected}, found {described(predictions)}", hint="blend({'a': a, 'b': b}, y=y)")
+    names = []
+    for one in listed:
+        if not isinstance(one, Predictions) and not _has_files(one):
             raise UsageError(
-                "predictions in a list must have different values of `run`", hint="blend({'a': a, 'b': b})"
+                f"expected {expected}, found a list with {described(one)}", hint="blend({'a': a, 'b': b}, y=y)"
             )
-        return dict(zip(names, predictions, strict=True))
-    found = "an array" if isinstance(predictions, np.ndarray) else f"a {type(predictions).__name__}"
-    raise UsageError(f"expected name → predictions, runs or files, found {found}", hint="blend({'a': a, 'b': b}, y=y)")
+        names.append(getattr(one, "name", None) or one.run)
+    twice = next((name for at, name in enumerate(names) if not name or name in names[:at]), None)
+    if twice is not None:
+        raise UsageError(
+            "predictions in a list must have different values of `run`, "
+            + (f"found '{twice}' twice" if twice else "found one without a value"),
+            hint="name them: blend({'a': a, 'b': b})",
+        )
+    return dict(zip(names, listed, strict=True))
 
 
 def _weights(weights: Any) -> str | None:
     if weights is None or isinstance(weights, str):
         return weights
-    return _named(weights) if isinstance(weights, Mapping) else ",".join(repr(float(value)) for value in weights)
+    return (
+        _named_numbers(weights) if isinstance(weights, Mapping) else ",".join(repr(float(value)) for value in weights)
+    )
 
 
-def _named(values: Mapping[str, float]) -> str:
+def _named_numbers(values: Mapping[str, float]) -> str:
     return ",".join(f"{name}={float(value)!r}" for name, value in values.items())

@@ -14,7 +14,7 @@ from ensemble.learning.registry import FITTERS, candidates
 from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
-from folds.metrics.custom import find_metric
+from folds.metrics.custom import metric_of
 from folds.utils.files import sha256_file
 
 AUTO = "auto"
@@ -32,7 +32,8 @@ class BlendConfig:
     method : one of `ALL_METHODS`; by default ``weighted`` if there are weights, otherwise ``soft``.
     weights : text for `ensemble.blending.request.parse_weights`.
     runs : the runs to use; all by default.
-    metric : a key of `folds.metrics.classification.METRICS`, or ``module:function``; also the objective of fitting.
+    metric : a key of `folds.metrics.classification.METRICS`, ``module:function``, or a `Metric` of a function; also the
+        objective of fitting.
     per_person : whether to average the probabilities of a person's images before scoring.
     labels : a CSV of true labels.
     logits : whether arrays without a sidecar hold logits.
@@ -49,7 +50,7 @@ class BlendConfig:
     method: str | None = None
     weights: str | None = None
     runs: tuple[str, ...] | None = None
-    metric: str = "macro_f1"
+    metric: str | Metric = "macro_f1"
     per_person: bool = False
     labels: Path | None = None
     logits: bool = False
@@ -72,7 +73,12 @@ class BlendConfig:
     @property
     def scored(self) -> Metric:
         """Return the metric. Raise UsageError, with close matches, if it is unknown."""
-        return find_metric(self.metric)
+        return metric_of(self.metric)
+
+    @property
+    def metric_name(self) -> str:
+        """Return the name of the metric, for records."""
+        return self.metric if isinstance(self.metric, str) else self.metric.name
 
     @property
     def is_fitted(self) -> bool:
@@ -184,7 +190,7 @@ class BlendConfig:
         record: dict[str, Any] = {
             "method": self.name,
             "weights": weights,
-            "metric": self.metric,
+            "metric": self.metric_name,
             "per_person": self.per_person,
             "logits": self.logits,
         }

@@ -24,13 +24,15 @@ from ensemble.learning.combination import Combination
 from ensemble.members.reading import Member
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
-from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.errors import EnsembleError, UsageError, unknown_name, without_marks
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.predictions import Predictions
+from folds.utils.arguments import check_arguments, mapping_to
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT
+from folds.utils.schema import ANYTHING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,13 +193,15 @@ class BlendResult(Displayed):
 
         Parameters
         ----------
-        predictions : run → (n, classes) probabilities with the same order of rows and classes, DataFrame, or
-            `Predictions`; runs of weight 0 can be absent.
+        predictions : run → (n, classes) probabilities with the columns in the order of `classes`, DataFrame whose
+            columns name their classes, or `Predictions`; all with the same order of rows. Runs of weight 0 can be
+            absent.
 
         Raises
         ------
         UsageError : a run is missing or unknown, or lengths or classes differ.
         """
+        check_arguments(locals(), {"predictions": mapping_to(ANYTHING, "run → predictions")})
         needed = [name for name, weight in self.weights.items() if weight > 0]
         for name in predictions:
             if name not in self.weights:
@@ -208,7 +212,10 @@ class BlendResult(Displayed):
                 f"predictions of {', '.join(missing)} are missing", hint=f"the blend needs {', '.join(needed)}"
             )
         given = {name: predictions[name] for name in predictions if name in needed}
-        made = members_of_arrays(given, "test", classes=None if _have_classes(given) else self.classes)
+        own = next((value.classes for value in given.values() if isinstance(value, Predictions)), self.classes)
+        if set(own) != set(self.classes):
+            raise UsageError(f"expected the classes of the blend, {', '.join(self.classes)}, found {', '.join(own)}")
+        made = members_of_arrays(given, "test", classes=self.classes)
         split = align(made.members).splits["test"]
         if set(split.classes) != set(self.classes):
             raise UsageError(
@@ -241,9 +248,11 @@ class BlendResult(Displayed):
         notes = []
         if self.fitted is not None and self.nested is not None:
             notes.append(
-                f"nested {metric.title} {self.nested} (people not used for fitting); "
+                f"nested {metric.title} {self.nested.text()} (people not used for fitting); "
                 f"in-sample {self.in_sample:.3f}; optimism {self.optimism:+.3f}"
             )
+        summary = () if self.fitted is None else self.fitted.summary_lines()
+        notes += [note for note in map(without_marks, self.notes) if note not in summary]
         return Table(_title(self.method, self.fitted, metric), header, rows, notes)
 
     def _predictions(self, split: str) -> Predictions | None:
@@ -264,10 +273,6 @@ class BlendResult(Displayed):
             folds_sha=rows.folds_sha,
         )
         return Predictions(_reorder(self.votes[split].probabilities, rows.classes, self.classes), meaning)
-
-
-def _have_classes(given: Mapping[str, Any]) -> bool:
-    return any(isinstance(value, Predictions) or hasattr(value, "columns") for value in given.values())
 
 
 def _reorder(values: NDArray[np.float32], present: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float32]:

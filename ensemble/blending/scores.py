@@ -15,6 +15,7 @@ from ensemble.alignment.truth import GroundTruth
 from ensemble.blending.request import BlendConfig
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
+from folds.metrics.classification import Metric
 from folds.metrics.report import ScoreReport, score_predictions
 from folds.utils.parallel import cpu_count
 from folds.utils.progress import SILENT, Progress
@@ -116,7 +117,7 @@ def ranking_of(runs: Mapping[str, Mapping[str, RunScore]], greater_is_better: bo
 
 
 def score_vote(
-    vote: Vote, truth: GroundTruth, metric: str = "macro_f1", per_person: bool = False
+    vote: Vote, truth: GroundTruth, metric: str | Metric = "macro_f1", per_person: bool = False
 ) -> ScoreReport | None:
     """Return the score of a vote; None without labeled rows.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,6 @@ from ensemble.learning.combination import (
     MIN_TEMPERATURE,
     Calibration,
     Combination,
-    Fit,
     Fitter,
     combine,
 )
@@ -124,36 +124,30 @@ def calibrated(fitter: Fitter, kind: str = "temperature", place: str = "after") 
     each part is predicted by a fit without it. A class bias of the fitter is transformed so that decisions do not
     change.
     """
-    fit = _before(fitter, kind) if place == "before" else _after(fitter, kind)
+    fit = partial(_before if place == "before" else _after, fitter, kind)  # not a closure, which cannot be pickled
     return Fitter(f"{fitter.name}+{place}:{kind}", f"{fitter.title}; {KINDS[kind]} for {PLACES[place]}", fit)
 
 
-def _before(fitter: Fitter, kind: str) -> Fit:
-    def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
-        calibration = calibrate_runs(stack, kind)
-        inner = fitter.fit(apply_calibration(stack, calibration), metric, seed)
-        temperatures = calibration.temperature.reshape(-1)
-        text = (
-            f"temperatures {temperatures.min():.2g} to {temperatures.max():.2g}"
-            if stack.runs > 1
-            else f"temperature {temperatures[0]:.2g}"
-        )
-        return replace(inner, before=calibration, summary="; ".join(filter(None, [text, inner.summary])))
-
-    return fit
+def _before(fitter: Fitter, kind: str, stack: Stack, metric: Metric, seed: int = 0) -> Combination:
+    calibration = calibrate_runs(stack, kind)
+    inner = fitter.fit(apply_calibration(stack, calibration), metric, seed)
+    temperatures = calibration.temperature.reshape(-1)
+    text = (
+        f"temperatures {temperatures.min():.2g} to {temperatures.max():.2g}"
+        if stack.runs > 1
+        else f"temperature {temperatures[0]:.2g}"
+    )
+    return replace(inner, before=calibration, summary="; ".join(filter(None, [text, inner.summary])))
 
 
-def _after(fitter: Fitter, kind: str) -> Fit:
-    def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
-        inner, pooled = pool_out_of_fold(fitter, stack, metric, seed)
-        calibration = fit_calibration(kind, "after", pooled, stack.labels)
-        bias = inner.bias
-        if bias is not None:
-            bias = bias / calibration.temperature - (0 if calibration.offset is None else calibration.offset)
-        text = f"temperature {float(calibration.temperature):.2g}"
-        return replace(inner, after=calibration, bias=bias, summary="; ".join(filter(None, [inner.summary, text])))
-
-    return fit
+def _after(fitter: Fitter, kind: str, stack: Stack, metric: Metric, seed: int = 0) -> Combination:
+    inner, pooled = pool_out_of_fold(fitter, stack, metric, seed)
+    calibration = fit_calibration(kind, "after", pooled, stack.labels)
+    bias = inner.bias
+    if bias is not None:
+        bias = bias / calibration.temperature - (0 if calibration.offset is None else calibration.offset)
+    text = f"temperature {float(calibration.temperature):.2g}"
+    return replace(inner, after=calibration, bias=bias, summary="; ".join(filter(None, [inner.summary, text])))
 
 
 def pool_out_of_fold(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +30,18 @@ def biased(fitter: Fitter) -> Fitter:
     computed from counts, decisions do not matter and no bias is fitted.
     """
 
-    def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
-        inner, pooled = pool_out_of_fold(fitter, stack, metric, seed)
-        if metric.from_counts is None:
-            return replace(
-                inner,
-                summary="; ".join(filter(None, [inner.summary, f"no bias: {metric.title} is not a metric of counts"])),
-            )
-        bias = expected_bias(pooled, stack.labels, metric)
-        text = f"bias {bias.min():+.2f} to {bias.max():+.2f}"
-        return replace(inner, bias=bias, summary="; ".join(filter(None, [inner.summary, text])))
-
+    fit = partial(_fit_biased, fitter)
     return Fitter(f"{fitter.name}+bias", f"{fitter.title}, and a bias for each class", fit, adds_bias=True)
+
+
+def _fit_biased(fitter: Fitter, stack: Stack, metric: Metric, seed: int = 0) -> Combination:
+    inner, pooled = pool_out_of_fold(fitter, stack, metric, seed)
+    if metric.from_counts is None:
+        text = f"no bias: {metric.title} is not a metric of counts"
+        return replace(inner, summary="; ".join(filter(None, [inner.summary, text])))
+    bias = expected_bias(pooled, stack.labels, metric)
+    text = f"bias {bias.min():+.2f} to {bias.max():+.2f}"
+    return replace(inner, bias=bias, summary="; ".join(filter(None, [inner.summary, text])))
 
 
 def expected_bias(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
+from functools import partial, update_wrapper
 from threading import Lock
 
 from ensemble.learning.calibration import calibrated
@@ -31,24 +32,33 @@ def memoize_fit(fit: Fit) -> Fit:
 
     A combination is a few numbers, and hashing a stack takes about 1/100 of the time of a fit.
     """
-    cache: OrderedDict[tuple[str, str, int], Combination] = OrderedDict()
-    lock = Lock()
+    return _Memoized(fit)
 
-    @wraps(fit)
-    def once(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
+
+class _Memoized:
+    """A fit with a cache, which is not pickled."""
+
+    def __init__(self, fit: Fit) -> None:
+        self.fit = fit
+        self.cache: OrderedDict[tuple[str, str, int], Combination] = OrderedDict()
+        self.lock = Lock()
+        update_wrapper(self, fit)
+
+    def __call__(self, stack: Stack, metric: Metric, seed: int = 0) -> Combination:
         key = (_content(stack), f"{metric.name} {metric.sha}", seed)
-        with lock:
-            if key in cache:
-                cache.move_to_end(key)
-                return cache[key]
-        found = fit(stack, metric, seed)
-        with lock:
-            cache[key] = found
-            while len(cache) > _MAX_RESULTS:
-                cache.popitem(last=False)
+        with self.lock:
+            if key in self.cache:
+                self.cache.move_to_end(key)
+                return self.cache[key]
+        found = self.fit(stack, metric, seed)
+        with self.lock:
+            self.cache[key] = found
+            while len(self.cache) > _MAX_RESULTS:
+                self.cache.popitem(last=False)
         return found
 
-    return once
+    def __reduce__(self) -> tuple[Callable[[Fit], Fit], tuple[Fit]]:
+        return memoize_fit, (self.fit,)
 
 
 def _content(stack: Stack) -> str:
@@ -67,10 +77,11 @@ SOFT, BEST = "soft", "best"
 def plain(method: str) -> Fitter:
     """Return a method of `ensemble.voting.vote.METHODS` with equal weights as a fitter that fits nothing."""
 
-    def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
-        return Combination(stack.names, pool=method)
+    return Fitter(method, METHODS[method].title, partial(_equal_weights, method), is_fitted=False)
 
-    return Fitter(method, METHODS[method].title, fit, is_fitted=False)
+
+def _equal_weights(method: str, stack: Stack, metric: Metric, seed: int = 0) -> Combination:
+    return Combination(stack.names, pool=method)
 
 
 PLAIN: dict[str, Fitter] = {name: plain(name) for name in METHODS if name != GIVEN}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,24 +49,24 @@ def greedy(*, bags: int = 0, warm: int = 0) -> Callable[[Stack, Metric, int], Co
     bags : number of averaged selections, each from a random half of the runs (section 2.3); 0 for one from all runs.
     warm : number of best single runs that the selection starts with (section 2.2).
     """
+    return partial(_greedy, bags, warm)  # not a closure, which could not be pickled
 
-    def fit(stack: Stack, metric: Metric, seed: int = 0) -> Combination:
-        result = select(
-            stack.probabilities,
-            stack.labels,
-            metric,
-            steps=STEPS,
-            present=stack.present,
-            bags=bags,
-            warm=min(warm, stack.runs),
-            seed=seed,
-        )
-        weights = np.asarray(result.weights, float)
-        return Combination(
-            stack.names, weights=weights / weights.sum(), summary=f"weights {describe_shares(stack.names, weights)}"
-        )
 
-    return fit
+def _greedy(bags: int, warm: int, stack: Stack, metric: Metric, seed: int = 0) -> Combination:
+    result = select(
+        stack.probabilities,
+        stack.labels,
+        metric,
+        steps=STEPS,
+        present=stack.present,
+        bags=bags,
+        warm=min(warm, stack.runs),
+        seed=seed,
+    )
+    weights = np.asarray(result.weights, float)
+    return Combination(
+        stack.names, weights=weights / weights.sum(), summary=f"weights {describe_shares(stack.names, weights)}"
+    )
 
 
 def simplex(stack: Stack, metric: Metric, seed: int = 0) -> Combination:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,14 @@ from ensemble.tta.result import MergedViews
 from ensemble.tta.run import augment_folds
 from ensemble.tta.scores import TTAGain, ViewScores, gain_of, tta_record
 from ensemble.tta.views import parse_views
-from folds.errors import UsageError
 from folds.metrics.intervals import Difference
 from folds.predictions.files import fold_files, oof_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
+from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, list_of, whole, wrong_argument
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import Progress
+from folds.utils.schema import either, named, optional
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,10 +119,22 @@ class TTAResult(Displayed):
         )
 
 
+_KINDS = {
+    "views": named(either(NAME, list_of(NAME, "views")), "text or a list of views, such as 'hflip'"),
+    "merge": NAME,
+    "budget": optional(whole()),
+    "data": optional(PATH),
+    "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
+    "root": PATH,
+    "progress": PROGRESS,
+    **dict.fromkeys(("adaptive", "per_person", "force"), FLAG),
+}
+
+
 def tta(
     run: Any,
     *,
-    views: str = "hflip",
+    views: str | Sequence[str] = "hflip",
     merge: str = "mean",
     budget: int | None = None,
     adaptive: bool = False,
@@ -139,8 +153,8 @@ def tta(
     Parameters
     ----------
     run : a run (from `kfold` or `load_run`), its name, or the path of a checkpoint.
-    views : ``hflip``, ``vflip``, ``rot90``, ``d4``, ``scale:1.1``, …, joined by ``,`` or ``*``; the plain image is
-        always one of the views.
+    views : ``hflip``, ``vflip``, ``rot90``, ``d4``, ``scale:1.1``, …, joined by ``,`` or ``*``, or a list of them; the
+        plain image is always one of the views.
     merge : ``mean`` or ``geometric``; ``weighted`` or ``classwise``, with weights fitted on out-of-fold predictions;
         ``auto``, the best of these.
     budget : maximum number of views per image, chosen by out-of-fold score.
@@ -166,20 +180,21 @@ def tta(
     folds.errors.UsageError: unknown view 'hflop'; did you mean hflip or vflip?
     """
     log_in_notebook()
+    check_arguments(locals(), _KINDS)
     if not isinstance(run, str | Path):
         name, folder = getattr(run, "name", None), getattr(run, "root", None)
         if name is None or folder is None:
-            raise UsageError(f"`run` must be a run or its name, found a {type(run).__name__}")
+            raise wrong_argument("run", "a run or its name", run)
         run, root = name, folder
     config = MergeConfig(merge, budget, adaptive)
     config.check()
     made, scored = augment_folds(
         str(run),
-        parse_views(views),
+        parse_views(views if isinstance(views, str) else ",".join(views)),
         config,
         data=None if data is None else Path(data),
         per_person=per_person,
-        device=device,
+        device=str(device),
         force=force,
         root=Path(root),
         progress=progress_of(progress),

@@ -155,14 +155,9 @@ def gain_of(made: MergedViews, per_person: bool = False) -> TTAGain | None:
 
 def difference_record(found: Difference) -> dict[str, Any]:
     """Return a difference of macro F1 and its significance as plain values, for ``--json``."""
-    change = found.difference
-    return {
-        "difference": change.value,
-        "low": change.low,
-        "high": change.high,
-        "chance": found.p_value,
-        "distinguishable": found.verdict(),
-    }
+    record = found.to_dict()
+    ends = {name: record[name] for name in ("difference", "low", "high", "chance")}
+    return ends | {"distinguishable": found.verdict()}
 
 
 def tta_record(made: MergedViews, scored: Sequence[ViewScores], gains: TTAGain | None) -> dict[str, Any]:

@@ -13,11 +13,23 @@ from folds.images.settings import parse_window
 from folds.splits.assignment import FoldAssignment
 from folds.splits.assignment import load_folds as load_folds_file
 from folds.splits.split import folds_of_column
+from folds.utils.arguments import FLAG, PATH, PROGRESS, SPLIT, WINDOW, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
+from folds.utils.schema import optional
 
 if TYPE_CHECKING:
     from folds.data.face import Data
+
+_KINDS = {
+    "folds": optional(SPLIT),
+    "k": whole(2),
+    "images": FLAG,
+    "window": optional(WINDOW),
+    "strict": FLAG,
+    "root": PATH,
+    "progress": PROGRESS,
+}
 
 
 def audit(
@@ -46,6 +58,7 @@ def audit(
 
     Raises
     ------
+    UsageError : an argument of the wrong type.
     EnsembleError : the data cannot be read, or `strict` is set and there are errors or warnings.
 
     Examples
@@ -57,6 +70,7 @@ def audit(
     ['classes not in every fold', 'people with a constant label', 'people with a single image']
     """
     log_in_notebook()
+    check_arguments(locals(), _KINDS)
     read = as_dataset(data, root=root, need_images=False)
     file = None
     if isinstance(folds, str | Path):
@@ -65,7 +79,14 @@ def audit(
         folds = load_folds_file(Path(folds), read.train) if known else folds_of_column(read.train, str(folds))
     limits = parse_window(window) if isinstance(window, str) else window
     report = audit_data(
-        read, folds, k=k, images=images, window=limits, folds=file, root=Path(root), progress=progress_of(progress)
+        read,
+        folds,
+        k=k,
+        images=images,
+        window=None if limits is None else (limits[0], limits[1]),
+        folds=file,
+        root=Path(root),
+        progress=progress_of(progress),
     )
     serious = report.serious(strict=True) if strict else []
     if serious:

@@ -27,6 +27,7 @@ from folds.config.recipe import (
     spellings_of,
 )
 from folds.errors import EnsembleError, UsageError, close_matches
+from folds.utils.schema import shown
 from folds.utils.toml import toml_value
 
 CONFIG = Path("ensemble.toml")
@@ -185,6 +186,18 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return read
 
 
+# Types of settings in the words of messages.
+_EXPECTED = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    tuple: "a name or a list of names",
+    dict: "a table of names and values",
+}
+
+
 def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
     """Return `value` as the type of its key; text (from the environment, or strings in TOML) is parsed."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
@@ -207,8 +220,8 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
             raise ValueError
         return target(value)
     except (ValueError, KeyError, TypeError):
-        name = getattr(target, "__name__", str(target))
-        raise UsageError(f"{spelling_of(key)} = {value!r}{source}: expected {name}") from None
+        expected = _EXPECTED.get(typing.get_origin(target) or target, "another type")
+        raise UsageError(f"{spelling_of(key)} = {shown(value)}{source}: expected {expected}") from None
 
 
 def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:

@@ -457,6 +457,11 @@ def check(settings: Settings, recipe: Recipe) -> None:
     given = {"folds": settings.folds is not None, "holdout": settings.holdout is not None}
     given |= {"stratify": bool(settings.stratify), "repeats": settings.repeats > 1}
     check_contradictions(given)
+    if settings.name is not None and (settings.name.startswith(".") or not {"/", "\\"}.isdisjoint(settings.name)):
+        raise UsageError(
+            f"`name={settings.name}`: expected a name of letters, digits, '-', '_' or '.', found a path",
+            hint="`name=first` writes runs/first",
+        )
     if recipe.seed + settings.seeds > 2**32:
         raise UsageError(f"`seeds={settings.seeds}` from `seed={recipe.seed}` on go beyond 2**32")
     if recipe.batch_size is not None and recipe.accumulate > recipe.batch_size:

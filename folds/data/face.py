@@ -11,13 +11,24 @@ from folds.data.readers import read_data, read_frame
 from folds.data.sources import find_data, log_notes
 from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.errors import UsageError
+from folds.utils.arguments import CLASSES, FLAG, NAME, PATH, check_arguments, described
 from folds.utils.csv_table import csv_text
 from folds.utils.files import write_atomic
+from folds.utils.schema import named, optional
 
 if TYPE_CHECKING:
     import pandas as pd
 
     Data: TypeAlias = Dataset | SampleTable | pd.DataFrame | str | Path
+
+_KINDS = {
+    **dict.fromkeys(("path", "label", "person"), NAME),
+    **dict.fromkeys(("id", "split", "person_regex"), optional(NAME)),
+    "test": optional(PATH),
+    "classes": optional(named(CLASSES, "a list of names")),
+    "need_images": FLAG,
+    "root": PATH,
+}
 
 
 def read_table(
@@ -60,11 +71,14 @@ def read_table(
     >>> len(data.train), data.train.classes
     (2, ('cat', 'dog'))
     """
+    check_arguments(locals(), _KINDS)
     declared = None if classes is None else tuple(map(str, classes))
     frame = None
     if source is None:
         source = find_data(None, Path(root))
     elif not isinstance(source, str | Path):
+        if not hasattr(source, "iloc"):
+            raise UsageError(f"expected a path, a DataFrame or the result of `read_table`, found {described(source)}")
         frame, source = source, Path("the DataFrame")
     test_path = None if test is None else Path(test)
     spec = DataSpec(Path(source), path, label, person, id, split, person_regex, test_path, declared)

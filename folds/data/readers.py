@@ -89,8 +89,9 @@ def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
 def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_images: bool = True) -> Dataset:
     """Return the samples of a DataFrame, equal to those of the CSV that it would be written to.
 
-    All cells are text. A column of integers with missing values is a float column in pandas, so its label 1 becomes
-    "1.0". A named index is a column. Messages count rows from 0, as ``frame.iloc`` does: ``row 3 of the DataFrame``.
+    All cells are text. Whole numbers that pandas stores as decimals (a column of integers with missing values) are read
+    as whole numbers, 1.0 as "1". A named index is a column. Messages count rows from 0, as ``frame.iloc`` does: ``row 3
+    of the DataFrame``.
 
     Parameters
     ----------
@@ -307,7 +308,10 @@ def _csv_columns(
     def cells(name: str, option: str, required: bool, advice: str = "") -> list[str] | None:
         if name not in table.columns and not required:
             return None
-        return select(table.column(name, option, advice))
+        # The columns of paths and ids are neither labels nor persons.
+        return select(
+            table.column(name, option, advice, () if option in ("`path`", "`id`") else (spec.path, id_column))
+        )
 
     def known(column: list[str] | None) -> list[str] | None:
         # A column that is empty in all test rows is unknown; a column with only some empty cells is an error later.

@@ -23,6 +23,7 @@ from folds.errors import EnsembleError, combine_errors, without_marks
 from folds.predictions.files import SampleRows
 from folds.utils.csv_table import LazySequence
 from folds.utils.display import Displayed, Table
+from folds.utils.frames import FRAME
 from folds.utils.numeric import factorize
 from folds.utils.text import sort_classes
 
@@ -436,10 +437,14 @@ def _check_same_image(columns: RawColumns, files: Sequence[str]) -> None:
     lines = []
     for i, file in enumerate(files):
         j = first.setdefault(file, i)
-        for what, values in (("label", columns.labels), ("person", columns.persons)):
-            if j != i and values is not None and values[i] != values[j]:
-                name = columns.paths[i].name if columns.paths is not None else file
-                lines.append(f"{locations[i]}: {name} has {what} '{values[i]}', in {locations[j]} '{values[j]}'")
+        wrong = [
+            f"{what} '{values[i]}', in {locations[j]} '{values[j]}'"
+            for what, values in (("label", columns.labels), ("person", columns.persons))
+            if j != i and values is not None and values[i] != values[j]
+        ]
+        if wrong:
+            name = columns.paths[i].name if columns.paths is not None else file
+            lines.append(f"{locations[i]}: {name} has {', and '.join(wrong)}")
     if lines:
         raise combine_errors(
             lines,
@@ -502,7 +507,10 @@ def _check_images(paths: Sequence[Path], source: str, locations: Sequence[str]) 
         lines = [
             f"{locations[i]}: {paths[i]}" + (_sibling(paths[i]) if at < 10 else "") for at, i in enumerate(missing)
         ]
-        hint = f"paths are relative to the folder of {source}; is `path` the right column?"
+        start = f"paths are relative to the folder of {source}"
+        if source == FRAME and isinstance(paths, ImagePaths):
+            start = f"relative paths start from {paths.folder}"
+        hint = f"{start}; is `path` the right column?"
         raise combine_errors(lines, f"of {len(paths):,} images of {source} do not exist", hint)
 
 

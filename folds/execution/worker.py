@@ -42,6 +42,7 @@ class Worker:
         self.stderr: IO[bytes] | None = None
         self.lock = threading.Lock()
         self.stopped = False
+        self.running = False  # whether a thread reads the events of a job
 
     def _start(self) -> subprocess.Popen[str]:
         source = str(source_root())
@@ -77,13 +78,26 @@ class Worker:
             if self.stopped:
                 raise WorkerDied("not started again, because the command is ending")
             if self.process is None or self.process.poll() is not None:
+                self._close()
                 self.process = self._start()
-        assert self.process.stdin is not None  # noqa: S101
-        assert self.process.stdout is not None  # noqa: S101
+            self.running = True
+        try:
+            return self._run(self.process, job, report)
+        finally:
+            with self.lock:
+                self.running = False
+                if self.stopped:
+                    self._close()
+
+    def _run(
+        self, process: subprocess.Popen[str], job: dict[str, Any], report: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        assert process.stdin is not None  # noqa: S101
+        assert process.stdout is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError):  # the code below detects that the process has ended
-            self.process.stdin.write(json.dumps(job) + "\n")
-            self.process.stdin.flush()
-        for line in self.process.stdout:
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+        for line in process.stdout:
             try:
                 event = json.loads(line)
             except ValueError:  # an incomplete line of a process that was killed while it wrote
@@ -93,7 +107,7 @@ class Worker:
             if event["event"] == "failed":
                 raise EnsembleError(event["message"], hint=event["hint"], details=event["details"])
             report(event)
-        status = self.process.wait()
+        status = process.wait()
         reason = f"killed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
         raise WorkerDied(reason + self._last_line())
 
@@ -112,6 +126,18 @@ class Worker:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        with self.lock:
+            if not self.running:  # otherwise the thread that reads the events closes them
+                self._close()
+
+    def _close(self) -> None:
+        """Close the pipes and the log of an ended process."""
+        pipes = () if self.process is None else (self.process.stdin, self.process.stdout)
+        for file in (*pipes, self.stderr):
+            if file is not None:
+                with contextlib.suppress(OSError):  # unwritten text for a process that has ended
+                    file.close()
+        self.stderr = None
 
 
 def _serve() -> None:

@@ -41,12 +41,20 @@ def _record(table: Mapping[str, FieldType]) -> FieldType:
     return FieldType("an object", lambda value: isinstance(value, Mapping) and not validate_fields(value, table))
 
 
-_INTERVAL = _record({"score": NUMBER, "low": NUMBER, "high": NUMBER})
+# The ends are null if the score is that of a single person.
+_INTERVAL = _record({"score": NUMBER, "low": optional(NUMBER), "high": optional(NUMBER)})
 _SCORES = _record(
     {"rows": integer(1), "people": integer(1), "macro_f1": _INTERVAL, "accuracy": _INTERVAL, "log_loss": _INTERVAL}
 )
 _DIFFERENCE = _record(
-    {"first": NUMBER, "second": NUMBER, "difference": NUMBER, "low": NUMBER, "high": NUMBER, "chance": NUMBER}
+    {
+        "first": NUMBER,
+        "second": NUMBER,
+        "difference": NUMBER,
+        "low": optional(NUMBER),
+        "high": optional(NUMBER),
+        "chance": NUMBER,
+    }
 )
 _TRAINED = mapping_of(TEXT)
 _FOLDS = FieldType(

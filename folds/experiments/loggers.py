@@ -281,7 +281,7 @@ def _scores(entry: Mapping[str, Any]) -> dict[str, float]:
         for name, value in (entry.get(split) or {}).items():
             if isinstance(value, Mapping):
                 found[f"{split}/{name}"] = value["score"]
-                found |= {f"{split}/{name}_{end}": value[end] for end in ("low", "high")}
+                found |= {f"{split}/{name}_{end}": value[end] for end in ("low", "high") if value[end] is not None}
     return found
 
 

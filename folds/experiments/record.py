@@ -234,8 +234,8 @@ def _measured(values: NDArray[np.floating], sidecar: PredictionMetadata) -> dict
     labels, persons = labels_and_groups(sidecar)
     measured: dict[str, Any] = {"rows": len(labels), "people": int(persons.max()) + 1}
     for name in COMPARED:
-        found = interval_over_people(METRICS[name], labels, values, persons)
-        measured[name] = {"score": found.value, "low": found.low, "high": found.high}
+        found = interval_over_people(METRICS[name], labels, values, persons).to_dict()
+        measured[name] = {key: found[key] for key in ("score", "low", "high")}
     return measured
 
 

@@ -5,7 +5,7 @@ arguments.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,17 @@ from folds.errors import UsageError, close_matches
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
-from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
+from folds.metrics.intervals import Difference, Interval, check_level, difference_over_people, interval_over_people
+from folds.utils.arguments import CLASSES, FLAG, check_arguments, described
 from folds.utils.numeric import factorize
+from folds.utils.schema import optional
+from folds.utils.text import sort_classes
 
 _log = logging.getLogger(__name__)
 # Largest allowed deviation of a row's sum from 1; enough for products of softmax outputs in half precision.
 SUM_TOLERANCE = 5e-3
 NEGATIVE = -1e-6
+_KINDS = {"per_person": FLAG, "classes": optional(CLASSES)}
 
 
 def score(
@@ -46,11 +50,13 @@ def score(
     per_person : average the probabilities of each person's rows first, and score people.
     classes : the class of each column of `proba`; by default the sorted values of `y`, as in ``classes_`` of
         scikit-learn.
-    level : confidence level of the interval.
+    level : confidence level of the interval, above 0 and below 1.
+
+    Rows are matched by position. Series and DataFrames must have the same index.
 
     Raises
     ------
-    UsageError : lengths differ, `proba` is not probabilities, or the classes of its columns are unknown.
+    UsageError : lengths or indexes differ, `proba` is not probabilities, or the classes of its columns are unknown.
 
     Examples
     --------
@@ -61,10 +67,13 @@ def score(
     >>> round(found.value, 3), found.people
     (0.833, 4)
     """
+    check_arguments(locals(), _KINDS)
+    check_level(level)
     names, values = column_classes(proba, classes), as_probabilities(proba, "proba")
     labels, _ = class_codes(y, values.shape[1], names)
     persons = _persons(groups, len(labels))
     check_lengths(len(labels), proba=values)
+    check_same_index({"`y`": y, "`proba`": proba, "`groups`": groups})
     resolved = metric_of(metric)
     if per_person:
         labels, values, persons, mixed = average_by_person(labels, values, persons, values.shape[1])
@@ -89,7 +98,7 @@ def compare(
 
     Raises
     ------
-    UsageError : lengths differ, an array is not probabilities, or the classes of its columns are unknown.
+    UsageError : lengths or indexes differ, an array is not probabilities, or the classes of its columns are unknown.
 
     Examples
     --------
@@ -101,12 +110,9 @@ def compare(
     >>> found.first, found.second, found.difference.value
     (0.5, 1.0, 0.5)
     """
-    names = column_classes(first, classes)
-    if _columns(second) is not None and names is not None and _columns(second) != names:
-        raise UsageError(
-            f"the columns of `first` and `second` differ: {', '.join(names)} and {', '.join(_columns(second) or ())}",
-            hint="use the same order of columns: second[first.columns]",
-        )
+    check_arguments(locals(), _KINDS)
+    check_level(level)
+    names = _common_classes(y, first, second, classes)
     a, b = as_probabilities(first, "first"), as_probabilities(second, "second")
     if a.shape != b.shape:
         raise UsageError(
@@ -114,6 +120,7 @@ def compare(
         )
     labels, _ = class_codes(y, a.shape[1], names)
     check_lengths(len(labels), first=a, second=b)
+    check_same_index({"`y`": y, "`first`": first, "`second`": second, "`groups`": groups})
     persons, resolved = _persons(groups, len(labels)), metric_of(metric)
     if per_person:
         b = average_by_person(labels, b, persons, b.shape[1])[1]
@@ -122,9 +129,78 @@ def compare(
     return difference_over_people(resolved, labels, a, b, persons, level=level)
 
 
+def _common_classes(y: ArrayLike, first: Any, second: Any, classes: Sequence[Any] | None) -> tuple[str, ...] | None:
+    """Return the class of each column of `first` and `second`; None if neither is a DataFrame and none are given.
+
+    Raises
+    ------
+    UsageError : the columns differ, or only one is a DataFrame and its columns are not in the order of ``classes_``.
+    """
+    own = column_classes(first, classes), column_classes(second, classes)
+    if own[0] is not None and own[1] is not None and own[0] != own[1]:
+        raise UsageError(
+            f"the columns of `first` and `second` differ: {', '.join(own[0])} and {', '.join(own[1])}",
+            hint="use the same order of columns: second[first.columns]",
+        )
+    names = own[0] or own[1]
+    if names is not None and None in own:
+        check_order(names, y, "`second`" if own[1] is None else "`first`", "`first`" if own[1] is None else "`second`")
+    return names
+
+
+def check_order(names: Sequence[str], y: ArrayLike | None, bare: str, named: str) -> None:
+    """Raise UsageError if `bare`, an array without names of its columns, may have another order of classes than
+    `named`, whose columns are `names`.
+
+    Both have the same order if that of `named` is the sorted one, which an array has by default.
+    """
+    if y is None:
+        expected: Sequence[str] = sort_classes(names)
+    else:
+        try:
+            expected = class_codes(y, len(names), None)[1]
+        except UsageError:
+            expected = ()
+    if tuple(expected) != tuple(names):
+        raise UsageError(
+            f"{bare} does not name the class of each column, and the columns of {named} ({', '.join(names[:20])}) are "
+            "not in sorted order",
+            hint=f"give the columns of {bare} in `classes`, or make it a DataFrame with these columns",
+        )
+
+
+def as_array(values: Any, name: str) -> NDArray:
+    """Return `values` as an array; `name` is the parameter's name, for errors.
+
+    Raises
+    ------
+    UsageError : rows have different lengths, or values are masked.
+    """
+    if np.ma.isMaskedArray(values):
+        masked = np.argwhere(np.ma.getmaskarray(values))
+        if len(masked):
+            where = ", ".join(f"{axis} {at}" for axis, at in zip(("row", "column"), masked[0].tolist(), strict=False))
+            raise UsageError(
+                f"`{name}` must have no masked values, found {len(masked):,}, first in {where}",
+                hint="remove these rows from all arrays",
+            )
+    try:
+        return np.asarray(values)
+    except ValueError:
+        lengths = sorted({len(row) if hasattr(row, "__len__") else 0 for row in values})
+        raise UsageError(
+            f"`{name}` must have rows of one length, found lengths {', '.join(map(str, lengths[:5]))}"
+        ) from None
+
+
 def as_probabilities(values: ArrayLike, name: str) -> NDArray[np.floating]:
     """Return `values` as (n, classes) floats whose rows sum to 1; `name` is the parameter's name, for errors."""
-    array = np.asarray(values)
+    array = as_array(values, name)
+    if array.ndim == 0:
+        raise UsageError(
+            f"`{name}` must be (samples, classes), found {described(values)}",
+            hint="use one row per sample and one column per class",
+        )
     if array.ndim != 2 or 0 in array.shape:
         hint = (
             "for two classes: numpy.column_stack([1 - p, p])"
@@ -182,7 +258,7 @@ def class_codes(y: ArrayLike, columns: int, classes: Sequence[str] | None) -> tu
     if classes is not None and len(classes) != columns:
         raise UsageError(f"`classes` has {len(classes)} names for {columns} columns of probabilities")
     if classes is None:
-        classes = _classes_of(labels, np.asarray(y), columns)
+        classes = _classes_of(labels, as_array(y, "y"), columns)
     code = {name: i for i, name in enumerate(classes)}
     unknown = sorted(set(labels.tolist()) - set(code))
     if unknown:
@@ -225,12 +301,13 @@ def names_of(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[n
     ------
     UsageError : `values` is not one column, has another length, or a value is missing.
     """
-    array = np.asarray(values)
+    array = as_array(values, name)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or (rows is not None and len(array) != rows):
         expected = "one value per row" if rows is None else f"one value for each of {rows:,} rows"
-        raise UsageError(f"`{name}` must be {expected}, found {_shape(array)}")
+        found = f"{len(array):,} values" if array.ndim == 1 else _shape(array) if array.ndim else described(values)
+        raise UsageError(f"`{name}` must be {expected}, found {found}")
     if array.dtype.kind == "U":
         names = array
     else:
@@ -251,6 +328,44 @@ def check_lengths(rows: int, **arrays: NDArray) -> None:
                 f"`{name}` has {len(values):,} rows, `y` has {rows:,}",
                 hint="they must have the same rows in the same order",
             )
+
+
+def check_same_index(named: Mapping[str, Any]) -> None:
+    """Raise UsageError if two Series or DataFrames have different indexes, because rows are matched by position.
+
+    Parameters
+    ----------
+    named : name → value, in the order in which they are compared; values without an index are ignored.
+    """
+    indexed = {name: value.index for name, value in named.items() if hasattr(value, "iloc") and hasattr(value, "index")}
+    if len(indexed) > 1:
+        first, *others = indexed
+        for name in others:
+            if not indexed[name].equals(indexed[first]):
+                raise UsageError(
+                    f"{first} and {name} have different indexes, but rows are matched by position",
+                    hint="sort them in the same order, or pass .to_numpy()",
+                )
+
+
+def fold_numbers(fold: ArrayLike, n: int, name: str = "fold") -> NDArray[np.int64] | int:
+    """Return (n,) folds, or one fold for all rows; whole numbers stored as floats are folds, too.
+
+    Raises
+    ------
+    UsageError : a value is not a whole number from 0, or there are not n of them.
+    """
+    array = as_array(fold, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    is_whole = array.dtype.kind in "iuf" and array.size > 0 and np.isfinite(array).all() and not (array % 1).any()
+    if not is_whole or array.ndim > 1 or array.min() < 0 or (array.ndim == 1 and len(array) != n):
+        found = f"{len(array):,} values" if is_whole and array.ndim == 1 and len(array) != n else described(fold)
+        raise UsageError(
+            f"`{name}` must be whole numbers from 0: one per row ({n:,}), or one for all; found {found}",
+            hint=f"omit `{name}` if the folds are unknown",
+        )
+    return int(array) if array.ndim == 0 else array.astype(np.int64)
 
 
 def _text(value: Any) -> str:
@@ -281,4 +396,4 @@ def _log_several_labels(mixed: int) -> None:
 
 
 def _shape(array: NDArray) -> str:
-    return " × ".join(f"{size:,}" for size in array.shape) if array.ndim else repr(array.item())
+    return " × ".join(f"{size:,}" for size in array.shape)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import inspect
 import math
+import pickle
+import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.metrics.classification import METRICS, Labels, Metric, Probabilities
-from folds.utils.files import sha256_file
+from folds.utils.arguments import METRIC, wrong_argument
+from folds.utils.files import sha256_bytes, sha256_file
 from folds.utils.plugins import load_object
 
 _EXAMPLE = "`metric=my_scores:cost` takes cost from my_scores.py in the current folder"
@@ -46,12 +51,43 @@ def metric_of(metric: str | Metric | Callable[..., Any]) -> Metric:
     if isinstance(metric, str):
         return find_metric(metric)
     if not callable(metric):
-        raise UsageError(
-            f"`metric` must be a name or a function, found {metric!r}", hint=f"known: {', '.join(METRICS)}"
-        )
+        raise wrong_argument("metric", METRIC.expected, metric, hint=f"known: {', '.join(METRICS)}")
     name = getattr(metric, "__name__", type(metric).__name__)
     better = bool(getattr(metric, "greater_is_better", True))
-    return Metric(name, name, better, function=_checked(name, metric), lower_bound=-math.inf, upper_bound=math.inf)
+    return Metric(
+        name,
+        name,
+        better,
+        function=_checked(name, metric),
+        lower_bound=-math.inf,
+        upper_bound=math.inf,
+        sha=_content_of(metric),
+    )
+
+
+def _content_of(function: Callable[..., Any]) -> str:
+    """Return a hash of a function's code and of the values it uses, so that fits and blends by different functions are
+    told apart; a unique text if they cannot be determined.
+    """
+    code = getattr(function, "__code__", None)
+    try:
+        if code is None:
+            return sha256_bytes(pickle.dumps(function))
+        used = inspect.getclosurevars(function)
+        names = {**used.globals, **used.nonlocals}
+        known = [
+            (name, pickle.dumps(value)) for name, value in sorted(names.items()) if not isinstance(value, ModuleType)
+        ]
+        defaults = pickle.dumps((function.__defaults__, function.__kwdefaults__))  # type: ignore[attr-defined]
+    except Exception:  # pickling calls any code
+        return uuid.uuid4().hex
+    return sha256_bytes(repr((_instructions(code), known, defaults)).encode())
+
+
+def _instructions(code: CodeType) -> tuple[Any, ...]:
+    """Return what a code object does, without its place in a file."""
+    constants = [_instructions(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return code.co_code, code.co_names, code.co_varnames, constants
 
 
 def load_metric(name: str) -> Metric:
@@ -99,27 +135,29 @@ def load_metric(name: str) -> Metric:
 
 
 def _checked(name: str, function: Callable[..., Any]) -> Callable[[Labels, Probabilities], float]:
-    def score(labels: Labels, probabilities: Probabilities) -> float:
-        # Copies, because the function may change its arguments.
-        try:
-            value = function(np.array(labels), np.array(probabilities))
-        except Exception as error:
-            rows = f"{len(labels)} rows of {np.shape(probabilities)[1]} classes"
-            raise EnsembleError(
-                f"`metric={name}` failed on {rows}: {type(error).__name__}: {error}",
-                hint="it is called with labels (n,), probabilities (n, classes)",
-            ) from error
-        try:
-            number = float(value)
-            shown = str(number)  # not np.float64(nan)
-        except (TypeError, ValueError):
-            number, shown = math.nan, repr(value)
-        if not math.isfinite(number):
-            raise EnsembleError(
-                f"`metric={name}` returned {shown} on {len(labels):,} rows of {np.shape(probabilities)[1]} classes, "
-                "expected a finite number",
-                hint="return a float for any rows: subsets of the people are scored too and may lack a class",
-            )
-        return number
+    return partial(_call, name, function)  # not a closure, which could not be pickled
 
-    return score
+
+def _call(name: str, function: Callable[..., Any], labels: Labels, probabilities: Probabilities) -> float:
+    """Return the finite number that a user's function returns."""
+    # Copies, because the function may change its arguments.
+    try:
+        value = function(np.array(labels), np.array(probabilities))
+    except Exception as error:
+        rows = f"{len(labels)} rows of {np.shape(probabilities)[1]} classes"
+        raise EnsembleError(
+            f"`metric={name}` failed on {rows}: {type(error).__name__}: {error}",
+            hint="it is called with labels (n,), probabilities (n, classes)",
+        ) from error
+    try:
+        number = float(value)
+        shown = str(number)  # not np.float64(nan)
+    except (TypeError, ValueError):
+        number, shown = math.nan, repr(value)
+    if not math.isfinite(number):
+        raise EnsembleError(
+            f"`metric={name}` returned {shown} on {len(labels):,} rows of {np.shape(probabilities)[1]} classes, "
+            "expected a finite number",
+            hint="return a float for any rows: subsets of the people are scored too and may lack a class",
+        )
+    return number

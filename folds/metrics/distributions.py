@@ -31,9 +31,10 @@ def t_two_sided(t: float, dof: int) -> float:
 
 @lru_cache
 def t_quantile(level: float, dof: int) -> float:
-    """Return the t with P(|T| ≤ t) = `level`: 2.262 for .95 and 9 degrees of freedom."""
+    """Return the t with P(|T| ≤ t) = `level`, 0 < level < 1: 2.262 for .95 and 9 degrees of freedom."""
     low, high = 0.0, 1.0
-    while t_two_sided(high, dof) < level:
+    # Rounded probabilities can stay below a level just under 1 for every finite t.
+    while t_two_sided(high, dof) < level and high < math.inf:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2

@@ -8,11 +8,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.errors import UsageError
 from folds.metrics.classification import Labels, Metric, Probabilities, argmax_classes, confusion_counts
 from folds.metrics.distributions import at_least_beta_quantile, t_quantile, t_two_sided
 from folds.metrics.grouping import people_with_class
@@ -38,6 +40,7 @@ class Interval:
     ----------
     level : confidence level.
     people : number of people behind the score.
+    low, high : the ends of the interval; nan with a single person, from whom no interval can be computed.
     warning : why the coverage may be lower than `level`; empty if no reason is known.
     standard_error : of the score; None if it was not computed.
     """
@@ -51,22 +54,27 @@ class Interval:
     standard_error: float | None = None
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, float | None]) -> Interval:
-        """Return the interval with the ``score``, ``low`` and ``high`` written by `to_dict`."""
+    def from_dict(cls, record: Mapping[str, Any]) -> Interval:
+        """Return the interval with the ``score``, ``low``, ``high`` and ``warning`` written by `to_dict`."""
         score, low, high = (math.nan if (value := record[name]) is None else value for name in ("score", "low", "high"))
-        return cls(score, low, high)
+        return cls(score, low, high, warning=str(record.get("warning") or ""))
 
-    def to_dict(self) -> dict[str, float | None]:
-        """Return score and interval as plain values; nan becomes None, since JSON has no nan."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return score, interval and a warning, if there is one, as plain values; nan becomes None, since JSON has no
+        nan.
+        """
         ends = {"score": self.value, "low": self.low, "high": self.high}
-        return {name: value if math.isfinite(value) else None for name, value in ends.items()}
+        record: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in ends.items()}
+        return record | ({"warning": self.warning} if self.warning else {})
 
     def contains(self, value: float) -> bool:
         """Return whether `value` lies in the interval, its ends included."""
         return self.low <= value <= self.high
 
     def ci_text(self, signed: bool = False, decimals: int = 3) -> str:
-        """Return the interval alone, ``[0.592, 0.749]``; with signs for a difference."""
+        """Return the interval alone, ``[0.592, 0.749]``; with signs for a difference; ``[unknown]`` without bounds."""
+        if math.isnan(self.low) or math.isnan(self.high):
+            return "[unknown]"
         form = f"{'+' if signed else ''}.{decimals}f"
         return f"[{self.low:{form}}, {self.high:{form}}]"
 
@@ -79,10 +87,11 @@ class Interval:
         return f"{self.value:+.{decimals}f} {self.ci_text(signed=True, decimals=decimals)}"
 
     def __str__(self) -> str:
-        return self.text()
+        """Return the text and the warning, if there is one: ``0.638 [unknown] (only one person: …)``."""
+        return _with_warning(self.text(), self)
 
     def _repr_html_(self) -> str:
-        """Return HTML for a notebook; the tooltip has the level, the number of people and the warning."""
+        """Return HTML for a notebook, with the warning; the tooltip has the level and the number of people."""
         return _html(self.text(), self)
 
 
@@ -105,14 +114,14 @@ class Difference:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Difference:
         """Return the difference written by `to_dict`."""
-        change = Interval(record["difference"], record["low"], record["high"])
+        change = Interval.from_dict({**record, "score": record["difference"]})
         return cls(record["first"], record["second"], change, record["chance"])
 
-    def to_dict(self) -> dict[str, float]:
-        """Return plain values under their names in the ledger and in ``--json``."""
-        change = self.difference
-        ends = {"difference": change.value, "low": change.low, "high": change.high}
-        return {"first": self.first, "second": self.second, **ends, "chance": self.p_value}
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values under their names in the ledger and in ``--json``; nan becomes None."""
+        change = self.difference.to_dict()
+        record = {"first": self.first, "second": self.second, "difference": change.pop("score")}
+        return record | {"low": change["low"], "high": change["high"], "chance": self.p_value, **change}
 
     @property
     def is_significant(self) -> bool:
@@ -120,9 +129,13 @@ class Difference:
         return self.is_significant_among(1)
 
     def is_significant_among(self, comparisons: int) -> bool:
-        """Return whether the difference is significant as one of several comparisons (Bonferroni)."""
-        change = self.difference
-        return not change.contains(0) and self.p_value * comparisons <= 1 - change.level + 1e-9
+        """Return whether the difference is significant as one of several comparisons (Bonferroni); False without
+        bounds.
+        """
+        return self._excludes_0() and self.p_value * comparisons <= 1 - self.difference.level + 1e-9
+
+    def _excludes_0(self) -> bool:
+        return self.difference.low > 0 or self.difference.high < 0  # False for nan
 
     def verdict(self, among: int = 1) -> str:
         """Return ``yes``, or ``no`` with the reason: whether the difference is significant, for a table and for
@@ -137,7 +150,7 @@ class Difference:
             return "no: no sample is decided otherwise"
         if self.is_significant_among(among):
             return "yes"
-        return f"no: not significant among {among} comparisons" if among > 1 and not change.contains(0) else "no"
+        return f"no: not significant among {among} comparisons" if among > 1 and self._excludes_0() else "no"
 
     def text(self, among: int = 1) -> str:
         """Return ``+0.012 [+0.003, +0.021], significant``."""
@@ -146,18 +159,29 @@ class Difference:
         return f"{self.difference.signed_text()}, {word}{corrected}"
 
     def __str__(self) -> str:
-        return self.text()
+        """Return the text and the warning of the interval, if there is one."""
+        return _with_warning(self.text(), self.difference)
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook, as `Interval` does."""
         return _html(self.text(), self.difference)
 
 
+def _with_warning(text: str, interval: Interval) -> str:
+    return f"{text} ({interval.warning})" if interval.warning else text
+
+
 def _html(text: str, interval: Interval) -> str:
-    """Return `text` with a description of `interval` as its tooltip."""
+    """Return `text` and the warning of `interval`, with a description of it as the tooltip."""
     people = f" over {interval.people:,} people" if interval.people else ""
-    warning = f"; {interval.warning}" if interval.warning else ""
-    return f'<span title="{escape(f"{interval.level:.0%} CI{people}{warning}")}">{escape(text)}</span>'
+    tooltip = escape(f"{interval.level * 100:g}% CI{people}")
+    return f'<span title="{tooltip}">{escape(_with_warning(text, interval))}</span>'
+
+
+def check_level(level: float) -> None:
+    """Raise UsageError unless `level` is a confidence level: above 0 and below 1."""
+    if not isinstance(level, Real) or not 0 < level < 1:
+        raise UsageError(f"`level` must be above 0 and below 1, found {level!r}", hint="`level=0.95` is a 95% CI")
 
 
 def interval_over_people(
@@ -185,7 +209,12 @@ def interval_over_people(
     probabilities : (n, classes).
     persons : (n,) any values; equal values are one person.
     predicted : (n,) `argmax_classes` of the probabilities, if the caller has computed it already.
+
+    Raises
+    ------
+    UsageError : `level` is not above 0 and below 1.
     """
+    check_level(level)
     if metric.from_counts is not None:  # the argmax takes most of the time
         predicted = argmax_classes(probabilities) if predicted is None else predicted
         score = float(metric.from_counts(confusion_counts(labels, predicted, np.shape(probabilities)[1])))
@@ -201,7 +230,9 @@ def interval_over_people(
     low, high = (float(end) for end in t_interval(score, error, dof, np.asarray(effective), level, *bounds))
     constant = bool(error == 0 and low == high)
     warning = coverage_warning(metric, labels, persons, np.shape(probabilities)[1], constant)
-    if error != 0:
+    if people == 1:
+        low = high = math.nan
+    elif error != 0:
         low, high = _clip_to_clopper_pearson(metric, score, low, high, effective, level)
     return Interval(score, low, high, level, people, warning, float(error))
 
@@ -214,6 +245,7 @@ def _bootstrap_interval(
     codes, units, people = jackknife_groups(persons)
     drawn, warning = bootstrap_scores(metric.function, labels, [probabilities], codes, units)
     low, high = (float(value) for value in np.quantile(drawn[:, 0], [(1 - level) / 2, (1 + level) / 2]))
+    low, high = (low, high) if people > 1 else (math.nan, math.nan)
     error = float(drawn[:, 0].std())
     coverage = coverage_warning(metric, labels, persons, np.shape(probabilities)[1], _is_constant(drawn[:, 0], drawn))
     return Interval(score, low, high, level, people, _join(coverage, warning), error)
@@ -247,7 +279,12 @@ def difference_over_people(
     labels : (n,) class indices.
     first, second : (n, classes) of the same rows.
     persons : (n,) any values; equal values are one person.
+
+    Raises
+    ------
+    UsageError : `level` is not above 0 and below 1.
     """
+    check_level(level)
     scores = metric(labels, first), metric(labels, second)
     score = scores[1] - scores[0]
     codes, units, people = jackknife_groups(persons)
@@ -266,6 +303,7 @@ def difference_over_people(
         low, high = (float(end) for end in t_interval(score, jackknife_error, dof, units, level))
         error = float(jackknife_error)
         p_value, constant = _p_value(score, error, dof, units), error == 0 and score != 0
+    low, high = (low, high) if people > 1 else (math.nan, math.nan)
     warning = _join(coverage_warning(metric, labels, persons, np.shape(first)[1], constant), bootstrap_warning)
     return Difference(*scores, Interval(score, low, high, level, people, warning, error), p_value)
 

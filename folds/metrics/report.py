@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.metrics.classification import accuracy, argmax_classes
-from folds.metrics.custom import find_metric
+from folds.metrics.classification import Metric, accuracy, argmax_classes
+from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
 
@@ -32,17 +32,19 @@ class ScoreReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``--json`` and blend.json."""
-        interval: dict[str, Any] = self.interval.to_dict() | (
-            {"warning": self.interval.warning} if self.interval.warning else {}
-        )
-        return {self.metric: interval, "accuracy": self.accuracy, "rows": self.rows, "people": self.interval.people}
+        return {
+            self.metric: self.interval.to_dict(),
+            "accuracy": self.accuracy,
+            "rows": self.rows,
+            "people": self.interval.people,
+        }
 
 
 def score_predictions(
     labels: NDArray[np.int64],
     probabilities: NDArray[np.floating],
     persons: NDArray[Any],
-    metric: str = "macro_f1",
+    metric: str | Metric = "macro_f1",
     per_person: bool = False,
 ) -> ScoreReport:
     """Score probabilities (n, classes) against class indices (n,); `per_person` averages each person's images first."""
@@ -51,6 +53,8 @@ def score_predictions(
         labels, probabilities, persons, mixed = average_by_person(
             labels, probabilities, persons, np.shape(probabilities)[1]
         )
-    predicted = argmax_classes(probabilities)
-    interval = interval_over_people(find_metric(metric), labels, probabilities, persons, predicted=predicted)
-    return ScoreReport(metric, interval, accuracy(labels, predicted), len(labels), mixed)
+    predicted, resolved = argmax_classes(probabilities), metric_of(metric)
+    interval = interval_over_people(resolved, labels, probabilities, persons, predicted=predicted)
+    return ScoreReport(
+        metric if isinstance(metric, str) else resolved.name, interval, accuracy(labels, predicted), len(labels), mixed
+    )

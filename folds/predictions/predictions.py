@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.metrics.arrays import as_probabilities, column_classes, names_of
+from folds.metrics.arrays import (
+    as_array,
+    as_probabilities,
+    check_same_index,
+    column_classes,
+    fold_numbers,
+    names_of,
+)
 from folds.metrics.custom import metric_of
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import Interval, interval_over_people
@@ -25,14 +33,18 @@ from folds.predictions.files import (
     write_prediction,
 )
 from folds.predictions.rows import SampleRows
+from folds.utils.arguments import CLASSES, FLAG, NAME, PATH, check_arguments, wrong_argument
 from folds.utils.display import Displayed, Table
 from folds.utils.memmap import same_values
 from folds.utils.numeric import factorize, softmax
+from folds.utils.schema import optional
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_log = logging.getLogger(__name__)
 _COLUMNS = ("id", "label", "person", "fold")
+_TEXTS = dict.fromkeys(("id", "label", "person", "fold", "split", "run"), NAME)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,9 +138,10 @@ class Predictions(Displayed):
 
         Raises
         ------
-        UsageError : a length does not match, an id is repeated, a label is not a class, or the array is not
+        UsageError : a length or an index does not match, an id is repeated, a label is not a class, or the array is not
             probabilities.
         """
+        check_arguments(locals(), {"split": NAME, "run": NAME, "classes": optional(CLASSES)})
         values = as_probabilities(probabilities, "probabilities")
         names = column_classes(probabilities, classes)
         if names is None:
@@ -138,6 +151,8 @@ class Predictions(Displayed):
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
         n = len(values)
+        given = {"probabilities": probabilities, "ids": ids, "labels": labels, "persons": persons, "fold": fold}
+        check_same_index({f"`{name}`": value for name, value in given.items()})
         own = names_of(ids, "ids", n)
         distinct, counts = np.unique(own, return_counts=True)
         if len(distinct) < n:
@@ -152,7 +167,9 @@ class Predictions(Displayed):
         )
         if rows.labels is not None and (unknown := sorted(set(rows.labels.tolist()) - set(names))):
             raise UsageError(f"`labels` has '{unknown[0]}', expected one of the classes {', '.join(names[:20])}")
-        metadata = PredictionMetadata("probability", split, names, rows, fold=_folds(fold, n), run=run)
+        metadata = PredictionMetadata(
+            "probability", split, names, rows, fold=None if fold is None else fold_numbers(fold, n), run=run
+        )
         return cls(np.ascontiguousarray(values, np.float32), metadata)
 
     @classmethod
@@ -187,17 +204,23 @@ class Predictions(Displayed):
         >>> folds.Predictions.from_frame(frame, classes=["dog", "cat"]).probabilities.tolist()[0][1] > 0.8
         True
         """
+        if not hasattr(frame, "columns") or not hasattr(frame, "iloc"):
+            raise wrong_argument("frame", "a DataFrame", frame, hint="Predictions.from_array takes an array")
+        check_arguments(locals(), _TEXTS | {"classes": optional(CLASSES)})
         others = {id, label, person, fold}
         columns = [name for name in frame.columns if name not in others] if classes is None else list(classes)
         for name in (id, *columns):
             if name not in frame.columns:
                 raise unknown_name("column", str(name), list(map(str, frame.columns)))
+        probabilities = frame[columns].to_numpy()
+        if classes is None:
+            _check_assumed(probabilities, columns)
 
         def column(name: str) -> Any:
             return frame[name].to_numpy() if name in frame.columns else None
 
         return cls.from_array(
-            frame[columns].to_numpy(),
+            probabilities,
             ids=column(id),
             classes=columns,
             labels=column(label),
@@ -241,6 +264,7 @@ class Predictions(Displayed):
         ------
         EnsembleError : no label is known.
         """
+        check_arguments(locals(), {"per_person": FLAG})
         found = self.labels
         known = np.flatnonzero(found != "") if found is not None else np.zeros(0, np.int64)
         if found is None or not len(known):
@@ -254,8 +278,17 @@ class Predictions(Displayed):
         return interval_over_people(metric_of(metric), labels, values, persons)
 
     def take(self, index: ArrayLike) -> Predictions:
-        """Return the rows at `index`, in that order."""
-        at = np.asarray(index, dtype=np.int64)
+        """Return the rows at `index`, in that order.
+
+        Parameters
+        ----------
+        index : positions of rows, or (n,) bool with True for the rows to take.
+
+        Raises
+        ------
+        UsageError : a position is not a whole number, or there is no such row.
+        """
+        at = _positions(index, len(self))
         fold = self.metadata.fold
         kept = fold[at] if isinstance(fold, np.ndarray) else fold
         return Predictions(self.probabilities[at], replace(self.metadata, rows=self.metadata.rows.take(at), fold=kept))
@@ -268,6 +301,7 @@ class Predictions(Displayed):
         UsageError : the name does not end in ``.npy``.
         EnsembleError : other predictions exist there, and `force` is not set.
         """
+        check_arguments(locals(), {"path": PATH, "force": FLAG})
         file = Path(path)
         if file.suffix != ".npy":
             raise UsageError(
@@ -310,7 +344,7 @@ class Predictions(Displayed):
         notes += [f"… {len(self.classes) - 8} more classes"] if len(self.classes) > 8 else []
         if self._has_labels():
             found = self.score()
-            notes.append(f"macro F1 {found} (95% CI over people)")
+            notes.append(f"macro F1 {found.text()} (95% CI over people)")
         return Table(f"{self._name()}: {len(self):,} × {len(self.classes)} classes", [*header, *shown], rows, notes)
 
     def _has_labels(self) -> bool:
@@ -326,6 +360,7 @@ def read_predictions(path: str | Path) -> Predictions:
 
     Raises
     ------
+    UsageError : `path` is not a path.
     EnsembleError : the file or its sidecar is missing or damaged.
 
     Examples
@@ -336,6 +371,7 @@ def read_predictions(path: str | Path) -> Predictions:
     >>> folds.read_predictions("coin.oof.npy").run
     'coin'
     """
+    check_arguments(locals(), {"path": PATH})
     file = Path(path)
     values = read_array(file)
     metadata = read_sidecar(file)
@@ -366,15 +402,32 @@ def mean_of_folds(paths: Sequence[Path]) -> Predictions | None:
     return Predictions.from_parts(total / len(found), found[0].metadata, fold=None, checkpoint_sha=None)
 
 
-def _folds(fold: ArrayLike | int | None, n: int) -> NDArray[np.int64] | int | None:
-    if fold is None:
-        return None
-    values = np.asarray(fold)
-    if values.dtype.kind not in "iu" or values.ndim > 1 or (values.ndim == 1 and len(values) != n) or values.min() < 0:
+def _check_assumed(probabilities: Any, columns: Sequence[Any]) -> None:
+    """Log which columns are taken as classes; raise UsageError, naming them, if they are not probabilities."""
+    listed = ", ".join(map(str, columns[:20])) + (", …" if len(columns) > 20 else "")
+    try:
+        as_probabilities(probabilities, "frame")
+    except UsageError as error:
         raise UsageError(
-            "`fold` must be whole numbers from 0: one per row, or one for all", hint="omit it if it is unknown"
-        )
-    return int(values) if values.ndim == 0 else values.astype(np.int64)
+            f"{error.message}; all other columns are taken as classes: {listed}",
+            hint="name the columns of the classes in `classes`",
+        ) from None
+    _log.info("classes: %s (all other columns of the DataFrame)", listed)
+
+
+def _positions(index: ArrayLike, n: int) -> NDArray[np.int64]:
+    array = as_array(index, "index")
+    if array.ndim == 1 and array.dtype.kind == "b":
+        if len(array) != n:
+            raise UsageError(f"`index` must have one value for each of {n:,} rows, found {len(array):,} values")
+        return np.flatnonzero(array)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise wrong_argument("index", "a list of positions of rows", index)
+    at = array.astype(np.int64)
+    outside = at[(at >= n) | (at < -n)]
+    if len(outside):
+        raise UsageError(f"`index` must be positions of rows, 0 to {n - 1:,}, found {outside[0]:,}")
+    return at
 
 
 def _same_rows(one: PredictionMetadata, other: PredictionMetadata) -> bool:

@@ -15,13 +15,26 @@ from folds.preparation.detectors import DetectorSettings
 from folds.preparation.pipeline import Prepared, check_output
 from folds.preparation.pipeline import prepare as make_set
 from folds.preparation.settings import Preparation
+from folds.utils.arguments import FLAG, NAME, NUMBER, PATH, PROGRESS, WINDOW, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
+from folds.utils.schema import optional
 
 if TYPE_CHECKING:
     from folds.data.face import Data
 
 CROPS = ("faces",)
+_KINDS = {
+    **dict.fromkeys(("detector", "choose", "aspect", "fallback", "fill"), NAME),
+    **dict.fromkeys(("min_confidence", "min_face", "margin"), NUMBER),
+    **dict.fromkeys(("detector_model", "background"), optional(PATH)),
+    **dict.fromkeys(("resume", "force"), FLAG),
+    **dict.fromkeys(("output", "root"), PATH),
+    "crop": optional(NAME),
+    "window": optional(WINDOW),
+    "jobs": optional(whole(1)),
+    "progress": PROGRESS,
+}
 
 
 def prepare(
@@ -80,6 +93,7 @@ def prepare(
     folds.errors.UsageError: unknown crop 'cats'
     """
     log_in_notebook()
+    check_arguments(locals(), _KINDS)
     if crop is not None and crop not in CROPS:
         raise unknown_name("`crop`", crop, CROPS)
     if crop is None and (detector_model is not None or detector != "opencv"):

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from folds.config.files import load_settings, read_run_tables
-from folds.config.recipe import Recipe, Settings, by_key, setting_parameters
+from folds.config.recipe import Recipe, Settings, by_key, check_contradictions, setting_parameters
 from folds.config.sweep import RequestedRecipe, parse_sweep
 from folds.data.face import data_settings, training_table
 from folds.errors import FoldsFailed, UsageError
@@ -21,11 +23,40 @@ from folds.runs.results import Runs, TrainedRun
 from folds.runs.session import train_runs
 from folds.splits.assignment import FoldAssignment
 from folds.splits.split import folds_of_column
+from folds.utils.arguments import (
+    FLAG,
+    FOLDS,
+    NAME,
+    NUMBER,
+    PATH,
+    PROGRESS,
+    SPLIT,
+    check_arguments,
+    list_of,
+    mapping_to,
+    whole,
+)
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
+from folds.utils.schema import ANYTHING, FILE_SAFE, optional
 
 if TYPE_CHECKING:
     from folds.data.face import Data
+
+_KINDS = {
+    "folds": optional(SPLIT),
+    "fold": optional(FOLDS),
+    "sweep": optional(mapping_to(list_of(ANYTHING, "values"), "setting → list of values")),
+    **dict.fromkeys(("resume", "force", "strict", "per_person"), FLAG),
+    **dict.fromkeys(("baseline", "hypothesis", "logger", "ray_address"), optional(NAME)),
+    "config": optional(PATH),
+    "devices": NAME,
+    "jobs": optional(whole(1)),
+    "backend": NAME,
+    "save_every": NUMBER,
+    "root": PATH,
+    "progress": PROGRESS,
+}
 
 
 def kfold(
@@ -93,6 +124,7 @@ def kfold(
     folds.errors.UsageError: ... must be 2 or more, found 1
     """
     log_in_notebook()
+    check_arguments(locals(), _KINDS)
     if resume and force:
         resume = False
     base = Path(root)
@@ -102,7 +134,7 @@ def kfold(
     plan = build_plan(
         own,
         recipe,
-        folds=None if fold is None else [fold] if isinstance(fold, int) else list(fold),
+        folds=None if fold is None else fold_list(fold),
         execution=Execution(devices, jobs, backend, ray_address, save_every),
         force=force,
         variants=variants,
@@ -131,14 +163,21 @@ def kfold(
     return Runs(runs, trained.summaries, trained.pooled, trained.comparisons)
 
 
+def fold_list(fold: int | Sequence[int]) -> list[int]:
+    """Return the folds of a ``fold`` argument: one, or a list."""
+    return [int(one) for one in (np.atleast_1d(fold).tolist())]
+
+
 def joined_settings(given: Mapping[str, Any], of_data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keywords and the settings that the table defines, by key.
 
     Raises
     ------
-    UsageError : both define a setting, with different values.
+    UsageError : both define a setting, with different values, or both `k` and `holdout` are given.
     """
     own = {key: value for key, value in by_key(given).items() if value is not None}
+    check_contradictions({key: key in own for key in ("k", "holdout")})
+    check_arguments(own, {"name": optional(FILE_SAFE)})
     for key in own:
         if key in of_data and own[key] != of_data[key]:
             raise UsageError(
@@ -186,7 +225,7 @@ def _recipes(
 
 
 def _toml_array(values: Sequence[Any]) -> str:
-    return json.dumps(list(values))
+    return json.dumps(values.tolist() if hasattr(values, "tolist") else list(values))
 
 
 def _folds_file(folds: FoldAssignment | str | Path | None, data: Any, root: Path) -> Path | None:

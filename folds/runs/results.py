@@ -21,6 +21,7 @@ from folds.metrics.intervals import Interval
 from folds.predictions.files import fold_files, oof_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.splits.assignment import FoldAssignment, load_folds
+from folds.utils.arguments import NAME, PATH, check_arguments
 from folds.utils.display import Displayed, Table
 from folds.utils.files import read_json
 
@@ -208,6 +209,7 @@ def load_run(name: str, *, root: str | Path = ".") -> TrainedRun:
 
     Raises
     ------
+    UsageError : `name` is not text.
     EnsembleError : the run does not exist; the message suggests the closest names.
 
     Examples
@@ -218,6 +220,7 @@ def load_run(name: str, *, root: str | Path = ".") -> TrainedRun:
     ...
     folds.errors.EnsembleError: there is no run 'swin' in runs
     """
+    check_arguments(locals(), {"name": NAME, "root": PATH})
     run = TrainedRun(name, Path(root))
     if not (run.folder / "config.toml").is_file():
         runs = run.root / "runs"
@@ -248,9 +251,10 @@ def list_runs(*, root: str | Path = ".") -> pd.DataFrame:
     """
     import pandas as pd
 
+    check_arguments(locals(), {"root": PATH})
     runs = Path(root) / "runs"
     rows = [_listed(one) for one in list_entries(read_ledger(ledger_file(runs)), runs)]
-    return pd.DataFrame(rows, columns=None if rows else ["run", "arch", "folds", "k", "macro_f1"])
+    return pd.DataFrame(rows, columns=list(_LISTED))
 
 
 def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = (), title: str = "") -> Table:
@@ -279,6 +283,19 @@ def _ends(name: str, found: Interval | None) -> dict[str, float | None]:
     if found is None:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+# The columns of `list_runs`, also of an empty folder.
+_LISTED = (
+    *("run", "arch", "time", "folds", "k"),
+    *(
+        f"{prefix}{name}"
+        for prefix in ("", "test_")
+        for name in ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "log_loss")
+    ),
+    *("baseline", "difference", "difference_low", "difference_high", "p_value"),
+    *("hypothesis", "notes", "flags", "seconds"),
+)
 
 
 def _listed(one: RunListing) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.splits.checks import check_folds, fold_counts, people_per_class
 from folds.splits.repair import Repair
+from folds.utils.arguments import FLAG, PATH, check_arguments, whole
 from folds.utils.csv_table import CsvTable, csv_bytes, read_bytes, read_csv
 from folds.utils.display import Displayed, Table
 from folds.utils.files import read_json, sha256_bytes, write_atomic, write_json
@@ -71,8 +72,8 @@ class FoldAssignment(Displayed):
         return np.flatnonzero(self.fold == self._check_fold(fold))
 
     def _check_fold(self, fold: int) -> int:
-        if not 0 <= fold < self.k:
-            raise UsageError(f"`fold` must be from 0 to {self.k - 1}, found {fold}")
+        if not whole().holds(fold) or not 0 <= fold < self.k:
+            raise UsageError(f"`fold` must be from 0 to {self.k - 1}, found {fold!r}")
         return fold
 
     @property
@@ -134,6 +135,7 @@ class FoldAssignment(Displayed):
 
     def save(self, path: str | Path, force: bool = False) -> Path:
         """Write ``folds.csv`` and ``folds.json``, as ``ensemble folds -o``; return the path (see `save_folds`)."""
+        check_arguments(locals(), {"path": PATH, "force": FLAG})
         return save_folds(Path(path), self, force)
 
     def to_dict(self, classes: Sequence[str] | None = None) -> dict[str, Any]:

@@ -5,8 +5,10 @@ The module imports scikit-learn, so the package loads it on first use of one of 
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,11 +17,12 @@ from sklearn.utils import check_random_state, indexable
 from sklearn.utils.multiclass import type_of_target
 
 from folds.data.table import SampleTable
-from folds.errors import UsageError
+from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.metrics.arrays import names_of
 from folds.splits.assignment import FoldAssignment
 from folds.splits.kfold import split_by_person
 from folds.splits.repeated import repeated_holdouts, repeated_splits
+from folds.utils.arguments import FLAG, NUMBER, check_arguments, described, whole, wrong_argument
 from folds.utils.text import sort_classes
 
 Index = NDArray[np.int64]
@@ -29,6 +32,7 @@ class _ByPerson(BaseCrossValidator):
     """Base class of the splitters; with metadata routing, `groups` are requested by default."""
 
     __metadata_request__split = {"groups": True}  # noqa: RUF012 - the name is scikit-learn's
+    n_splits: int
     repair: bool
     random_state: Any
 
@@ -39,29 +43,63 @@ class _ByPerson(BaseCrossValidator):
 
         Parameters
         ----------
-        X : (n, …); only its length is used.
+        X : (n, …); only its length is used. None for the length of `y`.
         y : (n,) classes, which are spread evenly.
         groups : (n,) person (patient, camera, writer) of each row; no person is in both parts.
 
         Raises
         ------
-        UsageError : a ValueError; `y` or `groups` is missing or has another length, or `y` is not a class label.
-        EnsembleError : there are fewer people than folds.
+        UsageError : a ValueError; `y` or `groups` is missing or has another length, `y` is not a class label, or there
+            are fewer people than folds.
         """
-        for assignment in self._assignments(_table(X, y, groups)):
+        table = _table(X, y, groups)
+        self._check_people(len(table.factorized_persons[0]))
+        try:
+            assignments = self._assignments(table)
+        except EnsembleError as error:
+            raise _in_names_of_scikit_learn(error) from None
+        for assignment in assignments:
             for fold in range(assignment.k):
                 yield assignment.training_index(fold), assignment.validation_index(fold)
 
     def _assignments(self, table: SampleTable) -> list[FoldAssignment]:
         raise NotImplementedError
 
+    def _check_people(self, people: int) -> None:
+        """Raise UsageError if there are too few people for the splits."""
+        if people < self.n_splits:
+            raise UsageError(
+                f"`n_splits` must be at most the number of people in `groups`, {people}, found {self.n_splits}",
+                hint=f"n_splits={min(5, people)}" if people > 1 else "a split by person needs two people or more",
+            )
+
     def _seed(self) -> int:
-        if isinstance(self.random_state, (int, np.integer)) and not isinstance(self.random_state, bool):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31))
+        state = self.random_state
+        if isinstance(state, np.random.Generator):
+            return int(state.integers(2**31))
+        return int(state) if whole().holds(state) else int(check_random_state(state).randint(2**31))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name, for ``sklearn.base.clone``."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, with the checks of the constructor; return the splitter.
+
+        Raises
+        ------
+        UsageError : an unknown parameter or an invalid value.
+        """
+        own = self.get_params()
+        for name in params:
+            if name not in own:
+                raise unknown_name("parameter", name, list(own))
+        for name, value in type(self)(**own | params).get_params().items():
+            setattr(self, name, value)
+        return self
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
         return f"{type(self).__name__}({shown})"
 
 
@@ -91,9 +129,8 @@ class StratifiedPersonKFold(_ByPerson):
     """
 
     def __init__(self, n_splits: int = 5, *, shuffle: bool = True, random_state: Any = 0, repair: bool = True) -> None:
-        _check_count("n_splits", n_splits, 2)
-        if not isinstance(shuffle, bool):
-            raise UsageError(f"`shuffle` must be True or False, found {shuffle!r}")
+        check_arguments(locals(), {"n_splits": whole(2), "shuffle": FLAG, "repair": FLAG})
+        _check_random_state(random_state)
         self.n_splits = n_splits
         self.shuffle = shuffle
         self.random_state = random_state
@@ -130,8 +167,8 @@ class RepeatedStratifiedPersonKFold(_ByPerson):
     """
 
     def __init__(self, n_splits: int = 5, n_repeats: int = 10, *, random_state: Any = 0, repair: bool = True) -> None:
-        _check_count("n_splits", n_splits, 2)
-        _check_count("n_repeats", n_repeats, 1)
+        check_arguments(locals(), {"n_splits": whole(2), "n_repeats": whole(1), "repair": FLAG})
+        _check_random_state(random_state)
         self.n_splits = n_splits
         self.n_repeats = n_repeats
         self.random_state = random_state
@@ -169,7 +206,8 @@ class StratifiedPersonShuffleSplit(_ByPerson):
     def __init__(
         self, n_splits: int = 10, *, test_size: float = 0.2, random_state: Any = 0, repair: bool = True
     ) -> None:
-        _check_count("n_splits", n_splits, 1)
+        check_arguments(locals(), {"n_splits": whole(1), "test_size": NUMBER, "repair": FLAG})
+        _check_random_state(random_state)
         if not test_size > 0:
             raise UsageError(
                 f"`test_size` must be above 0, found {test_size}", hint="test_size=0.2 holds out 20% of the rows"
@@ -183,6 +221,10 @@ class StratifiedPersonShuffleSplit(_ByPerson):
         """Return the number of splits."""
         return self.n_splits
 
+    def _check_people(self, people: int) -> None:
+        if people < 2:
+            raise UsageError(f"`groups` must have two people or more, found {people}")
+
     def _assignments(self, table: SampleTable) -> list[FoldAssignment]:
         share = self.test_size if self.test_size < 1 else self.test_size / len(table)
         if not share < 1:
@@ -190,9 +232,26 @@ class StratifiedPersonShuffleSplit(_ByPerson):
         return repeated_holdouts(table, share, self.n_splits, self._seed(), self.repair)
 
 
-def _check_count(name: str, value: Any, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise UsageError(f"`{name}` must be {minimum} or more, found {value!r}")
+# Parameter of `ensemble folds` → the same of the splitters, in messages.
+_NAMES = {"k": "n_splits", "repeats": "n_repeats", "seed": "random_state", "holdout": "test_size"}
+
+
+def _in_names_of_scikit_learn(error: EnsembleError) -> UsageError:
+    def renamed(text: str) -> str:
+        return re.sub(r"`(k|repeats|seed|holdout)(?=[`=])", lambda found: f"`{_NAMES[found[1]]}", text)
+
+    hint = None if error.hint is None else renamed(error.hint)
+    return UsageError(renamed(error.message), hint=hint, details=error.details)
+
+
+def _check_random_state(state: Any) -> None:
+    """Raise UsageError unless `state` is None, a seed, or a generator of NumPy."""
+    if state is None or isinstance(state, np.random.Generator | np.random.RandomState) or state is np.random:
+        return
+    if not whole(0).holds(state) or state >= 2**32:
+        raise wrong_argument(
+            "random_state", f"None, a whole number from 0 to {2**32 - 1}, or a generator of numpy.random", state
+        )
 
 
 def _table(X: Any, y: ArrayLike | None, groups: ArrayLike | None) -> SampleTable:
@@ -201,12 +260,23 @@ def _table(X: Any, y: ArrayLike | None, groups: ArrayLike | None) -> SampleTable
         if values is None:
             what = "the class of each row" if name == "y" else "the person of each row"
             raise UsageError(f"`{name}` is required: {what}", hint="split(X, y, groups=person)")
-    n = len(indexable(X)[0]) if not hasattr(X, "shape") else int(X.shape[0])
-    kind = type_of_target(y)
+    n = _rows(y if X is None else X, "y" if X is None else "X")
+    labels, persons = names_of(y, "y", n), names_of(groups, "groups", n)  # type: ignore[arg-type]
+    try:
+        kind = type_of_target(y)
+    except ValueError as error:
+        raise UsageError(f"`y` must hold class labels: {error}") from None
     if kind not in ("binary", "multiclass"):
         raise UsageError(
             f"`y` must hold class labels, found a {kind} target", hint="bin numbers into classes: pandas.cut"
         )
-    labels, persons = names_of(y, "y", n), names_of(groups, "groups", n)  # type: ignore[arg-type]
     classes = sort_classes(labels.tolist())
     return SampleTable("`y` and `groups`", np.arange(n).astype(str), None, labels, persons, classes, {}, {}, ())
+
+
+def _rows(values: Any, name: str) -> int:
+    """Return the number of rows."""
+    try:
+        return int(values.shape[0]) if hasattr(values, "shape") else len(indexable(values)[0])
+    except (TypeError, IndexError):
+        raise UsageError(f"`{name}` must have rows, found {described(values)}") from None

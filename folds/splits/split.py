@@ -17,16 +17,27 @@ from folds.splits.assignment import FoldAssignment
 from folds.splits.assignment import load_folds as load_folds_file
 from folds.splits.checks import check_folds
 from folds.splits.repeated import make_splits
+from folds.utils.arguments import FLAG, NAME, NAMES, NUMBER, check_arguments, whole, wrong_argument
+from folds.utils.schema import optional
 
 if TYPE_CHECKING:
     from folds.data.face import Data
+
+_KINDS = {
+    "k": optional(whole()),
+    "seed": whole(),
+    "stratify": NAMES,
+    "repair": FLAG,
+    "repeats": whole(),
+    "holdout": optional(NUMBER),
+}
 
 
 @overload
 def split(
     data: Data | None = None,
     *,
-    k: int = ...,
+    k: int | None = ...,
     seed: int = ...,
     stratify: str | Sequence[str] = ...,
     repair: bool = ...,
@@ -37,7 +48,7 @@ def split(
 def split(
     data: Data | None = None,
     *,
-    k: int = ...,
+    k: int | None = ...,
     seed: int = ...,
     stratify: str | Sequence[str] = ...,
     repair: bool = ...,
@@ -47,7 +58,7 @@ def split(
 def split(
     data: Data | None = None,
     *,
-    k: int = 5,
+    k: int | None = None,
     seed: int = 0,
     stratify: str | Sequence[str] = (),
     repair: bool = True,
@@ -61,7 +72,7 @@ def split(
     Parameters
     ----------
     data : result or argument of `read_table`; image files need not exist.
-    k : number of folds.
+    k : number of folds, 5 by default.
     seed : random seed; it breaks ties between people and determines the repeats.
     stratify : columns to spread evenly besides the label.
     repair : whether to move and swap people if a fold lacks a class or is unbalanced.
@@ -70,7 +81,7 @@ def split(
 
     Raises
     ------
-    UsageError : an invalid value, or an unknown column.
+    UsageError : an invalid value, an unknown column, or both `k` and `holdout`.
     EnsembleError : the table has no labels or persons, or fewer people than folds.
 
     Examples
@@ -82,15 +93,22 @@ def split(
     >>> made.k, len(made.frame()), made.check()
     (5, 30, [])
     """
+    check_arguments(locals(), _KINDS)
     table = training_table(data)
     columns = (stratify,) if isinstance(stratify, str) else tuple(stratify)
     if repeats < 1:
         raise UsageError(f"`repeats` must be 1 or more, found {repeats}")
-    check_contradictions(
-        {"folds": False, "holdout": holdout is not None, "stratify": bool(columns), "repeats": repeats > 1}
+    given = {"k": k is not None, "holdout": holdout is not None, "stratify": bool(columns), "repeats": repeats > 1}
+    check_contradictions(given)
+    settings = replace(
+        Settings(),
+        k=Settings.k if k is None else int(k),
+        stratify=columns,
+        repair=repair,
+        repeats=repeats,
+        holdout=holdout,
     )
-    settings = replace(Settings(), k=k, stratify=columns, repair=repair, repeats=repeats, holdout=holdout)
-    made = make_splits(table, settings, seed)
+    made = make_splits(table, settings, int(seed))
     for each in made:
         check_folds(each, table.classes, table.class_attributes)
     return made[0] if repeats == 1 else made
@@ -107,7 +125,7 @@ def load_folds(source: str | Path | Data, data: Data | None = None, *, column: s
 
     Raises
     ------
-    UsageError : `data` is given although `source` is a table, or the column is unknown.
+    UsageError : no `source`, `data` is given although `source` is a table, or the column is unknown.
     EnsembleError : ids are missing, unknown or repeated, labels or persons differ, or a fold is not a whole number.
 
     Examples
@@ -122,6 +140,9 @@ def load_folds(source: str | Path | Data, data: Data | None = None, *, column: s
     >>> folds.load_folds(frame.assign(fold=[0, 0, 1, 1])).fold.tolist()
     [0, 0, 1, 1]
     """
+    if source is None:
+        raise wrong_argument("source", "a file of folds, or a table with a column of folds", source)
+    check_arguments(locals(), {"column": NAME})
     if isinstance(source, str | Path):
         return load_folds_file(Path(source), None if data is None else training_table(data))
     if data is not None:
@@ -139,6 +160,11 @@ def folds_of_column(table: SampleTable, column: str = "fold") -> FoldAssignment:
     """
     if table.labels is None or table.persons is None:
         raise EnsembleError(f"{table.source} has no labels or no persons, which folds need")
+    if column in ("id", "path", "label", "person"):
+        raise UsageError(
+            f"column '{column}' of {table.source} is the {column} of each sample, expected a column of folds",
+            hint=f"further columns: {', '.join(table.attributes)}" if table.attributes else "add a column 'fold'",
+        )
     if column not in table.attributes:
         raise unknown_name(
             "column", column, list(table.attributes), hint=f"{table.source} has no column '{column}' of folds"

@@ -8,16 +8,36 @@ from typing import TYPE_CHECKING, Any
 
 from folds.data.face import data_settings
 from folds.errors import EnsembleError, UsageError
-from folds.runs.face import joined_settings, with_settings
+from folds.runs.face import fold_list, joined_settings, with_settings
 from folds.tuning.report import StudyReport, run_study
+from folds.tuning.space import read_options, read_space
 from folds.tuning.study import make_study
+from folds.utils.arguments import FLAG, FOLDS, NAME, PATH, PROGRESS, check_arguments, mapping_to, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.files import write_atomic
 from folds.utils.progress import Progress
+from folds.utils.schema import ANYTHING, FILE_SAFE, optional
 from folds.utils.toml import toml_value
 
 if TYPE_CHECKING:
     from folds.data.face import Data
+
+_SPACE = "space={'lr': {'low': 1e-4, 'high': 1e-2, 'log': True}}"
+_KINDS = {
+    "space": optional(mapping_to(ANYTHING, "setting → values")),
+    "options": optional(mapping_to(ANYTHING, "option → value")),
+    "trials": optional(whole(1)),
+    "fold": FOLDS,
+    "metric": optional(NAME),
+    "config": optional(PATH),
+    "name": FILE_SAFE,
+    "resume": FLAG,
+    "force": FLAG,
+    "devices": NAME,
+    "ray_address": optional(NAME),
+    "root": PATH,
+    "progress": PROGRESS,
+}
 
 
 def tune(
@@ -75,15 +95,17 @@ def tune(
     folds.errors.UsageError: expected either space or config, found neither
     """
     log_in_notebook()
+    check_arguments(locals(), _KINDS)
     base = Path(root)
     if (space is None) == (config is None):
         raise UsageError(
             f"expected either `space` or `config`, found {'neither' if space is None else 'both'}",
-            hint="space={'lr': {'low': 1e-4, 'high': 1e-2, 'log': True}}",
+            hint=_SPACE,
         )
     if space is not None:
-        tune_table = dict(options or {}) | {"folds": [fold] if isinstance(fold, int) else list(fold)}
+        tune_table = dict(options or {}) | {"folds": fold_list(fold)}
         tune_table |= {} if metric is None else {"metric": metric}
+        _check_space(space, tune_table, trials)
         config = _write_config(base / ".ensemble" / "tune" / f"{name}.toml", space, tune_table)
     flags = joined_settings(settings, data_settings(data, base)) | {"name": name}
     study = make_study(flags, Path(config), trials, base)  # type: ignore[arg-type]
@@ -103,6 +125,17 @@ def tune(
 
 
 tune.__signature__ = with_settings(tune)  # type: ignore[attr-defined]
+
+
+def _check_space(space: Mapping[str, Any], options: Mapping[str, Any], trials: int | None) -> None:
+    """Raise UsageError for an invalid space or option, in the words of the arguments rather than of a settings file."""
+    try:
+        read_space("`space`", _plain(space))
+        read_options("`options`", _plain(options), trials)
+    except EnsembleError as error:
+        is_toml = error.hint is not None and error.hint.startswith(("[space]", "{low"))
+        message = error.message.replace("`space`: [space] ", "`space` ").replace("`options`: [tune] ", "`options` ")
+        raise UsageError(message, hint=_SPACE if is_toml else error.hint, details=error.details) from None
 
 
 def _write_config(path: Path, space: Mapping[str, Any], options: Mapping[str, Any]) -> Path:

@@ -103,7 +103,7 @@ class TuneOptions:
         return self.metric == "log_loss"
 
 
-def read_space(path: Path, table: Any) -> tuple[Parameter, ...]:
+def read_space(path: Path | str, table: Any) -> tuple[Parameter, ...]:
     """Return the parameters of a ``[space]`` table.
 
     Raises
@@ -190,7 +190,7 @@ def _range(where: str, key: str, table: Mapping[str, Any], kinds: set[Any]) -> P
     return Parameter(key, (), low, high, log, is_integer)
 
 
-def read_options(path: Path, table: Any, trials: int | None = None) -> TuneOptions:
+def read_options(path: Path | str, table: Any, trials: int | None = None) -> TuneOptions:
     """Return the options of a ``[tune]`` table.
 
     Parameters

@@ -270,14 +270,9 @@ def score_on_other_folds(study: Study) -> dict[str, Any] | None:
         return None
     score = score_rows(
         probabilities[index], replace(sidecar, rows=sidecar.rows.take(index), fold=fold[index]), study.options.metric
-    ).interval
-    return {
-        "folds": sorted(set(fold[index].tolist())),
-        "score": score.value,
-        "low": score.low,
-        "high": score.high,
-        "rows": len(index),
-    }
+    ).interval.to_dict()
+    ends = {name: score[name] for name in ("score", "low", "high")}
+    return {"folds": sorted(set(fold[index].tolist())), **ends, "rows": len(index)}
 
 
 def _folds_of(record: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import csv
 import io
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -93,13 +93,16 @@ class CsvTable:
         before, after = self.around or (f"{self.path.name} row ", "")
         return RowLocations(before, self.numbers, after)
 
-    def column(self, name: str, option: str | None = None, advice: str = "") -> list[str]:
+    def column(
+        self, name: str, option: str | None = None, advice: str = "", not_meant: Collection[str | None] = ()
+    ) -> list[str]:
         """Return the cells of the column `name`.
 
         Parameters
         ----------
-        option : the flag that names the column, for the hint.
+        option : the marked parameter that names the column, for the hint.
         advice : a further remedy, for the hint.
+        not_meant : columns that are known to be something else, which are not suggested.
 
         Raises
         ------
@@ -107,9 +110,10 @@ class CsvTable:
         """
         if name in self.columns:
             return self.columns[name]
-        close = close_matches(name, self.columns)
+        close = close_matches(name, [one for one in self.columns if one not in not_meant])
         meant = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
-        remedies = [f"name the column with {option} {close[0] if close else 'COLUMN'}"] if option else []
+        given = f"={close[0] if close else 'COLUMN'}`"
+        remedies = [f"name the column with {option.removesuffix('`')}{given}"] if option else []
         hint = "; ".join([*remedies, *([advice] if advice else []), f"its columns are {', '.join(self.columns)}"])
         raise EnsembleError(f"{self.source} has no column '{name}'{meant}", hint=hint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
 PARQUET = frozenset({".parquet", ".pq"})
 FEATHER = frozenset({".feather", ".ftr", ".arrow"})
 FRAME = "the DataFrame"
+_log = logging.getLogger(__name__)
 
 
 def frame_columns(frame: pandas.DataFrame, folder: Path, source: str = FRAME) -> CsvTable:
     """Return the columns of a DataFrame as text, equal to what `read_csv` reads from ``frame.to_csv()``.
+
+    One exception: pandas stores whole numbers as decimals if some are missing. A column of decimals that are all whole
+    is read as whole numbers (1.0 as ``1``), as labels of arrays are, and this is logged.
 
     Missing values are empty cells. A named index is a column; an index without a name is ignored. Rows are counted from
     0, as in ``frame.iloc``.
@@ -52,6 +57,11 @@ def frame_columns(frame: pandas.DataFrame, folder: Path, source: str = FRAME) ->
         *(pandas.Series(values) for values in levels.values()),
         *(frame.iloc[:, at] for at in range(frame.shape[1])),
     ]
+    whole = [_whole_numbers(each) for each in series]
+    changed = [name for name, before, after in zip(header, series, whole, strict=True) if before is not after]
+    if changed:
+        _log.info("%s: whole numbers stored as decimals are read as 1, not 1.0: %s", source, ", ".join(changed))
+    series = whole
     cells = [_plain_text(each, source) for each in series]
     # All other columns in one call: pandas writes dates without hours only if no column of the frame has hours.
     rest = [at for at, column in enumerate(cells) if column is None]
@@ -86,6 +96,19 @@ def read_columnar(path: Path) -> CsvTable:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EnsembleError(f"{path} is not a readable {kind} file: {reason}") from None
     return frame_columns(frame, path.absolute().parent, str(path))
+
+
+def _whole_numbers(values: Any) -> Any:
+    """Return a Series of decimals that are all whole as whole numbers; any other Series unchanged."""
+    import pandas
+
+    plain = values.astype(object) if isinstance(values.dtype, pandas.CategoricalDtype) else values
+    if pandas.api.types.infer_dtype(plain, skipna=True) not in ("floating", "mixed-integer-float"):
+        return values
+    present = plain[plain.notna()].astype(float)
+    if not len(present) or (present.abs() >= 2**53).any() or (present % 1 != 0).any():
+        return values
+    return plain.astype("Float64").astype("Int64")
 
 
 def _plain_text(values: Any, source: str) -> list[str] | None:

@@ -195,7 +195,7 @@ def _verdict(lines: Sequence[ResultLine]) -> str:
 
 
 def _record(line: ResultLine) -> dict[str, Any]:
-    def of(value: Any) -> dict[str, float]:
-        return {"score": value.value, "low": value.low, "high": value.high}
+    def of(value: Any) -> dict[str, Any]:
+        return {name: value.to_dict()[name] for name in ("score", "low", "high")}
 
     return {"name": line.name, "oof": of(line.oof.interval), "test": of(line.test.interval)}

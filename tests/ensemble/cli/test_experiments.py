@@ -150,7 +150,7 @@ def test_a_run_of_the_command_may_be_the_baseline_of_the_others(grid: Path) -> N
     [
         (["--sweep", "los=ce,focal"], 2, "--sweep los: unknown setting; did you mean loss"),
         (["--sweep", "loss=ce,focl"], 2, "unknown --loss 'focl'; did you mean focal"),
-        (["--sweep", "lr=1e-3,fast"], 2, "lr = 'fast': expected float"),
+        (["--sweep", "lr=1e-3,fast"], 2, "lr = 'fast': expected a number"),
         (["--sweep", "lr=1e-3,-1"], 2, "--lr must be above 0"),
         (["--sweep", "augment=none,strnog"], 2, "unknown --augment 'strnog'; did you mean strong"),
         (["--sweep", "epochs=1,2"], 2, "--epochs and --sweep epochs contradict each other"),

@@ -79,6 +79,18 @@ def test_an_absent_class_of_indices_counts() -> None:
         (lambda y, p: {"y": y, "proba": p, "classes": [0, 1]}, "2 names for 3 columns"),
         (lambda y, p: {"y": y, "proba": p, "metric": "macro_f2"}, "did you mean macro_f1"),
         (lambda y, p: {"y": y, "proba": p, "metric": 3}, "a name or a function"),
+        (lambda y, p: {"y": y, "proba": [[1, 2], [3]]}, "proba must have rows of one length, found lengths 1, 2"),
+        (lambda y, p: {"y": y, "proba": np.ma.masked_array(p, p > 0.9)}, "proba must have no masked values"),
+        (lambda y, p: {"y": np.ma.masked_array(y, y > 1), "proba": p}, "y must have no masked values"),
+        (lambda y, p: {"y": y, "proba": p, "groups": np.ma.masked_array(y, y > 1)}, "groups must have no masked"),
+        (lambda y, p: {"y": y, "proba": p, "classes": "abc"}, "classes must be a list with the class of each column"),
+        (lambda y, p: {"y": y, "proba": p, "per_person": "no"}, "per_person must be True or False, found 'no'"),
+        (lambda y, p: {"y": "a", "proba": p}, "y must be one value per row, found 'a'"),
+        (lambda y, p: {"y": y, "proba": object()}, r"proba must be \(samples, classes\), found an object"),
+        *(
+            (lambda y, p, level=level: {"y": y, "proba": p, "level": level}, "level must be above 0 and below 1, found")
+            for level in (95, 1.0, 0, -1, "x", None, float("nan"))
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_refused(change: Any, said: str) -> None:
@@ -122,3 +134,56 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
     frame = pd.DataFrame(proba, columns=["0", "1", "2"])
     with pytest.raises(UsageError, match=r"columns of .* differ"):
         compare(y, frame, frame[["2", "1", "0"]])
+
+
+@pytest.mark.parametrize("level", [95, 1.0, 0, "x"])
+def test_a_level_of_a_comparison_is_between_0_and_1(level: Any) -> None:
+    y, proba, _ = problem()
+    with pytest.raises(UsageError, match="level must be above 0 and below 1"):
+        compare(y, proba, proba, level=level)
+    narrow, wide = (score(y, proba, level=inside) for inside in (0.5, 1 - 1e-16))
+    assert wide.low <= narrow.low < narrow.high <= wide.high
+
+
+def test_rows_with_different_indexes_are_refused() -> None:
+    y, proba, person = problem()
+    frame, labels, groups = pd.DataFrame(proba, columns=["0", "1", "2"]), pd.Series(y), pd.Series(person)
+    expected = score(y, proba, groups=person)
+    assert score(labels, frame, groups=groups) == expected
+    assert score(labels.to_frame(), frame, groups=groups) == expected
+    for change in ({"y": labels[::-1]}, {"proba": frame[::-1]}, {"groups": groups[::-1]}):
+        with pytest.raises(UsageError, match="have different indexes, but rows are matched by position"):
+            score(**({"y": labels, "proba": frame, "groups": groups} | change))
+    with pytest.raises(UsageError, match="y and groups have different indexes"):
+        score(labels, proba, groups=groups[::-1])
+    for change in ({"first": frame[::-1]}, {"second": frame[::-1]}, {"y": labels[::-1]}):
+        with pytest.raises(UsageError, match="different indexes"):
+            compare(**({"y": labels, "first": frame, "second": frame} | change))
+    assert score(labels[::-1], frame[::-1], groups=groups[::-1]).value == expected.value
+
+
+def test_an_array_beside_a_frame_is_not_read_in_its_order() -> None:
+    y, proba, person = problem()
+    names = np.array(["ant", "bee", "cat"])
+    expected = compare(names[y], proba, proba[::-1], groups=person)
+    turned = pd.DataFrame(proba, columns=names)[["cat", "bee", "ant"]]
+    for first, second in ((turned, proba[::-1]), (proba[::-1], turned)):
+        with pytest.raises(UsageError, match=r"does not name the class of each column, .*\(cat, bee, ant\)"):
+            compare(names[y], first, second, groups=person)
+    assert compare(names[y], pd.DataFrame(proba, columns=names), proba[::-1], groups=person) == expected
+    assert compare(names[y], turned[names], proba[::-1], groups=person, classes=names) == expected
+
+
+def test_one_person_gets_a_warning_instead_of_bounds() -> None:
+    y, proba, _ = problem()
+    found = score(y, proba, groups=["me"] * len(y))
+    assert str(found) == f"{found.value:.3f} [unknown] (only one person: no confidence interval can be computed)"
+    assert "only one person" in found._repr_html_().partition(">")[2]
+    assert found.to_dict()["low"] is None
+    assert found.to_dict()["warning"] == found.warning
+    change = compare(y, proba, proba[::-1], groups=["me"] * len(y))
+    assert "[unknown], not significant (only one person" in str(change)
+    by_function = score(
+        y, proba, groups=["me"] * len(y), metric=lambda labels, p: float((labels == p.argmax(1)).mean())
+    )
+    assert by_function.to_dict()["high"] is None

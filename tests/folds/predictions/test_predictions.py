@@ -141,3 +141,66 @@ def test_names_cannot_run_in_a_notebook_and_the_text_is_short() -> None:
     assert len(repr(made).splitlines()) <= 20
     json.dumps(made.to_dict())
     assert isinstance(made.frame(), pd.DataFrame)
+
+
+def test_rows_are_taken_by_position_or_by_a_mask() -> None:
+    made = some()
+    mask = np.arange(len(made)) % 3 == 0
+    for index in (mask, mask.tolist(), pd.Series(mask), np.flatnonzero(mask)):
+        assert made.take(index).ids.tolist() == ["0.jpg", "3.jpg", "6.jpg", "9.jpg"]
+    assert made.take([-1]).ids.tolist() == ["11.jpg"]
+    assert len(made.take([])) == 0
+    for index, said in (
+        ([500], "index must be positions of rows, 0 to 11, found 500"),
+        ([-13], "found -13"),
+        ([True], "index must have one value for each of 12 rows, found 1 values"),
+        ([0.5], r"index must be a list of positions of rows, found \[0.5\]"),
+        ("a", "index must be a list of positions of rows, found 'a'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            made.take(index)
+
+
+def test_whole_floats_are_folds() -> None:
+    about = {"probabilities": [[0.2, 0.8], [0.5, 0.5]], "ids": ["a", "b"], "classes": ["x", "y"]}
+    for fold in ([0.0, 1.0], pd.Series([0.0, 1.0]), np.array([[0], [1]])):
+        found = Predictions.from_array(**about, fold=fold).fold
+        assert found is not None
+        assert found.tolist() == [0, 1]
+        assert found.dtype == np.int64
+    for wrong in ([0.5, 1.0], [0.0, np.nan], "a", [0, 1, 2], ["0", "1"]):
+        with pytest.raises(UsageError, match="fold must be whole numbers from 0"):
+            Predictions.from_array(**about, fold=wrong)
+
+
+def test_predictions_and_ids_with_other_indexes_are_refused() -> None:
+    frame = pd.DataFrame([[0.2, 0.8], [0.5, 0.5]], columns=["x", "y"])
+    assert Predictions.from_array(frame, ids=pd.Series(["a", "b"])).classes == ("x", "y")
+    with pytest.raises(UsageError, match="probabilities and ids have different indexes"):
+        Predictions.from_array(frame, ids=pd.Series(["a", "b"])[::-1])
+
+
+def test_assumed_class_columns_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    frame = some().frame()
+    with caplog.at_level("INFO", logger="folds"):
+        assert Predictions.from_frame(frame).classes == ("ant", "bee", "cat")
+    assert "classes: ant, bee, cat (all other columns of the DataFrame)" in caplog.text
+    with pytest.raises(UsageError, match="all other columns are taken as classes: ant, bee, cat, age") as raised:
+        Predictions.from_frame(frame.assign(age=40))
+    assert raised.value.hint == "name the columns of the classes in `classes`"
+    for wrong in (np.eye(3), {"id": ["a"]}, None):
+        with pytest.raises(UsageError, match="frame must be a DataFrame, found"):
+            Predictions.from_frame(wrong)  # type: ignore[arg-type]
+
+
+def test_predictions_refuse_arguments_of_a_wrong_type(tmp_path: Path) -> None:
+    made = some()
+    for call, said in (
+        (lambda: read_predictions(None), "path must be a path, found None"),  # type: ignore[arg-type]
+        (lambda: read_predictions(["a"]), r"path must be a path, found \['a'\]"),  # type: ignore[arg-type]
+        (lambda: made.save(3), "path must be a path, found 3"),  # type: ignore[arg-type]
+        (lambda: made.save(tmp_path / "a.npy", force="no"), "force must be True or False"),  # type: ignore[arg-type]
+        (lambda: made.score(per_person="no"), "per_person must be True or False"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UsageError, match=said):
+            call()

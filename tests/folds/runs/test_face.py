@@ -85,6 +85,7 @@ def test_runs_are_found_again(trained: tuple[Path, Runs]) -> None:
         runs["test_vi"]
     listed = folds.list_runs(root=root)
     assert sorted(listed["run"]) == ["test_resnet", "test_vit"]
+    assert list(listed.columns) == list(folds.list_runs(root=root / "nothing").columns)
     assert listed.set_index("run").loc["test_vit", "macro_f1"] == pytest.approx(runs["test_vit"].score().value)
     assert list(runs.frame()["run"]) == list(runs)
 
@@ -93,6 +94,15 @@ def test_results_show_themselves_in_few_lines(trained: tuple[Path, Runs]) -> Non
     root, runs = trained
     turned = ensemble.tta(runs["test_vit"], views="hflip", progress=False)
     blend = ensemble.blend(runs, method="greedy", progress=False)
+    both = ensemble.blend({"plain": runs["test_vit"], "views": turned}, progress=False)
+    assert dict(both.weights) == {"plain": 0.5, "views": 0.5}
+    assert both.oof is not None
+    mean = (runs["test_vit"].oof.probabilities + turned.oof.probabilities) / 2
+    assert both.oof.probabilities == pytest.approx(mean, abs=1e-6)
+    with pytest.raises(UsageError, match="found 'test_vit' twice"):
+        ensemble.blend([runs["test_vit"], turned])
+    listed = ensemble.tta(runs["test_vit"], views=["hflip"], progress=False)
+    assert listed.to_dict()["views"] == turned.to_dict()["views"]
     found = [runs, runs["test_vit"], runs["test_vit"].oof, turned, blend, runs["test_vit"].folds]
     for one in found:
         assert len(repr(one).splitlines()) <= 20
@@ -139,6 +149,18 @@ def test_settings_are_keywords_in_any_spelling() -> None:
         ({"holdout": 0.2, "repeats": 2}, "contradict"),
         ({"backend": "cloud"}, "unknown"),
         ({"sweep": {"lr": [1e-3, 1e-4]}, "lr": 1.0}, "contradict"),
+        ({"k": 3, "holdout": 0.2}, "holdout and k contradict"),
+        ({"arch": 3}, "arch = 3: expected a name or a list of names"),
+        ({"epochs": "many"}, "epochs = 'many': expected a whole number"),
+        ({"name": "../x"}, "name must be a name of letters, digits, .*, found '../x'"),
+        ({"name": "my run"}, "name must be a name of letters"),
+        ({"fold": "0"}, "fold must be a fold or a list of folds"),
+        ({"jobs": "x"}, "jobs must be a whole number, 1 or more"),
+        ({"devices": 3}, "devices must be text"),
+        ({"sweep": {"lr": 3}}, "sweep must be a mapping setting → list of values, found {'lr': 3}"),
+        ({"sweep": ["lr"]}, "sweep must be a mapping"),
+        ({"folds": 3}, "folds must be a split, a file of folds, or a column"),
+        ({"data": 3}, "expected a path, a DataFrame or the result of read_table, found 3"),
     ):
         with pytest.raises(UsageError, match=said):
             folds.kfold(**change)

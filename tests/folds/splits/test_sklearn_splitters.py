@@ -180,6 +180,54 @@ def test_wrong_arguments_are_value_errors() -> None:
         assert raised.value.hint is not None or "must be" in str(raised.value) or "nothing is left" in str(raised.value)
 
 
-def test_fewer_people_than_folds_is_an_error() -> None:
-    with pytest.raises(EnsembleError, match="need at least 5 people"):
-        list(StratifiedPersonKFold(5).split([0] * 6, ["a", "b"] * 3, ["x", "y"] * 3))
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda X, y, p: StratifiedPersonKFold(5).split(X, y, p), "n_splits must be at most .* `?groups`?, 2, found 5"),
+        (lambda X, y, p: StratifiedPersonShuffleSplit().split(X, y, ["x"] * 6), "groups must have two people or more"),
+        (lambda X, y, p: RepeatedStratifiedPersonKFold(2, 9).split(X, y, p), "expected 9 different partitions"),
+        (lambda X, y, p: StratifiedPersonKFold(2).split(3, y, p), "X must have rows, found 3"),
+        (lambda X, y, p: StratifiedPersonKFold(2).split(X, [0, 1, np.nan] * 2, p), "y has no value in 2 rows"),
+        (lambda X, y, p: [StratifiedPersonKFold(2, random_state="a")], "random_state must be .*, found 'a'"),
+        (lambda X, y, p: [StratifiedPersonKFold(2, random_state=-1)], "random_state must be .*, found -1"),
+        (lambda X, y, p: [StratifiedPersonKFold(2, random_state=True)], "random_state must be .*, found True"),
+        (lambda X, y, p: [StratifiedPersonShuffleSplit(test_size="a")], "test_size must be a number, found 'a'"),
+        (lambda X, y, p: [StratifiedPersonShuffleSplit(test_size=None)], "test_size must be a number, found None"),
+        (lambda X, y, p: [StratifiedPersonKFold(2, repair="no")], "repair must be True or False, found 'no'"),
+        (lambda X, y, p: [StratifiedPersonKFold("3")], "n_splits must be a whole number, 2 or more, found '3'"),
+        (lambda X, y, p: [StratifiedPersonKFold(3).set_params(n_splits=1)], "n_splits must be a whole number, 2 or"),
+        (lambda X, y, p: [StratifiedPersonKFold(3).set_params(n_split=4)], "did you mean n_splits"),
+    ],
+)
+def test_errors_name_the_parameter_of_the_splitter(make: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as raised:
+        list(make([0] * 6, ["a", "b"] * 3, ["x", "y"] * 3))
+    assert isinstance(raised.value, EnsembleError)
+    assert not any(name in f"{raised.value} {raised.value.hint}".split() for name in ("`k`", "k", "seed", "repeats"))
+
+
+def test_rows_may_be_counted_from_the_labels() -> None:
+    X, y, person = problem()
+    splitter = StratifiedPersonKFold(4)
+    first, again = ([test.tolist() for _, test in splitter.split(rows, y, person)] for rows in (X, None))
+    assert first == again
+
+
+def test_a_generator_of_numpy_is_a_seed() -> None:
+    X, y, person = problem()
+    made = StratifiedPersonShuffleSplit(2, random_state=np.random.default_rng(0))
+    drawn = [[test.tolist() for _, test in made.split(X, y, person)] for _ in range(2)]
+    assert drawn[0] != drawn[1]
+    again = StratifiedPersonShuffleSplit(2, random_state=np.random.default_rng(0))
+    assert [test.tolist() for _, test in again.split(X, y, person)] == drawn[0]
+
+
+@pytest.mark.parametrize("splitter", ALL, ids=lambda one: type(one).__name__)
+def test_a_splitter_is_cloned_with_its_parameters(splitter: Any) -> None:
+    copy = clone(splitter)
+    assert copy is not splitter
+    assert copy.get_params() == splitter.get_params()
+    changed = copy.set_params(random_state=7, n_splits=4)
+    assert changed is copy
+    assert (changed.random_state, changed.n_splits, splitter.random_state) == (7, 4, 0)
+    assert repr(copy) == repr(splitter).replace("n_splits=3", "n_splits=4").replace("state=0", "state=7")

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from folds.data.readers import read_data, read_frame, read_test, table_from_frame
 from folds.data.table import DataSpec, SampleTable
 from folds.errors import EnsembleError, UsageError
+from folds.metrics.arrays import class_codes
+from folds.predictions.predictions import Predictions
 
 GOOD = {"path": ["a.jpg", "b.jpg", "c.jpg"], "label": ["cat", "dog", "cat"], "person": ["p", "q", "p"]}
 
@@ -35,6 +37,11 @@ def refused(frame: pandas.DataFrame, kind: type[EnsembleError] = EnsembleError, 
 
 
 def by_csv(folder: Path, frame: pandas.DataFrame, **spec) -> SampleTable:
+    """The table of the CSV of a frame, whose whole numbers are written without a decimal point."""
+    for name in frame.select_dtypes("float"):
+        present = frame[name].dropna()
+        if len(present) and all(value.is_integer() and abs(value) < 2**53 for value in present):
+            frame = frame.assign(**{name: ["" if pandas.isna(value) else str(int(value)) for value in frame[name]]})
     frame.to_csv(folder / "t.csv")
     return read_data(DataSpec(folder / "t.csv", **spec), need_images=False).train
 
@@ -80,12 +87,44 @@ def test_every_kind_of_text_column_is_text(tmp_path, kind):
     assert table.attributes["note"].tolist() == ["x", "", "a\nb"]
 
 
-def test_whole_numbers_that_are_missing_somewhere_are_floats(tmp_path):
-    frame = pandas.DataFrame({**GOOD, "label": [1, 2, 1], "age": [30, None, 31]})
-    table = table_from_frame(frame, folder=tmp_path, need_images=False)
-    assert table.labels.tolist() == ["1", "2", "1"]
-    assert table.attributes["age"].tolist() == ["30.0", "", "31.0"]
+def test_whole_numbers_stored_as_decimals_are_whole_numbers(tmp_path, caplog):
+    frame = pandas.DataFrame({**GOOD, "label": [1.0, 0.0, 1.0], "age": [30, None, 31], "weight": [1.5, 2.0, None]})
+    with caplog.at_level("INFO", logger="folds"):
+        table = table_from_frame(frame, folder=tmp_path, need_images=False)
+    assert table.classes == ("0", "1")
+    assert table.attributes["age"].tolist() == ["30", "", "31"]
+    assert table.attributes["weight"].tolist() == ["1.5", "2.0", ""]
+    assert "whole numbers stored as decimals are read as 1, not 1.0: label, age" in caplog.text
     assert same(table, by_csv(tmp_path, frame))
+    again = table_from_frame(frame.astype({"label": "category", "age": object}), folder=tmp_path, need_images=False)
+    assert same(table, again)
+    # The classes of arrays are spelled in the same way.
+    names = Predictions.from_array([[0.5, 0.5]] * 3, ids=[1, 2, 3], classes=[0.0, 1.0]).classes
+    assert table.classes == names == class_codes(frame["label"], 2, None)[1]
+
+
+def test_a_column_of_paths_is_not_suggested_as_another(tmp_path):
+    error = refused(pandas.DataFrame({"path": ["a"], "label": ["x"], "pat": ["y"]}), person="patient")
+    assert error.message == "the DataFrame has no column 'patient'; did you mean 'pat'?"
+    error = refused(
+        pandas.DataFrame({"path": ["a"], "label": ["x"], "patients": ["y"]}), person="patient", id="patients"
+    )
+    assert error.message == "the DataFrame has no column 'patient'"
+
+
+def test_a_missing_image_of_a_frame_names_the_folder(tmp_path):
+    error = refused(pandas.DataFrame(GOOD), folder=tmp_path, need_images=True)
+    assert error.hint == f"relative paths start from {tmp_path}; is `path` the right column?"
+
+
+def test_rows_that_contradict_are_counted_once():
+    frame = pandas.DataFrame({"id": list("abc"), "path": ["x.jpg"] * 3, "label": list("uvw"), "person": list("pqp")})
+    error = refused(frame)
+    assert error.message == "2 rows of the DataFrame contradict an earlier row about the same image"
+    assert error.details[0] == (
+        "row 1 of the DataFrame: x.jpg has label 'v', in row 0 of the DataFrame 'u', and person 'q', "
+        "in row 0 of the DataFrame 'p'"
+    )
 
 
 def test_a_named_index_is_a_column_and_a_nameless_one_is_not(tmp_path):
