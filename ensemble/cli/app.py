@@ -24,6 +24,7 @@ COMMANDS = {
     "blend": "combine prediction files by voting or by learned weights, aligned by id",
     "tta": "test-time augmentation of a checkpoint or a run",
     "runs": "list, filter and compare the runs so far; add notes",
+    "trust": "let ./ensemble.toml of a folder name code (transform); remembered outside the folder",
     "doctor": "check the installation: versions, devices, mismatched packages",
 }
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from folds.config.recipe import Recipe, key_of, known_hint, spelling_of, spellings_of
 from folds.errors import UsageError, close_matches
+from folds.utils.toml import parse_toml
 
 # Settings with their own way to give several values.
 _ELSEWHERE = {
@@ -102,8 +102,8 @@ def _values(name: str, listed: str) -> list[Any]:
     if not listed.startswith("["):
         return [value.strip() for value in listed.split(",") if value.strip()]
     try:
-        return list(tomllib.loads(f"values = {listed}")["values"])
-    except tomllib.TOMLDecodeError as error:
+        return list(parse_toml(f"values = {listed}")["values"])
+    except ValueError as error:
         hint = f"""`sweep` '{name}=["A,B", "C,D"]'"""
         raise UsageError(f"`sweep` {name}={listed}: not a TOML array: {error}", hint=hint) from None
 
