@@ -7,7 +7,7 @@ from pathlib import Path
 if sys.path and Path(sys.path[0] or ".").resolve() not in Path(__file__).resolve().parents:
     del sys.path[0]
 
-from ensemble.cli import main  # noqa: E402
+from ensemble.cli import main
 
 if __name__ == "__main__":
     main()

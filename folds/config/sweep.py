@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -37,6 +38,9 @@ class SweepPoint:
     suffix: str
 
 
+MAX_POINTS = 1_000  # combinations of one command
+
+
 class RequestedRecipe(NamedTuple):
     """A recipe to train: with every architecture, adding `suffix` to the runs' names; or with `arch`, as a run of that
     name.
@@ -66,6 +70,12 @@ def parse_sweep(texts: Sequence[str]) -> tuple[SweepPoint, ...]:
             name, listed = spelling_of(key), ",".join(map(_text, [*axes[key], *values]))
             raise UsageError(f"`sweep` {name} is given twice", hint=f"`sweep` {name}={listed}")
         axes[key] = values
+    count = math.prod(map(len, axes.values()))
+    if count > MAX_POINTS:
+        raise UsageError(
+            f"`sweep` has {count:,} combinations, more than {MAX_POINTS:,}",
+            hint="ensemble tune samples a space of many settings and stops unpromising trials early",
+        )
     combinations = itertools.product(*axes.values())
     return tuple(
         SweepPoint(dict(zip(axes, combination)), "-".join(_part(key, value) for key, value in zip(axes, combination)))

@@ -255,7 +255,11 @@ def variables_of(threads: int) -> dict[str, str]:
     """Return the environment variables of a process that trains with `threads` threads."""
     source = str(source_root())
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))}
+    return {
+        "PYTHONPATH": path,
+        "PYTHONSAFEPATH": "1",
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
+    }
 
 
 def _ready(ray: Any, pending: Mapping[Any, Job]) -> list[Any]:

@@ -50,7 +50,8 @@ class Worker:
         variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
-        # -P: a module that lies in the working folder must not shadow one of the libraries. A session of its own, so that only the parent receives Ctrl-C and handles the jobs.
+        # -P: a module that lies in the working folder must not shadow one of the libraries.
+        # A session of its own, so that only the parent receives Ctrl-C and handles the jobs.
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "folds.execution.worker"],
             stdin=subprocess.PIPE,

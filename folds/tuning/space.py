@@ -17,6 +17,7 @@ from folds.utils.files import derive_seed
 METRICS = ("macro_f1", "accuracy", "log_loss")
 _EXAMPLE = "[space], then lr = {low = 1e-4, high = 1e-2, log = true} or batch_size = [16, 32, 64]"
 _ATTEMPTS = 10_000  # to sample settings that differ from all earlier trials, before the space counts as exhausted
+_MAX_TRIALS = 10_000
 _DIGITS = 3  # significant digits of a sampled number, so that it is short to type
 
 
@@ -220,7 +221,7 @@ def read_options(path: Path, table: Any, trials: int | None = None) -> TuneOptio
 
 
 def _check_option(where: str, key: str, value: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
     valid, expected = {
         "folds": (
             isinstance(value, list) and value and all(type(one) is int and one >= 0 for one in value),
@@ -229,6 +230,7 @@ def _check_option(where: str, key: str, value: Any) -> None:
         "metric": (value in METRICS, " or ".join(METRICS)),
         "reduction": (number and value > 1, "a number above 1"),
         "gpus": (number and (0 <= value < 1 or value == int(value) >= 0), "a fraction of one GPU, or a whole number"),
+        "trials": (type(value) is int and 1 <= value <= _MAX_TRIALS, f"a whole number from 1 to {_MAX_TRIALS:,}"),
         "seed": (type(value) is int and value >= 0, "a whole number from 0"),
     }.get(key, (type(value) is int and value >= 1, "a whole number from 1"))
     if not valid:

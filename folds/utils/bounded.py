@@ -48,12 +48,14 @@ def check_bounded(value: Any, depth: int = MAX_DEPTH, values: int = MAX_VALUES) 
         count += len(inner)
         if count > values:
             raise ValueError(f"it holds more than {values:,} values")
-        stack += [(each, level + 1) for each in inner if isinstance(each, Mapping | list | tuple | set | frozenset | int)]
+        stack += [
+            (each, level + 1) for each in inner if isinstance(each, Mapping | list | tuple | set | frozenset | int)
+        ]
 
 
 def check_regular(path: Path) -> None:
     """Raise OSError if `path` does not exist or is neither a file nor a folder: reading a pipe can wait for ever."""
-    mode = os.stat(path).st_mode
+    mode = Path(path).stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
 
@@ -106,8 +108,8 @@ json.dump([None if (one := search(text)) is None else one[group] for text in tex
 def search_each(pattern: re.Pattern[str], group: str | int, texts: Sequence[str], option: str) -> list[str | None]:
     """Return the group of the first match of a regular expression in each text; None without one.
 
-    A pattern such as ``(a+)+$`` can need more time than anybody has, and Python cannot stop it. A pattern with more than
-    one repetition is therefore searched in a process of its own, with a time limit.
+    A pattern such as ``(a+)+$`` can need more time than anybody has, and Python cannot stop it. A pattern with more
+    than one repetition is therefore searched in a process of its own, with a time limit.
 
     Parameters
     ----------

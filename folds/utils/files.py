@@ -15,6 +15,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from folds.errors import EnsembleError
+from folds.utils.bounded import read_bounded
+
+MAX_JSON = 1 << 30  # bytes
+MAX_BRACKETS = 5_000_000
+MAX_NAME = 200  # of a run: its files have longer names, and file systems allow 255 bytes
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -32,7 +37,7 @@ def is_file_safe(name: str) -> bool:
     """Return whether a name is safe for one file or folder: letters, digits, ``.``, ``_`` and ``-``, and no path out of
     its folder.
     """
-    return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name) is not None
+    return len(name) <= MAX_NAME and re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name) is not None
 
 
 def derive_seed(*parts: object) -> int:
@@ -154,7 +159,11 @@ def write_json(path: Path, value: Any) -> Path:
 def read_json(path: Path) -> Any:
     """Return the JSON in `path`; raise EnsembleError with the file and line if it is not JSON."""
     try:
-        return json.loads(Path(path).read_bytes())
+        content = read_bounded(Path(path), MAX_JSON)
+        # Each bracket may be a list or an object of its own, which needs 30 times its length in memory.
+        if content.count(b"[") + content.count(b"{") > MAX_BRACKETS:
+            raise ValueError("it has too many lists and objects")
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise EnsembleError(
             f"{path} is not JSON: {error}", hint="restore the file, or remove it to continue without it"
