@@ -25,7 +25,7 @@ from folds.models.inference import PixelSource, predict_logits
 from folds.models.precision import resolve_devices
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.rows import samples_sha
-from folds.splits.assignment import read_folds
+from folds.utils.csv_table import read_csv
 from folds.utils.files import sha256_bytes, sha256_file
 from folds.utils.progress import SILENT, Progress
 
@@ -226,8 +226,8 @@ def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int
         return
     former: dict[str, str] = {}
     if folds.is_file():
-        recorded = read_folds(folds)
-        former = dict(zip(recorded.ids.tolist(), recorded.labels.tolist(), strict=True))
+        recorded = read_csv(folds)
+        former = dict(zip(recorded.column("id"), recorded.column("label"), strict=True))
     names = table.ids[list(rows)].tolist()
     other = [
         f"{table.locations[row]}: '{name}' is '{label}', was '{former[name]}'"

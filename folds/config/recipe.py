@@ -473,8 +473,8 @@ def check(settings: Settings, recipe: Recipe) -> None:
     trainings = settings.seeds * settings.repeats * len(settings.arch) * (1 if settings.holdout else settings.k)
     if trainings > MAX_TRAININGS and settings.seeds * settings.repeats > 1:
         raise UsageError(
-            f"{settings.repeats:,} repeats × {settings.seeds:,} seeds × {len(settings.arch):,} models of {settings.k:,} "
-            f"folds are {trainings:,} trainings, more than {MAX_TRAININGS:,}",
+            f"{settings.repeats:,} repeats × {settings.seeds:,} seeds × {len(settings.arch):,} models of "
+            f"{settings.k:,} folds are {trainings:,} trainings, more than {MAX_TRAININGS:,}",
             hint="fewer `repeats`, `seeds` or `k`, or several commands",
         )
     if recipe.batch_size is not None and recipe.accumulate > recipe.batch_size:

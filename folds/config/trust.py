@@ -17,6 +17,7 @@ from typing import Any
 from folds.config.recipe import key_of
 from folds.errors import EnsembleError
 from folds.utils.files import write_atomic
+from folds.utils.toml import read_toml
 
 # Settings whose value ``module:object`` is imported, which runs the module. `metric` counts only with a colon.
 CODE = ("transform", "metric")
@@ -95,9 +96,10 @@ def trust(path: Path, remove: bool = False) -> list[str]:
     ------
     EnsembleError : the file cannot be read, or the hash cannot be written.
     """
-    from folds.config.files import read_record
-
-    named = code_in(read_record(path))
+    try:
+        named = code_in(read_toml(path))
+    except (OSError, ValueError) as error:
+        raise EnsembleError(f"{path} cannot be read: {error}") from None
     own, known = _identity(path), _trusted()
     line = f"{own} {str(path.resolve()).encode(errors='replace').decode()!r}"
     lines = [text for identity, text in known.items() if identity != own]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ def _check_pickle(pickle: bytes | IO[bytes], plain: bool) -> None:
     stack: list[Any] = []  # of every value: None, or (size, depth) of a tuple; "mark" for a mark
     memo: dict[Any, Any] = {}
     try:
-        for code, value, _ in pickletools.genops(pickle):
+        for code, value, _ in _operations(pickle):
             name = code.name
             if name == "GLOBAL":
                 if (plain and not _PLAIN.fullmatch(str(value))) or _NEVER.fullmatch(str(value)):
@@ -111,6 +111,14 @@ def _check_pickle(pickle: bytes | IO[bytes], plain: bool) -> None:
             else:
                 _pop_and_push(stack, code)
     except (IndexError, KeyError, TypeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"its pickle is damaged: {error}") from None
+
+
+def _operations(pickle: bytes | IO[bytes]) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield the instructions of a pickle; raise ValueError, with one beginning, if it is damaged."""
+    try:
+        yield from pickletools.genops(pickle)
+    except (ValueError, OverflowError, MemoryError) as error:
         raise ValueError(f"its pickle is damaged: {error}") from None
 
 

@@ -68,7 +68,7 @@ def test_compressed_parts_are_refused():
 
 
 def test_a_name_that_allocates_memory_is_refused():
-    with pytest.raises(ValueError, match="unsupported GLOBAL"):
+    with pytest.raises(ValueError, match=r"unsupported GLOBAL"):
         load_archive(repack(b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R."), plain=False)
 
 
@@ -91,5 +91,5 @@ def test_tensors_that_are_no_weights_are_named(tensor, kind):
 def test_a_damaged_file_is_one_kind_of_error():
     for content in (b"", b"\x80\x02h\x05.", b"PK\x03\x04 no archive", b"\x80\x02((((t."):
         Path("damaged.pt").write_bytes(content)
-        with pytest.raises(ValueError, match="damaged|archive|opcode|pickle|exhausted"):
+        with pytest.raises(ValueError, match=r"is damaged|not an archive"):
             load_archive(Path("damaged.pt"))
