@@ -28,6 +28,7 @@ from folds.config.recipe import (
 from folds.config.trust import CODE, check_trusted
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import cannot_read
+from folds.utils.schema import shown
 from folds.utils.toml import read_toml, toml_value
 
 CONFIG = Path("ensemble.toml")
@@ -221,7 +222,7 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
         return target(value)
     except (ValueError, KeyError, TypeError):
         name = getattr(target, "__name__", str(target))
-        raise UsageError(f"{spelling_of(key)} = {value!r}{source}: expected {name}") from None
+        raise UsageError(f"{spelling_of(key)} = {shown(value, 200)}{source}: expected {name}") from None
 
 
 def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:

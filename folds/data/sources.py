@@ -170,7 +170,7 @@ def _recorded_place(text: str, name: str) -> Path:
     except FileNotFoundError:
         return path  # reported by the reader, with similar names
     except (OSError, ValueError) as error:
-        reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
+        reason = str(error.strerror if isinstance(error, OSError) else error).lower()
         raise EnsembleError(
             f"`{name}={shown(text)}` of the training cannot be read: {reason}", hint=f"`{name}=PATH` names it"
         ) from None

@@ -14,7 +14,7 @@ from folds.utils.bounded import check_bounded, check_regular
 if TYPE_CHECKING:
     pass
 
-_MAX_TUPLE = 100_000  # values in a tuple, nested ones counted each time: hashing or printing it visits all
+_MAX_TUPLE = 20_000_000  # values in a tuple, nested ones counted each time: hashing or printing it visits all
 _MAX_TUPLE_DEPTH = 50
 # What the files of this program name. torch.load accepts more, such as quantized and sparse tensors.
 _PLAIN = re.compile(
@@ -97,6 +97,9 @@ def _check_pickle(pickle: bytes | IO[bytes], plain: bool) -> None:
             name = code.name
             if name == "GLOBAL":
                 if (plain and not _PLAIN.fullmatch(str(value))) or _NEVER.fullmatch(str(value)):
+                    kind = re.fullmatch(r"torch\._utils _rebuild_(\w+)", str(value))
+                    if kind is not None:
+                        raise ValueError(f"it holds tensors of another kind ({kind[1]}), expected ordinary tensors")
                     raise ValueError(f"it names {str(value)[:100].replace(' ', '.')}: unsupported GLOBAL")
                 stack.append(None)
             elif name in ("TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"):

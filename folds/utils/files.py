@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
@@ -64,6 +65,7 @@ def write_atomic(path: Path, content: bytes | bytearray | str | Callable[[IO[byt
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         make_folder(path.parent)
+        _remove_of_dead_processes(path.parent)
         with open(temporary, "wb") as file:
             if callable(content):
                 watched = _Watched(file)
@@ -82,6 +84,37 @@ def write_atomic(path: Path, content: bytes | bytearray | str | Callable[[IO[byt
             raise cannot_write(path, cause) from error
         raise
     return path
+
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.tmp")
+_ABANDONED_SECONDS = 600.0  # after the last write; the process may run on another machine that shares the folder
+_cleaned: set[str] = set()  # folders in which this process has looked for leftovers
+
+
+def _remove_of_dead_processes(folder: Path) -> None:
+    """Remove temporary files of processes that were killed while they wrote; once for each folder and process."""
+    key = os.path.abspath(folder)  # noqa: PTH100 - no need to resolve links
+    if key in _cleaned or os.name != "posix":
+        return
+    _cleaned.add(key)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found is None or _is_alive(int(found[1])):
+                continue
+            with contextlib.suppress(OSError):
+                if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
+                    Path(entry.path).unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def check_not_folder(path: Path) -> None:

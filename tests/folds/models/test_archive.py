@@ -84,7 +84,7 @@ def test_a_name_that_allocates_memory_is_refused():
 def test_tensors_that_are_no_weights_are_named(tensor, kind):
     assert kind in unusual(tensor)
     torch.save({"w": tensor}, "odd.pt")
-    with pytest.raises(ValueError, match="unsupported GLOBAL|expected ordinary tensors"):
+    with pytest.raises(ValueError, match=r"unsupported GLOBAL|expected ordinary tensors"):
         load_archive(Path("odd.pt"))
 
 
