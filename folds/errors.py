@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # Characters that move a terminal's cursor, begin a line, change the writing direction or cannot be encoded.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Half of a surrogate pair: no file can hold it as UTF-8.
+SURROGATE = re.compile("[\ud800-\udfff]")
 # A parameter as messages mark it: `k`, `holdout=0.2`. Other text between backticks is left alone.
 _PARAMETER = re.compile(r"`([A-Za-z_]\w*)(?:=([^`\n]*))?`")
 

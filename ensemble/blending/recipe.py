@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from ensemble.learning.combination import Combination
 from folds.errors import EnsembleError
 from folds.utils.files import is_file_safe
 from folds.utils.schema import ONE_LINE, FieldType, integer, list_of, mapping_of, optional, shown, validate_fields
-from folds.utils.toml import toml_value
+from folds.utils.toml import read_toml, toml_value
 
 SCHEMA = 1
 _REWRITE = "run ensemble blend again to rewrite it"
@@ -223,13 +222,12 @@ def read_recipe(path: Path) -> BlendRecipe:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
+        record = read_toml(path)
     except FileNotFoundError:
         raise EnsembleError(
             f"blend not found: {path}", hint="ensemble blend runs/*.npy writes runs/blends/NAME/blend.toml"
         ) from None
-    # Not TOML, not UTF-8, thousands of digits or thousands of brackets.
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise EnsembleError(f"{path} cannot be read: {error}", hint=_REWRITE) from None
     if record.get("schema") != SCHEMA:
         raise EnsembleError(f"{path} has schema {shown(record.get('schema'))}, expected {SCHEMA}", hint=_REWRITE)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ensemble import __version__
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.parser import NO_PARTIAL_FILES, build_parser, check_environment, check_spellings, flags_of
-from folds.errors import EnsembleError, Interrupted, UsageError, unknown_name
+from ensemble.cli.terminal.streams import discard, flush_stdout, prepare_streams, print_to_stderr
+from folds.errors import EnsembleError, Interrupted, UsageError, printable, unknown_name
 
 # Command → its line in `ensemble --help`. The lines are here so that the help imports no command module
 # (ensemble.cli.commands.<name>, with a function of that name).
@@ -25,6 +28,7 @@ COMMANDS = {
     "tta": "test-time augmentation of a checkpoint or a run",
     "predict": "predict new images with a checkpoint, a run or a blend; write a submission",
     "runs": "list, filter and compare the runs so far; add notes",
+    "trust": "let ./ensemble.toml of a folder name code (transform); remembered outside the folder",
     "doctor": "check the installation: versions, devices, mismatched packages",
 }
 
@@ -47,6 +51,8 @@ next: ensemble demo
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 success, 1 invalid input, 2 invalid usage, 3 failed folds, 130 interrupted."""
+    prepare_streams()
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that are started import nothing from the working folder
     words = list(sys.argv[1:] if arguments is None else arguments)
     console.words = list(words)
     debug = _take(words, "--debug")
@@ -59,13 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = _explain(Interrupted(NO_PARTIAL_FILES))
     except BrokenPipeError:
-        # The reader of stdout (head, less) has ended. Redirect stdout, or Python prints an error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard("stdout")  # its reader (head, less) has ended
         code = 0
     except Exception as error:
         if debug:
             raise
         code = _explain(error)
+    unwritten = flush_stdout()
+    if unwritten is not None and not code:
+        code = _explain(EnsembleError(f"cannot write to standard output: {_reason(unwritten)}"))
     sys.exit(code)
 
 
@@ -85,6 +93,7 @@ def _run(words: list[str]) -> int:
         width = max(map(len, COMMANDS))
         print(USAGE.format(commands="\n".join(f"  {name:{width}}  {line}" for name, line in COMMANDS.items())), end="")
         return 0
+    _check_folder()
     name, *rest = words
     if name not in COMMANDS:
         raise unknown_name("command", name, list(COMMANDS), hint="ensemble --help lists the commands")
@@ -100,10 +109,20 @@ def _run(words: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _check_folder() -> None:
+    """Raise EnsembleError if the working folder was removed: every relative path would fail."""
+    try:
+        Path.cwd()
+    except OSError:
+        raise EnsembleError(
+            "the working folder does not exist any more (it was removed or moved)", hint="cd to an existing folder"
+        ) from None
+
+
 def _explain(error: Exception) -> int:
     if isinstance(error, EnsembleError):
         for line in error.lines(console.spelled):
-            print(line, file=sys.stderr)
+            print_to_stderr(line)
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(
         error, "exit_code"
@@ -114,6 +133,40 @@ def _explain(error: Exception) -> int:
         return _explain(usage)
     if type(error).__name__ == "Exit":
         return int(getattr(error, "exit_code", 0))
-    print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-    print("hint: internal error: rerun with --debug for a traceback and report it", file=sys.stderr)
+    known = _of_surroundings(error)
+    if known is not None:
+        return _explain(known)
+    print_to_stderr(f"error: {type(error).__name__}: {printable(str(error))}")
+    print_to_stderr("hint: internal error: rerun with --debug for a traceback and report it")
     return 1
+
+
+def _of_surroundings(error: BaseException) -> EnsembleError | None:
+    """Return the error for something outside of the program (a file, memory, a limit); None for a fault of its own."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "failed to map segment" in str(error):
+        what = f" (while loading {error.name})" if isinstance(error, ImportError) and error.name else ""
+        return EnsembleError(
+            f"there is not enough memory{what}: {printable(str(error))[:200] or 'an allocation failed'}",
+            hint="a memory limit (ulimit -v) may be lower than torch needs, about 10 GB of addresses; or use fewer "
+            "`jobs` and a smaller `batch_size`",
+        )
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return EnsembleError(
+            "no new thread can be started: the limit of this user is reached",
+            hint="ulimit -u shows it; or fewer `jobs`",
+        )
+    if isinstance(error, OSError) and error.errno:
+        named = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        named = named if len(named) <= 150 else f"{named[:150]}…"
+        hint = f"ls -ld {named} shows whether it can be used" if named and error.errno != errno.ENAMETOOLONG else None
+        return EnsembleError(f"{named or 'a file or stream'} cannot be used: {_reason(error)}", hint=hint)
+    if isinstance(error, UnicodeEncodeError) and error.reason.startswith("surrogates"):
+        return EnsembleError(
+            f"a name is not Unicode and cannot be written: {printable(str(error.object))[:100]}",
+            hint="rename the file, for example with convmv",
+        )
+    return None
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)

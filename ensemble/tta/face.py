@@ -139,6 +139,7 @@ def tta(
     budget: int | None = None,
     adaptive: bool = False,
     data: str | Path | None = None,
+    test: str | Path | None = None,
     per_person: bool = False,
     device: str = "auto",
     force: bool = False,
@@ -159,7 +160,7 @@ def tta(
         ``auto``, the best of these.
     budget : maximum number of views per image, chosen by out-of-fold score.
     adaptive : whether to use more views only where the plain image is uncertain.
-    data : the table that the run was trained on, if it has moved.
+    data, test : the table that the run was trained on and its test images, if they have moved.
     per_person : whether to average the probabilities of each person's images before scoring.
     device : ``auto``, ``cpu``, or the number of a GPU.
     force : whether to predict the views again.
@@ -193,6 +194,7 @@ def tta(
         parse_views(views if isinstance(views, str) else ",".join(views)),
         config,
         data=None if data is None else Path(data),
+        test=None if test is None else Path(test),
         per_person=per_person,
         device=str(device),
         force=force,

@@ -19,12 +19,13 @@ from folds.data.table import Dataset, SampleTable
 from folds.errors import EnsembleError, combine_errors
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
-from folds.models.checkpoint import Checkpoint, load_checkpoint
+from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, load_checkpoint
 from folds.models.factory import is_convolutional
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.precision import resolve_devices
 from folds.predictions.files import PredictionMetadata
 from folds.predictions.rows import samples_sha
+from folds.utils.csv_table import read_csv
 from folds.utils.files import sha256_bytes, sha256_file
 from folds.utils.progress import SILENT, Progress
 
@@ -63,7 +64,9 @@ class FoldPredictor:
         self.image_cache = image_cache
         self.checkpoint, self.sha = load_checkpoint(path), sha256_file(path)
         self.data = open_data(self.checkpoint)
-        self.index = _positions(self.data.train, self.checkpoint)
+        self.index = _positions(
+            self.data.train, self.checkpoint, folder.parent.parent / self.checkpoint.run / "folds.csv"
+        )
         self.device = resolve_devices(device)[0]
         self.passes = 0  # images × views that were predicted
         self._made: set[Path] = set()
@@ -194,35 +197,45 @@ class FoldPredictor:
             )
 
 
-def _positions(table: SampleTable, checkpoint: Checkpoint) -> NDArray[np.int64]:
-    position = {name: i for i, name in enumerate(table.ids.tolist())}
-    missing = [name for name in checkpoint.validation_ids if name not in position]
+def _positions(table: SampleTable, checkpoint: Checkpoint, folds: Path) -> NDArray[np.int64]:
+    position = {name: i for i, name in enumerate(hash_ids(table.ids.tolist()))}
+    wanted = checkpoint.validation_hashes
+    missing = sum(name not in position for name in wanted)
     if missing:
         raise EnsembleError(
-            f"{table.source} lacks {len(missing):,} of the {len(checkpoint.validation_ids):,} validation samples of "
-            f"{checkpoint.run} fold {checkpoint.fold}, e.g. '{missing[0]}'",
+            f"{table.source} lacks {missing:,} of the {len(wanted):,} validation samples of {checkpoint.run} fold "
+            f"{checkpoint.fold}",
             hint="`data` must name the table the checkpoint was trained on",
         )
-    rows = [position[name] for name in checkpoint.validation_ids]
-    _check_labels(table, checkpoint, rows)
+    rows = [position[name] for name in wanted]
+    _check_labels(table, checkpoint, rows, folds)
     return np.array(sorted(rows))
 
 
-def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int]) -> None:
-    """Raise EnsembleError if labels differ from those at training: scores against other labels are not comparable."""
-    if checkpoint.validation_labels is None or table.labels is None:  # made before they were recorded
+def _check_labels(table: SampleTable, checkpoint: Checkpoint, rows: Sequence[int], folds: Path) -> None:
+    """Raise EnsembleError if labels differ from those at training: scores against other labels are not comparable.
+
+    Parameters
+    ----------
+    folds : ``runs/<run>/folds.csv``, which has the former labels; the checkpoint has only their hash.
+    """
+    if checkpoint.labels_sha is None or table.labels is None:  # made before they were recorded
         return
-    labels = table.labels.tolist()
-    pairs = zip(checkpoint.validation_ids, checkpoint.validation_labels, rows, strict=True)
+    labels = table.labels[list(rows)].tolist()
+    if hash_labels(checkpoint.validation_hashes, labels) == checkpoint.labels_sha:
+        return
+    former: dict[str, str] = {}
+    if folds.is_file():
+        recorded = read_csv(folds)
+        former = dict(zip(recorded.column("id"), recorded.column("label"), strict=True))
+    names = table.ids[list(rows)].tolist()
     other = [
-        f"{table.locations[row]}: '{name}' is '{labels[row]}', was '{label}'"
-        for name, label, row in pairs
-        if labels[row] != label
+        f"{table.locations[row]}: '{name}' is '{label}', was '{former[name]}'"
+        for row, name, label in zip(rows, names, labels, strict=True)
+        if former.get(name, label) != label
     ]
+    which = f"validation samples of {checkpoint.run} fold {checkpoint.fold}"
+    hint = "`data` must name the table the checkpoint was trained on; train again if its labels were corrected"
     if other:
-        raise combine_errors(
-            other,
-            f"of the {len(rows):,} validation samples of {checkpoint.run} fold {checkpoint.fold} "
-            f"have another label in {table.source}",
-            hint="`data` must name the table the checkpoint was trained on; train again if its labels were corrected",
-        )
+        raise combine_errors(other, f"of the {len(rows):,} {which} have another label in {table.source}", hint=hint)
+    raise EnsembleError(f"some of the {len(rows):,} {which} have another label in {table.source}", hint=hint)

@@ -56,6 +56,7 @@ def augment_folds(
     request: MergeConfig | None = None,
     *,
     data: Path | None = None,
+    test: Path | None = None,
     per_person: bool = False,
     device: str = "auto",
     force: bool = False,
@@ -68,7 +69,7 @@ def augment_folds(
     ----------
     target : path of a checkpoint, or name of a run.
     views : the views; duplicates are removed.
-    data : the table it was trained on, if it has moved.
+    data, test : the table it was trained on and its test images, if they have moved.
     per_person : whether to average the probabilities of a person's images before scoring.
     device, force : as in `augment`.
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
@@ -84,9 +85,17 @@ def augment_folds(
     def open_data(checkpoint: Checkpoint) -> Dataset:
         # The classes of an attribute model are values of the attribute, not classes of the table.
         classes = checkpoint.classes if checkpoint.target == LABEL else None
-        key = repr((sorted(checkpoint.data.items()), classes))
+        key = repr((sorted(checkpoint.data.items()), classes, checkpoint.folds_sha))
         if key not in tables:
-            tables[key] = load_checkpoint_data(checkpoint.data, data, classes=classes, root=root)
+            tables[key] = load_checkpoint_data(
+                checkpoint.data,
+                data,
+                test=test,
+                classes=classes,
+                root=root,
+                run=checkpoint.run,
+                folds_sha=checkpoint.folds_sha,
+            )
         return tables[key]
 
     checkpoints = {path: load_checkpoint(path) for path in find_checkpoints(target, root / "checkpoints")}

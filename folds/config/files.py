@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -26,9 +25,11 @@ from folds.config.recipe import (
     spelling_of,
     spellings_of,
 )
+from folds.config.trust import CODE, check_trusted
 from folds.errors import EnsembleError, UsageError, close_matches
+from folds.utils.csv_table import cannot_read
 from folds.utils.schema import shown
-from folds.utils.toml import toml_value
+from folds.utils.toml import read_toml, toml_value
 
 CONFIG = Path("ensemble.toml")
 RUN = "run"
@@ -43,6 +44,7 @@ def load_settings(
     run: Mapping[str, Any] | None = None,
     tuning: bool = False,
     implicit: bool = True,
+    runs_code: bool = True,
 ) -> tuple[Settings, Recipe, dict[str, str]]:
     """Return settings and recipe by precedence: flag > ENSEMBLE_* > `run` > `config` > ./ensemble.toml > default.
 
@@ -53,6 +55,7 @@ def load_settings(
     run : one of `read_run_tables`.
     tuning : whether the files may have the tables of `ensemble tune`, which are ignored here.
     implicit : False ignores the environment and ./ensemble.toml, so Python code uses only its arguments.
+    runs_code : whether the command imports the code that settings name (`folds.config.trust`).
 
     Returns
     -------
@@ -60,7 +63,8 @@ def load_settings(
 
     Raises
     ------
-    EnsembleError : a file is missing, is not TOML or has an unknown key.
+    EnsembleError : a file is missing, is not TOML or has an unknown key; or ./ensemble.toml names code and is not
+        trusted.
     UsageError : an unknown setting, two spellings of one setting in the same place, or an invalid value.
     """
     layers = [(origin, by_key(layer, origin)) for origin, layer in _file_layers(config, tuning, implicit)]
@@ -76,6 +80,9 @@ def load_settings(
         for key, value in layer.items():
             values[key] = _coerce(key, value, known[key].kind, origin)
             origins[key] = origin
+    if runs_code and (config is None or config.resolve() != CONFIG.resolve()):
+        lying = {key: values[key] for key in CODE if key in values and origins[key] == str(CONFIG)}
+        check_trusted(CONFIG, lying)
     settings = Settings(**{f.name: values[f.name] for f in fields(Settings) if f.name in values})
     recipe = Recipe(**{f.name: values[f.name] for f in fields(Recipe) if f.name in values})
     check(settings, recipe)
@@ -124,6 +131,8 @@ def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
     """
     path = config if config is not None else CONFIG
     tables = _read_toml(path).get(RUN, []) if path.is_file() else []
+    if config is None:
+        check_trusted(path, tables)
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise EnsembleError(f"{path}: 'run' must be tables", hint="write each as [[run]], followed by its settings")
     own = [f.name for f in fields(Recipe) if f.name != "seed"] + ["arch", "name"]
@@ -162,14 +171,18 @@ def tuning_of(config: Path | None = None) -> tuple[Path, Any, Any]:
             f"there is no settings file {path}", hint="ensemble tune -c FILE, where FILE has a table [space]"
         )
     content = _read_toml(path)
+    if config is None:
+        check_trusted(path, {name: content[name] for name in TUNING if name in content})
     return path, content.get(TUNING[0], {}), content.get(TUNING[1], {})
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = read_toml(path)
+    except ValueError as error:
         raise EnsembleError(f"{path} is not TOML: {error}") from None
+    except OSError as error:
+        raise cannot_read(path, error) from None
     read: dict[str, Any] = {}
     for key, value in content.items():
         if key in (RUN, *TUNING):
@@ -221,7 +234,7 @@ def _coerce(key: str, value: Any, kind: Any, origin: str) -> Any:
         return target(value)
     except (ValueError, KeyError, TypeError):
         expected = _EXPECTED.get(typing.get_origin(target) or target, "another type")
-        raise UsageError(f"{spelling_of(key)} = {shown(value)}{source}: expected {expected}") from None
+        raise UsageError(f"{spelling_of(key)} = {shown(value, 200)}{source}: expected {expected}") from None
 
 
 def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> str:
@@ -246,6 +259,6 @@ def to_toml(settings: Settings, recipe: Recipe, resolved: Mapping[str, Any]) -> 
 def read_record(path: Path) -> dict[str, Any]:
     """Return a recorded `config.toml` as plain values; raise EnsembleError if it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return read_toml(path)
+    except (OSError, ValueError) as error:
         raise EnsembleError(f"{path} cannot be read: {error}", hint=DAMAGED) from None

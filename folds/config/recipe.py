@@ -28,6 +28,7 @@ from folds.errors import UsageError, unknown_name
 from folds.images.settings import check_fit, parse_size, parse_window
 from folds.optim.schedules import RISING, SCHEDULES, check_schedule
 
+MAX_TRAININGS = 10_000  # of one command
 # Settings that make or choose a split in different ways exclude each other.
 CONTRADICTIONS = {
     ("holdout", "k"): "`holdout` makes a single split: give one of them",
@@ -362,11 +363,21 @@ class Settings:
         metavar="COL[,COL]",
     )
     repeats: int = setting(
-        1, "independent splits into k folds, one run each: NAME, NAME-r1, …", FOLDS, metavar="R", minimum=1
+        1,
+        "independent splits into k folds, one run each: NAME, NAME-r1, …",
+        FOLDS,
+        metavar="R",
+        minimum=1,
+        maximum=1000,
     )
     repair: bool = setting(True, "move persons where scikit-learn's split lacks a class or is unbalanced", FOLDS)
     seeds: int = setting(
-        1, "training seeds on the same folds, one run each: NAME, NAME-s1, …", FOLDS, metavar="N", minimum=1
+        1,
+        "training seeds on the same folds, one run each: NAME, NAME-s1, …",
+        FOLDS,
+        metavar="N",
+        minimum=1,
+        maximum=1000,
     )
     arch: tuple[str, ...] = setting(
         ("swin",), "models, by short name or timm id: swin,resnet18", MODEL, metavar="A[,B]"
@@ -464,6 +475,13 @@ def check(settings: Settings, recipe: Recipe) -> None:
         )
     if recipe.seed + settings.seeds > 2**32:
         raise UsageError(f"`seeds={settings.seeds}` from `seed={recipe.seed}` on go beyond 2**32")
+    trainings = settings.seeds * settings.repeats * len(settings.arch) * (1 if settings.holdout else settings.k)
+    if trainings > MAX_TRAININGS and settings.seeds * settings.repeats > 1:
+        raise UsageError(
+            f"{settings.repeats:,} repeats × {settings.seeds:,} seeds × {len(settings.arch):,} models of "
+            f"{settings.k:,} folds are {trainings:,} trainings, more than {MAX_TRAININGS:,}",
+            hint="fewer `repeats`, `seeds` or `k`, or several commands",
+        )
     if recipe.batch_size is not None and recipe.accumulate > recipe.batch_size:
         raise UsageError(
             f"`grad_accum` must not exceed `batch_size` ({recipe.batch_size}), found {recipe.accumulate}",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from folds.config.recipe import Recipe, key_of, known_hint, spelling_of, spellings_of
 from folds.errors import UsageError, close_matches
+from folds.utils.toml import parse_toml
 
 # Settings with their own way to give several values.
 _ELSEWHERE = {
@@ -35,6 +36,9 @@ class SweepPoint:
 
     values: Mapping[str, Any]
     suffix: str
+
+
+MAX_POINTS = 1_000  # combinations of one command
 
 
 class RequestedRecipe(NamedTuple):
@@ -66,6 +70,12 @@ def parse_sweep(texts: Sequence[str]) -> tuple[SweepPoint, ...]:
             name, listed = spelling_of(key), ",".join(map(_text, [*axes[key], *values]))
             raise UsageError(f"`sweep` {name} is given twice", hint=f"`sweep` {name}={listed}")
         axes[key] = values
+    count = math.prod(map(len, axes.values()))
+    if count > MAX_POINTS:
+        raise UsageError(
+            f"`sweep` has {count:,} combinations, more than {MAX_POINTS:,}",
+            hint="ensemble tune samples a space of many settings and stops unpromising trials early",
+        )
     combinations = itertools.product(*axes.values())
     return tuple(
         SweepPoint(dict(zip(axes, combination)), "-".join(_part(key, value) for key, value in zip(axes, combination)))
@@ -102,8 +112,8 @@ def _values(name: str, listed: str) -> list[Any]:
     if not listed.startswith("["):
         return [value.strip() for value in listed.split(",") if value.strip()]
     try:
-        return list(tomllib.loads(f"values = {listed}")["values"])
-    except tomllib.TOMLDecodeError as error:
+        return list(parse_toml(f"values = {listed}")["values"])
+    except ValueError as error:
         hint = f"""`sweep` '{name}=["A,B", "C,D"]'"""
         raise UsageError(f"`sweep` {name}={listed}: not a TOML array: {error}", hint=hint) from None
 

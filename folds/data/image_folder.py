@@ -11,6 +11,7 @@ from pathlib import Path
 
 from folds.data.table import IMAGE_SUFFIXES, DataSpec, ImagePaths, RawColumns
 from folds.errors import EnsembleError, UsageError, combine_errors
+from folds.utils.bounded import search_each
 from folds.utils.csv_table import cannot_read
 
 EACH_ITS_OWN = "`person_regex='(.+)'` makes every image its own person"
@@ -100,20 +101,19 @@ def persons_by_regex(names: Sequence[str], regex: str, locations: Sequence[str])
 
     Raises
     ------
-    UsageError : `regex` is not a regular expression.
+    UsageError : `regex` is not a regular expression, or takes too long.
     EnsembleError : `regex` does not match every name; the message lists the first names without a match.
     """
     try:
         pattern = re.compile(regex)
-    except re.error as error:
-        message = f"`person_regex='{regex}'` is not a regular expression: {error}"
+    except (re.error, RecursionError, OverflowError) as error:
+        message = f"`person_regex='{regex[:200]}'` is not a regular expression: {error}"
         raise UsageError(message, hint=EACH_ITS_OWN) from None
     group: str | int = "person" if "person" in pattern.groupindex else min(1, pattern.groups)
     found: dict[str, str] = {}  # one string object per person instead of one per image, to save memory
     persons = []
-    for name in names:
-        match = pattern.search(name)
-        person = (match.group(group) or "").strip() if match else ""
+    for match in search_each(pattern, group, names, "person_regex"):
+        person = (match or "").strip()
         persons.append(found.setdefault(person, person))
     if "" in found:
         places = ((name, locations[i]) for i, name in enumerate(names) if not persons[i])

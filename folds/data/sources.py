@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from folds.config.files import read_record
 from folds.config.recipe import Settings
 from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec
+from folds.errors import EnsembleError
+from folds.utils.bounded import check_regular
+from folds.utils.schema import shown
 
 logger = logging.getLogger(__name__)
 
 HERE = Path("data")
 BUILT_IN = Path(".ensemble/people")
+_SYSTEM = {("/", name) for name in ("proc", "sys", "dev")}
 
 
 @dataclass(frozen=True)
@@ -91,25 +97,86 @@ def load_checkpoint_data(
     record: Mapping[str, Any],
     data: Path | None = None,
     *,
+    test: Path | None = None,
     classes: Sequence[str] | None = None,
     root: Path = Path(),
+    run: str | None = None,
+    folds_sha: str | None = None,
 ) -> Dataset:
     """Return the data that a checkpoint was trained on; log their path.
+
+    A checkpoint does not name its table (one of version 0.1.0 does). The record of its run does, or the user.
 
     Parameters
     ----------
     record : the fields of ``DataSpec`` in a checkpoint, with paths as text.
-    data : present path of the table, if it was moved.
+    data, test : present paths of the table and of the test images, if they were moved.
     classes : classes of the checkpoint; a label outside them is an error.
-    root : folder of the built-in synthetic faces, which are generated if missing.
+    root : folder of ``runs`` and of the built-in synthetic faces, which are generated if missing.
+    run, folds_sha : run of the checkpoint and hash of its folds, to find the record of the run.
+
+    Raises
+    ------
+    EnsembleError : nothing says where the data are, or they are not there.
     """
-    fields: dict[str, Any] = dict(record)
-    fields["test"] = Path(fields["test"]) if fields.get("test") else None
-    fields["data"] = data or Path(fields["data"])
+    fields: dict[str, Any] = {"data": None, **record}
+    if fields["data"] is None and run is not None:
+        fields |= _places_in_record(root / "runs" / run / "config.toml", folds_sha)
+    fields["data"] = data or (_recorded_place(fields["data"], "data") if fields["data"] else None)
+    if fields["data"] is None:
+        raise EnsembleError(
+            f"the table of {run or 'the checkpoint'} is not known: a checkpoint does not name it, and there is no "
+            f"record of this training in {root / 'runs'}",
+            hint="`data=PATH` names the table, and `test=PATH` the test images if there were any",
+        )
+    fields["test"] = test or (_recorded_place(fields["test"], "test") if fields.get("test") else None)
+    if data is not None and test is None and fields["test"] is not None and not fields["test"].exists():
+        raise EnsembleError(
+            f"the test images of the training are not in {fields['test']} any more", hint="`test=PATH` names them"
+        )
     declared = classes or fields.get("classes")
     fields["classes"] = tuple(declared) if declared else None
     if fields["data"] == BUILT_IN:
         draw_built_in(root)  # their seed is fixed, so they can be generated again
         fields["data"] = root / BUILT_IN
-    logger.info(f"data: {fields['data']}")
+    moved = "" if fields["test"] is None else f"; test: {fields['test']}"
+    logger.info(f"data: {fields['data']}{moved}")
     return read_data(DataSpec(**fields))
+
+
+def _places_in_record(path: Path, folds_sha: str | None) -> dict[str, Any]:
+    """Return `data` and `test` of the record of a run; {} if there is none, or it is of another training."""
+    if not path.is_file():
+        return {}
+    record = read_record(path)
+    resolved = record.get("resolved")
+    known = resolved.get("folds_sha") if isinstance(resolved, Mapping) else None
+    if folds_sha is not None and known != folds_sha:
+        return {}
+    return {name: record[name] for name in ("data", "test") if isinstance(record.get(name), str)}
+
+
+def _recorded_place(text: str, name: str) -> Path:
+    """Return a path that a file names, checked as far as a stranger could have written it.
+
+    Raises
+    ------
+    EnsembleError : a pipe or a device (reading it could wait for ever), or a folder of the system.
+    """
+    path = Path(text)
+    try:
+        there = os.path.realpath(path)
+        check_regular(path)
+    except FileNotFoundError:
+        return path  # reported by the reader, with similar names
+    except (OSError, ValueError) as error:
+        reason = str(error.strerror if isinstance(error, OSError) else error).lower()
+        raise EnsembleError(
+            f"`{name}={shown(text)}` of the training cannot be read: {reason}", hint=f"`{name}=PATH` names it"
+        ) from None
+    if Path(there).parts[:2] in _SYSTEM or len(Path(there).parts) == 1:
+        raise EnsembleError(
+            f"`{name}={shown(text)}` of the training is a folder of the system, not data",
+            hint=f"`{name}=PATH` names it",
+        )
+    return path

@@ -108,11 +108,14 @@ def connect(address: str | None, variables: Mapping[str, str] | None = None) -> 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # Ray retries without limit by default
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        _set_token()
     try:
         import ray
     except ImportError:
         raise UsageError("`backend=ray` needs Ray, which is not installed", hint="pip install ray") from None
     if not ray.is_initialized():
+        own = {} if address is not None else _protect(ray)
         if address is None:
             _own.append(True)
         # Ray prints warnings of its machines to standard output, which is reserved for results.
@@ -125,6 +128,7 @@ def connect(address: str | None, variables: Mapping[str, str] | None = None) -> 
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 include_dashboard=False if address is None else None,
+                **own,
                 runtime_env={"env_vars": dict(variables)} if variables else None,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -134,6 +138,34 @@ def connect(address: str | None, variables: Mapping[str, str] | None = None) -> 
                 hint="ray status --address HOST:PORT shows whether it runs; ray start --head starts one",
             ) from None
     return ray
+
+
+# Since this version, the processes of a cluster can require a token of everyone who talks to them.
+_TOKEN_SINCE = (2, 52)
+
+
+def _set_token() -> None:
+    """Let a cluster of this command require a token that only its own processes know.
+
+    Ray runs what it is told through its ports, so without a token every user of the machine could run code as this one.
+    Set before Ray is imported, because it reads the variables then.
+    """
+    if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _protect(ray: Any) -> dict[str, Any]:
+    """Return the arguments of a cluster of this machine that nobody else can reach; log what this Ray cannot do."""
+    version = tuple(int(part) for part in re.findall(r"\d+", ray.__version__)[:2])
+    if version < _TOKEN_SINCE or os.environ.get("RAY_AUTH_MODE") != "token":
+        reason = f"Ray {ray.__version__} has no token" if version < _TOKEN_SINCE else "RAY_AUTH_MODE is not token"
+        logger.warning(
+            f"the local Ray cluster listens on 127.0.0.1 without a password ({reason}): other users of this machine could "
+            "run code as you while it runs; pip install -U ray"
+        )
+    return {"_node_ip_address": "127.0.0.1"}
 
 
 def place_on_cluster(jobs: int, execution: Execution, threads: int | None = None) -> DevicePlan:
@@ -255,7 +287,11 @@ def variables_of(threads: int) -> dict[str, str]:
     """Return the environment variables of a process that trains with `threads` threads."""
     source = str(source_root())
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    return {"PYTHONPATH": path, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))}
+    return {
+        "PYTHONPATH": path,
+        "PYTHONSAFEPATH": "1",
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
+    }
 
 
 def _ready(ray: Any, pending: Mapping[Any, Job]) -> list[Any]:

@@ -51,13 +51,14 @@ class Worker:
         variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+        # -P: a module that lies in the working folder must not shadow one of the libraries.
         # A session of its own, so that only the parent receives Ctrl-C and handles the jobs.
         return subprocess.Popen(
-            [sys.executable, "-m", "folds.execution.worker"],
+            [sys.executable, "-P", "-m", "folds.execution.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
-            text=True,
+            encoding="utf-8",
             env={**os.environ, **variables, "PYTHONPATH": path},
             start_new_session=True,
         )
@@ -169,7 +170,7 @@ def _serve() -> None:
             trace, reason = traceback.format_exc(), " ".join(str(error).split())
             with contextlib.suppress(OSError):
                 job.fold_dir.mkdir(parents=True, exist_ok=True)
-                (job.fold_dir / "error.txt").write_text(trace)
+                (job.fold_dir / "error.txt").write_text(trace, encoding="utf-8", errors="backslashreplace")
             send(
                 {
                     "event": "failed",

@@ -246,13 +246,25 @@ def git_state(folder: Path = Path()) -> dict[str, Any] | None:
     """Return ``{"commit": …, "dirty": …}`` of the working tree that contains `folder`; None without a tree or git.
 
     ``dirty`` is true if a tracked file differs from the commit; untracked files (data, results) do not count. Nothing
-    is sent or fetched, no code of the tree is run, and no author is recorded.
+    is sent or fetched, no code of the tree is run (None if its own settings name filters), and no author is recorded.
     """
+    if _filters(folder):
+        return None
     commit = _git(folder, "rev-parse", "--verify", "HEAD")
     if commit is None:
         return None
     status = _git(folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
     return None if status is None else {"commit": commit.strip(), "dirty": bool(status.strip())}
+
+
+def _filters(folder: Path) -> bool:
+    """Return whether the working tree has settings of its own that make git run programs (filters of contents).
+
+    A folder from elsewhere may bring its own ``.git/config``; `git status` would run a ``filter.NAME.clean`` in it.
+    """
+    names = _git(folder, "config", "--show-scope", "--includes", "--name-only", "--list")
+    scopes = [line.lower().partition("\t") for line in (names or "").splitlines()]
+    return any(scope in ("local", "worktree") and name.startswith("filter.") for scope, _, name in scopes)
 
 
 def _git(folder: Path, *words: str) -> str | None:

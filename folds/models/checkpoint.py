@@ -1,15 +1,23 @@
-"""Save and load checkpoints: weights, and everything needed to use them; loading never executes code in the file."""
+"""Save and load checkpoints: weights, and everything needed to use them; loading never executes code in the file.
+
+A checkpoint may be shared, so it names no files, people or labels of samples: ids are kept as hashes, which suffice to
+find the rows of a table again and to detect leaks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from folds.data.sources import BUILT_IN
 from folds.data.targets import Target, resolve_target
-from folds.errors import EnsembleError
+from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
+from folds.models.archive import load_archive, unusual
 from folds.models.factory import Architecture, check_arguments, create_model, is_known
 from folds.models.multi_head import join_heads
 from folds.predictions.files import LABEL
@@ -37,13 +45,21 @@ FORMAT = "ensemble checkpoint 1"
 
 
 _POSITIVE = FieldType("a number above 0", lambda value: NUMBER.holds(value) and value > 0)
-_IMAGES = {"height": integer(1, 2**16), "width": integer(1, 2**16), "fit": TEXT, "window": optional(list_of(NUMBER, 2))}
+_SIDE = integer(1, 4096)
+_IMAGES = {"height": _SIDE, "width": _SIDE, "fit": TEXT, "window": optional(list_of(NUMBER, 2))}
 _ARCHITECTURE = {
-    **{"name": TEXT, "timm_name": TEXT, "height": integer(1, 2**16), "width": integer(1, 2**16)},
+    **{"name": TEXT, "timm_name": TEXT, "height": _SIDE, "width": _SIDE},
     **{"mean": list_of(NUMBER, 3), "std": list_of(_POSITIVE, 3), "arguments": mapping_of(ANYTHING)},
 }
 _DATA = {
-    **{"data": TEXT, "path": TEXT, "label": TEXT, "person": TEXT, "id": optional(TEXT), "split": optional(TEXT)},
+    **{
+        "data": optional(TEXT),
+        "path": TEXT,
+        "label": TEXT,
+        "person": TEXT,
+        "id": optional(TEXT),
+        "split": optional(TEXT),
+    },
     **{"person_regex": optional(TEXT), "test": optional(TEXT), "classes": optional(list_of(TEXT))},
 }
 _RECIPE = {
@@ -56,7 +72,7 @@ _FIELDS: dict[str, FieldType] = {
     "fold": integer(0, 9999),
     "k": integer(0, 10000),
     "architecture": mapping_of(ANYTHING),
-    "weights": mapping_of(FieldType("a tensor", lambda value: _is_tensor(value))),
+    "weights": mapping_of(FieldType("an ordinary tensor", lambda value: _is_tensor(value))),
     "classes": list_of(TEXT),
     "class_attributes": mapping_of(mapping_of(TEXT)),
     "target": TEXT,
@@ -64,15 +80,21 @@ _FIELDS: dict[str, FieldType] = {
     "data": mapping_of(ANYTHING),
     "recipe": mapping_of(ANYTHING),
     "amp": one_of("off", "bf16", "fp16"),
-    "training_ids": list_of(TEXT),
-    "validation_ids": list_of(TEXT),
+    "training_hashes": optional(TEXT),
+    "validation_hashes": optional(TEXT),
+    "labels_sha": optional(TEXT),
     "folds_sha": TEXT,
     "versions": mapping_of(TEXT),
+    # Version 0.1.0 recorded the ids and labels themselves.
+    "training_ids": optional(list_of(TEXT)),
+    "validation_ids": optional(list_of(TEXT)),
     "validation_labels": optional(list_of(TEXT)),
     "heads": optional(list_of(TEXT)),
     "optimistic": optional(BOOL),
 }
-_TUPLES = ("classes", "training_ids", "validation_ids", "validation_labels", "heads")
+_TUPLES = ("classes", "heads")
+_HASHES = ("training_hashes", "validation_hashes")
+_HASH_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -81,11 +103,13 @@ class Checkpoint:
 
     Attributes
     ----------
-    data : location of the table (the fields of ``DataSpec``).
+    data : how the table is read (the fields of ``DataSpec``); of its place only that of synthetic data
+        (`anonymous_data`).
     images : how images were decoded (the fields of ``ImageSettings``).
     recipe : the resolved training settings.
-    training_ids, validation_ids : sample ids of the training and the validation part of the fold.
-    validation_labels : labels of the validation part; None if they were not recorded.
+    training_hashes, validation_hashes : hashes of the sample ids of the training and the validation part of the fold
+        (`hash_ids`).
+    labels_sha : hash of the labels of the validation part (`hash_labels`); None if they were not recorded.
     heads : attributes with one head each; empty if the outputs are the classes.
     selected_on_validation : whether something about the model was chosen on the validation part; ``optimistic`` in the
         file.
@@ -103,11 +127,11 @@ class Checkpoint:
     data: Mapping[str, Any]
     recipe: Mapping[str, Any]
     amp: str
-    training_ids: tuple[str, ...]
-    validation_ids: tuple[str, ...]
+    training_hashes: tuple[str, ...]
+    validation_hashes: tuple[str, ...]
     folds_sha: str
     versions: Mapping[str, str]
-    validation_labels: tuple[str, ...] | None = None
+    labels_sha: str | None = None
     heads: tuple[str, ...] = ()
     selected_on_validation: bool = False
 
@@ -129,7 +153,14 @@ class Checkpoint:
         EnsembleError : the weights do not fit the architecture.
         """
         target = self._outputs()
-        model = create_model(self.architecture, target.outputs)
+        from folds.models.build_limit import BuildLimit
+
+        own = sum(value.numel() for value in self.weights.values())
+        limit = BuildLimit(4 * own + 2**22, 40 * len(self.weights) + 5_000)
+        try:
+            model = create_model(self.architecture, target.outputs, limit=limit)
+        except UsageError as error:
+            raise EnsembleError(f"{path or 'the checkpoint'} is damaged: {error.message}") from None
         mismatch = _mismatches(self.weights, model.state_dict())
         if mismatch:
             raise EnsembleError(
@@ -145,6 +176,28 @@ class Checkpoint:
         if self.heads:
             return resolve_target("+".join(self.heads), self.classes, self.class_attributes)
         return resolve_target(LABEL, self.classes, {})
+
+
+def hash_ids(ids: Iterable[str]) -> tuple[str, ...]:
+    """Return a hash of each sample id: 16 hex digits, the same in every table."""
+    return tuple(hashlib.sha256(b"id\0" + one.encode(errors="surrogatepass")).hexdigest()[:_HASH_DIGITS] for one in ids)
+
+
+def hash_labels(hashes: Sequence[str], labels: Sequence[str]) -> str:
+    """Return one hash of the labels of samples, which does not depend on the order of the samples.
+
+    Parameters
+    ----------
+    hashes : of the ids (`hash_ids`).
+    """
+    pairs = sorted(zip(hashes, labels, strict=True))
+    return hashlib.sha256(repr(pairs).encode(errors="surrogatepass")).hexdigest()
+
+
+def anonymous_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``DataSpec`` without paths, except that of the synthetic data, which can be made again."""
+    built_in = data.get("data") == str(BUILT_IN)
+    return {**data, "data": str(BUILT_IN) if built_in else None, "test": None}
 
 
 def train_again(checkpoint: Checkpoint) -> str:
@@ -171,7 +224,7 @@ def _mismatches(weights: Mapping[str, torch.Tensor], expected: Mapping[str, torc
 def _is_tensor(value: Any) -> bool:
     import torch
 
-    return isinstance(value, torch.Tensor)
+    return isinstance(value, torch.Tensor) and not unusual(value)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
@@ -181,6 +234,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     record = {_file_key(name): getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
     record["architecture"] = asdict(checkpoint.architecture)
     record["format"] = FORMAT
+    record |= {name: "".join(record[name]) for name in _HASHES}
+    record["data"] = anonymous_data(checkpoint.data)
+    record["recipe"] = {name: value for name, value in checkpoint.recipe.items() if name != "init"}  # a path
     write_atomic(path, lambda file: torch.save(record, file))
     return sha256_file(path)
 
@@ -198,22 +254,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     EnsembleError : the file does not exist (the hint lists the existing checkpoints), is not a checkpoint, or contains
         code.
     """
-    import torch
-
     path = Path(path)
     if not path.is_file():
         raise EnsembleError(f"there is no checkpoint {path}", hint=available_checkpoints())
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
+        record = load_archive(path)
+    except MemoryError:
+        raise
     except Exception as error:
         # torch adds its advice about weights_only to every error, also for an image renamed to .pt.
         if any(sign in str(error) for sign in ("GLOBAL", "unsupported class", "Unsupported class", "persistent id")):
             raise EnsembleError(
                 f"{path} holds more than plain values and was not loaded, because it could run code"
             ) from None
-        raise EnsembleError(
-            f"{path} is not a checkpoint: {type(error).__name__} while reading", hint=available_checkpoints()
-        ) from None
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__} while reading"
+        raise EnsembleError(f"{path} is not a checkpoint: {reason}", hint=available_checkpoints()) from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise EnsembleError(
             f"{path} is not a checkpoint of this program",
@@ -230,9 +285,7 @@ def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
     if not wrong:
         if len(set(record["classes"])) < max(2, len(record["classes"])):
             wrong.append(f"'classes' is {shown(record['classes'])}, expected two or more different names")
-        labels = record.get("validation_labels")
-        if not record["validation_ids"] or (labels is not None and len(labels) != len(record["validation_ids"])):
-            wrong.append("'validation_ids' must not be empty, and 'validation_labels' must have the same length")
+        wrong += _wrong_rows(record)
     if wrong:
         raise EnsembleError(
             f"{path} is a damaged checkpoint: {wrong[0]}", hint=available_checkpoints(), details=wrong[1:6]
@@ -242,6 +295,7 @@ def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
     recorded = {name: record.get(_file_key(name)) for name in Checkpoint.__dataclass_fields__}
     values = {name: value for name, value in recorded.items() if value is not None}
     values |= {name: tuple(record[name]) for name in _TUPLES if record.get(name) is not None}
+    values |= _rows_of(record)
     checkpoint = Checkpoint(**(values | {"architecture": Architecture(**architecture)}))
     try:
         checkpoint.image_settings  # noqa: B018 - it checks its fields
@@ -255,6 +309,36 @@ def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
             hint="only models of timm are loaded; pip install --upgrade timm",
         )
     return checkpoint
+
+
+def _wrong_rows(record: Mapping[str, Any]) -> list[str]:
+    """Return one line per problem of the training and validation rows, in the form of this version or of 0.1.0."""
+    ids, labels = record.get("validation_ids"), record.get("validation_labels")
+    wrong = []
+    for name in _HASHES:
+        text, older = record.get(name), name.replace("hashes", "ids")
+        if text is None and record.get(older) is None:
+            wrong.append(f"'{name}' is missing, expected text")
+        elif text is not None and re.fullmatch(rf"(?:[0-9a-f]{{{_HASH_DIGITS}}})*", text) is None:
+            wrong.append(f"'{name}' is {shown(text)}, expected hashes of {_HASH_DIGITS} digits each")
+    if not (ids or record.get("validation_hashes")) or (labels is not None and len(labels) != len(ids or ())):
+        wrong.append("'validation_ids' must not be empty, and 'validation_labels' must have the same length")
+    return wrong
+
+
+def _rows_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hashes of the training and validation rows, also of a checkpoint that has the ids themselves."""
+    found: dict[str, Any] = {}
+    for name in _HASHES:
+        text = record.get(name)
+        found[name] = (
+            hash_ids(record[name.replace("hashes", "ids")])
+            if text is None
+            else tuple(text[at : at + _HASH_DIGITS] for at in range(0, len(text), _HASH_DIGITS))
+        )
+    if record.get("validation_labels") is not None:
+        found["labels_sha"] = hash_labels(found["validation_hashes"], record["validation_labels"])
+    return found
 
 
 def available_checkpoints(folder: Path = Path("checkpoints"), limit: int = 10) -> str:

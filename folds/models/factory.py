@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.models.archive import load_archive
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
 
 if TYPE_CHECKING:
     import torch
+
+    from folds.models.build_limit import BuildLimit
+
+logger = logging.getLogger(__name__)
 
 # Short name → timm id.
 SHORT_NAMES = {
@@ -137,6 +144,8 @@ def is_known(timm_name: str) -> bool:
 
 
 # Arguments of timm that name files or URLs, change the origin of the weights, or are set by `create_model`.
+_MAX_ENTRIES = 1_000  # of a list
+_MAX_PREFIXES = 200
 _NOT_ARGUMENTS = {"checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "num_classes", "in_chans"}
 _NOT_ARGUMENTS |= {"features_only", "feature_cfg", "model_cfg", "kwargs_filter", "out_indices"}
 _PLAIN = either(NUMBER, TEXT, BOOL)
@@ -160,7 +169,8 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
                 "`init_weights=FILE` or `pretrained=True`"
             )
             raise UsageError(f"model_args: {shown(name)} is not an argument that shapes the model", hint=hint)
-        if value is not None and not _ARGUMENT.holds(value):
+        entries = len(value) if isinstance(value, list | tuple | str) else 1
+        if value is not None and (entries > _MAX_ENTRIES or not _ARGUMENT.holds(value)):
             raise UsageError(
                 f"model_args: '{name}' is {shown(value)}, expected a number, text, true, false or a list of these"
             )
@@ -173,6 +183,7 @@ def create_model(
     pretrained: bool = False,
     init: Path | None = None,
     load_head: bool = False,
+    limit: BuildLimit | None = None,
 ) -> torch.nn.Module:
     """Return a model with a new head for `classes` classes; its weights are random, from timm's hub or from a file.
 
@@ -181,6 +192,7 @@ def create_model(
     pretrained : load the weights of the hub, unless `init` is given.
     init : file of weights (see `read_weights`).
     load_head : load the head from `init` as well, if it has the same number of classes.
+    limit : most that the construction may allocate; None for as many numbers as this machine has room for.
 
     Raises
     ------
@@ -196,20 +208,88 @@ def create_model(
             f"timm has no model {shown(architecture.timm_name)}",
             hint="a short name (" + ", ".join(SHORT_NAMES) + ") or a timm id",
         )
+    from folds.models.build_limit import BuildLimit, TooLargeError
+
     arguments: dict[str, Any] = dict(architecture.arguments)
     weights = None if init is None else read_weights(init)
     try:
-        model = timm.create_model(
-            architecture.timm_name, pretrained=pretrained and init is None, num_classes=classes, **arguments
-        )
-        if weights is not None:
+        with limit or BuildLimit(_room()):
+            model = timm.create_model(
+                architecture.timm_name, pretrained=pretrained and init is None, num_classes=classes, **arguments
+            )
+        if init is not None and weights is not None:
+            weights = without_prefix(init, weights, list(model.state_dict()), _heads(architecture.timm_name))
             loaded, head = _body_and_head(architecture.timm_name, weights, arguments)
             if load_head and all(value.shape == model.get_parameter(name).shape for name, value in head.items()):
                 loaded |= head
             model.load_state_dict(loaded, strict=False)
         return model
+    except TooLargeError as error:
+        raise UsageError(
+            f"architecture {architecture.name} cannot be built with {shown(dict(architecture.arguments))}: {error}",
+            hint="a smaller model, or smaller `model_args`",
+        ) from None
+    except (EnsembleError, MemoryError):
+        raise
     except Exception as error:
         raise _creation_error(architecture, pretrained, init, error) from None
+
+
+def _room() -> int:
+    """Return how many numbers of four bytes the memory of this machine holds."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return 2**34
+
+
+def without_prefix(
+    path: Path, weights: dict[str, torch.Tensor], names: Sequence[str], heads: Sequence[str] = ()
+) -> dict[str, torch.Tensor]:
+    """Return weights under the names of the model, if they have one prefix in common; log it.
+
+    Lightning writes ``model.``, torch.compile ``_orig_mod.``, others ``backbone.`` or ``net.``, also one in front of
+    another. Weights without the prefix (a loss with weights, a neck) belong to what was around the model.
+
+    Parameters
+    ----------
+    path : the file, for messages.
+    names : names of the weights of the model.
+    heads : the parts of the model that may be missing.
+
+    Raises
+    ------
+    EnsembleError : with a prefix the names would fit in part; the hint names it.
+    """
+    best, most = "", sum(name in weights for name in names)
+    for prefix in _prefixes(weights):
+        fitting = sum(prefix + name in weights for name in names)
+        if fitting > most:
+            best, most = prefix, fitting
+    if not best:
+        return weights
+    inside = {name.removeprefix(best): value for name, value in weights.items() if name.startswith(best)}
+    others = [name for name in weights if not name.startswith(best)]
+    needless = tuple(f"{head}." for head in heads)
+    missing = [name for name in names if name not in inside and not name.startswith(needless)]
+    if missing:
+        raise EnsembleError(
+            f"`init_weights={path}`: without the prefix '{best}', {most:,} of {len(names):,} names are those of the "
+            f"model; {len(missing):,} are missing, e.g. {shown(sorted(missing)[0])}",
+            hint="the file may hold another model, or its names follow another library: rename them to those of timm",
+        )
+    unused = f"; {len(others):,} other weights are not used (e.g. {others[0]})" if others else ""
+    logger.info(f"{path}: the prefix '{best}' of {len(inside):,} names was removed{unused}")
+    return inside
+
+
+def _prefixes(weights: Mapping[str, Any]) -> list[str]:
+    """Return the beginnings of names up to their first, second and third dot, in the order of the file."""
+    found: dict[str, None] = {}
+    for name in weights:
+        parts = name.split(".")[:4]
+        found |= {".".join(parts[:count]) + ".": None for count in range(1, len(parts))}
+    return list(found)[:_MAX_PREFIXES]
 
 
 def _creation_error(architecture: Architecture, pretrained: bool, init: Path | None, error: Exception) -> EnsembleError:
@@ -245,18 +325,28 @@ def _body_and_head(
     """
     import timm
 
-    config = timm.get_pretrained_cfg(timm_name)
-    named = config.classifier if config else None
-    heads = (named,) if isinstance(named, str) else tuple(named or ())
+    from folds.models.build_limit import BuildLimit
+
+    heads = _heads(timm_name)
     names = [f"{name}.weight" for head in heads for name in (head, head.split(".")[0])]
     classes = next((len(weights[name]) for name in names if name in weights), 0)
     overlay = {"state_dict": weights, "num_classes": classes, "label_offset": 0}
-    donor = timm.create_model(
-        timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments
-    )
+    with BuildLimit(_room()):
+        donor = timm.create_model(
+            timm_name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **arguments
+        )
     state, prefixes = donor.state_dict(), tuple(f"{head}." for head in heads)
     own = {name: value for name, value in state.items() if name.startswith(prefixes)}
     return {name: value for name, value in state.items() if name not in own}, own
+
+
+def _heads(timm_name: str) -> tuple[str, ...]:
+    """Return the names of the classifiers of a model, ``("head.fc",)``."""
+    import timm
+
+    config = timm.get_pretrained_cfg(timm_name)
+    named = config.classifier if config else None
+    return (named,) if isinstance(named, str) else tuple(named or ())
 
 
 def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:
@@ -294,10 +384,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = load_archive(Path(path), plain=False)
+    except MemoryError:
+        raise
     except Exception as error:
+        reason = str(error) if type(error) is ValueError else type(error).__name__
         raise EnsembleError(
-            f"`init_weights`: {path} holds no plain weights ({type(error).__name__})",
+            f"`init_weights`: {path} holds no plain weights ({reason})",
             hint="save only the state dict, or use .safetensors; code in a file is never run",
         ) from None
     for key in ("weights", "state_dict", "model"):

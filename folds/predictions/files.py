@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.predictions.long_lists import json_with_folds, read_with_folds
-from folds.predictions.rows import SampleRows, read_samples_file, write_samples
+from folds.predictions.rows import SampleRows, read_samples_file, text_array, write_samples
+from folds.utils.bounded import check_regular
 from folds.utils.files import write_atomic
 from folds.utils.memmap import blocks
 from folds.utils.schema import (
@@ -254,7 +255,7 @@ def _rows_of(beside: Path, record: dict[str, Any], cache: dict[str, SampleRows])
         for name, entries in listed.items():
             if not isinstance(entries, list) or any(isinstance(entry, list | dict) for entry in entries):
                 raise EnsembleError(f"{beside}: '{name}' must be a list with one entry per row")
-        columns = {name: np.array(entries, dtype=str) for name, entries in listed.items()}
+        columns = {name: text_array(entries, f"{beside}: '{name}'") for name, entries in listed.items()}
         for name, values in columns.items():
             if values.shape != columns["ids"].shape or values.ndim != 1:
                 raise EnsembleError(f"{beside}: '{name}' has {values.size:,} entries for {columns['ids'].size:,} ids")
@@ -298,6 +299,7 @@ def read_array(path: Path) -> NDArray[np.floating]:
     EnsembleError : the file does not exist, is not a `.npy` array, or is not 2-D and numeric.
     """
     try:
+        check_regular(path)
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise EnsembleError(f"there is no prediction file {path}") from None

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
+from folds.utils.bounded import check_regular, text_room
 from folds.utils.csv_table import csv_text
 from folds.utils.files import sha256_bytes, write_atomic
+from folds.utils.schema import is_encodable, shown
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,28 @@ def _samples_content(rows: SampleRows) -> bytes:
     return csv_text({name: values.tolist() for name, values in columns.items()}).encode()
 
 
+def text_array(entries: Sequence[Any], location: str) -> NDArray[np.str_]:
+    """Return entries as an array of text.
+
+    Parameters
+    ----------
+    location : the file and field, for errors.
+
+    Raises
+    ------
+    EnsembleError : a text that cannot be written (a lone surrogate), or one long entry among many short ones, which
+        would need the room of the longest for all.
+    """
+    texts = list(map(str, entries))
+    reason = text_room(texts)
+    if reason:
+        raise EnsembleError(f"{location} cannot be used: {reason}")
+    odd = next((text for text in texts if not is_encodable(text)), None)
+    if odd is not None:
+        raise EnsembleError(f"{location} has a text that is not Unicode: {shown(odd)}", hint="rename the sample")
+    return np.array(texts, dtype=str)
+
+
 def read_samples_file(path: Path, sha: str | None = None) -> SampleRows:
     """Return the rows of a samples file.
 
@@ -81,6 +106,7 @@ def read_samples_file(path: Path, sha: str | None = None) -> SampleRows:
     EnsembleError : the file is missing, was changed, or is not a CSV with a column ``id`` and at least one row.
     """
     try:
+        check_regular(Path(path))
         content = Path(path).read_bytes()
     except FileNotFoundError:
         raise EnsembleError(
@@ -103,9 +129,9 @@ def read_samples_file(path: Path, sha: str | None = None) -> SampleRows:
             raise EnsembleError(f"the samples file {path} is not a CSV in UTF-8: {error}") from None
         if "id" not in header:
             raise EnsembleError(f"the samples file {path} has no column 'id'")
-        columns = (
-            {name: np.array(values, dtype=str) for name, values in zip(header, cells, strict=True)} if cells else {}
-        )
+        columns = {}
+        for name, values in zip(header, cells, strict=True) if cells else ():
+            columns[name] = text_array(values, f"the samples file {path}: column '{name}'")
     if not columns:
         raise EnsembleError(f"the samples file {path} has no rows")
     return SampleRows(columns.pop("id"), columns.pop("label", None), columns.pop("person", None), columns)

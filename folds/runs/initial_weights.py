@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from folds.errors import EnsembleError, UsageError
-from folds.models.checkpoint import Checkpoint, load_checkpoint
+from folds.models.checkpoint import Checkpoint, hash_ids, load_checkpoint
 from folds.runs.run import Run
 from folds.utils.files import sha256_bytes
 
@@ -134,7 +134,8 @@ def _check_leakage(run: Run, path: Path, checkpoint: Checkpoint, folds: Sequence
     If the checkpoint has another split, its samples may be others with the same ids; then log and return warnings.
     """
     assignment, warnings = run.assignment, []
-    known = np.isin(assignment.ids, np.array(checkpoint.training_ids, dtype=str))
+    trained = set(checkpoint.training_hashes)
+    known = np.array([one in trained for one in hash_ids(assignment.ids.tolist())])
     seen = np.unique(assignment.persons[known])
     for fold in folds:
         people = np.unique(assignment.persons[assignment.validation_index(fold)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from folds.splits.assignment import FoldAssignment, load_folds
 from folds.utils.arguments import NAME, PATH, check_arguments
 from folds.utils.display import Displayed, Table
 from folds.utils.files import read_json
+from folds.utils.toml import read_toml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ class TrainedRun(Displayed):
         """Return the settings of the run, with the values that were resolved for it (``resolved``)."""
         path = self.folder / "config.toml"
         try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            return read_toml(path)
         except (OSError, ValueError) as error:
             raise EnsembleError(f"{path} cannot be read: {error}", hint=DAMAGED) from None
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from folds.errors import EnsembleError
+from folds.models.archive import load_archive
 from folds.utils.files import write_atomic
 
 
@@ -120,8 +121,8 @@ class StateWriter:
             return False
         try:
             # On the CPU, because an optimizer reads its step counts at every step and keeps them on their device.
-            # weights_only, so that no code in the file is executed.
-            state.load(torch.load(self.path, map_location="cpu", weights_only=True))
+            # No code in the file is executed.
+            state.load(load_archive(self.path, plain=False))
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except OSError as error:

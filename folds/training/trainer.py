@@ -21,7 +21,7 @@ from folds.data.targets import resolve_target
 from folds.errors import EnsembleError
 from folds.images.cache import mean_std
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
-from folds.models.checkpoint import Checkpoint, save_checkpoint
+from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_checkpoint
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
 from folds.models.precision import resolve_amp
@@ -175,7 +175,7 @@ def _predict(fold: _Fold) -> NDArray[np.float32]:
 def _checkpoint(fold: _Fold) -> Checkpoint:
     """Return the checkpoint of the trained model."""
     context, job, rows = fold.context, fold.context.job, fold.assignment
-    target = context.target
+    target, validation = context.target, hash_ids(rows.ids[context.validation].tolist())
     return Checkpoint(
         run=job.run,
         fold=job.fold,
@@ -193,9 +193,9 @@ def _checkpoint(fold: _Fold) -> Checkpoint:
         data=job.data,
         recipe={key: str(value) if isinstance(value, Path) else value for key, value in job.recipe.items()},
         amp=context.amp,
-        training_ids=tuple(rows.ids[context.training].tolist()),
-        validation_ids=tuple(rows.ids[context.validation].tolist()),
-        validation_labels=tuple(rows.labels[context.validation].tolist()),
+        training_hashes=hash_ids(rows.ids[context.training].tolist()),
+        validation_hashes=validation,
+        labels_sha=hash_labels(validation, rows.labels[context.validation].tolist()),
         folds_sha=job.folds_sha,
         versions=job.versions,
         selected_on_validation=context.selected_on_validation,

@@ -13,10 +13,12 @@ from typing import Any
 from folds.config.recipe import Recipe, key_of, known_hint, known_settings, spellings_of
 from folds.errors import EnsembleError, close_matches
 from folds.utils.files import derive_seed
+from folds.utils.schema import shown
 
 METRICS = ("macro_f1", "accuracy", "log_loss")
 _EXAMPLE = "[space], then lr = {low = 1e-4, high = 1e-2, log = true} or batch_size = [16, 32, 64]"
 _ATTEMPTS = 10_000  # to sample settings that differ from all earlier trials, before the space counts as exhausted
+_MAX_TRIALS = 10_000
 _DIGITS = 3  # significant digits of a sampled number, so that it is short to type
 
 
@@ -112,7 +114,7 @@ def read_space(path: Path | str, table: Any) -> tuple[Parameter, ...]:
         values, or an invalid range.
     """
     if not isinstance(table, dict) or not table:
-        found = "the table [space] is missing" if table == {} else f"'space' must be a table, found {table!r}"
+        found = "the table [space] is missing" if table == {} else f"'space' must be a table, found {shown(table)}"
         raise EnsembleError(f"{path}: {found}", hint=_EXAMPLE)
     space = [_parameter(f"{path}: [space]", name, value) for name, value in table.items()]
     twice = next((axis for i, axis in enumerate(space) if axis.key in [other.key for other in space[:i]]), None)
@@ -143,7 +145,7 @@ def _parameter(where: str, name: str, value: Any) -> Parameter:
     if isinstance(value, list):
         if len(value) < 2:
             raise EnsembleError(
-                f"{where} {name} = {value!r}: expected two values or more", hint="put a single value above [space]"
+                f"{where} {name} = {shown(value)}: expected two values or more", hint="put a single value above [space]"
             )
         twice = next((one for i, one in enumerate(value) if one in value[:i]), None)
         if twice is not None:
@@ -151,7 +153,7 @@ def _parameter(where: str, name: str, value: Any) -> Parameter:
         return Parameter(key, tuple(value))
     if isinstance(value, dict):
         return _range(f"{where} {name}", key, value, set(typing.get_args(kinds[key])) | {kinds[key]})
-    raise EnsembleError(f"{where} {name} = {value!r}: expected a list of values, or a range", hint=_EXAMPLE)
+    raise EnsembleError(f"{where} {name} = {shown(value)}: expected a list of values, or a range", hint=_EXAMPLE)
 
 
 def _range(where: str, key: str, table: Mapping[str, Any], kinds: set[Any]) -> Parameter:
@@ -202,7 +204,7 @@ def read_options(path: Path | str, table: Any, trials: int | None = None) -> Tun
     EnsembleError : an unknown key (with close matches) or an invalid value.
     """
     if not isinstance(table, dict):
-        raise EnsembleError(f"{path}: 'tune' must be a table, found {table!r}", hint="[tune], then trials = 20")
+        raise EnsembleError(f"{path}: 'tune' must be a table, found {shown(table)}", hint="[tune], then trials = 20")
     known = [field.name for field in fields(TuneOptions)]
     values: dict[str, Any] = {}
     for name, value in table.items():
@@ -220,7 +222,7 @@ def read_options(path: Path | str, table: Any, trials: int | None = None) -> Tun
 
 
 def _check_option(where: str, key: str, value: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
     valid, expected = {
         "folds": (
             isinstance(value, list) and value and all(type(one) is int and one >= 0 for one in value),
@@ -229,11 +231,12 @@ def _check_option(where: str, key: str, value: Any) -> None:
         "metric": (value in METRICS, " or ".join(METRICS)),
         "reduction": (number and value > 1, "a number above 1"),
         "gpus": (number and (0 <= value < 1 or value == int(value) >= 0), "a fraction of one GPU, or a whole number"),
+        "trials": (type(value) is int and 1 <= value <= _MAX_TRIALS, f"a whole number from 1 to {_MAX_TRIALS:,}"),
         "seed": (type(value) is int and value >= 0, "a whole number from 0"),
     }.get(key, (type(value) is int and value >= 1, "a whole number from 1"))
     if not valid:
         close = _meant(value, METRICS) if key == "metric" and isinstance(value, str) else ""
-        raise EnsembleError(f"{where}: expected {expected}, found {value!r}{close}")
+        raise EnsembleError(f"{where}: expected {expected}, found {shown(value)}{close}")
 
 
 def _meant(name: str, known: Sequence[str] | set[str]) -> str:

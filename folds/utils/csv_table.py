@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from folds.errors import EnsembleError, close_matches, combine_errors
+from folds.utils.bounded import text_room
 
 T = TypeVar("T")
 
@@ -84,6 +85,12 @@ class CsvTable:
     columns: dict[str, list[str]]
     numbers: Sequence[int]
     around: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, cells in self.columns.items():
+            reason = text_room(cells)
+            if reason:
+                raise EnsembleError(f"column '{name}' of {self.source} cannot be used: {reason}")
 
     def __len__(self) -> int:
         return len(self.numbers)

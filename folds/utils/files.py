@@ -10,11 +10,17 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
 
 from folds.errors import EnsembleError
+from folds.utils.bounded import read_bounded
+
+MAX_JSON = 1 << 30  # bytes
+MAX_BRACKETS = 5_000_000
+MAX_NAME = 200  # of a run: its files have longer names, and file systems allow 255 bytes
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -32,7 +38,7 @@ def is_file_safe(name: str) -> bool:
     """Return whether a name is safe for one file or folder: letters, digits, ``.``, ``_`` and ``-``, and no path out of
     its folder.
     """
-    return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name) is not None
+    return len(name) <= MAX_NAME and re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name) is not None
 
 
 def derive_seed(*parts: object) -> int:
@@ -59,6 +65,7 @@ def write_atomic(path: Path, content: bytes | bytearray | str | Callable[[IO[byt
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         make_folder(path.parent)
+        _remove_of_dead_processes(path.parent)
         with open(temporary, "wb") as file:
             if callable(content):
                 watched = _Watched(file)
@@ -77,6 +84,37 @@ def write_atomic(path: Path, content: bytes | bytearray | str | Callable[[IO[byt
             raise cannot_write(path, cause) from error
         raise
     return path
+
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.tmp")
+_ABANDONED_SECONDS = 600.0  # after the last write; the process may run on another machine that shares the folder
+_cleaned: set[str] = set()  # folders in which this process has looked for leftovers
+
+
+def _remove_of_dead_processes(folder: Path) -> None:
+    """Remove temporary files of processes that were killed while they wrote; once for each folder and process."""
+    key = os.path.abspath(folder)  # noqa: PTH100 - no need to resolve links
+    if key in _cleaned or os.name != "posix":
+        return
+    _cleaned.add(key)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found is None or _is_alive(int(found[1])):
+                continue
+            with contextlib.suppress(OSError):
+                if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
+                    Path(entry.path).unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def check_not_folder(path: Path) -> None:
@@ -164,7 +202,9 @@ def read_json(path: Path) -> Any:
 def read_bytes(path: Path) -> bytes:
     """Return the content of `path`; raise EnsembleError if it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        return read_bounded(Path(path), MAX_JSON)
+    except ValueError as error:
+        raise EnsembleError(f"cannot read {path}: {error}", hint="expected a file that this program wrote") from None
     except OSError as error:
         raise EnsembleError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
 
@@ -172,6 +212,9 @@ def read_bytes(path: Path) -> bytes:
 def parse_json(path: Path, content: bytes) -> Any:
     """Return the JSON in `content`, which was read from `path`; raise EnsembleError with the line if it is not JSON."""
     try:
+        # Each bracket may be a list or an object of its own, which needs 30 times its length in memory.
+        if content.count(b"[") + content.count(b"{") > MAX_BRACKETS:
+            raise ValueError("it has too many lists and objects")
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise EnsembleError(

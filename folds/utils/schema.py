@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from folds.errors import CONTROL
+from folds.errors import CONTROL, SURROGATE
 from folds.utils.files import is_file_safe
 
 
@@ -101,8 +101,13 @@ def _plural(kind: FieldType) -> str:
     return known.get(kind.expected, f"entries ({kind.expected})")
 
 
+def is_encodable(text: str) -> bool:
+    """Return whether a text can be written as UTF-8, which a lone surrogate cannot."""
+    return text.isascii() or SURROGATE.search(text) is None
+
+
 ANYTHING = FieldType("anything", lambda value: True)
-TEXT = FieldType("text", lambda value: isinstance(value, str))
+TEXT = FieldType("text", lambda value: isinstance(value, str) and is_encodable(value))
 BOOL = FieldType("true or false", lambda value: isinstance(value, bool))
 # Printed text: control characters could move a terminal's cursor or begin a line; half a surrogate cannot be printed.
 ONE_LINE = FieldType(

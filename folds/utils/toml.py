@@ -1,10 +1,50 @@
-"""Write plain values as TOML."""
+"""Read TOML from anywhere within limits; write plain values as TOML."""
 
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from folds.utils.bounded import check_bounded, read_bounded
+
+MAX_BYTES = 16 * 2**20  # a record with attributes of thousands of classes has less than 1 MiB
+MAX_DEPTH = 40
+# A dotted key of more than MAX_DEPTH parts: tomllib needs time quadratic in their number.
+_LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}""")
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the values of a TOML text.
+
+    Raises
+    ------
+    ValueError : not TOML (`tomllib.TOMLDecodeError` is one), too long, too deep, or a number with too many digits.
+    """
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} characters")
+    if _LONG_KEY.search(text):
+        raise ValueError(f"a key has more than {MAX_DEPTH} parts")
+    try:
+        found = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    check_bounded(found, depth=MAX_DEPTH)
+    return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the values of a TOML file.
+
+    Raises
+    ------
+    ValueError : as `parse_toml`; not UTF-8 (`UnicodeDecodeError`), or not a regular file.
+    OSError : the file cannot be read.
+    """
+    return parse_toml(read_bounded(path, MAX_BYTES).decode("utf-8"))
 
 
 def toml_value(value: Any) -> str:

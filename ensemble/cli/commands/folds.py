@@ -73,7 +73,7 @@ def folds(
     from folds.data.sources import find_data, spec_of
     from folds.errors import UsageError
 
-    settings, recipe, _ = load_settings(given)
+    settings, recipe, _ = load_settings(given, runs_code=False)
     test, window = given["test"], given["window"]
     named = {key: given[key] for key in ("data", *COLUMNS)}
     options = [

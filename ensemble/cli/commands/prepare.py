@@ -97,7 +97,7 @@ def prepare(
     if crop is None and (detector_model is not None or detector != "opencv"):
         raise UsageError("a detector is given, but images are not cropped", hint="add --crop faces")
     threads = jobs_asked(jobs)
-    settings, recipe, _ = load_settings(given)
+    settings, recipe, _ = load_settings(given, runs_code=False)
     wanted = Preparation(
         detector=DetectorSettings(detector, detector_model, min_confidence, min_face) if crop else None,
         margin=margin,

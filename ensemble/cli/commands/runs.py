@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,12 @@ def runs(
             rich_help_panel=LISTED,
         ),
     ] = False,
+    anonymize: Annotated[
+        bool,
+        typer.Option(
+            "--anonymize", help="leave out paths, for a list that is shared (also with --json)", rich_help_panel=LISTED
+        ),
+    ] = False,
     score_by: ScoreByOption = None,
 ) -> int:
     """List the runs of the ledger, runs/ledger.jsonl, and those in runs/ that are not in it yet.
@@ -71,14 +78,15 @@ def runs(
 
     per_person = scored_by_person(score_by)
     if words:
-        if filter or columns or markdown or sort != "date":
+        if filter or columns or markdown or anonymize or sort != "date":
             raise UsageError(
-                "`filter`, `sort`, `columns` and `markdown` apply only to the list of runs", hint="ensemble runs --help"
+                "`filter`, `sort`, `columns`, `markdown` and `anonymize` apply only to the list of runs",
+                hint="ensemble runs --help",
             )
         return _act(words, per_person)
     if per_person:
         raise UsageError("`score_by` applies only to diff", hint="ensemble runs diff A B --score-by person")
-    return _show(filter or [], sort, columns, markdown)
+    return _show(filter or [], sort, columns, markdown, anonymize)
 
 
 def _act(words: Sequence[str], per_person: bool) -> int:
@@ -109,11 +117,16 @@ def _read() -> tuple[Ledger, list[RunListing]]:
     return ledger, list_runs(ledger, RUNS)
 
 
-def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool) -> int:
+def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool, anonymize: bool) -> int:
+    from folds.experiments.anonymize import anonymous_entry, without_paths
     from folds.experiments.listing import NOT_IN_LEDGER, USUAL, column, filter_runs, sort_runs
 
     ledger, listed = _read()
     names = [name for name in (columns or "").split(",") if name.strip()] or list(USUAL)
+    if anonymize:
+        listed = [
+            replace(one, entry=anonymous_entry(one.entry), notes=tuple(map(without_paths, one.notes))) for one in listed
+        ]
     cells = [column(name, listed) for name in names]
     kept = sort_runs(filter_runs(listed, filters), sort)
     rows = [[cell(one) for _, cell in cells] for one in kept]

@@ -51,6 +51,10 @@ def tta(
         Path | None,
         typer.Option(help="the table it was trained on, if it has moved", metavar="PATH", rich_help_panel=DATA),
     ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="its test images, if they have moved", metavar="PATH", rich_help_panel=DATA),
+    ] = None,
     score_by: ScoreByOption = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
     force: Annotated[
@@ -81,6 +85,7 @@ def tta(
         chosen,
         request,
         data=data,
+        test=test,
         per_person=per_person,
         device=devices,
         force=force,

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from folds.errors import CONTROL, printable, with_flags
+from ensemble.cli.terminal.streams import discard, is_unicode, print_to_stderr
+from folds.errors import CONTROL, EnsembleError, printable, with_flags
 
 as_json = False  # --json: one object on stdout
 quiet = False  # --quiet: no notes
@@ -28,17 +30,17 @@ def spelled(text: str) -> str:
 def note(text: str) -> None:
     """Print a note on stderr, except under --quiet."""
     if not quiet:
-        print(_safe(spelled(text)), file=sys.stderr, flush=True)
+        print_to_stderr(_safe(spelled(text)))
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr, also under --quiet."""
-    print(_safe(f"warning: {spelled(text)}"), file=sys.stderr, flush=True)
+    print_to_stderr(_safe(f"warning: {spelled(text)}"))
 
 
 def fail(text: str) -> None:
     """Print an error that does not end the command, e.g. a failed fold, on stderr."""
-    print(_safe(f"error: {spelled(text)}"), file=sys.stderr, flush=True)
+    print_to_stderr(_safe(f"error: {spelled(text)}"))
 
 
 class _Printer(logging.Handler):
@@ -71,9 +73,22 @@ def result(text: str, record: dict[str, Any]) -> None:
     """Print the result of a command: `text`, or `record` as JSON under --json."""
     # JSON escapes only the first 32 control characters, unless all of Unicode is escaped.
     dumped = (
-        CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=False)) if as_json else ""
+        CONTROL.sub(
+            lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=not is_unicode(sys.stdout))
+        )
+        if as_json
+        else ""
     )
-    print(dumped if as_json else _safe(text), flush=True)
+    try:
+        print(dumped if as_json else _safe(text), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard("stdout")
+        reason = os.strerror(error.errno or 0).lower()
+        raise EnsembleError(
+            f"the result could not be printed on standard output: {reason}", hint="files that were written are complete"
+        ) from None
 
 
 def _safe(text: str) -> str:

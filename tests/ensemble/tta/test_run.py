@@ -18,7 +18,7 @@ from ensemble.tta.merge import Merge, MergeConfig, margins
 from ensemble.tta.views import View, deduplicate_views, parse_views, view_named
 from ensemble.tta.weights import OOFViews, apply, fit
 from folds.data.targets import resolve_target
-from folds.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, load_checkpoint, save_checkpoint
 from folds.models.factory import create_model
 from folds.predictions.files import PredictionMetadata, read_sidecar
 from folds.predictions.reading import labels_and_groups
@@ -34,7 +34,8 @@ def test_the_plain_view_equals_the_fold_predictions(grid: Path, call: Call) -> N
     whole, part = read_sidecar(Path("runs/test_vit.oof.npy")), read_sidecar(Path("runs/tta/test_vit.oof.npy"))
     assert whole is not None
     assert part is not None
-    assert set(part.rows.ids.tolist()) == set(load_checkpoint(Path("checkpoints/test_vit/fold1.pt")).validation_ids)
+    kept = load_checkpoint(Path("checkpoints/test_vit/fold1.pt")).validation_hashes
+    assert set(hash_ids(part.rows.ids.tolist())) == set(kept)
     position = {name: i for i, name in enumerate(whole.rows.ids.tolist())}
     rows = [position[name] for name in part.rows.ids.tolist()]
     np.testing.assert_allclose(np.load("runs/tta/test_vit.oof.npy"), np.load("runs/test_vit.oof.npy")[rows], atol=1e-5)
@@ -314,10 +315,10 @@ def as_recorded(path: Path, table: Path) -> None:
     checkpoint, sidecar = load_checkpoint(path), read_sidecar(Path("runs/test_vit.oof.npy"))
     assert sidecar is not None
     assert sidecar.rows.labels is not None
-    label_of = dict(zip(sidecar.rows.ids.tolist(), sidecar.rows.labels.tolist(), strict=True))
-    labels = tuple(label_of[name] for name in checkpoint.validation_ids)
+    label_of = dict(zip(hash_ids(sidecar.rows.ids.tolist()), sidecar.rows.labels.tolist(), strict=True))
+    labels = hash_labels(checkpoint.validation_hashes, [label_of[name] for name in checkpoint.validation_hashes])
     data = {"data": str(table), "path": "path", "label": "label", "person": "person"}
-    save_checkpoint(path, replace(checkpoint, validation_labels=labels, data=data))
+    save_checkpoint(path, replace(checkpoint, labels_sha=labels, data=data))
 
 
 def test_labels_that_differ_from_training_are_rejected(grid: Path, call: Call) -> None:
@@ -334,7 +335,7 @@ def test_labels_that_differ_from_training_are_rejected(grid: Path, call: Call) -
 def test_a_label_outside_the_model_classes_is_named(grid: Path, call: Call) -> None:
     path = Path("checkpoints/test_vit/fold0.pt")
     as_recorded(path, relabelled(grid, lambda labels: ["newcls", *labels[1:]]))
-    called = call("tta", path)
+    called = call("tta", path, "--data", "relabelled.csv")
     assert called.code == 1
     assert "not among the 18 declared classes" in called.err
     assert "'newcls': 1 samples, first relabelled.csv row 2" in called.err
@@ -540,7 +541,10 @@ def test_a_multi_head_model_is_augmented_like_a_label_model(grid: Path, call: Ca
     outputs = resolve_target("+".join(heads), checkpoint.classes, checkpoint.class_attributes).outputs
     weights = create_model(checkpoint.architecture, outputs).state_dict()
     save_checkpoint(Path("heads.pt"), replace(checkpoint, run="heads", heads=heads, weights=weights))
-    called = call("tta", "heads.pt", "--views", "hflip,multiply:0.8", "--merge", "classwise", "--json")
+    assert "the table of heads is not known" in call("tta", "heads.pt").err
+    called = call(
+        "tta", "heads.pt", "--data", "people", "--views", "hflip,multiply:0.8", "--merge", "classwise", "--json"
+    )
     assert called.code == 0, called.err
     weights_of = json.loads(called.out)["merge"]["weights"]
     assert {len(some) for some in weights_of.values()} == {18}

@@ -42,3 +42,12 @@ def test_a_worker_stopped_during_a_job_is_closed_by_its_thread(monkeypatch: pyte
     assert worker.process.stdout.closed
     with pytest.raises(WorkerDied, match="not started again"):
         worker.run({}, lambda event: None)
+
+
+def test_a_module_that_lies_in_the_folder_is_not_imported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("json", "torch", "numpy"):
+        (tmp_path / f"{name}.py").write_text("open('was-run', 'w')\n", encoding="utf-8")
+    process = Worker(1)._start()
+    process.communicate("", timeout=60)
+    assert not (tmp_path / "was-run").exists()

@@ -76,3 +76,11 @@ def test_a_git_that_hangs_is_waited_for_a_moment_only(
     monkeypatch.setenv("PATH", f"{slow.parent}:/usr/bin:/bin")
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.2)
     assert git_state(tree) is None
+
+
+def test_a_filter_of_a_tree_is_not_run(tree: Path) -> None:
+    git(tree, "config", "filter.evil.clean", f"touch {tree / 'was-run'}; cat")
+    (tree / ".gitattributes").write_text("* filter=evil\n")
+    (tree / "code.py").touch()
+    assert git_state(tree) is None
+    assert not (tree / "was-run").exists()

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from folds.errors import EnsembleError, UsageError
-from folds.models.checkpoint import Checkpoint, save_checkpoint
+from folds.models.checkpoint import Checkpoint, hash_ids, save_checkpoint
 from folds.models.factory import (
     SHORT_NAMES,
     SMALL_SIZE,
@@ -171,7 +171,7 @@ def as_checkpoint(path: Path, name: str, model: torch.nn.Module, classes: int) -
         "amp": "off",
     }
     names = tuple(map(str, range(classes)))
-    ids: dict[str, Any] = {"training_ids": ("a",), "validation_ids": ("b",)}
+    ids: dict[str, Any] = {"training_hashes": hash_ids(["a"]), "validation_hashes": hash_ids(["b"])}
     architecture = resolve(name, (32, 32))
     save_checkpoint(
         path,

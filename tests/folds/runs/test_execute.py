@@ -111,15 +111,15 @@ def test_runs_of_one_command_share_folds_samples_and_pixels(grid: Path) -> None:
 
 
 def test_no_fold_predicts_people_of_its_training_part(grid: Path) -> None:
-    from folds.models.checkpoint import load_checkpoint
+    from folds.models.checkpoint import hash_ids, load_checkpoint
 
     sidecar = read_sidecar(grid / "runs/test_vit.oof.npy")
     assert sidecar is not None
     assert sidecar.rows.persons is not None
     assert isinstance(sidecar.fold, np.ndarray)
-    person = dict(zip(sidecar.rows.ids.tolist(), sidecar.rows.persons.tolist(), strict=True))
+    person = dict(zip(hash_ids(sidecar.rows.ids.tolist()), sidecar.rows.persons.tolist(), strict=True))
     for fold in range(3):
-        seen = {person[name] for name in load_checkpoint(grid / f"checkpoints/test_vit/fold{fold}.pt").training_ids}
+        seen = {person[name] for name in load_checkpoint(grid / f"checkpoints/test_vit/fold{fold}.pt").training_hashes}
         assert not seen & set(sidecar.rows.persons[sidecar.fold == fold].tolist())
 
 
@@ -376,9 +376,13 @@ def test_the_data_spec_survives_the_checkpoint(grid: Path) -> None:
     from folds.data.sources import load_checkpoint_data
     from folds.models.checkpoint import load_checkpoint
 
-    record = load_checkpoint(grid / "checkpoints/test_vit/fold0.pt").data
-    assert set(record) == set(DataSpec.__dataclass_fields__)
-    assert len(load_checkpoint_data(record).train) == 210
+    read = load_checkpoint(grid / "checkpoints/test_vit/fold0.pt")
+    assert set(read.data) == set(DataSpec.__dataclass_fields__)
+    assert (read.data["data"], read.data["test"]) == (None, None)
+    found = load_checkpoint_data(read.data, run=read.run, folds_sha=read.folds_sha, root=grid)
+    assert len(found.train) == 210
+    with pytest.raises(EnsembleError, match="the table of test_vit is not known"):
+        load_checkpoint_data(read.data, run=read.run, folds_sha="0" * 64, root=grid)
 
 
 def children_of(pid: int) -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 
 from folds.config.recipe import Recipe, Settings
 from folds.errors import UsageError
-from folds.models.checkpoint import load_checkpoint
+from folds.models.checkpoint import hash_ids, hash_labels, load_checkpoint
 from folds.models.factory import resolve
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import build_plan
@@ -144,8 +144,9 @@ def test_what_is_trained_on_need_not_be_what_is_scored(job: Callable[..., Job]) 
     assert {name for name in trained if trained[name] != official[name]} == moved
     train_fold(one)
     checkpoint = load_checkpoint(Path(one.checkpoint))
-    assert checkpoint.validation_labels is not None
-    assert [official[name] for name in checkpoint.validation_ids] == list(checkpoint.validation_labels)
+    label_of = dict(zip(hash_ids(official), official.values(), strict=True))
+    scored = [label_of[name] for name in checkpoint.validation_hashes]
+    assert hash_labels(checkpoint.validation_hashes, scored) == checkpoint.labels_sha
 
 
 @pytest.mark.parametrize(

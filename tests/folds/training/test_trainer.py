@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from sklearn.metrics import f1_score
 
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
-from folds.models.checkpoint import load_checkpoint
+from folds.models.checkpoint import hash_ids, load_checkpoint
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import build_plan
 from folds.training import context as fold_setup
@@ -59,13 +59,20 @@ def test_job_writes_its_files_and_done_json_last(job: Callable[..., Job]) -> Non
     assert (one.fold_dir / "history.csv").read_text().count("\n") == 3
 
 
+def names_of(one: Job, hashes: Sequence[str]) -> list[str]:
+    """Return the ids with these hashes, from the split of the job."""
+    ids = [line.split(",")[0] for line in (Path(one.folder) / "folds.csv").read_text().splitlines()[1:]]
+    found = dict(zip(hash_ids(ids), ids, strict=True))
+    return [found[name] for name in hashes]
+
+
 def test_recorded_score_equals_sklearn_on_the_written_rows(job: Callable[..., Job]) -> None:
     one = job()
     done = train_fold(one)
     checkpoint = load_checkpoint(Path(one.checkpoint))
     mask = {"incorrect_mask": 6, "normal": 12}
     truth = []
-    for name in checkpoint.validation_ids:
+    for name in names_of(one, checkpoint.validation_hashes):
         folder, stem = name.split("/")
         _, gender, _, age = folder.split("_")
         truth.append(mask.get(stem, 0) + 3 * (gender == "female") + (int(age) >= 30) + (int(age) >= 60))
@@ -78,8 +85,8 @@ def test_training_and_validation_people_partition_all_people(job: Callable[..., 
     one = job(epochs=1)
     train_fold(one)
     checkpoint = load_checkpoint(Path(one.checkpoint))
-    training = {name.split("/")[0] for name in checkpoint.training_ids}
-    validation = {name.split("/")[0] for name in checkpoint.validation_ids}
+    training = {name.split("/")[0] for name in names_of(one, checkpoint.training_hashes)}
+    validation = {name.split("/")[0] for name in names_of(one, checkpoint.validation_hashes)}
     assert not training & validation
     assert len(training | validation) == 30
 
@@ -152,7 +159,7 @@ def test_the_checkpoint_alone_gives_the_predictions_again(job: Callable[..., Job
     pixels = torch.from_numpy(np.load(one.pixels)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(v)[:, None, None] for v in (checkpoint.architecture.mean, checkpoint.architecture.std))
     ids = [line.split(",")[0] for line in (Path(one.folder) / "folds.csv").read_text().splitlines()[1:]]
-    rows = [ids.index(name) for name in checkpoint.validation_ids]
+    rows = [hash_ids(ids).index(name) for name in checkpoint.validation_hashes]
     with torch.no_grad():
         expected = model((pixels[rows] - mean) / std).softmax(1)
     np.testing.assert_allclose(np.load(one.fold_dir / "oof.npy"), expected, atol=1e-5)
@@ -256,7 +263,7 @@ def test_out_of_memory_halves_the_micro_batch_only(job: Callable[..., Job], monk
     assert done["micro_batch"] == 8  # 32, 16, 8
     assert len(notes) == 2
     assert "8 images at a time in batches of 32" in notes[-1]
-    assert sum(sizes) == len(load_checkpoint(Path(one.checkpoint)).training_ids)
+    assert sum(sizes) == len(load_checkpoint(Path(one.checkpoint)).training_hashes)
     assert max(sizes) == 8
     assert (one.fold_dir / "history.csv").read_text().count("\n") == 2
 
