@@ -158,7 +158,7 @@ class _Naming:
             names = {only, other}
         if len(names) != 2:
             raise self._not_binary(member, sort_by_number(list(names)), source)
-        return _positive_last(member, sort_by_number(list(names)))
+        return positive_last(str(member.path), sort_by_number(list(names)), member.positive)
 
     def _not_binary(self, member: Member, names: Sequence[str], source: str) -> EnsembleError:
         return EnsembleError(
@@ -208,23 +208,38 @@ class _Naming:
         return [f"{listed(paths)}: {text}" for text, paths in self._pairs.items()]
 
 
-def _positive_last(member: Member, names: Sequence[str]) -> tuple[str, str]:
-    """Return two classes, the positive one last."""
-    first, second = names
-    if member.positive:
-        matching = [name for name in names if spelling_key(name) == spelling_key(member.positive)]
+def positive_last(source: str, names: Sequence[str], positive: str = "") -> tuple[str, str]:
+    """Return two classes, the positive one last: that of a column's name, the larger number, or ``yes``.
+
+    Parameters
+    ----------
+    source : the file or array, for messages.
+    positive : the name of the column, if it has one.
+
+    Raises
+    ------
+    EnsembleError : there are not two classes, or it is unknown which one is positive.
+    """
+    if len(names) != 2:
+        raise EnsembleError(
+            f"{source}: expected a 2-D array (samples, classes), found one column and {len(names)} classes"
+            + (f": {listed(names)}" if names else ""),
+            hint="one column is enough only for two classes: `classes=NEGATIVE,POSITIVE`, or save one column per "
+            "class: np.column_stack([1 - p, p])",
+        )
+    first, second = sort_by_number(list(names))
+    if positive:
+        matching = [name for name in names if spelling_key(name) == spelling_key(positive)]
         if len(matching) == 1:
             return (second, first) if matching[0] == first else (first, second)
-    try:
-        return (first, second) if float(first) < float(second) else (second, first)
-    except ValueError:
-        pass
+    if _whole_numbers([first, second]) is not None:
+        return first, second
     lowered = {name.lower(): name for name in names}
-    for negative, positive in _BINARY:
-        if {negative, positive} == set(lowered):
-            return lowered[negative], lowered[positive]
+    for negative, yes in _BINARY:
+        if {negative, yes} == set(lowered):
+            return lowered[negative], lowered[yes]
     raise EnsembleError(
-        f"{member.path} has one column, and it is unknown which of {first} and {second} it is the probability of",
+        f"{source} has one column, and it is unknown which of {first} and {second} it is the probability of",
         hint=f"`classes={first},{second}` if it is that of {second}, otherwise `classes={second},{first}`",
     )
 

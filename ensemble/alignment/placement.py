@@ -132,8 +132,8 @@ class _Placement:
 
     def _split_of_labels(self) -> str:
         """Return the split that the labels belong to if no file with ids says it."""
-        said = {member.split for member in self.members} - {""}
-        return "test" if said == {"test"} and all(member.split for member in self.members) else "oof"
+        stated = {member.split for member in self.members} - {""}
+        return "test" if stated == {"test"} and all(member.split for member in self.members) else "oof"
 
     def _set(self, ids: NDArray[np.str_]) -> set[str]:
         if id(ids) not in self.id_sets:
@@ -184,7 +184,7 @@ class _Placement:
             )
         raise EnsembleError(
             f"{member.path} has {len(member):,} rows and no sidecar, expected one row for each sample: {sizes}",
-            hint="blend arrays of the same length, or name a file with its ids (`ids=FILE`), or add a sidecar with them",
+            hint="blend arrays of the same length, name a file with its ids (`ids=FILE`), or add a sidecar with them",
         )
 
     def _new_table(self, member: Member, split: str, named: Sequence[RowOrder]) -> Table:

@@ -107,7 +107,9 @@ def _reading(member: Member, aligned: AlignedMembers | None = None) -> FileReadi
     elif positional:
         ids = f"those of {order}" if order else "none: rows are numbered" if alignment is not None else "none"
     else:
-        ids = next((part.partition(" = ")[2] for part in member.said.split(", ") if part.startswith("id = ")), "file")
+        ids = next(
+            (part.partition(" = ")[2] for part in member.summary.split(", ") if part.startswith("id = ")), "file"
+        )
     kind = "logits" if member.logit and member.answers is None and not member.one_column else ""
     values = kind or ("answers" if member.answers is not None else "probabilities")
     form = member.form if member.form in ("answers", "probabilities", "one probability per row") else ""
@@ -123,7 +125,7 @@ def _reading(member: Member, aligned: AlignedMembers | None = None) -> FileReadi
         order,
         tuple(sorted(set(member.answers.tolist()))) if member.answers is not None else member.classes,
         used and alignment is not None and member.path in alignment.assumed,
-        member.said,
+        member.summary,
     )
 
 

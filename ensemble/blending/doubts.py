@@ -24,6 +24,8 @@ from ensemble.members.reading import Member
 _SAMPLED = 4096  # rows
 _LEAST = 20  # rows with which anything is doubted
 _GAIN = 0.15  # least gain in accuracy (agreement) of a permutation that is reported
+_DEVIATIONS = 3.2  # by which more rows must be right than by chance
+_FAR_BELOW = 0.2  # of what the best member has over chance
 _GOOD = 0.95  # others below this accuracy make a perfect member suspicious
 _CLASSES = 512  # largest number of classes whose columns are tested for a permutation
 
@@ -119,8 +121,8 @@ class _Judged:
 
     @property
     def at_chance(self) -> bool:
-        """Return whether the run is no better than chance."""
-        return self.accuracy <= self.chance + 2 * self._deviation
+        """Return whether the run is hardly better than chance."""
+        return self.accuracy <= self.chance + 2.5 * self._deviation
 
     @property
     def above_chance(self) -> bool:
@@ -206,15 +208,21 @@ def _doubts_of(
     if all(map(_is_own, members)):
         return []
     others_fit = any(other.above_chance for other in others)
-    if one.at_chance and (others_fit or sample.truth is not None or len(others) == 1):
+    best = max((other.accuracy for other in others), default=one.chance)
+    far_below = one.accuracy - one.chance <= _FAR_BELOW * (best - one.chance)
+    doubted = not one.above_chance or far_below
+    if doubted and (others_fit or sample.truth is not None or len(others) == 1):
         order = _other_order(sample, run, one, alignment, labels)
         if order is not None:
             name, value = order
             way = "; name a file with its ids with `ids=FILE`, or add them" if members[0].sidecar is None else ""
             return [f"{share}, but on {_percent(value)} if its rows were in the order of {name}{way}"]
+        if not (one.at_chance or far_below):
+            return []
+        which = "one of them" if sample.truth is None and len(others) == 1 else "it"
         return [
-            f"{share}, chance is {_percent(one.chance)}: {'one of them' if against == other and len(others) == 1 else 'it'}"
-            f" probably has its rows or classes in another order, or predicts other samples{_named_test(sample, members)}"
+            f"{share}, chance is {_percent(one.chance)}: {which} probably has its rows or classes in another order, or "
+            f"predicts other samples{_named_test(sample, members)}"
         ]
     if sample.truth is not None and one.accuracy == 1 and _is_suspicious(run, others):
         return [
@@ -257,12 +265,17 @@ def _permuted_columns(one: _Judged, classes: Sequence[str]) -> tuple[str, float]
     to[to < 0] = np.flatnonzero(~used)
     frequent = np.bincount(one.codes[first], minlength=count) >= 0.03 * len(first)
     changed = np.flatnonzero((to != np.arange(count)) & frequent)
-    before = float((one.codes[second] == one.reference[second]).mean())
-    after = float((to[one.codes[second]] == one.reference[second]).mean())
-    if len(changed) < 2 or after - before < max(_GAIN, 4 * np.sqrt(0.25 / len(second))):
+    before, after = one.codes[second] == one.reference[second], to[one.codes[second]] == one.reference[second]
+    if len(changed) < 2 or not _is_far_better(before, after):
         return None
     pairs = listed([f"'{classes[column]}' is '{classes[to[column]]}'" for column in changed])
-    return pairs, after
+    return pairs, float(after.mean())
+
+
+def _is_far_better(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
+    """Return whether far more rows (m,) are right after a permutation than before, tested by McNemar's statistic."""
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return gained - lost >= max(_GAIN * len(before), _DEVIATIONS * np.sqrt(gained + lost), 1)
 
 
 def _other_order(
@@ -276,7 +289,7 @@ def _other_order(
         return None
     inverse = np.arange(len(ids)) if part.rows is None else np.argsort(part.rows)
     best: tuple[str, float] | None = None
-    for name, order in _orders(sample.split, ids, ids[inverse], alignment, labels).items():
+    for name, order in _orders(ids, ids[inverse], alignment, labels).items():
         position = np.empty(len(ids), np.int64)
         position[order] = np.arange(len(ids))  # row of the file of each row of the split
         other = run.take(sample.index, len(ids))
@@ -284,14 +297,13 @@ def _other_order(
         other = type(run)(run.name, (moved,), run.classes, other.folds, other.rows)
         vote = _votes(other, len(sample.index))
         fit = _judge(other, vote.argmax(axis=1), one.reference, len(sample.split.classes))
-        gain = fit.accuracy - one.accuracy
-        if gain >= max(_GAIN, 4 * np.sqrt(0.25 / fit.rows)) and (best is None or fit.accuracy > best[1]):
+        before, after = one.codes == one.reference, fit.codes == one.reference
+        if _is_far_better(before, after) and (best is None or fit.accuracy > best[1]):
             best = name, fit.accuracy
     return best
 
 
 def _orders(
-    split: AlignedSplit,
     ids: NDArray[np.str_],
     current: NDArray[np.str_],
     alignment: Alignment,

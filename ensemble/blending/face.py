@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike
 from ensemble.blending.arrays import ArrayMembers, members_of_arrays
 from ensemble.blending.blend import Blend, blend_members, make_blend
 from ensemble.blending.request import BlendConfig
-from folds.errors import UsageError
+from ensemble.members.columns import ColumnNames
+from folds.errors import UsageError, unknown_name
+from folds.metrics.arrays import column_classes
 from folds.predictions.predictions import Predictions
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
@@ -48,6 +50,7 @@ def blend(
     labels: str | Path | None = None,
     logits: bool = False,
     allow_duplicates: bool | None = None,
+    columns: Mapping[str, str | Sequence[str]] | None = None,
     progress: bool | Progress = True,
 ) -> Blend:
     """Combine several predictions, and score the combination by nested cross-validation if it is fitted.
@@ -58,13 +61,15 @@ def blend(
     ----------
     predictions : name → (n, classes) out-of-fold probabilities of the same rows in the same order (arrays, or
         DataFrames whose columns are the classes), or name → `Predictions`, which are aligned by id; or the result of
-        `kfold`; or files (patterns too).
+        `kfold`; or files (patterns too). For two classes also (n,) or (n, 1), the probability of the positive class.
     y : (n,) true class of each row of the arrays. Without it, the arrays are treated as test samples, and no method can
         be fitted.
     groups : (n,) the person (patient, camera, writer) of each row; without it, every row counts as one person.
     fold : (n,) the fold of each row, if all predictions have the same folds; nested scores use them as outer folds.
-    ids : (n,) the id of each row; rows are numbered by default.
-    classes : class of each column of the arrays; by default the sorted values of `y`, as in scikit-learn.
+    ids : (n,) the id of each row; rows are numbered by default. For files: a file (or several) with the ids of the
+        rows of arrays without ids, in their order.
+    classes : class of each column of the arrays; by default the sorted values of `y`, as in scikit-learn. For one
+        column the negative and the positive class.
     test : predictions of test samples with the same names, which are blended too.
     method : ``soft`` (the default), ``hard``, ``weighted``, ``geometric``, ``power``, ``median``, ``trimmed``, ``max``,
         ``rank``; learned: ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``, ``exp``,
@@ -85,6 +90,8 @@ def blend(
     labels : a CSV of true labels, for files.
     logits : whether files without a sidecar hold logits.
     allow_duplicates : whether equal predictions with two names vote twice; by default only for arrays.
+    columns : for files: what the columns of tables hold: ``id``, ``label``, ``person``, ``fold``, ``prediction`` → a
+        column, ``probabilities`` → the columns of the classes.
     progress : False for no progress output.
 
     Raises
@@ -125,18 +132,24 @@ def blend(
         cost=cost if cost is None or isinstance(cost, str) else _named(cost),
         contributions=contributions,
         detail=breakdown,
+        columns=_column_names(columns),
     )
     config.check()
     files = _files(predictions)
     if files is not None:
-        given = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes, "test": test}
+        given = {"y": y, "groups": groups, "fold": fold, "test": test}
         for name, value in given.items():
             if value is not None:
                 raise UsageError(
                     f"`{name}` applies to arrays, found files",
                     hint="files contain it; pass labels for files as `labels=FILE.csv`",
                 )
+        names = None if classes is None else column_classes(None, classes)
+        config = replace(config, classes=names, ids=_id_files(ids))
+        config.check()
         return make_blend(files, config, progress_of(progress))
+    if columns is not None:
+        raise UsageError("`columns` applies to files, found arrays", hint="pass the columns of a DataFrame as arrays")
     named = _by_name(predictions)
     if config.runs is not None:
         named = {name: value for name, value in named.items() if name in config.runs} or named
@@ -193,6 +206,26 @@ def _files(predictions: Any) -> list[Path] | None:
     if isinstance(predictions, Sequence) and predictions and all(isinstance(one, str | Path) for one in predictions):
         return [Path(one) for one in predictions]
     return None
+
+
+def _id_files(ids: Any) -> tuple[Path, ...]:
+    """Return the files with ids that the user named."""
+    paths = [] if ids is None else [ids] if isinstance(ids, str | Path) else list(ids)
+    if any(not isinstance(path, str | Path) for path in paths):
+        raise UsageError("`ids` must be a file with ids, because the predictions are files", hint="`ids=test.csv`")
+    return tuple(map(Path, paths))
+
+
+def _column_names(columns: Mapping[str, str | Sequence[str]] | None) -> ColumnNames:
+    """Return the columns that the user named."""
+    known = [field.name for field in fields(ColumnNames)]
+    for role in columns or {}:
+        if role not in known:
+            raise unknown_name("key of `columns`", str(role), known)
+    given = dict(columns or {})
+    several = given.pop("probabilities", ())
+    one: Any = {role: str(name) for role, name in given.items()}
+    return ColumnNames(**one, probabilities=(several,) if isinstance(several, str) else tuple(several))
 
 
 def _by_name(predictions: Any) -> Mapping[str, Any]:

@@ -30,7 +30,7 @@ def reading_notes(members: Sequence[Member], labels: HardLabels | None) -> list[
     """Return which columns of each table were read; tables that were read in the same way share a note."""
     groups: dict[str, list[str]] = {}
     for member in members:
-        if member.said:
+        if member.summary:
             label = member.rows is not None and member.rows.labels is not None
             does = (
                 ""
@@ -38,9 +38,9 @@ def reading_notes(members: Sequence[Member], labels: HardLabels | None) -> list[
                 else "; the predictions vote, the labels "
                 + ("score them" if labels is None else f"are those of {labels.path}")
             )
-            groups.setdefault(member.said + does, []).append(str(member.path))
-    notes = [f"{listed(paths)}: {said}" for said, paths in groups.items()]
-    return notes if labels is None else [*notes, f"labels {labels.said}"]
+            groups.setdefault(member.summary + does, []).append(str(member.path))
+    notes = [f"{listed(paths)}: {summary}" for summary, paths in groups.items()]
+    return notes if labels is None else [*notes, f"labels {labels.summary}"]
 
 
 def reading_warnings(members: Sequence[Member], labels: HardLabels | None) -> list[str]:

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ensemble.members.columns import ColumnNames
+from ensemble.members.columns import ColumnNames, is_fractional, numbers
 from ensemble.members.hard_labels import is_sample_table
 from folds.errors import EnsembleError, UsageError, close_matches
-from folds.utils.tables import TEXT, table_header, table_suffix
+from folds.predictions.columns import find_columns
+from folds.utils.tables import TEXT, read_table_file, table_header, table_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +83,18 @@ def _check_name(path: Path, names: ColumnNames) -> None:
     # Other formats are read as a whole, so the content of such a table is checked when it is read.
     header = table_header(path) if table in TEXT else []
     named = {names.prediction, *names.probabilities} & set(header)
-    if table and not named and (path.name.startswith("samples-") or is_sample_table(header)):
+    if table and not named and (path.name.startswith("samples-") or is_sample_table(header)) and not _predicts(path):
         raise EnsembleError(
             f"{path} lists samples with their true labels, expected predictions",
             hint=f"to score against these labels: ensemble blend runs/*.npy --labels {path}",
         )
+
+
+def _predicts(path: Path) -> bool:
+    """Return whether the column with a name of true labels holds probabilities, as in a submission."""
+    columns = read_table_file(path).columns
+    label = find_columns(list(columns), str(path), ("label",)).get("label")
+    return label is not None and is_fractional(numbers(columns[label]))
 
 
 def _conversion(path: Path) -> str:

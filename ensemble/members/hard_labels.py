@@ -37,7 +37,7 @@ class HardLabels:
     ids, labels : (n,) of str.
     persons : (n,) of str if the table has such a column.
     columns : the columns of the table.
-    said : which columns were read, for the reader.
+    summary : which columns were read, for the reader.
     warnings : doubts about the table.
     """
 
@@ -46,7 +46,7 @@ class HardLabels:
     labels: NDArray[np.str_]
     persons: NDArray[np.str_] | None = None
     columns: tuple[str, ...] = ()
-    said: str = ""
+    summary: str = ""
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -93,8 +93,8 @@ def read_hard_labels(path: Path, names: ColumnNames | None = None) -> HardLabels
     used = {"id": id_column, "label": label_column or f"one column of 0 and 1 per class ({listed(one_hot)})"}
     used |= {} if person is None else {"person": person}
     warnings += _doubts(str(path), labels)
-    said = _text(table, used, roles, one_hot)
-    return HardLabels(Path(path), np.array(ids, dtype=str), labels, persons, tuple(columns), said, tuple(warnings))
+    summary = _text(table, used, roles, one_hot)
+    return HardLabels(Path(path), np.array(ids, dtype=str), labels, persons, tuple(columns), summary, tuple(warnings))
 
 
 def is_sample_table(header: Sequence[str]) -> bool:

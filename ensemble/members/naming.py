@@ -31,7 +31,7 @@ def run_and_split(path: Path) -> tuple[str, str]:
 def word_splits(paths: Sequence[Path]) -> dict[Path, tuple[str, str]]:
     """Return path → (run, split) for names like ``oof_swin.npy`` and ``test_swin.npy``.
 
-    A word in a name counts only if the names of other files say the other split, so that the words tell files apart.
+    Such a name counts only if the names of other files say the other split, so that it tells files apart.
     """
     found: dict[Path, tuple[str, str]] = {}
     for path in paths:

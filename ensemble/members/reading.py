@@ -53,7 +53,7 @@ class Member:
     prefix : text before the classes in the names of the columns of a table.
     columns : all columns of a table.
     form : the form of the file, for the reader.
-    said : which columns of a table were read, for the reader.
+    summary : which columns of a table were read, for the reader.
     warnings : doubts about the file.
     """
 
@@ -77,7 +77,7 @@ class Member:
     prefix: str = ""
     columns: tuple[str, ...] = ()
     form: str = ""
-    said: str = ""
+    summary: str = ""
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -217,11 +217,11 @@ def _member_of_table(path: Path, table: PredictionTable, scan: Future[Scan] | No
         split = "oof"
     content = sha256_file(path)
     plain = table.values is None and table.labels is None and table.fold is None
-    sha = content if plain else _hash_of(content, repr((table.said, table.classes)))
+    sha = content if plain else _hash_of(content, repr((table.summary, table.classes)))
     return Member(
         path, run, values, table.answers, logit, None, rows, rows, sha, content,
         split=split, classes=table.classes, fold=table.fold, one_column=bool(table.positive), positive=table.positive,
-        prefix=table.prefix, columns=table.columns, said=table.said, warnings=table.warnings,
+        prefix=table.prefix, columns=table.columns, summary=table.summary, warnings=table.warnings,
         form="answers" if values is None else "one probability per row" if table.positive else "probabilities",
     )  # fmt: skip
 

@@ -66,7 +66,7 @@ class PredictionTable:
     answers : (n,) of str, the predicted classes; None for probabilities.
     labels, persons, fold : (n,) the other columns, if the table has them.
     columns : all columns.
-    said : which columns were read, for the reader, without the name of the file.
+    summary : which columns were read, for the reader, without the name of the file.
     warnings : doubts about the table.
     """
 
@@ -80,7 +80,7 @@ class PredictionTable:
     persons: NDArray[np.str_] | None
     fold: NDArray[np.int64] | None
     columns: tuple[str, ...]
-    said: str
+    summary: str
     warnings: tuple[str, ...] = ()
 
 
