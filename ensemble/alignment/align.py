@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +30,17 @@ class Alignment:
     splits : split name → `AlignedSplit`, ``oof`` first.
     notes : remarks for the reader: what was not checked, what is absent.
     members : the members with the classes of their columns, as they were aligned.
-    order : path of an array without ids → the file whose row order it was given, "" for numbered rows.
-    placed : path → split.
-    assumed : paths of arrays whose order of columns was assumed.
+    order : source of an array without ids → the file whose row order it was given, "" for numbered rows.
+    placed : source of a member → split.
+    assumed : sources of arrays whose order of columns was assumed.
     """
 
     splits: Mapping[str, AlignedSplit]
     notes: Sequence[str] = ()
     members: Sequence[Member] = ()
-    order: Mapping[Path, str] = field(default_factory=dict)
-    placed: Mapping[Path, str] = field(default_factory=dict)
-    assumed: frozenset[object] = frozenset()
+    order: Mapping[str, str] = field(default_factory=dict)
+    placed: Mapping[str, str] = field(default_factory=dict)
+    assumed: frozenset[str] = frozenset()
 
 
 def align(

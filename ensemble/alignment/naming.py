@@ -35,13 +35,13 @@ class NamedMembers:
     ----------
     members, labels : as given, with classes, and labels spelled as these.
     notes : what was assumed.
-    assumed : paths of arrays whose order of columns is assumed.
+    assumed : sources of arrays whose order of columns is assumed.
     """
 
     members: list[Member]
     labels: HardLabels | None
     notes: list[str]
-    assumed: frozenset[object] = frozenset()
+    assumed: frozenset[str] = frozenset()
 
 
 def name_columns(
@@ -86,7 +86,7 @@ class _Naming:
         self.truth = names
         self.answered = {name for one in members if one.answers is not None for name in set(one.answers.tolist())}
         self.stated: list[Member] = []
-        self.assumed: dict[object, tuple[str, ...]] = {}
+        self.assumed: dict[str, tuple[str, ...]] = {}
         self._pairs: dict[str, list[str]] = {}
         self.learn(members)
 
@@ -128,7 +128,7 @@ class _Naming:
     def _say(self, member: Member, pair: Sequence[str]) -> None:
         how = "logit (sigmoid)" if member.logit else "probability"
         self._pairs.setdefault(f"one column read as the {how} of class {pair[1]} against {pair[0]}", []).append(
-            str(member.path)
+            member.source
         )
 
     def _pair(self, member: Member, members: Sequence[Member]) -> tuple[str, str]:
@@ -173,7 +173,7 @@ class _Naming:
             return member
         classes = self._classes(member, member.values.shape[1])
         if self.given is None:
-            self.assumed[member.path] = classes
+            self.assumed[member.source] = classes
         return replace(member, classes=classes)
 
     def _classes(self, member: Member, count: int) -> tuple[str, ...]:

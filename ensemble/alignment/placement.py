@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +33,12 @@ class Placed:
     Attributes
     ----------
     members : split → members, those with a sidecar and the others in their order.
-    order : path of an array without ids → the file whose row order it was given, "" if its rows are numbered.
+    order : source of an array without ids → the file whose row order it was given, "" if its rows are numbered.
     """
 
     members: dict[str, list[Member]]
-    order: dict[Path, str] = field(default_factory=dict)
-    splits: dict[Path, str] = field(default_factory=dict)
+    order: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
 
 
 def place_members(
@@ -76,7 +75,7 @@ def place_members(
         placed.members[split].append(
             member if member.rows is not None else placement.with_order(member, split, splits, placed)
         )
-        placed.splits[member.path] = split
+        placed.splits[member.source] = split
     placed.members = {split: inside for split, inside in placed.members.items() if inside}
     for order in orders:
         if order.named and order.source not in placed.order.values():
@@ -87,17 +86,17 @@ def place_members(
     return placed
 
 
-def order_notes(members: Sequence[Member], placed: Placed, assumed: frozenset[object]) -> list[str]:
+def order_notes(members: Sequence[Member], placed: Placed, assumed: frozenset[str]) -> list[str]:
     """Return notes on arrays whose rows or columns are in an order that cannot be checked: which order was taken."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for member in members:
-        if member.rows is not None and member.path not in assumed:
+        if member.rows is not None and member.source not in assumed:
             continue
-        split = placed.splits[member.path]
-        columns = f"columns {listed(member.classes)}" if member.path in assumed else ""
-        order = placed.order.get(member.path)
+        split = placed.splits[member.source]
+        columns = f"columns {listed(member.classes)}" if member.source in assumed else ""
+        order = placed.order.get(member.source)
         rows = "" if order is None else f"rows in the order of {order}" if order else "rows numbered from 0"
-        groups.setdefault((split, rows, columns), []).append(str(member.path))
+        groups.setdefault((split, rows, columns), []).append(member.source)
     return [
         f"no sidecar, row and column order not checked ({split}): {listed(paths)}: "
         + ", ".join(filter(None, (rows, columns)))
@@ -199,10 +198,10 @@ class _Placement:
         """Return an array with the ids of its rows; unchanged if it has the order of the table."""
         table = self.tables[split]
         if table.numbered:
-            placed.order[member.path] = ""
+            placed.order[member.source] = ""
             return member
         chosen = self._order(member, table, split, splits)
-        placed.order[member.path] = chosen.source
+        placed.order[member.source] = chosen.source
         if equal_ids(chosen.ids, table.ids):
             return member
         rows = SampleRows(chosen.ids)

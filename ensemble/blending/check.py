@@ -29,7 +29,7 @@ class FileReading:
     columns : the columns of a table that were read, as text.
     """
 
-    path: Path
+    path: str
     run: str
     form: str
     rows: int
@@ -42,7 +42,7 @@ class FileReading:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return vars(self) | {"path": str(self.path), "classes": list(self.classes)}
+        return vars(self) | {"classes": list(self.classes)}
 
 
 @dataclass(frozen=True)
@@ -91,17 +91,17 @@ def check_blend(files: Sequence[str | Path], request: BlendConfig) -> BlendCheck
     except EnsembleError as error:
         notes, warnings = reading_notes(members, None), reading_warnings(members, None)
         return BlendCheck(tuple(map(_reading, members)), "", tuple(notes), tuple(warnings), error)
-    placed = {member.path: member for member in aligned.alignment.members}
-    readings = tuple(_reading(placed.get(member.path, member), aligned) for member in members)
+    placed = {member.source: member for member in aligned.alignment.members}
+    readings = tuple(_reading(placed.get(member.source, member), aligned) for member in members)
     return BlendCheck(readings, _plan(aligned, request), tuple(aligned.notes), tuple(aligned.warnings))
 
 
 def _reading(member: Member, aligned: AlignedMembers | None = None) -> FileReading:
     alignment = None if aligned is None else aligned.alignment
-    used = alignment is None or member.path in alignment.placed
-    split = member.split if alignment is None else alignment.placed.get(member.path, "not used")
-    order = "" if alignment is None else alignment.order.get(member.path, "")
-    positional = member.path in alignment.order if alignment is not None else member.rows is None
+    used = alignment is None or member.source in alignment.placed
+    split = member.split if alignment is None else alignment.placed.get(member.source, "not used")
+    order = "" if alignment is None else alignment.order.get(member.source, "")
+    positional = member.source in alignment.order if alignment is not None else member.rows is None
     if member.sidecar is not None:
         ids = "sidecar"
     elif positional:
@@ -116,7 +116,7 @@ def _reading(member: Member, aligned: AlignedMembers | None = None) -> FileReadi
     names = {"sidecar": "array with sidecar", "array": "array", "one column": "array of one column"}
     form = form if form and not kind else f"{names.get(member.form, member.form or 'table')}: {values}"
     return FileReading(
-        member.path,
+        member.source,
         member.run,
         form,
         len(member),
@@ -124,7 +124,7 @@ def _reading(member: Member, aligned: AlignedMembers | None = None) -> FileReadi
         ids,
         order,
         tuple(sorted(set(member.answers.tolist()))) if member.answers is not None else member.classes,
-        used and alignment is not None and member.path in alignment.assumed,
+        used and alignment is not None and member.source in alignment.assumed,
         member.summary,
     )
 

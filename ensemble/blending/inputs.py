@@ -38,7 +38,7 @@ def reading_notes(members: Sequence[Member], labels: HardLabels | None) -> list[
                 else "; the predictions vote, the labels "
                 + ("score them" if labels is None else f"are those of {labels.path}")
             )
-            groups.setdefault(member.summary + does, []).append(str(member.path))
+            groups.setdefault(member.summary + does, []).append(member.source)
     notes = [f"{listed(paths)}: {summary}" for summary, paths in groups.items()]
     return notes if labels is None else [*notes, f"labels {labels.summary}"]
 

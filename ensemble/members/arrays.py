@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,26 +161,42 @@ def _of_archive(path: Path, archive: Any, logits: bool) -> list[ArrayFile]:
     predictions = [meaning for meaning in ("oof", "test", "", "logits") if meaning in meanings]
     if not predictions or (len(predictions) > 1 and set(predictions) != {"oof", "test"}):
         raise _unclear(path, archive)
-    pair = len(predictions) > 1
     made = []
     for meaning in predictions:
         key = meanings[meaning]
         logit = meaning == "logits"
         found = as_predictions(f"{path} ({key})", _load(path, archive, key), logits or logit)
-        about = {}
-        for name in ("ids", "classes", "labels", "fold", "persons"):
-            # In an archive of a pair, labels, folds and persons are those of the out-of-fold rows.
-            own = f"{meaning}_ids" if name == "ids" and f"{meaning}_ids" in meanings else name
-            if own in meanings and (
-                not pair or name == "classes" or (own != "ids" and (own != name or meaning == "oof"))
-            ):
-                about[name] = _column(path, meanings[own], _load(path, archive, meanings[own]))
+        about = _about(path, archive, meanings, meaning, predictions)
         _check_lengths(path, found.values, about)
         split = meaning if meaning in ("oof", "test") else ""
         made.append(
             ArrayFile(found.values, found.one_column, key, split, logit, about, f"archive ({key}), {found.form}")
         )
     return made
+
+
+def _about(
+    path: Path, archive: Any, meanings: Mapping[str, str], meaning: str, predictions: Sequence[str]
+) -> dict[str, NDArray]:
+    """Return what an archive says of one array of predictions.
+
+    In an archive of out-of-fold and test predictions, labels, folds and persons are those of the out-of-fold rows, and
+    `ids` are those of the array with as many rows.
+    """
+    about: dict[str, NDArray] = {}
+    pair = len(predictions) > 1
+    for name in ("ids", "classes", "labels", "fold", "persons"):
+        own = f"{meaning}_ids" if name == "ids" and f"{meaning}_ids" in meanings else name
+        if own not in meanings:
+            continue
+        column = _column(path, meanings[own], _load(path, archive, meanings[own]))
+        if pair and own == "ids":
+            fitting = [one for one in predictions if len(_load(path, archive, meanings[one])) == len(column)]
+            if fitting != [meaning]:
+                continue
+        if not pair or name in ("ids", "classes") or meaning == "oof":
+            about[name] = column
+    return about
 
 
 def _is_logits(key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,17 +136,15 @@ def _check_no_probabilities(table: CsvTable, column: str) -> None:
 
 
 def _doubts(source: str, labels: NDArray[np.str_]) -> list[str]:
-    names, counts = np.unique(labels, return_counts=True)
+    counts = Counter(labels.tolist())
     found = []
-    missing = [
-        (name, int(n)) for name, n in zip(names.tolist(), counts, strict=True) if name.lower() in _MISSING_LABELS
-    ]
+    missing = [(name, count) for name, count in sorted(counts.items()) if name.lower() in _MISSING_LABELS]
     if missing:
         found.append(
             f"{source}: {missing[0][1]:,} rows have the label '{missing[0][0]}', which usually marks a missing "
             "value and counts as a class here"
         )
-    same = spellings(names.tolist())
+    same = spellings(counts)
     if same:
         found.append(
             f"{source}: the classes {spelling_text(same[0])} are probably one class written in several ways, and count "

@@ -53,6 +53,7 @@ class Member:
     prefix : text before the classes in the names of the columns of a table.
     columns : all columns of a table.
     form : the form of the file, for the reader.
+    part : the name of the array in an archive.
     summary : which columns of a table were read, for the reader.
     warnings : doubts about the file.
     """
@@ -77,6 +78,7 @@ class Member:
     prefix: str = ""
     columns: tuple[str, ...] = ()
     form: str = ""
+    part: str = ""
     summary: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -84,6 +86,11 @@ class Member:
         if self.sidecar is not None:
             for name in ("split", "classes", "fold"):
                 object.__setattr__(self, name, getattr(self.sidecar, name))
+
+    @property
+    def source(self) -> str:
+        """Return the file, with the name of the array in an archive of several; unique among members."""
+        return f"{self.path} ({self.part})" if self.part else str(self.path)
 
     def __len__(self) -> int:
         return len(self.values) if self.values is not None else len(self.rows or ())
@@ -245,7 +252,7 @@ def _member_without_sidecar(path: Path, one: ArrayFile, scan: Scan, logits: bool
     sha = scan.sha if not one.key else _hash_of(scan.sha, one.key)
     return Member(
         path, run, one.values, None, logit, None, rows, rows, sha, sha, note=note, split=one.split or split,
-        classes=classes, fold=fold, one_column=one.one_column, form=one.form,
+        classes=classes, fold=fold, one_column=one.one_column, form=one.form, part="" if one.about is None else one.key,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ def check_report(check: BlendCheck) -> str:
         rows.append(
             [one.path, one.form, f"{one.rows:,}", one.split, one.ids, classes + (" (assumed)" if one.assumed else "")]
         )
-    parts = [console.table(["file", "read as", "rows", "split", "ids", "classes"], rows)]
+    parts = [console.table(["file", "read as", "rows", "split", "ids", "classes"], rows, left=2)]
     if check.plan:
         parts.append(f"would blend: {check.plan}")
     if check.notes:
