@@ -20,6 +20,7 @@ from ensemble.alignment.truth import GroundTruth
 from ensemble.members.columns import listed
 from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
+from folds.utils.spelling import spelling_text, spellings
 
 _SAMPLED = 4096  # rows
 _LEAST = 20  # rows with which anything is doubted
@@ -45,11 +46,16 @@ def find_doubts(
     """
     found: list[str] = []
     for name, split in splits.items():
-        if all(_is_own(part.member) for run in split.runs for part in run.parts):
-            continue
+        own = all(_is_own(part.member) for run in split.runs for part in run.parts)
         truth = truths.get(name)
-        if truth is not None:
+        if truth is not None and (not own or labels is not None):
             found += _label_doubts(name, split, truth)
+        if own:
+            continue
+        found += [
+            f"the classes {spelling_text(names)} are probably one class written in several ways"
+            for names in spellings(split.classes)
+        ]
         sample = _Sample.of(split, truth)
         if len(sample.index) >= _LEAST and len(split.classes) > 1:
             found += _member_doubts(sample, alignment, labels)

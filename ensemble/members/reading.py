@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.members.arrays import ArrayFile, read_arrays
+from ensemble.members.arrays import ArrayFile, read_arrays, two_columns
 from ensemble.members.columns import ColumnNames
 from ensemble.members.leakage import LeakCheck
 from ensemble.members.naming import run_and_split, word_splits
@@ -211,14 +211,13 @@ def _repeats(member: Member, other: Member) -> bool:
 def _member_of_table(path: Path, table: PredictionTable, scan: Future[Scan] | None, logits: bool) -> Member:
     """Return the member in a table. A table with true labels or folds is out of fold, unless its name says test."""
     run, split = run_and_split(path)
-    values, logit = table.values, False
+    values, logit, note = table.values, False, ""
     if values is not None and table.positive:
-        from ensemble.members.arrays import two_columns
-
         values, logit = two_columns(f"{path} (column {table.positive})", values[:, 0], logits), logits
     elif scan is not None:
         logit = logits
-        _are_probabilities(path, scan.result(), table.ids, None, logits)
+        if _are_probabilities(path, scan.result(), table.ids, None, logits) and logits:
+            note = f"{path}: rows sum to 1 like probabilities; read as logits (`logits=True`)"
     rows = None if table.ids is None else SampleRows(table.ids, table.labels, table.persons)
     if not split and (table.fold is not None or table.labels is not None):
         split = "oof"
@@ -226,7 +225,7 @@ def _member_of_table(path: Path, table: PredictionTable, scan: Future[Scan] | No
     plain = table.values is None and table.labels is None and table.fold is None
     sha = content if plain else _hash_of(content, repr((table.summary, table.classes)))
     return Member(
-        path, run, values, table.answers, logit, None, rows, rows, sha, content,
+        path, run, values, table.answers, logit, None, rows, rows, sha, content, note=note,
         split=split, classes=table.classes, fold=table.fold, one_column=bool(table.positive), positive=table.positive,
         prefix=table.prefix, columns=table.columns, summary=table.summary, warnings=table.warnings,
         form="answers" if values is None else "one probability per row" if table.positive else "probabilities",

@@ -27,28 +27,12 @@ from folds.errors import CONTROL, EnsembleError, printable
 from folds.predictions.columns import ColumnRoles, find_columns
 from folds.utils.csv_table import CsvTable, read_header
 from folds.utils.frames import FEATHER, PARQUET
+from folds.utils.spelling import spelling_key
 from folds.utils.tables import read_table_file, table_suffix
 
 # Text before the name of the class in the name of a column; it is left out if all columns have it.
 PREFIXES = ("prob_", "proba_", "probability_", "p_", "pred_", "prediction_", "class_", "oof_", "score_", "prob.", "p.")
-# Names of a single column of probabilities beside true labels. Others ("score", "confidence") could be something else.
-_POSITIVE = frozenset(
-    {
-        "prob",
-        "proba",
-        "probability",
-        "p",
-        "p1",
-        "prob1",
-        "p_1",
-        "prob_1",
-        "proba_1",
-        "pred_prob",
-        "pred_proba",
-        "y_prob",
-    }
-    | {"y_proba", "y_score", "oof", "oof_prob", "oof_pred"}
-)
+_LEAST = 10  # rows from which a label that is always the most probable class is doubted
 TOLERANCE = 2e-3  # of the sum of a row of probabilities
 
 
@@ -139,10 +123,17 @@ class _Reader:
         if ids is not None:
             check_ids(self.table, ids)
         persons, fold, warnings = self._others(ids, used)
+        prefix = _common_prefix(chosen)
         if label is not None:
             check_class_names(self.table, label)
+            self._check_is_truth(label, chosen, prefix)
             used["label"] = label
-        prefix = _common_prefix(chosen)
+        if ids is None and len(used) > 1:
+            raise EnsembleError(
+                f"{self.table.source} has {', '.join(list(used)[1:])} but no column of ids",
+                hint="name the column of ids with `id=COLUMN`; pandas writes an index without a name as a column "
+                "without a name, which is left out: frame.rename_axis('id').to_csv(FILE)",
+            )
         values, rounded = self._values(chosen) if chosen else (None, "")
         answered = None
         if not chosen:
@@ -187,9 +178,9 @@ class _Reader:
         fractional = tuple(name for name in self.free if is_fractional(self.numbers(name)))
         if prediction is not None:
             return ()  # other numbers, such as the confidence of the answer, do not vote
-        several = next((columns for columns in sets if len(columns) > 1 and not self._all_whole(columns)), ())
+        several = next((columns for columns in sets[:-1] if len(columns) > 1 and not self._all_whole(columns)), ())
         if self.logits and len(fractional) > 1:
-            return self._prefixed() or tuple(n for n in self.free if self.numbers(n) is not None)
+            return self._prefixed() or fractional
         if several:
             return several  # the sums of its rows are refused with the first wrong row
         return self._one_column(fractional)
@@ -221,13 +212,41 @@ class _Reader:
                 "whole number per class",
             )
         label = self.role.get("label")
-        if label is not None and not self._is_role(column) and column.lower() not in _POSITIVE:
+        if label is not None and not self._is_role(column) and not self._is_of_positive(values, label):
             raise EnsembleError(
                 f"{self.table.source}: it is unknown whether {column} is the probability of a class beside the true "
                 f"label {label}, or {label} is the answer and {column} its confidence",
                 hint=f"`probabilities={column}` if {label} is the true label, `prediction={label}` if it is the answer",
             )
         return (column,)
+
+    def _is_of_positive(self, values: NDArray[np.float64], label: str) -> bool:
+        """Return whether a column beside a label is the probability of the positive class: it cannot be the confidence
+        of the label as an answer, which would be 0.5 or more in each row.
+        """
+        if label in self.given.values():
+            return True
+        classes = list(dict.fromkeys(self.table.columns[label]))
+        if len(classes) != 2 or not (values < 0.5).any():
+            return False
+        first = np.array(self.table.columns[label]) == classes[0]
+        above = values >= 0.5
+        return bool((first != above).any() and (first == above).any())
+
+    def _check_is_truth(self, label: str, chosen: Sequence[str], prefix: str) -> None:
+        """Raise EnsembleError if a label equals the most probable class in each row: it may be the answer."""
+        if label in self.given.values() or len(chosen) < 2 or len(self.table) < _LEAST or "fold" in self.role:
+            return
+        best = np.stack([self.numbers(name) for name in chosen], axis=1).argmax(axis=1)  # type: ignore[arg-type]
+        labels = list(map(spelling_key, self.table.columns[label]))
+        for names in (chosen, [name[len(prefix) :] for name in chosen]):
+            keys = list(map(spelling_key, names))
+            if labels == [keys[column] for column in best.tolist()]:
+                raise EnsembleError(
+                    f"{self.table.source}: {label} is the most probable class in all {len(labels):,} rows, so it may "
+                    "be the answer and not the true label",
+                    hint=f"`label={label}` if it is the true label, otherwise remove the column",
+                )
 
     def _is_role(self, column: str) -> bool:
         return column in (self.roles.get("prediction"), self.roles.get("label"))
@@ -256,7 +275,8 @@ class _Reader:
 
     def _in_unit(self, name: str) -> bool:
         values = self.numbers(name)
-        return values is not None and bool(((values >= -1e-6) & (values <= 1 + 1e-6)).all())
+        # An empty cell is refused later, with its row.
+        return values is not None and bool((np.isnan(values) | ((values >= -1e-6) & (values <= 1 + 1e-6))).all())
 
     def _all_whole(self, columns: Sequence[str]) -> bool:
         return not any(is_fractional(self.numbers(name)) for name in columns)
@@ -338,7 +358,7 @@ class _Reader:
         if "id" in self.roles.ambiguous and len(self.columns) > 2:
             return self.roles.require("id")
         if len(self.columns) == 2:
-            return next(name for name in self.columns if name not in (*chosen, answers))
+            return next((name for name in self.columns if name not in (*chosen, answers)), None)
         others = [name for name in self.free if name not in chosen and name != answers]
         texts = [name for name in others if len(set(self.table.columns[name])) == len(self.table)]
         texts = [name for name in texts if not is_fractional(self.numbers(name))]
