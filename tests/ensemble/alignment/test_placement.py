@@ -55,7 +55,7 @@ def test_tables_are_aligned_by_id_in_any_order() -> None:
     assert probabilities(made, "b", "test") == by_id(np.sort(IDS), b)
 
 
-def test_files_in_different_orders_leave_an_array_without_a_place() -> None:
+def test_files_in_different_orders_leave_an_array_unplaced() -> None:
     members = [table("a.csv", IDS, draw(0)), table("b.csv", np.sort(IDS), draw(1)), bare("c.npy", draw(2))]
     for order in ((0, 1, 2), (1, 0, 2), (2, 0, 1)):
         with pytest.raises(EnsembleError, match="list the same samples in different orders") as caught:
