@@ -134,8 +134,10 @@ def as_array(task: Task, name: str, values: Values) -> Path:
     path = task.folder / f"{name}.npy"
     if kind == "npz":
         path = path.with_suffix(".npz")
-        about = {"ids": np.array(task.ids), "classes": np.array(task.names)} if rng.random() < 0.5 else {}
-        np.savez(path, **{"oof": array, **about})
+        about: dict[str, Any] = (
+            {"ids": np.array(task.ids), "classes": np.array(task.names)} if rng.random() < 0.5 else {}
+        )
+        np.savez(path, oof=array, **about)
         return path
     np.save(path, array)
     return path

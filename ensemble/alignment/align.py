@@ -202,10 +202,11 @@ def _part(split: str, member: Member, table: Table, classes: tuple[str, ...]) ->
         columns = np.array([member.classes.index(name) for name in classes], dtype=np.int64)
     fold = member.fold
     if fold is None or (split == "test" and not isinstance(fold, np.ndarray)):
-        return AlignedFile(member, rows, columns, answers, fold)
+        known = fold.astype(np.int64) if isinstance(fold, np.ndarray) else fold
+        return AlignedFile(member, rows, columns, answers, known)
     folds_of_rows = np.broadcast_to(fold, len(member)).astype(np.int64)  # out-of-fold files may have one fold each
-    fold = folds_of_rows if rows is None else np.where(rows >= 0, folds_of_rows[rows], -1)
-    return AlignedFile(member, rows, columns, answers, fold)
+    aligned = folds_of_rows if rows is None else np.where(rows >= 0, folds_of_rows[rows], -1)
+    return AlignedFile(member, rows, columns, answers, aligned)
 
 
 def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:

@@ -274,7 +274,7 @@ def _permuted_columns(one: _Judged, classes: Sequence[str]) -> tuple[str, float]
     before, after = one.codes[second] == one.reference[second], to[one.codes[second]] == one.reference[second]
     if len(changed) < 2 or not _is_far_better(before, after):
         return None
-    pairs = listed([f"'{classes[column]}' is '{classes[to[column]]}'" for column in changed])
+    pairs = listed([f"'{classes[column]}' is '{classes[int(to[column])]}'" for column in changed.tolist()])
     return pairs, float(after.mean())
 
 

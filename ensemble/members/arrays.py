@@ -154,10 +154,10 @@ def _of_archive(path: Path, archive: Any, logits: bool) -> list[ArrayFile]:
         ]
     meanings: dict[str, str] = {}
     for key in keys:
-        meaning = _MEANING_OF.get(key.lower())
-        if meaning is None or meaning in meanings:
+        known = _MEANING_OF.get(key.lower())
+        if known is None or known in meanings:
             raise _unclear(path, archive)
-        meanings[meaning] = key
+        meanings[known] = key
     predictions = [meaning for meaning in ("oof", "test", "", "logits") if meaning in meanings]
     if not predictions or (len(predictions) > 1 and set(predictions) != {"oof", "test"}):
         raise _unclear(path, archive)

@@ -81,6 +81,11 @@ def numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
         return None
 
 
+def stacked(columns: Sequence[NDArray[np.float64] | None], rows: int) -> NDArray[np.float64]:
+    """Return (n, columns) the numbers of columns; NaN for None, a column that holds other text."""
+    return np.stack([np.full(rows, np.nan) if values is None else values for values in columns], axis=1)
+
+
 def check_ids(table: CsvTable, ids: Sequence[str]) -> None:
     """Raise EnsembleError if an id is empty or repeated."""
     check_filled(table, ids, "id")

@@ -18,6 +18,7 @@ from ensemble.members.columns import (
     listed,
     numbers,
     persons_of,
+    stacked,
 )
 from folds.errors import EnsembleError
 from folds.predictions.columns import ColumnRoles, find_columns
@@ -82,7 +83,7 @@ def read_hard_labels(path: Path, names: ColumnNames | None = None) -> HardLabels
     ids = table.columns[id_column]
     check_ids(table, ids)
     if one_hot:
-        codes = np.stack([numbers(table.columns[name]) for name in one_hot]).argmax(axis=0)  # type: ignore[arg-type]
+        codes = stacked([numbers(table.columns[name]) for name in one_hot], len(table)).argmax(axis=1)
         labels = np.array(one_hot, dtype=str)[codes]
     else:
         assert label_column is not None  # noqa: S101
@@ -120,7 +121,7 @@ def _one_hot(table: CsvTable, names: Sequence[str]) -> tuple[str, ...]:
     """Return the columns of 0 and 1 with exactly one 1 in each row; () if the table has no such columns."""
     found = [(name, values) for name in names if (values := numbers(table.columns[name])) is not None]
     binary = [(name, values) for name, values in found if np.isin(values, (0, 1)).all()]
-    if len(binary) < 2 or not (sum(values for _, values in binary) == np.ones(len(table))).all():
+    if len(binary) < 2 or (np.stack([values for _, values in binary]).sum(axis=0) != 1).any():
         return ()
     return tuple(name for name, _ in binary)
 

@@ -22,6 +22,7 @@ from ensemble.members.columns import (
     listed,
     numbers,
     persons_of,
+    stacked,
 )
 from folds.errors import CONTROL, EnsembleError, printable
 from folds.predictions.columns import ColumnRoles, find_columns
@@ -188,7 +189,7 @@ class _Reader:
     def _one_column(self, fractional: Sequence[str]) -> tuple[str, ...]:
         """Return the only column of probabilities; () if there is none."""
         called = self.roles.get("prediction")
-        candidates = [called] if called in fractional else list(fractional)
+        candidates = [called] if called is not None and called in fractional else list(fractional)
         if not candidates:
             return ()
         if len(candidates) > 1:
@@ -237,7 +238,7 @@ class _Reader:
         """Raise EnsembleError if a label equals the most probable class in each row: it may be the answer."""
         if label in self.given.values() or len(chosen) < 2 or len(self.table) < _LEAST or "fold" in self.role:
             return
-        best = np.stack([self.numbers(name) for name in chosen], axis=1).argmax(axis=1)  # type: ignore[arg-type]
+        best = self._stacked(chosen).argmax(axis=1)
         labels = list(map(spelling_key, self.table.columns[label]))
         for names in (chosen, [name[len(prefix) :] for name in chosen]):
             keys = list(map(spelling_key, names))
@@ -278,11 +279,14 @@ class _Reader:
         # An empty cell is refused later, with its row.
         return values is not None and bool((np.isnan(values) | ((values >= -1e-6) & (values <= 1 + 1e-6))).all())
 
+    def _stacked(self, columns: Sequence[str]) -> NDArray[np.float64]:
+        return stacked([self.numbers(name) for name in columns], len(self.table))
+
     def _all_whole(self, columns: Sequence[str]) -> bool:
         return not any(is_fractional(self.numbers(name)) for name in columns)
 
     def _sum_to_one(self, columns: Sequence[str]) -> bool:
-        total = sum((self.numbers(name) for name in columns), np.zeros(len(self.table)))
+        total = self._stacked(columns).sum(axis=1)
         wrong = np.abs(total - 1) > self._tolerance(columns, total)
         return not wrong.any()
 
@@ -296,7 +300,7 @@ class _Reader:
     def _values(self, columns: Sequence[str]) -> tuple[NDArray[np.float64], str]:
         """Return (n, columns) the numbers, and a remark if rounded rows were scaled to sum to 1."""
         self._check_numeric(columns)
-        values = np.stack([self.numbers(name) for name in columns], axis=1)  # type: ignore[arg-type]
+        values = self._stacked(columns)
         if len(columns) == 1 or self.logits:
             return values, ""
         total = values.sum(axis=1)
@@ -328,7 +332,8 @@ class _Reader:
         prediction = self.role.get("prediction")
         if prediction is not None:
             return prediction
-        label, others = self.role.get("label"), [role for role in ("fold", "person") if role in self.role]
+        label = self.role.get("label")
+        others: list[str] = [role for role in ("fold", "person") if role in self.role]
         others += ["path"] if "id" in self.role and "path" in self.role else []
         if label is not None and not others:
             return label
@@ -375,7 +380,8 @@ class _Reader:
         self, ids: Sequence[str] | None, used: dict[str, str]
     ) -> tuple[NDArray[np.str_] | None, NDArray[np.int64] | None, list[str]]:
         """Return persons, folds, and warnings; their columns are added to `used`."""
-        persons, fold, warnings = None, None, []
+        persons, fold = None, None
+        warnings: list[str] = []
         person, fold_column = self.role.get("person"), self.role.get("fold")
         if person is not None and ids is not None:
             persons, warnings = persons_of(self.table.source, self.table.columns[person], ids)

@@ -241,13 +241,10 @@ def blend(
         raise UsageError(
             f"--from {from_}: expected probability or logit", hint="--from logit if the arrays hold logits"
         )
-    runs = None if run is None else tuple(filter(None, (name.strip() for name in run.split(","))))
-    if runs == ():
-        raise UsageError("--run names no run", hint="--run A,B blends these; leave it out to blend all")
     request = BlendConfig(
         method=method,
         weights=weights,
-        runs=runs,
+        runs=_run_names(run),
         metric=metric,
         per_person=per_person,
         labels=labels,
@@ -284,6 +281,15 @@ def blend(
         console.note(f"{csv} has the decisions for the {answers.rows:,} {answers.split} samples")
     console.next_step(_next(made, files, csv))
     return 0
+
+
+def _run_names(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    runs = tuple(filter(None, _names(text)))
+    if not runs:
+        raise UsageError("--run names no run", hint="--run A,B blends these; leave it out to blend all")
+    return runs
 
 
 def _names(text: str | None) -> tuple[str, ...]:
