@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.alignment.attributes import JointRun, join_attributes, label_classes
 from ensemble.alignment.classes import class_order
-from ensemble.alignment.coverage import Table, place_members, tables_of
+from ensemble.alignment.coverage import Table, tables_of
+from ensemble.alignment.naming import name_columns
+from ensemble.alignment.placement import RowOrder, order_notes, place_members
 from ensemble.alignment.precedence import check_one_of_each, folds_of, model_of, prefer_views
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.members.hard_labels import HardLabels
@@ -27,34 +29,53 @@ class Alignment:
     ----------
     splits : split name → `AlignedSplit`, ``oof`` first.
     notes : remarks for the reader: what was not checked, what is absent.
+    members : the members with the classes of their columns, as they were aligned.
+    order : source of an array without ids → the file whose row order it was given, "" for numbered rows.
+    placed : source of a member → split.
+    assumed : sources of arrays whose order of columns was assumed.
     """
 
     splits: Mapping[str, AlignedSplit]
     notes: Sequence[str] = ()
+    members: Sequence[Member] = ()
+    order: Mapping[str, str] = field(default_factory=dict)
+    placed: Mapping[str, str] = field(default_factory=dict)
+    assumed: frozenset[str] = frozenset()
 
 
-def align(members: Sequence[Member], labels: HardLabels | None = None) -> Alignment:
+def align(
+    members: Sequence[Member],
+    labels: HardLabels | None = None,
+    classes: Sequence[str] | None = None,
+    orders: Sequence[RowOrder] = (),
+) -> Alignment:
     """Return the members aligned by id and by class.
 
     Parameters
     ----------
     members : checked members (`ensemble.members.reading.read_members`).
     labels : true labels by id; they take precedence over the labels in the members' files.
+    classes : classes of the columns of arrays that do not name them, in order.
+    orders : ids in files that the user named for the row order of arrays without ids.
 
     Raises
     ------
     EnsembleError : different samples, different classes, unknown labels, or two files for the same predictions.
     """
+    named = name_columns(members, labels, classes)
+    members, labels = named.members, named.labels
     tables = tables_of(members)
     id_tables = dict(tables)
-    placed, notes = place_members(members, tables, labels)
+    placed = place_members(members, tables, labels, orders)
+    notes = [*order_notes(members, placed, named.assumed), *named.notes]
     if labels is not None and id_tables:
         _check_labels_fit(labels, id_tables)
     splits = {}
-    for split, split_members in placed.items():
-        splits[split], more_notes = _align_split(split, tables[split], split_members, labels)
+    for split, split_members in placed.members.items():
+        splits[split], more_notes = _align_split(split, tables[split], split_members, labels, classes)
         notes += more_notes
-    return Alignment(splits, (*notes, *_absent_rows(splits), *_absent_folds(splits)))
+    notes += [*_absent_rows(splits), *_absent_folds(splits)]
+    return Alignment(splits, tuple(notes), members, placed.order, placed.splits, named.assumed)
 
 
 def _check_labels_fit(labels: HardLabels, tables: Mapping[str, Table]) -> None:
@@ -73,7 +94,11 @@ def _check_labels_fit(labels: HardLabels, tables: Mapping[str, Table]) -> None:
 
 
 def _align_split(
-    split: str, table: Table, members: Sequence[Member], labels: HardLabels | None
+    split: str,
+    table: Table,
+    members: Sequence[Member],
+    labels: HardLabels | None,
+    stated: Sequence[str] | None = None,
 ) -> tuple[AlignedSplit, list[str]]:
     """Return the split, and notes on it."""
     targets = list(dict.fromkeys(member.target for member in members))
@@ -81,8 +106,8 @@ def _align_split(
     class_attributes = _class_attributes_of(members)
     groups = {name: [member for member in members if member.target == name] for name in targets}
     own_members = groups.pop(target, [])
-    classes, order = class_order(own_members, labels) if own_members else (label_classes(targets, class_attributes), ())
-    runs, notes = _runs(split, own_members, table, classes, order)
+    classes = class_order(own_members, labels, stated) if own_members else label_classes(targets, class_attributes)
+    runs, notes = _runs(split, own_members, table, classes)
     if groups:
         joined, more_notes = _joined_runs(split, groups, table, classes, class_attributes)
         runs, notes = [*runs, *joined], notes + more_notes
@@ -120,8 +145,8 @@ def _joined_runs(
     """Return the attribute runs joined to the classes of the label, and notes."""
     factors, notes = {}, []
     for attribute, split_members in groups.items():
-        values, order = class_order(split_members, None)
-        runs, more_notes = _runs(split, split_members, table, values, order)
+        values = class_order(split_members, None)
+        runs, more_notes = _runs(split, split_members, table, values)
         factors[attribute] = (values, runs)
         notes += more_notes
     joined = join_attributes(factors, classes, class_attributes)
@@ -143,7 +168,7 @@ def _class_attributes_of(members: Sequence[Member]) -> dict[str, Mapping[str, st
 
 
 def _runs(
-    split: str, members: Sequence[Member], table: Table, classes: tuple[str, ...], order: tuple[str, ...]
+    split: str, members: Sequence[Member], table: Table, classes: tuple[str, ...]
 ) -> tuple[list[RunPredictions], list[str]]:
     """Return the runs of the members, and notes."""
     by_run: dict[str, list[Member]] = {}
@@ -153,7 +178,7 @@ def _runs(
     for name, files in by_run.items():
         check_one_of_each(split, name, files)
         parts, more_notes = prefer_views(
-            split, name, [_part(split, member, table, classes, order) for member in files], len(table)
+            split, name, [_part(split, member, table, classes) for member in files], len(table)
         )
         # Sorted by fold, independent of the order of the files, so that sums are bit-identical.
         parts.sort(key=lambda part: (model_of(part.member), part.member.sha))
@@ -163,28 +188,25 @@ def _runs(
     return runs, notes
 
 
-def _part(split: str, member: Member, table: Table, classes: tuple[str, ...], order: tuple[str, ...]) -> AlignedFile:
+def _part(split: str, member: Member, table: Table, classes: tuple[str, ...]) -> AlignedFile:
     rows = None
     located = None if member.rows is None else table.locate(member.rows.ids)
     if located is not None:
         rows = np.full(len(table), -1, np.int64)
         rows[located] = np.arange(len(located))
+    answers = columns = None
     if member.answers is not None:
         code = {name: i for i, name in enumerate(classes)}
-        return AlignedFile(
-            member, rows, answers=np.array([code[name] for name in member.answers.tolist()], dtype=np.int64)
-        )
-    file_classes = order if member.sidecar is None else member.sidecar.classes
-    columns = (
-        None if file_classes == classes else np.array([file_classes.index(name) for name in classes], dtype=np.int64)
-    )
-    fold = None if member.sidecar is None else member.sidecar.fold
+        answers = np.array([code[name] for name in member.answers.tolist()], dtype=np.int64)
+    elif member.classes != classes:
+        columns = np.array([member.classes.index(name) for name in classes], dtype=np.int64)
+    fold = member.fold
     if fold is None or (split == "test" and not isinstance(fold, np.ndarray)):
-        return AlignedFile(member, rows, columns, fold=fold)
+        known = fold.astype(np.int64) if isinstance(fold, np.ndarray) else fold
+        return AlignedFile(member, rows, columns, answers, known)
     folds_of_rows = np.broadcast_to(fold, len(member)).astype(np.int64)  # out-of-fold files may have one fold each
-    return AlignedFile(
-        member, rows, columns, fold=folds_of_rows if rows is None else np.where(rows >= 0, folds_of_rows[rows], -1)
-    )
+    aligned = folds_of_rows if rows is None else np.where(rows >= 0, folds_of_rows[rows], -1)
+    return AlignedFile(member, rows, columns, answers, aligned)
 
 
 def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:
@@ -210,7 +232,7 @@ def _rows_of(
     distinct: dict[int, Member] = {}
     for member in members:
         # If a member of the label and one of an attribute share rows, the former is used.
-        if member.sidecar is not None and (id(member.rows) not in distinct or member.target == target):
+        if member.rows is not None and (id(member.rows) not in distinct or member.target == target):
             distinct[id(member.rows)] = member
     sources = [(member, member.rows) for member in distinct.values() if member.rows is not None]
     truth, conflict = _merged(table, [(member, rows, _labels_of(member, target, classes)) for member, rows in sources])
@@ -224,7 +246,8 @@ def _rows_of(
         name: _merged(table, [(one, rows, rows.attributes.get(name)) for one, rows in sources])[0] for name in names
     }
     attributes = {name: values for name, values in merged.items() if values is not None}
-    index = None if labels is None else _position_of_labels(table, labels)
+    # Numbered rows have no ids: they match labels only if these gave them their ids.
+    index = None if labels is None or table.numbered else _position_of_labels(table, labels)
     if labels is not None and index is not None:
         new_labels = labels.labels[index]
         changed = 0 if truth is None else int((truth != new_labels).sum())

@@ -1,4 +1,4 @@
-"""Determine the classes of a blend and their order from sidecars, arrays and CSV files."""
+"""Determine the classes of a blend and check that all members have them."""
 
 from __future__ import annotations
 
@@ -9,46 +9,45 @@ import numpy as np
 from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError, close_matches
-from folds.utils.text import sort_classes
+from folds.utils.text import sort_by_number
 
 
-def class_order(members: Sequence[Member], labels: HardLabels | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the classes in order, and the assumed column order of arrays without a sidecar.
+def class_order(
+    members: Sequence[Member], labels: HardLabels | None, classes: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Return the classes of members whose columns are named, in order.
+
+    Parameters
+    ----------
+    classes : the classes that the user named; otherwise they follow from the members.
 
     Raises
     ------
     EnsembleError : members have different classes or numbers of columns, or hard labels include an unknown class.
     """
-    first = next((member for member in members if member.sidecar is not None), None)
-    widths = {member.values.shape[1]: member for member in members if member.values is not None}
-    if first is not None and first.sidecar is not None:
-        stated_classes = first.sidecar.classes
-        _check_same_classes(first, stated_classes, members)
-    elif widths:
-        count = next(iter(widths))
-        stated_classes = _bare_classes(widths[count], count, labels)
+    first = next((member for member in members if member.values is not None), None)
+    if first is not None:
+        _check_same_classes(first, members)
+        stated = first.classes
     else:
-        stated_classes = _answered_classes(members, labels)
-    for count, member in widths.items():
-        if count != len(stated_classes):
-            raise EnsembleError(
-                f"{member.path} has {count} columns, "
-                f"expected one for each of the {len(stated_classes)} classes: {', '.join(stated_classes[:20])}"
-            )
-    classes = sort_classes(stated_classes)
+        stated = tuple(classes) if classes is not None else _answered_classes(members, labels)
+    ordered = sort_by_number(stated)
     for member in members:
-        _check_answers(member, classes)
-    return classes, stated_classes
+        _check_answers(member, ordered)
+    return ordered
 
 
-def _check_same_classes(first: Member, stated_classes: Sequence[str], members: Sequence[Member]) -> None:
+def _check_same_classes(first: Member, members: Sequence[Member]) -> None:
     for member in members:
-        if member.sidecar is not None and set(member.sidecar.classes) != set(stated_classes):
-            difference = _difference(stated_classes, member.sidecar.classes)
-            raise EnsembleError(
-                f"{first.path} and {member.path} have different classes: {difference}",
-                hint="select runs with the same classes with `runs`",
-            )
+        if member.values is None or set(member.classes) == set(first.classes):
+            continue
+        difference = _difference(first.classes, member.classes)
+        own = member.sidecar is not None and first.sidecar is not None
+        raise EnsembleError(
+            f"{first.path} and {member.path} have different classes: {difference}",
+            hint="select runs with the same classes with `runs`"
+            + ("" if own else "; or name the columns with `probabilities=COLUMNS` (tables) or `classes` (arrays)"),
+        )
 
 
 def _check_answers(member: Member, classes: Sequence[str]) -> None:
@@ -62,7 +61,7 @@ def _check_answers(member: Member, classes: Sequence[str]) -> None:
         f"{member.path}: '{unknown[0]}' (id '{member.rows.ids[row]}') is not one of the {len(classes)} classes"
         + (f"; did you mean {' or '.join(close)}?" if close else "")
         + (f"; {len(unknown)} unknown classes in all" if len(unknown) > 1 else ""),
-        hint=f"the classes are {', '.join(classes[:30])}",
+        hint=f"the classes are {', '.join(classes[:30])}; `classes=A,B,C` names the columns of an array without names",
     )
 
 
@@ -78,28 +77,24 @@ def _difference(one: Sequence[str], other: Sequence[str]) -> str:
     )
 
 
-def _bare_classes(member: Member, count: int, labels: HardLabels | None) -> tuple[str, ...]:
-    numbered = tuple(map(str, range(count)))
-    if labels is None:
-        return numbered
-    label_classes = sort_classes(labels.labels.tolist())
-    if set(label_classes) <= set(numbered):
-        return numbered
-    if len(label_classes) != count:
-        raise EnsembleError(
-            f"{member.path} has {count} columns, but {labels.path} has {len(label_classes)} classes: "
-            f"{', '.join(label_classes[:20])}",
-            hint="add a sidecar with the classes",
-        )
-    return label_classes
-
-
 def _answered_classes(members: Sequence[Member], labels: HardLabels | None) -> tuple[str, ...]:
-    """Return the classes of a blend of CSV files only: all classes in the files."""
+    """Return the classes of a blend of answers only: all classes in the files and among the labels."""
     source: dict[str, object] = {} if labels is None else dict.fromkeys(labels.labels.tolist(), labels.path)
     for member in members:
+        if labels is None and member.rows is not None and member.rows.labels is not None:
+            source = dict.fromkeys(np.unique(member.rows.labels).tolist(), member.path) | source
+    truth = set(source) - {""}
+    source.pop("", None)
+    for member in members:
         if member.answers is not None:
-            source = dict.fromkeys(np.unique(member.answers).tolist(), member.path) | source
+            answers = np.unique(member.answers).tolist()
+            if truth and not truth & set(answers):
+                raise EnsembleError(
+                    f"{member.path} answers {', '.join(answers[:5])}, but the labels are "
+                    f"{', '.join(sorted(truth)[:5])}: they have no class in common",
+                    hint="write answers and labels with the same names",
+                )
+            source = dict.fromkeys(answers, member.path) | source
     by_number: dict[float, str] = {}
     for name in source:
         try:
@@ -112,4 +107,4 @@ def _answered_classes(members: Sequence[Member], labels: HardLabels | None) -> t
                 "are two spellings of the same number",
                 hint="write each class the same way in all files",
             )
-    return sort_classes(list(source))
+    return sort_by_number(list(source))

@@ -1,4 +1,6 @@
-"""Determine the samples of each split from its members; raise an error if members predict different samples."""
+"""Determine the samples of each split from members that say their split; raise an error if they predict different
+samples.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +11,27 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
 from folds.errors import EnsembleError
 from folds.predictions.files import SPLITS
 
 
-def _equal(one: NDArray[np.str_], other: NDArray[np.str_]) -> bool:
+def equal_ids(one: NDArray[np.str_], other: NDArray[np.str_]) -> bool:
+    """Return whether two columns of ids are equal, row by row."""
     return one is other or np.array_equal(one, other)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The samples of one split, in the order of the results."""
+    """The samples of one split, in the order of the results.
+
+    Attributes
+    ----------
+    numbered : whether the ids are the numbers of rows, because nothing names the samples; they match no other ids.
+    """
 
     ids: NDArray[np.str_]
+    numbered: bool = False
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -32,7 +40,7 @@ class Table:
 
     def locate(self, ids: NDArray[np.str_]) -> NDArray[np.int64] | None:
         """Return (n,) the row of each of `ids`, −1 if it is not in the table; None if `ids` equal the table's ids."""
-        if _equal(ids, self.ids):
+        if equal_ids(ids, self.ids):
             return None
         return np.array([self.position.get(name, -1) for name in ids.tolist()], dtype=np.int64)
 
@@ -41,7 +49,7 @@ class Table:
 
 
 def tables_of(members: Sequence[Member]) -> dict[str, Table]:
-    """Return the table of each split that members with a sidecar predict.
+    """Return the table of each split that members predict which have ids and say their split.
 
     Members belong to one table if they refer to the same samples file or have the same ids. An out-of-fold member may
     also lack complete folds.
@@ -52,7 +60,7 @@ def tables_of(members: Sequence[Member]) -> dict[str, Table]:
     """
     tables = {}
     for split in SPLITS:
-        inside = [member for member in members if member.sidecar is not None and member.sidecar.split == split]
+        inside = [member for member in members if member.rows is not None and member.split == split]
         groups: list[list[_Coverage]] = []
         for coverage in _coverages(inside):
             match = next(
@@ -63,7 +71,7 @@ def tables_of(members: Sequence[Member]) -> dict[str, Table]:
             else:
                 match.append(coverage)
         if len(groups) > 1:
-            raise _different(
+            raise different_samples(
                 split, [(group[0].ids, [run for coverage in group for run in coverage.runs]) for group in groups]
             )
         if groups:
@@ -100,7 +108,11 @@ def _coverages(members: Sequence[Member]) -> list[_Coverage]:
     for run, parts in by_run.items():
         coverage = _coverage(run, parts)
         twin = next(
-            (other for other in coverages if other.table_ids is coverage.table_ids and _equal(other.ids, coverage.ids)),
+            (
+                other
+                for other in coverages
+                if other.table_ids is coverage.table_ids and equal_ids(other.ids, coverage.ids)
+            ),
             None,
         )
         if twin is None:
@@ -116,19 +128,18 @@ def _coverage(run: str, parts: Sequence[Member]) -> _Coverage:
     folds: list[NDArray] = []
     shas: set[str] = set()
     for part in parts:
-        sidecar = part.sidecar
-        assert sidecar is not None  # noqa: S101
+        assert part.rows is not None  # noqa: S101
         assert part.all_rows is not None  # noqa: S101
-        if not any(sidecar.rows.ids is seen for seen in ids):
-            ids.append(sidecar.rows.ids)
-            fold = sidecar.fold
+        if not any(part.rows.ids is seen for seen in ids):
+            ids.append(part.rows.ids)
+            fold = part.fold
             folds.append(
-                np.full(len(sidecar.rows), -1 if fold is None else fold) if not isinstance(fold, np.ndarray) else fold
+                np.full(len(part.rows), -1 if fold is None else fold) if not isinstance(fold, np.ndarray) else fold
             )
         if not any(part.all_rows.ids is seen for seen in wholes):
             wholes.append(part.all_rows.ids)
-        if sidecar.samples_sha is not None:
-            shas.add(sidecar.samples_sha)
+        if part.sidecar is not None and part.sidecar.samples_sha is not None:
+            shas.add(part.sidecar.samples_sha)
     # A run may have one file per fold: it covers the rows of all its files.
     all_ids = np.concatenate(ids) if len(ids) > 1 else ids[0]
     known_folds = np.concatenate(folds) if len(folds) > 1 else folds[0]
@@ -142,7 +153,7 @@ def _coverage(run: str, parts: Sequence[Member]) -> _Coverage:
 def _union(columns: Sequence[NDArray[np.str_]]) -> NDArray[np.str_]:
     """Return the ids of the longest column, then the other ids."""
     longest = max(columns, key=len)
-    if all(_equal(column, longest) for column in columns):
+    if all(equal_ids(column, longest) for column in columns):
         return longest
     seen = dict.fromkeys(longest.tolist())
     for column in columns:
@@ -163,7 +174,7 @@ def _same_table(a: _Coverage, b: _Coverage, split: str) -> bool:
     return nested and complete and all(a.fold_of[name] == b.fold_of[name] for name in common)
 
 
-def _different(split: str, groups: Sequence[tuple[NDArray[np.str_], Sequence[str]]]) -> EnsembleError:
+def different_samples(split: str, groups: Sequence[tuple[NDArray[np.str_], Sequence[str]]]) -> EnsembleError:
     (one, first), (other, second) = groups[0], groups[1]
     a, b = set(one.tolist()), set(other.tolist())
     lines = []
@@ -181,79 +192,4 @@ def _different(split: str, groups: Sequence[tuple[NDArray[np.str_], Sequence[str
         f"{len(a ^ b):,} ids differ between {', '.join(first)} and {', '.join(second)}",
         hint=f"`runs={','.join(first)}` blends only the first group",
         details=lines,
-    )
-
-
-def place_members(
-    members: Sequence[Member], tables: dict[str, Table], labels: HardLabels | None
-) -> tuple[dict[str, list[Member]], list[str]]:
-    """Return the members of each split, and notes on row orders that cannot be checked.
-
-    A CSV file belongs to the split with its ids. An array without a sidecar belongs to the split with as many rows. If
-    no member has a sidecar, arrays are out-of-fold if `labels` are given, otherwise test.
-
-    Parameters
-    ----------
-    tables : split → table; tables known only from CSV files, labels or arrays without a sidecar are added to it.
-
-    Raises
-    ------
-    EnsembleError : the ids of a CSV file or the length of an array match no split, or the length matches two splits.
-    """
-    placed: dict[str, list[Member]] = {split: [] for split in SPLITS}
-    if labels is not None and not any(member.sidecar is not None for member in members):
-        tables["oof"] = Table(labels.ids)
-    splits: dict[int, str] = {}
-    for member in members:
-        if member.sidecar is None and member.rows is not None:
-            splits[id(member)] = _split_of_ids(member, tables, members)
-    bare = [member for member in members if member.rows is None]
-    trusted = not tables
-    for member in bare:
-        splits[id(member)] = _split_of_length(member, bare[0], tables, trusted)
-    for member in members:
-        placed[member.sidecar.split if member.sidecar is not None else splits[id(member)]].append(member)
-    notes = []
-    if bare:
-        split_names = list(dict.fromkeys(splits[id(member)] for member in bare))
-        names = ", ".join(str(member.path) for member in bare[:3]) + (
-            f" and {len(bare) - 3} more" if len(bare) > 3 else ""
-        )
-        notes.append(f"no sidecar, row and column order not checked ({' and '.join(split_names)}): {names}")
-    return {split: inside for split, inside in placed.items() if inside}, notes
-
-
-def _split_of_ids(member: Member, tables: dict[str, Table], members: Sequence[Member]) -> str:
-    assert member.rows is not None  # noqa: S101
-    ids = member.rows.ids
-    for split, table in tables.items():
-        if len(ids) == len(table) and (np.array_equal(ids, table.ids) or set(ids.tolist()) == set(table.ids.tolist())):
-            return split
-    if "test" not in tables and not any(set(ids.tolist()) & set(table.ids.tolist()) for table in tables.values()):
-        tables["test"] = Table(ids)
-        return "test"
-    split, table = max(tables.items(), key=lambda item: len(set(ids.tolist()) & set(item[1].ids.tolist())))
-    others = [other.run for other in members if other is not member and other.rows is not None] or ["the labels"]
-    raise _different(split, [(table.ids, list(dict.fromkeys(others))), (ids, [member.run])])
-
-
-def _split_of_length(member: Member, first: Member, tables: dict[str, Table], trusted: bool) -> str:
-    if not tables:
-        tables["test"] = Table(np.arange(len(member)).astype(str))
-    fitting = [split for split, table in tables.items() if len(table) == len(member)]
-    if len(fitting) == 1:
-        return fitting[0]
-    sizes = (
-        f"{first.path} has {len(first):,}"
-        if trusted
-        else ", ".join(f"{split} has {len(table):,} samples" for split, table in tables.items())
-    )
-    if fitting:
-        raise EnsembleError(
-            f"{member.path} has {len(member):,} rows and no sidecar, and matches two splits: {sizes}",
-            hint="add a sidecar",
-        )
-    raise EnsembleError(
-        f"{member.path} has {len(member):,} rows and no sidecar, expected one row for each sample: {sizes}",
-        hint="blend arrays of the same length, or add a sidecar with the ids",
     )

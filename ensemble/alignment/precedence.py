@@ -27,9 +27,11 @@ def folds_of(fold: NDArray[np.integer] | int) -> tuple[int, ...]:
 def model_of(member: Member) -> tuple[int, int, tuple[int, ...]]:
     """Return the repeat, seed and folds of the models whose predictions a file holds."""
     sidecar = member.sidecar
-    if sidecar is None or sidecar.fold is None:
+    if member.fold is None:
         return 0, 0, ()
-    return sidecar.repeat, sidecar.seed or 0, folds_of(sidecar.fold)
+    if sidecar is None:
+        return 0, 0, folds_of(member.fold)
+    return sidecar.repeat, sidecar.seed or 0, folds_of(member.fold)
 
 
 def check_one_of_each(split: str, name: str, members: Sequence[Member]) -> None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ensemble.alignment.naming import positive_last
+from ensemble.members.arrays import as_predictions
 from ensemble.members.leakage import LeakCheck
 from ensemble.members.reading import Member
-from folds.errors import CONTROL, UsageError, printable
+from folds.errors import CONTROL, EnsembleError, UsageError, printable
 from folds.metrics.arrays import (
     as_array,
     as_probabilities,
@@ -135,7 +137,8 @@ def _of_arrays(
     ids: ArrayLike | None,
     mixed: bool,
 ) -> tuple[dict[str, Member], tuple[str, ...]]:
-    values = {name: as_probabilities(value, name) for name, value in arrays.items()}
+    order, widened = _in_two_columns(arrays, order, y)
+    values = {name: as_probabilities(value, name) for name, value in widened.items()}
     first, n = next(iter(values)), len(next(iter(values.values())))
     _check_same_shape(values)
     columns = values[first].shape[1]
@@ -177,7 +180,7 @@ def _of_arrays(
     )
     members = {}
     for name, array in values.items():
-        theirs = column_classes(arrays[name], None) or order
+        theirs = column_classes(widened[name], None) or order
         if set(theirs) != set(order):
             raise UsageError(
                 f"'{name}' has the columns {', '.join(theirs[:20])}, expected the classes {', '.join(order[:20])}"
@@ -185,6 +188,38 @@ def _of_arrays(
         meaning = PredictionMetadata("probability", split, theirs, rows, fold=folds, run=name)
         members[name] = _member(name, array, meaning)
     return members, order
+
+
+def _in_two_columns(
+    arrays: Mapping[str, Any], order: tuple[str, ...] | None, y: ArrayLike | None
+) -> tuple[tuple[str, ...] | None, dict[str, Any]]:
+    """Return the order of the classes, and the arrays; (n,) and (n, 1) become 1 − p and p of two classes.
+
+    Raises
+    ------
+    UsageError : one column, but not two classes, or it is unknown which of them is the positive one.
+    """
+    single = {
+        name: array
+        for name, value in arrays.items()
+        if (array := np.asarray(value)).ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
+    }
+    if not single:
+        return order, dict(arrays)
+    first, names = next(iter(single)), order
+    try:
+        if order is None or getattr(arrays[first], "columns", None) is not None:
+            known = [] if y is None else list(dict.fromkeys(names_of(y, "y").tolist()))
+            names = positive_last(first, known if order is None or len(order) == 1 else order)
+        if names is None or len(names) != 2:
+            raise UsageError(
+                f"'{first}' is one column, but there are {len(names or ())} classes",
+                hint="one column is enough only for two classes: pass one column per class",
+            )
+        changed = {name: as_predictions(name, np.asarray(value)).values for name, value in single.items()}
+    except EnsembleError as error:
+        raise UsageError(error.message, hint=error.hint) from None
+    return names, {**arrays, **changed}
 
 
 def _of_predictions(name: str, value: Predictions, split: str) -> Member:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.alignment.align import align
+from ensemble.alignment.align import Alignment, align
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth, labels_and_groups, truth_notes
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
 from ensemble.blending.contributions import ContributionReport, analyze_contributions
 from ensemble.blending.details import Details, details_of
+from ensemble.blending.doubts import find_doubts
 from ensemble.blending.fit import FittedBlend, fit_split
+from ensemble.blending.inputs import check_columns, reading_notes, reading_warnings, row_orders
 from ensemble.blending.output import blend_folder, write_blend
 from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
@@ -38,6 +41,8 @@ from folds.utils.numeric import groups_in_several_folds
 from folds.utils.parallel import one_blas_thread
 from folds.utils.progress import SILENT, Advance, Progress
 from folds.utils.schema import optional
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 # Part of a blend's identity. Raise it only when the same files and options should give other predictions. With the
@@ -64,6 +69,7 @@ class Blend(BlendResult):
     details : split → breakdown of the score, if requested and labels are known.
     notes : notes on the scores; parameters are marked as in `folds.errors`.
     stated_classes : order of the classes of input arrays and results; () for the order of `splits`.
+    warnings : doubts about the inputs, each with its likely cause.
     """
 
     identity: str
@@ -82,6 +88,7 @@ class Blend(BlendResult):
     details: Mapping[str, Details] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=list)
     stated_classes: tuple[str, ...] = ()
+    warnings: Sequence[str] = ()
 
     def save(self, name: str | None = None, *, root: str | Path = ".", force: bool = False) -> Path:
         """Write the predictions, ``blend.toml`` and ``blend.json`` to ``runs/blends/NAME``; return the folder.
@@ -138,6 +145,7 @@ class Blend(BlendResult):
             "inputs": inputs,
             "labels": None if self.request.labels is None else str(self.request.labels),
             "notes": [without_marks(note) for note in self.notes],
+            "warnings": [without_marks(warning) for warning in self.warnings],
         }
 
 
@@ -154,15 +162,21 @@ def make_blend(files: Sequence[str | Path], request: BlendConfig, progress: Prog
     EnsembleError : a file is invalid, files cannot be aligned, or there are no labeled out-of-fold predictions to fit.
     """
     request.check()
-    found = find_files([Path(file) for file in files], request.allow_duplicates)
-    members = named_apart(read_members(found, request.logits, request.allow_duplicates, progress))
-    return blend_members(members, request, progress)
+    return blend_members(read_inputs(files, request, progress), request, progress)
+
+
+def read_inputs(files: Sequence[str | Path], request: BlendConfig, progress: Progress = SILENT) -> list[Member]:
+    """Return the members in files, with unique names of their runs; the errors are those of `make_blend`."""
+    found = find_files([Path(file) for file in files], request.allow_duplicates, request.columns)
+    return named_apart(read_members(found, request.logits, request.allow_duplicates, request.columns, progress))
 
 
 def blend_members(members: Sequence[Member], request: BlendConfig, progress: Progress = SILENT) -> Blend:
     """Return the blend of members that were read from files or given as arrays; see `make_blend`."""
     request.check()
-    loaded = _align_members(members, request)
+    loaded = align_members(members, request)
+    for warning in loaded.warnings:
+        logger.warning("%s", warning)
     scores = score_runs(loaded.active, loaded.splits, loaded.truths, request, progress)
     ranking = ranking_of(scores, request.scored.greater_is_better)
     title = f"{request.name}: fitting and nested scoring"
@@ -197,6 +211,7 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         contribution_report=contribution_report,
         details=details_of(loaded.splits, combined.votes, loaded.truths, request.scored) if request.detail else {},
         notes=notes,
+        warnings=loaded.warnings,
     )
 
 
@@ -205,7 +220,7 @@ def _ignored(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class _AlignedMembers:
+class AlignedMembers:
     """The aligned inputs of a blend.
 
     Attributes
@@ -213,6 +228,8 @@ class _AlignedMembers:
     weights : run → weight, as given or equal, for the runs that can be used; they sum to 1.
     splits : splits of the runs with a weight above 0.
     truths : split → labels and people, for splits with known labels.
+    alignment : how each file was placed.
+    warnings : doubts about the inputs.
     """
 
     members: Sequence[Member]
@@ -222,6 +239,8 @@ class _AlignedMembers:
     truths: Mapping[str, GroundTruth]
     costs: Costs
     notes: Sequence[str]
+    alignment: Alignment
+    warnings: Sequence[str] = ()
 
     @property
     def active(self) -> list[str]:
@@ -229,14 +248,15 @@ class _AlignedMembers:
         return [name for name, weight in self.weights.items() if weight > 0]
 
 
-def _align_members(members: Sequence[Member], request: BlendConfig) -> _AlignedMembers:
+def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMembers:
     """Select the members, align their rows and classes, and find labels, weights and costs."""
     notes = [member.note for member in members if member.note]
     members = select_runs(members, request.runs)
     members = members if request.allow_duplicates else without_copies(members)
-    labels = None if request.labels is None else read_hard_labels(request.labels)
-    alignment = align(members, labels)
-    splits, notes = alignment.splits, [*notes, *alignment.notes]
+    labels = None if request.labels is None else read_hard_labels(request.labels, request.columns)
+    check_columns(request.columns, members, labels)
+    alignment = align(members, labels, request.classes, row_orders(request))
+    splits, notes = alignment.splits, [*reading_notes(members, labels), *notes, *alignment.notes]
     # Attribute runs that are joined vote under one name.
     voting = {run.name for split in splits.values() for run in split.runs}
     names = [name for name in dict.fromkeys(member.run for member in members) if name in voting]
@@ -261,7 +281,8 @@ def _align_members(members: Sequence[Member], request: BlendConfig) -> _AlignedM
             f"{request.labels} has no label for any of the samples", hint="its ids must be those of the predictions"
         )
     costs = costs_of(splits, None if request.cost is None else parse_costs(request.cost, sorted(voting)))
-    return _AlignedMembers(members, identity, weights, splits, truths, costs, notes)
+    warnings = [*reading_warnings(members, labels), *find_doubts(splits, truths, alignment, labels)]
+    return AlignedMembers(members, identity, weights, splits, truths, costs, notes, alignment, warnings)
 
 
 @dataclass(frozen=True)
@@ -275,11 +296,11 @@ class _Combined:
     notes: Sequence[str] = ()
 
 
-def _combine(loaded: _AlignedMembers, request: BlendConfig, ranking: Sequence[str], progress: Advance) -> _Combined:
+def _combine(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str], progress: Advance) -> _Combined:
     return _fit(loaded, request, ranking, progress) if request.is_fitted else _vote(loaded, request, ranking)
 
 
-def _fit(loaded: _AlignedMembers, request: BlendConfig, ranking: Sequence[str], progress: Advance) -> _Combined:
+def _fit(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str], progress: Advance) -> _Combined:
     """Fit a combination to the out-of-fold predictions and apply it to all splits."""
     if "oof" not in loaded.truths:
         raise EnsembleError(
@@ -295,7 +316,7 @@ def _fit(loaded: _AlignedMembers, request: BlendConfig, ranking: Sequence[str], 
     return _Combined(votes, weights, combination, fitted, fitted.summary_lines())
 
 
-def _vote(loaded: _AlignedMembers, request: BlendConfig, ranking: Sequence[str]) -> _Combined:
+def _vote(loaded: AlignedMembers, request: BlendConfig, ranking: Sequence[str]) -> _Combined:
     """Vote by a plain method, without fitting."""
     weights, options = loaded.weights, request.options()
     votes = {name: vote(split, request.name, weights, ranking, options) for name, split in loaded.splits.items()}
@@ -307,7 +328,7 @@ def _vote(loaded: _AlignedMembers, request: BlendConfig, ranking: Sequence[str])
     return _Combined(votes, weights, combination)
 
 
-def _vote_notes(loaded: _AlignedMembers, combined: _Combined, request: BlendConfig) -> list[str]:
+def _vote_notes(loaded: AlignedMembers, combined: _Combined, request: BlendConfig) -> list[str]:
     """Return notes on ties and on attributes that contradict each other."""
     return [
         note

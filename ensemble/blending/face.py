@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ from numpy.typing import ArrayLike
 from ensemble.blending.arrays import ArrayMembers, check_name, members_of_arrays
 from ensemble.blending.blend import Blend, blend_members, make_blend
 from ensemble.blending.request import BlendConfig
+from ensemble.members.columns import ColumnNames
 from ensemble.members.discovery import find_files
 from ensemble.members.reading import Member, read_members
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.metrics.arrays import column_classes
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
 from folds.predictions.predictions import Predictions
@@ -91,6 +93,7 @@ def blend(
     labels: str | Path | None = None,
     logits: bool = False,
     allow_duplicates: bool | None = None,
+    columns: Mapping[str, str | Sequence[str]] | None = None,
     progress: bool | Progress = True,
 ) -> Blend:
     """Combine several predictions, and score the combination by nested cross-validation if it is fitted.
@@ -102,14 +105,16 @@ def blend(
     predictions : name → (n, classes) out-of-fold probabilities of the same rows in the same order (arrays, or
         DataFrames whose columns are the classes), or name → `Predictions`, which are aligned by id; or the result of
         `kfold`; or name → run or result of `tta`; or a list of `Predictions`, runs and results of `tta`, under their
-        own names; or files (patterns too).
+        own names; or files (patterns too). For two classes also (n,) or
+        (n, 1), the probability of the positive class.
     y : (n,) true class of each row of the arrays. Without it, the arrays are treated as test samples, and no method can
         be fitted.
     groups : (n,) the person (patient, camera, writer) of each row; without it, every row counts as one person.
     fold : (n,) the fold of each row, if all predictions have the same folds; nested scores use them as outer folds.
-    ids : (n,) the id of each row; rows are numbered by default.
+    ids : (n,) the id of each row; rows are numbered by default. For files: a file (or several) with the ids of the
+        rows of arrays without ids, in their order.
     classes : class of each column of the arrays; by default the sorted values of `y`, as in scikit-learn. Required if
-        other predictions name their classes in another order.
+        other predictions name their classes in another order. For one column the negative and the positive class.
     test : predictions of test samples with the same names, which are blended too. A run with a weight must have them.
     method : ``soft`` (the default), ``hard``, ``weighted``, ``geometric``, ``power``, ``median``, ``trimmed``, ``max``,
         ``rank``; learned: ``best``, ``greedy``, ``greedy-bagged``, ``greedy-warm``, ``simplex``, ``exp``,
@@ -131,6 +136,8 @@ def blend(
     labels : a CSV of true labels, for files.
     logits : whether files without a sidecar hold logits.
     allow_duplicates : whether equal predictions with two names vote twice; by default only for arrays.
+    columns : for files: what the columns of tables hold: ``id``, ``label``, ``person``, ``fold``, ``prediction`` → a
+        column, ``probabilities`` → the columns of the classes.
     progress : False for no progress output.
 
     Raises
@@ -172,13 +179,19 @@ def blend(
         cost=cost if cost is None or isinstance(cost, str) else _named_numbers(cost),
         contributions=contributions,
         detail=breakdown,
+        columns=_column_names(columns),
     )
     config.check()
     about = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
     given = _given(predictions)
     if isinstance(given, list):
-        _check_absent({**about, "test": test}, "files")
+        _check_absent({"y": y, "groups": groups, "fold": fold, "test": test}, "files")
+        names = None if classes is None else column_classes(None, classes)
+        config = replace(config, classes=names, ids=_id_files(ids))
+        config.check()
         return make_blend(given, config, progress_of(progress))
+    if columns is not None:
+        raise UsageError("`columns` applies to files, found arrays", hint="pass the columns of a DataFrame as arrays")
     if given and all(map(_has_files, given.values())):
         _check_absent({**about, "test": test}, "runs")
         made = blend_members(_members_of_runs(given, config), config, progress_of(progress))
@@ -311,6 +324,26 @@ def _given(predictions: Any) -> Mapping[str, Any] | list[Path]:
             hint="name them: blend({'a': a, 'b': b})",
         )
     return dict(zip(names, listed, strict=True))
+
+
+def _id_files(ids: Any) -> tuple[Path, ...]:
+    """Return the files with ids that the user named."""
+    paths = [] if ids is None else [ids] if isinstance(ids, str | Path) else list(ids)
+    if any(not isinstance(path, str | Path) for path in paths):
+        raise UsageError("`ids` must be a file with ids, because the predictions are files", hint="`ids=test.csv`")
+    return tuple(map(Path, paths))
+
+
+def _column_names(columns: Mapping[str, str | Sequence[str]] | None) -> ColumnNames:
+    """Return the columns that the user named."""
+    known = [field.name for field in fields(ColumnNames)]
+    for role in columns or {}:
+        if role not in known:
+            raise unknown_name("key of `columns`", str(role), known)
+    given = dict(columns or {})
+    several = given.pop("probabilities", ())
+    one: Any = {role: str(name) for role, name in given.items()}
+    return ColumnNames(**one, probabilities=(several,) if isinstance(several, str) else tuple(several))
 
 
 def _weights(weights: Any) -> str | None:

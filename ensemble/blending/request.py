@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ensemble.learning.calibration import calibrated, parse_calibration
 from ensemble.learning.combination import Fitter
 from ensemble.learning.registry import FITTERS, candidates
+from ensemble.members.columns import ColumnNames
 from ensemble.voting.vote import METHODS, Options
 from folds.errors import UsageError, unknown_name
 from folds.metrics.classification import Metric
@@ -45,6 +46,9 @@ class BlendConfig:
     cost : text for `ensemble.analysis.cost.parse_costs`; forward passes are counted by default.
     contributions : whether to report the contribution of each run; None for yes if the method is ``auto``.
     detail : whether to break down the scores by class and attribute.
+    columns : the columns of tables that the user named.
+    classes : classes of the columns of arrays without names, in order.
+    ids : files with the ids of the rows of arrays without ids.
     """
 
     method: str | None = None
@@ -64,6 +68,9 @@ class BlendConfig:
     cost: str | None = None
     contributions: bool | None = None
     detail: bool = False
+    columns: ColumnNames = field(default_factory=ColumnNames)
+    classes: tuple[str, ...] | None = None
+    ids: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -118,6 +125,10 @@ class BlendConfig:
                     hint=f"`method={owner}` `{option}={getattr(self, option):g}`",
                 )
         self.options()
+        if self.classes is not None and (len(set(self.classes)) < len(self.classes) or not all(self.classes)):
+            raise UsageError(
+                f"`classes={','.join(self.classes)}`: expected a different name for each column", hint="`classes=A,B,C`"
+            )
         if self.is_fitted:
             self._check_fitting()
 
@@ -198,6 +209,8 @@ class BlendConfig:
         newer: dict[str, Any] = self.method_params | {"by": self.by if self.by != "class" else None}
         newer |= {"calibrate": self.calibrate, "max_members": self.max_members, "budget": self.budget}
         newer |= {"cost": self.cost if self.budget is not None else None, "metric_sha": self.scored.sha or None}
+        newer |= {"columns": self.columns.record() or None, "classes": self.classes}
+        newer |= {"ids": [sha256_file(path) for path in self.ids] or None}
         return record | {name: value for name, value in newer.items() if value is not None}
 
 

@@ -51,11 +51,9 @@ def named_apart(members: Sequence[Member]) -> list[Member]:
     def qualified(member: Member, depth: int) -> str:
         return "/".join([*member.path.resolve().parts[1:-1][-depth:], member.run]) if depth else member.run
 
-    def split_of(member: Member) -> str:
-        return member.path.stem.removeprefix(member.run)  # `a.oof.npy` and `a.test.npy` are two splits of one run
-
     def name(member: Member) -> str:
-        others = [other for other in without if other is not member and split_of(other) == split_of(member)]
+        # `a.oof.npy` and `a.test.npy` are two splits of one run.
+        others = [other for other in without if other is not member and {other.split, member.split} != {"oof", "test"}]
         for depth in range(len(member.path.resolve().parts)):
             if qualified(member, depth) not in taken | {qualified(other, depth) for other in others}:
                 return qualified(member, depth)

@@ -6,20 +6,23 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from ensemble.members.columns import ColumnNames, is_fractional, numbers
 from ensemble.members.hard_labels import is_sample_table
 from folds.errors import EnsembleError, UsageError, close_matches
-from folds.utils.csv_table import read_header
+from folds.predictions.columns import find_columns
+from folds.utils.tables import TEXT, read_table_file, table_header, table_suffix
 
 logger = logging.getLogger(__name__)
 
 
-def find_files(paths: Sequence[Path], allow_duplicates: bool = False) -> list[Path]:
+def find_files(paths: Sequence[Path], allow_duplicates: bool = False, names: ColumnNames | None = None) -> list[Path]:
     """Return the prediction files to blend; patterns that the shell did not expand are expanded.
 
     Parameters
     ----------
     paths : paths and patterns.
     allow_duplicates : return a file as often as it is given; by default it is returned once, with a warning.
+    names : columns that the user named: a table that has them is not refused by its other columns.
 
     Raises
     ------
@@ -36,7 +39,7 @@ def find_files(paths: Sequence[Path], allow_duplicates: bool = False) -> list[Pa
             found += _expand(path)
     kept: dict[Path, Path] = {}
     for path in found:
-        _check_name(path)
+        _check_name(path, names or ColumnNames())
         if path.resolve() in kept and not allow_duplicates:
             logger.warning("%s is given twice and is used once (`allow_duplicates`: it votes each time)", path)
         kept.setdefault(path.resolve(), path)
@@ -58,7 +61,7 @@ def _expand(pattern: Path) -> list[Path]:
     )
 
 
-def _check_name(path: Path) -> None:
+def _check_name(path: Path, names: ColumnNames) -> None:
     if path.is_dir():
         raise EnsembleError(f"{path} is a folder, expected prediction files", hint=f"ensemble blend {path}/*.npy")
     if not path.exists():
@@ -70,13 +73,46 @@ def _check_name(path: Path) -> None:
             if beside
             else "ensemble kfold --k 5 --arch swin writes predictions to runs/",
         )
-    if path.suffix not in (".npy", ".csv"):
+    table = table_suffix(path.name)
+    if not table and path.suffix.lower() not in (".npy", ".npz"):
         note = " (sidecars are found automatically)" if path.suffix == ".json" else ""
         raise EnsembleError(
-            f"{path}: expected a .npy array or a .csv of hard labels{note}", hint=f"ensemble blend {path.parent}/*.npy"
+            f"{path}: expected a .npy or .npz array, or a table (.csv, .tsv, .parquet, .feather){note}",
+            hint=f"ensemble blend {path.parent}/*.npy" if path.suffix == ".json" else _conversion(path),
         )
-    if path.suffix == ".csv" and (path.name.startswith("samples-") or is_sample_table(read_header(path))):
+    # Other formats are read as a whole, so the content of such a table is checked when it is read.
+    header = table_header(path) if table in TEXT else []
+    named = {names.prediction, *names.probabilities} & set(header)
+    if table and not named and (path.name.startswith("samples-") or is_sample_table(header)) and not _predicts(path):
         raise EnsembleError(
             f"{path} lists samples with their true labels, expected predictions",
             hint=f"to score against these labels: ensemble blend runs/*.npy --labels {path}",
         )
+
+
+def _predicts(path: Path) -> bool:
+    """Return whether the column with a name of true labels holds probabilities, as in a submission."""
+    columns = read_table_file(path).columns
+    label = find_columns(list(columns), str(path), ("label",)).get("label")
+    return label is not None and is_fractional(numbers(columns[label]))
+
+
+def _conversion(path: Path) -> str:
+    """Return how to save predictions of another format."""
+    loads = {
+        ".h5": "h5py.File({0!r})[KEY][:]",
+        ".hdf5": "h5py.File({0!r})[KEY][:]",
+        ".pt": "torch.load({0!r}, weights_only=True).numpy()",
+        ".pth": "torch.load({0!r}, weights_only=True).numpy()",
+        ".pkl": "pickle.load(open({0!r}, 'rb'))",
+        ".pickle": "pickle.load(open({0!r}, 'rb'))",
+        ".mat": "scipy.io.loadmat({0!r})[KEY]",
+        ".xlsx": "pandas.read_excel({0!r})",
+    }
+    if path.suffix.lower() == ".xlsx":
+        return f"save it as a CSV: {loads['.xlsx'].format(path.name)}.to_csv({path.stem + '.csv'!r}, index=False)"
+    load = loads.get(path.suffix.lower(), "ARRAY").format(path.name)
+    return (
+        f"save the array: np.save({path.stem + '.npy'!r}, {load}); beside it {path.stem}.json with ids, classes, split "
+        "and kind, or a CSV with id and one column per class"
+    )

@@ -1,101 +1,170 @@
-"""Read CSV files of hard labels by id: predictions to vote with, or true labels to score against."""
+"""Read tables of true labels by id, to score against."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import CONTROL, EnsembleError, printable
-from folds.utils.csv_table import CsvTable, read_csv
+from ensemble.members.columns import (
+    ColumnNames,
+    check_class_names,
+    check_ids,
+    is_fractional,
+    listed,
+    numbers,
+    persons_of,
+    stacked,
+)
+from folds.errors import EnsembleError
+from folds.predictions.columns import ColumnRoles, find_columns
+from folds.utils.csv_table import CsvTable
+from folds.utils.spelling import spelling_text, spellings
+from folds.utils.tables import read_table_file
 
-ID_COLUMNS = ("imageid", "id", "image_id", "image", "filename", "file", "path")
-LABEL_COLUMNS = ("ans", "label", "class", "prediction", "answer", "target")
-PERSON_COLUMNS = ("person", "group", "patient")
+# Marks of a missing class; other placeholders ("none", "unknown", "-1") are the names of real classes in some data.
+_MISSING_LABELS = frozenset({"nan", "<na>", "#n/a", "#na", "n/a", "null", "nat"})
 
 
 @dataclass(frozen=True)
 class HardLabels:
-    """Rows of one CSV file: ids, labels and, if the file has such a column, persons; each (n,) of str."""
+    """The true labels of one table.
+
+    Attributes
+    ----------
+    ids, labels : (n,) of str.
+    persons : (n,) of str if the table has such a column.
+    columns : the columns of the table.
+    summary : which columns were read, for the reader.
+    warnings : doubts about the table.
+    """
 
     path: Path
     ids: NDArray[np.str_]
     labels: NDArray[np.str_]
     persons: NDArray[np.str_] | None = None
+    columns: tuple[str, ...] = ()
+    summary: str = ""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
-def read_hard_labels(path: Path) -> HardLabels:
-    """Return the rows of a CSV file with columns such as ``ImageID,ans`` or ``id,label``, or any two columns.
+def read_hard_labels(path: Path, names: ColumnNames | None = None) -> HardLabels:
+    """Return the true labels in a table with columns such as ``id,label``, any two columns, or an id and a column of 0
+    and 1 for each class.
+
+    Parameters
+    ----------
+    names : columns that the user named.
 
     Raises
     ------
-    EnsembleError : a missing id or label column, a missing header, an empty cell, a class name with control characters,
-        or a repeated id.
+    EnsembleError : no id or label column, a missing header, an empty cell, a class name with control characters, labels
+        that are no classes, or a repeated id.
     """
-    table = read_csv(path)
-    id_column, label_column = _columns(table)
-    ids, labels = table.columns[id_column], table.columns[label_column]
-    if label_column in labels:
-        raise EnsembleError(
-            f"{path}: expected a header row, found '{id_column},{label_column}'", hint="add a first row: ImageID,ans"
-        )
-    for what, cells in (("id", ids), ("label", labels)):
-        if "" in cells:
-            raise EnsembleError(
-                f"{path} row {table.numbers[cells.index('')]} has no {what}", hint="every row needs an id and a class"
-            )
-    # Class names are printed in tables. Ids may be paths with any characters; they are escaped when printed.
-    invalid = next((name for name in dict.fromkeys(labels) if CONTROL.search(name)), None)
-    if invalid is not None:
-        row = table.numbers[labels.index(invalid)]
-        raise EnsembleError(
-            f"{path} row {row}: the class '{printable(invalid)}' has control characters", hint="rename the class"
-        )
-    if len(set(ids)) < len(ids):
-        first: dict[str, int] = {}
-        name, second = next((name, i) for i, name in enumerate(ids) if first.setdefault(name, i) != i)
-        raise EnsembleError(
-            f"{path}: the id '{name}' is in rows {table.numbers[first[name]]} and {table.numbers[second]}",
-            hint="rows are aligned by id: each sample needs exactly one row",
-        )
-    person = _first(table, PERSON_COLUMNS)
-    persons = (
-        np.array(table.columns[person], dtype=str)
-        if person is not None and person not in (id_column, label_column)
-        else None
-    )
-    return HardLabels(Path(path), np.array(ids, dtype=str), np.array(labels, dtype=str), persons)
+    table = read_table_file(path)
+    columns = list(table.columns)
+    given = (names or ColumnNames()).given(columns)
+    roles = find_columns(columns, str(path), ("id", "path", "label", "prediction", "person", "fold", "split"), given)
+    id_column, label_column = _id_of(table, roles), roles.get("label")
+    one_hot: tuple[str, ...] = ()
+    if label_column is None and "label" not in roles.ambiguous:
+        one_hot = _one_hot(table, [name for name in columns if name not in (id_column, *roles.names.values())])
+        label_column = roles.get("prediction") if not one_hot else None
+    if label_column is None and not one_hot and len(columns) == 2:
+        id_column, label_column = columns
+    if id_column is None or (label_column is None and not one_hot):
+        if id_column is not None and "label" in roles.ambiguous:
+            roles.require("label")
+        raise _no_column(table, "ids" if id_column is None else "labels")
+    ids = table.columns[id_column]
+    check_ids(table, ids)
+    if one_hot:
+        codes = stacked([numbers(table.columns[name]) for name in one_hot], len(table)).argmax(axis=1)
+        labels = np.array(one_hot, dtype=str)[codes]
+    else:
+        assert label_column is not None  # noqa: S101
+        check_class_names(table, label_column)
+        _check_no_probabilities(table, label_column)
+        labels = np.array(table.columns[label_column], dtype=str)
+    person = roles.get("person")
+    persons, warnings = (None, []) if person is None else persons_of(str(path), table.columns[person], ids)
+    used = {"id": id_column, "label": label_column or f"one column of 0 and 1 per class ({listed(one_hot)})"}
+    used |= {} if person is None else {"person": person}
+    warnings += _doubts(str(path), labels)
+    summary = _text(table, used, roles, one_hot)
+    return HardLabels(Path(path), np.array(ids, dtype=str), labels, persons, tuple(columns), summary, tuple(warnings))
 
 
 def is_sample_table(header: Sequence[str]) -> bool:
-    """Return whether a CSV file with these columns is a table of samples or folds.
+    """Return whether a table with these columns lists samples or folds and no predictions.
 
     Such a table holds true labels. As a member it would always be right.
     """
-    names = {name.lower() for name in header}
-    if "fold" in names:
-        return True
-    companions = names.intersection(PERSON_COLUMNS) or ("path" in names and names.intersection(ID_COLUMNS) - {"path"})
-    return "label" in names and bool(companions)
+    roles = find_columns(header, "", ("prediction", "id", "path", "fold", "person", "label", "split"))
+    if roles.get("prediction") is not None or roles.unused or roles.ambiguous:
+        return False
+    companions = roles.get("person") is not None or (roles.get("id") is not None and roles.get("path") is not None)
+    return roles.get("fold") is not None or (roles.get("label") is not None and companions)
 
 
-def _columns(table: CsvTable) -> tuple[str, str]:
-    names = list(table.columns)
-    id_column, label_column = _first(table, ID_COLUMNS), _first(table, LABEL_COLUMNS)
-    if id_column is not None and label_column is not None:
-        return id_column, label_column
-    if len(names) == 2:
-        return names[0], names[1]
-    missing = "ids" if id_column is None else "labels"
-    raise EnsembleError(
-        f"{table.source}: expected a column of {missing}, found {', '.join(names)}",
-        hint="name the columns ImageID,ans or id,label",
+def _id_of(table: CsvTable, roles: ColumnRoles) -> str | None:
+    if roles.get("id") is None and "id" in roles.ambiguous and len(table.columns) > 2:
+        return roles.require("id")
+    return roles.get("id") or roles.get("path")
+
+
+def _one_hot(table: CsvTable, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of 0 and 1 with exactly one 1 in each row; () if the table has no such columns."""
+    found = [(name, values) for name in names if (values := numbers(table.columns[name])) is not None]
+    binary = [(name, values) for name, values in found if np.isin(values, (0, 1)).all()]
+    if len(binary) < 2 or (np.stack([values for _, values in binary]).sum(axis=0) != 1).any():
+        return ()
+    return tuple(name for name, _ in binary)
+
+
+def _check_no_probabilities(table: CsvTable, column: str) -> None:
+    values = numbers(table.columns[column])
+    if values is not None and is_fractional(values):
+        raise EnsembleError(
+            f"{table.source}: the column {column} holds {len(set(table.columns[column])):,} different numbers from "
+            f"{np.nanmin(values):g} to {np.nanmax(values):g}, expected classes",
+            hint="name the column of the true classes with `label=COLUMN`",
+        )
+
+
+def _doubts(source: str, labels: NDArray[np.str_]) -> list[str]:
+    counts = Counter(labels.tolist())
+    found = []
+    missing = [(name, count) for name, count in sorted(counts.items()) if name.lower() in _MISSING_LABELS]
+    if missing:
+        found.append(
+            f"{source}: {missing[0][1]:,} rows have the label '{missing[0][0]}', which usually marks a missing "
+            "value and counts as a class here"
+        )
+    same = spellings(counts)
+    if same:
+        found.append(
+            f"{source}: the classes {spelling_text(same[0])} are probably one class written in several ways, and count "
+            "as different classes"
+        )
+    return found
+
+
+def _text(table: CsvTable, used: dict[str, str], roles: ColumnRoles, one_hot: Sequence[str]) -> str:
+    taken = {*used.values(), *one_hot}
+    unused = tuple(name for name in table.columns if name not in taken)
+    ambiguous = {role: found for role, found in roles.ambiguous.items() if role == "person"}
+    unused = tuple(name for name in unused if not any(name in found for found in ambiguous.values()))
+    return ColumnRoles(table.source, used, frozenset(), ambiguous, unused).text()
+
+
+def _no_column(table: CsvTable, missing: str) -> EnsembleError:
+    name = "id" if missing == "ids" else "label"
+    return EnsembleError(
+        f"{table.source}: expected a column of {missing}, found {', '.join(list(table.columns)[:20])}",
+        hint=f"name the column with `{name}=COLUMN`; names such as ImageID,ans or id,label are known",
     )
-
-
-def _first(table: CsvTable, known: tuple[str, ...]) -> str | None:
-    lowered = {name.lower(): name for name in reversed(list(table.columns))}
-    return next((lowered[name] for name in known if name in lowered), None)

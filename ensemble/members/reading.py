@@ -1,10 +1,10 @@
-"""Read and check the members of a blend: prediction files, bare arrays and CSVs of hard labels; numpy only."""
+"""Read and check the members of a blend: prediction files, bare arrays, archives and tables; numpy only."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +12,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.members.hard_labels import read_hard_labels
+from ensemble.members.arrays import ArrayFile, read_arrays, two_columns
+from ensemble.members.columns import ColumnNames
 from ensemble.members.leakage import LeakCheck
+from ensemble.members.naming import run_and_split, word_splits
 from ensemble.members.scan import NEGATIVE, Scan, scan_arrays
+from ensemble.members.tables import PredictionTable, read_prediction_table
 from folds.errors import EnsembleError
-from folds.predictions.files import PredictionMetadata, SampleRows, read_array, read_sidecar, sidecar_path
+from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, sidecar_path
 from folds.utils.files import sha256_bytes, sha256_file
 from folds.utils.progress import SILENT, Progress
+from folds.utils.tables import table_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +39,24 @@ class Member:
     values : (n, classes) as stored (a memory map of any number type and byte order); None for hard labels.
     answers : (n,) class names of a file of hard labels, otherwise None.
     logit : whether `values` are logits.
-    sidecar : None for an array without a sidecar and for hard labels.
-    rows : ids and other columns of the samples; None for an array without a sidecar, whose row order cannot be checked.
+    sidecar : None for an array without a sidecar and for tables.
+    rows : ids and other columns of the samples; None for an array without ids, whose row order cannot be checked.
     all_rows : rows of the full table if the sidecar refers to a samples file; otherwise `rows`.
     sha : hash of content and meaning; equal for equal predictions of equal samples, independent of the file's path.
     content, meaning : hash of the file, and of what its numbers mean (samples, classes, split, kind) without the run's
         name.
     note : a remark on how the file was read; "" for none.
+    split : ``oof`` or ``test`` if the file or its name says so, otherwise "".
+    classes : the class of each column if the file says so; () until `ensemble.alignment.naming` names them.
+    fold : the fold of the rows, if the file says so.
+    one_column : whether `values` was made of one column, the probability of the positive class.
+    positive : the name of that column in a table.
+    prefix : text before the classes in the names of the columns of a table.
+    columns : all columns of a table.
+    form : the form of the file, for the reader.
+    part : the name of the array in an archive.
+    summary : which columns of a table were read, for the reader.
+    warnings : doubts about the file.
     """
 
     path: Path
@@ -56,6 +71,27 @@ class Member:
     content: str = ""
     meaning: str = ""
     note: str = ""
+    split: str = ""
+    classes: tuple[str, ...] = ()
+    fold: int | NDArray[np.integer] | None = None
+    one_column: bool = False
+    positive: str = ""
+    prefix: str = ""
+    columns: tuple[str, ...] = ()
+    form: str = ""
+    part: str = ""
+    summary: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.sidecar is not None:
+            for name in ("split", "classes", "fold"):
+                object.__setattr__(self, name, getattr(self.sidecar, name))
+
+    @property
+    def source(self) -> str:
+        """Return the file, with the name of the array in an archive of several; unique among members."""
+        return f"{self.path} ({self.part})" if self.part else str(self.path)
 
     def __len__(self) -> int:
         return len(self.values) if self.values is not None else len(self.rows or ())
@@ -71,47 +107,55 @@ class Member:
         return "label" if self.sidecar is None else self.sidecar.target
 
 
+def is_table(path: Path) -> bool:
+    """Return whether a file is read as a table, by its suffix."""
+    return table_suffix(path.name) != ""
+
+
 def read_members(
-    paths: Sequence[Path], logits: bool = False, allow_duplicates: bool = False, progress: Progress = SILENT
+    paths: Sequence[Path],
+    logits: bool = False,
+    allow_duplicates: bool = False,
+    names: ColumnNames | None = None,
+    progress: Progress = SILENT,
 ) -> list[Member]:
     """Return the checked prediction files; log a warning for each duplicate.
 
     Parameters
     ----------
-    paths : ``.npy`` arrays, with or without a sidecar, and ``.csv`` files of hard labels.
+    paths : ``.npy`` arrays, with or without a sidecar, ``.npz`` archives, and tables of probabilities or answers.
     logits : arrays without a sidecar hold logits; so do arrays whose sidecar states probabilities but whose rows do not
         sum to 1.
     allow_duplicates : a duplicate of a file of the same run votes as a separate run, ``<run>#2``; by default it is left
         out. (Equal files of runs with other names: `ensemble.members.deduplication`.)
+    names : columns of tables that the user named.
 
     Raises
     ------
-    EnsembleError : a file is not a 2-D array of finite numbers, its rows do not sum to 1 (unless they are logits), it
-        does not match its sidecar, it repeats an id, or its models were trained on rows that they predict
-        (`ensemble.members.leakage`).
+    EnsembleError : a file does not hold finite numbers in the shape of predictions, its rows do not sum to 1 (unless
+        they are logits), it does not match its sidecar, it repeats an id, or its models were trained on rows that they
+        predict (`ensemble.members.leakage`).
     """
-    samples: dict[str, SampleRows] = {}
     checked: dict[int, tuple[SampleRows, str]] = {}
     members: list[Member] = []
     leak_check = LeakCheck()
-    arrays = [(path, read_array(path)) for path in paths if path.suffix != ".csv"]
-    with progress.step("reading and checking files") as advance, scan_arrays(arrays) as scans:
-        pending = iter(zip(arrays, scans, strict=True))
-        for done, path in enumerate(paths):
-            advance(done, len(paths))
-            if path.suffix == ".csv":
-                member = _read_hard(path)
-            else:
-                (_, values), scan = next(pending)
-                member = _read_array(path, values, scan, logits, samples)
+    words = word_splits([path for path in paths if not run_and_split(path)[1]])
+    with progress.step("reading and checking files") as advance:
+        for done, member in enumerate(_read(paths, logits, names or ColumnNames())):
+            advance(min(done, len(paths)), len(paths))
+            if member.sidecar is None and not member.split and member.path in words:
+                run, split = words[member.path]
+                note = f"{member.path}: {'out-of-fold' if split == 'oof' else 'test'} predictions, by its name"
+                member = replace(member, run=run, split=split, note="; ".join(filter(None, (member.note, note))))
             member = _with_rows(member, checked)
-            if member.sidecar is not None:
-                leak_check.check(path, member.sidecar)
+            described = _metadata_of(member)
+            if described is not None:
+                leak_check.check(member.path, described)
             same = [other for other in members if _repeats(member, other)]
             if same and not allow_duplicates:
                 logger.warning(
                     "%s has the same predictions as %s and is ignored (`allow_duplicates`: both vote)",
-                    path,
+                    member.path,
                     same[0].path,
                 )
                 continue
@@ -120,13 +164,35 @@ def read_members(
     return members
 
 
-def _read_array(
-    path: Path, values: NDArray, scan: Future[Scan], logits: bool, samples: dict[str, SampleRows]
-) -> Member:
+def _read(paths: Sequence[Path], logits: bool, names: ColumnNames) -> Iterator[Member]:
+    """Yield the members in the files, in order; arrays are scanned in threads meanwhile."""
+    samples: dict[str, SampleRows] = {}
+    tables = {path: read_prediction_table(path, names, logits) for path in dict.fromkeys(paths) if is_table(path)}
+    arrays = {path: read_arrays(path, logits) for path in dict.fromkeys(paths) if not is_table(path)}
+    to_scan = [(path, one.values) for path, found in arrays.items() for one in found]
+    to_scan += [(path, table.values) for path, table in tables.items() if table.values is not None]
+    with scan_arrays(to_scan) as pending:
+        scans = {id(values): scan for (_, values), scan in zip(to_scan, pending, strict=True)}
+        for path in paths:
+            if path in tables:
+                table = tables[path]
+                yield _member_of_table(path, table, None if table.values is None else scans[id(table.values)], logits)
+                continue
+            for one in arrays[path]:
+                yield _read_array(path, one, scans[id(one.values)], logits, samples)
+
+
+def _read_array(path: Path, one: ArrayFile, scan: Future[Scan], logits: bool, samples: dict[str, SampleRows]) -> Member:
     sidecar = read_sidecar(path, samples)
-    if sidecar is not None:
-        _check_shape(path, values, sidecar)
-    return _member_of_array(path, values, sidecar, scan.result(), logits, samples)
+    if sidecar is None:
+        return _member_without_sidecar(path, one, scan.result(), logits)
+    if one.key and one.about:
+        raise EnsembleError(
+            f"{path} holds several arrays and has the sidecar {sidecar_path(path).name}, which describes one",
+            hint="save one array with np.save, or remove the sidecar",
+        )
+    _check_shape(path, one.values, sidecar)
+    return _member_of_array(path, one, sidecar, scan.result(), logits, samples)
 
 
 def _with_rows(member: Member, checked: dict[int, tuple[SampleRows, str]]) -> Member:
@@ -139,35 +205,81 @@ def _with_rows(member: Member, checked: dict[int, tuple[SampleRows, str]]) -> Me
     return replace(member, sha=_hash_of(member.sha, rows_sha), meaning=_hash_of(member.meaning, rows_sha))
 
 
+def _metadata_of(member: Member) -> PredictionMetadata | None:
+    """Return the sidecar, or the same of a table with folds; None if nothing can be checked."""
+    if member.sidecar is not None or member.fold is None or member.rows is None:
+        return member.sidecar
+    return PredictionMetadata("probability", "oof", member.classes, member.rows, fold=member.fold, run=member.run)
+
+
 def _repeats(member: Member, other: Member) -> bool:
     return other.sha == member.sha and (member.sidecar is not None or _is_same_file(member.path, other.path))
 
 
-def _read_hard(path: Path) -> Member:
-    table = read_hard_labels(path)
-    rows = SampleRows(table.ids)
-    sha = sha256_file(path)
-    return Member(path, path.stem, None, table.labels, False, None, rows, rows, sha, sha)
+def _member_of_table(path: Path, table: PredictionTable, scan: Future[Scan] | None, logits: bool) -> Member:
+    """Return the member in a table. A table with true labels or folds is out of fold, unless its name says test."""
+    run, split = run_and_split(path)
+    values, logit, note = table.values, False, ""
+    if values is not None and table.positive:
+        values, logit = two_columns(f"{path} (column {table.positive})", values[:, 0], logits), logits
+    elif scan is not None:
+        logit = logits
+        if _are_probabilities(path, scan.result(), table.ids, None, logits) and logits:
+            note = f"{path}: rows sum to 1 like probabilities; read as logits (`logits=True`)"
+    rows = None if table.ids is None else SampleRows(table.ids, table.labels, table.persons)
+    if not split and (table.fold is not None or table.labels is not None):
+        split = "oof"
+    content = sha256_file(path)
+    plain = table.values is None and table.labels is None and table.fold is None
+    sha = content if plain else _hash_of(content, repr((table.summary, table.classes)))
+    return Member(
+        path, run, values, table.answers, logit, None, rows, rows, sha, content, note=note,
+        split=split, classes=table.classes, fold=table.fold, one_column=bool(table.positive), positive=table.positive,
+        prefix=table.prefix, columns=table.columns, summary=table.summary, warnings=table.warnings,
+        form="answers" if values is None else "one probability per row" if table.positive else "probabilities",
+    )  # fmt: skip
+
+
+def _member_without_sidecar(path: Path, one: ArrayFile, scan: Scan, logits: bool) -> Member:
+    """Return the member in an array without a sidecar; an archive may hold ids, classes, labels and folds as well."""
+    run, split = run_and_split(path)
+    logit, note, about = logits or one.logit, "", one.about or {}
+    if _are_probabilities(path, scan, None, None, logit) and logit:
+        note = f"{path}: rows sum to 1 like probabilities; read as logits (`logits=True`)"
+
+    def column(name: str) -> NDArray[np.str_] | None:
+        return None if name not in about else np.array(list(map(_text, about[name].tolist())), dtype=str)
+
+    ids = column("ids")
+    rows = None if ids is None else SampleRows(ids, column("labels"), column("persons"))
+    fold = about["fold"].astype(np.int64) if "fold" in about and ids is not None else None
+    if not (one.split or split) and ids is not None and ("labels" in about or fold is not None):
+        split = "oof"
+    classes = tuple(map(_text, about["classes"].tolist())) if "classes" in about else ()
+    sha = scan.sha if not one.key else _hash_of(scan.sha, one.key)
+    return Member(
+        path, run, one.values, None, logit, None, rows, rows, sha, sha, note=note, split=one.split or split,
+        classes=classes, fold=fold, one_column=one.one_column, form=one.form, part="" if one.about is None else one.key,
+    )  # fmt: skip
+
+
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _member_of_array(
     path: Path,
-    values: NDArray,
-    sidecar: PredictionMetadata | None,
+    one: ArrayFile,
+    sidecar: PredictionMetadata,
     scan: Scan,
     logits: bool,
     samples: dict[str, SampleRows],
 ) -> Member:
-    note = ""
-    if sidecar is None:
-        if _are_probabilities(path, scan, None, logits) and logits:
-            note = f"{path}: rows sum to 1 like probabilities; read as logits (`logits=True`)"
-        name = path.stem
-        for split in (".oof", ".test"):
-            name = name.removesuffix(split)
-        return Member(path, name, values, None, logits, None, None, None, scan.sha, scan.sha, note=note)
+    note, values = "", one.values
     logit = sidecar.kind == "logit"
-    if not _are_probabilities(path, scan, sidecar, logit or logits) and logits and not logit:
+    if logit and one.one_column and not logits:
+        return _member_of_array(path, read_arrays(path, True)[0], sidecar, scan, True, samples)
+    if not _are_probabilities(path, scan, sidecar.rows.ids, sidecar, logit or logits) and logits and not logit:
         note = f"{path}: the sidecar states probabilities, but rows do not sum to 1; read as logits (`logits=True`)"
         logit = True
     meaning = (
@@ -183,9 +295,8 @@ def _member_of_array(
     folds = sha256_bytes(sidecar.fold.tobytes()) if isinstance(sidecar.fold, np.ndarray) else sidecar.fold
     sha = sha256_bytes(repr((scan.sha, meaning, sidecar.folds_sha, folds, sorted(sidecar.class_attributes))).encode())
     all_rows = samples.get(sidecar.samples_sha or "", sidecar.rows)
-    return Member(
-        path, sidecar.run, values, None, logit, sidecar, sidecar.rows, all_rows, sha, scan.sha, repr(meaning[:4]), note
-    )
+    about = (sha, scan.sha, repr(meaning[:4]), note)
+    return Member(path, sidecar.run, values, None, logit, sidecar, sidecar.rows, all_rows, *about, form="sidecar")
 
 
 def _is_same_file(path: Path, other: Path) -> bool:
@@ -210,7 +321,9 @@ def _check_shape(path: Path, values: NDArray, sidecar: PredictionMetadata) -> No
         )
 
 
-def _are_probabilities(path: Path, scan: Scan, sidecar: PredictionMetadata | None, logits: bool) -> bool:
+def _are_probabilities(
+    path: Path, scan: Scan, ids: NDArray[np.str_] | None, sidecar: PredictionMetadata | None, logits: bool
+) -> bool:
     """Return whether all rows are probabilities.
 
     Raises
@@ -220,22 +333,35 @@ def _are_probabilities(path: Path, scan: Scan, sidecar: PredictionMetadata | Non
     if scan.not_finite is not None:
         row, column, value = scan.not_finite
         raise EnsembleError(
-            f"{path}: {_row_text(sidecar, row)}, column {column} is {value}, expected a finite number",
+            f"{path}: {_row_text(ids, row)}, column {column} is {value}, expected a finite number",
             hint="remove samples without a prediction (row and id)",
         )
     if scan.wrong and not logits:
         problem = f"has the value {scan.lowest:.4g}" if scan.lowest < NEGATIVE else f"sums to {scan.total:.4g}"
         stated = f" (stated in {sidecar_path(path).name})" if sidecar is not None else ""
         raise EnsembleError(
-            f"{path}: expected probabilities{stated}, but {_row_text(sidecar, scan.first)} {problem}; "
+            f"{path}: expected probabilities{stated}, but {_row_text(ids, scan.first)} {problem}; "
             f"{scan.wrong:,} of {scan.rows:,} rows are not probabilities",
-            hint="add `logits=True` if these are logits; otherwise divide each row by its sum",
+            hint=_advice(path, scan),
         )
     return not scan.wrong
 
 
-def _row_text(sidecar: PredictionMetadata | None, row: int) -> str:
-    return f"row {row}" if sidecar is None else f"row {row} (id '{sidecar.rows.ids[row]}')"
+def _advice(path: Path, scan: Scan) -> str:
+    """Return how to mend rows that are no probabilities."""
+    if scan.total == 0 and scan.lowest == 0:
+        return (
+            "a row of zeros is a sample without a prediction, such as a fold that is not predicted yet: predict it, or "
+            "save only the other rows with their ids"
+        )
+    if scan.transposed:
+        return "its columns sum to 1, so the array is probably transposed: save array.T"
+    columns = "; name the columns with `probabilities=COLUMNS` if others were taken" if is_table(path) else ""
+    return f"add `logits=True` if these are logits; otherwise divide each row by its sum{columns}"
+
+
+def _row_text(ids: NDArray[np.str_] | None, row: int) -> str:
+    return f"row {row}" if ids is None else f"row {row} (id '{ids[row]}')"
 
 
 def _check_rows(path: Path, rows: SampleRows) -> str:

@@ -34,6 +34,7 @@ class Scan:
     first, total, lowest : the first such row, its sum and its smallest value.
     not_finite : row, column and value of the first number that is not finite; None if all are finite. If set, only
         `rows` is valid as well.
+    transposed : whether the columns sum to 1 where the rows do not.
     """
 
     sha: str
@@ -43,6 +44,7 @@ class Scan:
     total: float = 1.0
     lowest: float = 0.0
     not_finite: tuple[int, int, float] | None = None
+    transposed: bool = False
 
 
 @contextmanager
@@ -95,7 +97,9 @@ def scan(path: Path, values: NDArray) -> Scan:
             if first < 0 and len(bad):
                 first, total, lowest = start + int(bad[0]), float(sums[bad[0]]), float(row_minima[bad[0]])
         release_pages(array)
-    return Scan(sha256_file(path) if header is None else digest.hexdigest(), len(array), wrong, first, total, lowest)
+    sha = sha256_file(path) if header is None else digest.hexdigest()
+    transposed = wrong > 0 and bool((np.abs(array.sum(axis=0, dtype=np.float64) - 1) < tolerance).all())
+    return Scan(sha, len(array), wrong, first, total, lowest, transposed=transposed)
 
 
 def _header(path: Path, values: NDArray) -> bytes | None:

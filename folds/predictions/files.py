@@ -298,22 +298,7 @@ def read_array(path: Path) -> NDArray[np.floating]:
     ------
     EnsembleError : the file does not exist, is not a `.npy` array, or is not 2-D and numeric.
     """
-    try:
-        check_regular(path)
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise EnsembleError(f"there is no prediction file {path}") from None
-    except Exception as error:  # a damaged header raises what its parser raises, a damaged archive BadZipFile
-        reason = str(error)
-        # numpy has several messages for this, depending on how it opens the file.
-        if "Object arrays" in reason or "Python objects" in reason:
-            reason = "it contains Python objects, which could run code"
-        elif "allow_pickle" in reason:  # the message for every file without the header of an array
-            reason = "it has no .npy header; pickle files are refused because they could run code"
-        raise EnsembleError(
-            f"{path} is not a usable .npy array: {reason}",
-            hint="save it again with np.save(file, array.astype('float32'))",
-        ) from None
+    values = load_npy(path)
     if not isinstance(values, np.ndarray) or values.ndim != 2 or 0 in values.shape:
         shape = getattr(values, "shape", None)
         found = "an archive" if shape is None else shape
@@ -327,3 +312,28 @@ def read_array(path: Path) -> NDArray[np.floating]:
             hint="save it again with np.save(file, array.astype('float32'))",
         )
     return values
+
+
+def load_npy(path: Path) -> Any:
+    """Return what `np.load` finds in a file, memory-mapped if it is an array of any shape and type; never pickles.
+
+    Raises
+    ------
+    EnsembleError : the file does not exist, or is no `.npy` array and no `.npz` archive.
+    """
+    try:
+        check_regular(path)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise EnsembleError(f"there is no prediction file {path}") from None
+    except Exception as error:  # a damaged header raises what its parser raises, a damaged archive BadZipFile
+        reason = str(error)
+        # numpy has several messages for this, depending on how it opens the file.
+        if "Object arrays" in reason or "Python objects" in reason:
+            reason = "it contains Python objects, which could run code"
+        elif "allow_pickle" in reason:  # the message for every file without the header of an array
+            reason = "it has no .npy header; pickle files are refused because they could run code"
+        raise EnsembleError(
+            f"{path} is not a usable .npy array: {reason}",
+            hint="save it again with np.save(file, array.astype('float32'))",
+        ) from None

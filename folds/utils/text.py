@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
+
 
 def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
     """Return the distinct class names, sorted: integers as numbers (``"2"`` before ``"10"``), otherwise as text."""
@@ -15,6 +17,16 @@ def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted(unique, key=lambda name: (int(name), name)))  # the name decides between "1" and "01"
     except ValueError:
         return tuple(sorted(unique))
+
+
+def sort_by_number(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the distinct class names, sorted: as numbers, however they are written (``"2.0"`` before ``"10.0"``), if
+    all are numbers; otherwise as text.
+    """
+    unique = set(names)
+    if any("." in name for name in unique) and all(_NUMBER.fullmatch(name) for name in unique):
+        return tuple(sorted(unique, key=lambda name: (float(name), name)))
+    return sort_classes(names)
 
 
 def value_text(value: Any) -> str:

@@ -87,7 +87,9 @@ def test_settings_in_toml_of_the_docs_are_known() -> None:
         assert {key for key in (*values, *space) if key_of(key) is None} == set(), place_of(block)
 
 
-@pytest.mark.parametrize("name", ["", "demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "predict", "runs", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["", "demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "predict", "runs", "doctor"]
+)
 def test_commands_and_options_that_help_mentions_exist(
     name: str, call: Callable[..., Called], parsers: Mapping[str, Any]
 ) -> None:
@@ -140,13 +142,14 @@ def test_names_of_the_python_interface_in_the_docs_exist() -> None:
     assert {name for name in used if not hasattr(ensemble, name)} == set()
 
 
-def test_python_of_the_docs_runs_on_arrays() -> None:
+def test_python_of_the_docs_runs_on_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
     import ensemble
 
     if not hasattr(ensemble, "__getattr__"):
         pytest.skip("the lazy Python interface is not built yet")
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     person = np.repeat(np.arange(40), 5)
     y = np.repeat(rng.integers(0, 2, 40), 5)

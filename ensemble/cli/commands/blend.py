@@ -9,23 +9,29 @@ from typing import Annotated, Any
 import typer
 
 from ensemble.blending.blend import Blend, make_blend
+from ensemble.blending.check import check_blend
 from ensemble.blending.output import answers_of, blend_folder, check_answers_file, write_blend
 from ensemble.blending.request import ALL_METHODS, BlendConfig
 from ensemble.cli.reports.blend import blend_report
+from ensemble.cli.reports.check import check_report
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import REPORT, ScoreByOption, scored_by_person
 from ensemble.cli.terminal.progress import TerminalProgress
+from ensemble.members.columns import ColumnNames
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic
 
-METHOD, MEMBERS, WRITTEN = "Combination", "Members", "Output"
+METHOD, MEMBERS, COLUMNS, WRITTEN = "Combination", "Members", "Columns of tables", "Output"
 
 
 def blend(
     files: Annotated[
         list[Path],
-        typer.Argument(help="prediction files (.npy), CSVs of hard labels (ImageID,ans)", metavar="FILES..."),
+        typer.Argument(
+            help="prediction files (.npy, .npz), tables of probabilities or answers (.csv, .tsv, .parquet, .feather)",
+            metavar="FILES...",
+        ),
     ],
     method: Annotated[
         str | None,
@@ -95,9 +101,57 @@ def blend(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="true labels by id: a CSV with id,label and preferably person",
+            help="true labels by id: a table with id,label and preferably person",
             metavar="FILE.csv",
             rich_help_panel=MEMBERS,
+        ),
+    ] = None,
+    ids: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--ids",
+            help="a file with the ids of the rows of arrays without ids, in their order",
+            metavar="FILE",
+            rich_help_panel=MEMBERS,
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="classes of the columns of arrays without names, in order; for one column NEGATIVE,POSITIVE",
+            metavar="A,B,C",
+            rich_help_panel=MEMBERS,
+        ),
+    ] = None,
+    id: Annotated[
+        str | None,
+        typer.Option("--id", help="column of the ids in tables and labels", metavar="COLUMN", rich_help_panel=COLUMNS),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", help="column of the true labels", metavar="COLUMN", rich_help_panel=COLUMNS),
+    ] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(
+            "--person", "--group", help="column of the persons (groups)", metavar="COLUMN", rich_help_panel=COLUMNS
+        ),
+    ] = None,
+    fold_column: Annotated[
+        str | None,
+        typer.Option("--fold-column", help="column of the folds", metavar="COLUMN", rich_help_panel=COLUMNS),
+    ] = None,
+    prediction: Annotated[
+        str | None,
+        typer.Option("--prediction", help="column of the answers", metavar="COLUMN", rich_help_panel=COLUMNS),
+    ] = None,
+    probabilities: Annotated[
+        str | None,
+        typer.Option(
+            "--probabilities",
+            help="columns of probabilities, one per class, or that of the positive class",
+            metavar="A,B,C",
+            rich_help_panel=COLUMNS,
         ),
     ] = None,
     from_: Annotated[
@@ -162,6 +216,10 @@ def blend(
     force: Annotated[
         bool, typer.Option("--force", help="replace an existing blend or CSV", rich_help_panel=WRITTEN)
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="only say how each file is read and what would be done", rich_help_panel=WRITTEN),
+    ] = False,
 ) -> int:
     """Combine predictions, aligned by id and class name, and score the combination.
 
@@ -176,19 +234,17 @@ def blend(
         "logits": "--from logit",
         "per_person": "--score-by person",
         "name": "-o",
+        "fold": "--fold-column",
     }
     per_person = scored_by_person(score_by)
     if from_ not in (None, "probability", "logit"):
         raise UsageError(
             f"--from {from_}: expected probability or logit", hint="--from logit if the arrays hold logits"
         )
-    runs = None if run is None else tuple(filter(None, (name.strip() for name in run.split(","))))
-    if runs == ():
-        raise UsageError("--run names no run", hint="--run A,B blends these; leave it out to blend all")
     request = BlendConfig(
         method=method,
         weights=weights,
-        runs=runs,
+        runs=_run_names(run),
         metric=metric,
         per_person=per_person,
         labels=labels,
@@ -203,7 +259,12 @@ def blend(
         cost=cost,
         contributions=contributions,
         detail=breakdown,
+        columns=ColumnNames(id, label, person, fold_column, prediction, _names(probabilities)),
+        classes=None if classes is None else _names(classes),
+        ids=tuple(ids or ()),
     )
+    if check:
+        return _check(files, request)
     made = make_blend(files, request, TerminalProgress())
     folder = blend_folder(made, output)
     answers = None if csv is None else answers_of(made)
@@ -219,6 +280,30 @@ def blend(
     if answers is not None:
         console.note(f"{csv} has the decisions for the {answers.rows:,} {answers.split} samples")
     console.next_step(_next(made, files, csv))
+    return 0
+
+
+def _run_names(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    runs = tuple(filter(None, _names(text)))
+    if not runs:
+        raise UsageError("--run names no run", hint="--run A,B blends these; leave it out to blend all")
+    return runs
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def _check(files: list[Path], request: BlendConfig) -> int:
+    found = check_blend(files, request)
+    console.result(check_report(found), found.to_dict())
+    for warning in found.warnings:
+        console.warn(warning)
+    if found.error is not None:
+        raise found.error
+    console.note("\nnothing is written")
     return 0
 
 

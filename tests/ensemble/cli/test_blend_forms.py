@@ -1,0 +1,173 @@
+"""`ensemble blend` with files of other programs: what is read is stated, what is doubtful is asked or warned of."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensemble.blending.face import blend
+from folds.errors import UsageError
+from tests.conftest import ROOT
+
+Call = Callable[..., Any]
+N = 60
+RNG = np.random.default_rng(0)
+TRUTH = RNG.integers(0, 2, N)
+IDS = [f"im{i}" for i in range(N)]
+
+
+def draw(seed: int, classes: int = 2) -> np.ndarray:
+    logits = np.random.default_rng(seed).normal(size=(N, classes)) + 2 * np.eye(classes)[TRUTH]
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+def accuracy(probabilities: np.ndarray) -> float:
+    return float((probabilities.argmax(1) == TRUTH).mean())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    table = {"image_name": IDS, "patient_id": [f"p{i // 3}" for i in range(N)], "sex": "f", "target": TRUTH}
+    pd.DataFrame(table).to_csv("train.csv", index=False)
+    return tmp_path
+
+
+def written(split: str = "oof") -> np.ndarray:
+    return np.load(next(Path("runs/blends").glob("*")) / f"{split}.npy")
+
+
+def test_submissions_of_one_probability_are_averaged(folder: Path, call: Call) -> None:
+    for seed in (1, 2):
+        order = np.random.default_rng(seed).permutation(N)
+        column = draw(seed)[order, 1]
+        pd.DataFrame({"image_name": np.array(IDS)[order], "target": column}).to_csv(f"sub{seed}.csv", index=False)
+    done = call("blend", "sub1.csv", "sub2.csv", "--csv", "out.csv")
+    assert done.code == 0, done.err
+    assert "probability of the positive class = target" in done.out
+    assert "probability of class 1 against 0" in done.out
+    mean = dict(zip(pd.read_csv("sub1.csv").image_name, written("test")[:, 1], strict=True))
+    expected = dict(zip(IDS, ((draw(1) + draw(2)) / 2)[:, 1], strict=True))
+    assert mean == pytest.approx(expected, abs=1e-6)
+
+
+def test_truth_beside_predictions_scores_them(folder: Path, call: Call) -> None:
+    answers = np.where(np.arange(N) % 3 == 0, 1 - TRUTH, TRUTH)
+    pd.DataFrame({"id": IDS, "label": TRUTH, "prediction": answers}).to_csv("oof.csv", index=False)
+    record = json.loads(call("blend", "oof.csv", "--method", "hard", "--json").out)
+    assert record["blend"]["oof"]["score"]["accuracy"] == pytest.approx(2 / 3)
+    assert "answers = prediction, label = label; the predictions vote, the labels score them" in record["notes"][0]
+
+
+def test_the_table_of_the_competition_is_the_labels(folder: Path, call: Call) -> None:
+    np.save("m.npy", draw(1))
+    done = call("blend", "m.npy", "--labels", "train.csv", "--json")
+    record = json.loads(done.out)
+    score = record["blend"]["oof"]["score"]
+    assert (score["people"], score["accuracy"]) == (20, pytest.approx(accuracy(draw(1))))
+    assert "labels train.csv: id = image_name, label = target, person = patient_id; not used: sex" in record["notes"]
+    unknown = call("blend", "m.npy", "--labels", "train.csv", "--label", "taget")
+    assert (unknown.code, "--label taget: no table has a column 'taget'; did you mean 'target'" in unknown.err) == (
+        2,
+        True,
+    )
+
+
+def test_weights_of_oof_arrays_go_to_the_test_arrays(folder: Path, call: Call) -> None:
+    Path("t.txt").write_text("\n".join(f"t{i}" for i in range(20)))
+    for seed, name in enumerate("ab"):
+        np.save(f"{name}.oof.npy", draw(seed + 1))
+        np.save(f"{name}.test.npy", draw(seed + 5)[:20])
+    files = [f"{name}.{split}.npy" for name in "ab" for split in ("oof", "test")]
+    done = call("blend", *files, "--labels", "train.csv", "--ids", "t.txt", "--method", "greedy", "--json")
+    record = json.loads(done.out)
+    mean = record["weights"]["a"] * draw(5)[:20] + record["weights"]["b"] * draw(6)[:20]
+    np.testing.assert_allclose(written("test"), mean, atol=1e-6)
+    sidecar = json.loads((Path(record["folder"]) / "test.json").read_text())
+    assert "rows in the order of t.txt" in str(record["notes"])
+    assert sidecar["split"] == "test"
+
+
+def test_check_says_how_files_are_read_and_writes_nothing(folder: Path, call: Call) -> None:
+    pd.DataFrame({"id": IDS, "p_0": draw(1)[:, 0], "p_1": draw(1)[:, 1]}).to_csv("a.csv", index=False)
+    np.save("b.npy", draw(2)[:, 1])
+    before = sorted(folder.rglob("*"))
+    done = call("blend", "a.csv", "b.npy", "--check")
+    assert done.code == 0, done.err
+    assert "would blend: test: soft of a, b over 60 rows and 2 classes (0, 1), not scored (no labels)" in done.out
+    record = json.loads(call("blend", "a.csv", "b.npy", "--check", "--json").out)
+    table, array = record["files"]
+    assert (table["form"], table["ids"], table["classes"], table["split"]) == (
+        "probabilities",
+        "id",
+        ["0", "1"],
+        "test",
+    )
+    assert (array["form"], array["order"]) == ("array of one column: probabilities", "a.csv")
+    np.save("c.npy", draw(3)[:40])
+    refused = call("blend", "a.csv", "c.npy", "--check", "--json")
+    assert refused.code == 1
+    assert "c.npy has 40 rows" in json.loads(refused.out)["error"]
+    assert [one["rows"] for one in json.loads(refused.out)["files"]] == [60, 40]
+    assert sorted(folder.rglob("*")) == sorted([*before, folder / "c.npy"])
+
+
+def test_doubts_are_warnings_and_part_of_the_record(folder: Path, call: Call) -> None:
+    np.save("a.npy", draw(1))
+    np.save("b.npy", draw(2)[::-1])
+    done = call("blend", "a.npy", "b.npy", "--labels", "train.csv", "--json")
+    (warning,) = json.loads(done.out)["warnings"]
+    assert "if its rows were in the order of the reversed ids" in warning
+    assert f"warning: {warning.split(';')[0]}" in done.err
+
+
+def test_python_reads_the_same(folder: Path) -> None:
+    np.save("flat.npy", draw(1)[:, 1])
+    by_file = blend("flat.npy", labels="train.csv", progress=False)
+    by_array = blend({"flat": draw(1)[:, 1]}, y=TRUTH, progress=False)
+    wide = blend({"flat": draw(1)}, y=TRUTH, progress=False)
+    for made in (by_file, by_array, wide):
+        assert made.oof is not None
+        np.testing.assert_allclose(made.oof.probabilities, draw(1), atol=1e-6)
+    names = np.array(["well", "ill"])[TRUTH]
+    with pytest.raises(UsageError, match="unknown which of ill and well"):
+        blend({"flat": draw(1)[:, 1]}, y=names, progress=False)
+    named = blend({"flat": draw(1)[:, 1:]}, y=names, classes=["well", "ill"], progress=False)
+    assert named.oof is not None
+    np.testing.assert_allclose(named.oof.probabilities, draw(1), atol=1e-6)
+    with pytest.raises(UsageError, match="found one column and 0 classes"):
+        blend({"ones": np.ones((N, 1))}, progress=False)
+    by_name = blend("flat.npy", labels="train.csv", columns={"label": "sex", "id": "image_name"}, classes=["m", "f"])
+    assert "label = sex" in by_name.notes[0]
+
+
+def fuzz() -> ModuleType:
+    """Return the benchmark that draws members."""
+    spec = importlib.util.spec_from_file_location("fuzz_members", ROOT / "benchmarks" / "fuzz_members.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["fuzz_members"] = module  # its dataclass looks itself up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_drawn_members_are_right_refused_or_doubted() -> None:
+    run = fuzz().run
+    found = {seed: run(seed) for seed in range(60)}
+    counts = Counter(outcome for outcome, _ in found.values())
+    assert {seed: text for seed, (outcome, text) in found.items() if outcome == "wrong"} == {}
+    assert counts["equal"] > 20
+    assert counts["refused"] > 5
+    assert counts["warned"] > 2
