@@ -69,6 +69,11 @@ def log_notes(data: Dataset) -> None:
     """Log the notes and the warnings of data that were read."""
     for line in data.notes:
         logger.info(line)
+    log_warnings(data)
+
+
+def log_warnings(data: Dataset) -> None:
+    """Log the warnings of data that were read."""
     for line in data.warnings:
         logger.warning(line)
 
@@ -84,6 +89,13 @@ def spec_of(settings: Settings, data: Path) -> DataSpec:
         split=settings.split,
         person_regex=settings.person_regex,
         test=settings.test,
+        images=settings.images,
+        test_images=settings.test_images,
+        test_labels=settings.test_labels,
+        missing_persons=settings.missing_persons,
+        merge_spellings=settings.merge_spellings,
+        skip_unusable=settings.skip_unusable,
+        max_pixels=settings.max_pixels,
     )
 
 
@@ -106,6 +118,8 @@ def load_checkpoint_data(
     fields: dict[str, Any] = dict(record)
     fields["test"] = Path(fields["test"]) if fields.get("test") else None
     fields["data"] = data or Path(fields["data"])
+    for name in ("images", "test_images"):
+        fields[name] = tuple(fields[name]) if fields.get(name) else None
     declared = classes or fields.get("classes")
     fields["classes"] = tuple(declared) if declared else None
     if fields["data"] == BUILT_IN:

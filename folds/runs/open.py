@@ -167,7 +167,7 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         test_pixels=str(test.path) if test else None,
         architecture=asdict(run.architecture),
         recipe={key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.recipe).items()},
-        images=asdict(run.image_settings),
+        images={k: v for k, v in asdict(run.image_settings).items() if k != "max_pixels" or v is not None},
         data={key: str(value) if isinstance(value, Path) else value for key, value in asdict(plan.spec).items()},
         classes=plan.table.classes,
         class_attributes={name: dict(meaning) for name, meaning in plan.table.class_attributes.items()},

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
-import numpy as np
-
 from folds.config.recipe import Settings, check_contradictions
 from folds.data.face import training_table
 from folds.data.table import SampleTable
-from folds.errors import EnsembleError, UsageError, combine_errors, unknown_name
+from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.predictions.columns import find_columns
 from folds.splits.assignment import FoldAssignment
 from folds.splits.assignment import load_folds as load_folds_file
 from folds.splits.checks import check_folds
+from folds.splits.numbers import fold_numbers
 from folds.splits.repeated import make_splits
 
 if TYPE_CHECKING:
@@ -96,6 +96,15 @@ def split(
     return made[0] if repeats == 1 else made
 
 
+def unused_fold_note(table: SampleTable) -> list[str]:
+    """Return a note if a column of the table seems to hold folds that are not used."""
+    roles = find_columns(list(table.attributes), table.source, ("fold",))
+    name = roles.get("fold") or next(iter(roles.ambiguous.get("fold", ())), None)
+    if name is None:
+        return []
+    return [f"{table.source} has a column '{name}', which is not used: `fold_column={name}` uses its folds"]
+
+
 def load_folds(source: str | Path | Data, data: Data | None = None, *, column: str = "fold") -> FoldAssignment:
     """Return existing folds, from a file ``folds.csv`` or from a column of a table.
 
@@ -130,7 +139,7 @@ def load_folds(source: str | Path | Data, data: Data | None = None, *, column: s
 
 
 def folds_of_column(table: SampleTable, column: str = "fold") -> FoldAssignment:
-    """Return the folds in a column of the table: whole numbers from 0, or 0 and -1 for one held-out part.
+    """Return the folds in a column of the table: 0 to k-1, 1 to k, or 0 and -1 for one held-out part.
 
     Raises
     ------
@@ -143,18 +152,7 @@ def folds_of_column(table: SampleTable, column: str = "fold") -> FoldAssignment:
         raise unknown_name(
             "column", column, list(table.attributes), hint=f"{table.source} has no column '{column}' of folds"
         )
-    cells = [cell.removesuffix(".0") for cell in table.attributes[column].tolist()]
-    held_out = set(cells) == {"-1", "0"}
-    wrong = [
-        i
-        for i, cell in enumerate(cells)
-        if not (held_out or (cell.isascii() and cell.isdecimal() and int(cell) < len(cells)))
-    ]
-    if wrong:
-        raise combine_errors(
-            [f"{table.locations[i]}: '{cells[i]}'" for i in wrong],
-            f"values of column '{column}' of {table.source} are not whole numbers from 0",
-            hint="expected 0 to k-1, or 0 and -1 for one held-out part",
-        )
-    fold = np.array(cells, dtype=np.int64)
+    fold = fold_numbers(
+        table.attributes[column].tolist(), table.locations, table.source, f"values of column '{column}'"
+    )
     return FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha)
