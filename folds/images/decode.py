@@ -66,7 +66,7 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
     ------
     UnreadableImageError : empty, not an image, truncated or damaged, too many pixels, or a window is required.
     """
-    with _reasons(data[:12], settings.max_pixels), _pixel_limit(settings.max_pixels):
+    with _reasons(data[:12], settings.max_pixels), pixel_limit(settings.max_pixels):
         if not data:
             raise UnreadableImageError("is empty (0 bytes)")
         image = Image.open(io.BytesIO(data), formats=_formats())
@@ -89,7 +89,7 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
 def identify_image(file: IO[bytes], max_pixels: int | None = None) -> tuple[int, int]:
     """Return (height, width) from the header, as stored; raise UnreadableImageError if the file is not an image."""
     start = file.read(12)
-    with _reasons(start, max_pixels), _pixel_limit(max_pixels):
+    with _reasons(start, max_pixels), pixel_limit(max_pixels):
         if not start:
             raise UnreadableImageError("is empty (0 bytes)")
         image = Image.open(file, formats=_formats())
@@ -104,7 +104,7 @@ _own_limit: list[int | None] = []  # Pillow's, meanwhile
 
 
 @contextlib.contextmanager
-def _pixel_limit(max_pixels: int | None) -> Iterator[None]:
+def pixel_limit(max_pixels: int | None) -> Iterator[None]:
     """Let Pillow open images of up to `max_pixels` pixels; None leaves its limit, a global variable, as it is."""
     if max_pixels is None:
         yield

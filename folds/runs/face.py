@@ -20,7 +20,7 @@ from folds.runs.plan import build_plan
 from folds.runs.results import Runs, TrainedRun
 from folds.runs.session import train_runs
 from folds.splits.assignment import FoldAssignment
-from folds.splits.split import folds_of_column
+from folds.splits.columns import folds_of_column
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
 

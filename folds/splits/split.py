@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from folds.config.recipe import Settings, check_contradictions
 from folds.data.face import training_table
-from folds.data.table import SampleTable
-from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.predictions.columns import find_columns
+from folds.errors import UsageError
 from folds.splits.assignment import FoldAssignment
 from folds.splits.assignment import load_folds as load_folds_file
 from folds.splits.checks import check_folds
-from folds.splits.numbers import fold_numbers
+from folds.splits.columns import folds_of_column
 from folds.splits.repeated import make_splits
 
 if TYPE_CHECKING:
@@ -96,15 +94,6 @@ def split(
     return made[0] if repeats == 1 else made
 
 
-def unused_fold_note(table: SampleTable) -> list[str]:
-    """Return a note if a column of the table seems to hold folds that are not used."""
-    roles = find_columns(list(table.attributes), table.source, ("fold",))
-    name = roles.get("fold") or next(iter(roles.ambiguous.get("fold", ())), None)
-    if name is None:
-        return []
-    return [f"{table.source} has a column '{name}', which is not used: `fold_column={name}` uses its folds"]
-
-
 def load_folds(source: str | Path | Data, data: Data | None = None, *, column: str = "fold") -> FoldAssignment:
     """Return existing folds, from a file ``folds.csv`` or from a column of a table.
 
@@ -136,23 +125,3 @@ def load_folds(source: str | Path | Data, data: Data | None = None, *, column: s
     if data is not None:
         raise UsageError("`data` is only for a file of folds", hint="omit it: the folds of a table are in a column")
     return folds_of_column(training_table(source), column)
-
-
-def folds_of_column(table: SampleTable, column: str = "fold") -> FoldAssignment:
-    """Return the folds in a column of the table: 0 to k-1, 1 to k, or 0 and -1 for one held-out part.
-
-    Raises
-    ------
-    UsageError : the table has no such column.
-    EnsembleError : the table has no labels or no persons, or a value is not a fold.
-    """
-    if table.labels is None or table.persons is None:
-        raise EnsembleError(f"{table.source} has no labels or no persons, which folds need")
-    if column not in table.attributes:
-        raise unknown_name(
-            "column", column, list(table.attributes), hint=f"{table.source} has no column '{column}' of folds"
-        )
-    fold = fold_numbers(
-        table.attributes[column].tolist(), table.locations, table.source, f"values of column '{column}'"
-    )
-    return FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha)

@@ -259,7 +259,7 @@ def assigned(persons: list[str], labels: list[str], fold: list[int], k: int | No
 def test_person_in_two_folds_is_an_error_with_folds_and_counts():
     with pytest.raises(EnsembleError, match="1 of 3 people are in more than one fold") as error:
         check_folds(assigned(["p", "p", "p", "q", "r"], list("ababa"), [0, 0, 1, 1, 0]), ("a", "b"))
-    assert error.value.details == ("p: fold 0 (2 samples), fold 1 (1 samples)",)
+    assert error.value.details == ("p: fold 0 (2 samples), fold 1 (1 sample)",)
 
 
 def test_an_empty_fold_is_an_error():
