@@ -14,6 +14,7 @@ from folds.data.table import MISSING, DataSpec, RawColumns
 from folds.errors import EnsembleError
 from folds.predictions.columns import ColumnRoles, find_columns
 from folds.utils.csv_table import CsvTable
+from folds.utils.spelling import is_placeholder
 
 USUAL = {"path": "path", "label": "label", "person": "person"}
 _TEST_VALUES = frozenset({"test", "testing"})
@@ -198,7 +199,9 @@ def read_samples(
         warnings = regex_warnings(spec.person_regex, paths)
     else:
         advice = f"or extract it from paths with `person_regex`; {EACH_ITS_OWN}"
-        persons = known(cells("person", found.person, training, advice))
+        persons = cells("person", found.person, training, advice)
+        if persons is not None and not training and all(map(is_placeholder, set(persons))):
+            persons = None  # unknown for all test images
     used = {path, *found.label, found.person, spec.person, spec.split, found.id}
     attributes = {name: select(column) for name, column in table.columns.items() if name not in used}
     columns = RawColumns(table.source, ids or [], locations, None, labels, persons, attributes, warnings=warnings)
