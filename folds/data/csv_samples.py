@@ -124,6 +124,8 @@ def _label(
     if "label" in names:
         label = names["label"]
         one_hot = one_hot_columns(table, taken - {label})
+        if label not in (spec.label, *one_hot) and one_hot:
+            _check_agreement(table, label, one_hot)
         if label in one_hot and len(one_hot) > 2:
             return (label,), [
                 f"column '{label}' of {table.source} is one of {len(one_hot)} one-hot columns: it tells its class "
@@ -133,6 +135,17 @@ def _label(
     if not training or "label" in ambiguous or spec.label != USUAL["label"]:
         return (), []
     return one_hot_columns(table, taken), []
+
+
+def _check_agreement(table: CsvTable, label: str, one_hot: Sequence[str]) -> None:
+    """Raise EnsembleError if a column that is guessed to be the label says something else than one-hot columns."""
+    classes = read_one_hot(table, one_hot)
+    pairs = set(zip(table.columns[label], classes, strict=True))
+    if not len(pairs) == len(set(table.columns[label])) == len(set(classes)):
+        raise EnsembleError(
+            f"{table.source}: '{label}' and the one-hot columns {', '.join(one_hot)} could both be the label",
+            hint=f"name one of them: `label={label}` or `label={','.join(one_hot)}`",
+        )
 
 
 def _roles(

@@ -46,7 +46,7 @@ def prepare_names(
 
 
 def _check_labels(labels: list[str], columns: RawColumns) -> None:
-    found = {name for name in set(labels) if name.lower() in _NO_LABEL}
+    found = {name for name in set(labels) if _is_no_label(name)}
     if found:
         rows = [i for i, name in enumerate(labels) if name in found]
         counts = ", ".join(f"'{name}' ({labels.count(name):,})" for name in sorted(found))
@@ -57,8 +57,13 @@ def _check_labels(labels: list[str], columns: RawColumns) -> None:
         )
 
 
+def _is_no_label(name: str) -> bool:
+    key = spelling_key(name)
+    return key in _NO_LABEL or (key in MISSING and not name.isascii())  # "nan" with an invisible character
+
+
 def _with_persons(persons: list[str], columns: RawColumns, missing_persons: str | None) -> list[str]:
-    found = {name for name in set(persons) if is_placeholder(name)}
+    found = {name for name in set(persons) if is_placeholder(name) or is_placeholder(spelling_key(name))}
     if missing_persons == "keep":
         found &= MISSING
     if not found:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
 from folds.errors import combine_errors
 from folds.utils.csv_table import CsvTable
 
 _ONE = frozenset({"1", "1.0", "1.", "True", "TRUE", "true"})
+_MAX_SEARCHED = 64  # columns of 0 and 1 among which a part is looked for
 _ZERO = frozenset({"0", "0.0", "0.", "False", "FALSE", "false"})
 
 
@@ -26,9 +29,28 @@ def count_ones(table: CsvTable, columns: Sequence[str]) -> list[int]:
 
 
 def one_hot_columns(table: CsvTable, skipped: Collection[str]) -> tuple[str, ...]:
-    """Return the columns of 0 and 1 if there are at least two and every row has exactly one 1; else ()."""
+    """Return the columns of 0 and 1 that stand side by side and of which every row has exactly one 1.
+
+    Other columns of 0 and 1, such as a sex, may be elsewhere in the table. () if there are no two such columns, or if
+    several sets of columns fit.
+    """
     found = binary_columns(table, skipped)
-    return found if len(found) > 1 and set(count_ones(table, found)) == {1} else ()
+    if len(found) < 2:
+        return ()
+    ones = np.array([[cell in _ONE for cell in table.columns[name]] for name in found], np.int64)
+    if (ones.sum(axis=0) == 1).all():
+        return found
+    if len(found) > _MAX_SEARCHED:
+        return ()
+    place = [list(table.columns).index(name) for name in found]
+    sums = np.concatenate([np.zeros_like(ones[:1]), ones.cumsum(axis=0)])
+    runs = [
+        found[start:end]
+        for start in range(len(found))
+        for end in range(start + 2, len(found) + 1)
+        if place[end - 1] - place[start] == end - 1 - start and (sums[end] - sums[start] == 1).all()
+    ]
+    return runs[0] if len(runs) == 1 else ()
 
 
 def read_one_hot(table: CsvTable, columns: Sequence[str]) -> list[str]:

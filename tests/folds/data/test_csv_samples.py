@@ -111,6 +111,24 @@ def test_one_hot_columns_are_labels_and_it_is_said(tmp_path, write):
     assert read(table(tmp_path, "image,MEL,NV,BCC,person", rows), label="MEL,NV,BCC").train.sha == data.train.sha
 
 
+def test_one_hot_columns_are_found_beside_another_column_of_0_and_1(tmp_path):
+    rows = [(*row, i % 2) for i, row in enumerate(ONE_HOT)]
+    data = read(table(tmp_path, "image,MEL,NV,BCC,person,sex", rows))
+    assert data.train.classes == ("BCC", "MEL", "NV")
+    rows = [(a, b, 1 - int(b), c, 1 - int(c), d) for a, b, c, _, d in ONE_HOT]
+    assert "no column 'label'" in refused(table(tmp_path, "image,A,B,C,D,person", rows)).message
+
+
+def test_one_hot_columns_and_another_label_are_asked_about(tmp_path):
+    rows = [(*row, i % 2) for i, row in enumerate(ONE_HOT)]
+    path = table(tmp_path, "image,MEL,NV,BCC,person,target", rows)
+    assert "'target' and the one-hot columns MEL, NV, BCC could both be the label" in refused(path).message
+    assert read(path, label="target").train.classes == ("0", "1")
+    rows = [(*row, i % 3) for i, row in enumerate(ONE_HOT)]
+    agreeing = table(tmp_path, "image,MEL,NV,BCC,person,target", rows)
+    assert read(agreeing).train.classes == ("0", "1", "2")
+
+
 def test_columns_of_several_labels_are_no_one_hot(tmp_path):
     rows = [*ONE_HOT[:-1], ("i11.jpg", 1.0, 1.0, 0.0, "p5")]
     path = table(tmp_path, "image,MEL,NV,BCC,person", rows)

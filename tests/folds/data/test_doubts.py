@@ -80,7 +80,7 @@ def test_an_image_of_its_own_gets_no_name_of_another(read):
     assert len(set(persons)) == 3
 
 
-@pytest.mark.parametrize("mark", ["#N/A", "<NA>", "<na>"])
+@pytest.mark.parametrize("mark", ["#N/A", "<NA>", "<na>", "nan\u200b"])
 def test_labels_of_spreadsheets_for_nothing_are_missing(read, mark):
     with pytest.raises(EnsembleError, match=f"1 of 4 rows of .* have no label: '{mark}' \\(1\\)"):
         read([("a", "p"), ("b", "q"), (mark, "r"), ("a", "s")])
