@@ -47,12 +47,22 @@ class Drawn:
 def draw(rng: random.Random) -> Drawn:
     """Return a table with the columns path, label, person in a random form."""
     n, n_classes = rng.randint(8, 40), rng.randint(2, 5)
-    classes = rng.choice([[str(i) for i in range(n_classes)], [f"c{i}" for i in range(n_classes)], ["Bär", "cat", "dog", "eel", "fox"][:n_classes]])
+    classes = rng.choice(
+        [
+            [str(i) for i in range(n_classes)],
+            [f"c{i}" for i in range(n_classes)],
+            ["Bär", "cat", "dog", "eel", "fox"][:n_classes],
+        ]
+    )
     people = rng.choice([[str(i) for i in range(1, 9)], [f"P{i}" for i in range(8)], ["Ann", "Bea", "Zoë", "Dan"]])
     files = [f"img/{rng.choice('ab')}{i}é.jpg" if rng.random() < 0.1 else f"img/{i}.jpg" for i in range(n)]
     labels = [*classes, *(rng.choice(classes) for _ in range(n - n_classes))]
     persons = [rng.choice(people) for _ in range(n)]
-    drawn = Drawn({"path": list(files), "label": labels, "person": persons}, list(zip(files, labels, persons, strict=True)), files=list(files))
+    drawn = Drawn(
+        {"path": list(files), "label": labels, "person": persons},
+        list(zip(files, labels, persons, strict=True)),
+        files=list(files),
+    )
     for change in rng.sample(CHANGES, rng.randint(1, 5)):
         change(drawn, rng)
     return drawn
@@ -83,9 +93,14 @@ def shuffle_columns(drawn: Drawn, rng: random.Random) -> None:
 def add_columns(drawn: Drawn, rng: random.Random) -> None:
     """Add columns that hold something else, some of them with a name that could be meant."""
     n = len(drawn.reference)
-    for name in rng.sample(["age", "sex", "width", "kfold", "target", "dx", "patient_id", "image_id", "notes", "set", ""], rng.randint(1, 3)):
+    for name in rng.sample(
+        ["age", "sex", "width", "kfold", "target", "dx", "patient_id", "image_id", "notes", "set", ""],
+        rng.randint(1, 3),
+    ):
         if name not in drawn.columns:
-            drawn.columns[name] = [rng.choice(["0", "1"]) if name in ("sex", "kfold") else f"{rng.randint(0, 9)}" for _ in range(n)]
+            drawn.columns[name] = [
+                rng.choice(["0", "1"]) if name in ("sex", "kfold") else f"{rng.randint(0, 9)}" for _ in range(n)
+            ]
             drawn.done.append(f"added {name!r}")
 
 
@@ -183,7 +198,20 @@ def swap_paths(drawn: Drawn, rng: random.Random) -> None:
         drawn.done.append("backslashes")
 
 
-CHANGES = [rename, shuffle_columns, add_columns, permute, retype, respell, merge, lose_persons, lose_labels, one_hot, rename_files, swap_paths]
+CHANGES = [
+    rename,
+    shuffle_columns,
+    add_columns,
+    permute,
+    retype,
+    respell,
+    merge,
+    lose_persons,
+    lose_labels,
+    one_hot,
+    rename_files,
+    swap_paths,
+]
 
 
 def write(drawn: Drawn, folder: Path, rng: random.Random) -> Path:
@@ -234,7 +262,8 @@ def check(seed: int) -> tuple[str, str]:
         train = data.train
         files = [str(file.relative_to(folder)) for file in train.paths]
         same = all(
-            partition(list(zip(files, column.tolist(), strict=True))) == partition([(row[0], row[at]) for row in drawn.reference])
+            partition(list(zip(files, column.tolist(), strict=True)))
+            == partition([(row[0], row[at]) for row in drawn.reference])
             for at, column in ((1, train.labels), (2, train.persons))
         )
         if same:

@@ -387,7 +387,7 @@ class Settings:
     )
     person_regex: str | None = setting(
         None,
-        "class folders: regular expression that finds the person in the image path",
+        "regular expression that finds the person in the image path",
         DATA,
         aliases=("group_regex",),
         metavar="REGEX",

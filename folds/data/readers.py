@@ -71,20 +71,20 @@ def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = F
     _check_test_options(spec)
     layout = mask_layout.train_folder(data, spec.label)
     if layout is not None:
-        train, test, said = _competition_data(layout, spec, need_images)
+        train, test, messages = _competition_data(layout, spec, need_images)
         for_test = spec
     else:
-        train, test, for_test, said = _table_or_folders(data, spec, need_images, find_images)
+        train, test, for_test, messages = _table_or_folders(data, spec, need_images, find_images)
     if spec.test is not None:
         if layout is not None and mask_layout.is_evaluation(layout.parent):
-            said.notes.append(f"{layout.parent / 'eval'} is not read, because `test` is given")
+            messages.notes.append(f"{layout.parent / 'eval'} is not read, because `test` is given")
         elif test is not None and spec.split is None:
-            said.notes.append(f"the test folder of {data} is not read, because `test` is given")
+            messages.notes.append(f"the test folder of {data} is not read, because `test` is given")
         test, more = _read_test(spec.test, for_test, train, need_images, find_images)
-        said.notes += more.notes
-        said.warnings += more.warnings
-    said.warnings += name_warnings(train) + _leaks(train, test)
-    return Dataset(train, test, tuple(said.notes), tuple(said.warnings), spec)
+        messages.notes += more.notes
+        messages.warnings += more.warnings
+    messages.warnings += name_warnings(train) + _leaks(train, test)
+    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), spec)
 
 
 def _check_test_options(spec: DataSpec) -> None:
@@ -119,25 +119,25 @@ def _table_or_folders(
         images = read_folder(data)
         table = table_beside_images(data, spec, images)
     if table is not None:
-        train, test, for_test, said = _csv_data(read_table_file(table), spec, need_images, find_images)
+        train, test, for_test, messages = _csv_data(read_table_file(table), spec, need_images, find_images)
         if table is not data:
-            said.notes.insert(0, f"reading {table}")
-        return train, test, for_test, said
+            messages.notes.insert(0, f"reading {table}")
+        return train, test, for_test, messages
     assert images is not None  # noqa: S101 - listed where there is no table
     splits = split_folders(images)
-    said = Messages()
+    messages = Messages()
     if splits is None:
         columns, of_test = read_class_folders(images, spec, str(data)), None
         _check_unused_options(spec, "a folder of class folders")
-        said.notes += ignored_tables(data)
+        messages.notes += ignored_tables(data)
     else:
         columns, of_test = read_split_folders(images, spec, str(data), splits)
         _check_unused_options(spec, "a folder of splits")
-    train = _built(columns, spec, said, training=True, classes=spec.classes)
+    train = _built(columns, spec, messages, training=True, classes=spec.classes)
     test = None
     if of_test is not None:
-        test = _built(of_test, spec, said, training=False, classes=train.classes)
-    return train, test, spec, said
+        test = _built(of_test, spec, messages, training=False, classes=train.classes)
+    return train, test, spec, messages
 
 
 def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_images: bool = True) -> Dataset:
@@ -158,13 +158,13 @@ def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_im
     """
     spec = spec or DataSpec(Path())
     _check_test_options(spec)
-    train, test, for_test, said = _csv_data(frame_columns(frame, spec.data, FRAME), spec, need_images, False)
+    train, test, for_test, messages = _csv_data(frame_columns(frame, spec.data, FRAME), spec, need_images, False)
     if spec.test is not None:
         test, more = _read_test(spec.test, for_test, train, need_images, False)
-        said.notes += more.notes
-        said.warnings += more.warnings
-    said.warnings += name_warnings(train) + _leaks(train, test)
-    return Dataset(train, test, tuple(said.notes), tuple(said.warnings))
+        messages.notes += more.notes
+        messages.warnings += more.warnings
+    messages.warnings += name_warnings(train) + _leaks(train, test)
+    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings))
 
 
 def table_from_frame(
@@ -230,8 +230,10 @@ def read_test(
     ------
     EnsembleError : there is no such path, or the data are invalid (see `build_table`).
     """
-    table, said = _test_samples(Path(path), spec or DataSpec(Path(path)), classes, class_attributes, need_images, False)
-    return table, (*said.notes, *said.warnings)
+    table, messages = _test_samples(
+        Path(path), spec or DataSpec(Path(path)), classes, class_attributes, need_images, False
+    )
+    return table, (*messages.notes, *messages.warnings)
 
 
 def _read_test(
@@ -249,7 +251,7 @@ def _test_samples(
     find_images: bool,
 ) -> tuple[SampleTable, Messages]:
     """Return images to predict; see `read_test`."""
-    said = Messages()
+    messages = Messages()
     if not path.exists():
         raise not_there(path)
     evaluation = mask_layout.is_evaluation(path)
@@ -258,15 +260,15 @@ def _test_samples(
         return samples, Messages(list(notes))
     csv_file = only_table(path, spec, training=False) if path.is_dir() else path
     if csv_file is None:
-        columns, said.notes = read_plain_folder(path, spec, str(path), classes)
+        columns, messages.notes = read_plain_folder(path, spec, str(path), classes)
     elif is_image(csv_file.name):
         columns = RawColumns(str(path), [path.name], [path.name], [path.absolute()])
     else:
         table = read_table_file(csv_file)
         found = find_sample_columns(table, spec, training=False)
-        said = Messages(list(found.notes), list(found.warnings))
+        messages = Messages(list(found.notes), list(found.warnings))
         if not found.label and not found.warnings:
-            said.notes.append(f"{table.source} has no column '{spec.label}': read without labels")
+            messages.notes.append(f"{table.source} has no column '{spec.label}': read without labels")
         columns = read_samples(
             table, found, None, spec, training=False, need_images=need_images, find_images=find_images
         )
@@ -274,14 +276,14 @@ def _test_samples(
     samples = _built(
         columns,
         spec,
-        said,
+        messages,
         training=False,
         classes=classes,
         class_attributes=class_attributes,
         need_images=need_images,
         find_images=find_images,
     )
-    return samples, said
+    return samples, messages
 
 
 def _evaluation(
@@ -333,30 +335,30 @@ def _csv_data(
 ) -> tuple[SampleTable, SampleTable | None, DataSpec, Messages]:
     """Return the training samples, the test samples if a column marks them, and the `spec` for a test table."""
     found = find_sample_columns(table, spec, training=True)
-    said = Messages([*found.notes, *unused_split_note(table, spec)], list(found.warnings))
-    kept, apart = _parts(table, spec, said)
+    messages = Messages([*found.notes, *unused_split_note(table, spec)], list(found.warnings))
+    kept, apart = _parts(table, spec, messages)
     checks = {"need_images": need_images, "find_images": find_images}
     columns = read_samples(table, found, kept, spec, training=True, **checks)
-    train = _built(columns, spec, said, training=True, classes=spec.classes, **checks)
+    train = _built(columns, spec, messages, training=True, classes=spec.classes, **checks)
     label, person = ",".join(found.label) or spec.label, found.person or spec.person
     for_test = replace(spec, label=label, person=person)
     if not apart:
-        return train, None, for_test, said
+        return train, None, for_test, messages
     columns = read_samples(table, found, apart, spec, training=False, **checks)
     columns = without_placeholder_labels(columns, spec.test_labels, train.classes)
     test = _built(
         columns,
         spec,
-        said,
+        messages,
         training=False,
         classes=train.classes,
         class_attributes=train.class_attributes,
         **checks,
     )
-    return train, test, for_test, said
+    return train, test, for_test, messages
 
 
-def _parts(table: CsvTable, spec: DataSpec, said: Messages) -> tuple[list[int] | None, list[int]]:
+def _parts(table: CsvTable, spec: DataSpec, messages: Messages) -> tuple[list[int] | None, list[int]]:
     """Return the rows for training (None: all) and those for testing, by the column `split`."""
     if spec.split is None:
         return None, []
@@ -371,7 +373,7 @@ def _parts(table: CsvTable, spec: DataSpec, said: Messages) -> tuple[list[int] |
             f"expected {expected} of column '{spec.split}' of {table.source}, found {listed}",
             hint="omit `split`, or name another column",
         )
-    said.notes.append(
+    messages.notes.append(
         f"rows of {table.source} by column '{spec.split}': {listed}; rows with test are test samples, all others "
         "training samples"
     )
@@ -381,7 +383,7 @@ def _parts(table: CsvTable, spec: DataSpec, said: Messages) -> tuple[list[int] |
 def _built(
     columns: RawColumns,
     spec: DataSpec,
-    said: Messages,
+    messages: Messages,
     *,
     training: bool,
     classes: Sequence[str] | None,
@@ -404,8 +406,8 @@ def _built(
         from folds.data.unusable import without_unusable
 
         table = without_unusable(table, spec.max_pixels, columns.warnings)
-    said.notes += columns.notes
-    said.warnings += columns.warnings
+    messages.notes += columns.notes
+    messages.warnings += columns.warnings
     return table
 
 

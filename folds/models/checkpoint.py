@@ -38,6 +38,7 @@ FORMAT = "ensemble checkpoint 1"
 
 _POSITIVE = FieldType("a number above 0", lambda value: NUMBER.holds(value) and value > 0)
 _IMAGES = {"height": integer(1, 2**16), "width": integer(1, 2**16), "fit": TEXT, "window": optional(list_of(NUMBER, 2))}
+_IMAGES["max_pixels"] = optional(integer(1))
 _ARCHITECTURE = {
     **{"name": TEXT, "timm_name": TEXT, "height": integer(1, 2**16), "width": integer(1, 2**16)},
     **{"mean": list_of(NUMBER, 3), "std": list_of(_POSITIVE, 3), "arguments": mapping_of(ANYTHING)},
@@ -45,6 +46,9 @@ _ARCHITECTURE = {
 _DATA = {
     **{"data": TEXT, "path": TEXT, "label": TEXT, "person": TEXT, "id": optional(TEXT), "split": optional(TEXT)},
     **{"person_regex": optional(TEXT), "test": optional(TEXT), "classes": optional(list_of(TEXT))},
+    **{"images": optional(list_of(TEXT)), "test_images": optional(list_of(TEXT)), "test_labels": optional(BOOL)},
+    **{"missing_persons": optional(TEXT), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
+    "max_pixels": optional(integer(1)),
 }
 _RECIPE = {
     "seed": optional(integer(0, 2**32 - 1)),
