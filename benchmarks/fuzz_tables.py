@@ -17,8 +17,9 @@ import random
 import tempfile
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from folds.data.readers import read_data
 from folds.data.table import DataSpec
@@ -38,7 +39,7 @@ class Drawn:
 
     columns: dict[str, list[str]]
     reference: list[tuple[str, str, str]]
-    options: dict[str, object] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -254,12 +255,15 @@ def check(seed: int) -> tuple[str, str]:
         path = write(drawn, folder, rng)
         described = f"seed {seed}: {', '.join(drawn.done)}"
         try:
-            data = read_data(DataSpec(path, **drawn.options))
+            data = read_data(replace(DataSpec(path), **drawn.options))
         except EnsembleError as error:
             return REFUSED, f"{described}: {error.message}"
         except Exception as error:
             return WRONG, f"{described}: {type(error).__name__}: {error}"
         train = data.train
+        assert train.paths is not None
+        assert train.labels is not None
+        assert train.persons is not None
         files = [str(file.relative_to(folder)) for file in train.paths]
         same = all(
             partition(list(zip(files, column.tolist(), strict=True)))

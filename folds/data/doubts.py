@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from folds.data.table import MISSING, RawColumns, SampleTable
 from folds.errors import combine_errors
@@ -163,7 +162,7 @@ def _large_person(counts: Mapping[str, int], source: str) -> list[str]:
     ]
 
 
-def spelled_leaks(train: NDArray[np.str_], test: Sequence[str]) -> list[str]:
+def spelled_leaks(train: Sequence[str], test: Sequence[str]) -> list[str]:
     """Return a warning if people of training and test have the same name in different spellings."""
     known = {spelling_key(name): name for name in train}
     pairs = [

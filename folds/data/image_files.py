@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def _search_folder(folder: str, listed: set[str], wanted: Iterable[tuple[int, st
             listed = _file_names(folder)
     indexes = [(way, key, _index(listed, key)) for way, key in ((how, str), (UNICODE, _form), (CASE, _fold))]
     images = [name for name in listed if _suffix(name)] if listed else []
-    stems = [(key, _index(images, lambda name, key=key: key(_stem(name)))) for key in (str, _form, _fold)]
+    stems = [(key, _index(images, partial(_key_of_stem, key))) for key in (str, _form, _fold)]
     for i, name in wanted:
         files, way = next(((index[key(name)], way) for way, key, index in indexes if key(name) in index), ([], ""))
         if not files and not _suffix(name):
@@ -163,6 +164,10 @@ def _fold(name: str) -> str:
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0]
+
+
+def _key_of_stem(key: Callable[[str], str], name: str) -> str:
+    return key(_stem(name))
 
 
 def _suffix(name: str) -> str:

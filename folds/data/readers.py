@@ -339,7 +339,15 @@ def _csv_data(
     kept, apart = _parts(table, spec, messages)
     checks = {"need_images": need_images, "find_images": find_images}
     columns = read_samples(table, found, kept, spec, training=True, **checks)
-    train = _built(columns, spec, messages, training=True, classes=spec.classes, **checks)
+    train = _built(
+        columns,
+        spec,
+        messages,
+        training=True,
+        classes=spec.classes,
+        need_images=need_images,
+        find_images=find_images,
+    )
     label, person = ",".join(found.label) or spec.label, found.person or spec.person
     for_test = replace(spec, label=label, person=person)
     if not apart:
@@ -353,7 +361,8 @@ def _csv_data(
         training=False,
         classes=train.classes,
         class_attributes=train.class_attributes,
-        **checks,
+        need_images=need_images,
+        find_images=find_images,
     )
     return train, test, for_test, messages
 

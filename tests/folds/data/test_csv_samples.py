@@ -111,7 +111,7 @@ def test_one_hot_columns_are_labels_and_it_is_said(tmp_path, write):
     assert read(table(tmp_path, "image,MEL,NV,BCC,person", rows), label="MEL,NV,BCC").train.sha == data.train.sha
 
 
-def test_one_hot_columns_are_found_beside_another_column_of_0_and_1(tmp_path):
+def test_one_hot_columns_are_found_beside_another_binary_one(tmp_path):
     rows = [(*row, i % 2) for i, row in enumerate(ONE_HOT)]
     data = read(table(tmp_path, "image,MEL,NV,BCC,person,sex", rows))
     assert data.train.classes == ("BCC", "MEL", "NV")
