@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from folds.auditing.duplicates import Pair, identical, near_duplicates, thumbnails
 from folds.data.table import Dataset, SampleTable
+from folds.errors import without_marks
 from folds.images.cache import DecodedImages
 from folds.splits.assignment import FoldAssignment
 from folds.splits.checks import check_folds
@@ -36,7 +37,9 @@ class SampleRef:
     def __str__(self) -> str:
         about = [f"person {self.person}" if self.person is not None else "", self.label or ""]
         about += ["test"] if self.part == "test" else [f"fold {self.fold}"] if self.fold is not None else []
-        return f"{self.location}: {self.id} ({', '.join(filter(None, about))})"
+        # In a folder, the location of a sample is its id.
+        place = self.id if self.location == self.id else f"{self.location}: {self.id}"
+        return f"{place} ({', '.join(filter(None, about))})"
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain values, for ``--json``."""
-        return asdict(self)
+        return asdict(self) | {"message": without_marks(self.message)}
 
 
 @dataclass(frozen=True, eq=False)

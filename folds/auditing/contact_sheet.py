@@ -26,13 +26,14 @@ def write_sheet(
     findings: Sequence[Finding],
     file_of: Callable[[SampleRef], Path | None],
     window: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
 ) -> int:
     """Write a PNG with the images of each case of each warning; return the number of cases on it.
 
     Parameters
     ----------
     file_of : returns the image file of a row, or None if the table has no paths.
-    window : as in `folds.images.settings.ImageSettings`.
+    window, max_pixels : as in `folds.images.settings.ImageSettings`.
 
     Returns
     -------
@@ -51,7 +52,7 @@ def write_sheet(
     across = min(_ACROSS, max(len(case.rows) for _, case in cases))
     beside = min(max(1, _WIDEST // across), len(cases))  # cases per row
     width = across * (_SIDE + _GAP) + _GAP
-    settings = ImageSettings(_SIDE, _SIDE, "letterbox", window)
+    settings = ImageSettings(_SIDE, _SIDE, "letterbox", window, max_pixels)
     sheet = Image.new("RGB", (_GAP + beside * width, _GAP + -(-len(cases) // beside) * height), "white")
     pen = ImageDraw.Draw(sheet)
     for number, (finding, case) in enumerate(cases):

@@ -12,7 +12,7 @@ from folds.errors import EnsembleError
 from folds.images.settings import parse_window
 from folds.splits.assignment import FoldAssignment
 from folds.splits.assignment import load_folds as load_folds_file
-from folds.splits.split import folds_of_column
+from folds.splits.columns import folds_of_column
 from folds.utils.arguments import FLAG, PATH, PROGRESS, SPLIT, WINDOW, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress

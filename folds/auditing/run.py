@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,14 @@ from folds.auditing.checks import (
     pictures,
 )
 from folds.auditing.duplicates import SIDE
+from folds.data.doubts import name_warnings
 from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec, SampleTable
-from folds.errors import EnsembleError, UsageError
+from folds.errors import EnsembleError, UsageError, without_marks
 from folds.images.cache import DecodedImages, load_images, unusable_images
 from folds.images.settings import CACHE, ImageSettings
 from folds.splits.assignment import FoldAssignment, load_folds
+from folds.splits.columns import folds_of_column, unused_fold_note
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT, Progress
 from folds.utils.text import sort_classes
@@ -55,6 +57,7 @@ class AuditReport(Displayed):
     findings : errors first, then warnings, then notes.
     folds : file of the split.
     window : intensity range mapped to black and white in images with more than 8 bits; None for the full range.
+    images : number of images that were looked at; None if they were not to be looked at.
     """
 
     data: Dataset
@@ -62,6 +65,7 @@ class AuditReport(Displayed):
     findings: tuple[Finding, ...]
     folds: Path | None = None
     window: tuple[float, float] | None = None
+    images: int | None = None
 
     @property
     def people(self) -> int:
@@ -80,6 +84,7 @@ class AuditReport(Displayed):
             "folds": str(self.folds) if self.folds else None,
             "samples": len(self.data.train),
             "people": self.people,
+            "images": self.images,
             "counts": {severity: sum(one.severity == severity for one in self.findings) for severity in SEVERITIES},
             "findings": [finding.to_dict() for finding in self.findings],
         }
@@ -93,7 +98,7 @@ class AuditReport(Displayed):
 
     def display_table(self) -> Table:
         """Return the table to display: a line per finding."""
-        rows = [[one.severity, one.kind, one.amount, one.message] for one in self.findings]
+        rows = [[one.severity, one.kind, one.amount, without_marks(one.message)] for one in self.findings]
         samples = f"{len(self.data.train):,} samples of {self.people:,} people"
         if not rows:
             return Table(f"{samples}: nothing found")
@@ -125,7 +130,8 @@ class AuditReport(Displayed):
             table, index = rows_of[row.part]
             return None if table.paths is None else table.paths[index[row.id]]
 
-        return write_sheet(path, self.findings, file_of, self.window)
+        limit = self.data.spec.max_pixels if self.data.spec is not None else None
+        return write_sheet(path, self.findings, file_of, self.window, limit)
 
 
 def audit(
@@ -153,32 +159,55 @@ def audit(
     EnsembleError : a person is in two folds (see `folds.splits.checks.check_folds`).
     """
     findings = audit_table(data, assignment, k)
+    count = None
     if images:
         # Decoding a JPEG at the size of the thumbnails takes a fraction of the time.
-        findings += _audit_images(data, assignment, ImageSettings(SIDE, SIDE, window=window), root, progress)
+        limit = data.spec.max_pixels if data.spec is not None else None
+        settings = ImageSettings(SIDE, SIDE, window=window, max_pixels=limit)
+        count, more = _audit_images(data, assignment, settings, root, progress)
+        findings += more
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return AuditReport(data, assignment, tuple(findings), folds, window)
+    return AuditReport(data, assignment, tuple(findings), folds, window, count)
 
 
-def load_audited(spec: DataSpec | None, folds: Path | None) -> tuple[Dataset, FoldAssignment | None]:
-    """Return the data to audit, and their split if `folds` is given; if `spec` is None, return the split alone.
+def load_audited(
+    spec: DataSpec | None,
+    folds: Path | None,
+    columns: Mapping[str, str | None] | None = None,
+    images: bool = True,
+) -> tuple[Dataset, FoldAssignment | None]:
+    """Return the data to audit, and their split; if `spec` is None, return the split alone.
 
     The notes of the data are logged; their warnings become findings of the audit.
+
+    Parameters
+    ----------
+    folds : file of the split; None for the column `fold` of the table, or no split.
+    columns : role (id, label, person, fold) → column of the file, or of the table for the fold, where it is named.
+    images : whether images will be looked at, so that their files are looked for.
 
     Raises
     ------
     UsageError : both `spec` and `folds` are None.
     """
     if spec is not None:
-        data = read_data(spec, need_images=False)
+        data = read_data(spec, need_images=False, find_images=images)
         for line in data.notes:
             logger.info(line)
-        return data, load_folds(folds, data.train) if folds is not None else None
+        column = (columns or {}).get("fold")
+        if folds is not None:
+            return data, load_folds(folds, data.train, columns)
+        if column is not None:
+            return data, folds_of_column(data.train, column)
+        for line in unused_fold_note(data.train):
+            logger.info(line)
+        return data, None
     if folds is None:
         raise UsageError("expected a split or data to check, found neither", hint="name a split, or give `data`")
-    assignment = load_folds(folds)
+    assignment = load_folds(folds, columns=columns)
     logger.info("only the split is checked; with `data`, the table and the images are checked too")
-    return Dataset(_table_of(assignment, folds)), assignment
+    table = _table_of(assignment, folds)
+    return Dataset(table, warnings=tuple(name_warnings(table))), assignment
 
 
 def _table_of(assignment: FoldAssignment, file: Path) -> SampleTable:
@@ -192,14 +221,16 @@ def _table_of(assignment: FoldAssignment, file: Path) -> SampleTable:
 
 def _audit_images(
     data: Dataset, assignment: FoldAssignment | None, settings: ImageSettings, root: Path, progress: Progress
-) -> list[Finding]:
+) -> tuple[int, list[Finding]]:
+    """Return the number of images that were looked at, and findings about them."""
     fold = None if assignment is None else assignment.fold
     train, findings = _decoded(data.train, "train", fold, settings, root, progress)
     test = None
     if data.test is not None:
         test, more = _decoded(data.test, "test", None, settings, root, progress)
         findings += more
-    return findings if train is None else findings + audit_images(train, test)
+    count = sum(len(side.content) for side in (train, test) if side is not None)
+    return count, findings if train is None else findings + audit_images(train, test)
 
 
 def _decoded(
@@ -212,9 +243,15 @@ def _decoded(
 ) -> tuple[AuditImages | None, list[Finding]]:
     """Return the usable images of a table (None if there are none), and a finding if some are unusable."""
     paths = table.paths
-    if paths is None or not any(path.exists() for path in paths):
-        logger.info(f"there are no images of {table.source}: only its table is checked")
+    if paths is None:
+        logger.info(f"{table.source} names no images: only its table is checked")
         return None, []
+    if not any(path.exists() for path in paths):
+        message = (
+            f"none of the {len(paths):,} images of {table.source} was found, e.g. {paths[0]}: only the table is "
+            "checked; name their folder with `images`, or check the table alone with `no_images=True`"
+        )
+        return None, [Finding("no images found", WARNING, len(paths), "image", message)]
     folder = root / CACHE / "images"
     with progress.step("decoding images") as advance:
         try:

@@ -36,15 +36,19 @@ CONTRADICTIONS = {
     ("folds", "stratify"): "`folds=FILE` is an existing split; create a stratified one with ensemble folds --stratify",
     ("folds", "repeats"): "`folds=FILE` is one split: train each of its repeats separately, or omit `folds`",
     ("holdout", "repeats"): "`holdout` makes a single split: give one of them",
+    ("fold_column", "holdout"): "give one of them",
+    ("fold_column", "stratify"): "`fold_column` is an existing split: omit it to make a stratified one",
+    ("fold_column", "repeats"): "`fold_column` is one split: omit it to make several",
 }
 # Settings that a setting with higher precedence removes. A run records `k` beside its `folds` or `holdout`, so `k` does
 # not contradict them within one place.
 _REPLACES = {
     "k": ("holdout",),
-    "holdout": ("folds", "repeats"),
+    "holdout": ("folds", "repeats", "fold_column"),
     "folds": ("holdout", "stratify", "repeats"),
-    "stratify": ("folds",),
-    "repeats": ("folds", "holdout"),
+    "fold_column": ("folds", "holdout", "stratify", "repeats"),
+    "stratify": ("folds", "fold_column"),
+    "repeats": ("folds", "holdout", "fold_column"),
 }
 
 
@@ -321,20 +325,70 @@ class Settings:
     test: Path | None = setting(
         None, "further images to predict: a CSV or a folder, with or without labels", DATA, metavar="PATH"
     )
-    path: str = setting("path", "CSV column of the image path", DATA, metavar="COL")
-    label: str = setting("label", "CSV column of the class", DATA, metavar="COL")
+    path: str = setting(
+        "path", "CSV column of the image path", DATA, shown="path, a known name, or the id", metavar="COL"
+    )
+    label: str = setting(
+        "label",
+        "CSV column of the class; A,B,C: one-hot columns",
+        DATA,
+        shown="label, or a known name: target, class, dx",
+        metavar="COL",
+    )
     person: str = setting(
         "person",
         "CSV column of the person (group): its images are never split over folds",
         DATA,
         aliases=("group",),
+        shown="person, or a known name: patient_id, subject",
         metavar="COL",
     )
-    id: str | None = setting(None, "CSV column of the sample id", DATA, shown="id, else the path", metavar="COL")
+    id: str | None = setting(
+        None, "CSV column of the sample id", DATA, shown="id, or a known name: image_id; else the path", metavar="COL"
+    )
     split: str | None = setting(None, "CSV column whose value 'test' holds a row out of the folds", DATA, metavar="COL")
+    images: tuple[str, ...] | None = setting(
+        None,
+        "folder of the images that a CSV names; suffixes may be missing there",
+        DATA,
+        shown="the CSV's own",
+        metavar="DIR[,DIR]",
+    )
+    test_images: tuple[str, ...] | None = setting(
+        None, "the same for the images of the test table", DATA, shown="as for images", metavar="DIR[,DIR]"
+    )
+    test_labels: bool | None = setting(
+        None,
+        "whether the labels of the test table are labels, not the placeholder of a sample submission",
+        DATA,
+        shown="yes, unless all are equal",
+    )
+    missing_persons: str | None = setting(
+        None,
+        "images whose person is empty, unknown, -1, …: own (each is its own person) or keep (a person of that name)",
+        DATA,
+        shown="an error",
+        metavar="HOW",
+        choices=("own", "keep"),
+    )
+    merge_spellings: bool | None = setting(
+        None, "treat spellings of one name (12 and 12.0, Cat and cat) as one person, one class", DATA, shown="no"
+    )
+    skip_unusable: bool | None = setting(
+        None, "leave out images that cannot be decoded, and name them", DATA, shown="no: an error"
+    )
+    max_pixels: int | None = setting(
+        None,
+        "largest image that is decoded; a larger one counts as a decompression bomb",
+        DATA,
+        shown="178956970",
+        metavar="N",
+        minimum=1,
+        unit="pixels",
+    )
     person_regex: str | None = setting(
         None,
-        "class folders: regular expression that finds the person in the image path",
+        "regular expression that finds the person in the image path",
         DATA,
         aliases=("group_regex",),
         metavar="REGEX",
@@ -347,7 +401,16 @@ class Settings:
         minimum=2,
         hint="one fold leaves no validation data; `holdout=.2` trains one model",
     )
-    folds: Path | None = setting(None, "use this split, e.g. of ensemble folds -o FILE", FOLDS, metavar="FILE")
+    folds: Path | None = setting(
+        None,
+        "use this split, e.g. of ensemble folds -o FILE",
+        FOLDS,
+        shown="kfold: ./folds.csv, if it fits the table and k",
+        metavar="FILE",
+    )
+    fold_column: str | None = setting(
+        None, "use the folds in this column of the table, 0 to k-1 or 1 to k", FOLDS, metavar="COL"
+    )
     holdout: float | None = setting(
         None,
         "one model: hold out this share of the persons instead of k folds",
@@ -461,11 +524,12 @@ def setting_parameters() -> list[inspect.Parameter]:
 def check(settings: Settings, recipe: Recipe) -> None:
     """Raise UsageError for impossible values, before data are read or models trained."""
     values = asdict(settings) | asdict(recipe)
-    if settings.k == 1 and (settings.folds is not None or settings.holdout is not None):
+    if settings.k == 1 and {settings.folds, settings.holdout, settings.fold_column} != {None}:
         values["k"] = 2  # the record of a run with `holdout` or `folds`, given again: k is not used
     for key, described in all_settings().items():
         described.check(values[key])
     given = {"folds": settings.folds is not None, "holdout": settings.holdout is not None}
+    given |= {"fold_column": settings.fold_column is not None}
     given |= {"stratify": bool(settings.stratify), "repeats": settings.repeats > 1}
     check_contradictions(given)
     if settings.name is not None and (settings.name.startswith(".") or not {"/", "\\"}.isdisjoint(settings.name)):

@@ -7,8 +7,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from folds.config.recipe import all_settings
 from folds.data.readers import read_data, read_frame
-from folds.data.sources import find_data, log_notes
+from folds.data.sources import find_data, log_notes, log_warnings
 from folds.data.table import Dataset, DataSpec, SampleTable
 from folds.errors import UsageError
 from folds.utils.arguments import CLASSES, FLAG, NAME, PATH, check_arguments, described
@@ -42,6 +43,13 @@ def read_table(
     person_regex: str | None = None,
     test: str | Path | None = None,
     classes: Sequence[str] | None = None,
+    images: str | Path | Sequence[str | Path] | None = None,
+    test_images: str | Path | Sequence[str | Path] | None = None,
+    test_labels: bool | None = None,
+    missing_persons: str | None = None,
+    merge_spellings: bool = False,
+    skip_unusable: bool = False,
+    max_pixels: int | None = None,
     need_images: bool = True,
     root: str | Path = ".",
 ) -> Dataset:
@@ -51,11 +59,21 @@ def read_table(
     ----------
     source : a CSV or Parquet file, a folder with a CSV or with class folders, the mask-competition layout, or a
         DataFrame. Default: ``data`` in the folder `root`, or else synthetic faces, which are generated there.
-    path, label, person, id : column names. Without `id`, the ids are the column ``id`` if there is one, else the paths.
+    path, label, person, id : column names. Other known names of a column (``image_id``, ``target``, ``patient_id``) are
+        found and noted, if there is no column of the default name. Without `id`, the ids are the column ``id`` if there
+        is one, else the paths. `label` may list one-hot columns: ``"MEL,NV,BCC"``.
     split : a column whose value ``test`` marks test rows, which are not used for training.
     person_regex : extracts the person from the image path if no column holds it.
     test : further images to predict: a CSV or a folder.
     classes : the declared classes, in order; by default those that occur.
+    images, test_images : folder (or folders) of the images named in the table, if they are not relative to the table;
+        suffixes that the table lacks are found. `test_images` are those of `test`, by default the same folders.
+    test_labels : whether the labels of `test` are labels; None: unless all are equal, as in a sample submission.
+    missing_persons : what to do if a person is empty or a text such as ``unknown``: ``"own"`` makes each such image its
+        own person, ``"keep"`` keeps the text as a person; None is an error.
+    merge_spellings : whether spellings of one name (12 and 12.0, Cat and cat) are one person or class.
+    skip_unusable : whether to leave out images that cannot be decoded, with a warning that names them.
+    max_pixels : number of pixels above which an image is not decoded.
     need_images : whether every image file must exist; splitting and scoring do not need them.
 
     Raises
@@ -81,17 +99,44 @@ def read_table(
             raise UsageError(f"expected a path, a DataFrame or the result of `read_table`, found {described(source)}")
         frame, source = source, Path("the DataFrame")
     test_path = None if test is None else Path(test)
-    spec = DataSpec(Path(source), path, label, person, id, split, person_regex, test_path, declared)
+    spec = DataSpec(
+        Path(source),
+        path,
+        label,
+        person,
+        id,
+        split,
+        person_regex,
+        test_path,
+        declared,
+        images=_folder_names(images),
+        test_images=_folder_names(test_images),
+        test_labels=test_labels,
+        missing_persons=missing_persons,
+        merge_spellings=merge_spellings or None,
+        skip_unusable=skip_unusable or None,
+        max_pixels=max_pixels,
+    )
+    if missing_persons is not None:
+        all_settings()["missing_persons"].check(missing_persons)
     if frame is not None:
         return read_frame(frame, replace(spec, data=Path()), need_images=need_images)
     return replace(read_data(spec, need_images=need_images), spec=spec)
+
+
+def _folder_names(folders: str | Path | Sequence[str | Path] | None) -> tuple[str, ...] | None:
+    if folders is None:
+        return None
+    return (str(folders),) if isinstance(folders, str | Path) else tuple(map(str, folders))
 
 
 def training_table(data: Data | None = None, *, root: str | Path = ".") -> SampleTable:
     """Return the training samples of a table, data set, DataFrame or path; image files need not exist."""
     if isinstance(data, Dataset | SampleTable):
         return data if isinstance(data, SampleTable) else data.train
-    return read_table(data, need_images=False, root=root).train
+    read = read_table(data, need_images=False, root=root)
+    log_warnings(read)
+    return read.train
 
 
 def as_dataset(data: Data | None = None, *, root: str | Path = ".", need_images: bool = True) -> Dataset:

@@ -9,13 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from folds.data.table import IMAGE_SUFFIXES, DataSpec, ImagePaths, RawColumns
+from folds.data.image_paths import IMAGE_SUFFIXES, ImagePaths
+from folds.data.table import DataSpec, RawColumns
 from folds.errors import EnsembleError, UsageError, combine_errors
 from folds.utils.bounded import search_each
 from folds.utils.csv_table import cannot_read
 
 EACH_ITS_OWN = "`person_regex='(.+)'` makes every image its own person"
-SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+TRAINING_NAMES = frozenset({"train", "training", "val", "valid", "validation", "dev"})
+TEST_NAMES = frozenset({"test", "testing"})
+_SPLIT = re.compile(r"(?:train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?)(?:[-_ .].*|\d*)", re.IGNORECASE)
+# Folders that programs add: thumbnails of a NAS, copies made on a Mac, waste baskets.
+_SKIPPED = frozenset({"__macosx", "@eadir", "@sharedbin", "#recycle", "$recycle.bin", "lost+found"})
 
 
 @dataclass
@@ -26,6 +31,17 @@ class Found:
     images: list[str] = field(default_factory=list)
     hidden: int = 0
     others: Counter[str] = field(default_factory=Counter)
+    unused: dict[str, Counter[str]] = field(default_factory=dict)  # top folder → its files that are no images
+
+    def warnings(self) -> list[str]:
+        """Return a line for each top folder without an image that is read: a class that would be lost silently."""
+        used = {name.split("/", 1)[0] for name in self.images}
+        return [
+            f"the folder {self.folder / top} has no image that can be read "
+            f"({_kinds(kinds) if kinds else 'it is empty'}), so it is no class"
+            for top, kinds in sorted(self.unused.items())
+            if top not in used
+        ]
 
     def notes(self) -> list[str]:
         """Return a line for each kind of skipped files."""
@@ -35,16 +51,22 @@ class Found:
             else []
         )
         if self.others:
-            kinds = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in self.others.most_common(5))
-            lines.append(f"{sum(self.others.values()):,} files below {self.folder} are not images; ignored ({kinds})")
+            lines.append(
+                f"{sum(self.others.values()):,} files below {self.folder} are not readable as images; ignored "
+                f"({_kinds(self.others)})"
+            )
         return lines
+
+
+def _kinds(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in counts.most_common())
 
 
 def find_images(folder: Path) -> Found:
     """Return all images below `folder`, at any depth, sorted by their relative paths.
 
     Names with a leading dot are skipped: AppleDouble files (``._x.jpg``) have image suffixes but hold no image, and
-    ``.ipynb_checkpoints`` holds second copies.
+    ``.ipynb_checkpoints`` holds second copies. Folders that programs add (``__MACOSX``, ``@eaDir``) are skipped too.
     """
     found = Found(folder)
     _walk(folder, "", found, {os.path.realpath(folder)})
@@ -54,18 +76,22 @@ def find_images(folder: Path) -> Found:
 
 def _walk(folder: Path, prefix: str, found: Found, seen: set[str]) -> None:
     for entry in scan_folder(folder):
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
+        if entry.name.startswith(".") or entry.name.lower() in _SKIPPED:
             found.hidden += 1
         elif entry.is_dir():
             # Each linked folder is visited once, because a link can lead back to a parent.
             real = os.path.realpath(entry.path)
             if real not in seen:
                 seen.add(real)
+                if not prefix:
+                    found.unused[entry.name] = Counter()
                 _walk(Path(entry.path), f"{prefix}{entry.name}/", found, seen)
         elif is_image(entry.name):
             found.images.append(prefix + entry.name)
         else:
             found.others[_suffix(entry.name)] += 1
+            if prefix:
+                found.unused[prefix.split("/", 1)[0]][_suffix(entry.name)] += 1
 
 
 def scan_folder(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -126,6 +152,20 @@ def persons_by_regex(names: Sequence[str], regex: str, locations: Sequence[str])
     return persons
 
 
+def regex_warnings(regex: str, names: Sequence[str]) -> list[str]:
+    """Return a warning if a regular expression has several groups and none of them is named ``person``."""
+    pattern = re.compile(regex)
+    match = next(filter(None, map(pattern.search, names[:1])), None)
+    if pattern.groups < 2 or "person" in pattern.groupindex or match is None:
+        return []
+    others = ", ".join(f"'{text}'" for text in match.groups()[1:])
+    return [
+        f"`person_regex='{regex}'` has {pattern.groups} groups, and the first is taken as the person: "
+        f"'{match.group(1)}' in '{names[0]}', not {others}; write (?P<person>…) for the group that is the "
+        "person, and (?:…) for the others"
+    ]
+
+
 def example_regex(name: str) -> str:
     """Return a hint that suggests a `person_regex` and shows its match in the file name `name`."""
     regex = r"([^/]+)[-_][^-_/]+$"
@@ -137,19 +177,15 @@ def example_regex(name: str) -> str:
     return f"{example}{EACH_ITS_OWN}"
 
 
-def read_class_folders(folder: Path, spec: DataSpec, source: str) -> tuple[RawColumns, list[str]]:
+def read_class_folders(found: Found, spec: DataSpec, source: str) -> RawColumns:
     """Return training samples from a folder whose subfolders are the classes; ids are relative paths.
-
-    Returns
-    -------
-    columns, notes
 
     Raises
     ------
     EnsembleError : there are no class folders, the subfolders are splits (``train``, ``test``), or `spec` has no
         `person_regex`.
     """
-    found = find_images(folder)
+    folder = found.folder
     inside = [name for name in found.images if "/" in name]
     if not inside:
         raise EnsembleError(
@@ -164,14 +200,20 @@ def read_class_folders(folder: Path, spec: DataSpec, source: str) -> tuple[RawCo
         notes.append(f"{loose:,} images outside the class folders were ignored")
     names = [name.strip() for name in inside]
     labels = _tops(names)
-    tops = list(dict.fromkeys(labels))
-    if all(top.lower() in SPLIT_NAMES for top in tops):
+    _check_tops(list(dict.fromkeys(labels)), folder, source)
+    return _training_columns(found, spec, source, inside, labels, notes)
+
+
+def _check_tops(tops: Sequence[str], folder: Path, source: str) -> None:
+    """Raise EnsembleError if subfolders are splits instead of classes, or if there is only one."""
+    if are_splits(tops):
         last = f" `test={folder / tops[-2]}`" if len(tops) > 1 and tops[-1].lower().startswith("train") else ""
         last = last or next((f" `test={folder / top}`" for top in tops if top.lower().startswith("test")), "")
         train = next((top for top in tops if top.lower().startswith("train")), tops[0])
         raise EnsembleError(
             f"the subfolders of {source} are splits, not classes: {', '.join(tops)}",
-            hint=f"name each split separately: `data={folder / train}`{last}",
+            hint=f"name each split separately: `data={folder / train}`{last}; if a table has the labels, `data=TABLE` "
+            f"`images={folder / train}`",
         )
     if len(tops) == 1:
         tables = [path for path in sorted(folder.glob("*.csv")) if path.name[0] != "."]
@@ -183,13 +225,65 @@ def read_class_folders(folder: Path, spec: DataSpec, source: str) -> tuple[RawCo
         raise EnsembleError(
             f"all images of {source} are in one subfolder, '{tops[0]}'; training needs at least 2 classes", hint=hint
         )
+
+
+def _training_columns(
+    found: Found, spec: DataSpec, source: str, files: list[str], labels: list[str], notes: list[str]
+) -> RawColumns:
+    names = [name.strip() for name in files]
     if spec.person_regex is None:
         raise EnsembleError(
             f"the person (group) of the images in {source} is unknown, e.g. of '{names[0]}'",
             hint=example_regex(names[0]),
         )
     persons = persons_by_regex(names, spec.person_regex, names)
-    return RawColumns(source, names, names, ImagePaths(folder.absolute(), inside), labels, persons), notes
+    warnings = [*found.warnings(), *regex_warnings(spec.person_regex, names)]
+    paths = ImagePaths(found.folder.absolute(), files)
+    return RawColumns(source, names, names, paths, labels, persons, notes=notes, warnings=warnings)
+
+
+def are_splits(tops: Sequence[str]) -> bool:
+    """Return whether all names of subfolders are those of splits: ``train``, ``test_images``, ``val2017``."""
+    return bool(tops) and all(_SPLIT.fullmatch(top) for top in tops)
+
+
+def split_folders(found: Found) -> tuple[list[str], list[str]] | None:
+    """Return the files of training and of testing in a folder ``train/CLASS/…``, ``val/CLASS/…``, ``test/CLASS/…``.
+
+    None if it is no such folder: another subfolder, or no two classes for training. ``train`` and ``val`` are both for
+    training, because the folds validate.
+    """
+    parts = [(name, name.strip().split("/")) for name in found.images]
+    if not all(len(part) > 1 and part[0].lower() in TRAINING_NAMES | TEST_NAMES for _, part in parts):
+        return None
+    training = [(name, part) for name, part in parts if part[0].lower() in TRAINING_NAMES]
+    if not all(len(part) > 2 for _, part in training) or len({part[1] for _, part in training}) < 2:
+        return None
+    return [name for name, _ in training], [name for name, part in parts if part[0].lower() in TEST_NAMES]
+
+
+def read_split_folders(
+    found: Found, spec: DataSpec, source: str, files: tuple[list[str], list[str]]
+) -> tuple[RawColumns, RawColumns | None]:
+    """Return training samples, and test samples if there are any, from the `files` of `split_folders`.
+
+    The class is the second folder of a path. Test images without such a folder have no labels.
+    """
+    training, test = files
+    labels = [name.strip().split("/")[1].strip() for name in training]
+    tops = Counter(name.split("/", 1)[0] for name in found.images)
+    counts = ", ".join(f"{top} ({count:,})" for top, count in tops.items())
+    uses = "test is the test set, the others are for training" if test else "all of them are for training"
+    notes = [*found.notes(), f"the subfolders of {source} are splits: {counts}; {uses}, and the folds validate"]
+    columns = _training_columns(found, spec, source, training, labels, notes)
+    columns.warnings = regex_warnings(spec.person_regex or "", columns.ids)
+    if not test:
+        return columns, None
+    names = [name.strip() for name in test]
+    parts = [name.split("/") for name in names]
+    persons = persons_by_regex(names, spec.person_regex, names) if spec.person_regex is not None else None
+    of_test = [part[1] for part in parts] if all(len(part) > 2 for part in parts) else None
+    return columns, RawColumns(source, names, names, ImagePaths(found.folder.absolute(), test), of_test, persons)
 
 
 def _tops(names: Sequence[str]) -> list[str]:

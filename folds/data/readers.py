@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from folds.data import mask_competition as mask_layout
-from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, read_class_folders, read_plain_folder
-from folds.data.table import (
-    MISSING,
-    Dataset,
-    DataSpec,
-    ImagePaths,
-    RawColumns,
-    SampleTable,
-    build_table,
-    normal_path,
+from folds.data.csv_samples import (
+    find_sample_columns,
+    read_samples,
+    unused_split_note,
+    without_placeholder_labels,
 )
+from folds.data.doubts import name_warnings, prepare_names, spelled_leaks
+from folds.data.image_folder import (
+    find_images as read_folder,
+)
+from folds.data.image_folder import (
+    is_image,
+    read_class_folders,
+    read_plain_folder,
+    read_split_folders,
+    split_folders,
+)
+from folds.data.image_paths import normal_path
+from folds.data.layouts import ignored_tables, only_table, table_beside_images
+from folds.data.table import Dataset, DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError, close_matches
-from folds.utils.csv_table import CsvTable, read_header
+from folds.utils.csv_table import CsvTable
 from folds.utils.frames import FRAME, frame_columns
 from folds.utils.tables import read_table_file
 
@@ -30,15 +40,25 @@ if TYPE_CHECKING:
     import pandas
 
 
-def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
+@dataclass
+class Messages:
+    """Notes and warnings for the user, collected while data are read."""
+
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = False) -> Dataset:
     """Return the training samples, and the test samples if there are any.
 
     The form of `spec.data` is detected from its content, in this order: the mask-competition layout (train/train.csv),
-    a CSV, a folder with one CSV that has the requested columns, a folder of class folders.
+    a table, a folder with one CSV that has the requested columns, a folder of class folders (or of ``train/CLASS``,
+    ``val/CLASS``, ``test/CLASS``), a folder with one table that has columns of known names.
 
     Parameters
     ----------
     need_images : whether every image file must exist; splitting needs only the table.
+    find_images : whether to look for image files that need not exist, whose names may be written in another way.
 
     Raises
     ------
@@ -48,42 +68,76 @@ def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
     data = spec.data
     if not data.exists():
         raise not_there(data)
-    if spec.split is not None and spec.test is not None:
-        raise UsageError("`split` and `test` both select test images", hint="give one of them")
-    notes: list[str] = []
-    warnings: list[str] = []
-    test: SampleTable | None = None
+    _check_test_options(spec)
     layout = mask_layout.train_folder(data, spec.label)
-    csv_file = data if data.is_file() else None if layout else _only_csv(data, spec)
     if layout is not None:
-        _check_unused_options(spec, "the mask-competition layout", person_regex=spec.person_regex)
-        source = str(layout / "train.csv")
-        columns, notes = mask_layout.read_train(layout, source, need_images)
-        declared = spec.classes or mask_layout.CLASSES
-        attributes = mask_layout.CLASS_ATTRIBUTES
-        train = build_table(columns, training=True, classes=declared, class_attributes=attributes, need_images=False)
-        evaluation = mask_layout.is_evaluation(layout.parent)
-        if spec.test is None and evaluation is not None:
-            test, more = _evaluation(evaluation, train.classes, train.class_attributes, need_images)
-            notes += more
-    elif csv_file is not None:
-        if csv_file is not data:
-            notes.append(f"reading {csv_file}")
-        train, test, more_notes = _csv_data(_read_table(csv_file), spec, need_images)
-        notes += more_notes
+        train, test, messages = _competition_data(layout, spec, need_images)
+        for_test = spec
     else:
-        _check_unused_options(spec, "a folder of class folders")
-        columns, notes = read_class_folders(data, spec, str(data))
-        train = build_table(columns, training=True, classes=spec.classes, need_images=False)
+        train, test, for_test, messages = _table_or_folders(data, spec, need_images, find_images)
     if spec.test is not None:
         if layout is not None and mask_layout.is_evaluation(layout.parent):
-            notes.append(f"{layout.parent / 'eval'} is not read, because `test` is given")
-        test, more = read_test(
-            spec.test, spec, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images
-        )
-        notes += more
-    _warn_of_leaks(train, test, warnings)
-    return Dataset(train, test, tuple(notes), tuple(warnings))
+            messages.notes.append(f"{layout.parent / 'eval'} is not read, because `test` is given")
+        elif test is not None and spec.split is None:
+            messages.notes.append(f"the test folder of {data} is not read, because `test` is given")
+        test, more = _read_test(spec.test, for_test, train, need_images, find_images)
+        messages.notes += more.notes
+        messages.warnings += more.warnings
+    messages.warnings += name_warnings(train) + _leaks(train, test)
+    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), spec)
+
+
+def _check_test_options(spec: DataSpec) -> None:
+    if spec.split is not None and spec.test is not None:
+        raise UsageError("`split` and `test` both select test images", hint="give one of them")
+
+
+def _competition_data(
+    layout: Path, spec: DataSpec, need_images: bool
+) -> tuple[SampleTable, SampleTable | None, Messages]:
+    """Return the samples of the mask-competition layout."""
+    _check_unused_options(spec, "the mask-competition layout", person_regex=spec.person_regex)
+    columns, notes = mask_layout.read_train(layout, str(layout / "train.csv"), need_images)
+    declared = spec.classes or mask_layout.CLASSES
+    attributes = mask_layout.CLASS_ATTRIBUTES
+    train = build_table(columns, training=True, classes=declared, class_attributes=attributes, need_images=False)
+    evaluation = mask_layout.is_evaluation(layout.parent)
+    if spec.test is not None or evaluation is None:
+        return train, None, Messages(notes)
+    test, more = _evaluation(evaluation, train.classes, train.class_attributes, need_images)
+    return train, test, Messages([*notes, *more])
+
+
+def _table_or_folders(
+    data: Path, spec: DataSpec, need_images: bool, find_images: bool
+) -> tuple[SampleTable, SampleTable | None, DataSpec, Messages]:
+    """Return the samples of a table, of a folder with a table, or of folders of images, and the `spec` for a test
+    table.
+    """
+    table, images = (data, None) if data.is_file() else (only_table(data, spec), None)
+    if table is None:
+        images = read_folder(data)
+        table = table_beside_images(data, spec, images)
+    if table is not None:
+        train, test, for_test, messages = _csv_data(read_table_file(table), spec, need_images, find_images)
+        if table is not data:
+            messages.notes.insert(0, f"reading {table}")
+        return train, test, for_test, messages
+    assert images is not None  # noqa: S101 - listed where there is no table
+    splits = split_folders(images)
+    messages = Messages()
+    if splits is None:
+        columns, of_test = read_class_folders(images, spec, str(data)), None
+        _check_unused_options(spec, "a folder of class folders")
+        messages.notes += ignored_tables(data)
+    else:
+        columns, of_test = read_split_folders(images, spec, str(data), splits)
+        _check_unused_options(spec, "a folder of splits")
+    train = _built(columns, spec, messages, training=True, classes=spec.classes)
+    test = None
+    if of_test is not None:
+        test = _built(of_test, spec, messages, training=False, classes=train.classes)
+    return train, test, spec, messages
 
 
 def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_images: bool = True) -> Dataset:
@@ -104,17 +158,14 @@ def read_frame(frame: pandas.DataFrame, spec: DataSpec | None = None, *, need_im
     EnsembleError, UsageError : as `read_data` for a CSV.
     """
     spec = spec or DataSpec(Path())
-    if spec.split is not None and spec.test is not None:
-        raise UsageError("`split` and `test` both select test images", hint="give one of them")
-    train, test, notes = _csv_data(frame_columns(frame, spec.data, FRAME), spec, need_images)
+    _check_test_options(spec)
+    train, test, for_test, messages = _csv_data(frame_columns(frame, spec.data, FRAME), spec, need_images, False)
     if spec.test is not None:
-        test, more = read_test(
-            spec.test, spec, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images
-        )
-        notes += more
-    warnings: list[str] = []
-    _warn_of_leaks(train, test, warnings)
-    return Dataset(train, test, tuple(notes), tuple(warnings))
+        test, more = _read_test(spec.test, for_test, train, need_images, False)
+        messages.notes += more.notes
+        messages.warnings += more.warnings
+    messages.warnings += name_warnings(train) + _leaks(train, test)
+    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings))
 
 
 def table_from_frame(
@@ -151,13 +202,10 @@ def table_from_frame(
     ['1', '2']
     """
     spec = DataSpec(Path(folder), path, label, person, id, None, person_regex)
-    columns = _csv_columns(frame_columns(frame, spec.data), None, spec, training=training, need_images=need_images)
-    return build_table(columns, training=training, classes=classes, need_images=need_images)
-
-
-def _read_table(path: Path) -> CsvTable:
-    """Return the columns of a CSV or of a Parquet file."""
-    return read_table_file(path)
+    table = frame_columns(frame, spec.data)
+    found = find_sample_columns(table, spec, training)
+    columns = read_samples(table, found, None, spec, training=training, need_images=need_images)
+    return _built(columns, spec, Messages(), training=training, classes=classes, need_images=need_images)
 
 
 def read_test(
@@ -183,29 +231,60 @@ def read_test(
     ------
     EnsembleError : there is no such path, or the data are invalid (see `build_table`).
     """
-    path = Path(path)
-    spec = spec or DataSpec(path)
+    table, messages = _test_samples(
+        Path(path), spec or DataSpec(Path(path)), classes, class_attributes, need_images, False
+    )
+    return table, (*messages.notes, *messages.warnings)
+
+
+def _read_test(
+    path: Path, spec: DataSpec, train: SampleTable, need_images: bool, find_images: bool
+) -> tuple[SampleTable, Messages]:
+    return _test_samples(path, spec, train.classes, train.class_attributes, need_images, find_images)
+
+
+def _test_samples(
+    path: Path,
+    spec: DataSpec,
+    classes: Sequence[str] | None,
+    class_attributes: Mapping[str, Mapping[str, str]] | None,
+    need_images: bool,
+    find_images: bool,
+) -> tuple[SampleTable, Messages]:
+    """Return images to predict; see `read_test`."""
+    messages = Messages()
     if not path.exists():
         raise not_there(path)
     evaluation = mask_layout.is_evaluation(path)
     if evaluation is not None:
-        return _evaluation(evaluation, classes, class_attributes, need_images)
-    csv_file = _only_csv(path, spec, training=False) if path.is_dir() else path
+        samples, notes = _evaluation(evaluation, classes, class_attributes, need_images)
+        return samples, Messages(list(notes))
+    csv_file = only_table(path, spec, training=False) if path.is_dir() else path
     if csv_file is None:
-        columns, notes = read_plain_folder(path, spec, str(path), classes)
+        columns, messages.notes = read_plain_folder(path, spec, str(path), classes)
     elif is_image(csv_file.name):
-        columns, notes = RawColumns(str(path), [path.name], [path.name], [path.absolute()]), []
+        columns = RawColumns(str(path), [path.name], [path.name], [path.absolute()])
     else:
-        table = _read_table(csv_file)
-        notes = (
-            [f"{table.source} has no column '{spec.label}': read without labels"]
-            if spec.label not in table.columns
-            else []
+        table = read_table_file(csv_file)
+        found = find_sample_columns(table, spec, training=False)
+        messages = Messages(list(found.notes), list(found.warnings))
+        if not found.label and not found.warnings:
+            messages.notes.append(f"{table.source} has no column '{spec.label}': read without labels")
+        columns = read_samples(
+            table, found, None, spec, training=False, need_images=need_images, find_images=find_images
         )
-        columns = _csv_columns(table, None, spec, training=False, need_images=need_images)
-    return build_table(
-        columns, training=False, classes=classes, class_attributes=class_attributes, need_images=need_images
-    ), tuple(notes)
+        columns = without_placeholder_labels(columns, spec.test_labels, classes)
+    samples = _built(
+        columns,
+        spec,
+        messages,
+        training=False,
+        classes=classes,
+        class_attributes=class_attributes,
+        need_images=need_images,
+        find_images=find_images,
+    )
+    return samples, messages
 
 
 def _evaluation(
@@ -242,7 +321,7 @@ def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None
     plain = DataSpec(spec.data)
     given = {
         name: getattr(spec, name)
-        for name in ("path", "label", "person", "id", "split")
+        for name in ("path", "label", "person", "id", "split", "images")
         if getattr(spec, name) != getattr(plain, name)
     }
     for name, value in {**given, **more}.items():
@@ -252,98 +331,99 @@ def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None
             )
 
 
-def _only_csv(folder: Path, spec: DataSpec, training: bool = True) -> Path | None:
-    """Return the CSV in `folder` that has the requested columns if there is exactly one, else None."""
-    wanted = {spec.path, spec.label} if training else {spec.path}
-    tables = [path for path in sorted(folder.glob("*.csv")) if path.name[0] != "."]
-    found = [path for path in tables if wanted <= set(read_header(path))]
-    if not found and training and wanted != {"path", "label"}:
-        found = tables  # column names imply a CSV; reading it reports the missing columns
-    return found[0] if len(found) == 1 else None
-
-
-def _csv_data(table: CsvTable, spec: DataSpec, need_images: bool) -> tuple[SampleTable, SampleTable | None, list[str]]:
-    notes: list[str] = []
-    kept: list[int] | None = None
-    apart: list[int] = []
-    if spec.split is not None:
-        values = table.column(spec.split, "`split`")
-        apart = [i for i, value in enumerate(values) if value.lower() == "test"]
-        kept = [i for i, value in enumerate(values) if value.lower() != "test"]
-        counts = Counter(value or "(empty)" for value in values)
-        listed = ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(20))
-        if not apart or not kept:
-            expected = "'test' in some rows" if not apart else "a value other than 'test' in some rows"
-            raise EnsembleError(
-                f"expected {expected} of column '{spec.split}' of {table.source}, found {listed}",
-                hint="omit `split`, or name another column",
-            )
-        notes.append(
-            f"rows of {table.source} by column '{spec.split}': {listed}; rows with test are test samples, all others "
-            "training samples"
-        )
-    train = build_table(
-        _csv_columns(table, kept, spec, training=True, need_images=need_images),
+def _csv_data(
+    table: CsvTable, spec: DataSpec, need_images: bool, find_images: bool
+) -> tuple[SampleTable, SampleTable | None, DataSpec, Messages]:
+    """Return the training samples, the test samples if a column marks them, and the `spec` for a test table."""
+    found = find_sample_columns(table, spec, training=True)
+    messages = Messages([*found.notes, *unused_split_note(table, spec)], list(found.warnings))
+    kept, apart = _parts(table, spec, messages)
+    checks = {"need_images": need_images, "find_images": find_images}
+    columns = read_samples(table, found, kept, spec, training=True, **checks)
+    train = _built(
+        columns,
+        spec,
+        messages,
         training=True,
         classes=spec.classes,
         need_images=need_images,
+        find_images=find_images,
     )
+    label, person = ",".join(found.label) or spec.label, found.person or spec.person
+    for_test = replace(spec, label=label, person=person)
     if not apart:
-        return train, None, notes
-    columns = _csv_columns(table, apart, spec, training=False, need_images=need_images)
-    test = build_table(
-        columns, training=False, classes=train.classes, class_attributes=train.class_attributes, need_images=need_images
+        return train, None, for_test, messages
+    columns = read_samples(table, found, apart, spec, training=False, **checks)
+    columns = without_placeholder_labels(columns, spec.test_labels, train.classes)
+    test = _built(
+        columns,
+        spec,
+        messages,
+        training=False,
+        classes=train.classes,
+        class_attributes=train.class_attributes,
+        need_images=need_images,
+        find_images=find_images,
     )
-    return train, test, notes
+    return train, test, for_test, messages
 
 
-def _csv_columns(
-    table: CsvTable, index: Sequence[int] | None, spec: DataSpec, *, training: bool, need_images: bool
-) -> RawColumns:
-    """Return the cells of the rows at `index` (None: all rows) in the columns that `spec` names."""
-
-    def select(column: list[str]) -> list[str]:
-        return column if index is None else [column[i] for i in index]
-
-    def cells(name: str, option: str, required: bool, advice: str = "") -> list[str] | None:
-        if name not in table.columns and not required:
-            return None
-        # The columns of paths and ids are neither labels nor persons.
-        return select(
-            table.column(name, option, advice, () if option in ("`path`", "`id`") else (spec.path, id_column))
+def _parts(table: CsvTable, spec: DataSpec, messages: Messages) -> tuple[list[int] | None, list[int]]:
+    """Return the rows for training (None: all) and those for testing, by the column `split`."""
+    if spec.split is None:
+        return None, []
+    values = table.column(spec.split, "`split`")
+    apart = [i for i, value in enumerate(values) if value.lower() == "test"]
+    kept = [i for i, value in enumerate(values) if value.lower() != "test"]
+    counts = Counter(value or "(empty)" for value in values)
+    listed = ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(20))
+    if not apart or not kept:
+        expected = "'test' in some rows" if not apart else "a value other than 'test' in some rows"
+        raise EnsembleError(
+            f"expected {expected} of column '{spec.split}' of {table.source}, found {listed}",
+            hint="omit `split`, or name another column",
         )
-
-    def known(column: list[str] | None) -> list[str] | None:
-        # A column that is empty in all test rows is unknown; a column with only some empty cells is an error later.
-        return None if column is not None and not training and MISSING.issuperset(column) else column
-
-    locations = table.location() if index is None else table.location().take(index)
-    id_column = spec.id or ("id" if "id" in table.columns else None)
-    written = cells(spec.path, "`path`", required=need_images or id_column is None or spec.person_regex is not None)
-    # Tables made on Windows have backslashes; `/` works on every system.
-    written = None if written is None else [name.replace("\\", "/") for name in written]
-    ids = cells(id_column, "`id`", True) if id_column else written
-    labels = known(cells(spec.label, "`label`", required=training))
-    if spec.person_regex is not None and written is not None:
-        persons: list[str] | None = persons_by_regex(written, spec.person_regex, locations)
-    else:
-        persons = known(
-            cells(spec.person, "`person`", training, f"or extract it from paths with `person_regex`; {EACH_ITS_OWN}")
-        )
-    paths = None
-    if written is not None:
-        if not MISSING.isdisjoint(written):
-            missing = locations[next(i for i, name in enumerate(written) if name in MISSING)]
-            place = missing if table.around else f"{missing} of {table.source}"
-            raise EnsembleError(f"{place} has no image path in column '{spec.path}'", hint="add it or remove the row")
-        paths = ImagePaths(table.path.absolute().parent, written)
-    used = {spec.path, spec.label, spec.person, spec.split, id_column}
-    attributes = {name: select(column) for name, column in table.columns.items() if name not in used}
-    return RawColumns(table.source, ids or [], locations, paths, labels, persons, attributes)
+    messages.notes.append(
+        f"rows of {table.source} by column '{spec.split}': {listed}; rows with test are test samples, all others "
+        "training samples"
+    )
+    return kept, apart
 
 
-def _warn_of_leaks(train: SampleTable, test: SampleTable | None, warnings: list[str]) -> None:
-    """Add a warning if no person has two images, or if people or images appear in both training and test."""
+def _built(
+    columns: RawColumns,
+    spec: DataSpec,
+    messages: Messages,
+    *,
+    training: bool,
+    classes: Sequence[str] | None,
+    class_attributes: Mapping[str, Mapping[str, str]] | None = None,
+    need_images: bool = False,
+    find_images: bool = False,
+) -> SampleTable:
+    """Return the sample table of columns: spellings and missing persons resolved, unusable images left out if asked."""
+    prepare_names(columns, spec.missing_persons, bool(spec.merge_spellings), classes)
+    skip = bool(spec.skip_unusable) and columns.paths is not None
+    table = build_table(
+        columns,
+        training=training,
+        classes=classes,
+        class_attributes=class_attributes,
+        need_images=need_images and not skip,
+        find_images=find_images or skip,
+    )
+    if skip:
+        from folds.data.unusable import without_unusable
+
+        table = without_unusable(table, spec.max_pixels, columns.warnings)
+    messages.notes += columns.notes
+    messages.warnings += columns.warnings
+    return table
+
+
+def _leaks(train: SampleTable, test: SampleTable | None) -> list[str]:
+    """Return warnings if no person has two images, or if people or images appear in both training and test."""
+    warnings = []
     if train.persons is not None:
         people, _ = train.factorized_persons
         if len(people) == len(train):
@@ -359,6 +439,7 @@ def _warn_of_leaks(train: SampleTable, test: SampleTable | None, warnings: list[
                     f"{len(both):,} people appear in both training and test ({names}; {images:,} test images): test "
                     "scores will be optimistic"
                 )
+            warnings += spelled_leaks(people, test.factorized_persons[0])
     if test is not None and train.paths is not None and test.paths is not None:
         same = set(map(normal_path, train.paths)) & set(map(normal_path, test.paths))
         if same:
@@ -366,3 +447,4 @@ def _warn_of_leaks(train: SampleTable, test: SampleTable | None, warnings: list[
                 f"{len(same):,} images appear in both training and test (first {min(same)}): test scores will be "
                 "optimistic"
             )
+    return warnings

@@ -75,6 +75,11 @@ def log_notes(data: Dataset) -> None:
     """Log the notes and the warnings of data that were read."""
     for line in data.notes:
         logger.info(line)
+    log_warnings(data)
+
+
+def log_warnings(data: Dataset) -> None:
+    """Log the warnings of data that were read."""
     for line in data.warnings:
         logger.warning(line)
 
@@ -90,6 +95,13 @@ def spec_of(settings: Settings, data: Path) -> DataSpec:
         split=settings.split,
         person_regex=settings.person_regex,
         test=settings.test,
+        images=settings.images,
+        test_images=settings.test_images,
+        test_labels=settings.test_labels,
+        missing_persons=settings.missing_persons,
+        merge_spellings=settings.merge_spellings,
+        skip_unusable=settings.skip_unusable,
+        max_pixels=settings.max_pixels,
     )
 
 
@@ -134,6 +146,8 @@ def load_checkpoint_data(
         raise EnsembleError(
             f"the test images of the training are not in {fields['test']} any more", hint="`test=PATH` names them"
         )
+    for name in ("images", "test_images"):
+        fields[name] = tuple(fields[name]) if fields.get(name) else None
     declared = classes or fields.get("classes")
     fields["classes"] = tuple(declared) if declared else None
     if fields["data"] == BUILT_IN:
@@ -145,7 +159,7 @@ def load_checkpoint_data(
 
 
 def _places_in_record(path: Path, folds_sha: str | None) -> dict[str, Any]:
-    """Return `data` and `test` of the record of a run; {} if there is none, or it is of another training."""
+    """Return the places of the data in the record of a run; {} if there is none, or it is of another training."""
     if not path.is_file():
         return {}
     record = read_record(path)
@@ -153,7 +167,13 @@ def _places_in_record(path: Path, folds_sha: str | None) -> dict[str, Any]:
     known = resolved.get("folds_sha") if isinstance(resolved, Mapping) else None
     if folds_sha is not None and known != folds_sha:
         return {}
-    return {name: record[name] for name in ("data", "test") if isinstance(record.get(name), str)}
+    places: dict[str, Any] = {name: record[name] for name in ("data", "test") if isinstance(record.get(name), str)}
+    for name in ("images", "test_images"):
+        value = record.get(name)
+        listed = [value] if isinstance(value, str) else value
+        if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
+            places[name] = listed
+    return places
 
 
 def _recorded_place(text: str, name: str) -> Path:

@@ -7,89 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from folds.data.image_files import locate_images
+from folds.data.image_paths import ImagePaths, normal_path, path_texts
 from folds.errors import EnsembleError, combine_errors, without_marks
 from folds.predictions.files import SampleRows
 from folds.utils.csv_table import LazySequence
 from folds.utils.display import Displayed, Table
-from folds.utils.frames import FRAME
 from folds.utils.numeric import factorize
 from folds.utils.text import sort_classes
 
 if TYPE_CHECKING:
     import pandas
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 # Cells of a CSV that count as missing. "NA" and "None" are not among them, because classes and people have such names.
 MISSING = frozenset({"", "nan", "NaN", "NAN"})
-
-
-class ImagePaths(LazySequence):
-    """Absolute paths of images named relative to one folder, created on access.
-
-    A million `Path` objects take seconds and 300 MB, and most commands need none of them.
-
-    Parameters
-    ----------
-    folder : absolute path of the folder.
-    names : file of each image, relative to `folder` or absolute, as written in the table.
-    """
-
-    def __init__(self, folder: Path, names: Sequence[str] | NDArray[np.str_]) -> None:
-        self.folder, self.names = folder, names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return ImagePaths(self.folder, self.names[index])
-        return self.folder / str(self.names[index])
-
-    def take(self, index: Sequence[int]) -> ImagePaths:
-        """Return the paths at `index`, in that order."""
-        names = self.names
-        return ImagePaths(self.folder, names[index] if isinstance(names, np.ndarray) else [names[i] for i in index])
-
-    def texts(self) -> Iterator[str]:
-        """Yield ``str(path)`` of each path."""
-        if self._as_spelled():
-            folder = str(self.folder).rstrip("/") + "/"
-            for names in self._parts():
-                yield from (name if name.startswith("/") else folder + name for name in names)
-        else:
-            yield from map(str, self)
-
-    def keys(self) -> Sequence[str]:
-        """Return a text for each path; two texts are equal if and only if `normal_path` of the paths is equal."""
-        absolute = sum(sum(map(str.startswith, names, repeat("/"))) for names in self._parts())
-        if self._as_spelled() and absolute in (0, len(self)):
-            return self.names.tolist() if isinstance(self.names, np.ndarray) else self.names
-        return list(map(normal_path, self))
-
-    def _parts(self) -> Iterator[Sequence[str]]:
-        for start in range(0, len(self), 1 << 16):
-            part = self.names[start : start + (1 << 16)]
-            yield part.tolist() if isinstance(part, np.ndarray) else part
-
-    def _as_spelled(self) -> bool:
-        """Return whether joining names to the folder keeps their spelling: no ``//``, ``./``, ``../``, final ``/``."""
-        for names in self._parts():
-            text = "\n".join(["", *names, ""])
-            if any(part in text for part in ("\n\n", "//", "/.", "\n.", "/\n")):
-                return False
-        return True
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -244,12 +185,21 @@ class DataSpec:
     Attributes
     ----------
     data : a CSV, a folder of class folders, or a folder in the mask-competition layout.
-    path, label, person, id : column names of a CSV. Without `id`, the ids are the column ``id`` if there is one, else
-        the paths.
+    path, label, person, id : column names of a CSV. If there is no column of the default name, the only column with
+        another known name is taken (`folds.predictions.columns`). Without `id`, the ids are the column ``id`` if there
+        is one, else the paths. `label` may list one-hot columns: ``MEL,NV,BCC``.
     split : a column whose value ``test`` marks test rows, which are not used for training.
     person_regex : extracts the person from the image path if no column holds it.
     test : further images to predict.
     classes : the declared classes; None for those that occur.
+    images, test_images : folders that the names in the tables start from; None for the folder of the table, and for
+        `test_images` those of `images`.
+    test_labels : whether the labels of the test table are labels; None: unless all are equal.
+    missing_persons : ``own`` (an image without a person is its own person), ``keep`` (``unknown``, ``-1``, … are
+        persons like others) or None (an error).
+    merge_spellings : whether spellings of one name are one person or class.
+    skip_unusable : whether images that cannot be decoded are left out.
+    max_pixels : as in `folds.images.settings.ImageSettings`.
     """
 
     data: Path
@@ -261,6 +211,18 @@ class DataSpec:
     person_regex: str | None = None
     test: Path | None = None
     classes: tuple[str, ...] | None = None
+    images: tuple[str, ...] | None = None
+    test_images: tuple[str, ...] | None = None
+    test_labels: bool | None = None
+    missing_persons: str | None = None
+    merge_spellings: bool | None = None
+    skip_unusable: bool | None = None
+    max_pixels: int | None = None
+
+    def image_folders(self, training: bool) -> tuple[Path, ...]:
+        """Return the absolute folders that names of images start from; () for the folder of the table."""
+        named = self.images if training or self.test_images is None else self.test_images
+        return tuple(Path(name).absolute() for name in named or ())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -270,7 +232,7 @@ class Dataset(Displayed):
     Attributes
     ----------
     notes, warnings : one line each; may mark parameters (see `folds.errors`).
-    spec : location of the files the data were read from; None for a DataFrame.
+    spec : location of the files the data were read from, as given; None for a DataFrame.
     """
 
     train: SampleTable
@@ -294,7 +256,13 @@ class Dataset(Displayed):
 
 @dataclass
 class RawColumns:
-    """Unchecked columns of a reader; every list has one entry per sample."""
+    """Unchecked columns of a reader; every list has one entry per sample.
+
+    Attributes
+    ----------
+    folders : folders in which the images may be, if they are not relative to ``paths.folder`` alone.
+    notes, warnings : lines for the user, found while the columns were read and checked.
+    """
 
     source: str
     ids: list[str]
@@ -303,6 +271,9 @@ class RawColumns:
     labels: list[str] | None = None
     persons: list[str] | None = None
     attributes: dict[str, list[str]] = field(default_factory=dict)
+    folders: tuple[Path, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def build_table(
@@ -312,6 +283,7 @@ def build_table(
     classes: Sequence[str] | None = None,
     class_attributes: Mapping[str, Mapping[str, str]] | None = None,
     need_images: bool = True,
+    find_images: bool = False,
 ) -> SampleTable:
     """Check the columns of a reader and return their sample table.
 
@@ -321,6 +293,8 @@ def build_table(
     classes : the declared classes; a label outside them is an error. None: the labels that occur.
     class_attributes : attributes of each class; None: the attributes that the labels determine in these samples.
     need_images : whether the image files must exist.
+    find_images : whether to look for the files, although they need not exist: names may lack the suffix, or have
+        another Unicode form or case (`folds.data.image_files`). What was found is added to the notes of `columns`.
 
     Raises
     ------
@@ -345,8 +319,11 @@ def build_table(
     declared = tuple(classes) if classes is not None else sort_classes(labels or ())
     if labels is not None:
         _check_classes(labels, declared, source, locations, training)
-    if need_images and columns.paths is not None:
-        _check_images(columns.paths, source, locations)
+    if (need_images or find_images) and columns.paths is not None:
+        found = locate_images(columns.paths, columns.folders, source, locations, need_images, columns.notes)
+        if found is not columns.paths:
+            columns.paths = found
+            _check_same_image(columns, _path_keys(found))
     if class_attributes is None:
         class_attributes = _determined(labels, columns.attributes, declared) if labels is not None else {}
     ids = np.array(columns.ids, dtype=str)
@@ -457,17 +434,6 @@ def _path_keys(paths: Sequence[Path]) -> Sequence[str]:
     return paths.keys() if isinstance(paths, ImagePaths) else list(map(normal_path, paths))
 
 
-def path_texts(paths: Sequence[Path]) -> Iterator[str]:
-    """Yield ``str(path)`` of each path."""
-    return paths.texts() if isinstance(paths, ImagePaths) else map(str, paths)
-
-
-def normal_path(path: Path) -> str:
-    """Return a path with ``..`` resolved, so that one file has one spelling; links are not followed."""
-    text = str(path)
-    return os.path.normpath(text) if ".." in text else text
-
-
 def _check_classes(
     labels: list[str], classes: tuple[str, ...], source: str, locations: Sequence[str], training: bool
 ) -> None:
@@ -486,46 +452,6 @@ def _check_classes(
             f"expected at least 2 classes in {source}, found the label '{labels[0]}' in all {len(labels):,} samples",
             hint="is `label` the right column?",
         )
-
-
-def _check_images(paths: Sequence[Path], source: str, locations: Sequence[str]) -> None:
-    # One listing per folder instead of one stat per file: 200,000 stats on a network drive take minutes. One folder at
-    # a time, because the names in 140,000 folders take a gigabyte.
-    inside: dict[str, list[int]] = {}
-    names: list[str] = []
-    for i, path in enumerate(path_texts(paths)):
-        folder, slash, name = path.rpartition("/")
-        inside.setdefault(folder or slash, []).append(i)
-        names.append(name)
-    missing: list[int] = []
-    for folder, rows in inside.items():
-        listed = _file_names(folder)
-        # is_file() as well, because a file can be listed in another Unicode form of its name.
-        missing += [i for i in rows if names[i] not in listed and not paths[i].is_file()]
-    if missing:
-        missing.sort()
-        lines = [
-            f"{locations[i]}: {paths[i]}" + (_sibling(paths[i]) if at < 10 else "") for at, i in enumerate(missing)
-        ]
-        start = f"paths are relative to the folder of {source}"
-        if source == FRAME and isinstance(paths, ImagePaths):
-            start = f"relative paths start from {paths.folder}"
-        hint = f"{start}; is `path` the right column?"
-        raise combine_errors(lines, f"of {len(paths):,} images of {source} do not exist", hint)
-
-
-def _sibling(path: Path) -> str:
-    """Return a remark about a file that differs from `path` only in its suffix; "" if there is none."""
-    other = next((name for name in _file_names(str(path.parent)) if name.startswith(f"{path.stem}.")), None)
-    return f" (there is {other})" if other else ""
-
-
-def _file_names(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder or ".") as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except OSError:
-        return set()
 
 
 def _determined(

@@ -162,8 +162,8 @@ def _protect(ray: Any) -> dict[str, Any]:
     if version < _TOKEN_SINCE or os.environ.get("RAY_AUTH_MODE") != "token":
         reason = f"Ray {ray.__version__} has no token" if version < _TOKEN_SINCE else "RAY_AUTH_MODE is not token"
         logger.warning(
-            f"the local Ray cluster listens on 127.0.0.1 without a password ({reason}): other users of this machine could "
-            "run code as you while it runs; pip install -U ray"
+            f"the local Ray cluster listens on 127.0.0.1 without a password ({reason}): other users of this machine "
+            "could run code as you while it runs; pip install -U ray"
         )
     return {"_node_ip_address": "127.0.0.1"}
 

@@ -30,7 +30,22 @@ def unusable_images(
     settings : decode all images with these settings; None to read only the headers.
     """
     return [
-        (at, problem_line(at, paths, locations, problem))
+        (at, line)
+        for at, line, _ in find_unusable(paths, locations, settings=settings, threads=threads, progress=progress)
+    ]
+
+
+def find_unusable(
+    paths: Sequence[Path],
+    locations: Sequence[str] | None = None,
+    *,
+    settings: ImageSettings | None = None,
+    threads: int | None = None,
+    progress: Advance | None = None,
+) -> list[tuple[int, str, UnreadableImageError]]:
+    """Return (position, problem as text, problem) of each unusable image; parameters as for `unusable_images`."""
+    return [
+        (at, problem_line(at, paths, locations, problem), problem)
         for at, problem in _problems(paths, settings, threads, progress)
     ]
 
@@ -65,7 +80,7 @@ def refusal(
     elif all(problem.reason == MISSING for _, problem in problems):
         hint = "paths are relative to the folder of the table: check `data` and the path column (`path`)"
     else:
-        hint = "replace these files, or remove their rows from the table"
+        hint = "replace these files, remove their rows from the table, or leave them out with `skip_unusable=True`"
     return combine_errors(lines, f"image{'s' if len(lines) > 1 else ''} cannot be used", hint=hint)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import io
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -65,10 +66,11 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
     ------
     UnreadableImageError : empty, not an image, truncated or damaged, too many pixels, or a window is required.
     """
-    with _reasons(data[:12]):
+    with _reasons(data[:12], settings.max_pixels), pixel_limit(settings.max_pixels):
         if not data:
             raise UnreadableImageError("is empty (0 bytes)")
         image = Image.open(io.BytesIO(data), formats=_formats())
+        _check_pixels(image, settings.max_pixels)
         deep_color = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         stored_width = image.width
         extent = _draft(image, settings)
@@ -84,26 +86,58 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
     return Decoded(_fit(eight_bit, extent or eight_bit.size, drafted, orientation, settings), depth)
 
 
-def identify_image(file: IO[bytes]) -> tuple[int, int]:
+def identify_image(file: IO[bytes], max_pixels: int | None = None) -> tuple[int, int]:
     """Return (height, width) from the header, as stored; raise UnreadableImageError if the file is not an image."""
     start = file.read(12)
-    with _reasons(start):
+    with _reasons(start, max_pixels), pixel_limit(max_pixels):
         if not start:
             raise UnreadableImageError("is empty (0 bytes)")
-        width, height = Image.open(file, formats=_formats()).size
+        image = Image.open(file, formats=_formats())
+        _check_pixels(image, max_pixels)
+        width, height = image.size
     return height, width
 
 
+_LIMIT_LOCK = threading.Lock()
+_limits: list[int] = []  # of the images being decoded
+_own_limit: list[int | None] = []  # Pillow's, meanwhile
+
+
 @contextlib.contextmanager
-def _reasons(start: bytes) -> Iterator[None]:
+def pixel_limit(max_pixels: int | None) -> Iterator[None]:
+    """Let Pillow open images of up to `max_pixels` pixels; None leaves its limit, a global variable, as it is."""
+    if max_pixels is None:
+        yield
+        return
+    with _LIMIT_LOCK:
+        if not _limits:
+            _own_limit.append(Image.MAX_IMAGE_PIXELS)
+        _limits.append(max_pixels)
+        Image.MAX_IMAGE_PIXELS = max(_limits)
+    try:
+        yield
+    finally:
+        with _LIMIT_LOCK:
+            _limits.remove(max_pixels)
+            Image.MAX_IMAGE_PIXELS = max(_limits) if _limits else _own_limit.pop()
+
+
+def _check_pixels(image: Image.Image, max_pixels: int | None) -> None:
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        raise Image.DecompressionBombError
+
+
+@contextlib.contextmanager
+def _reasons(start: bytes, max_pixels: int | None = None) -> Iterator[None]:
     try:
         yield
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        limit = max_pixels or 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise UnreadableImageError(
-            f"has more than {limit:,} pixels and is not decoded (it may be a decompression bomb)"
+            f"has more than {limit:,} pixels and is not decoded (it may be a decompression bomb; `max_pixels` raises "
+            "the limit)"
         ) from None
     except UnidentifiedImageError:
         raise UnreadableImageError(

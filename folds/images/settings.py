@@ -23,6 +23,7 @@ class ImageSettings:
     window : for gray images of more than 8 bits, the values in the file that become 0 and 255; values outside are
         clipped. None is the full range of the file's type, 0 to 65535 for 16 bits. Images of 32 bits or of floats have
         no such range and need a window.
+    max_pixels : height × width of the largest image that is decoded; None: `MAX_PIXELS`.
 
     Raises
     ------
@@ -33,6 +34,7 @@ class ImageSettings:
     width: int
     fit: str = "squash"
     window: tuple[float, float] | None = None
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         check_fit(self.fit)
@@ -52,11 +54,12 @@ class ImageSettings:
         return (self.height, self.width, 3)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values for JSON; equal settings give equal dicts."""
+        """Return the settings that determine the pixels as plain values for JSON; equal settings give equal dicts."""
         window = None if self.window is None else [float(value) for value in self.window]
         return {"height": self.height, "width": self.width, "fit": self.fit, "window": window}
 
 
+MAX_PIXELS = 178_956_970  # twice Pillow's `MAX_IMAGE_PIXELS`, above which it refuses an image
 FITS = ("squash", "crop", "letterbox")
 
 

@@ -47,6 +47,7 @@ FORMAT = "ensemble checkpoint 1"
 _POSITIVE = FieldType("a number above 0", lambda value: NUMBER.holds(value) and value > 0)
 _SIDE = integer(1, 4096)
 _IMAGES = {"height": _SIDE, "width": _SIDE, "fit": TEXT, "window": optional(list_of(NUMBER, 2))}
+_IMAGES["max_pixels"] = optional(integer(1))
 _ARCHITECTURE = {
     **{"name": TEXT, "timm_name": TEXT, "height": _SIDE, "width": _SIDE},
     **{"mean": list_of(NUMBER, 3), "std": list_of(_POSITIVE, 3), "arguments": mapping_of(ANYTHING)},
@@ -61,6 +62,9 @@ _DATA = {
         "split": optional(TEXT),
     },
     **{"person_regex": optional(TEXT), "test": optional(TEXT), "classes": optional(list_of(TEXT))},
+    **{"images": optional(list_of(TEXT)), "test_images": optional(list_of(TEXT)), "test_labels": optional(BOOL)},
+    **{"missing_persons": optional(TEXT), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
+    "max_pixels": optional(integer(1)),
 }
 _RECIPE = {
     "seed": optional(integer(0, 2**32 - 1)),
@@ -197,7 +201,8 @@ def hash_labels(hashes: Sequence[str], labels: Sequence[str]) -> str:
 def anonymous_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of ``DataSpec`` without paths, except that of the synthetic data, which can be made again."""
     built_in = data.get("data") == str(BUILT_IN)
-    return {**data, "data": str(BUILT_IN) if built_in else None, "test": None}
+    places = dict.fromkeys(("test", "images", "test_images"))
+    return {**data, **places, "data": str(BUILT_IN) if built_in else None}
 
 
 def train_again(checkpoint: Checkpoint) -> str:

@@ -39,7 +39,9 @@ def worst_cases(images: Sequence[PreparedImage], max_cases: int = MAX_CASES) -> 
     return sorted(images, key=rank)[:max_cases]
 
 
-def write_crop_sheet(out: Path, images: Sequence[PreparedImage], window: tuple[float, float] | None = None) -> Path:
+def write_crop_sheet(
+    out: Path, images: Sequence[PreparedImage], window: tuple[float, float] | None = None, max_pixels: int | None = None
+) -> Path:
     """Write the sheet, a PNG, into the folder of a prepared set; return its path.
 
     The box of the face is red, the crop yellow, and the result next to it.
@@ -51,7 +53,7 @@ def write_crop_sheet(out: Path, images: Sequence[PreparedImage], window: tuple[f
     pen = ImageDraw.Draw(sheet)
     for number, image in enumerate(cases):
         left, top = _GAP + number % across * width, _GAP + number // across * height
-        sheet.paste(_original(image, window), (left, top))
+        sheet.paste(_original(image, window, max_pixels), (left, top))
         with Image.open(io.BytesIO(read_content(out / image.made).data)) as made:
             sheet.paste(_small(made.convert("RGB")), (left + _SIDE + 4, top))
         for line, text in enumerate((_caption(image), _end(image.id))):
@@ -61,8 +63,8 @@ def write_crop_sheet(out: Path, images: Sequence[PreparedImage], window: tuple[f
     return write_atomic(out / SHEET, png.getvalue())
 
 
-def _original(image: PreparedImage, window: tuple[float, float] | None) -> Image.Image:
-    picture = Image.fromarray(np.array(read_original(image.source, window)[0]))
+def _original(image: PreparedImage, window: tuple[float, float] | None, max_pixels: int | None) -> Image.Image:
+    picture = Image.fromarray(np.array(read_original(image.source, window, max_pixels)[0]))
     pen = ImageDraw.Draw(picture)
     thick = max(1, round(3 * max(picture.size) / _SIDE))
     left, top, right, bottom = image.crop

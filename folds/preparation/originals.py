@@ -15,7 +15,7 @@ from PIL import Image
 from folds.images.bit_depth import Depth
 from folds.images.checks import refusal
 from folds.images.content_index import UnreadableImageError, read_content
-from folds.images.decode import FORMATS, decode_image, identify_image
+from folds.images.decode import FORMATS, decode_image, identify_image, pixel_limit
 from folds.images.settings import ImageSettings
 from folds.utils.parallel import map_threads
 from folds.utils.progress import Advance
@@ -39,7 +39,9 @@ class Original:
     depth: Depth | None
 
 
-def read_original(path: Path, window: tuple[float, float] | None = None) -> tuple[NDArray[np.uint8], Original]:
+def read_original(
+    path: Path, window: tuple[float, float] | None = None, max_pixels: int | None = None
+) -> tuple[NDArray[np.uint8], Original]:
     """Return the pixels, (height, width, 3) uint8, and the properties of the file.
 
     The image is not resized. Gray, transparency, rotation and more than 8 bits are treated as in `decode_image`.
@@ -49,8 +51,8 @@ def read_original(path: Path, window: tuple[float, float] | None = None) -> tupl
     UnreadableImageError : the file cannot be used.
     """
     content = read_content(path)
-    height, width = _upright_size(content.data)
-    decoded = decode_image(content.data, ImageSettings(height, width, window=window))
+    height, width = _upright_size(content.data, max_pixels)
+    decoded = decode_image(content.data, ImageSettings(height, width, window=window, max_pixels=max_pixels))
     return decoded.pixels, Original(content.digest, (width, height), decoded.depth)
 
 
@@ -60,6 +62,7 @@ def survey(
     window: tuple[float, float] | None,
     threads: int | None = None,
     progress: Advance | None = None,
+    max_pixels: int | None = None,
 ) -> list[Original]:
     """Return the properties of each file; all files are decoded, so that unusable ones are found before other steps.
 
@@ -74,7 +77,7 @@ def survey(
 
     def one(at: int) -> Original | UnreadableImageError:
         try:
-            return read_original(paths[at], window)[1]
+            return read_original(paths[at], window, max_pixels)[1]
         except UnreadableImageError as problem:
             return problem
 
@@ -85,12 +88,13 @@ def survey(
     return [result for result in results if not isinstance(result, UnreadableImageError)]
 
 
-def _upright_size(data: bytes) -> tuple[int, int]:
+def _upright_size(data: bytes, max_pixels: int | None) -> tuple[int, int]:
     """Return (height, width) of the upright image."""
-    height, width = identify_image(io.BytesIO(data))
+    height, width = identify_image(io.BytesIO(data), max_pixels)
     # Errors are ignored: unreadable metadata do not affect the pixels, and decoding reports unreadable pixels.
     with (
         contextlib.suppress(Exception),
+        pixel_limit(max_pixels),
         Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]) as image,
     ):
         if image.format == "TIFF":

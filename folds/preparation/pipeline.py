@@ -159,7 +159,7 @@ def prepare(
     model = BackgroundModel(settings.background) if settings.background is not None else None
     finder = None if settings.detector is None else OnePerThread(detector or _opening(settings.detector))
     with progress.step("reading the originals") as advance:
-        work.originals = survey(work.paths, work.locations, settings.window, threads, advance)
+        work.originals = survey(work.paths, work.locations, settings.window, threads, advance, settings.max_pixels)
     make_folder(folder.out)
     with exclusive_lock(folder.out / LOCK, f"the preparation in {folder.out}"):
         folder.check(resume, force)
@@ -175,7 +175,7 @@ def prepare(
         images = _images(work, boxes, crops, shares)
         notes = _write_tables(work, images)
         counts = count(images)
-        write_crop_sheet(folder.out, images, settings.window)
+        write_crop_sheet(folder.out, images, settings.window, settings.max_pixels)
         folder.complete([*(original.digest for original in work.originals), *work.names], counts)
     notes += depth_notes(group_depths(original.depth for original in work.originals if original.depth is not None))
     warnings = _warnings(data.train, images, settings)
@@ -208,7 +208,7 @@ def _detect(work: _Work, finder: OnePerThread, threads: int | None, progress: Ad
     missing = [at for digest, at in first.items() if _boxes(work.folder.entry(digest)) is None]
 
     def one(number: int) -> None:
-        pixels, original = read_original(work.paths[missing[number]], work.settings.window)
+        pixels, original = read_original(work.paths[missing[number]], work.settings.window, work.settings.max_pixels)
         found = [[box.left, box.top, box.width, box.height, box.confidence] for box in finder.find(pixels)]
         work.folder.note(original.digest, boxes=found)
 
@@ -268,7 +268,7 @@ def _make(
         if there is not None and isinstance(there.get("foreground"), type(None) if model is None else float):
             entries[at] = there
             return False
-        pixels, now = read_original(work.paths[at], work.settings.window)
+        pixels, now = read_original(work.paths[at], work.settings.window, work.settings.max_pixels)
         if now.digest != original.digest:
             raise EnsembleError(
                 f"{work.locations[at]}: {work.paths[at]} was changed during the preparation",

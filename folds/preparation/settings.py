@@ -33,7 +33,7 @@ class Preparation:
         (the typical position of faces in the other images) or ``keep`` (the whole image).
     background : U²-Net in an ONNX file; None to keep the background.
     fill : new background, a key of `background.FILLS`.
-    window : for gray images with more than 8 bits, as in `ImageSettings`.
+    window, max_pixels : as in `ImageSettings`.
 
     Raises
     ------
@@ -48,6 +48,7 @@ class Preparation:
     background: Path | None = None
     fill: str = "grey"
     window: tuple[float, float] | None = None
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.detector is None and self.background is None:

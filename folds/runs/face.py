@@ -22,7 +22,7 @@ from folds.runs.plan import build_plan
 from folds.runs.results import Runs, TrainedRun
 from folds.runs.session import train_runs
 from folds.splits.assignment import FoldAssignment
-from folds.splits.split import folds_of_column
+from folds.splits.columns import folds_of_column
 from folds.utils.arguments import (
     FLAG,
     FOLDS,

@@ -87,6 +87,7 @@ def make_runs(
                     root / "runs",
                     root / "checkpoints",
                     None if first == name else first,
+                    settings.max_pixels,
                 )
                 runs.append(run)
     return tuple(runs)

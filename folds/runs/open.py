@@ -26,6 +26,16 @@ from folds.utils.progress import SILENT, Advance, Progress
 
 logger = logging.getLogger(__name__)
 
+# Fields of a `DataSpec` that version 0.1.0 does not know: its checkpoints and those without them are the same.
+_LATER_FIELDS = (
+    "images",
+    "test_images",
+    "test_labels",
+    "missing_persons",
+    "merge_spellings",
+    "skip_unusable",
+    "max_pixels",
+)
 TRAINED = "trained.csv"  # file in the run's folder with the training labels, if they differ from the scored labels
 
 
@@ -167,8 +177,11 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         test_pixels=str(test.path) if test else None,
         architecture=asdict(run.architecture),
         recipe={key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.recipe).items()},
-        images=asdict(run.image_settings),
-        data={key: str(value) if isinstance(value, Path) else value for key, value in asdict(plan.spec).items()},
+        images=_without_open(asdict(run.image_settings), ("max_pixels",)),
+        data={
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in _without_open(asdict(plan.spec), _LATER_FIELDS).items()
+        },
         classes=plan.table.classes,
         class_attributes={name: dict(meaning) for name, meaning in plan.table.class_attributes.items()},
         folds_sha=run.assignment.sha,
@@ -179,6 +192,11 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         training_labels=None if one.training_labels is None else str(run.folder / TRAINED),
         selected_on_validation=plan.initial_weights.get(run.name, InitialWeights()).selected_on_validation,
     )
+
+
+def _without_open(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the values without those of `names` that are not given."""
+    return {key: value for key, value in values.items() if key not in names or value is not None}
 
 
 def _record(plan: Plan, run: Run, images: Images, amp: str, training_labels: Sequence[str] | None) -> str:

@@ -16,11 +16,13 @@ from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE
 from folds.models.precision import resolve_amp
+from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs
 from folds.runs.run import RecordedResources, Run, recorded_start
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.splits.checks import check_folds
+from folds.splits.columns import unused_fold_note
 from folds.splits.repeated import make_splits, repeat_warnings
 from folds.training.resolve import check_for_classes, recipe_warnings, trained_labels, validate_recipe
 
@@ -93,6 +95,8 @@ def build_plan(
     variants: Sequence[RequestedRecipe] = (),
     baseline: str | None = None,
     root: Path = Path(),
+    found_folds: Path | None = None,
+    k_given: bool = False,
 ) -> Plan:
     """Read the table, split it, resolve the architectures and name the runs; return the plan.
 
@@ -106,6 +110,9 @@ def build_plan(
     variants : recipes to train instead of `recipe`, which still determines the folds.
     baseline : run that all runs are compared with; None to compare each variant with the first one of its architecture.
     root : folder with ``runs``, ``checkpoints`` and ``.ensemble``.
+    found_folds : a file of folds that the user did not name, such as ./folds.csv. It is used if it fits the table and
+        `settings`; whether and why is logged.
+    k_given : whether the number of folds was chosen, so that `found_folds` must have it.
     """
     # Check names before anything is read or trained.
     execution = execution or Execution()
@@ -116,6 +123,7 @@ def build_plan(
     source = open_data(settings, root)
     data, table, built_in = source.data, source.data.train, source.built_in
     resolved = [RunVariant(one.suffix, *_resolve_recipe(one.recipe, table, built_in), one.arch) for one in requested]
+    settings = with_found_folds(settings, found_folds, k_given, table, _recorded(settings, root, force))
     assignments = _assign(settings, recipe, table)
     warnings += [*data.warnings, *_split_warnings(settings, assignments, table)]
     selected = _select_folds(folds, assignments[0].k)
@@ -164,8 +172,17 @@ def _resolve_recipe(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple
 
 def _assign(settings: Settings, recipe: Recipe, table: SampleTable) -> list[FoldAssignment]:
     if settings.folds is not None:
-        return [load_folds(settings.folds, table)]
+        return [load_folds(settings.folds, table, named_columns(settings))]
+    if settings.fold_column is None:
+        for line in unused_fold_note(table):
+            logger.info(line)
     return make_splits(table, settings, recipe.seed)
+
+
+def _recorded(settings: Settings, root: Path, force: bool) -> list[Path]:
+    """Return the records of existing runs of this name, which were started with folds of their own."""
+    names = [settings.name] if settings.name is not None else list(settings.arch)
+    return [] if force else [path for name in names if (path := root / "runs" / name / "config.toml").is_file()]
 
 
 def _split_warnings(settings: Settings, assignments: list[FoldAssignment], table: SampleTable) -> list[str]:

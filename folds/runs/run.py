@@ -63,6 +63,7 @@ class Run:
     rate_reason : reason for the learning rate.
     base : common name of the runs that differ only in repeat or seed.
     baseline : name of the run that it is compared with.
+    max_pixels : largest image that is decoded, see `ImageSettings`.
     """
 
     name: str
@@ -76,12 +77,17 @@ class Run:
     runs: Path = Path("runs")
     checkpoints: Path = Path("checkpoints")
     baseline: str | None = None
+    max_pixels: int | None = None
 
     @property
     def image_settings(self) -> ImageSettings:
         """Return how images are decoded for this run."""
         return ImageSettings(
-            self.architecture.height, self.architecture.width, self.recipe.fit, self.recipe.value_window()
+            self.architecture.height,
+            self.architecture.width,
+            self.recipe.fit,
+            self.recipe.value_window(),
+            self.max_pixels,
         )
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -16,17 +17,22 @@ from numpy.typing import NDArray
 from folds import __version__
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError, combine_errors
+from folds.predictions.columns import find_columns
 from folds.splits.checks import check_folds, fold_counts, people_per_class
+from folds.splits.numbers import fold_numbers
 from folds.splits.repair import Repair
 from folds.utils.arguments import FLAG, PATH, check_arguments, whole
-from folds.utils.csv_table import CsvTable, csv_bytes, read_bytes, read_csv
+from folds.utils.csv_table import CsvTable, csv_bytes, read_bytes
 from folds.utils.display import Displayed, Table
 from folds.utils.files import read_json, sha256_bytes, write_atomic, write_json
 from folds.utils.numeric import factorize
+from folds.utils.tables import read_table_file
 from folds.utils.text import sort_classes
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 _BLOCK = 1 << 14  # rows per block
@@ -232,23 +238,31 @@ def _to_json(assignment: FoldAssignment) -> dict[str, Any]:
     return record | {"versions": versions, "table_sha": assignment.table_sha, "sha": assignment.sha}
 
 
-def load_folds(path: Path, table: SampleTable | None = None) -> FoldAssignment:
+def load_folds(
+    path: Path, table: SampleTable | None = None, columns: Mapping[str, str | None] | None = None
+) -> FoldAssignment:
     """Return the folds in the file `path`, aligned by id with `table`.
 
-    The columns ``id`` and ``fold`` are required. If the file has ``label`` or ``person``, they must equal those of the
-    table. The ``.json`` file is optional, so files of other programs can be read. Without `table`, the file is read as
-    it is (see `read_folds`).
+    The file is a table of any format with ids and folds. Its columns are found by their names, which is logged if they
+    are not ``id`` and ``fold``. Columns ``label`` and ``person``, or those in `columns`, must equal those of the table.
+    The ``.json`` file is optional, so files of other programs can be read. Without `table`, the file is read as it is
+    (see `read_folds`).
+
+    Parameters
+    ----------
+    columns : role (id, label, person, fold) → column of the file, for names that are not known or not unique. A column
+        that the file does not have is ignored, because it can be that of the table.
 
     Raises
     ------
     EnsembleError : ids are missing, unknown or repeated, labels or persons differ, or a fold is not a whole number.
     """
     if table is None:
-        return read_folds(path)
+        return read_folds(path, columns)
     if table.labels is None or table.persons is None:
         raise EnsembleError(f"{table.source} has no labels or no persons, which folds need")
     path = Path(path)
-    read, fold = _read(path)
+    read, fold = _read(path, columns, ("id", "fold"), table)
     order = _line_up(path, read, table)
     fold = fold if order is None else fold[order]
     del read
@@ -256,24 +270,26 @@ def load_folds(path: Path, table: SampleTable | None = None) -> FoldAssignment:
     return _with_record(path, found).with_codes_of(table)
 
 
-def read_folds(path: Path) -> FoldAssignment:
-    """Return the folds in the file `path`, in its order; the columns ``label`` and ``person`` are required."""
+def read_folds(path: Path, columns: Mapping[str, str | None] | None = None) -> FoldAssignment:
+    """Return the folds in the file `path`, in its order; columns of labels and persons are required."""
     path = Path(path)
-    read, fold = _read(path)
-    advice = "give the table with `data`"
-    labels, persons = (np.array(read.column(name, advice=advice), dtype=str) for name in ("label", "person"))
+    read, fold = _read(path, columns, ("id", "label", "person", "fold"))
+    labels, persons = (np.array(read.columns[name], dtype=str) for name in ("label", "person"))
     return _with_record(
         path, FoldAssignment(np.array(read.columns["id"], dtype=str), labels, persons, fold, int(fold.max()) + 1, None)
     )
 
 
-def _read(path: Path) -> tuple[CsvTable, NDArray[np.int64]]:
-    """Return the columns of the file and the fold of each row; raise EnsembleError if an id is repeated."""
-    read = read_csv(path)
-    ids = read.column(
-        "id", advice="where a table has no column 'id', its paths are the ids: rename the column of the paths to 'id'"
-    )
-    fold = _fold_numbers(read)
+def _read(
+    path: Path,
+    columns: Mapping[str, str | None] | None,
+    needed: Sequence[str],
+    table: SampleTable | None = None,
+) -> tuple[CsvTable, NDArray[np.int64]]:
+    """Return the columns of the file by role and the fold of each row; raise EnsembleError if an id is repeated."""
+    read = _by_role(read_table_file(path), columns or {}, needed, table)
+    ids = read.columns["id"]
+    fold = fold_numbers(read.columns["fold"], read.location(), read.source)
     if len(set(ids)) < len(ids):
         row: dict[str, int] = {}
         repeated = [
@@ -283,25 +299,47 @@ def _read(path: Path) -> tuple[CsvTable, NDArray[np.int64]]:
     return read, fold
 
 
-def _fold_numbers(read: CsvTable) -> NDArray[np.int64]:
-    cells = read.column("fold")
-    # There cannot be more folds than samples; a huge fold number would allocate huge tables later.
-    n_samples = len(cells)
-    values = set(cells)
-    # -1 (training only) is valid with one held-out part; with several folds it is an error.
-    held_out = values == {"-1", "0"}
-    strange = {
-        cell for cell in values if not held_out and not (cell.isascii() and cell.isdecimal() and int(cell) < n_samples)
+def _by_role(
+    read: CsvTable, columns: Mapping[str, str | None], needed: Sequence[str], table: SampleTable | None
+) -> CsvTable:
+    """Return the table with its columns named by role: id, fold, label, person."""
+    for role, column in columns.items():
+        if column is not None and (table is None or role == "fold"):
+            read.column(column, "`fold_column`" if role == "fold" else f"`{role}`")
+    given = {role: name for role, name in columns.items() if name in read.columns}
+    roles = find_columns(list(read.columns), read.source, ("id", "label", "person", "fold"), given)
+    names = dict(roles.names)
+    if "id" not in given and table is not None:
+        names = _id_by_content(read, names, table)
+    elif "id" not in names and "id" not in roles.ambiguous:
+        path = find_columns(list(read.columns), read.source, ("path",)).get("path")
+        names |= {} if path is None else {"id": path}
+    advice = {
+        "id": "where a table has no column 'id', its paths are the ids",
+        "fold": "name it with `fold_column`",
+        "label": "give the table with `data`",
+        "person": "give the table with `data`",
     }
-    if strange:
-        wrong = [f"row {read.numbers[i]}: '{cell}'" for i, cell in enumerate(cells) if cell in strange]
-        raise combine_errors(
-            wrong,
-            f"folds of {read.source} are not whole numbers from 0",
-            hint="expected 0 to k-1 in the column 'fold', or 0 and -1 for one held-out part",
-        )
-    number = {cell: int(cell) for cell in values}
-    return np.fromiter(map(number.__getitem__, cells), np.int64, len(cells))
+    for role in needed:
+        if role not in names:
+            if role in roles.ambiguous:
+                roles.require(role)
+            read.column(role, None if role == "fold" else f"`{role}`", advice[role])
+    if table is not None:
+        # A column that is only guessed to hold labels or persons need not equal those of the table.
+        names = {role: name for role, name in names.items() if role in needed or role in given or role == name}
+    if any(role != name for role, name in names.items()):
+        logger.info(f"{read.source}: {', '.join(f'{role} = {name}' for role, name in names.items())}")
+    return replace(read, columns={role: read.columns[name] for role, name in names.items()})
+
+
+def _id_by_content(read: CsvTable, names: dict[str, str], table: SampleTable) -> dict[str, str]:
+    """Return `names` with the column whose cells are the ids of the table as id, if there is exactly one."""
+    wanted = set(table.ids.tolist())
+    if "id" in names and wanted <= set(read.columns[names["id"]]):
+        return names
+    fitting = [name for name, cells in read.columns.items() if wanted <= set(cells)]
+    return {**names, "id": fitting[0]} if len(fitting) == 1 else names
 
 
 def _line_up(path: Path, read: CsvTable, table: SampleTable) -> NDArray[np.int64] | None:

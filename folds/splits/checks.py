@@ -119,7 +119,9 @@ def _check_persons(assignment: Assigned) -> None:
     rows = np.flatnonzero(np.isin(codes, people_in_several_folds))
     pairs, samples = np.unique(np.stack([codes[rows], assignment.fold[rows]]), axis=1, return_counts=True)
     for code, mine in groupby(zip(*pairs.tolist(), samples.tolist(), strict=True), key=itemgetter(0)):
-        lines.append(f"{people[code]}: " + ", ".join(f"fold {f} ({n} samples)" for _, f, n in mine))
+        lines.append(
+            f"{people[code]}: " + ", ".join(f"fold {f} ({n} sample{'s' if n > 1 else ''})" for _, f, n in mine)
+        )
     raise combine_errors(
         lines,
         f"of {len(people):,} people are in more than one fold: models would be scored on people they were trained on",

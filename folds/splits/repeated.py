@@ -13,6 +13,7 @@ from folds.config.recipe import Settings
 from folds.data.table import SampleTable
 from folds.errors import EnsembleError, UsageError
 from folds.splits.assignment import FoldAssignment
+from folds.splits.columns import folds_of_column
 from folds.splits.kfold import Columns, assigned, hold_out, people_for_folds, split_by_person
 from folds.splits.repair import balance
 from folds.splits.strata import GroupCounts, columns_named, count_groups
@@ -31,10 +32,13 @@ def make_splits(
     settings: Settings,
     seed: int = 0,
 ) -> list[FoldAssignment]:
-    """Return the assignments for the settings: one split into k folds, several independent ones, or one held-out part.
+    """Return the assignments for the settings: the folds of a column, one split into k folds, several independent ones,
+    or one held-out part.
 
     The changes by repair, the similarity of repeats, and a warning about equal repeats are logged.
     """
+    if settings.fold_column is not None:
+        return [folds_of_column(table, settings.fold_column)]
     columns, repaired = columns_named(table, settings.stratify) if settings.stratify else None, settings.repair
     made = (
         repeated_splits(table, settings.k, settings.repeats, seed, columns, repaired)

@@ -7,15 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
-import numpy as np
-
 from folds.config.recipe import Settings, check_contradictions
 from folds.data.face import training_table
-from folds.data.table import SampleTable
-from folds.errors import EnsembleError, UsageError, combine_errors, unknown_name
+from folds.errors import UsageError
 from folds.splits.assignment import FoldAssignment
 from folds.splits.assignment import load_folds as load_folds_file
 from folds.splits.checks import check_folds
+from folds.splits.columns import folds_of_column
 from folds.splits.repeated import make_splits
 from folds.utils.arguments import FLAG, NAME, NAMES, NUMBER, check_arguments, whole, wrong_argument
 from folds.utils.schema import optional
@@ -148,39 +146,3 @@ def load_folds(source: str | Path | Data, data: Data | None = None, *, column: s
     if data is not None:
         raise UsageError("`data` is only for a file of folds", hint="omit it: the folds of a table are in a column")
     return folds_of_column(training_table(source), column)
-
-
-def folds_of_column(table: SampleTable, column: str = "fold") -> FoldAssignment:
-    """Return the folds in a column of the table: whole numbers from 0, or 0 and -1 for one held-out part.
-
-    Raises
-    ------
-    UsageError : the table has no such column.
-    EnsembleError : the table has no labels or no persons, or a value is not a fold.
-    """
-    if table.labels is None or table.persons is None:
-        raise EnsembleError(f"{table.source} has no labels or no persons, which folds need")
-    if column in ("id", "path", "label", "person"):
-        raise UsageError(
-            f"column '{column}' of {table.source} is the {column} of each sample, expected a column of folds",
-            hint=f"further columns: {', '.join(table.attributes)}" if table.attributes else "add a column 'fold'",
-        )
-    if column not in table.attributes:
-        raise unknown_name(
-            "column", column, list(table.attributes), hint=f"{table.source} has no column '{column}' of folds"
-        )
-    cells = [cell.removesuffix(".0") for cell in table.attributes[column].tolist()]
-    held_out = set(cells) == {"-1", "0"}
-    wrong = [
-        i
-        for i, cell in enumerate(cells)
-        if not (held_out or (cell.isascii() and cell.isdecimal() and int(cell) < len(cells)))
-    ]
-    if wrong:
-        raise combine_errors(
-            [f"{table.locations[i]}: '{cells[i]}'" for i in wrong],
-            f"values of column '{column}' of {table.source} are not whole numbers from 0",
-            hint="expected 0 to k-1, or 0 and -1 for one held-out part",
-        )
-    fold = np.array(cells, dtype=np.int64)
-    return FoldAssignment(table.ids, table.labels, table.persons, fold, int(fold.max()) + 1, None, 0, table.sha)

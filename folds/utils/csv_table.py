@@ -4,6 +4,9 @@ Pandas is not used: 980,000 rows of three columns are read in about the time of 
 so a class "NA", an id "000123" or a label "1" is not converted. Large files are read in blocks. A block without
 quotation marks in which every row has as many cells as the header is split at its commas; other blocks are read by the
 csv module, with the same result.
+
+Read too are a first line ``sep=;``, comment lines (``#``) above the header, and cells of up to 64 MiB; rows whose cells
+are all empty are skipped like empty lines.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +29,8 @@ T = TypeVar("T")
 
 _BLOCK = 1 << 18  # characters of a file that are split at once
 _ROWS = 1 << 13  # rows that the csv module reads or writes at once
+_MAX_CELL = 1 << 26  # characters; the default of the csv module, 131,072, is exceeded by the masks of some tables
+_DELIMITERS = (",", ";", "\t", "|")  # the first that the header contains
 _REPEATS_BY = 1 << 17  # rows after which to decide whether the cells of a column repeat
 
 
@@ -126,7 +132,8 @@ class CsvTable:
 
 
 def read_csv(path: Path, source: str | None = None) -> CsvTable:
-    """Read a CSV with a header: UTF-8 with or without BOM, any line ends, separated by commas (or semicolons or tabs).
+    """Read a CSV with a header: UTF-8 with or without BOM, any line ends, separated by commas (or semicolons, tabs
+    or bars).
 
     Raises
     ------
@@ -175,25 +182,28 @@ def one_line_end(text: str) -> str:
 
 def _parse(source: str, text: str) -> tuple[list[str], list[list[str]], Sequence[int]]:
     """Return the header, the cells of each column and the number of each row; raise the errors of `read_csv`."""
-    delimiter = _delimiter(text)
+    skipped, start, delimiter = _preamble(text)
     ragged: list[str] = []
     blank: list[int] = []
+    if csv.field_size_limit() < _MAX_CELL:
+        csv.field_size_limit(_MAX_CELL)
     try:
-        header, number, position = _read_head(source, text, delimiter)
+        header, number, position = _read_head(source, text, delimiter, start)
+        number += skipped
         first, columns = number + 1, [_Column() for _ in header]
         for block in _read_blocks(text, position, delimiter, len(header)):
             cells: Iterable[Sequence[str]]
             if isinstance(block, tuple):
                 cells = block
                 number += len(block[0])
-            elif set(map(len, block)) == {len(header)}:
+            elif set(map(len, block)) == {len(header)} and all(any(map(str.strip, row)) for row in block):
                 cells = zip(*block, strict=True)
                 number += len(block)
             else:
                 complete = []
                 for row in block:
                     number += 1
-                    if not row:
+                    if not row or (len(row) > 1 and not any(map(str.strip, row))):
                         blank.append(number)
                     elif len(row) == len(header):
                         complete.append(row)
@@ -219,9 +229,30 @@ def _parse(source: str, text: str) -> tuple[list[str], list[list[str]], Sequence
     return header, [column.cells for column in columns], numbers
 
 
-def _read_head(source: str, text: str, delimiter: str) -> tuple[list[str], int, int]:
-    """Return the first line that is not blank, its row number, and the position in `text` after it."""
-    position = 0
+def _preamble(text: str) -> tuple[int, int, str]:
+    """Return the lines above the header that are not part of the table, the position after them, and the separator.
+
+    These are a line ``sep=;``, which Excel writes and reads, and comments, which begin with ``#``. A line with ``#``
+    and as many cells as the next line is a header.
+    """
+    position, number, given = 0, 0, None
+    while position < len(text):
+        end = _line_end(text, position)
+        line = text[position:end].strip("\n")
+        following = text[end : _line_end(text, end)] if end < len(text) else ""
+        mark = _delimiter(line)
+        if not line.strip():
+            pass
+        elif given is None and line.lower().startswith("sep=") and len(line) == 5:
+            given = line[4]
+        elif not line.startswith("#") or (mark in line and line.count(mark) == following.count(mark)):
+            break
+        position, number = end, number + 1
+    return number, position, given or _delimiter(text[position : _line_end(text, position)])
+
+
+def _read_head(source: str, text: str, delimiter: str, position: int = 0) -> tuple[list[str], int, int]:
+    """Return the first line from `position` that is not blank, its number from there, and the position after it."""
 
     def lines() -> Iterator[str]:
         nonlocal position
@@ -288,6 +319,9 @@ def _split_plain(block: str, delimiter: str, width: int) -> tuple[list[str], ...
         return None
     lengths = set(map(len, lines))
     if min(lengths) == 0 or max(lengths) > csv.field_size_limit():  # the csv module skips empty lines
+        return None
+    mark = re.escape(delimiter)
+    if width > 1 and re.search(rf"(?m)^\s*{mark}(?:\s|{mark})*$", block):  # a row of empty cells
         return None
     cells = block.replace("\n", delimiter).split(delimiter)
     return tuple(cells[at::width] for at in range(width))
@@ -375,8 +409,10 @@ def read_header(path: Path) -> list[str]:
     """Return the column names of a CSV, or [] if it has none or cannot be read; used to detect the kind of a file."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            line = file.readline(65536)
-        return [name.strip() for name in next(csv.reader([line], delimiter=_delimiter(line)), [])]
+            text = one_line_end(file.read(65536))
+        _, position, delimiter = _preamble(text)
+        line = text[position : _line_end(text, position)]
+        return [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
 
@@ -396,10 +432,11 @@ def cannot_read(path: Path, error: OSError) -> EnsembleError:
 
 
 def _delimiter(text: str) -> str:
-    """Return the separator: a comma, or a semicolon or tab if the header has no comma (as some spreadsheets write)."""
-    start = next((at for at, letter in enumerate(text) if letter not in "\r\n"), len(text))
-    header = text[start : _line_end(text, start)]
-    return "," if "," in header else next((mark for mark in (";", "\t") if mark in header), ",")
+    """Return the separator of a header: a comma, or a semicolon, tab or bar if it has no comma (as some spreadsheets
+    write); marks within quotation marks do not count.
+    """
+    header = re.sub(r'"[^"\n]*"', "", text)
+    return next((mark for mark in _DELIMITERS if mark in header), ",")
 
 
 def check_header(source: str, header: Sequence[str]) -> None:

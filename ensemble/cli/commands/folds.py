@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,13 @@ import typer
 
 from ensemble.cli.reports.folds import folds_text
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import COLUMNS, FOLDS, RUN, takes_settings
+from ensemble.cli.terminal.options import COLUMNS, FOLDS, READING, RUN, takes_settings
 
 if TYPE_CHECKING:
     from folds.config.recipe import Settings
     from folds.data.table import DataSpec
+
+logger = logging.getLogger(__name__)
 
 FOLDS_FILE = Path("folds.csv")
 CHECK = "Only with check"
@@ -24,6 +27,8 @@ CHECK = "Only with check"
 @takes_settings(
     "data",
     *COLUMNS,
+    *READING,
+    "fold_column",
     *("k", "seed", "stratify", "repair", "repeats", "holdout", "window", "test"),
     help={
         "seed": "breaks ties, and makes the repeats differ [0]",
@@ -53,7 +58,7 @@ def folds(
         typer.Option(help="check: write the suspicious images side by side", metavar="FILE.png", rich_help_panel=CHECK),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="check: treat warnings as errors", rich_help_panel=CHECK)
+        bool, typer.Option("--strict", help="treat warnings as errors: write no folds", rich_help_panel=RUN)
     ] = False,
     **given: Any,
 ) -> None:
@@ -63,10 +68,11 @@ def folds(
     have, or where the balance can be improved; changes are reported. Settings can be given in ./ensemble.toml too, as
     for kfold.
 
-    With check, nothing is split: the data, the images and a split made here or elsewhere (columns id, label, person,
-    fold; folds.csv by default) are audited. Errors: a person in two folds, an empty fold. Warnings: copies of images
-    under different persons or labels or in training and test, classes that cannot be in every fold. The split is
-    aligned with the data by id; without --data, only FILE is checked.
+    With check, nothing is split: the data, the images and a split made here or elsewhere (folds.csv by default; its
+    columns are found by name, or named by --id, --label, --person and --fold-column) are audited. Errors: a person in
+    two folds, an empty fold. Warnings: copies of images under different persons or labels or in training and test,
+    classes that cannot be in every fold. The split is aligned with the data by id; without --data, only FILE is
+    checked.
     """
     from folds.config.files import load_settings
     from folds.config.recipe import check_contradictions
@@ -75,13 +81,7 @@ def folds(
 
     settings, recipe, _ = load_settings(given, runs_code=False)
     test, window = given["test"], given["window"]
-    named = {key: given[key] for key in ("data", *COLUMNS)}
-    options = [
-        word
-        for name, value in named.items()
-        if value is not None
-        for word in (f"--{name.replace('_', '-')}", str(value))
-    ]
+    options = _typed({key: given[key] for key in ("data", *COLUMNS, *READING)})
     file = _split_named(words) if words else None
     if file is not None and window is not None:  # the suggested next command is kfold, which takes --window
         options += ["--window", window]
@@ -97,6 +97,8 @@ def folds(
         "strict": strict,
         "sheet": sheet,
         "force": force,
+        "named": len(words or ()) == 2,
+        "columns": {key: given[key] for key in ("id", "label", "person")} | {"fold": settings.fold_column},
     }
     if alone:
         _check(file, None, images=False, options=options, **check_options)
@@ -105,29 +107,48 @@ def folds(
     if words:
         _check(file, spec, images=not no_images, options=options, **check_options)
         return
-    if test or no_images or sheet or strict or window:
+    if test or no_images or sheet or window:
         raise UsageError(
-            "`window`, `test`, `no_images`, `sheet` and `strict` apply only to ensemble folds check",
+            "`window`, `test`, `no_images` and `sheet` apply only to ensemble folds check",
             hint="ensemble folds check --help",
         )
     check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
-    _split(spec, settings, recipe.seed, output, force)
+    _split(spec, settings, recipe.seed, output, force, strict)
     console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(output), *options]))
 
 
-def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: bool) -> None:
+def _typed(given: Mapping[str, Any]) -> list[str]:
+    """Return options as they are typed: ``--label dx --merge-spellings``."""
+    words: list[str] = []
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", str(value)]
+    return words
+
+
+def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: bool, strict: bool) -> None:
     """Split, save and print; show warnings about the folds after saving."""
     from folds.data.readers import read_data
     from folds.data.sources import log_notes
+    from folds.errors import combine_errors
     from folds.splits.checks import check_folds
+    from folds.splits.columns import unused_fold_note
     from folds.splits.kfold import save_folds
     from folds.splits.repeated import make_splits
 
     read = read_data(spec, need_images=False)
     log_notes(read)
     table = read.train
+    if settings.fold_column is None:
+        for line in unused_fold_note(table):
+            logger.info(line)
     assignments = make_splits(table, settings, seed)
     warnings = [check_folds(each, table.classes, table.class_attributes) for each in assignments]
+    if strict and (doubts := [*read.warnings, *(line for texts in warnings for line in texts)]):
+        raise combine_errors(doubts, "warnings, errors with `strict=True`: no folds were written", "omit `strict`")
     for each in assignments:
         save_folds(repeat_path(output, each.repeat), each, force)
     for i, texts in enumerate(warnings):
@@ -158,11 +179,14 @@ def _check(
     strict: bool,
     sheet: Path | None,
     force: bool,
+    named: bool,
+    columns: Mapping[str, str | None],
     options: Sequence[str],
 ) -> None:
     """Audit the data, their images and a split, and print the findings.
 
-    Without `spec`, only the split is checked. `options` name the data in the suggested next command.
+    Without `spec`, only the split is checked. `named` tells whether the user named its file; `columns` are those that
+    the user named; `options` name the data in the suggested next command.
     """
     from ensemble.cli.reports.audit import show
     from ensemble.cli.terminal.progress import TerminalProgress
@@ -171,7 +195,9 @@ def _check(
 
     if sheet is not None:
         _check_sheet(sheet, images and spec is not None, force)
-    data, assignment = load_audited(spec, file)
+    if spec is not None and file == FOLDS_FILE and not named and columns["fold"] is not None:
+        file = None  # the column of the table is meant, not the file that happens to be here
+    data, assignment = load_audited(spec, file, columns, images)
     report = audit(
         data,
         assignment,

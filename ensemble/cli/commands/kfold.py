@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from folds.config.recipe import Recipe, Settings
     from folds.config.sweep import RequestedRecipe
 
+FOLDS_FILE = Path("folds.csv")  # as ensemble folds writes it
 FoldOption = Annotated[
     str | None, typer.Option(help="train only these folds now", metavar="I[,J]", rich_help_panel=FOLDS)
 ]
@@ -121,7 +122,7 @@ def kfold(
     Settings can also be given in ./ensemble.toml or as ENSEMBLE_<NAME>. Precedence: flag, environment, -c FILE,
     ./ensemble.toml. These cannot be set in a file: --fold, --score-by, --jobs, --devices, --backend, --ray-address,
     --save-every, --hypothesis, --baseline, --sweep, --logger, --resume, --force, --strict, --preview, --dry-run and -c.
-    Defaults are in brackets.
+    Defaults are in brackets. Without --folds, ./folds.csv is used if it fits the table, and --k if that is given.
     """
     from folds.config.files import load_settings
     from folds.config.recipe import check_contradictions
@@ -130,12 +131,14 @@ def kfold(
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)
     check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
-    settings, recipe, _ = load_settings(given, config)
+    settings, recipe, origins = load_settings(given, config)
     planning = {
         "folds": fold_numbers(fold),
         "execution": Execution(devices, jobs_asked(jobs), backend, ray_address, save_every),
         "variants": _requested(given, sweep or [], config),
         "baseline": baseline,
+        "found_folds": FOLDS_FILE,
+        "k_given": "k" in origins,
     }
     training = {
         "resume": resume,

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import COLUMNS, DATA, RUN, ResumeOption, check_resume_or_force, takes_settings
+from ensemble.cli.terminal.options import (
+    COLUMNS,
+    DATA,
+    READING,
+    RUN,
+    ResumeOption,
+    check_resume_or_force,
+    takes_settings,
+)
 
 if TYPE_CHECKING:
     from folds.data.table import Dataset
@@ -26,7 +34,7 @@ def _option(*flags: str, help: str, metavar: str | None = None, panel: str = RUN
     return typer.Option(*flags, help=help, metavar=metavar, rich_help_panel=panel)
 
 
-@takes_settings("data", "test", *COLUMNS, "window", panels={"window": DATA})
+@takes_settings("data", "test", *COLUMNS, *READING, "window", panels={"window": DATA})
 def prepare(
     crop: Annotated[
         str | None, _option(help="crop every image to its face: faces", metavar="faces", panel=FACES)
@@ -107,6 +115,7 @@ def prepare(
         background=background,
         fill=fill,
         window=recipe.value_window(),
+        max_pixels=settings.max_pixels,
     )
     opened = open_data(settings)
     check_output(output, opened)

@@ -10,8 +10,10 @@ import typer
 
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.options import (
+    COLUMNS,
     EXECUTION,
     EXPERIMENT,
+    READING,
     RUN,
     RayOption,
     check_resume_or_force,
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 @takes_settings(
     "data",
+    *COLUMNS,
+    *READING,
+    "fold_column",
     "arch",
     "name",
     help={

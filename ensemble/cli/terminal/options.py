@@ -18,6 +18,8 @@ EXPERIMENT, EXECUTION, REPORT = "Experiment", "Execution", "Report"
 FIRST_PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING)
 LAST_PANELS = (EXPERIMENT, EXECUTION, REPORT, RUN)
 COLUMNS = ("path", "label", "person", "id", "split", "person_regex")
+# Further settings of how a table and its images are read.
+READING = ("images", "test_images", "test_labels", "missing_persons", "merge_spellings", "skip_unusable", "max_pixels")
 
 ScoreByOption = Annotated[
     str | None,

@@ -118,7 +118,12 @@ def test_images_that_are_all_absent_are_no_error_but_a_few_are(here: Path, call:
         path.unlink()
     called = call("folds", "check")
     assert called.code == 0
-    assert "there are no images of data/index.csv: only its table is checked" in called.err
+    assert "warning: none of the 25 images of data/index.csv was found" in called.out
+    assert "image files: none was found" in called.out
+    assert call("folds", "check", "--strict").code == 1
+    called = call("folds", "check", "--no-images")
+    assert "image files: not looked at" in called.out
+    assert "none of the" not in called.out
 
 
 def test_further_images_are_looked_for_among_those_of_training(here: Path, call: Call) -> None:
@@ -181,7 +186,6 @@ def test_16_bit_images_are_checked_in_the_window_of_the_training(here: Path, cal
         ["chek"],
         ["check", "a.csv", "b.csv"],
         ["--sheet", "a.png"],
-        ["--strict"],
         ["--window", "0,9"],
         ["check", "--no-images", "--sheet", "a.png"],
         ["check", "--no-images", "--window", "0,9"],

@@ -72,7 +72,7 @@ def test_a_broken_split_exits_with_1_and_names_the_person(tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     assert "error: 1 of 2 people are in more than one fold" in done.stderr
-    assert "  p: fold 0 (1 samples), fold 1 (1 samples)" in done.stderr
+    assert "  p: fold 0 (1 sample), fold 1 (1 sample)" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -101,12 +101,55 @@ def test_a_json_that_is_no_record_of_folds_is_kept(here, capsys, content):
     assert json.loads((here / "ann.json").read_text())["k"] == 3
 
 
-def test_folds_without_ids_are_told_that_the_paths_are_the_ids(here, capsys):
+def test_folds_without_ids_take_the_paths_and_say_so(here, capsys):
     (here / "theirs.csv").write_text("path,label,person,fold\n1.jpg,a,p,0\n2.jpg,b,q,1\n")
+    assert typed("folds", "check", "theirs.csv") == 0
+    assert "theirs.csv: label = label, person = person, fold = fold, id = path" in capsys.readouterr().err
+
+
+def test_folds_without_anything_like_ids_say_what_ids_are(here, capsys):
+    (here / "theirs.csv").write_text("label,person,fold\na,p,0\nb,q,1\n")
     assert typed("folds", "check", "theirs.csv") == 1
     err = capsys.readouterr().err
     assert "theirs.csv has no column 'id'" in err
-    assert "its paths are the ids: rename the column of the paths to 'id'" in err
+    assert "its paths are the ids" in err
+
+
+def test_the_column_options_hold_for_the_file_that_is_checked(here, capsys):
+    (here / "theirs.csv").write_text("a,b,c,d\n1.jpg,x,p,0\n2.jpg,y,p,1\n3.jpg,x,q,0\n")
+    assert typed("folds", "check", "theirs.csv") == 1
+    assert "no column 'id'" in capsys.readouterr().err
+    words = ["--id", "a", "--label", "b", "--person", "c", "--fold-column", "d"]
+    assert typed("folds", "check", "theirs.csv", *words) == 1
+    assert "1 of 2 people are in more than one fold" in capsys.readouterr().err
+
+
+def test_spellings_of_one_person_are_warned_of_or_merged(here, capsys):
+    rows = [f"{i}.jpg,{'xy'[i % 2]},{p}" for i, p in enumerate(["12", "12.0", "7", "8", "9", "12"])]
+    (here / "t.csv").write_text("path,label,person\n" + "\n".join(rows) + "\n")
+    assert typed("folds", "--data", "t.csv", "--k", 2, "--strict") == 1
+    assert not (here / "folds.csv").exists()
+    assert "'12' and '12.0' (2 and 1 images)" in capsys.readouterr().err
+    assert typed("folds", "check", "--data", "t.csv", "--no-images", "--strict") == 1
+    assert typed("folds", "--data", "t.csv", "--k", 2, "--merge-spellings", "--strict") == 0
+    assert "--merge-spellings" in capsys.readouterr().err.splitlines()[-1]
+    persons = [line.split(",")[2] for line in (here / "folds.csv").read_text().splitlines()[1:]]
+    assert persons == ["12", "12", "7", "8", "9", "12"]
+
+
+def test_the_folds_of_a_column_are_used_and_checked(here, capsys):
+    rows = [f"{i}.jpg,{'xy'[i // 2 % 2]},p{i % 3},{i % 3 + 1}.0" for i in range(12)]
+    (here / "t.csv").write_text("path,label,person,kfold\n" + "\n".join(rows) + "\n")
+    assert typed("folds", "--data", "t.csv", "--k", 3) == 0
+    assert "has a column 'kfold', which is not used: --fold-column kfold uses its folds" in capsys.readouterr().err
+    assert typed("folds", "--data", "t.csv", "--fold-column", "kfold", "-o", "theirs.csv") == 0
+    folds = [line.split(",")[3] for line in (here / "theirs.csv").read_text().splitlines()[1:]]
+    assert folds == [str(i % 3) for i in range(12)]
+    torn = (here / "t.csv").read_text().replace("11.jpg,y,p2,3.0", "11.jpg,y,p1,3.0")
+    (here / "t.csv").write_text(torn)
+    assert typed("folds", "--data", "t.csv", "--fold-column", "kfold", "-o", "torn.csv") == 1
+    assert "1 of 3 people are in more than one fold" in capsys.readouterr().err
+    assert typed("folds", "--data", "t.csv", "--fold-column", "kfold", "--holdout", ".2") == 2
 
 
 def test_json_is_one_object_with_the_counts(here, capsys):

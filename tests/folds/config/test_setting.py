@@ -65,7 +65,7 @@ def test_a_run_records_the_spelling_of_before(new: str, old: str, value: Any, re
 def test_a_group_is_a_person() -> None:
     assert load_settings({"group": "patient"})[0].person == "patient"
     assert load_settings({"group_regex": "p(.*)"})[0].person_regex == "p(.*)"
-    assert "also --group [person]" in all_settings()["person"].help_text
+    assert "also --group [person, or a known name" in all_settings()["person"].help_text
 
 
 def test_a_stronger_place_may_use_the_other_spelling(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,9 +91,9 @@ def test_linked_class_folders_are_followed_once(class_folders):
 
 def test_folders_of_splits_are_not_taken_for_classes(tmp_path):
     touch(
-        tmp_path / "d" / "train" / "a" / "1.jpg",
-        tmp_path / "d" / "test" / "a" / "2.jpg",
-        tmp_path / "d" / "val" / "b" / "3.jpg",
+        tmp_path / "d" / "train" / "1.jpg",
+        tmp_path / "d" / "test" / "2.jpg",
+        tmp_path / "d" / "val" / "3.jpg",
     )
     error = refused(tmp_path / "d", person_regex="(.+)")
     assert "splits, not classes" in error.message

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from folds.data import table as table_module
+from folds.data import image_files
+from folds.data.image_paths import ImagePaths, normal_path
 from folds.data.readers import read_data
-from folds.data.table import DataSpec, ImagePaths, SampleTable, normal_path
+from folds.data.table import DataSpec, SampleTable
 from folds.errors import EnsembleError
 from folds.splits.assignment import FoldAssignment, load_folds, save_folds
 from folds.splits.checks import check_folds
@@ -81,8 +82,8 @@ def test_folders_are_listed_once_and_missing_images_sorted(tmp_path, monkeypatch
         if row != order[7] and row != order[3]:
             (tmp_path / row).touch()
     listed: list[str] = []
-    file_names = table_module._file_names
-    monkeypatch.setattr(table_module, "_file_names", lambda folder: listed.append(folder) or file_names(folder))
+    file_names = image_files._file_names
+    monkeypatch.setattr(image_files, "_file_names", lambda folder: listed.append(folder) or file_names(folder))
     with pytest.raises(EnsembleError) as error:
         read_data(DataSpec(path))
     assert [line.split(":")[0] for line in error.value.details] == ["t.csv row 5", "t.csv row 9"]
@@ -149,7 +150,8 @@ def test_a_person_in_two_folds_is_counted_in_each(tmp_path):
     with pytest.raises(EnsembleError) as error:
         check_folds(replace(assignment, fold=fold), table.classes)
     count = {int(f): int((fold[mine] == f).sum()) for f in sorted(set(fold[mine].tolist()))}
-    assert error.value.details == ("p00007: " + ", ".join(f"fold {f} ({n} samples)" for f, n in count.items()),)
+    parts = [f"fold {f} ({n} sample{'s' if n > 1 else ''})" for f, n in count.items()]
+    assert error.value.details == (f"p00007: {', '.join(parts)}",)
 
 
 def test_an_attribute_of_any_kind_is_an_array_of_text(tmp_path):

@@ -289,3 +289,16 @@ def test_impossible_settings_are_refused() -> None:
 def test_formats_that_start_other_programs_are_not_opened() -> None:
     with pytest.raises(UnreadableImageError, match="not an image of a known format"):
         decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", FOUR)
+
+
+def test_the_limit_of_pixels_can_be_raised_and_lowered(monkeypatch):
+    data = encoded(flat("L", 90), "PNG")
+    assert decode_image(data, ImageSettings(4, 4, max_pixels=64)).pixels.shape == (4, 4, 3)
+    with pytest.raises(UnreadableImageError, match="more than 63 pixels"):
+        decode_image(data, ImageSettings(4, 4, max_pixels=63))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(UnreadableImageError, match="more than 40 pixels"):
+        decode_image(data, FOUR)
+    assert decode_image(data, ImageSettings(4, 4, max_pixels=64)).pixels.max() == 90
+    assert Image.MAX_IMAGE_PIXELS == 20, "the limit of other programs in this process is restored"
+    assert ImageSettings(4, 4, max_pixels=64).as_dict() == FOUR.as_dict(), "the same pixels need no second cache"

@@ -259,7 +259,7 @@ def assigned(persons: list[str], labels: list[str], fold: list[int], k: int | No
 def test_person_in_two_folds_is_an_error_with_folds_and_counts():
     with pytest.raises(EnsembleError, match="1 of 3 people are in more than one fold") as error:
         check_folds(assigned(["p", "p", "p", "q", "r"], list("ababa"), [0, 0, 1, 1, 0]), ("a", "b"))
-    assert error.value.details == ("p: fold 0 (2 samples), fold 1 (1 samples)",)
+    assert error.value.details == ("p: fold 0 (2 samples), fold 1 (1 sample)",)
 
 
 def test_an_empty_fold_is_an_error():
@@ -422,8 +422,8 @@ BAD = {
         "are not whole numbers from 0",
     ),
     "no column fold": (
-        lambda lines: [line.replace("fold", "folds") for line in lines],
-        "has no column 'fold'; did you mean 'folds'",
+        lambda lines: [line.replace("fold", "food") for line in lines],
+        "has no column 'fold'; did you mean 'food'",
     ),
     "no rows": (lambda lines: lines[:1], "has a header and no rows"),
 }
@@ -439,13 +439,51 @@ def test_invalid_folds_files_are_refused_with_the_location(tmp_path, table, case
     assert error.value.hint
 
 
-def test_folds_counted_from_one_are_an_error_with_the_rule(tmp_path, table):
+@pytest.mark.parametrize("text", ["{}", "{}.0"], ids=["whole numbers", "floats of pandas"])
+@pytest.mark.parametrize("start", [0, 1])
+def test_folds_from_one_or_as_floats_are_the_same_folds(tmp_path, table, text, start, caplog):
     made = split_by_person(table, 3)
     path = tmp_path / "theirs.csv"
-    path.write_text("id,fold\n" + "".join(f"{name},{fold + 1}\n" for name, fold in zip(made.ids, made.fold)))
-    with pytest.raises(EnsembleError, match="fold 0 of 4 is empty") as error:
+    rows = [f"{name},{text.format(fold + start)}\n" for name, fold in zip(made.ids, made.fold)]
+    path.write_text("id,fold\n" + "".join(rows))
+    with caplog.at_level("INFO"):
+        found = load_folds(path, table)
+    assert (found.k, found.fold.tolist()) == (3, made.fold.tolist())
+    assert ("counted from 1" in caplog.text) == (start == 1)
+
+
+def test_folds_with_a_gap_are_refused(tmp_path, table):
+    made = split_by_person(table, 3)
+    path = tmp_path / "theirs.csv"
+    path.write_text("id,fold\n" + "".join(f"{name},{[1, 2, 4][fold]}\n" for name, fold in zip(made.ids, made.fold)))
+    with pytest.raises(EnsembleError, match="folds 0, 3 of 5 are empty") as error:
         check_folds(load_folds(path, table), table.classes)
     assert "counted from 0" in error.value.hint
+
+
+@pytest.mark.parametrize("given", [{}, {"id": "image_name", "fold": "kfold"}], ids=["by name", "as asked"])
+def test_folds_of_another_program_need_no_renaming(tmp_path, table, given):
+    made = split_by_person(table, 3)
+    path = tmp_path / "theirs.csv"
+    rows = zip(made.ids, made.labels, made.persons, made.fold)
+    path.write_text("image_name,target,patient_id,kfold\n" + "".join(f"{i},{y},{p},{f}\n" for i, y, p, f in rows))
+    for found in (load_folds(path, table, given), read_folds(path, given)):
+        assert found.sha == made.sha
+        assert found.persons.tolist() == made.persons.tolist()
+
+
+def test_the_id_column_is_the_one_with_the_ids(tmp_path, table):
+    made = split_by_person(table, 3)
+    path = tmp_path / "theirs.csv"
+    rows = [f"{at},{name},{fold}\n" for at, (name, fold) in enumerate(zip(made.ids, made.fold))]
+    path.write_text("id,file,fold\n" + "".join(rows))
+    assert load_folds(path, table).sha == made.sha
+
+
+def test_a_named_fold_column_must_exist(tmp_path, table):
+    path = save_folds(tmp_path / "folds.csv", split_by_person(table, 3))
+    with pytest.raises(EnsembleError, match="no column 'kfold'"):
+        load_folds(path, table, {"fold": "kfold"})
 
 
 def test_a_folds_file_without_persons_needs_the_table(tmp_path):

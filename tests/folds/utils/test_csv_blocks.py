@@ -47,7 +47,7 @@ def read_in_one_go(text: str) -> tuple[dict[str, list[str]], list[int]] | None:
     plain = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     lines = plain.split("\n")
     first = next((line for line in lines if line), "")
-    delimiter = "," if "," in first else next((mark for mark in (";", "\t") if mark in first), ",")
+    delimiter = "," if "," in first else next((mark for mark in (";", "\t", "|") if mark in first), ",")
     try:
         rows = list(csv.reader(io.StringIO(plain, newline=""), delimiter=delimiter, strict=True))
     except csv.Error:
@@ -56,7 +56,11 @@ def read_in_one_go(text: str) -> tuple[dict[str, list[str]], list[int]] | None:
     if start is None:
         return None
     header = [name.strip() for name in rows[start]]
-    body = [(number, row) for number, row in enumerate(rows[start + 1 :], start + 2) if row]
+    body = [
+        (number, row)
+        for number, row in enumerate(rows[start + 1 :], start + 2)
+        if row and (len(row) == 1 or any(map(str.strip, row)))  # a row of empty cells is an empty line
+    ]
     named = [name for name in header if name]
     if len(set(named)) < len(named) or not body or any(len(row) != len(header) for _, row in body):
         return None

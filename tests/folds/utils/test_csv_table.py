@@ -12,6 +12,7 @@ from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError, UsageError
 from folds.utils import csv_table
+from folds.utils.csv_table import read_csv, read_header
 
 GOOD = "path,label,person\na.jpg,cat,p\nb.jpg,dog,q\nc.jpg,cat,p\n"
 
@@ -189,3 +190,45 @@ def test_any_bytes_give_a_sound_table_or_an_error_of_our_own(tmp_path, content):
         return
     assert len(set(table.ids.tolist())) == len(table) > 1
     assert set(table.labels.tolist()) == set(table.classes)
+
+
+PLAIN = "path,label,person\na.jpg,cat,p1\nb.jpg,dog,p2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        (PLAIN, 2),
+        ("sep=;\n" + PLAIN.replace(",", ";"), 3),
+        ("SEP=|\r\n" + PLAIN.replace(",", "|"), 3),
+        ("# exported, on Monday\n#\n" + PLAIN, 4),
+        (PLAIN + ",,\n , ,\n,,\n", 2),
+        (PLAIN.replace(",", "|"), 2),
+        ('"path";"label, in words";person\na.jpg;cat;p1\nb.jpg;dog;p2\n', 2),
+    ],
+    ids=["plain", "sep", "sep bar", "comments", "empty rows", "bars", "comma in a quoted name"],
+)
+def test_dialects_of_csv_give_the_same_rows(tmp_path, text, first):
+    (tmp_path / "t.csv").write_text(text, newline="")
+    table = read_csv(tmp_path / "t.csv")
+    assert list(table.columns.values()) == [["a.jpg", "b.jpg"], ["cat", "dog"], ["p1", "p2"]]
+    assert list(table.numbers) == [first, first + 1]
+    assert read_header(tmp_path / "t.csv") == list(table.columns)
+
+
+def test_a_header_that_begins_with_a_hash_is_no_comment(tmp_path):
+    (tmp_path / "t.csv").write_text("#id,label\n1,cat\n")
+    assert read_csv(tmp_path / "t.csv").columns == {"#id": ["1"], "label": ["cat"]}
+
+
+def test_an_empty_row_in_the_middle_keeps_the_numbers(tmp_path):
+    (tmp_path / "t.csv").write_text("id,label\n1,cat\n,\n2,dog\n")
+    table = read_csv(tmp_path / "t.csv")
+    assert table.columns["id"] == ["1", "2"]
+    assert list(table.numbers) == [2, 4]
+
+
+def test_a_cell_of_a_megabyte_is_read(tmp_path):
+    mask = "1 2 " * 250_000
+    (tmp_path / "t.csv").write_text(f'id,rle\n1,"{mask}"\n2,{mask}\n')
+    assert read_csv(tmp_path / "t.csv").columns["rle"] == [mask.strip()] * 2

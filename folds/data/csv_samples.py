@@ -1,0 +1,318 @@
+"""Read the samples in a table whose columns have the usual names, other known names, or those that the user gives."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, regex_warnings
+from folds.data.image_paths import ImagePaths
+from folds.data.one_hot import binary_columns, count_ones, one_hot_columns, read_one_hot
+from folds.data.table import MISSING, DataSpec, RawColumns
+from folds.errors import EnsembleError
+from folds.predictions.columns import ColumnRoles, find_columns
+from folds.utils.csv_table import CsvTable
+from folds.utils.spelling import is_placeholder
+
+USUAL = {"path": "path", "label": "label", "person": "person"}
+_TEST_VALUES = frozenset({"test", "testing"})
+
+
+@dataclass(frozen=True)
+class SampleColumns:
+    """The columns of the samples in a table; None: there is no such column.
+
+    Attributes
+    ----------
+    label : a column, or the columns of one-hot labels.
+    roles : what was found, with the columns that could be meant.
+    notes, warnings : lines for the user.
+    """
+
+    path: str | None
+    id: str | None
+    label: tuple[str, ...]
+    person: str | None
+    roles: ColumnRoles
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def find_sample_columns(table: CsvTable, spec: DataSpec, training: bool) -> SampleColumns:
+    """Return which columns hold paths, ids, labels and persons.
+
+    A column that the user named, or that has the usual name, is taken; else the only one with another known name. In a
+    table of test images, labels and persons are not guessed: another column could only look like them.
+
+    Raises
+    ------
+    EnsembleError : several columns could be meant, and one of them is needed.
+    """
+    header = list(table.columns)
+    given = {
+        role: name
+        for role, name in {"path": spec.path, "label": spec.label, "person": spec.person, "id": spec.id}.items()
+        if name in header
+    }
+    asked = {role for role in USUAL if getattr(spec, role) != USUAL[role]} | ({"id"} if spec.id else set())
+    wanted = [role for role in ("path", "id", "label", "person") if role not in asked - given.keys()]
+    if not training:
+        wanted = [role for role in wanted if role in ("path", "id") or role in given]
+    if spec.person_regex is not None and "person" not in given:
+        wanted = [role for role in wanted if role != "person"]
+    roles = find_columns(header, table.source, wanted, given)
+    names, ambiguous = dict(roles.names), dict(roles.ambiguous)
+    path, id_column = _path_and_id(table, names, ambiguous, spec, asked)
+    names |= {} if path is None else {"path": path}
+    if id_column is None:
+        names.pop("id", None)
+        ambiguous.pop("id", None)
+    else:
+        names["id"] = id_column
+    label, warnings = _label(table, spec, names, ambiguous, training)
+    if len(label) > 1:
+        names["label"] = ",".join(label)
+    roles = _roles(table, names, ambiguous, spec.split, label)
+    unusual = any(name != USUAL.get(role, "id") for role, name in roles.names.items() if role != "split")
+    notes = (roles.text(),) if unusual or roles.ambiguous else ()
+    return SampleColumns(path, id_column, label, names.get("person"), roles, notes, tuple(warnings))
+
+
+def _path_and_id(
+    table: CsvTable, names: dict[str, str], ambiguous: dict[str, tuple[str, ...]], spec: DataSpec, asked: set[str]
+) -> tuple[str | None, str | None]:
+    """Return the columns of the path and of the id; without a path, the column of names of files or ids is the path."""
+    path, id_column = names.get("path"), names.get("id")
+    if path is not None:
+        # Ids of other names are guessed only where they are the paths, too: a table keeps the ids that it had.
+        return path, id_column if id_column == (spec.id or "id") else None
+    if "path" in asked or "path" in ambiguous:
+        return None, id_column if id_column == (spec.id or "id") else None
+    files = [name for name in _known(table, "id") if name != id_column and is_image(table.columns[name][0])]
+    if len(files) == 1 and not (id_column and is_image(table.columns[id_column][0])):
+        ambiguous.pop("id", None)
+        return files[0], id_column
+    return id_column, id_column
+
+
+def _known(table: CsvTable, role: str) -> list[str]:
+    """Return the columns with a known name of a role."""
+    return [name for name in table.columns if role in find_columns([name], table.source, (role,)).names]
+
+
+def _label(
+    table: CsvTable,
+    spec: DataSpec,
+    names: dict[str, str],
+    ambiguous: dict[str, tuple[str, ...]],
+    training: bool,
+) -> tuple[tuple[str, ...], list[str]]:
+    """Return the column of the label, or the one-hot columns, and warnings; () if there is none."""
+    listed = tuple(part.strip() for part in spec.label.split(",") if part.strip())
+    if "label" not in names and len(listed) > 1:
+        if training:
+            return listed, []
+        if not set(listed) <= table.columns.keys():
+            return (), []
+        if set(listed) <= set(binary_columns(table, ())) and set(count_ones(table, listed)) == {1}:
+            return listed, []
+        return (), [f"the columns {spec.label} of {table.source} are not one-hot labels: read without labels"]
+    taken = {*names.values(), *(name for found in ambiguous.values() for name in found)}
+    taken |= {*_known(table, "fold"), *_known(table, "split")}
+    if "label" in names:
+        label = names["label"]
+        one_hot = one_hot_columns(table, taken - {label})
+        if label not in (spec.label, *one_hot) and one_hot:
+            _check_agreement(table, label, one_hot)
+        if label in one_hot and len(one_hot) > 2:
+            return (label,), [
+                f"column '{label}' of {table.source} is one of {len(one_hot)} one-hot columns: it tells its class "
+                f"from all others together; `label={','.join(one_hot)}` reads all classes"
+            ]
+        return (label,), []
+    if not training or "label" in ambiguous or spec.label != USUAL["label"]:
+        return (), []
+    return one_hot_columns(table, taken), []
+
+
+def _check_agreement(table: CsvTable, label: str, one_hot: Sequence[str]) -> None:
+    """Raise EnsembleError if a column that is guessed to be the label says something else than one-hot columns."""
+    classes = read_one_hot(table, one_hot)
+    pairs = set(zip(table.columns[label], classes, strict=True))
+    if not len(pairs) == len(set(table.columns[label])) == len(set(classes)):
+        raise EnsembleError(
+            f"{table.source}: '{label}' and the one-hot columns {', '.join(one_hot)} could both be the label",
+            hint=f"name one of them: `label={label}` or `label={','.join(one_hot)}`",
+        )
+
+
+def _roles(
+    table: CsvTable,
+    names: dict[str, str],
+    ambiguous: dict[str, tuple[str, ...]],
+    split: str | None,
+    label: Sequence[str],
+) -> ColumnRoles:
+    names = {role: names[role] for role in ("id", "path", "label", "person") if role in names}
+    if split is not None:
+        names["split"] = split
+    taken = {*names.values(), *label, *(name for found in ambiguous.values() for name in found)}
+    unused = tuple(name for name in table.columns if name not in taken)
+    return ColumnRoles(table.source, names, frozenset(), ambiguous, unused)
+
+
+def read_samples(
+    table: CsvTable,
+    found: SampleColumns,
+    index: Sequence[int] | None,
+    spec: DataSpec,
+    *,
+    training: bool,
+    need_images: bool,
+    find_images: bool = False,
+) -> RawColumns:
+    """Return the cells of the rows at `index` (None: all rows) in the columns that were found.
+
+    Raises
+    ------
+    EnsembleError : a needed column is missing or ambiguous, or a row has no path.
+    """
+
+    def select(column: list[str]) -> list[str]:
+        return column if index is None else [column[i] for i in index]
+
+    def cells(role: str, name: str | None, required: bool, advice: str = "") -> list[str] | None:
+        if name is not None:
+            return select(table.columns[name])
+        if not required:
+            return None
+        return select(_missing_column(table, found.roles, role, getattr(spec, role), advice))
+
+    def known(column: list[str] | None) -> list[str] | None:
+        # A column that is empty in all test rows is unknown; a column with only some empty cells is an error later.
+        return None if column is not None and not training and MISSING.issuperset(column) else column
+
+    locations = table.location() if index is None else table.location().take(index)
+    if spec.id is not None and found.id is None:
+        table.column(spec.id, "`id`")
+    path = found.path
+    if path == found.id == "id" and not (need_images or find_images or spec.person_regex):
+        path = None  # the ids of a table without paths need not be names of files
+    written = cells("path", path, need_images or found.id is None or spec.person_regex is not None)
+    # Tables made on Windows have backslashes; `/` works on every system.
+    paths = None if written is None else [name.replace("\\", "/") for name in written]
+    ids = select(table.columns[found.id]) if found.id is not None and found.id != path else paths
+    every = _labels(table, found, spec, training)
+    labels = None if every is None else known(select(every))
+    warnings: list[str] = []
+    if spec.person_regex is not None and paths is not None:
+        persons: list[str] | None = persons_by_regex(paths, spec.person_regex, locations)
+        warnings = regex_warnings(spec.person_regex, paths)
+    else:
+        advice = f"or extract it from paths with `person_regex`; {EACH_ITS_OWN}"
+        persons = cells("person", found.person, training, advice)
+        if persons is not None and not training and all(map(is_placeholder, set(persons))):
+            persons = None  # unknown for all test images
+    used = {path, *found.label, found.person, spec.person, spec.split, found.id}
+    attributes = {name: select(column) for name, column in table.columns.items() if name not in used}
+    columns = RawColumns(table.source, ids or [], locations, None, labels, persons, attributes, warnings=warnings)
+    if paths is not None:
+        _check_paths(paths, table, locations, found.path or spec.path)
+        columns.folders = spec.image_folders(training)
+        columns.paths = ImagePaths(next(iter(columns.folders), table.path.absolute().parent), paths)
+    return columns
+
+
+def _labels(table: CsvTable, found: SampleColumns, spec: DataSpec, training: bool) -> list[str] | None:
+    """Return the labels of all rows; None for test images without them."""
+    if len(found.label) > 1:
+        return read_one_hot(table, found.label)
+    if found.label:
+        return table.columns[found.label[0]]
+    if training:
+        return _missing_column(table, found.roles, "label", spec.label, _binary_advice(table, found))
+    return None
+
+
+def _binary_advice(table: CsvTable, found: SampleColumns) -> str:
+    """Return advice about columns of 0 and 1 that are no one-hot labels; "" if there are none."""
+    columns = binary_columns(table, set(found.roles.names.values()))
+    if len(columns) < 2:
+        return ""
+    wrong = sum(count != 1 for count in count_ones(table, columns))
+    return (
+        f"the columns {', '.join(columns)} hold 0 and 1, but {wrong:,} rows have not exactly one 1: if some of them "
+        "are one-hot labels, list these: `label=A,B,C`"
+    )
+
+
+def _missing_column(table: CsvTable, roles: ColumnRoles, role: str, name: str, advice: str = "") -> list[str]:
+    """Raise EnsembleError: there is no column `name`, or several could be meant."""
+    if role in roles.ambiguous:
+        roles.require(role)
+    header = list(table.columns)
+    first = ",".join(header)
+    if any(is_image(cell.split()[0]) for cell in header if cell.split()):
+        raise EnsembleError(
+            f"{table.source} has no header: its first line is '{first[:80]}'",
+            hint="write names of columns into the first line, separated by commas: path,label,person",
+        )
+    if len(header) == 1 and re.search(r"\S\s+\S", first):
+        raise EnsembleError(
+            f"{table.source} has one column, '{first[:80]}': its cells are separated by blanks",
+            hint="save it as a CSV, with commas between the cells",
+        )
+    # The columns of paths and ids are neither labels nor persons.
+    other = () if role in ("path", "id") else tuple(roles.names.get(one) for one in ("path", "id"))
+    return table.column(name, f"`{role}`", advice, other)
+
+
+def _check_paths(written: list[str], table: CsvTable, locations: Sequence[str], column: str) -> None:
+    if not MISSING.isdisjoint(written):
+        missing = locations[next(i for i, name in enumerate(written) if name in MISSING)]
+        place = missing if table.around else f"{missing} of {table.source}"
+        raise EnsembleError(f"{place} has no image path in column '{column}'", hint="add it or remove the row")
+
+
+def unused_split_note(table: CsvTable, spec: DataSpec) -> list[str]:
+    """Return a note if a column says which rows are test images and the user did not name it."""
+    for name in _known(table, "split") if spec.split is None else ():
+        counts = Counter(table.columns[name])
+        if any(value.lower() in _TEST_VALUES for value in counts) and len(counts) > 1:
+            listed = ", ".join(f"{value or '(empty)'} ({count:,})" for value, count in counts.most_common(5))
+            return [
+                f"{table.source} has a column '{name}' ({listed}), which is not used: all rows are for training; "
+                f"`split={name}` makes its rows with test test images"
+            ]
+    return []
+
+
+def without_placeholder_labels(
+    columns: RawColumns, test_labels: bool | None, classes: Sequence[str] | None
+) -> RawColumns:
+    """Return the columns of test images without labels that are no labels: all are equal, as in a sample submission.
+
+    Parameters
+    ----------
+    test_labels : True keeps them, False removes any labels.
+    """
+    labels = columns.labels
+    if labels is None or test_labels:
+        return columns
+    if test_labels is False:
+        note = f"the labels of {columns.source} are not used, as asked"
+        return replace(columns, labels=None, notes=[*columns.notes, note])
+    several = classes is None or len(classes) > 1
+    if len(labels) < 2 or len(set(labels)) > 1 or not several:
+        return columns
+    return replace(
+        columns,
+        labels=None,
+        warnings=[
+            *columns.warnings,
+            f"all {len(labels):,} test labels of {columns.source} are '{labels[0]}', as in a sample submission: they "
+            "are not used; `test_labels=True` scores them, `test_labels=False` says that they are no labels",
+        ],
+    )

@@ -1,0 +1,178 @@
+"""Find what is doubtful about persons and labels: spellings of one name, missing values, one giant person."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from folds.data.table import MISSING, RawColumns, SampleTable
+from folds.errors import combine_errors
+from folds.utils.spelling import is_placeholder, spelling_key, spelling_text, spellings
+
+# Texts that programs write for a missing label. Others, such as "unknown" or "-1", are names of classes, too.
+_NO_LABEL = frozenset({"#n/a", "#na", "<na>", "nat"})
+# A person with more than this share of the images, and this many times the mean of all people, is reported.
+_LARGE_SHARE, _LARGE_RATIO = 0.2, 4
+_SHOWN = 3
+
+
+def prepare_names(
+    columns: RawColumns, missing_persons: str | None, merge: bool, classes: Sequence[str] | None = None
+) -> None:
+    """Resolve missing persons and, with `merge`, spellings of one name, in place; what is done is added to the notes.
+
+    Parameters
+    ----------
+    missing_persons : as in `DataSpec`.
+    classes : classes of the training, to whose spelling labels are merged.
+
+    Raises
+    ------
+    EnsembleError : persons or labels are missing.
+    """
+    if columns.labels is not None:
+        _check_labels(columns.labels, columns)
+    if columns.persons is not None:
+        columns.persons = _with_persons(columns.persons, columns, missing_persons)
+    if not merge:
+        return
+    if columns.labels is not None:
+        columns.labels = _merge(columns.labels, "class", "classes", columns, classes)
+    if columns.persons is not None:
+        columns.persons = _merge(columns.persons, "person", "people", columns)
+
+
+def _check_labels(labels: list[str], columns: RawColumns) -> None:
+    found = {name for name in set(labels) if _is_no_label(name)}
+    if found:
+        rows = [i for i, name in enumerate(labels) if name in found]
+        counts = ", ".join(f"'{name}' ({labels.count(name):,})" for name in sorted(found))
+        raise combine_errors(
+            [f"{columns.locations[i]}: '{labels[i]}' (id {columns.ids[i]})" for i in rows],
+            f"of {len(labels):,} rows of {columns.source} have no label: {counts} mark a missing value",
+            "fill in the label or remove the rows; a class of this name needs another name",
+        )
+
+
+def _is_no_label(name: str) -> bool:
+    key = spelling_key(name)
+    return key in _NO_LABEL or (key in MISSING and not name.isascii())  # "nan" with an invisible character
+
+
+def _with_persons(persons: list[str], columns: RawColumns, missing_persons: str | None) -> list[str]:
+    found = {name for name in set(persons) if is_placeholder(name) or is_placeholder(spelling_key(name))}
+    if missing_persons == "keep":
+        found &= MISSING
+    if not found:
+        return persons
+    rows = [i for i, name in enumerate(persons) if name in found]
+    counts = ", ".join(f"'{name}' ({count:,})" for name, count in Counter(persons).most_common() if name in found)
+    if missing_persons != "own":
+        plain = found <= MISSING
+        raise combine_errors(
+            [f"{columns.locations[i]}: '{persons[i]}' (id {columns.ids[i]})" for i in rows],
+            f"of {len(persons):,} rows of {columns.source} have no person"
+            + ("" if plain else f": {counts} stand for a missing value"),
+            "name the person (group) of every image; `missing_persons=own` makes each image whose person is unknown "
+            "its own person" + ("" if plain else ", `missing_persons=keep` keeps these names as persons"),
+        )
+    known, filled = set(persons) - found, list(persons)
+    for i in rows:
+        name = columns.ids[i]
+        filled[i] = name if name not in known else f"{name} (its own person)"
+    columns.notes.append(
+        f"{len(rows):,} of {len(persons):,} images of {columns.source} have no person ({counts}): each is its own "
+        "person"
+    )
+    return filled
+
+
+def _merge(
+    names: list[str], one: str, many: str, columns: RawColumns, declared: Sequence[str] | None = None
+) -> list[str]:
+    """Return the names with each spelling replaced by the most frequent one (or by the one that is declared)."""
+    counts = Counter(names)
+    target = {name: max(group, key=lambda each: (counts[each], each)) for group in spellings(counts) for name in group}
+    known = {spelling_key(name): name for name in declared or ()}
+    target |= {name: known[spelling_key(name)] for name in counts if spelling_key(name) in known}
+    target = {name: other for name, other in target.items() if name != other}
+    if not target:
+        return names
+    kept = len(set(target.values()))
+    columns.notes.append(
+        f"{columns.source}: spellings of {kept:,} {one if kept == 1 else many} were merged: "
+        + _some(f"{spelling_text([name])} into {spelling_text([other])}" for name, other in sorted(target.items()))
+    )
+    return [target.get(name, name) for name in names]
+
+
+def _some(texts: Iterable[str]) -> str:
+    listed = list(texts)
+    return ", ".join(listed[:_SHOWN]) + (f", … and {len(listed) - _SHOWN:,} more" if len(listed) > _SHOWN else "")
+
+
+def name_warnings(table: SampleTable) -> list[str]:
+    """Return warnings about the persons and labels of a table: names in several spellings, one giant person."""
+    found = []
+    if table.persons is not None:
+        names, codes = table.factorized_persons
+        counts = dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True))
+        found += _spelling_warning(
+            counts,
+            table.source,
+            "person is",
+            "people are",
+            "each spelling is a person of its own, and can be in another fold",
+        )
+        found += _large_person(counts, table.source)
+    if table.labels is not None:
+        labels, of_row = np.unique(table.labels, return_counts=True)
+        found += _spelling_warning(
+            dict(zip(labels.tolist(), of_row.tolist(), strict=True)),
+            table.source,
+            "class is",
+            "classes are",
+            "each spelling is a class of its own",
+        )
+    return found
+
+
+def _spelling_warning(counts: Mapping[str, int], source: str, one: str, many: str, effect: str) -> list[str]:
+    groups = spellings(counts)
+    if not groups:
+        return []
+    listed = _some(
+        f"{spelling_text(group)} ({' and '.join(f'{counts[name]:,}' for name in group)} images)" for group in groups
+    )
+    return [
+        f"{len(groups):,} {one if len(groups) == 1 else many} written in more than one way in {source}: {listed}: "
+        f"{effect}; `merge_spellings=True` treats them as one"
+    ]
+
+
+def _large_person(counts: Mapping[str, int], source: str) -> list[str]:
+    total, (name, most) = sum(counts.values()), max(counts.items(), key=lambda pair: pair[1])
+    if most <= _LARGE_SHARE * total or most * len(counts) <= _LARGE_RATIO * total:
+        return []
+    return [
+        f"person '{name}' has {most:,} of the {total:,} images of {source} ({most / total:.0%}), and all of them are "
+        "in one fold: does this name stand for images whose person is unknown?"
+    ]
+
+
+def spelled_leaks(train: Sequence[str], test: Sequence[str]) -> list[str]:
+    """Return a warning if people of training and test have the same name in different spellings."""
+    known = {spelling_key(name): name for name in train}
+    pairs = [
+        (known[spelling_key(name)], name)
+        for name in test
+        if spelling_key(name) in known and known[spelling_key(name)] != name
+    ]
+    if not pairs:
+        return []
+    return [
+        f"{len(pairs):,} people may appear in both training and test, in different spellings: "
+        f"{_some(map(spelling_text, pairs))}: test scores would be optimistic"
+    ]

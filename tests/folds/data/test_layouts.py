@@ -1,0 +1,137 @@
+"""Folders as competitions and programs make them: read, or an error with what to type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from folds.data.readers import read_data
+from folds.data.table import DataSpec
+from folds.errors import EnsembleError
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def rows(name: str, count: int, label=lambda i: i % 3) -> str:
+    return f"{name},label\n" + "".join(f"{i}.jpg,{label(i)}\n" for i in range(count))
+
+
+@pytest.fixture
+def kaggle(tmp_path) -> Path:
+    folder = tmp_path / "kaggle"
+    touch(folder, *(f"train_images/{i}.jpg" for i in range(6)), *(f"test_images/{i}.jpg" for i in range(4)))
+    (folder / "train.csv").write_text(rows("image_id", 6))
+    (folder / "sample_submission.csv").write_text(rows("image_id", 4, lambda i: 2))
+    return folder
+
+
+@pytest.mark.parametrize("regex", [None, "(.+)"])
+@pytest.mark.parametrize("column", ["image_id", "path"])
+def test_the_folder_of_a_competition_is_not_two_classes(kaggle, regex, column):
+    for path in kaggle.glob("*.csv"):
+        path.write_text(path.read_text().replace("image_id", column))
+    with pytest.raises(EnsembleError, match=r"sample_submission.csv, train.csv") as error:
+        read_data(DataSpec(kaggle, person_regex=regex), need_images=False)
+    assert f"`data={kaggle / 'train.csv'}`" in error.value.hint
+    assert f"`test={kaggle / 'sample_submission.csv'}` " in error.value.hint
+
+
+def test_what_the_error_says_to_type_reads_the_competition(kaggle):
+    with pytest.raises(EnsembleError) as error:
+        read_data(DataSpec(kaggle))
+    typed = dict(part.strip("`").split("=") for part in error.value.hint.removeprefix("name it: ").split(" "))
+    spec = DataSpec(
+        Path(typed["data"]),
+        images=(typed["images"],),
+        test=Path(typed["test"]),
+        test_images=(typed["test_images"],),
+        test_labels=typed["test_labels"] == "True",
+        person_regex="(.+)",
+    )
+    data = read_data(spec)
+    assert (len(data.train), len(data.test), data.train.classes) == (6, 4, ("0", "1", "2"))
+    assert data.test.labels is None
+    assert {path.parent.name for path in data.train.paths} == {"train_images"}
+    assert {path.parent.name for path in data.test.paths} == {"test_images"}
+
+
+def test_split_folders_without_a_table_are_refused(kaggle):
+    for path in kaggle.glob("*.csv"):
+        path.unlink()
+    with pytest.raises(EnsembleError, match="splits, not classes"):
+        read_data(DataSpec(kaggle, person_regex="(.+)"), need_images=False)
+
+
+def test_the_only_table_beside_one_folder_of_images_is_read(tmp_path):
+    touch(tmp_path, *(f"images/{i}.jpg" for i in range(6)))
+    (tmp_path / "meta.csv").write_text(rows("image_id", 6))
+    spec = DataSpec(tmp_path, images=(str(tmp_path / "images"),), person_regex="(.+)")
+    data = read_data(spec)
+    assert len(data.train) == 6
+    assert f"reading {tmp_path / 'meta.csv'}" in data.notes
+
+
+def test_ids_and_labels_at_the_root_find_their_images(tmp_path):
+    touch(tmp_path, *(f"{i}.jpg" for i in range(6)))
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"{i},{i % 2}\n" for i in range(6)))
+    data = read_data(DataSpec(tmp_path, person_regex="(.+)"))
+    assert [path.name for path in data.train.paths] == [f"{i}.jpg" for i in range(6)]
+
+
+def test_tables_beside_class_folders_are_said_to_be_unread(tmp_path):
+    touch(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    (tmp_path / "labels.csv").write_text(rows("image_id", 2))
+    data = read_data(DataSpec(tmp_path, person_regex="(.+)"))
+    assert data.train.classes == ("cat", "dog")
+    assert any("not read: labels.csv" in note for note in data.notes)
+
+
+@pytest.fixture
+def splits(tmp_path) -> Path:
+    names = [f"{split}/{label}/{split}{i}.jpg" for split in ("train", "val", "test") for label in "ab" for i in (1, 2)]
+    touch(tmp_path / "d", *names)
+    return tmp_path / "d"
+
+
+def test_train_and_val_are_training_and_test_is_test(splits):
+    data = read_data(DataSpec(splits, person_regex=r"/([^/]+)$"))
+    assert (len(data.train), len(data.test)) == (8, 4)
+    assert data.train.classes == data.test.classes == ("a", "b")
+    assert data.train.ids.tolist()[0] == "train/a/train1.jpg"
+    assert any("splits: test (4), train (4), val (4)" in note for note in data.notes)
+
+
+def test_a_test_split_without_classes_is_unlabeled(splits):
+    for path in splits.glob("test/*/*.jpg"):
+        path.rename(splits / "test" / f"{path.parent.name}{path.name}")
+    data = read_data(DataSpec(splits, person_regex="(.+)"))
+    assert (len(data.test), data.test.labels) == (4, None)
+
+
+def test_a_given_test_set_replaces_the_test_split(splits, tmp_path):
+    touch(tmp_path, "more/x.jpg")
+    data = read_data(DataSpec(splits, person_regex="(.+)", test=tmp_path / "more"))
+    assert len(data.test) == 1
+    assert any("is not read, because `test` is given" in note for note in data.notes)
+
+
+def test_class_folders_without_a_readable_image_are_warned_of(tmp_path):
+    touch(tmp_path, "cat/1.jpg", "dog/2.jpg", "phone/3.heic", "@eaDir/thumb.jpg", "__MACOSX/4.jpg", "cat/5.txt")
+    (tmp_path / "empty").mkdir()
+    data = read_data(DataSpec(tmp_path, person_regex="(.+)"))
+    assert data.train.classes == ("cat", "dog")
+    assert any("empty has no image that can be read (it is empty)" in line for line in data.warnings)
+    assert any("phone has no image that can be read (1 .heic)" in line for line in data.warnings)
+    assert not any("eaDir" in line or "MACOSX" in line for line in data.warnings)
+    assert any("2 files below" in note and "1 .heic" in note and "1 .txt" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".avif", ".jp2", ".ppm"])
+def test_all_formats_of_the_decoder_count_in_folders(tmp_path, suffix):
+    touch(tmp_path, f"cat/1{suffix}", f"dog/2{suffix.upper()}")
+    assert len(read_data(DataSpec(tmp_path, person_regex="(.+)")).train) == 2
