@@ -27,7 +27,7 @@ def compared_table(compared: Sequence[BaselineComparison]) -> str:
             row += ["", "", "not comparable" if one.problem else "the baseline"]
         else:
             row[1] = changes_text(one.comparison.changed)
-            found = one.comparison.differences["macro_f1"].difference
+            found = one.comparison.differences[one.comparison.metric].difference
             row += [f"{found.value:+.3f}", found.ci_text(signed=True), one.comparison.verdict(among=_among(compared))]
         rows.append(row)
     return console.table(header, rows, left=2)
@@ -52,9 +52,10 @@ def diff_tables(comparison: Comparison, unit: str = "images") -> str:
     )
     rows = []
     for name, found in comparison.differences.items():
-        lower = "" if METRICS[name].greater_is_better else " (lower is better)"
+        metric = METRICS.get(name)  # a user's function is named by its title
+        lower = "" if metric is None or metric.greater_is_better else " (lower is better)"
         row = [
-            f"OOF {METRICS[name].title}{lower}",
+            f"OOF {name if metric is None else metric.title}{lower}",
             f"{found.first:.3f}",
             f"{found.second:.3f}",
             f"{found.difference.value:+.3f}",
@@ -68,4 +69,5 @@ def diff_tables(comparison: Comparison, unit: str = "images") -> str:
         "95% CI",
         "significant",
     ]
-    return f"{first}\n\n{console.table(header, rows)}"
+    table = console.table(header, rows)
+    return f"{first}\n\n{table}" if comparison.changed or comparison.unchanged else table
