@@ -48,6 +48,7 @@ def blend(
     labels: str | Path | None = None,
     logits: bool = False,
     allow_duplicates: bool | None = None,
+    unfinished: bool = False,
     progress: bool | Progress = True,
 ) -> Blend:
     """Combine several predictions, and score the combination by nested cross-validation if it is fitted.
@@ -58,7 +59,7 @@ def blend(
     ----------
     predictions : name → (n, classes) out-of-fold probabilities of the same rows in the same order (arrays, or
         DataFrames whose columns are the classes), or name → `Predictions`, which are aligned by id; or the result of
-        `kfold`; or files (patterns too).
+        `kfold`; or files (patterns too), or names of runs and blends.
     y : (n,) true class of each row of the arrays. Without it, the arrays are treated as test samples, and no method can
         be fitted.
     groups : (n,) the person (patient, camera, writer) of each row; without it, every row counts as one person.
@@ -85,6 +86,7 @@ def blend(
     labels : a CSV of true labels, for files.
     logits : whether files without a sidecar hold logits.
     allow_duplicates : whether equal predictions with two names vote twice; by default only for arrays.
+    unfinished : whether runs that are not trained on all folds take part beside finished ones, for files.
     progress : False for no progress output.
 
     Raises
@@ -125,6 +127,7 @@ def blend(
         cost=cost if cost is None or isinstance(cost, str) else _named(cost),
         contributions=contributions,
         detail=breakdown,
+        unfinished=unfinished,
     )
     config.check()
     files = _files(predictions)

@@ -44,6 +44,7 @@ class BlendConfig:
     cost : text for `ensemble.analysis.cost.parse_costs`; forward passes are counted by default.
     contributions : whether to report the contribution of each run; None for yes if the method is ``auto``.
     detail : whether to break down the scores by class and attribute.
+    unfinished : whether runs that are not trained on all folds take part beside finished ones.
     """
 
     method: str | None = None
@@ -63,6 +64,7 @@ class BlendConfig:
     cost: str | None = None
     contributions: bool | None = None
     detail: bool = False
+    unfinished: bool = False
 
     @property
     def name(self) -> str:

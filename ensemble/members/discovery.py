@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.members.hard_labels import is_sample_table
+from ensemble.members.names import name_hint
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import read_header
 
@@ -66,8 +67,8 @@ def _check_name(path: Path) -> None:
         close = close_matches(str(path), beside)
         raise EnsembleError(
             f"file not found: {path}" + (f"; did you mean {' or '.join(close)}?" if close else ""),
-            hint=f"{path.parent} has {', '.join(sorted(beside)[:5])}"
-            if beside
+            hint=name_hint(str(path)) or f"{path.parent} has {', '.join(sorted(beside)[:5])}"
+            if beside or name_hint(str(path))
             else "ensemble kfold --k 5 --arch swin writes predictions to runs/",
         )
     if path.suffix not in (".npy", ".csv"):

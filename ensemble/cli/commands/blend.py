@@ -25,7 +25,10 @@ METHOD, MEMBERS, WRITTEN = "Combination", "Members", "Output"
 def blend(
     files: Annotated[
         list[Path],
-        typer.Argument(help="prediction files (.npy), CSVs of hard labels (ImageID,ans)", metavar="FILES..."),
+        typer.Argument(
+            help="prediction files (.npy), CSVs of hard labels (ImageID,ans), or names of runs and blends",
+            metavar="FILES|RUNS...",
+        ),
     ],
     method: Annotated[
         str | None,
@@ -116,6 +119,12 @@ def blend(
             "--allow-duplicates", help="count files of equal content each time, not once", rich_help_panel=MEMBERS
         ),
     ] = False,
+    unfinished: Annotated[
+        bool,
+        typer.Option(
+            "--unfinished", help="also use runs that are not trained on all their folds", rich_help_panel=MEMBERS
+        ),
+    ] = False,
     metric: Annotated[
         str,
         typer.Option(
@@ -203,6 +212,7 @@ def blend(
         cost=cost,
         contributions=contributions,
         detail=breakdown,
+        unfinished=unfinished,
     )
     made = make_blend(files, request, TerminalProgress())
     folder = blend_folder(made, output)

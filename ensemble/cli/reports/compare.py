@@ -26,11 +26,11 @@ def compared_table(compared: Sequence[BaselineComparison]) -> str:
         if one.comparison is None:
             row += ["", "", "not comparable" if one.problem else "the baseline"]
         else:
-            row[1] = changes_text(one.comparison.changed)
+            row[1] = changes_text(one.comparison.changed, 60 if console.wide else 24)
             found = one.comparison.differences[one.comparison.metric].difference
             row += [f"{found.value:+.3f}", found.ci_text(signed=True), one.comparison.verdict(among=_among(compared))]
         rows.append(row)
-    return console.table(header, rows, left=2)
+    return console.table(header, rows, left=2, optional=["95% CI (over people)", "baseline"])
 
 
 def compared_remarks(compared: Sequence[BaselineComparison]) -> None:

@@ -132,7 +132,7 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
         if with_test:
             row += ["", ""] if p.test is None else [f"{p.test.interval.value:.3f}", p.test.interval.ci_text()]
         rows.append(row)
-    return console.table(header, rows)
+    return console.table(header, rows, optional=["mean of folds", "accuracy", "time", len(header) - 1])
 
 
 def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) -> None:

@@ -76,7 +76,7 @@ def result(text: str, record: dict[str, Any]) -> None:
     )
     print(dumped if as_json else _safe(text), flush=True)
     if left_out and not as_json:
-        note(wrapped(f"--wide also shows: {', '.join(dict.fromkeys(left_out))}"))
+        note(f"--wide also shows: {', '.join(dict.fromkeys(left_out))}")
     left_out.clear()
 
 
@@ -128,10 +128,3 @@ def table(
 
 def _width(cells: Sequence[Sequence[str]], shown: Sequence[int]) -> int:
     return sum(max(len(row[i]) for row in cells) for i in shown) + 2 * (len(shown) - 1)
-
-
-def wrapped(text: str) -> str:
-    """Return a text in lines of at most `WIDTH` characters, further lines indented; one line with ``--wide``."""
-    import textwrap
-
-    return text if wide else textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False)
