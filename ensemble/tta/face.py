@@ -20,6 +20,7 @@ from folds.predictions.predictions import Predictions, mean_of_folds, read_predi
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import Progress
+from folds.utils.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +110,7 @@ class TTAResult(Displayed):
         if self.gain is not None:
             notes.append(f"vs no TTA: {self.gain.difference.signed_text()} macro F1 (paired 95% CI over people)")
         return Table(
-            f"{self.run} in {len(self.made.merge.views)} views",
+            f"{self.run} in {counted(len(self.made.merge.views), 'view')}",
             ["split", "view", "macro F1", "95% CI", "accuracy"],
             rows,
             notes,

@@ -378,7 +378,10 @@ class BaselineComparison:
 
 
 def compare_with_baselines(
-    runs: Sequence[RunLike], summaries: Sequence[RunSummary], per_person: bool = False
+    runs: Sequence[RunLike],
+    summaries: Sequence[RunSummary],
+    per_person: bool = False,
+    metric: str | None = None,
 ) -> list[BaselineComparison]:
     """Return the comparison of each run with its baseline, and the baselines; [] if no run has a baseline."""
     scores = {summary.run: summary.oof.interval for summary in summaries}
@@ -390,7 +393,7 @@ def compare_with_baselines(
         comparison, problem = None, ""
         if run.baseline is not None:
             try:
-                comparison = compare_runs(run.baseline, run.name, run.runs, per_person)
+                comparison = compare_runs(run.baseline, run.name, run.runs, per_person, metric)
             except EnsembleError as error:
                 problem = error.message
         compared.append(BaselineComparison(run.name, run.baseline, scores[run.name], comparison, problem))

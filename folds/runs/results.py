@@ -23,6 +23,7 @@ from folds.predictions.predictions import Predictions, mean_of_folds, read_predi
 from folds.splits.assignment import FoldAssignment, load_folds
 from folds.utils.display import Displayed, Table
 from folds.utils.files import read_json
+from folds.utils.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,7 +196,7 @@ class Runs(Mapping[str, TrainedRun], Displayed):
     def display_table(self) -> Table:
         """Return the table of scores for display, a line per run."""
         if not self.summaries:
-            return Table(f"{len(self)} runs, no fold is trained yet")
+            return Table(f"{counted(len(self), 'run')}, no fold is trained yet")
         return results_table(self.summaries, self.pooled)
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 from folds.config.recipe import Recipe, key_of, known_hint, known_settings, spellings_of
 from folds.errors import EnsembleError, close_matches
+from folds.metrics.classification import METRICS
+from folds.metrics.custom import find_metric
 from folds.utils.files import derive_seed
 
-METRICS = ("macro_f1", "accuracy", "log_loss")
+ALWAYS = ("macro_f1", "accuracy", "log_loss")  # measured after every epoch, whatever the metric
 _EXAMPLE = "[space], then lr = {low = 1e-4, high = 1e-2, log = true} or batch_size = [16, 32, 64]"
 _ATTEMPTS = 10_000  # to sample settings that differ from all earlier trials, before the space counts as exhausted
 _DIGITS = 3  # significant digits of a sampled number, so that it is short to type
@@ -100,7 +102,7 @@ class TuneOptions:
     @property
     def lower_is_better(self) -> bool:
         """Return whether a lower score is better."""
-        return self.metric == "log_loss"
+        return not find_metric(self.metric).greater_is_better
 
 
 def read_space(path: Path, table: Any) -> tuple[Parameter, ...]:
@@ -190,7 +192,7 @@ def _range(where: str, key: str, table: Mapping[str, Any], kinds: set[Any]) -> P
     return Parameter(key, (), low, high, log, is_integer)
 
 
-def read_options(path: Path, table: Any, trials: int | None = None) -> TuneOptions:
+def read_options(path: Path, table: Any, trials: int | None = None, metric: str | None = None) -> TuneOptions:
     """Return the options of a ``[tune]`` table.
 
     Parameters
@@ -216,6 +218,8 @@ def read_options(path: Path, table: Any, trials: int | None = None) -> TuneOptio
     if trials is not None:
         _check_option("`trials`", "trials", trials)
         values["trials"] = trials
+    if metric is not None:
+        values["metric"] = find_metric(metric).name
     return TuneOptions(**values)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ensemble.cli.terminal import console
 from folds.experiments.comparison import BaselineComparison, Comparison, changes_text
 from folds.metrics.classification import METRICS
+from folds.metrics.custom import find_metric
 from folds.utils.text import value_text
 
 
@@ -18,7 +19,14 @@ def compared_table(compared: Sequence[BaselineComparison]) -> str:
     """Return one row per run: score, changed settings, and the paired difference from its baseline."""
     baselines = {one.baseline for one in compared if one.baseline is not None}
     named = len(baselines) > 1 or not baselines <= {one.run for one in compared}
-    header = ["run", "changed", "OOF macro F1", "95% CI (over people)", *(["baseline"] if named else [])]
+    metric = next((one.comparison.metric for one in compared if one.comparison is not None), "macro_f1")
+    header = [
+        "run",
+        "changed",
+        f"OOF {find_metric(metric).title}",
+        "95% CI (over people)",
+        *(["baseline"] if named else []),
+    ]
     header += ["difference", "95% CI", "significant"]
     rows = []
     for one in compared:
