@@ -9,6 +9,7 @@ from ensemble.analysis.contributions import Contributions, RunContribution
 from ensemble.analysis.pareto import Pareto, Subset
 from folds.metrics.classification import Metric
 from folds.metrics.intervals import Difference, Interval
+from folds.utils.text import counted
 
 # A subset is as good as all runs if the lower end of the CI of its difference is above −MARGIN.
 MARGIN = 0.005
@@ -102,9 +103,8 @@ def _subsets(pareto: Pareto, margin: float | None) -> list[str]:
     if found is None and margin is None:
         return [f"keep all: no cheaper subset is significantly better ({pareto.metric.title} has no known margin)"]
     if found is None:
-        return [
-            f"keep all: no cheaper subset is shown to be within {margin:.2g} of all {len(pareto.everyone.members)} runs"
-        ]
+        everyone = counted(len(pareto.everyone.members), "run")
+        return [f"keep all: no cheaper subset is shown to be within {margin:.2g} of all {everyone}"]
     return [_sentence(pareto, found)]
 
 

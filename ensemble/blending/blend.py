@@ -16,6 +16,8 @@ from ensemble.alignment.align import Alignment, align
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth, labels_and_groups, truth_notes
 from ensemble.analysis.cost import Costs, costs_of, parse_costs
+from ensemble.blending.best_single import BestSingle, against_best_single
+from ensemble.blending.confidence import confidence_notes
 from ensemble.blending.contributions import ContributionReport, analyze_contributions
 from ensemble.blending.details import Details, details_of
 from ensemble.blending.doubts import find_doubts
@@ -31,6 +33,7 @@ from ensemble.learning.nested import outer_fold_ids
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
 from ensemble.members.discovery import find_files
 from ensemble.members.hard_labels import read_hard_labels
+from ensemble.members.names import expand_names, leave_out_unfinished
 from ensemble.members.reading import Member, read_members
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
@@ -70,6 +73,7 @@ class Blend(BlendResult):
     notes : notes on the scores; parameters are marked as in `folds.errors`.
     stated_classes : order of the classes of input arrays and results; () for the order of `splits`.
     warnings : doubts about the inputs, each with its likely cause.
+    over_best_single : a plain vote compared with its best run; None for a fitted blend, one run, or unknown labels.
     """
 
     identity: str
@@ -89,6 +93,14 @@ class Blend(BlendResult):
     notes: Sequence[str] = field(default_factory=list)
     stated_classes: tuple[str, ...] = ()
     warnings: Sequence[str] = ()
+    over_best_single: BestSingle | None = None
+
+    @property
+    def verdict(self) -> list[str]:
+        """Return what the scores say, in a few lines; parameters are marked as in `folds.errors`."""
+        if self.fitted is not None:
+            return self.fitted.summary_lines()
+        return [] if self.over_best_single is None else [self.over_best_single.text(self.method)]
 
     def save(self, name: str | None = None, *, root: str | Path = ".", force: bool = False) -> Path:
         """Write the predictions, ``blend.toml`` and ``blend.json`` to ``runs/blends/NAME``; return the folder.
@@ -142,6 +154,7 @@ class Blend(BlendResult):
             "fitted": None if self.fitted is None else self.fitted.to_dict(),
             "worth": None if self.contribution_report is None else self.contribution_report.to_dict(),
             "details": {split: one.to_dict() for split, one in self.details.items()},
+            "over_best_single": None if self.over_best_single is None else self.over_best_single.to_dict(),
             "inputs": inputs,
             "labels": None if self.request.labels is None else str(self.request.labels),
             "notes": [without_marks(note) for note in self.notes],
@@ -154,7 +167,7 @@ def make_blend(files: Sequence[str | Path], request: BlendConfig, progress: Prog
 
     Parameters
     ----------
-    files : prediction files, bare arrays, CSVs of hard labels, or glob patterns.
+    files : prediction files, bare arrays, CSVs of hard labels, glob patterns, or names of runs and blends.
 
     Raises
     ------
@@ -167,7 +180,9 @@ def make_blend(files: Sequence[str | Path], request: BlendConfig, progress: Prog
 
 def read_inputs(files: Sequence[str | Path], request: BlendConfig, progress: Progress = SILENT) -> list[Member]:
     """Return the members in files, with unique names of their runs; the errors are those of `make_blend`."""
-    found = find_files([Path(file) for file in files], request.allow_duplicates, request.columns)
+    found = find_files(expand_names([Path(file) for file in files]), request.allow_duplicates, request.columns)
+    asked = {*(request.runs or ()), *map(str, files)}
+    found = leave_out_unfinished(found, asked, request.unfinished)
     return named_apart(read_members(found, request.logits, request.allow_duplicates, request.columns, progress))
 
 
@@ -188,7 +203,11 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
             name: entry_of(split, combined.votes[name], loaded.truths.get(name), request)
             for name, split in loaded.splits.items()
         }
-        notes = [*loaded.notes, *combined.notes, *_vote_notes(loaded, combined, request), *_score_notes(total)]
+        plain = None if request.is_fitted else combined.votes
+        best = None if plain is None else _best_single(loaded, plain, ranking, scores, request)
+        notes = [*loaded.notes, *combined.notes, *([] if best is None else [best.text(request.name)])]
+        notes += [*_vote_notes(loaded, combined, request), *_score_notes(total)]
+        notes += confidence_notes(loaded.splits, loaded.truths, request)
         contribution_report = None
         if request.report_contributions:
             contribution_report, messages = analyze_contributions(
@@ -212,7 +231,20 @@ def blend_members(members: Sequence[Member], request: BlendConfig, progress: Pro
         details=details_of(loaded.splits, combined.votes, loaded.truths, request.scored) if request.detail else {},
         notes=notes,
         warnings=loaded.warnings,
+        over_best_single=best,
     )
+
+
+def _best_single(
+    loaded: AlignedMembers,
+    votes: Mapping[str, Vote],
+    ranking: Sequence[str],
+    scores: Mapping[str, Mapping[str, RunScore]],
+    request: BlendConfig,
+) -> BestSingle | None:
+    if request.by != "class":
+        return None
+    return against_best_single(loaded.splits, votes, loaded.truths, ranking, scores, request)
 
 
 def _ignored(done: int, total: int) -> None:

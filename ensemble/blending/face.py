@@ -94,6 +94,7 @@ def blend(
     logits: bool = False,
     allow_duplicates: bool | None = None,
     columns: Mapping[str, str | Sequence[str]] | None = None,
+    unfinished: bool = False,
     progress: bool | Progress = True,
 ) -> Blend:
     """Combine several predictions, and score the combination by nested cross-validation if it is fitted.
@@ -105,7 +106,7 @@ def blend(
     predictions : name → (n, classes) out-of-fold probabilities of the same rows in the same order (arrays, or
         DataFrames whose columns are the classes), or name → `Predictions`, which are aligned by id; or the result of
         `kfold`; or name → run or result of `tta`; or a list of `Predictions`, runs and results of `tta`, under their
-        own names; or files (patterns too). For two classes also (n,) or
+        own names; files (patterns too), or names of runs and blends. For two classes also (n,) or
         (n, 1), the probability of the positive class.
     y : (n,) true class of each row of the arrays. Without it, the arrays are treated as test samples, and no method can
         be fitted.
@@ -138,6 +139,7 @@ def blend(
     allow_duplicates : whether equal predictions with two names vote twice; by default only for arrays.
     columns : for files: what the columns of tables hold: ``id``, ``label``, ``person``, ``fold``, ``prediction`` → a
         column, ``probabilities`` → the columns of the classes.
+    unfinished : whether runs that are not trained on all folds take part beside finished ones, for files.
     progress : False for no progress output.
 
     Raises
@@ -180,6 +182,7 @@ def blend(
         contributions=contributions,
         detail=breakdown,
         columns=_column_names(columns),
+        unfinished=unfinished,
     )
     config.check()
     about = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}

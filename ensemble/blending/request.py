@@ -49,6 +49,7 @@ class BlendConfig:
     columns : the columns of tables that the user named.
     classes : classes of the columns of arrays without names, in order.
     ids : files with the ids of the rows of arrays without ids.
+    unfinished : whether runs that are not trained on all folds take part beside finished ones.
     """
 
     method: str | None = None
@@ -71,6 +72,7 @@ class BlendConfig:
     columns: ColumnNames = field(default_factory=ColumnNames)
     classes: tuple[str, ...] | None = None
     ids: tuple[Path, ...] = ()
+    unfinished: bool = False
 
     @property
     def name(self) -> str:

@@ -42,6 +42,7 @@ options everywhere:
   --help      show the options of a command
   --json      print one JSON object instead of text
   -q --quiet  print the result only, no progress and no notes
+  --wide      show all columns of tables (without it they fit in 100 characters)
   --debug     show the traceback of an error
   --version   print the version
 
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = _take(words, "--debug")
     console.as_json = _take(words, "--json")
     console.quiet = _take(words, "-q", "--quiet")
+    console.wide = _take(words, "--wide")
     console.flags = {}
     try:
         with console.printing_logs():
@@ -99,6 +101,9 @@ def _run(words: list[str]) -> int:
         raise unknown_name("command", name, list(COMMANDS), hint="ensemble --help lists the commands")
     module = importlib.import_module(f"ensemble.cli.commands.{name}")
     command: Callable[..., Any] = getattr(module, name)
+    subcommands: dict[str, Callable[..., Any]] = getattr(module, "SUBCOMMANDS", {})
+    if rest and rest[0] in subcommands:
+        name, command, rest = f"{name} {rest[0]}", subcommands[rest[0]], rest[1:]
 
     parser = build_parser(name, command)
     console.flags = flags_of(parser)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ensemble.members.columns import ColumnNames, is_fractional, numbers
 from ensemble.members.hard_labels import is_sample_table
+from ensemble.members.names import name_hint
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.predictions.columns import find_columns
 from folds.utils.tables import TEXT, read_table_file, table_header, table_suffix
@@ -69,8 +70,8 @@ def _check_name(path: Path, names: ColumnNames) -> None:
         close = close_matches(str(path), beside)
         raise EnsembleError(
             f"file not found: {path}" + (f"; did you mean {' or '.join(close)}?" if close else ""),
-            hint=f"{path.parent} has {', '.join(sorted(beside)[:5])}"
-            if beside
+            hint=name_hint(str(path)) or f"{path.parent} has {', '.join(sorted(beside)[:5])}"
+            if beside or name_hint(str(path))
             else "ensemble kfold --k 5 --arch swin writes predictions to runs/",
         )
     table = table_suffix(path.name)

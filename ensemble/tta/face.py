@@ -22,6 +22,7 @@ from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import Progress
 from folds.utils.schema import either, named, optional
+from folds.utils.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ class TTAResult(Displayed):
         if self.gain is not None:
             notes.append(f"vs no TTA: {self.gain.difference.signed_text()} macro F1 (paired 95% CI over people)")
         return Table(
-            f"{self.run} in {len(self.made.merge.views)} views",
+            f"{self.run} in {counted(len(self.made.merge.views), 'view')}",
             ["split", "view", "macro F1", "95% CI", "accuracy"],
             rows,
             notes,

@@ -120,6 +120,11 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[variable_of(name)] for name in names if variable_of(name) in os.environ}
 
 
+def settings_in_environment() -> bool:
+    """Return whether any setting is given as an environment variable."""
+    return bool(_environment())
+
+
 def read_run_tables(config: Path | None = None) -> list[dict[str, Any]]:
     """Return the ``[[run]]`` tables of `config`, or of ./ensemble.toml: the settings of each of several runs of one
     command.

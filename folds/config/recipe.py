@@ -125,10 +125,16 @@ class Recipe:
     )
     keep: str = setting(
         "last",
-        "which weights to keep: last, or best (highest validation macro F1; biases the OOF score)",
+        "which weights to keep: last, or best (best validation score by --metric; biases the OOF score)",
         TRAINING,
         spelling="select",
         choices=KEEP,
+    )
+    metric: str = setting(
+        "macro_f1",
+        "metric of the scores shown, of --select best and of --patience: any that blend knows, or your own function",
+        TRAINING,
+        metavar="NAME|module:function",
     )
     amp: str = setting(
         "auto",

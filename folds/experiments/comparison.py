@@ -14,10 +14,12 @@ from folds.config.files import read_record
 from folds.config.recipe import spelling_of
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.summary import RunLike, RunSummary
-from folds.metrics.classification import METRICS
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.custom import find_metric
 from folds.metrics.grouping import average_by_person
 from folds.metrics.intervals import LEVEL, Difference, Interval, difference_over_people
-from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, oof_file, read_array, read_sidecar
+from folds.predictions.files import LABEL, PredictionMetadata, SampleRows, read_array, read_sidecar
+from folds.predictions.named import blend_names, is_blend, oof_of
 from folds.utils.files import read_json
 from folds.utils.numeric import factorize
 from folds.utils.text import value_text
@@ -47,7 +49,7 @@ class Comparison:
     ----------
     changed : setting that differs → its values in the first and the second run; None if not set.
     unchanged : the settings that are the same.
-    differences : metric → difference of the scores, on the samples that both runs predict.
+    differences : metric → difference of the scores, on the samples that both runs predict; the main metric is first.
     rows, people : numbers of rows and people among these samples; a row is a person if each person's images are
         averaged.
     notes : limitations of the comparison.
@@ -62,14 +64,20 @@ class Comparison:
     people: int
     notes: tuple[str, ...] = ()
 
-    def verdict(self, metric: str = "macro_f1", among: int = 1) -> str:
+    @property
+    def metric(self) -> str:
+        """Return the name of the main metric."""
+        return next(iter(self.differences))
+
+    def verdict(self, metric: str | None = None, among: int = 1) -> str:
         """Return whether the difference is significant: ``yes``, or ``no`` with the reason.
 
         Parameters
         ----------
+        metric : one of `differences`; None for the main one.
         among : number of comparisons that are made together, for the Bonferroni correction.
         """
-        return self.differences[metric].verdict(among)
+        return self.differences[metric or self.metric].verdict(among)
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,12 +103,22 @@ def settings_between(
     return changed, tuple(name for name in names if name not in changed)
 
 
-def compare_runs(first: str, second: str, runs: Path = Path("runs"), per_person: bool = False) -> Comparison:
-    """Compare the out-of-fold predictions of two runs, aligned by id and class name.
+def compare_runs(
+    first: str,
+    second: str,
+    runs: Path = Path("runs"),
+    per_person: bool = False,
+    metric: str | Metric | None = None,
+) -> Comparison:
+    """Compare the out-of-fold predictions of two runs or blends, aligned by id and class name.
+
+    Parameters
+    ----------
+    metric : a further metric, which is then the main one; by default macro F1 is.
 
     Raises
     ------
-    UsageError : a run does not exist.
+    UsageError : a run does not exist, or the metric is unknown.
     EnsembleError : different targets or classes, no common samples, or different labels of a sample.
     """
     a, b = (_published(name, runs) for name in (first, second))
@@ -124,13 +142,21 @@ def compare_runs(first: str, second: str, runs: Path = Path("runs"), per_person:
         labels, people, values = averaged[0][0], averaged[0][2], [one[1] for one in averaged]
     _note_splits(a, b, notes)
     changed, unchanged = settings_between(a.settings, b.settings)
-    missing = [one.run for one in (a, b) if not one.settings]
+    blends = [one.run for one in (a, b) if is_blend(one.run, runs)]
+    missing = [one.run for one in (a, b) if not one.settings and one.run not in blends]
+    if blends:
+        notes.append(f"{' and '.join(blends)}: made from other runs, so no settings are compared")
+        changed, unchanged = {}, ()
     if missing:
         notes.append(f"{' and '.join(missing)}: no config.toml, so the settings are unknown")
         changed, unchanged = {}, ()
+    measured = {name: METRICS[name] for name in COMPARED}
+    if metric is not None:
+        main = find_metric(metric) if isinstance(metric, str) else metric
+        measured = {main.name: main} | {name: one for name, one in measured.items() if name != main.name}
     differences = {
-        name: difference_over_people(METRICS[name], labels, values[0], values[1], people, level=LEVEL)
-        for name in COMPARED
+        name: difference_over_people(one, labels, values[0], values[1], people, level=LEVEL)
+        for name, one in measured.items()
     }
     return Comparison(
         first,
@@ -139,7 +165,7 @@ def compare_runs(first: str, second: str, runs: Path = Path("runs"), per_person:
         unchanged,
         differences,
         len(labels) if per_person else rows,
-        differences[COMPARED[0]].difference.people,
+        next(iter(differences.values())).difference.people,
         tuple(notes),
     )
 
@@ -149,20 +175,21 @@ def known_runs(runs: Path = Path("runs")) -> list[str]:
     return sorted(path.name.removesuffix(".oof.npy") for path in runs.glob("*.oof.npy"))
 
 
-def require_run(name: str, runs: Path = Path("runs"), option: str = "run") -> None:
+def require_run(name: str, runs: Path = Path("runs"), option: str = "run", blends: bool = False) -> None:
     """Raise an error if a run has no out-of-fold predictions.
 
     Parameters
     ----------
     option : the word for the run in the message.
+    blends : whether it can be a blend.
 
     Raises
     ------
     EnsembleError : no fold of the run is trained yet.
     UsageError : there is no such run; the message suggests the closest names.
     """
-    known = known_runs(runs)
-    if name in known:
+    known = [*known_runs(runs), *(blend_names(runs) if blends else [])]
+    if name in known or (blends and is_blend(name, runs) and oof_of(name, runs).exists()):
         return
     close = close_matches(name, known)
     meant = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -200,8 +227,8 @@ class _Published:
 
 
 def _published(run: str, runs: Path) -> _Published:
-    require_run(run, runs)
-    path = oof_file(runs, run)
+    require_run(run, runs, blends=True)
+    path = oof_of(run, runs)
     sidecar = read_sidecar(path)
     if sidecar is None:
         raise EnsembleError(
@@ -354,7 +381,10 @@ class BaselineComparison:
 
 
 def compare_with_baselines(
-    runs: Sequence[RunLike], summaries: Sequence[RunSummary], per_person: bool = False
+    runs: Sequence[RunLike],
+    summaries: Sequence[RunSummary],
+    per_person: bool = False,
+    metric: str | None = None,
 ) -> list[BaselineComparison]:
     """Return the comparison of each run with its baseline, and the baselines; [] if no run has a baseline."""
     scores = {summary.run: summary.oof.interval for summary in summaries}
@@ -366,7 +396,7 @@ def compare_with_baselines(
         comparison, problem = None, ""
         if run.baseline is not None:
             try:
-                comparison = compare_runs(run.baseline, run.name, run.runs, per_person)
+                comparison = compare_runs(run.baseline, run.name, run.runs, per_person, metric)
             except EnsembleError as error:
                 problem = error.message
         compared.append(BaselineComparison(run.name, run.baseline, scores[run.name], comparison, problem))

@@ -2,6 +2,9 @@
 
 A damaged line does not affect the others: a line that a crash has cut off is skipped and counted, and the next line is
 appended after a line break. No command depends on the ledger: the files of a run are complete without it.
+
+A run that is removed or renamed gets a line that says so (`REMOVED_KIND`, `RENAMED_KIND`); its earlier lines stay in
+the file and are read accordingly. So the file is only ever appended to, and a crash or a second writer loses nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +37,10 @@ from folds.utils.schema import (
 )
 
 LEDGER = "ledger.jsonl"
-SCHEMA = 1
+SCHEMA = 2  # the newest that is read
+REMOVED_KIND, RENAMED_KIND = "removed", "renamed"
+# Lines get the oldest schema that can say them, so that an earlier version still reads the lines it knows.
+_SCHEMA_OF = {"run": 1, "note": 1, REMOVED_KIND: 2, RENAMED_KIND: 2}
 
 
 def _record(table: Mapping[str, FieldType]) -> FieldType:
@@ -105,6 +111,9 @@ _TABLES: dict[str, dict[str, FieldType]] = {
         "data": optional(TEXT),
     },
     "note": {"run": FILE_SAFE, "time": TEXT, "text": TEXT},
+    REMOVED_KIND: {"run": FILE_SAFE, "time": TEXT},
+    # configs: hash of a config.toml before → after, for the files in which the name was replaced
+    RENAMED_KIND: {"run": FILE_SAFE, "time": TEXT, "to": FILE_SAFE, "configs": optional(mapping_of(TEXT))},
 }
 _KIND = one_of(*_TABLES)
 
@@ -176,7 +185,7 @@ def append(path: Path, kind: str, record: Mapping[str, Any]) -> None:
     wrong = validate_fields(record, _TABLES[kind])
     if wrong:
         raise ValueError(f"not a line of the ledger: {'; '.join(wrong)}")
-    line = json.dumps({"schema": SCHEMA, "kind": kind, **record}, ensure_ascii=False, allow_nan=False)
+    line = json.dumps({"schema": _SCHEMA_OF[kind], "kind": kind, **record}, ensure_ascii=False, allow_nan=False)
     # Bytes of a file name that are not valid UTF-8 are lone surrogates, which JSON can hold only as escapes.
     content = line.encode("utf-8", "backslashreplace") + b"\n"
     make_folder(path.parent)
@@ -233,9 +242,27 @@ def read_ledger(path: Path) -> Ledger:
             newer.append(number)
         elif not _KIND.holds(record.get("kind")) or validate_fields(record, _TABLES[record["kind"]]):
             damaged.append(number)
+        elif record["kind"] == REMOVED_KIND:
+            found = {kind: [one for one in lines if one["run"] != record["run"]] for kind, lines in found.items()}
+        elif record["kind"] == RENAMED_KIND:
+            found = {kind: [_renamed(one, record) for one in lines] for kind, lines in found.items()}
         else:
             found[record["kind"]].append(record)
     return Ledger(path, tuple(found["run"]), tuple(found["note"]), tuple(damaged), tuple(newer))
+
+
+def _renamed(entry: dict[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line with the new name of a run, also where it is the baseline."""
+    before, after, configs = record["run"], record["to"], record.get("configs") or {}
+    renamed = dict(entry)
+    if entry["run"] == before:
+        renamed["run"] = after
+    if "config_sha" in entry:
+        renamed["config_sha"] = configs.get(entry["config_sha"], entry["config_sha"])
+    baseline = entry.get("baseline")
+    if baseline is not None and baseline["run"] == before:
+        renamed["baseline"] = {**baseline, "run": after}
+    return renamed
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from folds.config.files import read_record
 from folds.config.recipe import default_of, key_of
 from folds.errors import EnsembleError, UsageError, unknown_name
-from folds.experiments.comparison import changes_text
+from folds.experiments.comparison import changes_text, compare_runs, settings_of
 from folds.experiments.ledger import Ledger
 from folds.experiments.record import entry_from_files, trained_folds
-from folds.metrics.intervals import Difference, Interval
-from folds.utils.files import sha256_file
-from folds.utils.text import value_text
+from folds.metrics.classification import METRICS, Metric
+from folds.metrics.custom import find_metric
+from folds.metrics.intervals import Difference, Interval, interval_over_people
+from folds.predictions.files import read_array, read_sidecar
+from folds.predictions.named import blend_names, oof_of, progress_of
+from folds.predictions.reading import labels_and_groups
+from folds.utils.files import read_json, sha256_file
+from folds.utils.text import duration, value_text
 
 logger = logging.getLogger(__name__)
 
 NOT_IN_LEDGER, REMOVED = "not in the ledger", "files deleted"
 CHANGED, BASELINE_CHANGED = "retrained since", "baseline retrained since"
+UNFINISHED = "unfinished"
+BLEND = "blend"  # in the column arch
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class RunListing:
     notes : the notes on the run, oldest first.
     flags : warnings about the run or its line.
     among : number of runs that are compared with the same baseline.
+    metric : the metric of its columns.
     """
 
     run: str
@@ -43,6 +53,17 @@ class RunListing:
     notes: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     among: int = 1
+    metric: Metric = METRICS["macro_f1"]
+
+    @property
+    def score(self) -> Mapping[str, float] | None:
+        """Return its out-of-fold score by `metric`, with the keys of `Interval.from_dict`; None if it has none."""
+        return (self.entry.get("oof") or {}).get(self.metric.name)
+
+    @property
+    def is_blend(self) -> bool:
+        """Return whether it is a blend and not a training."""
+        return self.entry.get("arch") == BLEND
 
     @property
     def baseline(self) -> str:
@@ -51,8 +72,8 @@ class RunListing:
 
     @property
     def difference(self) -> Mapping[str, Any] | None:
-        """Return the difference of macro F1 from the baseline, with the keys of `Difference.from_dict`, or None."""
-        return ((self.entry.get("baseline") or {}).get("differences") or {}).get("macro_f1")
+        """Return the difference of its score from the baseline, with the keys of `Difference.from_dict`, or None."""
+        return ((self.entry.get("baseline") or {}).get("differences") or {}).get(self.metric.name)
 
     @property
     def significance(self) -> str:
@@ -61,10 +82,14 @@ class RunListing:
         return "" if found is None else Difference.from_dict(found).verdict(self.among)
 
 
-def list_runs(ledger: Ledger, runs: Path = Path("runs")) -> list[RunListing]:
+def list_runs(ledger: Ledger, runs: Path = Path("runs"), others: bool = False) -> list[RunListing]:
     """Return every run with a trained fold in the order of the last lines; runs without a line follow, by name.
 
     A run whose files cannot be read is skipped, with a warning in the log.
+
+    Parameters
+    ----------
+    others : also list the runs without a trained fold, and the blends.
     """
     latest = ledger.latest()
     existing = {path.parent.name for path in runs.glob("*/config.toml")}
@@ -80,8 +105,96 @@ def list_runs(ledger: Ledger, runs: Path = Path("runs")) -> list[RunListing]:
             continue
         if found is not None:
             listed.append(RunListing(name, found, tuple(ledger.notes_of(name)), (NOT_IN_LEDGER, *_flags(found, runs))))
+        elif others:
+            listed.append(RunListing(name, _unfinished(name, runs), tuple(ledger.notes_of(name)), (UNFINISHED,)))
+    for name in blend_names(runs) if others else ():
+        listed.append(RunListing(name, _blend(name, runs), tuple(ledger.notes_of(name.rpartition("/")[2]))))
     counted = Counter(one.baseline for one in listed if one.difference is not None)
     return [replace(one, among=max(1, counted[one.baseline])) for one in listed]
+
+
+def _unfinished(name: str, runs: Path) -> dict[str, Any]:
+    """Return the fields of a run without a trained fold: what it was started with."""
+    path = runs / name / "config.toml"
+    settings, progress = settings_of(read_record(path)), progress_of(name, runs)
+    return _untrained(name, str(settings.get("arch", "")), path) | {
+        "k": progress.k if progress else 1,
+        "settings": settings,
+    }
+
+
+def _untrained(name: str, arch: str, path: Path) -> dict[str, Any]:
+    """Return the fields of something that was not trained; its time is that of a file."""
+    time = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    cost = {"seconds": 0, "images": 0, "devices": []}
+    common = {"run": name, "time": time, "arch": arch, "folds": {}, "k": 0, "settings": {}, "oof": {}, "cost": cost}
+    return common | {"optimistic": False, "changed": []}
+
+
+def _blend(name: str, runs: Path) -> dict[str, Any]:
+    """Return the fields of a blend from its record; a record that says nothing usable leaves them empty."""
+    path = runs / name / "blend.json"
+    entry = _untrained(name, BLEND, path)
+    try:
+        record = read_json(path)
+        members = [str(one["run"]) for one in record["runs"]]
+        entry["settings"] = {"method": str(record["method"]), "runs": ",".join(members)}
+        for split, one in {} if record.get("per") else record["blend"].items():  # the list scores images
+            score = one["score"]
+            known = {
+                key: value for key, value in score.items() if isinstance(value, dict) and None not in value.values()
+            }
+            entry[split] = {"rows": score["rows"], "people": score["people"], **known}
+            entry[split] |= {"accuracy": {"score": score["accuracy"]}} if "accuracy" not in known else {}
+    except (EnsembleError, LookupError, TypeError, AttributeError):
+        pass
+    macro_f1 = METRICS["macro_f1"]
+    if macro_f1.name not in entry["oof"] and oof_of(name, runs).exists():
+        measured = _measured(oof_of(name, runs), macro_f1)
+        entry["oof"] = entry["oof"] | ({} if measured is None else {macro_f1.name: measured})
+    return entry
+
+
+def with_metric(listed: Sequence[RunListing], metric: str, runs: Path = Path("runs")) -> list[RunListing]:
+    """Return the runs with their scores by another metric, computed from their predictions where the line lacks it.
+
+    Raises
+    ------
+    UsageError : an unknown metric.
+    """
+    found = find_metric(metric)
+    return [_with_metric(one, found, runs) for one in listed]
+
+
+def _with_metric(one: RunListing, metric: Metric, runs: Path) -> RunListing:
+    entry = dict(one.entry)
+    scores, path = entry.get("oof") or {}, oof_of(one.run, runs)
+    if "low" not in scores.get(metric.name, {}) and path.exists():
+        measured = _measured(path, metric)
+        entry["oof"] = scores | ({metric.name: measured} if measured is not None else {})
+    baseline = entry.get("baseline")
+    if baseline is not None and metric.name not in (baseline.get("differences") or {}):
+        try:
+            change = compare_runs(baseline["run"], one.run, runs, metric=metric).differences[metric.name].to_dict()
+        except EnsembleError:  # its files are deleted: the line says nothing about this metric
+            pass
+        else:
+            differences = {**(baseline.get("differences") or {}), metric.name: change}
+            entry["baseline"] = {**baseline, "differences": differences}
+    return replace(one, entry=entry, metric=metric)
+
+
+def _measured(path: Path, metric: Metric) -> dict[str, float] | None:
+    """Return the score of a prediction file; None without labels."""
+    try:
+        sidecar = read_sidecar(path)
+        if sidecar is None:
+            return None
+        labels, persons = labels_and_groups(sidecar)
+        found = interval_over_people(metric, labels, read_array(path), persons)
+    except (EnsembleError, ValueError, LookupError):
+        return None
+    return {"score": found.value, "low": found.low, "high": found.high}
 
 
 def _flags(entry: Mapping[str, Any], runs: Path) -> list[str]:
@@ -101,7 +214,7 @@ def _flags(entry: Mapping[str, Any], runs: Path) -> list[str]:
 
 
 def _interval(value: Mapping[str, Any] | None, key: str, text: Callable[[Mapping[str, float]], str]) -> str:
-    return "" if not value or key not in value else text(value[key])
+    return "" if not value or key not in value or ("low" not in value[key] and text is _ci) else text(value[key])
 
 
 def _score(value: Mapping[str, float]) -> str:
@@ -121,7 +234,7 @@ def _against(listed: RunListing, text: Callable[[Mapping[str, Any]], str]) -> st
 
 
 def _folds(listed: RunListing) -> str:
-    return f"{len(listed.entry['folds'])}/{listed.entry['k']}"
+    return "" if listed.is_blend else f"{len(listed.entry['folds'])}/{listed.entry['k']}"
 
 
 def _commit(listed: RunListing) -> str:
@@ -136,7 +249,7 @@ COLUMNS: dict[str, tuple[str, Callable[[RunListing], str]]] = {
     "date": ("date (UTC)", lambda one: one.entry["time"][:16].replace("T", " ")),
     "folds": ("folds", _folds),
     "macro_f1": ("OOF macro F1", lambda one: _interval(one.entry["oof"], "macro_f1", _score)),
-    "interval": ("95% CI (over people)", lambda one: _interval(one.entry["oof"], "macro_f1", _ci)),
+    "interval": ("95% CI (over people)", lambda one: _interval(one.entry["oof"], one.metric.name, _ci)),
     "accuracy": ("accuracy", lambda one: _interval(one.entry["oof"], "accuracy", _score)),
     "log_loss": ("log loss", lambda one: _interval(one.entry["oof"], "log_loss", _score)),
     "test": ("test macro F1", lambda one: _interval(one.entry.get("test"), "macro_f1", _score)),
@@ -148,7 +261,7 @@ COLUMNS: dict[str, tuple[str, Callable[[RunListing], str]]] = {
     "distinguishable": ("significant", lambda one: one.significance),
     "hypothesis": ("hypothesis", lambda one: one.entry.get("hypothesis") or ""),
     "notes": ("notes", lambda one: "; ".join(one.notes)),
-    "time": ("time", lambda one: str(timedelta(seconds=round(one.entry["cost"]["seconds"])))),
+    "time": ("time", lambda one: "" if not (n := one.entry["cost"]["seconds"]) else duration(n)),
     "images": ("images trained on", lambda one: f"{one.entry['cost']['images']:,}"),
     "parameters": (
         "parameters",
@@ -159,10 +272,11 @@ COLUMNS: dict[str, tuple[str, Callable[[RunListing], str]]] = {
     "commit": ("commit", _commit),
     "marks": ("", lambda one: ", ".join(one.flags)),
 }
+SCORE = "score"  # the column of the metric that was asked for
 USUAL = (
     "run",
     "folds",
-    "macro_f1",
+    SCORE,
     "interval",
     "accuracy",
     "baseline",
@@ -175,8 +289,15 @@ USUAL = (
 )
 
 
+def _rank(one: RunListing) -> float:
+    """Return a number that is lower for a better score; runs without a score are last."""
+    if one.score is None:
+        return math.inf
+    return -one.score["score"] if one.metric.greater_is_better else one.score["score"]
+
+
 SORTS: dict[str, Callable[[RunListing], Any]] = {
-    "score": lambda one: -one.entry["oof"]["macro_f1"]["score"],
+    "score": lambda one: _rank(one),
     "date": lambda one: one.entry["time"],
     "name": lambda one: one.run,
     "time": lambda one: one.entry["cost"]["seconds"],
@@ -203,11 +324,15 @@ def column(name: str, listed: Sequence[RunListing]) -> tuple[str, Callable[[RunL
     UsageError : an unknown column; the message suggests the closest names.
     """
     key = name.strip().replace("-", "_")
+    metric = listed[0].metric if listed else METRICS["macro_f1"]
+    if key == metric.name or key == SCORE:
+        lower = "" if metric.greater_is_better else " (lower is better)"
+        return f"OOF {metric.title}{lower}", lambda one: "" if one.score is None else _score(one.score)
     if key in COLUMNS:
         return COLUMNS[key]
     settings = {setting for one in listed for setting in one.entry["settings"]}
     if key not in settings and key_of(key) is None:
-        raise unknown_name("column", name.strip(), [*COLUMNS, *sorted(settings - set(COLUMNS))])
+        raise unknown_name("column", name.strip(), [SCORE, *COLUMNS, *sorted(settings - set(COLUMNS))])
     return key, lambda one: "" if (value := _setting(one, key)) is None else value_text(value)
 
 

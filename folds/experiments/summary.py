@@ -9,9 +9,12 @@ from statistics import mean, stdev
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from folds.metrics.custom import find_metric
 from folds.metrics.report import ScoreReport
-from folds.predictions.reading import mean_test_predictions, oof_predictions, score_rows
+from folds.predictions.files import PredictionMetadata
+from folds.predictions.reading import labels_and_groups, mean_test_predictions, oof_predictions, score_rows
 
 
 class RunLike(Protocol):
@@ -48,6 +51,7 @@ class RunSummary:
     oof : out-of-fold score.
     test : test score; None without test predictions or labels.
     seconds : training time, summed over the folds.
+    fold_scores : score of each fold by the metric of `oof`, if that is not macro F1.
     """
 
     run: str
@@ -56,6 +60,12 @@ class RunSummary:
     oof: ScoreReport
     test: ScoreReport | None
     seconds: float
+    fold_scores: tuple[float, ...] = ()
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Return the score of each fold."""
+        return self.fold_scores or tuple(float(done["macro_f1"]) for done in self.folds.values())
 
     @property
     def selected_on_validation(self) -> bool:
@@ -63,8 +73,8 @@ class RunSummary:
         return any(done.get("optimistic") for done in self.folds.values())
 
     def spread(self) -> tuple[float, float]:
-        """Return mean and standard deviation of macro F1 over the folds (standard deviation 0 for one fold)."""
-        values = [float(done["macro_f1"]) for done in self.folds.values()]
+        """Return mean and standard deviation of the score over the folds (standard deviation 0 for one fold)."""
+        values = self.scores
         return mean(values), stdev(values) if len(values) > 1 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +133,11 @@ class PooledRuns:
 
 
 def pool_runs(
-    name: str, summaries: Sequence[RunSummary], runs: Path = Path("runs"), per_person: bool = False
+    name: str,
+    summaries: Sequence[RunSummary],
+    runs: Path = Path("runs"),
+    per_person: bool = False,
+    metric: str = "macro_f1",
 ) -> PooledRuns | None:
     """Return the pooled scores of several runs; None for a single run, or if the runs have no common sample yet."""
     if len(summaries) < 2:
@@ -144,9 +158,9 @@ def pool_runs(
         name,
         tuple(summary.run for summary in summaries),
         tuple(summary.oof.interval.value for summary in summaries),
-        tuple(float(done["macro_f1"]) for summary in summaries for done in summary.folds.values()),
-        score_rows(average, shared, per_person=per_person),
-        score_rows(np.mean([values for values, _ in tests], axis=0), tests[0][1], per_person=per_person)
+        tuple(score for summary in summaries for score in summary.scores),
+        score_rows(average, shared, metric, per_person),
+        score_rows(np.mean([values for values, _ in tests], axis=0), tests[0][1], metric, per_person)
         if len(tests) == len(summaries)
         else None,
         sum(summary.seconds for summary in summaries),
@@ -154,7 +168,12 @@ def pool_runs(
 
 
 def summarize_run(
-    run: str, folds: Mapping[int, Mapping[str, Any]], k: int, runs: Path = Path("runs"), per_person: bool = False
+    run: str,
+    folds: Mapping[int, Mapping[str, Any]],
+    k: int,
+    runs: Path = Path("runs"),
+    per_person: bool = False,
+    metric: str = "macro_f1",
 ) -> RunSummary:
     """Score a run from its prediction files.
 
@@ -165,7 +184,15 @@ def summarize_run(
         run,
         folds,
         k,
-        score_rows(oof[0], oof[1], per_person=per_person),
-        None if test is None else score_rows(test[0], test[1], per_person=per_person),
+        score_rows(oof[0], oof[1], metric, per_person),
+        None if test is None else score_rows(test[0], test[1], metric, per_person),
         sum(float(done["seconds"]) for done in folds.values()),
+        () if metric == "macro_f1" else _fold_scores(oof[0], oof[1], metric),
     )
+
+
+def _fold_scores(values: NDArray[np.floating], sidecar: PredictionMetadata, metric: str) -> tuple[float, ...]:
+    """Return the score of each fold of an out-of-fold file, per image."""
+    found, labels = find_metric(metric), labels_and_groups(sidecar)[0]
+    fold = np.broadcast_to(np.asarray(sidecar.fold), len(labels))
+    return tuple(float(found(labels[fold == one], values[fold == one])) for one in np.unique(fold))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from folds.models.archive import load_archive, unusual
 from folds.models.factory import Architecture, check_arguments, create_model, is_known
 from folds.models.multi_head import join_heads
 from folds.predictions.files import LABEL
-from folds.utils.files import sha256_file, write_atomic
+from folds.utils.files import is_file_safe, sha256_file, write_atomic
 from folds.utils.schema import (
     ANYTHING,
     BOOL,
@@ -279,7 +279,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is not a checkpoint of this program",
             hint="other weights can initialize a training: ensemble kfold --arch NAME --init-weights FILE",
         )
-    return _checked(path, record)
+    checkpoint, folder = _checked(path, record), path.absolute().parent
+    # A renamed run keeps its checkpoints as they are: then their folder has its name.
+    own = folder.parent.name == "checkpoints" and path.name == f"fold{checkpoint.fold}.pt" and is_file_safe(folder.name)
+    return replace(checkpoint, run=folder.name) if own else checkpoint
 
 
 def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:

@@ -177,7 +177,7 @@ def _ascii_columns(content: bytes) -> dict[str, NDArray[np.str_]] | None:
     content = content if content.endswith(b"\n") else content + b"\n"
     header = content[: content.index(b"\n")].decode().split(",")
     raw, width = np.frombuffer(content + bytes(_MAX_WIDTH), np.uint8), len(header)
-    ends = np.flatnonzero((raw == ord(",")) | (raw == ord("\n")))
+    ends: NDArray[np.int64] = np.flatnonzero((raw == ord(",")) | (raw == ord("\n")))
     if len(ends) < 2 * width or len(ends) % width or len(set(header)) < width or "id" not in header:
         return None
     ends = ends.reshape(-1, width)

@@ -11,7 +11,7 @@ from folds.runs.plan import Plan
 from folds.runs.publish import write_predictions
 from folds.training.job import LOCK_SECONDS, Job, Outcome, lock_of
 from folds.utils.files import remove_stale_temporaries
-from folds.utils.locks import exclusive_lock
+from folds.utils.locks import exclusive_lock, remove_stale_locks
 
 
 @contextlib.contextmanager
@@ -32,6 +32,9 @@ def lock_runs(plan: Plan) -> Iterator[None]:
                     remove_stale_temporaries(run.runs, f"{run.name}.fold{fold}.test.")
             remove_stale_temporaries(run.runs, f"{run.name}.oof.")
             remove_stale_temporaries(run.folder)
+        for folder in {run.runs for run in plan.runs}:
+            for inner in (folder, folder / "tta", folder / "tune"):
+                remove_stale_locks(inner)
         yield
 
 

@@ -39,6 +39,7 @@ from folds.utils.arguments import (
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.progress import Progress
 from folds.utils.schema import ANYTHING, FILE_SAFE, optional
+from folds.utils.text import counted
 
 if TYPE_CHECKING:
     from folds.data.face import Data
@@ -154,8 +155,9 @@ def kfold(
     )
     if trained.failed:
         lines = [f"{one.job.title}: {one.error.message}" for one in trained.failed if one.error is not None]
+        of = counted(len(plan.runs) * len(plan.folds), "fold")
         raise FoldsFailed(
-            f"{len(trained.failed)} of {len(plan.runs) * len(plan.folds)} folds failed; the other folds are saved",
+            f"{len(trained.failed)} of {of} failed; the other folds are saved",
             hint="the same call tries the failed folds again",
             details=lines,
         )

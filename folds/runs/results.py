@@ -23,6 +23,7 @@ from folds.splits.assignment import FoldAssignment, load_folds
 from folds.utils.arguments import NAME, PATH, check_arguments
 from folds.utils.display import Displayed, Table
 from folds.utils.files import read_json
+from folds.utils.text import counted
 from folds.utils.toml import read_toml
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class Runs(Mapping[str, TrainedRun], Displayed):
     def display_table(self) -> Table:
         """Return the table of scores for display, a line per run."""
         if not self.summaries:
-            return Table(f"{len(self)} runs, no fold is trained yet")
+            return Table(f"{counted(len(self), 'run')}, no fold is trained yet")
         return results_table(self.summaries, self.pooled)
 
 

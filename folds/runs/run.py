@@ -182,6 +182,13 @@ class Run:
                     hint=f"{matching} it; `name=NEW` starts another run; `force=True` retrains it from scratch",
                     details=lines,
                 )
+            if changed == ["epochs"] and before["epochs"] < after["epochs"]:
+                raise EnsembleError(
+                    f"the run {self.folder} was started with fewer epochs; its learning rate ends with them, so no "
+                    "epoch can be added",
+                    hint=f"`init_run={self.name}` `name=NEW` trains on from its weights, fold by fold",
+                    details=lines,
+                )
             raise EnsembleError(
                 f"the run {self.folder} was started with different settings",
                 hint="use the settings it was started with, `name=NEW` for another run, or `force=True` to retrain it "
@@ -286,7 +293,10 @@ def _comparable(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
         for key, value in _resolved(record, path).items()
         if key not in _NOT_COMPARED_RESOLVED
     }
-    return {key: value for key, value in record.items() if key not in _NOT_COMPARED} | resolved
+    shown = (
+        {"metric"} if record.get("keep", "last") != "best" and not record.get("patience") else set()
+    )  # decides nothing
+    return {key: value for key, value in record.items() if key not in _NOT_COMPARED | shown} | resolved
 
 
 def _short(value: Any) -> str:

@@ -105,7 +105,7 @@ def score_runs(plan: Plan, failed: Sequence[Outcome] = (), per_person: bool = Fa
     """Score and compare the trained folds of the runs of a plan."""
     summaries = summarize_runs(plan, per_person)
     pooled = pool_variants(plan, summaries, per_person)
-    compared = compare_with_baselines(plan.runs, summaries, per_person)
+    compared = compare_with_baselines(plan.runs, summaries, per_person, _metric(plan))
     return TrainingResult(plan, summaries, pooled, compared, list(failed))
 
 
@@ -145,8 +145,9 @@ def _log_outcome(outcome: Outcome) -> None:
         logger.error(outcome.error.full_text())
     elif outcome.result is not None:
         done = outcome.result
+        others = "".join(f"{name} {score:.3f}, " for name, score in (done.get("scores") or {}).items())
         logger.info(
-            f"{outcome.job.title}: macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, "
+            f"{outcome.job.title}: {others}macro F1 {done['macro_f1']:.3f}, accuracy {done['accuracy']:.3f}, "
             f"{duration(done['seconds'])} ({done['seconds'] / max(done['epochs'], 1):.1f} s per epoch)"
         )
 
@@ -164,13 +165,18 @@ def _enter_in_ledger(plan: Plan, git: Mapping[str, Any] | None) -> list[dict[str
     return entries
 
 
+def _metric(plan: Plan) -> str:
+    """Return the metric of all scores of a plan."""
+    return plan.runs[0].recipe.metric
+
+
 def summarize_runs(plan: Plan, per_person: bool = False) -> list[RunSummary]:
     """Return the scores of the runs with a trained fold."""
     summaries = []
     for run in plan.runs:
         done = {fold: record for fold in range(run.assignment.k) if (record := run.done(fold)) is not None}
         if done:
-            summaries.append(summarize_run(run.name, done, run.assignment.k, run.runs, per_person))
+            summaries.append(summarize_run(run.name, done, run.assignment.k, run.runs, per_person, _metric(plan)))
     return summaries
 
 
@@ -180,6 +186,6 @@ def pool_variants(plan: Plan, summaries: Sequence[RunSummary], per_person: bool 
     pooled = []
     for name in dict.fromkeys(base.values()):
         members = [summary for summary in summaries if base[summary.run] == name]
-        found = pool_runs(name, members, plan.runs[0].runs, per_person)
+        found = pool_runs(name, members, plan.runs[0].runs, per_person, _metric(plan))
         pooled += [found] if found is not None else []
     return pooled

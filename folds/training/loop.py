@@ -15,6 +15,7 @@ from folds.augmentation.batch import augment_batch
 from folds.augmentation.mixup import mix_batch
 from folds.errors import EnsembleError
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
+from folds.metrics.custom import find_metric
 from folds.models.precision import autocast
 from folds.optim.optimizers import Freezer
 from folds.training.context import FoldContext
@@ -50,7 +51,7 @@ def run_epochs(
     """
     loop = _Loop(context, state, writer, forward, report)
     recipe, progress = context.recipe, state.progress
-    while progress.epoch < recipe.epochs and not _should_stop_early(progress.history, recipe.patience):
+    while progress.epoch < recipe.epochs and not _should_stop_early(progress.history, recipe.patience, recipe.metric):
         loss, rate = loop.train_epoch()
         loop.close_epoch(loss, rate)
     weights = progress.best or (state.ema.module.state_dict() if state.ema is not None else None)
@@ -120,8 +121,9 @@ class _Loop:
         now = time.perf_counter()
         spent, self.clock = self.spent_before + now - self.clock, now
         record = {"epoch": progress.epoch + 1, "loss": loss, "lr": rate, "seconds": spent} | validation
-        best = max((r["validation_macro_f1"] for r in progress.history), default=-1.0)
-        if context.recipe.keep == "best" and record["validation_macro_f1"] > best:
+        best = max((_rank(r, context.recipe.metric) for r in progress.history), default=None)
+        now_rank = _rank(record, context.recipe.metric)
+        if context.recipe.keep == "best" and (best is None or now_rank > best):
             progress.best = {name: value.detach().clone() for name, value in state.eval_model.state_dict().items()}
         progress.history.append(record)
         progress.seconds += spent
@@ -187,9 +189,15 @@ class _Loop:
             self.saved = now
 
 
-def _should_stop_early(history: Sequence[Mapping[str, float]], patience: int) -> bool:
+def _rank(record: Mapping[str, float], metric: str) -> float:
+    """Return a number that is larger for a better validation score of an epoch; an undefined score is the worst."""
+    score = record[f"validation_{metric}"]
+    return -math.inf if math.isnan(score) else score if find_metric(metric).greater_is_better else -score
+
+
+def _should_stop_early(history: Sequence[Mapping[str, float]], patience: int, metric: str = "macro_f1") -> bool:
     """Return whether the validation score has not improved for `patience` epochs; always False if `patience` is 0."""
-    scores = [record["validation_macro_f1"] for record in history]
+    scores = [_rank(record, metric) for record in history]
     return patience > 0 and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
@@ -280,8 +288,11 @@ def _validate(context: FoldContext, model: torch.nn.Module) -> dict[str, float]:
     """Return the scores of the predicted classes on the validation part of the fold."""
     logits = context.logits(model, context.pixels, context.validation)
     labels, predicted = context.labels[context.validation], argmax_classes(logits)
-    return {
+    probabilities = softmax(logits)
+    scores = {
         "validation_macro_f1": macro_f1(labels, predicted, len(context.target.classes)),
         "validation_accuracy": accuracy(labels, predicted),
-        "validation_log_loss": log_loss(labels, softmax(logits)),
+        "validation_log_loss": log_loss(labels, probabilities),
     }
+    name = f"validation_{context.recipe.metric}"
+    return scores if name in scores else scores | {name: find_metric(context.recipe.metric)(labels, probabilities)}

@@ -15,6 +15,7 @@ from folds.config.recipe import Recipe
 from folds.data.table import SampleTable
 from folds.data.targets import ClassAttributes, Target, determined_attributes, rebinned, resolve_target
 from folds.errors import UsageError, unknown_name
+from folds.metrics.custom import find_metric
 from folds.optim.loss_spec import parse_loss
 from folds.predictions.files import LABEL
 from folds.training.criterion import check_head_losses
@@ -35,6 +36,7 @@ def validate_recipe(recipe: Recipe) -> None:
         parse_loss(loss, recipe.label_smoothing)
     parse_sampler(recipe.sampler)
     MixupCutmix(recipe.mixup, recipe.cutmix)
+    find_metric(recipe.metric)
     if recipe.transform is not None:
         load_transform(recipe.transform)
 

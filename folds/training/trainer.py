@@ -21,6 +21,7 @@ from folds.data.targets import resolve_target
 from folds.errors import EnsembleError
 from folds.images.cache import mean_std
 from folds.metrics.classification import accuracy, argmax_classes, macro_f1
+from folds.metrics.custom import find_metric
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_checkpoint
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
@@ -207,11 +208,14 @@ def _record(
 ) -> dict[str, Any]:
     """Return the content of done.json: scores on the validation part, and the time and resources of the training."""
     job, labels, predicted = context.job, context.labels[context.validation], argmax_classes(logits)
+    chosen = context.recipe.metric
+    scores = {} if chosen in ("macro_f1", "accuracy") else {chosen: find_metric(chosen)(labels, softmax(logits))}
     return {
         "run": job.run,
         "fold": job.fold,
         "macro_f1": macro_f1(labels, predicted, len(context.target.classes)),
         "accuracy": accuracy(labels, predicted),
+        **({"scores": scores} if scores else {}),
         "images": len(context.epochs),
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 3),

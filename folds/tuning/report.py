@@ -12,6 +12,7 @@ from folds.tuning.study import Study, open_study, score_on_other_folds
 from folds.tuning.trials import Trial, best_of, cell, sort_trials, trial_name, trial_records, write_best, write_table
 from folds.utils.display import Displayed, Table
 from folds.utils.progress import SILENT, Progress
+from folds.utils.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +89,7 @@ class StudyReport(Displayed):
         if self.best is not None and self.best.score is not None:
             notes.append(f"best {options.metric} {self.best.score:.3f} is optimistic: it was selected on these folds")
         return Table(
-            f"{self.study.name}: {len(self.trials)} trials",
+            f"{self.study.name}: {counted(len(self.trials), 'trial')}",
             ["trial", *keys, options.metric, "epochs", "state"],
             rows,
             notes,

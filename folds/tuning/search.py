@@ -32,6 +32,7 @@ from folds.tuning.trainable import LOST, PROGRESS, SCORE, run_trial
 from folds.tuning.trials import STOPPED, Trial, cell, trial_name, write_trial
 from folds.utils.files import remove
 from folds.utils.progress import SILENT, Advance, Progress
+from folds.utils.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def train_trials(
     """
     ended = study.ended()
     if ended:
-        logger.info(f"{len(ended)} of {len(study.candidates)} trials have ended already")
+        logger.info(f"{len(ended)} of {counted(len(study.candidates), 'trial')} have ended already")
     left = [one for one in study.candidates if one.number not in ended]
     if not left:
         return []
@@ -182,7 +183,9 @@ class _Epochs:
         self.epoch(trial.number, self.left.get(trial.number, 0))
         settings = ", ".join(f"{key} {cell(value)}" for key, value in trial.settings.items())
         score = f"failed: {trial.reason}" if trial.score is None else f"{self.study.options.metric} {trial.score:.3f}"
-        early = f", stopped early after {trial.epochs} of {trial.of} epochs" if trial.state == STOPPED else ""
+        early = (
+            f", stopped early after {trial.epochs} of {counted(trial.of, 'epoch')}" if trial.state == STOPPED else ""
+        )
         logger.info(f"{trial_name(trial.number)}: {settings}: {score}{early}")
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 from folds.config.recipe import Recipe, key_of, known_hint, known_settings, spellings_of
 from folds.errors import EnsembleError, close_matches
+from folds.metrics.classification import METRICS
+from folds.metrics.custom import find_metric
 from folds.utils.files import derive_seed
 from folds.utils.schema import shown
 
-METRICS = ("macro_f1", "accuracy", "log_loss")
+ALWAYS = ("macro_f1", "accuracy", "log_loss")  # measured after every epoch, whatever the metric
 _EXAMPLE = "[space], then lr = {low = 1e-4, high = 1e-2, log = true} or batch_size = [16, 32, 64]"
 _ATTEMPTS = 10_000  # to sample settings that differ from all earlier trials, before the space counts as exhausted
 _MAX_TRIALS = 10_000
@@ -102,7 +104,7 @@ class TuneOptions:
     @property
     def lower_is_better(self) -> bool:
         """Return whether a lower score is better."""
-        return self.metric == "log_loss"
+        return not find_metric(self.metric).greater_is_better
 
 
 def read_space(path: Path | str, table: Any) -> tuple[Parameter, ...]:
@@ -192,7 +194,7 @@ def _range(where: str, key: str, table: Mapping[str, Any], kinds: set[Any]) -> P
     return Parameter(key, (), low, high, log, is_integer)
 
 
-def read_options(path: Path | str, table: Any, trials: int | None = None) -> TuneOptions:
+def read_options(path: Path | str, table: Any, trials: int | None = None, metric: str | None = None) -> TuneOptions:
     """Return the options of a ``[tune]`` table.
 
     Parameters
@@ -218,6 +220,8 @@ def read_options(path: Path | str, table: Any, trials: int | None = None) -> Tun
     if trials is not None:
         _check_option("`trials`", "trials", trials)
         values["trials"] = trials
+    if metric is not None:
+        values["metric"] = find_metric(metric).name
     return TuneOptions(**values)
 
 
@@ -235,7 +239,7 @@ def _check_option(where: str, key: str, value: Any) -> None:
         "seed": (type(value) is int and value >= 0, "a whole number from 0"),
     }.get(key, (type(value) is int and value >= 1, "a whole number from 1"))
     if not valid:
-        close = _meant(value, METRICS) if key == "metric" and isinstance(value, str) else ""
+        close = _meant(value, list(METRICS)) if key == "metric" and isinstance(value, str) else ""
         raise EnsembleError(f"{where}: expected {expected}, found {shown(value)}{close}")
 
 

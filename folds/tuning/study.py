@@ -13,7 +13,7 @@ from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError, UsageError
 from folds.runs.run import file_safe
 from folds.training.job import LOCK_SECONDS, lock_of
-from folds.tuning.space import Parameter, TuneOptions, read_options, read_space, sample_settings
+from folds.tuning.space import ALWAYS, Parameter, TuneOptions, read_options, read_space, sample_settings
 from folds.tuning.trials import Trial, best_of, read_trial, trial_name
 from folds.utils.files import make_folder, read_json, remove, write_json
 from folds.utils.locks import exclusive_lock
@@ -91,7 +91,11 @@ def max_epochs_of(space: Sequence[Parameter], recipe: Recipe) -> int:
 
 
 def make_study(
-    flags: Mapping[str, Any], config: Path | None = None, trials: int | None = None, root: Path = Path()
+    flags: Mapping[str, Any],
+    config: Path | None = None,
+    trials: int | None = None,
+    root: Path = Path(),
+    metric: str | None = None,
 ) -> Study:
     """Read the settings, the space and the options, and sample the trials; neither data nor images are read.
 
@@ -99,7 +103,7 @@ def make_study(
     ----------
     flags : setting → value, as for `folds.config.files.load_settings`.
     config : a TOML file with a table ``[space]``; None for ./ensemble.toml.
-    trials : replaces the number of trials in the file.
+    trials, metric : replace the number of trials and the metric of the file.
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
 
     Raises
@@ -111,7 +115,7 @@ def make_study(
     path, table, more = tuning_of(config)
     if read_run_tables(config):
         raise EnsembleError(f"{path}: [[run]] and [space] contradict each other", hint="remove one of them")
-    space, options = read_space(path, table), read_options(path, more, trials)
+    space, options = read_space(path, table), read_options(path, more, trials, metric)
     settings, recipe, origins = load_settings(flags, config, tuning=True)
     for axis in space:
         # ./ensemble.toml may hold defaults for every command; a value given for this study contradicts the space.
@@ -137,6 +141,8 @@ def make_study(
                 f"a trial must have one architecture, found {', '.join(own.arch)}",
                 hint=f"put arch = {_listed(own.arch)} into [space]",
             )
+        if options.metric not in ALWAYS:  # then each epoch has to be scored by it, too
+            one = replace(one, metric=options.metric)
         candidates.append(TrialSpec(number, values, own, one))
     max_epochs = max_epochs_of(space, recipe) * len(options.folds)
     if options.grace > max_epochs:

@@ -14,7 +14,7 @@ from folds.data.targets import resolve_target
 from folds.errors import EnsembleError, TrainingDivergedError
 from folds.execution.ray_task import require_gpu
 from folds.execution.shared_files import missing_here
-from folds.metrics.classification import METRICS
+from folds.metrics.custom import find_metric
 from folds.predictions.files import read_array
 from folds.splits.assignment import read_folds
 from folds.training.job import Job, job_from_dict
@@ -151,4 +151,4 @@ def _score(job: Job, metric: str) -> float:
     code = {name: i for i, name in enumerate(job.classes)}
     rows = folds.validation_index(job.fold)
     labels = target.encode_scored(np.array([code[name] for name in folds.labels[rows].tolist()]))
-    return METRICS[metric](labels, read_array(job.fold_dir / "oof.npy"))
+    return find_metric(metric)(labels, read_array(job.fold_dir / "oof.npy"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from folds.errors import printable, without_marks
 from folds.utils.progress import SILENT, Advance, JobProgress, Progress
-from folds.utils.text import duration
+from folds.utils.text import counted, duration
 
 _SECONDS = 0.2  # between two updates
 
@@ -95,7 +95,7 @@ class _Jobs:
             last = (
                 "" if scored is None else f"; {job.run} fold {job.fold}, epoch {event['epoch']}: macro F1 {scored:.3f}"
             )
-            self.draw(f"training {self.count} folds: {done:.0%}{rest}{last}", scored is not None)
+            self.draw(f"training {counted(self.count, 'fold')}: {done:.0%}{rest}{last}", scored is not None)
 
     def outcome(self, outcome: Any) -> None:
         """Count an ended job as done."""

@@ -4,6 +4,11 @@ All locks are ``flock``. The package filelock is no substitute: it locks a path 
 a cache under construction need); its older versions empty the file on opening, which loses the process id and machine
 for the message; its newer versions fall back to a file that outlives a killed process on disks without locks. Its
 version is also determined by torch, which requires it.
+
+A lock file is removed when it is released, so none lies about. A process that has opened the file before it was removed
+would then lock a file that nobody else finds; therefore a lock counts only if its file is still the one of that path,
+and is taken again otherwise. Earlier versions lock the same paths and leave the files: while such a process runs, it
+holds the file, which is then neither removed nor locked here.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ from typing import IO, Any
 
 from folds.errors import EnsembleError, ResourceLockedError
 from folds.utils.files import cannot_write, make_folder
+
+_FRESH_SECONDS = 60.0
 
 
 def try_lock(file: int | IO[Any], wait: bool = False) -> bool | None:
@@ -61,25 +68,66 @@ def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
     EnsembleError : the file cannot be written, or the disk has no locks.
     """
     make_folder(path.parent)
-    end = time.monotonic() + wait
-    try:
-        opened = open(path, "a+")  # noqa: SIM115 - only errors of opening are caught, not those of the block
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    with opened as file:
-        while not (held := try_lock(file)):
+    with _locked_file(path, what, time.monotonic() + wait) as file:
+        file.truncate(0)
+        file.write(f"{os.getpid()} {os.uname().nodename}")
+        file.flush()
+        try:
+            yield
+        finally:
+            # Before it is released: whoever locks it afterwards sees that the path has no file, or another one. The
+            # block may have removed the folder.
+            with contextlib.suppress(OSError):
+                if _is_at(file, path):
+                    path.unlink()
+
+
+def _locked_file(path: Path, what: str, end: float) -> IO[str]:
+    """Return the file of a path, open and locked, waiting until `end`."""
+    while True:
+        try:
+            file = open(path, "a+")  # noqa: SIM115 - the caller closes it
+        except OSError as error:
+            raise cannot_write(path, error) from None
+        try:
+            held = try_lock(file)
+            if held and _is_at(file, path):
+                return file
             if held is None:
                 raise EnsembleError(
                     f"{path} cannot be locked: its disk has no file locks, so two processes could write {what} at once",
                     hint="work in a folder on another disk",
                 )
-            if time.monotonic() >= end:
+            if held is False and time.monotonic() >= end:
                 raise _locked_error(file, what)
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        if held is False:
             time.sleep(0.1)
-        file.truncate(0)
-        file.write(f"{os.getpid()} {os.uname().nodename}")
-        file.flush()
-        yield
+
+
+def _is_at(file: IO[Any], path: Path) -> bool:
+    """Return whether an open file is still the one of this path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+def remove_stale_locks(folder: Path) -> None:
+    """Remove the lock files that nobody holds: of killed processes, and of earlier versions, which left them.
+
+    A file of the last minute stays: its process may have opened it and not locked it yet.
+    """
+    for path in folder.glob(".*.lock"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime < _FRESH_SECONDS:
+                continue
+            with open(path, "a+") as file:
+                if try_lock(file) and _is_at(file, path):
+                    path.unlink()
 
 
 def _locked_error(file: IO[str], what: str) -> ResourceLockedError:

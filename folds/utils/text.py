@@ -47,3 +47,18 @@ def duration(seconds: float) -> str:
         return f"{max(seconds, min(1, math.ceil(seconds))):.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return ``1 fold``, ``5 folds``, ``2,000 folds``; `plural` is for nouns that do not take an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes as ``900 B``, ``12 kB``, ``1.4 MB``."""
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"

@@ -29,8 +29,9 @@ def blend(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="prediction files (.npy, .npz), tables of probabilities or answers (.csv, .tsv, .parquet, .feather)",
-            metavar="FILES...",
+            help="prediction files (.npy, .npz), tables of probabilities or answers (.csv, .tsv, .parquet, .feather), "
+            "or names of runs and blends",
+            metavar="FILES|RUNS...",
         ),
     ],
     method: Annotated[
@@ -170,6 +171,12 @@ def blend(
             "--allow-duplicates", help="count files of equal content each time, not once", rich_help_panel=MEMBERS
         ),
     ] = False,
+    unfinished: Annotated[
+        bool,
+        typer.Option(
+            "--unfinished", help="also use runs that are not trained on all their folds", rich_help_panel=MEMBERS
+        ),
+    ] = False,
     metric: Annotated[
         str,
         typer.Option(
@@ -262,6 +269,7 @@ def blend(
         columns=ColumnNames(id, label, person, fold_column, prediction, _names(probabilities)),
         classes=None if classes is None else _names(classes),
         ids=tuple(ids or ()),
+        unfinished=unfinished,
     )
     if check:
         return _check(files, request)

@@ -13,6 +13,7 @@ import typer
 
 from ensemble.cli.terminal import console
 from folds.utils.files import make_folder
+from folds.utils.text import duration
 
 ARCHS = ("swin", "resnet18")
 FOLDS, EPOCHS = 5, 10
@@ -79,7 +80,7 @@ def demo(
     seconds = time.monotonic() - started
     record = {"lines": [_record(line) for line in lines], "seconds": seconds, "folder": str(folder)}
     console.result("\n\n".join([_table(lines), _verdict(lines), summary]), record)
-    console.note(f"\n{seconds:.0f} s")
+    console.note(f"\n{duration(seconds)}")
     console.next_step("ensemble kfold --data YOUR.csv --k 5 --arch swin   (columns path, label, person)")
     return 0
 

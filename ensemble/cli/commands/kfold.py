@@ -96,8 +96,20 @@ PreviewOption = Annotated[
 ]
 
 
+RUNS = Path("runs")
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="with --resume: the run to continue; --resume alone continues the one unfinished run, or lists them",
+        metavar="[--resume RUN]",
+        show_default=False,
+    ),
+]
+
+
 @takes_settings(*setting_flags())
 def kfold(
+    run: RunArgument = None,
     fold: FoldOption = None,
     hypothesis: HypothesisOption = None,
     baseline: BaselineOption = None,
@@ -131,7 +143,9 @@ def kfold(
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)
     check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
-    settings, recipe, origins = load_settings(given, config)
+    recorded = resumed_config(run, given, config, resume, bool(sweep))
+    config = recorded or config
+    settings, recipe, origins = load_settings(given, config, implicit=recorded is None)
     planning = {
         "folds": fold_numbers(fold),
         "execution": Execution(devices, jobs_asked(jobs), backend, ray_address, save_every),
@@ -148,6 +162,60 @@ def kfold(
         "per_person": per_person,
     }
     return _run(settings, recipe, planning, training, logger=logger, preview=preview, dry_run=dry_run)
+
+
+def resumed_config(
+    run: str | None, given: Mapping[str, Any], config: Path | None, resume: bool, sweep: bool
+) -> Path | None:
+    """Return the config.toml of the run to continue, for ``--resume RUN`` and ``--resume`` alone; otherwise None."""
+    from folds.config.files import CONFIG, settings_in_environment
+    from folds.config.recipe import Settings
+    from folds.errors import EnsembleError, UsageError
+    from folds.predictions.named import unfinished_runs
+
+    if run is not None:
+        return _named_run(run, config, resume, sweep)
+    implicit = CONFIG.is_file() or settings_in_environment()
+    if not resume or config is not None or sweep or implicit or any(value is not None for value in given.values()):
+        return None
+    unfinished = unfinished_runs(RUNS)
+    if len(unfinished) > 1:
+        listed = [f"{name}: {progress.text()}" for name, progress in unfinished.items()]
+        raise UsageError(
+            f"{len(unfinished)} runs are unfinished", hint=f"--resume {next(iter(unfinished))}", details=listed
+        )
+    if unfinished:
+        name, progress = next(iter(unfinished.items()))
+        console.note(f"continuing {name}: {progress.text()} finished")
+        return RUNS / name / "config.toml"
+    finished = sorted(path.parent.name for path in RUNS.glob("*/config.toml"))
+    if not finished:
+        return None
+    default = Settings().arch[0]
+    if default not in finished:
+        raise EnsembleError(
+            "all runs are finished", hint="ensemble runs lists them; --data and --arch train another one"
+        )
+    return RUNS / default / "config.toml"  # what the command without any setting has trained
+
+
+def _named_run(run: str, config: Path | None, resume: bool, sweep: bool) -> Path:
+    from folds.errors import UsageError, unknown_name
+
+    if not resume:
+        raise UsageError(
+            f"unexpected argument '{run}'", hint=f"--resume {run} continues a run; --arch {run} trains one"
+        )
+    if config is not None or sweep:
+        raise UsageError(
+            f"--resume {run} takes the settings of {RUNS / run / 'config.toml'}, not those of another file or sweep",
+            hint=f"ensemble kfold --resume {run}",
+        )
+    path = RUNS / run / "config.toml"
+    if not path.is_file():
+        names = sorted(other.parent.name for other in RUNS.glob("*/config.toml"))
+        raise unknown_name("run", run, names, hint=None if names else "ensemble kfold trains the first one")
+    return path
 
 
 def _requested(given: Mapping[str, Any], sweep: Sequence[str], config: Path | None) -> list[RequestedRecipe]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensemble.cli.commands import run_files
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import ScoreByOption, scored_by_person
+from ensemble.cli.terminal.options import REPORT, ScoreByOption, scored_by_person
+from folds.utils.text import counted
 
 if TYPE_CHECKING:
     from folds.experiments.ledger import Ledger
@@ -18,14 +20,25 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 LISTED = "List"
+# Columns that a narrow table leaves out, the first one first.
+OPTIONAL = ("date (UTC)", "accuracy", "time", "95% CI (over people)", "baseline", "paired 95% CI")
+
+MetricOption = Annotated[
+    str | None,
+    typer.Option(
+        help="the metric of the scores: any that blend knows, or your own function [macro_f1]",
+        metavar="NAME|module:function",
+        rich_help_panel=REPORT,
+    ),
+]
 
 
 def runs(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[diff A B | note RUN TEXT]",
-            help="compare two runs, or add a note to one",
+            metavar="[COMMAND]",
+            help="diff A B, note RUN TEXT, show RUN, rm RUN…, rename RUN NEW, mv RUN FOLDER; each has its own --help",
             show_default=False,
         ),
     ] = None,
@@ -67,12 +80,13 @@ def runs(
             "--anonymize", help="leave out paths, for a list that is shared (also with --json)", rich_help_panel=LISTED
         ),
     ] = False,
+    metric: MetricOption = None,
     score_by: ScoreByOption = None,
 ) -> int:
-    """List the runs of the ledger, runs/ledger.jsonl, and those in runs/ that are not in it yet.
+    """List the runs of the ledger, runs/ledger.jsonl, and those in runs/ that are not in it yet; then the blends.
 
-    With diff, compare two runs: the settings that differ, and the paired difference of their out-of-fold scores on the
-    samples that both predict, with its 95% CI over people. With note, add a note about a run to the ledger.
+    Runs without a trained fold are listed as unfinished. A blend is named blends/NAME; it is compared, shown, renamed
+    and removed like a run.
     """
     from folds.errors import UsageError
 
@@ -83,27 +97,58 @@ def runs(
                 "`filter`, `sort`, `columns`, `markdown` and `anonymize` apply only to the list of runs",
                 hint="ensemble runs --help",
             )
-        return _act(words, per_person)
+        return _act(words, per_person, metric)
     if per_person:
         raise UsageError("`score_by` applies only to diff", hint="ensemble runs diff A B --score-by person")
-    return _show(filter or [], sort, columns, markdown, anonymize)
+    return _show(filter or [], sort, columns, markdown, anonymize, metric)
 
 
-def _act(words: Sequence[str], per_person: bool) -> int:
+def diff(
+    first: Annotated[str, typer.Argument(help="a run or a blend, the baseline", metavar="A")],
+    second: Annotated[str, typer.Argument(help="a run or a blend", metavar="B")],
+    metric: MetricOption = None,
+    score_by: ScoreByOption = None,
+) -> int:
+    """Compare two runs or blends: the settings that differ, and the paired difference of their out-of-fold scores.
+
+    They are compared on the samples that both predict, aligned by id and class name, with a 95% CI over people.
+    """
+    return _diff(first, second, scored_by_person(score_by), metric)
+
+
+def note(
+    run: Annotated[str, typer.Argument(help="a run or a blend", metavar="RUN")],
+    text: Annotated[list[str], typer.Argument(help="what you conclude", metavar="TEXT")],
+) -> int:
+    """Add a note about a run to the ledger; ensemble runs --markdown shows it."""
+    return _note(run, " ".join(text))
+
+
+# Word after `ensemble runs` → its function, which `ensemble.cli.app` calls with its own options and help.
+SUBCOMMANDS = {"diff": diff, "note": note, **run_files.SUBCOMMANDS}
+
+
+def _act(words: Sequence[str], per_person: bool, metric: str | None) -> int:
+    """Act on words that follow options: ``ensemble runs --score-by person diff A B``."""
     from folds.errors import UsageError, unknown_name
 
     what, *rest = words
     if what == "diff" and len(rest) == 2:
-        return _diff(rest[0], rest[1], per_person)
+        return _diff(rest[0], rest[1], per_person, metric)
     if what == "note" and len(rest) >= 2:
         return _note(rest[0], " ".join(rest[1:]))
     if what in ("diff", "note"):
         raise UsageError(
             f"ensemble runs {' '.join(words)}: expected {'two runs' if what == 'diff' else 'a run and a text'}",
-            hint="ensemble runs --help",
+            hint=f"ensemble runs {what} --help",
         )
+    if what in SUBCOMMANDS:
+        raise UsageError(f"ensemble runs: {what} comes before its options", hint=f"ensemble runs {what} --help")
     raise unknown_name(
-        "word", what, ["diff", "note"], hint="ensemble runs, ensemble runs diff A B, ensemble runs note RUN TEXT"
+        "word",
+        what,
+        list(SUBCOMMANDS),
+        hint="ensemble runs, ensemble runs diff A B, ensemble runs note RUN TEXT, ensemble runs show RUN",
     )
 
 
@@ -114,14 +159,19 @@ def _read() -> tuple[Ledger, list[RunListing]]:
     ledger = read_ledger(ledger_file(RUNS))
     for line in ledger.skipped_lines():
         console.warn(line)
-    return ledger, list_runs(ledger, RUNS)
+    return ledger, list_runs(ledger, RUNS, others=True)
 
 
-def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool, anonymize: bool) -> int:
+def _show(
+    filters: Sequence[str], sort: str, columns: str | None, markdown: bool, anonymize: bool, metric: str | None
+) -> int:
     from folds.experiments.anonymize import anonymous_entry, without_paths
-    from folds.experiments.listing import NOT_IN_LEDGER, USUAL, column, filter_runs, sort_runs
+    from folds.experiments.listing import NOT_IN_LEDGER, UNFINISHED, USUAL, column, filter_runs, sort_runs, with_metric
 
     ledger, listed = _read()
+    run_files.warn_of_pending()
+    if metric is not None:
+        listed = with_metric(listed, metric, RUNS)
     names = [name for name in (columns or "").split(",") if name.strip()] or list(USUAL)
     if anonymize:
         listed = [
@@ -134,7 +184,8 @@ def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool
         used = [i for i, name in enumerate(names) if name == "run" or any(row[i] for row in rows)]
         cells, rows = [cells[i] for i in used], [[row[i] for i in used] for row in rows]
     header = [title for title, _ in cells]
-    text = console.table(header, rows) if rows else "no runs"
+    optional = [title for title in OPTIONAL if columns is None and title in header]
+    text = console.table(header, rows, optional=optional) if rows else "no runs"
     if markdown:
         text = "\n".join([_markdown(header, rows), *([] if columns else filter(None, map(_section, kept)))])
     record = [dict(one.entry) | {"notes": list(one.notes), "marks": list(one.flags)} for one in kept]
@@ -142,27 +193,32 @@ def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool
         text, {"runs": record, "passed_over": {"damaged": list(ledger.damaged), "newer": list(ledger.newer)}}
     )
     if len(kept) < len(listed):
-        console.note(f"{len(kept)} of {len(listed)} runs")
+        console.note(f"{len(kept)} of {counted(len(listed), 'run')}")
     if any(NOT_IN_LEDGER in one.flags for one in kept):
         console.note("not in the ledger: run the same command with --resume to add it")
+    unfinished = next((one for one in kept if UNFINISHED in one.flags), None)
+    if unfinished is not None:
+        console.note(f"unfinished: no fold is trained yet; ensemble kfold --resume {unfinished.run} continues")
     compared = next((one for one in reversed(kept) if one.entry.get("baseline")), None)
-    if len(kept) > 1:
-        a, b = (compared.entry["baseline"]["run"], compared.run) if compared else (kept[0].run, kept[1].run)
+    scored = [one for one in sort_runs(kept, "score") if one.score is not None]
+    if compared or len(scored) > 1:
+        a, b = (compared.entry["baseline"]["run"], compared.run) if compared else (scored[1].run, scored[0].run)
         console.next_step(f"ensemble runs diff {a} {b}")
     elif not listed:
         console.next_step('ensemble kfold --k 5 --arch swin --hypothesis "…"')
     return 0
 
 
-def _diff(first: str, second: str, per_person: bool) -> int:
+def _diff(first: str, second: str, per_person: bool, metric: str | None) -> int:
     from ensemble.cli.reports.compare import diff_tables
     from folds.config.recipe import spelling_of
     from folds.experiments.comparison import compare_runs
     from folds.experiments.record import comparison_record
+    from folds.predictions.named import is_blend
 
     for name in (first, second):
         _check_still_there(name)
-    found = compare_runs(first, second, RUNS, per_person)
+    found = compare_runs(first, second, RUNS, per_person, metric)
     verdict = {"distinguishable": {name: found.verdict(name) for name in found.differences}}
     console.result(
         diff_tables(found, "people" if per_person else "images"),
@@ -170,11 +226,12 @@ def _diff(first: str, second: str, per_person: bool) -> int:
     )
     for text in found.notes:
         console.note(text)
-    console.note(
-        f"same in both: {', '.join(map(spelling_of, found.unchanged))}"
-        if found.unchanged
-        else "no settings are known to be the same in both"
-    )
+    if not (is_blend(first, RUNS) or is_blend(second, RUNS)):
+        console.note(
+            f"same in both: {', '.join(map(spelling_of, found.unchanged))}"
+            if found.unchanged
+            else "no settings are known to be the same in both"
+        )
     console.note(f"{found.people:,} people; the CIs cover the variation between people, not between training seeds")
     console.next_step(f'ensemble runs note {second} "your conclusion"')
     return 0
@@ -196,12 +253,14 @@ def _note(run: str, text: str) -> int:
     from folds.experiments.ledger import append, ledger_file, now
 
     names = sorted(one.run for one in _read()[1])
+    if f"blends/{run}" in names and run not in names:
+        run = f"blends/{run}"
     if run not in names:
         raise unknown_name("run", run, names, hint=None if names else "ensemble kfold trains the first one")
     line = " ".join(text.split())
     if not line:
         raise UsageError("ensemble runs note: the text is empty", hint=f'ensemble runs note {run} "your conclusion"')
-    record = {"run": run, "time": now(), "text": line}
+    record = {"run": run.removeprefix("blends/"), "time": now(), "text": line}
     append(ledger_file(RUNS), "note", record)
     console.result(f"{run}: {line}", record)
     console.next_step("ensemble runs --markdown")
@@ -247,15 +306,20 @@ def _section(one: RunListing) -> str:
         )
         lines.append(f"changed from {baseline['run']}: {changed or 'no setting'}")
         lines.append(f"unchanged: {_unchanged(entry)}")
-    oof, difference = Interval.from_dict(entry["oof"]["macro_f1"]), one.difference
-    people = (
-        f"{entry['oof']['rows']:,} images of {entry['oof']['people']:,} people, {len(entry['folds'])} of {entry['k']} "
-        "folds"
+    if one.score is None or "low" not in one.score:
+        return "\n".join([f"\n### {_cell(one.run)}\n", *(f"- {_cell(line)}" for line in [*lines, *_last_lines(one)])])
+    oof, difference = Interval.from_dict(one.score), one.difference
+    people = f"{counted(entry['oof']['rows'], 'image')} of {counted(entry['oof']['people'], 'person', 'people')}" + (
+        "" if one.is_blend else f", {len(entry['folds'])} of {counted(entry['k'], 'fold')}"
     )
-    lines.append(f"measured: OOF macro F1 {oof.text()} on {people}")
+    lines.append(f"measured: OOF {one.metric.title} {oof.text()} on {people}")
     if difference is not None:
         change = Difference.from_dict(difference).difference
         lines.append(f"difference: {change.signed_text()}, paired; significant: {one.significance}")
-    lines += [f"note: {note}" for note in (baseline or {}).get("notes") or []] + [f"note: {flag}" for flag in one.flags]
-    lines += [f"conclusion: {note}" for note in one.notes]
+    lines += _last_lines(one)
     return "\n".join([f"\n### {_cell(one.run)}\n", *(f"- {_cell(line)}" for line in lines)])
+
+
+def _last_lines(one: RunListing) -> list[str]:
+    notes = [f"note: {text}" for text in [*((one.entry.get("baseline") or {}).get("notes") or []), *one.flags]]
+    return notes + [f"conclusion: {text}" for text in one.notes]

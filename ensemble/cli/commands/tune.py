@@ -20,6 +20,7 @@ from ensemble.cli.terminal.options import (
     resuming,
     takes_settings,
 )
+from folds.utils.text import counted
 
 if TYPE_CHECKING:
     from folds.tuning.importance import Importance
@@ -54,6 +55,14 @@ def tune(
     trials: Annotated[
         int | None, typer.Option(help="number of trials [20]", metavar="N", rich_help_panel=EXPERIMENT)
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="metric by which trials are compared: any that blend knows, or your own function [macro_f1]",
+            metavar="NAME|module:function",
+            rich_help_panel=EXPERIMENT,
+        ),
+    ] = None,
     devices: Annotated[
         str, typer.Option(help="auto, or cpu; Ray assigns the GPUs", rich_help_panel=EXECUTION)
     ] = "auto",
@@ -83,7 +92,7 @@ def tune(
     from folds.tuning.study import make_study
 
     check_resume_or_force(resume, force)
-    study = make_study(given, config, trials)
+    study = make_study(given, config, trials, metric=metric)
     if dry_run:
         return _show_plan(study)
     _announce(study)
@@ -129,9 +138,8 @@ def _announce(study: Study) -> None:
         f"ASHA from epoch {options.grace} of {study.max_epochs * len(options.folds)}, "
         f"one trial in {options.reduction:g} continues"
     )
-    console.note(
-        f"{few} trials on {folds}, {each}; best: {'lowest' if options.lower_is_better else 'highest'} {options.metric}"
-    )
+    best = f"{'lowest' if options.lower_is_better else 'highest'} {options.metric}"
+    console.note(f"{counted(few, 'trial')} on {folds}, {each}; best: {best}")
 
 
 def _show(report: StudyReport) -> None:

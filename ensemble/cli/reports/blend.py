@@ -17,8 +17,10 @@ from folds.metrics.per_class import ClassScore
 
 
 def blend_report(made: Blend) -> str:
-    """Return the whole report of a blend."""
-    parts = [blend_table(made)]
+    """Return the whole report of a blend, what the scores say first."""
+    verdict = made.verdict
+    parts = ["\n".join(map(console.spelled, verdict))] if verdict else []
+    parts.append(blend_table(made))
     if made.fitted is not None:
         parts.append(methods_table(made.fitted))
     if made.contribution_report is not None:
@@ -27,8 +29,9 @@ def blend_report(made: Blend) -> str:
         parts.append(pareto_table(found.pareto))
         parts.append("\n".join(found.summary_lines))
     parts += [detail_tables(one) for one in made.details.values()]
-    if made.notes:
-        parts.append("\n".join(map(console.spelled, made.notes)))
+    notes = [note for note in made.notes if note not in verdict]
+    if notes:
+        parts.append("\n".join(map(console.spelled, notes)))
     return "\n\n".join(parts)
 
 
@@ -60,7 +63,10 @@ def blend_table(made: Blend) -> str:
         for name in names:
             row += _cells(entries.get(name), scored[name], with_accuracy)
         rows.append(row)
-    return console.table(header, rows)
+    # What a narrow table leaves out: the folds and the accuracy of every split, then the number of rows.
+    parts = ("folds", "accuracy", "rows", "people")
+    optional = [i for part in parts for i, name in enumerate(header) if name.endswith(f" {part}")]
+    return console.table(header, rows, optional=optional)
 
 
 def _cells(entry: RunScore | None, scored: bool, with_accuracy: bool) -> list[str]:
@@ -151,7 +157,8 @@ def contributions_table(contributions: Contributions) -> str:
         rows.append(
             [*row, "–" if member.most_similar is None else f"{member.most_similar[0]} ({member.most_similar[1]:.2f})"]
         )
-    return console.table([*header, "most similar run"], rows)
+    cis = [i for i, name in enumerate(header) if name == "95% CI"]
+    return console.table([*header, "most similar run"], rows, optional=[cis[-1], "weight", "most similar run"])
 
 
 def contribution_notes(contributions: Contributions) -> list[str]:
@@ -197,7 +204,7 @@ def pareto_table(pareto: Pareto) -> str:
                 listed,
             ]
         )
-    return console.table(header, rows, left=0)
+    return console.table(header, rows, left=0, optional=[5, 3, 1])
 
 
 def _members(names: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ from ensemble.cli.terminal import console
 from folds.config.recipe import spelling_of
 from folds.experiments.comparison import BaselineComparison, Comparison, changes_text
 from folds.metrics.classification import METRICS
+from folds.metrics.custom import find_metric
 from folds.utils.text import value_text
 
 
@@ -19,7 +20,14 @@ def compared_table(compared: Sequence[BaselineComparison]) -> str:
     """Return one row per run: score, changed settings, and the paired difference from its baseline."""
     baselines = {one.baseline for one in compared if one.baseline is not None}
     named = len(baselines) > 1 or not baselines <= {one.run for one in compared}
-    header = ["run", "changed", "OOF macro F1", "95% CI (over people)", *(["baseline"] if named else [])]
+    metric = next((one.comparison.metric for one in compared if one.comparison is not None), "macro_f1")
+    header = [
+        "run",
+        "changed",
+        f"OOF {find_metric(metric).title}",
+        "95% CI (over people)",
+        *(["baseline"] if named else []),
+    ]
     header += ["difference", "95% CI", "significant"]
     rows = []
     for one in compared:
@@ -27,11 +35,11 @@ def compared_table(compared: Sequence[BaselineComparison]) -> str:
         if one.comparison is None:
             row += ["", "", "not comparable" if one.problem else "the baseline"]
         else:
-            row[1] = changes_text(one.comparison.changed)
-            found = one.comparison.differences["macro_f1"].difference
+            row[1] = changes_text(one.comparison.changed, 60 if console.wide else 24)
+            found = one.comparison.differences[one.comparison.metric].difference
             row += [f"{found.value:+.3f}", found.ci_text(signed=True), one.comparison.verdict(among=_among(compared))]
         rows.append(row)
-    return console.table(header, rows, left=2)
+    return console.table(header, rows, left=2, optional=["95% CI (over people)", "baseline"])
 
 
 def compared_remarks(compared: Sequence[BaselineComparison]) -> None:
@@ -56,9 +64,10 @@ def diff_tables(comparison: Comparison, unit: str = "images") -> str:
     )
     rows = []
     for name, found in comparison.differences.items():
-        lower = "" if METRICS[name].greater_is_better else " (lower is better)"
+        metric = METRICS.get(name)  # a user's function is named by its title
+        lower = "" if metric is None or metric.greater_is_better else " (lower is better)"
         row = [
-            f"OOF {METRICS[name].title}{lower}",
+            f"OOF {name if metric is None else metric.title}{lower}",
             f"{found.first:.3f}",
             f"{found.second:.3f}",
             f"{found.difference.value:+.3f}",
@@ -72,4 +81,5 @@ def diff_tables(comparison: Comparison, unit: str = "images") -> str:
         "95% CI",
         "significant",
     ]
-    return f"{first}\n\n{console.table(header, rows)}"
+    table = console.table(header, rows)
+    return f"{first}\n\n{table}" if comparison.changed or comparison.unchanged else table

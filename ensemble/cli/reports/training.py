@@ -12,11 +12,12 @@ from ensemble.cli.terminal import console
 from ensemble.cli.terminal.progress import TerminalProgress
 from folds.errors import FoldsFailed, Interrupted
 from folds.experiments.summary import PooledRuns, RunSummary
+from folds.metrics.custom import find_metric
 from folds.models.precision import resolve_amp
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.runs.session import TrainingResult, train_runs
-from folds.utils.text import duration
+from folds.utils.text import counted, duration
 
 FEW_PEOPLE = 10
 
@@ -24,13 +25,15 @@ FEW_PEOPLE = 10
 def describe(plan: Plan) -> None:
     """Print what will be trained, on which data and device."""
     table = plan.table
-    test = "" if plan.data.test is None else f"; test: {len(plan.data.test):,} images"
+    test = "" if plan.data.test is None else f"; test: {counted(len(plan.data.test), 'image')}"
     people = 0 if table.persons is None else len(set(table.persons.tolist()))
     repeats = f", {len(plan.assignments)} repeats" if len(plan.assignments) > 1 else ""
     split = (
         "one part held out by person" if plan.assignment.held_out else f"{plan.assignment.k} folds by person{repeats}"
     )
-    console.note(f"{len(table):,} images of {people:,} people, {len(table.classes)} classes, {split}{test}\n")
+    images, persons = counted(len(table), "image"), counted(people, "person", "people")
+    classes = counted(len(table.classes), "class", "classes")
+    console.note(f"{images} of {persons}, {classes}, {split}{test}\n")
     console.note(folds_text(plan.assignment, table.classes, table.class_attributes))
     console.note("folds of the first repeat\n" if repeats else "")
     same_recipe: dict[str, list[Run]] = {}
@@ -43,8 +46,8 @@ def describe(plan: Plan) -> None:
         console.note(f"{run.name}: {run.architecture.describe()}; {size}")
         recipe = run.recipe
         steps = (
-            f"{recipe.epochs} epochs, batch size {recipe.batch_size}, learning rate {recipe.lr:g} ({run.rate_reason}), "
-            f"{recipe.augment} augmentation"
+            f"{counted(recipe.epochs, 'epoch')}, batch size {recipe.batch_size}, "
+            f"learning rate {recipe.lr:g} ({run.rate_reason}), {recipe.augment} augmentation"
         )
         console.note(f"{' ' * len(run.name)}  {steps}")
         if others:
@@ -86,8 +89,9 @@ def raise_failed(trained: TrainingResult, again: str) -> None:
     plan, failed = trained.plan, trained.failed
     if failed:
         names = ", ".join(outcome.job.title for outcome in failed)
+        of = counted(len(plan.runs) * len(plan.folds), "fold")
         raise FoldsFailed(
-            f"{len(failed)} of {len(plan.runs) * len(plan.folds)} folds failed: {names}; the others are saved",
+            f"{len(failed)} of {of} failed: {names}; the others are saved",
             hint=again,
         )
 
@@ -95,15 +99,17 @@ def raise_failed(trained: TrainingResult, again: str) -> None:
 def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) -> str:
     """Return one row per run (pooled OOF score, spread over folds, test score) and one per mean of several runs."""
     with_test = any(summary.test is not None for summary in summaries)
+    metric = find_metric((summaries[0] if summaries else pooled[0]).oof.metric)
+    title = f"{metric.title}{'' if metric.greater_is_better else ' (lower is better)'}"
     header = [
         "run",
         "folds",
-        "OOF macro F1",
+        f"OOF {title}",
         "95% CI (over people)",
         "accuracy",
         "mean of folds",
         "time",
-        *(["test macro F1", "95% CI"] if with_test else []),
+        *([f"test {metric.title}", "95% CI"] if with_test else []),
     ]
     rows: list[list[object]] = []
     for s in summaries:
@@ -132,7 +138,7 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
         if with_test:
             row += ["", ""] if p.test is None else [f"{p.test.interval.value:.3f}", p.test.interval.ci_text()]
         rows.append(row)
-    return console.table(header, rows)
+    return console.table(header, rows, optional=["mean of folds", "accuracy", "time", len(header) - 1])
 
 
 def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) -> None:
@@ -141,7 +147,7 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) 
     for p in pooled:
         middle, deviation = p.spread()
         each = (
-            f"{len(p.runs)} runs, OOF macro F1 {middle:.3f} ± {deviation:.3f} "
+            f"{len(p.runs)} runs, OOF {find_metric(p.oof.metric).title} {middle:.3f} ± {deviation:.3f} "
             f"({min(p.scores):.3f} to {max(p.scores):.3f})"
         )
         console.note(f"{p.name}: {each}; the mean of their probabilities is an ensemble of all of them")
@@ -153,7 +159,7 @@ def remarks(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] = ()) 
     if any(len(s.folds) < s.k for s in summaries):
         console.note("the out-of-fold score does not include folds that are not trained yet")
     if first.oof.interval.people < FEW_PEOPLE:
-        console.warn(f"only {first.oof.interval.people} people: the interval is unreliable")
+        console.warn(f"only {counted(first.oof.interval.people, 'person', 'people')}: the interval is unreliable")
     if first.oof.interval.warning:
         console.note(f"the interval of {first.run}: {first.oof.interval.warning}")
     if first.oof.people_with_several_labels:

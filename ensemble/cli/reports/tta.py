@@ -43,10 +43,16 @@ def _table(scored: ViewScores, made: MergedViews, gains: TTAGain | None) -> str:
     for name, score in scored.views.items():
         lost = gains.leave_one_out.get(name) if gains is not None else None
         line(name, score, *((_weight(made, name), "" if lost is None else f"{-lost:+.3f}") if oof else ()))
+    name = merge_name(made)
     if gains is not None and oof and made.request.fitted(len(scored.views)):
-        line(f"mean of all {len(scored.views)} views", gains.mean)
+        # The merge may be that mean itself: then it is one row, or, with the choice nested in its score, it says so.
+        if name != f"mean of {len(scored.views)}":
+            line(f"mean of all {len(scored.views)} views", gains.mean)
+        elif scored.merged is not None and scored.merged.interval.value != gains.mean.interval.value:
+            line(name, gains.mean)
+            name = f"{made.request.how}, nested"
     if scored.merged is not None and made.evidence is not None and len(made.evidence.views) > 1:
-        line(merge_name(made), scored.merged)
+        line(name, scored.merged)
     folds = ", ".join(map(str, scored.folds))
     return f"{console.table(header, rows)}\nfold{'s' if len(scored.folds) > 1 else ''} {folds}"
 

@@ -18,6 +18,7 @@ from folds.errors import CONTROL, EnsembleError, printable, with_flags
 
 as_json = False  # --json: one object on stdout
 quiet = False  # --quiet: no notes
+wide = False  # --wide: all columns of every table
 words: list[str] = []  # the command as typed, without the name of the program
 flags: Mapping[str, str] = {}  # parameter → its flag, of the command that runs
 
@@ -89,6 +90,9 @@ def result(text: str, record: dict[str, Any]) -> None:
         raise EnsembleError(
             f"the result could not be printed on standard output: {reason}", hint="files that were written are complete"
         ) from None
+    if left_out and not as_json:
+        note(f"--wide also shows: {', '.join(dict.fromkeys(left_out))}")
+    left_out.clear()
 
 
 def _safe(text: str) -> str:
@@ -101,14 +105,41 @@ def next_step(command: str) -> None:
     note(f"\nnext: {command}")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> str:
-    """Return an aligned table; the first `left` columns are left-aligned, the others right-aligned."""
+WIDTH = 100  # characters of a table, without --wide
+left_out: list[str] = []  # titles of the columns that tables left out since the last result
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1, optional: Sequence[str | int] = ()
+) -> str:
+    """Return an aligned table; the first `left` columns are left-aligned, the others right-aligned.
+
+    Parameters
+    ----------
+    optional : columns, by title or by position, that are left out one after the other while the table is wider than
+        `WIDTH`; a note after the result names them. With ``--wide`` all are shown.
+    """
     cells = [list(map(str, row)) for row in [header, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    shown = list(range(len(header)))
+    dropped: list[int] = []
+    for one in () if wide else optional:
+        if _width(cells, shown) <= WIDTH:
+            break
+        found = [i for i in shown if i == one or header[i] == one]
+        shown = [i for i in shown if i not in found]
+        dropped += found
+    cells = [[row[i] for i in shown] for row in cells]
+    left = sum(i < left for i in shown)
+    widths = [max(len(row[i]) for row in cells) for i in range(len(shown))]
     lines = [
         "  ".join(
             c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells
     ]
+    left_out.extend(header[i] for i in sorted(dropped))
     return "\n".join([lines[0], "  ".join("-" * w for w in widths).rstrip(), *lines[1:]])
+
+
+def _width(cells: Sequence[Sequence[str]], shown: Sequence[int]) -> int:
+    return sum(max(len(row[i]) for row in cells) for i in shown) + 2 * (len(shown) - 1)

@@ -45,7 +45,10 @@ RayOption = Annotated[
         help="address of a Ray cluster: auto or HOST:PORT [a local one]", metavar="A", rich_help_panel=EXECUTION
     ),
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="continue an interrupted run", rich_help_panel=RUN)]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="continue an interrupted run", rich_help_panel=RUN),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="retrain from scratch", rich_help_panel=RUN)]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="show the plan, train nothing", rich_help_panel=RUN)]
 ConfigOption = Annotated[

@@ -157,7 +157,9 @@ def check_environment(command: Callable[..., Any], commands: Sequence[str]) -> N
 def _known_variables(names: Sequence[str]) -> set[str]:
     from folds.config.recipe import all_settings, spellings_of
 
-    commands = [getattr(importlib.import_module(f"ensemble.cli.commands.{name}"), name) for name in names]
+    modules = {name: importlib.import_module(f"ensemble.cli.commands.{name}") for name in names}
+    commands = [getattr(module, name) for name, module in modules.items()]
+    commands += [one for module in modules.values() for one in getattr(module, "SUBCOMMANDS", {}).values()]
     options = {name for command in commands for spellings in _variables_of(command) for name in spellings}
     settings = set(map(_variable, spellings_of(all_settings())))
     return (options | settings) - set(map(_variable, NOT_FROM_ENVIRONMENT))

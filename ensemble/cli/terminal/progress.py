@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ensemble.cli.terminal import console
-from folds.utils.text import duration
+from folds.utils.text import counted, duration
 
 if TYPE_CHECKING:  # the module imports torch, which some commands with a progress bar do not need
     from folds.training.job import Job, Outcome
@@ -78,7 +78,9 @@ class TrainingView:
                 # A file or pipe gets the estimate only once.
                 if left is not None and not self.estimated and now - since > 2:
                     self.estimated = True
-                    console.note(f"about {duration(left)} left for {len(self.jobs) - len(self.finished)} folds")
+                    console.note(
+                        f"about {duration(left)} left for {counted(len(self.jobs) - len(self.finished), 'fold')}"
+                    )
                 return
             if key not in self.tasks:
                 self.tasks[key] = self.bars.add_task(f"{job.run} fold {job.fold}", total=event["total"], text="")

@@ -97,3 +97,20 @@ def test_a_long_step_says_once_in_a_file_how_long_it_takes(
             advance(done, 4)
             now[0] += 10.0
     assert capsys.readouterr().err == "fitting: 1 of 4, about 30 s left\n"
+
+
+def test_a_wide_table_leaves_out_optional_columns_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    header, row = ["name", "a" * 40, "b" * 40, "c" * 20], ["x", "1", "2", "3"]
+    console.left_out.clear()
+    text = console.table(header, [row], optional=[2, "a" * 40])
+    assert [line.split() for line in text.splitlines()[::2]] == [["name", "a" * 40, "c" * 20], ["x", "1", "3"]]
+    console.result(text, {})
+    assert capsys.readouterr().err == f"--wide also shows: {'b' * 40}\n"
+    console.result("next", {})
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table_that_fits_or_is_asked_for_keeps_all_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "kept" in console.table(["name", "kept"], [["x", "1"]], optional=["kept"])
+    monkeypatch.setattr(console, "wide", True)
+    assert len(console.table(["name", "kept"], [["x", "1" * 120]], optional=["kept"]).splitlines()[0]) > 100

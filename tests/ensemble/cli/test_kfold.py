@@ -115,7 +115,7 @@ def test_the_help_names_the_options_for_a_settings_file() -> None:
         (kfold.__doc__ or "").split("cannot be set in a file:")[1].split(".")[0].replace(" and ", ", ").split()
     )
     now = {"config" if word == "-c" else word.removeprefix("--").replace("-", "_") for word in sentence.split(", ")}
-    assert {name for name in inspect.signature(kfold).parameters if key_of(name) is None} == now
+    assert {name for name in inspect.signature(kfold).parameters if key_of(name) is None} - {"run"} == now
 
 
 def test_the_names_of_the_samples_and_the_loss_are_options(
@@ -238,3 +238,40 @@ def test_a_failed_fold_exits_3_and_the_rest_is_saved(grid: Path, call: Call, mon
     assert called.err.rstrip().splitlines()[-1].startswith("hint: ensemble ")
     assert "other" in called.out
     assert "2/3" in called.out
+
+
+def test_resume_with_a_name_or_alone_takes_the_recorded_settings(grid: Path, call: Call) -> None:
+    named = call("kfold", "--resume", "test_vit")
+    assert named.code == 0, named.err
+    assert named.out.splitlines()[2].split()[:2] == ["test_vit", "3/3"]
+    assert call("kfold", "--resume").err.startswith("error: all runs are finished")
+    before = (grid / "runs/test_vit.oof.npy").read_bytes()
+    shutil.rmtree("runs/test_vit/fold1")
+    alone = call("kfold", "--resume")
+    assert alone.err.startswith("continuing test_vit: 2 of 3 folds finished")
+    assert alone.code == 0
+    assert (grid / "runs/test_vit.oof.npy").read_bytes() == before
+    shutil.rmtree("runs/test_vit/fold0")
+    shutil.rmtree("runs/test_resnet/fold0")
+    several = call("kfold", "--resume")
+    assert (several.code, several.out) == (2, "")
+    assert several.err.splitlines() == [
+        "error: 2 runs are unfinished",
+        "  test_resnet: 2 of 3 folds",
+        "  test_vit: 2 of 3 folds",
+        "hint: --resume test_resnet",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["swin"], "unexpected argument 'swin'"),
+        (["--resume", "test_vitt"], "unknown run 'test_vitt'; did you mean test_vit"),
+        (["--resume", "test_vit", "-c", "x.toml"], "not those of another file or sweep"),
+    ],
+)
+def test_a_run_to_resume_must_be_one(grid: Path, call: Call, words: list[str], said: str) -> None:
+    called = call("kfold", *words)
+    assert called.code == 2
+    assert said in called.err

@@ -122,8 +122,8 @@ def test_lines_that_cannot_be_read_are_said_and_the_others_shown(call: Call, led
     ("words", "code", "said"),
     [
         (["dif", "a", "b"], 2, "unknown word 'dif'; did you mean diff?"),
-        (["diff", "swin-ce"], 2, "expected two runs"),
-        (["note", "swin-ce"], 2, "expected a run and a text"),
+        (["diff", "swin-ce"], 2, "Missing argument 'B'"),
+        (["note", "swin-ce"], 2, "Missing argument 'TEXT'"),
         (["note", "swin-ce", "  "], 2, "the text is empty"),
         (["note", "swin-fcal", "x"], 2, "unknown run 'swin-fcal'; did you mean swin-focal"),
         (
@@ -137,7 +137,8 @@ def test_lines_that_cannot_be_read_are_said_and_the_others_shown(call: Call, led
         (["--columns", "run,los"], 2, "unknown column 'los'; did you mean loss"),
         (["--score-by", "image"], 2, "--score-by image: expected person"),
         (["--per", "person"], 2, "--score-by applies only to diff"),
-        (["diff", "a", "b", "--markdown"], 2, "apply only to the list of runs"),
+        (["diff", "a", "b", "--markdown"], 2, "No such option: --markdown"),
+        (["--markdown", "diff", "a", "b"], 2, "apply only to the list of runs"),
     ],
 )
 def test_wrong_usage_is_one_error_and_one_hint(
@@ -198,3 +199,35 @@ def test_the_list_imports_neither_torch_nor_pandas(ledger: Path) -> None:
     )
     assert "swin-focal" in done.stdout
     assert not set(done.stderr.split()) & {"torch", "timm", "sklearn", "pandas", "scipy"}
+
+
+def test_a_run_is_shown_renamed_and_removed(call: Call, ledger: Path) -> None:
+    shown = call("runs", "show", "swin-focal")
+    assert shown.code == 0, shown.err
+    assert "OOF macro F1 0.600 [0.500, 0.700], accuracy 0.600, on 70 images" in shown.out
+    assert "runs/ledger.jsonl  1 line and 1 note" in shown.out
+    assert call("runs", "rename", "swin-focal", "focal", "--dry-run").out.startswith("would become focal\n")
+    assert call("runs", "rename", "swin-focal", "swin-ce").code == 1
+    assert call("runs", "rename", "swin-focal", "focal").out == "swin-focal is now focal\n"
+    refused = call("runs", "rm", "focal")
+    assert (refused.code, refused.out) == (1, "")
+    assert "hint: --force removes without asking" in refused.err
+    assert json.loads(call("runs", "rm", "focal", "--dry-run", "--json").out)["removed"] == []
+    assert call("runs", "rm", "focal", "--force").out == "removed focal\n"
+    assert [run["run"] for run in json.loads(call("runs", "--json").out)["runs"]] == ["swin-ce"]
+
+
+def test_a_run_moves_to_another_folder(call: Call, ledger: Path) -> None:
+    Path("other").mkdir()
+    missing = call("runs", "mv", "swin-ce", "not/there")
+    assert (missing.code, "there is no folder not/there" in missing.err) == (1, True)
+    assert call("runs", "mv", "swin-ce", "other").out == "swin-ce is now other/runs/swin-ce\n"
+    assert list(read_ledger(Path("other/runs/ledger.jsonl")).latest()) == ["swin-ce"]
+    assert call("runs", "mv", "swin-focal", "focal").out == "swin-focal is now focal\n"
+
+
+@pytest.mark.parametrize("word", ["diff", "note", "show", "rm", "rename", "mv"])
+def test_each_word_after_runs_has_its_own_help(call: Call, word: str) -> None:
+    called = call("runs", word, "--help")
+    assert called.code == 0
+    assert called.out.startswith(f"Usage: ensemble runs {word} ")

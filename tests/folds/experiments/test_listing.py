@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from folds.errors import UsageError
@@ -15,13 +16,17 @@ from folds.experiments.listing import (
     COLUMNS,
     NOT_IN_LEDGER,
     REMOVED,
+    SCORE,
     USUAL,
     RunListing,
     column,
     filter_runs,
     list_runs,
     sort_runs,
+    with_metric,
 )
+from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
+from folds.utils.files import write_atomic, write_json
 from tests.conftest import Logged
 from tests.folds.ledger_lines import against, line, scores
 
@@ -137,7 +142,7 @@ def test_columns_show_what_the_line_says(three: list[RunListing]) -> None:
         "distinguishable": "yes",
         "hypothesis": "Focal | is better",
         "notes": "",
-        "time": "0:01:40",
+        "time": "2 min",
         "images": "4,200",
         "parameters": "27.0 M",
         "devices": "cpu",
@@ -149,7 +154,7 @@ def test_columns_show_what_the_line_says(three: list[RunListing]) -> None:
     assert column("test", three)[1](three[2]) == "0.400"
     assert column("lr", three)[1](three[2]) == "0.0003"
     assert [column("difference", three)[1](base), column("weight-decay", three)[1](base)] == ["", "0.05"]
-    assert set(USUAL) <= set(COLUMNS)
+    assert set(USUAL) - {SCORE} <= set(COLUMNS)
     with pytest.raises(UsageError, match="unknown column 'hypotesis'; did you mean hypothesis"):
         column("hypotesis", three)
 
@@ -201,3 +206,45 @@ def test_a_run_without_a_line_is_listed_from_its_files(grid: Path, logged: Logge
     assert len(logged.warnings) == 1
     assert logged.warnings[0].startswith("test_resnet: ")
     assert all(text(found["test_vit"]) is not None for _, text in COLUMNS.values())
+
+
+def test_unfinished_runs_and_blends_are_listed_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_atomic(Path("runs/half/config.toml"), 'arch = ["swin"]\nk = 3\n')
+    score = {"macro_f1": {"score": 0.8, "low": 0.7, "high": 0.9}, "accuracy": 0.75, "rows": 50, "people": 9}
+    record = {"method": "soft", "runs": [{"run": "a"}, {"run": "b"}], "blend": {"oof": {"score": score}}}
+    write_json(Path("runs/blends/soft-1/blend.json"), record)
+    write_json(Path("runs/blends/damaged/blend.json"), [])
+    append(LEDGER, "run", line("swin", oof=scores(0.5)))
+    assert list(listed()) == ["swin"]
+    found = {one.run: one for one in list_runs(read_ledger(LEDGER), others=True)}
+    assert list(found) == ["swin", "half", "blends/damaged", "blends/soft-1"]
+    assert (found["half"].flags, COLUMNS["folds"][1](found["half"])) == (("unfinished",), "0/3")
+    assert [
+        COLUMNS[name][1](found["blends/soft-1"]) for name in ("macro_f1", "interval", "accuracy", "time", "folds")
+    ] == [
+        "0.800",
+        "[0.700, 0.900]",
+        "0.750",
+        "",
+        "",
+    ]
+    assert names(sort_runs(list(found.values()), "score"))[:2] == ["blends/soft-1", "swin"]
+
+
+def test_another_metric_is_computed_from_the_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = SampleRows(np.array(list("abcd")), np.array(["cat", "cat", "dog", "dog"]), np.array(list("pqrs")))
+    meaning = PredictionMetadata(kind="probability", split="oof", classes=("cat", "dog"), rows=rows)
+    right = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.1, 0.9]])
+    write_prediction(Path("runs/a.oof.npy"), right, meaning)
+    append(LEDGER, "run", line("a"))
+    append(LEDGER, "run", line("gone"))
+    a, gone = with_metric(list(listed().values()), "brier")
+    assert a.score is not None
+    assert a.score["score"] == pytest.approx(2 * (0.01 + 0.36 + 0.04 + 0.01) / 4)
+    assert gone.score is None
+    title, cell = column("score", [a, gone])
+    assert (title, cell(a), cell(gone)) == ("OOF Brier score (lower is better)", "0.210", "")
+    with pytest.raises(UsageError, match="unknown metric 'brie'; did you mean brier"):
+        with_metric([a], "brie")

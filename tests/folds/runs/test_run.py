@@ -211,6 +211,12 @@ def test_another_kind_of_device_is_refused_with_the_way_back(
     assert "`name=NEW`" in str(error.hint)
 
 
+def test_more_epochs_are_refused_with_the_way_to_train_on(refused: Callable[..., EnsembleError]) -> None:
+    error = refused("epochs = 1\nlr = 0.1", "epochs = 3\nlr = 0.1")
+    assert error.hint == "`init_run=swin` `name=NEW` trains on from its weights, fold by fold"
+    assert "started with different settings" in refused("epochs = 3", "epochs = 1").message
+
+
 def test_beside_other_changes_the_device_is_one_of_them(refused: Callable[..., EnsembleError]) -> None:
     error = refused('epochs = 1\n[resolved]\ndevice = "cpu"', 'epochs = 2\n[resolved]\ndevice = "cuda"')
     assert "started with different settings" in error.message

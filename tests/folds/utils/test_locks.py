@@ -6,11 +6,12 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from folds.errors import EnsembleError, ResourceLockedError
-from folds.utils.locks import exclusive_lock, try_lock
+from folds.utils.locks import exclusive_lock, remove_stale_locks, try_lock
 from tests.conftest import holding
 
 
@@ -89,3 +90,40 @@ def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         assert try_lock(file, wait=True) is None
     with pytest.raises(EnsembleError, match="has no file locks"), exclusive_lock(tmp_path / "lock", "the run"):
         pytest.fail("entered without a lock")
+
+
+def test_a_released_lock_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / ".swin.lock"
+    with exclusive_lock(path, "it"):
+        assert path.exists()
+    assert not path.exists()
+    with exclusive_lock(path, "it"):
+        path.unlink()  # removed by someone else meanwhile: the file of the next holder stays
+        path.touch()
+    assert path.exists()
+
+
+def test_a_lock_of_a_removed_file_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    tried = []
+
+    def removed_at_first(file: IO[str], wait: bool = False) -> bool | None:
+        tried.append(os.fstat(file.fileno()).st_ino)
+        if len(tried) == 1:
+            path.rename(tmp_path / "old")
+        return try_lock(file, wait)
+
+    monkeypatch.setattr("folds.utils.locks.try_lock", removed_at_first)
+    with exclusive_lock(path, "it"):
+        assert path.stat().st_ino == tried[1] != tried[0]
+
+
+def test_only_old_locks_that_nobody_holds_are_removed(tmp_path: Path) -> None:
+    for name in (".a.lock", ".held.lock", ".new.lock", "kept.lock"):
+        (tmp_path / name).touch()
+        if name != ".new.lock":
+            os.utime(tmp_path / name, (0, 0))
+    with open(tmp_path / ".held.lock", "a") as file:  # as an earlier version holds it
+        assert try_lock(file)
+        remove_stale_locks(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".held.lock", ".new.lock", "kept.lock"]

@@ -1,0 +1,95 @@
+"""Compare a vote with the best single run: is the blend worth more than one of its members?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ensemble.alignment.split import AlignedSplit
+from ensemble.alignment.truth import GroundTruth
+from ensemble.blending.request import BlendConfig
+from ensemble.blending.scores import RunScore
+from ensemble.voting.base import Vote
+from ensemble.voting.vote import vote
+from folds.metrics.classification import Metric
+from folds.metrics.grouping import average_by_person
+from folds.metrics.intervals import Difference, difference_over_people
+
+
+@dataclass(frozen=True)
+class BestSingle:
+    """The paired difference of a vote to the run with the best score on the same samples.
+
+    Attributes
+    ----------
+    difference : vote − run.
+    among : number of runs that it is the best of.
+    """
+
+    split: str
+    run: str
+    metric: Metric
+    difference: Difference
+    among: int
+
+    def text(self, method: str) -> str:
+        """Return the verdict in one line."""
+        found, shown = self.difference, "OOF" if self.split == "oof" else self.split
+        gained = found.difference.value * (1 if self.metric.greater_is_better else -1)
+        if found.is_significant:
+            word = "significantly better" if gained > 0 else f"significantly worse: {self.run} alone is better"
+        else:
+            word = "no significant difference"
+        return (
+            f"{method} vote vs the best single run, {self.run} (best of {self.among} on these samples): {shown} "
+            f"{self.metric.title} {found.second:.3f} vs {found.first:.3f}, {found.difference.signed_text()}, {word}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for ``--json`` and blend.json."""
+        return {"split": self.split, "run": self.run, "metric": self.metric.name, **self.difference.to_dict()}
+
+
+def against_best_single(
+    splits: Mapping[str, AlignedSplit],
+    votes: Mapping[str, Vote],
+    truths: Mapping[str, GroundTruth],
+    ranking: Sequence[str],
+    scores: Mapping[str, Mapping[str, RunScore]],
+    request: BlendConfig,
+) -> BestSingle | None:
+    """Return the comparison on the out-of-fold samples, or else on the test samples; None for one run, or no labels.
+
+    Parameters
+    ----------
+    ranking : the runs, best out-of-fold score first.
+    """
+    name = next((split for split in ("oof", "test") if split in truths), None)
+    if name is None or len(splits[name].runs) < 2:
+        return None
+    metric, split = request.scored, splits[name]
+    measured = {run: one.score for run in ranking if (one := scores[run].get(name)) is not None}
+    known = {run: score.interval.value for run, score in measured.items() if score is not None}
+    if len(known) < 2 or np.isnan(list(known.values())).any():
+        return None
+    best = (max if metric.greater_is_better else min)(known, key=lambda run: known[run])
+    run = next(one for one in split.runs if one.name == best)
+    alone = split.select_runs([best])
+    if alone is None:
+        return None
+    rows = np.arange(len(split)) if len(alone) == len(split) else np.flatnonzero(run.models(0, len(split)) > 0)
+    truth = truths[name].take(rows)
+    labelled = np.flatnonzero(truth.labels >= 0)
+    first: NDArray[np.floating] = vote(alone, "hard" if run.hard else "soft").probabilities
+    second: NDArray[np.floating] = votes[name].probabilities[rows]
+    if len(labelled) < len(rows):
+        first, second, truth = first[labelled], second[labelled], truth.take(labelled)
+    labels, persons = truth.labels, truth.persons
+    if request.per_person:
+        both = [average_by_person(labels, values, persons, len(split.classes)) for values in (first, second)]
+        (labels, first, persons, _), second = both[0], both[1][1]
+    found = difference_over_people(metric, labels, first, second, persons)
+    return BestSingle(name, best, metric, found, len(known))
