@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth
