@@ -202,7 +202,7 @@ def _in_two_columns(
     single = {
         name: array
         for name, value in arrays.items()
-        if (array := np.asarray(value)).ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
+        if (array := as_array(value, name)).ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
     }
     if not single:
         return order, dict(arrays)

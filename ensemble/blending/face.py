@@ -51,6 +51,7 @@ _KINDS = {
     "weights": optional(either(NAME, _NUMBERS, list_of(NUMBER, "numbers"))),
     "runs": optional(NAMES),
     "per_person": FLAG,
+    "unfinished": FLAG,
     "calibrate": optional(NAME),
     "power": optional(NUMBER),
     "trim": optional(NUMBER),

@@ -23,16 +23,25 @@ from folds.predictions.files import LABEL, PredictionMetadata, write_prediction
 from folds.predictions.predictions import Predictions, read_predictions
 from folds.predictions.reading import score_rows
 from folds.predictions.rows import SampleRows
+from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.files import check_not_existing, check_not_folder, write_atomic
 from folds.utils.progress import Progress
+from folds.utils.schema import either, named
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
 
+_KINDS = {
+    "what": PATH,
+    "root": PATH,
+    "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
+    "progress": PROGRESS,
+    **dict.fromkeys(("per_person", "skip_unreadable", "verify"), FLAG),
+}
 FOLDER = Path("runs/predict")
 TOLERANCE = 1e-6
 
@@ -164,7 +173,7 @@ def predict(
     spec: DataSpec | None = None,
     per_person: bool = False,
     metric: str = "macro_f1",
-    device: str = "auto",
+    device: str | int = "auto",
     skip_unreadable: bool = False,
     verify: bool = False,
     root: str | Path = ".",
@@ -201,6 +210,7 @@ def predict(
     folds.errors.EnsembleError: expected a checkpoint, a run or a blend, found 'swin'
     """
     log_in_notebook()
+    check_arguments(locals(), _KINDS)
     root = Path(root)
     source = load_source(what, root)
     table = images_table(images, source, spec)
@@ -209,7 +219,7 @@ def predict(
         source,
         table,
         work=root / ".ensemble" / "predict",
-        device=device,
+        device=str(device),
         skip_unreadable=skip_unreadable,
         progress=progress_of(progress),
     )

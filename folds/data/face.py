@@ -27,7 +27,7 @@ _KINDS = {
     **dict.fromkeys(("id", "split", "person_regex"), optional(NAME)),
     "test": optional(PATH),
     "classes": optional(named(CLASSES, "a list of names")),
-    "need_images": FLAG,
+    **dict.fromkeys(("need_images", "merge_spellings", "skip_unusable"), FLAG),
     "root": PATH,
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -225,6 +226,10 @@ class Metric:
             return self.function(labels, probabilities)
         return roc_auc(labels, probabilities)
 
+    def __reduce__(self) -> Any:
+        """Pickle a built-in metric by its name, because its functions have none."""
+        return (_built_in, (self.name,)) if METRICS.get(self.name) is self else super().__reduce__()
+
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -261,3 +266,7 @@ METRICS: dict[str, Metric] = {
         Metric("roc_auc", "ROC-AUC", rank_based=True, macro_averaged=True),
     )
 }
+
+
+def _built_in(name: str) -> Metric:
+    return METRICS[name]

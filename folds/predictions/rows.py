@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from folds.errors import EnsembleError
 from folds.utils.bounded import check_regular, text_room
-from folds.utils.csv_table import csv_text
+from folds.utils.csv_table import allow_long_cells, csv_text
 from folds.utils.files import sha256_bytes, write_atomic
 from folds.utils.schema import is_encodable, shown
 
@@ -122,6 +122,7 @@ def read_samples_file(path: Path, sha: str | None = None) -> SampleRows:
         )
     columns = _ascii_columns(content)
     if columns is None:
+        allow_long_cells()
         try:
             text = content.decode("utf-8-sig")
             header, cells = _plain_cells(text) or _cells(path, text)

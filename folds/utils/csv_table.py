@@ -143,6 +143,12 @@ def read_csv(path: Path, source: str | None = None) -> CsvTable:
     return parse_bytes(source or str(path), read_bytes(path), Path(path))
 
 
+def allow_long_cells() -> None:
+    """Raise the csv module's limit of a cell, which is one number for the whole process."""
+    if csv.field_size_limit() < _MAX_CELL:
+        csv.field_size_limit(_MAX_CELL)
+
+
 def parse_bytes(source: str, content: bytes, path: Path = Path()) -> CsvTable:
     """Return the table in the bytes of a CSV; raise the errors of `read_csv` about the content."""
     return parse_csv(source, _decode(source, content), path)
@@ -185,8 +191,7 @@ def _parse(source: str, text: str) -> tuple[list[str], list[list[str]], Sequence
     skipped, start, delimiter = _preamble(text)
     ragged: list[str] = []
     blank: list[int] = []
-    if csv.field_size_limit() < _MAX_CELL:
-        csv.field_size_limit(_MAX_CELL)
+    allow_long_cells()
     try:
         header, number, position = _read_head(source, text, delimiter, start)
         number += skipped
