@@ -81,7 +81,7 @@ def test_a_missing_column_offers_the_nearest_and_lists_all(tmp_path, column):
     path = write_csv(tmp_path, GOOD.replace(column, f"{column.upper()}_x", 1))
     error = refused(path, need_images=True)
     assert f"has no column '{column}'; did you mean '{column.upper()}_x'?" in error.message
-    assert f"`{column}` {column.upper()}_x" in error.hint
+    assert f"`{column}={column.upper()}_x`" in error.hint
     assert all(name in error.hint for name in path.read_text().splitlines()[0].split(","))
 
 
