@@ -3,6 +3,7 @@
     python benchmarks/blend.py                     20 files of 200,000 × 18 float32: the vote alone, and the whole command
     python benchmarks/blend.py --part large        a twentieth of 10 files of 1,000,000 × 1,000 float16, and what it grows with
     python benchmarks/blend.py --part methods      every method on the first files
+    python benchmarks/blend.py --part learning     what is fitted: choice, stacking, class biases; --old SOURCE compares
 
 Each is a process of its own, so that its largest resident memory (of which mapped files are a part) is its own. Seconds
 of the
@@ -13,6 +14,7 @@ runs.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -22,6 +24,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
 
 from ensemble.cli.terminal.console import table
 from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
@@ -37,13 +42,14 @@ print(time.perf_counter() - start)
 """
 IMPORTS = """
 from pathlib import Path
-from ensemble.voting.mean_stream import mean_of_runs
+from ensemble.voting.vote import mean_of_runs
 from ensemble.members.reading import Member
-from ensemble.alignment.split import Part, Run
+from ensemble.alignment.split import AlignedFile, RunPredictions
 from folds.predictions.files import read_array
 def run(file):
     values = read_array(Path(file))
-    return Run(file, (Part(Member(Path(file), file, values, None, False, None, None, None, "")),), values.shape[1])
+    member = Member(Path(file), file, values, None, False, None, None, None, "")
+    return RunPredictions(file, (AlignedFile(member),), values.shape[1])
 def mean(type_):
     runs = [run(file) for file in files]
     return mean_of_runs(runs, np.ones(len(runs)), len(runs[0].parts[0].member), type_)
@@ -92,11 +98,12 @@ def write_files(
     return files
 
 
-def timed(code: str, words: list[str], folder: Path) -> tuple[float, float, float, str]:
+def timed(code: str, words: list[str], folder: Path, source: Path = ROOT) -> tuple[float, float, float, str]:
     """Seconds by the clock, seconds of processors, MiB at most, and what it printed; of Python code in a process of its
     own.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = str(source)
     before = os.times()
     process = subprocess.Popen(
         [sys.executable, "-c", PEAK + code, *words],
@@ -209,13 +216,86 @@ def methods(folder: Path, rows: int, repeats: int) -> None:
     )
 
 
+# Method, members, samples, classes; the seconds and MiB that it may take.
+LEARNING = {
+    "auto": ("auto", 10, 4_000, 10, 15, None),
+    "stacking": ("stacking", 10, 60_000, 18, 30, 500),
+    "stacking, 1,000 classes": ("stacking", 5, 3_000, 1_000, 40, None),
+    "bias, 1,000 classes": ("bias", 5, 3_000, 1_000, 30, None),
+}
+
+
+def write_learnable(folder: Path, members: int, rows: int, classes: int) -> list[Path]:
+    """Members of different skill, sharpness and favor for classes, whose errors are shared; seven images a person."""
+    random = np.random.default_rng(0)
+    persons = np.arange(rows) // 7
+    people = int(persons[-1]) + 1
+    share = np.geomspace(8, 1, classes)
+    labels = random.choice(classes, rows, p=share / share.sum())
+    common = 0.7 * (random.normal(size=(people, classes))[persons] + random.normal(size=(rows, classes)))
+    names = np.array([f"c{i:04d}" for i in range(classes)])
+    table_rows = SampleRows(
+        np.array([f"i{i:06d}.jpg" for i in range(rows)]), names[labels], np.array([f"p{p:05d}" for p in persons])
+    )
+    fold, files = (random.permutation(people) % 5)[persons], []
+    for member in range(members):
+        logits = common + random.uniform(0.8, 1.6) * random.normal(size=(rows, classes))
+        logits += 0.3 * random.normal(size=classes)
+        logits[np.arange(rows), labels] += random.uniform(1.6, 2.6) + np.log(classes / 10)
+        logits *= random.uniform(0.6, 2)
+        values = np.exp(logits - logits.max(axis=1, keepdims=True))
+        name = f"m{member:02d}"
+        sidecar = PredictionMetadata(
+            "probability", "oof", tuple(names), table_rows, fold=fold, run=name, folds_sha="f" * 64
+        )
+        values /= values.sum(axis=1, keepdims=True)
+        files.append(write_prediction(folder / f"{name}.oof.npy", values, sidecar, table_rows))
+    return files
+
+
+def learning(folder: Path, old: Path | None, repeats: int, only: str | None) -> None:
+    """Whole commands with a fitted method, and the nested score they report; the old version once."""
+    lines: list[list[object]] = []
+    for title, (method, members, rows, classes, seconds, mebibytes) in LEARNING.items():
+        if only is not None and only != title:
+            continue
+        inside = folder / str(len(lines))
+        files = write_learnable(inside, members, rows, classes)
+        words = ["blend", "-q", *map(str, files), "--method", method, "-o", "b"]
+        line: list[object] = [f"{title}: {members} × {rows:,} × {classes:,}"]
+        for source, times in ((ROOT, repeats), *([(old.resolve(), 1)] if old is not None else [])):
+            runs, score = [], ""
+            for _ in range(times):
+                shutil.rmtree(inside / "runs", ignore_errors=True)
+                runs.append(timed(COMMAND, words, inside, source)[:3])
+                score = f"{nested_score(inside / 'runs/blends/b/blend.json', method):.6f}"
+            found = [statistics.median(column) for column in zip(*runs)]
+            line += [f"{found[0]:.1f} s", f"{found[1]:.1f} s", f"{found[2]:.0f} MiB", score]
+        lines.append([*line, f"{seconds} s" + (f", {mebibytes} MiB" if mebibytes else "")])
+        print(*lines[-1], sep="  ", flush=True)
+        shutil.rmtree(inside)
+    compared = ["old time", "old CPU time", "old memory", "old score"] if old is not None else []
+    print(table(["case", "time", "CPU time", "peak memory", "nested macro F1", *compared, "target"], lines))
+
+
+def nested_score(record: Path, method: str) -> float:
+    """The nested score of a method in a blend's record."""
+    methods = json.loads(record.read_text())["fitted"]["methods"]
+    return next(float(one["nested"]["score"]) for one in methods if one["method"] == method)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("small", "large", "methods"), default="small")
+    parser.add_argument("--part", choices=("small", "large", "methods", "learning"), default="small")
     parser.add_argument("--rows", type=int, help="of each file; 200,000, or 50,000 of the large")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--old", type=Path, help="source tree of another version, for --part learning")
+    parser.add_argument("--case", choices=list(LEARNING), help="only this one of --part learning")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if given.part == "learning":
+            learning(Path(folder), given.old, given.repeats, given.case)
+            return
         part = {"small": small, "large": large, "methods": methods}[given.part]
         part(Path(folder), given.rows or (50_000 if given.part == "large" else 200_000), given.repeats)
 

@@ -342,4 +342,7 @@ def _stacked(
 def _plain(values: NDArray[np.float64] | None) -> Any:
     if values is None:
         return None
-    return [_plain(row) for row in values] if values.ndim > 1 else [float(f"{value:.{_DIGITS}g}") for value in values]
+    if values.ndim > 1:
+        return [_plain(row) for row in values]
+    # Stacking on the class alone has millions of zeros.
+    return [float(f"{value:.{_DIGITS}g}") if value else 0.0 for value in values.tolist()]

@@ -25,7 +25,7 @@ EXACT, ROUGH = 1e-10, 1e-6
 _NUMBERS_AT_ONCE = 1 << 15  # logits of a block
 _NUMBERS_JOINED = 1 << 20  # features of parts that are copied into one, which saves calls
 _CURVATURE_ROWS = 2048  # rows from which the curvature is estimated; it affects only the speed
-_MAX_CACHED = 1 << 23  # numbers in the cache of paths: 64 MiB
+_MAX_CACHED = 1 << 24  # numbers in the cache of paths: 128 MiB
 
 
 @dataclass(frozen=True)
@@ -167,20 +167,17 @@ class Path:
     strengths: tuple[float, ...]
     _rough: list[NDArray[np.float64]] = field(default_factory=list)
     _exact: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    _state: Descent | None = None
     _work: _Work | None = None
     _lock: Lock = field(default_factory=Lock)
 
     def at(self, step: int, parts: Sequence[Part]) -> NDArray[np.float64]:
         """Return the sum of offset and fit after `step` strengths, to `ROUGH`; `parts` are the samples of the path."""
         with self._lock:
-            if step >= len(self._rough):
-                work = self._opened(parts)
-                if work.path is None:  # from the start, for the same result as without a pause
-                    work.path, self._rough = Descent(np.zeros(self.offset.size)), [self.offset]
-                while len(self._rough) <= step:
-                    strength = self.strengths[len(self._rough) - 1]
-                    work.fit(work.path, self.offset, self._rough[-1], strength, ROUGH)
-                    self._rough.append(self.offset + work.path.point.reshape(self.offset.shape))
+            self._rough = self._rough or [self.offset]
+            self._state = self._state or Descent(np.zeros(self.offset.size))
+            while len(self._rough) <= step:
+                self._rough.append(self._fit(self._state, parts, len(self._rough), self._rough[-1], ROUGH))
             return self._rough[step]
 
     def final(self, step: int, parts: Sequence[Part]) -> NDArray[np.float64]:
@@ -191,8 +188,7 @@ class Path:
         with self._lock:
             if step not in self._exact:
                 state = Descent((start - self.offset).reshape(-1))
-                self._opened(parts).fit(state, self.offset, start, self.strengths[step - 1], EXACT)
-                self._exact[step] = self.offset + state.point.reshape(self.offset.shape)
+                self._exact[step] = self._fit(state, parts, step, start, EXACT)
             return self._exact[step]
 
     def release(self) -> None:
@@ -200,15 +196,16 @@ class Path:
         with self._lock:
             self._work = None
 
-    def _opened(self, parts: Sequence[Part]) -> _Work:
-        if self._work is None:
-            self._work = _Work(_joined(parts))
-        return self._work
+    def _fit(
+        self, state: Descent, parts: Sequence[Part], step: int, start: NDArray[np.float64], tolerance: float
+    ) -> NDArray[np.float64]:
+        work = self._work = self._work or _Work(_joined(parts))
+        return work.fit(state, self.offset, start, self.strengths[step - 1], tolerance)
 
     @property
     def numbers(self) -> int:
         """Return about how many numbers the path holds."""
-        return self.offset.size * (len(self.strengths) + 3)
+        return self.offset.size * (len(self.strengths) + 24)
 
 
 @dataclass
@@ -216,8 +213,7 @@ class _Work:
     """What a path needs while it is computed."""
 
     parts: tuple[Part, ...]
-    path: Descent | None = None
-    curvature: NDArray[np.float64] | None = None
+    curvature: NDArray[np.float64] | None = None  # at the offset
 
     def fit(
         self,
@@ -226,16 +222,11 @@ class _Work:
         start: NDArray[np.float64],
         strength: float,
         tolerance: float,
-    ) -> None:
-        """Move `state`, whose sum with `offset` is `start`, to the minimum at one strength."""
-        runs = len(self.parts[0].features)
-        penalty, shape = strength * runs, offset.shape
-        # With all classes, the curvature costs more than the steps that a better one saves, except for a final fit.
-        if self.curvature is None or tolerance == EXACT or not _of_all_classes(offset, runs):
-            self.curvature = _curvature(self.parts, start)
-        inverse = np.linalg.inv(self.curvature + penalty * np.eye(shape[1]))
-        if tolerance == EXACT:
-            self.curvature = None
+    ) -> NDArray[np.float64]:
+        """Move `state`, whose sum with `offset` is `start`, to the fit at one strength, and return the sum there."""
+        runs, shape = len(self.parts[0].features), offset.shape
+        penalty = strength * runs
+        inverse = np.linalg.inv(self._curvature(offset, start, tolerance) + penalty * np.eye(shape[1]))
         dtype = np.float32 if tolerance == ROUGH else np.float64
 
         def precondition(slope: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -246,6 +237,17 @@ class _Work:
             return value, slope.reshape(-1)
 
         descend(state, loss, penalty, precondition, tolerance)
+        return offset + state.point.reshape(shape)
+
+    def _curvature(
+        self, offset: NDArray[np.float64], start: NDArray[np.float64], tolerance: float
+    ) -> NDArray[np.float64]:
+        # With all classes, the curvature costs more than the steps that a better one saves, except for a final fit.
+        if tolerance == EXACT or not _of_all_classes(offset, len(self.parts[0].features)):
+            return _curvature(self.parts, start)
+        if self.curvature is None:
+            self.curvature = _curvature(self.parts, offset)
+        return self.curvature
 
 
 class PathCache:
