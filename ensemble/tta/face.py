@@ -173,6 +173,14 @@ def tta(
 
     Examples
     --------
+    Predict in two views besides the plain image, and let the merge vote beside the plain run::
+
+        turned = en.tta("swin", views=["hflip", "scale:1.1"])
+        turned.gain  # +0.012 [+0.003, +0.021], significant
+        en.blend({"swin": en.load_run("swin"), "swin-tta": turned})
+
+    Views are checked before anything is predicted:
+
     >>> import ensemble as en
     >>> en.tta("swin", views="hflop")
     Traceback (most recent call last):
