@@ -107,7 +107,8 @@ class TTAResult(Displayed):
                         f"{score.accuracy:.3f}",
                     ]
                 )
-        notes = []
+        warnings = [one.merged.interval.warning for one in self.scored if one.merged is not None]
+        notes = [f"warning: {warning}" for warning in dict.fromkeys(warnings) if warning]
         if self.gain is not None:
             notes.append(f"vs no TTA: {self.gain.difference.signed_text()} macro F1 (paired 95% CI over people)")
         return Table(
