@@ -66,8 +66,8 @@ def metric_of(metric: str | Metric | Callable[..., Any]) -> Metric:
 
 
 def _content_of(function: Callable[..., Any]) -> str:
-    """Return a hash of a function's code and of the values it uses, so that fits and blends by different functions are
-    told apart; a unique text if they cannot be determined.
+    """Return a hash of a function's code and of the values it uses, so that fits and blends by different functions
+    are not confused; a unique text if they cannot be determined.
     """
     code = getattr(function, "__code__", None)
     try:

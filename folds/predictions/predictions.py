@@ -345,6 +345,7 @@ class Predictions(Displayed):
         if self._has_labels():
             found = self.score()
             notes.append(f"macro F1 {found.text()} (95% CI over people)")
+            notes += [f"warning: {found.warning}"] if found.warning else []
         return Table(f"{self._name()}: {len(self):,} × {len(self.classes)} classes", [*header, *shown], rows, notes)
 
     def _has_labels(self) -> bool:

@@ -86,6 +86,14 @@ def prepare(
 
     Examples
     --------
+    Crop all images to the face, look at the worst crops, and train on the new set::
+
+        made = folds.prepare("photos.csv", "faces", crop="faces", margin=0.3)
+        made  # numbers of faces found, and where to look
+        runs = folds.kfold(made.folder / "index.csv", arch="swin")
+
+    Names are checked before images are read:
+
     >>> import folds
     >>> folds.prepare(crop="cats")
     Traceback (most recent call last):

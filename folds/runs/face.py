@@ -118,6 +118,15 @@ def kfold(
 
     Examples
     --------
+    Train two architectures on five folds; the second call trains nothing and returns the same runs::
+
+        data = folds.read_table("photos.csv", person="patient")
+        runs = folds.kfold(data, arch=["swin", "resnet18"], k=5, epochs=15)
+        runs["swin"].score("macro_f1")  # 0.676 [0.592, 0.749]
+        folds.kfold(data, arch=["swin", "resnet18"], k=5, epochs=15)
+
+    Settings are checked before anything is trained:
+
     >>> import folds
     >>> folds.kfold(k=1)
     Traceback (most recent call last):

@@ -268,6 +268,8 @@ def results_table(summaries: Sequence[RunSummary], pooled: Sequence[PooledRuns] 
         rows.append([name, f"{len(one.folds)}/{one.k}", *_cells(one, with_test)])
     rows += [[f"{one.name}, mean of {len(one.runs)}", str(len(one.folds)), *_cells(one, with_test)] for one in pooled]
     notes = [f"{summaries[0].oof.interval.people:,} people"] if summaries else []
+    warnings = dict.fromkeys(one.oof.interval.warning for one in summaries)
+    notes += [f"warning: {warning}" for warning in warnings if warning]
     return Table(title, header, rows, notes)
 
 

@@ -88,6 +88,14 @@ def tune(
 
     Examples
     --------
+    Search the learning rate on fold 0, then train the best trial on all folds::
+
+        data = folds.read_table("photos.csv", person="patient")
+        found = folds.tune(data, space={"lr": {"low": 1e-4, "high": 1e-2, "log": True}}, trials=20, arch="resnet18")
+        runs = folds.kfold(data, config=found.best_file)
+
+    A space is required:
+
     >>> import folds
     >>> folds.tune()
     Traceback (most recent call last):

@@ -89,22 +89,22 @@ def test_a_file_that_is_not_text_is_an_error_that_names_it() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("epochs = 'many'", "int"),
-        ("epochs = 2.5", "int"),
-        ("epochs = true", "int"),
-        ("epochs = [3]", "int"),
-        ("epochs = ''", "int"),
-        ("lr = 'high'", "float"),
-        ("lr = false", "float"),
-        ("pretrained = 'maybe'", "bool"),
-        ("pretrained = 2", "bool"),
-        ("arch = 5", "tuple"),
-        ("label = ['a']", "str"),
-        ("loss = {a = 1}", "str"),
-        ("name = true", "str"),
-        ("data = 5", "Path"),
-        ("model_args = 'x'", "dict"),
-        ("model_args = [1]", "dict"),
+        ("epochs = 'many'", "a whole number"),
+        ("epochs = 2.5", "a whole number"),
+        ("epochs = true", "a whole number"),
+        ("epochs = [3]", "a whole number"),
+        ("epochs = ''", "a whole number"),
+        ("lr = 'high'", "a number"),
+        ("lr = false", "a number"),
+        ("pretrained = 'maybe'", "true or false"),
+        ("pretrained = 2", "true or false"),
+        ("arch = 5", "a name or a list of names"),
+        ("label = ['a']", "text"),
+        ("loss = {a = 1}", "text"),
+        ("name = true", "text"),
+        ("data = 5", "a path"),
+        ("model_args = 'x'", "a table of names and values"),
+        ("model_args = [1]", "a table of names and values"),
     ],
 )
 def test_a_wrong_type_is_refused_naming_key_value_file_and_type(line: str, expected: str) -> None:
@@ -117,12 +117,12 @@ def test_a_wrong_type_is_refused_naming_key_value_file_and_type(line: str, expec
 
 def test_a_wrong_value_in_the_environment_names_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENSEMBLE_EPOCHS", "many")
-    with pytest.raises(UsageError, match=r"^epochs = 'many' \(from environment\): expected int$"):
+    with pytest.raises(UsageError, match=r"^epochs = 'many' \(from environment\): expected a whole number$"):
         load_settings({})
 
 
 def test_a_wrong_flag_says_no_origin() -> None:
-    with pytest.raises(UsageError, match=r"^epochs = 'many': expected int$"):
+    with pytest.raises(UsageError, match=r"^epochs = 'many': expected a whole number$"):
         load_settings({"epochs": "many"})
 
 

@@ -204,3 +204,13 @@ def test_predictions_refuse_arguments_of_a_wrong_type(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             call()
+
+
+def test_a_single_person_is_warned_of_where_the_score_is_shown() -> None:
+    made = some()
+    alone = Predictions.from_array(
+        made.probabilities, ids=made.ids, classes=made.classes, labels=made.labels, persons=["me"] * len(made)
+    )
+    for text in (repr(alone), alone._repr_html_()):
+        assert "[unknown] (95% CI over people)" in text
+        assert "warning: only one person: no confidence interval can be computed" in text

@@ -102,7 +102,7 @@ def test_results_show_themselves_in_few_lines(trained: tuple[Path, Runs]) -> Non
     with pytest.raises(UsageError, match="found 'test_vit' twice"):
         ensemble.blend([runs["test_vit"], turned])
     listed = ensemble.tta(runs["test_vit"], views=["hflip"], progress=False)
-    assert listed.to_dict()["views"] == turned.to_dict()["views"]
+    assert listed.frame().equals(turned.frame())
     found = [runs, runs["test_vit"], runs["test_vit"].oof, turned, blend, runs["test_vit"].folds]
     for one in found:
         assert len(repr(one).splitlines()) <= 20
