@@ -47,7 +47,7 @@ def read_data(spec: DataSpec, *, need_images: bool = True) -> Dataset:
     """
     data = spec.data
     if not data.exists():
-        raise not_there(data)
+        raise not_there(data, "data")
     if spec.split is not None and spec.test is not None:
         raise UsageError("`split` and `test` both select test images", hint="give one of them")
     notes: list[str] = []
@@ -185,7 +185,7 @@ def read_test(
     path = Path(path)
     spec = spec or DataSpec(path)
     if not path.exists():
-        raise not_there(path)
+        raise not_there(path, "test")
     evaluation = mask_layout.is_evaluation(path)
     if evaluation is not None:
         return _evaluation(evaluation, classes, class_attributes, need_images)
@@ -222,8 +222,13 @@ def _evaluation(
     return table, tuple(notes)
 
 
-def not_there(path: Path) -> EnsembleError:
-    """Return the error for a path that does not exist; it suggests similar names that do."""
+def not_there(path: Path, option: str | None = None) -> EnsembleError:
+    """Return the error for a path that does not exist; it suggests similar names that do.
+
+    Parameters
+    ----------
+    option : the parameter that names it.
+    """
     parent = path.parent
     while not parent.is_dir():
         parent = parent.parent
@@ -232,8 +237,11 @@ def not_there(path: Path) -> EnsembleError:
         close = close_matches(missing, sorted(entry.name for entry in parent.iterdir()))
     except OSError:
         close = []
+    hint = "`data` and `test` take a CSV or a folder"
+    if option is not None:
+        hint = f"`{option}=PATH` names its present place (a CSV or a folder), also in place of that in a settings file"
     meant = f"; did you mean {' or '.join(str(parent / name) for name in close)}?" if close else ""
-    return EnsembleError(f"there is no {path}{meant}", hint="`data` and `test` take a CSV or a folder")
+    return EnsembleError(f"there is no {path}{meant}", hint=hint)
 
 
 def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None:
