@@ -307,6 +307,7 @@ def use_settings(path: Path) -> Callable[[], Any]:
 
     def use() -> Any:
         from folds.config.files import load_settings, read_run_tables
+        from folds.models.build_limit import BuildLimit
         from folds.models.factory import create_model, resolve
         from folds.training.resolve import validate_recipe
 
@@ -317,7 +318,9 @@ def use_settings(path: Path) -> Callable[[], Any]:
             Path("ensemble.toml").unlink()
         read_run_tables(path)
         validate_recipe(recipe)  # imports a transform
-        return create_model(resolve(settings.arch[0], recipe.size(), arguments=recipe.model_args), 2)
+        # A training may take as much memory as the machine has; here, as much as the limit of the others.
+        model = resolve(settings.arch[0], recipe.size(), arguments=recipe.model_args)
+        return create_model(model, 2, limit=BuildLimit(2**26))
 
     return use
 

@@ -63,6 +63,13 @@ def printable(text: str) -> str:
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+_LONGEST = 2_000  # characters of a line of an error; a value of a damaged file may have millions
+
+
+def _clipped(line: str) -> str:
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}… ({len(line):,} characters)"
+
+
 class EnsembleError(Exception):
     """Wrong input or data (exit 1). All texts may mark parameters (see the module).
 
@@ -84,7 +91,7 @@ class EnsembleError(Exception):
     def lines(self, show: Callable[[str], str] = without_marks) -> list[str]:
         """Return the lines to print on stderr; `show` decides how marked parameters are spelled."""
         printed = [f"error: {self.message}", *(f"  {line}" for line in self.details)]
-        return [printable(show(line)) for line in printed + ([f"hint: {self.hint}"] if self.hint else [])]
+        return [_clipped(printable(show(line))) for line in printed + ([f"hint: {self.hint}"] if self.hint else [])]
 
     def full_text(self) -> str:
         """Return message, details and hint on separate lines, for a log."""

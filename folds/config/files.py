@@ -5,10 +5,11 @@ run.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ from folds.config.recipe import (
 from folds.config.trust import CODE, check_trusted
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.utils.csv_table import cannot_read
+from folds.utils.files import relocated
 from folds.utils.schema import shown
 from folds.utils.toml import read_toml, toml_value
+
+logger = logging.getLogger(__name__)
 
 CONFIG = Path("ensemble.toml")
 RUN = "run"
@@ -80,6 +84,7 @@ def load_settings(
         for key, value in layer.items():
             values[key] = _coerce(key, value, known[key].kind, origin)
             origins[key] = origin
+    _follow_moved(values, origins, layers)
     if runs_code and (config is None or config.resolve() != CONFIG.resolve()):
         lying = {key: values[key] for key in CODE if key in values and origins[key] == str(CONFIG)}
         check_trusted(CONFIG, lying)
@@ -87,6 +92,23 @@ def load_settings(
     recipe = Recipe(**{f.name: values[f.name] for f in fields(Recipe) if f.name in values})
     check(settings, recipe)
     return settings, recipe, {key: origin for key, origin in origins.items() if key in values}
+
+
+def _follow_moved(
+    values: dict[str, Any], origins: Mapping[str, str], layers: Sequence[tuple[str, Mapping[str, Any]]]
+) -> None:
+    """Let `test` of a settings file follow a table that was moved with it, if a flag names the table's new place.
+
+    What was replaced is logged.
+    """
+    before = [layer["data"] for origin, layer in layers if "data" in layer and origin != "flag"]
+    test = values.get("test")
+    if origins.get("data") != "flag" or origins.get("test") in (None, "flag") or not before or test is None:
+        return
+    found = None if test.exists() else relocated(test, Path(str(before[-1])), values["data"])
+    if found is not None:
+        logger.info(f"test: {found} (moved with the table; {origins['test']} names {test}, which is not there)")
+        values["test"] = found
 
 
 def _file_layers(config: Path | None, tuning: bool, implicit: bool) -> list[tuple[str, dict[str, Any]]]:

@@ -67,7 +67,7 @@ def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = F
     """
     data = spec.data
     if not data.exists():
-        raise not_there(data)
+        raise not_there(data, "data")
     _check_test_options(spec)
     layout = mask_layout.train_folder(data, spec.label)
     if layout is not None:
@@ -254,7 +254,7 @@ def _test_samples(
     """Return images to predict; see `read_test`."""
     messages = Messages()
     if not path.exists():
-        raise not_there(path)
+        raise not_there(path, "test")
     evaluation = mask_layout.is_evaluation(path)
     if evaluation is not None:
         samples, notes = _evaluation(evaluation, classes, class_attributes, need_images)
@@ -302,8 +302,13 @@ def _evaluation(
     return table, tuple(notes)
 
 
-def not_there(path: Path) -> EnsembleError:
-    """Return the error for a path that does not exist; it suggests similar names that do."""
+def not_there(path: Path, option: str | None = None) -> EnsembleError:
+    """Return the error for a path that does not exist; it suggests similar names that do.
+
+    Parameters
+    ----------
+    option : the parameter that names it.
+    """
     parent = path.parent
     while not parent.is_dir():
         parent = parent.parent
@@ -312,8 +317,11 @@ def not_there(path: Path) -> EnsembleError:
         close = close_matches(missing, sorted(entry.name for entry in parent.iterdir()))
     except OSError:
         close = []
+    hint = "`data` and `test` take a CSV or a folder"
+    if option is not None:
+        hint = f"`{option}=PATH` names its present place (a CSV or a folder), also in place of that in a settings file"
     meant = f"; did you mean {' or '.join(str(parent / name) for name in close)}?" if close else ""
-    return EnsembleError(f"there is no {path}{meant}", hint="`data` and `test` take a CSV or a folder")
+    return EnsembleError(f"there is no {path}{meant}", hint=hint)
 
 
 def _check_unused_options(spec: DataSpec, form: str, **more: str | None) -> None:

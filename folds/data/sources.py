@@ -15,6 +15,7 @@ from folds.data.readers import read_data
 from folds.data.table import Dataset, DataSpec
 from folds.errors import EnsembleError
 from folds.utils.bounded import check_regular
+from folds.utils.files import relocated
 from folds.utils.schema import shown
 
 logger = logging.getLogger(__name__)
@@ -134,6 +135,9 @@ def load_checkpoint_data(
     fields: dict[str, Any] = {"data": None, **record}
     if fields["data"] is None and run is not None:
         fields |= _places_in_record(root / "runs" / run / "config.toml", folds_sha)
+    if data is not None and test is None and fields["data"] and fields.get("test"):
+        former = Path(fields["test"])
+        test = None if former.exists() else relocated(former, Path(fields["data"]), data)
     fields["data"] = data or (_recorded_place(fields["data"], "data") if fields["data"] else None)
     if fields["data"] is None:
         raise EnsembleError(

@@ -108,7 +108,7 @@ def connect(address: str | None, variables: Mapping[str, str] | None = None) -> 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # Ray retries without limit by default
-    if address is None and "RAY_ADDRESS" not in os.environ:
+    if address is None and sys.modules.get("ray", True) is not None:
         _set_token()
     try:
         import ray
@@ -150,6 +150,8 @@ def _set_token() -> None:
     Ray runs what it is told through its ports, so without a token every user of the machine could run code as this one.
     Set before Ray is imported, because it reads the variables then.
     """
+    # Otherwise Ray replaces the loopback address by that of the network card, and listens on all of them.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         os.environ["RAY_AUTH_MODE"] = "token"
         if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):

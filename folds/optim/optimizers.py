@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from folds.errors import UsageError, unknown_name
-from folds.utils.schema import BOOL, NUMBER, either, list_of
+from folds.utils.schema import BOOL, NUMBER, either, list_of, shown
 
 # The names that messages list; any other optimizer of timm is accepted as well.
 COMMON = ("adamw", "adam", "sgd", "lion")
@@ -59,7 +59,7 @@ def build_optimizer(
             problem = (
                 "has a setting of its own or cannot be set"
                 if key in _NOT_OPTIONS
-                else f"must be a number, true, false or a list of numbers, found {value!r}"
+                else f"must be a number, true, false or a list of numbers, found {shown(value)}"
             )
             raise UsageError(f"opt_args: {key} {problem}", hint="opt_args = {momentum = 0.9}, or {betas = [0.9, 0.99]}")
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}

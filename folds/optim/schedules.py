@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from folds.errors import UsageError, unknown_name
+from folds.utils.schema import shown
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def check_schedule(name: str, options: Mapping[str, Any]) -> None:
                 f"schedule_args of {name}", key, list(known), hint=None if known else f"{name} has no options"
             )
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise UsageError(f"schedule_args: {key} must be a number, found {value!r}")
+            raise UsageError(f"schedule_args: {key} must be a number, found {shown(value)}")
         if key in _SHARES and not 0 <= value <= 1:
             raise UsageError(f"schedule_args: {key} must be from 0 to 1, found {value:g}")
         if key not in _SHARES and value < (0 if key == "patience" else 1):

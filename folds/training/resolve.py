@@ -20,7 +20,7 @@ from folds.optim.loss_spec import parse_loss
 from folds.predictions.files import LABEL
 from folds.training.criterion import check_head_losses
 from folds.training.sampler import EpochSampler, SamplerConfig, parse_sampler, parse_sampling
-from folds.utils.schema import NUMBER, list_of
+from folds.utils.schema import NUMBER, list_of, shown
 
 
 def validate_recipe(recipe: Recipe) -> None:
@@ -29,7 +29,8 @@ def validate_recipe(recipe: Recipe) -> None:
         wrong = next((name for name, value in named.items() if not isinstance(value, str)), None)
         if wrong is not None:
             raise UsageError(
-                f"{key} of '{wrong}': expected a name, found {named[wrong]!r}", hint=f'{key} = {{"{wrong}" = "NAME"}}'
+                f"{key} of '{wrong}': expected a name, found {shown(named[wrong])}",
+                hint=f'{key} = {{"{wrong}" = "NAME"}}',
             )
     preset(recipe.augment or "none")
     for loss in (recipe.loss, *recipe.head_loss.values()):

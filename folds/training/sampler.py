@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from folds.errors import UsageError, unknown_name
 from folds.utils.files import derive_seed
 from folds.utils.numeric import factorize
+from folds.utils.schema import shown
 
 RowIndices = NDArray[np.int64]
 
@@ -276,5 +277,7 @@ def _classes_of(name: str, classes: Sequence[str], class_attributes: Mapping[str
 
 def _positive_integer(setting: str, name: str, number: Any) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise UsageError(f"{setting}: expected a whole number of images, 1 or more, for '{name}', found {number!r}")
+        raise UsageError(
+            f"{setting}: expected a whole number of images, 1 or more, for '{name}', found {shown(number)}"
+        )
     return number

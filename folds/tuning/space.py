@@ -20,7 +20,8 @@ from folds.utils.schema import shown
 ALWAYS = ("macro_f1", "accuracy", "log_loss")  # measured after every epoch, whatever the metric
 _EXAMPLE = "[space], then lr = {low = 1e-4, high = 1e-2, log = true} or batch_size = [16, 32, 64]"
 _ATTEMPTS = 10_000  # to sample settings that differ from all earlier trials, before the space counts as exhausted
-_MAX_TRIALS = 10_000
+_MAX_TRIALS = 2_000
+_MAX_CHOICES = 1_000  # of one setting
 _DIGITS = 3  # significant digits of a sampled number, so that it is short to type
 
 
@@ -149,9 +150,11 @@ def _parameter(where: str, name: str, value: Any) -> Parameter:
             raise EnsembleError(
                 f"{where} {name} = {shown(value)}: expected two values or more", hint="put a single value above [space]"
             )
+        if len(value) > _MAX_CHOICES:
+            raise EnsembleError(f"{where} {name}: expected at most {_MAX_CHOICES:,} values, found {len(value):,}")
         twice = next((one for i, one in enumerate(value) if one in value[:i]), None)
         if twice is not None:
-            raise EnsembleError(f"{where} {name}: found {twice!r} twice", hint="list each value once")
+            raise EnsembleError(f"{where} {name}: found {shown(twice)} twice", hint="list each value once")
         return Parameter(key, tuple(value))
     if isinstance(value, dict):
         return _range(f"{where} {name}", key, value, set(typing.get_args(kinds[key])) | {kinds[key]})
@@ -177,11 +180,13 @@ def _range(where: str, key: str, table: Mapping[str, Any], kinds: set[Any]) -> P
             or not math.isfinite(number)
         ):
             expected = "a whole number" if is_integer else "a number"
-            raise EnsembleError(f"{where}: {name} must be {expected}, found {number!r}", hint="{low = A, high = B}")
+            raise EnsembleError(
+                f"{where}: {name} must be {expected}, found {shown(number)}", hint="{low = A, high = B}"
+            )
     log = table.get("log", False)
     for name, flag in (("log", log), ("int", is_integer)):
         if not isinstance(flag, bool):
-            raise EnsembleError(f"{where}: {name} must be true or false, found {flag!r}")
+            raise EnsembleError(f"{where}: {name} must be true or false, found {shown(flag)}")
     if float not in kinds and not is_integer:
         raise EnsembleError(f"{where} is a whole number, found int = false", hint="remove int")
     low, high = table["low"], table["high"]

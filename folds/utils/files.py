@@ -222,6 +222,25 @@ def parse_json(path: Path, content: bytes) -> Any:
         ) from None
 
 
+def relocated(path: Path, before: Path, after: Path) -> Path | None:
+    """Return the place of a file that was moved together with another; None if it is not there.
+
+    Parameters
+    ----------
+    path : its former place.
+    before, after : the former and the present place of the other, which was in the same folder or in one around it.
+    """
+    try:
+        inside = path.relative_to(before.parent)
+    except ValueError:
+        return None
+    found = after.parent / inside
+    try:
+        return found if found.exists() else None
+    except OSError:
+        return None
+
+
 def check_not_existing(path: Path, what: str, force: bool = False) -> None:
     """Raise EnsembleError if `path` exists and `force` is not set."""
     if path.exists() and not force:

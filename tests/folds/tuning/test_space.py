@@ -65,7 +65,7 @@ def test_what_is_wrong_in_a_space_is_said_with_its_place(table: Any, message: st
     ("table", "message"),
     [
         ({"trails": 3}, "unknown key 'trails'; did you mean trials"),
-        ({"trials": 0}, "trials: expected a whole number from 1, found 0"),
+        ({"trials": 0}, "trials: expected a whole number from 1 to 2,000, found 0"),
         ({"trials": True}, "found True"),
         ({"folds": 0}, "expected a list of folds"),
         ({"folds": []}, "expected a list of folds"),

@@ -322,3 +322,18 @@ def test_a_failed_removal_names_the_file_and_a_remedy(tmp_path: Path, monkeypatc
     with pytest.raises(EnsembleError, match=r"cannot remove .*/a/b: (device or )?resource busy") as error:
         remove(tmp_path / "a")
     assert error.value.hint == f"ls -ld {tmp_path}/a shows who may remove it; then run the same command again"
+
+
+def test_leftovers_of_dead_processes_are_removed(tmp_path, monkeypatch):
+    import os
+
+    from folds.utils import files
+
+    monkeypatch.setattr(files, "_is_alive", lambda process: process == 77)
+    names = [".a.npy.66-0123abcd.tmp", ".b.npy.77-0123abcd.tmp", ".new.66-0123abcd.tmp", "notes.tmp", ".c.tmp"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"part")
+        os.utime(tmp_path / name, (1, 1))
+    os.utime(tmp_path / names[2])  # written a moment ago, perhaps by another machine
+    files.write_atomic(tmp_path / "other.json", "{}")
+    assert {path.name for path in tmp_path.iterdir()} == {*names[1:], "other.json"}
