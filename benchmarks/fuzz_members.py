@@ -1,5 +1,6 @@
 """Fuzz the reading of members: seeded draws of files as people write them. Each result must equal the reference, be
-refused, or carry a warning or a stated assumption that names the cause.
+refused, or carry a warning or a stated assumption that names the cause. Without labels and other members a fault
+inside a file cannot be seen, and there is no score (`unscored`).
 
     python benchmarks/fuzz_members.py --draws 5000
 
@@ -44,7 +45,7 @@ CLASS_NAMES: dict[str, Callable[[int], list[str]]] = {
 ID_NAMES = ("id", "image_id", "image_name", "ImageId", "filename", "file name", "path", "img", "key42")
 LABEL_NAMES = ("label", "target", "class", "y_true", "dx", "Truth")
 PREFIXES = ("", "", "prob_", "p_", "pred_", "class_")
-OUTCOMES = ("equal", "refused", "warned", "stated", "wrong")
+OUTCOMES = ("equal", "refused", "warned", "stated", "unscored", "wrong")
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Task:
     members: list[Values]
     folder: Path
     faults: list[str] = field(default_factory=list)
+    hard: bool = False
 
     @property
     def n(self) -> int:
@@ -96,7 +98,17 @@ def write_table(path: Path, columns: dict[str, list[str]], rng: np.random.Genera
 
 
 def as_table(task: Task, name: str, values: Values) -> Path:
-    """Write a member as a table of probabilities, of the positive class, or of answers beside the truth."""
+    """Write a member as a table of probabilities, or of the positive class, some with a fault."""
+    fault, names = task.rng.random(), list(task.names)
+    if fault < 0.08:
+        task.faults.append("values beside other ids")
+        values = values[task.rng.permutation(task.n)]
+    elif fault < 0.14:
+        task.faults.append("names of classes rotated")
+        names = names[1:] + names[:1]
+    elif fault < 0.18:
+        task.faults.append("all rows equal")
+        values = np.full(values.shape, 1 / values.shape[1])
     rows = task.rng.permutation(task.n) if task.rng.random() < 0.5 else np.arange(task.n)
     columns = {task.pick(ID_NAMES[:-1]): [task.ids[i] for i in rows]}
     digits = int(task.rng.choice([4, 6, 9]))
@@ -104,7 +116,7 @@ def as_table(task: Task, name: str, values: Values) -> Path:
         columns[task.pick(("target", "prob", "prediction", "score"))] = [f"{values[i, 1]:.{digits}f}" for i in rows]
     else:
         prefix = task.pick(PREFIXES)
-        for c, label in enumerate(task.names):
+        for c, label in enumerate(names):
             columns[prefix + label] = [f"{values[i, c]:.{digits}f}" for i in rows]
         if task.rng.random() < 0.3:
             columns["label"] = [task.names[task.truth[i]] for i in rows]
@@ -112,6 +124,25 @@ def as_table(task: Task, name: str, values: Values) -> Path:
         columns["age"] = [str(int(a)) for a in task.rng.integers(20, 80, task.n)]
     if task.rng.random() < 0.2:
         columns["fold"] = [f"{i // 3 % 5}{task.pick(('', '.0'))}" for i in rows]
+    return write_table(task.folder / name, columns, task.rng)
+
+
+def as_answers(task: Task, name: str, values: Values) -> Path:
+    """Write a member as a table of answers, some beside the truth or a confidence, some with the truth as the answer."""
+    rows = task.rng.permutation(task.n)
+    codes = values.argmax(axis=1)
+    if task.rng.random() < 0.1:
+        task.faults.append("truth as the answer")
+        codes = task.truth
+    beside = task.rng.random()
+    called = (
+        task.pick(("prediction", "pred", "y_pred", "ans")) if beside < 0.6 else task.pick(("label", "target", "ans"))
+    )
+    columns = {task.pick(ID_NAMES[:-1]): [task.ids[i] for i in rows], called: [task.names[codes[i]] for i in rows]}
+    if beside < 0.4:
+        columns[task.pick(("label", "target", "y_true"))] = [task.names[task.truth[i]] for i in rows]
+    if task.rng.random() < 0.2:
+        columns["confidence"] = [f"{values[i].max():.4f}" for i in rows]
     return write_table(task.folder / name, columns, task.rng)
 
 
@@ -172,14 +203,20 @@ def write_labels(task: Task) -> Path:
 def outcome(task: Task, files: Sequence[Path], labels: Path | None) -> tuple[str, str]:
     """Return one of `OUTCOMES`, and a text on it."""
     reference = np.mean(task.members, axis=0)
+    if task.hard:
+        reference = np.mean([np.eye(len(task.names))[values.argmax(1)] for values in task.members], axis=0)
     try:
-        made = make_blend(files, BlendConfig(labels=labels, allow_duplicates=True))
+        method = "hard" if task.hard else "soft"
+        made = make_blend(files, BlendConfig(labels=labels, allow_duplicates=True, method=method))
     except EnsembleError as error:
         return "refused", error.message
     if _equals(task, made, reference):
         return "equal", ""
     if made.warnings:
         return "warned", made.warnings[0]
+    scored = any(entry.score is not None for entry in made.total.values())
+    if not scored and (len(files) == 1 or set(task.faults) == {"truth as the answer"}):
+        return "unscored", ""  # a fault inside one file, and nothing to compare it with: no labels, no other member
     assumed = next((note for note in made.notes if "order not checked" in note or "one column read as" in note), "")
     # Without labels and with one bare member nothing can be tested: the assumed order is stated.
     untestable = assumed and (labels is None or not task.faults)
@@ -192,7 +229,7 @@ def _equals(task: Task, made: Blend, reference: Values) -> bool:
     found = made.votes[split].probabilities
     names = [name.removesuffix(".0") for name in task.names]
     shown = [name.removesuffix(".0") for name in classes]
-    if set(rows) != set(task.ids) or set(shown) != set(names):
+    if set(rows) != set(task.ids) or not (set(shown) == set(names) or (task.hard and set(shown) <= set(names))):
         return False
     position = {name: i for i, name in enumerate(task.ids)}
     expected = reference[[position[name] for name in rows]][:, [names.index(name) for name in shown]]
@@ -205,6 +242,8 @@ def run(seed: int) -> tuple[str, str]:
     try:
         task = draw_task(seed, folder)
         forms = [as_table, as_table, as_array, as_sidecar]
+        if task.rng.random() < 0.25:
+            task.hard, forms = True, [as_answers, as_answers, as_sidecar]
         files = [task.pick(forms)(task, f"m{i}", values) for i, values in enumerate(task.members)]
         labels = write_labels(task) if task.rng.random() < 0.7 else None
         return outcome(task, files, labels)

@@ -168,6 +168,12 @@ def _member_doubts(sample: _Sample, alignment: Alignment, labels: HardLabels | N
             return []
         judged.append(_judge(run, codes[i], reference, len(sample.split.classes)))
     found = [text for one, vote in zip(judged, votes, strict=True) if (text := _constant(one.run, vote))]
+    if sample.truth is None and len(judged) > 2 and not any(one.above_chance for one in judged):
+        best = max(judged, key=lambda one: one.accuracy - one.chance)
+        found.append(
+            f"no member ({sample.split.name}) agrees with the others better than chance ({_percent(best.accuracy)} of rows "
+            f"at best, chance is {_percent(best.chance)}): most of them probably have rows or classes in different orders"
+        )
     for i, one in enumerate(judged):
         if one.rows < _LEAST or _constant(one.run, votes[i]):
             continue

@@ -34,6 +34,7 @@ from folds.utils.tables import read_table_file, table_suffix
 # Text before the name of the class in the name of a column; it is left out if all columns have it.
 PREFIXES = ("prob_", "proba_", "probability_", "p_", "pred_", "prediction_", "class_", "oof_", "score_", "prob.", "p.")
 _LEAST = 10  # rows from which a label that is always the most probable class is doubted
+_MAX_TOLERANCE = 0.1  # of the sum of rounded probabilities
 TOLERANCE = 2e-3  # of the sum of a row of probabilities
 
 
@@ -295,7 +296,7 @@ class _Reader:
         if (np.abs(total - 1) <= TOLERANCE).all():
             return TOLERANCE
         digits = max(len(cell.rpartition(".")[2]) for name in columns for cell in self.table.columns[name][:200])
-        return max(TOLERANCE, 0.5 * len(columns) * 10.0 ** -min(digits, 9)) if digits >= 1 else TOLERANCE
+        return min(max(TOLERANCE, 0.5 * len(columns) * 10.0 ** -min(digits, 9)), _MAX_TOLERANCE)
 
     def _values(self, columns: Sequence[str]) -> tuple[NDArray[np.float64], str]:
         """Return (n, columns) the numbers, and a remark if rounded rows were scaled to sum to 1."""

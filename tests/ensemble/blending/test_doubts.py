@@ -67,6 +67,13 @@ def test_two_members_that_contradict_each_other_are_doubted_once(tmp_path: Path)
     assert "one of them probably has its rows or classes in another order" in found
 
 
+def test_members_of_which_most_are_wrong_are_doubted_together(tmp_path: Path) -> None:
+    order = np.random.default_rng(5).permutation(N)
+    members = {"a": draw(1), "b": draw(2)[order], "c": draw(3)[order[::-1]]}
+    (found,) = blended(tmp_path, members, labeled=False).warnings
+    assert "no member (test) agrees with the others better than chance" in found
+
+
 def test_the_truth_among_the_members_is_doubted(tmp_path: Path) -> None:
     (found,) = blended(tmp_path, {"a": draw(1), "b": np.eye(3)[TRUTH]}).warnings
     assert "b.npy (oof) is right in all 240 rows: are its predictions the true labels?" in found
