@@ -158,7 +158,7 @@ def _roles(
     names = {role: names[role] for role in ("id", "path", "label", "person") if role in names}
     if split is not None:
         names["split"] = split
-    taken = {*names.values(), *label, *(name for found in ambiguous.values() for name in found)}
+    taken = {*names.values(), *label, *_known(table, "fold"), *(name for found in ambiguous.values() for name in found)}
     unused = tuple(name for name in table.columns if name not in taken)
     return ColumnRoles(table.source, names, frozenset(), ambiguous, unused)
 

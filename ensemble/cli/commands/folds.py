@@ -133,7 +133,7 @@ def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: b
     """Split, save and print; show warnings about the folds after saving."""
     from folds.data.readers import read_data
     from folds.data.sources import log_notes
-    from folds.errors import combine_errors
+    from folds.errors import EnsembleError
     from folds.splits.checks import check_folds
     from folds.splits.columns import unused_fold_note
     from folds.splits.kfold import save_folds
@@ -148,7 +148,12 @@ def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: b
     assignments = make_splits(table, settings, seed)
     warnings = [check_folds(each, table.classes, table.class_attributes) for each in assignments]
     if strict and (doubts := [*read.warnings, *(line for texts in warnings for line in texts)]):
-        raise combine_errors(doubts, "warnings, errors with `strict=True`: no folds were written", "omit `strict`")
+        count = "1 warning, an error" if len(doubts) == 1 else f"{len(doubts)} warnings, errors"
+        raise EnsembleError(
+            f"{count} with `strict=True`: no folds were written",
+            hint="to write them anyway, omit `strict`",
+            details=doubts,
+        )
     for each in assignments:
         save_folds(repeat_path(output, each.repeat), each, force)
     for i, texts in enumerate(warnings):
