@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.models.hub import without_waiting
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
 
 if TYPE_CHECKING:
@@ -198,6 +199,8 @@ def create_model(
         )
     arguments: dict[str, Any] = dict(architecture.arguments)
     weights = None if init is None else read_weights(init)
+    if pretrained and init is None:
+        without_waiting()
     try:
         model = timm.create_model(
             architecture.timm_name, pretrained=pretrained and init is None, num_classes=classes, **arguments
