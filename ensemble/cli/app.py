@@ -23,8 +23,33 @@ COMMANDS = {
     "tune": "tune hyperparameters on one fold; unpromising trials are stopped early (ASHA)",
     "blend": "combine prediction files by voting or by learned weights, aligned by id",
     "tta": "test-time augmentation of a checkpoint or a run",
-    "runs": "list, filter and compare the runs so far; add notes",
+    "runs": "list, filter, compare, show, rename, move and remove runs and blends; add notes",
     "doctor": "check the installation: versions, devices, mismatched packages",
+    "completion": "print a script that completes commands, flags and run names in bash, zsh or fish",
+}
+# What people type who know another program → the command that does it here.
+MEANT = {
+    "train": "kfold",
+    "fit": "kfold",
+    "cv": "kfold",
+    "resume": "kfold --resume",
+    "split": "folds",
+    "check": "folds check",
+    "audit": "folds check",
+    "vote": "blend",
+    "ensemble": "blend",
+    "stack": "blend --method stacking",
+    "average": "blend",
+    "augment": "tta",
+    "sweep": "kfold --sweep",
+    "search": "tune",
+    "hpo": "tune",
+    "crop": "prepare",
+    "list": "runs",
+    "ls": "runs",
+    "compare": "runs diff",
+    "version": "--version",
+    **{word: f"runs {word}" for word in ("diff", "note", "show", "rm", "rename", "mv")},
 }
 
 USAGE = """usage: ensemble COMMAND [OPTIONS]
@@ -35,7 +60,7 @@ person-grouped k-fold training and leakage-free ensembling of image classifiers
 
 options everywhere:
   --help      show the options of a command
-  --json      print one JSON object instead of text
+  --json      print one JSON object instead of text, also for an error
   -q --quiet  print the result only, no progress and no notes
   --wide      show all columns of tables (without it they fit in 100 characters)
   --debug     show the traceback of an error
@@ -53,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.as_json = _take(words, "--json")
     console.quiet = _take(words, "-q", "--quiet")
     console.wide = _take(words, "--wide")
-    console.flags = {}
+    console.flags, console.answered = {}, False
     try:
         with console.printing_logs():
             code = _run(words)
@@ -88,6 +113,8 @@ def _run(words: list[str]) -> int:
         return 0
     name, *rest = words
     if name not in COMMANDS:
+        if name in MEANT:
+            raise UsageError(f"unknown command '{name}'; did you mean {MEANT[name]}?", hint=f"ensemble {MEANT[name]}")
         raise unknown_name("command", name, list(COMMANDS), hint="ensemble --help lists the commands")
     module = importlib.import_module(f"ensemble.cli.commands.{name}")
     command: Callable[..., Any] = getattr(module, name)
@@ -108,6 +135,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, EnsembleError):
         for line in error.lines(console.spelled):
             print(line, file=sys.stderr)
+        console.error_result(error.message, error.hint, error.details, error.exit_code)
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(
         error, "exit_code"
@@ -118,6 +146,11 @@ def _explain(error: Exception) -> int:
         return _explain(usage)
     if type(error).__name__ == "Exit":
         return int(getattr(error, "exit_code", 0))
-    print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-    print("hint: internal error: rerun with --debug for a traceback and report it", file=sys.stderr)
+    message, hint = (
+        f"{type(error).__name__}: {error}",
+        "internal error: rerun with --debug for a traceback and report it",
+    )
+    print(f"error: {message}", file=sys.stderr)
+    print(f"hint: {hint}", file=sys.stderr)
+    console.error_result(message, hint, (), 1)
     return 1

@@ -236,7 +236,7 @@ def _check_option(where: str, key: str, value: Any) -> None:
         "seed": (type(value) is int and value >= 0, "a whole number from 0"),
     }.get(key, (type(value) is int and value >= 1, "a whole number from 1"))
     if not valid:
-        close = _meant(value, METRICS) if key == "metric" and isinstance(value, str) else ""
+        close = _meant(value, set(METRICS)) if key == "metric" and isinstance(value, str) else ""
         raise EnsembleError(f"{where}: expected {expected}, found {value!r}{close}")
 
 
