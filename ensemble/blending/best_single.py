@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemble.alignment.split import AlignedSplit
 from ensemble.alignment.truth import GroundTruth
@@ -83,8 +84,8 @@ def against_best_single(
     rows = np.arange(len(split)) if len(alone) == len(split) else np.flatnonzero(run.models(0, len(split)) > 0)
     truth = truths[name].take(rows)
     labelled = np.flatnonzero(truth.labels >= 0)
-    first = vote(alone, "hard" if run.hard else "soft").probabilities
-    second = votes[name].probabilities[rows]
+    first: NDArray[np.floating] = vote(alone, "hard" if run.hard else "soft").probabilities
+    second: NDArray[np.floating] = votes[name].probabilities[rows]
     if len(labelled) < len(rows):
         first, second, truth = first[labelled], second[labelled], truth.take(labelled)
     labels, persons = truth.labels, truth.persons

@@ -10,47 +10,9 @@ from typing import Any
 
 from ensemble import __version__
 from ensemble.cli.terminal import console
+from ensemble.cli.terminal.commands import COMMANDS, MEANT
 from ensemble.cli.terminal.parser import NO_PARTIAL_FILES, build_parser, check_environment, check_spellings, flags_of
 from folds.errors import EnsembleError, Interrupted, UsageError, unknown_name
-
-# Command → its line in `ensemble --help`. The lines are here so that the help imports no command module
-# (ensemble.cli.commands.<name>, with a function of that name).
-COMMANDS = {
-    "demo": "run the full pipeline on synthetic data (a few minutes on a CPU)",
-    "prepare": "write a new image set: cropped to faces, backgrounds replaced; originals stay untouched",
-    "folds": "split a table by person (group); folds check: audit the data and a split",
-    "kfold": "train one model per fold and architecture; write out-of-fold and test predictions",
-    "tune": "tune hyperparameters on one fold; unpromising trials are stopped early (ASHA)",
-    "blend": "combine prediction files by voting or by learned weights, aligned by id",
-    "tta": "test-time augmentation of a checkpoint or a run",
-    "runs": "list, filter, compare, show, rename, move and remove runs and blends; add notes",
-    "doctor": "check the installation: versions, devices, mismatched packages",
-    "completion": "print a script that completes commands, flags and run names in bash, zsh or fish",
-}
-# What people type who know another program → the command that does it here.
-MEANT = {
-    "train": "kfold",
-    "fit": "kfold",
-    "cv": "kfold",
-    "resume": "kfold --resume",
-    "split": "folds",
-    "check": "folds check",
-    "audit": "folds check",
-    "vote": "blend",
-    "ensemble": "blend",
-    "stack": "blend --method stacking",
-    "average": "blend",
-    "augment": "tta",
-    "sweep": "kfold --sweep",
-    "search": "tune",
-    "hpo": "tune",
-    "crop": "prepare",
-    "list": "runs",
-    "ls": "runs",
-    "compare": "runs diff",
-    "version": "--version",
-    **{word: f"runs {word}" for word in ("diff", "note", "show", "rm", "rename", "mv")},
-}
 
 USAGE = """usage: ensemble COMMAND [OPTIONS]
 

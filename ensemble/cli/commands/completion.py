@@ -48,7 +48,7 @@ def completion(
     from folds.errors import unknown_name
 
     if shell == "candidates":
-        from ensemble.cli.app import COMMANDS
+        from ensemble.cli.terminal.commands import COMMANDS
         from ensemble.cli.terminal.completion import candidates
 
         found = candidates(words or [""], list(COMMANDS))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.cli.app import COMMANDS
 from ensemble.cli.commands.completion import SCRIPTS
+from ensemble.cli.terminal.commands import COMMANDS
 from ensemble.cli.terminal.completion import candidates
 from folds.utils.files import write_atomic, write_json
 from tests.conftest import ROOT, Called

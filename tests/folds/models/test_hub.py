@@ -8,6 +8,10 @@ from folds.models import hub
 from tests.conftest import Logged
 
 
+def _fail() -> None:
+    raise OSError
+
+
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request.getproxies", dict)
@@ -28,7 +32,7 @@ def test_a_name_that_is_looked_up_forever_is_given_up(monkeypatch: pytest.Monkey
     import threading
 
     released = threading.Event()
-    monkeypatch.setattr(socket, "create_connection", lambda *given, **more: released.wait(60))
+    monkeypatch.setattr(socket, "create_connection", lambda *given, **more: released.wait(60) and _fail())
     assert not hub.can_connect("https://hub.invalid", seconds=0.05)
     released.set()
 

@@ -19,8 +19,7 @@ def test_a_dry_run_estimates_the_time_of_all_folds(
     words = ["kfold", "--data", folder, *GRID[3:], "--batch-size", "20", "--jobs", "1", "--dry-run"]
     called = call(*words)
     assert called.code == 0, called.err
-    # Two models, three folds: 7 steps of 140 images, and 4 of validation for a third of the time each.
-    assert "about 25 s in all" in called.err
-    assert json.loads(call(*words, "--json").out)["plan"]["seconds"] == pytest.approx(
-        2 * 3 * 0.5 * (7 + 4 / 3), abs=0.1
-    )
+    # Two models; batches of 20 in folds of 84, 63 and 63 images: 7, 8 and 8 steps, 5, 4 and 4 of validation.
+    assert "about 27 s in all" in called.err
+    planned = json.loads(call(*words, "--json").out)["plan"]
+    assert planned["seconds"] == pytest.approx(2 * 0.5 * (23 + 13 / 3), abs=0.1)
