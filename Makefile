@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test install lint docs package clean
 
-demo: install
+demo: $(VENV)/program
 	$(BIN)/ensemble demo
 
 test: lint
@@ -39,16 +39,27 @@ $(VENV)/docs: $(VENV)/installed
 
 install: $(VENV)/installed
 
+# The demo needs the program alone. An environment with the tools of development has it.
+$(VENV)/program: pyproject.toml
+	@test -e $(VENV)/installed && test ! pyproject.toml -nt $(VENV)/installed || $(MAKE) --no-print-directory environment EXTRAS=
+	@touch $@
+
+EXTRAS ?= [dev]
+.PHONY: environment
+
 # Done once, and again when the requirements change. Debian's python3 comes without ensurepip. Version 0.1.0 was
 # distributed as `ensemble`: an environment that has it would keep two sets of metadata and one script.
 $(VENV)/installed: pyproject.toml
+	@$(MAKE) --no-print-directory environment
+	@touch $@
+
+environment:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; make PYTHON=python3.12 takes another one"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory python-venv
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@if $(BIN)/python -m pip show -q ensemble 2>/dev/null; then $(BIN)/python -m pip uninstall -q -y ensemble; fi
 	rm -rf ensemble.egg-info
-	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[dev]'
-	@touch $@
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.$(EXTRAS)'
 
 .PHONY: python-venv
 python-venv:

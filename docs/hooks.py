@@ -38,6 +38,9 @@ def command_help() -> str:
     sections = [f"## ensemble\n\n```text\n{_help().rstrip()}\n```\n"]
     for name in commands():
         sections.append(f"## ensemble {name}\n\n```text\n{_help(name).rstrip()}\n```\n")
+        if name == "runs":
+            for word in ("diff", "note", "show", "rm", "rename", "mv"):
+                sections.append(f"### ensemble runs {word}\n\n```text\n{_help(name, word).rstrip()}\n```\n")
     return "\n".join(sections)
 
 

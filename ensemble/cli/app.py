@@ -12,25 +12,10 @@ from typing import Any
 
 from ensemble import __version__
 from ensemble.cli.terminal import console
+from ensemble.cli.terminal.commands import COMMANDS, MEANT
 from ensemble.cli.terminal.parser import NO_PARTIAL_FILES, build_parser, check_environment, check_spellings, flags_of
 from ensemble.cli.terminal.streams import discard, flush_stdout, prepare_streams, print_to_stderr
 from folds.errors import EnsembleError, Interrupted, UsageError, printable, unknown_name
-
-# Command → its line in `ensemble --help`. The lines are here so that the help imports no command module
-# (ensemble.cli.commands.<name>, with a function of that name).
-COMMANDS = {
-    "demo": "run the full pipeline on synthetic data (a few minutes on a CPU)",
-    "prepare": "write a new image set: cropped to faces, backgrounds replaced; originals stay untouched",
-    "folds": "split a table by person (group); folds check: audit the data and a split",
-    "kfold": "train one model per fold and architecture; write out-of-fold and test predictions",
-    "tune": "tune hyperparameters on one fold; unpromising trials are stopped early (ASHA)",
-    "blend": "combine prediction files by voting or by learned weights, aligned by id",
-    "tta": "test-time augmentation of a checkpoint or a run",
-    "predict": "predict new images with a checkpoint, a run or a blend; write a submission",
-    "runs": "list, filter and compare the runs so far; add notes",
-    "trust": "let ./ensemble.toml of a folder name code (transform); remembered outside the folder",
-    "doctor": "check the installation: versions, devices, mismatched packages",
-}
 
 USAGE = """usage: ensemble COMMAND [OPTIONS]
 
@@ -40,7 +25,7 @@ person-grouped k-fold training and leakage-free ensembling of image classifiers
 
 options everywhere:
   --help      show the options of a command
-  --json      print one JSON object instead of text
+  --json      print one JSON object instead of text, also for an error
   -q --quiet  print the result only, no progress and no notes
   --wide      show all columns of tables (without it they fit in 100 characters)
   --debug     show the traceback of an error
@@ -60,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.as_json = _take(words, "--json")
     console.quiet = _take(words, "-q", "--quiet")
     console.wide = _take(words, "--wide")
-    console.flags = {}
+    console.flags, console.answered = {}, False
     try:
         with console.printing_logs():
             code = _run(words)
@@ -98,6 +83,8 @@ def _run(words: list[str]) -> int:
     _check_folder()
     name, *rest = words
     if name not in COMMANDS:
+        if name in MEANT:
+            raise UsageError(f"unknown command '{name}'; did you mean {MEANT[name]}?", hint=f"ensemble {MEANT[name]}")
         raise unknown_name("command", name, list(COMMANDS), hint="ensemble --help lists the commands")
     module = importlib.import_module(f"ensemble.cli.commands.{name}")
     command: Callable[..., Any] = getattr(module, name)
@@ -128,6 +115,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, EnsembleError):
         for line in error.lines(console.spelled):
             print_to_stderr(line)
+        console.error_result(error.message, error.hint, error.details, error.exit_code)
         return error.exit_code
     if hasattr(error, "format_message") and hasattr(
         error, "exit_code"
@@ -141,8 +129,11 @@ def _explain(error: Exception) -> int:
     known = _of_surroundings(error)
     if known is not None:
         return _explain(known)
-    print_to_stderr(f"error: {type(error).__name__}: {printable(str(error))}")
-    print_to_stderr("hint: internal error: rerun with --debug for a traceback and report it")
+    message = f"{type(error).__name__}: {printable(str(error))}"
+    hint = "internal error: rerun with --debug for a traceback and report it"
+    print_to_stderr(f"error: {message}")
+    print_to_stderr(f"hint: {hint}")
+    console.error_result(message, hint, (), 1)
     return 1
 
 

@@ -27,9 +27,9 @@ def expand_names(paths: Sequence[Path], runs: Path = Path("runs")) -> list[Path]
         files = [] if path.is_file() or any(mark in str(path) for mark in "*?[") else files_of(str(path), runs)
         if not files and not path.exists():
             _check_started(str(path), runs)
-        for one in [progress_of(str(path), runs)] if files else []:
-            if one is not None and one.finished < one.k:
-                logger.warning("%s is unfinished: %s", path, one.text())
+        progress = progress_of(str(path), runs) if files else None
+        if progress is not None and progress.finished < progress.k:
+            logger.warning("%s is unfinished: %s", path, progress.text())
         found += files or [path]
     return found
 

@@ -10,7 +10,7 @@ import csv
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -243,15 +243,46 @@ class MLflow(Tracker):
             self._client.set_terminated(run_id)
 
 
-def open_tracker(name: str | None, runs: Path = Path("runs")) -> Tracker:
-    """Return the logger with this name; one that does nothing for None.
+class Trackers(Tracker):
+    """Several loggers that get the same events; one that fails does not stop the others."""
+
+    def __init__(self, parts: Sequence[Tracker]) -> None:
+        super().__init__()
+        self._parts = parts
+
+    def __enter__(self) -> Trackers:
+        """Connect all; see `Tracker.__enter__`."""
+        for part in self._parts:
+            part.__enter__()
+        return self
+
+    def event(self, job: Job, event: Mapping[str, Any]) -> None:
+        """Log an event of a job."""
+        for part in self._parts:
+            part.event(job, event)
+
+    def entry(self, entry: Mapping[str, Any]) -> None:
+        """Log a line of the ledger."""
+        for part in self._parts:
+            part.entry(entry)
+
+    def _close(self) -> None:
+        for part in self._parts:
+            part.__exit__(None, None, None)
+
+
+def open_tracker(name: str | Sequence[str] | None, runs: Path = Path("runs")) -> Tracker:
+    """Return the logger with this name, or one for several names; one that does nothing without a name.
 
     Raises
     ------
     UsageError : an unknown name, or a package that is not installed.
     """
-    if name is None:
+    if not name:
         return Tracker()
+    if not isinstance(name, str):
+        parts = [open_tracker(one, runs) for one in dict.fromkeys(name)]
+        return parts[0] if len(parts) == 1 else Trackers(parts)
     if name not in TRACKERS:
         raise unknown_name("`logger`", name, TRACKERS)
     try:

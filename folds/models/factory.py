@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.models.archive import load_archive
+from folds.models.hub import without_waiting
 from folds.utils.schema import BOOL, NUMBER, TEXT, either, list_of, shown
 
 if TYPE_CHECKING:
@@ -212,6 +213,8 @@ def create_model(
 
     arguments: dict[str, Any] = dict(architecture.arguments)
     weights = None if init is None else read_weights(init)
+    if pretrained and init is None:
+        without_waiting()
     try:
         with limit or BuildLimit(_room()):
             model = timm.create_model(

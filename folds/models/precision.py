@@ -38,6 +38,13 @@ def resolve_amp(choice: str, device: str) -> tuple[str, str]:
     return "fp16", f"CUDA compute capability {major}.{minor} has no fast bf16"
 
 
+def amp_warning(choice: str, device: str) -> str:
+    """Return a warning if a number format is slow on a device; "" otherwise."""
+    if choice == "fp16" and device.startswith("cpu"):
+        return "`amp=fp16` on a CPU is about 25 times slower than `amp=off` (measured with ResNet18), and no smaller"
+    return ""
+
+
 def autocast(amp: str, device: str) -> torch.autocast:
     """Return the autocast context of a resolved number format; a no-op for ``off``."""
     import torch
@@ -63,6 +70,11 @@ def resolve_devices(devices: str = "auto") -> list[str]:
         return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
     if devices == "cpu":
         return ["cpu"]
+    if devices.partition(":")[0] in ("mps", "xpu", "rocm", "hip", "tpu", "xla"):
+        raise UsageError(
+            f"`devices={devices}` is not supported: training runs on the CPU and on CUDA GPUs",
+            hint="`devices=cpu` works on every machine; on ROCm, the GPUs have CUDA numbers",
+        )
     names = [f"cuda:{number.strip().removeprefix('cuda:')}" for number in devices.split(",")]
     found = torch.cuda.device_count()
     bad = [name for name in names if not name[5:].isdigit() or int(name[5:]) >= found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def make_runs(
     assignments: Sequence[FoldAssignment],
     small: bool,
     root: Path = Path(),
+    check: Callable[[Run], None] = lambda run: None,
 ) -> tuple[Run, ...]:
     """Return all runs with unique names; raise if a model cannot be built or its weights cannot be loaded.
 
@@ -57,17 +58,17 @@ def make_runs(
     assignments : the folds of each repeat.
     small : use the small variants of the models (for synthetic data on a CPU).
     root : folder with ``runs`` and ``checkpoints``.
+    check : called with each run before any model is built, which may load weights from a network; it may raise.
     """
     runs: list[Run] = []
     firsts: dict[tuple[int, int, int], str] = {}
-    models = _Models()
+    models, built = _Models(), list[tuple[Architecture, Recipe, Target]]()
     for group, arch, variant in _combinations(settings, variants):
         recipe = variant.recipe
         architecture = resolve(arch, recipe.size(), small=small, arguments=recipe.model_args)
         if recipe.normalise == "imagenet":
             architecture = replace(architecture, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         base = _unused(file_safe(_name(settings, arch, variant)), [run.base for run in runs])
-        parameters = models.check(architecture, recipe, variant.target)
         complete, why = recipe.completed(SMALL_VARIANTS[arch].recipe if small and arch in SMALL_VARIANTS else {})
         for repeat, assignment in enumerate(assignments):
             for seed in range(recipe.seed, recipe.seed + settings.seeds):
@@ -80,7 +81,7 @@ def make_runs(
                     architecture,
                     replace(complete, seed=seed),
                     assignment,
-                    parameters,
+                    0,
                     variant.target,
                     why,
                     base,
@@ -89,8 +90,10 @@ def make_runs(
                     None if first == name else first,
                     settings.max_pixels,
                 )
+                check(run)
                 runs.append(run)
-    return tuple(runs)
+                built.append((architecture, recipe, variant.target))
+    return tuple(replace(run, parameters=models.check(*model)) for run, model in zip(runs, built, strict=True))
 
 
 def _combinations(settings: Settings, variants: Sequence[RunVariant]) -> list[tuple[int, str, RunVariant]]:

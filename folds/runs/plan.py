@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from folds.config.files import to_toml
 from folds.config.recipe import Recipe, Settings
 from folds.config.sweep import RequestedRecipe
 from folds.data.sources import open_data
@@ -15,7 +16,7 @@ from folds.data.targets import Target
 from folds.errors import UsageError
 from folds.execution.placement import DevicePlan, Execution, plan_devices
 from folds.images.settings import CACHE
-from folds.models.precision import resolve_amp
+from folds.models.precision import amp_warning, resolve_amp
 from folds.runs.found_folds import named_columns, with_found_folds
 from folds.runs.initial_weights import InitialWeights, find_initial_weights
 from folds.runs.matrix import RunVariant, compared_with, make_runs
@@ -92,6 +93,7 @@ def build_plan(
     folds: Sequence[int] | None = None,
     execution: Execution | None = None,
     force: bool = False,
+    resume: bool = False,
     variants: Sequence[RequestedRecipe] = (),
     baseline: str | None = None,
     root: Path = Path(),
@@ -107,6 +109,7 @@ def build_plan(
     folds : the folds to train; None for all.
     execution : where and how the jobs run.
     force : retrain the folds from scratch; if they are all folds, the records of existing runs are ignored.
+    resume : existing runs must have these settings; if not, nothing is fetched.
     variants : recipes to train instead of `recipe`, which still determines the folds.
     baseline : run that all runs are compared with; None to compare each variant with the first one of its architecture.
     root : folder with ``runs``, ``checkpoints`` and ``.ensemble``.
@@ -127,7 +130,13 @@ def build_plan(
     assignments = _assign(settings, recipe, table)
     warnings += [*data.warnings, *_split_warnings(settings, assignments, table)]
     selected = _select_folds(folds, assignments[0].k)
-    runs = make_runs(settings, resolved, assignments, built_in and on_cpu, root)
+
+    def check(run: Run) -> None:
+        if resume:
+            own = replace(settings, arch=(run.architecture.name,), k=run.assignment.k, name=run.name)
+            run.check_same_settings(to_toml(replace(own, repeats=1, seeds=1), run.recipe, {}))
+
+    runs = make_runs(settings, resolved, assignments, built_in and on_cpu, root, check)
     weights = find_initial_weights(runs, selected)
     warnings += [line for one in weights.values() for line in one.warnings]
     if baseline is not None:
@@ -155,10 +164,13 @@ def build_plan(
 
 def _check_recipes(recipes: Sequence[Recipe], device: str) -> list[str]:
     """Raise if a recipe is invalid on this kind of device; return and log warnings."""
+    lines: list[str] = []
     for recipe in recipes:
         validate_recipe(recipe)
         resolve_amp(recipe.amp, device)
-    return _warned(dict.fromkeys(line for recipe in recipes for line in recipe_warnings(recipe)))
+        slow = amp_warning(recipe.amp, device)
+        lines += [slow] if slow else []
+    return _warned(dict.fromkeys([*lines, *(line for recipe in recipes for line in recipe_warnings(recipe))]))
 
 
 def _resolve_recipe(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple[Recipe, Target]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from folds.augmentation.custom import load_transform
 from folds.augmentation.mixup import MixupCutmix
-from folds.augmentation.preview import PreviewSettings, preview_rows, write_preview
+from folds.augmentation.preview import MAX_IMAGES, PreviewSettings, preview_rows, write_preview
 from folds.errors import UsageError
 from folds.images.cache import load_images
 from folds.runs.plan import Plan
@@ -17,6 +17,8 @@ from folds.runs.run import Run
 from folds.training.resolve import presets_of, trained_labels
 from folds.utils.files import check_not_existing
 from folds.utils.progress import SILENT, Progress
+
+_MAX_CLASSES = 40  # on a sheet, one per row; more make it too long to look at
 
 
 def write_previews(plan: Plan, path: Path, force: bool = False, progress: Progress = SILENT) -> list[Path]:
@@ -54,7 +56,9 @@ def _write(plan: Plan, run: Run, file: Path, pixels: NDArray[np.uint8]) -> None:
     names, class_index = presets_of(recipe, table.classes, table.class_attributes)
     labels = trained_labels(recipe, table) or ([] if table.labels is None else table.labels.tolist())
     codes = class_index[[table.classes.index(label) for label in labels]]
-    rows = np.array(preview_rows(labels, codes, recipe.seed))
+    rows = np.array(
+        preview_rows(labels, codes, recipe.seed, max_images=max(MAX_IMAGES, min(len(table.classes), _MAX_CLASSES)))
+    )
     settings = PreviewSettings(
         names,
         codes[rows],

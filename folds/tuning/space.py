@@ -237,7 +237,7 @@ def _check_option(where: str, key: str, value: Any) -> None:
             isinstance(value, list) and value and all(type(one) is int and one >= 0 for one in value),
             "a list of folds, such as [0]",
         ),
-        "metric": (value in METRICS, " or ".join(METRICS)),
+        "metric": (isinstance(value, str) and value in METRICS, " or ".join(METRICS)),
         "reduction": (number and value > 1, "a number above 1"),
         "gpus": (number and (0 <= value < 1 or value == int(value) >= 0), "a fraction of one GPU, or a whole number"),
         "trials": (type(value) is int and 1 <= value <= _MAX_TRIALS, f"a whole number from 1 to {_MAX_TRIALS:,}"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ from ensemble.blending.blend import Blend, make_blend
 from ensemble.blending.check import check_blend
 from ensemble.blending.output import answers_of, blend_folder, check_answers_file, write_blend
 from ensemble.blending.request import ALL_METHODS, BlendConfig
+from ensemble.blending.scores import ranking_of
 from ensemble.cli.reports.blend import blend_report
 from ensemble.cli.reports.check import check_report
 from ensemble.cli.terminal import console
@@ -316,14 +319,15 @@ def _check(files: list[Path], request: BlendConfig) -> int:
 
 
 def _next(made: Blend, files: list[Path], csv: Path | None) -> str:
-    plain = [
-        run.name
-        for split in made.splits.values()
-        for run in split.runs
-        if not run.views and Path("checkpoints", run.name).is_dir()
+    plain = {run.name for split in made.splits.values() for run in split.runs if not run.views}
+    trained = [
+        name
+        for name in ranking_of(made.runs, made.request.scored.greater_is_better)
+        if name in plain and Path("checkpoints", name).is_dir()
     ]
-    if plain:
-        return f"ensemble tta {plain[0]} --views hflip"
+    if trained:
+        views = "hflip" if _may_be_mirrored(next(iter(made.splits.values())).classes) else "scale:1.1"
+        return f"ensemble tta {trained[0]} --views {views}"
     if csv is not None:
         return "ensemble kfold --k 5 --arch swin,resnet18"
     named = shlex.join(map(str, files))
@@ -332,3 +336,9 @@ def _next(made: Blend, files: list[Path], csv: Path | None) -> str:
         named = f"{files[0].parent}/*.npy"
     options = [word for word in console.words[1:] if Path(word) not in files]
     return f"ensemble blend {named if len(named) < 200 else '…'} {shlex.join([*options, '--csv', 'answers.csv'])}"
+
+
+def _may_be_mirrored(classes: Sequence[str]) -> bool:
+    """Return whether a mirrored image can keep its class, by their names: not letters, digits, left or right."""
+    sides = re.compile(r"(?i)(^|[^a-z])(left|right|links|rechts|clockwise|os|od|[lr])([^a-z]|$)")
+    return not any(len(name.strip()) == 1 or name.strip().isdecimal() or sides.search(name) for name in classes)

@@ -62,9 +62,13 @@ SweepOption = Annotated[
     ),
 ]
 LoggerOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "--logger", "--track", help="also log to tensorboard or mlflow", metavar="NAME", rich_help_panel=EXPERIMENT
+        "--logger",
+        "--track",
+        help="also log to tensorboard or mlflow; given again: to both",
+        metavar="NAME",
+        rich_help_panel=EXPERIMENT,
     ),
 ]
 DevicesOption = Annotated[str, typer.Option(help="auto, cpu, or GPU numbers 0,1", rich_help_panel=EXECUTION)]
@@ -252,7 +256,7 @@ def _run(
     planning: dict[str, Any],
     training: dict[str, Any],
     *,
-    logger: str | None,
+    logger: Sequence[str] | None,
     preview: Path | None,
     dry_run: bool,
 ) -> int:
@@ -265,7 +269,7 @@ def _run(
     from folds.runs.preview import write_previews
 
     tracker, again, force = open_tracker(logger), resuming(), training["force"]
-    plan = build_plan(settings, recipe, force=force, **planning)
+    plan = build_plan(settings, recipe, force=force, resume=training["resume"], **planning)
     plan.check_not_started(training["resume"] or dry_run or preview is not None, force)
     describe(plan)
     if preview is not None:

@@ -188,10 +188,8 @@ def _show(
     text = console.table(header, rows, optional=optional) if rows else "no runs"
     if markdown:
         text = "\n".join([_markdown(header, rows), *([] if columns else filter(None, map(_section, kept)))])
-    record = [dict(one.entry) | {"notes": list(one.notes), "marks": list(one.flags)} for one in kept]
-    console.result(
-        text, {"runs": record, "passed_over": {"damaged": list(ledger.damaged), "newer": list(ledger.newer)}}
-    )
+    passed_over = {"damaged": list(ledger.damaged), "newer": list(ledger.newer)}
+    console.result(text, _by_kind(kept) | {"passed_over": passed_over})
     if len(kept) < len(listed):
         console.note(f"{len(kept)} of {counted(len(listed), 'run')}")
     if any(NOT_IN_LEDGER in one.flags for one in kept):
@@ -207,6 +205,18 @@ def _show(
     elif not listed:
         console.next_step('ensemble kfold --k 5 --arch swin --hypothesis "…"')
     return 0
+
+
+def _by_kind(listed: Sequence[RunListing]) -> dict[str, Any]:
+    """Return the runs as plain values; blends and runs without a trained fold, if any, under keys of their own."""
+    from folds.experiments.listing import UNFINISHED
+
+    found: dict[str, Any] = {"runs": []}
+    for one in listed:
+        kind = "blends" if one.is_blend else "unfinished" if UNFINISHED in one.flags else "runs"
+        record = dict(one.entry) | {"notes": list(one.notes), "marks": list(one.flags)}
+        found.setdefault(kind, []).append(record)
+    return found
 
 
 def _diff(first: str, second: str, per_person: bool, metric: str | None) -> int:

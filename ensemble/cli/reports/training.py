@@ -80,8 +80,14 @@ def show(trained: TrainingResult) -> None:
 
 def show_plan(plan: Plan) -> None:
     """Print what would be trained."""
+    from folds.runs.estimate import estimate_seconds
+
     lines = [f"{run.name}: fold {fold}" for run in plan.runs for fold in plan.folds]
-    console.result("\n".join(lines), {"plan": _plan_record(plan)})
+    seconds = estimate_seconds(plan)
+    record = _plan_record(plan) | {"seconds": None if seconds is None else round(seconds, 1)}
+    console.result("\n".join(lines), {"plan": record})
+    if seconds is not None:
+        console.note(f"about {duration(seconds)} in all, from some timed steps; without decoding and augmentation")
 
 
 def raise_failed(trained: TrainingResult, again: str) -> None:

@@ -70,18 +70,15 @@ def printing_logs() -> Iterator[None]:
             logger.propagate = propagate
 
 
+answered = False  # whether a result is printed: under --json a command prints one object
+
+
 def result(text: str, record: dict[str, Any]) -> None:
     """Print the result of a command: `text`, or `record` as JSON under --json."""
-    # JSON escapes only the first 32 control characters, unless all of Unicode is escaped.
-    dumped = (
-        CONTROL.sub(
-            lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=not is_unicode(sys.stdout))
-        )
-        if as_json
-        else ""
-    )
+    global answered
+    answered = True
     try:
-        print(dumped if as_json else _safe(text), flush=True)
+        print(_dumped(record) if as_json else _safe(text), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -93,6 +90,24 @@ def result(text: str, record: dict[str, Any]) -> None:
     if left_out and not as_json:
         note(f"--wide also shows: {', '.join(dict.fromkeys(left_out))}")
     left_out.clear()
+
+
+def error_result(message: str, hint: str | None, details: Sequence[str], exit_code: int) -> None:
+    """Print an error as JSON on stdout under --json, unless the command has printed its result before it failed."""
+    if as_json and not answered:
+        record: dict[str, Any] = {"error": spelled(message), "hint": None if hint is None else spelled(hint)}
+        record |= {"details": list(map(spelled, details))} if details else {}
+        try:
+            print(_dumped(record | {"exit_code": exit_code}), flush=True)
+        except OSError:
+            discard("stdout")  # the error is on stderr
+
+
+def _dumped(record: Mapping[str, Any]) -> str:
+    # JSON escapes only the first 32 control characters, unless all of Unicode is escaped.
+    return CONTROL.sub(
+        lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=not is_unicode(sys.stdout))
+    )
 
 
 def _safe(text: str) -> str:

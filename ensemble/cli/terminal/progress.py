@@ -75,7 +75,10 @@ class TrainingView:
                 self.pace[job.run] = (now - since) / (event["done"] - first)
             left = self.seconds_left()
             if self.bars is None:
-                # A file or pipe gets the estimate only once.
+                # A file or pipe gets a line per epoch, and before the first one the estimate, once.
+                if event["event"] == "epoch":
+                    self.estimated = True
+                    console.note(_epoch_line(job, event, left))
                 if left is not None and not self.estimated and now - since > 2:
                     self.estimated = True
                     console.note(
@@ -115,6 +118,15 @@ class TrainingView:
             self.finished.add(key)
             if self.bars is not None and key in self.tasks:
                 self.bars.remove_task(self.tasks.pop(key))
+
+
+def _epoch_line(job: Job, event: Mapping[str, Any], left: float | None) -> str:
+    of = job.recipe.get("epochs", "?") if isinstance(job.recipe, Mapping) else "?"
+    rest = "" if not left else f"; about {duration(left)} left in all"
+    return (
+        f"{job.run} fold {job.fold}: epoch {event['epoch']} of {of}, loss {event['loss']:.3f}, "
+        f"macro F1 {event['validation_macro_f1']:.3f}{rest}"
+    )
 
 
 class StepsView:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ensemble.cli.commands.blend import _may_be_mirrored
 from folds.predictions.files import PredictionMetadata, SampleRows, read_sidecar, write_prediction
 
 CLASSES = ("cat", "dog", "emu")
@@ -523,3 +524,11 @@ def test_a_user_s_metric_is_printed_and_part_of_the_identity(runs: Path, call: C
     again = call(*words)
     sys.modules.pop("their_cost", None)
     assert json.loads(again.out)["identity"] != record["identity"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "may"),
+    [(["cat", "dog"], True), (["a", "b"], False), (["3", "10"], False), (["left_lung", "right_lung"], False)],
+)
+def test_mirrored_views_are_proposed_only_where_names_allow_it(classes: list[str], may: bool) -> None:
+    assert _may_be_mirrored(classes) is may

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,3 +115,22 @@ def test_a_table_that_fits_or_is_asked_for_keeps_all_columns(monkeypatch: pytest
     assert "kept" in console.table(["name", "kept"], [["x", "1"]], optional=["kept"])
     monkeypatch.setattr(console, "wide", True)
     assert len(console.table(["name", "kept"], [["x", "1" * 120]], optional=["kept"]).splitlines()[0]) > 100
+
+
+def test_each_epoch_is_a_line_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    job = SimpleNamespace(run="swin", fold=1, recipe={"epochs": 5})
+    with TerminalProgress().jobs([job], 1) as view:  # type: ignore[list-item]
+        for epoch in (1, 2):
+            event = {
+                "event": "epoch",
+                "epoch": epoch,
+                "done": epoch,
+                "total": 5,
+                "loss": 0.5,
+                "validation_macro_f1": 0.25,
+            }
+            view.event(job, event)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "swin fold 1: epoch 1 of 5, loss 0.500, macro F1 0.250"
+    assert lines[1].startswith("swin fold 1: epoch 2 of 5, loss 0.500, macro F1 0.250; about ")
+    assert len(lines) == 2

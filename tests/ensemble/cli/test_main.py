@@ -126,10 +126,10 @@ def test_every_option_of_kfold_stands_in_one_group(call: Call) -> None:
 
     printed = call("kfold", "--help").out
     panels = [line[:-1] for line in printed.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert panels == [*PANELS[:-1], "Experiment", "Execution", "Report", "This run", "This command"]
+    assert panels == ["Arguments", *PANELS[:-1], "Experiment", "Execution", "Report", "This run", "This command"]
     options = printed.split("\nData:\n")[1].splitlines()
     shown = [word.rstrip(",") for line in options for word in line.split()[:3] if line.startswith("  -")]
-    for name in signature(kfold).parameters:
+    for name in set(signature(kfold).parameters) - {"run"}:
         assert shown.count(f"--{name.replace('_', '-')}") == 1, name
     assert not {"--fit", "--keep", "--erase", "--init", "--per", "--track", "--normalise"} & set(shown)
 

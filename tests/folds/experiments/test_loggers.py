@@ -4,7 +4,7 @@ import builtins
 import sys
 import types
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from folds.errors import EnsembleError, UsageError
-from folds.experiments.loggers import MLflow, TensorBoard, Tracker, open_tracker
+from folds.experiments.loggers import MLflow, TensorBoard, Tracker, Trackers, open_tracker
 from folds.training.job import Job
 from tests.conftest import Logged
 from tests.folds.ledger_lines import against, line
@@ -297,3 +297,24 @@ def test_an_unwritable_folder_is_a_warning_and_no_error(job: Job, logged: Logged
     with tracker:
         tracker.event(broken, event(1))
     assert len(logged.warnings) == 1
+
+
+def test_two_loggers_get_the_same_events(tmp_path: Path) -> None:
+    class Counting(Tracker):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[str] = []
+
+        def entry(self, entry: Mapping[str, Any]) -> None:
+            self.seen.append(entry["run"])
+
+        def _close(self) -> None:
+            self.seen.append("closed")
+
+    parts = Counting(), Counting()
+    with Trackers(parts) as both:
+        both.entry({"run": "swin"})
+    assert [part.seen for part in parts] == [["swin", "closed"]] * 2
+    assert type(open_tracker([])) is Tracker
+    with pytest.raises(UsageError, match="unknown logger 'x'"):
+        open_tracker(["x"])

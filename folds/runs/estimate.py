@@ -1,0 +1,77 @@
+"""Estimate how long a plan trains, from a few timed steps with random numbers on its device."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from folds.models.factory import create_model
+from folds.models.precision import autocast, resolve_amp
+from folds.runs.plan import Plan
+from folds.runs.run import Run
+
+_SECONDS = 2.0  # of measuring, per model and batch size
+_VALIDATION = 1 / 3  # of the time of a training step: forward only
+
+
+def estimate_seconds(plan: Plan) -> float | None:
+    """Return about how long all folds of a plan train here; None for a cluster, whose machines are not known.
+
+    Decoding images, augmentation and what parallel jobs take from each other are not in it.
+    """
+    if plan.placement.backend == "ray":
+        return None
+    device, total = plan.placement.devices[0], 0.0
+    measured: dict[tuple[object, ...], float] = {}
+    with _threads(plan.placement.threads):
+        for run in plan.runs:
+            batch = run.recipe.batch_size or 32
+            key = (repr(run.architecture), batch, run.target.outputs, run.recipe.amp)
+            if key not in measured:
+                measured[key] = _seconds_per_step(run, batch, device)
+            for fold in plan.folds:
+                training = math.ceil(len(run.assignment.training_index(fold)) / batch)
+                validation = math.ceil(len(run.assignment.validation_index(fold)) / batch)
+                total += run.recipe.epochs * (training + _VALIDATION * validation) * measured[key]
+    slots = max(1, min(len(plan.placement.devices), len(plan.runs) * len(plan.folds)))
+    return total / slots
+
+
+def _seconds_per_step(run: Run, batch: int, device: str) -> float:
+    """Return the time of a forward and a backward pass of one batch, the first one not counted unless it is slow."""
+    shape = run.architecture
+    model = create_model(shape, run.target.outputs).to(device).train()
+    images = torch.rand(batch, 3, shape.height, shape.width, device=device)
+    labels = torch.zeros(batch, dtype=torch.long, device=device)
+    amp = resolve_amp(run.recipe.amp, device)[0]
+
+    def step() -> float:
+        start = time.perf_counter()
+        with autocast(amp, device):
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    first = step()
+    if first > _SECONDS:
+        return first
+    times = [step()]
+    while sum(times) < _SECONDS and len(times) < 20:
+        times.append(step())
+    return sorted(times)[len(times) // 2]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
