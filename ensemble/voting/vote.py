@@ -165,13 +165,12 @@ def _weighted_sum(
     active: Sequence[tuple[RunPredictions, float]], part: slice, total: NDArray, scratch: NDArray
 ) -> NDArray[np.floating]:
     """Return the weighted mean of the rows `part` in `total` (m, classes); `scratch` has the same shape."""
-    total[:] = 0
     complete, incomplete = 0.0, np.zeros(len(total))  # weights of the runs with all rows, and of the other runs
-    for run, weight in active:
+    for added, (run, weight) in enumerate(active):
         stored = run.raw_block(part.start, part.stop)
         block = run.probabilities(part.start, part.stop) if stored is None else stored
         weighted = block if weight == 1 else np.multiply(block, weight, out=scratch, casting="unsafe")
-        np.add(total, weighted, out=total, casting="unsafe")
+        np.add(total if added else 0.0, weighted, out=total, casting="unsafe")
         if stored is not None:
             release_pages(stored)
         present = run.present(part.start, part.stop)
@@ -182,7 +181,7 @@ def _weighted_sum(
     if incomplete.any():
         with np.errstate(invalid="ignore"):
             total /= (complete + incomplete)[:, None]
-    else:
+    elif complete != 1:
         total /= complete if complete else np.nan
     return total
 
