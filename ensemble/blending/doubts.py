@@ -168,12 +168,6 @@ def _member_doubts(sample: _Sample, alignment: Alignment, labels: HardLabels | N
             return []
         judged.append(_judge(run, codes[i], reference, len(sample.split.classes)))
     found = [text for one, vote in zip(judged, votes, strict=True) if (text := _constant(one.run, vote))]
-    if sample.truth is None and len(judged) > 2 and not any(one.above_chance for one in judged):
-        best = max(judged, key=lambda one: one.accuracy - one.chance)
-        found.append(
-            f"no member ({sample.split.name}) agrees with the others better than chance ({_percent(best.accuracy)} of rows "
-            f"at best, chance is {_percent(best.chance)}): most of them probably have rows or classes in different orders"
-        )
     for i, one in enumerate(judged):
         if one.rows < _LEAST or _constant(one.run, votes[i]):
             continue
@@ -182,6 +176,13 @@ def _member_doubts(sample: _Sample, alignment: Alignment, labels: HardLabels | N
         original = next(run for run in sample.split.runs if run.name == one.run.name)
         found += _doubts_of(
             sample, original, one, [other for j, other in enumerate(judged) if j != i], alignment, labels
+        )
+    if not found and sample.truth is None and len(judged) > 2 and not any(one.above_chance for one in judged):
+        best = max(judged, key=lambda one: one.accuracy - one.chance)
+        found.append(
+            f"no member ({sample.split.name}) agrees with the others better than chance (at best on "
+            f"{_percent(best.accuracy)} of rows, chance is {_percent(best.chance)}): most of them probably have rows "
+            "or classes in different orders"
         )
     return found
 
