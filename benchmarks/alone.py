@@ -1,7 +1,7 @@
-"""The model alone: the steps of a training with one batch that lies on the device. No data path, no files: the ceiling.
+"""Measure the model alone: training steps on one batch that is on the device, without a data path or files: the ceiling.
 
-What the model has to do is the same: forward, loss, backward, clipping, the optimizer the program uses, and the forward
-passes of the validation.
+The model does the same work: forward, loss, backward, clipping, the optimizer of the program, and the forward passes of
+the validation.
 """
 
 from __future__ import annotations

@@ -111,12 +111,12 @@ def timed(code: str, words: list[str], folder: Path) -> tuple[float, float, floa
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, words
-    *said, memory = printed.splitlines()
+    *printed_lines, memory = printed.splitlines()
     return (
         os.times().elapsed - before.elapsed,
         usage.ru_utime + usage.ru_stime,
         int(memory) / 1024,
-        said[0] if said else "",
+        printed_lines[0] if printed_lines else "",
     )
 
 

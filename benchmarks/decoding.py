@@ -1,9 +1,8 @@
-"""How fast images are decoded, what decoding JPEGs at a fraction of their size costs in exactness, and how fast a cache
-is found again.
+"""Measure how fast images are decoded, the error of decoding JPEGs at a fraction of their size, and finding a cache.
 
     python benchmarks/decoding.py [--images 40] [--table 2000]
 
-Measured on one core with drawn photographs of 384×512 (smooth structure at seven scales, edges, noise; JPEG quality
+Measured on one core with synthetic photographs of 384×512 (smooth structure at seven scales, edges, noise; JPEG quality
 90), so that it needs no data.
 """
 

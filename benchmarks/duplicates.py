@@ -1,13 +1,11 @@
-"""How well copies of images are found among images that merely look alike, and how fast.
+"""Measure how well copies of images are found among images that look alike, and how fast.
 
-    python benchmarks/duplicates.py                     the built-in people
+    python benchmarks/duplicates.py                     synthetic faces
     python benchmarks/duplicates.py --data index.csv    any table with columns path, label, person
 
-Of some images altered copies are made, put under another person, and looked for among all images: the recall of each
-kind of change.
-Pairs found among the untouched images of different people are printed one by one: copies nobody knew of, or false
-alarms. Last, the time
-for 20,000 images, which are these repeated with noise.
+Altered copies of some images are made, given to another person, and searched for among all images: the recall of each
+kind of change. Pairs found among the unaltered images of different people are printed one by one: unknown copies or
+false alarms. The last figure is the time for 20,000 images, which are the same images repeated with noise.
 """
 
 from __future__ import annotations
@@ -147,8 +145,7 @@ def main() -> None:
                 + (f"  and {len(wrong)} pairs with other people's images" if wrong else "")
             )
 
-        # The same people with other noise: as many pairs of different people that look alike as so many images of this
-        # kind have.
+        # The same people with other noise: a data set of this size and kind has as many pairs that look alike.
         again = np.arange(arguments.many) % n
         many = (
             (thumbs[again].astype(np.int16) + rng.integers(-2, 3, (arguments.many, *thumbs.shape[1:])))

@@ -1,11 +1,10 @@
-"""How many drawn faces each detector finds, and finds in the right place, by mask state; one thread.
+"""Measure how many synthetic faces each detector finds, and locates correctly, by mask state; one thread.
 
     python benchmarks/faces.py [--people 60] [--size 384x512] [--mediapipe MODEL.tflite]
 
-The place is right when the middle of the box lies on the face and its width is between a quarter and five sixths of the
-picture's: where
-people are drawn is known (`folds/data/synthetic/portraits.py`). "one cascade" is the usual call:
-haarcascade_frontalface_default, scale 1.1, five neighbours.
+A location is correct if the center of the box is on the face and its width is between a quarter and five sixths of the
+image's: the true locations are known (`folds/data/synthetic/portraits.py`). "one cascade" is the usual call:
+haarcascade_frontalface_default, scale 1.1, five neighbors.
 """
 
 from __future__ import annotations
@@ -63,13 +62,13 @@ def main() -> None:
     print(f"{given.people} people, {width}×{height}; found / in the right place, of each mask state")
     print(f"{'detector':32}", *(f"{state:>16}" for state in MASK_STATES), f"{'ms an image':>12}")
     for name, find in detectors.items():
-        cells, begun = [], time.process_time()
+        cells, started = [], time.process_time()
         for drawn in pictures.values():
             boxes = [choose(find(picture), (width, height)) for picture in drawn]
             found = [box for box in boxes if box is not None]
             right = sum(is_right(box, (width, height)) for box in found)
             cells.append(f"{len(found) / given.people:.2f} / {right / given.people:.2f}")
-        spent = (time.process_time() - begun) * 1000 / (given.people * len(pictures))
+        spent = (time.process_time() - started) * 1000 / (given.people * len(pictures))
         print(f"{name:32}", *(f"{cell:>16}" for cell in cells), f"{spent:12.0f}", flush=True)
     for detector in opened.values():
         detector.close()

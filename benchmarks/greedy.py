@@ -1,16 +1,14 @@
-"""Greedy selection of members with replacement: AutoGluon's EnsembleSelection against ours, on the same arrays.
+"""Compare greedy selection of members with replacement, AutoGluon's EnsembleSelection and ours, on the same arrays.
 
     python -m venv /somewhere/else && /somewhere/else/bin/pip install autogluon.core
     python benchmarks/greedy.py --autogluon /somewhere/else/bin/python             20,000 images × 18 classes × 50 members, 100 steps
     python benchmarks/greedy.py --autogluon PYTHON --images 3000 --steps 30        seconds instead of minutes
     python benchmarks/greedy.py                                                    ours alone
 
-Both get the same float32 probabilities from files; reading them is not counted, and all else is, what ours prepares
-included.
-AutoGluon runs in its own interpreter with its own metrics and defaults, in float32 or float64, whichever is faster for
-it in two steps. The two take turns; seconds are medians, and so are ratios, of the repeats. "Six" are five selections
-on
-80 % of the rows and one on all, as an honest score of the weights needs them, against one of AutoGluon's. The best
+Both get the same float32 probabilities from files; reading them is not counted, everything else is, including what ours
+prepares. AutoGluon runs in its own interpreter with its own metrics and defaults, in float32 or float64, whichever is
+faster for it in two steps. The two alternate; seconds and ratios are medians of the repeats. "Six" are five selections
+on 80% of the rows and one on all, as the nested score of the weights needs them, against one of AutoGluon's. The best
 scores must agree to the six decimals that AutoGluon compares them at.
 """
 

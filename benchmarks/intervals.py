@@ -1,15 +1,12 @@
-"""How often 95 % intervals hold the truth: made-up members whose true scores are known, drawn anew for each seed.
+"""Measure how often 95% intervals cover the true value: simulated members with known true scores, new ones per seed.
 
     python benchmarks/intervals.py                200 seeds of each of three worlds: tables in Markdown
     python benchmarks/intervals.py --seeds 20     a quick look
 
-A world: 18 classes, people with 7 images each; what is hard about an image is shared by the members, half of it by the
-images
-of a person. Classes are as rare as in the mask competition or less so (the root of their shares); drawn for each image,
-or as
-in the competition: a person's gender and age are those of all 7 images. The truth is the score of the same member on
-36,000
-images of other people, equally many of each class and weighted back to their shares.
+A world has 18 classes and people with 7 images each; the difficulty of an image is shared by the members, half of it by
+the images of a person. Classes are as rare as in the mask competition or less so (the root of their shares). They are
+drawn for each image or, as in the competition, a person's gender and age hold for all 7 images. The true value is the
+score of the same member on 36,000 images of other people, equally many of each class and weighted back to their shares.
 """
 
 from __future__ import annotations
@@ -39,17 +36,17 @@ PAIRED = ("accuracy", "macro_f1", "log_loss")
 
 @dataclass(frozen=True)
 class Member:
-    """How able a member is, how noisy, how sure of itself, and which classes it favours."""
+    """Skill, noise and temperature of a member, and the classes that it prefers."""
 
     skill: float
     noise: float
     temperature: float
-    favour: NDArray[np.floating]
+    preferred: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Found:
-    """Whether an interval held the truth, its width, and how many people the rarest class had."""
+    """Whether an interval covered the true value, its width, and the number of people in the rarest class."""
 
     held: bool
     width: float
@@ -82,7 +79,7 @@ def predicted(
     )
     found = []
     for member in members:
-        logits = hard + np.float32(member.noise) * normal(len(labels), CLASSES) + member.favour.astype(np.float32)
+        logits = hard + np.float32(member.noise) * normal(len(labels), CLASSES) + member.preferred.astype(np.float32)
         logits[np.arange(len(labels)), labels] += member.skill
         logits = np.exp((logits - logits.max(axis=1, keepdims=True)) / np.float32(member.temperature))
         found.append(logits / logits.sum(axis=1, keepdims=True))
@@ -200,7 +197,7 @@ def main() -> None:
     worlds = {
         "rare classes, drawn for each image": (1.0, False, 0.0),
         "rare classes, gender and age of a person": (1.0, True, 2.0),
-        "flatter classes, gender and age of a person": (0.5, True, 2.0),
+        "less rare classes, gender and age of a person": (0.5, True, 2.0),
     }
     columns = ("percentile", "bias-corrected", "this program's", "over images")
     pooled: dict[str, list[Found]] = {}

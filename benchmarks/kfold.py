@@ -1,19 +1,15 @@
-"""How fast folds are trained: against the loop a competent user writes, and against the model alone.
+"""Measure how fast folds are trained: against the loop of a competent user, and against the model alone.
 
     python benchmarks/kfold.py                    resnet18 and test_resnet at 64 px from 384×512 JPEGs, k=5, on the CPU
     python benchmarks/kfold.py --busy             with a process that keeps one core busy
     python benchmarks/kfold.py --growth           how the time grows with k, epochs, architectures and images
 
-Everything in one run, in turn, medians of --repeats. Rates are training images a second in steady state: for this
-program the
-images of all slots over the time from when each has ended its first epoch until the first has nothing more to do, with
-validation, saving and what lies between two folds; for the opponent (benchmarks/opponent.py) all epochs but a fold's
-first.
-The opponent runs with none, one, and one worker more than there are cores, with one thread and one a core, and its best
-is
-taken. The ceiling (benchmarks/alone.py) is the same model, optimizer and validation with one batch that lies in memory:
-no
-data path at all. Whole: a grid of all five folds, from nothing to the last file, images not decoded yet.
+All in one run, alternating, medians of --repeats. Rates are training images per second in steady state. For this
+program these are the images of all slots from the end of the last first epoch until the first slot has nothing more to
+do, including validation, saving and the time between folds; for the opponent (benchmarks/opponent.py) all epochs except
+the first of a fold. The opponent runs with zero, one, and one worker more than there are cores, with one thread and one
+per core, and its best is taken. The ceiling (benchmarks/alone.py) is the same model, optimizer and validation with one
+batch in memory and no data path. "Whole" is a grid of all five folds from the start to the last file, decoding included.
 """
 
 from __future__ import annotations
@@ -226,7 +222,7 @@ def compare(data: Path, arch: str, size: int, epochs: int, repeats: int, busy: b
         usual_grid = time.perf_counter() - began
     rate, usual, drafted, alone, first = (statistics.median(column) for column in zip(*rows, strict=True))
     ratios = [statistics.median(row[0] / row[j] for row in rows) for j in (1, 2, 3)]
-    busy_text = ", busy neighbour" if busy else ""
+    busy_text = ", busy neighbor" if busy else ""
     return (
         f"| {arch} {size} px{busy_text} | {rate:.0f} | {usual:.0f} ({best[False][0]} workers, {best[False][1]} "
         f"threads) | {ratios[0]:.2f}× "

@@ -2,15 +2,10 @@
 
     python benchmarks/kill.py --rounds 100
 
-A round decodes the images and trains two architectures on two folds; every other round with averaged weights of which
-the
-best epoch is kept. At random moments, one to three times, the command itself or one of its workers is killed; the
-command is
-then resumed (a killed worker is the command's own business). A round in which nothing was killed is drawn again. At the
-end
-the prediction files, their sidecars but for the date, and the checkpoints must be those of the uninterrupted run. Exits
-1 if
-any differs.
+A round decodes the images and trains two architectures on two folds; every other round averages weights and keeps the
+best epoch. One to three times, at random moments, the command or one of its workers is killed; the command is then
+resumed (it handles a killed worker itself). A round without a kill is repeated. At the end the prediction files, their
+sidecars except the date, and the checkpoints must equal those of the uninterrupted run. Exits 1 if any differs.
 """
 
 from __future__ import annotations

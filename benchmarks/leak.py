@@ -1,9 +1,9 @@
-"""How much a split by image flatters: the same model, recipe and images, split by person and by image.
+"""Measure the optimism of a split by image: the same model, recipe and images, split by person and by image.
 
-    python benchmarks/leak.py                       the built-in people, with their test people
+    python benchmarks/leak.py                       synthetic faces, with their test people
     python benchmarks/leak.py --data index.csv      any table with columns path, label, person
 
-Prints one line a split: the out-of-fold score, and what the same models score on test people whom neither saw.
+Prints one line per split: the out-of-fold score, and the score of the same models on test people who were in no fold.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from folds.runs.session import train_runs
 
 
 def built_in_table(folder: Path) -> Path:
-    """The built-in people as a CSV, so that another column can be named as the person."""
+    """Write the synthetic faces as a CSV, so that another column can be named as the person."""
     data = read_data(DataSpec(generate_people(folder / "people")))
     path = folder / "people.csv"
     with open(path, "w", newline="") as file:

@@ -1,15 +1,12 @@
-"""All measurements that need a GPU, in one command of at most eight minutes, with a table at the end.
+"""Run all measurements that need a GPU, in one command of at most eight minutes, with a table at the end.
 
     python benchmarks/on_gpu.py                      on a GPU
-    python benchmarks/on_gpu.py --device cpu --quick that it runs, where there is none: the figures say nothing
+    python benchmarks/on_gpu.py --device cpu --quick test the script without a GPU; its figures mean nothing
 
-For each model: the loop a competent user writes (benchmarks/opponent.py), this program with one and with two jobs a
-GPU,
-with and without --compile, and the model alone (benchmarks/alone.py: one batch that lies on the GPU, no data path),
-eager and
-compiled. Rates are training images a second in steady state, with validation.
-The images are drawn 384×512 JPEGs, copied until there are enough
-that an epoch takes longer than a clock tick.
+For each model: the loop of a competent user (benchmarks/opponent.py), this program with one and with two jobs per GPU,
+with and without --compile, and the model alone (benchmarks/alone.py: one batch on the GPU, no data path), eager and
+compiled. Rates are training images per second in steady state, with validation. The images are synthetic 384×512
+JPEGs, copied until an epoch is long enough to be timed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""The training loop that a competent user writes: timm's model, a dataset of image files, DataLoader with workers,
-torchvision, AMP.
+"""Train as a competent user would: timm's model, a dataset of image files, DataLoader with workers, torchvision, AMP.
 
-It is the opponent of `benchmarks/kfold.py`; nothing in it is slowed down: workers persist, memory is pinned,
-convolutions
-are channels_last, bf16 is used on a GPU, the optimizer and schedule are those of the program, its augmentation is as
-strong. Its Pillow is told to
-decode JPEGs at a fraction of their size (`draft`), which few users do, so that what is measured is not that.
+It is the opponent of `benchmarks/kfold.py`, and nothing in it is slowed down: workers persist, memory is pinned,
+convolutions are channels_last, bf16 is used on a GPU, optimizer and schedule are those of the program, the augmentation
+is as strong. Pillow decodes JPEGs at a fraction of their size (`draft`), which few users do, so that the comparison is
+not about that.
 """
 
 from __future__ import annotations

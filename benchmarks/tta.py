@@ -1,15 +1,12 @@
-"""Test-time views: this program against ttach.ClassificationTTAWrapper, on the same decoded images, and what adaptive
-views save.
+"""Compare test-time views with ttach.ClassificationTTAWrapper on the same decoded images; measure adaptive views.
 
     python benchmarks/tta.py                                    speed and values of several view sets, test_resnet at 64 px
     python benchmarks/tta.py --arch resnet18 --views 'hflip*vflip*rot90'
     python benchmarks/tta.py --run resnet18                     adaptive views of a trained run, in its folder: passes, seconds, scores
 
-ttach has its best conditions: inference mode, channels_last, the fastest of four batch sizes, images normalised once
-where its
-transforms allow, and its model brings crops and scales back to its size as this program does. Runs alternate in one
-process, on
-one thread; ratios are of median CPU seconds (others may use the machine), wall seconds stand beside them.
+ttach has its best conditions: inference mode, channels_last, the fastest of four batch sizes, images normalized once
+where its transforms allow it, and its model resizes crops and scales as this program does. Runs alternate in one
+process, on one thread; ratios are of median CPU seconds (others may use the machine), with wall seconds beside them.
 """
 
 from __future__ import annotations
@@ -57,13 +54,11 @@ SETS = {
 
 
 class Fitting(torch.nn.Module):
-    """The model for ttach: inputs of another size are brought to its own, as this program does; normalises unless that
-    is done.
-    """
+    """The model for ttach: resizes inputs as this program does, and normalizes them unless they already are."""
 
-    def __init__(self, model: torch.nn.Module, crops: bool, normalise: bool) -> None:
+    def __init__(self, model: torch.nn.Module, crops: bool, normalize: bool) -> None:
         super().__init__()
-        self.model, self.crops, self.normalise = model, crops, normalise
+        self.model, self.crops, self.normalize = model, crops, normalize
         self.mean, self.std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
 
     def forward(self, batch: Tensor) -> Tensor:
@@ -73,7 +68,7 @@ class Fitting(torch.nn.Module):
                 batch = torch.nn.functional.interpolate(batch, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
             else:
                 batch = _to_size(batch, torch.Size((SIZE, SIZE)))
-        return self.model((batch - self.mean) / self.std if self.normalise else batch)
+        return self.model((batch - self.mean) / self.std if self.normalize else batch)
 
 
 def of_ttach(
@@ -150,9 +145,11 @@ def adaptive(run: str, text: str, repeats: int) -> None:
     are needed.
     """
     command = [sys.executable, "-m", "ensemble.cli", "--quiet", "--json", "tta", run, "--views", text]
-    told = {}
+    reported = {}
     for name, more in (("all views", []), ("adaptive", ["--adaptive"])):
-        told[name] = json.loads(subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout)
+        reported[name] = json.loads(
+            subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout
+        )
     sidecar = read_sidecar(Path(f"runs/tta/{run}.oof.npy"))
     assert sidecar is not None
     merge = Merge.from_json(sidecar.merge, len(sidecar.classes))
@@ -179,8 +176,12 @@ def adaptive(run: str, text: str, repeats: int) -> None:
         )
     rows = []
     for name in times:
-        record, oof = told[name], told[name]["splits"][0]["merged"]["macro_f1"]["score"]
-        test = told[name]["splits"][1]["merged"]["macro_f1"]["score"] if len(told[name]["splits"]) > 1 else float("nan")
+        record, oof = reported[name], reported[name]["splits"][0]["merged"]["macro_f1"]["score"]
+        test = (
+            reported[name]["splits"][1]["merged"]["macro_f1"]["score"]
+            if len(reported[name]["splits"]) > 1
+            else float("nan")
+        )
         passes = record["passes"]
         cpu = median(one[0] for one in times[name])
         rows.append([name, f"{oof:.4f}", f"{passes['oof']:.2f}", f"{test:.4f}", f"{passes['test']:.2f}", f"{cpu:.2f}"])
@@ -189,7 +190,7 @@ def adaptive(run: str, text: str, repeats: int) -> None:
             ["", "OOF macro F1", "passes an image", "test macro F1", "passes an image", "CPU s, fold 0 on test"], rows
         )
     )
-    share = told["adaptive"]["passes"]["oof"] / told["adaptive"]["passes"]["all_views"]
+    share = reported["adaptive"]["passes"]["oof"] / reported["adaptive"]["passes"]["all_views"]
     print(f"{share:.0%} of the passes out of fold; margin below {merge.threshold:.3f}")
 
 

@@ -13,8 +13,10 @@ from folds._lazy import attach
 _NAMES = {
     **dict.fromkeys(_SHARED, "folds"),
     "Blend": "ensemble.blending.blend",
+    "PredictedImages": "ensemble.prediction.face",
     "TTAResult": "ensemble.tta.face",
     "blend": "ensemble.blending.face",
+    "predict": "ensemble.prediction.face",
     "tta": "ensemble.tta",  # the package, which is callable
 }
 __getattr__, __dir__ = attach(__name__, _NAMES)
@@ -23,6 +25,8 @@ __all__ = ["__version__", *_NAMES]
 if TYPE_CHECKING:
     from ensemble.blending.blend import Blend as Blend
     from ensemble.blending.face import blend as blend
+    from ensemble.prediction.face import PredictedImages as PredictedImages
+    from ensemble.prediction.face import predict as predict
     from ensemble.tta.face import TTAResult as TTAResult
     from ensemble.tta.face import tta as tta
     from folds import AuditReport as AuditReport

@@ -39,7 +39,7 @@ print(blend)
 print(en.compare(y[~new], oof["forest"], blend.oof.probabilities, groups=writer[~new]))
 print(blend.contributions()[["score", "weight", "gain", "shapley"]].round(3))
 
-# On new samples: models that were fitted on everybody, combined in the same way.
+# On new samples: models trained on all people, combined in the same way.
 later = {name: model.fit(X[~new], y[~new]).predict_proba(X[new]) for name, model in models.items()}
 combined = blend.predict_proba(later)
 print("new writers:", en.score(y[new], combined, groups=writer[new]))

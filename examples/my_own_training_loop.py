@@ -72,7 +72,7 @@ print("mlp - linear:", en.compare(table["label"], oof["linear"], oof["mlp"], gro
 blend = en.blend(oof, y=table["label"], groups=table["person"], fold=fold, classes=classes, method="simplex")
 print(blend)
 
-# To keep them for `ensemble blend`, or for somebody else: files that say what their rows and columns are.
+# Files for `ensemble blend` or for a colleague: they state what their rows and columns are.
 for name, proba in oof.items():
     kept = en.Predictions.from_array(
         proba, ids=table["id"], classes=classes, labels=table["label"], persons=table["person"], fold=fold, run=name

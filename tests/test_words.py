@@ -9,15 +9,26 @@ import pytest
 from tests.dialect import OLD_NAMES, dialect_of_code, old_names
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted(path for package in ("folds", "ensemble") for path in (ROOT / package).rglob("*.py"))
+MODULES = sorted(
+    path for package in ("folds", "ensemble", "benchmarks", "examples") for path in (ROOT / package).rglob("*.py")
+)
 # Packages whose docstrings, comments and strings are checked.
-CHECKED = ("ensemble", "folds/experiments", "folds/tuning")
+CHECKED = ("ensemble", "folds", "benchmarks", "examples")
 # Strings that are contracts: keys of JSON, columns, options and their values.
 ALLOWED = {
     "distinguishable": "a key of --json and a column of ensemble runs",
     "nobody": "a key of blend.json",
     "grey": "a value of --fill",
     "new background: grey, white, black or blur": "the values of --fill",
+}
+# Words that are values of contracts, by the module that has them.
+WORDS_ALLOWED = {
+    "folds/execution/progress_log.py": {"begun": "an event in files of progress"},
+    "folds/execution/ray_cluster.py": {"begun": "an event in files of progress"},
+    "folds/images/bit_depth.py": {"grey": "a kind of image in the cache", "colour": "a kind of image in the cache"},
+    "folds/preparation/settings.py": {"grey": "a value of --fill"},
+    "folds/preparation/face.py": {"grey": "a value of --fill"},
+    "folds/runs/initial_weights.py": {"normalise": "a key of a recipe in a checkpoint"},
 }
 # Old names that stay where they are the name of a contract.
 NAMES_ALLOWED: dict[str, str] = {}
@@ -39,7 +50,8 @@ def test_no_name_of_the_old_glossary_is_defined(path: Path) -> None:
 
 @pytest.mark.parametrize("path", list(filter(_is_checked, MODULES)), ids=_name)
 def test_no_word_of_the_old_dialect_is_in_the_code(path: Path) -> None:
-    assert dialect_of_code(path.read_text(encoding="utf-8"), ALLOWED) == []
+    found = dialect_of_code(path.read_text(encoding="utf-8"), ALLOWED)
+    assert [one for one in found if one.split()[1] not in WORDS_ALLOWED.get(_name(path), ())] == []
 
 
 def test_every_checked_package_exists() -> None:

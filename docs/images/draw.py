@@ -70,7 +70,8 @@ def with_output(readme: str, output: str) -> str:
     """
     if BLOCK.search(readme) is None:
         raise ValueError(f"{README} has no block between the comments 'demo output: begin' and 'demo output: end'")
-    return BLOCK.sub(lambda found: f"{found[1]}{output.strip()}\n{found[2]}", readme)
+    table = output.strip("\n")  # the header of the first column is blank
+    return BLOCK.sub(lambda found: f"{found[1]}{table}\n{found[2]}", readme)
 
 
 def main() -> None:

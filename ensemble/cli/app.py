@@ -23,6 +23,7 @@ COMMANDS = {
     "tune": "tune hyperparameters on one fold; unpromising trials are stopped early (ASHA)",
     "blend": "combine prediction files by voting or by learned weights, aligned by id",
     "tta": "test-time augmentation of a checkpoint or a run",
+    "predict": "predict new images with a checkpoint, a run or a blend; write a submission",
     "runs": "list, filter and compare the runs so far; add notes",
     "doctor": "check the installation: versions, devices, mismatched packages",
 }

@@ -82,5 +82,5 @@ def _picture(path: Path | None, settings: ImageSettings) -> Image.Image | None:
 
 def _caption(row: SampleRef) -> list[str]:
     side = "test" if row.part == "test" else "" if row.fold is None else f"fold {row.fold}"
-    name = row.id if len(row.id) <= _LETTERS else "…" + row.id[1 - _LETTERS :]  # the end distinguishes files
+    name = row.id if len(row.id) <= _LETTERS else "…" + row.id[1 - _LETTERS :]  # files differ at the end of their names
     return [name, f"person {row.person or 'unknown'}"[:_LETTERS], f"{row.label or 'no label'}  {side}"[:_LETTERS]]

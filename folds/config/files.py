@@ -94,7 +94,7 @@ def _file_layers(config: Path | None, tuning: bool, implicit: bool) -> list[tupl
     if wrong is not None:
         raise EnsembleError(
             f"{wrong[0]}: [{wrong[1]}] is not a setting of one training",
-            hint=f"use ensemble tune -c {wrong[0]}",
+            hint=f"ensemble tune -c {wrong[0]}",
         )
     return [
         (origin, {key: value for key, value in layer.items() if key not in (RUN, *TUNING)}) for origin, layer in layers

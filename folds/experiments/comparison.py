@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from folds.config.files import read_record
+from folds.config.recipe import spelling_of
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.experiments.summary import RunLike, RunSummary
 from folds.metrics.classification import METRICS
@@ -318,6 +319,7 @@ def check_comparable(
 
 def changes_text(changed: Mapping[str, Sequence[Any]], max_length: int = 60) -> str:
     """Return ``loss: ce → focal``; only the names if the text is longer than `max_length` characters."""
+    changed = {spelling_of(name): values for name, values in changed.items()}
     text = ", ".join(f"{name}: {value_text(before)} → {value_text(after)}" for name, (before, after) in changed.items())
     if len(text) <= max_length:
         return text

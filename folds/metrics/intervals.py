@@ -133,7 +133,7 @@ class Difference:
         """
         change = self.difference
         if change.low == change.high == 0:
-            return "no: no difference for any person"
+            return "no: no sample is decided otherwise"
         if self.is_significant_among(among):
             return "yes"
         return f"no: not significant among {among} comparisons" if among > 1 and not change.contains(0) else "no"

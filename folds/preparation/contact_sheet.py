@@ -95,7 +95,7 @@ def _caption(image: PreparedImage) -> str:
 
 
 def _end(id: str) -> str:
-    return id if len(id) <= _LETTERS else "…" + id[1 - _LETTERS :]  # the end distinguishes files
+    return id if len(id) <= _LETTERS else "…" + id[1 - _LETTERS :]  # files differ at the end of their names
 
 
 def _plain(text: str) -> str:

@@ -1,6 +1,6 @@
 """Prepare a table of images: crop to the face, replace the background, write a new table; originals are not changed.
 
-There are three passes over all images: read (unusable images are found before anything is written), detect faces, make
+All images are read three times: read (unusable images are found before anything is written), detect faces, make
 the images. Detection is a pass of its own because the typical position of faces is known only after all are detected.
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "runs", "doctor")
+COMMANDS = ("demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "predict", "runs", "doctor")
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,9 @@ def test_the_readme_picture_shows_what_the_readme_table_says() -> None:
     lines = json.loads((ROOT / "docs" / "images" / "demo.json").read_text())["lines"]
     block = _module("images/draw").BLOCK.search((ROOT / "README.md").read_text())
     assert block is not None
+    header, rule = block[0].splitlines()[2:4]
+    assert re.fullmatch(r" +OOF macro F1 .*", header)
+    assert len(header) == len(rule)
     for line in lines:
         oof, test = line["oof"], line["test"]
         row = next((row for row in block[0].splitlines() if row.startswith(f"{line['name']} ")), "")

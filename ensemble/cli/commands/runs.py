@@ -143,6 +143,7 @@ def _show(filters: Sequence[str], sort: str, columns: str | None, markdown: bool
 
 def _diff(first: str, second: str, per_person: bool) -> int:
     from ensemble.cli.reports.compare import diff_tables
+    from folds.config.recipe import spelling_of
     from folds.experiments.comparison import compare_runs
     from folds.experiments.record import comparison_record
 
@@ -157,7 +158,7 @@ def _diff(first: str, second: str, per_person: bool) -> int:
     for text in found.notes:
         console.note(text)
     console.note(
-        f"same in both: {', '.join(found.unchanged)}"
+        f"same in both: {', '.join(map(spelling_of, found.unchanged))}"
         if found.unchanged
         else "no settings are known to be the same in both"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.cli.terminal import console
+from folds.config.recipe import spelling_of
 from folds.experiments.comparison import BaselineComparison, Comparison, changes_text
 from folds.metrics.classification import METRICS
 from folds.utils.text import value_text
@@ -44,7 +45,10 @@ def compared_remarks(compared: Sequence[BaselineComparison]) -> None:
 
 def diff_tables(comparison: Comparison, unit: str = "images") -> str:
     """Return the changed settings, and the scores of both runs with the paired difference."""
-    settings = [[name, value_text(before), value_text(after)] for name, (before, after) in comparison.changed.items()]
+    settings = [
+        [spelling_of(name), value_text(before), value_text(after)]
+        for name, (before, after) in comparison.changed.items()
+    ]
     first = (
         console.table(["setting", comparison.first, comparison.second], settings, left=3)
         if settings

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from inspect import Parameter, signature
@@ -7,6 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
+import ensemble
+from ensemble.blending.request import BlendConfig
+from ensemble.cli.commands.blend import blend as blend_command
 from ensemble.cli.commands.folds import folds
 from ensemble.cli.commands.kfold import kfold
 from ensemble.cli.commands.prepare import prepare
@@ -55,3 +59,20 @@ def test_the_help_of_a_command_imports_little(command: str, unwanted: list[str])
     code = f"import sys, ensemble.cli.commands.{command}; print([name for name in {unwanted} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Field of BlendConfig → its name on the command line, in Python.
+BLEND_NAMES = {"runs": ("run", "runs"), "per_person": ("score_by", "per_person"), "logits": ("from_", "logits")}
+BLEND_NAMES["detail"] = ("breakdown", "breakdown")
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(BlendConfig), ids=lambda field: field.name)
+def test_blend_has_each_option_as_a_flag_and_in_python(field: dataclasses.Field[Any]) -> None:
+    flag, parameter = BLEND_NAMES.get(field.name, (field.name, field.name))
+    command, function = signature(blend_command).parameters, signature(ensemble.blend).parameters
+    assert flag in command
+    assert parameter in function
+    converted = {"score_by", "from_"}  # texts on the command line; None is the default
+    assert flag in converted or command[flag].default == field.default
+    # Python returns contributions and duplicates by what the input is, hence None.
+    assert function[parameter].default in (field.default, None)

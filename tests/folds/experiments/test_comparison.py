@@ -145,7 +145,7 @@ def test_what_a_reader_must_know_is_noted(write: Writer) -> None:
     said = "\n".join(found.notes)
     assert "compared on the 100 samples that both runs predict (a has 120, b has 100)" in said
     assert "100 samples have different persons in the two runs; using those of a" in said
-    assert "the folds differ: the luck of the split is part of the difference" in said
+    assert "the folds differ: random variation of the split is part of the difference" in said
     assert "a is optimistic" in said
     assert "b is optimistic" in said
     assert found.changed["folds"] == ("f" * 12, "g" * 12)

@@ -357,7 +357,7 @@ def test_rare_classes_lower_the_effective_number_of_people() -> None:
         (0.01, 0.03, 0.02, 1, "yes"),
         (-0.01, 0.03, 0.2, 1, "no"),
         (0.0, 0.03, 0.05, 1, "no"),
-        (0.0, 0.0, 1.0, 1, "no: no difference for any person"),
+        (0.0, 0.0, 1.0, 1, "no: no sample is decided otherwise"),
     ],
 )
 def test_a_difference_is_told_from_noise_in_words(

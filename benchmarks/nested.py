@@ -1,19 +1,15 @@
-"""Whether the nested score of what is fitted is honest: it against the score on thousands of fresh people from the same
-world.
+"""Compare nested scores of fitted combinations with their scores on thousands of new people of the same world.
 
-    python benchmarks/honest.py                                    greedy, macro F1, 1,000 samples, 50 members, 100 worlds
-    python benchmarks/honest.py --methods all --seeds 20           everything that is fitted
-    python benchmarks/honest.py --methods auto --members 10 --seeds 20
-    python benchmarks/honest.py --metric log_loss --calibrate after:vector
+    python benchmarks/nested.py                                    greedy, macro F1, 1,000 samples, 50 members, 100 worlds
+    python benchmarks/nested.py --methods all --seeds 20           every fitted method
+    python benchmarks/nested.py --methods auto --members 10 --seeds 20
+    python benchmarks/nested.py --metric log_loss --calibrate after:vector
 
-Worlds are drawn: 7 images a person, 18 classes as frequent as in a data set of masks, members whose errors are shared
-among
-them, half by all images of a person. Each method is fitted to one sample of people, in folds, and what it gives is
-applied to fresh ones. All is relative to the soft vote, which learns nothing: that the people drawn are easy ones is
-luck that both have. The columns: how much the score on the own samples flatters, how much the nested score does, and
-what
-is gained over the soft vote on fresh people; each a mean over the worlds ± its standard error. Positive is better, or
-flattering, whichever way the metric goes.
+Worlds are simulated: 7 images per person, 18 classes as frequent as in a data set of masks, members whose errors are
+correlated, half by images and half by people. Each method is fitted to one sample of people, in folds, and applied to
+new ones. All figures are relative to the soft vote, which fits nothing: a sample of easy people raises both scores. The
+columns are the optimism of the in-sample score, the optimism of the nested score, and the gain over the soft vote on
+new people; each is a mean over the worlds ± its standard error. Positive is better, or optimistic, for every metric.
 """
 
 from __future__ import annotations
@@ -98,11 +94,11 @@ def main() -> None:
                 else nested_cv(stack, fitter, metric, seed)
             )
             seconds[fitter.name] += time.process_time() - began
-            claimed, honest = (
+            in_sample, out_of_sample = (
                 sign * (metric(stack.labels, values) - luck[0]) for values in (made.in_sample, made.out_of_sample)
             )
             true = sign * (metric(fresh.labels, combine(fresh, made.combination)) - luck[1])
-            found[fitter.name].append((claimed - true, honest - true, true))
+            found[fitter.name].append((in_sample - true, out_of_sample - true, true))
     print(
         f"{metric.title}, {arguments.rows:,} samples, {arguments.members} members, {arguments.seeds} worlds, "
         f"{arguments.fresh:,} fresh samples each\n"

@@ -1,0 +1,125 @@
+"""Write predictions as the CSV that a competition or a colleague expects."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.predictions.predictions import Predictions
+from folds.utils.csv_table import csv_bytes
+from folds.utils.tables import read_table_file
+
+FORMS = ("label", "probabilities")
+PREFIX = "prob_"
+
+
+def submission(
+    predictions: Predictions, form: str | None = None, columns: Sequence[str] | None = None, like: Path | None = None
+) -> bytes:
+    """Return a CSV of predictions.
+
+    Parameters
+    ----------
+    form : ``label``: one column with the predicted class; ``probabilities``: one column per class; None for the form of
+        `like`, else ``label``.
+    columns : names of the columns, id first; by default ``id,label``, or ``id,prob_<class>,…``.
+    like : a sample submission, whose rows, row order and column names are used. Its first column holds the ids, with or
+        without folder and suffix. Its other columns are one for the label or one per class.
+
+    Raises
+    ------
+    UsageError : an unknown form, or names that do not fit the number of columns.
+    EnsembleError : the sample submission has other ids or columns.
+    """
+    if form not in (None, *FORMS):
+        raise unknown_name("`form`", form, FORMS)
+    ids, rows = predictions.ids.tolist(), np.arange(len(predictions))
+    order = list(range(len(predictions.classes)))
+    if like is not None:
+        if columns is not None:
+            raise UsageError("`like` and `columns` both name the columns", hint="give one of them")
+        columns, ids, rows, form, order = _as_sample(predictions, like, form)
+    form = form or "label"
+    values = predictions.probabilities[rows]
+    expected = 2 if form == "label" else 1 + len(predictions.classes)
+    if columns is None:
+        columns = ["id", "label"] if form == "label" else ["id", *(f"{PREFIX}{name}" for name in predictions.classes)]
+    if len(columns) != expected:
+        raise UsageError(
+            f"`columns={','.join(columns)}`: expected {expected} names for `form={form}`, found {len(columns)}",
+            hint="the first is the column of the ids",
+        )
+    if len(set(columns)) < len(columns):
+        raise UsageError(f"`columns={','.join(columns)}` repeats a name", hint="every column needs its own name")
+    if form == "label":
+        names = np.array(predictions.classes)[values.argmax(axis=1)].tolist()
+        return bytes(csv_bytes({columns[0]: ids, columns[1]: names}))
+    cells = [[f"{value:.9g}" for value in values[:, column].tolist()] for column in order]
+    return bytes(csv_bytes(dict(zip(columns, [ids, *cells], strict=True))))
+
+
+def _as_sample(
+    predictions: Predictions, like: Path, form: str | None
+) -> tuple[list[str], list[str], np.ndarray, str, list[int]]:
+    """Return column names, ids, rows of the predictions, form and column order that a sample submission asks for."""
+    table = read_table_file(like)
+    first, *rest = table.columns
+    classes = list(predictions.classes)
+    order = list(range(len(classes)))
+    found = _class_columns(rest, classes)
+    if found is not None and form != "label":
+        form, order = "probabilities", found
+    elif len(rest) == 1 and form != "probabilities":
+        form = "label"
+    else:
+        raise EnsembleError(
+            f"expected a column for the label, or one per class ({', '.join(classes[:10])}), after '{first}' "
+            f"in {like}, found {', '.join(rest[:10])}",
+            hint="name the columns yourself with `columns`",
+        )
+    return [first, *rest], table.columns[first], _rows_of(predictions, table.columns[first], like), form, order
+
+
+def _class_columns(names: Sequence[str], classes: Sequence[str]) -> list[int] | None:
+    """Return the class of each column; None if the columns are not the classes, with or without a common prefix."""
+    for cut in range(min(map(len, names), default=0) + 1):
+        if len({name[:cut] for name in names}) > 1:
+            break
+        short = [name[cut:] for name in names]
+        if sorted(short) == sorted(classes):
+            return [list(classes).index(name) for name in short]
+    return None
+
+
+def _rows_of(predictions: Predictions, wanted: Sequence[str], like: Path) -> np.ndarray:
+    """Return the row of the predictions for each id of a sample submission."""
+    known = predictions.ids.tolist()
+    for key in (lambda name: name, lambda name: PurePosixPath(name).name, lambda name: PurePosixPath(name).stem):
+        ours, theirs = list(map(key, known)), list(map(key, wanted))
+        if len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs):
+            continue
+        position = {name: row for row, name in enumerate(ours)}
+        if all(name in position for name in theirs):
+            missing = len(ours) - len(theirs)
+            if missing:
+                raise EnsembleError(
+                    f"{like} has {len(theirs):,} ids, but {len(ours):,} images were predicted: "
+                    f"{missing:,} are not in it, e.g. '{known[ours.index(next(iter(set(ours) - set(theirs))))]}'",
+                    hint="predict only the images of the submission",
+                )
+            return np.array([position[name] for name in theirs], dtype=np.int64)
+    repeated = [name for name, count in Counter(wanted).items() if count > 1]
+    if repeated:
+        raise EnsembleError(
+            f"{like} repeats {len(repeated):,} ids, e.g. '{repeated[0]}'", hint="every id needs one row"
+        )
+    absent = sorted(set(wanted) - set(known))
+    raise EnsembleError(
+        f"{len(absent):,} of {len(wanted):,} ids of {like} were not predicted, e.g. '{absent[0]}'; "
+        f"predicted ids look like '{known[0]}'",
+        hint="predict the images of the submission; ids are compared with and without folder and suffix",
+    )

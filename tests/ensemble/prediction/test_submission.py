@@ -1,0 +1,66 @@
+"""A submission has the rows, order and columns that were asked for, or says which id is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensemble.prediction.submission import submission
+from folds.errors import EnsembleError, UsageError
+from folds.predictions.predictions import Predictions
+
+VALUES = np.array([[0.75, 0.25, 0], [0.125, 0.375, 0.5], [0, 1, 0]], np.float32)
+MADE = Predictions.from_array(VALUES, ids=["a/1.jpg", "a/2.jpg", "a/3.jpg"], classes=["x", "y", "z"], split="test")
+
+
+def lines(content: bytes) -> list[str]:
+    return content.decode().splitlines()
+
+
+def test_labels_and_probabilities() -> None:
+    assert lines(submission(MADE)) == ["id,label", "a/1.jpg,x", "a/2.jpg,z", "a/3.jpg,y"]
+    assert lines(submission(MADE, columns=["ImageID", "ans"]))[0] == "ImageID,ans"
+    assert lines(submission(MADE, "probabilities"))[:2] == ["id,prob_x,prob_y,prob_z", "a/1.jpg,0.75,0.25,0"]
+
+
+@pytest.mark.parametrize("ids", [["a/3.jpg", "a/1.jpg", "a/2.jpg"], ["3.jpg", "1.jpg", "2.jpg"], ["3", "1", "2"]])
+def test_a_sample_submission_gives_rows_order_and_names(tmp_path: Path, ids: list[str]) -> None:
+    like = tmp_path / "sample_submission.csv"
+    like.write_text("image,target\n" + "".join(f"{name},0\n" for name in ids))
+    assert lines(submission(MADE, like=like)) == ["image,target", f"{ids[0]},y", f"{ids[1]},x", f"{ids[2]},z"]
+
+
+@pytest.mark.parametrize("names", [["z", "x", "y"], ["p_z", "p_x", "p_y"]])
+def test_columns_of_a_sample_are_found_by_class_name(tmp_path: Path, names: list[str]) -> None:
+    like = tmp_path / "sample.csv"
+    like.write_text(f"id,{','.join(names)}\n" + "".join(f"{i},0,0,0\n" for i in (2, 1, 3)))
+    assert lines(submission(MADE, like=like))[:2] == [f"id,{','.join(names)}", "2,0.5,0.125,0.375"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("id,label\n1,0\n2,0\n4,0\n", "1 of 3 ids of .* were not predicted, e.g. '4'|3 of 3 ids"),
+        ("id,label\n1,0\n2,0\n", "2 ids, but 3 images were predicted: 1 are not in it, e.g. 'a/3.jpg'"),
+        ("id,label\n1,0\n1,0\n2,0\n", "repeats 1 ids, e.g. '1'"),
+        ("id,a,b\n1,0,0\n", "expected a column for the label, or one per class"),
+    ],
+)
+def test_other_ids_or_columns_are_refused(tmp_path: Path, content: str, expected: str) -> None:
+    like = tmp_path / "sample.csv"
+    like.write_text(content)
+    with pytest.raises(EnsembleError, match=expected):
+        submission(MADE, like=like)
+
+
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected 2 names for form=label, found 3"):
+        submission(MADE, columns=["a", "b", "c"])
+    with pytest.raises(UsageError, match="repeats a name"):
+        submission(MADE, columns=["a", "a"])
+    with pytest.raises(UsageError, match="labels"):
+        submission(MADE, "labels")
+    with pytest.raises(UsageError, match="both name the columns"):
+        submission(MADE, columns=["a", "b"], like=tmp_path / "s.csv")
