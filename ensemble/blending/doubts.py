@@ -26,7 +26,7 @@ _SAMPLED = 4096  # rows
 _LEAST = 20  # rows with which anything is doubted
 _GAIN = 0.15  # least gain in accuracy (agreement) of a permutation that is reported
 _DEVIATIONS = 3.2  # by which more rows must be right than by chance
-_FAR_BELOW = 0.2  # of what the best member has over chance
+_FAR_BELOW = 0.25  # of what the best member has over chance
 _GOOD = 0.95  # others below this accuracy make a perfect member suspicious
 _CLASSES = 512  # largest number of classes whose columns are tested for a permutation
 
@@ -128,7 +128,7 @@ class _Judged:
     @property
     def at_chance(self) -> bool:
         """Return whether the run is hardly better than chance."""
-        return self.accuracy <= self.chance + 2.5 * self._deviation
+        return self.accuracy <= self.chance + 3 * self._deviation
 
     @property
     def above_chance(self) -> bool:

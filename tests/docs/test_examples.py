@@ -87,7 +87,9 @@ def test_settings_in_toml_of_the_docs_are_known() -> None:
         assert {key for key in (*values, *space) if key_of(key) is None} == set(), place_of(block)
 
 
-@pytest.mark.parametrize("name", ["", "demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "predict", "runs", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["", "demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "predict", "runs", "doctor"]
+)
 def test_commands_and_options_that_help_mentions_exist(
     name: str, call: Callable[..., Called], parsers: Mapping[str, Any]
 ) -> None:
