@@ -5,7 +5,7 @@ inside a file cannot be seen, and there is no score (`unscored`).
     python benchmarks/fuzz_members.py --draws 5000
 
 Members of a small task are written in a drawn form (tables with shuffled, renamed and retyped columns, arrays of many
-shapes, archives), some with a drawn fault (rows permuted, classes renumbered, truth among the columns, a constant), and
+shapes, archives), some with a drawn fault (rows permuted, classes renumbered, labels among the columns, a constant), and
 blended with labels that are written in a drawn way. The reference is the mean of the probabilities, aligned by hand.
 """
 
@@ -128,11 +128,11 @@ def as_table(task: Task, name: str, values: Values) -> Path:
 
 
 def as_answers(task: Task, name: str, values: Values) -> Path:
-    """Write a member as a table of answers, some beside the truth or a confidence, some with the truth as the answer."""
+    """Write a member as a table of answers, some beside the label or a confidence, some with the label as the answer."""
     rows = task.rng.permutation(task.n)
     codes = values.argmax(axis=1)
     if task.rng.random() < 0.1:
-        task.faults.append("truth as the answer")
+        task.faults.append("label as the answer")
         codes = task.truth
     beside = task.rng.random()
     called = (
@@ -215,7 +215,7 @@ def outcome(task: Task, files: Sequence[Path], labels: Path | None) -> tuple[str
     if made.warnings:
         return "warned", made.warnings[0]
     scored = any(entry.score is not None for entry in made.total.values())
-    if not scored and (len(files) == 1 or set(task.faults) == {"truth as the answer"}):
+    if not scored and (len(files) == 1 or set(task.faults) == {"label as the answer"}):
         return "unscored", ""  # a fault inside one file, and nothing to compare it with: no labels, no other member
     assumed = next((note for note in made.notes if "order not checked" in note or "one column read as" in note), "")
     # Without labels and with one bare member nothing can be tested: the assumed order is stated.

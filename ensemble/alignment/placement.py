@@ -139,13 +139,15 @@ class _Placement:
             self.id_sets[id(ids)] = set(ids.tolist())
         return self.id_sets[id(ids)]
 
+    def _same_samples(self, ids: NDArray[np.str_], others: NDArray[np.str_]) -> bool:
+        return len(ids) == len(others) and (equal_ids(ids, others) or self._set(ids) == self._set(others))
+
     def split_of_ids(self, member: Member) -> str:
         """Return the split whose samples have the ids of a member."""
         assert member.rows is not None  # noqa: S101
         ids = member.rows.ids
         for split, table in self.tables.items():
-            same = len(ids) == len(table) and (equal_ids(ids, table.ids) or self._set(ids) == self._set(table.ids))
-            if same and not table.numbered:
+            if self._same_samples(ids, table.ids) and not table.numbered:
                 return split
         if "test" not in self.tables and not any(self._set(ids) & self._set(one.ids) for one in self.tables.values()):
             self.tables["test"] = Table(ids)
@@ -209,8 +211,8 @@ class _Placement:
 
     def _order(self, member: Member, table: Table, split: str, splits: Mapping[int, str]) -> RowOrder:
         """Return the row order of an array: the one that the user named, or that of all files with ids."""
-        length, ids = len(table), self._set(table.ids)
-        fitting = [one for one in self.orders if len(one.ids) == length and self._set(one.ids) == ids]
+        length = len(table)
+        fitting = [one for one in self.orders if self._same_samples(one.ids, table.ids)]
         named = next((one for one in fitting if one.named), None)
         if named is not None:
             return named
@@ -222,7 +224,7 @@ class _Placement:
         distinct = _distinct(whole)
         labels = self.labels
         labeled = None
-        if labels is not None and len(labels.ids) == length and self._set(labels.ids) == ids:
+        if labels is not None and self._same_samples(labels.ids, table.ids):
             labeled = RowOrder(str(labels.path), labels.ids)
         if labeled is not None and len(distinct) != 1:
             return labeled

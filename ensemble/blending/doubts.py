@@ -26,7 +26,7 @@ _SAMPLED = 4096  # rows
 _LEAST = 20  # rows with which anything is doubted
 _GAIN = 0.15  # least gain in accuracy (agreement) of a permutation that is reported
 _DEVIATIONS = 3.2  # by which more rows must be right than by chance
-_FAR_BELOW = 0.2  # of what the best member has over chance
+_FAR_BELOW = 0.25  # of what the best member has over chance
 _GOOD = 0.95  # others below this accuracy make a perfect member suspicious
 _CLASSES = 512  # largest number of classes whose columns are tested for a permutation
 
@@ -128,7 +128,7 @@ class _Judged:
     @property
     def at_chance(self) -> bool:
         """Return whether the run is hardly better than chance."""
-        return self.accuracy <= self.chance + 2.5 * self._deviation
+        return self.accuracy <= self.chance + 3 * self._deviation
 
     @property
     def above_chance(self) -> bool:
@@ -168,12 +168,6 @@ def _member_doubts(sample: _Sample, alignment: Alignment, labels: HardLabels | N
             return []
         judged.append(_judge(run, codes[i], reference, len(sample.split.classes)))
     found = [text for one, vote in zip(judged, votes, strict=True) if (text := _constant(one.run, vote))]
-    if sample.truth is None and len(judged) > 2 and not any(one.above_chance for one in judged):
-        best = max(judged, key=lambda one: one.accuracy - one.chance)
-        found.append(
-            f"no member ({sample.split.name}) agrees with the others better than chance ({_percent(best.accuracy)} of rows "
-            f"at best, chance is {_percent(best.chance)}): most of them probably have rows or classes in different orders"
-        )
     for i, one in enumerate(judged):
         if one.rows < _LEAST or _constant(one.run, votes[i]):
             continue
@@ -182,6 +176,13 @@ def _member_doubts(sample: _Sample, alignment: Alignment, labels: HardLabels | N
         original = next(run for run in sample.split.runs if run.name == one.run.name)
         found += _doubts_of(
             sample, original, one, [other for j, other in enumerate(judged) if j != i], alignment, labels
+        )
+    if not found and sample.truth is None and len(judged) > 2 and not any(one.above_chance for one in judged):
+        best = max(judged, key=lambda one: one.accuracy - one.chance)
+        found.append(
+            f"no member ({sample.split.name}) agrees with the others better than chance (at best on "
+            f"{_percent(best.accuracy)} of rows, chance is {_percent(best.chance)}): most of them probably have rows "
+            "or classes in different orders"
         )
     return found
 

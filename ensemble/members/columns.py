@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from folds.errors import CONTROL, EnsembleError, UsageError, close_matches, printable
 from folds.utils.csv_table import CsvTable
-from folds.utils.spelling import is_placeholder, spelling_text, spellings
+from folds.utils.spelling import PLACEHOLDERS, is_placeholder, spelling_text, spellings
 
 _NAMED_AT_MOST = 6
 # Spellings of persons are compared only up to this number of distinct names, which takes a tenth of a second.
@@ -148,7 +148,8 @@ def persons_of(source: str, cells: Sequence[str], ids: Sequence[str]) -> tuple[N
     own person.
     """
     distinct = set(cells)
-    missing = {name for name in distinct if is_placeholder(name)}
+    lowered = {name.lower() for name in distinct}
+    missing = {name for name in distinct if is_placeholder(name)} if lowered & PLACEHOLDERS else set()
     warnings = []
     if missing:
         count = sum(cell in missing for cell in cells)
@@ -162,7 +163,10 @@ def persons_of(source: str, cells: Sequence[str], ids: Sequence[str]) -> tuple[N
         while taken & set(names):
             names = [f"_{name}" for name in names]
         cells = [name if cell in missing else cell for cell, name in zip(cells, names, strict=True)]
-    same = spellings(distinct) if len(distinct) <= _COMPARED_PERSONS else []
+    # Names of letters and digits without leading zeros have one spelling: most tables need no closer look.
+    text = "\n".join(["", *distinct])
+    plain = len(lowered) == len(distinct) and text.isascii() and "\n0" not in text and not {" ", ".", "+"} & set(text)
+    same = [] if plain or len(distinct) > _COMPARED_PERSONS else spellings(distinct)
     if same:
         warnings.append(
             f"{source}: {len(same):,} people are written in several ways, e.g. {spelling_text(same[0])}; they count as "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,25 +126,27 @@ def _one_hot(table: CsvTable, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_no_probabilities(table: CsvTable, column: str) -> None:
-    values = numbers(table.columns[column])
+    distinct = list(dict.fromkeys(table.columns[column]))
+    values = numbers(distinct)
     if values is not None and is_fractional(values):
         raise EnsembleError(
-            f"{table.source}: the column {column} holds {len(set(table.columns[column])):,} different numbers from "
+            f"{table.source}: the column {column} holds {len(distinct):,} different numbers from "
             f"{np.nanmin(values):g} to {np.nanmax(values):g}, expected classes",
             hint="name the column of the true classes with `label=COLUMN`",
         )
 
 
 def _doubts(source: str, labels: NDArray[np.str_]) -> list[str]:
-    counts = Counter(labels.tolist())
+    distinct = sorted(set(labels.tolist()))
     found = []
-    missing = [(name, count) for name, count in sorted(counts.items()) if name.lower() in _MISSING_LABELS]
+    missing = [name for name in distinct if name.lower() in _MISSING_LABELS]
     if missing:
+        count = int((labels == missing[0]).sum())
         found.append(
-            f"{source}: {missing[0][1]:,} rows have the label '{missing[0][0]}', which usually marks a missing "
+            f"{source}: {count:,} rows have the label '{missing[0]}', which usually marks a missing "
             "value and counts as a class here"
         )
-    same = spellings(counts)
+    same = spellings(distinct)
     if same:
         found.append(
             f"{source}: the classes {spelling_text(same[0])} are probably one class written in several ways, and count "
