@@ -62,7 +62,11 @@ def _is_no_label(name: str) -> bool:
 
 
 def _with_persons(persons: list[str], columns: RawColumns, missing_persons: str | None) -> list[str]:
-    found = {name for name in set(persons) if is_placeholder(name) or is_placeholder(spelling_key(name))}
+    found = {
+        name
+        for name in set(persons)
+        if is_placeholder(name) or (not name.isascii() and is_placeholder(spelling_key(name)))
+    }
     if missing_persons == "keep":
         found &= MISSING
     if not found:

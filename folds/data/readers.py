@@ -101,11 +101,17 @@ def _competition_data(
     declared = spec.classes or mask_layout.CLASSES
     attributes = mask_layout.CLASS_ATTRIBUTES
     train = build_table(columns, training=True, classes=declared, class_attributes=attributes, need_images=False)
+    messages = Messages(notes)
+    if spec.skip_unusable and train.paths is not None:
+        from folds.data.unusable import without_unusable
+
+        train = without_unusable(train, spec.max_pixels, messages.warnings)
     evaluation = mask_layout.is_evaluation(layout.parent)
     if spec.test is not None or evaluation is None:
-        return train, None, Messages(notes)
+        return train, None, messages
     test, more = _evaluation(evaluation, train.classes, train.class_attributes, need_images)
-    return train, test, Messages([*notes, *more])
+    messages.notes += more
+    return train, test, messages
 
 
 def _table_or_folders(

@@ -184,6 +184,11 @@ def _resolve_recipe(recipe: Recipe, table: SampleTable, built_in: bool) -> tuple
 
 def _assign(settings: Settings, recipe: Recipe, table: SampleTable) -> list[FoldAssignment]:
     if settings.folds is not None:
+        if not settings.folds.exists() and str(settings.folds) in table.attributes:
+            raise UsageError(
+                f"there is no file {settings.folds}; {table.source} has a column of this name",
+                hint=f"`fold_column={settings.folds}` uses the folds in it",
+            )
         return [load_folds(settings.folds, table, named_columns(settings))]
     if settings.fold_column is None:
         for line in unused_fold_note(table):

@@ -325,11 +325,18 @@ def _split_plain(block: str, delimiter: str, width: int) -> tuple[list[str], ...
     lengths = set(map(len, lines))
     if min(lengths) == 0 or max(lengths) > csv.field_size_limit():  # the csv module skips empty lines
         return None
-    mark = re.escape(delimiter)
-    if width > 1 and re.search(rf"(?m)^\s*{mark}(?:\s|{mark})*$", block):  # a row of empty cells
+    if width > 1 and _has_empty_row(block, re.escape(delimiter)):
         return None
     cells = block.replace("\n", delimiter).split(delimiter)
     return tuple(cells[at::width] for at in range(width))
+
+
+def _has_empty_row(block: str, mark: str) -> bool:
+    """Return whether a block has a line of separators and blanks only; `mark` is the separator, escaped."""
+    # Few blocks have a row with an empty first cell, and a search for it that begins with a line break is fast.
+    if not re.match(rf"\s*{mark}", block) and not re.search(rf"\n\s*{mark}", block):
+        return False
+    return re.search(rf"(?m)^\s*{mark}(?:\s|{mark})*$", block) is not None
 
 
 class _Column:

@@ -29,6 +29,7 @@ PLACEHOLDERS = frozenset(
     }
 )
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
+_NUMBER_STARTS = frozenset("+-.0123456789")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)\Z", re.ASCII)
 
 
@@ -45,8 +46,10 @@ def spelling_key(text: str) -> str:
     """
     if text.isascii() and text.isdigit():
         return text.lstrip("0") or "0"
-    key = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().split())
-    if _NUMBER.match(key):
+    if not text.isascii():
+        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    key = " ".join(text.casefold().split())
+    if key[:1] in _NUMBER_STARTS and _NUMBER.match(key):
         sign = "-" if key[0] == "-" else ""
         whole, _, fraction = key.lstrip("+-").partition(".")
         whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
@@ -57,11 +60,15 @@ def spelling_key(text: str) -> str:
 
 def spellings(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Return the groups of names that differ only in spelling, sorted; placeholders are ignored."""
-    groups: dict[str, set[str]] = {}
+    first: dict[str, str] = {}
+    several: dict[str, set[str]] = {}
     for name in names:
-        if not is_placeholder(name):
-            groups.setdefault(spelling_key(name), set()).add(name)
-    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+        key = spelling_key(name)
+        other = first.setdefault(key, name)
+        if other != name:
+            several.setdefault(key, {other}).add(name)
+    groups = ({name for name in group if not is_placeholder(name)} for group in several.values())
+    return sorted(tuple(sorted(group)) for group in groups if len(group) > 1)
 
 
 def spelling_text(names: Iterable[str]) -> str:

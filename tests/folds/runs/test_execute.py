@@ -23,6 +23,7 @@ from folds.execution import placement as devices
 from folds.execution import worker as worker_module
 from folds.experiments.summary import summarize_run
 from folds.predictions.files import read_sidecar
+from folds.runs import open as opening
 from folds.runs.execute import lock_runs, train
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import Plan, build_plan
@@ -377,12 +378,17 @@ def test_the_data_spec_survives_the_checkpoint(grid: Path) -> None:
     from folds.models.checkpoint import load_checkpoint
 
     read = load_checkpoint(grid / "checkpoints/test_vit/fold0.pt")
-    assert set(read.data) == set(DataSpec.__dataclass_fields__)
+    assert set(read.data) == set(DataSpec.__dataclass_fields__) - set(opening._LATER_FIELDS)
     assert (read.data["data"], read.data["test"]) == (None, None)
     found = load_checkpoint_data(read.data, run=read.run, folds_sha=read.folds_sha, root=grid)
     assert len(found.train) == 210
     with pytest.raises(EnsembleError, match="the table of test_vit is not known"):
         load_checkpoint_data(read.data, run=read.run, folds_sha="0" * 64, root=grid)
+
+
+def test_fields_that_were_not_given_are_not_recorded() -> None:
+    given = {"data": "t.csv", "id": None, "images": ("a",), "max_pixels": None}
+    assert opening._without_open(given, opening._LATER_FIELDS) == {"data": "t.csv", "id": None, "images": ("a",)}
 
 
 def children_of(pid: int) -> list[int]:

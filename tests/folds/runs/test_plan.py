@@ -231,3 +231,18 @@ def test_every_sample_is_validated_once_in_each_repeat(planned: Planner) -> None
     for assignment in planned(repeats=3).assignments:
         rows = np.concatenate([assignment.validation_index(fold) for fold in range(3)])
         assert sorted(rows.tolist()) == list(range(210))
+
+
+def test_a_column_given_as_a_file_of_folds_points_at_the_option(planned: Planner) -> None:
+    with pytest.raises(UsageError, match="there is no file gender") as error:
+        planned(folds=Path("gender"))
+    assert "`fold_column=gender`" in (error.value.hint or "")
+
+
+def test_folds_of_the_folder_are_those_of_the_plan_and_recorded(planned: Planner) -> None:
+    first = planned(more={"found_folds": Path("folds.csv")})
+    first.assignment.save("folds.csv")
+    again = planned(seed=5, more={"found_folds": Path("folds.csv")})
+    assert again.settings.folds == Path("folds.csv")
+    assert again.assignment.sha == first.assignment.sha
+    assert planned(seed=5, more={"found_folds": None}).assignment.sha != first.assignment.sha
