@@ -320,7 +320,7 @@ def use_settings(path: Path) -> Callable[[], Any]:
         validate_recipe(recipe)  # imports a transform
         # A training may take as much memory as the machine has; here, as much as the limit of the others.
         model = resolve(settings.arch[0], recipe.size(), arguments=recipe.model_args)
-        return create_model(model, 2, limit=BuildLimit(2**26))
+        return create_model(model, 2, limit=BuildLimit(2**25))
 
     return use
 
@@ -475,7 +475,7 @@ def watch(first: int, last: int, show: bool, end: float) -> Any:
         begun = first
         try:
             while time.monotonic() < end:
-                ready, _, _ = select.select([process.stdout], [], [], 60 if begun == first else 12 * SECONDS)
+                ready, _, _ = select.select([process.stdout], [], [], 240 if begun == first else 12 * SECONDS)
                 line = process.stdout.readline() if ready and process.stdout else ""
                 if not line:
                     what = "hang" if not ready else f"died ({process.wait()})"

@@ -68,7 +68,7 @@ def check_fit(fit: str) -> None:
     name, colon, pixels = fit.partition(":")
     if name not in FITS or (colon and name != "crop"):
         raise unknown_name("`resize`", fit, FITS, hint="squash, crop, crop:PIXELS (of the center) or letterbox")
-    if colon and not (pixels.isdecimal() and 1 <= int(pixels) <= 2**16):
+    if colon and not (pixels.isdecimal() and len(pixels) < 9 and 1 <= int(pixels) <= 2**16):
         raise UsageError(
             f"`resize={fit}`: expected a number of pixels after crop:",
             hint="`resize=crop:380` takes the central 380 × 380 pixels",
@@ -78,9 +78,9 @@ def check_fit(fit: str) -> None:
 def parse_size(text: str) -> tuple[int, int]:
     """Parse a size in pixels: ``"224"`` → (224, 224), ``"288x384"`` → (288, 384), height first."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and 8 <= int(part) <= 4096 for part in parts):
+    if len(parts) > 2 or not all(part.isdecimal() and len(part) < 9 and 8 <= int(part) <= 4096 for part in parts):
         raise UsageError(
-            f"`img_size={text}`: expected a number of pixels (8–4096) or HEIGHTxWIDTH",
+            f"`img_size={text[:100]}`: expected a number of pixels (8–4096) or HEIGHTxWIDTH",
             hint="`img_size=224`, `img_size=288x384`",
         )
     return int(parts[0]), int(parts[-1])

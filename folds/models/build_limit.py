@@ -26,7 +26,7 @@ class BuildLimit(TorchDispatchMode):
     calls : most operations.
     """
 
-    def __init__(self, elements: int, calls: int = 1_000_000) -> None:
+    def __init__(self, elements: int, calls: int = 50_000) -> None:
         super().__init__()
         self.elements, self.calls = elements, calls
 

@@ -27,7 +27,7 @@ from folds.utils.schema import (
     BOOL,
     FILE_SAFE,
     NUMBER,
-    TEXT,
+    UNICODE,
     FieldType,
     integer,
     list_of,
@@ -46,24 +46,24 @@ FORMAT = "ensemble checkpoint 1"
 
 _POSITIVE = FieldType("a number above 0", lambda value: NUMBER.holds(value) and value > 0)
 _SIDE = integer(1, 4096)
-_IMAGES = {"height": _SIDE, "width": _SIDE, "fit": TEXT, "window": optional(list_of(NUMBER, 2))}
+_IMAGES = {"height": _SIDE, "width": _SIDE, "fit": UNICODE, "window": optional(list_of(NUMBER, 2))}
 _IMAGES["max_pixels"] = optional(integer(1))
 _ARCHITECTURE = {
-    **{"name": TEXT, "timm_name": TEXT, "height": _SIDE, "width": _SIDE},
+    **{"name": UNICODE, "timm_name": UNICODE, "height": _SIDE, "width": _SIDE},
     **{"mean": list_of(NUMBER, 3), "std": list_of(_POSITIVE, 3), "arguments": mapping_of(ANYTHING)},
 }
 _DATA = {
     **{
-        "data": optional(TEXT),
-        "path": TEXT,
-        "label": TEXT,
-        "person": TEXT,
-        "id": optional(TEXT),
-        "split": optional(TEXT),
+        "data": optional(UNICODE),
+        "path": UNICODE,
+        "label": UNICODE,
+        "person": UNICODE,
+        "id": optional(UNICODE),
+        "split": optional(UNICODE),
     },
-    **{"person_regex": optional(TEXT), "test": optional(TEXT), "classes": optional(list_of(TEXT))},
-    **{"images": optional(list_of(TEXT)), "test_images": optional(list_of(TEXT)), "test_labels": optional(BOOL)},
-    **{"missing_persons": optional(TEXT), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
+    **{"person_regex": optional(UNICODE), "test": optional(UNICODE), "classes": optional(list_of(UNICODE))},
+    **{"images": optional(list_of(UNICODE)), "test_images": optional(list_of(UNICODE)), "test_labels": optional(BOOL)},
+    **{"missing_persons": optional(UNICODE), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
     "max_pixels": optional(integer(1)),
 }
 _RECIPE = {
@@ -77,23 +77,23 @@ _FIELDS: dict[str, FieldType] = {
     "k": integer(0, 10000),
     "architecture": mapping_of(ANYTHING),
     "weights": mapping_of(FieldType("an ordinary tensor", lambda value: _is_tensor(value))),
-    "classes": list_of(TEXT),
-    "class_attributes": mapping_of(mapping_of(TEXT)),
-    "target": TEXT,
+    "classes": list_of(UNICODE),
+    "class_attributes": mapping_of(mapping_of(UNICODE)),
+    "target": UNICODE,
     "images": mapping_of(ANYTHING),
     "data": mapping_of(ANYTHING),
     "recipe": mapping_of(ANYTHING),
     "amp": one_of("off", "bf16", "fp16"),
-    "training_hashes": optional(TEXT),
-    "validation_hashes": optional(TEXT),
-    "labels_sha": optional(TEXT),
-    "folds_sha": TEXT,
-    "versions": mapping_of(TEXT),
+    "training_hashes": optional(UNICODE),
+    "validation_hashes": optional(UNICODE),
+    "labels_sha": optional(UNICODE),
+    "folds_sha": UNICODE,
+    "versions": mapping_of(UNICODE),
     # Version 0.1.0 recorded the ids and labels themselves.
-    "training_ids": optional(list_of(TEXT)),
-    "validation_ids": optional(list_of(TEXT)),
-    "validation_labels": optional(list_of(TEXT)),
-    "heads": optional(list_of(TEXT)),
+    "training_ids": optional(list_of(UNICODE)),
+    "validation_ids": optional(list_of(UNICODE)),
+    "validation_labels": optional(list_of(UNICODE)),
+    "heads": optional(list_of(UNICODE)),
     "optimistic": optional(BOOL),
 }
 _TUPLES = ("classes", "heads")
@@ -201,7 +201,7 @@ def hash_labels(hashes: Sequence[str], labels: Sequence[str]) -> str:
 def anonymous_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of ``DataSpec`` without paths, except that of the synthetic data, which can be made again."""
     built_in = data.get("data") == str(BUILT_IN)
-    places = dict.fromkeys(("test", "images", "test_images"))
+    places = {name: None for name in ("test", "images", "test_images") if name in data}
     return {**data, **places, "data": str(BUILT_IN) if built_in else None}
 
 

@@ -28,7 +28,7 @@ from folds.utils.schema import (
     BOOL,
     NUMBER,
     ONE_LINE,
-    TEXT,
+    UNICODE,
     either,
     integer,
     list_of,
@@ -52,16 +52,18 @@ _MEANING = named(
     "an object: class → attribute → value, without control characters",
 )
 _FOLD = named(either(integer(0, 2**31 - 1), list_of(integer(0, 2**31 - 1))), "a whole number from 0, or one per row")
-_TRAINED = named(either(list_of(TEXT), mapping_of(list_of(TEXT))), "a list of ids, or an object: fold → list of ids")
-_SHA = named(either(TEXT, mapping_of(TEXT)), "text, or an object: fold → text")
+_TRAINED = named(
+    either(list_of(UNICODE), mapping_of(list_of(UNICODE))), "a list of ids, or an object: fold → list of ids"
+)
+_SHA = named(either(UNICODE, mapping_of(UNICODE)), "text, or an object: fold → text")
 _FIELDS = {
     "kind": one_of(*KINDS),
     "split": one_of(*SPLITS),
     "target": optional(ONE_LINE),
     "classes": list_of(_NAME),
     "class_attributes": optional(_MEANING),
-    "samples": optional(TEXT),
-    "samples_sha": optional(TEXT),
+    "samples": optional(UNICODE),
+    "samples_sha": optional(UNICODE),
     "fold": optional(_FOLD),
     "run": optional(ONE_LINE),
     "arch": optional(ONE_LINE),
@@ -69,11 +71,11 @@ _FIELDS = {
     "repeat": optional(integer(0)),
     "views": optional(list_of(ONE_LINE)),
     "merge": optional(mapping_of(ANYTHING)),
-    "folds_sha": optional(TEXT),
+    "folds_sha": optional(UNICODE),
     "checkpoint_sha": optional(_SHA),
     "images_sha": optional(_SHA),
     "trained_on": optional(_TRAINED),
-    "created": optional(TEXT),
+    "created": optional(UNICODE),
 }
 
 

@@ -107,7 +107,9 @@ def is_encodable(text: str) -> bool:
 
 
 ANYTHING = FieldType("anything", lambda value: True)
-TEXT = FieldType("text", lambda value: isinstance(value, str) and is_encodable(value))
+TEXT = FieldType("text", lambda value: isinstance(value, str))
+# Text that is written to files and hashed, which half of a surrogate pair cannot be.
+UNICODE = FieldType("text", lambda value: isinstance(value, str) and is_encodable(value))
 BOOL = FieldType("true or false", lambda value: isinstance(value, bool))
 # Printed text: control characters could move a terminal's cursor or begin a line; half a surrogate cannot be printed.
 ONE_LINE = FieldType(

@@ -157,7 +157,7 @@ def jobs_asked(text: str) -> int | None:
 
     if text == "auto":
         return None
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise UsageError(f"`jobs` must be 1 or more, or auto, found {text}")
     return int(text)
 
