@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "runs", "doctor")
+COMMANDS = ("demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "runs", "doctor", "completion")
+AFTER_RUNS = ("diff", "note", "show", "rm", "rename", "mv")
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +29,9 @@ def parsers() -> Mapping[str, Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.core.TyperCommand, "main", keep)
-        for name in COMMANDS:
+        for words in [*([name] for name in COMMANDS), *(["runs", word] for word in AFTER_RUNS)]:
             with pytest.raises(SystemExit):
-                main([name])
+                main(words)
     return made
 
 
