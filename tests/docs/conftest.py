@@ -10,7 +10,21 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("demo", "prepare", "folds", "kfold", "tune", "blend", "tta", "predict", "runs", "doctor")
+COMMANDS = (
+    "demo",
+    "prepare",
+    "folds",
+    "kfold",
+    "tune",
+    "blend",
+    "tta",
+    "predict",
+    "runs",
+    "trust",
+    "doctor",
+    "completion",
+)
+AFTER_RUNS = ("diff", "note", "show", "rm", "rename", "mv")
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +42,9 @@ def parsers() -> Mapping[str, Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.core.TyperCommand, "main", keep)
-        for name in COMMANDS:
+        for words in [*([name] for name in COMMANDS), *(["runs", word] for word in AFTER_RUNS)]:
             with pytest.raises(SystemExit):
-                main([name])
+                main(words)
     return made
 
 

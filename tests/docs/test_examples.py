@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Called
 from tests.docs.pages import PAGES, Block, blocks, commands_of, inline_code, name_of
 
-GLOBAL = {"--help", "--json", "--quiet", "--debug", "--version"}  # of every command: `main` takes them
+GLOBAL = {"--help", "--json", "--quiet", "--wide", "--debug", "--version"}  # of every command: `main` takes them
 # Options of other programs that the docs mention by themselves.
 FOREIGN = {"--force-reinstall", "--device", "--quick"}
 ALL_BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -39,6 +39,8 @@ def parse(parsers: Mapping[str, Any], command: str) -> None:
     """Parse a line as `ensemble` would, without doing anything; an error says what does not exist."""
     _, name, *words = shlex.split(command, comments=True)
     words = words[: words.index(">")] if ">" in words else words
+    if words and f"{name} {words[0]}" in parsers:
+        name, words = f"{name} {words[0]}", words[1:]
     parsers[name].make_context(f"ensemble {name}", [word for word in words if word not in GLOBAL])
 
 
@@ -65,7 +67,8 @@ def test_inline_commands_and_options_of_a_page_exist(page: Path, parsers: Mappin
     for code in inline_code(page):
         words = code.split()
         if words[0] == "ensemble" and len(words) > 1 and words[1].isalpha() and words[1].islower():
-            options = options_of({"": parsers[words[1]]}) | GLOBAL if words[1] in parsers else set()
+            own = {name: parser for name, parser in parsers.items() if name.split()[0] == words[1]}
+            options = options_of(own) | GLOBAL if own else set()
             unknown += [code for word in words[1:2] if word not in parsers]
             unknown += [code for word in words[2:] if word.startswith("--") and word.partition("=")[0] not in options]
         elif words[0].startswith("--"):

@@ -275,3 +275,19 @@ def test_a_run_to_resume_must_be_one(grid: Path, call: Call, words: list[str], s
     called = call("kfold", *words)
     assert called.code == 2
     assert said in called.err
+
+
+def test_a_resume_that_cannot_match_builds_no_model(grid: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("folds.runs.matrix.create_model", lambda *given, **more: pytest.fail("fetched weights"))
+    called = call(*GRID, "--lr", "0.5", "--resume")
+    assert called.code == 1
+    assert "started with different settings" in called.err
+
+
+def test_another_metric_is_shown_and_changes_no_finished_run(grid: Path, call: Call) -> None:
+    record = json.loads(call(*GRID, "--resume", "--metric", "brier", "--json").out)
+    assert set(record["runs"][0]["oof"]) == {"brier", "accuracy", "rows", "people"}
+    shown = call(*GRID, "--resume", "--metric", "brier")
+    assert "OOF Brier score (lower is better)" in shown.out.splitlines()[0]
+    wrong = call(*GRID, "--resume", "--metric", "brie")
+    assert (wrong.code, "unknown metric 'brie'; did you mean brier" in wrong.err) == (2, True)
