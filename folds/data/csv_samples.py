@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from folds.data.image_folder import EACH_ITS_OWN, is_image, persons_by_regex, regex_warnings
 from folds.data.image_paths import ImagePaths
-from folds.data.one_hot import binary_columns, count_ones, one_hot_columns, read_one_hot
+from folds.data.one_hot import binary_columns, count_ones, nearly_one_hot_columns, one_hot_columns, read_one_hot
 from folds.data.table import MISSING, DataSpec, RawColumns
 from folds.errors import EnsembleError
 from folds.predictions.columns import ColumnRoles, find_columns
@@ -124,8 +124,8 @@ def _label(
     if "label" in names:
         label = names["label"]
         one_hot = one_hot_columns(table, taken - {label})
-        if label not in (spec.label, *one_hot) and one_hot:
-            _check_agreement(table, label, one_hot)
+        if label not in (spec.label, *one_hot):
+            _check_agreement(table, label, one_hot, taken)
         if label in one_hot and len(one_hot) > 2:
             return (label,), [
                 f"column '{label}' of {table.source} is one of {len(one_hot)} one-hot columns: it tells its class "
@@ -137,11 +137,18 @@ def _label(
     return one_hot_columns(table, taken), []
 
 
-def _check_agreement(table: CsvTable, label: str, one_hot: Sequence[str]) -> None:
+def _check_agreement(table: CsvTable, label: str, one_hot: Sequence[str], skipped: set[str]) -> None:
     """Raise EnsembleError if a column that is guessed to be the label says something else than one-hot columns."""
-    classes = read_one_hot(table, one_hot)
-    pairs = set(zip(table.columns[label], classes, strict=True))
-    if not len(pairs) == len(set(table.columns[label])) == len(set(classes)):
+    agrees = True
+    if one_hot:
+        classes = read_one_hot(table, one_hot)
+        pairs = set(zip(table.columns[label], classes, strict=True))
+        agrees = len(pairs) == len(set(table.columns[label])) == len(set(classes))
+    else:
+        # One-hot columns with rows that have no label, too, could be meant.
+        one_hot = nearly_one_hot_columns(table, skipped)
+        agrees = not one_hot
+    if not agrees:
         raise EnsembleError(
             f"{table.source}: '{label}' and the one-hot columns {', '.join(one_hot)} could both be the label",
             hint=f"name one of them: `label={label}` or `label={','.join(one_hot)}`",

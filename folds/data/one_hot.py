@@ -53,6 +53,22 @@ def one_hot_columns(table: CsvTable, skipped: Collection[str]) -> tuple[str, ...
     return runs[0] if len(runs) == 1 else ()
 
 
+def nearly_one_hot_columns(table: CsvTable, skipped: Collection[str]) -> tuple[str, ...]:
+    """Return columns of 0 and 1, all or some side by side, of which no row has two 1 and most have one; else ()."""
+    found = binary_columns(table, skipped)[:_MAX_SEARCHED]
+    header = list(table.columns)
+    for start in range(len(found)):
+        for end in range(len(found), start + 1, -1):
+            columns = found[start:end]
+            beside = header.index(columns[-1]) - header.index(columns[0]) == len(columns) - 1
+            if not beside and columns != found:
+                continue
+            ones = count_ones(table, columns)
+            if max(ones) == 1 and 2 * sum(ones) > len(ones):
+                return columns
+    return ()
+
+
 def read_one_hot(table: CsvTable, columns: Sequence[str]) -> list[str]:
     """Return the label of each row: the name of its column with 1.
 

@@ -124,6 +124,9 @@ def test_one_hot_columns_and_another_label_are_asked_about(tmp_path):
     path = table(tmp_path, "image,MEL,NV,BCC,person,target", rows)
     assert "'target' and the one-hot columns MEL, NV, BCC could both be the label" in refused(path).message
     assert read(path, label="target").train.classes == ("0", "1")
+    lost = [(a, 0.0, 0.0, 0.0, *more) if a == "i4.jpg" else (a, b, c, d, *more) for a, b, c, d, *more in rows]
+    path = table(tmp_path, "image,MEL,NV,BCC,person,target", lost)
+    assert "'target' and the one-hot columns MEL, NV, BCC could both be the label" in refused(path).message
     rows = [(*row, i % 3) for i, row in enumerate(ONE_HOT)]
     agreeing = table(tmp_path, "image,MEL,NV,BCC,person,target", rows)
     assert read(agreeing).train.classes == ("0", "1", "2")

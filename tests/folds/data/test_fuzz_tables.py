@@ -28,7 +28,7 @@ def test_no_drawn_table_is_read_wrongly_without_a_word(fuzz):
     assert {fuzz.RIGHT, fuzz.REFUSED, fuzz.WARNED} <= counts.keys(), "the draws have every kind of table"
 
 
-@pytest.mark.parametrize("seed", [166, 300, 322, 520, 710, 2736])
+@pytest.mark.parametrize("seed", [166, 300, 322, 520, 710, 2736, 50328, 51605])
 def test_draws_that_were_read_wrongly_once_are_not_again(fuzz, seed):
     verdict, described = fuzz.check(seed)
     assert verdict != fuzz.WRONG, described
