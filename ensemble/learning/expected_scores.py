@@ -66,7 +66,7 @@ class ExpectedScores:
         """Return (moving + 1,) the scores if the first rows of `moving` are classified as c, the others as `rival`."""
         others = np.delete(np.arange(len(rival)), always)
         lost_of = rival[others]
-        hits = np.asarray(np.bincount(lost_of, self.probabilities[lost_of, others], minlength=self.classes), np.float64)
+        hits: Floats = np.bincount(lost_of, self.probabilities[lost_of, others], self.classes).astype(np.float64)
         decided = np.bincount(lost_of, minlength=self.classes).astype(np.float64)
         steps = self._steps(rival[moving], self.probabilities[rival[moving], moving], hits, decided)
         own_hits = _from_zero(self.probabilities[c, moving]) + self.probabilities[c, always].sum()

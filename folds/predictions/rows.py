@@ -178,13 +178,13 @@ def _ascii_columns(content: bytes) -> dict[str, NDArray[np.str_]] | None:
     content = content if content.endswith(b"\n") else content + b"\n"
     header = content[: content.index(b"\n")].decode().split(",")
     raw, width = np.frombuffer(content + bytes(_MAX_WIDTH), np.uint8), len(header)
-    ends: NDArray[np.int64] = np.flatnonzero((raw == ord(",")) | (raw == ord("\n")))
-    if len(ends) < 2 * width or len(ends) % width or len(set(header)) < width or "id" not in header:
+    marks = np.flatnonzero((raw == ord(",")) | (raw == ord("\n")))
+    if len(marks) < 2 * width or len(marks) % width or len(set(header)) < width or "id" not in header:
         return None
-    ends = ends.reshape(-1, width)
+    ends = marks.reshape(-1, width)
     if (raw[ends[:, :-1]] != ord(",")).any() or (raw[ends[:, -1]] != ord("\n")).any():
         return None
-    starts = np.concatenate([[0], ends.reshape(-1)[:-1] + 1]).reshape(-1, width)[1:]
+    starts = np.concatenate([[0], marks[:-1] + 1]).reshape(-1, width)[1:]
     lengths = ends[1:] - starts
     if lengths.max() > _MAX_WIDTH or (width == 1 and lengths.min() == 0):  # the csv module skips empty lines
         return None
