@@ -167,20 +167,17 @@ class Files:
         for picture in ("a.png", "b.png"):
             Image.new("RGB", (8, 8)).save(picture)
         images = {"height": 32, "width": 32, "fit": "squash", "window": None}
+        parts: dict[str, Any] = {"class_attributes": {}, "images": images, "data": data, "recipe": {"seed": 0}}
+        parts |= {"run": "r", "fold": 0, "k": 2, "amp": "off", "classes": ("0", "1"), "target": "label"}
         save_checkpoint(
             Path("valid.pt"),
             Checkpoint(
-                **{
-                    "run": "r",
-                    "fold": 0,
-                    "k": 2,
-                    "architecture": architecture,
-                    "classes": ("0", "1"),
-                    "target": "label",
-                },
+                **parts,
+                architecture=architecture,
                 weights=create_model(architecture, 2).state_dict(),
-                **{"class_attributes": {}, "images": images, "data": data, "recipe": {"seed": 0}, "amp": "off"},
-                **{"training_hashes": hash_ids(["a"]), "validation_hashes": hash_ids(["b"]), "folds_sha": "0" * 64},
+                training_hashes=hash_ids(["a"]),
+                validation_hashes=hash_ids(["b"]),
+                folds_sha="0" * 64,
                 versions={"torch": "2"},
             ),
         )
@@ -236,8 +233,8 @@ def make(kind: str, files: Files, rng: random.Random) -> Callable[[], Any]:
         path = name.with_suffix(".pt")
         with zipfile.ZipFile("valid.pt") as old, zipfile.ZipFile(path, "w", rng.choice((0, 0, 0, 8))) as new:
             for part in old.infolist():
-                content = old.read(part.filename)
-                new.writestr(part.filename, damage(content, rng) if part.filename.endswith("data.pkl") else content)
+                kept = old.read(part.filename)
+                new.writestr(part.filename, damage(kept, rng) if part.filename.endswith("data.pkl") else kept)
         if rng.random() < 0.2:
             path.write_bytes(damage(path.read_bytes(), rng))
         return lambda: use_checkpoint(path)
@@ -470,7 +467,10 @@ def watch(first: int, last: int, show: bool, end: float) -> Any:
         command = [sys.executable, str(Path(__file__).resolve()), "--child", "--first", str(first)]
         process = subprocess.Popen(
             [*command, "--count", str(last - first), *(["--show"] if show else [])],
-            **{"stdout": subprocess.PIPE, "cwd": folder, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}},
+            stdout=subprocess.PIPE,
+            cwd=folder,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         begun = first
         try:
