@@ -23,6 +23,7 @@ import traceback
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +57,14 @@ def deep(levels: int) -> list[Any]:
     return value
 
 
+_VALUES: list[Any] = [
+    *(None, True, 0, -1, 1, 2, 10**9, 10**30, -(2**63), 0.5, 1e308, -1e308, float("nan"), float("inf")),
+    *("", " ", "a", "x" * 100_000, "\ud800", "\0", "../../x", "/", "/proc/self/fd", "/dev/zero", "pipe", "x" * 300),
+    *("\x1b[2J", f"{EVIL}:run", "(a+)+$", "hf-hub:a/b", "label+label", "1" * 5000, "é\u202e"),
+    *([], {}, [None], ["a", "a"], [1, "a", None], {"a": {}}, {"": []}, [[], [[]]]),
+]
 PLAIN: list[Callable[[], Any]] = [
-    *(lambda value=value: value for value in (None, True, 0, -1, 1, 2, 10**9, 10**30, -(2**63), 0.5, 1e308, -1e308)),
-    *(lambda value=value: value for value in (float("nan"), float("inf"), "", " ", "a", "x" * 100_000, "\ud800", "\0")),
-    *(
-        lambda value=value: value
-        for value in ("../../x", "/", "/proc/self/fd", "/dev/zero", "pipe", "x" * 300, "\x1b[2J")
-    ),
-    *(
-        lambda value=value: value
-        for value in (f"{EVIL}:run", "(a+)+$", "hf-hub:a/b", "label+label", "1" * 5000, "é\u202e")
-    ),
-    *(
-        lambda value=value: value
-        for value in ([], {}, [None], ["a", "a"], [1, "a", None], {"a": {}}, {"": []}, [[], [[]]])
-    ),
+    *(partial(copy.deepcopy, value) for value in _VALUES),
     lambda: deep(15),
     lambda: deep(60),
     lambda: ["a"] * 10_000 + ["x" * 50_000],
@@ -472,11 +466,12 @@ def watch(first: int, last: int, show: bool, end: float) -> Any:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        begun = first
+        begun, output = first, process.stdout
+        assert output is not None
         try:
             while time.monotonic() < end:
-                ready, _, _ = select.select([process.stdout], [], [], 240 if begun == first else 12 * SECONDS)
-                line = process.stdout.readline() if ready and process.stdout else ""
+                ready, _, _ = select.select([output], [], [], 240 if begun == first else 12 * SECONDS)
+                line = output.readline() if ready else ""
                 if not line:
                     what = "hang" if not ready else f"died ({process.wait()})"
                     if ready and begun == last - 1 and process.returncode == 0:
