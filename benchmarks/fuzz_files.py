@@ -23,6 +23,7 @@ import traceback
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +57,14 @@ def deep(levels: int) -> list[Any]:
     return value
 
 
+_VALUES: list[Any] = [
+    *(None, True, 0, -1, 1, 2, 10**9, 10**30, -(2**63), 0.5, 1e308, -1e308, float("nan"), float("inf")),
+    *("", " ", "a", "x" * 100_000, "\ud800", "\0", "../../x", "/", "/proc/self/fd", "/dev/zero", "pipe", "x" * 300),
+    *("\x1b[2J", f"{EVIL}:run", "(a+)+$", "hf-hub:a/b", "label+label", "1" * 5000, "é\u202e"),
+    *([], {}, [None], ["a", "a"], [1, "a", None], {"a": {}}, {"": []}, [[], [[]]]),
+]
 PLAIN: list[Callable[[], Any]] = [
-    *(lambda value=value: value for value in (None, True, 0, -1, 1, 2, 10**9, 10**30, -(2**63), 0.5, 1e308, -1e308)),
-    *(lambda value=value: value for value in (float("nan"), float("inf"), "", " ", "a", "x" * 100_000, "\ud800", "\0")),
-    *(
-        lambda value=value: value
-        for value in ("../../x", "/", "/proc/self/fd", "/dev/zero", "pipe", "x" * 300, "\x1b[2J")
-    ),
-    *(
-        lambda value=value: value
-        for value in (f"{EVIL}:run", "(a+)+$", "hf-hub:a/b", "label+label", "1" * 5000, "é\u202e")
-    ),
-    *(
-        lambda value=value: value
-        for value in ([], {}, [None], ["a", "a"], [1, "a", None], {"a": {}}, {"": []}, [[], [[]]])
-    ),
+    *(partial(copy.deepcopy, value) for value in _VALUES),
     lambda: deep(15),
     lambda: deep(60),
     lambda: ["a"] * 10_000 + ["x" * 50_000],
@@ -167,20 +161,17 @@ class Files:
         for picture in ("a.png", "b.png"):
             Image.new("RGB", (8, 8)).save(picture)
         images = {"height": 32, "width": 32, "fit": "squash", "window": None}
+        parts: dict[str, Any] = {"class_attributes": {}, "images": images, "data": data, "recipe": {"seed": 0}}
+        parts |= {"run": "r", "fold": 0, "k": 2, "amp": "off", "classes": ("0", "1"), "target": "label"}
         save_checkpoint(
             Path("valid.pt"),
             Checkpoint(
-                **{
-                    "run": "r",
-                    "fold": 0,
-                    "k": 2,
-                    "architecture": architecture,
-                    "classes": ("0", "1"),
-                    "target": "label",
-                },
+                **parts,
+                architecture=architecture,
                 weights=create_model(architecture, 2).state_dict(),
-                **{"class_attributes": {}, "images": images, "data": data, "recipe": {"seed": 0}, "amp": "off"},
-                **{"training_hashes": hash_ids(["a"]), "validation_hashes": hash_ids(["b"]), "folds_sha": "0" * 64},
+                training_hashes=hash_ids(["a"]),
+                validation_hashes=hash_ids(["b"]),
+                folds_sha="0" * 64,
                 versions={"torch": "2"},
             ),
         )
@@ -236,8 +227,8 @@ def make(kind: str, files: Files, rng: random.Random) -> Callable[[], Any]:
         path = name.with_suffix(".pt")
         with zipfile.ZipFile("valid.pt") as old, zipfile.ZipFile(path, "w", rng.choice((0, 0, 0, 8))) as new:
             for part in old.infolist():
-                content = old.read(part.filename)
-                new.writestr(part.filename, damage(content, rng) if part.filename.endswith("data.pkl") else content)
+                kept = old.read(part.filename)
+                new.writestr(part.filename, damage(kept, rng) if part.filename.endswith("data.pkl") else kept)
         if rng.random() < 0.2:
             path.write_bytes(damage(path.read_bytes(), rng))
         return lambda: use_checkpoint(path)
@@ -470,13 +461,17 @@ def watch(first: int, last: int, show: bool, end: float) -> Any:
         command = [sys.executable, str(Path(__file__).resolve()), "--child", "--first", str(first)]
         process = subprocess.Popen(
             [*command, "--count", str(last - first), *(["--show"] if show else [])],
-            **{"stdout": subprocess.PIPE, "cwd": folder, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}},
+            stdout=subprocess.PIPE,
+            cwd=folder,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        begun = first
+        begun, output = first, process.stdout
+        assert output is not None
         try:
             while time.monotonic() < end:
-                ready, _, _ = select.select([process.stdout], [], [], 240 if begun == first else 12 * SECONDS)
-                line = process.stdout.readline() if ready and process.stdout else ""
+                ready, _, _ = select.select([output], [], [], 240 if begun == first else 12 * SECONDS)
+                line = output.readline() if ready else ""
                 if not line:
                     what = "hang" if not ready else f"died ({process.wait()})"
                     if ready and begun == last - 1 and process.returncode == 0:

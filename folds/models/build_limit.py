@@ -33,7 +33,7 @@ class BuildLimit(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count an operation of torch, and run it if it stays within the limit."""
         kwargs = kwargs or {}
-        self.calls -= 1
+        self.calls -= _parts(func, args)
         if self.calls < 0:
             raise TooLargeError("it has too many parts")
         if not func._schema.is_mutable:
@@ -41,6 +41,13 @@ class BuildLimit(TorchDispatchMode):
             if self.elements < 0:
                 raise TooLargeError("it is too large")
         return func(*args, **kwargs)
+
+
+def _parts(func: Any, args: Any) -> int:
+    """Return how many tensors an operation makes: iterating over a tensor makes one of each number."""
+    if getattr(func, "_overloadpacket", None) is torch.ops.aten.unbind and args[0].dim():
+        return int(args[0].shape[args[1] if len(args) > 1 else 0])
+    return 1
 
 
 def _result_size(func: Any, args: Any, kwargs: Any) -> int:

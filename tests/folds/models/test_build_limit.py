@@ -24,7 +24,14 @@ def test_a_model_within_the_limit_has_the_same_weights():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"embed_dim": 3 * 10**6}, {"depth": 10**9}, {"mlp_ratio": 1e9}, {"img_size": [10**6, 10**6]}]
+    "arguments",
+    [
+        {"embed_dim": 3 * 10**6},
+        {"depth": 10**9},
+        {"depth": 2_000_001},
+        {"mlp_ratio": 1e9},
+        {"img_size": [10**6, 10**6]},
+    ],
 )
 def test_arguments_that_build_a_giant_are_refused(arguments):
     giant = replace(resolve("test_vit", (32, 32)), arguments=arguments)
