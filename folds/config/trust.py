@@ -79,6 +79,15 @@ def check_trusted(path: Path, settings: Any) -> None:
         )
 
 
+def check_file_trusted(path: Path) -> None:
+    """Raise EnsembleError if a file that was not named by the user names code and is not trusted."""
+    try:
+        settings = read_toml(path)
+    except (OSError, ValueError):
+        return  # its reader reports this
+    check_trusted(path, settings)
+
+
 def is_trusted(path: Path) -> bool:
     """Return whether the user has trusted the file at this place with its present content."""
     try:

@@ -142,12 +142,15 @@ def kfold(
     """
     from folds.config.files import load_settings
     from folds.config.recipe import check_contradictions
+    from folds.config.trust import check_file_trusted
     from folds.execution.placement import Execution
 
     per_person = scored_by_person(score_by)
     check_resume_or_force(resume, force)
     check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
     recorded = resumed_config(run, given, config, resume, bool(sweep))
+    if recorded is not None:  # it was found, not named: it may come from elsewhere
+        check_file_trusted(recorded)
     config = recorded or config
     settings, recipe, origins = load_settings(given, config, implicit=recorded is None)
     planning = {

@@ -32,3 +32,13 @@ def test_trust_says_what_it_allows_and_runs_nothing(call):
 
 def test_a_file_that_is_not_there_cannot_be_trusted(call):
     assert call("trust", "nowhere.toml").err.startswith("error: nowhere.toml cannot be read")
+
+
+def test_the_record_of_a_run_that_was_found_names_no_code(grid, call):
+    Path("evil.py").write_text("open('ran', 'w').close()\n\ndef f(image): return image\n")
+    record = Path("runs/test_vit/config.toml")
+    record.write_text('transform = "evil:f"\n' + record.read_text())
+    called = call("kfold", "--resume", "test_vit")
+    assert called.code == 1
+    assert "runs/test_vit/config.toml names code (transform = evil:f)" in called.err
+    assert not Path("ran").exists()
