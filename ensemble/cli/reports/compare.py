@@ -39,7 +39,7 @@ def compared_table(compared: Sequence[BaselineComparison]) -> str:
             found = one.comparison.differences[one.comparison.metric].difference
             row += [f"{found.value:+.3f}", found.ci_text(signed=True), one.comparison.verdict(among=_among(compared))]
         rows.append(row)
-    return console.table(header, rows, left=2, optional=["95% CI (over people)", "baseline"])
+    return console.table(header, rows, left=2, optional=["95% CI (over people)", 2, "baseline"])
 
 
 def compared_remarks(compared: Sequence[BaselineComparison]) -> None:
