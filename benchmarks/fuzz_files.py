@@ -409,7 +409,7 @@ def child(first: int, last: int, show: bool) -> None:
 
     files = Files()
     for number in range(first, last):
-        print(json.dumps({"begun": number}), flush=True)
+        print(json.dumps({"started": number}), flush=True)
         print(json.dumps(run_one(number, files, show)), flush=True)
 
 
@@ -466,20 +466,20 @@ def watch(first: int, last: int, show: bool, end: float) -> Any:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        begun, output = first, process.stdout
+        started, output = first, process.stdout
         assert output is not None
         try:
             while time.monotonic() < end:
-                ready, _, _ = select.select([output], [], [], 240 if begun == first else 12 * SECONDS)
+                ready, _, _ = select.select([output], [], [], 240 if started == first else 12 * SECONDS)
                 line = output.readline() if ready else ""
                 if not line:
                     what = "hang" if not ready else f"died ({process.wait()})"
-                    if ready and begun == last - 1 and process.returncode == 0:
+                    if ready and started == last - 1 and process.returncode == 0:
                         return
-                    yield {"number": begun, "kind": KINDS[begun % len(KINDS)], "outcome": what, "seconds": 0.0}
+                    yield {"number": started, "kind": KINDS[started % len(KINDS)], "outcome": what, "seconds": 0.0}
                     return
                 result = json.loads(line)
-                begun = result.get("begun", begun)
+                started = result.get("started", started)
                 if "outcome" in result:
                     yield result
                     if result["number"] == last - 1:

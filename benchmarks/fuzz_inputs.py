@@ -1,4 +1,4 @@
-"""Fuzz the inputs of other people: no result may be wrong without a word.
+"""Fuzz the inputs of other people: no result may be wrong without a warning.
 
     python benchmarks/fuzz_inputs.py --part tables --draws 5000 [--seed 0]    tables of images (benchmarks/fuzz_tables.py)
 

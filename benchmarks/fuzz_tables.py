@@ -272,8 +272,8 @@ def check(seed: int) -> tuple[str, str]:
         )
         if same:
             return RIGHT, described
-        said = "\n".join([*data.warnings, *(data.notes if "" in drawn.doubts else ())])
-        if any(doubt in said for doubt in drawn.doubts):
+        reported = "\n".join([*data.warnings, *(data.notes if "" in drawn.doubts else ())])
+        if any(doubt in reported for doubt in drawn.doubts):
             return WARNED, described
         return WRONG, f"{described}: read otherwise, warnings: {data.warnings}"
 

@@ -133,6 +133,7 @@ def start_over() -> None:
 ONE_GROUP = ("folds/execution/test_ray_cluster.py", "ensemble/cli/test_tune.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which takes the groups from the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process under ``-n``, so that what a file trains once is trained once.
 

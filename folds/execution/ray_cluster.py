@@ -147,7 +147,7 @@ _TOKEN_SINCE = (2, 52)
 def _set_token() -> None:
     """Let a cluster of this command require a token that only its own processes know.
 
-    Ray runs what it is told through its ports, so without a token every user of the machine could run code as this one.
+    Ray runs code that arrives at its ports, so without a token every user of the machine could run code as this one.
     Set before Ray is imported, because it reads the variables then.
     """
     # Otherwise Ray replaces the loopback address by that of the network card, and listens on all of them.
@@ -159,7 +159,7 @@ def _set_token() -> None:
 
 
 def _protect(ray: Any) -> dict[str, Any]:
-    """Return the arguments of a cluster of this machine that nobody else can reach; log what this Ray cannot do."""
+    """Return the arguments of a cluster of this machine that other users cannot reach; log what this Ray cannot do."""
     version = tuple(int(part) for part in re.findall(r"\d+", ray.__version__)[:2])
     if version < _TOKEN_SINCE or os.environ.get("RAY_AUTH_MODE") != "token":
         reason = f"Ray {ray.__version__} has no token" if version < _TOKEN_SINCE else "RAY_AUTH_MODE is not token"

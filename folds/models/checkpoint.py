@@ -194,7 +194,7 @@ def hash_labels(hashes: Sequence[str], labels: Sequence[str]) -> str:
     ----------
     hashes : of the ids (`hash_ids`).
     """
-    pairs = sorted(zip(hashes, labels, strict=True))
+    pairs = sorted(zip(hashes, map(str, labels), strict=True))
     return hashlib.sha256(repr(pairs).encode(errors="surrogatepass")).hexdigest()
 
 

@@ -6,7 +6,7 @@ for the message; its newer versions fall back to a file that outlives a killed p
 version is also determined by torch, which requires it.
 
 A lock file is removed when it is released, so none lies about. A process that has opened the file before it was removed
-would then lock a file that nobody else finds; therefore a lock counts only if its file is still the one of that path,
+would then lock a file that no other process finds; therefore a lock counts only if its file is still the one of that path,
 and is taken again otherwise. Earlier versions lock the same paths and leave the files: while such a process runs, it
 holds the file, which is then neither removed nor locked here.
 """
@@ -117,7 +117,7 @@ def _is_at(file: IO[Any], path: Path) -> bool:
 
 
 def remove_stale_locks(folder: Path) -> None:
-    """Remove the lock files that nobody holds: of killed processes, and of earlier versions, which left them.
+    """Remove the lock files that no process holds: of killed processes, and of earlier versions, which left them.
 
     A file of the last minute stays: its process may have opened it and not locked it yet.
     """

@@ -81,7 +81,9 @@ def test_a_sweep_trains_its_variants_and_tests_each_difference(trainer: Call) ->
 
 
 def test_a_sweep_with_a_baseline_names_it_and_counts_comparisons(trainer: Call) -> None:
-    called = trainer(*QUICK, "--name", "s", "--fold", "0", "--sweep", "augment=none,light", "--baseline", "test_resnet")
+    called = trainer(
+        *QUICK, "--name", "s", "--fold", "0", "--sweep", "augment=none,light", "--baseline", "test_resnet", "--wide"
+    )
     assert called.code == 0, called.err
     compared = called.out.split("\n\n")[1].splitlines()
     assert "baseline" in compared[0]

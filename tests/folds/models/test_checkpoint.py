@@ -63,7 +63,7 @@ def test_a_checkpoint_is_read_as_it_was_written(checkpoint: Checkpoint) -> None:
     assert set(read.weights) == set(checkpoint.weights)
     for name, value in checkpoint.weights.items():
         assert torch.equal(read.weights[name], value), name
-    assert replace(read, weights={}) == replace(checkpoint, weights={})
+    assert replace(read, weights={}) == replace(checkpoint, weights={}, run="run")  # named by its folder
     # The same kinds of value, too: what was a tuple is one again.
     assert repr(replace(read, weights={})) == repr(replace(checkpoint, weights={}))
 

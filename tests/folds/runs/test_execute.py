@@ -143,10 +143,10 @@ def test_existing_run_is_not_overwritten_or_mixed(in_process: None, plan: Planne
     with pytest.raises(EnsembleError, match="exists and folds 0 are trained") as refused:
         run(plan())
     assert "`resume=True`" in (refused.value.hint or "")
-    with pytest.raises(EnsembleError, match="started with different settings") as refused:
+    with pytest.raises(EnsembleError, match="was started with") as refused:
         run(plan(epochs=2), resume=True)
     assert refused.value.details == ("epochs: 1 → 2",)
-    with pytest.raises(EnsembleError, match="started with different settings") as refused:
+    with pytest.raises(EnsembleError, match="was started with") as refused:
         run(plan(k=2), resume=True)
     assert any(line.startswith("k: 3 → 2") for line in refused.value.details)
     assert Path("runs/test_resnet.oof.npy").read_bytes() == before
@@ -157,7 +157,7 @@ def test_changed_images_are_noticed_at_a_resume(in_process: None, plan: Planner,
     run(plan(data=Path("own"), folds=[0]))
     pictures = sorted(Path("own/train/images").glob("*/normal.jpg"))
     shutil.copy(pictures[0], pictures[1])
-    with pytest.raises(EnsembleError, match="started with different settings") as refused:
+    with pytest.raises(EnsembleError, match="was started with") as refused:
         run(plan(data=Path("own")), resume=True)
     assert any("images_sha" in line for line in refused.value.details)
 
@@ -191,7 +191,7 @@ def test_force_removes_the_folds_and_their_predictions(in_process: None, plan: P
     assert Path("checkpoints/test_resnet/fold0.pt").stat().st_mtime_ns == kept
     assert all(path.read_bytes() == b"another's" for path in others)
     assert not any(path.exists() for path in stale)
-    with pytest.raises(EnsembleError, match="started with different settings"):
+    with pytest.raises(EnsembleError, match="was started with"):
         run(plan(folds=[1], epochs=2), force=True)
 
 
@@ -438,7 +438,7 @@ def test_one_part_held_out_is_one_job_that_trains_on_the_rest(plan: Planner, dra
 def test_force_removes_nothing_before_all_runs_are_checked(in_process: None, plan: Planner) -> None:
     run(plan(folds=[0, 1]))
     before = {path: path.read_bytes() for path in [*Path("runs").rglob("*.npy"), *Path("checkpoints").rglob("*.pt")]}
-    with pytest.raises(EnsembleError, match="started with different settings"):
+    with pytest.raises(EnsembleError, match="was started with"):
         run(plan(folds=[1], epochs=2), force=True)
     assert {path: path.read_bytes() for path in before} == before
 
