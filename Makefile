@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Processes that run tests side by side. Tests that share what a machine has once (Ray, its load) stay in one of them.
+# Processes that run tests side by side; the tests of a file stay in one of them, so that what a file trains is trained once.
 WORKERS ?= 2
 # Threads that wait for each other cost more than they bring on shared cores.
 export OMP_NUM_THREADS ?= 1
@@ -13,7 +13,7 @@ demo: $(VENV)/program
 	$(BIN)/ensemble demo
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

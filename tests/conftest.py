@@ -129,22 +129,32 @@ def start_over() -> None:
     shutil.rmtree("checkpoints")
 
 
-# Of what a machine has once (Ray and its ports) one process at a time makes use: these files are one group.
-ONE_GROUP = ("folds/execution/test_ray_cluster.py", "ensemble/cli/test_tune.py")
+# Of what a machine has once (Ray and its ports) one process at a time makes use.
+ALONE = ("folds/execution/test_ray_cluster.py", "ensemble/cli/test_tune.py")
+# The files that take longest come first: started last, one of them would keep one process busy at the end.
+LONGEST = ("ensemble/cli/test_tune.py", "folds/training/test_trainer.py", "folds/training/test_recipes.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which takes the groups from the markers
+def _file(path: Path) -> str:
+    return path.relative_to(ROOT / "tests").as_posix() if path.is_relative_to(ROOT / "tests") else ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process under ``-n``, so that what a file trains once is trained once.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        order = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: order.get(_file(item.path), len(order)))
 
-    The group that takes longest comes first: started last, it would keep one process busy at the end.
-    """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+
+@pytest.fixture(scope="module", autouse=True)
+def _alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    if _file(request.path) not in ALONE:
+        yield
         return
-    files = {item: item.path.relative_to(ROOT / "tests").as_posix() for item in items}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if files[item] in ONE_GROUP else files[item]))
-    items.sort(key=lambda item: files[item] not in ONE_GROUP)
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (shared / "alone.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -6,9 +6,9 @@ for the message; its newer versions fall back to a file that outlives a killed p
 version is also determined by torch, which requires it.
 
 A lock file is removed when it is released, so none lies about. A process that has opened the file before it was removed
-would then lock a file that no other process finds; therefore a lock counts only if its file is still the one of that path,
-and is taken again otherwise. Earlier versions lock the same paths and leave the files: while such a process runs, it
-holds the file, which is then neither removed nor locked here.
+would then lock a file that no other process finds; therefore a lock counts only if its file is still the one of that
+path, and is taken again otherwise. Earlier versions lock the same paths and leave the files: while such a process runs,
+it holds the file, which is then neither removed nor locked here.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def exclusive_lock(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
         try:
             yield
         finally:
-            # Before it is released: whoever locks it afterwards sees that the path has no file, or another one. The
-            # block may have removed the folder.
+            # Before it is released: a process that locks it afterwards sees that the path has no file, or another
+            # one. The block may have removed the folder.
             with contextlib.suppress(OSError):
                 if _is_at(file, path):
                     path.unlink()

@@ -65,7 +65,7 @@ def test_a_checkpoint_is_read_as_it_was_written(checkpoint: Checkpoint) -> None:
         assert torch.equal(read.weights[name], value), name
     assert replace(read, weights={}) == replace(checkpoint, weights={}, run="run")  # named by its folder
     # The same kinds of value, too: what was a tuple is one again.
-    assert repr(replace(read, weights={})) == repr(replace(checkpoint, weights={}))
+    assert repr(replace(read, weights={})) == repr(replace(checkpoint, weights={}, run="run"))
 
 
 def test_built_model_gives_the_same_outputs_in_evaluation_mode(checkpoint: Checkpoint) -> None:
