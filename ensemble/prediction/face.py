@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.source import PredictionSource, load_source
-from ensemble.prediction.submission import submission
+from ensemble.prediction.submission import ID_FORMS, submission
 from folds.data.image_folder import is_image
 from folds.data.readers import not_there, read_test
 from folds.data.table import DataSpec, RawColumns, SampleTable, build_table
@@ -156,6 +156,8 @@ class PredictedImages(Displayed):
             score = self.score
             notes.append(f"{score.metric} {score.interval}, accuracy {score.accuracy:.3f} ({score.rows:,} labeled)")
             notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
+            if self.predictions.persons is None:
+                notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")
         if self.unreadable.rows:
             notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
         if self.difference is not None:
@@ -314,16 +316,22 @@ def _difference(source: PredictionSource, predictions: Predictions, root: Path) 
             hint="verify a blend that has test predictions",
         )
     before = read_predictions(path)
-    position = {name: row for row, name in enumerate(before.ids.tolist())}
-    rows = [(row, position[name]) for row, name in enumerate(predictions.ids.tolist()) if name in position]
+    rows: list[tuple[int, int]] = []
+    for key in ID_FORMS:
+        ours, theirs = list(map(key, predictions.ids.tolist())), list(map(key, before.ids.tolist()))
+        position = {name: row for row, name in enumerate(theirs)}
+        unique = len(position) == len(theirs) and len(set(ours)) == len(ours)
+        rows = [(row, position[name]) for row, name in enumerate(ours) if name in position] if unique else []
+        if rows:
+            break
     if not rows:
         raise EnsembleError(
             f"none of the images is in {path}, e.g. '{predictions.ids[0]}' is not",
             hint="`verify` compares the test images of the training: predict the same table",
         )
-    ours, theirs = map(list, zip(*rows, strict=True))
+    mine, stored = map(list, zip(*rows, strict=True))
     columns = [before.classes.index(name) for name in predictions.classes]
-    return float(np.abs(predictions.probabilities[ours] - before.probabilities[theirs][:, columns]).max())
+    return float(np.abs(predictions.probabilities[mine] - before.probabilities[stored][:, columns]).max())
 
 
 def save(found: PredictedImages, path: Path, force: bool = False) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -12,6 +13,8 @@ from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.predictions.predictions import Predictions
 from folds.utils.csv_table import csv_bytes
 from folds.utils.tables import read_table_file
+
+logger = logging.getLogger(__name__)
 
 FORMS = ("label", "probabilities")
 PREFIX = "prob_"
@@ -45,7 +48,7 @@ def submission(
         columns, ids, rows, form, order = _as_sample(predictions, like, form)
     form = form or "label"
     values = predictions.probabilities[rows]
-    expected = 2 if form == "label" else 1 + len(predictions.classes)
+    expected = 2 if form == "label" else 1 + len(order)
     if columns is None:
         columns = ["id", "label"] if form == "label" else ["id", *(f"{PREFIX}{name}" for name in predictions.classes)]
     if len(columns) != expected:
@@ -73,8 +76,20 @@ def _as_sample(
     found = _class_columns(rest, classes)
     if found is not None and form != "label":
         form, order = "probabilities", found
+    elif len(rest) == 1 and len(classes) == 2 and (form == "probabilities" or _has_decimals(table.columns[rest[0]])):
+        form, order = "probabilities", [1]
+        logger.info(
+            "%s: column '%s' gets the probability of class %s (`form=label`: the class)", like, *rest, classes[1]
+        )
     elif len(rest) == 1 and form != "probabilities":
         form = "label"
+        if len(classes) == 2:
+            logger.info(
+                "%s: column '%s' gets the predicted class (`form=probabilities`: the probability of class %s)",
+                like,
+                *rest,
+                classes[1],
+            )
     else:
         raise EnsembleError(
             f"expected a column for the label, or one per class ({', '.join(classes[:10])}), after '{first}' "
@@ -85,7 +100,12 @@ def _as_sample(
 
 
 def _class_columns(names: Sequence[str], classes: Sequence[str]) -> list[int] | None:
-    """Return the class of each column; None if the columns are not the classes, with or without a common prefix."""
+    """Return the class of each column; None if the columns are not the classes, with or without a common prefix.
+
+    Case counts only if two classes differ in nothing else.
+    """
+    if len(set(map(str.casefold, classes))) == len(classes):
+        names, classes = list(map(str.casefold, names)), list(map(str.casefold, classes))
     for cut in range(min(map(len, names), default=0) + 1):
         if len({name[:cut] for name in names}) > 1:
             break
@@ -95,10 +115,27 @@ def _class_columns(names: Sequence[str], classes: Sequence[str]) -> list[int] | 
     return None
 
 
+def _has_decimals(cells: Sequence[str]) -> bool:
+    """Return whether a column holds probabilities: numbers from 0 to 1, and not only whole ones."""
+    try:
+        values = np.array(cells, dtype=np.float64)
+    except ValueError:
+        return False
+    return bool(((values >= 0) & (values <= 1)).all() and (values % 1 != 0).any())
+
+
+# Ways to compare ids: as they are, without folder, without folder and suffix.
+ID_FORMS: tuple[Callable[[str], str], ...] = (
+    lambda name: name,
+    lambda name: PurePosixPath(name).name,
+    lambda name: PurePosixPath(name).stem,
+)
+
+
 def _rows_of(predictions: Predictions, wanted: Sequence[str], like: Path) -> np.ndarray:
     """Return the row of the predictions for each id of a sample submission."""
     known = predictions.ids.tolist()
-    for key in (lambda name: name, lambda name: PurePosixPath(name).name, lambda name: PurePosixPath(name).stem):
+    for key in ID_FORMS:
         ours, theirs = list(map(key, known)), list(map(key, wanted))
         if len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs):
             continue
