@@ -14,13 +14,13 @@ from ensemble.cli.terminal.options import EXECUTION, REPORT, RUN, takes_settings
 WRITTEN = "Written"
 
 
-@takes_settings("path", "id", "label", "person", "person_regex")
+@takes_settings("path", "id", "label", "person", "person_regex", "images")
 def predict(
     what: Annotated[
         str,
         typer.Argument(help="a checkpoint, the name of a run or of a blend, or a blend.toml", metavar="CKPT|RUN|BLEND"),
     ],
-    images: Annotated[
+    inputs: Annotated[
         list[str], typer.Argument(help="a folder, a table (CSV, Parquet), images or a pattern", metavar="IMAGES...")
     ],
     output: Annotated[
@@ -100,14 +100,17 @@ def predict(
     if csv is None and (form, columns, like) != (None, None, None):
         raise UsageError("`form`, `columns` and `like` describe a CSV", hint="name it with `csv=FILE`")
     names = None if columns is None else [name.strip() for name in columns.split(",")]
-    path = output or FOLDER / f"{_stem(what)}-{_stem(images[0])}.npy"
+    path = output or FOLDER / f"{_stem(what)}-{_stem(inputs[0])}.npy"
     path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
     for file in (path, *([] if csv is None else [csv])):
         check_not_existing(file, "the file", force)
     columns_given = {key: value for key, value in given.items() if value is not None}
+    if "images" in columns_given:  # folders in which the names of a table are looked for
+        folders = tuple(part.strip() for part in str(columns_given["images"]).split(",") if part.strip())
+        columns_given |= {"images": folders, "test_images": folders}
     found = run_prediction(
         what,
-        images[0] if len(images) == 1 else images,
+        inputs[0] if len(inputs) == 1 else inputs,
         spec=DataSpec(Path(), **columns_given) if columns_given else None,
         per_person=per is not None,
         metric=metric,
@@ -130,7 +133,7 @@ def predict(
             hint="were the images changed, or predicted on another device?",
         )
     if csv is None:
-        console.next_step(f"ensemble predict {shlex.join([what, *images])} --csv submission.csv --force")
+        console.next_step(f"ensemble predict {shlex.join([what, *inputs])} --csv submission.csv --force")
     return 3 if found.unreadable.rows else 0
 
 

@@ -216,3 +216,15 @@ def test_what_does_not_exist_is_one_clear_error(blended: Path, what: str) -> Non
 def test_images_that_do_not_exist_are_named(blended: Path, images: object, expected: str) -> None:
     with pytest.raises(EnsembleError, match=expected):
         en.predict("test_resnet", images, progress=False)  # type: ignore[arg-type]
+
+
+def test_names_of_a_table_are_found_in_a_folder(blended: Path, tmp_path: Path, call: Callable[..., Called]) -> None:
+    files = sorted((blended / TEST / "images").rglob("*.jpg"))[:3]
+    (tmp_path / "test.csv").write_text("image_id\n" + "".join(f"{file.stem}\n" for file in files))
+    out = tmp_path / "p.npy"
+    done = call("predict", "soft", tmp_path / "test.csv", "--images", files[0].parent, "-o", out)
+    assert done.code == 0, done.err
+    found, whole = en.read_predictions(out), en.read_predictions("runs/blends/soft/test.npy")
+    assert found.ids.tolist() == [file.stem for file in files]
+    rows = [[Path(name).stem for name in whole.ids.tolist()].index(file.stem) for file in files]
+    np.testing.assert_allclose(found.probabilities, whole.probabilities[rows], atol=1e-5)
