@@ -15,8 +15,8 @@ from ensemble.alignment.naming import name_columns
 from ensemble.alignment.placement import RowOrder, order_notes, place_members
 from ensemble.alignment.precedence import check_one_of_each, folds_of, model_of, prefer_views
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
-from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
+from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError, printable
 from folds.predictions.files import SampleRows
 
@@ -45,7 +45,7 @@ class Alignment:
 
 def align(
     members: Sequence[Member],
-    labels: HardLabels | None = None,
+    labels: TrueLabels | None = None,
     classes: Sequence[str] | None = None,
     orders: Sequence[RowOrder] = (),
 ) -> Alignment:
@@ -78,7 +78,7 @@ def align(
     return Alignment(splits, tuple(notes), members, placed.order, placed.splits, named.assumed)
 
 
-def _check_labels_fit(labels: HardLabels, tables: Mapping[str, Table]) -> None:
+def _check_labels_fit(labels: TrueLabels, tables: Mapping[str, Table]) -> None:
     ids = set(labels.ids.tolist())
     missing = {split: [name for name in table.ids.tolist() if name not in ids] for split, table in tables.items()}
     if all(missing.values()):
@@ -97,7 +97,7 @@ def _align_split(
     split: str,
     table: Table,
     members: Sequence[Member],
-    labels: HardLabels | None,
+    labels: TrueLabels | None,
     stated: Sequence[str] | None = None,
 ) -> tuple[AlignedSplit, list[str]]:
     """Return the split, and notes on it."""
@@ -226,7 +226,7 @@ def _agreed_fold(runs: Sequence[RunPredictions]) -> NDArray[np.int64] | None:
 
 
 def _rows_of(
-    table: Table, members: Sequence[Member], labels: HardLabels | None, target: str, classes: Sequence[str]
+    table: Table, members: Sequence[Member], labels: TrueLabels | None, target: str, classes: Sequence[str]
 ) -> tuple[SampleRows, list[str]]:
     """Return the rows of a table with labels, persons and attributes, and notes; `labels` takes precedence."""
     distinct: dict[int, Member] = {}
@@ -259,7 +259,7 @@ def _rows_of(
     return SampleRows(table.ids, truth, persons, attributes), notes
 
 
-def _position_of_labels(table: Table, labels: HardLabels) -> NDArray[np.int64] | None:
+def _position_of_labels(table: Table, labels: TrueLabels) -> NDArray[np.int64] | None:
     """Return (n,) the row in `labels` of each sample; None if a sample has no row."""
     index = Table(labels.ids).locate(table.ids)
     index = np.arange(len(table)) if index is None else index

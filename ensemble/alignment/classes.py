@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
+from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError, close_matches
 from folds.utils.text import sort_by_number
 
 
 def class_order(
-    members: Sequence[Member], labels: HardLabels | None, classes: Sequence[str] | None = None
+    members: Sequence[Member], labels: TrueLabels | None, classes: Sequence[str] | None = None
 ) -> tuple[str, ...]:
     """Return the classes of members whose columns are named, in order.
 
@@ -77,7 +77,7 @@ def _difference(one: Sequence[str], other: Sequence[str]) -> str:
     )
 
 
-def _answered_classes(members: Sequence[Member], labels: HardLabels | None) -> tuple[str, ...]:
+def _answered_classes(members: Sequence[Member], labels: TrueLabels | None) -> tuple[str, ...]:
     """Return the classes of a blend of answers only: all classes in the files and among the labels."""
     source: dict[str, object] = {} if labels is None else dict.fromkeys(labels.labels.tolist(), labels.path)
     for member in members:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.members.columns import listed
-from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
+from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError
 from folds.predictions.rows import SampleRows
 from folds.utils.spelling import spelling_key
@@ -39,13 +39,13 @@ class NamedMembers:
     """
 
     members: list[Member]
-    labels: HardLabels | None
+    labels: TrueLabels | None
     notes: list[str]
     assumed: frozenset[str] = frozenset()
 
 
 def name_columns(
-    members: Sequence[Member], labels: HardLabels | None = None, classes: Sequence[str] | None = None
+    members: Sequence[Member], labels: TrueLabels | None = None, classes: Sequence[str] | None = None
 ) -> NamedMembers:
     """Return the members with the class of each column.
 
@@ -74,7 +74,7 @@ def name_columns(
 
 
 class _Naming:
-    def __init__(self, members: Sequence[Member], labels: HardLabels | None, classes: tuple[str, ...] | None) -> None:
+    def __init__(self, members: Sequence[Member], labels: TrueLabels | None, classes: tuple[str, ...] | None) -> None:
         self.given = classes
         self.source = "" if labels is None else str(labels.path)
         names = set() if labels is None else set(labels.labels.tolist())
@@ -323,7 +323,7 @@ class _Respelling:
             changed = replace(changed, rows=SampleRows(rows.ids, labels, rows.persons, rows.attributes))
         return changed
 
-    def labels(self, labels: HardLabels | None) -> HardLabels | None:
+    def labels(self, labels: TrueLabels | None) -> TrueLabels | None:
         """Return the true labels in the spelling of the classes."""
         if labels is None or not self._by_number:
             return labels

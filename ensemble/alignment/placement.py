@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ensemble.alignment.coverage import Table, different_samples, equal_ids
 from ensemble.members.columns import listed
-from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
+from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError
 from folds.predictions.files import SPLITS
 from folds.predictions.rows import SampleRows
@@ -42,7 +42,7 @@ class Placed:
 
 
 def place_members(
-    members: Sequence[Member], tables: dict[str, Table], labels: HardLabels | None, orders: Sequence[RowOrder] = ()
+    members: Sequence[Member], tables: dict[str, Table], labels: TrueLabels | None, orders: Sequence[RowOrder] = ()
 ) -> Placed:
     """Return the members of each split.
 
@@ -109,7 +109,7 @@ class _Placement:
         self,
         members: Sequence[Member],
         tables: dict[str, Table],
-        labels: HardLabels | None,
+        labels: TrueLabels | None,
         orders: Sequence[RowOrder],
     ) -> None:
         self.members, self.tables, self.labels, self.orders = members, tables, labels, orders
@@ -120,7 +120,7 @@ class _Placement:
             if table is not None:
                 tables[self.labeled] = table
 
-    def _table_of_labels(self, labels: HardLabels) -> Table | None:
+    def _table_of_labels(self, labels: TrueLabels) -> Table | None:
         """Return the samples of the labels; None if the user named other ids for the arrays."""
         bare = [len(member) for member in self.members if member.rows is None]
         inside = next((member.rows.ids for member in self.members if member.rows is not None), None)

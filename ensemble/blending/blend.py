@@ -32,9 +32,9 @@ from ensemble.learning.combination import Combination
 from ensemble.learning.nested import outer_fold_ids
 from ensemble.members.deduplication import named_apart, select_runs, without_copies
 from ensemble.members.discovery import find_files
-from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.names import expand_names, leave_out_unfinished
 from ensemble.members.reading import Member, read_members
+from ensemble.members.true_labels import read_true_labels
 from ensemble.voting.base import Vote
 from ensemble.voting.vote import vote
 from folds.errors import EnsembleError, without_marks
@@ -285,7 +285,7 @@ def align_members(members: Sequence[Member], request: BlendConfig) -> AlignedMem
     notes = [member.note for member in members if member.note]
     members = select_runs(members, request.runs)
     members = members if request.allow_duplicates else without_copies(members)
-    labels = None if request.labels is None else read_hard_labels(request.labels, request.columns)
+    labels = None if request.labels is None else read_true_labels(request.labels, request.columns)
     check_columns(request.columns, members, labels)
     alignment = align(members, labels, request.classes, row_orders(request))
     splits, notes = alignment.splits, [*reading_notes(members, labels), *notes, *alignment.notes]

@@ -18,8 +18,8 @@ from ensemble.alignment.attributes import JointRun
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth
 from ensemble.members.columns import listed
-from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
+from ensemble.members.true_labels import TrueLabels
 from folds.utils.spelling import spelling_text, spellings
 
 _SAMPLED = 4096  # rows
@@ -35,7 +35,7 @@ def find_doubts(
     splits: Mapping[str, AlignedSplit],
     truths: Mapping[str, GroundTruth],
     alignment: Alignment,
-    labels: HardLabels | None = None,
+    labels: TrueLabels | None = None,
 ) -> list[str]:
     """Return warnings about members and labels that are implausible.
 
@@ -151,7 +151,7 @@ def _judge(run: RunPredictions, codes: NDArray[np.int64], reference: NDArray[np.
     return _Judged(run, codes, reference, accuracy, float(own @ other), rows)
 
 
-def _member_doubts(sample: _Sample, alignment: Alignment, labels: HardLabels | None) -> list[str]:
+def _member_doubts(sample: _Sample, alignment: Alignment, labels: TrueLabels | None) -> list[str]:
     """Return warnings about single members."""
     taken = sample.split.take(sample.index)
     runs = [run for run in taken.runs if not isinstance(run, JointRun)]
@@ -205,7 +205,7 @@ def _doubts_of(
     one: _Judged,
     others: Sequence[_Judged],
     alignment: Alignment,
-    labels: HardLabels | None,
+    labels: TrueLabels | None,
 ) -> list[str]:
     """Return the doubts about one run."""
     members = [part.member for part in run.parts]
@@ -292,7 +292,7 @@ def _is_far_better(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
 
 
 def _other_order(
-    sample: _Sample, run: RunPredictions, one: _Judged, alignment: Alignment, labels: HardLabels | None
+    sample: _Sample, run: RunPredictions, one: _Judged, alignment: Alignment, labels: TrueLabels | None
 ) -> tuple[str, float] | None:
     """Return another order of the rows in which the run fits far better: of sorted ids, or of another file."""
     if len(run.parts) != 1:
@@ -320,7 +320,7 @@ def _orders(
     ids: NDArray[np.str_],
     current: NDArray[np.str_],
     alignment: Alignment,
-    labels: HardLabels | None,
+    labels: TrueLabels | None,
 ) -> dict[str, NDArray[np.int64]]:
     """Return name → (n,) the row of the split at each place of an order, for orders other than the current one."""
     text = ids.tolist()

@@ -8,9 +8,9 @@ from pathlib import Path
 from ensemble.alignment.placement import RowOrder
 from ensemble.blending.request import BlendConfig
 from ensemble.members.columns import ColumnNames, listed
-from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
 from ensemble.members.row_order import read_row_order
+from ensemble.members.true_labels import TrueLabels
 
 
 def row_orders(request: BlendConfig) -> list[RowOrder]:
@@ -18,7 +18,7 @@ def row_orders(request: BlendConfig) -> list[RowOrder]:
     return [RowOrder(str(path), read_row_order(path, request.columns), named=True) for path in request.ids]
 
 
-def check_columns(names: ColumnNames, members: Sequence[Member], labels: HardLabels | None) -> None:
+def check_columns(names: ColumnNames, members: Sequence[Member], labels: TrueLabels | None) -> None:
     """Raise UsageError if no table has a column that the user named."""
     tables: dict[Path, Sequence[str]] = {member.path: member.columns for member in members if member.columns}
     if labels is not None:
@@ -26,7 +26,7 @@ def check_columns(names: ColumnNames, members: Sequence[Member], labels: HardLab
     names.check_used(tables)
 
 
-def reading_notes(members: Sequence[Member], labels: HardLabels | None) -> list[str]:
+def reading_notes(members: Sequence[Member], labels: TrueLabels | None) -> list[str]:
     """Return which columns of each table were read; tables that were read in the same way share a note."""
     groups: dict[str, list[str]] = {}
     for member in members:
@@ -43,7 +43,7 @@ def reading_notes(members: Sequence[Member], labels: HardLabels | None) -> list[
     return notes if labels is None else [*notes, f"labels {labels.summary}"]
 
 
-def reading_warnings(members: Sequence[Member], labels: HardLabels | None) -> list[str]:
+def reading_warnings(members: Sequence[Member], labels: TrueLabels | None) -> list[str]:
     """Return the doubts about each file by itself, each once."""
     found = [warning for member in members for warning in member.warnings]
     return list(dict.fromkeys([*found, *(() if labels is None else labels.warnings)]))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.members.columns import ColumnNames, is_fractional, numbers
-from ensemble.members.hard_labels import is_sample_table
 from ensemble.members.names import name_hint
+from ensemble.members.true_labels import is_sample_table
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.predictions.columns import find_columns
 from folds.utils.tables import TEXT, read_table_file, table_header, table_suffix

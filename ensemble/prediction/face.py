@@ -19,8 +19,8 @@ from folds.data.table import DataSpec, RawColumns, SampleTable, build_table
 from folds.errors import EnsembleError, UsageError
 from folds.metrics.grouping import average_by_person
 from folds.metrics.report import ScoreReport
-from folds.predictions.files import LABEL, PredictionMetadata, write_prediction
-from folds.predictions.predictions import Predictions, read_predictions
+from folds.predictions.files import LABEL, PredictionMetadata, fold_files, write_prediction
+from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.reading import score_rows
 from folds.predictions.rows import SampleRows
 from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, whole
@@ -309,13 +309,12 @@ def _difference(source: PredictionSource, predictions: Predictions, root: Path) 
     ------
     EnsembleError : there are none, or no image has one.
     """
-    path = source.folder / "test.npy" if source.folder is not None else root / "runs" / f"{source.name}.test.npy"
-    if not path.is_file():
+    before = _stored_predictions(source, root)
+    if before is None:
         raise EnsembleError(
-            f"`verify` needs the test predictions of {source.name}, and there is no {path}",
-            hint="verify a blend that has test predictions",
+            f"`verify` needs the test predictions of {source.name}, and there are none",
+            hint="verify what was trained or blended with test images",
         )
-    before = read_predictions(path)
     rows: list[tuple[int, int]] = []
     for key in ID_FORMS:
         ours, theirs = list(map(key, predictions.ids.tolist())), list(map(key, before.ids.tolist()))
@@ -326,12 +325,21 @@ def _difference(source: PredictionSource, predictions: Predictions, root: Path) 
             break
     if not rows:
         raise EnsembleError(
-            f"none of the images is in {path}, e.g. '{predictions.ids[0]}' is not",
+            f"none of the images is a test image of {source.name}, e.g. '{predictions.ids[0]}' is not",
             hint="`verify` compares the test images of the training: predict the same table",
         )
     mine, stored = map(list, zip(*rows, strict=True))
     columns = [before.classes.index(name) for name in predictions.classes]
     return float(np.abs(predictions.probabilities[mine] - before.probabilities[stored][:, columns]).max())
+
+
+def _stored_predictions(source: PredictionSource, root: Path) -> Predictions | None:
+    """Return the test predictions that the training or the blend wrote; None if there are none."""
+    if source.folder is not None:
+        path = source.folder / "test.npy"
+        return read_predictions(path) if path.is_file() else None
+    files = fold_files(root / "runs", source.runs[0].name)
+    return mean_of_folds([files[fold] for fold in source.runs[0].folds if fold in files])
 
 
 def save(found: PredictedImages, path: Path, force: bool = False) -> Path:

@@ -33,7 +33,6 @@ from folds.images.checks import refusal
 from folds.images.content_index import UnreadableImageError, read_content
 from folds.images.decode import decode_image
 from folds.images.settings import ImageSettings
-from folds.models.factory import is_convolutional
 from folds.models.inference import BATCH, PixelSource, predict_logits
 from folds.models.precision import resolve_devices
 from folds.utils.files import remove, sha256_bytes, write_json
@@ -311,7 +310,7 @@ class _Models:
             checkpoint.architecture.mean,
             checkpoint.architecture.std,
             device=self.device,
-            amp=checkpoint.amp if self.device != "cpu" else "off",
+            amp=checkpoint.amp_on(self.device),
             channels_last=channels_last,
             views=[view_named(name) for name in views],
         )
@@ -319,14 +318,10 @@ class _Models:
     def _network(self, model: FoldModel) -> tuple[torch.nn.Module, bool]:
         if self.kept is not None and model.path in self.kept:
             return self.kept[model.path]
-        built, setting = model.checkpoint.build(model.path), model.checkpoint.recipe.get("channels_last")
-        channels_last = is_convolutional(built) if setting is None else bool(setting)
-        built = built.to(self.device)
-        if channels_last:
-            built = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        built = model.checkpoint.build_on(self.device, model.path)
         if self.kept is not None:
-            self.kept[model.path] = built, channels_last
-        return built, channels_last
+            self.kept[model.path] = built
+        return built
 
 
 def _combine(

@@ -20,7 +20,6 @@ from folds.errors import EnsembleError, combine_errors
 from folds.images.cache import load_images
 from folds.images.settings import CACHE
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, load_checkpoint
-from folds.models.factory import is_convolutional
 from folds.models.inference import PixelSource, predict_logits
 from folds.models.precision import resolve_devices
 from folds.predictions.files import PredictionMetadata
@@ -79,10 +78,7 @@ class FoldPredictor:
     @cached_property
     def model(self) -> tuple[torch.nn.Module, bool]:
         """Return the model on its device, and whether it uses channels_last; built on first use."""
-        built, setting = self.checkpoint.build(self.path), self.checkpoint.recipe.get("channels_last")
-        channels_last = is_convolutional(built) if setting is None else bool(setting)
-        built = built.to(self.device)
-        return built.to(memory_format=torch.channels_last) if channels_last else built, channels_last
+        return self.checkpoint.build_on(self.device, self.path)
 
     def release(self) -> None:
         """Release the model and its memory before the next fold."""
@@ -189,8 +185,7 @@ class FoldPredictor:
                 self.checkpoint.architecture.mean,
                 self.checkpoint.architecture.std,
                 device=self.device,
-                # A checkpoint trained in half precision on a GPU predicts in full precision on a CPU.
-                amp=self.checkpoint.amp if self.device != "cpu" else "off",
+                amp=self.checkpoint.amp_on(self.device),
                 channels_last=channels_last,
                 views=views,
                 progress=advance,

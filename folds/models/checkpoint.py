@@ -18,7 +18,7 @@ from folds.data.targets import Target, resolve_target
 from folds.errors import EnsembleError, UsageError
 from folds.images.settings import ImageSettings
 from folds.models.archive import load_archive, unusual
-from folds.models.factory import Architecture, check_arguments, create_model, is_known
+from folds.models.factory import Architecture, check_arguments, create_model, is_convolutional, is_known
 from folds.models.multi_head import join_heads
 from folds.predictions.files import LABEL
 from folds.utils.files import is_file_safe, sha256_file, write_atomic
@@ -174,6 +174,24 @@ class Checkpoint:
             )
         model.load_state_dict(dict(self.weights))
         return join_heads(model.eval(), target)
+
+    def build_on(self, device: str, path: Path | None = None) -> tuple[torch.nn.Module, bool]:
+        """Return the model on a device, in evaluation mode, and whether its memory format is channels_last.
+
+        Raises
+        ------
+        EnsembleError : the weights do not fit the architecture.
+        """
+        import torch
+
+        built, setting = self.build(path), self.recipe.get("channels_last")
+        channels_last = is_convolutional(built) if setting is None else bool(setting)
+        layout = torch.channels_last if channels_last else torch.preserve_format
+        return built.to(device).to(memory_format=layout), channels_last  # type: ignore[call-overload]
+
+    def amp_on(self, device: str) -> str:
+        """Return the precision to predict in: that of the training on a GPU, full precision on a CPU."""
+        return self.amp if device != "cpu" else "off"
 
     def _outputs(self) -> Target:
         """Return the target that the outputs of the model predict."""

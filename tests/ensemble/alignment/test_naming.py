@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ensemble.alignment.naming import name_columns, positive_last
-from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
+from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError
 from folds.predictions.rows import SampleRows
 
@@ -19,8 +19,8 @@ def bare(columns: int, name: str = "a.npy", **more: object) -> Member:
     return Member(Path(name), name, values, None, False, None, None, None, name, **more)  # type: ignore[arg-type]
 
 
-def labels(*names: str) -> HardLabels:
-    return HardLabels(Path("y.csv"), np.arange(len(names)).astype(str), np.array(names))
+def labels(*names: str) -> TrueLabels:
+    return TrueLabels(Path("y.csv"), np.arange(len(names)).astype(str), np.array(names))
 
 
 def answers(*names: str) -> Member:
@@ -28,7 +28,7 @@ def answers(*names: str) -> Member:
     return Member(Path("h.csv"), "h", None, np.array(names), False, None, rows, rows, "h")
 
 
-def classes_of(member: Member, truth: HardLabels | None = None, classes: tuple[str, ...] | None = None) -> list[str]:
+def classes_of(member: Member, truth: TrueLabels | None = None, classes: tuple[str, ...] | None = None) -> list[str]:
     return list(name_columns([member], truth, classes).members[0].classes)
 
 
@@ -90,7 +90,7 @@ def test_one_column_is_the_positive_of_two_classes() -> None:
         (labels("0", "1", "2"), "but y.csv has 3 classes"),
     ],
 )
-def test_one_column_without_two_clear_classes_is_refused(truth: HardLabels | None, message: str) -> None:
+def test_one_column_without_two_clear_classes_is_refused(truth: TrueLabels | None, message: str) -> None:
     with pytest.raises(EnsembleError, match=message) as caught:
         classes_of(bare(2, one_column=True), truth)
     assert "classes" in str(caught.value.hint)

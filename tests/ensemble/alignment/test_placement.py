@@ -9,8 +9,8 @@ import pytest
 
 from ensemble.alignment.align import Alignment, align
 from ensemble.alignment.placement import RowOrder
-from ensemble.members.hard_labels import HardLabels
 from ensemble.members.reading import Member
+from ensemble.members.true_labels import TrueLabels
 from folds.errors import EnsembleError
 from folds.predictions.rows import SampleRows
 
@@ -34,8 +34,8 @@ def table(name: str, ids: np.ndarray, values: np.ndarray, split: str = "", **mor
     return Member(Path(name), Path(name).stem, values, None, False, None, rows, rows, name, **about)  # type: ignore[arg-type]
 
 
-def labels(ids: np.ndarray = IDS, truth: np.ndarray = TRUTH) -> HardLabels:
-    return HardLabels(Path("y.csv"), ids, truth)
+def labels(ids: np.ndarray = IDS, truth: np.ndarray = TRUTH) -> TrueLabels:
+    return TrueLabels(Path("y.csv"), ids, truth)
 
 
 def probabilities(made: Alignment, run: str, split: str = "oof") -> dict[str, float]:

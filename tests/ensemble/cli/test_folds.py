@@ -145,9 +145,9 @@ def test_the_folds_of_a_column_are_used_and_checked(here, capsys):
     assert typed("folds", "--data", "t.csv", "--fold-column", "kfold", "-o", "theirs.csv") == 0
     folds = [line.split(",")[3] for line in (here / "theirs.csv").read_text().splitlines()[1:]]
     assert folds == [str(i % 3) for i in range(12)]
-    torn = (here / "t.csv").read_text().replace("11.jpg,y,p2,3.0", "11.jpg,y,p1,3.0")
-    (here / "t.csv").write_text(torn)
-    assert typed("folds", "--data", "t.csv", "--fold-column", "kfold", "-o", "torn.csv") == 1
+    overlapping = (here / "t.csv").read_text().replace("11.jpg,y,p2,3.0", "11.jpg,y,p1,3.0")
+    (here / "t.csv").write_text(overlapping)
+    assert typed("folds", "--data", "t.csv", "--fold-column", "kfold", "-o", "other.csv") == 1
     assert "1 of 3 people are in more than one fold" in capsys.readouterr().err
     assert typed("folds", "--data", "t.csv", "--fold-column", "kfold", "--holdout", ".2") == 2
 

@@ -17,8 +17,8 @@ from ensemble.alignment.align import align
 from ensemble.alignment.split import AlignedSplit
 from ensemble.members.deduplication import named_apart, select_runs
 from ensemble.members.discovery import find_files
-from ensemble.members.hard_labels import read_hard_labels
 from ensemble.members.reading import read_members
+from ensemble.members.true_labels import read_true_labels
 from ensemble.voting.vote import METHODS, vote
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import PredictionMetadata, SampleRows, write_prediction
@@ -362,7 +362,7 @@ def test_bare_arrays_with_labels_are_out_of_fold(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(
         b"\xef\xbb\xbfid,label,person\r\nx,10\r\n".replace(b"x,10\r\n", b"x,10,p\r\ny,0,p\r\nz,1,q\r\nw,2,q\r\n")
     )
-    split = aligned_splits(tmp_path / "a.npy", labels=read_hard_labels(tmp_path / "labels.csv"))["oof"]
+    split = aligned_splits(tmp_path / "a.npy", labels=read_true_labels(tmp_path / "labels.csv"))["oof"]
     assert split.classes == ("0", "1", "2", "10")
     assert split.rows.ids.tolist() == ["x", "y", "z", "w"]
     assert split.rows.persons is not None
@@ -410,9 +410,9 @@ def test_hard_labels_are_aligned_by_id(tmp_path: Path) -> None:
 def test_classes_of_a_csv_are_printable_and_ids_may_be_anything(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('id,label\n"x\ny",cat\nz,"do\x1b[2Jg"\n')
     with pytest.raises(EnsembleError, match=r"row 3: the class 'do\\x1b\[2Jg' has control characters"):
-        read_hard_labels(tmp_path / "a.csv")
+        read_true_labels(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text('id,label\n"x\ny",cat\nz,dog\n')
-    assert read_hard_labels(tmp_path / "a.csv").ids.tolist() == ["x\ny", "z"]
+    assert read_true_labels(tmp_path / "a.csv").ids.tolist() == ["x\ny", "z"]
 
 
 @pytest.mark.parametrize(

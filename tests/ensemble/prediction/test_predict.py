@@ -95,6 +95,13 @@ def test_a_run_is_the_mean_of_its_folds_and_a_checkpoint_is_one(blended: Path) -
     assert run.score.interval.value == pytest.approx(expected.score("macro_f1").value, abs=1e-9)
 
 
+@pytest.mark.parametrize("what", ["test_resnet", "checkpoints/test_vit/fold1.pt"])
+def test_a_run_and_a_checkpoint_are_verified(blended: Path, what: str) -> None:
+    found = en.predict(what, TEST, verify=True, progress=False)
+    assert found.difference is not None
+    assert found.difference <= 1e-6
+
+
 def test_images_may_be_a_list_a_pattern_or_a_folder(blended: Path) -> None:
     whole = en.predict("test_resnet", TEST, progress=False)
     folder = next(Path(TEST).glob("images"))

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from ensemble.members.columns import ColumnNames
-from ensemble.members.hard_labels import HardLabels, read_hard_labels
+from ensemble.members.true_labels import TrueLabels, read_true_labels
 from folds.errors import EnsembleError
 
 
-def read(folder: Path, text: str, **names: str) -> HardLabels:
+def read(folder: Path, text: str, **names: str) -> TrueLabels:
     (folder / "y.csv").write_text(text)
-    return read_hard_labels(folder / "y.csv", ColumnNames(**names))  # type: ignore[arg-type]
+    return read_true_labels(folder / "y.csv", ColumnNames(**names))  # type: ignore[arg-type]
 
 
 def test_the_label_comes_before_an_answer(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ _MISSING_LABELS = frozenset({"nan", "<na>", "#n/a", "#na", "n/a", "null", "nat"}
 
 
 @dataclass(frozen=True)
-class HardLabels:
+class TrueLabels:
     """The true labels of one table.
 
     Attributes
@@ -51,7 +51,7 @@ class HardLabels:
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
-def read_hard_labels(path: Path, names: ColumnNames | None = None) -> HardLabels:
+def read_true_labels(path: Path, names: ColumnNames | None = None) -> TrueLabels:
     """Return the true labels in a table with columns such as ``id,label``, any two columns, or an id and a column of 0
     and 1 for each class.
 
@@ -95,7 +95,7 @@ def read_hard_labels(path: Path, names: ColumnNames | None = None) -> HardLabels
     used |= {} if person is None else {"person": person}
     warnings += _doubts(str(path), labels)
     summary = _text(table, used, roles, one_hot)
-    return HardLabels(Path(path), np.array(ids, dtype=str), labels, persons, tuple(columns), summary, tuple(warnings))
+    return TrueLabels(Path(path), np.array(ids, dtype=str), labels, persons, tuple(columns), summary, tuple(warnings))
 
 
 def is_sample_table(header: Sequence[str]) -> bool:
