@@ -11,6 +11,7 @@ from ensemble.members.columns import ColumnNames, listed
 from ensemble.members.reading import Member
 from ensemble.members.row_order import read_row_order
 from ensemble.members.true_labels import TrueLabels
+from folds.errors import UsageError
 
 
 def row_orders(request: BlendConfig) -> list[RowOrder]:
@@ -19,11 +20,18 @@ def row_orders(request: BlendConfig) -> list[RowOrder]:
 
 
 def check_columns(names: ColumnNames, members: Sequence[Member], labels: TrueLabels | None) -> None:
-    """Raise UsageError if no table has a column that the user named."""
+    """Raise UsageError if no table has a column that the user named, or only a table that does not use it."""
     tables: dict[Path, Sequence[str]] = {member.path: member.columns for member in members if member.columns}
     if labels is not None:
         tables[labels.path] = labels.columns
     names.check_used(tables)
+    # Folds say which models predicted a row, so only those of predictions are used.
+    used = any(names.fold in member.columns for member in members)
+    if names.fold is not None and labels is not None and names.fold in labels.columns and not used:
+        raise UsageError(
+            f"`fold_column={names.fold}`: only {labels.path} has this column, and the folds of labels are not used",
+            hint="put the column into the tables of predictions, or omit `fold_column`",
+        )
 
 
 def reading_notes(members: Sequence[Member], labels: TrueLabels | None) -> list[str]:

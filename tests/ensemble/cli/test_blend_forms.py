@@ -171,3 +171,11 @@ def test_drawn_members_are_right_refused_or_doubted() -> None:
     assert counts["equal"] > 20
     assert counts["refused"] > 5
     assert counts["warned"] > 2
+
+
+def test_folds_of_labels_are_refused_because_they_are_not_used(folder: Path, call: Call) -> None:
+    pd.DataFrame({"id": IDS, "p_0": draw(1)[:, 0], "p_1": draw(1)[:, 1]}).to_csv("a.csv", index=False)
+    pd.read_csv("train.csv").assign(part=[i % 3 for i in range(N)]).to_csv("folds.csv", index=False)
+    called = call("blend", "a.csv", "--labels", "folds.csv", "--fold-column", "part")
+    assert called.code == 2
+    assert "--fold-column part: only folds.csv has this column, and the folds of labels are not used" in called.err
