@@ -27,6 +27,7 @@ from folds.config.setting import (
 from folds.errors import UsageError, unknown_name
 from folds.images.settings import check_fit, parse_size, parse_window
 from folds.optim.schedules import RISING, SCHEDULES, check_schedule
+from folds.optim.weight_decay import default_weight_decay
 
 MAX_TRAININGS = 10_000  # of one command
 # Settings that make or choose a split in different ways exclude each other.
@@ -96,7 +97,13 @@ class Recipe:
     lr: float | None = setting(
         None, "peak learning rate", OPTIMIZER, shown="2e-4 from pretrained weights, 1e-3 from random ones", above=0
     )
-    weight_decay: float = setting(0.05, "weight decay, not on biases and norms", OPTIMIZER, minimum=0)
+    weight_decay: float | None = setting(
+        None,
+        "weight decay, not on biases and norms",
+        OPTIMIZER,
+        shown="0.05; 1e-4 with sgd, 0 with adam and others that add it to the gradient",
+        minimum=0,
+    )
     warmup: float | None = setting(
         None,
         "epochs of linear warmup",
@@ -276,6 +283,9 @@ class Recipe:
         None, "start each fold from the same fold of this run: fine-tuning, e.g. at another size", MODEL, metavar="RUN"
     )
     seed: int = setting(0, "random seed of the split and of the training", TRAINING, minimum=0, below=2**32)
+    deterministic: bool = setting(
+        False, "on a GPU: only kernels that give the same bytes again (slower; a CPU always does)", TRAINING
+    )
 
     def completed(self, own: Mapping[str, Any]) -> tuple[Recipe, str]:
         """Return the recipe with every open setting decided, and the reason for its learning rate.
@@ -299,6 +309,7 @@ class Recipe:
             "batch_size": 32,
             "augment": "standard",
             "warmup": 0.0 if self.schedule in RISING else 1.0,
+            "weight_decay": default_weight_decay(self.opt),
             **own,
         }
         return replace(self, **{key: value for key, value in defaults.items() if getattr(self, key) is None}), reason

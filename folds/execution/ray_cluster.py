@@ -23,6 +23,7 @@ from folds.execution.progress_log import ProgressReader, Report, pass_on
 from folds.execution.ray_task import progress_file, run_task
 from folds.execution.shared_files import file_manifest, mark_folders
 from folds.execution.waiting import LockedJobs, ResourceWatch
+from folds.models.memory import allocator_variables
 from folds.training.job import Job, Outcome, job_as_dict
 from folds.utils.parallel import source_root
 
@@ -274,8 +275,13 @@ def disconnect(address: str | None) -> None:
 
 
 def _submitting(ray: Any, placement: DevicePlan) -> Callable[[str, dict[str, Any]], Any]:
-    """Return a function that submits a job to Ray: (record, manifest) → reference to the outcome."""
-    task = ray.remote(run_task).options(
+    """Return a function that submits a job to Ray: (record, manifest) → reference to the outcome.
+
+    A GPU job gets a process of its own: CUDA stays on the GPU that a process used first, but Ray gives a process that
+    is used again the number of another GPU. Ray ends it after one call only if the decorator says so, not the options.
+    """
+    remote = ray.remote(num_gpus=placement.gpu_share, max_calls=1) if placement.gpu_share else ray.remote
+    task = remote(run_task).options(
         num_cpus=0 if placement.gpu_share else placement.threads,
         num_gpus=placement.gpu_share,
         max_retries=RETRIES,
@@ -292,7 +298,8 @@ def variables_of(threads: int) -> dict[str, str]:
     return {
         "PYTHONPATH": path,
         "PYTHONSAFEPATH": "1",
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"), str(threads)),
+        **allocator_variables(),
     }
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from folds.errors import EnsembleError
+from folds.models.memory import allocator_variables
 from folds.utils.parallel import source_root
 
 
@@ -47,6 +48,9 @@ class Worker:
     def _start(self) -> subprocess.Popen[str]:
         source = str(source_root())
         variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
+        # Several processes that each start a compiler for every core would stop the machine.
+        variables["TORCHINDUCTOR_COMPILE_THREADS"] = str(self.threads)
+        variables |= allocator_variables()
         # Idle threads sleep instead of spinning, which would slow down other processes on the same cores.
         variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))

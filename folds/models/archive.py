@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickletools
 import re
 import zipfile
@@ -55,7 +56,9 @@ def load_archive(path: Path, plain: bool = True) -> Any:
                 raise ValueError("it is not an archive")
     except OSError as error:
         raise ValueError(str(error)) from None
-    found = torch.load(path, map_location="cpu", weights_only=True)
+    # timm's own training script stores its command line, an argparse.Namespace. Restoring one only sets attributes.
+    with torch.serialization.safe_globals([] if plain else [argparse.Namespace]):
+        found = torch.load(path, map_location="cpu", weights_only=True)
     _check_values(found)
     return found
 

@@ -307,14 +307,33 @@ def _creation_error(architecture: Architecture, pretrained: bool, init: Path | N
             f"`init_weights={init}` does not fit {architecture.timm_name}: {reason[:300]}",
             hint="the file must hold weights of this timm model",
         )
-    if pretrained:
+    if pretrained and _is_from_hub(error):
         return EnsembleError(
             f"the pretrained weights of {architecture.timm_name} could not be downloaded: {reason[:200]}",
             hint="`init_weights=FILE` reads them from a file, `pretrained=False` starts from random weights",
         )
+    if pretrained:  # not about fetching: no such weights, or they do not fit the model at this size
+        return EnsembleError(
+            f"{architecture.timm_name} could not be built with its pretrained weights: {reason[:300]}",
+            hint="`pretrained=False` starts from random weights, `init_weights=FILE` reads them from a file",
+        )
     return UsageError(
         f"architecture {architecture.name} cannot be built at {architecture.width}×{architecture.height} px: {error}"
     )
+
+
+# Modules whose errors are about fetching, not about the model.
+_OF_THE_HUB = ("huggingface_hub", "requests", "httpx", "httpcore", "urllib", "urllib3", "http", "socket", "ssl")
+
+
+def _is_from_hub(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it follows from, is about reaching the hub or writing what it sent."""
+    seen = 0
+    while error is not None and seen < 10:
+        if isinstance(error, OSError) or type(error).__module__.split(".")[0] in _OF_THE_HUB:
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False
 
 
 def _body_and_head(
@@ -372,7 +391,8 @@ def check_forward(model: torch.nn.Module, architecture: Architecture) -> None:
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Return the weights of a ``.safetensors`` or ``.pt``/``.pth`` file by name; no code in the file is executed.
 
-    The file may be a checkpoint of this program, or hold the weights under ``state_dict`` or ``model``.
+    The file may be a checkpoint of this program, of timm's own training script or of Lightning, or hold the weights
+    under a name such as ``state_dict`` or ``model``. Averaged weights beside them are preferred, and it is logged.
 
     Raises
     ------
@@ -396,9 +416,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             f"`init_weights`: {path} holds no plain weights ({reason})",
             hint="save only the state dict, or use .safetensors; code in a file is never run",
         ) from None
-    for key in ("weights", "state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
+    state = _weights_inside(Path(path), state)
     if (
         not isinstance(state, dict)
         or not state
@@ -406,6 +424,32 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     ):
         raise EnsembleError(f"`init_weights`: expected weights by name, found none in {path}")
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+# Where training programs keep weights, most wanted first: averaged weights score better than the last ones, and a
+# self-supervised teacher is what its authors publish.
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher")
+_LAST = ("weights", "state_dict", "model", "model_state_dict", "net", "student")
+
+
+def _weights_inside(path: Path, state: Any) -> Any:
+    """Return the weights of a file that holds them under a name; log which were chosen if there are several."""
+    for _ in range(3):  # {"checkpoint": …} of programs around programs
+        if not isinstance(state, dict):
+            return state
+        inside = [key for key in (*_AVERAGED, *_LAST) if isinstance(state.get(key), dict) and state[key]]
+        if not inside:
+            return state
+        if len(inside) > 1:
+            logger.info(f"{path}: the weights under '{inside[0]}' are used, not those under {_quoted(inside[1:])}")
+        state = state[inside[0]]
+        if "n_averaged" in state:  # the counter of torch's AveragedModel, beside the names of its model
+            state = {name: value for name, value in state.items() if name != "n_averaged"}
+    return state
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def is_convolutional(model: torch.nn.Module) -> bool:

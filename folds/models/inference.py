@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from folds.models.memory import is_out_of_memory
 from folds.models.precision import autocast
 
 # A view of a batch: float32 (n, 3, height, width) with values 0–1 → the same shape.
@@ -40,7 +41,7 @@ class PixelSource:
             free, total = torch.cuda.mem_get_info(self.device)
             # Half of the memory is left for the model, its gradients and activations.
             if values.nbytes < min(free, total * memory_fraction) / 2:
-                self.resident = torch.from_numpy(np.array(values)).to(self.device)
+                self.resident = copy_in_blocks(values, self.device)
 
     @classmethod
     def of(cls, path: Path, device: str, memory_fraction: float = 1.0) -> PixelSource:
@@ -60,6 +61,11 @@ class PixelSource:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def release(self) -> bool:
+        """Free the images on the device, which are then sent batch by batch; return whether there were any."""
+        held, self.resident = self.resident is not None, None
+        return held
 
     def take(self, rows: NDArray[np.integer]) -> Tensor:
         """Return uint8 (n, height, width, 3) the images of these rows, on the device."""
@@ -85,7 +91,10 @@ class PixelSource:
         if self.resident is not None and order is not None and change is None:
             start = 0
             for some in rows:
-                yield self.resident[order[start : start + len(some)]]
+                # Asked at every step: a step that ran out of memory gives the images up.
+                resident = self.resident
+                yield self.take(some) if resident is None else resident[order[start : start + len(some)]]
+                del resident
                 start += len(some)
         elif self.device.type != "cuda":
             for i, some in enumerate(rows):  # no thread: gathering takes about 1% of the model's time
@@ -103,6 +112,37 @@ class PixelSource:
         images = self.values[rows]
         batch = torch.from_numpy(images if change is None else change(step, rows, images))
         return batch.pin_memory() if self.device.type == "cuda" else batch
+
+
+_BLOCK_BYTES = 64 << 20
+
+
+def copy_in_blocks(values: NDArray[np.uint8], device: torch.device, block_bytes: int = _BLOCK_BYTES) -> Tensor:
+    """Return uint8 images on a device, sent through two pinned buffers.
+
+    A memory-mapped cache copied as a whole would need its size in host memory, once for every process.
+    """
+    out = torch.empty(values.shape, dtype=torch.uint8, device=device)
+    pinned = device.type == "cuda"
+    rows = max(1, block_bytes // max(1, values[:1].nbytes))
+    buffers = [
+        torch.empty((min(rows, len(values)), *values.shape[1:]), dtype=torch.uint8, pin_memory=pinned) for _ in "ab"
+    ]
+    sent: list[torch.cuda.Event | None] = [None, None]
+    for i, start in enumerate(range(0, len(values), rows)):
+        buffer, event = buffers[i % 2], sent[i % 2]
+        if event is not None:
+            event.synchronize()
+        block = values[start : start + rows]
+        np.copyto(buffer.numpy()[: len(block)], block)
+        out[start : start + len(block)].copy_(buffer[: len(block)], non_blocking=pinned)
+        if pinned:
+            sent[i % 2] = torch.cuda.Event()
+            sent[i % 2].record()  # type: ignore[union-attr]
+    for event in sent:
+        if event is not None:
+            event.synchronize()
+    return out
 
 
 _recent: dict[tuple[str, int, str, float], PixelSource] = {}
@@ -177,8 +217,8 @@ def _predict_blocks(
     while done < len(index):
         try:
             block = predict(index[done : done + size])
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or size == 1:
                 raise
             size //= 2
         else:

@@ -2,21 +2,73 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from folds.errors import UsageError, unknown_name
+from folds.errors import EnsembleError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     import torch
 
 
 AMP = ("auto", "bf16", "fp16", "off")
+_DRIVER = Path("/proc/driver/nvidia/version")  # exists where the driver of NVIDIA GPUs is loaded
+
+logger = logging.getLogger(__name__)
+
+
+def cuda_devices() -> int:
+    """Return the number of CUDA devices that torch can use.
+
+    torch counts the GPUs of the driver without starting CUDA; whether they can be used shows only when it is started.
+    A driver without a usable GPU is a warning: training on the CPU is what most people there do not want.
+
+    Raises
+    ------
+    EnsembleError : there are GPUs, but CUDA cannot be started, e.g. because the driver is older than torch needs.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        if unused := unused_gpu():
+            logger.warning(unused)
+        return 0
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise EnsembleError(
+            f"this machine has {count} GPU{'' if count == 1 else 's'} that torch {torch.__version__} cannot use: "
+            f"{reason}",
+            hint="install a newer driver, or a torch for the driver (its CUDA version is shown by nvidia-smi); "
+            "`devices=cpu` trains without GPUs",
+        ) from None
+    return count
+
+
+def unused_gpu() -> str:
+    """Return why torch sees no GPU although a driver is loaded; "" without a driver, or if the user hides the GPUs."""
+    import torch
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not _DRIVER.exists() or (hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles")):
+        return ""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return (
+            f"an NVIDIA driver is loaded, but torch {torch.__version__} is a build without CUDA: training runs on the "
+            "CPU; pip install --force-reinstall torch torchvision installs a build with CUDA"
+        )
+    given = f" (CUDA_VISIBLE_DEVICES is {hidden!r})" if hidden is not None else ""
+    return f"an NVIDIA driver is loaded, but torch finds no GPU{given}: training runs on the CPU"
 
 
 def resolve_amp(choice: str, device: str) -> tuple[str, str]:
     """Return the number format for a device (``bf16``, ``fp16`` or ``off``) and the reason for it.
 
-    The format is ``auto`` for a GPU of a cluster that is not known yet.
+    The format is ``auto`` for the device ``cuda``, a GPU of a cluster that is not known yet.
 
     Raises
     ------
@@ -30,7 +82,7 @@ def resolve_amp(choice: str, device: str) -> tuple[str, str]:
         return choice, "as requested"
     if device == "cpu":
         return "off", "half precision is not faster on a CPU"
-    if device == "cuda" and not torch.cuda.is_available():  # some GPU of a cluster
+    if device == "cuda":  # some GPU of a cluster; the one of this machine says nothing about it
         return "auto", "chosen for the GPU that a job gets"
     major, minor = torch.cuda.get_device_capability(torch.device(device))
     if major >= 8:
@@ -63,11 +115,10 @@ def resolve_devices(devices: str = "auto") -> list[str]:
     Raises
     ------
     UsageError : a device does not exist.
+    EnsembleError : there are GPUs that torch cannot use.
     """
-    import torch
-
     if devices == "auto":
-        return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+        return [f"cuda:{i}" for i in range(cuda_devices())] or ["cpu"]
     if devices == "cpu":
         return ["cpu"]
     if devices.partition(":")[0] in ("mps", "xpu", "rocm", "hip", "tpu", "xla"):
@@ -76,7 +127,7 @@ def resolve_devices(devices: str = "auto") -> list[str]:
             hint="`devices=cpu` works on every machine; on ROCm, the GPUs have CUDA numbers",
         )
     names = [f"cuda:{number.strip().removeprefix('cuda:')}" for number in devices.split(",")]
-    found = torch.cuda.device_count()
+    found = cuda_devices()
     bad = [name for name in names if not name[5:].isdigit() or int(name[5:]) >= found]
     if bad:
         message = f"`devices={devices}`: device {bad[0]} not found; this machine has {found} CUDA devices"

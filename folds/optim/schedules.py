@@ -22,6 +22,8 @@ class Schedule:
     steps : steps per epoch.
     warmup : epochs of linear warm-up; the schedule starts after them.
     options : options of this schedule by name; missing options have the defaults in `SCHEDULES`.
+    frozen : epochs at the start in which only the head is trained; the rate then rises anew, because the first steps of
+        the body at the full rate would undo what it has learned.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Schedule:
     steps: int
     warmup: float = 0.0
     options: Mapping[str, float] = field(default_factory=dict)
+    frozen: int = 0
 
     def share(self, step: int, losses: Sequence[float] = ()) -> float:
         """Return the share of the peak rate at a step, counted from 0.
@@ -40,6 +43,13 @@ class Schedule:
         warmup = self.warmup * self.steps
         if step < warmup:
             return (step + 1) / (warmup + 1)
+        rise = (self.warmup or 1.0) * self.steps
+        since = step - self.frozen * self.steps
+        if self.frozen and 0 <= since < rise:
+            return (since + 1) / (rise + 1) * self._share(step, warmup, losses)
+        return self._share(step, warmup, losses)
+
+    def _share(self, step: int, warmup: float, losses: Sequence[float]) -> float:
         schedule_type = SCHEDULES[self.name]
         options = {**schedule_type.options, **self.options}
         return schedule_type.share(
@@ -81,9 +91,11 @@ def _onecycle(step: float, total: float, steps: int, losses: Sequence[float], op
 def _cyclic(step: float, total: float, steps: int, losses: Sequence[float], options: Mapping[str, float]) -> float:
     """Return the triangular cyclic schedule between 1/`start` and the peak (Smith, 2017).
 
-    A cycle takes `cycle` epochs; each peak is `shrink` times the previous one.
+    A cycle takes about `cycle` epochs: cycles are stretched so that a whole number of them fills the training, which
+    otherwise could end at its peak rate. Each peak is `shrink` times the previous one.
     """
-    low, half = 1 / options["start"], max(options["cycle"] * steps / 2, 1.0)
+    low, count = 1 / options["start"], max(1, round(total / max(options["cycle"] * steps, 1.0)))
+    half = max(total / count / 2, 1.0)
     cycle = math.floor(1 + step / (2 * half))
     height = max(0.0, 1 - abs(step / half - 2 * cycle + 1))
     return low + (1 - low) * height * options["shrink"] ** (cycle - 1)

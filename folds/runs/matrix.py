@@ -56,7 +56,7 @@ def make_runs(
     ----------
     variants : one or more; each is compared with the first variant of the same architecture, repeat and seed.
     assignments : the folds of each repeat.
-    small : use the small variants of the models (for synthetic data on a CPU).
+    small : use the small variants of the models (for synthetic data).
     root : folder with ``runs`` and ``checkpoints``.
     check : called with each run before any model is built, which may load weights from a network; it may raise.
     """

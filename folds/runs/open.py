@@ -18,6 +18,7 @@ from folds.runs.initial_weights import InitialWeights
 from folds.runs.plan import Plan
 from folds.runs.run import Run
 from folds.splits.assignment import save_folds
+from folds.training.amp import recorded_amp
 from folds.training.job import Job
 from folds.training.resolve import trained_labels
 from folds.utils.csv_table import csv_text
@@ -121,6 +122,8 @@ def decode_images(plan: Plan, progress: Advance | None = None) -> dict[ImageSett
 def _check_run(plan: Plan, run: Run, images: Images, force: bool) -> OpenedRun:
     """Raise if a run was started with different settings."""
     amp = resolve_amp(run.recipe.amp, plan.placement.devices[0])[0]
+    if run.recipe.amp == "auto" and plan.placement.kind != "cpu":
+        amp = recorded_amp(run.folder) or amp
     training_labels = trained_labels(run.recipe, plan.table)
     record = _record(plan, run, images, amp, training_labels)
     if not (force and plan.trains_all_folds):

@@ -120,7 +120,7 @@ def build_plan(
     # Check names before anything is read or trained.
     execution = execution or Execution()
     execution.check()
-    on_cpu = (first := _plan_devices(1, execution).devices[0]) == "cpu"
+    first = _plan_devices(1, execution).devices[0]
     requested = list(variants) or [RequestedRecipe("", recipe)]
     warnings = _check_recipes([one.recipe for one in requested], first)
     source = open_data(settings, root)
@@ -136,7 +136,10 @@ def build_plan(
             own = replace(settings, arch=(run.architecture.name,), k=run.assignment.k, name=run.name)
             run.check_same_settings(to_toml(replace(own, repeats=1, seeds=1), run.recipe, {}))
 
-    runs = make_runs(settings, resolved, assignments, built_in and on_cpu, root, check)
+    # Full-size models from random weights learn next to nothing from 840 drawings, on a GPU too; there, a size or
+    # weights of one's own say that the full model is meant.
+    small = built_in and (first == "cpu" or not any(one.recipe.img_size or one.recipe.init for one in requested))
+    runs = make_runs(settings, resolved, assignments, small, root, check)
     weights = find_initial_weights(runs, selected)
     warnings += [line for one in weights.values() for line in one.warnings]
     if baseline is not None:
@@ -145,7 +148,7 @@ def build_plan(
     execution = replace(execution, per_device=execution.per_device or recorded.jobs)
     placement = _plan_devices(len(runs) * len(selected), execution, recorded.threads)
     if built_in:
-        models = "reduced 64 px models, " if on_cpu else ""
+        models = "reduced 64 px models, " if small else ""
         logger.info(f"synthetic data: {models}random initial weights (use `data` for your own images)")
     return Plan(
         settings,

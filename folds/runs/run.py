@@ -168,6 +168,8 @@ class Run:
         before, after = (
             {key: default_of(key) for key in before.keys() | after.keys()} | part for part in (before, after)
         )
+        if "auto" in (before.get("resolved amp"), after.get("resolved amp")):  # it stayed open, or is still open
+            decided.add("resolved amp")
         changed = sorted(key for key in before.keys() - decided if before[key] != after[key])
         if changed:
             lines = [f"{key}: {_short(before.get(key))} → {_short(after.get(key))}" for key in changed]

@@ -131,8 +131,9 @@ class FoldContext:
     @property
     def schedule(self) -> Schedule:
         """Return the learning-rate schedule."""
+        recipe = self.recipe
         return Schedule(
-            self.recipe.schedule, self.recipe.epochs, self.steps, self.recipe.warmup or 0.0, self.recipe.schedule_args
+            recipe.schedule, recipe.epochs, self.steps, recipe.warmup or 0.0, recipe.schedule_args, recipe.freeze
         )
 
     def counts(self) -> list[Tensor]:

@@ -16,6 +16,7 @@ from folds.augmentation.mixup import mix_batch
 from folds.errors import EnsembleError
 from folds.metrics.classification import accuracy, argmax_classes, log_loss, macro_f1
 from folds.metrics.custom import find_metric
+from folds.models.memory import is_out_of_memory
 from folds.models.precision import autocast
 from folds.optim.optimizers import Freezer
 from folds.training.context import FoldContext
@@ -234,22 +235,30 @@ def _train_step(
 ) -> Tensor:
     """Run one step of the optimizer; return the loss times the number of images, on the device.
 
-    If memory runs out, the step is retried with half as many images per forward pass and with the same statistics and
-    random numbers. Gradients add up, so a step still covers the whole batch; batch normalization and the loss `f1` are
-    then computed on parts of it.
+    If memory runs out, the step is retried with the same statistics and random numbers: first without the images that
+    lie on the device, which changes nothing in the result, then with half as many images per forward pass. Gradients
+    add up, so a step still covers the whole batch; batch normalization and the loss `f1` are then computed on parts of
+    it.
     """
     seed = derive_seed(*context.seed, state.progress.epoch, state.progress.step, "model")
     statistics.save()
     while True:
         state.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(seed)  # for dropout and stochastic depth
+        released = False
         try:
             loss_sum = _accumulate_gradients(state, loss_of, inputs, labels)
             break
-        except torch.OutOfMemoryError:
+        except (RuntimeError, ValueError) as error:
             size = state.progress.micro_batch_size or len(inputs)
-            state.progress.micro_batch_size = (size + 1) // 2
-        if size == 1:
+            # The smallest parts are too small for a normalization over the batch.
+            single = size == 1 and isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+            if not (is_out_of_memory(error) or single):
+                raise
+            released = not single and context.pixels.release()
+            if not released:
+                state.progress.micro_batch_size = (size + 1) // 2
+        if size == 1 and not released:
             raise EnsembleError(
                 f"{context.job.title}: out of memory on {context.device}, even with one image at a time",
                 hint="use a smaller `img_size` or model"
@@ -259,10 +268,12 @@ def _train_step(
         if inputs.is_cuda:
             torch.cuda.empty_cache()
         statistics.restore()
-        text = (
-            f"{context.job.title}: out of memory on {context.device}, continuing with "
-            f"{state.progress.micro_batch_size} images at a time in batches of {len(inputs)}"
+        way = (
+            "images that are sent batch by batch"
+            if released
+            else f"{state.progress.micro_batch_size} images at a time in batches of {len(inputs)}"
         )
+        text = f"{context.job.title}: out of memory on {context.device}, continuing with {way}"
         report({"event": "note", "text": text})
     if context.recipe.clip:
         state.scaler.unscale_(state.optimizer)

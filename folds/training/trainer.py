@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,10 +26,11 @@ from folds.metrics.custom import find_metric
 from folds.models.checkpoint import Checkpoint, hash_ids, hash_labels, save_checkpoint
 from folds.models.factory import Architecture, create_model, is_convolutional
 from folds.models.inference import PixelSource
-from folds.models.precision import resolve_amp
+from folds.models.memory import is_out_of_memory
 from folds.optim.optimizers import build_optimizer
 from folds.predictions.files import LABEL
 from folds.splits.assignment import FoldAssignment, read_folds
+from folds.training.amp import decide_amp
 from folds.training.context import FoldContext
 from folds.training.job import LOCK_SECONDS, Job
 from folds.training.loop import Report, run_epochs
@@ -65,7 +67,9 @@ def train_fold(job: Job, report: Report = lambda event: None) -> dict[str, Any]:
             remove_stale_temporaries(job.fold_dir)
             remove_stale_temporaries(Path(job.checkpoint).parent, Path(job.checkpoint).name)
             return _train(job, report)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise EnsembleError(
             f"{job.title}: out of memory on {job.device}: the model, the state of its optimizer and one batch of "
             "images do not fit",
@@ -93,6 +97,7 @@ class _Fold:
 def _train(job: Job, report: Report) -> dict[str, Any]:
     """Build, fit, predict, save; return the content of done.json."""
     torch.set_num_threads(job.threads)
+    _set_numerics(job)
     fold = _build(job)
     state = _fit(fold, report)
     logits = _predict(fold)
@@ -102,6 +107,24 @@ def _train(job: Job, report: Report) -> dict[str, Any]:
     with suppress(OSError):  # the state is not needed after the training
         (job.fold_dir / "state.pt").unlink()
     return done
+
+
+def _set_numerics(job: Job) -> None:
+    """Choose the kernels of a GPU: the fastest ones, or with `deterministic` those that give the same bytes again.
+
+    Set for every job, because the next job of this process may want the other kind.
+    """
+    deterministic = bool(job.recipe.get("deterministic"))
+    torch.use_deterministic_algorithms(deterministic)
+    if job.device == "cpu":
+        return
+    # Read when cuBLAS is first used; without it deterministic products are an error.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = deterministic
+    # Shapes are the same at almost every step, so trying the algorithms once pays.
+    torch.backends.cudnn.benchmark = not deterministic
+    # Convolutions in fp32 use TF32 by default, matrix products do not: both or neither.
+    torch.set_float32_matmul_precision("highest" if deterministic else "high")
 
 
 def _build(job: Job) -> _Fold:
@@ -140,7 +163,7 @@ def _build(job: Job) -> _Fold:
         augmentations=in_use,
         augmentation_index=class_index[training_codes],
         transform=None if recipe.transform is None else TransformPool(recipe.transform, threads),
-        amp=resolve_amp(job.amp, job.device)[0],
+        amp=decide_amp(job),
         channels_last=channels_last,
     )
     return _Fold(assignment, context, model, forward)

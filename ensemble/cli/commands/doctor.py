@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import platform
+import shutil
 
 from ensemble.cli.terminal import console
+from folds.errors import EnsembleError
 
 PACKAGES = (
     "torch",
@@ -38,11 +41,12 @@ def doctor() -> int:
             rows.append([name, "missing", ""])
             continue
         rows.append([name, version, _trouble(name, problems)])
-    devices = _devices()
+    devices = _devices(problems)
     text = console.table(["package", "version", ""], rows, left=3)
     text += f"\n\n{cpu_count()} CPU cores; " + (
-        ", ".join(devices) if devices else "no CUDA device: training runs on the CPU"
+        "; ".join(devices) if devices else "no CUDA device: training runs on the CPU"
     )
+    text += f"\n{_compiler()}"
     console.result(
         text,
         {
@@ -75,9 +79,33 @@ def _trouble(name: str, problems: list[str]) -> str:
     return ""
 
 
-def _devices() -> list[str]:
+def _devices(problems: list[str]) -> list[str]:
+    """Return a line for each GPU; add to `problems` if there are GPUs that torch cannot use."""
     try:
         import torch
-    except Exception:
+
+        from folds.models.precision import cuda_devices, unused_gpu
+    except Exception:  # told as a problem of the package
         return []
-    return [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    try:
+        count = cuda_devices()
+    except EnsembleError as error:
+        problems.append(f"{error.message}; {error.hint}")
+        return []
+    if not count and (reason := unused_gpu()):
+        problems.append(reason)
+    lines = []
+    for i in range(count):
+        free, total = torch.cuda.mem_get_info(i)
+        major, minor = torch.cuda.get_device_capability(i)
+        lines.append(
+            f"cuda:{i} {torch.cuda.get_device_name(i)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free, compute "
+            f"capability {major}.{minor} ({'bf16' if major >= 8 else 'fp16'}), torch for CUDA {torch.version.cuda}"
+        )
+    return lines
+
+
+def _compiler() -> str:
+    """Return what `--compile` would use on the CPU."""
+    found = next((name for name in (os.environ.get("CXX", ""), "g++", "clang++") if name and shutil.which(name)), "")
+    return f"C++ compiler for --compile: {found}" if found else "no C++ compiler: --compile does not work"

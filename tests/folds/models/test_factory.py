@@ -327,8 +327,18 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
             read_weights(path)
 
 
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
-    "error", [OSError("We couldn't connect to the hub"), ConnectionError("offline"), RuntimeError("no\nurl")]
+    "error",
+    [
+        OSError("We couldn't connect to the hub"),
+        ConnectionError("offline"),
+        caused(RuntimeError("no\nurl"), TimeoutError("slow")),
+    ],
 )
 def test_error_for_a_failed_download_has_two_alternatives(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     asked: dict[str, Any] = {}
@@ -365,3 +375,13 @@ def test_random_weights_never_ask_the_hub(monkeypatch: pytest.MonkeyPatch) -> No
 def test_resolving_a_name_builds_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.Module, "__init__", lambda *_, **__: pytest.fail("a model is built"))
     assert resolve("vit_large").timm_name == SHORT_NAMES["vit_large"]
+
+
+def test_an_error_that_is_not_about_fetching_is_not_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def misfit(*_: Any, **arguments: Any) -> None:
+        raise RuntimeError("size mismatch for pos_embed")
+
+    monkeypatch.setattr(timm, "create_model", misfit)
+    with pytest.raises(EnsembleError, match="could not be built with its pretrained weights: size mismatch") as found:
+        create_model(Architecture("vit", "test_vit", 64, 64, (0.5,) * 3, (0.5,) * 3), 2, pretrained=True)
+    assert "download" not in found.value.message

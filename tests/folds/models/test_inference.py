@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from folds.models import inference
-from folds.models.inference import BATCH, PixelSource, identity, predict_logits
+from folds.models.inference import BATCH, PixelSource, copy_in_blocks, identity, predict_logits
+from folds.models.memory import is_out_of_memory
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -185,7 +186,7 @@ def test_a_job_takes_no_more_than_its_share_of_the_memory(
 ) -> None:
     values = images(4)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * values.nbytes, 3 * values.nbytes))
-    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *where, **how: tensor)
+    monkeypatch.setattr(inference, "copy_in_blocks", lambda values, device: torch.from_numpy(values))
     assert (PixelSource(values, "cuda:0", share).resident is not None) == fits
 
 
@@ -222,3 +223,30 @@ def test_too_little_memory_predicts_fewer_at_a_time(monkeypatch: pytest.MonkeyPa
     )
     np.testing.assert_allclose(logits[0], values.mean((1, 2)) / 255, atol=1e-5)
     assert seen[-1] == 70
+
+
+def test_images_are_the_same_on_the_device_copied_in_blocks() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (23, 5, 4, 3), dtype=np.uint8)
+    for rows in (1, 4, 23, 100):
+        made = copy_in_blocks(values, torch.device("cpu"), block_bytes=rows * 60)
+        np.testing.assert_array_equal(made.numpy(), values)
+    assert copy_in_blocks(values[:0], torch.device("cpu")).shape == (0, 5, 4, 3)
+
+
+def test_batches_go_on_when_the_images_on_the_device_are_given_up() -> None:
+    values = np.random.default_rng(1).integers(0, 256, (12, 2, 2, 3), dtype=np.uint8)
+    pixels = PixelSource(values, "cpu")
+    pixels.resident = torch.from_numpy(values)
+    rows = [np.arange(4), np.array([11, 5, 7]), np.arange(8, 12)]
+    found = []
+    for batch in pixels.batches(rows, torch.from_numpy(np.concatenate(rows))):
+        found.append(batch.numpy())
+        assert pixels.release() == (len(found) == 1)
+    assert [batch.tolist() for batch in found] == [values[some].tolist() for some in rows]
+
+
+@pytest.mark.parametrize("text", ["CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"])
+def test_short_memory_is_recognized_in_errors_without_a_class(text: str) -> None:
+    assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    assert not is_out_of_memory(ValueError(text))

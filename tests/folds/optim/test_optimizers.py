@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.optim import create_optimizer_v2
 
 from folds.errors import UsageError
 from folds.optim.optimizers import COMMON, Freezer, build_optimizer, optimizers
+from folds.optim.weight_decay import default_weight_decay
 
 
 @pytest.fixture
@@ -105,3 +107,26 @@ def test_frozen_body_keeps_statistics_and_trains_once_unfrozen() -> None:
         }
         assert (moved == {"fc"}) == frozen
         assert ("bn1" in moved) != frozen
+
+
+@pytest.mark.parametrize("name", optimizers())
+def test_the_default_weight_decay_does_not_erase_weights(name: str) -> None:
+    """With gradients that hold no information, decay that is applied to the weights leaves 1 − rate × decay a step."""
+    if name == "kron":
+        pytest.skip("slow: it is like its variants")
+    left = []
+    for decay in (0.0, default_weight_decay(name)):
+        generator = torch.Generator().manual_seed(0)
+        model = torch.nn.Linear(8, 8, bias=False)
+        torch.nn.init.ones_(model.weight)
+        optimizer = create_optimizer_v2(model, opt=name, lr=1e-2, weight_decay=decay)
+        for _ in range(50):
+            model.weight.grad = torch.randn(8, 8, generator=generator) * 1e-3
+            optimizer.step()
+        left.append(float(model.weight.detach().norm()))
+    assert left[1] / left[0] > 0.94  # 0.05 × 0.01 × 50 steps = 2.5%; Adam with 0.05 would leave half
+
+
+def test_decay_in_the_gradient_is_small_and_another_is_as_usual() -> None:
+    found = {name: default_weight_decay(name) for name in ("adamw", "lion", "lookahead_adam", "SGD", "nadamw", "sgdw")}
+    assert found == {"adamw": 0.05, "lion": 0.05, "lookahead_adam": 0.0, "SGD": 1e-4, "nadamw": 0.05, "sgdw": 0.05}

@@ -109,3 +109,24 @@ def test_rate_is_from_zero_to_peak_even_after_the_last_step() -> None:
 def test_what_cannot_be_is_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_schedule(name, options)
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 5, 6, 10, 15, 17])
+@pytest.mark.parametrize("cycle", [2, 4])
+def test_a_cyclic_schedule_ends_in_a_valley(epochs: int, cycle: int) -> None:
+    schedule = Schedule("cyclic", epochs=epochs, steps=20, options={"cycle": cycle})
+    shares = [schedule.share(step) for step in range(epochs * 20)]
+    assert shares[-1] < 0.2
+    peaks = [i for i in range(1, len(shares) - 1) if shares[i - 1] < shares[i] >= shares[i + 1]]
+    assert len(peaks) == max(1, round(epochs / cycle))
+    assert max(shares) > 0.9
+
+
+def test_the_rate_rises_anew_after_frozen_epochs() -> None:
+    bare = Schedule("cosine", epochs=8, steps=10, warmup=1)
+    frozen = Schedule("cosine", epochs=8, steps=10, warmup=1, frozen=3)
+    for step in range(80):
+        rise = (step - 30 + 1) / 11 if 30 <= step < 40 else 1.0
+        assert frozen.share(step) == pytest.approx(bare.share(step) * rise)
+    # Schedules that begin low have no warm-up of their own, but the body begins in their middle.
+    assert Schedule("onecycle", 8, 10, frozen=2).share(20) < Schedule("onecycle", 8, 10).share(20) / 10

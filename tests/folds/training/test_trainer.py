@@ -18,6 +18,7 @@ from sklearn.metrics import f1_score
 from folds.config.recipe import Recipe, Settings
 from folds.errors import EnsembleError
 from folds.models.checkpoint import hash_ids, load_checkpoint
+from folds.models.inference import PixelSource
 from folds.runs.open import prepare_jobs
 from folds.runs.plan import build_plan
 from folds.training import context as fold_setup
@@ -422,3 +423,60 @@ def test_compiled_model_is_unfrozen_for_the_next_fold(job: Callable[..., Job], m
     trained("frozen", freeze=1)
     assert trained("whole") == expected
     training._compiled.clear()
+
+
+def test_images_on_the_device_are_given_up_before_the_batch_is_split(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is that of a device with enough memory, because batch statistics are of whole batches."""
+    for module in (training, fitting, fold_setup, sampling):  # the name of the run is part of every seed
+        monkeypatch.setattr(module, "derive_seed", lambda *parts: derive_seed(0, "same", *parts[2:]))
+    enough, short = job("enough", epochs=1, batch_size=16), job("short", epochs=1, batch_size=16)
+    train_fold(enough)
+    pixels = PixelSource(np.load(short.pixels), "cpu")
+    pixels.resident = torch.from_numpy(pixels.values)
+    accumulate = fitting._accumulate_gradients
+
+    def with_less_memory(*arguments: Any) -> torch.Tensor:
+        if pixels.resident is not None:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+        return accumulate(*arguments)
+
+    monkeypatch.setattr(PixelSource, "of", lambda *arguments: pixels)
+    monkeypatch.setattr(fitting, "_accumulate_gradients", with_less_memory)
+    notes: list[str] = []
+    done = train_fold(short, lambda event: notes.append(event["text"]) if event["event"] == "note" else None)
+    assert (enough.fold_dir / "oof.npy").read_bytes() == (short.fold_dir / "oof.npy").read_bytes()
+    assert done["micro_batch"] is None
+    assert [note.partition(", ")[2] for note in notes] == ["continuing with images that are sent batch by batch"]
+
+
+def test_parts_too_small_for_a_normalization_are_told_as_memory(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_small(state: Any, *arguments: Any) -> None:
+        if state.progress.micro_batch_size == 1:
+            raise ValueError("Expected more than 1 value per channel when training, got input size [1, 4]")
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(fitting, "_accumulate_gradients", too_small)
+    with pytest.raises(EnsembleError, match="out of memory on cpu, even with one image at a time"):
+        train_fold(job(epochs=1))
+
+
+def test_other_errors_of_a_step_are_not_taken_for_short_memory(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(fitting, "_accumulate_gradients", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        train_fold(job(epochs=1))
+
+
+def test_deterministic_kernels_are_chosen_for_each_job(job: Callable[..., Job]) -> None:
+    """The next job of the process may want the other kind."""
+    for wanted in (True, False):
+        train_fold(job(f"run-{wanted}", epochs=1, deterministic=wanted))
+        assert torch.are_deterministic_algorithms_enabled() == wanted
