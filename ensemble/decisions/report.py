@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,15 @@ def score_rows(decision: Decision) -> list[list[object]]:
                 aim = f"{'≥' if score.at_least else '≤'} {score.target:.3g}: {score.verdict}"
             rows.append([_clipped(score.measure), value, interval.ci_text(), f"{interval.people:,}", aim])
     return rows
+
+
+def score_lines(scores: Sequence[MeasuredValue]) -> list[str]:
+    """Return one line for each measured value: ``error of answers 0.031 [0.012, 0.070], aim ≤ 0.05: not shown``."""
+    lines = []
+    for score in scores:
+        aim = f", aim {'≥' if score.at_least else '≤'} {score.target:.3g}: {score.verdict}" if score.target else ""
+        lines.append(f"  {_clipped(score.measure)} {score.interval.text()}{aim}")
+    return lines
 
 
 def curve_rows(points: tuple[CurvePoint, ...]) -> list[list[object]]:

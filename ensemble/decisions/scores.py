@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.decisions.abstention import NEVER, area_interval
+from ensemble.decisions.decision import Decided
 from ensemble.decisions.fit import FittedRules, RuleRequest, UnseenDecisions
 from ensemble.decisions.labels import (
     COSTS,
@@ -165,6 +166,32 @@ def _sets_record(rows: LabeledRows, rules: FittedRules, sets: NDArray[np.bool_])
 
 def _limit_names(rows: LabeledRows, target: str) -> list[str]:
     return [f"the class '{name}'" for name in rows.classes] if target == EACH_CLASS else ["all classes"]
+
+
+def measured_on(decided: Decided, labels: NDArray[np.int64], persons: NDArray[np.str_]) -> list[MeasuredValue]:
+    """Return what decisions achieve on labeled rows that the rules were not fitted to, over people.
+
+    Parameters
+    ----------
+    labels : (n,) class indices.
+    persons : (n,) the person of each row.
+    """
+    codes = np.unique(persons, return_inverse=True)[1].astype(np.int64)
+    people, wrong = int(codes.max()) + 1, decided.codes != labels
+    decision = decided.decision
+
+    def share(what: NDArray[np.bool_], among: NDArray[np.bool_]) -> Interval:
+        return share_interval(*person_shares(what, among, codes, people))
+
+    every = np.ones(len(labels), bool)
+    found = [MeasuredValue("error of answers", share(wrong, decided.answered), decision.error, at_least=False)]
+    if not decided.answered.all():
+        found.append(MeasuredValue("answered", share(decided.answered, every)))
+    if decided.sets is not None and decision.sets is not None:
+        inside = decided.sets[np.arange(len(labels)), labels]
+        target = decision.sets.level if decision.sets.target == ANY_IMAGE else None
+        found.append(MeasuredValue("coverage of an image", share(inside, every), target))
+    return found
 
 
 def _share(rows: LabeledRows, what: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> Interval:
