@@ -10,8 +10,10 @@ from folds.metrics.distributions import beta_cdf
 # Thresholds that are tested, descending: fixed in advance, because thresholds chosen from the data would need a
 # correction. They are dense where confident models put most images: 1 − 2^(−j/4).
 GRID = 1 - 2.0 ** (-np.arange(64, -1, -1) / 4)
-# Positions in `GRID` (0.99976, 0.984, 0.823) at which a sequence of tests starts, each with an equal part of the error.
-_STARTS = (16, 40, 54)
+# Positions in `GRID` (0.99976, 0.997, 0.984, 0.938, 0.823, 0.646) at which a sequence of tests starts, each with an
+# equal part of the error. A start needs people above it who can show the limit, so there are several; each costs
+# little, because the number of people that a test needs grows with the logarithm of its part.
+_STARTS = (16, 30, 40, 48, 54, 58)
 
 
 def p_value(wrong: int, people: int, limit: float) -> float:
@@ -60,7 +62,7 @@ def lowest_threshold(
 
     The share is that of a random one of these rows of a random person who has any. Learn then test (Angelopoulos et
     al., 2021): with a probability of 1 − `error` over the people in the data, the statement holds for the returned
-    threshold. Each test uses one random row of each person. The thresholds are tested in descending order from three
+    threshold. Each test uses one random row of each person. The thresholds are tested in descending order from six
     fixed starts; an accepted test passes its part of `error` on to the next one (the fallback procedure of Wiens and
     Dmitrienko, 2005).
 

@@ -31,15 +31,16 @@ from ensemble.decisions.sets import (
 )
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.predictions.predictions import Predictions
-from folds.utils.arguments import CLASSES, FLAG, NAME, NUMBER, PATH, check_arguments, list_of
+from folds.utils.arguments import CLASSES, FLAG, NAME, NUMBER, PATH, check_arguments, list_of, mapping_to
 from folds.utils.bars import log_in_notebook
-from folds.utils.schema import either, named, optional
+from folds.utils.schema import ANYTHING, either, named, optional
 
 logger = logging.getLogger(__name__)
 _NAMES = named(either(NAME, list_of(NAME, "names")), "a text like sick:sensitivity>=.95, or a list of such texts")
-_COST = named(either(PATH, optional(named(CLASSES, ""))), "a file")
+_COST = named(either(PATH, mapping_to(ANYTHING, "")), "a file, or a mapping true class → decision → cost")
 RULE_KINDS = {
     "threshold": optional(_NAMES),
+    "cost": optional(_COST),
     "abstain": optional(NUMBER),
     "sets": optional(NUMBER),
     "sets_for": NAME,

@@ -248,7 +248,7 @@ def read_record(record: Any, classes: Sequence[str] | None, source: str) -> dict
     abstention = parts.get("abstention")
     threshold = error = None
     if abstention is not None:
-        error, threshold = float(abstention["error"]), float(abstention.get("threshold", NEVER))
+        error, threshold = float(abstention["error"]), _or_default(abstention.get("threshold"), NEVER)
     return {
         "classes": names,
         "unit": record["unit"],
@@ -274,15 +274,19 @@ def _rule_of(record: Any, table: Mapping[str, FieldType], source: str) -> RuleRe
     scores = []
     for one in record["scores"]:
         _check(one, _SCORE, f"{source}: 'scores'")
-        value, low, high = (float(one.get(name, math.nan)) for name in ("value", "low", "high"))
-        interval = Interval(value, low, high, people=one["people"], warning=one.get("warning", ""))
+        value, low, high = (_or_default(one.get(name), math.nan) for name in ("value", "low", "high"))
+        interval = Interval(value, low, high, people=one["people"], warning=one.get("warning") or "")
         target = one.get("target")
         scores.append(
             MeasuredValue(
-                one["measure"], interval, None if target is None else float(target), one.get("at_least", True)
+                one["measure"], interval, None if target is None else float(target), one.get("at_least") is not False
             )
         )
     return RuleRecord(tuple(record["aims"]), tuple(record["status"]), record["guarantee"], tuple(scores))
+
+
+def _or_default(value: float | None, default: float) -> float:
+    return default if value is None else float(value)
 
 
 def _labels_of(record: Mapping[str, Any], classes: tuple[str, ...], source: str) -> LabelRule:
