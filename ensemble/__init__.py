@@ -13,9 +13,12 @@ from folds._lazy import attach
 _NAMES = {
     **dict.fromkeys(_SHARED, "folds"),
     "Blend": "ensemble.blending.blend",
+    "Decision": "ensemble.decisions.decision",
+    "DecisionReport": "ensemble.decisions.report",
     "PredictedImages": "ensemble.prediction.face",
     "TTAResult": "ensemble.tta.face",
     "blend": "ensemble.blending.face",
+    "decide": "ensemble.decisions.face",
     "predict": "ensemble.prediction.face",
     "tta": "ensemble.tta",  # the package, which is callable
 }
@@ -25,6 +28,9 @@ __all__ = ["__version__", *_NAMES]
 if TYPE_CHECKING:
     from ensemble.blending.blend import Blend as Blend
     from ensemble.blending.face import blend as blend
+    from ensemble.decisions.decision import Decision as Decision
+    from ensemble.decisions.face import decide as decide
+    from ensemble.decisions.report import DecisionReport as DecisionReport
     from ensemble.prediction.face import PredictedImages as PredictedImages
     from ensemble.prediction.face import predict as predict
     from ensemble.tta.face import TTAResult as TTAResult

@@ -34,6 +34,7 @@ RANKS = {
         ("learning",),
         ("analysis",),
         ("blending",),
+        ("decisions",),
         ("tta",),
         ("prediction",),
         ("cli.terminal",),

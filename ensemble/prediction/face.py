@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble.decisions.decision import ABSTAIN_LABEL, Decided, Decision
+from ensemble.decisions.face import RULE_KINDS
+from ensemble.decisions.record import MeasuredValue
+from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
+from ensemble.decisions.rows import IMAGE, PERSON
+from ensemble.decisions.scores import measured_on
+from ensemble.decisions.sets import ANY_IMAGE, LAC
+from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.submission import ID_FORMS, submission
@@ -41,6 +50,7 @@ _KINDS = {
     "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
     "progress": PROGRESS,
     **dict.fromkeys(("per_person", "skip_unreadable", "verify"), FLAG),
+    **RULE_KINDS,
 }
 FOLDER = Path("runs/predict")
 TOLERANCE = 1e-6
@@ -58,6 +68,8 @@ class PredictedImages(Displayed):
     passes : forward passes per image, on average.
     score : score against the labels of the table; None if it has none.
     difference : largest difference from the test predictions that the training wrote, if that was checked.
+    decision : rules for labels, abstention and sets; None for the most probable class.
+    unit : ``image``, or ``person`` if each row is the mean of a person's images.
     """
 
     predictions: Predictions
@@ -66,6 +78,8 @@ class PredictedImages(Displayed):
     passes: float
     score: ScoreReport | None
     difference: float | None = None
+    decision: Decision | None = None
+    unit: str = IMAGE
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -85,20 +99,51 @@ class PredictedImages(Displayed):
         """Return the class of each column."""
         return self.predictions.classes
 
+    @cached_property
+    def decided(self) -> Decided | None:
+        """Return the labels and sets by the decision rules; None without rules.
+
+        Raises
+        ------
+        UsageError : the rules are for people, and the rows are images.
+        """
+        if self.decision is None:
+            return None
+        if self.decision.unit != self.unit:
+            raise UsageError(
+                f"the decision rules are for the mean probabilities of a {self.decision.unit}, the rows are those of a "
+                f"{self.unit}",
+                hint="by_person() gives one row per person" if self.unit == IMAGE else "predict without `per_person`",
+            )
+        return self.decision.apply(self.probabilities, ids=self.ids)
+
     @property
     def labels(self) -> np.ndarray:
-        """Return (n,) the predicted classes."""
-        return np.array(self.classes)[self.probabilities.argmax(axis=1)]
+        """Return (n,) the predicted classes: by the decision rules, else the most probable ones."""
+        decided = self.decided
+        return np.array(self.classes)[self.probabilities.argmax(axis=1)] if decided is None else decided.labels
 
     def frame(self) -> pd.DataFrame:
-        """Return the predictions as a DataFrame: id, one column per class, and the known labels and persons."""
-        return self.predictions.frame()
+        """Return the predictions as a DataFrame: id, one column per class, and the known labels and persons.
+
+        With decision rules also ``decision`` (the class, or no answer) and, with prediction sets, ``set``.
+        """
+        frame, decided = self.predictions.frame(), self.decided
+        if decided is None:
+            return frame
+        columns = {"decision": decided.labels} | ({} if decided.sets is None else {"set": decided.set_texts()})
+        clash = next((name for name in columns if name in frame.columns), None)
+        if clash is not None:
+            raise UsageError(
+                f"the class '{clash}' has the name of another column", hint="use `decided` and `predictions`"
+            )
+        return frame.assign(**columns)
 
     def csv(
         self, form: str | None = None, columns: Sequence[str] | None = None, like: str | Path | None = None
     ) -> bytes:
         """Return a CSV; see `ensemble.prediction.submission.submission`."""
-        return submission(self.predictions, form, columns, None if like is None else Path(like))
+        return submission(self.predictions, form, columns, None if like is None else Path(like), self.decided)
 
     def by_person(self) -> PredictedImages:
         """Return one row per person: the mean of the probabilities of the person's images, with the person as id.
@@ -125,7 +170,20 @@ class PredictedImages(Displayed):
                 labels = np.array(self.classes)[codes]
         people = np.array(names, dtype=str)
         metadata = replace(self.predictions.metadata, rows=SampleRows(people, labels, people), samples_sha=None)
-        return replace(self, predictions=Predictions(values.astype(np.float32), metadata))
+        return replace(self, predictions=Predictions(values.astype(np.float32), metadata), unit=PERSON)
+
+    def decision_scores(self) -> list[MeasuredValue]:
+        """Return what the decisions achieve on these images, over people; [] without rules or known labels."""
+        decided, labels = self.decided if self._has_decisions else None, self.predictions.labels
+        if decided is None or labels is None or not set(labels.tolist()) <= set(self.classes):
+            return []
+        code = {name: i for i, name in enumerate(self.classes)}
+        persons = self.ids if self.predictions.persons is None else self.predictions.persons
+        return measured_on(decided, np.array([code[name] for name in labels.tolist()]), persons)
+
+    @property
+    def _has_decisions(self) -> bool:
+        return self.decision is not None and self.decision.unit == self.unit
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as ``ensemble predict --json`` prints them."""
@@ -139,19 +197,34 @@ class PredictedImages(Displayed):
             "unreadable": list(self.unreadable.problems),
             "score": None if self.score is None else self.score.to_dict(),
             "difference": self.difference,
-        }
+        } | self._decision_record()
+
+    def _decision_record(self) -> dict[str, Any]:
+        """Return the decision rules and the number of images with each label; {} without rules."""
+        if self.decision is None:
+            return {}
+        record: dict[str, Any] = {"decision": self.decision.to_dict()}
+        if self._has_decisions:
+            names, counts = np.unique(self.labels, return_counts=True)
+            record["decided"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
+            record["decision_scores"] = [score.to_dict() for score in self.decision_scores()]
+        return record
 
     def display_table(self) -> Table:
         """Return the table to display: images per predicted class, and the score if labels are known."""
-        counts = np.bincount(self.probabilities.argmax(axis=1), minlength=len(self.classes))
-        confidence = self.probabilities.max(axis=1)
+        decided = self.decided if self._has_decisions else None
+        codes = self.probabilities.argmax(axis=1) if decided is None else decided.codes
+        confidence = self.probabilities.max(axis=1) if decided is None else decided.confidence
+        names = list(enumerate(self.classes))
+        if decided is not None and not decided.answered.all():
+            names.append((-1, decided.decision.abstain_label))
         rows: list[list[object]] = []
-        for i, name in enumerate(self.classes):
-            inside = self.probabilities.argmax(axis=1) == i
+        for i, name in names:
+            inside = codes == i
             mean = f"{confidence[inside].mean():.3f}" if inside.any() else "–"
-            rows.append([name, f"{counts[i]:,}", mean])
+            rows.append([name, f"{inside.sum():,}", mean])
         title = f"{len(self):,} images predicted by {self.source.kind} {self.source.name}"
-        notes = []
+        notes = self._decision_notes()
         if self.score is not None:
             score = self.score
             notes.append(f"{score.metric} {score.interval}, accuracy {score.accuracy:.3f} ({score.rows:,} labeled)")
@@ -167,6 +240,21 @@ class PredictedImages(Displayed):
             )
         return Table(title, ["class", "images", "mean confidence"], rows, tuple(notes), left=1)
 
+    def _decision_notes(self) -> list[str]:
+        if self.decision is None:
+            return []
+        if not self._has_decisions:
+            return [f"the decision rules are for a {self.decision.unit}; counted are the most probable classes"]
+        notes = [
+            *rule_lines(self.decision),
+            "on people who were not used to fit the rules (nested, 95% CI over people):",
+        ]
+        found = score_lines([score for record in self.decision.records.values() for score in record.scores])
+        notes = notes + found if found else [*notes[:-1], "nothing is known about these rules on other people"]
+        notes += guarantee_lines(self.decision)
+        here = score_lines(self.decision_scores())
+        return notes + (["on the labels of these images:", *here] if here else [])
+
 
 def predict(
     what: str | Path,
@@ -178,6 +266,14 @@ def predict(
     device: str | int = "auto",
     skip_unreadable: bool = False,
     verify: bool = False,
+    threshold: str | Sequence[str] | None = None,
+    cost: str | Path | Mapping[str, Mapping[str, float]] | None = None,
+    abstain: float | None = None,
+    sets: float | None = None,
+    sets_for: str = ANY_IMAGE,
+    set_score: str = LAC,
+    confidence: float = 0.9,
+    abstain_label: str = ABSTAIN_LABEL,
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> PredictedImages:
@@ -196,6 +292,8 @@ def predict(
     device : ``auto``, ``cpu``, or the number of a GPU.
     skip_unreadable : whether to leave out images that cannot be used.
     verify : whether to compare with the test predictions that the training wrote, for the images that have one.
+    threshold, cost, abstain, sets, sets_for, set_score, confidence, abstain_label : decision rules, which are fitted to
+        the out-of-fold predictions of `what`, as `ensemble.decide` does; with `per_person` for people.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
     progress : False for no progress output.
 
@@ -215,6 +313,9 @@ def predict(
     check_arguments(locals(), _KINDS)
     root = Path(root)
     source = load_source(what, root)
+    given = locals()
+    options = DecisionOptions(**{one.name: given[one.name] for one in fields(DecisionOptions)})
+    decision = decision_for(source, root, options, per_person)
     table = images_table(images, source, spec)
     check_source(source, len(table))
     found = predict_table(
@@ -235,11 +336,12 @@ def predict(
         class_attributes=source.class_attributes,
         run=source.name,
         arch="blend" if source.kind == "blend" else source.models[0].checkpoint.architecture.timm_name,
+        decision=None if decision is None else decision.to_dict(),
     )
     predictions = Predictions(found.probabilities, metadata)
     score = _score(predictions, metric, per_person)
     difference = _difference(source, predictions, root) if verify else None
-    return PredictedImages(predictions, source, found.unreadable, found.passes, score, difference)
+    return PredictedImages(predictions, source, found.unreadable, found.passes, score, difference, decision)
 
 
 def images_table(

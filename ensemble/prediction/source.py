@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
+from ensemble.decisions.decision import Decision
 from ensemble.learning.combination import Combination
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, close_matches
@@ -68,6 +69,7 @@ class PredictionSource:
     ranking : run names, best out-of-fold score first, for ties of hard votes.
     class_attributes : class → attribute → value.
     folder : folder of the blend; None for a checkpoint or a run.
+    decision : decision rules that come with the models; None if there are none.
     """
 
     name: str
@@ -79,6 +81,7 @@ class PredictionSource:
     ranking: tuple[str, ...] = ()
     class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     folder: Path | None = None
+    decision: Decision | None = None
 
     @property
     def models(self) -> list[FoldModel]:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ensemble.decisions.decision import Decided
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.predictions.predictions import Predictions
 from folds.utils.csv_table import csv_bytes
@@ -16,22 +17,28 @@ from folds.utils.tables import read_table_file
 
 logger = logging.getLogger(__name__)
 
-FORMS = ("label", "probabilities")
+LABEL_FORM, SET_FORM = "label", "sets"
+FORMS = (LABEL_FORM, "probabilities", SET_FORM)
 PREFIX = "prob_"
 
 
 def submission(
-    predictions: Predictions, form: str | None = None, columns: Sequence[str] | None = None, like: Path | None = None
+    predictions: Predictions,
+    form: str | None = None,
+    columns: Sequence[str] | None = None,
+    like: Path | None = None,
+    decided: Decided | None = None,
 ) -> bytes:
     """Return a CSV of predictions.
 
     Parameters
     ----------
-    form : ``label``: one column with the predicted class; ``probabilities``: one column per class; None for the form of
-        `like`, else ``label``.
+    form : ``label``: one column with the predicted class; ``probabilities``: one column per class; ``sets``: one column
+        with the classes of the prediction set, joined by ``|``; None for the form of `like`, else ``label``.
     columns : names of the columns, id first; by default ``id,label``, or ``id,prob_<class>,…``.
     like : a sample submission, whose rows, row order and column names are used. Its first column holds the ids, with or
         without folder and suffix. Its other columns are one for the label or one per class.
+    decided : labels and sets by decision rules; None for the most probable class.
 
     Raises
     ------
@@ -48,7 +55,9 @@ def submission(
         columns, ids, rows, form, order = _as_sample(predictions, like, form)
     form = form or "label"
     values = predictions.probabilities[rows]
-    expected = 2 if form == "label" else 1 + len(order)
+    expected = 2 if form in (LABEL_FORM, SET_FORM) else 1 + len(order)
+    if columns is None and form == SET_FORM:
+        columns = ["id", "set"]
     if columns is None:
         columns = ["id", "label"] if form == "label" else ["id", *(f"{PREFIX}{name}" for name in predictions.classes)]
     if len(columns) != expected:
@@ -60,7 +69,14 @@ def submission(
         raise UsageError(f"`columns={','.join(columns)}` repeats a name", hint="every column needs its own name")
     if form == "label":
         names = np.array(predictions.classes)[values.argmax(axis=1)].tolist()
+        if decided is not None:
+            names = decided.labels[rows].tolist()
         return bytes(csv_bytes({columns[0]: ids, columns[1]: names}))
+    if form == SET_FORM:
+        texts = None if decided is None or decided.sets is None else decided.set_texts()
+        if texts is None:
+            raise UsageError("`form=sets` needs prediction sets", hint="ask for them with `sets=0.9`")
+        return bytes(csv_bytes({columns[0]: ids, columns[1]: [texts[row] for row in rows.tolist()]}))
     cells = [[f"{value:.9g}" for value in values[:, column].tolist()] for column in order]
     return bytes(csv_bytes(dict(zip(columns, [ids, *cells], strict=True))))
 
@@ -73,15 +89,22 @@ def _as_sample(
     first, *rest = table.columns
     classes = list(predictions.classes)
     order = list(range(len(classes)))
-    found = _class_columns(rest, classes)
-    if found is not None and form != "label":
+    found = None if form == SET_FORM else _class_columns(rest, classes)
+    if form == SET_FORM and len(rest) == 1:
+        pass  # the column gets the sets
+    elif found is not None and form != "label":
         form, order = "probabilities", found
-    elif len(rest) == 1 and len(classes) == 2 and (form == "probabilities" or _has_decimals(table.columns[rest[0]])):
+    elif (
+        len(rest) == 1
+        and len(classes) == 2
+        and form != SET_FORM
+        and (form == "probabilities" or _has_decimals(table.columns[rest[0]]))
+    ):
         form, order = "probabilities", [1]
         logger.info(
             "%s: column '%s' gets the probability of class %s (`form=label`: the class)", like, *rest, classes[1]
         )
-    elif len(rest) == 1 and form != "probabilities":
+    elif len(rest) == 1 and form not in ("probabilities", SET_FORM):
         form = "label"
         if len(classes) == 2:
             logger.info(

@@ -71,6 +71,7 @@ _FIELDS = {
     "repeat": optional(integer(0)),
     "views": optional(list_of(ONE_LINE)),
     "merge": optional(mapping_of(ANYTHING)),
+    "decision": optional(mapping_of(ANYTHING)),
     "folds_sha": optional(UNICODE),
     "checkpoint_sha": optional(_SHA),
     "images_sha": optional(_SHA),
@@ -103,6 +104,7 @@ class PredictionMetadata:
     trained_on: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     created: str | None = None
     samples_sha: str | None = None
+    decision: Mapping[str, Any] | None = None  # rules from these probabilities to labels; checked by its users
 
 
 def sidecar_path(path: Path) -> Path:
@@ -183,6 +185,8 @@ def _to_json(
     }
     if sidecar.merge is not None:
         record["merge"] = dict(sidecar.merge)
+    if sidecar.decision is not None:
+        record["decision"] = dict(sidecar.decision)
     record |= {"folds_sha": sidecar.folds_sha, "checkpoint_sha": sidecar.checkpoint_sha}
     if sidecar.images_sha is not None:
         record["images_sha"] = sidecar.images_sha
@@ -248,6 +252,7 @@ def read_sidecar(path: Path, samples_cache: dict[str, SampleRows] | None = None)
         trained_on=record.get("trained_on"),
         created=record.get("created"),
         samples_sha=record.get("samples_sha"),
+        decision=record.get("decision"),
     )
 
 

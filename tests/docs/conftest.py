@@ -18,6 +18,7 @@ COMMANDS = (
     "tune",
     "blend",
     "tta",
+    "decide",
     "predict",
     "runs",
     "trust",

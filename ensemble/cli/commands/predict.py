@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import EXECUTION, REPORT, RUN, takes_settings
+from ensemble.cli.terminal.options import (
+    EXECUTION,
+    REPORT,
+    RUN,
+    AbstainLabelOption,
+    AbstainOption,
+    ConfidenceOption,
+    CostOption,
+    SetScoreOption,
+    SetsForOption,
+    SetsOption,
+    ThresholdOption,
+    takes_settings,
+)
 
 WRITTEN = "Written"
 
@@ -40,7 +53,7 @@ def predict(
     form: Annotated[
         str | None,
         typer.Option(
-            help="columns of the CSV: label, or probabilities (one per class) [label, or as --like]",
+            help="columns of the CSV: label, probabilities (one per class), or sets [label, or as --like]",
             metavar="FORM",
             rich_help_panel=WRITTEN,
         ),
@@ -55,6 +68,14 @@ def predict(
             help="sample submission whose rows, order and columns the CSV gets", metavar="FILE", rich_help_panel=WRITTEN
         ),
     ] = None,
+    threshold: ThresholdOption = None,
+    cost: CostOption = None,
+    abstain: AbstainOption = None,
+    sets: SetsOption = None,
+    sets_for: SetsForOption = "image",
+    set_score: SetScoreOption = "lac",
+    confidence: ConfidenceOption = 0.9,
+    abstain_label: AbstainLabelOption = "abstain",
     per: Annotated[
         str | None,
         typer.Option(
@@ -86,7 +107,8 @@ def predict(
 
     A run predicts with the models of all its folds. A blend predicts with its runs, views, weights and calibration; on
     the test images of its training it gives its own test predictions (--verify). Each image is decoded once for all
-    models of one size. If interrupted, the same command continues. Images with labels are scored.
+    models of one size. If interrupted, the same command continues. Images with labels are scored. Thresholds,
+    abstention and prediction sets are fitted to the out-of-fold predictions, and scored nested over people.
     """
     from ensemble.cli.terminal.progress import TerminalProgress
     from ensemble.prediction.face import FOLDER, TOLERANCE, save, save_csv
@@ -117,6 +139,14 @@ def predict(
         device=devices,
         skip_unreadable=skip_unreadable,
         verify=verify,
+        threshold=threshold or None,
+        cost=cost,
+        abstain=abstain,
+        sets=sets,
+        sets_for=sets_for,
+        set_score=set_score,
+        confidence=confidence,
+        abstain_label=abstain_label,
         progress=TerminalProgress(),
     )
     rows = found.by_person() if per is not None else found
@@ -126,7 +156,7 @@ def predict(
         save_csv(content, csv, force)
     record = rows.to_dict() | {"file": str(path), "csv": None if csv is None else str(csv)}
     files = ", ".join(map(str, [path, *([] if csv is None else [csv])]))
-    console.result(f"{rows.display_table().text(100)}\n\n{files} written", record)
+    console.result(f"{_wrapped(rows.display_table().text(100))}\n\n{files} written", record)
     if found.difference is not None and found.difference > TOLERANCE:
         raise EnsembleError(
             f"the predictions differ from the test predictions of the training by up to {found.difference:.1e}",
@@ -135,6 +165,11 @@ def predict(
     if csv is None:
         console.next_step(f"ensemble predict {shlex.join([what, *inputs])} --csv submission.csv --force")
     return 3 if found.unreadable.rows else 0
+
+
+def _wrapped(text: str) -> str:
+    """Return the text with lines of at most `console.WIDTH` characters."""
+    return "\n".join(part for line in text.split("\n") for part in console.wrapped(line))
 
 
 def _stem(name: str) -> str:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -121,6 +122,14 @@ def next_step(command: str) -> None:
 
 
 WIDTH = 100  # characters of a table, without --wide
+
+
+def wrapped(line: str) -> list[str]:
+    """Return a line of prose as lines of at most `WIDTH` characters; further ones are indented."""
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(line, WIDTH, subsequent_indent=f"{indent}  ", break_on_hyphens=False) or [line]
+
+
 left_out: list[str] = []  # titles of the columns that tables left out since the last result
 
 

@@ -31,6 +31,65 @@ ScoreByOption = Annotated[
         rich_help_panel=REPORT,
     ),
 ]
+DECISIONS = "Decisions"
+ThresholdOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="CLASS=.3, or an aim to fit it to: CLASS:sensitivity>=.95, CLASS:specificity>=…, CLASS:precision>=…, "
+        "CLASS:youden, or macro_f1; may be repeated",
+        metavar="RULE",
+        rich_help_panel=DECISIONS,
+    ),
+]
+CostOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="take the decision with the smallest expected cost: a CSV or TOML of true class × decision",
+        metavar="FILE",
+        rich_help_panel=DECISIONS,
+    ),
+]
+AbstainOption = Annotated[
+    float | None,
+    typer.Option(
+        help="answer only where the confidence is so high that at most this share of the answers is wrong",
+        metavar="ERROR",
+        rich_help_panel=DECISIONS,
+    ),
+]
+SetsOption = Annotated[
+    float | None,
+    typer.Option(
+        help="prediction sets that contain the true class of a new person's image with this probability",
+        metavar="LEVEL",
+        rich_help_panel=DECISIONS,
+    ),
+]
+SetsForOption = Annotated[
+    str,
+    typer.Option(
+        help="what has this probability: image (a random one of a new person), person (all images at once), class",
+        metavar="WHAT",
+        rich_help_panel=DECISIONS,
+    ),
+]
+SetScoreOption = Annotated[
+    str,
+    typer.Option(
+        help="lac (smallest sets), aps or raps (more even coverage)", metavar="NAME", rich_help_panel=DECISIONS
+    ),
+]
+ConfidenceOption = Annotated[
+    float,
+    typer.Option(
+        help="with which aims and the error hold for new people; 0: observed values, nothing guaranteed",
+        metavar="P",
+        rich_help_panel=DECISIONS,
+    ),
+]
+AbstainLabelOption = Annotated[
+    str, typer.Option(help="label of images without an answer", metavar="TEXT", rich_help_panel=DECISIONS)
+]
 JobsOption = Annotated[
     str,
     typer.Option(

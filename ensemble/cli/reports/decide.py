@@ -1,0 +1,34 @@
+"""Render decision rules as text: nested scores, the rules, what is guaranteed, and the risk–coverage curve."""
+
+from __future__ import annotations
+
+from ensemble.cli.terminal import console
+from ensemble.decisions.report import (
+    CURVE_HEADER,
+    HEADER,
+    DecisionReport,
+    curve_rows,
+    guarantee_lines,
+    rule_lines,
+    score_rows,
+)
+
+
+def decide_report(found: DecisionReport) -> str:
+    """Return the whole report."""
+    source = found.decision.source
+    title = f"{source.kind} {source.name}: rules per {found.decision.unit}, fitted to {source.people:,} people"
+    parts = [f"{title} ({source.images:,} images)", console.table(HEADER, score_rows(found.decision))]
+    parts.append("\n".join(_lines(rule_lines(found.decision))))
+    guarantees = guarantee_lines(found.decision)
+    if guarantees:
+        parts.append("\n".join(_lines(guarantees)))
+    if found.curve_points:
+        parts.append(
+            f"risk–coverage curve (nested)\n{console.table(CURVE_HEADER, curve_rows(found.curve_points), left=0)}"
+        )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _lines(texts: list[str]) -> list[str]:
+    return [part for text in texts for part in console.wrapped(text)]

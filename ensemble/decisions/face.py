@@ -1,0 +1,273 @@
+"""`ensemble.decide`: fit thresholds, abstention and prediction sets, and say what they are worth on unseen people."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ensemble.decisions.abstention import curve
+from ensemble.decisions.costs import calibration_warning, read_costs
+from ensemble.decisions.decision import ABSTAIN_LABEL, Decision
+from ensemble.decisions.fit import FittedRules, RuleRequest, fit_rules, nested_decisions
+from ensemble.decisions.labels import OBSERVED, UNREACHABLE, missing_evidence, parse_aims
+from ensemble.decisions.oof import oof_of_name, rows_of_arrays, rows_of_predictions
+from ensemble.decisions.record import DecisionSource
+from ensemble.decisions.report import DecisionReport
+from ensemble.decisions.rows import IMAGE, PERSON, LabeledRows
+from ensemble.decisions.scores import records_of
+from ensemble.decisions.sets import (
+    ANY_IMAGE,
+    EACH_CLASS,
+    EVERYTHING,
+    LAC,
+    SCORES,
+    TARGETS,
+    people_for_sets,
+)
+from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.predictions.predictions import Predictions
+from folds.utils.arguments import CLASSES, FLAG, NAME, NUMBER, PATH, check_arguments, list_of, mapping_to
+from folds.utils.bars import log_in_notebook
+from folds.utils.schema import ANYTHING, either, named, optional
+
+logger = logging.getLogger(__name__)
+_NAMES = named(either(NAME, list_of(NAME, "names")), "a text like sick:sensitivity>=.95, or a list of such texts")
+_COST = named(either(PATH, mapping_to(ANYTHING, "")), "a file, or a mapping true class → decision → cost")
+RULE_KINDS = {
+    "threshold": optional(_NAMES),
+    "cost": optional(_COST),
+    "abstain": optional(NUMBER),
+    "sets": optional(NUMBER),
+    "sets_for": NAME,
+    "set_score": NAME,
+    "confidence": NUMBER,
+    "abstain_label": NAME,
+}
+_KINDS = RULE_KINDS | {"classes": optional(CLASSES), "per_person": FLAG, "root": PATH}
+
+
+def decide(
+    predictions: Any,
+    *,
+    y: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    fold: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    classes: Sequence[Any] | None = None,
+    threshold: str | Sequence[str] | None = None,
+    cost: str | Path | Mapping[str, Mapping[str, float]] | None = None,
+    abstain: float | None = None,
+    sets: float | None = None,
+    sets_for: str = ANY_IMAGE,
+    set_score: str = LAC,
+    confidence: float = 0.9,
+    per_person: bool = False,
+    abstain_label: str = ABSTAIN_LABEL,
+    root: str | Path = ".",
+) -> DecisionReport:
+    """Fit decision rules to out-of-fold predictions: thresholds, abstention, prediction sets.
+
+    All scores are nested over people: a rule is scored on people who were not used to fit it. People count equally.
+
+    Parameters
+    ----------
+    predictions : a blend, a run, `Predictions`, or the name of a blend or a run; or (n, classes) probabilities of
+        models that were not trained on these people, with `y`.
+    y, groups, fold, ids, classes : for arrays: (n,) true class; (n,) person; (n,) fold, if each fold has its own
+        model; (n,) id; the class of each column.
+    threshold : ``CLASS=0.3``; or an aim to fit it to: ``CLASS:sensitivity>=.95`` (with the highest specificity),
+        ``CLASS:specificity>=…``, ``CLASS:precision>=…``, ``CLASS:youden``, ``macro_f1``; or a list of these.
+    cost : a CSV or TOML file, or a mapping, true class → decision → cost. The decision with the smallest expected cost
+        is taken; a decision ``abstain`` may have a cost, too.
+    abstain : the largest share of wrong answers; images with a lower confidence get no answer.
+    sets : probability with which the set of an image is to contain its true class, for new people: 0.9.
+    sets_for : what has this probability: ``image`` (a random image of a new person), ``person`` (all images of a new
+        person at once), ``class`` (a random image of each class).
+    set_score : ``lac`` (the smallest sets), ``aps`` or ``raps`` (more even coverage of easy and difficult images).
+    confidence : with which a guaranteed aim holds, over the people in the data; 0 fits to observed values, without a
+        guarantee.
+    per_person : whether the rules are for people: for the mean probabilities of each person's images.
+    abstain_label : the label of images without an answer.
+    root : the folder that holds ``runs/``.
+
+    Raises
+    ------
+    UsageError : no rule is asked for, a class is unknown, or rules contradict each other.
+    EnsembleError : there are no out-of-fold predictions with labels, or a file of costs is wrong.
+
+    Examples
+    --------
+    >>> import numpy as np, ensemble as en
+    >>> random = np.random.default_rng(0)
+    >>> person = np.repeat(np.arange(200), 3)
+    >>> sick = np.repeat(random.random(200) < 0.5, 3)
+    >>> p = 1 / (1 + np.exp(-(4 * sick - 2 + random.normal(size=600))))
+    >>> y = np.where(sick, "sick", "well")
+    >>> report = en.decide(
+    ...     np.stack([p, 1 - p], axis=1), y=y, groups=person, classes=["sick", "well"],
+    ...     threshold="sick:sensitivity>=.9", abstain=0.05, sets=0.9,
+    ... )
+    >>> sorted(report.thresholds), report.scores["sensitivity of sick"].interval.value > 0.9
+    (['sick'], True)
+    >>> decided = report.decision.apply([[0.9, 0.1], [0.45, 0.55]])
+    >>> decided.labels[0], decided.sets.shape
+    (np.str_('sick'), (2, 2))
+    """
+    log_in_notebook()
+    check_arguments(locals(), _KINDS)
+    if threshold is None and cost is None and abstain is None and sets is None:
+        raise UsageError(
+            "expected a rule: `threshold`, `cost`, `abstain` or `sets`", hint="`abstain=0.05` or `sets=0.9`"
+        )
+    rows, source = _rows(predictions, y, groups, fold, ids, classes, per_person, Path(root))
+    return fit_decision(
+        rows,
+        source,
+        threshold=threshold,
+        cost=cost,
+        abstain=abstain,
+        sets=sets,
+        sets_for=sets_for,
+        set_score=set_score,
+        confidence=confidence,
+        abstain_label=abstain_label,
+        per_person=per_person,
+    )
+
+
+def _rows(
+    predictions: Any,
+    y: ArrayLike | None,
+    groups: ArrayLike | None,
+    fold: ArrayLike | None,
+    ids: ArrayLike | None,
+    classes: Sequence[Any] | None,
+    per_person: bool,
+    root: Path,
+) -> tuple[LabeledRows, DecisionSource]:
+    of_arrays = {"y": y, "groups": groups, "fold": fold, "ids": ids, "classes": classes}
+    named_source: tuple[Predictions, str, str] | None = None
+    if isinstance(predictions, str | Path):
+        named_source = oof_of_name(predictions, root)
+    elif isinstance(predictions, Predictions):
+        named_source = predictions, predictions.run, "predictions"
+    elif hasattr(predictions, "oof"):  # a run or a blend
+        found, name = predictions.oof, str(getattr(predictions, "name", "") or "")
+        if not isinstance(found, Predictions):
+            raise EnsembleError(f"{name or 'it'} has no out-of-fold predictions, to which decision rules are fitted")
+        named_source = found, name or found.run, type(predictions).__name__.lower()
+    if named_source is not None:
+        given = next((name for name, value in of_arrays.items() if value is not None), None)
+        if given is not None:
+            raise UsageError(f"`{given}` is for arrays; predictions of a run or a blend have it", hint="leave it out")
+        return rows_of_predictions(*named_source, per_person)
+    if y is None:
+        raise UsageError("rules are fitted to probabilities with their true classes", hint="decide(proba, y=y)")
+    return rows_of_arrays(predictions, y, groups, fold, ids, classes, per_person)
+
+
+def fit_decision(
+    rows: LabeledRows,
+    source: DecisionSource,
+    *,
+    threshold: str | Sequence[str] | None = None,
+    cost: str | Path | Mapping[str, Mapping[str, float]] | None = None,
+    abstain: float | None = None,
+    sets: float | None = None,
+    sets_for: str = ANY_IMAGE,
+    set_score: str = LAC,
+    confidence: float = 0.9,
+    abstain_label: str = ABSTAIN_LABEL,
+    per_person: bool = False,
+) -> DecisionReport:
+    """Return the rules fitted to labeled rows, with their nested scores; the parameters are those of `decide`."""
+    request = request_of(rows.classes, threshold, cost, abstain, sets, sets_for, set_score, confidence)
+    unseen, _ = nested_decisions(rows, request)
+    rules = fit_rules(rows, request)
+    decision = Decision(
+        rows.classes,
+        PERSON if per_person else IMAGE,
+        rules.labels,
+        rules.threshold,
+        abstain,
+        rules.sets,
+        confidence,
+        source,
+        records_of(rows, request, rules, unseen),
+    ).with_label(abstain_label)
+    asked = unseen.decided >= 0
+    points = (
+        curve(
+            unseen.confidence[asked],
+            (unseen.decided != rows.labels)[asked],
+            np.unique(rows.persons[asked], return_inverse=True)[1],
+        )
+        if asked.any()
+        else ()
+    )
+    return DecisionReport(decision, points, tuple(_warnings(rows, request, rules, decision)))
+
+
+def request_of(
+    classes: tuple[str, ...],
+    threshold: str | Sequence[str] | None = None,
+    cost: str | Path | Mapping[str, Mapping[str, float]] | None = None,
+    abstain: float | None = None,
+    sets: float | None = None,
+    sets_for: str = ANY_IMAGE,
+    set_score: str = LAC,
+    confidence: float = 0.9,
+) -> RuleRequest:
+    """Return the checked request; the parameters are those of `decide`.
+
+    Raises
+    ------
+    UsageError : a value is out of range or unknown, or rules contradict each other.
+    EnsembleError : a file of costs is wrong.
+    """
+    for name, value in (("abstain", abstain), ("sets", sets)):
+        if value is not None and not 0 < value < 1:
+            raise UsageError(f"`{name}` must be above 0 and below 1, found {value!r}", hint=f"`{name}=0.1`")
+    if not 0 <= confidence < 1:
+        raise UsageError(f"`confidence` must be from 0 to below 1, found {confidence!r}", hint="`confidence=0.9`")
+    if sets_for not in TARGETS:
+        raise unknown_name("`sets_for`", sets_for, TARGETS)
+    if set_score not in SCORES:
+        raise unknown_name("`set_score`", set_score, SCORES)
+    if sets is None and (sets_for, set_score) != (ANY_IMAGE, LAC):
+        raise UsageError("`sets_for` and `set_score` describe prediction sets", hint="`sets=0.9`")
+    if threshold is not None and cost is not None:
+        raise UsageError("`threshold` and `cost` both decide the labels", hint="give one of them")
+    texts = [] if threshold is None else [threshold] if isinstance(threshold, str) else list(threshold)
+    costs = None if cost is None else read_costs(cost, classes)
+    if costs is not None and costs.shape[1] > len(classes) and abstain is not None:
+        raise UsageError("`abstain` and a cost of 'abstain' both leave images unanswered", hint="give one of them")
+    return RuleRequest(parse_aims(texts, classes), costs, abstain, sets, sets_for, set_score, float(confidence))
+
+
+def _warnings(rows: LabeledRows, request: RuleRequest, rules: FittedRules, decision: Decision) -> list[str]:
+    """Return what limits the rules, in words; logged as warnings by the commands that do not print the report."""
+    found = []
+    for aim, status in zip(request.aims, rules.statuses, strict=bool(rules.statuses)):
+        if status == UNREACHABLE:
+            found.append(f"{aim} is not reachable with any threshold; the nearest one was taken")
+        elif status == OBSERVED and request.error > 0:
+            found.append(f"{aim} is not guaranteed: {missing_evidence(rows, aim, request.error)}")
+    if request.costs is not None:
+        found.append(calibration_warning(rows))
+    if decision.answers_nothing:
+        found.append("no confidence keeps the stated error of the answers: every image stays unanswered")
+    if rules.sets is not None and max(rules.sets.limits) >= EVERYTHING:
+        limits = zip(rows.classes, rules.sets.limits, strict=False)
+        names = [name for name, limit in limits if limit >= EVERYTHING] if rules.sets.target == EACH_CLASS else []
+        whose = f" with the class {', '.join(names[:10])}" if names else ""
+        found.append(
+            f"sets of {rules.sets.level:.3g} need {people_for_sets(rules.sets.level):,} people{whose}: with fewer they "
+            "hold every class"
+        )
+    return [text for text in found if text]

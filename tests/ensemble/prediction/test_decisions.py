@@ -1,0 +1,200 @@
+"""Decision rules of predictions: fitted to out-of-fold predictions, applied to new images, written to files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ensemble as en
+from ensemble.cli import main
+from ensemble.decisions.decision import Decision
+from ensemble.prediction.decisions import DecisionOptions, decision_for
+from ensemble.prediction.source import load_source
+from folds.errors import EnsembleError, UsageError
+from folds.predictions.files import read_sidecar
+from tests.conftest import Called, made_once
+
+TEST = "people/eval"
+SETS = {"sets": 0.6, "set_score": "aps"}
+
+
+@pytest.fixture(scope="session")
+def _decided(tmp_path_factory: pytest.TempPathFactory, _grid: tuple[Path, Called]) -> Path:
+    """The grid's runs and a blend of them."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(_grid[0], folder / "grid")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder / "grid")
+            with pytest.raises(SystemExit) as left:
+                files = sorted(map(str, Path("runs").glob("*.npy")))
+                main(["blend", *files, "--method", "greedy", "-o", "final", "--quiet"])
+            assert not left.value.code
+
+    return made_once(tmp_path_factory, "decided", make) / "grid"
+
+
+@pytest.fixture
+def decided(_decided: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with the blend, made the current one; it must not be changed."""
+    monkeypatch.chdir(_decided)
+    return _decided
+
+
+def first_class() -> str:
+    return en.read_predictions("runs/blends/final/oof.npy").classes[0]
+
+
+@pytest.mark.parametrize("what", ["final", "test_resnet", "checkpoints/test_resnet/fold0.pt"])
+def test_rules_are_those_of_the_out_of_fold_predictions(decided: Path, what: str) -> None:
+    found = en.predict(what, TEST, progress=False, **SETS)
+    assert found.decision is not None
+    assert found.decided is not None
+    if what.endswith(".pt"):
+        oof = en.read_predictions("runs/test_resnet.oof.npy")
+        assert oof.fold is not None
+        expected = en.decide(oof.take(oof.fold == 0), **SETS).decision
+        assert found.decision.source.basis == "one model"
+    else:
+        expected = en.decide(what, **SETS).decision
+        assert found.decision.source.basis == "cross-fitted"
+    assert found.decision.sets == expected.sets
+    again = expected.apply(found.probabilities, ids=found.ids)
+    assert again.sets is not None
+    assert found.decided.sets is not None
+    assert (found.decided.sets == again.sets).all()
+    assert "coverage of an image" in repr(found) or "more" in repr(found)
+
+
+def test_predictions_without_rules_are_as_before(decided: Path) -> None:
+    found = en.predict("final", TEST, progress=False)
+    assert found.decided is None
+    assert "decision" not in found.to_dict()
+    assert "decision" not in found.frame().columns
+    assert (found.labels == np.array(found.classes)[found.probabilities.argmax(axis=1)]).all()
+
+
+def test_labels_abstention_and_sets_are_written(decided: Path, call: Callable[..., Called], tmp_path: Path) -> None:
+    name = first_class()
+    words = ["predict", "final", TEST, "-o", tmp_path / "p.npy", "--threshold", f"{name}=.05", "--sets", ".6"]
+    words += ["--abstain", ".9", "--confidence", "0", "--abstain-label", "unknown"]
+    done = call(*words, "--csv", tmp_path / "a.csv", "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    decision = Decision.from_json(record["decision"])
+    predictions = en.read_predictions(tmp_path / "p.npy")
+    expected = decision.apply(predictions.probabilities, ids=predictions.ids)
+    rows = list(csv.reader((tmp_path / "a.csv").open(newline="")))
+    assert rows[0] == ["id", "label"]
+    assert [row[1] for row in rows[1:]] == expected.labels.tolist()
+    assert name in expected.labels
+    assert record["decided"] == {key: int((expected.labels == key).sum()) for key in np.unique(expected.labels)}
+    sidecar = read_sidecar(tmp_path / "p.npy")
+    assert sidecar is not None
+    assert sidecar.decision == record["decision"]
+    assert record["decision"]["source"]["name"] == "final"
+    again = call(*words, "--csv", tmp_path / "s.csv", "--form", "sets", "--force")
+    assert again.code == 0, again.err
+    rows = list(csv.reader((tmp_path / "s.csv").open(newline="")))
+    assert rows[0] == ["id", "set"]
+    assert [row[1] for row in rows[1:]] == expected.set_texts()
+    assert "on people who were not used to fit the rules" in again.out
+    assert max(map(len, again.out.splitlines())) <= 100
+
+
+def test_sets_need_to_be_asked_for(decided: Path, call: Callable[..., Called], tmp_path: Path) -> None:
+    done = call("predict", "final", TEST, "-o", tmp_path / "p.npy", "--csv", tmp_path / "s.csv", "--form", "sets")
+    assert done.code == 2
+    assert "--form sets needs prediction sets" in done.err
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_an_error_that_cannot_be_kept_is_refused_before_an_image_is_read(
+    decided: Path, call: Callable[..., Called], tmp_path: Path
+) -> None:
+    done = call("predict", "final", "nowhere/", "-o", tmp_path / "p.npy", "--abstain", ".01")
+    assert done.code == 1
+    assert "nothing would be answered" in done.err
+    assert "ensemble decide shows the risk–coverage curve" in done.err
+
+
+def test_rules_for_people_apply_to_one_row_per_person(decided: Path) -> None:
+    found = en.predict("final", "people/train", progress=False, per_person=True, sets=0.5)
+    with pytest.raises(UsageError, match="the rows are those of a image"):
+        _ = found.labels
+    assert "the decision rules are for a person" in repr(found)
+    people = found.by_person()
+    assert people.decided is not None
+    assert len(people.decided) == len(people) < len(found)
+    assert people.decision_scores()[0].measure == "error of answers"
+
+
+def test_labels_of_the_table_are_scored_with_the_decisions(decided: Path) -> None:
+    found = en.predict("final", "people/train", progress=False, sets=0.6)
+    scores = {score.measure: score for score in found.decision_scores()}
+    assert found.decided is not None
+    wrong = found.labels != found.predictions.labels
+    persons = found.predictions.persons
+    assert persons is not None
+    by_person = [wrong[persons == one].mean() for one in np.unique(persons)]
+    assert scores["error of answers"].interval.value == pytest.approx(np.mean(by_person))
+    assert scores["coverage of an image"].target == 0.6
+
+
+def test_a_fold_that_was_trained_again_is_an_error(decided: Path, tmp_path: Path) -> None:
+    shutil.copytree(decided / "runs", tmp_path / "runs")
+    path = tmp_path / "runs" / "test_resnet.oof.json"
+    record = json.loads(path.read_text())
+    record["checkpoint_sha"]["1"] = "0" * 64
+    path.write_text(json.dumps(record))
+    with pytest.raises(EnsembleError, match="this fold was trained again"):
+        decision_for(load_source("test_resnet"), tmp_path, DecisionOptions(sets=0.6))
+
+
+def test_without_out_of_fold_predictions_only_given_thresholds_apply(
+    decided: Path, tmp_path: Path, logged: Any
+) -> None:
+    source, name = load_source("test_resnet"), first_class()
+    with pytest.raises(EnsembleError, match="no out-of-fold predictions here"):
+        decision_for(source, tmp_path, DecisionOptions(sets=0.6))
+    given = decision_for(source, tmp_path, DecisionOptions(threshold=f"{name}=.2"))
+    assert given is not None
+    assert given.records == {}
+    assert any("cannot be scored" in line for line in logged.warnings)
+
+
+def test_a_decision_that_comes_with_the_models_is_applied(decided: Path) -> None:
+    from dataclasses import replace
+
+    own = en.decide("test_resnet", sets=0.6).decision
+    source = replace(load_source("test_resnet"), decision=own)
+    assert decision_for(source, decided, DecisionOptions()) is own
+    renamed = decision_for(source, decided, DecisionOptions(abstain_label="?"))
+    assert renamed is not None
+    assert (renamed.abstain_label, renamed.sets) == ("?", own.sets)
+
+
+def test_decide_prints_scores_rules_and_curve(decided: Path, call: Callable[..., Called]) -> None:
+    name = first_class()
+    words = ["decide", "final", "--threshold", f"{name}:sensitivity>=.95", "--sets", ".6", "--abstain", ".9"]
+    done = call(*words)
+    assert done.code == 0, done.err
+    assert "nested value" in done.out
+    assert "risk–coverage curve" in done.out
+    assert "not shown" in done.out
+    assert max(map(len, done.out.splitlines())) <= 100
+    assert f"{name}:sensitivity>=0.95 is not guaranteed" in done.err
+    record = json.loads(call(*words, "--json").out)
+    assert record["curve"][0]["coverage"] == pytest.approx(1)
+    assert record["decision"]["labels"]["status"] == ["observed"]
+    wrong = call("decide", "final")
+    assert wrong.code == 2
+    assert "--abstain" in wrong.err
+    assert "did you mean final" in call("decide", "fina", "--sets", ".6").err
