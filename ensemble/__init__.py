@@ -15,11 +15,17 @@ _NAMES = {
     "Blend": "ensemble.blending.blend",
     "Decision": "ensemble.decisions.decision",
     "DecisionReport": "ensemble.decisions.report",
+    "ExportedModel": "ensemble.export.face",
     "PredictedImages": "ensemble.prediction.face",
+    "Predictor": "ensemble.export.predictor",
     "TTAResult": "ensemble.tta.face",
     "blend": "ensemble.blending.face",
     "decide": "ensemble.decisions.face",
+    "export": "ensemble.export",  # the package, which is callable
+    "from_hub": "ensemble.export.hub",
+    "load": "ensemble.export.predictor",
     "predict": "ensemble.prediction.face",
+    "push": "ensemble.export.hub",
     "tta": "ensemble.tta",  # the package, which is callable
 }
 __getattr__, __dir__ = attach(__name__, _NAMES)
@@ -31,6 +37,12 @@ if TYPE_CHECKING:
     from ensemble.decisions.decision import Decision as Decision
     from ensemble.decisions.face import decide as decide
     from ensemble.decisions.report import DecisionReport as DecisionReport
+    from ensemble.export.face import ExportedModel as ExportedModel
+    from ensemble.export.face import export as export
+    from ensemble.export.hub import from_hub as from_hub
+    from ensemble.export.hub import push as push
+    from ensemble.export.predictor import Predictor as Predictor
+    from ensemble.export.predictor import load as load
     from ensemble.prediction.face import PredictedImages as PredictedImages
     from ensemble.prediction.face import predict as predict
     from ensemble.tta.face import TTAResult as TTAResult

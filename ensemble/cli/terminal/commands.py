@@ -14,6 +14,8 @@ COMMANDS = {
     "tta": "test-time augmentation of a checkpoint or a run",
     "decide": "fit thresholds, abstention and prediction sets of a run or a blend, and score them",
     "predict": "predict new images with a checkpoint, a run or a blend; write a submission",
+    "export": "write a blend, a run or a checkpoint as one folder that predicts without anything else",
+    "push": "upload an exported model to a repository of the Hugging Face Hub",
     "runs": "list, filter, compare, show, rename, move and remove runs and blends; add notes",
     "trust": "let ./ensemble.toml of a folder name code (transform); remembered outside the folder",
     "doctor": "check the installation: versions, devices, mismatched packages",
