@@ -17,6 +17,7 @@ _NAMES = {
     "TTAResult": "ensemble.tta.face",
     "blend": "ensemble.blending.face",
     "predict": "ensemble.prediction.face",
+    "serve": "ensemble.serving.face",
     "tta": "ensemble.tta",  # the package, which is callable
 }
 __getattr__, __dir__ = attach(__name__, _NAMES)
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ensemble.blending.face import blend as blend
     from ensemble.prediction.face import PredictedImages as PredictedImages
     from ensemble.prediction.face import predict as predict
+    from ensemble.serving.face import serve as serve
     from ensemble.tta.face import TTAResult as TTAResult
     from ensemble.tta.face import tta as tta
     from folds import AuditReport as AuditReport

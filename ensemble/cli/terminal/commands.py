@@ -13,6 +13,7 @@ COMMANDS = {
     "blend": "combine prediction files by voting or by learned weights, aligned by id",
     "tta": "test-time augmentation of a checkpoint or a run",
     "predict": "predict new images with a checkpoint, a run or a blend; write a submission",
+    "serve": "answer HTTP requests with a model, and show a page to drop images on",
     "runs": "list, filter, compare, show, rename, move and remove runs and blends; add notes",
     "trust": "let ./ensemble.toml of a folder name code (transform); remembered outside the folder",
     "doctor": "check the installation: versions, devices, mismatched packages",
@@ -41,6 +42,8 @@ MEANT = {
     "compare": "runs diff",
     "infer": "predict",
     "submit": "predict",
+    "deploy": "serve",
+    "server": "serve",
     "version": "--version",
     **{word: f"runs {word}" for word in ("diff", "note", "show", "rm", "rename", "mv")},
 }
