@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ensemble.serving.limits import Limits
 from folds.errors import EnsembleError
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 _KINDS = {
+    "what": PATH,
     "host": NAME,
     "port": whole(0),
     "root": PATH,
@@ -39,7 +40,7 @@ def require_packages() -> None:
 
 
 def open_server(
-    what: Any,
+    what: str | Path,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -72,7 +73,7 @@ def open_server(
 
 
 def serve(
-    what: Any,
+    what: str | Path,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -89,7 +90,7 @@ def serve(
 
     Parameters
     ----------
-    what : an exported model (folder or ``.zip``), a loaded one, a checkpoint, or the name of a run or of a blend.
+    what : an exported model (folder or ``.zip``), a checkpoint, or the name of a run or of a blend.
     host : address to listen on; the default is reached from this machine alone.
     port : 0 takes a free one.
     device : ``auto``, ``cpu``, or the number of a GPU.
