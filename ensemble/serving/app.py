@@ -24,6 +24,26 @@ from ensemble.serving.pages import content_policy, drop_page, interface_page
 from ensemble.serving.parsing import JSON, MULTIPART, content_type, read_uploads
 
 PATHS = ("/", "/predict", "/health", "/metrics", "/model", "/docs", "/openapi.json")
+JSON_REQUEST = """printf '{"images": ["%s"]}' "$(base64 -w0 a.jpg)" |
+  curl -H 'Content-Type: application/json' --data-binary @- URL/predict"""
+JSON_ANSWER = """{
+  "model": "final",
+  "classes": ["cat", "dog"],
+  "images": [
+    {
+      "index": 0,
+      "id": "first",
+      "label": "dog",
+      "confidence": 0.9,
+      "probabilities": {"cat": 0.1, "dog": 0.9},
+      "uncertainty": {"entropy": 0.468996, "margin": 0.8, "disagreement": 0.0}
+    },
+    {
+      "index": 1,
+      "error": {"kind": "unreadable", "message": "the image is empty (0 bytes)", "hint": "send …"}
+    }
+  ]
+}"""
 CLIENT_GONE = 499  # in the log and in the metrics; no client sees it
 
 
@@ -130,11 +150,22 @@ def make_app(engine: Engine, hosts: Collection[str] | None = None) -> Gate:
         responses=responses,
         openapi_extra={"requestBody": body},
         summary="Predict images",
+        response_description="The answers, in the order of the images.",
     )(handlers.predict)
     health: dict[int | str, dict[str, Any]] = {503: {"description": "The model is being loaded, or has failed."}}
-    app.get("/health", responses=health, summary="Whether the model is ready")(handlers.health)
-    app.get("/model", summary="The model: name, classes, score, and the limits of the server")(handlers.model)
-    app.get("/metrics", response_class=PlainTextResponse, summary="Counters for Prometheus")(handlers.metrics)
+    app.get("/health", responses=health, summary="Whether it is ready", response_description="Ready.")(handlers.health)
+    app.get(
+        "/model",
+        responses={503: {"model": ErrorAnswer, "description": "The model is being loaded, or has failed."}},
+        summary="The model, and the limits of the server",
+        response_description="Name, classes, score, limits.",
+    )(handlers.model)
+    app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        summary="Counters for Prometheus",
+        response_description="Text, one line per value.",
+    )(handlers.metrics)
     app.get("/", response_class=HTMLResponse, include_in_schema=False)(handlers.page)
     app.get("/docs", response_class=HTMLResponse, include_in_schema=False)(handlers.docs)
     app.add_exception_handler(HTTPException, _http_error)
@@ -303,7 +334,13 @@ class _Handlers:
     async def docs(self, request: Request) -> Response:
         """Return the page that describes the interface."""
         url = str(request.base_url).rstrip("/")
-        return _html(interface_page(self.app.openapi(), f"curl -F images=@a.jpg -F images=@b.jpg {url}/predict"))
+        json_example = JSON_REQUEST.replace("URL", url)
+        examples = [
+            ("Files", f"curl -F images=@a.jpg -F images=@b.jpg {url}/predict"),
+            ("Base64", json_example),
+            ("The answer", JSON_ANSWER),
+        ]
+        return _html(interface_page(self.app.openapi(), examples))
 
 
 def _html(page: str) -> Response:

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,12 @@ def drop_page(model: str, max_images: int) -> str:
     return page.replace("__MODEL__", html.escape(model)).replace("__MAX_IMAGES__", f"{max_images:,}")
 
 
-def interface_page(openapi: Mapping[str, Any], example: str) -> str:
+def interface_page(openapi: Mapping[str, Any], examples: Sequence[tuple[str, str]]) -> str:
     """Return a page that lists the paths of an OpenAPI description, their content types and their answers.
 
     Parameters
     ----------
-    example : a command that calls the server.
+    examples : title and text of each example.
     """
     style = re.findall(r"<style>(.*?)</style>", _PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
     style += "pre { background: var(--panel); padding: .75rem; overflow-x: auto; border-radius: .4rem; }\n"
@@ -53,6 +53,9 @@ def interface_page(openapi: Mapping[str, Any], example: str) -> str:
         for path, methods in openapi["paths"].items()
         for method, operation in methods.items()
     ]
+    shown = "".join(
+        f'<h2>{html.escape(name)}</h2>\n<pre tabindex="0">{html.escape(text)}</pre>\n' for name, text in examples
+    )
     title = html.escape(f"{openapi['info']['title']} {openapi['info']['version']}")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -60,7 +63,7 @@ def interface_page(openapi: Mapping[str, Any], example: str) -> str:
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n<header><h1>{title}</h1>\n"
         f"<p>{html.escape(openapi['info'].get('description', ''))}</p></header>\n<main>\n"
-        f'<pre tabindex="0">{html.escape(example)}</pre>\n{"".join(sections)}</main>\n'
+        f"{shown}{''.join(sections)}</main>\n"
         '<footer><p><a href="openapi.json">openapi.json</a> · <a href="./">Drop an image</a></p></footer>\n'
         "</body>\n</html>\n"
     )

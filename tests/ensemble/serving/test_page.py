@@ -63,7 +63,7 @@ def test_chosen_files_are_answered_as_bars(browser: Browser, url: str, files: li
     browser.until("document.getElementById('status').innerText.includes('predicted')")
     assert browser.run("document.getElementById('status').innerText") == "2 images predicted, 1 could not be used."
     titles = browser.run("[...document.querySelectorAll('article h2')].map((one) => one.innerText)")
-    assert titles == ["red, 86.3 %", "blue, 86.3 %", "Image 3"]
+    assert titles == ["red, 86.3%", "blue, 86.3%", "Image 3"]
     text = browser.run("document.querySelector('article').innerText")
     assert "disagreement" in text
     assert "0.500" in text
@@ -90,7 +90,7 @@ def test_an_error_of_the_request_is_shown(browser: Browser, url: str, files: lis
     browser.choose("#files", files)
     browser.until("document.getElementById('status').className === 'error'")
     shown = browser.run("document.getElementById('status').innerText")
-    assert "expected at most 3 images per request" in shown
+    assert "Expected at most 3 images per request, found more. Send several requests" in shown
     assert browser.run("document.querySelectorAll('article').length") == 0
 
 
@@ -100,7 +100,7 @@ def test_names_of_classes_are_text_and_no_page(browser: Browser, url: str, files
     answer = "{label: '<b>x</b>', confidence: 1, probabilities: {'<b>x</b>': 1}, uncertainty: {}}"
     browser.run(f"show(new Blob([]), 1, {answer})")
     assert browser.run("document.querySelectorAll('article b').length") == 0
-    assert browser.run("document.querySelector('article h2').innerText") == "<b>x</b>, 100.0 %"
+    assert browser.run("document.querySelector('article h2').innerText") == "<b>x</b>, 100.0%"
 
 
 @needs_browser
