@@ -10,11 +10,13 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
+from PIL import Image
 
 from ensemble.serving.app import make_app
 from ensemble.serving.engine import FAILED, READY, Engine
@@ -135,7 +137,9 @@ class Serving:
         ------
         EnsembleError : the model could not be loaded.
         """
-        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what clients send
+        # Two libraries warn of what clients send; the clients get it as errors.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
         def finished() -> None:
             if self.engine.state == READY and self.engine.model is not None:

@@ -43,43 +43,27 @@ def ask(url: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
     return answer.status, found
 
 
-class Process:
-    """A server in a process of its own."""
-
-    def __init__(self, *words: object) -> None:
-        command = [sys.executable, "-m", "ensemble.cli", "serve", *map(str, words), "--port", "0", "--json"]
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.process.stderr and self.process.stderr.read()
-        self.record = json.loads(line)
-
-    def end(self, number: int) -> tuple[int, str]:
-        """Send a signal; return the exit code and what was printed on stderr."""
-        self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=60)
-        return self.process.returncode, err
-
-
 @pytest.fixture
-def process() -> Iterator[Callable[..., Process]]:
-    started: list[Process] = []
+def process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `ensemble serve` in a process of its own."""
+    started: list[subprocess.Popen[str]] = []
 
-    def start(*words: object) -> Process:
-        started.append(Process(*words))
+    def start(*words: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ensemble.cli", "serve", *map(str, words), "--port", "0", "--json"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        started.append(
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, env=environment, close_fds=True
+            )
+        )
         return started[-1]
 
     yield start
     for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.communicate()
+        if one.poll() is None:
+            one.kill()
+            one.communicate()
 
 
 def values(answer: Any) -> np.ndarray:
@@ -87,22 +71,27 @@ def values(answer: Any) -> np.ndarray:
 
 
 def test_a_signal_ends_it_after_the_requests_in_flight(
-    grid: Path, process: Callable[..., Process], call: Callable[..., Called]
+    grid: Path, process: Callable[..., subprocess.Popen[str]]
 ) -> None:
     files = sorted((TEST / "images").rglob("*.jpg"))[:8]
-    expected = en.predict("test_resnet", files, progress=False)
     server = process("test_resnet", "--device", "cpu", "--wait-ms", "3000", "--batch", "16")
-    assert server.record["name"] == "test_resnet"
-    assert server.record["models"] == 3
-    url = server.record["url"]
+    expected = en.predict("test_resnet", files, progress=False)
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    assert line, server.communicate()
+    record = json.loads(line)
+    assert record["name"] == "test_resnet"
+    assert record["models"] == 3
+    url = record["url"]
     answers: list[tuple[int, bytes]] = []
     client = threading.Thread(target=lambda: answers.append(ask(url, "/predict", multipart(files))))
     client.start()
     while b"ensemble_images_pending 8\n" not in ask(url, "/metrics")[1]:
         assert client.is_alive()
-    code, err = server.end(signal.SIGTERM)
+    server.send_signal(signal.SIGTERM)
+    _, err = server.communicate(timeout=60)
     client.join()
-    assert code == 0, err
+    assert server.returncode == 0, err
     assert "Traceback" not in err
     assert [status for status, _ in answers] == [200]
     answer = json.loads(answers[0][1])
@@ -112,11 +101,6 @@ def test_a_signal_ends_it_after_the_requests_in_flight(
     assert len(lines) == 1
     assert "images=8" in lines[0]
     assert files[0].stem not in err
-
-
-def test_ctrl_c_ends_it_with_code_0(grid: Path, process: Callable[..., Process]) -> None:
-    code, err = process("checkpoints/test_vit/fold0.pt", "--quiet").end(signal.SIGINT)
-    assert (code, err) == (0, "")
 
 
 def test_a_port_in_use_is_one_line(call: Callable[..., Called]) -> None:

@@ -77,6 +77,7 @@ def test_ranks_cannot_be_served(grid: Path, call) -> None:
         open_model("ranks", "cpu", Path())
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_the_limit_of_pixels_is_the_smaller_one(grid: Path) -> None:
     model = open_model("test_resnet", "cpu", Path())
     with pytest.raises(UnreadableImageError, match="more than 100 pixels"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -18,7 +20,7 @@ import pytest
 
 pytest.importorskip("uvicorn")
 
-from ensemble.serving.engine import READY
+from ensemble.serving.engine import READY, STOPPED
 from ensemble.serving.limits import Limits
 from ensemble.serving.server import Serving, allowed_hosts, bind
 from folds.errors import EnsembleError, UsageError
@@ -271,3 +273,12 @@ def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
     serving = Serving(bind("127.0.0.1", 0), load)
     with pytest.raises(EnsembleError, match="there is no such model"):
         serving.run()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_and_handlers_come_back(number: int) -> None:
+    before = signal.getsignal(number)
+    serving = Serving(bind("127.0.0.1", 0), FakeModel)
+    serving.run(lambda model: os.kill(os.getpid(), number))
+    assert signal.getsignal(number) is before
+    assert serving.engine.state == STOPPED
