@@ -13,10 +13,16 @@ from folds._lazy import attach
 _NAMES = {
     **dict.fromkeys(_SHARED, "folds"),
     "Blend": "ensemble.blending.blend",
+    "ExportedModel": "ensemble.export.face",
     "PredictedImages": "ensemble.prediction.face",
+    "Predictor": "ensemble.export.predictor",
     "TTAResult": "ensemble.tta.face",
     "blend": "ensemble.blending.face",
+    "export": "ensemble.export",  # the package, which is callable
+    "from_hub": "ensemble.export.hub",
+    "load": "ensemble.export.predictor",
     "predict": "ensemble.prediction.face",
+    "push": "ensemble.export.hub",
     "serve": "ensemble.serving.face",
     "tta": "ensemble.tta",  # the package, which is callable
 }
@@ -26,6 +32,12 @@ __all__ = ["__version__", *_NAMES]
 if TYPE_CHECKING:
     from ensemble.blending.blend import Blend as Blend
     from ensemble.blending.face import blend as blend
+    from ensemble.export.face import ExportedModel as ExportedModel
+    from ensemble.export.face import export as export
+    from ensemble.export.hub import from_hub as from_hub
+    from ensemble.export.hub import push as push
+    from ensemble.export.predictor import Predictor as Predictor
+    from ensemble.export.predictor import load as load
     from ensemble.prediction.face import PredictedImages as PredictedImages
     from ensemble.prediction.face import predict as predict
     from ensemble.serving.face import serve as serve

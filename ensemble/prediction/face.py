@@ -209,7 +209,7 @@ def predict(
     >>> en.predict("swin", "new/", root="/nowhere")
     Traceback (most recent call last):
     ...
-    folds.errors.EnsembleError: expected a checkpoint, a run or a blend, found 'swin'
+    folds.errors.EnsembleError: expected a checkpoint, a run, a blend or a model, found 'swin'
     """
     log_in_notebook()
     check_arguments(locals(), _KINDS)

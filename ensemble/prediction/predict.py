@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ensemble.alignment.attributes import join_attributes
-from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
-from ensemble.learning.apply import apply_combination
-from ensemble.members.reading import Member
-from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
+from ensemble.prediction.combine import combine_members, member_key
+from ensemble.prediction.source import FoldModel, PredictionSource
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import view_named
 from ensemble.voting.vote import METHODS
@@ -166,7 +163,7 @@ class _WorkState:
         for run in source.runs:
             for model in run.models:
                 path, shape = folder / f"{len(arrays)}.npy", (n, len(run.classes))
-                arrays[_key(run, model)] = _open_array(path, shape, new=record["done"] == 0)
+                arrays[member_key(run, model)] = _open_array(path, shape, new=record["done"] == 0)
         return cls(folder, arrays, record)
 
     @property
@@ -191,10 +188,6 @@ class _WorkState:
         self.record["done"] = done
         self.record["unreadable"] += [[at, text] for at, text in problems]
         write_json(self.folder / "state.json", self.record)
-
-
-def _key(run: RunModels, model: FoldModel) -> str:
-    return f"{run.name} {model.checkpoint.fold}"
 
 
 def _open_array(path: Path, shape: tuple[int, int], new: bool) -> np.memmap[Any, Any]:
@@ -280,7 +273,7 @@ class _Models:
                 values, made = self._predict(run.merge, model, sources[model.checkpoint.image_settings], usable)
                 # Columns in the order of the blend's recipe.
                 order = [model.checkpoint.classes.index(name) for name in run.classes]
-                arrays[_key(run, model)][start + usable] = values[:, order]
+                arrays[member_key(run, model)][start + usable] = values[:, order]
                 passes += made
         return passes
 
@@ -329,30 +322,4 @@ def _combine(
 ) -> NDArray[np.float32]:
     """Return the combination (n, classes) of the predictions of all models, as `ensemble blend` makes it."""
     all_rows = len(kept) == len(next(iter(state.arrays.values())))
-    by_name: dict[str, RunPredictions] = {}
-    for run in source.runs:
-        parts = []
-        for model in run.models:
-            values = state.arrays[_key(run, model)]
-            member = Member(model.path, run.name, values, None, False, None, table.rows(), None, model.sha)
-            parts.append(AlignedFile(member, None if all_rows else kept, fold=model.checkpoint.fold))
-        if parts:
-            by_name[run.name] = RunPredictions(run.name, tuple(parts), len(run.classes), run.folds, len(table))
-    for run in source.runs:
-        if run.joined:
-            by_name[run.name] = _joined(source, run, by_name)
-    runs = tuple(by_name[name] for name in source.combination.runs)
-    split = AlignedSplit("test", table.rows(), source.classes, runs, source.target, source.class_attributes)
-    return apply_combination(split, source.combination, source.ranking).probabilities
-
-
-def _joined(source: PredictionSource, run: RunModels, by_name: Mapping[str, RunPredictions]) -> RunPredictions:
-    """Return attribute runs as one run of the label."""
-    factors: dict[str, tuple[tuple[str, ...], list[RunPredictions]]] = {}
-    for part in source.runs:
-        if part.name in run.joined:
-            factors.setdefault(part.target, (part.classes, []))[1].append(by_name[part.name])
-    made = join_attributes(factors, source.classes, source.class_attributes)
-    if len(made) != 1:
-        raise EnsembleError(f"the attribute runs of {run.name} do not join to one run", hint="run ensemble blend again")
-    return replace(made[0], name=run.name)
+    return combine_members(source, state.arrays, table.rows(), None if all_rows else kept)

@@ -1,4 +1,4 @@
-"""Load what predicts: a checkpoint, all folds of a run, or a blend with its views, weights and calibration."""
+"""Load what predicts: a checkpoint, the folds of a run, a blend with its views and weights, or an exported model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
 from ensemble.learning.combination import Combination
+from ensemble.model_files.reading import StoredModel, is_model, read_model
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, close_matches
 from folds.metrics.classification import METRICS
@@ -61,13 +62,14 @@ class PredictionSource:
     Attributes
     ----------
     name : the checkpoint, run or blend, as it is called in messages and file names.
-    kind : ``checkpoint``, ``run`` or ``blend``.
+    kind : ``checkpoint``, ``run``, ``blend`` or ``model`` (an exported one).
     classes, target : of the result.
     combination : how the runs are combined.
     runs : the runs of the combination, then the attribute runs that are joined.
     ranking : run names, best out-of-fold score first, for ties of hard votes.
     class_attributes : class → attribute → value.
-    folder : folder of the blend; None for a checkpoint or a run.
+    folder : folder of the blend, or folder or archive of the model; None for a checkpoint or a run.
+    extras : optional parts by name, as tables of ``model.toml`` (`ensemble.model_files.record.EXTRAS`).
     """
 
     name: str
@@ -79,6 +81,7 @@ class PredictionSource:
     ranking: tuple[str, ...] = ()
     class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     folder: Path | None = None
+    extras: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def models(self) -> list[FoldModel]:
@@ -90,15 +93,17 @@ class PredictionSource:
         """Return a hash of the checkpoints, the merges of views and the combination."""
         runs = [(run.name, run.joined, [model.sha for model in run.models], run.merge.to_dict()) for run in self.runs]
         parts: list[Any] = [self.classes, self.target, self.combination.as_record(), runs, self.ranking]
+        parts += [dict(self.extras)] if self.extras else []
         return sha256_bytes(repr(parts).encode())
 
 
 def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
-    """Return the models and the combination of a checkpoint, a run or a blend.
+    """Return the models and the combination of a checkpoint, a run, a blend or an exported model.
 
     Parameters
     ----------
-    what : path of a checkpoint (``.pt``); name of a run; name, folder or ``blend.toml`` of a blend.
+    what : path of a checkpoint (``.pt``); name of a run; name, folder or ``blend.toml`` of a blend; folder,
+        ``model.toml`` or ``.zip`` of an exported model.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
 
     Raises
@@ -109,6 +114,8 @@ def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
     text, path = str(what), Path(what)
     if path.suffix == ".pt":
         return _of_run([_load(path)], "checkpoint")
+    if path.name == "model.toml" or is_model(path):
+        return source_of(read_model(path.parent if path.name == "model.toml" else path))
     if path.suffix == ".toml" or (path / "blend.toml").is_file():
         file = path if path.suffix == ".toml" else path / "blend.toml"
         return _of_blend(file, _root_of(file) or root)
@@ -131,6 +138,31 @@ def load_source(what: str | Path, root: Path = Path()) -> PredictionSource:
     raise _unknown(text, root)
 
 
+def source_of(model: StoredModel) -> PredictionSource:
+    """Return what an exported model predicts with."""
+    record = model.record
+    loaded = [
+        FoldModel(model.path / file, record.files[file].sha256, checkpoint)
+        for file, checkpoint in model.checkpoints.items()
+    ]
+    runs = tuple(
+        RunModels(run.name, tuple(loaded[at] for at in run.models), run.classes, run.target, run.merge, run.joined)
+        for run in record.runs
+    )
+    return PredictionSource(
+        record.name,
+        "model",
+        record.classes,
+        record.target,
+        record.combination,
+        runs,
+        record.ranking,
+        record.class_attributes,
+        model.path,
+        record.extras,
+    )
+
+
 def _unknown(text: str, root: Path) -> EnsembleError:
     runs = sorted(path.name for path in (root / "checkpoints").glob("*") if path.is_dir())
     blends = sorted(path.parent.name for path in (root / "runs" / "blends").glob("*/blend.toml"))
@@ -139,7 +171,7 @@ def _unknown(text: str, root: Path) -> EnsembleError:
     known = [f"runs: {', '.join(runs[:10])}"] if runs else []
     known += [f"blends: {', '.join(blends[:10])}"] if blends else []
     return EnsembleError(
-        f"expected a checkpoint, a run or a blend, found '{text}'{meant}",
+        f"expected a checkpoint, a run, a blend or a model, found '{text}'{meant}",
         hint="; ".join(known) or available_checkpoints(root / "checkpoints"),
     )
 

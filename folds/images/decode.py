@@ -86,6 +86,22 @@ def decode_image(data: bytes, settings: ImageSettings) -> Decoded:
     return Decoded(_fit(eight_bit, extent or eight_bit.size, drafted, orientation, settings), depth)
 
 
+def fit_image(image: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
+    """Return the pixels (height, width, 3) of an image that is open, converted and resized as one of a file.
+
+    Raises
+    ------
+    UnreadableImageError : it is damaged, has too many pixels, or needs a window.
+    """
+    with _reasons(b"image", settings.max_pixels), pixel_limit(settings.max_pixels):
+        _check_pixels(image, settings.max_pixels)
+        image.load()
+        orientation = _orientation(image)
+        deep = image.mode.startswith("I") or image.mode == "F"
+        eight_bit = apply_window(image, settings.window)[0] if deep else _to_l_or_rgb(image)
+    return _fit(eight_bit, eight_bit.size, 1.0, orientation, settings)
+
+
 def identify_image(file: IO[bytes], max_pixels: int | None = None) -> tuple[int, int]:
     """Return (height, width) from the header, as stored; raise UnreadableImageError if the file is not an image."""
     start = file.read(12)

@@ -304,34 +304,61 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _checked(path: Path, record: Mapping[str, Any]) -> Checkpoint:
-    wrong = validate_fields(record, _FIELDS)
-    for part, table in (("architecture", _ARCHITECTURE), ("images", _IMAGES), ("data", _DATA), ("recipe", _RECIPE)):
-        if isinstance(record.get(part), Mapping):
-            wrong += [f"{part}: {line}" for line in validate_fields(record[part], table, others=part == "recipe")]
-    if not wrong:
-        if len(set(record["classes"])) < max(2, len(record["classes"])):
-            wrong.append(f"'classes' is {shown(record['classes'])}, expected two or more different names")
-        wrong += _wrong_rows(record)
+    wrong = wrong_fields(record, _FIELDS)
+    wrong = wrong or _wrong_rows(record)
     if wrong:
         raise EnsembleError(
             f"{path} is a damaged checkpoint: {wrong[0]}", hint=available_checkpoints(), details=wrong[1:6]
         )
-    architecture = {**record["architecture"], **{name: tuple(record["architecture"][name]) for name in ("mean", "std")}}
     # A field that an earlier version did not record has its default.
     recorded = {name: record.get(_file_key(name)) for name in Checkpoint.__dataclass_fields__}
-    values = {name: value for name, value in recorded.items() if value is not None}
-    values |= {name: tuple(record[name]) for name in _TUPLES if record.get(name) is not None}
-    values |= _rows_of(record)
-    checkpoint = Checkpoint(**(values | {"architecture": Architecture(**architecture)}))
+    values = {name: value for name, value in recorded.items() if value is not None} | _rows_of(record)
     try:
-        checkpoint.image_settings  # noqa: B018 - it checks its fields
-        check_arguments(checkpoint.architecture.arguments)
-        checkpoint._outputs()
+        return checkpoint_of(values)
+    except UnknownModelError as error:
+        raise EnsembleError(f"{path} cannot be used: {error.message}", hint=error.hint) from None
     except EnsembleError as error:
         raise EnsembleError(f"{path} is a damaged checkpoint: {error.message}", hint=available_checkpoints()) from None
+
+
+class UnknownModelError(EnsembleError):
+    """timm has no model of this name."""
+
+
+def wrong_fields(record: Mapping[str, Any], fields: Mapping[str, FieldType]) -> list[str]:
+    """Return one line for each invalid value of a record with the parts of a checkpoint; [] if all are valid.
+
+    Parameters
+    ----------
+    fields : types of the fields; the content of ``architecture``, ``images``, ``data`` and ``recipe`` is checked too.
+    """
+    wrong = validate_fields(record, fields)
+    for part, table in (("architecture", _ARCHITECTURE), ("images", _IMAGES), ("data", _DATA), ("recipe", _RECIPE)):
+        if isinstance(record.get(part), Mapping) and part in fields:
+            wrong += [f"{part}: {line}" for line in validate_fields(record[part], table, others=part == "recipe")]
+    if not wrong and len(set(record["classes"])) < max(2, len(record["classes"])):
+        wrong.append(f"'classes' is {shown(record['classes'])}, expected two or more different names")
+    return wrong
+
+
+def checkpoint_of(values: Mapping[str, Any]) -> Checkpoint:
+    """Return the checkpoint with these fields, which were checked one by one (`wrong_fields`), if they fit together.
+
+    Raises
+    ------
+    UnknownModelError : timm has no such model.
+    EnsembleError : the fields contradict each other, or an argument does more than shape a model.
+    """
+    architecture = {**values["architecture"]}
+    architecture |= {name: tuple(architecture[name]) for name in ("mean", "std")}
+    tuples = {name: tuple(values[name]) for name in _TUPLES if name in values}
+    checkpoint = Checkpoint(**{**values, **tuples, "architecture": Architecture(**architecture)})
+    checkpoint.image_settings  # noqa: B018 - it checks its fields
+    check_arguments(checkpoint.architecture.arguments)
+    checkpoint._outputs()
     if not is_known(checkpoint.architecture.timm_name):
-        raise EnsembleError(
-            f"{path} cannot be used: timm has no model {shown(checkpoint.architecture.timm_name)}",
+        raise UnknownModelError(
+            f"timm has no model {shown(checkpoint.architecture.timm_name)}",
             hint="only models of timm are loaded; pip install --upgrade timm",
         )
     return checkpoint

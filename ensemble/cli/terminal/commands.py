@@ -13,6 +13,8 @@ COMMANDS = {
     "blend": "combine prediction files by voting or by learned weights, aligned by id",
     "tta": "test-time augmentation of a checkpoint or a run",
     "predict": "predict new images with a checkpoint, a run or a blend; write a submission",
+    "export": "write a blend, a run or a checkpoint as one folder that predicts without anything else",
+    "push": "upload an exported model to a repository of the Hugging Face Hub",
     "serve": "answer HTTP requests with a model, and show a page to drop images on",
     "runs": "list, filter, compare, show, rename, move and remove runs and blends; add notes",
     "trust": "let ./ensemble.toml of a folder name code (transform); remembered outside the folder",

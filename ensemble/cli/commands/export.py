@@ -1,0 +1,68 @@
+"""`ensemble export`: write a blend, a run or a checkpoint as one folder that predicts without anything else."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.options import REPORT, RUN
+
+WRITTEN = "Written"
+
+
+def export(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="the name of a blend or of a run, a blend.toml, a checkpoint, or an exported model",
+            metavar="BLEND|RUN|CKPT",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="the new folder, or a name that ends in .zip",
+            metavar="FOLDER",
+            rich_help_panel=WRITTEN,
+        ),
+    ],
+    half: Annotated[
+        bool,
+        typer.Option(
+            "--half",
+            help="store fp16 weights, half the size; the largest difference of probabilities is measured and stated",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = False,
+    onnx: Annotated[
+        bool,
+        typer.Option(
+            "--onnx",
+            help="add model.onnx, one graph from pixels to probabilities, checked against torch",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="metric of the stated score [that of the blend, or macro_f1]", rich_help_panel=REPORT),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing model", rich_help_panel=RUN)] = False,
+) -> int:
+    """Write a model as one folder: weights, how they are combined, the score, and a model card.
+
+    The folder needs no training data, no run folder and no network, and nothing in it can run code. Every part has a
+    hash. Loading it predicts some synthetic images and compares the probabilities with the expected ones. Use it with
+    ensemble predict FOLDER IMAGES, or ensemble.load(FOLDER) in Python.
+    """
+    from ensemble.export.face import export as write_model
+
+    made = write_model(what, output, half=half, onnx=onnx, metric=metric, force=force)
+    console.result(f"{made.display_table().text(100)}\n\n{output} written", made.to_dict())
+    console.next_step(f"ensemble predict {shlex.quote(str(output))} IMAGES")
+    return 0

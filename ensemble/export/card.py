@@ -1,0 +1,164 @@
+"""Write the model card, ``README.md``: what the model was trained on, its score, its limits and how it is used."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ensemble.model_files.record import ModelRecord
+from folds.errors import printable
+
+_MOST_CLASSES = 200
+
+
+def card_text(record: ModelRecord, onnx_note: str = "") -> str:
+    """Return the card as Markdown with the front matter of Hugging Face."""
+    people = record.trained.get("people")
+    trained = f"{record.trained.get('images', 0):,} images" + (f" of {people:,} people" if people else "")
+    folds = len(record.models)
+    lines = [
+        *_front(record),
+        f"# {_text(record.name)}",
+        "",
+        f"Classifies images into {len(record.classes)} classes ({_text(record.target)}). It is a {record.kind} of "
+        f"{len(record.runs)} run{'s' * (len(record.runs) > 1)} with {folds} model{'s' * (folds > 1)}, trained on "
+        f"{trained}, and was exported by {_text(record.program)}.",
+        "",
+        "## Score",
+        "",
+        *_score_lines(record),
+        *_class_table(record),
+        "## Use",
+        "",
+        "```python",
+        "import ensemble as en  # pip install ensemble-folds",
+        "",
+        'model = en.load("model/")  # this folder; no network and no other file is needed',
+        'model.predict_proba(["new1.jpg", "new2.jpg"])  # (2, classes) float32, columns in the order of model.classes_',
+        "```",
+        "",
+        "`ensemble predict model/ images/ --csv answers.csv` writes a CSV.",
+        "",
+        *([onnx_note, ""] if onnx_note else []),
+        "## Models",
+        "",
+        *_model_table(record),
+        "",
+        "## Limits",
+        "",
+        *_limits(record),
+        "",
+        "## Files",
+        "",
+        "`model.toml` describes everything and holds the SHA-256 of every other file; `weights/*.safetensors` are the "
+        f"weights ({record.precision}); `expected.npz` holds {record.expected['images']} synthetic images and the "
+        "probabilities that they must get, which are computed again when the model is loaded. No file holds code, and "
+        "none holds an image, an id or a name from the training data.",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _front(record: ModelRecord) -> list[str]:
+    """Return the front matter in YAML; every text is quoted as JSON, which YAML reads."""
+    lines = ["---", "library_name: ensemble-folds", "pipeline_tag: image-classification"]
+    lines += ["tags:", "- image-classification", "- ensemble", "- timm", "- pytorch"]
+    score = record.score
+    if score:
+        metric = json.dumps(score["metric"])
+        lines += ["model-index:", f"- name: {json.dumps(record.name)}", "  results:", "  - task:"]
+        lines += ["      type: image-classification", "    dataset:", '      type: "private"']
+        lines += [f"      name: {json.dumps(score['basis'])}", "    metrics:", f"    - type: {metric}"]
+        lines += [f"      name: {metric}", f"      value: {score['score']:.6f}"]
+    return [*lines, "---", ""]
+
+
+def _score_lines(record: ModelRecord) -> list[str]:
+    lines = []
+    for score in (record.score, record.test_score):
+        if not score:
+            continue
+        ends = f"[{score['low']:.3f}, {score['high']:.3f}]" if "low" in score and "high" in score else "[unknown]"
+        over = "over people" if score.get("people") else "over images"
+        counted = f"{score['images']:,} images" + (f" of {score['people']:,} people" if score.get("people") else "")
+        unit = ", per person" if score["per_person"] else ""
+        lines += [
+            f"{_text(score['metric'])} {score['score']:.3f} {ends} ({score['level']:.0%} CI {over}{unit}), accuracy "
+            f"{score['accuracy']:.3f}, on {counted}: {_text(score['basis'])}.",
+            "",
+        ]
+        if score.get("warning"):
+            lines += [f"Warning: {_text(score['warning'])}.", ""]
+    if not lines:
+        return ["Unknown: no predictions with labels were found when the model was exported.", ""]
+    if record.score:
+        lines += [
+            "Out-of-fold predictions are made by models that were not trained on the person. New images get the mean "
+            "of the models of all folds, which this score does not describe exactly.",
+            "",
+        ]
+    return lines
+
+
+def _class_table(record: ModelRecord) -> list[str]:
+    table: Mapping[str, Any] = record.score.get("per_class") or {}
+    if not table:
+        return []
+    unit = "people" if record.score["per_person"] else "images"
+    lines = [f"| class | {unit} | precision | recall | F1 |", "|---|---:|---:|---:|---:|"]
+    for name, (support, precision, recall, f1) in list(table.items())[:_MOST_CLASSES]:
+        lines.append(f"| {_text(name)} | {support:,.0f} | {precision:.3f} | {recall:.3f} | {f1:.3f} |")
+    more = len(table) - _MOST_CLASSES
+    return [*lines, "", *([f"… and {more:,} more classes in model.toml", ""] if more > 0 else [])]
+
+
+def _model_table(record: ModelRecord) -> list[str]:
+    lines = ["| run | architecture | input | folds | views | weight |", "|---|---|---:|---:|---|---:|"]
+    shares = dict(zip(record.combination.runs, record.combination.shares.tolist(), strict=True))
+    for run in record.runs:
+        weight = f"{shares[run.name]:.3f}" if run.name in shares else "–"
+        if run.joined:
+            lines.append(f"| {_text(run.name)} | joins {_text(', '.join(run.joined))} | | | | {weight} |")
+            continue
+        one = record.models[run.models[0]]["architecture"]
+        size = f"{one['width']}×{one['height']} px"
+        views = f"{len(run.merge.views)} ({run.merge.how})" if len(run.merge.views) > 1 else "1"
+        name, timm = _text(run.name), _text(one["timm_name"])
+        lines.append(f"| {name} | {timm} | {size} | {len(run.models)} | {views} | {weight} |")
+    return [*lines, "", f"Combination: {_text(record.combination.pool)}{_steps(record)}."]
+
+
+def _steps(record: ModelRecord) -> str:
+    made = record.combination
+    steps = [("calibration of each run", made.before), ("stacking", made.stacked)]
+    steps += [("calibration of the result", made.after), ("class bias", made.bias)]
+    named = [name for name, step in steps if step is not None]
+    return f" with {', '.join(named)}" if named else ""
+
+
+def _limits(record: ModelRecord) -> list[str]:
+    lines = [
+        "- It knows only these classes: an image of anything else gets one of them, often with high probability.",
+        "- The score holds for people and images like those of the training. Other cameras, places or groups of people "
+        "can be predicted worse; score the model on labeled images of your own before relying on it.",
+        "- Probabilities are calibrated only if the combination above says so.",
+    ]
+    if record.combination.bias is not None:
+        lines.append("- A class bias adapts decisions to the metric, so probabilities are not calibrated.")
+    if record.half_difference is not None:
+        lines.append(
+            "- Weights are stored in fp16: on the synthetic images, probabilities differ from those of the fp32 "
+            f"weights by at most {record.half_difference:.1e}."
+        )
+    if any(model.get("selected_on_validation") for model in record.models):
+        lines.append("- Something about a model was chosen on its validation images, so the score may be too high.")
+    if record.combination.pool == "rank":
+        lines.append("- Rank voting compares images with each other: one image alone cannot be predicted.")
+    return lines
+
+
+def _text(text: object) -> str:
+    """Return a text that has no meaning in Markdown or HTML."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|~!&])", r"\\\1", printable(str(text)))
+    return escaped.replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")

@@ -1,0 +1,160 @@
+"""`ensemble.export`: write a blend, a run or a checkpoint as one folder that predicts without anything else."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ensemble.blending.output import write_blend
+from ensemble.export.scores import Knowledge, collect
+from ensemble.export.write import build_bundle, check_target, finished, write_bundle
+from ensemble.model_files.record import ModelRecord
+from ensemble.prediction.source import PredictionSource, load_source
+from folds.errors import EnsembleError, UsageError
+from folds.utils.arguments import FLAG, NAME, PATH, check_arguments, described
+from folds.utils.display import Displayed, Table
+from folds.utils.schema import optional
+
+if TYPE_CHECKING:
+    from ensemble.blending.blend import Blend
+
+logger = logging.getLogger(__name__)
+
+_KINDS = {"output": PATH, "root": PATH, "metric": optional(NAME), **dict.fromkeys(("half", "onnx", "force"), FLAG)}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExportedModel(Displayed):
+    """What `export` wrote.
+
+    Attributes
+    ----------
+    path : the folder or the archive.
+    record : the content of ``model.toml``.
+    bytes : of all files.
+    onnx : times of the ONNX graph and of torch, and their largest difference; None without a graph.
+    """
+
+    path: Path
+    record: ModelRecord
+    bytes: int
+    onnx: dict[str, Any] | None = None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as ``ensemble export --json`` prints them."""
+        record = self.record
+        return {
+            "path": str(self.path),
+            "name": record.name,
+            "kind": record.kind,
+            "sha256": record.sha256,
+            "classes": list(record.classes),
+            "models": len(record.models),
+            "bytes": self.bytes,
+            "precision": record.precision,
+            "half_difference": record.half_difference,
+            "score": dict(record.score) or None,
+            "trained": dict(record.trained),
+            "onnx": self.onnx,
+        }
+
+    def display_table(self) -> Table:
+        """Return the table to display: what is in the model."""
+        record = self.record
+        rows: list[list[object]] = [["models", len(record.models)], ["classes", len(record.classes)]]
+        rows += [["size", f"{self.bytes / 1e6:.1f} MB ({record.precision})"]]
+        if record.score:
+            score = record.score
+            ends = f" [{score['low']:.3f}, {score['high']:.3f}]" if "low" in score and "high" in score else ""
+            rows.append([score["metric"], f"{score['score']:.3f}{ends}"])
+        notes = [f"score: {record.score['basis']}"] if record.score else ["score: not known"]
+        if record.half_difference is not None:
+            notes.append(
+                f"fp16 weights change probabilities of the synthetic images by at most {record.half_difference:.1e}"
+            )
+        if self.onnx is not None:
+            notes.append(
+                f"model.onnx: {self.onnx['milliseconds']:.1f} ms for {self.onnx['images']} images, torch "
+                f"{self.onnx['torch_milliseconds']:.1f} ms; largest difference {self.onnx['difference']:.1e}"
+            )
+        return Table(f"{record.kind} {record.name} exported to {self.path}", ["", ""], rows, tuple(notes), 1)
+
+
+def export(
+    what: Blend | str | Path,
+    output: str | Path,
+    *,
+    half: bool = False,
+    onnx: bool = False,
+    metric: str | None = None,
+    force: bool = False,
+    root: str | Path = ".",
+) -> ExportedModel:
+    """Write a blend, a run or a checkpoint as one folder or ``.zip`` that needs no other file, and no network.
+
+    Parameters
+    ----------
+    what : a blend, or what `ensemble.predict` takes: path of a checkpoint, name of a run, name, folder or
+        ``blend.toml`` of a blend, or another exported model.
+    output : the new folder, or a name that ends in ``.zip``.
+    half : whether to store fp16 weights, half the size; the largest difference of probabilities is measured and stated.
+    onnx : whether to add ``model.onnx``, one graph from pixels to probabilities (needs the extra ``onnx``).
+    metric : metric of the stated score; default: that of the blend, or macro_f1.
+    force : whether to replace an existing model.
+    root : the folder that holds ``runs/`` and ``checkpoints/``.
+
+    Raises
+    ------
+    EnsembleError : nothing of this name exists, `output` exists, or the combination cannot be exported.
+
+    Examples
+    --------
+    >>> import ensemble as en
+    >>> en.export("final", "model/", root="/nowhere")
+    Traceback (most recent call last):
+    ...
+    folds.errors.EnsembleError: expected a checkpoint, a run, a blend or a model, found 'final'
+    """
+    check_arguments(locals(), _KINDS)
+    root, path = Path(root), Path(output)
+    check_target(path, force)
+    source, known = _loaded(what, root, metric)
+    bundle = build_bundle(source, known, half)
+    graph = timed = None
+    note = ""
+    if onnx:
+        from ensemble.export.onnx_graph import build_graph
+
+        graph, timed, note = build_graph(bundle)
+    bundle = finished(bundle, graph, note)
+    write_bundle(bundle, path, force)
+    return ExportedModel(path, bundle.record, sum(map(len, bundle.parts.values())), timed)
+
+
+def _loaded(what: Any, root: Path, metric: str | None) -> tuple[PredictionSource, Knowledge]:
+    """Return what is exported, and what is known about it.
+
+    Raises
+    ------
+    UsageError : it is neither a name, nor a path, nor a blend.
+    """
+    if isinstance(what, str | Path):
+        source = load_source(what, root)
+        return source, collect(source, root, metric)
+    if not (hasattr(what, "combination") and hasattr(what, "votes")):
+        raise UsageError(f"`what` must be a name, a path or a blend, found {described(what)}")
+    with tempfile.TemporaryDirectory() as folder:
+        # The file of a blend is the one description of it; one that was not saved gets a file for the moment.
+        write_blend(what, Path(folder) / what.name)
+        if not (Path(folder) / what.name / "blend.toml").is_file():
+            raise EnsembleError(
+                "a vote by attribute cannot be applied to new images", hint="blend again with `by=class`"
+            )
+        source = load_source(Path(folder) / what.name / "blend.toml", root)
+        return replace(source, folder=None), collect(source, root, metric)

@@ -1,0 +1,147 @@
+"""Turn what people pass as images (paths, arrays, PIL images, bytes, tables) into functions that decode them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from folds.data.image_folder import is_image
+from folds.data.table import SampleTable
+from folds.errors import UsageError
+from folds.images.checks import refusal
+from folds.images.content_index import UnreadableImageError, read_content
+from folds.images.decode import decode_image, fit_image
+from folds.images.settings import ImageSettings
+from folds.utils.arguments import described
+from folds.utils.parallel import cpu_count, map_threads
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+EXPECTED = "paths, uint8 arrays (height, width, 3), PIL images, a DataFrame, a folder or a table"
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images that are decoded one by one.
+
+    Attributes
+    ----------
+    ids : one per image: its path, or its number.
+    openers : functions (settings) → uint8 (height, width, 3).
+    """
+
+    ids: tuple[str, ...]
+    openers: tuple[Callable[[ImageSettings], NDArray[np.uint8]], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def decoded(
+        self, index: Sequence[int], settings: Sequence[ImageSettings]
+    ) -> dict[ImageSettings, NDArray[np.uint8]]:
+        """Return the pixels of some images in every size.
+
+        Raises
+        ------
+        EnsembleError : images cannot be used, all of them in one error.
+        """
+        pixels = {one: np.empty((len(index), *one.shape), np.uint8) for one in settings}
+        problems: list[UnreadableImageError | None] = [None] * len(index)
+
+        def decode(at: int) -> None:
+            try:
+                for one in settings:
+                    pixels[one][at] = self.openers[index[at]](one)
+            except UnreadableImageError as error:
+                problems[at] = error
+
+        if len(index) == 1:
+            decode(0)
+        else:
+            map_threads(decode, len(index), cpu_count(), None)
+        found = [(at, one) for at, one in enumerate(problems) if one is not None]
+        if found:
+            raise refusal(found, [Path(self.ids[at]) for at in index], None)
+        return pixels
+
+
+def images_of(images: Any) -> ImageList | SampleTable | Path:
+    """Return the images as a list, as a table (of a DataFrame), or as the path of a folder, a table or a pattern.
+
+    Raises
+    ------
+    UsageError : it is nothing of this kind, or empty.
+    """
+    if hasattr(images, "columns") and hasattr(images, "iloc"):
+        return _of_frame(images)
+    if isinstance(images, str | Path):
+        return _list([images]) if is_image(str(images)) and not Path(images).is_dir() else Path(images)
+    if isinstance(images, np.ndarray):
+        return _list(list(images) if images.ndim == 4 or images.ndim == 1 else [images])
+    if isinstance(images, bytes | bytearray) or _is_pil(images):
+        return _list([images])
+    if not isinstance(images, Iterable) or isinstance(images, dict):
+        raise UsageError(f"`images` must be {EXPECTED}, found {described(images)}")
+    return _list(list(images))
+
+
+def _of_frame(frame: Any) -> SampleTable:
+    from folds.data.readers import table_from_frame
+
+    return table_from_frame(frame, training=False)
+
+
+def _list(images: list[Any]) -> ImageList:
+    if not images:
+        raise UsageError("expected one image or more, found none", hint=f"`images` are {EXPECTED}")
+    openers = tuple(_opener(at, one) for at, one in enumerate(images))
+    return ImageList(
+        tuple(str(one) if isinstance(one, str | Path) else str(at) for at, one in enumerate(images)), openers
+    )
+
+
+def _opener(at: int, image: Any) -> Callable[[ImageSettings], NDArray[np.uint8]]:
+    if isinstance(image, str | Path):
+        path = Path(image)
+        return lambda settings: decode_image(read_content(path).data, settings).pixels
+    if isinstance(image, bytes | bytearray):
+        data = bytes(image)
+        return lambda settings: decode_image(data, settings).pixels
+    if _is_pil(image):
+        return lambda settings: fit_image(image, settings)
+    if isinstance(image, np.ndarray):
+        picture = _of_array(at, image)
+        return lambda settings: fit_image(picture, settings)
+    raise UsageError(f"image {at} must be a path, a uint8 array, a PIL image or bytes, found {described(image)}")
+
+
+def _of_array(at: int, values: NDArray[Any]) -> Image.Image:
+    from PIL import Image
+
+    shape = values.shape
+    if values.dtype != np.uint8:
+        raise UsageError(
+            f"image {at} has the type {values.dtype}, expected uint8 values from 0 to 255",
+            hint="(values * 255).round().astype('uint8') converts values from 0 to 1",
+        )
+    if values.ndim == 3 and shape[2] == 1:
+        values, shape = values[:, :, 0], shape[:2]
+    if not (values.ndim == 2 or (values.ndim == 3 and shape[2] in (3, 4))) or 0 in shape:
+        listed = " × ".join(map(str, shape))
+        raise UsageError(
+            f"image {at} is an array of shape {listed}, expected (height, width, 3), (height, width, 4) or "
+            "(height, width)",
+            hint="several images are an array (images, height, width, 3) or a list; torch's order needs "
+            "transpose(1, 2, 0)",
+        )
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def _is_pil(value: Any) -> bool:
+    return any(kind.__module__.startswith("PIL.") and kind.__name__ == "Image" for kind in type(value).__mro__)

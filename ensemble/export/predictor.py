@@ -1,0 +1,273 @@
+"""`ensemble.load`: an exported model in memory that predicts images; usable from several threads at once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.export.inputs import ImageList, images_of
+from ensemble.model_files.reading import StoredModel, is_model, read_model
+from ensemble.model_files.record import ModelRecord
+from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
+from ensemble.prediction.combine import combine_members
+from ensemble.prediction.face import images_table
+from ensemble.prediction.predict import check_source, predict_table
+from ensemble.prediction.source import source_of
+from folds.data.table import SampleTable
+from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.metrics.intervals import Interval
+from folds.models.inference import BATCH
+from folds.predictions.rows import SampleRows
+from folds.utils.arguments import FLAG, NAME, PATH, check_arguments, described, whole
+from folds.utils.display import Displayed, Table
+from folds.utils.schema import either, named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEVICE = named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU")
+_AT_ONCE = 4 * BATCH  # images decoded before they are predicted
+
+
+class Predictor(Displayed):
+    """An exported model that predicts images.
+
+    It holds all networks in memory, and nothing in it changes after `load`, so threads can share it. The same images
+    give the same probabilities, on one device and with one number of threads.
+
+    Attributes
+    ----------
+    path : the folder or archive it was loaded from.
+    difference : largest difference from the expected probabilities; None if they were not computed.
+    """
+
+    def __init__(self, model: StoredModel, device: str = "auto", verify: bool = True) -> None:
+        self.path = model.path
+        self._record = model.record
+        self._source = source_of(model)
+        self._models = LoadedModels(self._source, device)
+        tolerance = model.record.expected["tolerance"]
+        self.difference = check_expected(self._models, model.expected, tolerance) if verify else None
+
+    @property
+    def classes_(self) -> tuple[str, ...]:
+        """Return the class of each column, as scikit-learn calls it."""
+        return self._record.classes
+
+    @property
+    def score(self) -> Interval | None:
+        """Return the score that the training stated: nested or out-of-fold; None if it is not known."""
+        return _interval(self._record.score)
+
+    @property
+    def record(self) -> ModelRecord:
+        """Return the content of ``model.toml``."""
+        return self._record
+
+    @property
+    def device(self) -> str:
+        """Return the device that predicts, as torch calls it."""
+        return self._models.device
+
+    def predict_proba(self, images: Any) -> NDArray[np.float32]:
+        """Return (n, classes) float32 probabilities; the columns are `classes_`.
+
+        Parameters
+        ----------
+        images : a path, an array, a PIL image or the bytes of an image file, or a list of these; a DataFrame with a
+            column ``path``; or the path of a folder or a table. Arrays are uint8, (height, width, 3), with transparency
+            (height, width, 4), gray (height, width), or several images (n, height, width, 3).
+
+        Raises
+        ------
+        UsageError : the images are of another type or shape, or the combination needs more than one.
+        EnsembleError : images cannot be read, all of them in one error.
+        """
+        return self._predicted(images)[0]
+
+    def predict(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> NDArray[np.str_]:
+        """Return (n,) the predicted classes.
+
+        Parameters
+        ----------
+        images : see `predict_proba`.
+        threshold : for two classes, a number: the second class is predicted from this probability on. For any number of
+            classes, class → probability from which on it is predicted: among the classes that reach theirs, the one
+            that exceeds it by the largest factor; without one, the most probable class that has no threshold.
+
+        Raises
+        ------
+        UsageError : a threshold is not above 0 and at most 1, or not of a class.
+        """
+        limits = self._thresholds(threshold)
+        return np.array(self.classes_)[decide(self.predict_proba(images), limits)]
+
+    def predict_frame(self, images: Any, threshold: float | Mapping[str, float] | None = None) -> pd.DataFrame:
+        """Return a DataFrame with the columns id, prediction and one of probabilities per class.
+
+        The id is the path of an image, its id in a table, or its number.
+
+        Raises
+        ------
+        UsageError, EnsembleError : see `predict`.
+        """
+        import pandas as pd
+
+        limits = self._thresholds(threshold)
+        values, ids = self._predicted(images)
+        frame = pd.DataFrame({"id": list(ids), "prediction": np.array(self.classes_)[decide(values, limits)]})
+        return pd.concat([frame, pd.DataFrame(values, columns=list(self.classes_))], axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values: name, classes, scores, counts, models and the version that exported it."""
+        record = self._record
+        return {
+            "path": str(self.path),
+            "name": record.name,
+            "program": record.program,
+            "sha256": record.sha256,
+            "target": record.target,
+            "classes": list(record.classes),
+            "precision": record.precision,
+            "device": self.device,
+            "models": [f"{model['run']} fold {model['fold']}" for model in record.models],
+            "passes": sum(len(run.models) * len(run.merge.views) for run in record.runs),
+            "score": dict(record.score) or None,
+            "test_score": dict(record.test_score) or None,
+            "trained": dict(record.trained),
+            "difference": self.difference,
+        }
+
+    def display_table(self) -> Table:
+        """Return the table to display: runs with architectures, folds and views, and the score."""
+        record = self._record
+        rows: list[list[object]] = []
+        shares = dict(zip(record.combination.runs, record.combination.shares.tolist(), strict=True))
+        for run in record.runs:
+            arch = record.models[run.models[0]]["architecture"]["timm_name"] if run.models else "joined"
+            weight = f"{shares[run.name]:.3f}" if run.name in shares else "–"
+            rows.append([run.name, arch, len(run.models), len(run.merge.views) if run.models else 0, weight])
+        people = record.trained.get("people")
+        trained = f"{record.trained['images']:,} images" + (f" of {people:,} people" if people else "")
+        notes = [f"{len(record.classes)} classes, trained on {trained}, exported by {record.program}"]
+        if self.score is not None:
+            notes.append(f"{record.score['metric']} {self.score} ({record.score['basis']})")
+        if self.difference is not None:
+            notes.append(f"largest difference from the expected probabilities: {self.difference:.1e}")
+        return Table(f"model {record.name}", ["run", "architecture", "folds", "views", "weight"], rows, tuple(notes), 2)
+
+    def _predicted(self, images: Any) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        """Return the probabilities and the ids of images."""
+        given = images_of(images)
+        if isinstance(given, ImageList):
+            check_source(self._source, len(given))
+            return self._of_list(given), given.ids
+        table = given if isinstance(given, SampleTable) else images_table(str(given), self._source)
+        check_source(self._source, len(table))
+        return self._of_table(table), tuple(table.ids.tolist())
+
+    def _of_list(self, images: ImageList) -> NDArray[np.float32]:
+        parts = []
+        for start in range(0, len(images), _AT_ONCE):
+            index = range(start, min(start + _AT_ONCE, len(images)))
+            parts.append(self._models.members(images.decoded(index, self._models.settings)))
+        members = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        return combine_members(self._source, members, SampleRows(numbered(len(images)).ids))
+
+    def _of_table(self, table: SampleTable) -> NDArray[np.float32]:
+        device = self.device.removeprefix("cuda:")
+        with tempfile.TemporaryDirectory() as work:
+            return predict_table(self._source, table, work=Path(work), device=device).probabilities
+
+    def _thresholds(self, threshold: float | Mapping[str, float] | None) -> NDArray[np.float64]:
+        """Return (classes,) the threshold of each class; nan for none."""
+        limits = np.full(len(self.classes_), np.nan)
+        if threshold is None:
+            return limits
+        named = threshold
+        if not isinstance(named, Mapping):
+            if len(limits) != 2:
+                raise UsageError(
+                    f"`threshold={threshold}` is a number, and there are {len(limits)} classes",
+                    hint=f"name a class: `threshold={{'{self.classes_[0]}': .5}}`",
+                )
+            value = _probability(named)
+            return np.array([np.nextafter(1 - value, 1) or np.nextafter(0, 1), value])
+        for name, value in named.items():
+            if name not in self.classes_:
+                raise unknown_name("class", str(name), list(self.classes_))
+            limits[self.classes_.index(name)] = _probability(value)
+        return limits
+
+
+def _probability(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not 0 < value <= 1:
+        raise UsageError(f"`threshold` must be a probability above 0 and at most 1, found {described(value)}")
+    return float(value)
+
+
+def decide(probabilities: NDArray[np.floating], limits: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return (n,) the predicted columns; see `Predictor.predict`.
+
+    Parameters
+    ----------
+    limits : (classes,) thresholds; nan for a class without one.
+    """
+    values = np.asarray(probabilities, np.float64)
+    has = ~np.isnan(limits)
+    if not has.any():
+        return values.argmax(axis=1)
+    factor = np.where(has, values / np.where(has, limits, 1), 0)
+    reached = factor >= 1
+    others = values if has.all() else np.where(has, -1, values)
+    return np.where(reached.any(axis=1), np.where(reached, factor, 0).argmax(axis=1), others.argmax(axis=1))
+
+
+def _interval(score: Mapping[str, Any]) -> Interval | None:
+    if not score:
+        return None
+    ends = (float(score.get(name, np.nan)) for name in ("low", "high"))
+    people = int(score.get("people") or 0)
+    return Interval(
+        float(score["score"]), *ends, level=score["level"], people=people, warning=score.get("warning") or ""
+    )
+
+
+def load(path: str | Path, device: str | int = "auto", verify: bool = True) -> Predictor:
+    """Load an exported model, a folder or a ``.zip``; no code in it can run.
+
+    The hash of every file is checked. The networks then predict the model's synthetic images, and the probabilities
+    must be the expected ones.
+
+    Parameters
+    ----------
+    device : ``auto`` (the first GPU, else the CPU), ``cpu``, or the number of a GPU.
+    verify : whether to compute the expected probabilities again; hashes are checked in any case.
+
+    Raises
+    ------
+    EnsembleError : it is not a model, something in it was changed, a newer version exported it, or its probabilities
+        are not the expected ones.
+
+    Examples
+    --------
+    >>> import ensemble as en
+    >>> en.load("/nowhere/model")
+    Traceback (most recent call last):
+    ...
+    folds.errors.EnsembleError: there is no model /nowhere/model
+    """
+    check_arguments(locals(), {"path": PATH, "device": DEVICE, "verify": FLAG})
+    place = Path(path)
+    if place.name == "model.toml":
+        place = place.parent
+    if place.exists() and not is_model(place):
+        raise EnsembleError(
+            f"{place} is not an exported model: it has no model.toml", hint="ensemble export BLEND -o model/ writes one"
+        )
+    return Predictor(read_model(place), str(device), verify)

@@ -1,0 +1,135 @@
+"""Collect what is known about a model for its card: scores over people and counts of what it was trained on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.model_files.reading import read_record
+from ensemble.prediction.source import PredictionSource
+from folds.errors import EnsembleError
+from folds.metrics.classification import confusion_counts
+from folds.metrics.grouping import average_by_person
+from folds.metrics.intervals import LEVEL
+from folds.predictions.files import fold_files, oof_file
+from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
+from folds.predictions.reading import labels_and_groups, score_rows
+from folds.utils.files import read_json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Scores and counts, as tables of ``model.toml``; {} for what is not known."""
+
+    score: Mapping[str, Any] = field(default_factory=dict)
+    test_score: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
+
+
+def collect(source: PredictionSource, root: Path, metric: str | None = None) -> Knowledge:
+    """Return the scores and counts of a checkpoint, a run or a blend, from the predictions that it wrote.
+
+    Parameters
+    ----------
+    root : the folder that holds ``runs/``.
+    metric : metric of the score; None for that of the blend, or macro F1.
+    """
+    if source.kind == "model" and source.folder is not None:
+        record = read_record(source.folder)
+        return Knowledge(record.score, record.test_score, record.trained)
+    fallback = {"images": max((_images(one) for one in source.models), default=0)}
+    try:
+        oof, test, basis, recorded = _predictions(source, root)
+    except EnsembleError as error:
+        logger.warning(f"the model gets no score: {error.message}")
+        return Knowledge(trained=fallback)
+    named, per_person = metric or recorded[0], recorded[1]
+    score = _score(oof, named, per_person, basis) if oof is not None else {}
+    tested = _score(test, named, per_person, "test images") if test is not None else {}
+    if not score:
+        logger.warning(f"no out-of-fold predictions of {source.name} with labels were found: the model gets no score")
+    return Knowledge(score, tested, _trained(oof, source.kind) or fallback)
+
+
+def _images(model: Any) -> int:
+    return len(model.checkpoint.training_hashes) + len(model.checkpoint.validation_hashes)
+
+
+def _predictions(
+    source: PredictionSource, root: Path
+) -> tuple[Predictions | None, Predictions | None, str, tuple[str, bool]]:
+    """Return the out-of-fold and test predictions, what the former are, and the metric and whether it is per person."""
+    if source.folder is not None:
+        record = read_json(source.folder / "blend.json") if (source.folder / "blend.json").is_file() else {}
+        record = record if isinstance(record, dict) else {}
+        found = [read_predictions(file) if file.is_file() else None for file in map(source.folder.joinpath, _FILES)]
+        metric = record.get("metric") if isinstance(record.get("metric"), str) else "macro_f1"
+        basis = "nested cross-validation over people" if record.get("fitted") else "out-of-fold predictions"
+        return found[0], found[1], basis, (str(metric), record.get("per") == "person")
+    run = source.models[0].checkpoint.run
+    file, tests = oof_file(root / "runs", run), fold_files(root / "runs", run)
+    oof = read_predictions(file) if file.exists() else None
+    test = mean_of_folds([tests[fold] for fold in source.runs[0].folds if fold in tests])
+    basis = "out-of-fold predictions"
+    if source.kind == "checkpoint" and oof is not None:
+        fold = source.models[0].checkpoint.fold
+        basis = f"validation images of fold {fold}"
+        oof = None if oof.fold is None else oof.take(np.flatnonzero(oof.fold == fold))
+    return oof, test, basis, ("macro_f1", False)
+
+
+_FILES = ("oof.npy", "test.npy")
+
+
+def _score(found: Predictions, metric: str, per_person: bool, basis: str) -> dict[str, Any]:
+    """Return a table [score]; {} without labels."""
+    metadata, classes = found.metadata, found.classes
+    if found.labels is None or not set(found.labels.tolist()) <= set(classes) or not len(found):
+        return {}
+    per_person = per_person and found.persons is not None
+    report = score_rows(found.probabilities, metadata, metric, per_person)
+    labels, people = labels_and_groups(metadata)
+    probabilities = found.probabilities
+    if per_person:
+        labels, probabilities, _, _ = average_by_person(labels, probabilities, people, len(classes))
+    counts = confusion_counts(labels, probabilities.argmax(axis=1), len(classes))
+    true, support, predicted = (counts[i].astype(float) for i in range(3))
+    recall = np.divide(true, support, out=np.zeros_like(true), where=support > 0)
+    precision = np.divide(true, predicted, out=np.zeros_like(true), where=predicted > 0)
+    both = support + predicted
+    f1 = np.divide(2 * true, both, out=np.zeros_like(true), where=both > 0)
+    table = np.stack([support, precision, recall, f1], axis=1)
+    interval = report.interval
+    return {
+        "metric": report.metric,
+        "score": float(interval.value),
+        **{name: float(end) for name, end in (("low", interval.low), ("high", interval.high)) if np.isfinite(end)},
+        "level": LEVEL,
+        "people": None if found.persons is None else len(set(found.persons.tolist())),
+        "images": len(found),
+        "accuracy": float(report.accuracy),
+        "basis": basis,
+        "per_person": per_person,
+        "warning": interval.warning,
+        "per_class": {name: [round(float(v), 6) for v in row] for name, row in zip(classes, table, strict=True)},
+    }
+
+
+def _trained(oof: Predictions | None, kind: str) -> dict[str, Any]:
+    """Return the table [trained]: every image of training and validation has an out-of-fold prediction."""
+    if oof is None or kind == "checkpoint":
+        return {}
+    found: dict[str, Any] = {"images": len(oof)}
+    if oof.persons is not None:
+        found["people"] = len(set(oof.persons.tolist()))
+    if oof.labels is not None:
+        names, counts = np.unique(oof.labels, return_counts=True)
+        found["images_per_class"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    return found

@@ -1,0 +1,286 @@
+"""Write an exported model: weights, expected probabilities, the model card and ``model.toml``, all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.export.card import card_text
+from ensemble.export.scores import Knowledge
+from ensemble.model_files.container import CARD, EXPECTED, ONNX, RECORD, WEIGHTS
+from ensemble.model_files.expected import Expected, pack_expected, synthetic_images
+from ensemble.model_files.reading import read_record
+from ensemble.model_files.record import FileEntry, ModelRecord, RunEntry, plain, to_text
+from ensemble.model_files.weights import pack_weights, unpack_weights
+from ensemble.prediction.arrays import LoadedModels, columns_of, numbered
+from ensemble.prediction.combine import combine_members
+from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
+from folds import __version__
+from folds.errors import EnsembleError
+from folds.images.decode import fit_image
+from folds.models.checkpoint import Checkpoint
+from folds.utils.files import cannot_write, make_folder, remove, sha256_bytes
+
+SEED = 20_251_129
+IMAGES = 3
+_CANDIDATES = 24
+_CLEAR_MARGIN = 1e-3  # distance from the threshold of adaptive views, where rounding could decide
+# Largest difference of a fold model's probabilities: fp32 on CPUs differs in the last bits; GPUs may use TF32.
+TOLERANCE = {"cpu": 1e-4, "gpu": 5e-3, "fp16": 2e-2, "bf16": 8e-2}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The content of an exported model: its record, and name → bytes of every part."""
+
+    record: ModelRecord
+    parts: Mapping[str, bytes]
+    source: PredictionSource
+    expected: Expected
+
+
+def build_bundle(source: PredictionSource, known: Knowledge, half: bool = False) -> Bundle:
+    """Return the parts of a model; its expected probabilities are computed from the weights as they are stored.
+
+    Parameters
+    ----------
+    known : scores and counts of the training.
+    half : whether to store fp16 weights; the largest difference of probabilities is measured.
+
+    Raises
+    ------
+    EnsembleError : the models cannot predict.
+    """
+    files, entries, stored = _weights(source, half)
+    expected, difference = _expected(source, stored if half else source, half)
+    record = ModelRecord(
+        name=source.name,
+        kind=source.kind,
+        program=f"ensemble {__version__}",
+        classes=source.classes,
+        target=source.target,
+        combination=source.combination,
+        runs=tuple(_run_entry(run, source) for run in source.runs),
+        models=tuple(entries),
+        class_attributes=source.class_attributes,
+        ranking=tuple(name for name in source.ranking if name in source.combination.runs),
+        precision="fp16" if half else "fp32",
+        half_difference=difference if half else None,
+        score=known.score,
+        test_score=known.test_score,
+        trained=known.trained,
+        expected={"images": len(expected), "seed": SEED, "tolerance": TOLERANCE},
+        extras=source.extras,
+    )
+    parts = {**files, EXPECTED: pack_expected(expected)}
+    return Bundle(record, parts, stored, expected)
+
+
+def finished(bundle: Bundle, onnx: bytes | None = None, onnx_note: str = "") -> Bundle:
+    """Return the bundle with its model card, the ONNX graph if there is one, and the hashes of all parts."""
+    parts = dict(bundle.parts)
+    if onnx is not None:
+        parts[ONNX] = onnx
+    parts[CARD] = card_text(bundle.record, onnx_note).encode()
+    entries = {name: FileEntry(len(content), sha256_bytes(content)) for name, content in parts.items()}
+    record = replace(bundle.record, files=entries)
+    return replace(bundle, record=record, parts={**parts, RECORD: to_text(record).encode()})
+
+
+def _weights(source: PredictionSource, half: bool) -> tuple[dict[str, bytes], list[dict[str, Any]], PredictionSource]:
+    """Return the weight files, the fields of their [[model]] tables, and the source with the weights as stored.
+
+    A checkpoint that several runs use is stored once.
+    """
+    files: dict[str, bytes] = {}
+    entries: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    stored: dict[str, Checkpoint] = {}
+    counts = _counts(source)
+    for model in source.models:
+        if model.sha in names:
+            continue
+        checkpoint = model.checkpoint
+        name = f"{WEIGHTS}/{len(names):03d}-{checkpoint.run[:100].lstrip('.-')}.fold{checkpoint.fold}.safetensors"
+        names[model.sha] = name
+        files[name] = pack_weights(checkpoint.weights, half)
+        stored[model.sha] = replace(checkpoint, weights=unpack_weights(files[name])) if half else checkpoint
+        entries.append({"file": name, **model_fields(checkpoint), **counts.get(model.path.name, {})})
+    runs = tuple(
+        replace(run, models=tuple(FoldModel(Path(names[m.sha]), m.sha, stored[m.sha]) for m in run.models))
+        for run in source.runs
+    )
+    return files, entries, replace(source, runs=runs)
+
+
+def _counts(source: PredictionSource) -> dict[str, dict[str, Any]]:
+    """Return the counts of images of the fold models of an exported model, by the names of their files."""
+    if source.kind != "model" or source.folder is None:
+        return {}
+    names = ("training_images", "validation_images")
+    return {Path(one["file"]).name: {name: one[name] for name in names} for one in read_record(source.folder).models}
+
+
+def model_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a fold model needs beside its weights, as plain values; people and images in counts only."""
+    architecture = vars(checkpoint.architecture) | {"arguments": dict(checkpoint.architecture.arguments)}
+    recipe = {name: checkpoint.recipe.get(name) for name in ("seed", "channels_last")}
+    fields = {
+        "run": checkpoint.run,
+        "fold": checkpoint.fold,
+        "k": checkpoint.k,
+        "amp": checkpoint.amp,
+        "target": checkpoint.target,
+        "classes": checkpoint.classes,
+        "heads": checkpoint.heads,
+        "architecture": architecture,
+        "images": dict(checkpoint.images),
+        "recipe": recipe,
+        "training_images": len(checkpoint.training_hashes),
+        "validation_images": len(checkpoint.validation_hashes),
+        "selected_on_validation": checkpoint.selected_on_validation,
+    }
+    return dict(plain(fields))
+
+
+def _run_entry(run: RunModels, source: PredictionSource) -> RunEntry:
+    places: dict[str, int] = {}
+    for model in source.models:
+        places.setdefault(model.sha, len(places))
+    return RunEntry(
+        run.name, run.target, run.classes, tuple(places[model.sha] for model in run.models), run.merge, run.joined
+    )
+
+
+def _expected(source: PredictionSource, stored: PredictionSource, half: bool) -> tuple[Expected, float]:
+    """Return the expected probabilities on the CPU, and the largest difference that fp16 weights make."""
+    models = LoadedModels(stored, "cpu")
+    images = _clear_images(models)
+    pixels = _pixels(models, images)
+    members = models.members(pixels)
+    rows = numbered(len(images))
+    combined = combine_members(stored, members, rows)
+    difference = 0.0
+    if half:
+        full = LoadedModels(source, "cpu").members(pixels)
+        difference = float(np.abs(combine_members(source, full, rows) - combined).max())
+    return Expected(images, combined, columns_of(stored, members)), difference
+
+
+def _clear_images(models: LoadedModels) -> np.ndarray:
+    """Return synthetic images for which rounding does not decide whether more views are used."""
+    thresholds = [run.merge.threshold for run in models.source.runs if run.models]
+    if all(threshold is None for threshold in thresholds):
+        return synthetic_images(SEED, IMAGES)
+    from ensemble.tta.merge import margins
+    from folds.utils.numeric import softmax
+
+    images = synthetic_images(SEED, _CANDIDATES)
+    distance = np.full(len(images), np.inf)
+    for merge, logits in models.first_logits(_pixels(models, images)):
+        if merge.threshold is not None:
+            distance = np.minimum(distance, np.abs(margins(softmax(logits)) - merge.threshold))
+    clear = np.flatnonzero(distance > _CLEAR_MARGIN)[:IMAGES]
+    chosen = clear if len(clear) == IMAGES else np.sort(np.argsort(-distance, kind="stable")[:IMAGES])
+    return images[chosen]
+
+
+def _pixels(models: LoadedModels, images: np.ndarray) -> Any:
+    from PIL import Image
+
+    return models.decoded(range(len(images)), lambda at, one: fit_image(Image.fromarray(images[at]), one))
+
+
+def write_bundle(bundle: Bundle, path: Path, force: bool = False) -> Path:
+    """Write a model as a folder, or as an archive if the name ends in ``.zip``; complete or not at all.
+
+    Raises
+    ------
+    EnsembleError : `path` exists and `force` is false, is something else than a model, or cannot be written.
+    """
+    check_target(path, force)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    make_folder(path.parent)
+    try:
+        with _removed_on_error(temporary):
+            (_write_zip if path.suffix == ".zip" else _write_folder)(bundle.parts, temporary)
+            _replace(temporary, path, force)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return path
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Raise EnsembleError if a model cannot be written to `path`; `force` replaces only what is a model."""
+    if not path.name or path.name in (".", ".."):
+        raise EnsembleError(f"`output={path}`: expected the name of a new folder", hint="`output=model/`")
+    if not (path.exists() or path.is_symlink()):
+        return
+    if not force:
+        raise EnsembleError(f"the model {path} exists", hint="give another name, or `force=True` to replace it")
+    is_folder = path.is_dir() and not path.is_symlink()
+    fits = (
+        (is_folder and ((path / RECORD).is_file() or not any(path.iterdir())))
+        if path.suffix != ".zip"
+        else path.is_file()
+    )
+    if not fits:
+        raise EnsembleError(
+            f"{path} exists and is not a model, so it is not replaced", hint="move it away, or give another name"
+        )
+
+
+@contextlib.contextmanager
+def _removed_on_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(EnsembleError, OSError):
+            remove(path)
+        raise
+
+
+def _replace(temporary: Path, path: Path, force: bool) -> None:
+    """Give the written model its name; an earlier model is moved away first and removed last."""
+    if path.is_dir() and force:
+        before = path.with_name(f"{temporary.name}.old")
+        path.rename(before)
+        try:
+            temporary.rename(path)
+        except OSError:
+            before.rename(path)
+            raise
+        remove(before)
+        return
+    if path.suffix != ".zip" and path.exists():  # it appeared meanwhile
+        check_target(path, force)
+    temporary.rename(path)
+
+
+def _write_folder(parts: Mapping[str, bytes], folder: Path) -> None:
+    """Write the parts; ``model.toml`` last, without which a folder is no model."""
+    (folder / WEIGHTS).mkdir(parents=True)
+    for name in [*(name for name in parts if name != RECORD), RECORD]:
+        with open(folder / name, "xb") as file:
+            file.write(parts[name])
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _write_zip(parts: Mapping[str, bytes], path: Path) -> None:
+    with open(path, "xb") as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in [RECORD, *(name for name in parts if name != RECORD)]:
+                entry = zipfile.ZipInfo(name)  # without a date: equal models are equal files
+                entry.external_attr = 0o100644 << 16
+                archive.writestr(entry, parts[name])
+        file.flush()
+        os.fsync(file.fileno())

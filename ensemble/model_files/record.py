@@ -1,0 +1,352 @@
+"""Describe an exported model, and write and read its ``model.toml``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ensemble.learning.combination import Combination
+from ensemble.model_files.container import EXPORT_AGAIN, RECORD, WEIGHTS, is_part, refused
+from ensemble.tta.merge import Merge
+from folds.errors import EnsembleError, printable
+from folds.utils.files import sha256_bytes
+from folds.utils.schema import (
+    BOOL,
+    FILE_SAFE,
+    NUMBER,
+    ONE_LINE,
+    FieldType,
+    integer,
+    list_of,
+    mapping_of,
+    one_of,
+    optional,
+    shown,
+    validate_fields,
+)
+from folds.utils.toml import parse_toml, toml_value
+
+SCHEMA = 1
+PRECISIONS = ("fp32", "fp16")
+_SHA = FieldType(
+    "a SHA-256 in hex", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+)
+_PART = FieldType("the name of a part of a model", lambda value: isinstance(value, str) and is_part(value))
+_WEIGHTS = FieldType(
+    f"{WEIGHTS}/NAME.safetensors", lambda value: _PART.holds(value) and str(value).startswith(f"{WEIGHTS}/")
+)
+_TABLE = mapping_of(FieldType("anything", lambda value: True))
+_TABLES = FieldType(
+    "one table or more",
+    lambda value: isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value),
+)
+_TOP = {
+    "schema": integer(1),
+    "program": ONE_LINE,
+    "name": ONE_LINE,
+    "kind": one_of("checkpoint", "run", "blend", "model"),
+    "target": ONE_LINE,
+    "classes": list_of(ONE_LINE),
+    "class_attributes": optional(mapping_of(mapping_of(ONE_LINE, ONE_LINE), ONE_LINE)),
+    "ranking": list_of(ONE_LINE),
+    "precision": one_of(*PRECISIONS),
+    "half_difference": optional(NUMBER),
+    **{"combination": _TABLE, "score": optional(_TABLE), "test_score": optional(_TABLE), "trained": _TABLE},
+    **{"run": _TABLES, "model": _TABLES, "expected": _TABLE, "files": _TABLE, "integrity": _TABLE},
+}
+_SCORE = {
+    "metric": ONE_LINE,
+    "score": NUMBER,
+    "low": optional(NUMBER),
+    "high": optional(NUMBER),
+    "level": NUMBER,
+    "people": optional(integer()),
+    "images": integer(),
+    "accuracy": NUMBER,
+    "basis": ONE_LINE,
+    "per_person": BOOL,
+    "warning": optional(ONE_LINE),
+    "per_class": optional(mapping_of(list_of(NUMBER, 4), ONE_LINE)),
+}
+_TRAINED = {"images": integer(), "people": optional(integer()), "images_per_class": optional(mapping_of(integer()))}
+_EXPECTED = {"images": integer(1, 1000), "seed": integer(), "tolerance": mapping_of(NUMBER)}
+_RUN = {
+    "name": ONE_LINE,
+    "target": ONE_LINE,
+    "classes": list_of(ONE_LINE),
+    "joined": optional(list_of(ONE_LINE)),
+    "models": list_of(integer(0, 9_999)),
+    "merge": optional(_TABLE),
+}
+_MODEL = {
+    "file": _WEIGHTS,
+    "run": FILE_SAFE,
+    "fold": integer(0, 9999),
+    "k": integer(0, 10000),
+    "amp": one_of("off", "bf16", "fp16"),
+    "target": ONE_LINE,
+    "classes": list_of(ONE_LINE),
+    "heads": optional(list_of(ONE_LINE)),
+    "architecture": _TABLE,
+    "images": _TABLE,
+    "recipe": optional(_TABLE),
+    "training_images": integer(),
+    "validation_images": integer(),
+    "selected_on_validation": optional(BOOL),
+}
+_FILE = {"sha256": _SHA, "bytes": integer()}
+
+# Optional tables of a model, e.g. [decision]: name → function (table, classes) that raises EnsembleError if the table
+# is not valid. `PredictionSource.extras` holds them; they are written and read by name.
+ExtraCheck = Callable[[Mapping[str, Any], tuple[str, ...]], None]
+EXTRAS: dict[str, ExtraCheck] = {}
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """A run of the combination: how its models are averaged and their views merged; `models` are places in the list."""
+
+    name: str
+    target: str
+    classes: tuple[str, ...]
+    models: tuple[int, ...]
+    merge: Merge
+    joined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """The size and the hash of a file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The content of ``model.toml``.
+
+    Attributes
+    ----------
+    kind : what was exported: ``checkpoint``, ``run`` or ``blend``.
+    program : the version that wrote it.
+    models : the fields of each fold model, without its weights; ``file`` names them.
+    score, test_score : out-of-fold or nested, and on test images: metric, score, low, high, people, …; {} if unknown.
+    trained : counts of what the models were trained on.
+    expected : how many images, their seed, and the tolerance for each number format.
+    files : name → size and hash of every part but ``model.toml``.
+    extras : optional tables by name (`EXTRAS`).
+    sha256 : hash of the record itself; "" before it is written.
+    """
+
+    name: str
+    kind: str
+    program: str
+    classes: tuple[str, ...]
+    target: str
+    combination: Combination
+    runs: tuple[RunEntry, ...]
+    models: tuple[Mapping[str, Any], ...]
+    class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ranking: tuple[str, ...] = ()
+    precision: str = "fp32"
+    half_difference: float | None = None
+    score: Mapping[str, Any] = field(default_factory=dict)
+    test_score: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    extras: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sha256: str = ""
+
+
+def to_text(record: ModelRecord) -> str:
+    """Return the content of ``model.toml``; its last lines hold the hash of the lines before."""
+    top: dict[str, Any] = {
+        **{"schema": SCHEMA, "program": record.program, "name": record.name, "kind": record.kind},
+        **{"target": record.target, "classes": list(record.classes), "class_attributes": record.class_attributes},
+        **{"ranking": list(record.ranking), "precision": record.precision, "half_difference": record.half_difference},
+    }
+    lines = ["# A model exported by ensemble: how weights/*.safetensors become probabilities of classes.", *_lines(top)]
+    parts: list[tuple[str, Mapping[str, Any]]] = [("combination", record.combination.as_record())]
+    parts += [("score", record.score), ("test_score", record.test_score), ("trained", record.trained)]
+    lines += [line for name, table in parts if table for line in ("", f"[{name}]", *_lines(table))]
+    for run in record.runs:
+        table = {"name": run.name, "target": run.target, "classes": list(run.classes), "joined": list(run.joined)}
+        table |= {"models": list(run.models), "merge": {} if run.joined else run.merge.to_dict()}
+        lines += ["", "[[run]]", *_lines(table, keep=("models",))]
+    for model in record.models:
+        lines += ["", "[[model]]", *_lines(model)]
+    lines += ["", "[expected]", *_lines(record.expected)]
+    for name, extra in record.extras.items():
+        lines += ["", f"[{name}]", *_lines(extra)]
+    lines += ["", "[files]"]
+    lines += [f"{toml_value(name)} = {toml_value(vars(entry))}" for name, entry in record.files.items()]
+    text = "\n".join([*lines, ""])
+    return f'{text}\n[integrity]\nsha256 = "{sha256_bytes(text.encode())}"\n'
+
+
+def _lines(table: Mapping[str, Any], keep: Sequence[str] = ("classes", "ranking")) -> list[str]:
+    """Return one line per value; values that are absent or empty are left out, except those to keep."""
+    values = {key: plain(value) for key, value in table.items()}
+    return [f"{key} = {toml_value(v)}" for key, v in values.items() if v not in (None, "", {}, []) or key in keep]
+
+
+def plain(value: Any) -> Any:
+    """Return a value without what TOML lacks: absent entries (None), tuples and numbers of numpy."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items() if one is not None}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value.item() if hasattr(value, "item") else value
+
+
+def from_text(content: bytes, path: Path) -> ModelRecord:
+    """Return the record in a ``model.toml``, validated.
+
+    Parameters
+    ----------
+    path : the model, for errors.
+
+    Raises
+    ------
+    EnsembleError : it was changed, was written by a newer version, or has an invalid value.
+    """
+    try:
+        record = parse_toml(content.decode("utf-8"))
+    except ValueError as error:
+        raise refused(path, f"{RECORD} cannot be read: {printable(str(error))}") from None
+    _check_version(record, path)
+    sha = _check_integrity(content, path)
+    wrong = _wrong(record)
+    if not wrong:
+        found = _record_of(record, path, sha)
+        wrong = _contradictions(found)
+    if wrong:
+        raise EnsembleError(f"{path} was not loaded: {RECORD}: {wrong[0]}", hint=EXPORT_AGAIN, details=wrong[1:6])
+    return found
+
+
+def _check_version(record: Mapping[str, Any], path: Path) -> None:
+    """Raise EnsembleError if a newer version wrote the record: another schema, or a table that is not known here."""
+    schema, program = record.get("schema"), printable(shown(record.get("program")))
+    update = "update this program: pip install --upgrade ensemble-folds"
+    if type(schema) is int and schema > SCHEMA:
+        raise refused(path, f"it was exported by a newer version ({program}, schema {schema}; known: {SCHEMA})", update)
+    if schema != SCHEMA:
+        raise refused(path, f"{RECORD} has schema {shown(schema)}, expected {SCHEMA}")
+    unknown = [name for name in record if name not in _TOP and name not in EXTRAS]
+    if unknown:
+        raise refused(
+            path, f"{RECORD} has {shown(unknown[0])}, which this version does not know; {program} exported it", update
+        )
+
+
+def _check_integrity(content: bytes, path: Path) -> str:
+    """Return the hash of the record; raise EnsembleError if it is not that of the content before it."""
+    found = re.fullmatch(rb'(.*\n)\n\[integrity\]\nsha256 = "([0-9a-f]{64})"\n', content, re.DOTALL)
+    if found is None or sha256_bytes(found[1]) != found[2].decode():
+        raise refused(path, f"{RECORD} was changed after the export: its hash is another")
+    return found[2].decode()
+
+
+def _wrong(record: Mapping[str, Any]) -> list[str]:
+    """Return one line for each field that is missing, of another type, or not known."""
+    wrong = validate_fields({name: value for name, value in record.items() if name not in EXTRAS}, _TOP, others=False)
+    if wrong:
+        return wrong
+    parts: list[tuple[str, Any, Mapping[str, FieldType]]] = []
+    for name, fields in (("score", _SCORE), ("test_score", _SCORE), ("trained", _TRAINED), ("expected", _EXPECTED)):
+        parts += [(f"[{name}]", record[name], fields)] if name in record else []
+    for name, fields in (("run", _RUN), ("model", _MODEL)):
+        parts += [(f"[[{name}]] {i}", table, fields) for i, table in enumerate(record[name])]
+    parts += [(f"[files] {shown(name)}", entry, _FILE) for name, entry in record["files"].items()]
+    wrong += [
+        f"{place}: {line}" for place, table, fields in parts for line in validate_fields(table, fields, others=False)
+    ]
+    wrong += [
+        f"[files]: {shown(name)} is not the name of a part of a model" for name in record["files"] if not is_part(name)
+    ]
+    wrong += [f"[{name}]: expected a table" for name in EXTRAS if not isinstance(record.get(name, {}), dict)]
+    return wrong
+
+
+def _record_of(record: Mapping[str, Any], path: Path, sha: str) -> ModelRecord:
+    classes = tuple(record["classes"])
+    for name in EXTRAS:
+        if name in record:
+            EXTRAS[name](record[name], classes)
+    return ModelRecord(
+        **{key: record[key] for key in ("name", "kind", "program", "target", "precision", "expected", "trained")},
+        classes=classes,
+        combination=Combination.from_record(record["combination"], len(classes), str(path)),
+        runs=tuple(map(_run_of, record["run"])),
+        models=tuple(record["model"]),
+        class_attributes=record.get("class_attributes") or {},
+        ranking=tuple(record["ranking"]),
+        half_difference=record.get("half_difference"),
+        score=record.get("score") or {},
+        test_score=record.get("test_score") or {},
+        files={name: FileEntry(**entry) for name, entry in record["files"].items()},
+        extras={name: record[name] for name in EXTRAS if name in record},
+        sha256=sha,
+    )
+
+
+def _run_of(table: Mapping[str, Any]) -> RunEntry:
+    classes = tuple(table["classes"])
+    stored = table.get("merge") or {"how": "mean", "weights": {"none": 1.0}}
+    merge = Merge.from_json(stored, len(classes))
+    return RunEntry(
+        table["name"], table["target"], classes, tuple(table["models"]), merge, tuple(table.get("joined") or ())
+    )
+
+
+def _contradictions(record: ModelRecord) -> list[str]:
+    """Return one line for each contradiction between fields that are valid on their own."""
+    wrong = []
+    if len(record.classes) < 2 or not all(record.classes) or len(set(record.classes)) < len(record.classes):
+        wrong.append("'classes' must be two or more different names")
+    by_name = {run.name: run for run in record.runs}
+    if len(by_name) < len(record.runs):
+        wrong.append("two tables [[run]] have the same name")
+    wrong += [
+        f"run {shown(name)} is combined but has no [[run]]" for name in record.combination.runs if name not in by_name
+    ]
+    wrong += [f"'ranking' names {shown(name)}, which is not combined" for name in record.ranking if name not in by_name]
+    for run in record.runs:
+        wrong += _wrong_run(run, by_name, record)
+    files = [str(model["file"]) for model in record.models]
+    if len(set(files)) < len(files):
+        wrong.append("two tables [[model]] have the same file")
+    stored = {name for name in record.files if name.startswith(f"{WEIGHTS}/")}
+    wrong += [f"[files] lacks {name}" for name in files if name not in stored]
+    wrong += [f"{name} belongs to no [[model]]" for name in sorted(stored - set(files))]
+    return wrong
+
+
+def _wrong_run(run: RunEntry, by_name: Mapping[str, RunEntry], record: ModelRecord) -> list[str]:
+    wrong = []
+    place = f"run {shown(run.name)}"
+    if bool(run.joined) == bool(run.models):
+        wrong.append(f"{place} must have either 'models' or 'joined'")
+    if any(at >= len(record.models) for at in run.models):
+        return [f"{place} names a [[model]] that does not exist"]
+    for at in run.models:
+        if set(run.classes) != set(record.models[at]["classes"]):
+            wrong.append(f"{place}: 'classes' are not those of its models")
+    folds = [record.models[at]["fold"] for at in run.models]
+    if len(set(folds)) < len(folds):
+        wrong.append(f"{place} has two models of one fold")
+    if run.joined:
+        wrong += [
+            f"{place} joins {shown(name)}, which is no run with models"
+            for name in run.joined
+            if not by_name.get(name, run).models
+        ]
+    elif run.name in record.combination.runs and set(run.classes) != set(record.classes):
+        wrong.append(f"{place}: 'classes' are not those of the model")
+    return wrong

@@ -1,0 +1,191 @@
+"""Predict images that are in memory, with all models of a source loaded; usable from several threads at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.model_files.expected import Expected
+from ensemble.prediction.combine import combine_members, member_key
+from ensemble.prediction.source import FoldModel, PredictionSource
+from ensemble.tta.merge import Merge
+from ensemble.tta.views import View, view_named
+from folds.errors import EnsembleError
+from folds.images.settings import ImageSettings
+from folds.models.inference import BATCH, PixelSource, predict_logits
+from folds.models.precision import resolve_devices
+from folds.predictions.rows import SampleRows
+from folds.utils.numeric import softmax
+
+if TYPE_CHECKING:
+    import torch
+
+Pixels = Mapping[ImageSettings, NDArray[np.uint8]]
+Decode = Callable[[int, ImageSettings], NDArray[np.uint8]]
+COMBINED = 1e-6  # largest difference of a combination of the same numbers
+
+
+@dataclass(frozen=True)
+class _Network:
+    module: torch.nn.Module
+    channels_last: bool
+    views: tuple[View, ...]
+
+
+class LoadedModels:
+    """The networks of a source on one device, in evaluation mode. Nothing is changed after the construction.
+
+    Parameters
+    ----------
+    device : ``auto`` (the first GPU, else the CPU), ``cpu``, or the number of a GPU.
+
+    Raises
+    ------
+    EnsembleError : weights do not fit their architecture.
+    UsageError : there is no such device.
+    """
+
+    def __init__(self, source: PredictionSource, device: str = "auto") -> None:
+        self.source = source
+        self.device = resolve_devices(device)[0]
+        built: dict[str, tuple[torch.nn.Module, bool]] = {}
+        self._networks: dict[str, _Network] = {}
+        for run in source.runs:
+            views = tuple(map(view_named, run.merge.views)) if run.models else ()
+            for model in run.models:
+                key = str(model.path)
+                if key not in built:
+                    built[key] = model.checkpoint.build_on(self.device, model.path)
+                self._networks[member_key(run, model)] = _Network(*built[key], views)
+        self.settings = tuple(dict.fromkeys(model.checkpoint.image_settings for model in source.models))
+
+    @property
+    def amp(self) -> str:
+        """Return the number format that differs most from fp32 among those of the models on this device."""
+        used = {model.checkpoint.amp_on(self.device) for model in self.source.models}
+        return next((name for name in ("bf16", "fp16") if name in used), "off")
+
+    def probabilities(self, count: int, decode: Decode, rows: SampleRows | None = None) -> NDArray[np.float32]:
+        """Return (count, classes) the probabilities of images.
+
+        Parameters
+        ----------
+        decode : (index, settings) → uint8 (height, width, 3).
+        rows : of the images; None for numbers as ids.
+        """
+        size = BATCH * 4  # bounds the memory of pixels
+        parts = [self.members(self.decoded(range(at, min(at + size, count)), decode)) for at in range(0, count, size)]
+        members = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        return combine_members(self.source, members, rows or numbered(count))
+
+    def decoded(self, index: Sequence[int], decode: Decode) -> Pixels:
+        """Return the pixels of some images in each image size of the models."""
+        return {one: np.stack([decode(at, one) for at in index]) for one in self.settings}
+
+    def members(self, pixels: Pixels) -> dict[str, NDArray[np.float32]]:
+        """Return `member_key` → (n, classes of the run) probabilities of every fold model, its views merged."""
+        found: dict[str, NDArray[np.float32]] = {}
+        sources = {one: PixelSource(values, self.device) for one, values in pixels.items()}
+        for run in self.source.runs:
+            for model in run.models:
+                key, checkpoint = member_key(run, model), model.checkpoint
+                merged = self._merged(run.merge, key, model, sources[checkpoint.image_settings])
+                order = [checkpoint.classes.index(name) for name in run.classes]
+                found[key] = merged[:, order].astype(np.float32)
+        return found
+
+    def first_logits(self, pixels: Pixels) -> Iterable[tuple[Merge, NDArray[np.float32]]]:
+        """Yield the merge of each fold model and its logits (n, classes) of the first view."""
+        for run in self.source.runs:
+            for model in run.models:
+                source = PixelSource(pixels[model.checkpoint.image_settings], self.device)
+                key = member_key(run, model)
+                yield run.merge, self._logits(key, model, source, np.arange(len(source)), slice(0, 1))[0]
+
+    def _merged(self, merge: Merge, key: str, model: FoldModel, pixels: PixelSource) -> NDArray[np.float64]:
+        rows, views = np.arange(len(pixels)), len(merge.views)
+        if merge.threshold is None:
+            logits = self._logits(key, model, pixels, rows, slice(0, views))
+            return merge.merged(logits) if views > 1 else softmax(logits[0])
+        first = self._logits(key, model, pixels, rows, slice(0, 1))
+        values, more = softmax(first[0]), merge.needs_more_views(first[0])
+        if more.any() and views > 1:
+            further = self._logits(key, model, pixels, rows[more], slice(1, views))
+            values[more] = merge.merged(np.concatenate([first[:, more], further]))
+        return values
+
+    def _logits(
+        self, key: str, model: FoldModel, pixels: PixelSource, rows: NDArray[np.int64], views: slice
+    ) -> NDArray[np.float32]:
+        network, checkpoint = self._networks[key], model.checkpoint
+        return predict_logits(
+            network.module,
+            pixels,
+            rows,
+            checkpoint.architecture.mean,
+            checkpoint.architecture.std,
+            device=self.device,
+            amp=checkpoint.amp_on(self.device),
+            channels_last=network.channels_last,
+            views=network.views[views],
+        )
+
+
+def numbered(count: int) -> SampleRows:
+    """Return rows whose ids are the numbers from 0."""
+    return SampleRows(np.arange(count).astype(str))
+
+
+def columns_of(source: PredictionSource, members: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return (n, columns) the probabilities of all fold models, one after another, in the order of the source."""
+    keys = [member_key(run, model) for run in source.runs for model in run.models]
+    return np.concatenate([members[key] for key in keys], axis=1)
+
+
+def check_expected(models: LoadedModels, expected: Expected, tolerance: Mapping[str, float]) -> float:
+    """Return the largest difference of the probabilities of fold models from the expected ones.
+
+    Every fold model must give its expected probabilities within the tolerance of its number format and device, and
+    their combination (numbers only, equal on every machine) must give the expected result.
+
+    Parameters
+    ----------
+    tolerance : ``cpu``, ``gpu``, ``bf16`` and ``fp16`` → largest difference.
+
+    Raises
+    ------
+    EnsembleError : something differs by more.
+    """
+    from folds.images.decode import fit_image
+
+    source, n = models.source, len(expected)
+    pixels = models.decoded(range(n), lambda at, settings: fit_image(_image(expected.images[at]), settings))
+    difference = float(np.abs(columns_of(source, models.members(pixels)) - expected.members).max())
+    kind = models.amp if models.amp != "off" else "cpu" if models.device == "cpu" else "gpu"
+    if not difference <= tolerance[kind]:
+        raise EnsembleError(
+            f"{source.folder} was not loaded: its fold models give probabilities that differ by {difference:.1e} from "
+            f"the expected ones (at most {tolerance[kind]:.0e} on {models.device})",
+            hint="the versions of torch or timm may differ in a way that matters; `verify=False` loads it anyway",
+        )
+    keys = [(member_key(run, model), len(run.classes)) for run in source.runs for model in run.models]
+    places = np.cumsum([0, *(width for _, width in keys)])
+    stored = {key: expected.members[:, places[i] : places[i + 1]] for i, (key, _) in enumerate(keys)}
+    combined = float(np.abs(combine_members(source, stored, numbered(n)) - expected.probabilities).max())
+    if not combined <= COMBINED:
+        raise EnsembleError(
+            f"{source.folder} was not loaded: the combination of its fold models differs by {combined:.1e} from the "
+            f"expected one (at most {COMBINED:.0e})",
+            hint="another version may have exported it; `verify=False` loads it anyway",
+        )
+    return max(difference, combined)
+
+
+def _image(pixels: NDArray[np.uint8]):  # type: ignore[no-untyped-def]
+    from PIL import Image
+
+    return Image.fromarray(pixels)

@@ -1,0 +1,65 @@
+"""Combine the predictions of fold models as `ensemble blend` does: average each run's folds, then pool the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.alignment.attributes import join_attributes
+from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
+from ensemble.learning.apply import apply_combination
+from ensemble.members.reading import Member
+from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
+from folds.errors import EnsembleError
+from folds.predictions.rows import SampleRows
+
+
+def member_key(run: RunModels, model: FoldModel) -> str:
+    """Return the key of the predictions of a fold model among those of all models."""
+    return f"{run.name} {model.checkpoint.fold}"
+
+
+def combine_members(
+    source: PredictionSource,
+    members: Mapping[str, NDArray[np.float32]],
+    rows: SampleRows,
+    kept: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """Return (n, classes) the combination of the predictions of all fold models.
+
+    Parameters
+    ----------
+    members : `member_key` → (m, classes of the run) probabilities.
+    rows : of the n images.
+    kept : (n,) rows of the members; None if they are all.
+    """
+    by_name: dict[str, RunPredictions] = {}
+    for run in source.runs:
+        parts = []
+        for model in run.models:
+            values = members[member_key(run, model)]
+            member = Member(model.path, run.name, values, None, False, None, rows, None, model.sha)
+            parts.append(AlignedFile(member, kept, fold=model.checkpoint.fold))
+        if parts:
+            by_name[run.name] = RunPredictions(run.name, tuple(parts), len(run.classes), run.folds, len(rows.ids))
+    for run in source.runs:
+        if run.joined:
+            by_name[run.name] = _joined(source, run, by_name)
+    runs = tuple(by_name[name] for name in source.combination.runs)
+    split = AlignedSplit("test", rows, source.classes, runs, source.target, source.class_attributes)
+    return apply_combination(split, source.combination, source.ranking).probabilities
+
+
+def _joined(source: PredictionSource, run: RunModels, by_name: Mapping[str, RunPredictions]) -> RunPredictions:
+    """Return attribute runs as one run of the label."""
+    factors: dict[str, tuple[tuple[str, ...], list[RunPredictions]]] = {}
+    for part in source.runs:
+        if part.name in run.joined:
+            factors.setdefault(part.target, (part.classes, []))[1].append(by_name[part.name])
+    made = join_attributes(factors, source.classes, source.class_attributes)
+    if len(made) != 1:
+        raise EnsembleError(f"the attribute runs of {run.name} do not join to one run", hint="run ensemble blend again")
+    return replace(made[0], name=run.name)
