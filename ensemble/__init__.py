@@ -26,6 +26,7 @@ _NAMES = {
     "load": "ensemble.export.predictor",
     "predict": "ensemble.prediction.face",
     "push": "ensemble.export.hub",
+    "serve": "ensemble.serving.face",
     "tta": "ensemble.tta",  # the package, which is callable
 }
 __getattr__, __dir__ = attach(__name__, _NAMES)
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from ensemble.export.predictor import load as load
     from ensemble.prediction.face import PredictedImages as PredictedImages
     from ensemble.prediction.face import predict as predict
+    from ensemble.serving.face import serve as serve
     from ensemble.tta.face import TTAResult as TTAResult
     from ensemble.tta.face import tta as tta
     from folds import AuditReport as AuditReport

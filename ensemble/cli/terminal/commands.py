@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "predict new images with a checkpoint, a run or a blend; write a submission",
     "export": "write a blend, a run or a checkpoint as one folder that predicts without anything else",
     "push": "upload an exported model to a repository of the Hugging Face Hub",
+    "serve": "answer HTTP requests with a model, and show a page to drop images on",
     "runs": "list, filter, compare, show, rename, move and remove runs and blends; add notes",
     "trust": "let ./ensemble.toml of a folder name code (transform); remembered outside the folder",
     "doctor": "check the installation: versions, devices, mismatched packages",
@@ -47,6 +48,8 @@ MEANT = {
     "abstain": "decide",
     "conformal": "decide --sets",
     "submit": "predict",
+    "deploy": "serve",
+    "server": "serve",
     "version": "--version",
     **{word: f"runs {word}" for word in ("diff", "note", "show", "rm", "rename", "mv")},
 }

@@ -1,0 +1,360 @@
+"""Answer HTTP requests: the paths, what they take, and what they return."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from ensemble import __version__
+from ensemble.serving.body import Body, ClientGoneError, MemoryBudget
+from ensemble.serving.engine import FAILED, READY, Engine, Ticket
+from ensemble.serving.errors import KINDS, ServingError
+from ensemble.serving.gate import Gate
+from ensemble.serving.metrics import CONTENT_TYPE
+from ensemble.serving.model import Answer
+from ensemble.serving.pages import content_policy, drop_page, interface_page
+from ensemble.serving.parsing import JSON, MULTIPART, content_type, read_uploads
+
+PATHS = ("/", "/predict", "/health", "/metrics", "/model", "/docs", "/openapi.json")
+JSON_REQUEST = """printf '{"images": ["%s"]}' "$(base64 -w0 a.jpg)" |
+  curl -H 'Content-Type: application/json' --data-binary @- URL/predict"""
+JSON_ANSWER = """{
+  "model": "final",
+  "classes": ["cat", "dog"],
+  "images": [
+    {
+      "index": 0,
+      "id": "first",
+      "label": "dog",
+      "confidence": 0.9,
+      "probabilities": {"cat": 0.1, "dog": 0.9},
+      "uncertainty": {"entropy": 0.468996, "margin": 0.8, "disagreement": 0.0}
+    },
+    {
+      "index": 1,
+      "error": {"kind": "unreadable", "message": "the image is empty (0 bytes)", "hint": "send …"}
+    }
+  ]
+}"""
+CLIENT_GONE = 499  # in the log and in the metrics; no client sees it
+
+
+class Problem(BaseModel):
+    """Why a request or an image was not answered."""
+
+    kind: str = Field(description="; ".join(f"{kind}: {text}" for kind, text in KINDS.items()))
+    message: str = Field(description="what was expected and what was found")
+    hint: str | None = Field(description="how to mend it")
+
+
+class ErrorAnswer(BaseModel):
+    """The answer to a request that failed as a whole."""
+
+    error: Problem
+
+
+class ImageAnswer(BaseModel):
+    """The answer for one image: either `error`, or the other fields."""
+
+    index: int = Field(description="position of the image in the request, from 0")
+    id: str | None = Field(default=None, description="the id that the request gave; absent without one")
+    label: str | None = Field(default=None, description="the most probable class")
+    confidence: float | None = Field(default=None, description="its probability")
+    probabilities: dict[str, float] | None = Field(default=None, description="class → probability")
+    uncertainty: dict[str, float] | None = Field(
+        default=None,
+        description="entropy (0 sure, 1 all classes equal); margin (difference of the two largest probabilities); "
+        "disagreement (share of the models that predict another class; absent if it is not known)",
+    )
+    decision: dict[str, Any] | None = Field(
+        default=None, description="what the thresholds of the model decide; absent if it has none"
+    )
+    error: Problem | None = None
+
+
+class PredictAnswer(BaseModel):
+    """The answers for the images of a request, in their order."""
+
+    model: str
+    classes: list[str]
+    images: list[ImageAnswer]
+
+
+class JsonImage(BaseModel):
+    """An image in JSON."""
+
+    data: str = Field(description="base64 of the file")
+    id: str | None = Field(default=None, max_length=200, description="returned with the answer")
+
+
+class JsonRequest(BaseModel):
+    """The images of a request in JSON."""
+
+    images: list[str | JsonImage]
+
+
+_MULTIPART_SCHEMA = {
+    "type": "object",
+    "required": ["images"],
+    "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+}
+_STATUS = {
+    400: "The request is malformed.",
+    403: "The request comes from a web page of another site.",
+    408: "The body did not arrive in time.",
+    413: "A limit of size was exceeded: bytes, images, or pixels of every image.",
+    415: "Another content type.",
+    421: "The header Host names another server.",
+    422: "No image of the request can be used, or a field is wrong.",
+    500: "The model or the server failed.",
+    503: "Too busy, or the model is not ready; Retry-After says when to try again.",
+    504: "The answer was not ready in time.",
+}
+
+
+def make_app(engine: Engine, hosts: Collection[str] | None = None) -> Gate:
+    """Return the ASGI application of an engine.
+
+    Parameters
+    ----------
+    hosts : names that are accepted in the header Host; None accepts every name.
+    """
+    app = FastAPI(
+        title="ensemble",
+        version=__version__,
+        description="Predicts the class of images. Every error is JSON: {error: {kind, message, hint}}.",
+        docs_url=None,  # it would load scripts from another server
+        redoc_url=None,
+    )
+    handlers = _Handlers(engine, app)
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorAnswer, "description": text} for status, text in _STATUS.items()
+    }
+    schema = JsonRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = schema.pop("$defs", {})
+    body = {
+        "required": True,
+        "content": {MULTIPART: {"schema": _MULTIPART_SCHEMA}, JSON: {"schema": _inlined(schema, definitions)}},
+    }
+    app.post(
+        "/predict",
+        response_model=PredictAnswer,
+        responses=responses,
+        openapi_extra={"requestBody": body},
+        summary="Predict images",
+        response_description="The answers, in the order of the images.",
+    )(handlers.predict)
+    health: dict[int | str, dict[str, Any]] = {503: {"description": "The model is being loaded, or has failed."}}
+    app.get("/health", responses=health, summary="Whether it is ready", response_description="Ready.")(handlers.health)
+    app.get(
+        "/model",
+        responses={503: {"model": ErrorAnswer, "description": "The model is being loaded, or has failed."}},
+        summary="The model, and the limits of the server",
+        response_description="Name, classes, score, limits.",
+    )(handlers.model)
+    app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        summary="Counters for Prometheus",
+        response_description="Text, one line per value.",
+    )(handlers.metrics)
+    app.get("/", response_class=HTMLResponse, include_in_schema=False)(handlers.page)
+    app.get("/docs", response_class=HTMLResponse, include_in_schema=False)(handlers.docs)
+    app.add_exception_handler(HTTPException, _http_error)
+    return Gate(app, engine.metrics, PATHS, hosts)
+
+
+def _inlined(schema: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON schema with its definitions in place of the references to them."""
+    if "$ref" in schema:
+        return dict(definitions[schema["$ref"].rpartition("/")[2]])
+
+    def walked(value: Any) -> Any:
+        if isinstance(value, dict):
+            return _inlined(value, definitions)
+        return [walked(one) for one in value] if isinstance(value, list) else value
+
+    return {key: walked(value) for key, value in schema.items()}
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Answer an unknown path or method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler of this exception
+    known = ", ".join(PATHS)
+    if error.status_code == 405:
+        failed = ServingError(405, "method", "this path has another method", hint="POST /predict; GET the other paths")
+    elif error.status_code == 404:
+        failed = ServingError(404, "not_found", "there is no such path", hint=f"known: {known}")
+    else:
+        failed = ServingError(error.status_code, "bad_request", str(error.detail))
+    request.state.facts["error"] = failed.kind
+    return _error_response(failed, dict(error.headers or {}))
+
+
+def _error_response(error: ServingError, headers: dict[str, str] | None = None) -> Response:
+    retry = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return JSONResponse({"error": error.to_dict()}, error.status, {**(headers or {}), **retry})
+
+
+class _Handlers:
+    """The functions that answer the paths."""
+
+    def __init__(self, engine: Engine, app: FastAPI) -> None:
+        self.engine, self.app = engine, app
+        self.budget = MemoryBudget(engine.limits.memory_bytes)
+
+    async def predict(self, request: Request) -> Response:
+        """Return the classes of each image with their probabilities, in the order of the images.
+
+        An image that cannot be used gets an error of its own; the others are answered all the same, with status 200.
+        If none can be used, the status is that of the first error.
+        """
+        start = time.monotonic()
+        facts = request.state.facts
+        headers = request.headers
+        waits = headers.get("expect", "").lower() == "100-continue"
+        body = Body(request.receive, self.engine.limits, self.budget, headers.get("content-length"), waits)
+        try:
+            answered = await self._answered(request, body, facts)
+        except ServingError as error:
+            facts["error"] = error.kind
+            await body.drain()
+            return _error_response(error, {} if body.complete else {"Connection": "close"})
+        except ClientGoneError:
+            facts |= {"error": "disconnected", "status": CLIENT_GONE}
+            return Response(status_code=400)  # nothing receives it
+        finally:
+            body.release()
+            self.engine.metrics.latency(time.monotonic() - start)
+        return answered
+
+    async def _answered(self, request: Request, body: Body, facts: dict[str, Any]) -> Response:
+        engine, loop = self.engine, asyncio.get_running_loop()
+        kind, parameters = content_type(request.headers.get("content-type"))
+        model = engine.check_ready()
+        data = await body.read()
+        facts["bytes"] = len(data)
+        uploads = await loop.run_in_executor(None, read_uploads, kind, parameters, data, engine.limits.max_images)
+        facts["images"] = len(uploads)
+        del data
+        tickets = engine.submit([upload.data for upload in uploads if upload.error is None])
+        found = iter(await self._results(tickets, request))
+        records, errors = [], []
+        for index, upload in enumerate(uploads):
+            result = upload.error or next(found)
+            record: dict[str, Any] = {"index": index} | ({} if upload.id is None else {"id": upload.id})
+            if isinstance(result, Answer):
+                record |= result.to_dict()
+            else:
+                errors.append(result)
+                record["error"] = result.to_dict()
+            records.append(record)
+        for error in errors:
+            engine.metrics.error(error.kind)
+        engine.metrics.images(len(records) - len(errors), len(errors))
+        if errors:
+            facts["failed"] = len(errors)
+        status = errors[0].status if len(errors) == len(records) else 200
+        answer: dict[str, Any] = {"model": model.name, "classes": list(model.classes), "images": records}
+        if status != 200:
+            count = f"{len(errors)} images" if len(errors) > 1 else "the image"
+            message = errors[0].message if len(errors) == 1 else f"none of the {count} can be used: {errors[0].message}"
+            answer = {"error": {**errors[0].to_dict(), "message": message}} | answer
+        return JSONResponse(answer, status)
+
+    async def _results(self, tickets: Sequence[Ticket], request: Request) -> list[Answer | ServingError]:
+        """Return the result of each image, in order; stop the work if the client is gone or the time is over."""
+        if not tickets:
+            return []
+        futures = [asyncio.wrap_future(ticket.future) for ticket in tickets]
+        gone = asyncio.ensure_future(_disconnected(request))
+        everything = asyncio.ensure_future(asyncio.wait(futures))
+        try:
+            await asyncio.wait(
+                [everything, gone], timeout=self.engine.limits.timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            if everything.done():
+                return [_outcome(future) for future in futures]
+            if gone.done():
+                raise ClientGoneError
+            raise ServingError(
+                504,
+                "timeout",
+                f"expected an answer within {self.engine.limits.timeout:g} s, found none",
+                hint="send fewer images per request, or start the server with a larger --timeout",
+            )
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
+            for task in (gone, everything, *futures):
+                if not task.cancel() and task in futures:
+                    task.exception()  # asyncio would log an error that was not looked at
+
+    async def health(self) -> Response:
+        """Return status 200 with {"status": "ready"} if images can be predicted, else 503."""
+        state = self.engine.state
+        retry = {} if state in (READY, FAILED) else {"Retry-After": "2"}
+        return JSONResponse({"status": state}, 200 if state == READY else 503, retry)
+
+    async def model(self) -> Response:
+        """Return the name of the model, its classes, its score, and the limits of the server."""
+        try:
+            model = self.engine.check_ready()
+        except ServingError as error:
+            return _error_response(error)
+        record = {"name": model.name, "classes": list(model.classes), **model.describe()}
+        return JSONResponse({**record, "limits": asdict(self.engine.limits), "version": __version__})
+
+    async def metrics(self) -> Response:
+        """Return counters and histograms in the text format of Prometheus."""
+        engine = self.engine
+        gauges = {
+            "ready": ("1 if the model is ready.", float(engine.state == READY)),
+            "images_pending": ("Images that are decoded, waiting or predicted.", float(engine.pending)),
+            "images_limit": ("Largest number of pending images.", float(engine.limits.queue)),
+            "body_bytes": ("Bytes of request bodies in memory.", float(self.budget.used)),
+            "body_bytes_limit": ("Largest number of such bytes.", float(self.budget.size)),
+        }
+        info = {"version": __version__, "model": engine.model.name if engine.model is not None else ""}
+        return PlainTextResponse(engine.metrics.text(gauges, info), media_type=CONTENT_TYPE)
+
+    async def page(self) -> Response:
+        """Return the page to drop images on."""
+        name = self.engine.model.name if self.engine.model is not None else "not loaded yet; reload this page"
+        return _html(drop_page(name, self.engine.limits.max_images))
+
+    async def docs(self, request: Request) -> Response:
+        """Return the page that describes the interface."""
+        url = str(request.base_url).rstrip("/")
+        json_example = JSON_REQUEST.replace("URL", url)
+        examples = [
+            ("Files", f"curl -F images=@a.jpg -F images=@b.jpg {url}/predict"),
+            ("Base64", json_example),
+            ("The answer", JSON_ANSWER),
+        ]
+        return _html(interface_page(self.app.openapi(), examples))
+
+
+def _html(page: str) -> Response:
+    return HTMLResponse(page, headers={"Content-Security-Policy": content_policy(page)})
+
+
+def _outcome(future: asyncio.Future[Answer]) -> Answer | ServingError:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    return error if isinstance(error, ServingError) else ServingError(500, "internal", "the server has a fault")
+
+
+async def _disconnected(request: Request) -> None:
+    """Return once the client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,107 @@
+"""Make a served model of anything that predicts: an exported model, a checkpoint, a run or a blend."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.model_files.reading import is_model, read_model
+from ensemble.prediction.arrays import LoadedModels, check_expected, numbered
+from ensemble.prediction.combine import combine_members, member_key
+from ensemble.prediction.predict import check_source
+from ensemble.prediction.source import PredictionSource, load_source, source_of
+from ensemble.serving.model import Answers, ServedModel
+from folds.images.content_index import UnreadableImageError
+from folds.images.decode import decode_image, identify_image
+from folds.images.settings import ImageSettings
+
+# A progressive JPEG can have any number of scans, each of which costs the time of an image. Real ones have about 10.
+_SCANS = 16
+
+Pixels = Mapping[ImageSettings, NDArray[np.uint8]]
+
+
+class SourceModel:
+    """The loaded models of a source, with their combination.
+
+    Parameters
+    ----------
+    score : what the training stated, as ``model.toml`` has it; None if it is not known.
+    """
+
+    def __init__(self, source: PredictionSource, models: LoadedModels, score: Mapping[str, Any] | None = None) -> None:
+        self.source, self.models, self.score = source, models, score
+        self.name, self.classes = source.name, tuple(source.classes)
+
+    def decode(self, data: bytes, max_pixels: int) -> Pixels:
+        """Return the pixels in each image size of the models, as `ensemble.predict` decodes them."""
+        check_scans(data, max_pixels)
+        found = {}
+        for one in self.models.settings:
+            limit = max_pixels if one.max_pixels is None else min(one.max_pixels, max_pixels)
+            found[one] = decode_image(data, replace(one, max_pixels=limit)).pixels
+        return found
+
+    def answer(self, images: Sequence[Pixels]) -> Answers:
+        """Return the combination for each image, and the probabilities of the single models."""
+        pixels = {one: np.stack([image[one] for image in images]) for one in self.models.settings}
+        members = self.models.members(pixels)
+        values = combine_members(self.source, members, numbered(len(images)))
+        return Answers(values, self._of_label(members))
+
+    def describe(self) -> dict[str, Any]:
+        """Return kind, number of models, device, score and hash."""
+        source = self.source
+        return {
+            "kind": source.kind,
+            "models": len(source.models),
+            "device": self.models.device,
+            "score": None if self.score is None else dict(self.score),
+            "sha256": source.sha,
+        }
+
+    def _of_label(self, members: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32] | None:
+        """Return (members, n, classes) of the models that predict the classes of the source; None if none do."""
+        found = []
+        for run in self.source.runs:
+            if run.models and run.target == self.source.target and set(run.classes) == set(self.classes):
+                order = [run.classes.index(name) for name in self.classes]
+                found += [members[member_key(run, model)][:, order] for model in run.models]
+        return np.stack(found) if found else None
+
+
+def check_scans(data: bytes, max_pixels: int) -> None:
+    """Raise UnreadableImageError for a JPEG whose scans would take far longer than an image of `max_pixels` pixels."""
+    scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
+    if scans <= _SCANS:
+        return
+    height, width = identify_image(io.BytesIO(data), max_pixels)
+    if scans * height * width > _SCANS * max_pixels:
+        raise UnreadableImageError(
+            f"has {scans:,} scans of {height:,} × {width:,} pixels and is not decoded, because it would take too long"
+        )
+
+
+def open_model(what: str | Path, device: str, root: Path) -> ServedModel:
+    """Return the model of an exported folder or archive, a checkpoint, a run or a blend.
+
+    Raises
+    ------
+    EnsembleError : it does not exist, something in it was changed, or it cannot predict single images.
+    """
+    path = Path(what)
+    path = path.parent if path.name == "model.toml" else path
+    stored = read_model(path) if is_model(path) else None
+    source = load_source(what, root) if stored is None else source_of(stored)
+    check_source(source, 1)
+    models = LoadedModels(source, device)
+    if stored is None:
+        return SourceModel(source, models)
+    check_expected(models, stored.expected, stored.record.expected["tolerance"])
+    return SourceModel(source, models, stored.record.score or None)
