@@ -35,6 +35,7 @@ RANKS = {
         ("analysis",),
         ("blending",),
         ("tta",),
+        ("cascade",),
         ("prediction",),
         ("cli.terminal",),
         ("cli.reports",),

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble.analysis.cost import parse_costs
+from ensemble.cascade.combine import used_runs
+from ensemble.cascade.fit import FittedCascade
+from ensemble.prediction.cascade import exact_cascade, fit_source, parse_tolerance, with_cascade
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.submission import ID_FORMS, submission
@@ -28,7 +32,7 @@ from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.files import check_not_existing, check_not_folder, write_atomic
 from folds.utils.progress import Progress
-from folds.utils.schema import either, named
+from folds.utils.schema import NUMBER, either, named, optional
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +44,8 @@ _KINDS = {
     "root": PATH,
     "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
     "progress": PROGRESS,
+    "cascade": optional(named(either(NAME, NUMBER), "exact, or a loss of the score from 0 to 1")),
+    "cost": optional(NAME),
     **dict.fromkeys(("per_person", "skip_unreadable", "verify"), FLAG),
 }
 FOLDER = Path("runs/predict")
@@ -58,6 +64,7 @@ class PredictedImages(Displayed):
     passes : forward passes per image, on average.
     score : score against the labels of the table; None if it has none.
     difference : largest difference from the test predictions that the training wrote, if that was checked.
+    cascade : the nested score of the cascade, if one was fitted.
     """
 
     predictions: Predictions
@@ -66,6 +73,7 @@ class PredictedImages(Displayed):
     passes: float
     score: ScoreReport | None
     difference: float | None = None
+    cascade: FittedCascade | None = None
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -139,7 +147,29 @@ class PredictedImages(Displayed):
             "unreadable": list(self.unreadable.problems),
             "score": None if self.score is None else self.score.to_dict(),
             "difference": self.difference,
+            "cascade": None if self.source.cascade is None else self._cascade_record(),
         }
+
+    def _cascade_record(self) -> dict[str, Any]:
+        cascade, fitted = self.source.cascade, self.cascade
+        record = {} if cascade is None else cascade.to_dict()
+        return record | {"score": None if fitted is None else fitted.score.to_dict()}
+
+    def _cascade_notes(self) -> list[str]:
+        """Return what a cascade saves and gives up."""
+        if self.source.cascade is None:
+            return []
+        used = used_runs(self.source.combination)
+        most = sum(len(run.models) * len(run.merge.weights) for run in self.source.runs if run.name in used)
+        notes = [f"cascade: {self.passes:.1f} of {most} forward passes per image"]
+        if self.cascade is None:
+            return [*notes, "the decisions are those of all models; the probabilities are of the models that were used"]
+        change = self.cascade.score.difference
+        notes.append(
+            f"nested {self.source.cascade.metric} {self.cascade.score.cascade.text()}; compared with all models "
+            f"{change.difference.signed_text(4)} (people not used for fitting, one fold model per run)"
+        )
+        return [*notes, *self.cascade.notes]
 
     def display_table(self) -> Table:
         """Return the table to display: images per predicted class, and the score if labels are known."""
@@ -158,6 +188,7 @@ class PredictedImages(Displayed):
             notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
             if self.predictions.persons is None:
                 notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")
+        notes += self._cascade_notes()
         if self.unreadable.rows:
             notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
         if self.difference is not None:
@@ -178,6 +209,8 @@ def predict(
     device: str | int = "auto",
     skip_unreadable: bool = False,
     verify: bool = False,
+    cascade: str | float | None = None,
+    cost: str | None = None,
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> PredictedImages:
@@ -196,6 +229,10 @@ def predict(
     device : ``auto``, ``cpu``, or the number of a GPU.
     skip_unreadable : whether to leave out images that cannot be used.
     verify : whether to compare with the test predictions that the training wrote, for the images that have one.
+    cascade : skip models that an image does not need: ``exact`` for those that cannot change its decision, or a number,
+        the loss of the nested score that is allowed (see ``docs/cascade.md``); None to use all models.
+    cost : cost of one forward pass of each run, ``swin=3,resnet18=1``, for the order of a cascade; by default their
+        multiplications.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
     progress : False for no progress output.
 
@@ -214,7 +251,17 @@ def predict(
     log_in_notebook()
     check_arguments(locals(), _KINDS)
     root = Path(root)
-    source = load_source(what, root)
+    if cascade is None and cost is not None:
+        raise UsageError("`cost` orders the models of a cascade", hint="add `cascade=.001`, or leave `cost` out")
+    if cascade is not None and verify:
+        raise UsageError(
+            "`verify` compares the probabilities of all models, which a cascade does not use",
+            hint="leave out `verify` or `cascade`",
+        )
+    tolerance = None if cascade is None else parse_tolerance(cascade)
+    source, fitted = load_source(what, root), None
+    if cascade is not None:
+        source, fitted = _cascaded(source, root, tolerance, cost, metric)
     table = images_table(images, source, spec)
     check_source(source, len(table))
     found = predict_table(
@@ -239,7 +286,20 @@ def predict(
     predictions = Predictions(found.probabilities, metadata)
     score = _score(predictions, metric, per_person)
     difference = _difference(source, predictions, root) if verify else None
-    return PredictedImages(predictions, source, found.unreadable, found.passes, score, difference)
+    return PredictedImages(predictions, source, found.unreadable, found.passes, score, difference, fitted)
+
+
+def _cascaded(
+    source: PredictionSource, root: Path, tolerance: float | None, cost: str | None, metric: str
+) -> tuple[PredictionSource, FittedCascade | None]:
+    """Return the source with a cascade, and its nested score; None for exact skips, which lose nothing."""
+    costs = None if cost is None else parse_costs(cost, sorted(source.combination.runs))
+    if tolerance is None:
+        return with_cascade(source, exact_cascade(source, costs)), None
+    fitted = fit_source(source, root, tolerance, costs=costs, metric=metric)
+    for note in fitted.notes:
+        logger.warning("%s", note)
+    return with_cascade(source, fitted.cascade), fitted
 
 
 def images_table(

@@ -23,6 +23,7 @@ from ensemble.alignment.attributes import join_attributes
 from ensemble.alignment.split import AlignedFile, AlignedSplit, RunPredictions
 from ensemble.learning.apply import apply_combination
 from ensemble.members.reading import Member
+from ensemble.prediction.cascade import fill_cascade
 from ensemble.prediction.source import FoldModel, PredictionSource, RunModels
 from ensemble.tta.merge import Merge
 from ensemble.tta.views import view_named
@@ -44,6 +45,7 @@ from folds.utils.progress import SILENT, Progress
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 256 << 20  # decoded pixels of a chunk, for each of its image sizes
+CASCADE = "cascade"  # key of the array of a cascade
 _MODEL_BYTES = 2 << 30  # weights that are kept between chunks; beyond it models are loaded again for each chunk
 
 
@@ -163,6 +165,9 @@ class _WorkState:
         except (OSError, ValueError, TypeError):
             pass
         arrays: dict[str, np.memmap[Any, Any]] = {}
+        if source.cascade is not None:  # models that are skipped have no predictions: only the result is kept
+            path, shape = folder / "cascade.npy", (n, len(source.classes))
+            return cls(folder, {CASCADE: _open_array(path, shape, new=record["done"] == 0)}, record)
         for run in source.runs:
             for model in run.models:
                 path, shape = folder / f"{len(arrays)}.npy", (n, len(run.classes))
@@ -275,6 +280,8 @@ class _Models:
         """Write the probabilities of the rows `usable` of a chunk that begins at row `start`; return forward passes."""
         passes = 0
         sources = {one: PixelSource(values, self.device) for one, values in pixels.items()}
+        if self.source.cascade is not None:
+            return fill_cascade(self, sources, usable, start, arrays[CASCADE])
         for run in self.source.runs:
             for model in run.models:
                 values, made = self._predict(run.merge, model, sources[model.checkpoint.image_settings], usable)
@@ -328,6 +335,8 @@ def _combine(
     source: PredictionSource, table: SampleTable, state: _WorkState, kept: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return the combination (n, classes) of the predictions of all models, as `ensemble blend` makes it."""
+    if source.cascade is not None:
+        return np.array(state.arrays[CASCADE][kept], np.float32)
     all_rows = len(kept) == len(next(iter(state.arrays.values())))
     by_name: dict[str, RunPredictions] = {}
     for run in source.runs:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
+from ensemble.cascade.record import Cascade
 from ensemble.learning.combination import Combination
 from ensemble.tta.merge import Merge
 from folds.errors import EnsembleError, close_matches
@@ -68,6 +69,7 @@ class PredictionSource:
     ranking : run names, best out-of-fold score first, for ties of hard votes.
     class_attributes : class → attribute → value.
     folder : folder of the blend; None for a checkpoint or a run.
+    cascade : the order of the models and when the remaining ones are skipped; None to use all models for every image.
     """
 
     name: str
@@ -79,6 +81,7 @@ class PredictionSource:
     ranking: tuple[str, ...] = ()
     class_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     folder: Path | None = None
+    cascade: Cascade | None = None
 
     @property
     def models(self) -> list[FoldModel]:
@@ -90,6 +93,7 @@ class PredictionSource:
         """Return a hash of the checkpoints, the merges of views and the combination."""
         runs = [(run.name, run.joined, [model.sha for model in run.models], run.merge.to_dict()) for run in self.runs]
         parts: list[Any] = [self.classes, self.target, self.combination.as_record(), runs, self.ranking]
+        parts += [] if self.cascade is None else [self.cascade.to_dict()]
         return sha256_bytes(repr(parts).encode())
 
 

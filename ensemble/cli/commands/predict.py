@@ -72,6 +72,23 @@ def predict(
             "--verify", help="compare with the test predictions that the training wrote", rich_help_panel=REPORT
         ),
     ] = False,
+    cascade: Annotated[
+        str | None,
+        typer.Option(
+            help="skip models that an image does not need: exact (no decision changes), or the loss of the nested "
+            "score that is allowed, e.g. .001",
+            metavar="exact|LOSS",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            help="cost of a forward pass of each run, for --cascade [multiplications]",
+            metavar="RUN=N,…",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
     skip_unreadable: Annotated[
         bool,
@@ -117,6 +134,8 @@ def predict(
         device=devices,
         skip_unreadable=skip_unreadable,
         verify=verify,
+        cascade=cascade,
+        cost=cost,
         progress=TerminalProgress(),
     )
     rows = found.by_person() if per is not None else found
