@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,12 @@ from ensemble.cascade.evidence import files_of_blend, files_of_run, load_evidenc
 from ensemble.cascade.fit import FittedCascade, fit_cascade
 from ensemble.cascade.record import Cascade
 from ensemble.cascade.run import RunModel, run_cascade
-from ensemble.prediction.source import PredictionSource
+from ensemble.prediction.source import FoldModel, PredictionSource
 from folds.errors import EnsembleError, UsageError
 from folds.models.checkpoint import Checkpoint
 
-if TYPE_CHECKING:
-    from ensemble.prediction.predict import _Models
-    from folds.images.settings import ImageSettings
-    from folds.models.inference import PixelSource
-
+# (model, rows, names of views) → logits (views, rows, classes), the columns in the order of the checkpoint.
+Logits = Callable[[FoldModel, NDArray[np.int64], Sequence[str]], NDArray[np.float32]]
 EXACT = "exact"
 
 
@@ -149,24 +146,24 @@ def _operations(checkpoint: Checkpoint) -> float:
 
 
 def fill_cascade(
-    models: _Models,
-    pixels: Mapping[ImageSettings, PixelSource],
-    usable: NDArray[np.int64],
-    start: int,
-    array: np.memmap[Any, Any],
+    source: PredictionSource, rows: NDArray[np.int64], logits: Logits, start: int, array: np.memmap[Any, Any]
 ) -> int:
-    """Write the probabilities of the rows `usable` of a chunk that begins at row `start`; return forward passes."""
-    source = models.source
+    """Write the probabilities of some rows of a chunk that begins at row `start`; return the forward passes made.
+
+    Parameters
+    ----------
+    rows : rows of the chunk whose images can be used.
+    logits : predicts some rows of the chunk with one model; called only for what is needed.
+    """
     assert source.cascade is not None  # noqa: S101 - called for sources with a cascade
     runs = run_models(source)
     by_name = {run.name: run for run in source.runs}
 
-    def ask(run: int, fold: int, first: int, stop: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def ask(run: int, fold: int, first: int, stop: int, asked: NDArray[np.int64]) -> NDArray[np.float32]:
         part = by_name[runs[run].name]
-        model, views = part.models[fold], part.merge.views[first:stop]
-        return models._logits(model, pixels[model.checkpoint.image_settings], usable[rows], views)
+        return logits(part.models[fold], rows[asked], part.merge.views[first:stop])
 
     combiner = Combiner(source.combination, source.ranking)
-    result = run_cascade(source.cascade, combiner, runs, len(usable), ask)
-    array[start + usable] = result.probabilities
+    result = run_cascade(source.cascade, combiner, runs, len(rows), ask)
+    array[start + rows] = result.probabilities
     return int(result.passes.sum())

@@ -281,7 +281,11 @@ class _Models:
         passes = 0
         sources = {one: PixelSource(values, self.device) for one, values in pixels.items()}
         if self.source.cascade is not None:
-            return fill_cascade(self, sources, usable, start, arrays[CASCADE])
+
+            def logits(model: FoldModel, rows: NDArray[np.int64], views: Sequence[str]) -> NDArray[np.float32]:
+                return self._logits(model, sources[model.checkpoint.image_settings], rows, views)
+
+            return fill_cascade(self.source, usable, logits, start, arrays[CASCADE])
         for run in self.source.runs:
             for model in run.models:
                 values, made = self._predict(run.merge, model, sources[model.checkpoint.image_settings], usable)
