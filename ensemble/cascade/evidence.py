@@ -154,7 +154,8 @@ def load_evidence(
     truth = GroundTruth(np.argsort(columns)[truth.labels], truth.persons)
     first, full = _out_of_fold(oof, runs, classes, columns, models, root)
     unseen = _unseen(splits.get("test"), runs, classes, models, root)
-    evidence = Evidence(tuple(runs), first, full, truth.labels, truth.persons, parts, unseen)
+    ids = tuple(oof.rows.ids.tolist())
+    evidence = Evidence(tuple(runs), first, full, truth.labels, truth.persons, parts, unseen, ids)
     return Loaded(evidence, combinations, files.request.scored)
 
 
@@ -256,7 +257,7 @@ def _unseen(
     if rows.labels is not None:
         code = {name: i for i, name in enumerate(classes)}
         labels = np.array([code.get(name, -1) for name in rows.labels.tolist()], np.int64)
-    return Unseen(tuple(first), tuple(full), persons.astype(np.int64), labels)
+    return Unseen(tuple(first), tuple(full), persons.astype(np.int64), labels, tuple(rows.ids.tolist()))
 
 
 def _by_fold(run: RunPredictions) -> dict[int, AlignedFile]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +41,14 @@ class Unseen:
     first, full : one array (folds, n, classes) per run: probabilities on the first view, and merged over all views.
     persons : (n,) index of the person of each image.
     labels : (n,) class indices, −1 if unknown; only for reports, never for fitting.
+    ids : (n,) ids of the images; empty if they are not known.
     """
 
     first: tuple[NDArray[np.float32], ...]
     full: tuple[NDArray[np.float32], ...]
     persons: NDArray[np.int64]
     labels: NDArray[np.int64] | None = None
+    ids: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.persons)
@@ -68,6 +70,7 @@ class Evidence:
     first, full : (runs, n, classes) out-of-fold probabilities on the first view, and merged over all views.
     labels, persons, parts : (n,) class, person and outer fold of each image.
     unseen : None if there are no images that no model has seen.
+    ids : (n,) ids of the images; empty if they are not known.
     """
 
     runs: tuple[RunModel, ...]
@@ -77,6 +80,7 @@ class Evidence:
     persons: NDArray[np.int64]
     parts: NDArray[np.int64]
     unseen: Unseen | None = None
+    ids: tuple[str, ...] = ()
 
     def take(self, rows: Rows, unseen: Rows | None) -> Evidence:
         """Return the out-of-fold images at `rows` and the unseen images at `unseen`."""
@@ -107,6 +111,8 @@ class CascadeScore:
     expected_loss : loss of accuracy on them by the probabilities of the full blend, without labels.
     test : difference of the scores of unseen images with labels.
     greater_is_better : the direction of the metric.
+    out_of_sample : (n, classes) the out-of-fold predictions of the full blend and of the cascade that are scored.
+    unseen : (images, classes) the same of the unseen images, in their order; None without any.
     """
 
     full: Interval
@@ -120,6 +126,8 @@ class CascadeScore:
     expected_loss: float | None
     test: Difference | None
     greater_is_better: bool = True
+    out_of_sample: tuple[Floats, Floats] = field(default=(np.zeros(0), np.zeros(0)), repr=False, compare=False)
+    unseen: tuple[Floats, Floats] | None = field(default=None, repr=False, compare=False)
 
     @property
     def loss(self) -> float:
@@ -235,7 +243,7 @@ def _nested(
         full[inside], out[inside] = _out_of_fold(evidence.take(inside, None), fitted, combiner)
         if unseen is not None and here is not None and len(here):
             some = unseen.take(here)
-            found.append((here, replay(fitted, combiner, evidence.runs, some), _full_of(some, combiner)))
+            found.append((here, replay(fitted, combiner, evidence.runs, some), full_blend(some, combiner)))
     return _score(evidence, combination, full, out, found, metric, costs, total)
 
 
@@ -254,7 +262,7 @@ def _score(
     change = difference_over_people(metric, labels, full, out, persons)
     if not found:
         up = metric.greater_is_better
-        return CascadeScore(scores[0], scores[1], change, 0, None, total, None, None, None, None, up)
+        return CascadeScore(scores[0], scores[1], change, 0, None, total, None, None, None, None, up, (full, out))
     unseen = evidence.unseen
     assert unseen is not None  # noqa: S101 - `found` is of these
     rows = np.concatenate([some for some, _, _ in found])
@@ -281,6 +289,8 @@ def _score(
         float(_regret(before, after.argmax(1)).mean()),
         test,
         metric.greater_is_better,
+        (full, out),
+        (before[np.argsort(rows)], after[np.argsort(rows)]),
     )
 
 
@@ -367,7 +377,7 @@ class _Trial:
 
     def _measure_unseen(self, evidence: Evidence, unseen: Unseen, combiner: Combiner, metric: Metric) -> None:
         """Set the lead, the regret and the remaining cost of unseen images."""
-        full = _full_of(unseen, combiner)
+        full = full_blend(unseen, combiner)
         decided = full.argmax(axis=1)
         weights = np.full(len(unseen), 1 / len(unseen))
         if metric.macro_averaged:  # an image of a rare class counts more
@@ -523,7 +533,7 @@ def _unseen_mean(
     return combiner(values, votes, present)
 
 
-def _full_of(unseen: Unseen, combiner: Combiner) -> Floats:
+def full_blend(unseen: Unseen, combiner: Combiner) -> Floats:
     """Return (n, classes) the predictions of the full blend."""
     shape = (len(unseen.full), len(unseen), unseen.full[0].shape[2])
     values = np.array([one.astype(np.float64).mean(axis=0) for one in unseen.full]).reshape(shape)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.cascade.combine import Combiner, check_combination
-from ensemble.cascade.evidence import files_of_blend, files_of_run, load_evidence
+from ensemble.cascade.evidence import Loaded, files_of_blend, files_of_run, load_evidence
 from ensemble.cascade.fit import FittedCascade, fit_cascade
 from ensemble.cascade.record import Cascade
 from ensemble.cascade.run import RunModel, run_cascade
@@ -89,6 +89,11 @@ def fit_source(
     UsageError : the combination cannot be applied image by image, or there is one pass per image.
     EnsembleError : a file is missing or has changed since the blend was made.
     """
+    return fit_loaded(source, load_source_evidence(source, root, metric), tolerance, costs)
+
+
+def load_source_evidence(source: PredictionSource, root: Path, metric: str = "macro_f1") -> Loaded:
+    """Return the predictions that a run or a blend was made of; the errors are those of `fit_source`."""
     runs = run_models(source)
     if source.kind == "checkpoint":
         raise UsageError("a cascade needs several models, found one checkpoint", hint="predict without `cascade`")
@@ -98,7 +103,13 @@ def fit_source(
         else files_of_blend(source.folder, root)
     )
     models = {run.name: [(model.checkpoint.fold, model.sha) for model in run.models] for run in source.runs}
-    loaded = load_evidence(files, source.combination, runs, source.classes, models, root)
+    return load_evidence(files, source.combination, runs, source.classes, models, root)
+
+
+def fit_loaded(
+    source: PredictionSource, loaded: Loaded, tolerance: float | None, costs: Mapping[str, float] | None = None
+) -> FittedCascade:
+    """Return the cascade of a source, fitted to predictions that are in memory; see `fit_source`."""
     return fit_cascade(
         loaded.evidence,
         source.combination,

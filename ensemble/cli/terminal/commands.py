@@ -13,6 +13,8 @@ COMMANDS = {
     "blend": "combine prediction files by voting or by learned weights, aligned by id",
     "tta": "test-time augmentation of a checkpoint or a run",
     "predict": "predict new images with a checkpoint, a run or a blend; write a submission",
+    "soup": "average the weights of several runs fold by fold, if it is better out of fold",
+    "costs": "score, passes, seconds, MB of one fold, k folds, TTA, the blend, its cascade, and what is smaller",
     "runs": "list, filter, compare, show, rename, move and remove runs and blends; add notes",
     "trust": "let ./ensemble.toml of a folder name code (transform); remembered outside the folder",
     "doctor": "check the installation: versions, devices, mismatched packages",
