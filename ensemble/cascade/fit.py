@@ -21,7 +21,7 @@ from ensemble.learning.combination import Combination
 from ensemble.learning.nested import outer_fold_ids
 from ensemble.tta.merge import Merge
 from folds.errors import UsageError
-from folds.metrics.classification import Metric
+from folds.metrics.classification import Metric, confusion_counts
 from folds.metrics.intervals import Difference, Interval, difference_over_people, interval_over_people
 from folds.utils.numeric import softmax
 
@@ -396,8 +396,7 @@ class _Trial:
     @property
     def cost(self) -> float:
         """Return the mean cost per image."""
-        lead = self.unseen_lead if self.unseen_lead.shape[1] else self.lead
-        return self._cost(self._exits(lead, self.thresholds))
+        return self._loss_and_cost()[1]
 
     def fit(self, tolerance: float) -> tuple[float, Cascade]:
         """Return the mean cost per image and the cascade, after lowering the thresholds."""
@@ -412,7 +411,7 @@ class _Trial:
                 if at[step] + 1 >= _LEVELS:
                     continue
                 before, self.thresholds[step] = self.thresholds[step], grid[step, at[step] + 1]
-                loss, new = self._loss(), self.cost
+                loss, new = self._loss_and_cost()
                 self.thresholds[step] = before
                 if loss > tolerance + 1e-12:
                     continue
@@ -442,22 +441,26 @@ class _Trial:
     def _cost(self, exits: NDArray[np.int64]) -> float:
         return float(np.where(exits < len(self.spent), np.append(self.spent, 0.0)[exits], self.rest).mean())
 
-    def _loss(self) -> float:
-        """Return the larger loss: of the score out of fold, and of the expected accuracy on unseen images."""
+    def _loss_and_cost(self) -> tuple[float, float]:
+        """Return the larger loss (of the score out of fold, and of the expected accuracy on unseen images), and the
+        mean cost per image.
+        """
         exits, rows = self._exits(self.lead, self.thresholds), np.arange(len(self.labels))
-        expected = 0.0
+        expected, gone = 0.0, exits
         if self.regret.shape[1]:
             gone = self._exits(self.unseen_lead, self.thresholds)
             lost = self.regret[gone, np.arange(self.regret.shape[1])]
             expected = float(lost.sum() + np.sqrt(np.square(lost).sum()))  # one standard error more
         if self.metric.from_counts is None:
-            values = np.stack(self.outputs)[exits, rows]
+            score = self.metric(self.labels, np.stack(self.outputs)[exits, rows])
         else:
             full, found = self.decisions[-1], self.decisions[exits, rows]
             lucky = (found == self.labels) & (full != self.labels)
-            values = votes_of(np.eye(self.outputs[0].shape[1])[np.where(lucky, full, found)])
-        change = self.score - self.metric(self.labels, values)
-        return max(expected, change if self.metric.greater_is_better else -change)
+            counts = confusion_counts(self.labels, np.where(lucky, full, found), self.outputs[0].shape[1])
+            score = float(self.metric.from_counts(counts))
+        change = self.score - score
+        lost_score = change if self.metric.greater_is_better else -change
+        return max(expected, lost_score), self._cost(gone)
 
 
 class _Recorded(Merge):

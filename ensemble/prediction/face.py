@@ -261,7 +261,8 @@ def predict(
     tolerance = None if cascade is None else parse_tolerance(cascade)
     source, fitted = load_source(what, root), None
     if cascade is not None:
-        source, fitted = _cascaded(source, root, tolerance, cost, metric)
+        with progress_of(progress).step("fitting the cascade"):
+            source, fitted = _cascaded(source, root, tolerance, cost, metric)
     table = images_table(images, source, spec)
     check_source(source, len(table))
     found = predict_table(
