@@ -37,6 +37,7 @@ RANKS = {
         ("decisions",),
         ("tta",),
         ("model_files",),
+        ("cascade",),
         ("prediction",),
         ("export",),
         ("serving",),

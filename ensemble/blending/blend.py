@@ -146,6 +146,7 @@ class Blend(BlendResult):
             "per": "person" if self.request.per_person else None,
             "by": self.request.by,
             **self.request.method_params,
+            "options": self.request.fitting_options,
             "target": first.target,
             "classes": list(first.classes),
             "runs": runs,

@@ -178,6 +178,12 @@ class BlendConfig:
         """Return the parameters that apply to the method."""
         return {name: getattr(self.options(), name) for name, owner in _OWNERS.items() if self.name == owner}
 
+    @property
+    def fitting_options(self) -> dict[str, Any]:
+        """Return the options of a fit that were given, so that a later command can repeat it."""
+        given = {name: getattr(self, name) for name in ("calibrate", "max_members", "budget", "cost")}
+        return {name: value for name, value in given.items() if value is not None}
+
     def options(self) -> Options:
         """Return the options of a plain method.
 

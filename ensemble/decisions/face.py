@@ -40,7 +40,7 @@ _NAMES = named(either(NAME, list_of(NAME, "names")), "a text like sick:sensitivi
 _COST = named(either(PATH, mapping_to(ANYTHING, "")), "a file, or a mapping true class → decision → cost")
 RULE_KINDS = {
     "threshold": optional(_NAMES),
-    "cost": optional(_COST),
+    "cost_matrix": optional(_COST),
     "abstain": optional(NUMBER),
     "sets": optional(NUMBER),
     "sets_for": NAME,
@@ -60,7 +60,7 @@ def decide(
     ids: ArrayLike | None = None,
     classes: Sequence[Any] | None = None,
     threshold: str | Sequence[str] | None = None,
-    cost: str | Path | Mapping[str, Mapping[str, float]] | None = None,
+    cost_matrix: str | Path | Mapping[str, Mapping[str, float]] | None = None,
     abstain: float | None = None,
     sets: float | None = None,
     sets_for: str = ANY_IMAGE,
@@ -82,8 +82,8 @@ def decide(
         model; (n,) id; the class of each column.
     threshold : ``CLASS=0.3``; or an aim to fit it to: ``CLASS:sensitivity>=.95`` (with the highest specificity),
         ``CLASS:specificity>=…``, ``CLASS:precision>=…``, ``CLASS:youden``, ``macro_f1``; or a list of these.
-    cost : a CSV or TOML file, or a mapping, true class → decision → cost. The decision with the smallest expected cost
-        is taken; a decision ``abstain`` may have a cost, too.
+    cost_matrix : a CSV or TOML file, or a mapping, true class → decision → cost. The decision with the smallest
+        expected cost is taken; a decision ``abstain`` may have a cost, too.
     abstain : the largest share of wrong answers; images with a lower confidence get no answer.
     sets : probability with which the set of an image is to contain its true class, for new people: 0.9.
     sets_for : what has this probability: ``image`` (a random image of a new person), ``person`` (all images of a new
@@ -120,16 +120,16 @@ def decide(
     """
     log_in_notebook()
     check_arguments(locals(), _KINDS)
-    if threshold is None and cost is None and abstain is None and sets is None:
+    if threshold is None and cost_matrix is None and abstain is None and sets is None:
         raise UsageError(
-            "expected a rule: `threshold`, `cost`, `abstain` or `sets`", hint="`abstain=0.05` or `sets=0.9`"
+            "expected a rule: `threshold`, `cost_matrix`, `abstain` or `sets`", hint="`abstain=0.05` or `sets=0.9`"
         )
     rows, source = _rows(predictions, y, groups, fold, ids, classes, per_person, Path(root))
     return fit_decision(
         rows,
         source,
         threshold=threshold,
-        cost=cost,
+        cost_matrix=cost_matrix,
         abstain=abstain,
         sets=sets,
         sets_for=sets_for,
@@ -176,7 +176,7 @@ def fit_decision(
     source: DecisionSource,
     *,
     threshold: str | Sequence[str] | None = None,
-    cost: str | Path | Mapping[str, Mapping[str, float]] | None = None,
+    cost_matrix: str | Path | Mapping[str, Mapping[str, float]] | None = None,
     abstain: float | None = None,
     sets: float | None = None,
     sets_for: str = ANY_IMAGE,
@@ -186,7 +186,7 @@ def fit_decision(
     per_person: bool = False,
 ) -> DecisionReport:
     """Return the rules fitted to labeled rows, with their nested scores; the parameters are those of `decide`."""
-    request = request_of(rows.classes, threshold, cost, abstain, sets, sets_for, set_score, confidence)
+    request = request_of(rows.classes, threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence)
     unseen, _ = nested_decisions(rows, request)
     rules = fit_rules(rows, request)
     decision = Decision(
@@ -216,7 +216,7 @@ def fit_decision(
 def request_of(
     classes: tuple[str, ...],
     threshold: str | Sequence[str] | None = None,
-    cost: str | Path | Mapping[str, Mapping[str, float]] | None = None,
+    cost_matrix: str | Path | Mapping[str, Mapping[str, float]] | None = None,
     abstain: float | None = None,
     sets: float | None = None,
     sets_for: str = ANY_IMAGE,
@@ -241,10 +241,10 @@ def request_of(
         raise unknown_name("`set_score`", set_score, SCORES)
     if sets is None and (sets_for, set_score) != (ANY_IMAGE, LAC):
         raise UsageError("`sets_for` and `set_score` describe prediction sets", hint="`sets=0.9`")
-    if threshold is not None and cost is not None:
-        raise UsageError("`threshold` and `cost` both decide the labels", hint="give one of them")
+    if threshold is not None and cost_matrix is not None:
+        raise UsageError("`threshold` and `cost_matrix` both decide the labels", hint="give one of them")
     texts = [] if threshold is None else [threshold] if isinstance(threshold, str) else list(threshold)
-    costs = None if cost is None else read_costs(cost, classes)
+    costs = None if cost_matrix is None else read_costs(cost_matrix, classes)
     if costs is not None and costs.shape[1] > len(classes) and abstain is not None:
         raise UsageError("`abstain` and a cost of 'abstain' both leave images unanswered", hint="give one of them")
     return RuleRequest(parse_aims(texts, classes), costs, abstain, sets, sets_for, set_score, float(confidence))

@@ -28,7 +28,7 @@ class DecisionOptions:
     """The decision rules that are asked for; the fields are the parameters of `ensemble.decide`."""
 
     threshold: str | Sequence[str] | None = None
-    cost: str | Path | Mapping[str, Mapping[str, float]] | None = None
+    cost_matrix: str | Path | Mapping[str, Mapping[str, float]] | None = None
     abstain: float | None = None
     sets: float | None = None
     sets_for: str = ANY_IMAGE
@@ -39,7 +39,7 @@ class DecisionOptions:
     @property
     def are_given(self) -> bool:
         """Return whether any rule is asked for."""
-        return any(one is not None for one in (self.threshold, self.cost, self.abstain, self.sets))
+        return any(one is not None for one in (self.threshold, self.cost_matrix, self.abstain, self.sets))
 
 
 def decision_for(
@@ -86,12 +86,12 @@ def decision_for(
     return report.decision
 
 
-_RULES = ("threshold", "cost", "abstain", "sets", "sets_for", "set_score", "confidence")
+_RULES = ("threshold", "cost_matrix", "abstain", "sets", "sets_for", "set_score", "confidence")
 
 
 def _unscored(classes: tuple[str, ...], options: DecisionOptions, per_person: bool) -> Decision:
     """Return given thresholds or costs, of which no score is known."""
-    request = request_of(classes, options.threshold, options.cost)
+    request = request_of(classes, options.threshold, options.cost_matrix)
     nothing = np.zeros(0, np.int64)
     empty = LabeledRows(np.zeros((0, len(classes))), nothing, nothing, nothing, np.zeros(0, str), classes)
     rule = (

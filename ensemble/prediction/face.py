@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble.analysis.cost import parse_costs
+from ensemble.cascade.combine import used_runs
+from ensemble.cascade.fit import FittedCascade
 from ensemble.decisions.decision import ABSTAIN_LABEL, Decided, Decision
 from ensemble.decisions.face import RULE_KINDS
 from ensemble.decisions.record import MeasuredValue
@@ -18,8 +21,9 @@ from ensemble.decisions.report import guarantee_lines, rule_lines, score_lines
 from ensemble.decisions.rows import IMAGE, PERSON
 from ensemble.decisions.scores import measured_on
 from ensemble.decisions.sets import ANY_IMAGE, LAC
-from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.model_files.reading import read_expected, read_record
+from ensemble.prediction.cascade import exact_cascade, fit_source, parse_tolerance, with_cascade
+from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.source import PredictionSource, load_source
 from ensemble.prediction.submission import ID_FORMS, submission
@@ -38,7 +42,7 @@ from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
 from folds.utils.files import check_not_existing, check_not_folder, write_atomic
 from folds.utils.progress import Progress
-from folds.utils.schema import either, named
+from folds.utils.schema import NUMBER, either, named, optional
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +54,8 @@ _KINDS = {
     "root": PATH,
     "device": named(either(NAME, whole(0)), "auto, cpu, or the number of a GPU"),
     "progress": PROGRESS,
+    "cascade": optional(named(either(NAME, NUMBER), "exact, or a loss of the score from 0 to 1")),
+    "cost": optional(NAME),
     **dict.fromkeys(("per_person", "skip_unreadable", "verify"), FLAG),
     **RULE_KINDS,
 }
@@ -72,6 +78,7 @@ class PredictedImages(Displayed):
         probabilities of an exported model, if that was checked.
     decision : rules for labels, abstention and sets; None for the most probable class.
     unit : ``image``, or ``person`` if each row is the mean of a person's images.
+    cascade : the nested score of the cascade, if one was fitted.
     """
 
     predictions: Predictions
@@ -82,6 +89,7 @@ class PredictedImages(Displayed):
     difference: float | None = None
     decision: Decision | None = None
     unit: str = IMAGE
+    cascade: FittedCascade | None = None
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -199,6 +207,7 @@ class PredictedImages(Displayed):
             "unreadable": list(self.unreadable.problems),
             "score": None if self.score is None else self.score.to_dict(),
             "difference": self.difference,
+            "cascade": None if self.source.cascade is None else self._cascade_record(),
         } | self._decision_record()
 
     def _decision_record(self) -> dict[str, Any]:
@@ -211,6 +220,27 @@ class PredictedImages(Displayed):
             record["decided"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
             record["decision_scores"] = [score.to_dict() for score in self.decision_scores()]
         return record
+
+    def _cascade_record(self) -> dict[str, Any]:
+        cascade, fitted = self.source.cascade, self.cascade
+        record = {} if cascade is None else cascade.to_dict()
+        return record | {"score": None if fitted is None else fitted.score.to_dict()}
+
+    def _cascade_notes(self) -> list[str]:
+        """Return what a cascade saves and gives up."""
+        if self.source.cascade is None:
+            return []
+        used = used_runs(self.source.combination)
+        most = sum(len(run.models) * len(run.merge.weights) for run in self.source.runs if run.name in used)
+        notes = [f"cascade: {self.passes:.1f} of {most} forward passes per image"]
+        if self.cascade is None:
+            return [*notes, "the decisions are those of all models; the probabilities are of the models that were used"]
+        change = self.cascade.score.difference
+        notes.append(
+            f"nested {self.source.cascade.metric} {self.cascade.score.cascade.text()}; compared with all models "
+            f"{change.difference.signed_text(4)} (people not used for fitting, one fold model per run)"
+        )
+        return [*notes, *self.cascade.notes]
 
     def display_table(self) -> Table:
         """Return the table to display: images per predicted class, and the score if labels are known."""
@@ -233,6 +263,7 @@ class PredictedImages(Displayed):
             notes += [f"warning: {score.interval.warning}"] if score.interval.warning else []
             if self.predictions.persons is None:
                 notes.append("persons are unknown: the 95% CI is over images, and too narrow if people have several")
+        notes += self._cascade_notes()
         if self.unreadable.rows:
             notes.append(f"{len(self.unreadable.rows):,} images cannot be used and are left out")
         if self.difference is not None and self.source.kind == "model":
@@ -271,13 +302,15 @@ def predict(
     skip_unreadable: bool = False,
     verify: bool = False,
     threshold: str | Sequence[str] | None = None,
-    cost: str | Path | Mapping[str, Mapping[str, float]] | None = None,
+    cost_matrix: str | Path | Mapping[str, Mapping[str, float]] | None = None,
     abstain: float | None = None,
     sets: float | None = None,
     sets_for: str = ANY_IMAGE,
     set_score: str = LAC,
     confidence: float = 0.9,
     abstain_label: str = ABSTAIN_LABEL,
+    cascade: str | float | None = None,
+    cost: str | None = None,
     root: str | Path = ".",
     progress: bool | Progress = True,
 ) -> PredictedImages:
@@ -297,8 +330,12 @@ def predict(
     skip_unreadable : whether to leave out images that cannot be used.
     verify : whether to compare with the test predictions that the training wrote, for the images that have one; an
         exported model is compared with its expected probabilities.
-    threshold, cost, abstain, sets, sets_for, set_score, confidence, abstain_label : decision rules, which are fitted to
-        the out-of-fold predictions of `what`, as `ensemble.decide` does; with `per_person` for people.
+    threshold, cost_matrix, abstain, sets, sets_for, set_score, confidence, abstain_label : decision rules, which are
+        fitted to the out-of-fold predictions of `what`, as `ensemble.decide` does; with `per_person` for people.
+    cascade : skip models that an image does not need: ``exact`` for those that cannot change its decision, or a number,
+        the loss of the nested score that is allowed (see ``docs/cascade.md``); None to use all models.
+    cost : cost of one forward pass of each run, ``swin=3,resnet18=1``, for the order of a cascade; by default their
+        multiplications.
     root : the folder that holds ``runs/`` and ``checkpoints/``.
     progress : False for no progress output.
 
@@ -317,7 +354,18 @@ def predict(
     log_in_notebook()
     check_arguments(locals(), _KINDS)
     root = Path(root)
-    source = load_source(what, root)
+    if cascade is None and cost is not None:
+        raise UsageError("`cost` orders the models of a cascade", hint="add `cascade=.001`, or leave `cost` out")
+    if cascade is not None and verify:
+        raise UsageError(
+            "`verify` compares the probabilities of all models, which a cascade does not use",
+            hint="leave out `verify` or `cascade`",
+        )
+    tolerance = None if cascade is None else parse_tolerance(cascade)
+    source, fitted = load_source(what, root), None
+    if cascade is not None:
+        with progress_of(progress).step("fitting the cascade"):
+            source, fitted = _cascaded(source, root, tolerance, cost, metric)
     given = locals()
     options = DecisionOptions(**{one.name: given[one.name] for one in fields(DecisionOptions)})
     decision = decision_for(source, root, options, per_person)
@@ -348,7 +396,22 @@ def predict(
     score = _score(predictions, metric, per_person)
     if verify and source.kind != "model":
         difference = _difference(source, predictions, root)
-    return PredictedImages(predictions, source, found.unreadable, found.passes, score, difference, decision)
+    return PredictedImages(
+        predictions, source, found.unreadable, found.passes, score, difference, decision, cascade=fitted
+    )
+
+
+def _cascaded(
+    source: PredictionSource, root: Path, tolerance: float | None, cost: str | None, metric: str
+) -> tuple[PredictionSource, FittedCascade | None]:
+    """Return the source with a cascade, and its nested score; None for exact skips, which lose nothing."""
+    costs = None if cost is None else parse_costs(cost, sorted(source.combination.runs))
+    if tolerance is None:
+        return with_cascade(source, exact_cascade(source, costs)), None
+    fitted = fit_source(source, root, tolerance, costs=costs, metric=metric)
+    for note in fitted.notes:
+        logger.warning("%s", note)
+    return with_cascade(source, fitted.cascade), fitted
 
 
 def images_table(

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ensemble.prediction.cascade import fill_cascade
 from ensemble.prediction.combine import combine_members, member_key
 from ensemble.prediction.source import FoldModel, PredictionSource
 from ensemble.tta.merge import Merge
@@ -41,6 +42,7 @@ from folds.utils.progress import SILENT, Progress
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 256 << 20  # decoded pixels of a chunk, for each of its image sizes
+CASCADE = "cascade"  # key of the array of a cascade
 _MODEL_BYTES = 2 << 30  # weights that are kept between chunks; beyond it models are loaded again for each chunk
 
 
@@ -160,6 +162,9 @@ class _WorkState:
         except (OSError, ValueError, TypeError):
             pass
         arrays: dict[str, np.memmap[Any, Any]] = {}
+        if source.cascade is not None:  # models that are skipped have no predictions: only the result is kept
+            path, shape = folder / "cascade.npy", (n, len(source.classes))
+            return cls(folder, {CASCADE: _open_array(path, shape, new=record["done"] == 0)}, record)
         for run in source.runs:
             for model in run.models:
                 path, shape = folder / f"{len(arrays)}.npy", (n, len(run.classes))
@@ -268,6 +273,12 @@ class _Models:
         """Write the probabilities of the rows `usable` of a chunk that begins at row `start`; return forward passes."""
         passes = 0
         sources = {one: PixelSource(values, self.device) for one, values in pixels.items()}
+        if self.source.cascade is not None:
+
+            def logits(model: FoldModel, rows: NDArray[np.int64], views: Sequence[str]) -> NDArray[np.float32]:
+                return self._logits(model, sources[model.checkpoint.image_settings], rows, views)
+
+            return fill_cascade(self.source, usable, logits, start, arrays[CASCADE])
         for run in self.source.runs:
             for model in run.models:
                 values, made = self._predict(run.merge, model, sources[model.checkpoint.image_settings], usable)
@@ -321,5 +332,7 @@ def _combine(
     source: PredictionSource, table: SampleTable, state: _WorkState, kept: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return the combination (n, classes) of the predictions of all models, as `ensemble blend` makes it."""
+    if source.cascade is not None:
+        return np.array(state.arrays[CASCADE][kept], np.float32)
     all_rows = len(kept) == len(next(iter(state.arrays.values())))
     return combine_members(source, state.arrays, table.rows(), None if all_rows else kept)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.blending.recipe import BlendRecipe, RunRecipe, read_recipe
+from ensemble.cascade.record import Cascade
 from ensemble.decisions.decision import Decision
 from ensemble.learning.combination import Combination
 from ensemble.model_files.reading import StoredModel, is_model, read_model
@@ -72,6 +73,7 @@ class PredictionSource:
     folder : folder of the blend, or folder or archive of the model; None for a checkpoint or a run.
     decision : decision rules that come with the models; None if there are none.
     extras : optional parts by name, as tables of ``model.toml`` (`ensemble.model_files.record.EXTRAS`).
+    cascade : the order of the models and when the remaining ones are skipped; None to use all models for every image.
     """
 
     name: str
@@ -85,6 +87,7 @@ class PredictionSource:
     folder: Path | None = None
     decision: Decision | None = None
     extras: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cascade: Cascade | None = None
 
     @property
     def models(self) -> list[FoldModel]:
@@ -97,6 +100,7 @@ class PredictionSource:
         runs = [(run.name, run.joined, [model.sha for model in run.models], run.merge.to_dict()) for run in self.runs]
         parts: list[Any] = [self.classes, self.target, self.combination.as_record(), runs, self.ranking]
         parts += [dict(self.extras)] if self.extras else []
+        parts += [] if self.cascade is None else [self.cascade.to_dict()]
         return sha256_bytes(repr(parts).encode())
 
 

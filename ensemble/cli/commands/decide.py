@@ -29,7 +29,7 @@ def decide(
         ),
     ],
     threshold: ThresholdOption = None,
-    cost: CostOption = None,
+    cost_matrix: CostOption = None,
     abstain: AbstainOption = None,
     sets: SetsOption = None,
     sets_for: SetsForOption = "image",
@@ -50,7 +50,7 @@ def decide(
     found = fit(
         what,
         threshold=threshold or None,
-        cost=cost,
+        cost_matrix=cost_matrix,
         abstain=abstain,
         sets=sets,
         sets_for=sets_for,

@@ -72,7 +72,7 @@ def predict(
         ),
     ] = None,
     threshold: ThresholdOption = None,
-    cost: CostOption = None,
+    cost_matrix: CostOption = None,
     abstain: AbstainOption = None,
     sets: SetsOption = None,
     sets_for: SetsForOption = "image",
@@ -98,6 +98,23 @@ def predict(
             rich_help_panel=REPORT,
         ),
     ] = False,
+    cascade: Annotated[
+        str | None,
+        typer.Option(
+            help="skip models that an image does not need: exact (no decision changes), or the loss of the nested "
+            "score that is allowed, e.g. .001",
+            metavar="exact|LOSS",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            help="cost of a forward pass of each run, for --cascade [multiplications]",
+            metavar="RUN=N,…",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
     skip_unreadable: Annotated[
         bool,
@@ -146,13 +163,15 @@ def predict(
         skip_unreadable=skip_unreadable,
         verify=verify,
         threshold=threshold or None,
-        cost=cost,
+        cost_matrix=cost_matrix,
         abstain=abstain,
         sets=sets,
         sets_for=sets_for,
         set_score=set_score,
         confidence=confidence,
         abstain_label=abstain_label,
+        cascade=cascade,
+        cost=cost,
         progress=TerminalProgress(),
     )
     rows = found.by_person() if per is not None else found

@@ -17,6 +17,8 @@ COMMANDS = {
     "export": "write a blend, a run or a checkpoint as one folder that predicts without anything else",
     "push": "upload an exported model to a repository of the Hugging Face Hub",
     "serve": "answer HTTP requests with a model, and show a page to drop images on",
+    "soup": "average the weights of several runs fold by fold, if it is better out of fold",
+    "costs": "score, passes, seconds, MB of one fold, k folds, TTA, the blend, its cascade, and what is smaller",
     "runs": "list, filter, compare, show, rename, move and remove runs and blends; add notes",
     "trust": "let ./ensemble.toml of a folder name code (transform); remembered outside the folder",
     "doctor": "check the installation: versions, devices, mismatched packages",

@@ -157,11 +157,11 @@ def test_given_thresholds_are_scored_and_not_fitted() -> None:
 def test_costs_lower_the_mean_cost_and_uncalibrated_probabilities_are_said() -> None:
     rows = world(150, skill=1.5)
     cost = {"well": {"sick": 1.0}, "sick": {"well": 8.0}}
-    report = en.decide(rows.probabilities, **arrays(rows), cost=cost)
+    report = en.decide(rows.probabilities, **arrays(rows), cost_matrix=cost)
     assert report.scores["mean cost"].interval.value < report.scores["mean cost of argmax"].interval.value
     sharp = rows.probabilities**4
     sharp /= sharp.sum(axis=1, keepdims=True)
-    assert "overconfident" in en.decide(sharp, **arrays(rows), cost=cost).warnings[0]
+    assert "overconfident" in en.decide(sharp, **arrays(rows), cost_matrix=cost).warnings[0]
 
 
 def test_without_persons_it_is_said(logged: Logged) -> None:

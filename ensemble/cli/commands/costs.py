@@ -1,0 +1,71 @@
+"""`ensemble costs`: what a blend, its parts and its replacements score and cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensemble.cli.terminal import console
+from ensemble.cli.terminal.options import EXECUTION, REPORT
+
+
+def costs(
+    what: Annotated[str, typer.Argument(help="name of a blend or of a run", metavar="BLEND")],
+    images: Annotated[
+        str | None,
+        typer.Argument(
+            help="images for the measurement, which no model has seen [the test images]", metavar="[IMAGES]"
+        ),
+    ] = None,
+    cascade: Annotated[
+        str,
+        typer.Option(help="loss of the nested score that the cascade may have, or exact", metavar="exact|LOSS"),
+    ] = ".001",
+    student: Annotated[
+        str | None, typer.Option(help="a run that was trained to replace the blend", metavar="RUN")
+    ] = None,
+    soup: Annotated[str | None, typer.Option(help="a soup [the first one of the blend's runs]", metavar="RUN")] = None,
+    metric: Annotated[str, typer.Option(help="metric of a run (a blend has its own)", rich_help_panel=REPORT)] = (
+        "macro_f1"
+    ),
+    csv: Annotated[
+        Path | None, typer.Option(help="also write the table as a CSV", metavar="FILE", rich_help_panel=REPORT)
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="measure time and memory", rich_help_panel=REPORT)
+    ] = True,
+    devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="replace an existing CSV")] = False,
+) -> int:
+    """Print the score and the cost of a blend, of its parts, and of what can replace it.
+
+    Rows: the best fold, the folds of the best run, with views, the full blend, its cascade, and a refit, a student and
+    a soup if they exist. Each has its score on people whom it has not seen, the difference to the full blend, forward
+    passes and seconds per image on this machine, size on disk and peak memory.
+    """
+    from ensemble.cli.terminal.progress import TerminalProgress
+    from ensemble.prediction.costs import passes_table
+    from ensemble.prediction.face import images_table, save_csv
+    from ensemble.prediction.source import load_source
+    from folds.utils.files import check_not_existing
+
+    if csv is not None:
+        check_not_existing(csv, "the file", force)
+    table = None if images is None else images_table(images, load_source(what))
+    found = passes_table(
+        what,
+        images=table,
+        cascade=cascade,
+        student=student,
+        soup=soup,
+        metric=metric,
+        device=devices,
+        measure=measure,
+        progress=TerminalProgress(),
+    )
+    if csv is not None:
+        save_csv(found.csv(), csv, force)
+    console.result(found.display_table().text(100), found.to_dict())
+    return 0

@@ -1,0 +1,178 @@
+"""A cascade skips models without changing decisions (exact), or within a tolerance, and says what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ensemble as en
+from ensemble.cascade.record import Cascade, Step
+from ensemble.prediction import predict as module
+from ensemble.prediction.cascade import exact_cascade, pass_costs, run_models, with_cascade
+from ensemble.prediction.predict import predict_table
+from ensemble.prediction.source import load_source
+from folds.errors import EnsembleError, UsageError
+from tests.conftest import Called
+from tests.ensemble.prediction.test_predict import TEST, _blended, blended
+
+__all__ = ["_blended", "blended"]  # fixtures
+
+
+@pytest.mark.parametrize(
+    "name", ["soft", "hard", "weighted", "geometric", "median", "per_class", "stacking", "bias", "calibrated", "views"]
+)
+def test_exact_skips_never_change_a_decision(blended: Path, name: str) -> None:
+    full = en.predict(name, TEST, progress=False)
+    found = en.predict(name, TEST, cascade="exact", progress=False)
+    assert found.labels.tolist() == full.labels.tolist()
+    assert found.passes <= full.passes
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert found.source.cascade is not None
+
+
+def test_skipped_models_are_not_run(blended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = load_source("soft")
+    cascade = Cascade((Step({"test_resnet": 1}, 1, 0.0),), exact=False, costs=pass_costs(source))
+    ran: list[tuple[str, int]] = []
+    logits = module._Models._logits
+
+    def counted(self, model, pixels, rows, views):
+        ran.append((model.checkpoint.run, len(rows)))
+        return logits(self, model, pixels, rows, views)
+
+    monkeypatch.setattr(module._Models, "_logits", counted)
+    found = en.predict("soft", TEST, cascade="exact", progress=False)
+    assert sum(rows for _, rows in ran) == round(found.passes * len(found))
+    ran.clear()
+    from ensemble.prediction.face import images_table
+
+    table = images_table(TEST, source)
+    one = predict_table(with_cascade(source, cascade), table, work=Path(".ensemble/predict"), device="cpu")
+    assert ran == [("test_resnet", len(table))]
+    assert one.passes == 1
+    alone = en.predict("checkpoints/test_resnet/fold0.pt", TEST, progress=False)
+    np.testing.assert_allclose(one.probabilities, alone.probabilities, atol=1e-6)
+
+
+def test_a_cascade_of_all_models_gives_what_the_blend_gives(blended: Path) -> None:
+    for name in ("views", "calibrated", "stacking"):
+        source = load_source(name)
+        from ensemble.prediction.face import images_table
+
+        table = images_table(TEST, source)
+        cascade = Cascade((), exact=False)
+        found = predict_table(with_cascade(source, cascade), table, work=Path(".ensemble/predict"), device="cpu")
+        before = en.read_predictions(f"runs/blends/{name}/test.npy")
+        np.testing.assert_allclose(found.probabilities, before.probabilities, atol=1e-5)
+
+
+def test_a_fitted_cascade_is_scored_nested(blended: Path) -> None:
+    for name in ("views", "calibrated"):
+        full = en.predict(name, TEST, progress=False)
+        found = en.predict(name, TEST, cascade=0.05, progress=False)
+        assert found.cascade is not None
+        blend = json.loads(Path(f"runs/blends/{name}/blend.json").read_text())
+        expected = blend["blend"]["oof"]["score"]["macro_f1"]["score"]
+        assert found.cascade.score.full.value == pytest.approx(expected, abs=1e-6)  # the nested score of the blend
+        assert found.cascade.score.loss <= 0.05
+        assert found.cascade.score.images == len(found)
+        assert found.passes < full.passes
+        record = found.to_dict()["cascade"]
+        assert record["tolerance"] == 0.05
+        assert record["score"]["all_passes"] == full.passes or name == "views"
+        assert "forward passes per image" in str(found.display_table().text(100))
+
+
+def test_a_run_can_be_cascaded_over_its_folds(blended: Path) -> None:
+    found = en.predict("test_vit", TEST, cascade=0.2, progress=False)
+    assert found.passes < 3
+    assert {name for step in found.source.cascade.steps for name in step.views} <= {"test_vit"}  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_cascaded_is_refused_before_images_are_read(blended: Path) -> None:
+    for what, expected in (
+        ("rank", "rank voting compares"),
+        ("joined", "joins the runs of several attributes"),
+        ("checkpoints/test_vit/fold1.pt", "found one checkpoint"),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            en.predict(what, "no-such-folder", cascade=0.01, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"cascade": "fast"}, "expected exact, or the loss"),
+        ({"cascade": -0.1}, "from 0 to 1"),
+        ({"cascade": 2}, "from 0 to 1"),
+        ({"cascade": float("nan")}, "from 0 to 1"),
+        ({"cost": "test_resnet=1"}, "cost orders the models of a cascade"),
+        ({"cascade": 0.1, "verify": True}, "verify compares the probabilities of all models"),
+        ({"cascade": 0.1, "cost": "test_resnet=1"}, "no value for test_vit"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(blended: Path, options: dict, expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        en.predict("soft", TEST, progress=False, **options)
+
+
+def test_files_that_changed_or_are_gone_are_named(blended: Path, tmp_path: Path) -> None:
+    for name in ("runs", "checkpoints"):
+        shutil.copytree(blended / name, tmp_path / name)
+    oof = tmp_path / "runs/test_vit.oof.npy"
+    values = np.load(oof)
+    np.save(oof, values[:, ::-1])
+    with pytest.raises(EnsembleError, match=r"test_vit\.oof\.npy has changed since the blend was made"):
+        en.predict("soft", TEST, cascade=0.1, root=tmp_path, progress=False)
+    oof.unlink()
+    with pytest.raises(EnsembleError, match=r"test_vit\.oof\.npy does not exist"):
+        en.predict("soft", TEST, cascade=0.1, root=tmp_path, progress=False)
+    found = en.predict("soft", TEST, cascade="exact", root=tmp_path, progress=False)  # needs no predictions
+    assert len(found) == 42
+
+
+def test_a_cascade_of_other_runs_is_refused(blended: Path) -> None:
+    with pytest.raises(EnsembleError, match="no run of the blend"):
+        with_cascade(load_source("soft"), Cascade((Step({"other": 1}, 1, 0.5),)))
+
+
+def test_costs_are_those_of_the_networks_or_given(blended: Path) -> None:
+    source = load_source("soft")
+    assert pass_costs(source)["test_resnet"] > pass_costs(source)["test_vit"] > 0
+    assert exact_cascade(source, {"test_vit": 1.0, "test_resnet": 9.0}).costs["test_resnet"] == 9
+    assert [run.name for run in run_models(source)] == ["test_resnet", "test_vit"]
+
+
+def test_an_interrupted_cascade_continues(blended: Path, monkeypatch: pytest.MonkeyPatch, logged) -> None:
+    whole = en.predict("soft", TEST, cascade="exact", progress=False)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(module, "BATCH", 16)
+    fill, calls = module.fill_cascade, []
+
+    def interrupted(source, rows, logits, start, array):
+        calls.append(start)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fill(source, rows, logits, start, array)
+
+    monkeypatch.setattr(module, "fill_cascade", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        en.predict("soft", TEST, cascade="exact", progress=False)
+    again = en.predict("soft", TEST, cascade="exact", progress=False)
+    assert calls == [0, 16, 16, 32]
+    assert again.labels.tolist() == whole.labels.tolist()
+    assert "continuing with image 17 of 42" in logged.notes
+
+
+def test_the_command_predicts_with_a_cascade(blended: Path, tmp_path: Path, call: Callable[..., Called]) -> None:
+    done = call("predict", "soft", TEST, "--cascade", "exact", "-o", tmp_path / "p.npy")
+    assert done.code == 0, done.err
+    assert "of 6 forward passes per image" in done.out
+    done = call("predict", "soft", TEST, "--cascade", "often", "-o", tmp_path / "q.npy")
+    assert done.code == 2
+    assert "--cascade" in done.err
