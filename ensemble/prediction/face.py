@@ -12,7 +12,6 @@ import numpy as np
 
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
 from ensemble.prediction.source import PredictionSource, load_source
-from ensemble.prediction.submission import ID_FORMS, submission
 from folds.data.image_folder import is_image
 from folds.data.readers import not_there, read_test
 from folds.data.table import DataSpec, RawColumns, SampleTable, build_table
@@ -23,6 +22,7 @@ from folds.predictions.files import LABEL, PredictionMetadata, fold_files, write
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.reading import score_rows
 from folds.predictions.rows import SampleRows
+from folds.predictions.submission import ID_FORMS, submission
 from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
@@ -97,7 +97,7 @@ class PredictedImages(Displayed):
     def csv(
         self, form: str | None = None, columns: Sequence[str] | None = None, like: str | Path | None = None
     ) -> bytes:
-        """Return a CSV; see `ensemble.prediction.submission.submission`."""
+        """Return a CSV; see `folds.predictions.submission.submission`."""
         return submission(self.predictions, form, columns, None if like is None else Path(like))
 
     def by_person(self) -> PredictedImages:

@@ -18,14 +18,23 @@ from ensemble.blending.scores import ranking_of
 from ensemble.cli.reports.blend import blend_report
 from ensemble.cli.reports.check import check_report
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import REPORT, ScoreByOption, scored_by_person
+from ensemble.cli.terminal.options import (
+    REPORT,
+    WRITTEN,
+    ColumnsOption,
+    FormOption,
+    LikeOption,
+    ScoreByOption,
+    csv_columns,
+    scored_by_person,
+)
 from ensemble.cli.terminal.progress import TerminalProgress
 from ensemble.members.columns import ColumnNames
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic
 
-METHOD, MEMBERS, COLUMNS, WRITTEN = "Combination", "Members", "Columns of tables", "Output"
+METHOD, MEMBERS, COLUMNS = "Combination", "Members", "Columns of tables"
 
 
 def blend(
@@ -223,6 +232,9 @@ def blend(
             help="also write the decisions: ImageID,ans of the test samples", metavar="FILE", rich_help_panel=WRITTEN
         ),
     ] = None,
+    form: FormOption = None,
+    columns: ColumnsOption = None,
+    like: LikeOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="replace an existing blend or CSV", rich_help_panel=WRITTEN)
     ] = False,
@@ -247,6 +259,7 @@ def blend(
         "fold": "--fold-column",
     }
     per_person = scored_by_person(score_by)
+    names = csv_columns(csv, form, columns, like)
     if from_ not in (None, "probability", "logit"):
         raise UsageError(
             f"--from {from_}: expected probability or logit", hint="--from logit if the arrays hold logits"
@@ -278,7 +291,7 @@ def blend(
         return _check(files, request)
     made = make_blend(files, request, TerminalProgress())
     folder = blend_folder(made, output)
-    answers = None if csv is None else answers_of(made)
+    answers = None if csv is None else answers_of(made, form, names, like)
     # Every check comes before the first write.
     if csv is not None and answers is not None:
         check_answers_file(answers, csv, force)
@@ -289,7 +302,8 @@ def blend(
     console.result(blend_report(made), record | {"csv": None if csv is None else str(csv)})
     console.note(f"\n{folder} {'is written' if written else 'holds this blend already'}")
     if answers is not None:
-        console.note(f"{csv} has the decisions for the {answers.rows:,} {answers.split} samples")
+        what = "decisions" if (form, names, like) == (None, None, None) else "predictions"
+        console.note(f"{csv} has the {what} for {'the ' * (like is None)}{answers.rows:,} {answers.split} samples")
     console.next_step(_next(made, files, csv))
     return 0
 

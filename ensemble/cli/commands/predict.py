@@ -9,9 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import EXECUTION, REPORT, RUN, takes_settings
-
-WRITTEN = "Written"
+from ensemble.cli.terminal.options import (
+    EXECUTION,
+    REPORT,
+    RUN,
+    WRITTEN,
+    ColumnsOption,
+    FormOption,
+    LikeOption,
+    csv_columns,
+    takes_settings,
+)
 
 
 @takes_settings("path", "id", "label", "person", "person_regex", "images")
@@ -37,24 +45,9 @@ def predict(
         Path | None,
         typer.Option(help="also write a CSV, e.g. a submission", metavar="FILE", rich_help_panel=WRITTEN),
     ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            help="columns of the CSV: label, or probabilities (one per class) [label, or as --like]",
-            metavar="FORM",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="names of the CSV's columns, id first: ImageID,ans", metavar="A,B", rich_help_panel=WRITTEN),
-    ] = None,
-    like: Annotated[
-        Path | None,
-        typer.Option(
-            help="sample submission whose rows, order and columns the CSV gets", metavar="FILE", rich_help_panel=WRITTEN
-        ),
-    ] = None,
+    form: FormOption = None,
+    columns: ColumnsOption = None,
+    like: LikeOption = None,
     per: Annotated[
         str | None,
         typer.Option(
@@ -97,9 +90,7 @@ def predict(
 
     if per not in (None, "person"):
         raise UsageError(f"`per={per}`: expected person", hint="remove it for one row per image")
-    if csv is None and (form, columns, like) != (None, None, None):
-        raise UsageError("`form`, `columns` and `like` describe a CSV", hint="name it with `csv=FILE`")
-    names = None if columns is None else [name.strip() for name in columns.split(",")]
+    names = csv_columns(csv, form, columns, like)
     path = output or FOLDER / f"{_stem(what)}-{_stem(inputs[0])}.npy"
     path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
     for file in (path, *([] if csv is None else [csv])):

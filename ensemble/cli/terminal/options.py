@@ -13,7 +13,7 @@ import typer
 from ensemble.cli.terminal import console
 from folds.config.setting import DATA, FOLDS, MODEL, OPTIMIZER, RUN, SAMPLING, TRAINING, Setting
 
-EXPERIMENT, EXECUTION, REPORT = "Experiment", "Execution", "Report"
+EXPERIMENT, EXECUTION, REPORT, WRITTEN = "Experiment", "Execution", "Report", "Output"
 # Titles of the panels of `--help`, in this order; a command's own panels come between the two groups.
 FIRST_PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING)
 LAST_PANELS = (EXPERIMENT, EXECUTION, REPORT, RUN)
@@ -29,6 +29,24 @@ ScoreByOption = Annotated[
         help="person: average the predictions for each person (group) before scoring",
         metavar="person",
         rich_help_panel=REPORT,
+    ),
+]
+FormOption = Annotated[
+    str | None,
+    typer.Option(
+        help="columns of the CSV: label, or probabilities (one per class) [label, or as --like]",
+        metavar="FORM",
+        rich_help_panel=WRITTEN,
+    ),
+]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(help="names of the CSV's columns, id first: ImageID,ans", metavar="A,B", rich_help_panel=WRITTEN),
+]
+LikeOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="sample submission whose rows, order and columns the CSV gets", metavar="FILE", rich_help_panel=WRITTEN
     ),
 ]
 JobsOption = Annotated[
@@ -129,6 +147,15 @@ def scored_by_person(text: str | None) -> bool:
     if text not in (None, "person"):
         raise UsageError(f"`score_by={text}`: expected person", hint="remove it to score images")
     return text is not None
+
+
+def csv_columns(csv: Path | None, form: str | None, columns: str | None, like: Path | None) -> list[str] | None:
+    """Return the names of ``--columns A,B``; options of a CSV without ``--csv`` are an error."""
+    from folds.errors import UsageError
+
+    if csv is None and (form, columns, like) != (None, None, None):
+        raise UsageError("`form`, `columns` and `like` describe a CSV", hint="name it with `csv=FILE`")
+    return None if columns is None else [name.strip() for name in columns.split(",")]
 
 
 def check_resume_or_force(resume: bool, force: bool) -> None:

@@ -23,7 +23,14 @@ PREFIX = "prob_"
 def submission(
     predictions: Predictions, form: str | None = None, columns: Sequence[str] | None = None, like: Path | None = None
 ) -> bytes:
-    """Return a CSV of predictions.
+    """Return a CSV of predictions; see `submission_columns`."""
+    return bytes(csv_bytes(submission_columns(predictions, form, columns, like)))
+
+
+def submission_columns(
+    predictions: Predictions, form: str | None = None, columns: Sequence[str] | None = None, like: Path | None = None
+) -> dict[str, list[str]]:
+    """Return the columns of a CSV of predictions, with their names, ids first.
 
     Parameters
     ----------
@@ -31,7 +38,8 @@ def submission(
         `like`, else ``label``.
     columns : names of the columns, id first; by default ``id,label``, or ``id,prob_<class>,…``.
     like : a sample submission, whose rows, row order and column names are used. Its first column holds the ids, with or
-        without folder and suffix. Its other columns are one for the label or one per class.
+        without folder and suffix. Its other columns are one for the label or one per class. Predictions of other ids
+        are left out, with a note.
 
     Raises
     ------
@@ -60,9 +68,9 @@ def submission(
         raise UsageError(f"`columns={','.join(columns)}` repeats a name", hint="every column needs its own name")
     if form == "label":
         names = np.array(predictions.classes)[values.argmax(axis=1)].tolist()
-        return bytes(csv_bytes({columns[0]: ids, columns[1]: names}))
+        return {columns[0]: ids, columns[1]: names}
     cells = [[f"{value:.9g}" for value in values[:, column].tolist()] for column in order]
-    return bytes(csv_bytes(dict(zip(columns, [ids, *cells], strict=True))))
+    return dict(zip(columns, [ids, *cells], strict=True))
 
 
 def _as_sample(
@@ -141,12 +149,16 @@ def _rows_of(predictions: Predictions, wanted: Sequence[str], like: Path) -> np.
             continue
         position = {name: row for row, name in enumerate(ours)}
         if all(name in position for name in theirs):
-            missing = len(ours) - len(theirs)
-            if missing:
-                raise EnsembleError(
-                    f"{like} has {len(theirs):,} ids, but {len(ours):,} images were predicted: "
-                    f"{missing:,} are not in it, e.g. '{known[ours.index(next(iter(set(ours) - set(theirs))))]}'",
-                    hint="predict only the images of the submission",
+            if len(ours) > len(theirs):
+                wanted_ids = set(theirs)
+                first = next(row for row, name in enumerate(ours) if name not in wanted_ids)
+                logger.info(
+                    "%s has %s ids: the other %s of %s predicted samples are not in the CSV, e.g. '%s'",
+                    like,
+                    f"{len(theirs):,}",
+                    f"{len(ours) - len(theirs):,}",
+                    f"{len(ours):,}",
+                    known[first],
                 )
             return np.array([position[name] for name in theirs], dtype=np.int64)
     repeated = [name for name, count in Counter(wanted).items() if count > 1]
