@@ -138,6 +138,7 @@ def _table_or_folders(
         messages.notes += ignored_tables(data)
     else:
         columns, of_test = read_split_folders(images, spec, str(data), splits)
+        messages.notes += ignored_tables(data)
         _check_unused_options(spec, "a folder of splits")
     train = _built(columns, spec, messages, training=True, classes=spec.classes)
     test = None
@@ -246,7 +247,7 @@ def read_test(
 def _read_test(
     path: Path, spec: DataSpec, train: SampleTable, need_images: bool, find_images: bool
 ) -> tuple[SampleTable, Messages]:
-    return _test_samples(path, spec, train.classes, train.class_attributes, need_images, find_images)
+    return _test_samples(path, spec, train.classes, train.class_attributes, need_images, find_images, "test_images")
 
 
 def _test_samples(
@@ -256,6 +257,7 @@ def _test_samples(
     class_attributes: Mapping[str, Mapping[str, str]] | None,
     need_images: bool,
     find_images: bool,
+    folders_option: str = "images",
 ) -> tuple[SampleTable, Messages]:
     """Return images to predict; see `read_test`."""
     messages = Messages()
@@ -280,6 +282,7 @@ def _test_samples(
             table, found, None, spec, training=False, need_images=need_images, find_images=find_images
         )
         columns = without_placeholder_labels(columns, spec.test_labels, classes)
+        columns.folders_option = folders_option
     samples = _built(
         columns,
         spec,
@@ -323,7 +326,7 @@ def not_there(path: Path, option: str | None = None) -> EnsembleError:
         close = close_matches(missing, sorted(entry.name for entry in parent.iterdir()))
     except OSError:
         close = []
-    hint = "`data` and `test` take a CSV or a folder"
+    hint = "expected a table (CSV, Parquet), a folder or images"
     if option is not None:
         hint = f"`{option}=PATH` names its present place (a CSV or a folder), also in place of that in a settings file"
     meant = f"; did you mean {' or '.join(str(parent / name) for name in close)}?" if close else ""

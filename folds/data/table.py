@@ -261,6 +261,7 @@ class RawColumns:
     Attributes
     ----------
     folders : folders in which the images may be, if they are not relative to ``paths.folder`` alone.
+    folders_option : the parameter that names `folders`, for hints.
     notes, warnings : lines for the user, found while the columns were read and checked.
     """
 
@@ -272,6 +273,7 @@ class RawColumns:
     persons: list[str] | None = None
     attributes: dict[str, list[str]] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
+    folders_option: str = "images"
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -320,7 +322,9 @@ def build_table(
     if labels is not None:
         _check_classes(labels, declared, source, locations, training)
     if (need_images or find_images) and columns.paths is not None:
-        found = locate_images(columns.paths, columns.folders, source, locations, need_images, columns.notes)
+        found = locate_images(
+            columns.paths, columns.folders, source, locations, need_images, columns.notes, columns.folders_option
+        )
         if found is not columns.paths:
             columns.paths = found
             _check_same_image(columns, _path_keys(found))
