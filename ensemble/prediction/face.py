@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
+from ensemble.prediction.recorded import spec_as_trained
 from ensemble.prediction.source import PredictionSource, load_source
 from folds.data.image_folder import is_image
 from folds.data.readers import not_there, read_test
@@ -190,7 +191,8 @@ def predict(
     ----------
     what : path of a checkpoint, name of a run, or name, folder or ``blend.toml`` of a blend.
     images : a folder, a table (CSV, Parquet), an image, a pattern, or a list of images.
-    spec : column names of a table (`folds.data.table.DataSpec`); its `data` is ignored.
+    spec : column names of a table (`folds.data.table.DataSpec`), in place of those of the training; its `data` is
+        ignored.
     per_person : whether to score people instead of images: the mean of the probabilities of a person's images.
     metric : metric of the score, if the table has labels.
     device : ``auto``, ``cpu``, or the number of a GPU.
@@ -257,9 +259,12 @@ def images_table(
     classes = source.classes if source.target == LABEL else None
     if len(listed) == 1 and (Path(listed[0]).exists() or not any(mark in str(listed[0]) for mark in "*?[")):
         path = Path(listed[0])
+        read, lines = spec_as_trained(path, source, spec)
+        for line in lines:
+            logger.info(line)
         table, notes = read_test(
             path,
-            None if spec is None else replace(spec, data=path),
+            read,
             classes=classes,
             class_attributes=source.class_attributes,
         )

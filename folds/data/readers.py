@@ -84,7 +84,9 @@ def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = F
         messages.notes += more.notes
         messages.warnings += more.warnings
     messages.warnings += name_warnings(train) + _leaks(train, test)
-    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), spec)
+    found = {name: getattr(for_test, name) for name in ("label", "person")}
+    found = {name: column for name, column in found.items() if column != getattr(spec, name)}
+    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), spec, found)
 
 
 def _check_test_options(spec: DataSpec) -> None:

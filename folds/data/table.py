@@ -225,6 +225,13 @@ class DataSpec:
         return tuple(Path(name).absolute() for name in named or ())
 
 
+def folder_names(folders: str | Path | Sequence[str | Path] | None) -> tuple[str, ...] | None:
+    """Return names of folders as `DataSpec` holds them."""
+    if folders is None:
+        return None
+    return (str(folders),) if isinstance(folders, str | Path) else tuple(map(str, folders))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset(Displayed):
     """A data set: training samples, test samples if there are any, and messages for the user.
@@ -233,6 +240,8 @@ class Dataset(Displayed):
     ----------
     notes, warnings : one line each; may mark parameters (see `folds.errors`).
     spec : location of the files the data were read from, as given; None for a DataFrame.
+    found : ``label`` and ``person`` → the column of the table that was found by a known name (``target``); without
+        those of the name in `spec`.
     """
 
     train: SampleTable
@@ -240,6 +249,7 @@ class Dataset(Displayed):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     spec: DataSpec | None = None
+    found: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return summaries of both parts, notes and warnings, as plain values."""

@@ -22,7 +22,14 @@ from ensemble.cli.terminal.options import (
 )
 
 
-@takes_settings("path", "id", "label", "person", "person_regex", "images")
+@takes_settings(
+    *("path", "id", "label", "person", "person_regex", "images", "test_labels", "missing_persons", "merge_spellings"),
+    help={
+        "path": "CSV column of the image path [that of the training]",
+        "label": "CSV column of the class; A,B,C: one-hot columns [that of the training]",
+        "person": "CSV column of the person (group) [that of the training]",
+    },
+)
 def predict(
     what: Annotated[
         str,
@@ -84,6 +91,7 @@ def predict(
     from ensemble.cli.terminal.progress import TerminalProgress
     from ensemble.prediction.face import FOLDER, TOLERANCE, save, save_csv
     from ensemble.prediction.face import predict as run_prediction
+    from folds.config.files import given_settings
     from folds.data.table import DataSpec
     from folds.errors import EnsembleError, UsageError
     from folds.utils.files import check_not_existing
@@ -95,10 +103,7 @@ def predict(
     path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
     for file in (path, *([] if csv is None else [csv])):
         check_not_existing(file, "the file", force)
-    columns_given = {key: value for key, value in given.items() if value is not None}
-    if "images" in columns_given:  # folders in which the names of a table are looked for
-        folders = tuple(part.strip() for part in str(columns_given["images"]).split(",") if part.strip())
-        columns_given |= {"images": folders, "test_images": folders}
+    columns_given = given_settings(given)
     found = run_prediction(
         what,
         inputs[0] if len(inputs) == 1 else inputs,

@@ -140,6 +140,11 @@ def setting_flags() -> tuple[str, ...]:
     return tuple(one.key for one in all_settings().values() if not one.is_table)
 
 
+def listed(text: str | None) -> tuple[str, ...] | None:
+    """Return the parts of ``A,B``; None if the option was not given."""
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def scored_by_person(text: str | None) -> bool:
     """Return whether ``--score-by person`` is given; anything but ``person`` is an error."""
     from folds.errors import UsageError
