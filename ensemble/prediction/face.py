@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from folds.predictions.submission import ID_FORMS, submission
 from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
-from folds.utils.files import check_not_existing, check_not_folder, write_atomic
+from folds.utils.files import check_not_existing, check_not_folder, expand_pattern, is_pattern, write_atomic
 from folds.utils.progress import Progress
 from folds.utils.schema import either, named
 
@@ -257,7 +257,7 @@ def images_table(
     if not listed:
         raise UsageError("expected one image or more, found none", hint="name a folder, a table or images")
     classes = source.classes if source.target == LABEL else None
-    if len(listed) == 1 and (Path(listed[0]).exists() or not any(mark in str(listed[0]) for mark in "*?[")):
+    if len(listed) == 1 and not is_pattern(Path(listed[0])):
         path = Path(listed[0])
         read, lines = spec_as_trained(path, source, spec)
         for line in lines:
@@ -277,10 +277,10 @@ def images_table(
         if path.exists():
             paths.append(path)
             continue
-        matches = sorted(_expand(path)) if any(mark in str(one) for mark in "*?[") else []
+        matches = expand_pattern(path) if is_pattern(path) else []
         if not matches:
             raise not_there(path)
-        paths += [match for match in matches if match.is_file()]
+        paths += matches
     other = next((path for path in paths if path.is_dir() or not is_image(path.name)), None)
     if other is not None:
         raise UsageError(f"expected images, also found {other}", hint="name one folder or table, or images only")
@@ -288,11 +288,6 @@ def images_table(
     locations = [f"{name}" for name in names]
     columns = RawColumns("the images", names, locations, [path.absolute() for path in paths])
     return build_table(columns, training=False, classes=classes)
-
-
-def _expand(pattern: Path) -> Iterable[Path]:
-    root = Path(pattern.anchor)
-    return root.glob(str(pattern.relative_to(root)))
 
 
 def _score(predictions: Predictions, metric: str, per_person: bool) -> ScoreReport | None:

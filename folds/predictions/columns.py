@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from folds.errors import EnsembleError, close_matches
+from folds.errors import EnsembleError, did_you_mean
 
 # Role → names by which people call such a column, the usual one first. Case, blanks, "_" and "-" are ignored.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -109,10 +109,8 @@ def find_columns(
     named = {role: name for role, name in (given or {}).items() if name is not None}
     for role, name in named.items():
         if name not in columns:
-            close = close_matches(name, columns)
-            meant = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
             raise EnsembleError(
-                f"{source} has no column '{name}'{meant}",
+                f"{source} has no column '{name}'{did_you_mean(name, columns)}",
                 hint=f"name the column with `{role}`; its columns are {', '.join(columns)}",
             )
     names, guessed, ambiguous = dict(named), set[str](), dict[str, tuple[str, ...]]()

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from ensemble.blending.face import blend
-from folds.errors import UsageError
+from folds.errors import EnsembleError, UsageError
 from tests.conftest import ROOT
 
 Call = Callable[..., Any]
@@ -211,3 +211,12 @@ def test_a_csv_of_numbered_rows_is_doubted_and_ids_name_them(folder: Path, call:
     named = call("blend", "a.test.npy", "--ids", "sample.csv", "--csv", "like.csv", "--like", "sample.csv")
     assert (named.code, "numbers of the rows" in named.err) == (0, False)
     assert pd.read_csv("like.csv").target.tolist() == draw(1).argmax(1).tolist()
+
+
+def test_python_names_the_key_of_a_column(folder: Path) -> None:
+    table = {"file": IDS, "image_name": IDS, "prob_0": draw(1)[:, 0], "prob_1": draw(1)[:, 1]}
+    pd.DataFrame(table).to_csv("m.csv", index=False)
+    with pytest.raises(EnsembleError) as error:
+        blend("m.csv", progress=False)
+    assert "columns={'id': 'file'}" in error.value.lines()[-1]
+    assert blend("m.csv", columns={"id": "file"}, progress=False).test is not None
