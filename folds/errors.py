@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 # Characters that move a terminal's cursor, begin a line, change the writing direction or cannot be encoded.
@@ -190,6 +190,26 @@ def did_you_mean(name: str, columns: Iterable[str]) -> str:
     """Return ``; did you mean 'target'?`` for the name of a column that a table lacks; "" if no column is close."""
     close = close_matches(name, columns)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def no_column(source: str, name: str, columns: Collection[str], proposed: Iterable[str] | None = None) -> str:
+    """Return that a table has no column of a name; a list of names where one column is expected is called so.
+
+    Parameters
+    ----------
+    source : the table, or "no table".
+    proposed : the columns that could be meant; None for all.
+    """
+    parts = [part.strip() for part in name.split(",") if part.strip()]
+    if len(parts) < 2:
+        meant = did_you_mean(name, columns if proposed is None else proposed)
+        return f"{source} has {'a' if source == 'no table' else 'no'} column '{name}'{meant}"
+    absent = [part for part in parts if part not in columns]
+    unknown = (
+        f", of which {', '.join(map(repr, absent))} {'is' if len(absent) == 1 else 'are'} unknown" if absent else ""
+    )
+    where = "" if source == "no table" else f" of {source}"
+    return f"expected the name of one column{where}, found a list of {len(parts)}: {', '.join(parts)}{unknown}"
 
 
 def unknown_name(kind: str, name: str, choices: Sequence[str], hint: str | None = None) -> UsageError:

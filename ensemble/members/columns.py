@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import CONTROL, EnsembleError, UsageError, did_you_mean, printable
+from folds.errors import CONTROL, EnsembleError, UsageError, no_column, printable
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import PLACEHOLDERS, is_placeholder, spelling_text, spellings
 
@@ -55,7 +55,7 @@ class ColumnNames:
         for role, column in [*asked, *(("probabilities", column) for column in self.probabilities)]:
             if column not in known:
                 raise UsageError(
-                    f"`{role}={column}`: no table has a column '{column}'{did_you_mean(column, known)}",
+                    f"`{role}={column}`: {no_column('no table', column, known)}",
                     hint=f"the columns are {', '.join(known[:20])}",
                 )
 

@@ -279,7 +279,9 @@ def _test_samples(
         found = find_sample_columns(table, spec, training=False)
         messages = Messages(list(found.notes), list(found.warnings))
         if not found.label and not found.warnings:
-            messages.notes.append(f"{table.source} has no column '{spec.label}': read without labels")
+            several = "," in spec.label and spec.label not in table.columns
+            what = f"columns {spec.label.replace(',', ', ')}" if several else f"column '{spec.label}'"
+            messages.notes.append(f"{table.source} has no {what}: read without labels")
         columns = read_samples(
             table, found, None, spec, training=False, need_images=need_images, find_images=find_images
         )

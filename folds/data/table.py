@@ -340,6 +340,7 @@ def build_table(
             _check_same_image(columns, _path_keys(found))
     if class_attributes is None:
         class_attributes = _determined(labels, columns.attributes, declared) if labels is not None else {}
+        columns.notes += _attribute_notes(source, class_attributes)
     ids = np.array(columns.ids, dtype=str)
     people = None if columns.persons is None else factorize(columns.persons)
     table = SampleTable(
@@ -484,3 +485,18 @@ def _determined(
             for label, value in pairs:
                 found[label][attribute] = value
     return found if any(found.values()) else {}
+
+
+def _attribute_notes(source: str, class_attributes: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a line about the columns that became attributes of the classes, and which tell the same as the label."""
+    names = list(dict.fromkeys(name for values in class_attributes.values() for name in values))
+    if not names:
+        return []
+    values = {name: {own[name] for own in class_attributes.values() if name in own} for name in names}
+    same = [name for name in names if len(values[name]) == len(class_attributes)]
+    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+    equal = f"; {', '.join(same[:8])}: another name of each class" if same else ""
+    return [
+        f"{source}: columns with one value for each class are attributes of the classes, not labels: "
+        f"{', '.join(names[:8])}{more}{equal}"
+    ]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from folds.errors import EnsembleError, did_you_mean
+from folds.errors import EnsembleError, no_column
 
 # Role → names by which people call such a column, the usual one first. Case, blanks, "_" and "-" are ignored.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -67,7 +67,7 @@ class ColumnRoles:
             options = self.ambiguous[role]
             raise EnsembleError(
                 f"{self.source}: {' and '.join(repr(name) for name in options)} could both be the {role} column",
-                hint=f"name one of them: `{role}={options[0]}`",
+                hint=f"name one of them: {' or '.join(f'`{role}={name}`' for name in options)}",
             )
         everything = ", ".join(dict.fromkeys(filter(None, [columns, *self.unused])))
         raise EnsembleError(
@@ -110,7 +110,7 @@ def find_columns(
     for role, name in named.items():
         if name not in columns:
             raise EnsembleError(
-                f"{source} has no column '{name}'{did_you_mean(name, columns)}",
+                no_column(source, name, columns),
                 hint=f"name the column with `{role}`; its columns are {', '.join(columns)}",
             )
     names, guessed, ambiguous = dict(named), set[str](), dict[str, tuple[str, ...]]()

@@ -22,7 +22,7 @@ from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
-from folds.errors import EnsembleError, close_matches, combine_errors, did_you_mean
+from folds.errors import EnsembleError, close_matches, combine_errors, no_column
 from folds.utils.bounded import text_room
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class CsvTable:
         given = f"={close[0] if close else 'COLUMN'}`"
         remedies = [f"name the column with {option.removesuffix('`')}{given}"] if option else []
         hint = "; ".join([*remedies, *([advice] if advice else []), f"its columns are {', '.join(self.columns)}"])
-        raise EnsembleError(f"{self.source} has no column '{name}'{did_you_mean(name, others)}", hint=hint)
+        raise EnsembleError(no_column(self.source, name, list(self.columns), others), hint=hint)
 
 
 def read_csv(path: Path, source: str | None = None) -> CsvTable:

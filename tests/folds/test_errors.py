@@ -12,6 +12,7 @@ from folds.errors import (
     close_matches,
     combine_errors,
     did_you_mean,
+    no_column,
     respelled,
     unknown_name,
     with_flags,
@@ -138,3 +139,9 @@ def test_an_error_names_a_parameter_as_the_function_takes_it() -> None:
 def test_close_columns_are_proposed() -> None:
     assert did_you_mean("taget", ["target", "id"]) == "; did you mean 'target'?"
     assert did_you_mean("zzz", ["target", "id"]) == ""
+
+
+def test_a_list_where_one_column_is_expected_is_called_a_list() -> None:
+    assert no_column("a.csv", "taget", ["target"]) == "a.csv has no column 'taget'; did you mean 'target'?"
+    expected = "expected the name of one column of a.csv, found a list of 3: a, b, c, of which 'b', 'c' are unknown"
+    assert no_column("a.csv", "a,b,c", ["a", "id"]) == expected
