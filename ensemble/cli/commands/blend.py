@@ -304,7 +304,7 @@ def blend(
     if answers is not None:
         what = "decisions" if (form, names, like) == (None, None, None) else "predictions"
         console.note(f"{csv} has the {what} for {'the ' * (like is None)}{answers.rows:,} {answers.split} samples")
-    console.next_step(_next(made, files, csv))
+    console.next_step(*_next(made, files, csv))
     return 0
 
 
@@ -332,7 +332,8 @@ def _check(files: list[Path], request: BlendConfig) -> int:
     return 0
 
 
-def _next(made: Blend, files: list[Path], csv: Path | None) -> str:
+def _next(made: Blend, files: list[Path], csv: Path | None) -> tuple[str, list[str]]:
+    """Return the suggested next command and its options."""
     plain = {run.name for split in made.splits.values() for run in split.runs if not run.views}
     trained = [
         name
@@ -341,15 +342,24 @@ def _next(made: Blend, files: list[Path], csv: Path | None) -> str:
     ]
     if trained:
         views = "hflip" if _may_be_mirrored(next(iter(made.splits.values())).classes) else "scale:1.1"
-        return f"ensemble tta {trained[0]} --views {views}"
-    if csv is not None:
-        return "ensemble kfold --k 5 --arch swin,resnet18"
+        return f"ensemble tta {trained[0]} --views {views}", console.again("score_by")
     named = shlex.join(map(str, files))
     parents = {path.parent for path in files}
     if len(parents) == 1 and set(parents.pop().glob("*.npy")) == set(files):
         named = f"{files[0].parent}/*.npy"
-    options = [word for word in console.words[1:] if Path(word) not in files]
-    return f"ensemble blend {named if len(named) < 200 else '…'} {shlex.join([*options, '--csv', 'answers.csv'])}"
+    command = f"ensemble blend {named if len(named) < 200 else '…'}"
+    if csv is None:
+        return command, [*console.again_without("csv", "force"), "--csv", "answers.csv"]
+    # The decisions are written: what may make them better, else what was made.
+    several, labeled = len(made.runs) > 1, made.total.get("oof") is not None and made.total["oof"].score is not None
+    if several and labeled and made.request.name in ("soft", "hard"):
+        without = ("csv", "force", "output", *_OF_CSV, *_OF_METHOD)
+        return command, [*console.again_without(*without), "--method", "auto"]
+    return "ensemble runs", []
+
+
+_OF_CSV = ("form", "columns", "like")
+_OF_METHOD = ("method", "weights", "power", "trim", "by", "calibrate")
 
 
 def _may_be_mirrored(classes: Sequence[str]) -> bool:

@@ -129,7 +129,8 @@ def predict(
             hint="were the images changed, or predicted on another device?",
         )
     if csv is None:
-        console.next_step(f"ensemble predict {shlex.join([what, *inputs])} --csv submission.csv --force")
+        options = [*console.again_without("force"), "--csv", "submission.csv", "--force"]
+        console.next_step(f"ensemble predict {shlex.join([what, *inputs])}", options)
     return 3 if found.unreadable.rows else 0
 
 

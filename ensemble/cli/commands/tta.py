@@ -107,5 +107,5 @@ def tta(
     )
     gains = gain_of(made, per_person)
     console.result(tta_report(made, scored, gains), tta_record(made, scored, gains))
-    console.next_step(f"ensemble blend runs/*.npy runs/tta/{made.run}.*.npy --method soft")
+    console.next_step(f"ensemble blend runs/*.npy runs/tta/{made.run}.*.npy --method soft", console.again("score_by"))
     return 0
