@@ -251,6 +251,18 @@ def run(seed: int) -> tuple[str, str]:
         shutil.rmtree(folder)
 
 
+def run_draws(draws: int, first: int = 0) -> tuple[Counter[str], list[str]]:
+    """Return the count of each outcome over seeds from `first`, and the descriptions of what is wrong."""
+    counts: Counter[str] = Counter()
+    wrong = []
+    for seed in range(first, first + draws):
+        found, text = run(seed)
+        counts[found] += 1
+        if found == "wrong":
+            wrong.append(f"seed {seed}: {text}")
+    return counts, wrong
+
+
 def main() -> None:
     """Print the counts, and the draws that are silently wrong."""
     parser = argparse.ArgumentParser(description=__doc__)

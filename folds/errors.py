@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 # Characters that move a terminal's cursor, begin a line, change the writing direction or cannot be encoded.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -27,11 +28,58 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 SURROGATE = re.compile("[\ud800-\udfff]")
 # A parameter as messages mark it: `k`, `holdout=0.2`. Other text between backticks is left alone.
 _PARAMETER = re.compile(r"`([A-Za-z_]\w*)(?:=([^`\n]*))?`")
+# Values that Python reads as they are written: a name (FILE.csv stands for one), a number, a text, a list.
+_PYTHON = re.compile(
+    r"""[^\W\d][\w.]*|[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|'[^']*'|"[^"]*"|\[.*\]|\(.*\)|\{.*\}""", re.ASCII
+)
 
 
 def without_marks(text: str) -> str:
-    """Return the text for Python users: ``"`k=5` and `holdout` contradict"`` → ``"k=5 and holdout contradict"``."""
-    return _PARAMETER.sub(lambda found: found[0][1:-1], text)
+    """Return the text for Python users: ``"`k=5` and `holdout` contradict"`` → ``"k=5 and holdout contradict"``.
+
+    A value that is no value of Python is quoted: ```weights=swin=.7` `` → ``weights='swin=.7'``.
+    """
+
+    def argument(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        return found[0][1:-1] if value is None or _PYTHON.fullmatch(value) else f"{name}={value!r}"
+
+    return _PARAMETER.sub(argument, text)
+
+
+def respell(text: str, spelling: Mapping[str, str]) -> str:
+    """Return a marked text with parameters in the form that a function of Python takes them.
+
+    Parameters
+    ----------
+    spelling : parameter → its form, in which ``{}`` is the value: ``{"id": "columns={'id': {}}"}`` makes
+        ``columns={'id': 'COLUMN'}`` of ```id=COLUMN` ``.
+    """
+
+    def form(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in spelling:
+            return found[0]
+        shown = "…" if value is None else value if _NUMBER_OR_TEXT.fullmatch(value) else repr(value)
+        return spelling[name].replace("{}", shown, 1)
+
+    return _PARAMETER.sub(form, text)
+
+
+_NUMBER_OR_TEXT = re.compile(r"""[-+]?(?:\d+\.?\d*|\.\d+)|'[^']*'|"[^"]*"|True|False|None""", re.ASCII)
+
+
+@contextmanager
+def respelled(spelling: Mapping[str, str]) -> Iterator[None]:
+    """Raise the errors of the block with parameters as `spelling` says (`respell`)."""
+    try:
+        yield
+    except EnsembleError as error:
+        error.message = respell(error.message, spelling)
+        error.hint = None if error.hint is None else respell(error.hint, spelling)
+        error.details = tuple(respell(line, spelling) for line in error.details)
+        error.args = (without_marks(error.message),)
+        raise
 
 
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
@@ -136,6 +184,32 @@ def close_matches(name: str, choices: Iterable[str], most: int = 3) -> list[str]
     lower_case = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(name.lower(), lower_case, n=most, cutoff=0.5)
     return [lower_case[match] for match in found]
+
+
+def did_you_mean(name: str, columns: Iterable[str]) -> str:
+    """Return ``; did you mean 'target'?`` for the name of a column that a table lacks; "" if no column is close."""
+    close = close_matches(name, columns)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def no_column(source: str, name: str, columns: Collection[str], proposed: Iterable[str] | None = None) -> str:
+    """Return that a table has no column of a name; a list of names where one column is expected is called so.
+
+    Parameters
+    ----------
+    source : the table, or "no table".
+    proposed : the columns that could be meant; None for all.
+    """
+    parts = [part.strip() for part in name.split(",") if part.strip()]
+    if len(parts) < 2:
+        meant = did_you_mean(name, columns if proposed is None else proposed)
+        return f"{source} has {'a' if source == 'no table' else 'no'} column '{name}'{meant}"
+    absent = [part for part in parts if part not in columns]
+    unknown = (
+        f", of which {', '.join(map(repr, absent))} {'is' if len(absent) == 1 else 'are'} unknown" if absent else ""
+    )
+    where = "" if source == "no table" else f" of {source}"
+    return f"expected the name of one column{where}, found a list of {len(parts)}: {', '.join(parts)}{unknown}"
 
 
 def unknown_name(kind: str, name: str, choices: Sequence[str], hint: str | None = None) -> UsageError:

@@ -130,6 +130,7 @@ def _align_split(
         fold=_agreed_fold(runs),
         folds_sha=shas.pop() if one_assignment else None,
         table_rows=len(table),
+        numbered=table.numbered,
     )
     covered = sum(counts, np.zeros(len(table), np.int64)) > 0
     return full if covered.all() else full.take(np.flatnonzero(covered)), notes

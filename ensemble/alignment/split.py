@@ -179,6 +179,7 @@ class AlignedSplit:
     fold : (n,) fold of each sample; None if members disagree.
     folds_sha : hash of the fold assignment if all members have the same.
     table_rows : number of samples in the table, with those that no run has predicted yet.
+    numbered : whether the ids are the numbers of rows, because nothing names the samples.
     """
 
     name: str
@@ -190,6 +191,7 @@ class AlignedSplit:
     fold: NDArray[np.int64] | None = None
     folds_sha: str | None = None
     table_rows: int = 0
+    numbered: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)

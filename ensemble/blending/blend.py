@@ -23,7 +23,7 @@ from ensemble.blending.details import Details, details_of
 from ensemble.blending.doubts import find_doubts
 from ensemble.blending.fit import FittedBlend, fit_split
 from ensemble.blending.inputs import check_columns, reading_notes, reading_warnings, row_orders
-from ensemble.blending.output import blend_folder, write_blend
+from ensemble.blending.output import answers_of, blend_folder, write_blend
 from ensemble.blending.request import BlendConfig, parse_weights
 from ensemble.blending.result import BlendResult
 from ensemble.blending.scores import RunScore, entry_of, ranking_of, score_runs
@@ -122,6 +122,15 @@ class Blend(BlendResult):
         folder = Path(root) / blend_folder(self, name)
         write_blend(self, folder, force)
         return folder
+
+    def csv(
+        self, form: str | None = None, columns: Sequence[str] | None = None, like: str | Path | None = None
+    ) -> bytes:
+        """Return a CSV of the test samples (out-of-fold samples without a test split): ``ImageID,ans`` by default.
+
+        See `ensemble.blending.output.answers_of`.
+        """
+        return answers_of(self, form, columns, None if like is None else Path(like)).content
 
     def record(self) -> dict[str, Any]:
         """Return the content of blend.json."""

@@ -17,6 +17,7 @@ from ensemble.alignment.align import Alignment
 from ensemble.alignment.attributes import JointRun
 from ensemble.alignment.split import AlignedSplit, RunPredictions
 from ensemble.alignment.truth import GroundTruth
+from ensemble.blending.agreement import Agreement, agreement
 from ensemble.members.columns import listed
 from ensemble.members.reading import Member
 from ensemble.members.true_labels import TrueLabels
@@ -98,6 +99,12 @@ class _Sample:
     index: NDArray[np.int64]
     truth: NDArray[np.int64] | None
 
+    @property
+    def persons(self) -> NDArray[np.str_] | None:
+        """Return the person of each row of the sample; None if persons are unknown."""
+        persons = self.split.rows.persons
+        return None if persons is None else persons[self.index]
+
     @classmethod
     def of(cls, split: AlignedSplit, truth: GroundTruth | None) -> _Sample:
         """Return a sample, of rows with labels if there are labels."""
@@ -105,50 +112,6 @@ class _Sample:
         if len(rows) > _SAMPLED:
             rows = np.sort(np.random.default_rng(0).choice(rows, _SAMPLED, replace=False))
         return cls(split, rows, None if truth is None else truth.labels[rows])
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """How well a run fits a reference (the labels, or the mean of the other runs).
-
-    Attributes
-    ----------
-    codes, reference : (m,) predicted and reference classes, −1 where one is unknown.
-    accuracy, chance : share of equal classes, and what it would be if both were independent.
-    rows : number of rows that both have.
-    """
-
-    run: RunPredictions
-    codes: NDArray[np.int64]
-    reference: NDArray[np.int64]
-    accuracy: float
-    chance: float
-    rows: int
-
-    @property
-    def at_chance(self) -> bool:
-        """Return whether the run is hardly better than chance."""
-        return self.accuracy <= self.chance + 3 * self._deviation
-
-    @property
-    def above_chance(self) -> bool:
-        """Return whether the run is clearly better than chance."""
-        return self.accuracy > self.chance + 4 * self._deviation
-
-    @property
-    def _deviation(self) -> float:
-        return float(np.sqrt(self.chance * (1 - self.chance) / max(self.rows, 1)))
-
-
-def _judge(run: RunPredictions, codes: NDArray[np.int64], reference: NDArray[np.int64], classes: int) -> _Judged:
-    both = (codes >= 0) & (reference >= 0)
-    rows = int(both.sum())
-    if not rows:
-        return _Judged(run, codes, reference, 0.0, 1.0, 0)
-    own = np.bincount(codes[both], minlength=classes) / rows
-    other = np.bincount(reference[both], minlength=classes) / rows
-    accuracy = float((codes[both] == reference[both]).mean())
-    return _Judged(run, codes, reference, accuracy, float(own @ other), rows)
 
 
 def _member_doubts(sample: _Sample, alignment: Alignment, labels: TrueLabels | None) -> list[str]:
@@ -166,7 +129,7 @@ def _member_doubts(sample: _Sample, alignment: Alignment, labels: TrueLabels | N
             reference = np.where(total.any(axis=1), total.argmax(axis=1), -1)
         else:
             return []
-        judged.append(_judge(run, codes[i], reference, len(sample.split.classes)))
+        judged.append(agreement(run, codes[i], reference, len(sample.split.classes), sample.persons))
     found = [text for one, vote in zip(judged, votes, strict=True) if (text := _constant(one.run, vote))]
     for i, one in enumerate(judged):
         if one.rows < _LEAST or _constant(one.run, votes[i]):
@@ -202,8 +165,8 @@ def _votes(run: RunPredictions, length: int) -> NDArray[np.float64]:
 def _doubts_of(
     sample: _Sample,
     run: RunPredictions,
-    one: _Judged,
-    others: Sequence[_Judged],
+    one: Agreement,
+    others: Sequence[Agreement],
     alignment: Alignment,
     labels: TrueLabels | None,
 ) -> list[str]:
@@ -233,9 +196,15 @@ def _doubts_of(
         if not (one.at_chance or far_below):
             return []
         which = "one of them" if sample.truth is None and len(others) == 1 else "it"
+        named = _named_test(sample, members)
+        if one.may_be_weak:
+            return [
+                f"{share}, chance is {_percent(one.chance)}, the best other one has {_percent(best)}: {which} is weak, "
+                f"or has its rows or classes in another order, or predicts other samples{named}"
+            ]
         return [
             f"{share}, chance is {_percent(one.chance)}: {which} probably has its rows or classes in another order, or "
-            f"predicts other samples{_named_test(sample, members)}"
+            f"predicts other samples{named}"
         ]
     if sample.truth is not None and one.accuracy == 1 and _is_suspicious(run, others):
         return [
@@ -253,12 +222,12 @@ def _named_test(sample: _Sample, members: Sequence[Member]) -> str:
     return " (its name says test)" if named and sample.split.name == "oof" else ""
 
 
-def _is_suspicious(run: RunPredictions, others: Sequence[_Judged]) -> bool:
+def _is_suspicious(run: RunPredictions, others: Sequence[Agreement]) -> bool:
     """Return whether a perfect run is implausible: it holds answers only, or all others are clearly worse."""
     return run.hard or (bool(others) and max(other.accuracy for other in others) < _GOOD)
 
 
-def _permuted_columns(one: _Judged, classes: Sequence[str]) -> tuple[str, float] | None:
+def _permuted_columns(one: Agreement, classes: Sequence[str]) -> tuple[str, float] | None:
     """Return a permutation of the classes under which the run fits far better, as text, and its accuracy then."""
     count = len(classes)
     both = np.flatnonzero((one.codes >= 0) & (one.reference >= 0))
@@ -292,7 +261,7 @@ def _is_far_better(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> bool:
 
 
 def _other_order(
-    sample: _Sample, run: RunPredictions, one: _Judged, alignment: Alignment, labels: TrueLabels | None
+    sample: _Sample, run: RunPredictions, one: Agreement, alignment: Alignment, labels: TrueLabels | None
 ) -> tuple[str, float] | None:
     """Return another order of the rows in which the run fits far better: of sorted ids, or of another file."""
     if len(run.parts) != 1:
@@ -309,7 +278,7 @@ def _other_order(
         moved = type(part)(part.member, position[sample.index], part.columns, part.answers)
         other = type(run)(run.name, (moved,), run.classes, other.folds, other.rows)
         vote = _votes(other, len(sample.index))
-        fit = _judge(other, vote.argmax(axis=1), one.reference, len(sample.split.classes))
+        fit = agreement(other, vote.argmax(axis=1), one.reference, len(sample.split.classes))
         before, after = one.codes == one.reference, fit.codes == one.reference
         if _is_far_better(before, after) and (best is None or fit.accuracy > best[1]):
             best = name, fit.accuracy

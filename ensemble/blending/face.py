@@ -16,7 +16,7 @@ from ensemble.blending.request import BlendConfig
 from ensemble.members.columns import ColumnNames
 from ensemble.members.discovery import find_files
 from ensemble.members.reading import Member, read_members
-from folds.errors import EnsembleError, UsageError, unknown_name
+from folds.errors import EnsembleError, UsageError, respelled, unknown_name
 from folds.metrics.arrays import column_classes
 from folds.metrics.classification import Metric
 from folds.metrics.custom import metric_of
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from ensemble.blending.arrays import Predicted
 
 _log = logging.getLogger(__name__)
+# The roles of columns are options of the command, here they are keys of `columns`.
+_OF_COLUMNS = {one.name: f"columns={{{one.name!r}: {{}}}}" for one in fields(ColumnNames)}
+_OF_COLUMNS["probabilities"] = "columns={'probabilities': [{}]}"
 _NUMBERS = mapping_to(NUMBER, "run → number")
 _KINDS = {
     "classes": optional(CLASSES),
@@ -193,7 +196,8 @@ def blend(
         names = None if classes is None else column_classes(None, classes)
         config = replace(config, classes=names, ids=_id_files(ids))
         config.check()
-        return make_blend(given, config, progress_of(progress))
+        with respelled(_OF_COLUMNS):
+            return make_blend(given, config, progress_of(progress))
     if columns is not None:
         raise UsageError("`columns` applies to files, found arrays", hint="pass the columns of a DataFrame as arrays")
     if given and all(map(_has_files, given.values())):

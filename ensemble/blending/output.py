@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
 import shlex
 from collections.abc import Collection, Sequence
@@ -19,8 +20,12 @@ from ensemble.blending.result import BlendResult
 from ensemble.voting.base import Vote
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.files import PredictionMetadata, SampleRows, read_array, sidecar_path, write_prediction
+from folds.predictions.submission import submission_columns
+from folds.utils.csv_table import csv_bytes
 from folds.utils.files import check_not_existing, check_not_folder, read_json, sha256_file, write_atomic, write_json
 from folds.utils.memmap import same_values
+
+logger = logging.getLogger(__name__)
 
 FOLDER = Path("runs/blends")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -179,16 +184,41 @@ def _described(record: Any) -> str:
 
 @dataclass(frozen=True)
 class Answers:
-    """The decisions of a blend as a CSV with the header ``ImageID,ans``: split, number of rows and content."""
+    """The CSV of a blend: split, number of rows and content."""
 
     split: str
     rows: int
     content: bytes
 
 
-def answers_of(blend: BlendResult) -> Answers:
-    """Return the decisions for the test samples, or the out-of-fold decisions if there is no test split."""
+def answers_of(
+    blend: BlendResult, form: str | None = None, columns: Sequence[str] | None = None, like: Path | None = None
+) -> Answers:
+    """Return the CSV for the test samples, or for the out-of-fold samples if there is no test split.
+
+    Without options, it has the decisions, with the header ``ImageID,ans``.
+
+    Parameters
+    ----------
+    form, columns, like : see `folds.predictions.submission.submission`.
+
+    Raises
+    ------
+    UsageError, EnsembleError : options that do not fit, ids that were not predicted, or, for `like`, samples without
+        ids. Without `like`, samples without ids are a warning.
+    """
     split = "test" if "test" in blend.votes else "oof"
+    if blend.splits[split].numbered:
+        message = "no file names the samples: the ids of the CSV are the numbers of the rows, from 0"
+        way = "`ids=FILE` names a table with the ids of the rows, in their order"
+        if like is not None:
+            raise UsageError(f"{message}, which cannot be found in {like}", hint=way)
+        logger.warning("%s; %s", message, way)
+    if (form, columns, like) != (None, None, None):
+        predictions = blend.test if split == "test" else blend.oof
+        assert predictions is not None  # noqa: S101 - the split has votes
+        table = submission_columns(predictions, form, columns, like)
+        return Answers(split, len(next(iter(table.values()))), bytes(csv_bytes(table)))
     names = np.array(blend.splits[split].classes)[blend.votes[split].probabilities.argmax(axis=1)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

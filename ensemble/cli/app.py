@@ -13,7 +13,14 @@ from typing import Any
 from ensemble import __version__
 from ensemble.cli.terminal import console
 from ensemble.cli.terminal.commands import COMMANDS, MEANT
-from ensemble.cli.terminal.parser import NO_PARTIAL_FILES, build_parser, check_environment, check_spellings, flags_of
+from ensemble.cli.terminal.parser import (
+    NO_PARTIAL_FILES,
+    build_parser,
+    check_environment,
+    check_spellings,
+    flags_of,
+    typed_options,
+)
 from ensemble.cli.terminal.streams import discard, flush_stdout, prepare_streams, print_to_stderr
 from folds.errors import EnsembleError, Interrupted, UsageError, printable, unknown_name
 
@@ -45,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.as_json = _take(words, "--json")
     console.quiet = _take(words, "-q", "--quiet")
     console.wide = _take(words, "--wide")
-    console.flags, console.answered = {}, False
+    console.flags, console.typed, console.answered = {}, (), False
     try:
         with console.printing_logs():
             code = _run(words)
@@ -93,7 +100,7 @@ def _run(words: list[str]) -> int:
         name, command, rest = f"{name} {rest[0]}", subcommands[rest[0]], rest[1:]
 
     parser = build_parser(name, command)
-    console.flags = flags_of(parser)
+    console.flags, console.typed = flags_of(parser), typed_options(parser, rest)
     if not {"--help", "-h"} & set(rest):
         check_environment(command, list(COMMANDS))
         check_spellings(parser, rest)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from folds.errors import CONTROL, EnsembleError, UsageError, close_matches, printable
+from folds.errors import CONTROL, EnsembleError, UsageError, no_column, printable
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import PLACEHOLDERS, is_placeholder, spelling_text, spellings
 
@@ -54,10 +54,8 @@ class ColumnNames:
         asked = [(role, column) for role, column in named.items() if column is not None]
         for role, column in [*asked, *(("probabilities", column) for column in self.probabilities)]:
             if column not in known:
-                close = close_matches(column, known)
-                meant = f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
                 raise UsageError(
-                    f"`{role}={column}`: no table has a column '{column}'{meant}",
+                    f"`{role}={column}`: {no_column('no table', column, known)}",
                     hint=f"the columns are {', '.join(known[:20])}",
                 )
 

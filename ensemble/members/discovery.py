@@ -11,6 +11,7 @@ from ensemble.members.names import name_hint
 from ensemble.members.true_labels import is_sample_table
 from folds.errors import EnsembleError, UsageError, close_matches
 from folds.predictions.columns import find_columns
+from folds.utils.files import expand_pattern, is_pattern
 from folds.utils.tables import TEXT, read_table_file, table_header, table_suffix
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def find_files(paths: Sequence[Path], allow_duplicates: bool = False, names: Col
         raise UsageError("expected at least one prediction file, found none", hint="ensemble blend runs/*.npy")
     found: list[Path] = []
     for path in paths:
-        if path.exists() or not any(mark in str(path) for mark in "*?["):
+        if not is_pattern(path):
             found.append(path)
         else:
             found += _expand(path)
@@ -48,8 +49,7 @@ def find_files(paths: Sequence[Path], allow_duplicates: bool = False, names: Col
 
 
 def _expand(pattern: Path) -> list[Path]:
-    root = Path(pattern.anchor)
-    matches = sorted(path for path in root.glob(str(pattern.relative_to(root))) if path.is_file())
+    matches = expand_pattern(pattern)
     if matches:
         return matches
     available = [*sorted(Path().glob("*.npy")), *sorted(Path().glob("*/*.npy"))]

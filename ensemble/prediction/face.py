@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +25,8 @@ from ensemble.model_files.reading import read_expected, read_record
 from ensemble.prediction.cascade import exact_cascade, fit_source, parse_tolerance, with_cascade
 from ensemble.prediction.decisions import DecisionOptions, decision_for
 from ensemble.prediction.predict import SkippedImages, check_source, predict_table
+from ensemble.prediction.recorded import spec_as_trained
 from ensemble.prediction.source import PredictionSource, load_source
-from ensemble.prediction.submission import ID_FORMS, submission
 from folds.data.image_folder import is_image
 from folds.data.readers import not_there, read_test
 from folds.data.table import DataSpec, RawColumns, SampleTable, build_table
@@ -37,10 +37,11 @@ from folds.predictions.files import LABEL, PredictionMetadata, fold_files, write
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
 from folds.predictions.reading import score_rows
 from folds.predictions.rows import SampleRows
+from folds.predictions.submission import ID_FORMS, SET_FORM, submission
 from folds.utils.arguments import FLAG, NAME, PATH, PROGRESS, check_arguments, whole
 from folds.utils.bars import log_in_notebook, progress_of
 from folds.utils.display import Displayed, Table
-from folds.utils.files import check_not_existing, check_not_folder, write_atomic
+from folds.utils.files import check_not_existing, check_not_folder, expand_pattern, is_pattern, write_atomic
 from folds.utils.progress import Progress
 from folds.utils.schema import NUMBER, either, named, optional
 
@@ -152,8 +153,11 @@ class PredictedImages(Displayed):
     def csv(
         self, form: str | None = None, columns: Sequence[str] | None = None, like: str | Path | None = None
     ) -> bytes:
-        """Return a CSV; see `ensemble.prediction.submission.submission`."""
-        return submission(self.predictions, form, columns, None if like is None else Path(like), self.decided)
+        """Return a CSV; see `folds.predictions.submission.submission`."""
+        decided = self.decided
+        labels = None if decided is None else decided.labels.tolist()
+        sets = None if decided is None or decided.sets is None or form != SET_FORM else decided.set_texts()
+        return submission(self.predictions, form, columns, None if like is None else Path(like), labels, sets)
 
     def by_person(self) -> PredictedImages:
         """Return one row per person: the mean of the probabilities of the person's images, with the person as id.
@@ -323,7 +327,8 @@ def predict(
     ----------
     what : path of a checkpoint, name of a run, name, folder or ``blend.toml`` of a blend, or path of an exported model.
     images : a folder, a table (CSV, Parquet), an image, a pattern, or a list of images.
-    spec : column names of a table (`folds.data.table.DataSpec`); its `data` is ignored.
+    spec : column names of a table (`folds.data.table.DataSpec`), in place of those of the training; its `data` is
+        ignored.
     per_person : whether to score people instead of images: the mean of the probabilities of a person's images.
     metric : metric of the score, if the table has labels.
     device : ``auto``, ``cpu``, or the number of a GPU.
@@ -427,11 +432,14 @@ def images_table(
     if not listed:
         raise UsageError("expected one image or more, found none", hint="name a folder, a table or images")
     classes = source.classes if source.target == LABEL else None
-    if len(listed) == 1 and (Path(listed[0]).exists() or not any(mark in str(listed[0]) for mark in "*?[")):
+    if len(listed) == 1 and not is_pattern(Path(listed[0])):
         path = Path(listed[0])
+        read, lines = spec_as_trained(path, source, spec)
+        for line in lines:
+            logger.info(line)
         table, notes = read_test(
             path,
-            None if spec is None else replace(spec, data=path),
+            read,
             classes=classes,
             class_attributes=source.class_attributes,
         )
@@ -444,10 +452,10 @@ def images_table(
         if path.exists():
             paths.append(path)
             continue
-        matches = sorted(_expand(path)) if any(mark in str(one) for mark in "*?[") else []
+        matches = expand_pattern(path) if is_pattern(path) else []
         if not matches:
             raise not_there(path)
-        paths += [match for match in matches if match.is_file()]
+        paths += matches
     other = next((path for path in paths if path.is_dir() or not is_image(path.name)), None)
     if other is not None:
         raise UsageError(f"expected images, also found {other}", hint="name one folder or table, or images only")
@@ -455,11 +463,6 @@ def images_table(
     locations = [f"{name}" for name in names]
     columns = RawColumns("the images", names, locations, [path.absolute() for path in paths])
     return build_table(columns, training=False, classes=classes)
-
-
-def _expand(pattern: Path) -> Iterable[Path]:
-    root = Path(pattern.anchor)
-    return root.glob(str(pattern.relative_to(root)))
 
 
 def _score(predictions: Predictions, metric: str, per_person: bool) -> ScoreReport | None:

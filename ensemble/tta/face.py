@@ -14,6 +14,7 @@ from ensemble.tta.result import MergedViews
 from ensemble.tta.run import augment_folds
 from ensemble.tta.scores import TTAGain, ViewScores, gain_of, tta_record
 from ensemble.tta.views import parse_views
+from folds.data.table import folder_names
 from folds.metrics.intervals import Difference
 from folds.predictions.files import fold_files, oof_file
 from folds.predictions.predictions import Predictions, mean_of_folds, read_predictions
@@ -142,6 +143,8 @@ def tta(
     adaptive: bool = False,
     data: str | Path | None = None,
     test: str | Path | None = None,
+    images: str | Path | Sequence[str | Path] | None = None,
+    test_images: str | Path | Sequence[str | Path] | None = None,
     per_person: bool = False,
     device: str = "auto",
     force: bool = False,
@@ -163,6 +166,7 @@ def tta(
     budget : maximum number of views per image, chosen by out-of-fold score.
     adaptive : whether to use more views only where the plain image is uncertain.
     data, test : the table that the run was trained on and its test images, if they have moved.
+    images, test_images : folder (or folders) of the images that these tables name, if they have moved.
     per_person : whether to average the probabilities of each person's images before scoring.
     device : ``auto``, ``cpu``, or the number of a GPU.
     force : whether to predict the views again.
@@ -205,6 +209,8 @@ def tta(
         config,
         data=None if data is None else Path(data),
         test=None if test is None else Path(test),
+        images=folder_names(images),
+        test_images=folder_names(test_images),
         per_person=per_person,
         device=str(device),
         force=force,

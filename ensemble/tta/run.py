@@ -57,6 +57,8 @@ def augment_folds(
     *,
     data: Path | None = None,
     test: Path | None = None,
+    images: Sequence[str] | None = None,
+    test_images: Sequence[str] | None = None,
     per_person: bool = False,
     device: str = "auto",
     force: bool = False,
@@ -70,6 +72,7 @@ def augment_folds(
     target : path of a checkpoint, or name of a run.
     views : the views; duplicates are removed.
     data, test : the table it was trained on and its test images, if they have moved.
+    images, test_images : the folders of the images that these tables name, if they have moved.
     per_person : whether to average the probabilities of a person's images before scoring.
     device, force : as in `augment`.
     root : the folder that holds ``runs``, ``checkpoints`` and ``.ensemble``.
@@ -91,6 +94,8 @@ def augment_folds(
                 checkpoint.data,
                 data,
                 test=test,
+                images=images,
+                test_images=test_images,
                 classes=classes,
                 root=root,
                 run=checkpoint.run,

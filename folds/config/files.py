@@ -142,6 +142,29 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[variable_of(name)] for name in names if variable_of(name) in os.environ}
 
 
+def given_settings(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given settings of a command that reads no settings file: flags, else environment variables, by key.
+
+    Parameters
+    ----------
+    flags : setting → value, None if not given; settings that are no keys of it are not read.
+
+    Raises
+    ------
+    UsageError : an unknown setting, or a value of another type.
+    """
+    keys = {key_of(name) for name in flags}
+    values = {
+        key: _coerce(key, value, all_settings()[key].kind, "environment")
+        for key, value in by_key(_environment(), "environment").items()
+        if key in keys
+    }
+    values |= {key: _coerce(key, value, all_settings()[key].kind, "flag") for key, value in by_key(flags).items()}
+    for key in values:
+        all_settings()[key].check(values[key])
+    return values
+
+
 def settings_in_environment() -> bool:
     """Return whether any setting is given as an environment variable."""
     return bool(_environment())

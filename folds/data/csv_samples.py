@@ -15,8 +15,10 @@ from folds.errors import EnsembleError
 from folds.predictions.columns import ColumnRoles, find_columns
 from folds.utils.csv_table import CsvTable
 from folds.utils.spelling import is_placeholder
+from folds.utils.tables import table_header, table_suffix
 
 USUAL = {"path": "path", "label": "label", "person": "person"}
+_SAMPLE = re.compile(r"sample.?sub", re.IGNORECASE)
 _TEST_VALUES = frozenset({"test", "testing"})
 
 
@@ -71,13 +73,36 @@ def find_sample_columns(table: CsvTable, spec: DataSpec, training: bool) -> Samp
         ambiguous.pop("id", None)
     else:
         names["id"] = id_column
+    shown = _label_of_submission(table, ambiguous.get("label", ())) if training else None
+    notes: tuple[str, ...] = ()
+    if shown is not None:
+        names["label"], others = shown[0], [name for name in ambiguous.pop("label") if name != shown[0]]
+        notes = (f"{table.source}: the label is '{shown[0]}', as in {shown[1]}, not {' or '.join(map(repr, others))}",)
     label, warnings = _label(table, spec, names, ambiguous, training)
     if len(label) > 1:
         names["label"] = ",".join(label)
     roles = _roles(table, names, ambiguous, spec.split, label)
     unusual = any(name != USUAL.get(role, "id") for role, name in roles.names.items() if role != "split")
-    notes = (roles.text(),) if unusual or roles.ambiguous else ()
+    notes += (roles.text(),) if unusual or roles.ambiguous else ()
     return SampleColumns(path, id_column, label, names.get("person"), roles, notes, tuple(warnings))
+
+
+def _label_of_submission(table: CsvTable, columns: Sequence[str]) -> tuple[str, str] | None:
+    """Return the one of several columns that a sample submission beside the table has, and its name; None if unknown.
+
+    A competition asks for the label: ``image_name,target``.
+    """
+    if not columns or not table.path.is_file():
+        return None
+    beside = sorted(path for path in table.path.parent.iterdir() if _SAMPLE.match(path.name) and path.is_file())
+    found = {
+        (name, path.name)
+        for path in beside
+        if table_suffix(path.name)
+        for name in table_header(path)[1:]
+        if name in columns
+    }
+    return min(found) if len({name for name, _ in found}) == 1 else None
 
 
 def _path_and_id(

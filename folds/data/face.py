@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from folds.config.recipe import all_settings
 from folds.data.readers import read_data, read_frame
 from folds.data.sources import find_data, log_notes, log_warnings
-from folds.data.table import Dataset, DataSpec, SampleTable
+from folds.data.table import Dataset, DataSpec, SampleTable, folder_names
 from folds.errors import UsageError
 from folds.utils.arguments import CLASSES, FLAG, NAME, PATH, check_arguments, described
 from folds.utils.csv_table import csv_text
@@ -109,8 +109,8 @@ def read_table(
         person_regex,
         test_path,
         declared,
-        images=_folder_names(images),
-        test_images=_folder_names(test_images),
+        images=folder_names(images),
+        test_images=folder_names(test_images),
         test_labels=test_labels,
         missing_persons=missing_persons,
         merge_spellings=merge_spellings or None,
@@ -122,12 +122,6 @@ def read_table(
     if frame is not None:
         return read_frame(frame, replace(spec, data=Path()), need_images=need_images)
     return replace(read_data(spec, need_images=need_images), spec=spec)
-
-
-def _folder_names(folders: str | Path | Sequence[str | Path] | None) -> tuple[str, ...] | None:
-    if folders is None:
-        return None
-    return (str(folders),) if isinstance(folders, str | Path) else tuple(map(str, folders))
 
 
 def training_table(data: Data | None = None, *, root: str | Path = ".") -> SampleTable:

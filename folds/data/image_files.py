@@ -18,6 +18,7 @@ from folds.utils.frames import FRAME
 # How a file was found → what is said about it.
 UNICODE, CASE, SUFFIX = "in another Unicode form", "in another case", "with the suffix that the table lacks"
 _MAX_FOLDERS = 200  # folders that are searched for a hint
+_MAX_NAMES = 2_000  # missing images that are looked for in them
 
 
 @dataclass
@@ -36,6 +37,7 @@ def locate_images(
     locations: Sequence[str],
     required: bool,
     notes: list[str],
+    option: str = "images",
 ) -> Sequence[Path]:
     """Return the files of the images; `paths` itself if all names are those of the files.
 
@@ -47,6 +49,7 @@ def locate_images(
     folders : folders in which the names are looked for; empty for the folder of `paths` alone.
     required : whether a name without a file is an error; otherwise it is kept.
     notes : receives a line for each way of finding.
+    option : the parameter that names `folders`, for hints.
 
     Raises
     ------
@@ -61,7 +64,7 @@ def locate_images(
             lines, f"names of images in {source} fit several files", "write the whole name, with its folder and suffix"
         )
     if found.missing and required:
-        raise _missing_error(paths, sides, found.missing, source, locations)
+        raise _missing_error(paths, sides, found.missing, source, locations, option)
     for how, count in sorted(Counter(how for _, how in found.renamed.values()).items()):
         i = min(row for row, (_, way) in found.renamed.items() if way == how)
         notes.append(
@@ -198,34 +201,75 @@ def _real_folder(folder: str) -> tuple[str, str] | None:
 
 
 def _missing_error(
-    paths: Sequence[Path], sides: Sequence[ImagePaths], missing: Sequence[int], source: str, locations: Sequence[str]
+    paths: Sequence[Path],
+    sides: Sequence[ImagePaths],
+    missing: Sequence[int],
+    source: str,
+    locations: Sequence[str],
+    option: str,
 ) -> EnsembleError:
     lines = [f"{locations[i]}: {paths[i]}" + (_sibling(paths[i]) if at < 10 else "") for at, i in enumerate(missing)]
     folder = paths.folder if isinstance(paths, ImagePaths) else Path(source).absolute().parent
-    base = "those of `images`" if sides else f"the folder of {source}"
-    other = _folder_with(Path(_name(paths, missing[0])).name, folder if not sides else folder.parent, folder)
+    base = f"those of `{option}`" if sides else f"the folder of {source}"
+    given = [side.folder for side in sides]
+    names = [_name(paths, i) for i in missing[:_MAX_NAMES]]
+    found, example = _folders_with(names, folder if not sides else folder.parent, given or [folder])
     start = f"relative paths start from {folder}" if source == FRAME and not sides else f"paths are relative to {base}"
     hint = f"{start}; is `path` the right column?"
-    if other is not None:
-        hint = f"there is {other[1]}: `images={other[0]}` (for a test table `test_images={other[0]}`)"
+    if found:
+        # Folders that were named and hold other images of the table are still needed.
+        kept = given if len(missing) < len(paths) else []
+        hint = f"there is {example}: `{option}={','.join(map(_shown, [*kept, *found]))}`"
+        rest = len(names) - sum(found.values())
+        if rest:
+            hint += f" ({rest:,} of the {len(names):,} missing images are in none of these folders)"
     return combine_errors(lines, f"of {len(paths):,} images of {source} do not exist", hint)
 
 
-def _folder_with(name: str, below: Path, not_here: Path) -> tuple[str, str] | None:
-    """Return the folder at most two levels below `below` in which an image is found by its name, and the file."""
+def _folders_with(names: Sequence[str], below: Path, not_here: Sequence[Path]) -> tuple[dict[Path, int], str]:
+    """Return the folders that images of these names start from, with the number of names that each adds, and the file
+    of the first name found; a folder that adds more names comes first. Files are looked for at most two levels below
+    `below`.
+    """
     try:
         walk = [top for top in islice(os.walk(below), _MAX_FOLDERS) if len(Path(top[0]).relative_to(below).parts) < 3]
     except OSError:
-        return None
+        return {}, ""
+    of_folder: dict[str, list[tuple[int, str]]] = {}  # the folder in each name → its names
+    for i, name in enumerate(names):
+        before, _, last = name.rpartition("/")
+        of_folder.setdefault(before, []).append((i, last))
+    holds: dict[str, dict[int, str]] = {}
     for folder, _, files in sorted(walk):
-        if Path(folder) == not_here:
-            continue
-        found = _Found()
-        _search_folder(folder, set(files), [(0, name)], found)
-        if 0 in found.renamed:
-            shown = os.path.relpath(folder)
-            return shown if not shown.startswith("..") else folder, found.renamed[0][0].rpartition("/")[2]
-    return None
+        listed = set(files)
+        for before, wanted in of_folder.items() if files else ():
+            start = folder if not before else folder.removesuffix(f"/{before}")
+            if (before and start == folder) or Path(start) in not_here:
+                continue
+            found = _Found()
+            _search_folder(folder, listed, wanted, found)
+            absent = {*found.missing, *found.several}
+            here = {i: last for i, last in wanted if i not in absent}
+            here |= {i: path.rpartition("/")[2] for i, (path, _) in found.renamed.items()}
+            if here:
+                holds.setdefault(start, {}).update(here)
+    chosen: dict[Path, int] = {}
+    example, left = "", set(range(len(names)))
+    while holds:
+        folder = max(holds, key=lambda one: len(left & holds[one].keys()))
+        added = left & holds[folder].keys()
+        if not added:
+            break
+        example = example or holds[folder][min(added)]
+        chosen[Path(folder)] = len(added)
+        left -= added
+        del holds[folder]
+    return chosen, example
+
+
+def _shown(folder: Path) -> str:
+    shown = os.path.relpath(folder)
+    return shown if not shown.startswith("..") else str(folder)
 
 
 def _sibling(path: Path) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from folds.data.image_folder import TEST_NAMES, Found, are_splits
+from folds.data.image_folder import TEST_NAMES, Found, are_splits, find_images, scan_folder, split_folders, stem_of
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 from folds.predictions.columns import find_columns
 from folds.utils.csv_table import read_header
-from folds.utils.tables import table_header, table_suffix
+from folds.utils.tables import read_table_file, table_header, table_suffix
+
+# The header of a folds.csv of this program, which has folds.json beside it.
+_FOLDS = ["id", "label", "person", "fold"]
 
 
 def only_table(folder: Path, spec: DataSpec, training: bool = True) -> Path | None:
@@ -18,7 +21,7 @@ def only_table(folder: Path, spec: DataSpec, training: bool = True) -> Path | No
 
     Raises
     ------
-    EnsembleError : several CSVs have them.
+    EnsembleError : several CSVs have them, or its labels are not the classes of the folders of the images.
     """
     wanted = {spec.path} | (_labels(spec) if training else set())
     tables = _csvs(folder)
@@ -27,7 +30,37 @@ def only_table(folder: Path, spec: DataSpec, training: bool = True) -> Path | No
         raise _several(folder, found, spec, ())
     if not found and training and wanted != {"path", "label"}:
         found = tables  # column names imply a CSV; reading it reports the missing columns
-    return found[0] if len(found) == 1 else None
+    table = found[0] if len(found) == 1 else None
+    if table is not None and training and not _implies_table(spec):
+        _check_folder_classes(folder, table, spec)
+    return table
+
+
+def _check_folder_classes(folder: Path, table: Path, spec: DataSpec) -> None:
+    """Raise EnsembleError if a table and class folders give an image different labels, as predictions may do."""
+    tops = [entry for entry in scan_folder(folder) if entry.is_dir() and entry.name[0] != "."]
+    if len(tops) < 2:
+        return  # no class folders; the images need not be listed
+    images = find_images(folder)
+    splits = split_folders(images)
+    if splits is None and are_splits(_tops(images)):
+        return
+    files = images.images if splits is None else [name for part in splits for name in part]
+    level = 0 if splits is None else 1
+    classes = {name.strip(): name.split("/")[level].strip() for name in files if name.count("/") > level}
+    columns = read_table_file(table).columns
+    for name, label in zip(columns[spec.path], columns[spec.label], strict=True):
+        found = classes.get(name.replace("\\", "/").removeprefix("./"), label)
+        if found != label and len(set(classes.values())) > 1:
+            raise _both_ways(folder, [table], images, f"'{name}' is {label} in it and {found} by its folder")
+
+
+def _implies_table(spec: DataSpec) -> bool:
+    """Return whether the user named columns, or folders of images: then a table is meant."""
+    plain = DataSpec(spec.data)
+    return any(
+        getattr(spec, name) != getattr(plain, name) for name in ("path", "label", "person", "id", "split", "images")
+    )
 
 
 def table_beside_images(folder: Path, spec: DataSpec, images: Found) -> Path | None:
@@ -36,12 +69,20 @@ def table_beside_images(folder: Path, spec: DataSpec, images: Found) -> Path | N
     Raises
     ------
     EnsembleError : several tables could be meant, as in the folder of a competition: train.csv and
-        sample_submission.csv beside ``train_images`` and ``test_images``.
+        sample_submission.csv beside ``train_images`` and ``test_images``; or a table and class folders
+        (``train/CLASS``) hold the same images. Tables of other images, such as predictions, are not meant.
     """
     tops = _tops(images)
     if len(tops) > 1 and not are_splits(tops):
         return None
     fitting = [path for path in _tables(folder) if _has_samples(table_header(path), spec)]
+    splits = split_folders(images)
+    if splits is not None and not _implies_table(spec):
+        stems = {_stem(name) for name in splits[0]}
+        fitting = [path for path in fitting if not stems.isdisjoint(_stems(path, spec))]
+        if fitting:
+            raise _both_ways(folder, fitting, images, "the table lists images of the class folders, too")
+        return None
     if len(fitting) > 1:
         raise _several(folder, fitting, spec, tops)
     return fitting[0] if fitting else None
@@ -53,9 +94,39 @@ def ignored_tables(folder: Path) -> list[str]:
     if not found:
         return []
     return [
-        f"the classes are the subfolders of {folder}; not read: {', '.join(path.name for path in found[:5])}"
+        f"the classes are those of the subfolders of {folder}; not read: {', '.join(path.name for path in found[:5])}"
         f"{', …' if len(found) > 5 else ''} (`data={found[0]}` reads it)"
     ]
+
+
+def _stem(name: str) -> str:
+    return stem_of(name.replace("\\", "/").rpartition("/")[2].strip())
+
+
+def _stems(table: Path, spec: DataSpec) -> set[str]:
+    """Return the names of the images in a table, without folders and suffixes."""
+    columns = read_table_file(table).columns
+    roles = find_columns(list(columns), "", ("path", "id"))
+    named = [spec.path, *roles.names.values(), *(name for names in roles.ambiguous.values() for name in names)]
+    return {_stem(cell) for name in named if name in columns for cell in columns[name]}
+
+
+def _both_ways(folder: Path, tables: Sequence[Path], images: Found, why: str) -> EnsembleError:
+    """Return the error for a folder with a table and with class folders, which gives both commands."""
+    names = ", ".join(path.name for path in tables)
+    tops = {top.lower(): top for top in _tops(images)}
+    train, test = tops.get("train", tops.get("training")), tops.get("test", tops.get("testing"))
+    ways = [f"`data={tables[0]}` reads the table"]
+    if train is not None and set(tops) <= {"train", "training", "test", "testing"}:
+        ways.append(
+            f"`data={folder / train}`" + (f" `test={folder / test}`" if test else "") + " reads the class folders"
+        )
+    else:
+        ways.append(f"the class folders are read if {names} {'is' if len(tables) == 1 else 'are'} not in {folder}")
+    return EnsembleError(
+        f"{folder} has class folders and the table{'s' * (len(tables) > 1)} {names}, and either could be meant: {why}",
+        hint="; ".join(ways),
+    )
 
 
 def _labels(spec: DataSpec) -> set[str]:
@@ -68,7 +139,12 @@ def _csvs(folder: Path) -> list[Path]:
 
 def _tables(folder: Path) -> list[Path]:
     files = [path for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_file()]
-    return [path for path in files if table_suffix(path.name) not in ("", ".txt", ".txt.gz")]
+    tables = [path for path in files if table_suffix(path.name) not in ("", ".txt", ".txt.gz")]
+    return [path for path in tables if not _is_folds(path)]
+
+
+def _is_folds(path: Path) -> bool:
+    return path.suffix == ".csv" and path.with_suffix(".json").is_file() and table_header(path) == _FOLDS
 
 
 def _tops(images: Found) -> list[str]:

@@ -84,7 +84,9 @@ def read_data(spec: DataSpec, *, need_images: bool = True, find_images: bool = F
         messages.notes += more.notes
         messages.warnings += more.warnings
     messages.warnings += name_warnings(train) + _leaks(train, test)
-    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), spec)
+    found = {name: getattr(for_test, name) for name in ("label", "person")}
+    found = {name: column for name, column in found.items() if column != getattr(spec, name)}
+    return Dataset(train, test, tuple(messages.notes), tuple(messages.warnings), spec, found)
 
 
 def _check_test_options(spec: DataSpec) -> None:
@@ -138,6 +140,7 @@ def _table_or_folders(
         messages.notes += ignored_tables(data)
     else:
         columns, of_test = read_split_folders(images, spec, str(data), splits)
+        messages.notes += ignored_tables(data)
         _check_unused_options(spec, "a folder of splits")
     train = _built(columns, spec, messages, training=True, classes=spec.classes)
     test = None
@@ -246,7 +249,7 @@ def read_test(
 def _read_test(
     path: Path, spec: DataSpec, train: SampleTable, need_images: bool, find_images: bool
 ) -> tuple[SampleTable, Messages]:
-    return _test_samples(path, spec, train.classes, train.class_attributes, need_images, find_images)
+    return _test_samples(path, spec, train.classes, train.class_attributes, need_images, find_images, "test_images")
 
 
 def _test_samples(
@@ -256,6 +259,7 @@ def _test_samples(
     class_attributes: Mapping[str, Mapping[str, str]] | None,
     need_images: bool,
     find_images: bool,
+    folders_option: str = "images",
 ) -> tuple[SampleTable, Messages]:
     """Return images to predict; see `read_test`."""
     messages = Messages()
@@ -275,11 +279,14 @@ def _test_samples(
         found = find_sample_columns(table, spec, training=False)
         messages = Messages(list(found.notes), list(found.warnings))
         if not found.label and not found.warnings:
-            messages.notes.append(f"{table.source} has no column '{spec.label}': read without labels")
+            several = "," in spec.label and spec.label not in table.columns
+            what = f"columns {spec.label.replace(',', ', ')}" if several else f"column '{spec.label}'"
+            messages.notes.append(f"{table.source} has no {what}: read without labels")
         columns = read_samples(
             table, found, None, spec, training=False, need_images=need_images, find_images=find_images
         )
         columns = without_placeholder_labels(columns, spec.test_labels, classes)
+        columns.folders_option = folders_option
     samples = _built(
         columns,
         spec,
@@ -323,7 +330,7 @@ def not_there(path: Path, option: str | None = None) -> EnsembleError:
         close = close_matches(missing, sorted(entry.name for entry in parent.iterdir()))
     except OSError:
         close = []
-    hint = "`data` and `test` take a CSV or a folder"
+    hint = "expected a table (CSV, Parquet), a folder or images"
     if option is not None:
         hint = f"`{option}=PATH` names its present place (a CSV or a folder), also in place of that in a settings file"
     meant = f"; did you mean {' or '.join(str(parent / name) for name in close)}?" if close else ""

@@ -21,6 +21,7 @@ from folds.utils.schema import shown
 logger = logging.getLogger(__name__)
 
 HERE = Path("data")
+FOUND = "columns"  # in a checkpoint: columns that were found by known names, see `Dataset.found`
 BUILT_IN = Path(".ensemble/people")
 _SYSTEM = {("/", name) for name in ("proc", "sys", "dev")}
 
@@ -111,6 +112,8 @@ def load_checkpoint_data(
     data: Path | None = None,
     *,
     test: Path | None = None,
+    images: Sequence[str] | None = None,
+    test_images: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     root: Path = Path(),
     run: str | None = None,
@@ -124,6 +127,7 @@ def load_checkpoint_data(
     ----------
     record : the fields of ``DataSpec`` in a checkpoint, with paths as text.
     data, test : present paths of the table and of the test images, if they were moved.
+    images, test_images : present folders of the images that the tables name.
     classes : classes of the checkpoint; a label outside them is an error.
     root : folder of ``runs`` and of the built-in synthetic faces, which are generated if missing.
     run, folds_sha : run of the checkpoint and hash of its folds, to find the record of the run.
@@ -132,7 +136,7 @@ def load_checkpoint_data(
     ------
     EnsembleError : nothing says where the data are, or they are not there.
     """
-    fields: dict[str, Any] = {"data": None, **record}
+    fields: dict[str, Any] = {"data": None, **{name: value for name, value in record.items() if name != FOUND}}
     if fields["data"] is None and run is not None:
         fields |= _places_in_record(root / "runs" / run / "config.toml", folds_sha)
     if data is not None and test is None and fields["data"] and fields.get("test"):
@@ -150,8 +154,8 @@ def load_checkpoint_data(
         raise EnsembleError(
             f"the test images of the training are not in {fields['test']} any more", hint="`test=PATH` names them"
         )
-    for name in ("images", "test_images"):
-        fields[name] = tuple(fields[name]) if fields.get(name) else None
+    for name, named in (("images", images), ("test_images", test_images)):
+        fields[name] = tuple(named or fields.get(name) or ()) or None
     declared = classes or fields.get("classes")
     fields["classes"] = tuple(declared) if declared else None
     if fields["data"] == BUILT_IN:

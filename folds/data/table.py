@@ -225,6 +225,13 @@ class DataSpec:
         return tuple(Path(name).absolute() for name in named or ())
 
 
+def folder_names(folders: str | Path | Sequence[str | Path] | None) -> tuple[str, ...] | None:
+    """Return names of folders as `DataSpec` holds them."""
+    if folders is None:
+        return None
+    return (str(folders),) if isinstance(folders, str | Path) else tuple(map(str, folders))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset(Displayed):
     """A data set: training samples, test samples if there are any, and messages for the user.
@@ -233,6 +240,8 @@ class Dataset(Displayed):
     ----------
     notes, warnings : one line each; may mark parameters (see `folds.errors`).
     spec : location of the files the data were read from, as given; None for a DataFrame.
+    found : ``label`` and ``person`` → the column of the table that was found by a known name (``target``); without
+        those of the name in `spec`.
     """
 
     train: SampleTable
@@ -240,6 +249,7 @@ class Dataset(Displayed):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     spec: DataSpec | None = None
+    found: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return summaries of both parts, notes and warnings, as plain values."""
@@ -261,6 +271,7 @@ class RawColumns:
     Attributes
     ----------
     folders : folders in which the images may be, if they are not relative to ``paths.folder`` alone.
+    folders_option : the parameter that names `folders`, for hints.
     notes, warnings : lines for the user, found while the columns were read and checked.
     """
 
@@ -272,6 +283,7 @@ class RawColumns:
     persons: list[str] | None = None
     attributes: dict[str, list[str]] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
+    folders_option: str = "images"
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -320,12 +332,15 @@ def build_table(
     if labels is not None:
         _check_classes(labels, declared, source, locations, training)
     if (need_images or find_images) and columns.paths is not None:
-        found = locate_images(columns.paths, columns.folders, source, locations, need_images, columns.notes)
+        found = locate_images(
+            columns.paths, columns.folders, source, locations, need_images, columns.notes, columns.folders_option
+        )
         if found is not columns.paths:
             columns.paths = found
             _check_same_image(columns, _path_keys(found))
     if class_attributes is None:
         class_attributes = _determined(labels, columns.attributes, declared) if labels is not None else {}
+        columns.notes += _attribute_notes(source, class_attributes)
     ids = np.array(columns.ids, dtype=str)
     people = None if columns.persons is None else factorize(columns.persons)
     table = SampleTable(
@@ -470,3 +485,18 @@ def _determined(
             for label, value in pairs:
                 found[label][attribute] = value
     return found if any(found.values()) else {}
+
+
+def _attribute_notes(source: str, class_attributes: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a line about the columns that became attributes of the classes, and which tell the same as the label."""
+    names = list(dict.fromkeys(name for values in class_attributes.values() for name in values))
+    if not names:
+        return []
+    values = {name: {own[name] for own in class_attributes.values() if name in own} for name in names}
+    same = [name for name in names if len(values[name]) == len(class_attributes)]
+    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+    equal = f"; {', '.join(same[:8])}: another name of each class" if same else ""
+    return [
+        f"{source}: columns with one value for each class are attributes of the classes, not labels: "
+        f"{', '.join(names[:8])}{more}{equal}"
+    ]

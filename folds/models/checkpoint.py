@@ -65,6 +65,7 @@ _DATA = {
     **{"images": optional(list_of(UNICODE)), "test_images": optional(list_of(UNICODE)), "test_labels": optional(BOOL)},
     **{"missing_persons": optional(UNICODE), "merge_spellings": optional(BOOL), "skip_unusable": optional(BOOL)},
     "max_pixels": optional(integer(1)),
+    "columns": optional(mapping_of(UNICODE)),
 }
 _RECIPE = {
     "seed": optional(integer(0, 2**32 - 1)),
@@ -108,7 +109,7 @@ class Checkpoint:
     Attributes
     ----------
     data : how the table is read (the fields of ``DataSpec``); of its place only that of synthetic data
-        (`anonymous_data`).
+        (`anonymous_data`). ``columns``: label and person → the column that was found by a known name.
     images : how images were decoded (the fields of ``ImageSettings``).
     recipe : the resolved training settings.
     training_hashes, validation_hashes : hashes of the sample ids of the training and the validation part of the fold

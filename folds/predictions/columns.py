@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from folds.errors import EnsembleError, close_matches
+from folds.errors import EnsembleError, no_column
 
 # Role → names by which people call such a column, the usual one first. Case, blanks, "_" and "-" are ignored.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -67,7 +67,7 @@ class ColumnRoles:
             options = self.ambiguous[role]
             raise EnsembleError(
                 f"{self.source}: {' and '.join(repr(name) for name in options)} could both be the {role} column",
-                hint=f"name one of them: `{role}={options[0]}`",
+                hint=f"name one of them: {' or '.join(f'`{role}={name}`' for name in options)}",
             )
         everything = ", ".join(dict.fromkeys(filter(None, [columns, *self.unused])))
         raise EnsembleError(
@@ -109,10 +109,8 @@ def find_columns(
     named = {role: name for role, name in (given or {}).items() if name is not None}
     for role, name in named.items():
         if name not in columns:
-            close = close_matches(name, columns)
-            meant = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
             raise EnsembleError(
-                f"{source} has no column '{name}'{meant}",
+                no_column(source, name, columns),
                 hint=f"name the column with `{role}`; its columns are {', '.join(columns)}",
             )
     names, guessed, ambiguous = dict(named), set[str](), dict[str, tuple[str, ...]]()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from folds.augmentation.custom import load_transform
 from folds.config.files import to_toml
+from folds.data.sources import FOUND
 from folds.images.cache import DecodedImages, load_images
 from folds.images.settings import ImageSettings
 from folds.models.precision import resolve_amp
@@ -184,7 +185,8 @@ def _job(plan: Plan, one: OpenedRun, versions: dict[str, str]) -> Job:
         data={
             key: str(value) if isinstance(value, Path) else value
             for key, value in _without_open(asdict(plan.spec), _LATER_FIELDS).items()
-        },
+        }
+        | ({FOUND: dict(plan.data.found)} if plan.data.found else {}),
         classes=plan.table.classes,
         class_attributes={name: dict(meaning) for name, meaning in plan.table.class_attributes.items()},
         folds_sha=run.assignment.sha,

@@ -22,7 +22,7 @@ from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
-from folds.errors import EnsembleError, close_matches, combine_errors
+from folds.errors import EnsembleError, close_matches, combine_errors, no_column
 from folds.utils.bounded import text_room
 
 T = TypeVar("T")
@@ -123,12 +123,12 @@ class CsvTable:
         """
         if name in self.columns:
             return self.columns[name]
-        close = close_matches(name, [one for one in self.columns if one not in not_meant])
-        meant = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+        others = [one for one in self.columns if one not in not_meant]
+        close = close_matches(name, others, most=1)
         given = f"={close[0] if close else 'COLUMN'}`"
         remedies = [f"name the column with {option.removesuffix('`')}{given}"] if option else []
         hint = "; ".join([*remedies, *([advice] if advice else []), f"its columns are {', '.join(self.columns)}"])
-        raise EnsembleError(f"{self.source} has no column '{name}'{meant}", hint=hint)
+        raise EnsembleError(no_column(self.source, name, list(self.columns), others), hint=hint)
 
 
 def read_csv(path: Path, source: str | None = None) -> CsvTable:

@@ -289,3 +289,14 @@ def remove_stale_temporaries(folder: Path, name: str = "") -> None:
     for path in folder.glob(f".{glob.escape(name)}*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def is_pattern(path: Path) -> bool:
+    """Return whether a path is a pattern (``runs/*.npy``): there is no such file, and it has a wildcard."""
+    return any(mark in str(path) for mark in "*?[") and not path.exists()
+
+
+def expand_pattern(pattern: Path) -> list[Path]:
+    """Return the files that a pattern matches, sorted; patterns in quotes are not expanded by the shell."""
+    root = Path(pattern.anchor)
+    return sorted(path for path in root.glob(str(pattern.relative_to(root))) if path.is_file())

@@ -11,6 +11,9 @@ from folds.errors import (
     UsageError,
     close_matches,
     combine_errors,
+    did_you_mean,
+    no_column,
+    respelled,
     unknown_name,
     with_flags,
     without_marks,
@@ -96,6 +99,8 @@ def test_many_problems_become_one_error_that_counts_them_and_shows_the_first(cou
         ("`resume=True`, or `repair=False`", "resume=True, or repair=False", "--resume, or --no-repair"),
         ("`from_` of `head_loss`", "from_ of head_loss", "--from of head_loss"),
         ("``, `a b`, `x", "``, `a b`, `x", "``, `a b`, `x"),
+        ("`k=a=.7,b=.3`, `k=FILE.csv`", "k='a=.7,b=.3', k=FILE.csv", "--k a=.7,b=.3, --k FILE.csv"),
+        ("`k=x/y.csv`, `k='(.+)'`", "k='x/y.csv', k='(.+)'", "--k x/y.csv, --k '(.+)'"),
     ],
 )
 def test_a_marked_parameter_is_a_name_or_a_flag(marked: str, python: str, typed: str) -> None:
@@ -122,3 +127,21 @@ def test_an_error_keeps_its_marks_and_its_class_when_it_is_pickled() -> None:
 def test_wrong_usage_is_a_value_error() -> None:
     assert issubclass(UsageError, ValueError)
     assert not issubclass(EnsembleError, ValueError)
+
+
+def test_an_error_names_a_parameter_as_the_function_takes_it() -> None:
+    with pytest.raises(UsageError) as error, respelled({"id": "columns={'id': {}}", "n": "n={}"}):
+        raise UsageError("`id` of `k`", hint="`id=COLUMN`, `n=3`", details=["`id=a,b`"])
+    assert str(error.value) == "columns={'id': …} of k"
+    assert error.value.lines()[-2:] == ["  columns={'id': 'a,b'}", "hint: columns={'id': 'COLUMN'}, n=3"]
+
+
+def test_close_columns_are_proposed() -> None:
+    assert did_you_mean("taget", ["target", "id"]) == "; did you mean 'target'?"
+    assert did_you_mean("zzz", ["target", "id"]) == ""
+
+
+def test_a_list_where_one_column_is_expected_is_called_a_list() -> None:
+    assert no_column("a.csv", "taget", ["target"]) == "a.csv has no column 'taget'; did you mean 'target'?"
+    expected = "expected the name of one column of a.csv, found a list of 3: a, b, c, of which 'b', 'c' are unknown"
+    assert no_column("a.csv", "a,b,c", ["a", "id"]) == expected

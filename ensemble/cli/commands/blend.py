@@ -18,14 +18,23 @@ from ensemble.blending.scores import ranking_of
 from ensemble.cli.reports.blend import blend_report
 from ensemble.cli.reports.check import check_report
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import REPORT, ScoreByOption, scored_by_person
+from ensemble.cli.terminal.options import (
+    REPORT,
+    WRITTEN,
+    ColumnsOption,
+    FormOption,
+    LikeOption,
+    ScoreByOption,
+    csv_columns,
+    scored_by_person,
+)
 from ensemble.cli.terminal.progress import TerminalProgress
 from ensemble.members.columns import ColumnNames
 from folds.errors import UsageError
 from folds.metrics.classification import METRICS
 from folds.utils.files import write_atomic
 
-METHOD, MEMBERS, COLUMNS, WRITTEN = "Combination", "Members", "Columns of tables", "Output"
+METHOD, MEMBERS, COLUMNS = "Combination", "Members", "Columns of tables"
 
 
 def blend(
@@ -223,6 +232,9 @@ def blend(
             help="also write the decisions: ImageID,ans of the test samples", metavar="FILE", rich_help_panel=WRITTEN
         ),
     ] = None,
+    form: FormOption = None,
+    columns: ColumnsOption = None,
+    like: LikeOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="replace an existing blend or CSV", rich_help_panel=WRITTEN)
     ] = False,
@@ -247,6 +259,7 @@ def blend(
         "fold": "--fold-column",
     }
     per_person = scored_by_person(score_by)
+    names = csv_columns(csv, form, columns, like)
     if from_ not in (None, "probability", "logit"):
         raise UsageError(
             f"--from {from_}: expected probability or logit", hint="--from logit if the arrays hold logits"
@@ -278,7 +291,7 @@ def blend(
         return _check(files, request)
     made = make_blend(files, request, TerminalProgress())
     folder = blend_folder(made, output)
-    answers = None if csv is None else answers_of(made)
+    answers = None if csv is None else answers_of(made, form, names, like)
     # Every check comes before the first write.
     if csv is not None and answers is not None:
         check_answers_file(answers, csv, force)
@@ -289,8 +302,9 @@ def blend(
     console.result(blend_report(made), record | {"csv": None if csv is None else str(csv)})
     console.note(f"\n{folder} {'is written' if written else 'holds this blend already'}")
     if answers is not None:
-        console.note(f"{csv} has the decisions for the {answers.rows:,} {answers.split} samples")
-    console.next_step(_next(made, files, csv))
+        what = "decisions" if (form, names, like) == (None, None, None) else "predictions"
+        console.note(f"{csv} has the {what} for {'the ' * (like is None)}{answers.rows:,} {answers.split} samples")
+    console.next_step(*_next(made, files, csv))
     return 0
 
 
@@ -318,7 +332,8 @@ def _check(files: list[Path], request: BlendConfig) -> int:
     return 0
 
 
-def _next(made: Blend, files: list[Path], csv: Path | None) -> str:
+def _next(made: Blend, files: list[Path], csv: Path | None) -> tuple[str, list[str]]:
+    """Return the suggested next command and its options."""
     plain = {run.name for split in made.splits.values() for run in split.runs if not run.views}
     trained = [
         name
@@ -327,15 +342,24 @@ def _next(made: Blend, files: list[Path], csv: Path | None) -> str:
     ]
     if trained:
         views = "hflip" if _may_be_mirrored(next(iter(made.splits.values())).classes) else "scale:1.1"
-        return f"ensemble tta {trained[0]} --views {views}"
-    if csv is not None:
-        return "ensemble kfold --k 5 --arch swin,resnet18"
+        return f"ensemble tta {trained[0]} --views {views}", console.again("score_by")
     named = shlex.join(map(str, files))
     parents = {path.parent for path in files}
     if len(parents) == 1 and set(parents.pop().glob("*.npy")) == set(files):
         named = f"{files[0].parent}/*.npy"
-    options = [word for word in console.words[1:] if Path(word) not in files]
-    return f"ensemble blend {named if len(named) < 200 else '…'} {shlex.join([*options, '--csv', 'answers.csv'])}"
+    command = f"ensemble blend {named if len(named) < 200 else '…'}"
+    if csv is None:
+        return command, [*console.again_without("csv", "force"), "--csv", "answers.csv"]
+    # The decisions are written: what may make them better, else what was made.
+    several, labeled = len(made.runs) > 1, made.total.get("oof") is not None and made.total["oof"].score is not None
+    if several and labeled and made.request.name in ("soft", "hard"):
+        without = ("csv", "force", "output", *_OF_CSV, *_OF_METHOD)
+        return command, [*console.again_without(*without), "--method", "auto"]
+    return "ensemble runs", []
+
+
+_OF_CSV = ("form", "columns", "like")
+_OF_METHOD = ("method", "weights", "power", "trim", "by", "calibrate")
 
 
 def _may_be_mirrored(classes: Sequence[str]) -> bool:

@@ -81,10 +81,7 @@ def folds(
 
     settings, recipe, _ = load_settings(given, runs_code=False)
     test, window = given["test"], given["window"]
-    options = _typed({key: given[key] for key in ("data", *COLUMNS, *READING)})
     file = _split_named(words) if words else None
-    if file is not None and window is not None:  # the suggested next command is kfold, which takes --window
-        options += ["--window", window]
     alone = len(words or ()) == 2 and settings.data is None
     if words and window is not None and (no_images or alone):
         raise UsageError(
@@ -101,11 +98,11 @@ def folds(
         "columns": {key: given[key] for key in ("id", "label", "person")} | {"fold": settings.fold_column},
     }
     if alone:
-        _check(file, None, images=False, options=options, **check_options)
+        _check(file, None, images=False, **check_options)
         return
     spec = spec_of(settings, find_data(settings.data))
     if words:
-        _check(file, spec, images=not no_images, options=options, **check_options)
+        _check(file, spec, images=not no_images, **check_options)
         return
     if test or no_images or sheet or window:
         raise UsageError(
@@ -114,19 +111,7 @@ def folds(
         )
     check_contradictions({key: given[key] is not None for key in ("k", "holdout")})
     _split(spec, settings, recipe.seed, output, force, strict)
-    console.next_step(shlex.join(["ensemble", "kfold", "--folds", str(output), *options]))
-
-
-def _typed(given: Mapping[str, Any]) -> list[str]:
-    """Return options as they are typed: ``--label dx --merge-spellings``."""
-    words: list[str] = []
-    for name, value in given.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif value is not None:
-            words += [f"--{flag}", str(value)]
-    return words
+    console.next_step("ensemble kfold", ["--folds", str(output), *console.again("data", *COLUMNS, *READING)])
 
 
 def _split(spec: DataSpec, settings: Settings, seed: int, output: Path, force: bool, strict: bool) -> None:
@@ -186,12 +171,11 @@ def _check(
     force: bool,
     named: bool,
     columns: Mapping[str, str | None],
-    options: Sequence[str],
 ) -> None:
     """Audit the data, their images and a split, and print the findings.
 
     Without `spec`, only the split is checked. `named` tells whether the user named its file; `columns` are those that
-    the user named; `options` name the data in the suggested next command.
+    the user named.
     """
     from ensemble.cli.reports.audit import show
     from ensemble.cli.terminal.progress import TerminalProgress
@@ -226,8 +210,12 @@ def _check(
             what + (" under --strict" if strict else ""),
             hint=f"correct the table, then: {again}",
         )
-    following = ["kfold", "--folds", str(file)] if file is not None else ["folds"]
-    console.next_step(shlex.join(["ensemble", *following, *options]))
+    options = console.again("data", *COLUMNS, *(name for name in READING if name not in ("test_images", "test_labels")))
+    if file is None:
+        console.next_step("ensemble folds", options)
+    else:  # kfold also takes what describes the test images, and how images are read
+        options = console.again("data", "test", *COLUMNS, *READING, "window")
+        console.next_step("ensemble kfold", ["--folds", str(file), *options])
 
 
 def _check_sheet(sheet: Path, images: bool, force: bool) -> None:

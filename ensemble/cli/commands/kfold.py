@@ -289,7 +289,10 @@ def _run(
     trained = train_shown(plan, again, tracker=tracker, **training)
     show(trained)
     raise_failed(trained, again)
-    console.next_step(
-        "ensemble runs" if planning["variants"] else f"ensemble blend {plan.runs[0].runs}/*.npy --method soft"
-    )
+    if planning["variants"]:
+        console.next_step("ensemble runs")
+    else:
+        console.next_step(
+            f"ensemble blend {plan.runs[0].runs}/*.npy --method soft", console.again("metric", "score_by")
+        )
     return 0

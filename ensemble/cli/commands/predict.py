@@ -13,21 +13,31 @@ from ensemble.cli.terminal.options import (
     EXECUTION,
     REPORT,
     RUN,
+    WRITTEN,
     AbstainLabelOption,
     AbstainOption,
+    ColumnsOption,
     ConfidenceOption,
     CostOption,
+    FormOption,
+    LikeOption,
     SetScoreOption,
     SetsForOption,
     SetsOption,
     ThresholdOption,
+    csv_columns,
     takes_settings,
 )
 
-WRITTEN = "Written"
 
-
-@takes_settings("path", "id", "label", "person", "person_regex", "images")
+@takes_settings(
+    *("path", "id", "label", "person", "person_regex", "images", "test_labels", "missing_persons", "merge_spellings"),
+    help={
+        "path": "CSV column of the image path [that of the training]",
+        "label": "CSV column of the class; A,B,C: one-hot columns [that of the training]",
+        "person": "CSV column of the person (group) [that of the training]",
+    },
+)
 def predict(
     what: Annotated[
         str,
@@ -53,24 +63,9 @@ def predict(
         Path | None,
         typer.Option(help="also write a CSV, e.g. a submission", metavar="FILE", rich_help_panel=WRITTEN),
     ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            help="columns of the CSV: label, probabilities (one per class), or sets [label, or as --like]",
-            metavar="FORM",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="names of the CSV's columns, id first: ImageID,ans", metavar="A,B", rich_help_panel=WRITTEN),
-    ] = None,
-    like: Annotated[
-        Path | None,
-        typer.Option(
-            help="sample submission whose rows, order and columns the CSV gets", metavar="FILE", rich_help_panel=WRITTEN
-        ),
-    ] = None,
+    form: FormOption = None,
+    columns: ColumnsOption = None,
+    like: LikeOption = None,
     threshold: ThresholdOption = None,
     cost_matrix: CostOption = None,
     abstain: AbstainOption = None,
@@ -136,23 +131,19 @@ def predict(
     from ensemble.cli.terminal.progress import TerminalProgress
     from ensemble.prediction.face import FOLDER, TOLERANCE, save, save_csv
     from ensemble.prediction.face import predict as run_prediction
+    from folds.config.files import given_settings
     from folds.data.table import DataSpec
     from folds.errors import EnsembleError, UsageError
     from folds.utils.files import check_not_existing
 
     if per not in (None, "person"):
         raise UsageError(f"`per={per}`: expected person", hint="remove it for one row per image")
-    if csv is None and (form, columns, like) != (None, None, None):
-        raise UsageError("`form`, `columns` and `like` describe a CSV", hint="name it with `csv=FILE`")
-    names = None if columns is None else [name.strip() for name in columns.split(",")]
+    names = csv_columns(csv, form, columns, like)
     path = output or FOLDER / f"{_stem(what)}-{_stem(inputs[0])}.npy"
     path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
     for file in (path, *([] if csv is None else [csv])):
         check_not_existing(file, "the file", force)
-    columns_given = {key: value for key, value in given.items() if value is not None}
-    if "images" in columns_given:  # folders in which the names of a table are looked for
-        folders = tuple(part.strip() for part in str(columns_given["images"]).split(",") if part.strip())
-        columns_given |= {"images": folders, "test_images": folders}
+    columns_given = given_settings(given)
     found = run_prediction(
         what,
         inputs[0] if len(inputs) == 1 else inputs,
@@ -188,7 +179,8 @@ def predict(
             hint="were the images changed, or predicted on another device?",
         )
     if csv is None:
-        console.next_step(f"ensemble predict {shlex.join([what, *inputs])} --csv submission.csv --force")
+        options = [*console.again_without("force"), "--csv", "submission.csv", "--force"]
+        console.next_step(f"ensemble predict {shlex.join([what, *inputs])}", options)
     return 3 if found.unreadable.rows else 0
 
 

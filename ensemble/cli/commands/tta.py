@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ensemble.cli.terminal import console
-from ensemble.cli.terminal.options import DATA, EXECUTION, RUN, ScoreByOption, scored_by_person
+from ensemble.cli.terminal.options import DATA, EXECUTION, RUN, ScoreByOption, listed, scored_by_person
 
 VIEWS = "Views"
 
@@ -55,6 +55,18 @@ def tta(
         Path | None,
         typer.Option(help="its test images, if they have moved", metavar="PATH", rich_help_panel=DATA),
     ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="the folder of the images that the table names, if it has moved",
+            metavar="DIR[,DIR]",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    test_images: Annotated[
+        str | None,
+        typer.Option(help="the same for the test table", metavar="DIR[,DIR]", rich_help_panel=DATA),
+    ] = None,
     score_by: ScoreByOption = None,
     devices: Annotated[str, typer.Option(help="auto, cpu, or a GPU number", rich_help_panel=EXECUTION)] = "auto",
     force: Annotated[
@@ -86,6 +98,8 @@ def tta(
         request,
         data=data,
         test=test,
+        images=listed(images),
+        test_images=listed(test_images),
         per_person=per_person,
         device=devices,
         force=force,
@@ -93,5 +107,5 @@ def tta(
     )
     gains = gain_of(made, per_person)
     console.result(tta_report(made, scored, gains), tta_record(made, scored, gains))
-    console.next_step(f"ensemble blend runs/*.npy runs/tta/{made.run}.*.npy --method soft")
+    console.next_step(f"ensemble blend runs/*.npy runs/tta/{made.run}.*.npy --method soft", console.again("score_by"))
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ as_json = False  # --json: one object on stdout
 quiet = False  # --quiet: no notes
 wide = False  # --wide: all columns of every table
 words: list[str] = []  # the command as typed, without the name of the program
+typed: Sequence[tuple[str, list[str]]] = ()  # the options of the command: parameter, and its words
 flags: Mapping[str, str] = {}  # parameter → its flag, of the command that runs
 
 
@@ -116,9 +118,19 @@ def _safe(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def next_step(command: str) -> None:
-    """Print the suggested next command."""
-    note(f"\nnext: {command}")
+def next_step(command: str, options: Sequence[str] = ()) -> None:
+    """Print the suggested next command, with the words of its options (`again`, `again_without`)."""
+    note(f"\nnext: {' '.join([command, *map(shlex.quote, options)])}")
+
+
+def again(*names: str) -> list[str]:
+    """Return the words of the given options of this command that have these names, as they were typed."""
+    return [word for name, words in typed if name in names for word in words]
+
+
+def again_without(*names: str) -> list[str]:
+    """Return the words of all given options of this command but these, as they were typed."""
+    return [word for name, words in typed if name not in names for word in words]
 
 
 WIDTH = 100  # characters of a table, without --wide

@@ -13,7 +13,7 @@ import typer
 from ensemble.cli.terminal import console
 from folds.config.setting import DATA, FOLDS, MODEL, OPTIMIZER, RUN, SAMPLING, TRAINING, Setting
 
-EXPERIMENT, EXECUTION, REPORT = "Experiment", "Execution", "Report"
+EXPERIMENT, EXECUTION, REPORT, WRITTEN = "Experiment", "Execution", "Report", "Output"
 # Titles of the panels of `--help`, in this order; a command's own panels come between the two groups.
 FIRST_PANELS = (DATA, FOLDS, MODEL, TRAINING, OPTIMIZER, SAMPLING)
 LAST_PANELS = (EXPERIMENT, EXECUTION, REPORT, RUN)
@@ -89,6 +89,24 @@ ConfidenceOption = Annotated[
 ]
 AbstainLabelOption = Annotated[
     str, typer.Option(help="label of images without an answer", metavar="TEXT", rich_help_panel=DECISIONS)
+]
+FormOption = Annotated[
+    str | None,
+    typer.Option(
+        help="columns of the CSV: label, probabilities (one per class), or sets (predict) [label, or as --like]",
+        metavar="FORM",
+        rich_help_panel=WRITTEN,
+    ),
+]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(help="names of the CSV's columns, id first: ImageID,ans", metavar="A,B", rich_help_panel=WRITTEN),
+]
+LikeOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="sample submission whose rows, order and columns the CSV gets", metavar="FILE", rich_help_panel=WRITTEN
+    ),
 ]
 JobsOption = Annotated[
     str,
@@ -181,6 +199,11 @@ def setting_flags() -> tuple[str, ...]:
     return tuple(one.key for one in all_settings().values() if not one.is_table)
 
 
+def listed(text: str | None) -> tuple[str, ...] | None:
+    """Return the parts of ``A,B``; None if the option was not given."""
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def scored_by_person(text: str | None) -> bool:
     """Return whether ``--score-by person`` is given; anything but ``person`` is an error."""
     from folds.errors import UsageError
@@ -188,6 +211,15 @@ def scored_by_person(text: str | None) -> bool:
     if text not in (None, "person"):
         raise UsageError(f"`score_by={text}`: expected person", hint="remove it to score images")
     return text is not None
+
+
+def csv_columns(csv: Path | None, form: str | None, columns: str | None, like: Path | None) -> list[str] | None:
+    """Return the names of ``--columns A,B``; options of a CSV without ``--csv`` are an error."""
+    from folds.errors import UsageError
+
+    if csv is None and (form, columns, like) != (None, None, None):
+        raise UsageError("`form`, `columns` and `like` describe a CSV", hint="name it with `csv=FILE`")
+    return None if columns is None else [name.strip() for name in columns.split(",")]
 
 
 def check_resume_or_force(resume: bool, force: bool) -> None:

@@ -50,6 +50,28 @@ def flags_of(parser: Any) -> dict[str, str]:
     return flags
 
 
+def typed_options(parser: Any, words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return the options of a typed command, in order: (parameter, its words), ``("images", ["--images", "test"])``.
+
+    Parameters
+    ----------
+    words : the command without its name.
+    """
+    by_flag = {flag: one for one in parser.params for flag in (*one.opts, *one.secondary_opts) if flag[:1] == "-"}
+    found, at = [], 0
+    while at < len(words) and words[at] != "--":
+        flag, equals, _ = words[at].partition("=")
+        joined = not flag.startswith("--") and len(flag) > 2 and flag not in by_flag  # -k5
+        option = by_flag.get(flag[:2] if joined else flag)
+        if option is None:
+            at += 1
+            continue
+        end = at + (1 if equals or joined or getattr(option, "is_flag", False) else 2)
+        found.append((option.name, list(words[at:end])))
+        at = end
+    return found
+
+
 def _interruptible(command: Callable[..., Any] | None) -> Callable[..., Any]:
     """Return `command` with Ctrl-C raised as `Interrupted`, because typer's own handling depends on its version."""
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ensemble.alignment.split import RunPredictions
+from ensemble.blending.agreement import agreement
 from ensemble.blending.blend import Blend, make_blend
 from ensemble.blending.request import BlendConfig
 
+RUN = RunPredictions("a", (), 3)
 N, CLASSES = 240, ("ant", "bee", "cow")
 TRUTH = np.random.default_rng(0).integers(0, 3, N)
 IDS = [f"im{i}" for i in np.random.default_rng(1).permutation(N)]
@@ -98,3 +101,33 @@ def test_a_class_that_never_occurs_is_doubted(tmp_path: Path) -> None:
 def _labels(path: Path, truth: np.ndarray) -> Path:
     path.write_text("id,label\n" + "".join(f"{name},{CLASSES[c]}\n" for name, c in zip(IDS, truth, strict=True)))
     return path
+
+
+def correct(seed: int, share: float) -> np.ndarray:
+    """Return probabilities whose class is right in a share of the rows."""
+    rng = np.random.default_rng(seed)
+    codes = np.where(rng.permutation(N) < share * N, TRUTH, (TRUTH + rng.integers(1, 3, N)) % 3)
+    return 0.1 + 0.7 * np.eye(3)[codes]
+
+
+def test_a_weak_member_is_not_called_permuted(tmp_path: Path) -> None:
+    weak = correct(4, 0.44)
+    (found,) = blended(tmp_path, {"a": draw(1), "b": draw(2), "weak": weak}).warnings
+    assert "weak.npy" in found
+    assert "it is weak, or has its rows or classes in another order" in found
+    assert "probably" not in found
+
+
+def test_rows_of_one_person_are_no_independent_evidence() -> None:
+    rng = np.random.default_rng(0)
+    people, classes = np.repeat(np.arange(10), 24), np.arange(10) % 3
+    reference = np.repeat(classes, 24)
+    codes = np.repeat(np.where(np.arange(10) < 6, classes, (classes + 1) % 3), 24)  # right for 6 of 10 people
+    alone = agreement(RUN, codes, reference, 3)
+    grouped = agreement(RUN, codes, reference, 3, people.astype(str))
+    assert grouped.accuracy == alone.accuracy
+    assert grouped.standard_error == pytest.approx(alone.standard_error * np.sqrt(24))
+    shuffled = agreement(RUN, codes, reference, 3, rng.permutation(240).astype(str))
+    assert shuffled.standard_error == alone.standard_error
+    assert alone.above_chance
+    assert not grouped.above_chance

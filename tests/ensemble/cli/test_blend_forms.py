@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from ensemble.blending.face import blend
-from folds.errors import UsageError
+from folds.errors import EnsembleError, UsageError
 from tests.conftest import ROOT
 
 Call = Callable[..., Any]
@@ -179,3 +179,44 @@ def test_folds_of_labels_are_refused_because_they_are_not_used(folder: Path, cal
     called = call("blend", "a.csv", "--labels", "folds.csv", "--fold-column", "part")
     assert called.code == 2
     assert "--fold-column part: only folds.csv has this column, and the folds of labels are not used" in called.err
+
+
+def test_the_csv_of_a_blend_is_like_the_sample_submission(folder: Path, call: Call) -> None:
+    for seed in (1, 2):
+        pd.DataFrame({"id": IDS, "prob_0": draw(seed)[:, 0], "prob_1": draw(seed)[:, 1]}).to_csv(
+            f"m{seed}.csv", index=False
+        )
+    order = np.random.default_rng(0).permutation(N)[:50]
+    pd.DataFrame({"image_name": [f"{IDS[i]}.jpg" for i in order], "target": 0.5}).to_csv("sample.csv", index=False)
+    done = call("blend", "m1.csv", "m2.csv", "--csv", "out.csv", "--like", "sample.csv")
+    assert done.code == 0, done.err
+    made = pd.read_csv("out.csv")
+    assert list(made.columns) == ["image_name", "target"]
+    assert made.image_name.tolist() == [f"{IDS[i]}.jpg" for i in order]
+    assert made.target.to_numpy() == pytest.approx(((draw(1) + draw(2)) / 2)[order, 1], abs=1e-6)
+    assert "the other 10 of 60 predicted samples are not in the CSV" in done.err
+    assert call("blend", "m1.csv", "--csv", "p.csv", "--form", "probabilities", "--columns", "ImageId,a,b").code == 0
+    assert pd.read_csv("p.csv")["b"].to_numpy() == pytest.approx(draw(1)[:, 1], abs=1e-6)
+    assert call("blend", "m1.csv", "--like", "sample.csv").err.startswith("error: --form, --columns and --like")
+
+
+def test_a_csv_of_numbered_rows_is_doubted_and_ids_name_them(folder: Path, call: Call) -> None:
+    np.save("a.test.npy", draw(1))
+    done = call("blend", "a.test.npy", "--csv", "out.csv")
+    assert "warning: no file names the samples: the ids of the CSV are the numbers of the rows, from 0" in done.err
+    assert "--ids FILE" in done.err
+    pd.DataFrame({"id": range(N), "target": 0}).to_csv("sample.csv", index=False)
+    refused = call("blend", "a.test.npy", "--csv", "like.csv", "--like", "sample.csv")
+    assert (refused.code, Path("like.csv").exists()) == (2, False)
+    named = call("blend", "a.test.npy", "--ids", "sample.csv", "--csv", "like.csv", "--like", "sample.csv")
+    assert (named.code, "numbers of the rows" in named.err) == (0, False)
+    assert pd.read_csv("like.csv").target.tolist() == draw(1).argmax(1).tolist()
+
+
+def test_python_names_the_key_of_a_column(folder: Path) -> None:
+    table = {"file": IDS, "image_name": IDS, "prob_0": draw(1)[:, 0], "prob_1": draw(1)[:, 1]}
+    pd.DataFrame(table).to_csv("m.csv", index=False)
+    with pytest.raises(EnsembleError) as error:
+        blend("m.csv", progress=False)
+    assert "columns={'id': 'file'}" in error.value.lines()[-1]
+    assert blend("m.csv", columns={"id": "file"}, progress=False).test is not None

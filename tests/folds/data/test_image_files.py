@@ -9,7 +9,7 @@ import pytest
 
 from folds.data import image_files
 from folds.data.image_paths import IMAGE_SUFFIXES
-from folds.data.readers import read_data
+from folds.data.readers import read_data, read_test
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
 
@@ -88,6 +88,42 @@ def test_the_hint_names_the_folder_that_has_the_images(tmp_path, monkeypatch):
     with pytest.raises(EnsembleError) as error:
         read_data(DataSpec(table(tmp_path / "d", ["a", "b"])))
     assert "there is a.jpg: `images=d/train/x`" in error.value.hint
+
+
+def test_the_hint_names_all_folders_of_the_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "one/a.jpg", "one/b.jpg", "two/c.jpg", "two/a.jpg", "three/x.jpg")
+    path = table(tmp_path, ["a", "b.jpg", "c"])
+    with pytest.raises(EnsembleError, match="3 of 3 images") as error:
+        read_data(DataSpec(path))
+    assert error.value.hint == "there is a.jpg: `images=one,two`"
+    with pytest.raises(EnsembleError, match="1 of 3 images") as error:
+        read_data(DataSpec(path, images=("one",)))
+    assert error.value.hint == "there is c.jpg: `images=one,two`"
+
+
+def test_the_hint_names_the_folder_that_names_with_a_folder_start_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "images/cat/a.jpg", "images/dog/b.jpg")
+    with pytest.raises(EnsembleError) as error:
+        read_data(DataSpec(table(tmp_path, ["cat/a.jpg", "dog/b"])))
+    assert error.value.hint == "there is a.jpg: `images=images`"
+    with pytest.raises(EnsembleError) as error:
+        read_data(DataSpec(table(tmp_path, ["bird/a.jpg", "/x/b.jpg"])))
+    assert "images=" not in error.value.hint
+
+
+def test_the_hint_of_a_test_table_names_its_own_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a.jpg", "b.jpg", "t/c.jpg")
+    train = table(tmp_path, ["a.jpg", "b.jpg"])
+    (tmp_path / "test.csv").write_text("path\nc\n")
+    with pytest.raises(EnsembleError) as error:
+        read_data(DataSpec(train, test=tmp_path / "test.csv"))
+    assert error.value.hint == "there is c.jpg: `test_images=t`"
+    with pytest.raises(EnsembleError) as error:
+        read_test(tmp_path / "test.csv")
+    assert error.value.hint == "there is c.jpg: `images=t`"
 
 
 def test_images_in_several_folders_are_found_or_ambiguous(tmp_path):

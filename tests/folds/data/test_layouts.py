@@ -9,6 +9,7 @@ import pytest
 from folds.data.readers import read_data
 from folds.data.table import DataSpec
 from folds.errors import EnsembleError
+from folds.splits.kfold import save_folds, split_by_person
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -135,3 +136,47 @@ def test_class_folders_without_a_readable_image_are_warned_of(tmp_path):
 def test_all_formats_of_the_decoder_count_in_folders(tmp_path, suffix):
     touch(tmp_path, f"cat/1{suffix}", f"dog/2{suffix.upper()}")
     assert len(read_data(DataSpec(tmp_path, person_regex="(.+)")).train) == 2
+
+
+def test_class_folders_of_splits_are_preferred_to_a_table_of_other_images(splits):
+    (splits / "submission.csv").write_text("id,label\nx/1.jpg,a\nx/2.jpg,b\n")
+    data = read_data(DataSpec(splits, person_regex=r"/([^/]+)$"))
+    assert (len(data.train), len(data.test)) == (8, 4)
+    assert any("not read: submission.csv" in note for note in data.notes)
+
+
+def test_a_table_of_the_images_of_split_folders_names_both_ways(splits):
+    for path in splits.glob("val/*/*.jpg"):
+        path.unlink()
+    (splits / "labels.csv").write_text("image_id,label\ntrain1,a\ntrain2,b\n")
+    with pytest.raises(EnsembleError, match=r"class folders and the table labels.csv, and either") as error:
+        read_data(DataSpec(splits, person_regex="(.+)"))
+    ways = error.value.hint.split("; ")
+    assert ways[0] == f"`data={splits / 'labels.csv'}` reads the table"
+    assert ways[1] == f"`data={splits / 'train'}` `test={splits / 'test'}` reads the class folders"
+    folders = read_data(DataSpec(splits / "train", test=splits / "test", person_regex="(.+)"))
+    assert (len(folders.train), len(folders.test)) == (4, 4)
+    table = read_data(DataSpec(splits / "labels.csv", person_regex="(.+)"), need_images=False)
+    assert len(table.train) == 2
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_a_table_that_contradicts_class_folders_is_refused(tmp_path, prefix):
+    touch(
+        tmp_path, *(f"{prefix}{name}/{i}.jpg" for name in "ab" for i in (1, 2)), "test/a/9.jpg" if prefix else "a/3.jpg"
+    )
+    lines = [f"{prefix}{name}/{i}.jpg,{name}" for name in "ab" for i in (1, 2)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]))
+    assert len(read_data(DataSpec(tmp_path, person_regex="(.+)")).train) == 4, "equal labels: the table is read"
+    lines[0] = lines[0][:-1] + "b"
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]))
+    with pytest.raises(EnsembleError, match=r"1\.jpg' is b in it and a by its folder"):
+        read_data(DataSpec(tmp_path, person_regex="(.+)"))
+
+
+def test_the_folds_of_this_program_are_no_table_of_samples(splits):
+    spec = DataSpec(splits, person_regex=r"/([^/]+)$")
+    table = read_data(spec).train
+    save_folds(splits / "folds.csv", split_by_person(table, k=2))
+    assert (splits / "folds.json").is_file()
+    assert read_data(spec).train.sha == table.sha

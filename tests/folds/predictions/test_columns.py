@@ -41,7 +41,7 @@ def test_two_known_names_are_ambiguous_and_none_is_taken() -> None:
     assert found.text() == "t.csv: id = id; label: dx or target, none is used without `label`"
     with pytest.raises(EnsembleError, match="'dx' and 'target' could both be the label column") as caught:
         found.require("label")
-    assert caught.value.hint == "name one of them: `label=dx`"
+    assert caught.value.hint == "name one of them: `label=dx` or `label=target`"
 
 
 def test_a_named_column_is_taken_whatever_its_name() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ensemble.decisions.decision import Decided
 from folds.errors import EnsembleError, UsageError, unknown_name
 from folds.predictions.predictions import Predictions
 from folds.utils.csv_table import csv_bytes
@@ -27,9 +26,22 @@ def submission(
     form: str | None = None,
     columns: Sequence[str] | None = None,
     like: Path | None = None,
-    decided: Decided | None = None,
+    labels: Sequence[str] | None = None,
+    sets: Sequence[str] | None = None,
 ) -> bytes:
-    """Return a CSV of predictions.
+    """Return a CSV of predictions; see `submission_columns`."""
+    return bytes(csv_bytes(submission_columns(predictions, form, columns, like, labels, sets)))
+
+
+def submission_columns(
+    predictions: Predictions,
+    form: str | None = None,
+    columns: Sequence[str] | None = None,
+    like: Path | None = None,
+    labels: Sequence[str] | None = None,
+    sets: Sequence[str] | None = None,
+) -> dict[str, list[str]]:
+    """Return the columns of a CSV of predictions, with their names, ids first.
 
     Parameters
     ----------
@@ -37,8 +49,10 @@ def submission(
         with the classes of the prediction set, joined by ``|``; None for the form of `like`, else ``label``.
     columns : names of the columns, id first; by default ``id,label``, or ``id,prob_<class>,…``.
     like : a sample submission, whose rows, row order and column names are used. Its first column holds the ids, with or
-        without folder and suffix. Its other columns are one for the label or one per class.
-    decided : labels and sets by decision rules; None for the most probable class.
+        without folder and suffix. Its other columns are one for the label or one per class. Predictions of other ids
+        are left out, with a note.
+    labels : (n,) label of each prediction, by decision rules; None for the most probable class.
+    sets : (n,) text of each prediction set, for ``sets``.
 
     Raises
     ------
@@ -69,16 +83,15 @@ def submission(
         raise UsageError(f"`columns={','.join(columns)}` repeats a name", hint="every column needs its own name")
     if form == "label":
         names = np.array(predictions.classes)[values.argmax(axis=1)].tolist()
-        if decided is not None:
-            names = decided.labels[rows].tolist()
-        return bytes(csv_bytes({columns[0]: ids, columns[1]: names}))
+        if labels is not None:
+            names = [labels[row] for row in rows.tolist()]
+        return {columns[0]: ids, columns[1]: names}
     if form == SET_FORM:
-        texts = None if decided is None or decided.sets is None else decided.set_texts()
-        if texts is None:
-            raise UsageError("`form=sets` needs prediction sets", hint="ask for them with `sets=0.9`")
-        return bytes(csv_bytes({columns[0]: ids, columns[1]: [texts[row] for row in rows.tolist()]}))
+        if sets is None:
+            raise UsageError("`form=sets` needs prediction sets", hint="ensemble predict makes them with `sets=0.9`")
+        return {columns[0]: ids, columns[1]: [sets[row] for row in rows.tolist()]}
     cells = [[f"{value:.9g}" for value in values[:, column].tolist()] for column in order]
-    return bytes(csv_bytes(dict(zip(columns, [ids, *cells], strict=True))))
+    return dict(zip(columns, [ids, *cells], strict=True))
 
 
 def _as_sample(
@@ -164,12 +177,16 @@ def _rows_of(predictions: Predictions, wanted: Sequence[str], like: Path) -> np.
             continue
         position = {name: row for row, name in enumerate(ours)}
         if all(name in position for name in theirs):
-            missing = len(ours) - len(theirs)
-            if missing:
-                raise EnsembleError(
-                    f"{like} has {len(theirs):,} ids, but {len(ours):,} images were predicted: "
-                    f"{missing:,} are not in it, e.g. '{known[ours.index(next(iter(set(ours) - set(theirs))))]}'",
-                    hint="predict only the images of the submission",
+            if len(ours) > len(theirs):
+                wanted_ids = set(theirs)
+                first = next(row for row, name in enumerate(ours) if name not in wanted_ids)
+                logger.info(
+                    "%s has %s ids: the other %s of %s predicted samples are not in the CSV, e.g. '%s'",
+                    like,
+                    f"{len(theirs):,}",
+                    f"{len(ours) - len(theirs):,}",
+                    f"{len(ours):,}",
+                    known[first],
                 )
             return np.array([position[name] for name in theirs], dtype=np.int64)
     repeated = [name for name, count in Counter(wanted).items() if count > 1]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.prediction.submission import submission
 from folds.errors import EnsembleError, UsageError
 from folds.predictions.predictions import Predictions
+from folds.predictions.submission import submission
 
 VALUES = np.array([[0.75, 0.25, 0], [0.125, 0.375, 0.5], [0, 1, 0]], np.float32)
 MADE = Predictions.from_array(VALUES, ids=["a/1.jpg", "a/2.jpg", "a/3.jpg"], classes=["x", "y", "z"], split="test")
@@ -61,7 +61,6 @@ def test_columns_of_a_sample_may_differ_in_case(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         ("id,label\n1,0\n2,0\n4,0\n", "1 of 3 ids of .* were not predicted, e.g. '4'|3 of 3 ids"),
-        ("id,label\n1,0\n2,0\n", "2 ids, but 3 images were predicted: 1 are not in it, e.g. 'a/3.jpg'"),
         ("id,label\n1,0\n1,0\n2,0\n", "repeats 1 ids, e.g. '1'"),
         ("id,a,b\n1,0,0\n", "expected a column for the label, or one per class"),
     ],
@@ -82,3 +81,10 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         submission(MADE, "labels")
     with pytest.raises(UsageError, match="both name the columns"):
         submission(MADE, columns=["a", "b"], like=tmp_path / "s.csv")
+
+
+def test_predictions_of_other_ids_are_left_out_and_counted(tmp_path: Path, logged) -> None:
+    like = tmp_path / "sample.csv"
+    like.write_text("id,label\n3,0\n1,0\n")
+    assert lines(submission(MADE, like=like)) == ["id,label", "3,y", "1,x"]
+    assert "has 2 ids: the other 1 of 3 predicted samples are not in the CSV, e.g. 'a/2.jpg'" in logged.notes[-1]
