@@ -424,7 +424,8 @@ def coverage_warning(metric: Metric, rows: ScoredRows, constant: bool) -> str:
     if rows.people == 1:
         return "only one person: no confidence interval can be computed"
     if constant:
-        return f"all {rows.people:,} people have the same score: their variation is unknown, and the interval is too narrow"
+        same = f"all {rows.people:,} people have the same score"
+        return f"{same}: their variation is unknown, and the interval is too narrow"
     rarest = rows.fewest_people
     percent = _EMPIRICAL_COVERAGE.get(metric.name, {}).get(rarest)
     if percent is None:

@@ -1,6 +1,6 @@
-"""Hold the rows that scores are computed on: what depends on their labels and people alone is computed once; numpy only.
+"""Hold the rows that several predictions are scored on; numpy only.
 
-Several predictions of the same rows, such as the runs of a blend, share one.
+What depends on their labels and people alone is computed once, for all runs of a blend.
 """
 
 from __future__ import annotations
