@@ -151,7 +151,7 @@ class Blend(BlendResult):
             "classes": list(first.classes),
             "runs": runs,
             "blend": blend,
-            "combination": None if self.combination is None else self.combination.as_record(),
+            "combination": None if self.combination is None else self.combination.as_record(inline=False),
             "fitted": None if self.fitted is None else self.fitted.to_dict(),
             "worth": None if self.contribution_report is None else self.contribution_report.to_dict(),
             "details": {split: one.to_dict() for split, one in self.details.items()},
